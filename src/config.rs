@@ -1,0 +1,196 @@
+//! Configuration: as written (`file`), as checked (`Config`), and the rules of channels (`namespace`).
+
+mod file;
+pub mod namespace;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use file::{ConfigError, Source};
+pub use namespace::{ChannelRules, Namespace};
+
+/// The checked configuration: every value is in range, every reference resolves.
+/// Shared by all threads as `Arc<Config>`; a reload replaces it as a whole.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Listeners and shards.
+    pub server: Server,
+    /// The control thread's own listener.
+    pub admin: Admin,
+    /// Rules of client connections.
+    pub client: Client,
+    /// The WebSocket endpoint.
+    pub websocket: WebSocket,
+    /// The server API.
+    pub http_api: HttpApi,
+    /// Namespaces and the grammar of channel names.
+    pub channels: ChannelRules,
+    /// Draining.
+    pub drain: Drain,
+    /// Logging.
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where clients and services connect. Default `127.0.0.1:8000`.
+    pub listen: Vec<ListenAddr>,
+    /// Shards; 0 means one for each core this process may use. May exceed the cores. At most 64.
+    pub shards: u16,
+    /// Which reactor drives the shards.
+    pub reactor: ReactorChoice,
+    /// Cores to pin shards to, in order, wrapping around; empty means every allowed core.
+    pub cores: Vec<usize>,
+    /// Accept queue of one listener (`listen(2)`), default 8192.
+    pub backlog: u32,
+    /// Connections of one shard, default 1 048 576, cut to what the descriptor limit allows.
+    pub connections_per_shard_max: u32,
+    /// Time for a request head to arrive whole, default 10 s.
+    pub handshake_timeout: Duration,
+    /// An idle keep-alive HTTP connection is closed after this, default 60 s.
+    pub http_idle_timeout: Duration,
+}
+
+/// Address of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddr {
+    /// IPv4 or IPv6.
+    Tcp(SocketAddr),
+    /// `unix:PATH`
+    Unix(PathBuf),
+}
+
+/// `server.reactor`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReactorChoice {
+    /// io_uring where the kernel allows it, else the portable reactor with one warning.
+    Auto,
+    /// io_uring or refuse to start.
+    Uring,
+    /// monoio's epoll driver.
+    Portable,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// `/health`, `/ready`, `/metrics`; default `127.0.0.1:8001`. `None` turns it off (`listen = ""`).
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[client]`: names and defaults of `spec/centrifuge.md` §1.2, §2.6, §4.1.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Connection tokens (`[client.token]`).
+    pub token: Token,
+    /// `[client.subscription_token]` if `enabled`, else a copy of `token`.
+    pub subscription_token: Token,
+    /// Glob patterns, lower case. Empty refuses every request that has an Origin.
+    pub allowed_origins: Vec<String>,
+    /// `None` when disabled (`ping_interval = "0s"`).
+    pub ping_interval: Option<Duration>,
+    /// Must be smaller than the interval.
+    pub pong_timeout: Duration,
+    /// Time to the connect command.
+    pub stale_close_delay: Duration,
+    /// Grace after connection expiry.
+    pub expired_close_delay: Duration,
+    /// Grace after subscription expiry.
+    pub expired_sub_close_delay: Duration,
+    /// Unsent bytes of one connection.
+    pub queue_max_size: usize,
+    /// Subscriptions of one connection.
+    pub channel_limit: usize,
+    /// Connections of one user per shard set; 0 is off.
+    pub user_connection_limit: u32,
+    /// Cap of the history command.
+    pub history_max_publication_limit: u32,
+    /// Cap of recovery.
+    pub recovery_max_publication_limit: u32,
+    /// Anonymous connections without a token.
+    pub allow_anonymous_connect_without_token: bool,
+    /// Refuse tokens with an empty `sub` (3507).
+    pub disallow_anonymous_connection_tokens: bool,
+    /// `time` in the connect result.
+    pub connect_include_server_time: bool,
+    /// No authentication, everything allowed. Development only.
+    pub insecure: bool,
+    /// Personal channel (`spec/centrifuge.md` §4.2): `Some(namespace)`; an empty namespace gives `#user`.
+    pub user_personal_channel: Option<String>,
+}
+
+/// Keys and expectations for one kind of token.
+#[derive(Clone, Debug, Default)]
+pub struct Token {
+    /// HS256, HS384, HS512; empty means no HMAC token is accepted.
+    pub hmac_secret_key: Secret,
+    /// Rotation: the key before.
+    pub hmac_previous_secret_key: Secret,
+    /// Unix seconds until which the previous key counts; 0 means always.
+    pub hmac_previous_secret_key_valid_until: u64,
+    /// Expected `aud`; empty accepts any.
+    pub audience: String,
+    /// Expected `iss`; empty accepts any.
+    pub issuer: String,
+    /// Claim that holds the user id; empty means `sub`.
+    pub user_id_claim: String,
+}
+
+/// Text that never reaches a log, an error or a metric: `Debug` and `Display` print `***`.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// `[websocket]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebSocket {
+    /// Bytes of one message from a client, default 65 536; longer closes with 1009.
+    pub message_size_limit: usize,
+}
+
+/// `[http_api]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpApi {
+    /// Key of the server API; empty refuses every request.
+    pub key: Secret,
+    /// No key needed. Development only.
+    pub insecure: bool,
+    /// `error_mode = "transport"`: errors become HTTP statuses.
+    pub transport_errors: bool,
+}
+
+/// `[drain]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Disconnects are spread over this time, default 5 s.
+    pub window: Duration,
+    /// Connections left after window + grace are cut, default 5 s.
+    pub grace: Duration,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug`.
+    pub level: String,
+    /// `auto` (human on a terminal, JSON otherwise), `human`, `json`.
+    pub format: LogFormat,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// One readable line.
+    Human,
+    /// One JSON object a line.
+    Json,
+}

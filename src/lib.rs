@@ -1,0 +1,20 @@
+#![doc = include_str!("ARCHITECTURE.md")]
+
+// Layer 0
+pub mod limits;
+pub mod model;
+pub mod time;
+// Layer 1
+pub mod config;
+pub mod mem;
+pub mod mesh;
+pub mod metrics;
+pub mod wire;
+// Layer 2
+pub mod auth;
+pub mod broker;
+pub mod protocol;
+// Layer 3
+pub mod session;
+// Layer 4
+pub mod shard;

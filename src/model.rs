@@ -1,0 +1,183 @@
+//! The nouns that every layer shares.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+/// One shard of the process: 0 .. `SHARDS_MAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardId(pub u16);
+
+/// One connection of one shard. A stale generation names a connection that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId {
+    /// Index of the socket in the reactor and of the connection in the shard.
+    pub slot: u32,
+    /// Bumped whenever the slot is freed; 24 bits are used.
+    pub generation: u32,
+}
+
+/// Position within one epoch of a channel: 1, 2, 3 … without holes. 0 means "before the first".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Offset(pub u64);
+
+/// Which life of a channel: eight ASCII letters (`spec/centrifuge.md` §4.4).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Epoch(pub [u8; 8]);
+
+impl Epoch {
+    /// Letters out of 64 random bits.
+    #[must_use]
+    pub fn from_random(mut bits: u64) -> Self {
+        const LETTERS: &[u8; 52] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+        let mut out = [0; 8];
+        for letter in &mut out {
+            *letter = LETTERS[(bits % 52) as usize];
+            bits /= 52;
+        }
+        Self(out)
+    }
+
+    /// The epoch as it stands on the wire.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or("")
+    }
+
+    /// Reads what a client sent. `None` for text that no epoch of this program can be.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        text.as_bytes().try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Debug for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// (epoch, offset) of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamPosition {
+    /// Life of the channel.
+    pub epoch: Epoch,
+    /// Position within it.
+    pub offset: Offset,
+}
+
+/// Name of a channel. Checked by `config::Config::channel` before it is made; cheap to clone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelName(Arc<str>);
+
+impl ChannelName {
+    /// The one constructor. The caller has resolved the name's namespace.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self(name.into())
+    }
+
+    /// The whole name, with prefix and namespace.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for ChannelName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// Unique id of a client connection, a version 4 UUID.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId(pub u128);
+
+impl ClientId {
+    /// Sets version and variant bits (RFC 9562 §5.4) in 128 random bits.
+    #[must_use]
+    pub const fn from_random(bits: u128) -> Self {
+        let bits = bits & !(0xf << 76) | (0x4 << 76);
+        Self(bits & !(0x3 << 62) | (0x2 << 62))
+    }
+
+    /// The canonical 36 characters.
+    #[must_use]
+    pub fn encode(self) -> [u8; 36] {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut out = [b'-'; 36];
+        let mut at = 0;
+        for nibble in 0..32 {
+            if matches!(nibble, 8 | 12 | 16 | 20) {
+                at += 1;
+            }
+            out[at] = HEX[(self.0 >> (124 - 4 * nibble)) as usize & 0xf];
+            at += 1;
+        }
+        out
+    }
+
+    /// Reads the canonical form; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 36 {
+            return None;
+        }
+        let mut value = 0u128;
+        for (at, &byte) in bytes.iter().enumerate() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                if byte != b'-' {
+                    return None;
+                }
+            } else {
+                value = value << 4 | u128::from(char::from(byte).to_digit(16)?);
+            }
+        }
+        Some(Self(value))
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(str::from_utf8(&self.encode()).unwrap_or(""))
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Who published, joined, left or is present (`spec/centrifuge.md` §3.3 ClientInfo).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// User id; empty for the anonymous user.
+    pub user: Box<str>,
+    /// Connection id.
+    pub client: ClientId,
+    /// Connection info: one JSON value, empty when absent.
+    pub conn_info: Bytes,
+    /// Subscription info: one JSON value, empty when absent.
+    pub chan_info: Bytes,
+}
+
+/// One publication of a channel, immutable once its owner has made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// 0 when the channel keeps no history.
+    pub offset: Offset,
+    /// Epoch of the channel; meaningless when `offset` is 0.
+    pub epoch: Epoch,
+    /// Payload: one JSON value without raw line breaks, or arbitrary bytes.
+    pub data: Bytes,
+    /// Set only when a client published.
+    pub info: Option<Box<ClientInfo>>,
+    /// Tags, in the publisher's order.
+    pub tags: Box<[(Box<str>, Box<str>)]>,
+    /// When the owner accepted it, Unix milliseconds.
+    pub unix_ms: u64,
+}

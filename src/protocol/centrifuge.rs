@@ -1,0 +1,3 @@
+//! Centrifuge protocol v2: encodings of `command` and `push`.
+
+pub mod json;

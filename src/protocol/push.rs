@@ -1,0 +1,128 @@
+//! Replies and pushes to a client, borrowed from the session's state.
+
+use std::sync::Arc;
+
+use super::error::ClientError;
+use crate::model::{ClientInfo, Publication, StreamPosition};
+
+/// Answer to one command.
+#[derive(Clone, Debug)]
+pub struct Reply<'a> {
+    /// The command's id.
+    pub id: u32,
+    /// Error or result.
+    pub body: ReplyBody<'a>,
+}
+
+/// Exactly one of them.
+#[derive(Clone, Debug)]
+pub enum ReplyBody<'a> {
+    /// `error`
+    Error(ClientError),
+    /// `connect`
+    Connect(ConnectResult<'a>),
+    /// `subscribe`
+    Subscribe(SubscribeResult<'a>),
+    /// `unsubscribe: {}`
+    Unsubscribe,
+    /// `publish: {}`
+    Publish,
+    /// `presence`
+    Presence(&'a [Arc<ClientInfo>]),
+    /// `presence_stats`
+    PresenceStats {
+        /// Entries.
+        num_clients: u32,
+        /// Distinct users.
+        num_users: u32,
+    },
+    /// `history`
+    History {
+        /// In the order asked for.
+        publications: &'a [Arc<Publication>],
+        /// Top of the stream.
+        position: StreamPosition,
+    },
+    /// `refresh`: seconds to live, `None` when the token never expires.
+    Refresh(Option<u32>),
+    /// `sub_refresh`: likewise.
+    SubRefresh(Option<u32>),
+}
+
+/// ConnectResult
+#[derive(Clone, Debug)]
+pub struct ConnectResult<'a> {
+    /// Connection id.
+    pub client: crate::model::ClientId,
+    /// `Some(seconds)` when the client must refresh.
+    pub ttl: Option<u32>,
+    /// Server-side subscriptions by channel.
+    pub subs: &'a [(&'a str, SubscribeResult<'a>)],
+    /// Seconds between server pings; `None` leaves `ping` and `pong` out.
+    pub ping: Option<u32>,
+    /// Unix milliseconds, if configured.
+    pub time: Option<u64>,
+}
+
+/// SubscribeResult
+#[derive(Clone, Debug, Default)]
+pub struct SubscribeResult<'a> {
+    /// `Some(seconds)`: `expires: true` and `ttl`.
+    pub ttl: Option<u32>,
+    /// Granted.
+    pub recoverable: bool,
+    /// Granted.
+    pub positioned: bool,
+    /// Present when recoverable or positioned.
+    pub position: Option<StreamPosition>,
+    /// Missed publications, oldest first.
+    pub publications: &'a [Arc<Publication>],
+    /// All missed publications are here.
+    pub recovered: bool,
+    /// `recover` was asked.
+    pub was_recovering: bool,
+    /// Raw JSON; empty leaves it out.
+    pub data: &'a [u8],
+}
+
+/// What the server says unasked. `channel` is empty where the schema has none.
+#[derive(Clone, Debug)]
+pub enum Push<'a> {
+    /// A publication.
+    Publication(&'a Publication),
+    /// Somebody joined.
+    Join(&'a ClientInfo),
+    /// Somebody left.
+    Leave(&'a ClientInfo),
+    /// The subscription ended.
+    Unsubscribe(Unsubscribe),
+    /// Message to this connection only: raw JSON.
+    Message(&'a [u8]),
+    /// Server-side subscription added while connected.
+    Subscribe(SubscribeResult<'a>),
+    /// Connection refreshed by the server: seconds to live.
+    Refresh(Option<u32>),
+}
+
+/// Why a subscription ended (`spec/centrifuge.md` §5.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsubscribe {
+    /// 2000
+    Server,
+    /// 2500
+    Insufficient,
+    /// 2501
+    Expired,
+}
+
+impl Unsubscribe {
+    /// Code and reason on the wire.
+    #[must_use]
+    pub const fn code_reason(self) -> (u32, &'static str) {
+        match self {
+            Self::Server => (2000, "server unsubscribe"),
+            Self::Insufficient => (2500, "insufficient state"),
+            Self::Expired => (2501, "subscription expired"),
+        }
+    }
+}
