@@ -1,0 +1,3 @@
+//! What may cross threads: queues between shards, and between shards and control.
+
+pub mod control;

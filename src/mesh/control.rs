@@ -1,0 +1,85 @@
+//! Between control and the shards.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::config::Config;
+use crate::metrics::Counters;
+use crate::model::ShardId;
+
+/// Messages that control may have under way to one shard.
+pub const TO_SHARD_MAX: usize = 64;
+/// Reports that all shards together may have under way to control.
+pub const FROM_SHARD_MAX: usize = 1024;
+
+/// Wakes a thread that waits. Ringing is cheap, idempotent and safe from every thread.
+pub trait Doorbell: Send + Sync {
+    /// Makes the owner look at its queues.
+    fn ring(&self);
+}
+
+/// From control to a shard.
+#[derive(Debug)]
+pub enum ToShard {
+    /// The configuration changed.
+    Reload(Arc<Config>),
+    /// Stop accepting, disconnect everybody within `window`, cut what is left after `grace` more.
+    Drain {
+        /// Disconnects are spread over this time.
+        window: Duration,
+        /// Time for the last bytes.
+        grace: Duration,
+    },
+    /// Report the counters.
+    Observe,
+    /// End now.
+    Stop,
+}
+
+/// From a shard to control.
+#[derive(Debug)]
+pub enum FromShard {
+    /// The listeners are up.
+    Ready(ShardId),
+    /// Answer to `Observe`.
+    Observed(ShardId, Box<Counters>),
+    /// No connection, operation or message is left, or the deadline passed. The shard's thread ends after it.
+    Drained(ShardId, DrainOutcome),
+    /// The shard's thread ended for a reason of its own; the process cannot go on.
+    Failed(ShardId, String),
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DrainOutcome {
+    /// Connections that ended with their peer's consent.
+    pub clean: u64,
+    /// Connections cut at the deadline.
+    pub forced: u64,
+    /// Durable publications accepted and not acknowledged.
+    pub unacked: u64,
+}
+
+/// Control's end of the line to one shard.
+#[derive(Clone)]
+pub struct ShardLink {
+    /// Which shard.
+    pub shard: ShardId,
+    /// Bounded queue into it.
+    pub queue: Arc<ArrayQueue<ToShard>>,
+    /// Wakes it.
+    pub bell: Arc<dyn Doorbell>,
+}
+
+/// A shard thread's end of the line to control.
+#[derive(Clone)]
+pub struct ControlLink {
+    /// Messages for this shard.
+    pub inbox: Arc<ArrayQueue<ToShard>>,
+    /// Bounded queue shared by all shards. When it is full a report waits in its shard.
+    pub reports: Arc<ArrayQueue<FromShard>>,
+    /// Wakes control.
+    pub bell: Arc<dyn Doorbell>,
+}

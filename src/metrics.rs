@@ -1,0 +1,153 @@
+//! What one shard counts. Plain `u64` fields, owned by the shard; control gets copies.
+
+/// Upper bounds of the latency buckets, in microseconds; the last bucket is open.
+pub const BUCKETS_US: [u64; 15] =
+    [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
+
+/// A latency histogram with fixed buckets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    /// Observations per bucket; one more than `BUCKETS_US` for the open end.
+    pub counts: [u64; BUCKETS_US.len() + 1],
+    /// Sum of all observations, nanoseconds.
+    pub sum_ns: u64,
+}
+
+impl Histogram {
+    /// Counts `n` observations of `ns` nanoseconds each.
+    pub fn record_n(&mut self, ns: u64, n: u64) {
+        let bucket = BUCKETS_US.partition_point(|&bound| bound * 1_000 < ns);
+        self.counts[bucket] += n;
+        self.sum_ns = self.sum_ns.saturating_add(ns.saturating_mul(n));
+    }
+
+    /// Counts one observation.
+    pub fn record(&mut self, ns: u64) {
+        self.record_n(ns, 1);
+    }
+
+    /// All observations.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $kind:ident $name:ident,)+) => {
+        /// Counters and gauges of one shard.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[doc = $doc])+ pub $name: u64,)+
+            /// Head of a turn to its last submission.
+            pub turn: Histogram,
+            /// Arrival of a publication at its owner to the end of the local fan-out of it.
+            pub fan_out: Histogram,
+            /// Arrival of a client command's bytes to its reply being queued.
+            pub command: Histogram,
+        }
+        /// Kind, name and help of every plain counter, in declaration order.
+        pub const DESCRIPTIONS: &[(Kind, &str, &str)] = &[$((Kind::$kind, stringify!($name), concat!($($doc),+)),)+];
+        impl Counters {
+            /// Values in the order of `DESCRIPTIONS`.
+            #[must_use]
+            pub fn values(&self) -> Vec<u64> {
+                vec![$(self.$name),+]
+            }
+        }
+    };
+}
+
+/// Prometheus type of a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+counters! {
+    /// Open sockets.
+    Gauge connections,
+    /// Sessions past their connect command.
+    Gauge sessions,
+    /// Subscriptions of local sessions.
+    Gauge subscriptions,
+    /// Channels with a local subscriber.
+    Gauge channels_local,
+    /// Channels owned by this shard.
+    Gauge channels_owned,
+    /// Unsent bytes held for slow connections.
+    Gauge backlog_bytes,
+    /// Messages waiting in the queues to this shard.
+    Gauge mesh_queued,
+    /// Sockets accepted.
+    Counter accepted,
+    /// Sockets refused because a limit was reached.
+    Counter refused,
+    /// Sockets closed.
+    Counter closed,
+    /// Bytes received.
+    Counter bytes_received,
+    /// Bytes handed to the kernel.
+    Counter bytes_sent,
+    /// Sends submitted.
+    Counter sends,
+    /// Sends that the kernel took only in part.
+    Counter sends_short,
+    /// Receives that found no buffer.
+    Counter receives_starved,
+    /// Client commands handled.
+    Counter commands,
+    /// Client commands answered with an error.
+    Counter command_errors,
+    /// Server API requests handled.
+    Counter api_requests,
+    /// Server API requests answered with an error.
+    Counter api_errors,
+    /// Publications accepted by this shard as owner.
+    Counter publications,
+    /// Publications queued to local subscribers.
+    Counter deliveries,
+    /// Publications dropped from an outbox by `slow_consumer = "drop_oldest"`.
+    Counter dropped_slow,
+    /// Deliveries between shards dropped because a queue was full (read again from the owner).
+    Counter dropped_mesh,
+    /// Commands refused because a queue between shards was full.
+    Counter refused_mesh,
+    /// Sessions closed as slow (3008).
+    Counter disconnected_slow,
+    /// Sessions closed for want of a pong (3012).
+    Counter disconnected_no_pong,
+    /// Sessions closed for a bad request (3501).
+    Counter disconnected_bad_request,
+    /// Sessions closed for an invalid token (3500).
+    Counter disconnected_invalid_token,
+    /// Sessions closed for any other reason.
+    Counter disconnected_other,
+    /// Recoveries that found every missed publication.
+    Counter recovered,
+    /// Recoveries that did not.
+    Counter recovery_failed,
+    /// HTTP requests refused as malformed or over a limit.
+    Counter http_refused,
+    /// WebSocket connections closed for a protocol violation.
+    Counter websocket_refused,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_observation_lands_in_the_first_bucket_that_holds_it() {
+        let mut histogram = Histogram::default();
+        histogram.record(10_000);
+        histogram.record(10_001);
+        histogram.record(u64::MAX / 2);
+        assert_eq!(histogram.counts[0], 1);
+        assert_eq!(histogram.counts[1], 1);
+        assert_eq!(histogram.counts[BUCKETS_US.len()], 1);
+    }
+}
