@@ -100,7 +100,15 @@ impl Owner {
 
     /// Takes a publication in.
     pub fn publish(&mut self, now: Now, publish: Publish, rules: &ChannelRules) -> Result<Outcome, PublishError> {
-        let channel = self.open(now, channel_hash(&publish.channel), &publish.channel, rules)?;
+        let hash = channel_hash(&publish.channel);
+        if self.find(hash, &publish.channel).is_none() {
+            let Ok(namespace) = rules.resolve(publish.channel.as_str()) else { return Err(PublishError::UnknownChannel) };
+            let keeps = namespace.history_size > 0 && !publish.skip_history;
+            if !keeps && publish.idempotency_key.is_empty() && publish.version == 0 {
+                return Ok(Outcome { position: StreamPosition::default(), deliver: None });
+            }
+        }
+        let channel = self.open(now, hash, &publish.channel, rules)?;
         channel.expire(now);
         if !publish.idempotency_key.is_empty()
             && let Some(keys) = &mut channel.idempotency
@@ -163,7 +171,9 @@ impl Owner {
                 recover.limit,
             );
         }
-        if let Some(info) = &interest.presence {
+        if let Some(info) = &interest.presence
+            && interest.keep
+        {
             channel.presence.get_or_insert_default().insert(Arc::clone(info));
         }
         answer
@@ -321,4 +331,13 @@ pub fn channel_hash(name: &ChannelName) -> u64 {
 #[must_use]
 pub fn owner_of(name: &ChannelName, shards: u16) -> ShardId {
     ShardId(((u128::from(channel_hash(name)) * u128::from(shards)) >> 64) as u16)
+}
+
+/// The shard that counts a user's connections.
+#[must_use]
+pub fn user_registry(user: &str, shards: u16) -> ShardId {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = foldhash::fast::FixedState::with_seed(0x7573_6572).build_hasher();
+    hasher.write(user.as_bytes());
+    ShardId(((u128::from(hasher.finish()) * u128::from(shards)) >> 64) as u16)
 }

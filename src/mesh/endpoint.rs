@@ -31,6 +31,8 @@ struct Pair {
 pub struct Endpoint {
     shard: ShardId,
     pairs: Vec<Option<Pair>>,
+    /// What the shard says to itself, handled before its handler returns.
+    own: VecDeque<Message>,
 }
 
 /// The mesh of `shards` shards.
@@ -66,6 +68,7 @@ pub fn build_with(shards: u16, queue: usize) -> Vec<Endpoint> {
         .enumerate()
         .map(|(shard, pairs)| Endpoint {
             shard: ShardId(shard as u16),
+            own: VecDeque::new(),
             pairs: pairs
                 .into_iter()
                 .map(|(to, from)| {
@@ -89,14 +92,14 @@ impl Endpoint {
         self.pairs.len() as u16
     }
 
-    fn pair(&mut self, shard: ShardId) -> &mut Pair {
-        self.pairs[usize::from(shard.0)].as_mut().expect("a shard does not send to itself")
-    }
 
     /// Sends a command. It comes back when the queue is full or too many are outstanding.
     #[expect(clippy::result_large_err, reason = "a message is three words")]
     pub fn command(&mut self, to: ShardId, message: Message) -> Result<(), Message> {
-        let pair = self.pair(to);
+        let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
+            self.own.push_back(message);
+            return Ok(());
+        };
         if !pair.held.is_empty() || pair.outstanding == ANSWERS_MAX || pair.to.slots() <= ANSWERS_MAX {
             return Err(message);
         }
@@ -107,7 +110,10 @@ impl Endpoint {
 
     /// Sends the answer to a command: there is always room.
     pub fn answer(&mut self, to: ShardId, message: Message) {
-        let pair = self.pair(to);
+        let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
+            self.own.push_back(message);
+            return;
+        };
         if pair.held.is_empty() {
             pair.push(message);
         } else {
@@ -117,7 +123,10 @@ impl Endpoint {
 
     /// Sends what may be dropped; `false` if it was.
     pub fn delivery(&mut self, to: ShardId, message: Message) -> bool {
-        let pair = self.pair(to);
+        let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
+            self.own.push_back(message);
+            return true;
+        };
         if !pair.held.is_empty() || pair.to.slots() <= ANSWERS_MAX {
             return false;
         }
@@ -128,7 +137,10 @@ impl Endpoint {
     /// Sends what must arrive; it waits here while the queue is full. Bounded by what it speaks of: one per subscription
     /// or connection that ended, one per channel that is behind.
     pub fn keep(&mut self, to: ShardId, message: Message) {
-        let pair = self.pair(to);
+        let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
+            self.own.push_back(message);
+            return;
+        };
         if pair.held.is_empty() && pair.to.slots() > ANSWERS_MAX {
             pair.push(message);
         } else {
@@ -151,9 +163,9 @@ impl Endpoint {
         }
     }
 
-    /// The next message from `from`.
+    /// The next message from `from`, which may be the shard itself.
     pub fn receive(&mut self, from: ShardId) -> Option<Message> {
-        let pair = self.pairs[usize::from(from.0)].as_mut()?;
+        let Some(pair) = &mut self.pairs[usize::from(from.0)] else { return self.own.pop_front() };
         let message = pair.from.pop().ok()?;
         if message.is_answer() {
             assert!(pair.outstanding > 0, "an answer came to a command that was never sent");
@@ -164,10 +176,10 @@ impl Endpoint {
 
     /// A shard whose bell has to be rung.
     pub fn poll_wake(&mut self) -> Option<ShardId> {
-        let shard = self.pairs.iter().position(|pair| pair.as_ref().is_some_and(|pair| pair.pushed))?;
-        let shard = ShardId(shard as u16);
-        self.pair(shard).pushed = false;
-        Some(shard)
+        let (shard, pair) =
+            self.pairs.iter_mut().enumerate().find_map(|(shard, pair)| Some((shard, pair.as_mut().filter(|pair| pair.pushed)?)))?;
+        pair.pushed = false;
+        Some(ShardId(shard as u16))
     }
 
     /// A message waits to be received, or to be sent.

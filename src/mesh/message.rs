@@ -112,8 +112,10 @@ pub struct Interest {
     pub reply_to: ReplyTo,
     /// Recover after this position.
     pub recover: Option<Recover>,
-    /// Kept as presence, if the channel keeps it.
+    /// Who it is, if presence is kept or the join is told.
     pub presence: Option<Arc<ClientInfo>>,
+    /// Keep it as presence.
+    pub keep: bool,
     /// Tell the other subscribers.
     pub join: bool,
 }
