@@ -174,6 +174,8 @@ pub struct Publication {
     pub epoch: Epoch,
     /// Payload: one JSON value without raw line breaks, or arbitrary bytes.
     pub data: Bytes,
+    /// `data` is one JSON value; otherwise JSON subscribers cannot get it (DISCONNECT 3506).
+    pub json: bool,
     /// Set only when a client published.
     pub info: Option<Box<ClientInfo>>,
     /// Tags, in the publisher's order.
