@@ -227,3 +227,13 @@ fn forced_flags(namespace: &crate::config::Namespace, overrides: Overrides) -> u
     }
     flags
 }
+
+/// A refused permission as the client hears of it.
+const fn refused(denied: crate::auth::permission::Denied) -> crate::protocol::error::ClientError {
+    use crate::auth::permission::Denied;
+    use crate::protocol::error::ClientError;
+    match denied {
+        Denied::Forbidden => ClientError::PermissionDenied,
+        Denied::NotAvailable => ClientError::NotAvailable,
+    }
+}

@@ -41,12 +41,16 @@ pub(super) struct Connection {
     pub(super) state: State,
     /// The WebSocket carries a session (else it is an echo).
     pub(super) is_session: bool,
+    /// The session is connected and filed among the users.
+    pub(super) is_known: bool,
     /// An entry in the outbox's list of dirty connections.
     pub(super) is_dirty: bool,
     /// An owned batch is in flight.
     pub(super) is_sending: bool,
     /// The HTTP connection outlives its request.
     pub(super) keep_alive: bool,
+    /// `100 Continue` was sent for the request that is arriving.
+    pub(super) continued: bool,
     /// How it will be closed, once everything is sent.
     pub(super) close: Option<Close>,
     pub(super) session: Session,
