@@ -179,6 +179,7 @@ impl Decoder {
     }
 
     /// A whole frame that is not a whole message.
+    #[cold]
     fn take_fragment<'a>(
         &mut self,
         header: Header,
@@ -194,6 +195,7 @@ impl Decoder {
         Ok(event)
     }
 
+    #[cold]
     fn partial_mut(&mut self) -> &mut Partial {
         self.partial.get_or_insert_default()
     }
@@ -284,6 +286,7 @@ impl Partial {
     }
 
     /// Reads on inside a frame.
+    #[cold]
     fn resume<'a>(
         &mut self,
         input: &mut &'a mut [u8],
