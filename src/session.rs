@@ -15,10 +15,11 @@ use smallvec::SmallVec;
 
 pub use admission::ServerSubscription;
 pub use context::{Context, Tokens};
+pub use publish::check_data;
+pub use query::epoch_sent;
 
 use crate::mem::Tick;
-use crate::mesh::message::Overrides;
-use crate::model::{ChannelName, ClientId, ClientInfo};
+use crate::model::{ChannelName, ClientId, ClientInfo, Overrides};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use bytes::Bytes;

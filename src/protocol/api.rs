@@ -13,7 +13,7 @@ pub use answer::{Answer, Node, Shape, encode_answer};
 pub use decode::{LegacyCommand, decode, decode_legacy};
 pub use error::{ApiDecodeError, ApiError};
 pub use request::{
-    Batch, Broadcast, ConnectionRefresh, Data, History, Override, PublishOptions, Request,
+    Batch, Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request,
     Subscribe, Target,
 };
 

@@ -14,8 +14,8 @@ use crate::broker::owner::user_registry;
 use crate::config::Namespace;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
-use crate::mesh::message::{Admit, Interest, Interested, Overrides, Recover, ReplyTo};
-use crate::model::{ChannelName, ClientId, Publication, StreamPosition};
+use crate::mesh::message::{Admit, Interest, Interested, Recover, ReplyTo};
+use crate::model::{ChannelName, ClientId, Overrides, Publication, StreamPosition};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -175,7 +175,7 @@ impl Session {
         Ok(())
     }
 
-    fn refuse(&mut self, context: &mut Context<'_>, id: u32, error: ClientError) {
+    pub(super) fn refuse(&mut self, context: &mut Context<'_>, id: u32, error: ClientError) {
         self.end_all(context);
         context.error(id, error);
         self.phase = Phase::Refused;

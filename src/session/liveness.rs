@@ -172,8 +172,11 @@ impl Session {
     }
 
     /// The server API gives the connection a new expiry; `None` is never.
-    pub fn refreshed(&mut self, context: &mut Context<'_>, expire_at: Option<u64>) {
+    pub fn refreshed(&mut self, context: &mut Context<'_>, expire_at: Option<u64>, info: &[u8]) {
         self.expire_at = kept_expiry(expire_at);
+        if !info.is_empty() {
+            self.info = info.into();
+        }
         context.push("", &crate::protocol::push::Push::Refresh(ttl(context.now, self.expire_at)));
     }
 }

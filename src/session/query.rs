@@ -11,7 +11,7 @@ use crate::protocol::error::ClientError;
 
 /// An epoch as a client sent it: `None` if it sent none, `Some(None)` if it is none of ours.
 #[must_use]
-pub(super) fn epoch_sent(text: &str) -> Option<Option<Epoch>> {
+pub fn epoch_sent(text: &str) -> Option<Option<Epoch>> {
     if text.is_empty() { None } else { Some(Epoch::parse(text)) }
 }
 

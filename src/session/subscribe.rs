@@ -11,8 +11,8 @@ use crate::broker::HubId;
 use crate::broker::hub::Subscriber;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
-use crate::mesh::message::{Interested, Leave, Overrides, ReplyTo};
-use crate::model::{ChannelName, StreamPosition};
+use crate::mesh::message::{Interested, Leave, ReplyTo};
+use crate::model::{ChannelName, Overrides, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -138,7 +138,7 @@ impl Session {
         let client_fits = claims
             .client
             .as_deref()
-            .is_none_or(|client| self.client.is_some_and(|own| *own.encode() == *client.as_bytes()));
+            .is_none_or(|client| self.client.is_some_and(|own| own.encode() == *client.as_bytes()));
         if claims.channel != channel || *claims.user != *self.user || !client_fits {
             return Err(Disconnect::InvalidToken);
         }

@@ -7,14 +7,14 @@ use super::connection::State;
 use crate::broker::HubId;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind, ReplyTo,
+    Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
     UserAction, UserCommand,
 };
 use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
-use crate::session::{ServerSubscription, flag};
+use crate::session::ServerSubscription;
 use crate::time::Now;
 
 /// Messages taken from one peer in one turn, so that sockets are served in between.
@@ -288,13 +288,13 @@ impl Shard {
                     self.disconnect(slot, &Disconnect::Custom(*code, reason.clone()));
                 }
             }
-            UserAction::Refresh { expired, expire_at } => {
+            UserAction::Refresh { expired, expire_at, info } => {
                 let past = expire_at.is_some_and(|at| at <= self.now.unix_s());
                 if *expired || past {
                     self.disconnect(slot, &Disconnect::Expired);
                 } else {
                     let expire_at = *expire_at;
-                    self.with_session(slot, |session, context| session.refreshed(context, expire_at));
+                    self.with_session(slot, |session, context| session.refreshed(context, expire_at, info));
                     self.file(slot);
                 }
             }

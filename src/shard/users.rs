@@ -23,10 +23,10 @@ pub(super) struct Users {
 impl Users {
     pub(super) fn new(seed: u64) -> Self {
         let seed = FixedState::with_seed(seed);
-        Self { slots: HashTable::new(), seed, distinct: 0, registry: HashMap::with_hasher(seed) }
+        Self { slots: HashTable::new(), registry: HashMap::with_hasher(seed.clone()), seed, distinct: 0 }
     }
 
-    fn hash(seed: FixedState, user: &str) -> u64 {
+    fn hash(seed: &FixedState, user: &str) -> u64 {
         let mut hasher = seed.build_hasher();
         hasher.write(user.as_bytes());
         hasher.finish()
@@ -46,23 +46,23 @@ impl Users {
 
     /// Connections of a user.
     pub(super) fn of(&self, connections: &Slab<Connection>, user: &str) -> Vec<u32> {
-        let hash = Self::hash(self.seed, user);
+        let hash = Self::hash(&self.seed, user);
         self.slots.iter_hash(hash).copied().filter(|&slot| Self::user(connections, slot) == user).collect()
     }
 
     pub(super) fn insert(&mut self, connections: &Slab<Connection>, slot: u32) {
         let user = Self::user(connections, slot);
-        let hash = Self::hash(self.seed, user);
+        let hash = Self::hash(&self.seed, user);
         if self.slots.find(hash, |&other| Self::user(connections, other) == user).is_none() {
             self.distinct += 1;
         }
-        let seed = self.seed;
+        let seed = &self.seed;
         self.slots.insert_unique(hash, slot, |&slot| Self::hash(seed, Self::user(connections, slot)));
     }
 
     pub(super) fn remove(&mut self, connections: &Slab<Connection>, slot: u32) {
         let user = Self::user(connections, slot);
-        let hash = Self::hash(self.seed, user);
+        let hash = Self::hash(&self.seed, user);
         if let Ok(entry) = self.slots.find_entry(hash, |&other| other == slot) {
             entry.remove();
             if self.slots.find(hash, |&other| Self::user(connections, other) == user).is_none() {

@@ -55,8 +55,10 @@ impl Shard {
                 if !closing {
                     self.end_session(slot);
                     let mut reply = Vec::new();
-                    let (code, reason) = status.map_or((1000, ""), |(code, _)| (code, ""));
-                    encode_close(&mut reply, code, reason);
+                    match status {
+                        Some((code, _)) => encode_close(&mut reply, code, ""),
+                        None => encode_frame_header(&mut reply, Opcode::Close, 0),
+                    }
                     self.queue(slot, &reply);
                 }
                 self.finish(slot);

@@ -8,7 +8,7 @@ use serde::de::MapAccess;
 
 use super::error::ApiError;
 use super::request::{
-    Broadcast, ConnectionRefresh, Data, History, Override, PublishOptions, Request, Subscribe,
+    Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe,
     Target,
 };
 use crate::protocol::centrifuge::json::read::{Object, fields, value};
@@ -326,7 +326,7 @@ impl<'de> Fields<'de> for SubscribeFields<'de> {
             info: json(self.info, self.b64info)?,
             data: json(self.data, self.b64data)?,
             recover_since: self.recover_since.map(|since| (since.offset, since.epoch)),
-            overrides: Override {
+            overrides: crate::model::Overrides {
                 presence: flag(overrides.presence),
                 join_leave: flag(overrides.join_leave),
                 force_recovery: flag(overrides.force_recovery),

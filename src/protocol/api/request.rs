@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::ApiError;
+use crate::model::Overrides;
 use crate::protocol::disconnect::Disconnect;
 
 /// A payload: one JSON value without raw line breaks, borrowed if it was sent so, or the bytes of `b64data`.
@@ -125,22 +126,7 @@ pub struct Subscribe<'a> {
     /// Recover from (offset, epoch as sent).
     pub recover_since: Option<(u64, Cow<'a, str>)>,
     /// Options in place of the namespace's.
-    pub overrides: Override,
-}
-
-/// Options of one subscription in place of its namespace's; `None` leaves the namespace's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Override {
-    /// `presence`
-    pub presence: Option<bool>,
-    /// `join_leave`
-    pub join_leave: Option<bool>,
-    /// `force_recovery`
-    pub force_recovery: Option<bool>,
-    /// `force_positioning`
-    pub force_positioning: Option<bool>,
-    /// `force_push_join_leave`
-    pub force_push_join_leave: Option<bool>,
+    pub overrides: Overrides,
 }
 
 /// New expiry of connections.
