@@ -26,8 +26,10 @@ impl Cli {
             None => Command::Serve(self.serve),
             Some(command) if self.serve == ServeArgs::default() => command,
             Some(_) => {
-                let text = "options of `serve` stand after `serve`, and no other command takes them here";
-                return Err(<Self as clap::CommandFactory>::command().error(clap::error::ErrorKind::ArgumentConflict, text));
+                let text =
+                    "options of `serve` stand after `serve`, and no other command takes them here";
+                return Err(<Self as clap::CommandFactory>::command()
+                    .error(clap::error::ErrorKind::ArgumentConflict, text));
             }
         };
         Ok((self.config, command))
@@ -115,7 +117,11 @@ impl ServeArgs {
     pub(crate) fn settings(&self) -> Vec<Setting> {
         let mut settings = self.shards.settings();
         settings.extend(listen(&self.listen));
-        settings.extend(self.admin.as_ref().map(|text| setting("--admin", "admin.listen", text)));
+        settings.extend(
+            self.admin
+                .as_ref()
+                .map(|text| setting("--admin", "admin.listen", text)),
+        );
         settings
     }
 }
@@ -131,7 +137,9 @@ impl EchoArgs {
 
 impl ShardArgs {
     fn settings(&self) -> Vec<Setting> {
-        let shards = self.shards.map(|shards| setting("--shards", "server.shards", &shards.to_string()));
+        let shards = self
+            .shards
+            .map(|shards| setting("--shards", "server.shards", &shards.to_string()));
         let reactor = self.reactor.and_then(|reactor| reactor.to_possible_value());
         let reactor = reactor.map(|value| setting("--reactor", "server.reactor", value.get_name()));
         shards.into_iter().chain(reactor).collect()
@@ -143,7 +151,11 @@ fn listen(addresses: &[String]) -> Option<Setting> {
 }
 
 fn setting(origin: &str, key: &str, text: &str) -> Setting {
-    Setting { origin: origin.to_owned(), key: key.to_owned(), text: text.to_owned() }
+    Setting {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        text: text.to_owned(),
+    }
 }
 
 fn expire(text: &str) -> Result<Duration, &'static str> {
@@ -159,7 +171,9 @@ fn expire(text: &str) -> Result<Duration, &'static str> {
         'd' => 24 * 60 * 60,
         _ => return Err(EXPECTED),
     };
-    let count: u32 = text[..text.len() - unit.len_utf8()].parse().map_err(|_| EXPECTED)?;
+    let count: u32 = text[..text.len() - unit.len_utf8()]
+        .parse()
+        .map_err(|_| EXPECTED)?;
     Ok(Duration::from_secs(u64::from(count) * seconds))
 }
 
@@ -182,18 +196,31 @@ mod tests {
 
     #[test]
     fn serve_is_the_default_with_its_options() {
-        for line in ["ringmain --shards 2 --listen a --listen b", "ringmain serve --shards 2 --listen a --listen b"] {
+        for line in [
+            "ringmain --shards 2 --listen a --listen b",
+            "ringmain serve --shards 2 --listen a --listen b",
+        ] {
             let (_, command) = parse(line).expect("a command");
-            let Command::Serve(serve) = command else { panic!("{command:?}") };
-            let settings: Vec<(String, String)> = serve.settings().into_iter().map(|setting| (setting.key, setting.text)).collect();
-            let expected = [("server.shards", "2"), ("server.listen", "a,b")].map(|(key, text)| (key.to_owned(), text.to_owned()));
+            let Command::Serve(serve) = command else {
+                panic!("{command:?}")
+            };
+            let settings: Vec<(String, String)> = serve
+                .settings()
+                .into_iter()
+                .map(|setting| (setting.key, setting.text))
+                .collect();
+            let expected = [("server.shards", "2"), ("server.listen", "a,b")]
+                .map(|(key, text)| (key.to_owned(), text.to_owned()));
             assert_eq!(settings, expected, "{line}");
         }
     }
 
     #[test]
     fn the_configuration_file_may_stand_before_and_after_the_command() {
-        for line in ["ringmain --config x.toml check", "ringmain check --config x.toml"] {
+        for line in [
+            "ringmain --config x.toml check",
+            "ringmain check --config x.toml",
+        ] {
             let (config, command) = parse(line).expect("a command");
             assert_eq!(config.as_deref(), Some(std::path::Path::new("x.toml")));
             assert!(matches!(command, Command::Check));
@@ -202,16 +229,27 @@ mod tests {
 
     #[test]
     fn options_of_serve_before_another_command_are_refused() {
-        assert_eq!(parse("ringmain --shards 2 check").err().map(|error| error.exit_code()), Some(2));
+        assert_eq!(
+            parse("ringmain --shards 2 check")
+                .err()
+                .map(|error| error.exit_code()),
+            Some(2)
+        );
         assert!(parse("ringmain --reactor fast").is_err());
         assert!(parse("ringmain echo").is_err());
     }
 
     #[test]
     fn token_options_are_read() {
-        let (_, command) = parse("ringmain token --user 42 --expire 90m --info {\"a\":1}").expect("a command");
-        let Command::Token(token) = command else { panic!("{command:?}") };
-        assert_eq!((token.user.as_str(), token.expire), ("42", Duration::from_secs(5400)));
+        let (_, command) =
+            parse("ringmain token --user 42 --expire 90m --info {\"a\":1}").expect("a command");
+        let Command::Token(token) = command else {
+            panic!("{command:?}")
+        };
+        assert_eq!(
+            (token.user.as_str(), token.expire),
+            ("42", Duration::from_secs(5400))
+        );
         assert_eq!(token.info, Some(serde_json::json!({ "a": 1 })));
         for wrong in ["", "1", "h", "1w", "-1s", "1é"] {
             assert!(expire(wrong).is_err(), "{wrong}");

@@ -43,7 +43,10 @@ const QUEUE_RESERVE: usize = 8;
 /// Scrapes that may wait for counters at a time; more are refused with 503.
 const QUESTIONS_MAX: usize = 64;
 
-const _: () = assert!(QUEUE_RESERVE < TO_SHARD_MAX / 2, "observations use the lower half of the queue, reloads all but the reserve");
+const _: () = assert!(
+    QUEUE_RESERVE < TO_SHARD_MAX / 2,
+    "observations use the lower half of the queue, reloads all but the reserve"
+);
 
 /// Reads the configuration again, from the sources it first came from. The text of a failure names file, line and key.
 pub type Reread = Box<dyn Fn(&Config) -> Result<Config, String>>;
@@ -101,7 +104,9 @@ impl Ending {
 /// # Errors
 /// When the runtime or the signals cannot be set up, or the ready file cannot be written.
 pub fn run(parts: Parts) -> io::Result<Ending> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(supervise(parts))
 }
 
@@ -112,7 +117,11 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
     if let Some(listener) = control.parts.admin.take() {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::spawn(admin::serve(listener, control.readiness.subscribe(), questions_in));
+        tokio::spawn(admin::serve(
+            listener,
+            control.readiness.subscribe(),
+            questions_in,
+        ));
     }
     loop {
         let bell = Arc::clone(&control.parts.bell);
@@ -156,7 +165,11 @@ struct Signals {
 
 impl Signals {
     fn install() -> io::Result<Self> {
-        Ok(Self { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())?, hup: signal(SignalKind::hangup())? })
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) -> Word {
@@ -182,12 +195,32 @@ struct Control {
 impl Control {
     fn new(parts: Parts) -> Self {
         for (at, link) in parts.links.iter().enumerate() {
-            assert_eq!(usize::from(link.shard.0), at, "links come in the order of the shards");
+            assert_eq!(
+                usize::from(link.shard.0),
+                at,
+                "links come in the order of the shards"
+            );
         }
         let roster = Roster::new(parts.links.len());
-        let readiness = Readiness { phase: Phase::Starting, shards: parts.links.len(), shards_ready: 0, reactor: parts.reactor };
-        let admin_address = parts.admin.as_ref().and_then(|listener| listener.local_addr().ok()).map_or_else(String::new, |at| at.to_string());
-        Self { parts, roster, gather: None, drain_until: None, readiness: watch::Sender::new(readiness), admin_address }
+        let readiness = Readiness {
+            phase: Phase::Starting,
+            shards: parts.links.len(),
+            shards_ready: 0,
+            reactor: parts.reactor,
+        };
+        let admin_address = parts
+            .admin
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
+            .map_or_else(String::new, |at| at.to_string());
+        Self {
+            parts,
+            roster,
+            gather: None,
+            drain_until: None,
+            readiness: watch::Sender::new(readiness),
+            admin_address,
+        }
     }
 
     fn obey(&mut self, word: Word) -> Option<Ending> {
@@ -209,9 +242,17 @@ impl Control {
     fn drain(&mut self) {
         let drain = self.parts.config.drain.clone();
         self.drain_until = Some(Instant::now() + drain.window + drain.grace + DRAIN_MARGIN);
-        self.readiness.send_modify(|readiness| readiness.phase = Phase::Draining);
+        self.readiness
+            .send_modify(|readiness| readiness.phase = Phase::Draining);
         for link in &self.parts.links {
-            let sent = send(link, ToShard::Drain { window: drain.window, grace: drain.grace }, 0);
+            let sent = send(
+                link,
+                ToShard::Drain {
+                    window: drain.window,
+                    grace: drain.grace,
+                },
+                0,
+            );
             assert!(sent, "the reserve keeps a place for Drain");
         }
     }
@@ -229,14 +270,24 @@ impl Control {
             }
         };
         // All shards or none: a shard that does not empty its queue must not keep the old rules alone.
-        let full = self.parts.links.iter().find(|link| link.queue.len() >= TO_SHARD_MAX - QUEUE_RESERVE);
+        let full = self
+            .parts
+            .links
+            .iter()
+            .find(|link| link.queue.len() >= TO_SHARD_MAX - QUEUE_RESERVE);
         if let Some(link) = full {
-            warn!(shard = link.shard.0, "reload refused: a shard does not take messages");
+            warn!(
+                shard = link.shard.0,
+                "reload refused: a shard does not take messages"
+            );
             return;
         }
         for link in &self.parts.links {
             let sent = send(link, ToShard::Reload(Arc::clone(&next)), QUEUE_RESERVE);
-            assert!(sent, "control alone fills the queue and its room was checked");
+            assert!(
+                sent,
+                "control alone fills the queue and its room was checked"
+            );
         }
         (self.parts.set_level)(&next.log);
         self.parts.config = next;
@@ -268,7 +319,12 @@ impl Control {
                     }
                 }
                 FromShard::Drained(shard, outcome) => {
-                    info!(shard = shard.0, outcome.clean, outcome.forced, outcome.unacked, "shard drained");
+                    let DrainOutcome {
+                        clean,
+                        forced,
+                        unacked,
+                    } = outcome;
+                    info!(shard = shard.0, clean, forced, unacked, "shard drained");
                     self.ended(shard, Some(outcome));
                 }
                 FromShard::Failed(shard, reason) => {
@@ -286,18 +342,23 @@ impl Control {
     fn on_ready(&mut self, shard: ShardId) -> io::Result<()> {
         self.roster.ready(shard);
         let ready = self.roster.ready_count();
-        self.readiness.send_modify(|readiness| readiness.shards_ready = ready);
+        self.readiness
+            .send_modify(|readiness| readiness.shards_ready = ready);
         if !self.roster.is_all_ready() || self.drain_until.is_some() {
             return Ok(());
         }
-        self.readiness.send_modify(|readiness| readiness.phase = Phase::Serving);
+        self.readiness
+            .send_modify(|readiness| readiness.phase = Phase::Serving);
         let (listen, admin) = (self.parts.listen.join(" "), self.admin_address.clone());
         info!(%listen, %admin, reactor = self.parts.reactor, shards = ready, "ready");
         if let Some(path) = self.parts.ready_file.take() {
             admin::write_ready_file(&path, &self.parts.listen, &admin, self.parts.reactor)?;
         }
         if let Some(text) = self.parts.announcement.take() {
-            io::Write::write_all(&mut io::stdout(), text.as_bytes())?;
+            // Nobody may be reading; that is no reason to stop.
+            if let Err(error) = io::Write::write_all(&mut io::stdout(), text.as_bytes()) {
+                warn!(%error, "standard output");
+            }
         }
         Ok(())
     }
@@ -310,18 +371,35 @@ impl Control {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        [self.drain_until, self.gather.as_ref().map(|gather| gather.until)].into_iter().flatten().min()
+        [
+            self.drain_until,
+            self.gather.as_ref().map(|gather| gather.until),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Closes what is complete or out of time.
     fn expire(&mut self, now: Instant) -> Option<Ending> {
-        if let Some(gather) = self.gather.take_if(|gather| gather.is_complete() || now >= gather.until) {
+        if let Some(gather) = self
+            .gather
+            .take_if(|gather| gather.is_complete() || now >= gather.until)
+        {
             gather.answer();
         }
         let until = self.drain_until?;
         if self.roster.is_all_ended() {
-            let ending = self.roster.outcome().map_or(Ending::Failed, Ending::Drained);
-            if let Ending::Drained(DrainOutcome { clean, forced, unacked }) = ending {
+            let ending = self
+                .roster
+                .outcome()
+                .map_or(Ending::Failed, Ending::Drained);
+            if let Ending::Drained(DrainOutcome {
+                clean,
+                forced,
+                unacked,
+            }) = ending
+            {
                 info!(clean, forced, unacked, "drained");
             }
             return Some(ending);
@@ -351,7 +429,11 @@ mod tests {
 
     fn control(shards: u16) -> Control {
         let bell = Arc::new(Bell::default());
-        let link = |shard| ShardLink { shard: ShardId(shard), queue: Arc::new(ArrayQueue::new(TO_SHARD_MAX)), bell: Arc::<Bell>::clone(&bell) };
+        let link = |shard| ShardLink {
+            shard: ShardId(shard),
+            queue: Arc::new(ArrayQueue::new(TO_SHARD_MAX)),
+            bell: Arc::<Bell>::clone(&bell),
+        };
         Control::new(Parts {
             config: Arc::new(Config::built_in()),
             links: (0..shards).map(link).collect(),
@@ -362,7 +444,19 @@ mod tests {
             listen: Vec::new(),
             ready_file: None,
             announcement: None,
-            reread: Box::new(|old| if old.client.channel_limit == 1 { Err("line 1".to_owned()) } else { Ok(Config { client: crate::config::Client { channel_limit: 1, ..old.client.clone() }, ..old.clone() }) }),
+            reread: Box::new(|old| {
+                if old.client.channel_limit == 1 {
+                    Err("line 1".to_owned())
+                } else {
+                    Ok(Config {
+                        client: crate::config::Client {
+                            channel_limit: 1,
+                            ..old.client.clone()
+                        },
+                        ..old.clone()
+                    })
+                }
+            }),
             set_level: Box::new(|_| ()),
         })
     }
@@ -394,19 +488,41 @@ mod tests {
         for (unacked, status) in [(0, 0), (1, 1)] {
             let mut control = control(2);
             control.obey(Word::End("SIGTERM"));
-            report(&mut control, FromShard::Drained(ShardId(0), DrainOutcome { clean: 1, forced: 2, unacked }));
+            report(
+                &mut control,
+                FromShard::Drained(
+                    ShardId(0),
+                    DrainOutcome {
+                        clean: 1,
+                        forced: 2,
+                        unacked,
+                    },
+                ),
+            );
             assert_eq!(control.expire(Instant::now()), None);
-            report(&mut control, FromShard::Drained(ShardId(1), DrainOutcome::default()));
-            assert_eq!(control.expire(Instant::now()).map(Ending::status), Some(status));
+            report(
+                &mut control,
+                FromShard::Drained(ShardId(1), DrainOutcome::default()),
+            );
+            assert_eq!(
+                control.expire(Instant::now()).map(Ending::status),
+                Some(status)
+            );
         }
     }
 
     #[tokio::test]
     async fn a_failed_shard_drains_the_others_and_fails_the_process() {
         let mut control = control(2);
-        report(&mut control, FromShard::Failed(ShardId(0), "gone".to_owned()));
+        report(
+            &mut control,
+            FromShard::Failed(ShardId(0), "gone".to_owned()),
+        );
         assert!(matches!(taken(&control, 1), Some(ToShard::Drain { .. })));
-        report(&mut control, FromShard::Drained(ShardId(1), DrainOutcome::default()));
+        report(
+            &mut control,
+            FromShard::Drained(ShardId(1), DrainOutcome::default()),
+        );
         assert_eq!(control.expire(Instant::now()), Some(Ending::Failed));
     }
 
@@ -423,17 +539,25 @@ mod tests {
     async fn a_reload_reaches_every_shard_or_none() {
         let mut control = control(2);
         while control.parts.links[1].queue.len() < TO_SHARD_MAX - QUEUE_RESERVE {
-            control.parts.links[1].queue.push(ToShard::Observe).expect("room");
+            control.parts.links[1]
+                .queue
+                .push(ToShard::Observe)
+                .expect("room");
         }
         control.obey(Word::Reload);
         assert!(taken(&control, 0).is_none(), "shard 1 has no room");
         while taken(&control, 1).is_some() {}
         control.obey(Word::Reload);
         for shard in 0..2 {
-            assert!(matches!(taken(&control, shard), Some(ToShard::Reload(config)) if config.client.channel_limit == 1));
+            assert!(
+                matches!(taken(&control, shard), Some(ToShard::Reload(config)) if config.client.channel_limit == 1)
+            );
         }
         control.obey(Word::Reload);
-        assert!(taken(&control, 0).is_none(), "the configuration was refused");
+        assert!(
+            taken(&control, 0).is_none(),
+            "the configuration was refused"
+        );
     }
 
     #[tokio::test]
@@ -442,11 +566,23 @@ mod tests {
         let (question, answer) = oneshot::channel();
         control.ask(question);
         assert!(matches!(taken(&control, 0), Some(ToShard::Observe)));
-        report(&mut control, FromShard::Observed(ShardId(0), Box::new(Counters { closed: 3, ..Counters::default() })));
+        report(
+            &mut control,
+            FromShard::Observed(
+                ShardId(0),
+                Box::new(Counters {
+                    closed: 3,
+                    ..Counters::default()
+                }),
+            ),
+        );
         let until = control.deadline().expect("a deadline");
         control.expire(until);
         let observation = answer.await.expect("an answer");
-        assert_eq!(observation[0].as_ref().map(|counters| counters.closed), Some(3));
+        assert_eq!(
+            observation[0].as_ref().map(|counters| counters.closed),
+            Some(3)
+        );
         assert!(observation[1].is_none());
         assert_eq!(control.deadline(), None);
     }

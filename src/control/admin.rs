@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
-use axum::Router;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
@@ -69,13 +69,23 @@ struct Admin {
 }
 
 /// Serves until the process ends.
-pub(super) async fn serve(listener: TcpListener, readiness: watch::Receiver<Readiness>, questions: mpsc::Sender<Question>) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    readiness: watch::Receiver<Readiness>,
+    questions: mpsc::Sender<Question>,
+) {
     let routes = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(Admin { readiness, questions });
-    let listener = Bounded { listener, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+        .with_state(Admin {
+            readiness,
+            questions,
+        });
+    let listener = Bounded {
+        listener,
+        room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    };
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::error!(%error, "the admin listener ended");
     }
@@ -93,7 +103,12 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write_ready_file(path: &Path, listen: &[String], admin: &str, reactor: &str) -> io::Result<()> {
+pub fn write_ready_file(
+    path: &Path,
+    listen: &[String],
+    admin: &str,
+    reactor: &str,
+) -> io::Result<()> {
     let text = serde_json::json!({ "listen": listen, "admin": admin, "reactor": reactor });
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
@@ -106,9 +121,18 @@ async fn health() -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    let Readiness { phase, shards, shards_ready, reactor } = *admin.readiness.borrow();
+    let Readiness {
+        phase,
+        shards,
+        shards_ready,
+        reactor,
+    } = *admin.readiness.borrow();
     let ready = phase == Phase::Serving;
-    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let body = serde_json::json!({
         "ready": ready,
         "phase": phase.as_str(),
@@ -121,7 +145,12 @@ async fn ready(State(admin): State<Admin>) -> Response {
 }
 
 fn json(status: StatusCode, body: &serde_json::Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        body.to_string(),
+    )
+        .into_response()
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
@@ -154,9 +183,19 @@ impl Listener for Bounded {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Timed, SocketAddr) {
-        let place = Arc::clone(&self.room).acquire_owned().await.expect("the semaphore is never closed");
+        let place = Arc::clone(&self.room)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (Timed { stream, sleep: Box::pin(sleep(IDLE_TIMEOUT)), _place: place }, peer)
+        (
+            Timed {
+                stream,
+                sleep: Box::pin(sleep(IDLE_TIMEOUT)),
+                _place: place,
+            },
+            peer,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -186,14 +225,22 @@ impl Timed {
 }
 
 impl AsyncRead for Timed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         self.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Timed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         if matches!(written, Poll::Ready(Ok(_))) {
@@ -226,7 +273,12 @@ mod tests {
     async fn served() -> Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let readiness = watch::Sender::new(Readiness { phase: Phase::Starting, shards: 1, shards_ready: 0, reactor: "portable" });
+        let readiness = watch::Sender::new(Readiness {
+            phase: Phase::Starting,
+            shards: 1,
+            shards_ready: 0,
+            reactor: "portable",
+        });
         let (questions_in, mut questions) = mpsc::channel::<Question>(4);
         tokio::spawn(serve(listener, readiness.subscribe(), questions_in));
         tokio::spawn(async move {
@@ -239,17 +291,27 @@ mod tests {
 
     fn client(address: SocketAddr) -> Client {
         let client = Client::connect(address).expect("a connection");
-        client.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
-        client.set_write_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        client
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
+        client
+            .set_write_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
         client
     }
 
     async fn ask(address: SocketAddr, path: &'static str) -> String {
         let exchange = move || {
             let mut client = client(address);
-            write!(client, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("a request");
+            write!(
+                client,
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )
+            .expect("a request");
             let mut answer = String::new();
-            client.read_to_string(&mut answer).expect("an answer in time");
+            client
+                .read_to_string(&mut answer)
+                .expect("an answer in time");
             answer
         };
         spawn_blocking(exchange).await.expect("the client ends")
@@ -258,13 +320,28 @@ mod tests {
     #[tokio::test]
     async fn readiness_follows_the_phase_and_health_does_not() {
         let served = served().await;
-        for (phase, status) in [(Phase::Starting, "503"), (Phase::Serving, "200"), (Phase::Draining, "503")] {
-            served.readiness.send_modify(|readiness| readiness.phase = phase);
+        for (phase, status) in [
+            (Phase::Starting, "503"),
+            (Phase::Serving, "200"),
+            (Phase::Draining, "503"),
+        ] {
+            served
+                .readiness
+                .send_modify(|readiness| readiness.phase = phase);
             let answer = ask(served.address, "/ready").await;
-            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-            assert!(answer.contains(&format!("\"phase\":\"{}\"", phase.as_str())), "{answer}");
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            assert!(
+                answer.contains(&format!("\"phase\":\"{}\"", phase.as_str())),
+                "{answer}"
+            );
             let health = ask(served.address, "/health").await;
-            assert!(health.starts_with("HTTP/1.1 200 ") && health.ends_with("{}"), "{health}");
+            assert!(
+                health.starts_with("HTTP/1.1 200 ") && health.ends_with("{}"),
+                "{health}"
+            );
         }
     }
 
@@ -274,7 +351,10 @@ mod tests {
         let mut slow = client(served.address);
         slow.write_all(b"GET /metrics HT").expect("half a request");
         let answer = ask(served.address, "/metrics").await;
-        assert!(answer.contains("ringmain_shard_up{shard=\"0\"} 0"), "{answer}");
+        assert!(
+            answer.contains("ringmain_shard_up{shard=\"0\"} 0"),
+            "{answer}"
+        );
     }
 
     #[tokio::test]
@@ -282,7 +362,9 @@ mod tests {
         let served = served().await;
         let refused = move || {
             let mut client = client(served.address);
-            client.write_all(b"GET /health HTTP/1.1\r\nX: ").expect("a start");
+            client
+                .write_all(b"GET /health HTTP/1.1\r\nX: ")
+                .expect("a start");
             let filler = [b'a'; 64 * 1024];
             loop {
                 if let Err(error) = client.write_all(&filler) {
@@ -291,15 +373,31 @@ mod tests {
             }
         };
         let kind = spawn_blocking(refused).await.expect("the client ends");
-        assert!(matches!(kind, io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe), "{kind}");
+        assert!(
+            matches!(
+                kind,
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ),
+            "{kind}"
+        );
     }
 
     #[test]
     fn the_ready_file_names_every_address() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("ready.json");
-        write_ready_file(&path, &["127.0.0.1:8000".to_owned()], "127.0.0.1:8001", "uring").expect("written");
-        let value: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("a file")).expect("JSON");
-        assert_eq!(value, serde_json::json!({ "listen": ["127.0.0.1:8000"], "admin": "127.0.0.1:8001", "reactor": "uring" }));
+        write_ready_file(
+            &path,
+            &["127.0.0.1:8000".to_owned()],
+            "127.0.0.1:8001",
+            "uring",
+        )
+        .expect("written");
+        let value: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).expect("a file")).expect("JSON");
+        assert_eq!(
+            value,
+            serde_json::json!({ "listen": ["127.0.0.1:8000"], "admin": "127.0.0.1:8001", "reactor": "uring" })
+        );
     }
 }

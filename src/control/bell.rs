@@ -31,7 +31,11 @@ mod tests {
     async fn a_ring_before_the_wait_is_not_lost() {
         let bell = Arc::new(Bell::default());
         let ringer = Arc::clone(&bell);
-        std::thread::spawn(move || ringer.ring()).join().expect("the ringing thread ends");
-        tokio::time::timeout(Duration::from_secs(5), bell.rung()).await.expect("the bell was rung");
+        std::thread::spawn(move || ringer.ring())
+            .join()
+            .expect("the ringing thread ends");
+        tokio::time::timeout(Duration::from_secs(5), bell.rung())
+            .await
+            .expect("the bell was rung");
     }
 }

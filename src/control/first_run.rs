@@ -52,14 +52,27 @@ impl Secrets {
     /// # Errors
     /// When the directory or a file cannot be used.
     pub fn open(directory: &Path) -> Result<Self, SecretsError> {
-        let failed = |error| SecretsError::File { path: directory.to_owned(), error };
-        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(failed)?;
-        Ok(Self { hmac_secret: secret(&directory.join("hmac_secret"))?, api_key: secret(&directory.join("api_key"))? })
+        let failed = |error| SecretsError::File {
+            path: directory.to_owned(),
+            error,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed)?;
+        Ok(Self {
+            hmac_secret: secret(&directory.join("hmac_secret"))?,
+            api_key: secret(&directory.join("api_key"))?,
+        })
     }
 }
 
 fn secret(path: &Path) -> Result<String, SecretsError> {
-    let failed = |error| SecretsError::File { path: path.to_owned(), error };
+    let failed = |error| SecretsError::File {
+        path: path.to_owned(),
+        error,
+    };
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -91,7 +104,12 @@ fn generate() -> Result<String, SecretsError> {
 /// Whole or not at all, and never readable by others.
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let partial = path.with_extension(format!("{}.partial", std::process::id()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&partial)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&partial)?;
     file.write_all(text.as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()?;
@@ -102,7 +120,11 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
 /// page: nothing else may open a WebSocket from a browser.
 #[must_use]
 pub fn configuration(secrets: &Secrets, listen: &[String]) -> String {
-    let origins: Vec<String> = listen.iter().flat_map(|address| origins(address)).map(|origin| format!("{origin:?}")).collect();
+    let origins: Vec<String> = listen
+        .iter()
+        .flat_map(|address| origins(address))
+        .map(|origin| format!("{origin:?}"))
+        .collect();
     format!(
         r#"[client]
 allowed_origins = [{origins}]
@@ -133,7 +155,9 @@ allow_history_for_client = true
 
 /// Origins of the page at `address`. The port is part of an origin; port 0 is not known yet, so that any port of this host counts.
 fn origins(address: &str) -> Vec<String> {
-    let Some((host, port)) = address.rsplit_once(':') else { return Vec::new() };
+    let Some((host, port)) = address.rsplit_once(':') else {
+        return Vec::new();
+    };
     if host == "unix" || port.parse::<u16>().is_err() {
         return Vec::new();
     }
@@ -151,9 +175,17 @@ fn origins(address: &str) -> Vec<String> {
 /// What is printed once the shards are ready. `listen` are the addresses with the ports the kernel gave.
 #[must_use]
 pub fn welcome(listen: &[String], token: &str, api_key: &str) -> String {
-    let base = listen.iter().find(|address| !address.starts_with("unix:")).map_or_else(String::new, |address| {
-        format!("http://{}", address.replacen("0.0.0.0", "127.0.0.1", 1).replacen("[::]", "[::1]", 1))
-    });
+    let base = listen
+        .iter()
+        .find(|address| !address.starts_with("unix:"))
+        .map_or_else(String::new, |address| {
+            format!(
+                "http://{}",
+                address
+                    .replacen("0.0.0.0", "127.0.0.1", 1)
+                    .replacen("[::]", "[::1]", 1)
+            )
+        });
     format!(
         r#"
   ringmain runs in its development set-up: no configuration was found, so it made one.
@@ -196,7 +228,10 @@ mod tests {
         assert_ne!(first.hmac_secret, first.api_key);
         fs::set_permissions(data.join("api_key"), Permissions::from_mode(0o644)).expect("a mode");
         let second = Secrets::open(&data).expect("secrets");
-        assert_eq!((first.hmac_secret, first.api_key), (second.hmac_secret, second.api_key));
+        assert_eq!(
+            (first.hmac_secret, first.api_key),
+            (second.hmac_secret, second.api_key)
+        );
         assert_eq!(mode(&data.join("api_key")), 0o600);
     }
 
@@ -205,21 +240,37 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         fs::write(directory.path().join("api_key"), "mine").expect("written");
         let error = Secrets::open(directory.path()).err().expect("an error");
-        assert!(matches!(&error, SecretsError::NotASecret(path) if path.ends_with("api_key")), "{error}");
-        assert_eq!(fs::read_to_string(directory.path().join("api_key")).expect("a file"), "mine");
+        assert!(
+            matches!(&error, SecretsError::NotASecret(path) if path.ends_with("api_key")),
+            "{error}"
+        );
+        assert_eq!(
+            fs::read_to_string(directory.path().join("api_key")).expect("a file"),
+            "mine"
+        );
     }
 
     #[test]
     fn only_the_page_itself_may_connect_from_a_browser() {
-        assert_eq!(origins("127.0.0.1:8000"), ["http://127.0.0.1:8000", "http://localhost:8000"]);
+        assert_eq!(
+            origins("127.0.0.1:8000"),
+            ["http://127.0.0.1:8000", "http://localhost:8000"]
+        );
         assert_eq!(origins("[::1]:0"), ["http://[::1]:*", "http://localhost:*"]);
         assert_eq!(origins("unix:/run/x.sock"), Vec::<String>::new());
     }
 
     #[test]
     fn the_welcome_can_be_pasted() {
-        let text = welcome(&["unix:/x".to_owned(), "0.0.0.0:8123".to_owned()], "TOKEN", "KEY");
-        assert!(text.contains("http://127.0.0.1:8123/#token=TOKEN\n"), "{text}");
+        let text = welcome(
+            &["unix:/x".to_owned(), "0.0.0.0:8123".to_owned()],
+            "TOKEN",
+            "KEY",
+        );
+        assert!(
+            text.contains("http://127.0.0.1:8123/#token=TOKEN\n"),
+            "{text}"
+        );
         assert!(text.contains("curl -H 'X-API-Key: KEY'"), "{text}");
     }
 }

@@ -21,12 +21,20 @@ pub fn install(log: &Log) -> SetLevel {
     let builder = tracing_subscriber::fmt().with_writer(stderr);
     // A handle whose subscriber is gone cannot matter: the subscriber lives as long as the process.
     if human {
-        let builder = builder.with_ansi(terminal).with_target(false).with_env_filter(filter(log)).with_filter_reloading();
+        let builder = builder
+            .with_ansi(terminal)
+            .with_target(false)
+            .with_env_filter(filter(log))
+            .with_filter_reloading();
         let handle = builder.reload_handle();
         builder.init();
         Box::new(move |log| drop(handle.reload(filter(log))))
     } else {
-        let builder = builder.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        let builder = builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false);
         let builder = builder.with_env_filter(filter(log)).with_filter_reloading();
         let handle = builder.reload_handle();
         builder.init();
@@ -36,6 +44,10 @@ pub fn install(log: &Log) -> SetLevel {
 
 /// The level is the program's own; libraries speak from `warn` on.
 fn filter(log: &Log) -> EnvFilter {
-    let library = if log.level == "error" { "error" } else { "warn" };
+    let library = if log.level == "error" {
+        "error"
+    } else {
+        "warn"
+    };
     EnvFilter::new(format!("{library},ringmain={}", log.level))
 }

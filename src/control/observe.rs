@@ -28,7 +28,11 @@ enum Slot {
 
 impl Gather {
     pub(super) fn new(shards: usize, until: Instant) -> Self {
-        Self { waiting: Vec::new(), until, slots: (0..shards).map(|_| Slot::Asked).collect() }
+        Self {
+            waiting: Vec::new(),
+            until,
+            slots: (0..shards).map(|_| Slot::Asked).collect(),
+        }
     }
 
     pub(super) fn observed(&mut self, shard: ShardId, counters: Box<Counters>) {
@@ -72,7 +76,13 @@ mod tests {
         let mut gather = Gather::new(2, Instant::now());
         let (question, answer) = oneshot::channel();
         gather.waiting.push(question);
-        gather.observed(ShardId(1), Box::new(Counters { accepted: 7, ..Counters::default() }));
+        gather.observed(
+            ShardId(1),
+            Box::new(Counters {
+                accepted: 7,
+                ..Counters::default()
+            }),
+        );
         assert!(!gather.is_complete());
         gather.give_up(ShardId(0));
         gather.give_up(ShardId(1));
@@ -80,6 +90,9 @@ mod tests {
         gather.answer();
         let observation = answer.await.expect("an answer");
         assert!(observation[0].is_none());
-        assert_eq!(observation[1].as_ref().map(|counters| counters.accepted), Some(7));
+        assert_eq!(
+            observation[1].as_ref().map(|counters| counters.accepted),
+            Some(7)
+        );
     }
 }

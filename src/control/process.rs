@@ -20,7 +20,8 @@ impl Process {
     pub fn read() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let descriptors = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
+        let descriptors =
+            std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as u64);
         Self {
             resident_bytes: resident_bytes(&status).unwrap_or(0),
             cpu_seconds: cpu_seconds(&stat).unwrap_or(0.0),
@@ -30,7 +31,9 @@ impl Process {
 }
 
 fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
@@ -49,7 +52,10 @@ mod tests {
 
     #[test]
     fn figures_are_read_whatever_the_command_is_called() {
-        assert_eq!(resident_bytes("Name:\tx\nVmRSS:\t    1234 kB\n"), Some(1234 * 1024));
+        assert_eq!(
+            resident_bytes("Name:\tx\nVmRSS:\t    1234 kB\n"),
+            Some(1234 * 1024)
+        );
         let stat = "7 (ring) main) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 3 0 99 1000 20";
         assert_eq!(cpu_seconds(stat), Some(3.0));
         assert_eq!(cpu_seconds("nonsense"), None);

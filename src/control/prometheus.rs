@@ -27,21 +27,48 @@ pub struct Snapshot<'a> {
 type Series = (&'static str, &'static str, fn(&Counters) -> &Histogram);
 
 const HISTOGRAMS: [Series; 3] = [
-    ("turn", "Head of a turn to its last submission.", |counters| &counters.turn),
-    ("fan_out", "Arrival of a publication at its owner to the end of the local fan-out of it.", |counters| &counters.fan_out),
-    ("command", "Arrival of a client command's bytes to its reply being queued.", |counters| &counters.command),
+    (
+        "turn",
+        "Head of a turn to its last submission.",
+        |counters| &counters.turn,
+    ),
+    (
+        "fan_out",
+        "Arrival of a publication at its owner to the end of the local fan-out of it.",
+        |counters| &counters.fan_out,
+    ),
+    (
+        "command",
+        "Arrival of a client command's bytes to its reply being queued.",
+        |counters| &counters.command,
+    ),
 ];
 
 /// The whole text.
 #[must_use]
 pub fn render(snapshot: &Snapshot<'_>) -> String {
     let mut out = String::with_capacity(4096 + snapshot.shards.len() * 8192);
-    let answered: Vec<(usize, &Counters)> =
-        snapshot.shards.iter().enumerate().filter_map(|(shard, counters)| Some((shard, counters.as_deref()?))).collect();
+    let answered: Vec<(usize, &Counters)> = snapshot
+        .shards
+        .iter()
+        .enumerate()
+        .filter_map(|(shard, counters)| Some((shard, counters.as_deref()?)))
+        .collect();
     process(&mut out, snapshot);
-    head(&mut out, "ringmain_shard_up", "gauge", "Whether the shard reported its counters for this scrape.");
+    head(
+        &mut out,
+        "ringmain_shard_up",
+        "gauge",
+        "Whether the shard reported its counters for this scrape.",
+    );
     for (shard, counters) in snapshot.shards.iter().enumerate() {
-        line(&mut out, format_args!("ringmain_shard_up{{shard=\"{shard}\"}} {}", u8::from(counters.is_some())));
+        line(
+            &mut out,
+            format_args!(
+                "ringmain_shard_up{{shard=\"{shard}\"}} {}",
+                u8::from(counters.is_some())
+            ),
+        );
     }
     plain(&mut out, &answered);
     for (name, help, of) in HISTOGRAMS {
@@ -55,25 +82,85 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
 }
 
 fn process(out: &mut String, snapshot: &Snapshot<'_>) {
-    let Process { resident_bytes, cpu_seconds, descriptors } = snapshot.process;
-    head(out, "ringmain_build_info", "gauge", "Which program this is.");
-    line(out, format_args!("ringmain_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
-    head(out, "ringmain_reactor", "gauge", "Which reactor drives the shards.");
-    line(out, format_args!("ringmain_reactor{{kind=\"{}\"}} 1", snapshot.reactor));
-    head(out, "ringmain_ready", "gauge", "Whether clients are served.");
-    line(out, format_args!("ringmain_ready {}", u8::from(snapshot.ready)));
-    head(out, "ringmain_draining", "gauge", "Whether the process is leaving.");
-    line(out, format_args!("ringmain_draining {}", u8::from(snapshot.draining)));
-    head(out, "process_resident_memory_bytes", "gauge", "Resident memory.");
-    line(out, format_args!("process_resident_memory_bytes {resident_bytes}"));
-    head(out, "process_cpu_seconds_total", "counter", "Processor time of all threads, user and system.");
+    let Process {
+        resident_bytes,
+        cpu_seconds,
+        descriptors,
+    } = snapshot.process;
+    head(
+        out,
+        "ringmain_build_info",
+        "gauge",
+        "Which program this is.",
+    );
+    line(
+        out,
+        format_args!(
+            "ringmain_build_info{{version=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        ),
+    );
+    head(
+        out,
+        "ringmain_reactor",
+        "gauge",
+        "Which reactor drives the shards.",
+    );
+    line(
+        out,
+        format_args!("ringmain_reactor{{kind=\"{}\"}} 1", snapshot.reactor),
+    );
+    head(
+        out,
+        "ringmain_ready",
+        "gauge",
+        "Whether clients are served.",
+    );
+    line(
+        out,
+        format_args!("ringmain_ready {}", u8::from(snapshot.ready)),
+    );
+    head(
+        out,
+        "ringmain_draining",
+        "gauge",
+        "Whether the process is leaving.",
+    );
+    line(
+        out,
+        format_args!("ringmain_draining {}", u8::from(snapshot.draining)),
+    );
+    head(
+        out,
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory.",
+    );
+    line(
+        out,
+        format_args!("process_resident_memory_bytes {resident_bytes}"),
+    );
+    head(
+        out,
+        "process_cpu_seconds_total",
+        "counter",
+        "Processor time of all threads, user and system.",
+    );
     line(out, format_args!("process_cpu_seconds_total {cpu_seconds}"));
-    head(out, "process_open_fds", "gauge", "Open descriptors, direct descriptors of a ring not among them.");
+    head(
+        out,
+        "process_open_fds",
+        "gauge",
+        "Open descriptors, direct descriptors of a ring not among them.",
+    );
     line(out, format_args!("process_open_fds {descriptors}"));
 }
 
 fn plain(out: &mut String, answered: &[(usize, &Counters)]) {
-    let values: Vec<(usize, Vec<u64>)> = answered.iter().map(|&(shard, counters)| (shard, counters.values())).collect();
+    let values: Vec<(usize, Vec<u64>)> = answered
+        .iter()
+        .map(|&(shard, counters)| (shard, counters.values()))
+        .collect();
     for (at, &(kind, name, help)) in DESCRIPTIONS.iter().enumerate() {
         let (name, kind) = match kind {
             Kind::Counter => (format!("ringmain_{name}_total"), "counter"),
@@ -81,7 +168,10 @@ fn plain(out: &mut String, answered: &[(usize, &Counters)]) {
         };
         head(out, &name, kind, help.trim());
         for (shard, values) in &values {
-            line(out, format_args!("{name}{{shard=\"{shard}\"}} {}", values[at]));
+            line(
+                out,
+                format_args!("{name}{{shard=\"{shard}\"}} {}", values[at]),
+            );
         }
     }
 }
@@ -92,12 +182,30 @@ fn histogram(out: &mut String, name: &str, shard: usize, histogram: &Histogram) 
     for (at, count) in histogram.counts.iter().enumerate() {
         below += count;
         match BUCKETS_US.get(at) {
-            Some(&us) => line(out, format_args!("{name}_bucket{{shard=\"{shard}\",le=\"{}\"}} {below}", us as f64 / 1e6)),
-            None => line(out, format_args!("{name}_bucket{{shard=\"{shard}\",le=\"+Inf\"}} {below}")),
+            Some(&us) => line(
+                out,
+                format_args!(
+                    "{name}_bucket{{shard=\"{shard}\",le=\"{}\"}} {below}",
+                    us as f64 / 1e6
+                ),
+            ),
+            None => line(
+                out,
+                format_args!("{name}_bucket{{shard=\"{shard}\",le=\"+Inf\"}} {below}"),
+            ),
         }
     }
-    line(out, format_args!("{name}_sum{{shard=\"{shard}\"}} {}", histogram.sum_ns as f64 / 1e9));
-    line(out, format_args!("{name}_count{{shard=\"{shard}\"}} {below}"));
+    line(
+        out,
+        format_args!(
+            "{name}_sum{{shard=\"{shard}\"}} {}",
+            histogram.sum_ns as f64 / 1e9
+        ),
+    );
+    line(
+        out,
+        format_args!("{name}_count{{shard=\"{shard}\"}} {below}"),
+    );
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
@@ -114,19 +222,38 @@ mod tests {
     use super::*;
 
     fn text(shards: &[Option<Box<Counters>>]) -> String {
-        render(&Snapshot { shards, reactor: "portable", ready: true, draining: false, process: Process::default() })
+        render(&Snapshot {
+            shards,
+            reactor: "portable",
+            ready: true,
+            draining: false,
+            process: Process::default(),
+        })
     }
 
     #[test]
     fn every_counter_of_every_shard_is_shown_under_its_prometheus_name() {
-        let counters = Counters { connections: 5, accepted: 9, ..Counters::default() };
+        let counters = Counters {
+            connections: 5,
+            accepted: 9,
+            ..Counters::default()
+        };
         let text = text(&[Some(Box::new(counters)), Some(Box::default())]);
-        assert!(text.contains("\nringmain_connections{shard=\"0\"} 5\n"), "{text}");
-        assert!(text.contains("\nringmain_accepted_total{shard=\"0\"} 9\n"), "{text}");
+        assert!(
+            text.contains("\nringmain_connections{shard=\"0\"} 5\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\nringmain_accepted_total{shard=\"0\"} 9\n"),
+            "{text}"
+        );
         for &(kind, name, _) in DESCRIPTIONS {
             let suffix = if kind == Kind::Counter { "_total" } else { "" };
             for shard in 0..2 {
-                assert!(text.contains(&format!("\nringmain_{name}{suffix}{{shard=\"{shard}\"}} ")), "{name} of shard {shard}");
+                assert!(
+                    text.contains(&format!("\nringmain_{name}{suffix}{{shard=\"{shard}\"}} ")),
+                    "{name} of shard {shard}"
+                );
             }
         }
         assert!(text.contains("ringmain_reactor{kind=\"portable\"} 1"));
@@ -139,7 +266,10 @@ mod tests {
         counters.turn.record(20_000);
         counters.turn.record(5_000_000_000);
         let text = text(&[Some(Box::new(counters))]);
-        assert!(text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"0.00001\"} 1\n"), "{text}");
+        assert!(
+            text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"0.00001\"} 1\n"),
+            "{text}"
+        );
         assert!(text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"0.000025\"} 2\n"));
         assert!(text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"1\"} 2\n"));
         assert!(text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"+Inf\"} 3\n"));

@@ -34,7 +34,10 @@ impl Roster {
     }
 
     pub(super) fn ready_count(&self) -> usize {
-        self.0.iter().filter(|life| matches!(life, Life::Ready)).count()
+        self.0
+            .iter()
+            .filter(|life| matches!(life, Life::Ready))
+            .count()
     }
 
     pub(super) fn is_all_ready(&self) -> bool {
@@ -51,14 +54,21 @@ impl Roster {
 
     /// Shards that have not ended.
     pub(super) fn silent(&self) -> Vec<usize> {
-        self.0.iter().enumerate().filter(|(_, life)| !matches!(life, Life::Ended(_))).map(|(at, _)| at).collect()
+        self.0
+            .iter()
+            .enumerate()
+            .filter(|(_, life)| !matches!(life, Life::Ended(_)))
+            .map(|(at, _)| at)
+            .collect()
     }
 
     /// The sum over all shards; `None` when one failed or has not ended.
     pub(super) fn outcome(&self) -> Option<DrainOutcome> {
         let mut sum = DrainOutcome::default();
         for life in &self.0 {
-            let Life::Ended(Some(outcome)) = life else { return None };
+            let Life::Ended(Some(outcome)) = life else {
+                return None;
+            };
             sum.clean += outcome.clean;
             sum.forced += outcome.forced;
             sum.unacked += outcome.unacked;
@@ -77,12 +87,33 @@ mod tests {
         roster.ready(ShardId(0));
         roster.ready(ShardId(1));
         assert!(roster.is_all_ready());
-        roster.ended(ShardId(0), Some(DrainOutcome { clean: 3, forced: 1, unacked: 0 }));
+        roster.ended(
+            ShardId(0),
+            Some(DrainOutcome {
+                clean: 3,
+                forced: 1,
+                unacked: 0,
+            }),
+        );
         assert_eq!(roster.outcome(), None);
         assert_eq!(roster.silent(), [1]);
-        roster.ended(ShardId(1), Some(DrainOutcome { clean: 2, forced: 0, unacked: 4 }));
+        roster.ended(
+            ShardId(1),
+            Some(DrainOutcome {
+                clean: 2,
+                forced: 0,
+                unacked: 4,
+            }),
+        );
         assert!(roster.is_all_ended());
-        assert_eq!(roster.outcome(), Some(DrainOutcome { clean: 5, forced: 1, unacked: 4 }));
+        assert_eq!(
+            roster.outcome(),
+            Some(DrainOutcome {
+                clean: 5,
+                forced: 1,
+                unacked: 4
+            })
+        );
     }
 
     #[test]

@@ -37,7 +37,11 @@ pub fn mint(rules: &Token, claims: &Claims) -> Result<String, MintError> {
     if rules.hmac_secret_key.0.is_empty() {
         return Err(MintError::NoSecret);
     }
-    let user_claim = if rules.user_id_claim.is_empty() { "sub" } else { &rules.user_id_claim };
+    let user_claim = if rules.user_id_claim.is_empty() {
+        "sub"
+    } else {
+        &rules.user_id_claim
+    };
     let mut body = Map::new();
     body.insert(user_claim.to_owned(), Value::from(claims.user.as_str()));
     if let Some(channel) = &claims.channel {
@@ -55,7 +59,8 @@ pub fn mint(rules: &Token, claims: &Claims) -> Result<String, MintError> {
         }
     }
     let key = EncodingKey::from_secret(rules.hmac_secret_key.0.as_bytes());
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &body, &key).map_err(|_| MintError::Unsigned)
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &body, &key)
+        .map_err(|_| MintError::Unsigned)
 }
 
 #[cfg(test)]
@@ -64,17 +69,28 @@ mod tests {
     use crate::config::Secret;
 
     fn rules() -> Token {
-        Token { hmac_secret_key: Secret("secret".to_owned()), audience: "edge".to_owned(), ..Token::default() }
+        Token {
+            hmac_secret_key: Secret("secret".to_owned()),
+            audience: "edge".to_owned(),
+            ..Token::default()
+        }
     }
 
     #[test]
     fn a_token_carries_its_claims_and_what_the_rules_expect() {
-        let claims = Claims { user: "42".to_owned(), channel: Some("lobby".to_owned()), expires: Some(4_000_000_000), info: Some(serde_json::json!({ "name": "Ada" })) };
+        let claims = Claims {
+            user: "42".to_owned(),
+            channel: Some("lobby".to_owned()),
+            expires: Some(4_000_000_000),
+            info: Some(serde_json::json!({ "name": "Ada" })),
+        };
         let token = mint(&rules(), &claims).expect("a token");
         let mut validation = jsonwebtoken::Validation::new(Algorithm::HS256);
         validation.set_audience(&["edge"]);
         let key = jsonwebtoken::DecodingKey::from_secret(b"secret");
-        let read = jsonwebtoken::decode::<Value>(&token, &key, &validation).expect("a valid token").claims;
+        let read = jsonwebtoken::decode::<Value>(&token, &key, &validation)
+            .expect("a valid token")
+            .claims;
         assert_eq!(read["sub"], "42");
         assert_eq!(read["channel"], "lobby");
         assert_eq!(read["exp"], 4_000_000_000_u64);
@@ -83,6 +99,9 @@ mod tests {
 
     #[test]
     fn without_a_secret_nothing_is_signed() {
-        assert_eq!(mint(&Token::default(), &Claims::default()), Err(MintError::NoSecret));
+        assert_eq!(
+            mint(&Token::default(), &Claims::default()),
+            Err(MintError::NoSecret)
+        );
     }
 }
