@@ -17,6 +17,7 @@ use ringmain::control::first_run::{self, Secrets};
 use ringmain::control::token::{self, Claims};
 use ringmain::control::{self, admin, logging};
 use ringmain::mesh::control::{Doorbell, FROM_SHARD_MAX};
+use ringmain::reactor::Chosen;
 use ringmain::shard::Mode;
 use ringmain::{bench, doctor, reactor};
 
@@ -118,8 +119,11 @@ fn run(
 ) -> Result<u8, Failure> {
     let set_level = logging::install(&config.log);
     let config = Arc::new(config);
-    let reactor = reactor::choose(&config).context("the reactor")?;
     let (shards, cores) = shards_and_cores(&config)?;
+    let (reactor, refusal) = reactor::choose(&config, shards).context("server.reactor")?;
+    if let Some(refusal) = refusal {
+        tracing::warn!(%refusal, "io_uring is refused: the portable reactor serves");
+    }
     let admin = config
         .admin
         .listen
@@ -137,16 +141,21 @@ fn run(
         seed,
     };
     let control_bell: Arc<dyn Doorbell> = Arc::<Bell>::clone(&bell);
-    let started = reactor::start(plan, Arc::clone(&reports), control_bell).context("the shards")?;
-    let listen: Vec<String> = started.addresses.iter().map(address).collect();
+    let running = reactor::start(plan, Arc::clone(&reports), control_bell)
+        // Its text names the cause already.
+        .map_err(|error| anyhow!("{error}"))?;
+    let listen: Vec<String> = running.listening.iter().map(address).collect();
     let announcement = announce(&config, &listen)?;
     let parts = control::Parts {
         config,
-        links: started.links,
+        links: running.links,
         reports,
         bell,
         admin,
-        reactor: reactor.as_str(),
+        reactor: match reactor {
+            Chosen::Uring(_) => "uring",
+            Chosen::Portable => "portable",
+        },
         listen,
         ready_file,
         announcement,
