@@ -35,11 +35,9 @@ pub(crate) struct Server {
 pub(crate) struct Start {
     config: Option<String>,
     subcommand: &'static str,
-    arguments: Vec<String>,
     listen: String,
     shards: u32,
     reactor: String,
-    log_level: &'static str,
 }
 
 /// `uring` or `portable`: what `RINGMAIN_TEST_REACTOR` asks for.
@@ -58,11 +56,9 @@ impl Start {
         Self {
             config: Some(config.to_owned()),
             subcommand: "serve",
-            arguments: Vec::new(),
             listen: "127.0.0.1:0".to_owned(),
             shards: 1,
             reactor: reactor_under_test(),
-            log_level: "info",
         }
     }
 
@@ -77,7 +73,7 @@ impl Start {
         self
     }
 
-    /// Another listener than a free port of 127.0.0.1.
+    /// Another listener than a free port of 127.0.0.1; empty leaves it to the configuration.
     pub(crate) fn listen(mut self, address: &str) -> Self {
         address.clone_into(&mut self.listen);
         self
@@ -125,15 +121,17 @@ impl Start {
             std::fs::write(&path, config).expect("the configuration can be written");
             command.arg("--config").arg(path);
         }
+        command.arg(self.subcommand);
+        if !self.listen.is_empty() {
+            command.args(["--listen", &self.listen]);
+        }
         command
-            .arg(self.subcommand)
-            .args(["--listen", &self.listen, "--reactor", &self.reactor])
+            .args(["--reactor", &self.reactor])
             .args(["--shards", &self.shards.to_string()])
             .arg("--ready-file")
             .arg(ready_file)
-            .args(&self.arguments)
             .env("RINGMAIN__ADMIN__LISTEN", "127.0.0.1:0")
-            .env("RINGMAIN__LOG__LEVEL", self.log_level)
+            .env("RINGMAIN__LOG__LEVEL", "info")
             .env("RINGMAIN__LOG__FORMAT", "json");
         command
     }
