@@ -14,7 +14,6 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::model::Overrides;
 use crate::config::{Secret, Token};
 
 /// Bytes of one token.
@@ -57,7 +56,7 @@ pub struct SubOptions {
     /// Goes into the subscribe result.
     pub data: Bytes,
     /// Over the namespace's options.
-    pub overrides: Overrides,
+    pub override_: Override,
 }
 
 /// What a subscription token says. Payloads as in `ConnectionClaims`.
@@ -76,7 +75,22 @@ pub struct SubscriptionClaims {
     /// Unix seconds at which the subscription expires; `None` is never. May be past.
     pub expire_at: Option<u64>,
     /// Over the namespace's options.
-    pub overrides: Overrides,
+    pub override_: Override,
+}
+
+/// Namespace options that one subscription has differently; `None` leaves the namespace's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Override {
+    /// Keep presence.
+    pub presence: Option<bool>,
+    /// Emit join and leave.
+    pub join_leave: Option<bool>,
+    /// Deliver join and leave.
+    pub force_push_join_leave: Option<bool>,
+    /// Recoverable.
+    pub force_recovery: Option<bool>,
+    /// Positioned.
+    pub force_positioning: Option<bool>,
 }
 
 /// Keys and expectations for one kind of token, ready for use.
@@ -199,7 +213,7 @@ impl Verifier {
             info: payload_of(claims.info, claims.b64info)?,
             data: payload_of(claims.data, claims.b64data)?,
             expire_at: expiry(claims.expire_at, exp),
-            overrides: claims.override_.unwrap_or_default().lower(),
+            override_: claims.override_.unwrap_or_default().lower(),
         })
     }
 
@@ -320,7 +334,7 @@ impl RawSub<'_> {
         Ok(SubOptions {
             info: payload_of(self.info, self.b64info)?,
             data: payload_of(self.data, self.b64data)?,
-            overrides: self.override_.unwrap_or_default().lower(),
+            override_: self.override_.unwrap_or_default().lower(),
         })
     }
 }
@@ -341,9 +355,9 @@ struct Flag {
 }
 
 impl RawOverride {
-    fn lower(self) -> Overrides {
+    fn lower(self) -> Override {
         let value = |flag: Option<Flag>| flag.map(|flag| flag.value);
-        Overrides {
+        Override {
             presence: value(self.presence),
             join_leave: value(self.join_leave),
             force_push_join_leave: value(self.force_push_join_leave),
