@@ -153,17 +153,15 @@ fn without_tests(code: &str) -> &str {
     code
 }
 
-fn is_word(code: &str, start: usize, length: usize) -> bool {
-    let joins = |c: char| c.is_alphanumeric() || c == '_';
-    !code[..start].ends_with(joins) && !code[start + length..].starts_with(joins)
-}
-
-/// Lines in which the word stands.
+/// Lines in which the word stands, not as a part of a longer one.
 fn lines_with(code: &str, word: &str) -> Vec<usize> {
-    let starts_open = !word.starts_with(char::is_alphanumeric);
-    let hits = code.match_indices(word).filter(|(start, _)| {
-        starts_open || word.ends_with("::") && !code[..*start].ends_with(|c: char| c.is_alphanumeric() || c == '_') || is_word(code, *start, word.len())
-    });
+    let joins = |c: char| c.is_alphanumeric() || c == '_';
+    let is_whole = |start: usize| {
+        let before = word.starts_with(joins) && code[..start].ends_with(joins);
+        let after = word.ends_with(joins) && code[start + word.len()..].starts_with(joins);
+        !before && !after
+    };
+    let hits = code.match_indices(word).filter(|(start, _)| is_whole(*start));
     hits.map(|(start, _)| code[..start].matches('\n').count() + 1).collect()
 }
 
