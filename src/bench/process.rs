@@ -108,13 +108,9 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads them from `/proc`.
+    /// Reads them from `/proc`; before the thread is pinned, which hides the other cores.
     #[must_use]
-    pub(crate) fn read(
-        server_core: Option<usize>,
-        generator_core: Option<usize>,
-        is_loopback: bool,
-    ) -> Self {
+    pub(crate) fn read(server_core: Option<usize>, generator_core: Option<usize>) -> Self {
         let line = |path: &str, key: &str| {
             let text = fs::read_to_string(path).unwrap_or_default();
             let found = text
@@ -135,7 +131,7 @@ impl Facts {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             server_core,
             generator_core,
-            link: if is_loopback { "loopback" } else { "network" },
+            link: "loopback",
             descriptors_max: descriptors
                 .split_whitespace()
                 .next()

@@ -67,6 +67,7 @@ pub(super) struct Learned {
 pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
     let mut shape = Shape::of(args)?;
     raise_descriptors_max();
+    let mut facts = Facts::read(args.server_core, args.core);
     if let Some(core) = args.core {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
@@ -79,11 +80,14 @@ pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
         messages_per_send: None,
     };
     let mut runs = Vec::new();
-    let mut is_loopback = true;
     for number in 1..=args.runs {
         if !is_limit {
             let server = Server::obtain(args)?;
-            is_loopback = server.address.ip().is_loopback();
+            facts.link = if server.address.ip().is_loopback() {
+                "loopback"
+            } else {
+                "network"
+            };
             let mut run = series.run_server(server, number)?;
             if let Some(saturation) = saturation {
                 run.push("saturation, publications", Unit::Rate, saturation);
@@ -94,7 +98,6 @@ pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
             runs.push(series.run_limit(number)?);
         }
     }
-    let facts = Facts::read(args.server_core, args.core, is_loopback);
     let shape = serde_json::to_value(&shape).map_err(|_| BenchError::Histogram)?;
     Ok(Report {
         scenario: args.scenario.name(),
