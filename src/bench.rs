@@ -23,15 +23,14 @@ mod token;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use report::Report;
-
 /// `ringmain bench`
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// What to measure
     #[arg(value_enum)]
     pub scenario: Scenario,
-    /// Server to measure: `host:port` or `ws://host:port/path`. Without it a local server is started
+    /// Server to measure: `host:port` or `ws://host:port/path`. Without it a local server is started,
+    /// with `echo --protocol raw` a local `ringmain echo`
     #[arg(long)]
     pub address: Option<String>,
     /// Process id of the server given by `--address`: its CPU time and memory are read
@@ -112,9 +111,9 @@ pub struct Args {
     /// Bytes of a delivery of the limit, frame header included [default: as the server's run has shown]
     #[arg(long)]
     pub frame_bytes: Option<usize>,
-    /// Connections that may be in their handshake at once
-    #[arg(long, default_value_t = 512)]
-    pub concurrency: u32,
+    /// Connections that may be in their handshake at once [default: storm 2048, otherwise 512]
+    #[arg(long)]
+    pub concurrency: Option<u32>,
     /// With `storm`: publications missed while away, to recover
     #[arg(long, default_value_t = 1)]
     pub missed: u32,
@@ -249,7 +248,7 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::peer::Fault;
-    use super::report::Subject;
+    use super::report::{Report, Subject};
     use super::*;
     use crate::uring::{Ring, RingConfig};
 

@@ -254,7 +254,11 @@ fn centrifuge_answer(line: &[u8]) -> Answer {
         return Answer::Nothing;
     }
     // No payload of the bench contains this key.
-    if memmem::find(line, b"\"error\":").is_some() { Answer::Refused } else { Answer::Acknowledged }
+    if memmem::find(line, b"\"error\":").is_some() {
+        Answer::Refused
+    } else {
+        Answer::Acknowledged
+    }
 }
 
 /// The position in a subscribe reply of the Centrifuge protocol: which command it answers, and where the stream stood.

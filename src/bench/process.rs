@@ -10,22 +10,22 @@ use serde::Serialize;
 pub(crate) enum CpuSource {
     /// Every thread of a process.
     Process(u32),
-    /// One thread: `/proc/PID/task/TID`.
-    Thread(PathBuf),
+    /// These threads: `/proc/PID/task/TID`.
+    Threads(Vec<PathBuf>),
 }
 
 impl CpuSource {
     /// The calling thread.
     pub(crate) fn current_thread() -> Option<Self> {
         let own = fs::read_link("/proc/thread-self").ok()?;
-        Some(Self::Thread(Path::new("/proc").join(own)))
+        Some(Self::Threads(vec![Path::new("/proc").join(own)]))
     }
 
     /// CPU time so far in nanoseconds, user and system. `None` when the process is gone or not ours to see.
     #[must_use]
     pub(crate) fn cpu_ns(&self) -> Option<u64> {
         match self {
-            Self::Thread(task) => task_cpu_ns(task),
+            Self::Threads(tasks) => tasks.iter().map(|task| task_cpu_ns(task)).sum(),
             Self::Process(pid) => {
                 let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
                 Some(
