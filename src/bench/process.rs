@@ -10,22 +10,22 @@ use serde::Serialize;
 pub(crate) enum CpuSource {
     /// Every thread of a process.
     Process(u32),
-    /// One thread: `/proc/PID/task/TID`.
-    Thread(PathBuf),
+    /// These threads: `/proc/PID/task/TID`.
+    Threads(Vec<PathBuf>),
 }
 
 impl CpuSource {
     /// The calling thread.
     pub(crate) fn current_thread() -> Option<Self> {
         let own = fs::read_link("/proc/thread-self").ok()?;
-        Some(Self::Thread(Path::new("/proc").join(own)))
+        Some(Self::Threads(vec![Path::new("/proc").join(own)]))
     }
 
     /// CPU time so far in nanoseconds, user and system. `None` when the process is gone or not ours to see.
     #[must_use]
     pub(crate) fn cpu_ns(&self) -> Option<u64> {
         match self {
-            Self::Thread(task) => task_cpu_ns(task),
+            Self::Threads(tasks) => tasks.iter().map(|task| task_cpu_ns(task)).sum(),
             Self::Process(pid) => {
                 let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
                 Some(
@@ -108,13 +108,9 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads them from `/proc`.
+    /// Reads them from `/proc`; before the thread is pinned, which hides the other cores.
     #[must_use]
-    pub(crate) fn read(
-        server_core: Option<usize>,
-        generator_core: Option<usize>,
-        is_loopback: bool,
-    ) -> Self {
+    pub(crate) fn read(server_core: Option<usize>, generator_core: Option<usize>) -> Self {
         let line = |path: &str, key: &str| {
             let text = fs::read_to_string(path).unwrap_or_default();
             let found = text
@@ -135,7 +131,7 @@ impl Facts {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             server_core,
             generator_core,
-            link: if is_loopback { "loopback" } else { "network" },
+            link: "loopback",
             descriptors_max: descriptors
                 .split_whitespace()
                 .next()

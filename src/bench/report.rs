@@ -353,7 +353,7 @@ mod tests {
         Report {
             scenario: "fanout",
             shape: json!({ "connections": 1000 }),
-            facts: Facts::read(Some(0), Some(1), true),
+            facts: Facts::read(Some(0), Some(1)),
             runs: runs.collect(),
         }
     }
