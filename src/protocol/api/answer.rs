@@ -106,7 +106,6 @@ pub fn encode_answer(out: &mut Vec<u8>, answer: &Result<Answer, ApiError>, shape
             result(members.object(name), answer);
         }
     }
-    members.close();
 }
 
 impl Answer {
@@ -134,7 +133,6 @@ impl Answer {
 fn error(mut members: Members<'_>, error: ApiError) {
     members.number("code", error.code());
     members.text("message", error.message());
-    members.close();
 }
 
 fn result(mut members: Members<'_>, answer: &Answer) {
@@ -152,10 +150,8 @@ fn result(mut members: Members<'_>, answer: &Answer) {
                 Ok(position) => {
                     let mut result = item.object("result");
                     self::position(&mut result, *position);
-                    result.close();
                 }
             }
-            item.close();
         }),
         Answer::Presence(infos) => {
             let mut clients = members.object("presence");
@@ -165,7 +161,6 @@ fn result(mut members: Members<'_>, answer: &Answer) {
                     info,
                 );
             }
-            clients.close();
         }
         Answer::PresenceStats {
             num_clients,
@@ -189,9 +184,7 @@ fn result(mut members: Members<'_>, answer: &Answer) {
             for (channel, num_clients) in channels {
                 let mut item = Members::open(names.key(channel.as_str()));
                 item.number("num_clients", *num_clients);
-                item.close();
             }
-            names.close();
         }
         Answer::Info(nodes) => members.array("nodes", nodes, node),
         Answer::Batch(replies) => {
@@ -202,7 +195,6 @@ fn result(mut members: Members<'_>, answer: &Answer) {
             }
         }
     }
-    members.close();
 }
 
 fn position(members: &mut Members<'_>, position: Option<StreamPosition>) {
@@ -225,7 +217,6 @@ fn publication(out: &mut Vec<u8>, publication: &Publication) {
         client_info(members.name("info"), info);
     }
     tags(&mut members, publication);
-    members.close();
 }
 
 fn node(out: &mut Vec<u8>, node: &Node) {
@@ -238,5 +229,4 @@ fn node(out: &mut Vec<u8>, node: &Node) {
     members.number("num_channels", node.num_channels);
     members.number("num_subs", node.num_subs);
     members.number("uptime", node.uptime_s);
-    members.close();
 }
