@@ -75,6 +75,9 @@ fn decode(line: &[u8]) -> Result<Command<'_>, Disconnect> {
     }
 }
 
+/// Place of `send` in the order of §2.5.
+const SEND_PLACE: u8 = 8;
+
 /// A command while it is read.
 #[derive(Default)]
 struct Envelope<'a> {
@@ -86,19 +89,32 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn offer(&mut self, place: u8, body: Option<Body<'a>>) {
-        let Some(body) = body else { return };
-        if self.body.as_ref().is_none_or(|(best, _)| place <= *best) {
-            self.body = Some((place, body));
+    /// Reads one part; `place` is its place in the order of §2.5.
+    fn part<T: Object<'a>, A: MapAccess<'a>>(
+        &mut self,
+        place: u8,
+        map: &mut A,
+        body: impl FnOnce(T) -> Body<'a>,
+    ) -> Result<(), A::Error> {
+        let part: Option<T> = value(map)?;
+        if let Some(part) = part
+            && self.body.as_ref().is_none_or(|(best, _)| place <= *best)
+        {
+            self.body = Some((place, body(part)));
         }
+        Ok(())
     }
 
     fn command(self) -> Result<Command<'a>, Disconnect> {
         let body = match (self.id, self.send, self.body) {
             (0, None, _) => Body::Pong,
             (0, Some(data), _) => Body::Send { data },
-            (_, _, Some((_, body))) => body,
-            (_, _, None) => return Err(Disconnect::BadRequest),
+            (_, Some(data), body) => match body {
+                Some((place, body)) if place < SEND_PLACE => body,
+                Some(_) | None => Body::Send { data },
+            },
+            (_, None, Some((_, body))) => body,
+            (_, None, None) => return Err(Disconnect::BadRequest),
         };
         Ok(Command { id: self.id, body })
     }
@@ -108,86 +124,39 @@ impl<'de> Object<'de> for Envelope<'de> {
     fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
         match name {
             "id" => self.id = value(map)?,
-            "connect" => {
-                let part: Option<Connect<'de>> = value(map)?;
-                self.offer(0, part.map(Body::Connect));
-            }
-            "subscribe" => {
-                let part: Option<Subscribe<'de>> = value(map)?;
-                self.offer(1, part.map(Body::Subscribe));
-            }
-            "unsubscribe" => {
-                let part: Option<InChannel<'de>> = value(map)?;
-                self.offer(
-                    2,
-                    part.map(|part| Body::Unsubscribe {
-                        channel: part.channel,
-                    }),
-                );
-            }
-            "publish" => {
-                let part: Option<Publish<'de>> = value(map)?;
-                self.offer(
-                    3,
-                    part.map(|part| Body::Publish {
-                        channel: part.channel,
-                        data: part.data,
-                    }),
-                );
-            }
-            "presence" => {
-                let part: Option<InChannel<'de>> = value(map)?;
-                self.offer(
-                    4,
-                    part.map(|part| Body::Presence {
-                        channel: part.channel,
-                    }),
-                );
-            }
+            "connect" => self.part(0, map, Body::Connect)?,
+            "subscribe" => self.part(1, map, Body::Subscribe)?,
+            "unsubscribe" => self.part(2, map, |part: InChannel<'de>| Body::Unsubscribe {
+                channel: part.channel,
+            })?,
+            "publish" => self.part(3, map, |part: Publish<'de>| Body::Publish {
+                channel: part.channel,
+                data: part.data,
+            })?,
+            "presence" => self.part(4, map, |part: InChannel<'de>| Body::Presence {
+                channel: part.channel,
+            })?,
             "presence_stats" => {
-                let part: Option<InChannel<'de>> = value(map)?;
-                self.offer(
-                    5,
-                    part.map(|part| Body::PresenceStats {
-                        channel: part.channel,
-                    }),
-                );
+                self.part(5, map, |part: InChannel<'de>| Body::PresenceStats {
+                    channel: part.channel,
+                })?;
             }
-            "history" => {
-                let part: Option<History<'de>> = value(map)?;
-                self.offer(6, part.map(Body::History));
-            }
-            "rpc" => {
-                let part: Option<Rpc<'de>> = value(map)?;
-                self.offer(
-                    7,
-                    part.map(|part| Body::Rpc {
-                        method: part.method,
-                        data: part.data,
-                    }),
-                );
-            }
+            "history" => self.part(6, map, Body::History)?,
+            "rpc" => self.part(7, map, |part: Rpc<'de>| Body::Rpc {
+                method: part.method,
+                data: part.data,
+            })?,
             "send" => {
                 let part: Option<Send<'de>> = value(map)?;
-                if let Some(part) = part {
-                    self.send = Some(part.data);
-                    self.offer(8, Some(Body::Send { data: part.data }));
-                }
+                self.send = part.map(|part| part.data).or(self.send);
             }
-            "refresh" => {
-                let part: Option<Refresh<'de>> = value(map)?;
-                self.offer(9, part.map(|part| Body::Refresh { token: part.token }));
-            }
-            "sub_refresh" => {
-                let part: Option<SubRefresh<'de>> = value(map)?;
-                self.offer(
-                    10,
-                    part.map(|part| Body::SubRefresh {
-                        channel: part.channel,
-                        token: part.token,
-                    }),
-                );
-            }
+            "refresh" => self.part(9, map, |part: Refresh<'de>| Body::Refresh {
+                token: part.token,
+            })?,
+            "sub_refresh" => self.part(10, map, |part: SubRefresh<'de>| Body::SubRefresh {
+                channel: part.channel,
+                token: part.token,
+            })?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -549,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_carries_its_fields() {
+    fn connect_and_subscribe_carry_their_fields() {
         let body = |frame| one(frame).body;
         assert_eq!(
             body(
@@ -595,6 +564,11 @@ mod tests {
                 kind: 1,
             })
         );
+    }
+
+    #[test]
+    fn every_command_of_a_session_carries_its_fields() {
+        let body = |frame| one(frame).body;
         assert_eq!(
             body(r#"{"id":1,"unsubscribe":{"channel":"c"}}"#),
             Body::Unsubscribe {
