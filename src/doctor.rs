@@ -471,7 +471,7 @@ fn amount(bytes: u64) -> String {
     match bytes {
         u64::MAX => "unlimited".to_owned(),
         0..1_048_576 => format!("{} KiB", bytes / 1024),
-        _ => format!("{}.{} MiB", bytes >> 20, (bytes % (1 << 20)) * 10 >> 20),
+        _ => format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20),
     }
 }
 

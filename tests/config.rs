@@ -11,6 +11,53 @@ use ringmain::config::{
 
 const EXAMPLE: &str = include_str!("../tuning/ringmain.example.toml");
 
+const EVERY_SECTION: &str = r#"
+[server]
+listen = ["[::]:9000", "unix:/run/ringmain.sock"]
+shards = 4
+reactor = "portable"
+cores = [2, 3]
+backlog = 1024
+connections_per_shard_max = 1000
+handshake_timeout = "5s"
+http_idle_timeout = "1m30s"
+[admin]
+listen = ""
+[client]
+allowed_origins = ["https://*.Example.com"]
+ping_interval = "0s"
+[client.token]
+hmac_secret_key = "k"
+audience = "edge"
+[client.subscription_token]
+enabled = true
+hmac_secret_key = "other"
+[client.subscribe_to_user_personal_channel]
+enabled = true
+personal_channel_namespace = "user"
+[http_api]
+key = "api"
+error_mode = "transport"
+[channel]
+max_length = 100
+history_meta_ttl = "2h"
+publication_data_format = "json"
+[[channel.namespaces]]
+name = "user"
+[[channel.namespaces]]
+name = "chat"
+history_size = 10
+history_ttl = "1m"
+force_recovery = true
+history_meta_ttl = "1h"
+slow_consumer = "drop_oldest"
+[drain]
+window = "0s"
+[log]
+level = "debug"
+format = "json"
+"#;
+
 fn load(text: &str) -> Result<Config, ConfigErrors> {
     Config::load(
         &[Source {
@@ -36,7 +83,7 @@ fn with_environment(text: &str, variables: &[(&str, &str)]) -> Result<Config, Co
 
 /// The one error of a text.
 fn error(text: &str) -> ConfigError {
-    let mut errors = load(text).unwrap_err().0;
+    let mut errors = load(text).expect_err("a text with an error").0;
     assert_eq!(errors.len(), 1, "{errors:?}");
     errors.remove(0)
 }
@@ -117,55 +164,7 @@ fn nothing_written_gives_the_documented_defaults() {
 
 #[test]
 fn every_section_is_read() {
-    let config = load(
-        r#"
-        [server]
-        listen = ["[::]:9000", "unix:/run/ringmain.sock"]
-        shards = 4
-        reactor = "portable"
-        cores = [2, 3]
-        backlog = 1024
-        connections_per_shard_max = 1000
-        handshake_timeout = "5s"
-        http_idle_timeout = "1m30s"
-        [admin]
-        listen = ""
-        [client]
-        allowed_origins = ["https://*.Example.com"]
-        ping_interval = "0s"
-        [client.token]
-        hmac_secret_key = "k"
-        audience = "edge"
-        [client.subscription_token]
-        enabled = true
-        hmac_secret_key = "other"
-        [client.subscribe_to_user_personal_channel]
-        enabled = true
-        personal_channel_namespace = "user"
-        [http_api]
-        key = "api"
-        error_mode = "transport"
-        [channel]
-        max_length = 100
-        history_meta_ttl = "2h"
-        publication_data_format = "json"
-        [[channel.namespaces]]
-        name = "user"
-        [[channel.namespaces]]
-        name = "chat"
-        history_size = 10
-        history_ttl = "1m"
-        force_recovery = true
-        history_meta_ttl = "1h"
-        slow_consumer = "drop_oldest"
-        [drain]
-        window = "0s"
-        [log]
-        level = "debug"
-        format = "json"
-        "#,
-    )
-    .unwrap();
+    let config = load(EVERY_SECTION).unwrap();
     assert_eq!(
         config.server.listen[1],
         ListenAddr::Unix("/run/ringmain.sock".into())
