@@ -2,7 +2,7 @@
 
 mod cli;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Command::Echo(args) => echo(&args),
         Command::Check => check(config),
         Command::Token(args) => mint(config, args),
-        Command::Doctor => diagnose(),
+        Command::Doctor => diagnose(config),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::Running(anyhow!(error))),
     };
     let (status, error) = match status {
@@ -226,14 +226,15 @@ fn mint(path: Option<PathBuf>, args: TokenArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn diagnose() -> Result<u8, Failure> {
-    let findings = doctor::examine();
-    print(&doctor::report(&findings, std::io::stdout().is_terminal()))?;
-    Ok(u8::from(
-        findings
-            .iter()
-            .any(|finding| finding.level == doctor::Level::Problem),
-    ))
+fn diagnose(path: Option<PathBuf>) -> Result<u8, Failure> {
+    let (config, _) = Sources::new(path, environment())
+        .read()
+        .map_err(Failure::Usage)?;
+    let findings = doctor::examine(&config.server);
+    doctor::print(&findings, &mut std::io::stdout().lock()).context("standard output")?;
+    Ok(u8::from(findings.iter().any(|finding| {
+        finding.state == doctor::State::Problem
+    })))
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use crate::model::Overrides;
 use crate::config::{Secret, Token};
 
 /// Bytes of one token.
@@ -56,7 +57,7 @@ pub struct SubOptions {
     /// Goes into the subscribe result.
     pub data: Bytes,
     /// Over the namespace's options.
-    pub override_: Override,
+    pub overrides: Overrides,
 }
 
 /// What a subscription token says. Payloads as in `ConnectionClaims`.
@@ -75,22 +76,7 @@ pub struct SubscriptionClaims {
     /// Unix seconds at which the subscription expires; `None` is never. May be past.
     pub expire_at: Option<u64>,
     /// Over the namespace's options.
-    pub override_: Override,
-}
-
-/// Namespace options that one subscription has differently; `None` leaves the namespace's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Override {
-    /// Keep presence.
-    pub presence: Option<bool>,
-    /// Emit join and leave.
-    pub join_leave: Option<bool>,
-    /// Deliver join and leave.
-    pub force_push_join_leave: Option<bool>,
-    /// Recoverable.
-    pub force_recovery: Option<bool>,
-    /// Positioned.
-    pub force_positioning: Option<bool>,
+    pub overrides: Overrides,
 }
 
 /// Keys and expectations for one kind of token, ready for use.
@@ -213,7 +199,7 @@ impl Verifier {
             info: payload_of(claims.info, claims.b64info)?,
             data: payload_of(claims.data, claims.b64data)?,
             expire_at: expiry(claims.expire_at, exp),
-            override_: claims.override_.unwrap_or_default().lower(),
+            overrides: claims.override_.unwrap_or_default().lower(),
         })
     }
 
@@ -334,7 +320,7 @@ impl RawSub<'_> {
         Ok(SubOptions {
             info: payload_of(self.info, self.b64info)?,
             data: payload_of(self.data, self.b64data)?,
-            override_: self.override_.unwrap_or_default().lower(),
+            overrides: self.override_.unwrap_or_default().lower(),
         })
     }
 }
@@ -355,9 +341,9 @@ struct Flag {
 }
 
 impl RawOverride {
-    fn lower(self) -> Override {
+    fn lower(self) -> Overrides {
         let value = |flag: Option<Flag>| flag.map(|flag| flag.value);
-        Override {
+        Overrides {
             presence: value(self.presence),
             join_leave: value(self.join_leave),
             force_push_join_leave: value(self.force_push_join_leave),

@@ -312,10 +312,10 @@ fn subscriptions_come_from_subs_else_from_channels() {
     assert_eq!(subs[0].1.info, "1");
     assert_eq!(subs[0].1.data, "{}");
     assert_eq!(
-        subs[0].1.override_,
-        Override {
+        subs[0].1.overrides,
+        Overrides {
             presence: Some(true),
-            ..Override::default()
+            ..Overrides::default()
         }
     );
     let subs = connection(r#"{"channels":["d","c","d"],"subs":{}}"#)
@@ -336,7 +336,7 @@ fn subscription_claims_are_read_whole() {
             "override":{"join_leave":{"value":false},"force_push_join_leave":{"value":true},
                         "force_recovery":{"value":true},"force_positioning":{}}}"#,
     );
-    let override_ = Override {
+    let overrides = Overrides {
         presence: None,
         join_leave: Some(false),
         force_push_join_leave: Some(true),
@@ -350,7 +350,7 @@ fn subscription_claims_are_read_whole() {
         info: Bytes::from_static(br#"{"x":1}"#),
         data: Bytes::from_static(b"[2]"),
         expire_at: Some(NOW + 60),
-        override_,
+        overrides,
     };
     assert_eq!(claims, Ok(wanted));
 }
