@@ -101,6 +101,8 @@ pub(crate) struct Facts {
     pub(crate) link: &'static str,
     /// Soft limit of open descriptors of the generator.
     pub(crate) descriptors_max: String,
+    /// Congestion control of new TCP connections.
+    pub(crate) congestion_control: String,
     /// The bench speaks plain TCP.
     pub(crate) tls: bool,
     /// Version of this program.
@@ -121,12 +123,15 @@ impl Facts {
                 .trim_start_matches([' ', '\t', ':'])
                 .to_owned()
         };
-        let descriptors = line("/proc/self/limits", "Max open files");
-        Self {
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+        let trimmed = |path: &str| {
+            fs::read_to_string(path)
                 .unwrap_or_default()
                 .trim()
-                .to_owned(),
+                .to_owned()
+        };
+        let descriptors = line("/proc/self/limits", "Max open files");
+        Self {
+            kernel: trimmed("/proc/sys/kernel/osrelease"),
             processor: line("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             server_core,
@@ -137,6 +142,7 @@ impl Facts {
                 .next()
                 .unwrap_or_default()
                 .to_owned(),
+            congestion_control: trimmed("/proc/sys/net/ipv4/tcp_congestion_control"),
             tls: false,
             version: env!("CARGO_PKG_VERSION"),
         }
