@@ -4,5 +4,5 @@ pub mod control;
 mod endpoint;
 pub mod message;
 
-pub use endpoint::{Endpoint, build};
+pub use endpoint::{ANSWERS_MAX, Endpoint, build, build_with};
 pub use message::Message;

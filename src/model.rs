@@ -183,3 +183,18 @@ pub struct Publication {
     /// When the owner accepted it, Unix milliseconds.
     pub unix_ms: u64,
 }
+
+/// Namespace options that a token or the server API sets for one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `presence`
+    pub presence: Option<bool>,
+    /// `join_leave`
+    pub join_leave: Option<bool>,
+    /// `force_push_join_leave`
+    pub force_push_join_leave: Option<bool>,
+    /// `force_recovery`
+    pub force_recovery: Option<bool>,
+    /// `force_positioning`
+    pub force_positioning: Option<bool>,
+}

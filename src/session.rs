@@ -15,10 +15,11 @@ use smallvec::SmallVec;
 
 pub use admission::ServerSubscription;
 pub use context::{Context, Tokens};
+pub use publish::check_data;
+pub use query::epoch_sent;
 
 use crate::mem::Tick;
-use crate::mesh::message::Overrides;
-use crate::model::{ChannelName, ClientId, ClientInfo};
+use crate::model::{ChannelName, ClientId, ClientInfo, Overrides};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use bytes::Bytes;
@@ -226,4 +227,14 @@ fn forced_flags(namespace: &crate::config::Namespace, overrides: Overrides) -> u
         }
     }
     flags
+}
+
+/// A refused permission as the client hears of it.
+const fn refused(denied: crate::auth::permission::Denied) -> crate::protocol::error::ClientError {
+    use crate::auth::permission::Denied;
+    use crate::protocol::error::ClientError;
+    match denied {
+        Denied::Forbidden => ClientError::PermissionDenied,
+        Denied::NotAvailable => ClientError::NotAvailable,
+    }
 }

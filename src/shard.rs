@@ -9,6 +9,7 @@ mod deliver;
 mod drain;
 mod http;
 mod inbox;
+pub mod inspect;
 mod outbox;
 mod timers;
 mod users;
@@ -136,6 +137,8 @@ pub struct Shard {
     /// Both clocks as of the handler that runs.
     now: Now,
     swept: Instant,
+    /// Unique id of the process, the same on every shard.
+    uid: String,
     /// Frames of the session that runs; kept for its capacity.
     scratch: Vec<u8>,
     /// See `Context::moved`.
@@ -166,6 +169,7 @@ impl Shard {
             rng,
             now: Now::default(),
             swept: Instant::START,
+            uid: format!("{:016x}", Rng::new(!seed).bits()),
             scratch: Vec::new(),
             moved: Vec::new(),
         }
@@ -228,7 +232,6 @@ impl Shard {
         self.end_session(conn.slot);
         if let Some(connection) = self.connections.remove(conn.slot) {
             self.outbox.forget(&connection);
-            self.calls.forget(conn);
             self.counters.closed += 1;
             if let Some(drain) = &mut self.drain {
                 drain.closed(&connection);

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::{ChannelName, ClientId, ClientInfo, ConnId, Epoch, Publication, ShardId, StreamPosition};
+use crate::model::{
+    ChannelName, ClientId, ClientInfo, ConnId, Epoch, Overrides, Publication, ShardId, StreamPosition,
+};
 
 /// From one shard to another, in order.
 #[derive(Debug)]
@@ -294,6 +296,8 @@ pub enum UserAction {
         expired: bool,
         /// Unix seconds.
         expire_at: Option<u64>,
+        /// New connection info, JSON; empty leaves it.
+        info: Bytes,
     },
 }
 
@@ -312,21 +316,6 @@ pub struct UserSubscribe {
     pub recover: Option<Recover>,
     /// `override` of the namespace's options.
     pub overrides: Overrides,
-}
-
-/// Namespace options that a token or the server API sets for one subscription.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Overrides {
-    /// `presence`
-    pub presence: Option<bool>,
-    /// `join_leave`
-    pub join_leave: Option<bool>,
-    /// `force_push_join_leave`
-    pub force_push_join_leave: Option<bool>,
-    /// `force_recovery`
-    pub force_recovery: Option<bool>,
-    /// `force_positioning`
-    pub force_positioning: Option<bool>,
 }
 
 /// See `Message::Gather`.

@@ -14,8 +14,8 @@ use crate::broker::owner::user_registry;
 use crate::config::Namespace;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
-use crate::mesh::message::{Admit, Interest, Interested, Overrides, Recover, ReplyTo};
-use crate::model::{ChannelName, ClientId, Publication, StreamPosition};
+use crate::mesh::message::{Admit, Interest, Interested, Recover, ReplyTo};
+use crate::model::{ChannelName, ClientId, Overrides, Publication, StreamPosition};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -140,7 +140,7 @@ impl Session {
         if let Some(claims) = claims {
             self.has_token = true;
             self.expire_at = kept_expiry(claims.expire_at);
-            self.info = claims.info.map_or_else(Box::default, |info| info.to_vec().into_boxed_slice());
+            self.info = claims.info.to_vec().into_boxed_slice();
         }
         self.connecting = Some(Box::new(Connecting { id, ..Connecting::default() }));
         self.phase = Phase::Connecting;
@@ -175,7 +175,7 @@ impl Session {
         Ok(())
     }
 
-    fn refuse(&mut self, context: &mut Context<'_>, id: u32, error: ClientError) {
+    pub(super) fn refuse(&mut self, context: &mut Context<'_>, id: u32, error: ClientError) {
         self.end_all(context);
         context.error(id, error);
         self.phase = Phase::Refused;
@@ -224,8 +224,8 @@ impl Session {
         for (channel, options) in claims.map_or(&[][..], |claims| &claims.subs) {
             let namespace = rules.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
             list.push(ServerSubscription {
-                info: options.info.clone().unwrap_or_default(),
-                data: options.data.clone().unwrap_or_default(),
+                info: options.info.clone(),
+                data: options.data.clone(),
                 overrides: options.overrides,
                 flags: flag::FROM_TOKEN,
                 ..ServerSubscription::plain(channel, namespace)
@@ -246,9 +246,8 @@ impl Session {
         for asked in &connect.subs {
             if !list.iter().any(|subscription| subscription.channel.as_str() == asked.channel) {
                 let namespace = rules.resolve(&asked.channel).map_err(|_unknown| Disconnect::BadRequest)?;
-                let allowed = !rules.is_private(&asked.channel)
-                    && rules.check_client_name(&asked.channel).is_ok()
-                    && permission::may_subscribe(rules, namespace, &asked.channel, &self.facts(context, false));
+                let allowed = rules.check_client_name(&asked.channel).is_ok()
+                    && permission::may_subscribe(rules, namespace, &asked.channel, &self.asker(context, false)).is_ok();
                 if allowed {
                     list.push(ServerSubscription::plain(&asked.channel, namespace));
                 }
@@ -403,8 +402,8 @@ impl Session {
     }
 
     /// What permissions depend on.
-    pub(super) fn facts(&self, context: &Context<'_>, subscribed: bool) -> permission::Facts<'_> {
-        permission::Facts { user: &self.user, subscribed, insecure: context.config.client.insecure }
+    pub(super) fn asker(&self, context: &Context<'_>, subscribed: bool) -> permission::Asker<'_> {
+        permission::Asker { user: &self.user, subscribed, insecure: context.config.client.insecure }
     }
 }
 

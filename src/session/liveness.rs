@@ -76,7 +76,9 @@ impl Session {
     pub fn timeout(&mut self, context: &mut Context<'_>) -> Result<(), Disconnect> {
         let tick = TimerWheel::tick(context.now.at);
         match self.phase {
-            Phase::Ended | Phase::Refused => return Ok(()),
+            Phase::Ended => return Ok(()),
+            Phase::Refused if self.next != 0 && self.next <= tick => return Err(Disconnect::ConnectionClosed),
+            Phase::Refused => return Ok(()),
             Phase::Fresh | Phase::Connecting if self.next != 0 && self.next <= tick => return Err(Disconnect::Stale),
             Phase::Fresh | Phase::Connecting => return Ok(()),
             Phase::Connected => {}
@@ -162,10 +164,19 @@ impl Session {
         }
         self.has_token = true;
         self.expire_at = expire_at;
-        if let Some(info) = claims.info {
-            self.info = info.to_vec().into_boxed_slice();
+        if !claims.info.is_empty() {
+            self.info = claims.info.to_vec().into_boxed_slice();
         }
         context.reply(id, ReplyBody::Refresh(ttl(context.now, expire_at)));
         Ok(())
+    }
+
+    /// The server API gives the connection a new expiry; `None` is never.
+    pub fn refreshed(&mut self, context: &mut Context<'_>, expire_at: Option<u64>, info: &[u8]) {
+        self.expire_at = kept_expiry(expire_at);
+        if !info.is_empty() {
+            self.info = info.into();
+        }
+        context.push("", &crate::protocol::push::Push::Refresh(ttl(context.now, self.expire_at)));
     }
 }

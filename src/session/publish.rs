@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Context, Session};
+use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::config::Namespace;
 use crate::config::namespace::DataFormat;
@@ -65,9 +65,7 @@ impl Session {
         let config = context.config;
         let namespace = config.channels.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
         let subscribed = self.find(context, channel);
-        if !permission::may_publish(namespace, &self.facts(context, subscribed.is_some())) {
-            return Err(ClientError::PermissionDenied);
-        }
+        permission::may_publish(namespace, &self.asker(context, subscribed.is_some())).map_err(refused)?;
         check_data(namespace, data, !data.is_empty())?;
         if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
             return Err(ClientError::TooManyRequests);

@@ -1,6 +1,6 @@
 //! Presence and history asked by a client (`spec/centrifuge.md` §4.5, §4.6).
 
-use super::{Context, Session};
+use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::mesh::Message;
 use crate::mesh::message::{Query, QueryKind, ReplyTo};
@@ -11,7 +11,7 @@ use crate::protocol::error::ClientError;
 
 /// An epoch as a client sent it: `None` if it sent none, `Some(None)` if it is none of ours.
 #[must_use]
-pub(super) fn epoch_sent(text: &str) -> Option<Option<Epoch>> {
+pub fn epoch_sent(text: &str) -> Option<Option<Epoch>> {
     if text.is_empty() { None } else { Some(Epoch::parse(text)) }
 }
 
@@ -30,14 +30,9 @@ impl Session {
         let config = context.config;
         let checked = match config.channels.resolve(channel) {
             Err(_) => Err(ClientError::UnknownChannel),
-            Ok(namespace) if !namespace.presence => Err(ClientError::NotAvailable),
             Ok(namespace) => {
                 let subscribed = self.find(context, channel).is_some();
-                if permission::may_presence(namespace, &self.facts(context, subscribed)) {
-                    Ok(())
-                } else {
-                    Err(ClientError::PermissionDenied)
-                }
+                permission::may_presence(namespace, &self.asker(context, subscribed)).map_err(refused)
             }
         };
         self.ask(context, id, channel, checked.map(|()| what));
@@ -61,13 +56,8 @@ impl Session {
     fn check_history(&self, context: &Context<'_>, history: &History<'_>) -> Result<QueryKind, ClientError> {
         let config = context.config;
         let namespace = config.channels.resolve(&history.channel).map_err(|_unknown| ClientError::UnknownChannel)?;
-        if namespace.history_size == 0 {
-            return Err(ClientError::NotAvailable);
-        }
         let subscribed = self.find(context, &history.channel).is_some();
-        if !permission::may_history(namespace, &self.facts(context, subscribed)) {
-            return Err(ClientError::PermissionDenied);
-        }
+        permission::may_history(namespace, &self.asker(context, subscribed)).map_err(refused)?;
         if history.reverse && history.since.as_ref().is_some_and(|(offset, _)| *offset == 0) {
             return Err(ClientError::BadRequest);
         }

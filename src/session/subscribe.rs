@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use super::admission::{ConnectedSubscription, recover_of};
 use super::liveness::{kept_expiry, ttl};
-use super::{Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags};
+use super::{Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags, refused};
 use crate::auth::permission;
 use crate::auth::token::{SubscriptionClaims, TokenError};
 use crate::broker::HubId;
 use crate::broker::hub::Subscriber;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
-use crate::mesh::message::{Interested, Leave, Overrides, ReplyTo};
-use crate::model::{ChannelName, StreamPosition};
+use crate::mesh::message::{Interested, Leave, ReplyTo};
+use crate::model::{ChannelName, Overrides, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -120,9 +120,9 @@ impl Session {
         let channel = &*asked.channel;
         if asked.token.is_empty() {
             let namespace = config.channels.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
-            let allowed = !config.channels.is_private(channel)
-                && permission::may_subscribe(&config.channels, namespace, channel, &self.facts(context, false));
-            return if allowed { Ok(None) } else { Err(ClientError::PermissionDenied.into()) };
+            permission::may_subscribe(&config.channels, namespace, channel, &self.asker(context, false))
+                .map_err(refused)?;
+            return Ok(None);
         }
         let claims = match context.tokens.subscription.subscription(&asked.token, context.now.unix_s()) {
             Ok(claims) => claims,
@@ -138,7 +138,7 @@ impl Session {
         let client_fits = claims
             .client
             .as_deref()
-            .is_none_or(|client| self.client.is_some_and(|own| *own.encode() == *client.as_bytes()));
+            .is_none_or(|client| self.client.is_some_and(|own| own.encode() == *client.as_bytes()));
         if claims.channel != channel || *claims.user != *self.user || !client_fits {
             return Err(Disconnect::InvalidToken);
         }
@@ -154,9 +154,9 @@ impl Session {
         overrides: Overrides,
     ) -> u16 {
         // The client will be a subscriber: what subscribers may, it may.
-        let facts = self.facts(context, true);
+        let asker = self.asker(context, true);
         let history = namespace.history_size > 0;
-        let may_history = permission::may_history(namespace, &facts);
+        let may_history = permission::may_history(namespace, &asker).is_ok();
         let mut flags = forced_flags(namespace, overrides);
         if asked.positioned && history && (namespace.allow_positioning || may_history) {
             flags |= flag::POSITIONED;
@@ -164,7 +164,7 @@ impl Session {
         if asked.recoverable && history && (namespace.allow_recovery || may_history) {
             flags |= flag::POSITIONED | flag::RECOVERABLE;
         }
-        if asked.join_leave && flags & flag::ANNOUNCED != 0 && permission::may_presence(namespace, &facts) {
+        if asked.join_leave && flags & flag::ANNOUNCED != 0 && permission::may_presence(namespace, &asker).is_ok() {
             flags |= flag::JOIN_LEAVE;
         }
         if asked.recover && flags & flag::RECOVERABLE != 0 {
@@ -405,7 +405,7 @@ impl Session {
 }
 
 fn extra_of(claims: SubscriptionClaims) -> Option<Box<Extra>> {
-    let info = claims.info.map_or_else(Box::default, |info| info.to_vec().into_boxed_slice());
-    let data = claims.data.map_or_else(Box::default, |data| data.to_vec().into_boxed_slice());
+    let info = claims.info.to_vec().into_boxed_slice();
+    let data = claims.data.to_vec().into_boxed_slice();
     (!info.is_empty() || !data.is_empty()).then(|| Box::new(Extra { info, data, ..Extra::default() }))
 }

@@ -41,16 +41,23 @@ pub(super) struct Connection {
     pub(super) state: State,
     /// The WebSocket carries a session (else it is an echo).
     pub(super) is_session: bool,
+    /// The session is connected and filed among the users.
+    pub(super) is_known: bool,
     /// An entry in the outbox's list of dirty connections.
     pub(super) is_dirty: bool,
     /// An owned batch is in flight.
     pub(super) is_sending: bool,
     /// The HTTP connection outlives its request.
     pub(super) keep_alive: bool,
+    /// `100 Continue` was sent for the request that is arriving.
+    pub(super) continued: bool,
     /// How it will be closed, once everything is sent.
     pub(super) close: Option<Close>,
     pub(super) session: Session,
 }
+
+/// A connection's record with its session and first subscription. The aim is a few hundred bytes for everything in user space.
+const _: () = assert!(size_of::<Connection>() <= 224, "bytes per idle connection");
 
 /// Unsent bytes of a slow connection.
 #[derive(Debug, Default)]
@@ -89,6 +96,25 @@ impl Backlog {
 
     pub(super) fn unsent(&self) -> usize {
         self.bytes.len() + self.in_flight
+    }
+
+    /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
+    pub(super) fn purge(&mut self, hub: u32) -> u64 {
+        let (mut at, mut count) = (0, 0);
+        let mut kept = Vec::with_capacity(self.bytes.len());
+        let bytes = std::mem::take(&mut self.bytes);
+        self.pieces.retain(|&(len, of)| {
+            let piece = &bytes[at..at + len as usize];
+            at += len as usize;
+            if of == hub {
+                count += 1;
+                return false;
+            }
+            kept.extend_from_slice(piece);
+            true
+        });
+        self.bytes = kept;
+        count
     }
 
     /// Drops the oldest droppable pieces until `keep_bytes` are left. Returns the hub slots that lost something, and how many were lost.

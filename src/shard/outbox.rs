@@ -10,7 +10,6 @@ use crate::limits::{BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, PENDING_JOIN_BYTE
 use crate::mem::{FanoutRing, RingRange, Slab};
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::push::Unsubscribe;
 use crate::session::flag;
 use crate::time::Now;
 
@@ -51,6 +50,10 @@ impl Outbox {
 
     pub(super) const fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
+    }
+
+    pub(super) const fn ring_used(&self) -> u32 {
+        self.ring.used()
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -192,7 +195,13 @@ impl Shard {
             return;
         }
         let before = backlog.bytes.len();
-        let (lost, count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        let (lost, mut count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        for &hub in &lost {
+            let session = &connection.session;
+            if session.subscription_at(hub).is_some_and(|at| session.subscriptions[at].has(flag::POSITIONED)) {
+                count += backlog.purge(hub);
+            }
+        }
         self.outbox.backlog_bytes -= before - backlog.bytes.len();
         self.counters.dropped_slow += count;
         if backlog.unsent() > limit {
@@ -200,11 +209,7 @@ impl Shard {
             return;
         }
         for hub in lost {
-            self.with_session(slot, |session, context| {
-                if session.subscription_at(hub).is_some_and(|index| session.subscriptions[index].has(flag::POSITIONED)) {
-                    session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
-                }
-            });
+            self.tell_insufficient(slot, hub);
         }
     }
 

@@ -78,13 +78,22 @@ impl HttpError {
             Self::Timeout => ("the request did not arrive in time\n", &[]),
             Self::BodyTooLarge => ("request body too large\n", &[]),
             Self::UriTooLong => ("request line too long\n", &[]),
-            Self::UpgradeRequired => ("WebSocket version 13 is spoken here\n", &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]),
+            Self::UpgradeRequired => (
+                "WebSocket version 13 is spoken here\n",
+                &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
+            ),
             Self::HeadTooLarge => ("request head too large\n", &[]),
             Self::TooManyHeaders => ("too many request headers\n", &[]),
             Self::TransferEncodingUnsupported => ("transfer coding not implemented\n", &[]),
             Self::VersionUnsupported => ("HTTP version not supported\n", &[]),
         };
-        Response { status: self.status(), content_type: "text/plain; charset=utf-8", headers, body: body.as_bytes(), keep_alive: false }
+        Response {
+            status: self.status(),
+            content_type: "text/plain; charset=utf-8",
+            headers,
+            body: body.as_bytes(),
+            keep_alive: false,
+        }
     }
 }
 

@@ -23,7 +23,9 @@ pub(super) fn decode(payload: Payload<'_>) -> Result<Option<(u16, Cow<'_, str>)>
     let reason = match payload {
         Payload::Borrowed(bytes) => {
             let bytes: &[u8] = bytes;
-            Cow::Borrowed(simdutf8::basic::from_utf8(&bytes[2..]).map_err(|_| WebSocketError::InvalidUtf8)?)
+            Cow::Borrowed(
+                simdutf8::basic::from_utf8(&bytes[2..]).map_err(|_| WebSocketError::InvalidUtf8)?,
+            )
         }
         Payload::Owned(mut bytes) => {
             bytes.drain(..2);

@@ -73,15 +73,21 @@ impl Header {
     /// `None`: legal so far, but more bytes are needed. Each byte is judged as soon as it is there and in order, so that the verdict does not depend on how the bytes were split.
     #[inline]
     pub(super) fn decode(bytes: &[u8]) -> Result<Option<Self>, WebSocketError> {
-        let Some(&first) = bytes.first() else { return Ok(None) };
+        let Some(&first) = bytes.first() else {
+            return Ok(None);
+        };
         let fin = first & FIN != 0;
         let opcode = Opcode::parse(first & 0x0F)?;
         if first & RESERVED_BITS != 0 || (opcode.is_control() && !fin) {
             return Err(WebSocketError::Protocol);
         }
-        let Some(&second) = bytes.get(1) else { return Ok(None) };
+        let Some(&second) = bytes.get(1) else {
+            return Ok(None);
+        };
         let short_len = second & !MASKED;
-        if second & MASKED == 0 || (opcode.is_control() && usize::from(short_len) > CONTROL_PAYLOAD_BYTES_MAX) {
+        if second & MASKED == 0
+            || (opcode.is_control() && usize::from(short_len) > CONTROL_PAYLOAD_BYTES_MAX)
+        {
             return Err(WebSocketError::Protocol);
         }
         let rest = &bytes[2..];
@@ -104,17 +110,31 @@ impl Header {
         if !is_minimal {
             return Err(WebSocketError::Protocol);
         }
-        let Some(mask) = rest[length_bytes..].first_chunk() else { return Ok(None) };
+        let Some(mask) = rest[length_bytes..].first_chunk() else {
+            return Ok(None);
+        };
         let header_len = (2 + length_bytes + mask.len()) as u8;
-        Ok(Some(Self { payload_len, mask: *mask, opcode, fin, header_len }))
+        Ok(Some(Self {
+            payload_len,
+            mask: *mask,
+            opcode,
+            fin,
+            header_len,
+        }))
     }
 
     /// Whether this frame may come now. `message_len` is what the unfinished message holds so far, `None` when there is none.
     #[inline]
-    pub(super) fn admit(&self, message_len: Option<usize>, message_bytes_max: usize) -> Result<(), WebSocketError> {
+    pub(super) fn admit(
+        &self,
+        message_len: Option<usize>,
+        message_bytes_max: usize,
+    ) -> Result<(), WebSocketError> {
         match (self.opcode, message_len) {
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => return Ok(()),
-            (Opcode::Continuation, None) | (Opcode::Text | Opcode::Binary, Some(_)) => return Err(WebSocketError::Protocol),
+            (Opcode::Continuation, None) | (Opcode::Text | Opcode::Binary, Some(_)) => {
+                return Err(WebSocketError::Protocol);
+            }
             (Opcode::Continuation, Some(_)) | (Opcode::Text | Opcode::Binary, None) => {}
         }
         // No overflow: a length is below 2^63 and a message is in memory.
@@ -136,7 +156,10 @@ impl ServerHeader {
     /// For a payload of `payload_len` bytes; at most [`CONTROL_PAYLOAD_BYTES_MAX`] for a control frame.
     #[inline]
     pub fn new(opcode: Opcode, payload_len: usize) -> Self {
-        assert!(!opcode.is_control() || payload_len <= CONTROL_PAYLOAD_BYTES_MAX, "a control frame is short");
+        assert!(
+            !opcode.is_control() || payload_len <= CONTROL_PAYLOAD_BYTES_MAX,
+            "a control frame is short"
+        );
         let mut bytes = [0; SERVER_HEADER_BYTES_MAX];
         bytes[0] = FIN | opcode as u8;
         let len = if payload_len < usize::from(LENGTH_IN_16_BITS) {

@@ -14,7 +14,11 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn new(is_text: bool) -> Self {
-        Self { bytes: Vec::new(), valid_to: 0, is_text }
+        Self {
+            bytes: Vec::new(),
+            valid_to: 0,
+            is_text,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -26,17 +30,28 @@ impl Message {
     }
 
     /// Appends `masked`. `len_max` is the most this message can still become; memory is never reserved beyond it.
-    pub(super) fn push(&mut self, masked: &[u8], mask: [u8; 4], len_max: usize) -> Result<(), WebSocketError> {
+    pub(super) fn push(
+        &mut self,
+        masked: &[u8],
+        mask: [u8; 4],
+        len_max: usize,
+    ) -> Result<(), WebSocketError> {
         let from = self.bytes.len();
         let needed = from + masked.len();
         debug_assert!(needed <= len_max, "a frame was admitted beyond the limit");
         if needed > self.bytes.capacity() {
-            let target = needed.max(self.bytes.capacity() * 2).min(len_max.max(needed));
+            let target = needed
+                .max(self.bytes.capacity() * 2)
+                .min(len_max.max(needed));
             self.bytes.reserve_exact(target - from);
         }
         self.bytes.extend_from_slice(masked);
         let is_ascii = unmask(&mut self.bytes[from..], mask);
-        if self.is_text { self.validate(from, is_ascii) } else { Ok(()) }
+        if self.is_text {
+            self.validate(from, is_ascii)
+        } else {
+            Ok(())
+        }
     }
 
     /// Fails as soon as no continuation could make the text valid.
