@@ -69,7 +69,8 @@ impl Hot {
             self.shard.counters_mut().turn.record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
         }
         if self.reports.ended() {
-            return Ok(Next::End);
+            // The last accepts end within a turn or two. Without them a ring that goes would keep its listeners for a while.
+            return Ok(if self.accepts.are_stopped() { Next::End } else { Next::Turn });
         }
         if more || !self.pending.is_empty() {
             return Ok(Next::Turn);
