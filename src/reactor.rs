@@ -103,9 +103,14 @@ pub fn choose(config: &Config, shards: u16) -> Result<(Chosen, Option<ProbeError
     if config.server.reactor == ReactorChoice::Portable {
         return Ok((Chosen::Portable, None));
     }
-    match probe::probe(&thread::ring_config(config.server.connections_per_shard_max), shards) {
+    match probe::probe(
+        &thread::ring_config(config.server.connections_per_shard_max),
+        shards,
+    ) {
         Ok(abilities) => Ok((Chosen::Uring(abilities), None)),
-        Err(refusal) if config.server.reactor == ReactorChoice::Auto => Ok((Chosen::Portable, Some(refusal))),
+        Err(refusal) if config.server.reactor == ReactorChoice::Auto => {
+            Ok((Chosen::Portable, Some(refusal)))
+        }
         Err(refusal) => Err(refusal),
     }
 }
@@ -133,20 +138,32 @@ pub fn start(
     let mut listeners = (0..plan.shards).map(|_| Vec::new()).collect::<Vec<_>>();
     let mut listening = Vec::new();
     for address in &plan.config.server.listen {
-        let bound = listen(address, plan.config.server.backlog, &mut listeners).map_err(|cause| {
-            StartError::Listen { address: display(address), cause }
-        })?;
+        let bound =
+            listen(address, plan.config.server.backlog, &mut listeners).map_err(|cause| {
+                StartError::Listen {
+                    address: display(address),
+                    cause,
+                }
+            })?;
         listening.push(bound);
     }
     let sleepers = Arc::new(Sleepers::new(plan.shards)?);
     let clock = Clock::start();
-    let mut running = Running { links: Vec::new(), listening, threads: Vec::new() };
+    let mut running = Running {
+        links: Vec::new(),
+        listening,
+        threads: Vec::new(),
+    };
     let (started, starts) = mpsc::channel();
     for (endpoint, listeners) in mesh::build(plan.shards).into_iter().zip(listeners) {
         let id = endpoint.shard();
         let inbox = Arc::new(ArrayQueue::new(TO_SHARD_MAX));
         let bell: Arc<dyn Doorbell> = Arc::new(sleepers.bell(id).try_clone()?);
-        running.links.push(ShardLink { shard: id, queue: Arc::clone(&inbox), bell });
+        running.links.push(ShardLink {
+            shard: id,
+            queue: Arc::clone(&inbox),
+            bell,
+        });
         let thread = ShardThread {
             id,
             config: Arc::clone(&plan.config),
@@ -154,11 +171,18 @@ pub fn start(
             seed: plan.seed,
             endpoint,
             listeners,
-            link: ControlLink { inbox, reports: Arc::clone(&reports), bell: Arc::clone(&control_bell) },
+            link: ControlLink {
+                inbox,
+                reports: Arc::clone(&reports),
+                bell: Arc::clone(&control_bell),
+            },
             sleepers: Arc::clone(&sleepers),
             clock,
         };
-        let core = plan.cores.get(usize::from(id.0) % plan.cores.len().max(1)).copied();
+        let core = plan
+            .cores
+            .get(usize::from(id.0) % plan.cores.len().max(1))
+            .copied();
         let (reactor, started) = (plan.reactor, started.clone());
         let thread = std::thread::Builder::new()
             .name(format!("shard-{}", id.0))
@@ -172,7 +196,12 @@ pub fn start(
 }
 
 /// One shard's thread from start to end. What goes wrong is reported: a shard that is gone takes the process with it.
-fn run(thread: ShardThread, reactor: Chosen, core: Option<usize>, starts: &mpsc::Sender<(u16, io::Result<()>)>) {
+fn run(
+    thread: ShardThread,
+    reactor: Chosen,
+    core: Option<usize>,
+    starts: &mpsc::Sender<(u16, io::Result<()>)>,
+) {
     let id = thread.id;
     let link = thread.link.clone();
     if let Some(id) = core {
@@ -207,7 +236,10 @@ fn run(thread: ShardThread, reactor: Chosen, core: Option<usize>, starts: &mpsc:
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("without text"))
 }
 
@@ -231,7 +263,11 @@ fn listen_unix(path: &Path, backlog: u32) -> io::Result<socket2::Socket> {
 }
 
 /// Gives every shard a listener on the address: its own on TCP, a shared one on a unix socket, which has no REUSEPORT.
-fn listen(address: &ListenAddr, backlog: u32, shards: &mut [Vec<socket2::Socket>]) -> io::Result<ListenAddr> {
+fn listen(
+    address: &ListenAddr,
+    backlog: u32,
+    shards: &mut [Vec<socket2::Socket>],
+) -> io::Result<ListenAddr> {
     match address {
         ListenAddr::Unix(path) => {
             let socket = listen_unix(path, backlog)?;

@@ -5,16 +5,20 @@
 //! Kernel facts behind every choice are in `spec/io_uring.md`; section numbers in comments refer to it.
 #![expect(unsafe_code, reason = "io_uring shares memory with the kernel")]
 
-pub mod bell;
-pub mod buffer_ring;
+mod bell;
+mod buffer_ring;
+mod completion;
 mod in_flight;
 pub mod op;
 pub mod probe;
-pub mod ring;
+mod ring;
+mod setup;
 pub mod socket;
 
 pub use bell::EventFd;
 pub use buffer_ring::BufferConfig;
+pub use completion::{Accepted, Completion};
 pub use op::{Kind, Sqe, UserData};
 pub use probe::{Abilities, ProbeError};
-pub use ring::{Accepted, Completion, Ring, RingConfig, SetupError};
+pub use ring::Ring;
+pub use setup::{RingConfig, SetupError, Step};

@@ -28,7 +28,11 @@ pub(super) struct Accepts {
 
 impl Accepts {
     /// Puts the listeners into the ring's reserved slots.
-    pub(super) fn new(ring: &mut Ring, listeners: Vec<socket2::Socket>, connections_max: u32) -> io::Result<Self> {
+    pub(super) fn new(
+        ring: &mut Ring,
+        listeners: Vec<socket2::Socket>,
+        connections_max: u32,
+    ) -> io::Result<Self> {
         let count = listeners.len() as u32;
         if count > RESERVED {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
@@ -38,7 +42,11 @@ impl Accepts {
         }
         let table = ring.slots().saturating_sub(RESERVED);
         Ok(Self {
-            unarmed: if count == 0 { Vec::new() } else { (0..ACCEPTS).map(|index| (index, index % count)).collect() },
+            unarmed: if count == 0 {
+                Vec::new()
+            } else {
+                (0..ACCEPTS).map(|index| (index, index % count)).collect()
+            },
             failed: Vec::new(),
             armed: 0,
             listeners,
@@ -75,7 +83,12 @@ impl Accepts {
             return Ok(());
         }
         let count = self.listeners.len() as u32;
-        let idle: Vec<u32> = self.unarmed.drain(..).chain(self.failed.drain(..)).map(|(index, _)| index).collect();
+        let idle: Vec<u32> = self
+            .unarmed
+            .drain(..)
+            .chain(self.failed.drain(..))
+            .map(|(index, _)| index)
+            .collect();
         for index in (0..ACCEPTS).filter(|index| !idle.contains(index)) {
             ring.push(&Sqe::cancel_accept(index, index % count))?;
         }
@@ -96,7 +109,10 @@ impl Hot {
         self.accepts.armed -= 1;
         if self.accepts.listeners.is_empty() {
             // Stopped: nothing is armed again.
-        } else if accepted.slot.is_err_and(|errno| errno != libc::ECONNABORTED && errno != libc::EINTR) {
+        } else if accepted
+            .slot
+            .is_err_and(|errno| errno != libc::ECONNABORTED && errno != libc::EINTR)
+        {
             self.accepts.failed.push(place);
         } else {
             self.accepts.unarmed.push(place);
@@ -106,12 +122,16 @@ impl Hot {
 
     /// Takes an accepted socket in. It waits while its slot's last owner is not quite gone.
     pub(super) fn open(&mut self, now: Now, accepted: Accepted) -> io::Result<()> {
-        let Ok(slot) = accepted.slot else { return Ok(()) };
+        let Ok(slot) = accepted.slot else {
+            return Ok(());
+        };
         if self.slots.at(slot).is_open() {
             self.early.push(accepted);
             return Ok(());
         }
-        let peer = Peer { ip: accepted.peer.map(|address| address.ip()) };
+        let peer = Peer {
+            ip: accepted.peer.map(|address| address.ip()),
+        };
         match self.shard.handle_accepted(now, slot, peer) {
             Ok(conn) => {
                 debug_assert_eq!(conn.slot, slot);

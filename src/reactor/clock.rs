@@ -13,16 +13,26 @@ pub struct Clock {
 impl Clock {
     /// A clock whose monotonic time starts here.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the reactor is where clocks are read")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the reactor is where clocks are read"
+    )]
     pub fn start() -> Self {
-        Self { start: StdInstant::now() }
+        Self {
+            start: StdInstant::now(),
+        }
     }
 
     /// Both clocks.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the reactor is where clocks are read")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the reactor is where clocks are read"
+    )]
     pub fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let unix = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
         Now {
             at: Instant(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)),
             unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),

@@ -25,7 +25,11 @@ impl Sleepers {
         (0..shards)
             .map(|_| {
                 let bell = EventFd::new(true)?;
-                Ok(Sleeper { asleep: AtomicBool::new(false), ring: AtomicI32::new(-1), bell })
+                Ok(Sleeper {
+                    asleep: AtomicBool::new(false),
+                    ring: AtomicI32::new(-1),
+                    bell,
+                })
             })
             .collect::<std::io::Result<_>>()
             .map(Self)
@@ -65,7 +69,8 @@ impl Sleepers {
 
     /// The ring to which a wake-up has to be sent, if the shard sleeps.
     pub(super) fn ring_to_wake(&self, shard: ShardId) -> Option<RawFd> {
-        self.must_wake(shard).then(|| self.of(shard).ring.load(Ordering::Acquire))
+        self.must_wake(shard)
+            .then(|| self.of(shard).ring.load(Ordering::Acquire))
     }
 
     /// Wakes the shard by its eventfd if it sleeps.

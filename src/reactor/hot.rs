@@ -62,15 +62,23 @@ impl Hot {
         self.arm_receives()?;
         self.think(now);
         let more = self.flush(now)?;
-        self.accepts.arm(&mut self.ring, self.slots.open(), self.shard.is_accepting())?;
+        self.accepts
+            .arm(&mut self.ring, self.slots.open(), self.shard.is_accepting())?;
         self.reports.hand_over();
         if busy || more {
             let taken = self.clock.now().at.since(now.at);
-            self.shard.counters_mut().turn.record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
+            self.shard
+                .counters_mut()
+                .turn
+                .record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
         }
         if self.reports.ended() {
             // The last accepts end within a turn or two. Without them a ring that goes would keep its listeners for a while.
-            return Ok(if self.accepts.are_stopped() { Next::End } else { Next::Turn });
+            return Ok(if self.accepts.are_stopped() {
+                Next::End
+            } else {
+                Next::Turn
+            });
         }
         if more || !self.pending.is_empty() {
             return Ok(Next::Turn);
@@ -106,7 +114,10 @@ impl Hot {
         while !self.shard.is_full()
             && let Some(completion) = self.pending.pop_front()
         {
-            let conn = ConnId { slot: completion.slot(), generation: completion.generation() };
+            let conn = ConnId {
+                slot: completion.slot(),
+                generation: completion.generation(),
+            };
             match completion.kind() {
                 Some(Kind::Receive) => self.received(now, completion)?,
                 Some(Kind::SendOwned) => self.sent(now, completion)?,
@@ -132,7 +143,11 @@ impl Hot {
         if !self.shard.is_full() {
             self.shard.handle_mesh(now);
         }
-        if self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= now.at) {
+        if self
+            .shard
+            .poll_timeout()
+            .is_some_and(|deadline| deadline.at <= now.at)
+        {
             self.shard.handle_timeout(now);
         }
     }

@@ -114,7 +114,13 @@ fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
         connections_max: u32::try_from(descriptors)
             .unwrap_or(u32::MAX)
             .min(thread.config.server.connections_per_shard_max),
-        shard: Shard::new(thread.id, thread.mode, thread.config, thread.endpoint, thread.seed),
+        shard: Shard::new(
+            thread.id,
+            thread.mode,
+            thread.config,
+            thread.endpoint,
+            thread.seed,
+        ),
         connections: Connections::default(),
         reports: Reports::new(thread.link),
         sleepers: thread.sleepers,
@@ -129,7 +135,9 @@ fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
     for (listener, stopped) in listeners.into_iter().zip(stops) {
         listener.set_nonblocking(true)?;
         // monoio waits on any descriptor that it takes for a stream; the accept itself is ours.
-        let source = Source::from_std(UnixStream::from(std::os::fd::OwnedFd::from(listener.try_clone()?)))?;
+        let source = Source::from_std(UnixStream::from(std::os::fd::OwnedFd::from(
+            listener.try_clone()?,
+        )))?;
         monoio::spawn(accept(Rc::clone(&core), listener, source, stopped));
     }
     Ok((core, bell))
@@ -137,7 +145,10 @@ fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
 
 /// Turns signals of the eventfd into rings of the bell.
 async fn listen_to(eventfd: EventFd, bell: Rc<LocalBell>) {
-    let Ok(source) = eventfd.try_clone().and_then(|fd| Source::from_std(UnixStream::from(fd.into_fd()))) else {
+    let Ok(source) = eventfd
+        .try_clone()
+        .and_then(|fd| Source::from_std(UnixStream::from(fd.into_fd())))
+    else {
         return;
     };
     while source.readable(false).await.is_ok() {
@@ -162,7 +173,11 @@ fn turn(core: &Shared) -> Next {
     if !this.shard.is_full() {
         this.shard.handle_mesh(now);
     }
-    if this.shard.poll_timeout().is_some_and(|deadline| deadline.at <= now.at) {
+    if this
+        .shard
+        .poll_timeout()
+        .is_some_and(|deadline| deadline.at <= now.at)
+    {
         this.shard.handle_timeout(now);
     }
     let more = this.flush(core, now);
@@ -174,7 +189,10 @@ fn turn(core: &Shared) -> Next {
     this.reports.hand_over();
     if more || !this.after_flush.is_empty() {
         let taken = this.clock.now().at.since(now.at);
-        this.shard.counters_mut().turn.record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
+        this.shard
+            .counters_mut()
+            .turn
+            .record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
     }
     for task in this.after_flush.drain(..) {
         task.wake();
@@ -183,7 +201,11 @@ fn turn(core: &Shared) -> Next {
         return Next::End;
     }
     let due = this.shard.poll_timeout().map(|deadline| deadline.at);
-    if more || due.is_some_and(|at| at <= now.at) { Next::Turn } else { Next::Sleep(due) }
+    if more || due.is_some_and(|at| at <= now.at) {
+        Next::Turn
+    } else {
+        Next::Sleep(due)
+    }
 }
 
 /// The last look before sleep, after which everything rings the bell. Returns whether the shard may sleep.
@@ -229,16 +251,27 @@ impl Core {
 
     fn carry_out(&mut self, shared: &Shared, now: Now, output: Output) {
         match output {
-            Output::Transmit { conn, batch: SendBatch::Ring(range) } => {
-                let Some(connection) = self.connections.of(conn) else { return };
+            Output::Transmit {
+                conn,
+                batch: SendBatch::Ring(range),
+            } => {
+                let Some(connection) = self.connections.of(conn) else {
+                    return;
+                };
                 let bytes = self.shard.ring_bytes(range);
                 let result = outcome(socket::send(&connection.source, bytes));
                 if result != Ok(bytes.len()) {
-                    self.shard.handle_sent(now, conn, SendBatch::Ring(range), result);
+                    self.shard
+                        .handle_sent(now, conn, SendBatch::Ring(range), result);
                 }
             }
-            Output::Transmit { conn, batch: SendBatch::Owned(batch) } => {
-                let Some(connection) = self.connections.of(conn) else { return };
+            Output::Transmit {
+                conn,
+                batch: SendBatch::Owned(batch),
+            } => {
+                let Some(connection) = self.connections.of(conn) else {
+                    return;
+                };
                 connection.begin_task();
                 monoio::spawn(write(Rc::clone(shared), Rc::clone(connection), batch));
             }
@@ -264,7 +297,11 @@ impl Core {
     }
 
     fn close_if_done(&mut self, now: Now, conn: crate::model::ConnId) {
-        if self.connections.of(conn).is_some_and(|connection| connection.is_done()) {
+        if self
+            .connections
+            .of(conn)
+            .is_some_and(|connection| connection.is_done())
+        {
             self.connections.remove(conn.slot);
             self.shard.handle_closed(now, conn);
             self.bell.ring();
@@ -283,7 +320,11 @@ async fn accept(core: Shared, listener: socket2::Socket, source: Source, stopped
         let mut readable = pin!(source.readable(false));
         poll_fn(|context| {
             let stopped = stopped.poll(context).is_ready();
-            if readable.as_mut().poll(context).is_ready() || stopped { Poll::Ready(()) } else { Poll::Pending }
+            if readable.as_mut().poll(context).is_ready() || stopped {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
         for _ in 0..ACCEPTS {
@@ -296,7 +337,12 @@ async fn accept(core: Shared, listener: socket2::Socket, source: Source, stopped
                     // A socket that epoll does not take is closed by its drop.
                     let _ = open(&core, socket, Peer { ip });
                 }
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+                    ) =>
+                {
                     poll_fn(|context| stopped.poll(context)).await;
                     break;
                 }
@@ -364,13 +410,25 @@ fn receive(core: &Shared, connection: &Connection) -> bool {
     let this = &mut *core.borrow_mut();
     let now = this.clock.now();
     match socket::receive(&connection.source, &mut this.scratch) {
-        Ok(0) => this.shard.handle_ended(now, connection.conn, crate::shard::EndCause::Eof),
+        Ok(0) => this
+            .shard
+            .handle_ended(now, connection.conn, crate::shard::EndCause::Eof),
         Ok(received) => {
-            this.shard.handle_received(now, connection.conn, &mut this.scratch[..received]);
+            this.shard
+                .handle_received(now, connection.conn, &mut this.scratch[..received]);
             return true;
         }
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return true,
-        Err(_) => this.shard.handle_ended(now, connection.conn, crate::shard::EndCause::Reset),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+            ) =>
+        {
+            return true;
+        }
+        Err(_) => this
+            .shard
+            .handle_ended(now, connection.conn, crate::shard::EndCause::Reset),
     }
     false
 }
@@ -392,6 +450,7 @@ async fn write(core: Shared, connection: Rc<Connection>, batch: Vec<u8>) {
     };
     let mut this = core.borrow_mut();
     let now = this.clock.now();
-    this.shard.handle_sent(now, connection.conn, SendBatch::Owned(batch), result);
+    this.shard
+        .handle_sent(now, connection.conn, SendBatch::Owned(batch), result);
     this.task_ended(connection);
 }

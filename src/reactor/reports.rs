@@ -14,7 +14,11 @@ pub(super) struct Reports {
 
 impl Reports {
     pub(super) fn new(link: ControlLink) -> Self {
-        Self { held: VecDeque::new(), link, ended: false }
+        Self {
+            held: VecDeque::new(),
+            link,
+            ended: false,
+        }
     }
 
     pub(super) fn push(&mut self, report: FromShard) {

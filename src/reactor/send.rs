@@ -42,22 +42,29 @@ impl Hot {
 
     fn carry_out(&mut self, output: Output) -> io::Result<()> {
         match output {
-            Output::Transmit { conn, batch: SendBatch::Ring(range) } => {
+            Output::Transmit {
+                conn,
+                batch: SendBatch::Ring(range),
+            } => {
                 if let Some(state) = self.slots.of(conn.slot, conn.generation) {
-                    assert!(!state.is_sending(), "a connection has at most one send in flight");
+                    assert!(
+                        !state.is_sending(),
+                        "a connection has at most one send in flight"
+                    );
                     state.range = range;
                     self.slice.push((conn, range));
                 }
             }
-            Output::Transmit { conn, batch: SendBatch::Owned(batch) } => {
-                match self.slots.of(conn.slot, conn.generation) {
-                    Some(state) => {
-                        state.set_sending(true);
-                        self.ring.push_send(conn.slot, conn.generation, batch)?;
-                    }
-                    None => debug_assert!(false, "a send for a connection that is gone"),
+            Output::Transmit {
+                conn,
+                batch: SendBatch::Owned(batch),
+            } => match self.slots.of(conn.slot, conn.generation) {
+                Some(state) => {
+                    state.set_sending(true);
+                    self.ring.push_send(conn.slot, conn.generation, batch)?;
                 }
-            }
+                None => debug_assert!(false, "a send for a connection that is gone"),
+            },
             Output::Close { conn, how } => self.closes.push((conn, how)),
             Output::Wake(shard) => {
                 if let Some(ring) = self.sleepers.ring_to_wake(shard) {
@@ -75,7 +82,9 @@ impl Hot {
             return Ok(());
         }
         let (shard, slice) = (&self.shard, &self.slice);
-        let sends = slice.iter().map(|&(conn, range)| (conn.slot, conn.generation, shard.ring_bytes(range)));
+        let sends = slice
+            .iter()
+            .map(|&(conn, range)| (conn.slot, conn.generation, shard.ring_bytes(range)));
         self.ring.send_now(sends)?;
         self.slice.clear();
         self.collect(now);
@@ -95,22 +104,32 @@ impl Hot {
     }
 
     fn fell_short(&mut self, now: Now, completion: &Completion) {
-        let conn = ConnId { slot: completion.slot(), generation: completion.generation() };
-        let Some(state) = self.slots.of(conn.slot, conn.generation) else { return };
+        let conn = ConnId {
+            slot: completion.slot(),
+            generation: completion.generation(),
+        };
+        let Some(state) = self.slots.of(conn.slot, conn.generation) else {
+            return;
+        };
         let batch = SendBatch::Ring(state.range);
-        self.shard.handle_sent(now, conn, batch, outcome(completion.result()));
+        self.shard
+            .handle_sent(now, conn, batch, outcome(completion.result()));
     }
 
     /// An owned batch came back.
     pub(super) fn sent(&mut self, now: Now, completion: Completion) -> io::Result<()> {
-        let conn = ConnId { slot: completion.slot(), generation: completion.generation() };
+        let conn = ConnId {
+            slot: completion.slot(),
+            generation: completion.generation(),
+        };
         let result = outcome(completion.result());
         let batch = self.ring.take_batch(completion);
         let Some(state) = self.slots.of(conn.slot, conn.generation) else {
             unreachable!("a slot is freed after its last completion")
         };
         state.set_sending(false);
-        self.shard.handle_sent(now, conn, SendBatch::Owned(batch), result);
+        self.shard
+            .handle_sent(now, conn, SendBatch::Owned(batch), result);
         self.advance_close(now, conn)
     }
 
@@ -129,12 +148,17 @@ impl Hot {
     /// Submits the next step of a close, or frees the slot after the last.
     pub(super) fn advance_close(&mut self, now: Now, conn: ConnId) -> io::Result<()> {
         let ConnId { slot, generation } = conn;
-        let Some(state) = self.slots.of(slot, generation) else { return Ok(()) };
+        let Some(state) = self.slots.of(slot, generation) else {
+            return Ok(());
+        };
         while let Some(step) = state.next_step() {
             match step {
                 Step::Abort => self.ring.push(&Sqe::abort(slot, generation))?,
                 Step::CancelAndClose => {
-                    self.ring.push_chain(Sqe::cancel_receive(slot, generation), &Sqe::close(slot, generation))?;
+                    self.ring.push_chain(
+                        Sqe::cancel_receive(slot, generation),
+                        &Sqe::close(slot, generation),
+                    )?;
                 }
                 Step::Close => self.ring.push(&Sqe::close(slot, generation))?,
             }
@@ -144,7 +168,13 @@ impl Hot {
         }
         self.slots.remove(slot);
         self.shard.handle_closed(now, conn);
-        let Some(early) = self.early.iter().position(|accepted| accepted.slot == Ok(slot)) else { return Ok(()) };
+        let Some(early) = self
+            .early
+            .iter()
+            .position(|accepted| accepted.slot == Ok(slot))
+        else {
+            return Ok(());
+        };
         let accepted = self.early.swap_remove(early);
         self.open(now, accepted)
     }
@@ -152,20 +182,26 @@ impl Hot {
     /// The kernel freed a slot.
     pub(super) fn closed(&mut self, now: Now, conn: ConnId) -> io::Result<()> {
         // A socket that the shard refused was never a connection.
-        let Some(state) = self.slots.of(conn.slot, conn.generation) else { return Ok(()) };
+        let Some(state) = self.slots.of(conn.slot, conn.generation) else {
+            return Ok(());
+        };
         state.set_closed();
         self.advance_close(now, conn)
     }
 
     /// A reset is not to be had (a unix socket): its operations are cancelled instead.
     pub(super) fn abort_refused(&mut self, conn: ConnId) -> io::Result<()> {
-        let Some(state) = self.slots.of(conn.slot, conn.generation) else { return Ok(()) };
+        let Some(state) = self.slots.of(conn.slot, conn.generation) else {
+            return Ok(());
+        };
         let (armed, sending) = (state.is_armed(), state.is_sending());
         if armed {
-            self.ring.push(&Sqe::cancel_receive(conn.slot, conn.generation))?;
+            self.ring
+                .push(&Sqe::cancel_receive(conn.slot, conn.generation))?;
         }
         if sending {
-            self.ring.push(&Sqe::cancel_send(conn.slot, conn.generation))?;
+            self.ring
+                .push(&Sqe::cancel_send(conn.slot, conn.generation))?;
         }
         Ok(())
     }
@@ -175,7 +211,9 @@ impl Hot {
 pub(super) fn outcome(result: i32) -> Result<usize, SendFailed> {
     match result {
         0.. => Ok(result as usize),
-        result if [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => Ok(0),
+        result if [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => {
+            Ok(0)
+        }
         _ => Err(SendFailed),
     }
 }

@@ -40,7 +40,11 @@ pub(super) enum Step {
 
 impl Slot {
     pub(super) fn opened(generation: u32) -> Self {
-        Self { generation, flags: OPEN, ..Self::default() }
+        Self {
+            generation,
+            flags: OPEN,
+            ..Self::default()
+        }
     }
 
     fn has(&self, flag: u8) -> bool {
@@ -84,7 +88,10 @@ impl Slot {
     }
 
     pub(super) fn set_sending(&mut self, sending: bool) {
-        assert!(self.has(SENDING) != sending, "a connection has at most one send in flight");
+        assert!(
+            self.has(SENDING) != sending,
+            "a connection has at most one send in flight"
+        );
         self.set(SENDING, sending);
     }
 
@@ -117,7 +124,11 @@ impl Slot {
             return None;
         }
         self.set(CLOSE_QUEUED, true);
-        Some(if self.has(ARMED) { Step::CancelAndClose } else { Step::Close })
+        Some(if self.has(ARMED) {
+            Step::CancelAndClose
+        } else {
+            Step::Close
+        })
     }
 
     /// The kernel has freed the slot.
@@ -162,7 +173,10 @@ impl Slots {
     pub(super) fn insert(&mut self, conn: ConnId) -> &mut Slot {
         self.open += 1;
         let state = self.at(conn.slot);
-        assert!(!state.is_open(), "a slot is opened when its last owner is gone");
+        assert!(
+            !state.is_open(),
+            "a slot is opened when its last owner is gone"
+        );
         *state = Slot::opened(conn.generation);
         state
     }
@@ -228,7 +242,10 @@ mod tests {
     #[test]
     fn a_stale_generation_finds_nothing() {
         let mut slots = Slots::default();
-        slots.insert(ConnId { slot: 70_000, generation: 4 });
+        slots.insert(ConnId {
+            slot: 70_000,
+            generation: 4,
+        });
         assert!(slots.of(70_000, 4).is_some());
         assert!(slots.of(70_000, 3).is_none());
         slots.remove(70_000);

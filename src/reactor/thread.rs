@@ -34,7 +34,9 @@ const RECEIVE_CAP: u32 = 32 * 1024;
 /// The shape of a shard's ring.
 pub(super) fn ring_config(connections_max: u32) -> RingConfig {
     RingConfig {
-        slots: connections_max.saturating_add(connections_max / 16).saturating_add(RESERVED),
+        slots: connections_max
+            .saturating_add(connections_max / 16)
+            .saturating_add(RESERVED),
         reserved: RESERVED,
         accepts: ACCEPTS,
         ..RingConfig::shard(connections_max)
@@ -75,7 +77,13 @@ fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
     let accepts = Accepts::new(&mut ring, thread.listeners, connections_max)?;
     Ok(Hot {
         id: thread.id,
-        shard: Shard::new(thread.id, thread.mode, thread.config, thread.endpoint, thread.seed),
+        shard: Shard::new(
+            thread.id,
+            thread.mode,
+            thread.config,
+            thread.endpoint,
+            thread.seed,
+        ),
         ring,
         slots: Slots::default(),
         accepts,
@@ -87,7 +95,11 @@ fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
         reports: Reports::new(thread.link),
         sleepers: thread.sleepers,
         clock: thread.clock,
-        receive_cap: if abilities.receive_cap { RECEIVE_CAP } else { 0 },
+        receive_cap: if abilities.receive_cap {
+            RECEIVE_CAP
+        } else {
+            0
+        },
     })
 }
 
@@ -146,7 +158,9 @@ async fn serve(mut hot: Hot, started: impl FnOnce(io::Result<()>)) -> io::Result
 
 /// Turns signals of the eventfd into rings of the bell.
 async fn listen_to(eventfd: EventFd, bell: Rc<LocalBell>) {
-    let Ok(file) = monoio::fs::File::from_std(std::fs::File::from(eventfd.into_fd())) else { return };
+    let Ok(file) = monoio::fs::File::from_std(std::fs::File::from(eventfd.into_fd())) else {
+        return;
+    };
     let mut buffer = vec![0u8; 8];
     loop {
         let (result, back) = file.read_at(buffer, 0).await;

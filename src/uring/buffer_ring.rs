@@ -18,7 +18,11 @@ pub struct BufferConfig {
 
 impl BufferConfig {
     /// What a shard takes: 2 MiB. Every buffer returns within the turn that filled it.
-    pub const SHARD: Self = Self { count: 64, size: 32 * 1024, incremental: true };
+    pub const SHARD: Self = Self {
+        count: 64,
+        size: 32 * 1024,
+        incremental: true,
+    };
 }
 
 /// Anonymous memory, page aligned, zeroed and touched so that it does not grow later.
@@ -43,7 +47,10 @@ impl Mapping {
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self { start: start.cast(), len })
+        Ok(Self {
+            start: start.cast(),
+            len,
+        })
     }
 }
 
@@ -99,7 +106,10 @@ impl BufferRing {
     /// to the kernel at the next `publish`, which cannot be called while the slice lives.
     pub(super) fn take(&mut self, buffer: u16, len: u32, more: bool) -> &mut [u8] {
         let offset = self.offsets[usize::from(buffer)];
-        assert!(offset + len <= self.config.size, "the kernel wrote beyond a buffer");
+        assert!(
+            offset + len <= self.config.size,
+            "the kernel wrote beyond a buffer"
+        );
         if more {
             self.offsets[usize::from(buffer)] += len;
         } else {
@@ -126,7 +136,8 @@ impl BufferRing {
         let entries: *mut BufRingEntry = self.descriptors.start.cast();
         let mask = self.config.count - 1;
         for buffer in self.finished.drain(..) {
-            let address = self.memory.start as u64 + u64::from(buffer) * u64::from(self.config.size);
+            let address =
+                self.memory.start as u64 + u64::from(buffer) * u64::from(self.config.size);
             // SAFETY: the index is masked into the array; the kernel does not read an entry beyond the tail. The
             // fields are written one by one: the first entry's reserved field is the tail itself.
             unsafe {

@@ -14,7 +14,9 @@ pub(super) struct Batches {
 impl Batches {
     pub(super) fn new() -> Self {
         // Slot numbers are the kernel's, no peer chooses them: a fixed seed is enough.
-        Self { by_slot: HashMap::with_hasher(FixedState::with_seed(0)) }
+        Self {
+            by_slot: HashMap::with_hasher(FixedState::with_seed(0)),
+        }
     }
 
     /// Takes the batch and lends its bytes for the submission.
@@ -63,7 +65,10 @@ impl PeerAddresses {
             let storage = unsafe { std::mem::zeroed() };
             UnsafeCell::new(Place { storage, len: 0 })
         };
-        Self { places: (0..count).map(|_| place()).collect(), armed: vec![false; count as usize].into() }
+        Self {
+            places: (0..count).map(|_| place()).collect(),
+            armed: vec![false; count as usize].into(),
+        }
     }
 
     /// Hands a place to the kernel.
@@ -82,7 +87,10 @@ impl PeerAddresses {
     /// Takes a place back on its completion and reads the address; `None` for a unix socket.
     pub(super) fn disarm(&mut self, index: u32) -> Option<SocketAddr> {
         let index = index as usize;
-        assert!(self.armed[index], "an accept completed that was never armed");
+        assert!(
+            self.armed[index],
+            "an accept completed that was never armed"
+        );
         self.armed[index] = false;
         let place = self.places[index].get_mut();
         address_of(&place.storage, place.len)
@@ -90,7 +98,10 @@ impl PeerAddresses {
 }
 
 /// Reads an IPv4 or IPv6 address.
-pub(super) fn address_of(storage: &libc::sockaddr_storage, len: libc::socklen_t) -> Option<SocketAddr> {
+pub(super) fn address_of(
+    storage: &libc::sockaddr_storage,
+    len: libc::socklen_t,
+) -> Option<SocketAddr> {
     match i32::from(storage.ss_family) {
         libc::AF_INET if len as usize >= size_of::<libc::sockaddr_in>() => {
             // SAFETY: the family says that the storage holds a `sockaddr_in`, and storage is large and aligned enough.

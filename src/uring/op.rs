@@ -95,7 +95,13 @@ impl UserData {
 
 impl std::fmt::Debug for UserData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} of slot {} generation {}", self.kind(), self.slot(), self.generation())
+        write!(
+            f,
+            "{:?} of slot {} generation {}",
+            self.kind(),
+            self.slot(),
+            self.generation()
+        )
     }
 }
 
@@ -104,7 +110,10 @@ impl std::fmt::Debug for UserData {
 pub struct Sqe(pub(super) squeue::Entry);
 
 /// Address family "unspecified": connecting to it resets a TCP connection at once (§3).
-static UNSPECIFIED: libc::sockaddr = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+static UNSPECIFIED: libc::sockaddr = libc::sockaddr {
+    sa_family: libc::AF_UNSPEC as u16,
+    sa_data: [0; 14],
+};
 /// The value of a socket option that is switched on.
 static ON: libc::c_int = 1;
 
@@ -127,7 +136,9 @@ impl Sqe {
     #[must_use]
     pub fn close(slot: u32, generation: u32) -> Self {
         Self(
-            opcode::Close::new(types::Fixed(slot)).build().user_data(UserData::new(Kind::Close, slot, generation).0),
+            opcode::Close::new(types::Fixed(slot))
+                .build()
+                .user_data(UserData::new(Kind::Close, slot, generation).0),
         )
     }
 
@@ -168,10 +179,14 @@ impl Sqe {
     #[must_use]
     pub fn abort(slot: u32, generation: u32) -> Self {
         Self(
-            opcode::Connect::new(types::Fixed(slot), &raw const UNSPECIFIED, size_of::<libc::sockaddr>() as u32)
-                .build()
-                .flags(squeue::Flags::SKIP_SUCCESS)
-                .user_data(UserData::new(Kind::Abort, slot, generation).0),
+            opcode::Connect::new(
+                types::Fixed(slot),
+                &raw const UNSPECIFIED,
+                size_of::<libc::sockaddr>() as u32,
+            )
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(UserData::new(Kind::Abort, slot, generation).0),
         )
     }
 
@@ -225,7 +240,10 @@ impl Sqe {
 /// A send that never waits: all, or a completion with the bytes taken. The kernel is done with `bytes` when the
 /// submitting call returns (§4, fast mode).
 pub(super) fn send_now(slot: u32, generation: u32, bytes: &[u8]) -> squeue::Entry {
-    debug_assert!(bytes.len() <= i32::MAX as usize, "a send's result is an i32");
+    debug_assert!(
+        bytes.len() <= i32::MAX as usize,
+        "a send's result is an i32"
+    );
     opcode::Send::new(types::Fixed(slot), bytes.as_ptr(), bytes.len() as u32)
         .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
         .build()
@@ -235,7 +253,10 @@ pub(super) fn send_now(slot: u32, generation: u32, bytes: &[u8]) -> squeue::Entr
 
 /// A send that waits in the kernel until all is taken (§4, queued mode).
 pub(super) fn send_owned(slot: u32, generation: u32, bytes: &[u8]) -> squeue::Entry {
-    debug_assert!(bytes.len() <= i32::MAX as usize, "a send's result is an i32");
+    debug_assert!(
+        bytes.len() <= i32::MAX as usize,
+        "a send's result is an i32"
+    );
     opcode::Send::new(types::Fixed(slot), bytes.as_ptr(), bytes.len() as u32)
         .flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
         .build()
@@ -251,7 +272,10 @@ mod tests {
         for byte in 1..=12 {
             let kind = Kind::from_u8(byte).unwrap();
             let packed = UserData::new(kind, u32::MAX - 7, GENERATION_MASK + 3);
-            assert_eq!((packed.kind(), packed.slot(), packed.generation()), (Some(kind), u32::MAX - 7, 2));
+            assert_eq!(
+                (packed.kind(), packed.slot(), packed.generation()),
+                (Some(kind), u32::MAX - 7, 2)
+            );
         }
         assert_eq!(UserData(0).kind(), None);
     }

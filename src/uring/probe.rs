@@ -7,7 +7,8 @@ use std::time::Duration;
 use io_uring::{Probe, opcode};
 
 use super::op::{Kind, Sqe};
-use super::ring::{Ring, RingConfig, SetupError, Step};
+use super::ring::Ring;
+use super::setup::{RingConfig, SetupError, Step};
 use super::socket;
 
 /// Optional abilities of the kernel.
@@ -33,7 +34,9 @@ pub struct ProbeError {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// `ENOSYS`
-    #[error("io_uring_setup: ENOSYS, the kernel is built without io_uring or a filter answers for it")]
+    #[error(
+        "io_uring_setup: ENOSYS, the kernel is built without io_uring or a filter answers for it"
+    )]
     Missing,
     /// `EPERM`
     #[error("io_uring_setup: EPERM")]
@@ -83,7 +86,9 @@ impl Cause {
             Self::Missing | Self::Denied => {
                 "Set kernel.io_uring_disabled=0 (or 1 and put this user into kernel.io_uring_group), and let the container's seccomp profile allow io_uring_setup, io_uring_enter and io_uring_register"
             }
-            Self::LockedMemory { .. } => "Raise RLIMIT_MEMLOCK (LimitMEMLOCK=) or grant CAP_IPC_LOCK",
+            Self::LockedMemory { .. } => {
+                "Raise RLIMIT_MEMLOCK (LimitMEMLOCK=) or grant CAP_IPC_LOCK"
+            }
             Self::TooOld(_) | Self::Operation(_) => "Linux 6.12 or newer is needed",
             Self::Descriptors { .. } => {
                 "Raise RLIMIT_NOFILE (LimitNOFILE=) or lower server.connections_per_shard_max"
@@ -112,8 +117,17 @@ impl Host {
     pub fn read() -> Self {
         const CAP_IPC_LOCK: u64 = 1 << 14;
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        let file = |path| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
+        let field = |name| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::trim)
+        };
+        let file = |path| {
+            std::fs::read_to_string(path)
+                .ok()
+                .map(|text| text.trim().to_owned())
+        };
         Self {
             kernel: file("/proc/sys/kernel/osrelease").unwrap_or_else(|| "unknown".to_owned()),
             disabled: file("/proc/sys/kernel/io_uring_disabled").and_then(|text| text.parse().ok()),
@@ -137,7 +151,11 @@ impl fmt::Display for Host {
             Some(0) => ", no seccomp filter",
             _ => ", seccomp unknown",
         })?;
-        f.write_str(if self.may_lock { ", CAP_IPC_LOCK present" } else { ", CAP_IPC_LOCK absent" })
+        f.write_str(if self.may_lock {
+            ", CAP_IPC_LOCK present"
+        } else {
+            ", CAP_IPC_LOCK absent"
+        })
     }
 }
 
@@ -155,14 +173,20 @@ pub fn locked_bytes(config: &RingConfig, shards: u16) -> u64 {
 /// Tries a ring of this shape: set-up, operations, behaviour. `shards` only counts for the memory that is named when
 /// there is too little. The descriptor limit cuts `config.slots`; that alone is no failure.
 pub fn probe(config: &RingConfig, shards: u16) -> Result<Abilities, ProbeError> {
-    check(config, shards).map_err(|cause| ProbeError { cause, host: Host::read() })
+    check(config, shards).map_err(|cause| ProbeError {
+        cause,
+        host: Host::read(),
+    })
 }
 
 fn check(config: &RingConfig, shards: u16) -> Result<Abilities, Cause> {
     let mut ring = Ring::new(config).map_err(|error| cause_of(&error, config, shards))?;
     check_operations(&ring)?;
     let receive_cap = check_behaviour(&mut ring)?;
-    Ok(Abilities { receive_cap, slots: ring.slots() })
+    Ok(Abilities {
+        receive_cap,
+        slots: ring.slots(),
+    })
 }
 
 /// Reads the kernel's refusal.
@@ -172,11 +196,15 @@ pub fn cause_of(error: &SetupError, config: &RingConfig, shards: u16) -> Cause {
     match (error.cause.raw_os_error().unwrap_or(0), step) {
         (libc::ENOSYS, _) => Cause::Missing,
         (libc::EPERM | libc::EACCES, Step::Setup) => Cause::Denied,
-        (libc::ENOMEM, _) => {
-            Cause::LockedMemory { needed: locked_bytes(config, shards), limit: socket::locked_bytes_max() }
-        }
+        (libc::ENOMEM, _) => Cause::LockedMemory {
+            needed: locked_bytes(config, shards),
+            limit: socket::locked_bytes_max(),
+        },
         (libc::EINVAL, _) => Cause::TooOld(step),
-        (libc::EMFILE, Step::FileTable(wanted)) => Cause::Descriptors { wanted, limit: socket::descriptors_max() },
+        (libc::EMFILE, Step::FileTable(wanted)) => Cause::Descriptors {
+            wanted,
+            limit: socket::descriptors_max(),
+        },
         (errno, _) => Cause::Other { step, errno },
     }
 }
@@ -193,8 +221,12 @@ fn check_operations(ring: &Ring) -> Result<(), Cause> {
         (opcode::Socket::CODE, "SOCKET"),
     ];
     let mut supported = Probe::new();
-    ring.read_probe(&mut supported).map_err(|_| Cause::Behaviour("IORING_REGISTER_PROBE"))?;
-    match NEEDED.iter().find(|(code, _)| !supported.is_supported(*code)) {
+    ring.read_probe(&mut supported)
+        .map_err(|_| Cause::Behaviour("IORING_REGISTER_PROBE"))?;
+    match NEEDED
+        .iter()
+        .find(|(code, _)| !supported.is_supported(*code))
+    {
         Some((_, name)) => Err(Cause::Operation(name)),
         None => Ok(()),
     }
@@ -204,8 +236,12 @@ fn check_operations(ring: &Ring) -> Result<(), Cause> {
 fn check_behaviour(ring: &mut Ring) -> Result<bool, Cause> {
     const RECEIVER: u32 = 0;
     const SENDER: u32 = 1;
-    let (receiver, sender) = UnixStream::pair().map_err(|_| Cause::Behaviour("a pair of sockets"))?;
-    let install = |ring: &mut Ring| ring.install(RECEIVER, &receiver).and_then(|()| ring.install(SENDER, &sender));
+    let (receiver, sender) =
+        UnixStream::pair().map_err(|_| Cause::Behaviour("a pair of sockets"))?;
+    let install = |ring: &mut Ring| {
+        ring.install(RECEIVER, &receiver)
+            .and_then(|()| ring.install(SENDER, &sender))
+    };
     install(ring).map_err(|_| Cause::Behaviour("direct descriptors"))?;
     let capped = exchange(ring, RECEIVER, SENDER, 1024);
     let receive_cap = match capped {
@@ -237,26 +273,37 @@ impl Refused {
 fn exchange(ring: &mut Ring, receiver: u32, sender: u32, cap: u32) -> Result<(), Refused> {
     let refused = |what| move |_: std::io::Error| Refused::Because(what);
     let sent: Vec<u8> = (0..3000u32).map(|at| at as u8).collect();
-    ring.push(&Sqe::receive(receiver, 0, cap)).map_err(refused("submitting"))?;
-    ring.send_now([(sender, 0, &sent[..])].into_iter()).map_err(refused("submitting"))?;
+    ring.push(&Sqe::receive(receiver, 0, cap))
+        .map_err(refused("submitting"))?;
+    ring.send_now([(sender, 0, &sent[..])].into_iter())
+        .map_err(refused("submitting"))?;
     let mut received = Vec::new();
     for _ in 0..20 {
         while let Some(completion) = ring.pop() {
             match (completion.kind(), completion.result()) {
-                (Some(Kind::Receive), result) if result == -libc::EINVAL => return Err(Refused::Cap),
+                (Some(Kind::Receive), result) if result == -libc::EINVAL => {
+                    return Err(Refused::Cap);
+                }
                 (Some(Kind::Receive), 1..) if completion.more() => {
                     received.extend_from_slice(ring.take_bytes(completion));
                 }
-                (Some(Kind::Receive), _) => return Err(Refused::Because("a multishot receive into shared buffers")),
+                (Some(Kind::Receive), _) => {
+                    return Err(Refused::Because("a multishot receive into shared buffers"));
+                }
                 _ => return Err(Refused::Because("a silent send")),
             }
         }
         if received.len() >= sent.len() {
             ring.publish_buffers();
             let intact = received == sent;
-            return if intact { Ok(()) } else { Err(Refused::Because("received bytes differ from those sent")) };
+            return if intact {
+                Ok(())
+            } else {
+                Err(Refused::Because("received bytes differ from those sent"))
+            };
         }
-        ring.enter_timeout(1, Duration::from_millis(50)).map_err(refused("entering"))?;
+        ring.enter_timeout(1, Duration::from_millis(50))
+            .map_err(refused("entering"))?;
     }
     Err(Refused::Because("a receive that never came"))
 }
@@ -268,21 +315,46 @@ mod tests {
 
     fn message(step: Step, errno: i32) -> String {
         let config = RingConfig::shard(100_000);
-        let error = SetupError { step, cause: io::Error::from_raw_os_error(errno) };
-        let host = Host { kernel: "6.1.0".into(), disabled: Some(2), seccomp: Some(2), may_lock: false };
-        ProbeError { cause: cause_of(&error, &config, 2), host }.to_string()
+        let error = SetupError {
+            step,
+            cause: io::Error::from_raw_os_error(errno),
+        };
+        let host = Host {
+            kernel: "6.1.0".into(),
+            disabled: Some(2),
+            seccomp: Some(2),
+            may_lock: false,
+        };
+        ProbeError {
+            cause: cause_of(&error, &config, 2),
+            host,
+        }
+        .to_string()
     }
 
     #[test]
     fn every_refusal_names_its_cause_and_its_remedy() {
         let denied = message(Step::Setup, libc::EPERM);
-        assert!(denied.contains("kernel.io_uring_disabled=2") && denied.contains("seccomp filter is active"), "{denied}");
+        assert!(
+            denied.contains("kernel.io_uring_disabled=2")
+                && denied.contains("seccomp filter is active"),
+            "{denied}"
+        );
         let old = message(Step::Setup, libc::EINVAL);
-        assert!(old.contains("Kernel 6.1.0") && old.contains("6.12"), "{old}");
+        assert!(
+            old.contains("Kernel 6.1.0") && old.contains("6.12"),
+            "{old}"
+        );
         let table = message(Step::FileTable(131_072), libc::EMFILE);
-        assert!(table.contains("131072") && table.contains(&socket::descriptors_max().to_string()), "{table}");
+        assert!(
+            table.contains("131072") && table.contains(&socket::descriptors_max().to_string()),
+            "{table}"
+        );
         let memory = message(Step::Setup, libc::ENOMEM);
-        assert!(memory.contains("RLIMIT_MEMLOCK") && memory.contains("CAP_IPC_LOCK absent"), "{memory}");
+        assert!(
+            memory.contains("RLIMIT_MEMLOCK") && memory.contains("CAP_IPC_LOCK absent"),
+            "{memory}"
+        );
         assert!(message(Step::Setup, libc::ENOSYS).contains("ENOSYS"));
         assert!(message(Step::Buffers, libc::EBADF).contains("--reactor portable"));
     }

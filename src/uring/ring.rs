@@ -1,133 +1,21 @@
 //! One ring: set up as §2.1 says, entered by one thread, drained by value.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use io_uring::{CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types};
+use io_uring::{
+    CompletionQueue, EnterFlags, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue, types,
+};
 use socket2::SockAddr;
 
 use super::bell::EventFd;
 use super::buffer_ring::{BufferConfig, BufferRing};
+use super::completion::{Accepted, Completion};
 use super::in_flight::{Batches, PeerAddresses};
 use super::op::{self, BUFFER_GROUP, Kind, Sqe, UserData};
-
-/// Sizes of a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingConfig {
-    /// Submissions, a power of two up to 32 768.
-    pub submissions: u32,
-    /// Completions, a power of two up to 65 536. An overflow loses none but ends armed receives (§3).
-    pub completions: u32,
-    /// Slots of the file table; cut to `RLIMIT_NOFILE`. 0 makes a ring without direct descriptors.
-    pub slots: u32,
-    /// Lowest slots that the kernel does not give out: listeners.
-    pub reserved: u32,
-    /// Accepts that may be armed at once.
-    pub accepts: u32,
-    /// Receive buffers.
-    pub buffers: BufferConfig,
-}
-
-impl RingConfig {
-    /// A shard's ring with room for `connections` sockets.
-    #[must_use]
-    pub const fn shard(connections: u32) -> Self {
-        Self {
-            submissions: 4096,
-            completions: 65_536,
-            slots: connections.saturating_add(64),
-            reserved: 64,
-            accepts: 64,
-            buffers: BufferConfig::SHARD,
-        }
-    }
-}
-
-/// A step of the set-up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// `io_uring_setup`
-    Setup,
-    /// `IORING_REGISTER_FILES2` with this many slots.
-    FileTable(u32),
-    /// `IORING_REGISTER_FILE_ALLOC_RANGE`
-    AllocationRange,
-    /// `IORING_REGISTER_PBUF_RING`
-    Buffers,
-}
-
-/// The kernel refused a ring.
-#[derive(Debug, thiserror::Error)]
-#[error("io_uring set-up failed at {step:?}: {cause}")]
-pub struct SetupError {
-    /// Where.
-    pub step: Step,
-    /// Why.
-    #[source]
-    pub cause: io::Error,
-}
-
-/// Something ended. Neither `Copy` nor `Clone`: its buffer is taken once.
-#[derive(Debug)]
-pub struct Completion {
-    user_data: UserData,
-    result: i32,
-    flags: u32,
-}
-
-impl Completion {
-    /// What the operation was for.
-    #[must_use]
-    pub fn kind(&self) -> Option<Kind> {
-        self.user_data.kind()
-    }
-
-    /// Direct descriptor, or index of the accept.
-    #[must_use]
-    pub fn slot(&self) -> u32 {
-        self.user_data.slot()
-    }
-
-    /// Generation under which the operation was submitted.
-    #[must_use]
-    pub fn generation(&self) -> u32 {
-        self.user_data.generation()
-    }
-
-    /// Bytes, descriptor or zero; a negative errno on failure.
-    #[must_use]
-    pub fn result(&self) -> i32 {
-        self.result
-    }
-
-    /// The operation stays armed.
-    #[must_use]
-    pub fn more(&self) -> bool {
-        cqueue::more(self.flags)
-    }
-
-    /// More bytes wait in the socket.
-    #[must_use]
-    pub fn nonempty(&self) -> bool {
-        cqueue::sock_nonempty(self.flags)
-    }
-}
-
-/// What became of one accept.
-#[derive(Debug)]
-pub struct Accepted {
-    /// Which accept; it is no longer armed.
-    pub index: u32,
-    /// Which listener.
-    pub listener: u32,
-    /// The socket's slot, or a positive errno.
-    pub slot: Result<u32, i32>,
-    /// The peer; `None` for a unix socket.
-    pub peer: Option<SocketAddr>,
-}
+use super::setup::{RingConfig, SetupError, Step};
 
 /// While it lives, queued submissions point to bytes borrowed for one call.
 struct Lent<'a>(&'a mut Ring);
@@ -170,7 +58,10 @@ pub struct Ring {
     batches: Batches,
     peers: PeerAddresses,
     /// Addresses that queued submissions point to; the kernel copies them when it takes the submission.
-    #[expect(clippy::vec_box, reason = "the kernel reads them where they are while the vector grows")]
+    #[expect(
+        clippy::vec_box,
+        reason = "the kernel reads them where they are while the vector grows"
+    )]
     addresses: Vec<Box<SockAddr>>,
     slots: u32,
     fd_registered: bool,
@@ -215,18 +106,23 @@ impl Ring {
         let _ = this.submitter.register_iowq_max_workers(&mut [1, 1]);
         this.register_files(config)?;
         if config.buffers.count > 0 {
-            this.register_buffers(config.buffers).map_err(at(Step::Buffers))?;
+            this.register_buffers(config.buffers)
+                .map_err(at(Step::Buffers))?;
         }
         Ok(this)
     }
 
     fn register_files(&mut self, config: &RingConfig) -> Result<(), SetupError> {
-        self.slots = config.slots.min(u32::try_from(super::socket::descriptors_max()).unwrap_or(u32::MAX));
+        self.slots = config
+            .slots
+            .min(u32::try_from(super::socket::descriptors_max()).unwrap_or(u32::MAX));
         if self.slots == 0 {
             return Ok(());
         }
         let step = Step::FileTable(self.slots);
-        self.submitter.register_files_sparse(self.slots).map_err(|cause| SetupError { step, cause })?;
+        self.submitter
+            .register_files_sparse(self.slots)
+            .map_err(|cause| SetupError { step, cause })?;
         if config.reserved == 0 {
             return Ok(());
         }
@@ -239,23 +135,45 @@ impl Ring {
         }
         const REGISTER_FILE_ALLOC_RANGE: libc::c_long = 25;
         let reserved = config.reserved.min(self.slots);
-        let range = Range { offset: reserved, len: self.slots - reserved, reserved: 0 };
+        let range = Range {
+            offset: reserved,
+            len: self.slots - reserved,
+            reserved: 0,
+        };
         // SAFETY: passes a live local of the layout that the operation reads; io_uring_register keeps no pointer to it.
         let result = unsafe {
-            libc::syscall(libc::SYS_io_uring_register, self.fd(), REGISTER_FILE_ALLOC_RANGE, &raw const range, 0)
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                self.fd(),
+                REGISTER_FILE_ALLOC_RANGE,
+                &raw const range,
+                0,
+            )
         };
         if result < 0 {
-            return Err(SetupError { step: Step::AllocationRange, cause: io::Error::last_os_error() });
+            return Err(SetupError {
+                step: Step::AllocationRange,
+                cause: io::Error::last_os_error(),
+            });
         }
         Ok(())
     }
 
     fn register_buffers(&mut self, config: BufferConfig) -> io::Result<()> {
         let mut buffers = BufferRing::new(config)?;
-        let flags = if config.incremental { types::IOU_PBUF_RING_INC as u16 } else { 0 };
+        let flags = if config.incremental {
+            types::IOU_PBUF_RING_INC as u16
+        } else {
+            0
+        };
         // SAFETY: the mapping is as long as `count` entries and outlives the ring (field order of `Ring`).
         unsafe {
-            self.submitter.register_buf_ring_with_flags(buffers.address(), config.count, BUFFER_GROUP, flags)?;
+            self.submitter.register_buf_ring_with_flags(
+                buffers.address(),
+                config.count,
+                BUFFER_GROUP,
+                flags,
+            )?;
         }
         buffers.fill();
         self.buffers = Some(buffers);
@@ -282,7 +200,9 @@ impl Ring {
 
     /// Puts a descriptor into a reserved slot. The table holds its own reference: the caller may close `socket`.
     pub fn install(&mut self, slot: u32, socket: &impl AsFd) -> io::Result<()> {
-        self.submitter.register_files_update(slot, &[socket.as_fd().as_raw_fd()]).map(drop)
+        self.submitter
+            .register_files_update(slot, &[socket.as_fd().as_raw_fd()])
+            .map(drop)
     }
 
     /// Empties a reserved slot.
@@ -407,7 +327,10 @@ impl Ring {
     /// is silent; a completion of kind `SendNow` says how many bytes were taken of one that fell short, or why it
     /// failed, and is in the queue on return. Also submits what was queued, and runs a few deferred completions.
     /// At most one send for each slot in a call, and none while an owned one is out.
-    pub fn send_now<'b>(&mut self, sends: impl Iterator<Item = (u32, u32, &'b [u8])>) -> io::Result<()> {
+    pub fn send_now<'b>(
+        &mut self,
+        sends: impl Iterator<Item = (u32, u32, &'b [u8])>,
+    ) -> io::Result<()> {
         // The bytes are borrowed for this call only, so no submission may stay behind, also if `sends` panics: a ring
         // that is broken is never entered again.
         let lent = Lent(self);
@@ -423,7 +346,14 @@ impl Ring {
         let queued = self.submission.len() as u32;
         self.enter_with(queued, |submitter, to_submit| {
             // SAFETY: no argument is passed; every queued submission refers to memory that this ring owns or borrows.
-            unsafe { submitter.enter::<libc::sigset_t>(to_submit, want, EnterFlags::GETEVENTS.bits(), None) }
+            unsafe {
+                submitter.enter::<libc::sigset_t>(
+                    to_submit,
+                    want,
+                    EnterFlags::GETEVENTS.bits(),
+                    None,
+                )
+            }
         })
     }
 
@@ -507,14 +437,20 @@ impl Ring {
                 self.completion.next()?
             }
         };
-        Some(Completion { user_data: UserData(entry.user_data()), result: entry.result(), flags: entry.flags() })
+        Some(Completion {
+            user_data: UserData(entry.user_data()),
+            result: entry.result(),
+            flags: entry.flags(),
+        })
     }
 
     /// The bytes that a receive brought; empty when it brought none. Every completion of kind `Receive` comes here,
     /// in order and whatever its generation: it may hold a buffer.
     pub fn take_bytes(&mut self, completion: Completion) -> &mut [u8] {
         debug_assert_eq!(completion.kind(), Some(Kind::Receive));
-        let (Some(buffer), Some(buffers)) = (cqueue::buffer_select(completion.flags), &mut self.buffers) else {
+        let (Some(buffer), Some(buffers)) =
+            (cqueue::buffer_select(completion.flags), &mut self.buffers)
+        else {
             return &mut [];
         };
         let len = u32::try_from(completion.result).unwrap_or(0);
@@ -523,7 +459,9 @@ impl Ring {
 
     /// Gives finished buffers back to the kernel; returns how many. Receives that starved are re-armed after this.
     pub fn publish_buffers(&mut self) -> usize {
-        let Some(buffers) = &mut self.buffers else { return 0 };
+        let Some(buffers) = &mut self.buffers else {
+            return 0;
+        };
         let finished = buffers.finished();
         buffers.publish();
         finished
@@ -531,17 +469,30 @@ impl Ring {
 
     /// The batch of a completion of kind `SendOwned`: the kernel has finished with it.
     pub fn take_batch(&mut self, completion: Completion) -> Vec<u8> {
-        assert_eq!(completion.kind(), Some(Kind::SendOwned), "only an owned send has a batch");
+        assert_eq!(
+            completion.kind(),
+            Some(Kind::SendOwned),
+            "only an owned send has a batch"
+        );
         self.batches.remove(completion.slot())
     }
 
     /// What became of an accept: for a completion of kind `Accept`.
     pub fn take_accepted(&mut self, completion: Completion) -> Accepted {
-        assert_eq!(completion.kind(), Some(Kind::Accept), "only an accept has a peer");
+        assert_eq!(
+            completion.kind(),
+            Some(Kind::Accept),
+            "only an accept has a peer"
+        );
         let index = completion.slot();
         let peer = self.peers.disarm(index);
         let slot = u32::try_from(completion.result).map_err(|_| -completion.result);
-        Accepted { index, listener: completion.generation(), peer: if slot.is_ok() { peer } else { None }, slot }
+        Accepted {
+            index,
+            listener: completion.generation(),
+            peer: if slot.is_ok() { peer } else { None },
+            slot,
+        }
     }
 }
 

@@ -11,7 +11,11 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 /// A listener for TCP. Several may listen on one address: the kernel spreads connections over them.
 /// `TCP_NODELAY` is set here and inherited by every accepted socket.
 pub fn listen_tcp(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -31,7 +35,9 @@ pub fn listen_unix(path: &Path, backlog: u32) -> io::Result<Socket> {
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         let stale = metadata.file_type().is_socket()
-            && probe.connect(&address).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+            && probe
+                .connect(&address)
+                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
         if !stale {
             return Err(io::ErrorKind::AddrInUse.into());
         }
@@ -60,7 +66,12 @@ pub fn send(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
 pub fn receive(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes into `into` within the call, at most its length.
     let received = unsafe {
-        libc::recv(socket.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT)
+        libc::recv(
+            socket.as_raw_fd(),
+            into.as_mut_ptr().cast(),
+            into.len(),
+            libc::MSG_DONTWAIT,
+        )
     };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
@@ -68,7 +79,10 @@ pub fn receive(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<usize> {
 /// Resets a connection at once: the peer gets RST, waiting operations end. A unix socket, which knows no reset, is shut
 /// down both ways.
 pub fn abort(socket: &impl AsRawFd) {
-    let unspecified = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    let unspecified = libc::sockaddr {
+        sa_family: libc::AF_UNSPEC as u16,
+        sa_data: [0; 14],
+    };
     let len = size_of::<libc::sockaddr>() as libc::socklen_t;
     // SAFETY: the kernel reads a live local of the given length within the call.
     let reset = unsafe { libc::connect(socket.as_raw_fd(), &raw const unspecified, len) };
@@ -79,7 +93,10 @@ pub fn abort(socket: &impl AsRawFd) {
 }
 
 fn limit(resource: libc::__rlimit_resource_t) -> libc::rlimit {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
     // SAFETY: writes a local of the right type. On failure the limit stays zero.
     unsafe { libc::getrlimit(resource, &raw mut limit) };
     limit
@@ -115,7 +132,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let first = listen_unix(&path, 8).unwrap();
-        assert_eq!(listen_unix(&path, 8).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            listen_unix(&path, 8).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         drop(first);
         listen_unix(&path, 8).unwrap();
     }
@@ -125,7 +145,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         std::fs::write(&path, "precious").unwrap();
-        assert_eq!(listen_unix(&path, 8).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(
+            listen_unix(&path, 8).unwrap_err().kind(),
+            io::ErrorKind::AddrInUse
+        );
         assert_eq!(std::fs::read(&path).unwrap(), b"precious");
     }
 

@@ -28,11 +28,20 @@ pub(super) struct Connection {
 impl Connection {
     /// A connection with its reader.
     pub(super) fn new(conn: ConnId, source: Source) -> Self {
-        Self { conn, source, closing: Cell::new(None), stop: LocalBell::default(), tasks: Cell::new(1) }
+        Self {
+            conn,
+            source,
+            closing: Cell::new(None),
+            stop: LocalBell::default(),
+            tasks: Cell::new(1),
+        }
     }
 
     pub(super) fn begin_task(&self) {
-        assert!(self.tasks.get() < 2, "a connection has at most one send in flight");
+        assert!(
+            self.tasks.get() < 2,
+            "a connection has at most one send in flight"
+        );
         self.tasks.set(self.tasks.get() + 1);
     }
 
@@ -106,7 +115,10 @@ impl Connections {
 
     /// `None` if that connection is gone.
     pub(super) fn of(&self, conn: ConnId) -> Option<&Rc<Connection>> {
-        self.slots.get(conn.slot as usize)?.as_ref().filter(|connection| connection.conn == conn)
+        self.slots
+            .get(conn.slot as usize)?
+            .as_ref()
+            .filter(|connection| connection.conn == conn)
     }
 
     pub(super) fn remove(&mut self, slot: u32) {
