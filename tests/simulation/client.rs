@@ -393,7 +393,8 @@ impl Client {
             }
             return;
         }
-        let value: Value = serde_json::from_slice(line).expect("a line of the server is JSON");
+        let value: Value = serde_json::from_slice(line)
+            .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(line)));
         if let Some(push) = value.get("push") {
             assert!(self.id.is_some(), "a push before the connect reply: {value}");
             return self.pushed(push, scene);
