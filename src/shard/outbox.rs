@@ -320,7 +320,12 @@ impl Shard {
         self.now = now;
         let keep = self.outbox.dirty.front().map_or(self.outbox.ring.head(), |&(_, head)| head);
         self.outbox.ring.release_to(keep);
+        // Dirty connections remember positions, also those whose bytes are their own.
+        if self.outbox.dirty.is_empty() {
+            self.outbox.ring.rewind();
+        }
         self.close_sent();
+        self.settle();
     }
 
     /// Closes the connections that wanted to be closed and have nothing left to send.
