@@ -43,8 +43,8 @@ pub enum Message {
     UserDone(ReplyTo),
     /// Answer to `Gather`.
     Gathered(Box<Gathered>),
-    /// Answer to `Admit`.
-    Admitted(ReplyTo, bool),
+    /// Answer to `Admit`, which comes back with it.
+    Admitted(Box<Admit>, bool),
 }
 
 impl Message {

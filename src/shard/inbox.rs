@@ -7,7 +7,7 @@ use super::connection::State;
 use crate::broker::HubId;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
+    Admit, Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
     UserAction, UserCommand,
 };
 use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
@@ -56,7 +56,7 @@ impl Shard {
             Message::Gather(gather) => self.gather(from, &gather),
             Message::Admit(admit) => {
                 let granted = self.users.admit(&admit);
-                self.mesh.answer(from, Message::Admitted(admit.reply_to, granted));
+                self.mesh.answer(from, Message::Admitted(admit, granted));
             }
             Message::Release(user) => self.users.release(&user),
             Message::Deliver(name, publication) => self.deliver(&name, &publication),
@@ -67,7 +67,7 @@ impl Shard {
             Message::Answer(answer) => self.answered(*answer),
             Message::UserDone(reply_to) => self.api_done(reply_to),
             Message::Gathered(gathered) => self.api_gathered(*gathered),
-            Message::Admitted(reply_to, granted) => self.admitted(reply_to, granted),
+            Message::Admitted(admit, granted) => self.admitted(*admit, granted),
         }
     }
 
@@ -165,13 +165,18 @@ impl Shard {
         }
     }
 
-    fn admitted(&mut self, reply_to: ReplyTo, granted: bool) {
-        let ReplyTo::Connect { conn } = reply_to else { return };
-        let user = self.connections.current(conn.slot, conn.generation).and_then(|connection| {
-            (connection.session.phase == crate::session::Phase::Connecting).then(|| connection.session.user.clone())
-        });
-        if user.is_none() {
+    fn admitted(&mut self, admit: Admit, granted: bool) {
+        let ReplyTo::Connect { conn } = admit.reply_to else { return };
+        let waits = self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some_and(|connection| connection.session.phase == crate::session::Phase::Connecting);
+        if !waits {
             // The connection ended meanwhile; its place goes back to the registry that gave it.
+            if granted {
+                let registry = crate::broker::owner::user_registry(&admit.user, self.mesh.shards());
+                self.mesh.keep(registry, Message::Release(admit.user));
+            }
             return;
         }
         let result = self.with_session(conn.slot, |session, context| session.admitted(context, granted));
