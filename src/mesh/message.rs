@@ -100,6 +100,8 @@ pub enum ReplyTo {
         hub: u32,
         /// Generation of the slot.
         generation: u32,
+        /// Which question of this hub channel it was.
+        round: u32,
     },
 }
 

@@ -25,6 +25,13 @@ impl Shard {
     pub fn handle_mesh(&mut self, now: Now) {
         self.now = now;
         self.mesh.flush();
+        self.take_messages();
+        self.ask_again();
+        self.settle();
+        self.tell_behind();
+    }
+
+    fn take_messages(&mut self) {
         for from in 0..self.mesh.shards() {
             let from = ShardId(from);
             for _ in 0..MESSAGES_PER_TURN {
@@ -36,7 +43,6 @@ impl Shard {
                 self.settle();
             }
         }
-        self.tell_behind();
     }
 
     /// Handles what the shard has said to itself, until it has nothing more to say.
@@ -132,9 +138,10 @@ impl Shard {
         self.mesh.answer(from, Message::Answer(Box::new(Answer { reply_to: query.reply_to, what })));
     }
 
-    /// Tells the shards that lost deliveries where their channels stand.
+    /// Tells the shards that lost deliveries where their channels stand, once there is room for it.
     fn tell_behind(&mut self) {
-        for (name, position, mask) in self.owner.take_behind() {
+        let mesh = &self.mesh;
+        for (name, position, mask) in self.owner.take_behind(|shard| mesh.has_room(shard)) {
             for shard in bits(mask) {
                 self.mesh.keep(shard, Message::Behind(name.clone(), position));
             }
@@ -234,12 +241,12 @@ impl Shard {
                 };
                 self.reply(conn, id, body);
             }
-            ReplyTo::CatchUp { hub, generation } => {
+            ReplyTo::CatchUp { hub, generation, round } => {
                 let missed = match answer.what {
                     AnswerKind::History(missed, position) => Some((missed, position)),
                     _ => None,
                 };
-                self.caught_up(HubId { slot: hub, generation }, missed);
+                self.caught_up(HubId { slot: hub, generation }, round, missed);
             }
             ReplyTo::Api { .. } => self.api_answered(answer),
             ReplyTo::Nobody | ReplyTo::Connect { .. } | ReplyTo::Added { .. } => {}
