@@ -283,6 +283,7 @@ impl Shard {
                 let head = self.outbox.ring.head();
                 self.outbox.make_dirty(connection, conn.slot, head);
                 self.check_backlog(conn.slot);
+                self.settle();
             }
             SendBatch::Owned(bytes) => {
                 assert!(connection.is_sending, "an owned batch came back that was never out");
