@@ -185,12 +185,15 @@ impl Shard {
         };
         let Some(connection) = self.connections.at_mut(slot) else { return };
         let Some(backlog) = &mut connection.backlog else { return };
-        if backlog.unsent() <= limit && self.outbox.backlog_bytes <= BACKLOG_BYTES_MAX {
+        let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
+        if backlog.unsent() <= limit && !too_many_bytes {
             return;
         }
         if matches!(connection.state, State::Closing | State::Finishing | State::Gone) || !connection.is_session {
-            // An HTTP answer may be larger than a client's queue; the peer asked for it.
-            if connection.is_session || backlog.unsent() > limit.max(crate::limits::HTTP_BODY_BYTES_MAX) * 16 {
+            // A session that ends adds nothing but its close frame, which its peer may still read in time. An HTTP answer
+            // may be larger than a client's queue; the peer asked for it.
+            let most = limit.max(crate::limits::HTTP_BODY_BYTES_MAX) * 16;
+            if too_many_bytes || !connection.is_session && backlog.unsent() > most {
                 self.abort(slot);
             }
             return;
@@ -204,12 +207,31 @@ impl Shard {
             return;
         }
         for hub in lost {
-            self.with_session(slot, |session, context| {
-                if session.subscription_at(hub).is_some_and(|index| session.subscriptions[index].has(flag::POSITIONED)) {
-                    session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
-                }
-            });
+            self.lost(slot, hub);
         }
+    }
+
+    /// Publications of a channel were dropped for a slow subscriber: one that is positioned is told, and gets nothing more
+    /// of the channel, since what follows a gap would move its position beyond it.
+    fn lost(&mut self, slot: u32, hub: u32) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(index) = connection.session.subscription_at(hub) else { return };
+        let subscription = &connection.session.subscriptions[index];
+        if subscription.is_pending() || !subscription.has(flag::POSITIONED) {
+            return;
+        }
+        if subscription.has(flag::SERVER_SIDE) {
+            self.disconnect(slot, &Disconnect::InsufficientState);
+            return;
+        }
+        if let Some(backlog) = &mut connection.backlog {
+            let before = backlog.bytes.len();
+            self.counters.dropped_slow += backlog.drop_channel(hub);
+            self.outbox.backlog_bytes -= before - backlog.bytes.len();
+        }
+        self.with_session(slot, |session, context| {
+            session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
+        });
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Output> {

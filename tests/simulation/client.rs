@@ -326,6 +326,7 @@ impl Client {
         }
         let Some(at) = self.link else { return };
         if links[at].down_reset {
+            links[at].down.clear();
             scene.truth.count("reset");
             return self.gone();
         }

@@ -133,6 +133,7 @@ impl Service {
     pub fn read(&mut self, links: &mut [Link], scene: &mut Scene<'_>) {
         let Some(link) = self.link else { return };
         if links[link].down_reset {
+            links[link].down.clear();
             return self.gone();
         }
         let bytes = std::mem::take(&mut links[link].down);
