@@ -159,7 +159,9 @@ impl Client {
         let mut up = request.into_bytes();
         let mut lines = vec![self.connect_command(scene)];
         if scene.rng.below(20) == 0 {
+            // It opens a socket and says nothing.
             lines.clear();
+            self.asked.clear();
         }
         while !lines.is_empty() && scene.rng.below(3) == 0 {
             lines.push(self.command(scene));
