@@ -139,6 +139,10 @@ impl Shard {
                     }
                     self.deliver_now(id, &publication);
                 }
+                // More was missed than this shard's rules let it ask for at once.
+                if self.hub.channel(id).is_some_and(|channel| channel.position.offset < position.offset) {
+                    self.catch_up(id);
+                }
             }
             Some((_, position)) => self.insufficient(id, position),
             None => self.insufficient(id, StreamPosition::default()),
