@@ -23,6 +23,8 @@ use super::truth::Truth;
 const UNIX_MS: u64 = 1_700_000_000_000;
 /// Turns after which a run that is left alone must have come to rest.
 const REST_TURNS: u32 = 3000;
+/// Turns without anything after which nothing more will come: longer than a shard waits before it tries again.
+const QUIET_TURNS: u32 = 25;
 
 pub struct World {
     rng: Rng,
@@ -54,6 +56,7 @@ pub fn run(seed: u64) -> (u64, Seen) {
         world.check_rest();
     }
     world.drain();
+    world.count();
     (world.hash.finish(), world.truth.counts)
 }
 
@@ -238,13 +241,14 @@ impl World {
     /// Everybody reads and nobody acts until nothing moves any more.
     fn rest(&mut self) {
         self.calm = true;
+        let mut quiet = 0;
         for _ in 0..REST_TURNS {
             self.advance(Duration::from_micros(100));
             self.read();
             let awake = self.turns();
             let moving = self.links.iter().any(|link| !link.down.is_empty() && !link.up_reset);
-            if !awake && !moving {
-                self.read();
+            quiet = if awake || moving { 0 } else { quiet + 1 };
+            if quiet == QUIET_TURNS {
                 self.calm = false;
                 return;
             }
@@ -348,6 +352,16 @@ impl World {
             let registered: BTreeMap<_, _> =
                 self.shards.iter().flat_map(|reactor| reactor.shard.registered()).collect();
             assert_eq!(registered, users, "connections of users");
+        }
+    }
+
+    /// What the shards counted.
+    fn count(&mut self) {
+        for reactor in &self.shards {
+            let values = reactor.shard.counters().values();
+            for ((_, name, _), value) in ringmain::metrics::DESCRIPTIONS.iter().zip(values) {
+                *self.truth.counts.entry(format!("counter {name}")).or_default() += value;
+            }
         }
     }
 
