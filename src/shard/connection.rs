@@ -56,6 +56,9 @@ pub(super) struct Connection {
     pub(super) session: Session,
 }
 
+/// A connection's record with its session and first subscription. The aim is a few hundred bytes for everything in user space.
+const _: () = assert!(size_of::<Connection>() <= 224, "bytes per idle connection");
+
 /// Unsent bytes of a slow connection.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
@@ -112,8 +115,8 @@ impl Backlog {
         (lost, count)
     }
 
-    /// Drops every droppable piece of a channel. Returns how many there were.
-    pub(super) fn drop_channel(&mut self, hub: u32) -> u64 {
+    /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
+    pub(super) fn purge(&mut self, hub: u32) -> u64 {
         self.drop_pieces(|_, other| other == hub)
     }
 

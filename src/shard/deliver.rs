@@ -157,21 +157,26 @@ impl Shard {
         let hub = id.slot;
         let slots: Vec<u32> = channel.subscribers.iter().map(|subscriber| subscriber.conn).collect();
         for slot in slots {
-            let disconnect = self.with_session(slot, |session, context| {
-                let index = session.subscription_at(hub)?;
-                let subscription = &session.subscriptions[index];
-                if !subscription.has(flag::POSITIONED) {
-                    return None;
-                }
-                if subscription.has(flag::SERVER_SIDE) {
-                    return Some(Disconnect::InsufficientState);
-                }
-                session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
-                None
-            });
-            if let Some(Some(disconnect)) = disconnect {
-                self.disconnect(slot, &disconnect);
+            self.tell_insufficient(slot, hub);
+        }
+    }
+
+    /// A positioned subscriber has a gap: its subscription ends so that it recovers; one made by the server ends with its connection.
+    pub(super) fn tell_insufficient(&mut self, slot: u32, hub: u32) {
+        let disconnect = self.with_session(slot, |session, context| {
+            let index = session.subscription_at(hub)?;
+            let subscription = &session.subscriptions[index];
+            if !subscription.has(flag::POSITIONED) || subscription.is_pending() {
+                return None;
             }
+            if subscription.has(flag::SERVER_SIDE) {
+                return Some(Disconnect::InsufficientState);
+            }
+            session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
+            None
+        });
+        if let Some(Some(disconnect)) = disconnect {
+            self.disconnect(slot, &disconnect);
         }
     }
 }

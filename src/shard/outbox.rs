@@ -10,7 +10,6 @@ use crate::limits::{BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, PENDING_JOIN_BYTE
 use crate::mem::{FanoutRing, RingRange, Slab};
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::push::Unsubscribe;
 use crate::session::flag;
 use crate::time::Now;
 
@@ -199,7 +198,13 @@ impl Shard {
             return;
         }
         let before = backlog.bytes.len();
-        let (lost, count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        let (lost, mut count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        for &hub in &lost {
+            let session = &connection.session;
+            if session.subscription_at(hub).is_some_and(|at| session.subscriptions[at].has(flag::POSITIONED)) {
+                count += backlog.purge(hub);
+            }
+        }
         self.outbox.backlog_bytes -= before - backlog.bytes.len();
         self.counters.dropped_slow += count;
         if backlog.unsent() > limit {
@@ -207,31 +212,8 @@ impl Shard {
             return;
         }
         for hub in lost {
-            self.lost(slot, hub);
+            self.tell_insufficient(slot, hub);
         }
-    }
-
-    /// Publications of a channel were dropped for a slow subscriber: one that is positioned is told, and gets nothing more
-    /// of the channel, since what follows a gap would move its position beyond it.
-    fn lost(&mut self, slot: u32, hub: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        let Some(index) = connection.session.subscription_at(hub) else { return };
-        let subscription = &connection.session.subscriptions[index];
-        if subscription.is_pending() || !subscription.has(flag::POSITIONED) {
-            return;
-        }
-        if subscription.has(flag::SERVER_SIDE) {
-            self.disconnect(slot, &Disconnect::InsufficientState);
-            return;
-        }
-        if let Some(backlog) = &mut connection.backlog {
-            let before = backlog.bytes.len();
-            self.counters.dropped_slow += backlog.drop_channel(hub);
-            self.outbox.backlog_bytes -= before - backlog.bytes.len();
-        }
-        self.with_session(slot, |session, context| {
-            session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
-        });
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Output> {

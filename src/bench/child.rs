@@ -1,0 +1,216 @@
+//! The server under test: started here as a child process, or somebody else's.
+
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::process::{self, CpuSource, Memory};
+use super::{Args, BenchError, Protocol};
+
+/// Time a server may take until it accepts connections.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Namespace without history, for publications that are only fanned out.
+pub(crate) const NAMESPACE: &str = "bench";
+/// Namespace with history and recovery.
+pub(crate) const NAMESPACE_RECOVER: &str = "recover";
+
+/// A server to measure.
+pub(crate) struct Server {
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// `Host` header.
+    pub(crate) host: String,
+    /// Path of the WebSocket endpoint as given with the address, if any.
+    pub(crate) path: Option<String>,
+    pid: Option<u32>,
+    _child: Option<OwnChild>,
+}
+
+/// Killed and cleaned up when dropped.
+struct OwnChild {
+    process: Child,
+    directory: PathBuf,
+}
+
+impl Drop for OwnChild {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is reaped.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Server {
+    /// The server named by `--address`, or a fresh child process.
+    pub(crate) fn obtain(args: &Args) -> Result<Self, BenchError> {
+        match &args.address {
+            Some(address) => Self::foreign(address, args.server_pid),
+            None => Self::start(args),
+        }
+    }
+
+    fn foreign(address: &str, pid: Option<u32>) -> Result<Self, BenchError> {
+        let bad = || BenchError::Address(address.to_owned());
+        if address.starts_with("wss://") || address.starts_with("https://") {
+            return Err(BenchError::Tls);
+        }
+        let rest = address
+            .strip_prefix("ws://")
+            .or_else(|| address.strip_prefix("http://"))
+            .unwrap_or(address);
+        let (host, path) = match rest.find('/') {
+            Some(at) => (&rest[..at], Some(rest[at..].to_owned())),
+            None => (rest, None),
+        };
+        let address = host
+            .to_socket_addrs()
+            .map_err(|_| bad())?
+            .next()
+            .ok_or_else(bad)?;
+        Ok(Self {
+            address,
+            host: host.to_owned(),
+            path,
+            pid,
+            _child: None,
+        })
+    }
+
+    fn start(args: &Args) -> Result<Self, BenchError> {
+        // The port is free now; that another program takes it before the child does is reported as a failed start.
+        let address =
+            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr())?;
+        let directory = std::env::temp_dir().join(format!(
+            "ringmain-bench-{}-{}",
+            std::process::id(),
+            address.port()
+        ));
+        fs::create_dir_all(&directory)?;
+        let file = directory.join("ringmain.toml");
+        fs::write(&file, configuration(args, address))?;
+        let listen = address.to_string();
+        let is_echo = args.protocol == Protocol::Raw;
+        let subcommand = if is_echo {
+            vec!["echo", "--listen", &listen]
+        } else {
+            vec!["serve"]
+        };
+        let log = directory.join("server.log");
+        let process = Command::new(std::env::current_exe()?)
+            .arg("--config")
+            .arg(&file)
+            .args(subcommand)
+            .current_dir(&directory)
+            .stdin(Stdio::null())
+            .stdout(File::create(&log)?)
+            .stderr(File::options().append(true).open(&log)?)
+            .spawn()?;
+        let pid = Some(process.id());
+        let mut child = OwnChild { process, directory };
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if begun.elapsed() > START_TIMEOUT || child.process.try_wait()?.is_some() {
+                return Err(BenchError::ServerStart(
+                    fs::read_to_string(&log).unwrap_or_default(),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self {
+            address,
+            host: address.to_string(),
+            path: None,
+            pid,
+            _child: Some(child),
+        })
+    }
+
+    /// Whose CPU time the figures count.
+    #[must_use]
+    pub(crate) fn cpu(&self) -> Option<CpuSource> {
+        self.pid.map(CpuSource::Process)
+    }
+
+    /// Memory of the server and of the kernel.
+    #[must_use]
+    pub(crate) fn memory(&self) -> Memory {
+        process::memory(self.pid)
+    }
+}
+
+fn configuration(args: &Args, address: SocketAddr) -> String {
+    let cores = args
+        .server_core
+        .map_or_else(String::new, |core| core.to_string());
+    let (shards, reactor, secret, key) = (
+        args.shards,
+        &args.reactor,
+        &args.token_secret,
+        &args.api_key,
+    );
+    let message_max = 65_536.max(args.size * 2 + 4096);
+    format!(
+        r#"[server]
+listen = ["{address}"]
+shards = {shards}
+reactor = "{reactor}"
+cores = [{cores}]
+
+[admin]
+listen = ""
+
+[client.token]
+hmac_secret_key = "{secret}"
+
+[websocket]
+message_size_limit = {message_max}
+
+[http_api]
+key = "{key}"
+
+[log]
+level = "warn"
+
+[[channel.namespaces]]
+name = "{NAMESPACE}"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+
+[[channel.namespaces]]
+name = "{NAMESPACE_RECOVER}"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+history_size = 300
+history_ttl = "10m"
+force_recovery = true
+"#
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_of_a_foreign_server_is_understood_with_and_without_path() {
+        let plain = Server::foreign("127.0.0.1:8000", Some(7)).unwrap();
+        assert_eq!((plain.address.port(), plain.path), (8000, None));
+        let url = Server::foreign("ws://127.0.0.1:9001/topic/a?b=c", None).unwrap();
+        assert_eq!(
+            (url.host.as_str(), url.path.as_deref()),
+            ("127.0.0.1:9001", Some("/topic/a?b=c"))
+        );
+        assert!(matches!(
+            Server::foreign("wss://localhost:1/", None),
+            Err(BenchError::Tls)
+        ));
+        assert!(matches!(
+            Server::foreign("nowhere", None),
+            Err(BenchError::Address(_))
+        ));
+    }
+}

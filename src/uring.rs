@@ -1,0 +1,20 @@
+//! The kernel's side of a shard: a ring, its buffers, and what the kernel may touch.
+//!
+//! The only place with `unsafe`. Its public face is safe: memory that the kernel reads or writes is owned by the
+//! ring until the last completion of the operation, or borrowed for a call that returns only when the kernel is done with it.
+//! Kernel facts behind every choice are in `spec/io_uring.md`; section numbers in comments refer to it.
+#![expect(unsafe_code, reason = "io_uring shares memory with the kernel")]
+
+pub mod bell;
+pub mod buffer_ring;
+mod in_flight;
+pub mod op;
+pub mod probe;
+pub mod ring;
+pub mod socket;
+
+pub use bell::EventFd;
+pub use buffer_ring::BufferConfig;
+pub use op::{Kind, Sqe, UserData};
+pub use probe::{Abilities, ProbeError};
+pub use ring::{Accepted, Completion, Ring, RingConfig, SetupError};
