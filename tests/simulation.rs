@@ -57,7 +57,7 @@ fn every_promise_holds_under_faults() {
             *total.entry(what).or_default() += count;
         }
     }
-    println!("{total:#?}");
+    println!("{total:?}");
 }
 
 #[test]
