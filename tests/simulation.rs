@@ -42,7 +42,10 @@ const REACHED: &[&str] = &[
 ];
 
 fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    std::env::var(name).ok().map(|text| {
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is a number"))
+    })
 }
 
 /// Names the seed of a run that fails.
@@ -51,7 +54,10 @@ struct Named(u64);
 impl Drop for Named {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("\nseed {0} fails: RINGMAIN_SEED={0} cargo test --test simulation", self.0);
+            eprintln!(
+                "\nseed {0} fails: RINGMAIN_SEED={0} cargo test --test simulation",
+                self.0
+            );
         }
     }
 }
@@ -81,9 +87,39 @@ fn every_promise_holds_under_faults() {
     println!("{total:?}");
     if seeds >= SEEDS {
         for what in REACHED {
-            assert!(total.get(*what).is_some_and(|&count| count > 0), "no run reached: {what}");
+            assert!(
+                total.get(*what).is_some_and(|&count| count > 0),
+                "no run reached: {what}"
+            );
         }
     }
+}
+
+// Seeds that fail without what the name promises.
+
+#[test]
+fn positions_of_the_ring_mean_something_until_no_connection_remembers_one() {
+    named(1);
+}
+
+#[test]
+fn commands_in_one_frame_with_a_connect_that_waits_are_answered() {
+    named(3);
+}
+
+#[test]
+fn a_subscription_that_ends_while_it_is_pending_is_answered_first() {
+    named(9);
+}
+
+#[test]
+fn a_place_granted_too_late_goes_back_to_its_users_registry() {
+    named(5);
+}
+
+#[test]
+fn a_catch_up_that_found_a_full_queue_is_asked_for_again() {
+    named(18);
 }
 
 #[test]

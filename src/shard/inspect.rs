@@ -83,10 +83,21 @@ impl Shard {
         let mut out = Vec::new();
         for (slot, connection) in self.connections.iter() {
             for subscription in &connection.session.subscriptions {
-                let channel = self.hub.at(subscription.hub).expect("a subscription's channel lives as long as it");
+                let channel = self
+                    .hub
+                    .at(subscription.hub)
+                    .expect("a subscription's channel lives as long as it");
                 if !subscription.is_pending() {
-                    let there = channel.subscribers.get(subscription.place as usize).map(|there| there.conn);
-                    assert_eq!(there, Some(slot), "the place of a subscriber of {:?}", channel.name);
+                    let there = channel
+                        .subscribers
+                        .get(subscription.place as usize)
+                        .map(|there| there.conn);
+                    assert_eq!(
+                        there,
+                        Some(slot),
+                        "the place of a subscriber of {:?}",
+                        channel.name
+                    );
                 }
                 out.push(Subscribed {
                     client: connection.session.client.unwrap_or(ClientId(0)),
@@ -103,8 +114,14 @@ impl Shard {
     /// User of every session that its user's registry counts.
     #[must_use]
     pub fn admitted_users(&self) -> Vec<Box<str>> {
-        let sessions = self.connections.iter().map(|(_, connection)| &connection.session);
-        sessions.filter(|session| session.admitted).map(|session| session.user.clone()).collect()
+        let sessions = self
+            .connections
+            .iter()
+            .map(|(_, connection)| &connection.session);
+        sessions
+            .filter(|session| session.admitted)
+            .map(|session| session.user.clone())
+            .collect()
     }
 
     /// Connections by user, as counted by the registry on this shard.
