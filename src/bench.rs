@@ -10,6 +10,8 @@ mod frame;
 mod ledger;
 mod limit;
 mod payload;
+#[cfg(test)]
+mod peer;
 mod process;
 mod progress;
 mod report;
@@ -27,7 +29,8 @@ pub struct Args {
     /// What to measure
     #[arg(value_enum)]
     pub scenario: Scenario,
-    /// Server to measure: `host:port` or `ws://host:port/path`. Without it a local server is started
+    /// Server to measure: `host:port` or `ws://host:port/path`. Without it a local server is started,
+    /// with `echo --protocol raw` a local `ringmain echo`
     #[arg(long)]
     pub address: Option<String>,
     /// Process id of the server given by `--address`: its CPU time and memory are read
@@ -108,9 +111,9 @@ pub struct Args {
     /// Bytes of a delivery of the limit, frame header included [default: as the server's run has shown]
     #[arg(long)]
     pub frame_bytes: Option<usize>,
-    /// Connections that may be in their handshake at once
-    #[arg(long, default_value_t = 512)]
-    pub concurrency: u32,
+    /// Connections that may be in their handshake at once [default: storm 2048, otherwise 512]
+    #[arg(long)]
+    pub concurrency: Option<u32>,
     /// With `storm`: publications missed while away, to recover
     #[arg(long, default_value_t = 1)]
     pub missed: u32,
@@ -244,7 +247,10 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use super::peer::Fault;
+    use super::report::{Report, Subject};
     use super::*;
+    use crate::uring::{Ring, RingConfig};
 
     #[test]
     fn durations_need_a_unit() {
@@ -254,25 +260,139 @@ mod tests {
         assert!(duration("10").is_err() && duration("-1s").is_err() && duration("1h").is_err());
     }
 
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &str) -> Args {
+        use clap::Parser as _;
+        Cli::parse_from(std::iter::once("bench").chain(line.split_whitespace())).args
+    }
+
     #[test]
     fn every_option_parses() {
-        #[derive(clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            args: Args,
-        }
         use clap::{CommandFactory as _, Parser as _};
         Cli::command().debug_assert();
-        let cli = Cli::parse_from([
-            "bench",
-            "fanout",
-            "--saturate",
-            "--with-limit",
-            "--duration",
-            "3s",
-        ]);
-        assert!(cli.args.saturate && cli.args.connections.is_none());
-        assert_eq!(cli.args.scenario.name(), "fanout");
+        let args = args("fanout --saturate --with-limit --duration 3s");
+        assert!(args.saturate && args.connections.is_none());
+        assert_eq!(args.scenario.name(), "fanout");
         assert!(Cli::try_parse_from(["bench", "fanout", "--saturate", "--rate", "5"]).is_err());
+    }
+
+    /// The report, or `None` where the kernel has no ring to give.
+    fn report(line: &str) -> Option<Report> {
+        if Ring::new(&RingConfig::shard(8)).is_err() {
+            println!("skipped: no io_uring here");
+            return None;
+        }
+        Some(scenario::run(&args(&format!("{line} --duration 300ms --warm-up 50ms"))).unwrap())
+    }
+
+    fn against_peer(line: &str, fault: Fault) -> Option<Report> {
+        report(&format!("{line} --address {}", peer::start(fault)))
+    }
+
+    #[test]
+    fn limit_delivers_everything_at_a_rate_and_at_saturation() {
+        let Some(open) = report("limit --connections 20 --rate 200") else {
+            return;
+        };
+        assert!(open.is_clean(), "{}", open.table());
+        assert!(open.median(Subject::Limit, "deliveries").unwrap() > 1000.0);
+        let closed =
+            report("limit --connections 20 --saturate --window 16 --messages-per-send 4").unwrap();
+        assert!(closed.is_clean(), "{}", closed.table());
+        assert!(
+            closed
+                .median(Subject::Limit, "messages per receive")
+                .unwrap()
+                > 1.5
+        );
+    }
+
+    #[test]
+    fn fanout_and_chat_find_nothing_wrong_with_a_server_that_is_right() {
+        for line in [
+            "fanout --connections 5",
+            "chat --connections 6 --channels 4 --subscriptions 2 --rate 200",
+        ] {
+            let Some(report) = against_peer(&format!("{line} --with-limit"), Fault::None) else {
+                return;
+            };
+            assert!(report.is_clean(), "{}", report.table());
+            assert_eq!(report.runs.len(), 2);
+            assert!(report.median(Subject::Server, "deliveries").unwrap() > 100.0);
+            let bytes = |subject| report.median(subject, "bytes per delivery").unwrap();
+            assert!(
+                (bytes(Subject::Server) / bytes(Subject::Limit) - 1.0).abs() < 0.1,
+                "{}",
+                report.table()
+            );
+        }
+    }
+
+    #[test]
+    fn saturation_is_found_and_then_run_at_a_share_of_it() {
+        let Some(report) = against_peer(
+            "fanout --connections 3 --rate-of-saturation 0.5",
+            Fault::None,
+        ) else {
+            return;
+        };
+        assert!(report.is_clean(), "{}", report.table());
+        let run = &report.runs[0];
+        let share =
+            run.figure("publications").unwrap() / run.figure("saturation, publications").unwrap();
+        assert!(share < 0.8, "{}", report.table());
+    }
+
+    #[test]
+    fn echo_and_idle_run_against_a_server() {
+        let Some(echo) = against_peer("echo --connections 2 --with-limit", Fault::None) else {
+            return;
+        };
+        assert!(
+            echo.is_clean() && echo.median(Subject::Server, "deliveries").unwrap() > 10.0,
+            "{}",
+            echo.table()
+        );
+        let idle = against_peer("idle --connections 10", Fault::None).unwrap();
+        assert!(
+            idle.is_clean() && idle.median(Subject::Server, "connections") == Some(10.0),
+            "{}",
+            idle.table()
+        );
+    }
+
+    #[test]
+    fn storm_brings_everybody_back_with_what_was_missed() {
+        let Some(report) =
+            against_peer("storm --connections 8 --missed 3 --with-limit", Fault::None)
+        else {
+            return;
+        };
+        assert!(report.is_clean(), "{}", report.table());
+        assert_eq!(
+            report.median(Subject::Server, "recovered publications"),
+            Some(24.0)
+        );
+        let bytes = |subject| report.median(subject, "bytes received per join").unwrap();
+        assert!(
+            (bytes(Subject::Server) - bytes(Subject::Limit)).abs() <= 2.0,
+            "{}",
+            report.table()
+        );
+    }
+
+    #[test]
+    fn faults_of_a_server_are_found() {
+        let Some(lossy) = against_peer("fanout --connections 2 --rate 200", Fault::Loses) else {
+            return;
+        };
+        assert!(lossy.runs[0].ledger.lost > 0 && !lossy.is_clean());
+        let repeating = against_peer("fanout --connections 2 --rate 200", Fault::Repeats).unwrap();
+        assert!(repeating.runs[0].ledger.duplicated > 0 && !repeating.is_clean());
     }
 }

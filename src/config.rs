@@ -187,7 +187,7 @@ pub struct WebSocket {
 }
 
 /// `[http_api]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpApi {
     /// Key of the server API; empty refuses every request.
     pub key: Secret,
@@ -281,16 +281,6 @@ impl Default for WebSocket {
     fn default() -> Self {
         Self {
             message_size_limit: 65_536,
-        }
-    }
-}
-
-impl Default for HttpApi {
-    fn default() -> Self {
-        Self {
-            key: Secret::default(),
-            insecure: false,
-            transport_errors: false,
         }
     }
 }

@@ -9,6 +9,7 @@ mod deliver;
 mod drain;
 mod http;
 mod inbox;
+pub mod inspect;
 mod outbox;
 mod timers;
 mod users;

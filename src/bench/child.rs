@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::process::{self, CpuSource, Memory};
-use super::{Args, BenchError};
+use super::{Args, BenchError, Protocol};
 
 /// Time a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -92,11 +92,18 @@ impl Server {
         fs::create_dir_all(&directory)?;
         let file = directory.join("ringmain.toml");
         fs::write(&file, configuration(args, address))?;
+        let listen = address.to_string();
+        let is_echo = args.protocol == Protocol::Raw;
+        let subcommand = if is_echo {
+            vec!["echo", "--listen", &listen]
+        } else {
+            vec!["serve"]
+        };
         let log = directory.join("server.log");
         let process = Command::new(std::env::current_exe()?)
             .arg("--config")
             .arg(&file)
-            .arg("serve")
+            .args(subcommand)
             .current_dir(&directory)
             .stdin(Stdio::null())
             .stdout(File::create(&log)?)

@@ -5,10 +5,11 @@
 mod serve;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 
 use super::BenchError;
 use super::driver::Step;
@@ -39,56 +40,80 @@ pub(crate) struct LimitPlan {
     pub(crate) echo: bool,
 }
 
-/// The running thread; ends when dropped.
+/// The running threads; they end when this is dropped.
 pub(crate) struct LimitServer {
-    /// Where it listens.
+    /// Where they listen.
     pub(crate) address: SocketAddr,
-    cpu: Option<CpuSource>,
+    tasks: Vec<PathBuf>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
+/// Connections of one thread: the file table of its ring is not larger than the descriptor limit.
+const CONNECTIONS_PER_THREAD: u32 = 15_000;
+
 impl LimitServer {
-    /// Starts the thread; returns once it listens.
-    pub(crate) fn start(plan: LimitPlan) -> Result<Self, BenchError> {
-        let stop = Arc::new(AtomicBool::new(false));
+    /// Starts as many threads as the connections need; returns once they listen. With more than one, publications
+    /// reach only the subscribers that share the publisher's thread, so only shapes without fan-out may need more.
+    pub(crate) fn start(plan: &LimitPlan) -> Result<Self, BenchError> {
+        let count = if plan.connections
+            < socket::descriptors_max().saturating_sub(100).min(1 << 20) as u32
+        {
+            1
+        } else {
+            plan.connections.div_ceil(CONNECTIONS_PER_THREAD)
+        };
+        let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut this = Self {
+            address: unbound,
+            tasks: Vec::new(),
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        for _ in 0..count {
+            this.start_thread(plan.clone())?;
+        }
+        Ok(this)
+    }
+
+    fn start_thread(&mut self, plan: LimitPlan) -> Result<(), BenchError> {
         let (ready, started) = mpsc::channel();
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new()
-            .name("bench-limit".to_owned())
-            .spawn(move || {
+        let (stop, address) = (Arc::clone(&self.stop), self.address);
+        let name = "bench-limit".to_owned();
+        self.threads
+            .push(thread::Builder::new().name(name).spawn(move || {
                 if let Some(core) = plan.core {
                     core_affinity::set_for_current(core_affinity::CoreId { id: core });
                 }
-                match open(&plan) {
+                match open(&plan, address) {
                     Ok((ring, address)) => {
                         let _ = ready.send(Ok((address, CpuSource::current_thread())));
                         // The swarm notices a thread that has ended: its connections do not answer any more.
-                        let _ = Serve::new(plan, ring).run(&stopped);
+                        let _ = Serve::new(plan, ring).run(&stop);
                     }
                     Err(error) => drop(ready.send(Err(error))),
                 }
-            })?;
+            })?);
         let (address, cpu) = started.recv().map_err(|_| BenchError::Limit)??;
-        Ok(Self {
-            address,
-            cpu,
-            stop,
-            thread: Some(thread),
-        })
+        self.address = address;
+        if let Some(CpuSource::Threads(tasks)) = cpu {
+            self.tasks.extend(tasks);
+        }
+        Ok(())
     }
 
     /// Whose CPU time the figures count.
     #[must_use]
     pub(crate) fn cpu(&self) -> Option<CpuSource> {
-        self.cpu.clone()
+        Some(CpuSource::Threads(self.tasks.clone()))
     }
 }
 
 impl Drop for LimitServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
+            // A thread that has panicked has said so.
             let _ = thread.join();
         }
     }
@@ -97,13 +122,14 @@ impl Drop for LimitServer {
 /// Slot of the listener.
 const LISTENER: u32 = 0;
 
-fn open(plan: &LimitPlan) -> Result<(Ring, SocketAddr), BenchError> {
-    let listener = socket::listen_tcp(SocketAddr::from(([127, 0, 0, 1], 0)), 8192)?;
+fn open(plan: &LimitPlan, address: SocketAddr) -> Result<(Ring, SocketAddr), BenchError> {
+    let listener = socket::listen_tcp(address, 8192)?;
     let address = listener
         .local_addr()?
         .as_socket()
         .ok_or(BenchError::Limit)?;
-    let config = RingConfig::shard(plan.connections + 64);
+    // The table is cut to the descriptor limit; connections spread unevenly over several listeners.
+    let config = RingConfig::shard(plan.connections + 1);
     let mut ring = Ring::new(&config)?;
     ring.install(LISTENER, &listener)?;
     for index in 0..config.accepts {

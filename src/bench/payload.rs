@@ -62,6 +62,34 @@ pub(crate) fn find(text: &[u8]) -> Option<Stamp> {
     None
 }
 
+/// Where the only stamp of a frame was: most frames of a run look alike, and need not be searched.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usual {
+    len: usize,
+    at: usize,
+}
+
+impl Usual {
+    /// The only stamp of `text`, if the text looks like the one learned. `None` says nothing about the text.
+    #[inline]
+    pub(crate) fn only_stamp(&self, text: &[u8]) -> Option<Stamp> {
+        if text.len() != self.len || text.ends_with(b"\n{}") || text.starts_with(b"{}") {
+            return None;
+        }
+        read(text.get(self.at..)?)
+    }
+
+    /// Learns from a text with one stamp and nothing else.
+    pub(crate) fn learn(&mut self, text: &[u8]) {
+        if let Some(at) = memchr(MARK, text).filter(|at| read(&text[*at..]).is_some()) {
+            *self = Self {
+                len: text.len(),
+                at,
+            };
+        }
+    }
+}
+
 /// Every stamp and every ping in the text of one frame, in order.
 pub(crate) struct Stamps<'a> {
     text: &'a [u8],
@@ -106,7 +134,7 @@ fn is_ping(line: &[u8]) -> bool {
 
 fn read(text: &[u8]) -> Option<Stamp> {
     let stamp: &[u8; STAMP] = text.first_chunk()?;
-    if stamp[STAMP - 1] != MARK {
+    if stamp[0] != MARK || stamp[STAMP - 1] != MARK {
         return None;
     }
     let word = |at: usize| number(*stamp[1 + at..].first_chunk()?);
@@ -180,6 +208,20 @@ mod tests {
                 Seen::Ping
             ]
         );
+    }
+
+    #[test]
+    fn usual_frame_is_read_without_a_search_and_an_unusual_one_is_left_alone() {
+        let mut usual = Usual::default();
+        let mut text = b"{\"push\":".to_vec();
+        write(STAMPED, 64, &mut text);
+        assert_eq!(usual.only_stamp(&text), None);
+        usual.learn(&text);
+        assert_eq!(usual.only_stamp(&text), Some(STAMPED));
+        assert_eq!(usual.only_stamp(&[text.as_slice(), b"\n{}"].concat()), None);
+        let len = text.len();
+        text[len - 3..].copy_from_slice(b"\n{}");
+        assert_eq!(usual.only_stamp(&text), None);
     }
 
     #[test]

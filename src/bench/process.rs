@@ -10,22 +10,22 @@ use serde::Serialize;
 pub(crate) enum CpuSource {
     /// Every thread of a process.
     Process(u32),
-    /// One thread: `/proc/PID/task/TID`.
-    Thread(PathBuf),
+    /// These threads: `/proc/PID/task/TID`.
+    Threads(Vec<PathBuf>),
 }
 
 impl CpuSource {
     /// The calling thread.
     pub(crate) fn current_thread() -> Option<Self> {
         let own = fs::read_link("/proc/thread-self").ok()?;
-        Some(Self::Thread(Path::new("/proc").join(own)))
+        Some(Self::Threads(vec![Path::new("/proc").join(own)]))
     }
 
     /// CPU time so far in nanoseconds, user and system. `None` when the process is gone or not ours to see.
     #[must_use]
     pub(crate) fn cpu_ns(&self) -> Option<u64> {
         match self {
-            Self::Thread(task) => task_cpu_ns(task),
+            Self::Threads(tasks) => tasks.iter().map(|task| task_cpu_ns(task)).sum(),
             Self::Process(pid) => {
                 let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
                 Some(
@@ -101,6 +101,8 @@ pub(crate) struct Facts {
     pub(crate) link: &'static str,
     /// Soft limit of open descriptors of the generator.
     pub(crate) descriptors_max: String,
+    /// Congestion control of new TCP connections.
+    pub(crate) congestion_control: String,
     /// The bench speaks plain TCP.
     pub(crate) tls: bool,
     /// Version of this program.
@@ -108,13 +110,9 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads them from `/proc`.
+    /// Reads them from `/proc`; before the thread is pinned, which hides the other cores.
     #[must_use]
-    pub(crate) fn read(
-        server_core: Option<usize>,
-        generator_core: Option<usize>,
-        is_loopback: bool,
-    ) -> Self {
+    pub(crate) fn read(server_core: Option<usize>, generator_core: Option<usize>) -> Self {
         let line = |path: &str, key: &str| {
             let text = fs::read_to_string(path).unwrap_or_default();
             let found = text
@@ -125,22 +123,26 @@ impl Facts {
                 .trim_start_matches([' ', '\t', ':'])
                 .to_owned()
         };
-        let descriptors = line("/proc/self/limits", "Max open files");
-        Self {
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
+        let trimmed = |path: &str| {
+            fs::read_to_string(path)
                 .unwrap_or_default()
                 .trim()
-                .to_owned(),
+                .to_owned()
+        };
+        let descriptors = line("/proc/self/limits", "Max open files");
+        Self {
+            kernel: trimmed("/proc/sys/kernel/osrelease"),
             processor: line("/proc/cpuinfo", "model name"),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             server_core,
             generator_core,
-            link: if is_loopback { "loopback" } else { "network" },
+            link: "loopback",
             descriptors_max: descriptors
                 .split_whitespace()
                 .next()
                 .unwrap_or_default()
                 .to_owned(),
+            congestion_control: trimmed("/proc/sys/net/ipv4/tcp_congestion_control"),
             tls: false,
             version: env!("CARGO_PKG_VERSION"),
         }

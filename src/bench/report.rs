@@ -176,6 +176,7 @@ impl Report {
             generator_core,
             link,
             descriptors_max,
+            congestion_control,
             ..
         } = &self.facts;
         let core =
@@ -183,7 +184,7 @@ impl Report {
         let _ = writeln!(out, "{}: {}", self.scenario, self.shape);
         let _ = writeln!(
             out,
-            "kernel {kernel}, {cores} cores of {processor}, server on core {}, generator on core {}, {link}, no TLS, {descriptors_max} descriptors",
+            "kernel {kernel}, {cores} cores of {processor}, server on core {}, generator on core {}, {link} with {congestion_control}, no TLS, {descriptors_max} descriptors",
             core(server_core),
             core(generator_core),
         );
@@ -353,7 +354,7 @@ mod tests {
         Report {
             scenario: "fanout",
             shape: json!({ "connections": 1000 }),
-            facts: Facts::read(Some(0), Some(1), true),
+            facts: Facts::read(Some(0), Some(1)),
             runs: runs.collect(),
         }
     }

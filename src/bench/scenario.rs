@@ -19,6 +19,8 @@ use course::Course;
 
 /// Publications per send of the limit when no server's run has shown one: of `limit --saturate` alone.
 const MESSAGES_PER_SEND: u32 = 16;
+/// Connections of the limit when publications go to all.
+const LIMIT_FAN_OUT_MAX: u32 = 19_900;
 /// Tokens of the swarm live this long.
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 
@@ -67,6 +69,7 @@ pub(super) struct Learned {
 pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
     let mut shape = Shape::of(args)?;
     raise_descriptors_max();
+    let mut facts = Facts::read(args.server_core, args.core);
     if let Some(core) = args.core {
         core_affinity::set_for_current(core_affinity::CoreId { id: core });
     }
@@ -79,11 +82,14 @@ pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
         messages_per_send: None,
     };
     let mut runs = Vec::new();
-    let mut is_loopback = true;
     for number in 1..=args.runs {
         if !is_limit {
             let server = Server::obtain(args)?;
-            is_loopback = server.address.ip().is_loopback();
+            facts.link = if server.address.ip().is_loopback() {
+                "loopback"
+            } else {
+                "network"
+            };
             let mut run = series.run_server(server, number)?;
             if let Some(saturation) = saturation {
                 run.push("saturation, publications", Unit::Rate, saturation);
@@ -94,7 +100,6 @@ pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
             runs.push(series.run_limit(number)?);
         }
     }
-    let facts = Facts::read(args.server_core, args.core, is_loopback);
     let shape = serde_json::to_value(&shape).map_err(|_| BenchError::Histogram)?;
     Ok(Report {
         scenario: args.scenario.name(),
@@ -163,6 +168,14 @@ impl Series<'_> {
 
     fn run_limit(&mut self, number: u32) -> Result<Run, BenchError> {
         let (args, shape) = (self.args, self.shape);
+        if shape.connections > LIMIT_FAN_OUT_MAX
+            && shape.has_publisher()
+            && args.scenario != Scenario::Storm
+        {
+            return Err(BenchError::Usage(
+                "the limit fans out from one ring, which holds 19900 connections",
+            ));
+        }
         let driver = driver(args, shape, None);
         let learned = self.learned.frame_bytes.map(|bytes| bytes.round() as usize);
         let estimate = || {
@@ -178,7 +191,7 @@ impl Series<'_> {
             .steps
             .clone()
             .unwrap_or_else(|| vec![Step { write: 8, read: 8 }]);
-        let limit = LimitServer::start(LimitPlan {
+        let limit = LimitServer::start(&LimitPlan {
             core: args.server_core,
             connections: shape.connections,
             channels: shape.channels,
@@ -242,7 +255,7 @@ impl Series<'_> {
             publish_bytes_min: 0,
             api_key: None,
             has_publisher: self.shape.has_publisher(),
-            concurrency: self.args.concurrency,
+            concurrency: self.shape.concurrency,
         }
     }
 }

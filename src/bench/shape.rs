@@ -32,6 +32,8 @@ pub(crate) struct Shape {
     pub(crate) publisher: String,
     /// Measured seconds.
     pub(crate) seconds: f64,
+    /// Connections that may be in their handshake at once.
+    pub(super) concurrency: u32,
     #[serde(skip)]
     pub(super) warm_up: Duration,
     #[serde(skip)]
@@ -98,7 +100,9 @@ impl Shape {
         )?;
         let foreign = args.protocol != Protocol::Centrifuge;
         usage(
-            foreign && args.address.is_none(),
+            foreign
+                && args.address.is_none()
+                && !(args.protocol == Protocol::Raw && scenario == Echo),
             "only an --address can speak another protocol",
         )?;
         usage(
@@ -110,7 +114,7 @@ impl Shape {
             "storm recovers, which only Centrifuge can",
         )?;
         usage(
-            args.window == 0 || args.runs == 0 || args.concurrency == 0,
+            args.window == 0 || args.runs == 0 || args.concurrency == Some(0),
             "0 is no window, runs or concurrency",
         )?;
         Ok(Self {
@@ -124,6 +128,9 @@ impl Shape {
             shards: args.address.is_none().then_some(args.shards),
             protocol: format!("{:?}", args.protocol).to_lowercase(),
             publisher: format!("{:?}", args.publish).to_lowercase(),
+            concurrency: args
+                .concurrency
+                .unwrap_or(if scenario == Storm { 2048 } else { 512 }),
             seconds: args.duration.as_secs_f64(),
             warm_up: args.warm_up,
             duration: args.duration,

@@ -3,20 +3,22 @@
 
 mod api;
 mod client;
+mod join;
 mod load;
+mod plan;
+mod publish;
 mod state;
 mod stats;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use socket2::SockAddr;
 
 pub(crate) use load::Load;
+pub(crate) use plan::Plan;
 pub(crate) use stats::{Stats, histogram};
 
 use super::BenchError;
-use super::driver::Driver;
 use super::ledger::Counts;
 use super::progress::Progress;
 use crate::uring::{BufferConfig, Completion, Kind, Ring, RingConfig, Sqe};
@@ -25,8 +27,6 @@ use state::State;
 
 /// Clients of one ring: below the usual descriptor limit of 20 000.
 const CLIENTS_PER_RING: u32 = 19_000;
-/// Connections from one source address: below the 28 000 ephemeral ports, since ports linger after a close.
-const CLIENTS_PER_SOURCE: u32 = 20_000;
 /// Connects begun in one turn.
 const CONNECTS_PER_TURN: u32 = 64;
 /// Longest sleep in the ring.
@@ -36,55 +36,6 @@ const WAIT_MAX_OF_MANY: Duration = Duration::from_micros(500);
 /// Joining ends without success when nobody has joined for this long.
 const JOIN_STALL: Duration = Duration::from_secs(20);
 const ENOBUFS: i32 = 105;
-
-/// What the swarm is to be.
-pub(crate) struct Plan {
-    /// The server.
-    pub(crate) address: SocketAddr,
-    /// `Host` header.
-    pub(crate) host: String,
-    /// Protocol.
-    pub(crate) driver: Driver,
-    /// Subscribers.
-    pub(crate) connections: u32,
-    /// Channels in all.
-    pub(crate) channels: u32,
-    /// Channels of each subscriber; at most `channels`.
-    pub(crate) subscriptions: u32,
-    /// Payload bytes.
-    pub(crate) size: usize,
-    /// The smallest text of a publish: the limit's are padded to those of the server.
-    pub(crate) publish_bytes_min: usize,
-    /// Publish over HTTP with this key.
-    pub(crate) api_key: Option<String>,
-    /// There is a client that only publishes.
-    pub(crate) has_publisher: bool,
-    /// Connections between connect and join at any time.
-    pub(crate) concurrency: u32,
-}
-
-impl Plan {
-    /// The channels of a subscriber.
-    pub(crate) fn channels_of(&self, client: u32) -> impl Iterator<Item = u32> + use<> {
-        let (first, count, all) = (
-            client * self.subscriptions,
-            self.subscriptions,
-            self.channels,
-        );
-        (0..count).map(move |place| (first + place) % all)
-    }
-
-    /// The number of the subscription of a client to a channel.
-    #[inline]
-    fn subscription(&self, client: u32, channel: u32) -> Option<u32> {
-        let first = client * self.subscriptions;
-        if self.channels == 1 {
-            return (channel == 0).then_some(first);
-        }
-        let place = (channel.checked_add(self.channels)? - first % self.channels) % self.channels;
-        (place < self.subscriptions && channel < self.channels).then_some(first + place)
-    }
-}
 
 /// All clients of a run.
 pub(crate) struct Swarm {
@@ -367,7 +318,7 @@ impl Swarm {
         // Submissions of one queue start in order, and each of these ends at once except the connect.
         ring.push(&Sqe::socket(slot, generation, self.domain))?;
         ring.push(&Sqe::nodelay(slot, generation))?;
-        if let Some(source) = source(&self.state.plan, index) {
+        if let Some(source) = self.state.plan.source(index) {
             ring.push_bind(slot, generation, &SockAddr::from(source))?;
         }
         ring.push_connect(slot, generation, &self.target)?;
@@ -486,64 +437,5 @@ impl Swarm {
             self.rings[ring].push(&Sqe::close(slot, client.generation))?;
         }
         Ok(())
-    }
-}
-
-/// Large swarms on loopback come from several addresses, since one has too few ports.
-fn source(plan: &Plan, index: u32) -> Option<SocketAddr> {
-    let IpAddr::V4(target) = plan.address.ip() else {
-        return None;
-    };
-    if !target.is_loopback() || plan.connections < CLIENTS_PER_SOURCE {
-        return None;
-    }
-    let host = 2 + (index / CLIENTS_PER_SOURCE) as u8;
-    Some(SocketAddr::new(
-        IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)),
-        0,
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(connections: u32, channels: u32, subscriptions: u32) -> Plan {
-        Plan {
-            address: "127.0.0.1:1".parse().unwrap(),
-            host: String::new(),
-            driver: Driver::Script { steps: Vec::new() },
-            connections,
-            channels,
-            subscriptions,
-            size: 128,
-            publish_bytes_min: 0,
-            api_key: None,
-            has_publisher: true,
-            concurrency: 1,
-        }
-    }
-
-    #[test]
-    fn subscription_is_found_by_client_and_channel_and_by_no_other() {
-        let plan = plan(20, 7, 3);
-        for client in 0..20 {
-            let own: Vec<u32> = plan.channels_of(client).collect();
-            for channel in 0..9 {
-                let expected = own
-                    .iter()
-                    .position(|own| *own == channel)
-                    .map(|place| client * 3 + place as u32);
-                assert_eq!(plan.subscription(client, channel), expected);
-            }
-        }
-    }
-
-    #[test]
-    fn large_swarm_comes_from_several_addresses_of_the_loopback() {
-        assert_eq!(source(&plan(15_000, 1, 1), 14_999), None);
-        let large = plan(100_000, 1, 1);
-        assert_ne!(source(&large, 0), source(&large, 99_999));
-        assert!(source(&large, 99_999).unwrap().ip().is_loopback());
     }
 }

@@ -6,7 +6,7 @@ use super::idempotency::Idempotency;
 use super::presence::Presence;
 use super::recovery::History;
 use crate::config::Namespace;
-use crate::model::{ChannelName, Epoch, Offset, Publication, ShardId, StreamPosition};
+use crate::model::{ChannelName, Epoch, Offset, Publication, StreamPosition};
 use crate::time::{Instant, Now};
 
 /// State of one owned channel.
@@ -85,9 +85,5 @@ impl Channel {
             && self.presence.as_ref().is_none_or(|presence| presence.is_empty())
             && (self.top == Offset(0) && self.namespace.history_size == 0
                 || now.since(self.used) >= self.namespace.history_meta_ttl)
-    }
-
-    pub(super) fn is_wanted_by(&self, shard: ShardId) -> bool {
-        self.interest & 1 << shard.0 != 0
     }
 }

@@ -10,7 +10,7 @@ use crate::config::ChannelRules;
 use crate::limits::CHANNELS_OWNED_MAX;
 use crate::mem::{Rng, Slab, SlotPool};
 use crate::mesh::message::{AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind};
-use crate::model::{ChannelName, ClientInfo, Epoch, Publication, ShardId, StreamPosition};
+use crate::model::{ChannelName, ClientId, ClientInfo, Epoch, Publication, ShardId, StreamPosition};
 use crate::time::Now;
 
 /// Channels looked at in one sweep.
@@ -25,6 +25,21 @@ pub struct Owner {
     /// Channels with a shard in `behind`.
     behind: Vec<u32>,
     swept: u32,
+}
+
+/// A channel as its owner sees it.
+#[derive(Debug)]
+pub struct ChannelOwned {
+    /// Name.
+    pub name: ChannelName,
+    /// Top.
+    pub position: StreamPosition,
+    /// Shards with subscribers: bit n for shard n.
+    pub interest: u64,
+    /// Who is present, sorted.
+    pub presence: Vec<ClientId>,
+    /// Offsets kept.
+    pub kept: Vec<u64>,
 }
 
 /// What came of a publish.
@@ -307,12 +322,19 @@ impl Owner {
         }
     }
 
-    /// Does the channel have a subscriber on `shard`? For the simulator's checkers.
+    /// All channels, for the simulator's checkers.
     #[must_use]
-    pub fn is_wanted_by(&self, name: &ChannelName, shard: ShardId) -> bool {
-        self.find(channel_hash(name), name)
-            .and_then(|slot| self.channels.at(slot))
-            .is_some_and(|channel| channel.is_wanted_by(shard))
+    pub fn inspect(&self) -> Vec<ChannelOwned> {
+        let of = |channel: &Channel| ChannelOwned {
+            name: channel.name.clone(),
+            position: channel.position(),
+            interest: channel.interest,
+            presence: channel.presence.as_ref().map_or_else(Vec::new, |presence| {
+                presence.list().iter().map(|info| info.client).collect()
+            }),
+            kept: channel.history.iter().map(|publication| publication.offset.0).collect(),
+        };
+        self.channels.iter().map(|(_, channel)| of(channel)).collect()
     }
 }
 

@@ -1,12 +1,13 @@
 //! From text to a checked configuration, and back.
 //!
 //! `tree` reads TOML into values that remember where they stand; `schema` names every key once and is walked by two
-//! visitors: `reader` lowers a tree into a `Config`, `writer` lists a `Config` as keys and text; `check` looks at
+//! visitors, `form` says how values are written: `reader` lowers a tree into a `Config`, `writer` lists a `Config` as keys and text; `check` looks at
 //! what one key alone cannot tell.
 
 mod check;
 mod duration;
 mod error;
+mod form;
 mod reader;
 mod schema;
 mod tree;

@@ -194,6 +194,12 @@ impl Endpoint {
         self.pairs.iter().flatten().map(|pair| pair.from.slots()).sum()
     }
 
+    /// Messages of the shard to itself that it has not handled.
+    #[must_use]
+    pub fn own(&self) -> usize {
+        self.own.len()
+    }
+
     /// Messages waiting to be sent.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -16,6 +16,3 @@ pub use request::{
     Batch, Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request,
     Subscribe, Target,
 };
-
-#[cfg(test)]
-mod tests;

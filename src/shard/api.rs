@@ -40,6 +40,12 @@ impl Default for Calls {
     }
 }
 
+impl Calls {
+    pub(super) const fn under_way(&self) -> usize {
+        self.calls.len()
+    }
+}
+
 /// One HTTP request of a service.
 struct Call {
     conn: ConnId,

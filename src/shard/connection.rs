@@ -56,6 +56,9 @@ pub(super) struct Connection {
     pub(super) session: Session,
 }
 
+/// A connection's record with its session and first subscription. The aim is a few hundred bytes for everything in user space.
+const _: () = assert!(size_of::<Connection>() <= 224, "bytes per idle connection");
+
 /// Unsent bytes of a slow connection.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {

@@ -53,6 +53,10 @@ impl Outbox {
         self.backlog_bytes
     }
 
+    pub(super) const fn ring_used(&self) -> u32 {
+        self.ring.used()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.ring.used() > self.ring.capacity() / 4 * 3
     }

@@ -86,6 +86,10 @@ impl Users {
         }
     }
 
+    pub(super) fn registered(&self) -> Vec<(Box<str>, u32)> {
+        self.registry.iter().map(|(user, &count)| (user.clone(), count)).collect()
+    }
+
     /// One connection fewer.
     pub(super) fn release(&mut self, user: &str) {
         if let Some(count) = self.registry.get_mut(user) {

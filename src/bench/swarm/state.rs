@@ -1,18 +1,13 @@
 //! The swarm without its rings: what arrives, what it means, and what is to be sent.
 
-use super::super::driver::{Answer, Driver, Member, Position, subscribe_reply};
+use super::super::driver::Answer;
 use super::super::ledger::{Arrival, Counts, Ledger};
-use super::super::payload::{self, Seen, Stamp, Stamps};
+use super::super::payload::{Seen, Stamp, Stamps, Usual};
 use super::super::{BenchError, frame};
 use super::client::{Client, Phase};
 use super::load::{Channel, Load, Schedule};
 use super::stats::Stats;
 use super::{Plan, api};
-
-/// Bytes that the publisher may have unsent before it waits for its socket.
-const UNSENT_MAX: usize = 1 << 20;
-/// Publications in one turn, so that receives are served in between.
-const PUBLICATIONS_PER_TURN: u32 = 1024;
 
 pub(super) struct State {
     pub(super) plan: Plan,
@@ -38,14 +33,15 @@ pub(super) struct State {
     pub(super) outstanding: u32,
     /// When everybody was told to connect.
     pub(super) connect_started: u64,
-    ledger: Ledger,
-    load: Load,
-    schedule: Schedule,
-    next_channel: u32,
-    scratch: Vec<u8>,
-    text: Vec<u8>,
+    pub(super) ledger: Ledger,
+    pub(super) load: Load,
+    pub(super) schedule: Schedule,
+    pub(super) next_channel: u32,
+    pub(super) scratch: Vec<u8>,
+    pub(super) text: Vec<u8>,
     mask: u32,
-    failure: Option<BenchError>,
+    usual: Usual,
+    pub(super) failure: Option<BenchError>,
 }
 
 impl State {
@@ -76,6 +72,7 @@ impl State {
             scratch: Vec::new(),
             text: Vec::new(),
             mask: 0x9E37_79B9,
+            usual: Usual::default(),
             failure: None,
             plan,
         })
@@ -91,130 +88,6 @@ impl State {
 
     pub(super) const fn publisher(&self) -> u32 {
         self.plan.connections
-    }
-
-    // --- connections ---
-
-    /// The TCP handshake is over: what the client says first.
-    pub(super) fn connected(&mut self, index: u32) {
-        let is_publisher = index == self.publisher();
-        if is_publisher && self.plan.api_key.is_some() {
-            self.set_ready(index, Phase::Http);
-            return;
-        }
-        if let Some(step) = self.plan.driver.steps().first().copied() {
-            let client = &mut self.clients[index as usize];
-            client.phase = Phase::Scripted {
-                step: 0,
-                owed: step.read,
-            };
-            // The limit knows its clients by the number that they say first.
-            client.out.extend_from_slice(&payload::letters(index));
-            client.out.resize(step.write as usize, b'.');
-            self.scripted(index, 0);
-        } else {
-            let request = self.plan.driver.request(&self.plan.host, is_publisher);
-            self.stats.upgrade_sent += request.len() as u64;
-            let client = &mut self.clients[index as usize];
-            client.phase = Phase::Upgrading;
-            client.out.extend_from_slice(&request);
-        }
-        self.mark(index);
-    }
-
-    /// Bytes of a scripted opening; what remains of them.
-    fn scripted(&mut self, index: u32, mut received: usize) -> usize {
-        let steps = self.plan.driver.steps();
-        let client = &mut self.clients[index as usize];
-        while let Phase::Scripted { step, owed } = client.phase {
-            let taken = received.min(owed as usize);
-            received -= taken;
-            let owed = owed - taken as u32;
-            client.phase = Phase::Scripted { step, owed };
-            if owed > 0 {
-                break;
-            }
-            match steps.get(usize::from(step) + 1) {
-                Some(next) => {
-                    client
-                        .out
-                        .resize(client.out.len() + next.write as usize, b'.');
-                    client.phase = Phase::Scripted {
-                        step: step + 1,
-                        owed: next.read,
-                    };
-                    self.mark(index);
-                }
-                None => self.set_ready(index, Phase::Ready),
-            }
-            return if received > 0 {
-                self.scripted(index, received)
-            } else {
-                0
-            };
-        }
-        received
-    }
-
-    fn set_ready(&mut self, index: u32, phase: Phase) {
-        let client = &mut self.clients[index as usize];
-        client.phase = phase;
-        self.joining -= 1;
-        self.stats
-            .joins
-            .saturating_record(self.now.saturating_sub(self.connect_started));
-        if index != self.plan.connections {
-            self.joined += 1;
-        }
-    }
-
-    /// The server or the network has ended the connection.
-    pub(super) fn ended(&mut self, index: u32) {
-        let client = &mut self.clients[index as usize];
-        let before = client.phase;
-        client.phase = Phase::Closing;
-        if matches!(before, Phase::Idle | Phase::Closing) {
-            return;
-        }
-        let was_ready = matches!(before, Phase::Ready | Phase::Http);
-        if !client.leaving {
-            self.disconnected += 1;
-        }
-        if !was_ready {
-            self.joining -= 1;
-        } else if index != self.plan.connections {
-            self.joined -= 1;
-        }
-    }
-
-    fn member(&self, index: u32) -> Member {
-        let is_publisher = index == self.publisher();
-        let known = |channel: u32, place: usize| {
-            let known = &self.channels[channel as usize];
-            let next = self
-                .ledger
-                .next(index * self.plan.subscriptions + place as u32);
-            let offset = known.offset_base + u64::from(next);
-            (!known.epoch.is_empty()).then(|| Position {
-                epoch: known.epoch.clone(),
-                offset,
-            })
-        };
-        let channels = if is_publisher {
-            // A Pusher client may publish only to channels that it is a member of.
-            let needed = matches!(self.plan.driver, Driver::Pusher { .. });
-            (0..self.plan.channels)
-                .filter(|_| needed)
-                .map(|channel| (channel, None))
-                .collect()
-        } else {
-            self.plan
-                .channels_of(index)
-                .enumerate()
-                .map(|(i, channel)| (channel, known(channel, i)))
-                .collect()
-        };
-        Member { index, channels }
     }
 
     // --- receiving ---
@@ -261,39 +134,12 @@ impl State {
         }
     }
 
-    fn upgrade(&mut self, index: u32, bytes: &[u8]) -> usize {
-        match frame::upgrade_answer(bytes) {
-            frame::Upgrade::Incomplete => 0,
-            frame::Upgrade::Refused => {
-                self.refuse(index);
-                bytes.len()
-            }
-            frame::Upgrade::Accepted(head) => {
-                self.stats.upgrade_bytes += head as u64;
-                let member = self.member(index);
-                match self.plan.driver.join(&member) {
-                    Ok((texts, acknowledgements)) => {
-                        self.clients[index as usize].phase = Phase::Joining(acknowledgements);
-                        for text in texts {
-                            self.queue_text(index, text.as_bytes());
-                        }
-                        if acknowledgements == 0 {
-                            self.set_ready(index, Phase::Ready);
-                        }
-                    }
-                    Err(error) => self.failure = Some(error),
-                }
-                head + self.frames(index, &bytes[head..])
-            }
-        }
-    }
-
-    fn refuse(&mut self, index: u32) {
+    pub(super) fn refuse(&mut self, index: u32) {
         self.refused += 1;
         self.doomed.push(index);
     }
 
-    fn frames(&mut self, index: u32, bytes: &[u8]) -> usize {
+    pub(super) fn frames(&mut self, index: u32, bytes: &[u8]) -> usize {
         let mut used_all = 0;
         loop {
             match frame::scan(&bytes[used_all..]) {
@@ -327,13 +173,29 @@ impl State {
     }
 
     fn text(&mut self, index: u32, text: &[u8]) {
-        let mut is_plain = true;
+        if self.clients[index as usize].phase == Phase::Ready
+            && self.load != Load::Echo
+            && let Some(stamp) = self.usual.only_stamp(text)
+        {
+            self.deliver(index, stamp);
+            return;
+        }
+        let (mut is_plain, mut stamps, mut pings) = (true, 0, 0);
         for seen in Stamps::new(text) {
             match seen {
-                Seen::Stamp(stamp) => self.deliver(index, stamp),
-                Seen::Ping => self.queue_text(index, b"{}"),
+                Seen::Stamp(stamp) => {
+                    self.deliver(index, stamp);
+                    stamps += 1;
+                }
+                Seen::Ping => {
+                    self.queue_text(index, b"{}");
+                    pings += 1;
+                }
             }
             is_plain = false;
+        }
+        if (stamps, pings) == (1, 0) {
+            self.usual.learn(text);
         }
         let talks = index == self.publisher() || self.load == Load::Echo;
         if is_plain || talks || self.clients[index as usize].phase != Phase::Ready {
@@ -396,41 +258,9 @@ impl State {
         }
     }
 
-    fn acknowledge(&mut self, index: u32, more: u16) {
-        if let Phase::Joining(left) = self.clients[index as usize].phase {
-            let left = (left + more).saturating_sub(1);
-            self.clients[index as usize].phase = Phase::Joining(left);
-            if left == 0 {
-                self.set_ready(index, Phase::Ready);
-            }
-        }
-    }
-
-    /// Keeps a channel's epoch from the first subscribe reply that shows it, when recovery is wanted.
-    fn note_position(&mut self, index: u32, line: &[u8]) {
-        if !matches!(self.plan.driver, Driver::Centrifuge { recover: true, .. })
-            || index == self.publisher()
-        {
-            return;
-        }
-        let Some((id, position)) = subscribe_reply(line) else {
-            return;
-        };
-        let channel = id
-            .checked_sub(2)
-            .and_then(|place| self.plan.channels_of(index).nth(place as usize));
-        let Some(channel) = channel.map(|channel| &mut self.channels[channel as usize]) else {
-            return;
-        };
-        if channel.epoch.is_empty() {
-            channel.offset_base = position.offset.saturating_sub(u64::from(channel.published));
-            channel.epoch = position.epoch;
-        }
-    }
-
     // --- sending ---
 
-    fn mark(&mut self, index: u32) {
+    pub(super) fn mark(&mut self, index: u32) {
         let client = &mut self.clients[index as usize];
         if !client.dirty && !client.sending {
             client.dirty = true;
@@ -438,7 +268,7 @@ impl State {
         }
     }
 
-    fn queue_text(&mut self, index: u32, text: &[u8]) {
+    pub(super) fn queue_text(&mut self, index: u32, text: &[u8]) {
         self.queue_frame(index, frame::TEXT, text);
     }
 
@@ -476,101 +306,6 @@ impl State {
         if !client.out.is_empty() {
             self.mark(index);
         }
-    }
-
-    // --- publishing ---
-
-    pub(super) fn set_load(&mut self, load: Load) {
-        self.load = load;
-        self.outstanding = 0;
-        for channel in &mut self.channels {
-            channel.forgive();
-        }
-        match load {
-            Load::Rate(per_second) => self.schedule = Schedule::new(self.now, per_second),
-            Load::Echo => {
-                for index in 0..self.plan.connections {
-                    self.publish(index, index % self.plan.channels, self.now);
-                }
-            }
-            Load::None | Load::Window(_) => {}
-        }
-    }
-
-    /// Queues what is due; nanoseconds at which the next is, if that is known.
-    pub(super) fn publish_due(&mut self) -> Option<u64> {
-        let publisher = self.publisher();
-        for _ in 0..PUBLICATIONS_PER_TURN {
-            if self.clients[publisher as usize].out.len() > UNSENT_MAX {
-                return None;
-            }
-            let intended = match self.load {
-                Load::None | Load::Echo => return None,
-                Load::Rate(_) if self.schedule.due() > self.now => {
-                    return Some(self.schedule.due());
-                }
-                Load::Rate(_) => self.schedule.due(),
-                Load::Window(size) if self.outstanding >= size => return None,
-                Load::Window(_) => self.now,
-            };
-            let channel = self.next_channel;
-            self.next_channel = (channel + 1) % self.plan.channels;
-            if let Load::Window(_) = self.load {
-                self.channels[channel as usize].owe();
-                self.outstanding += 1;
-            }
-            self.schedule.advance();
-            self.publish(publisher, channel, intended);
-        }
-        Some(self.now)
-    }
-
-    /// Publishes `count` to every channel at once, outside any load.
-    pub(super) fn publish_now(&mut self, count: u32) {
-        for channel in 0..self.plan.channels {
-            for _ in 0..count {
-                self.publish(self.publisher(), channel, self.now);
-            }
-        }
-    }
-
-    fn publish(&mut self, index: u32, channel: u32, intended: u64) {
-        let known = &mut self.channels[channel as usize];
-        let stamp = Stamp {
-            channel,
-            sequence: known.published,
-            intended,
-        };
-        known.published += 1;
-        self.stats.publications += 1;
-        let mut payload = std::mem::take(&mut self.scratch);
-        payload.clear();
-        payload::write(stamp, self.plan.size, &mut payload);
-        if index == self.publisher()
-            && let Some(key) = &self.plan.api_key
-        {
-            let name = self.plan.driver.channel_name(channel);
-            api::publish(
-                &self.plan.host,
-                key,
-                &name,
-                &payload,
-                &mut self.clients[index as usize].out,
-            );
-            self.mark(index);
-        } else {
-            let mut text = std::mem::take(&mut self.text);
-            text.clear();
-            let client = &mut self.clients[index as usize];
-            client.command = client.command.wrapping_add(1).max(1000);
-            self.plan
-                .driver
-                .publish(channel, client.command, &payload, &mut text);
-            text.resize(text.len().max(self.plan.publish_bytes_min), b' ');
-            self.queue_text(index, &text);
-            self.text = text;
-        }
-        self.scratch = payload;
     }
 
     // --- the books ---

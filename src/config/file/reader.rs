@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::super::{Config, Secret};
-use super::schema::{self, Form, Number, Span, Visit};
+use super::form::{Form, Span};
+use super::schema::{self, Number, Visit};
 use super::tree::{self, Entry, Table, Value};
 use super::writer::{self, Secrets};
 use super::{ConfigError, Origin, duration};

@@ -1,15 +1,17 @@
 //! Every key of the file, once. The reader and the writer both walk these functions, so that a key is read if and
 //! only if it is written. Within a table, plain keys come before tables, as TOML wants it.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::namespace::{ChannelRules, DataFormat, Namespace, SlowConsumer};
 use super::super::{
-    Admin, Client, Config, Drain, HttpApi, ListenAddr, Log, LogFormat, ReactorChoice, Secret,
-    Server, Token, WebSocket,
+    Admin, Client, Config, Drain, HttpApi, Log, LogFormat, ReactorChoice, Secret, Server, Token,
+    WebSocket,
+};
+use super::form::{
+    ADMIN, CLAIM, CORE, DAY_S, Form, HOUR_MS, LISTEN, LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME,
+    NAMESPACE_NAME_OR_NONE, ORIGIN, Span, TEXT, millis, or_off, seconds,
 };
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
 
@@ -42,149 +44,6 @@ pub(super) trait Visit {
 /// An unsigned integer field of any width.
 pub(super) trait Number: Copy + TryFrom<u64> + TryInto<u64> {}
 impl<T: Copy + TryFrom<u64> + TryInto<u64>> Number for T {}
-
-/// Which durations a key takes.
-#[derive(Clone, Copy)]
-pub(super) struct Span {
-    pub(super) min: Duration,
-    pub(super) max: Duration,
-    /// Zero turns the thing off.
-    pub(super) zero: bool,
-    pub(super) whole_seconds: bool,
-}
-
-/// A kind of value that is written as one string.
-pub(super) struct Form<T> {
-    /// What belongs here, for errors; begins with an article.
-    pub(super) expected: &'static str,
-    pub(super) parse: fn(&str) -> Option<T>,
-    pub(super) show: fn(&T) -> String,
-    /// Written as a number, not as a string.
-    pub(super) number: bool,
-}
-
-const fn millis(min: u64, max: u64) -> Span {
-    Span {
-        min: Duration::from_millis(min),
-        max: Duration::from_millis(max),
-        zero: false,
-        whole_seconds: false,
-    }
-}
-
-const fn seconds(min: u64, max: u64) -> Span {
-    Span {
-        min: Duration::from_secs(min),
-        max: Duration::from_secs(max),
-        zero: false,
-        whole_seconds: true,
-    }
-}
-
-const fn or_off(span: Span) -> Span {
-    Span { zero: true, ..span }
-}
-
-const HOUR_MS: u64 = 3_600_000;
-const DAY_S: u64 = 86_400;
-/// Ten years: more than anything here lives, and far from where sums of times overflow.
-const LONG_S: u64 = 3650 * DAY_S;
-
-const LISTEN: Form<ListenAddr> = Form {
-    expected: "an address and port such as \"127.0.0.1:8000\" or \"[::]:8000\", or \"unix:PATH\"",
-    parse: |text| match text.strip_prefix("unix:") {
-        Some(path) => (!path.is_empty() && !path.contains('\0'))
-            .then(|| ListenAddr::Unix(PathBuf::from(path))),
-        None => text.parse().ok().map(ListenAddr::Tcp),
-    },
-    show: |listen| match listen {
-        ListenAddr::Tcp(addr) => addr.to_string(),
-        ListenAddr::Unix(path) => format!("unix:{}", path.display()),
-    },
-    number: false,
-};
-
-const ADMIN: Form<Option<SocketAddr>> = Form {
-    expected: "an address and port such as \"127.0.0.1:8001\", or \"\" to turn it off",
-    parse: |text| {
-        if text.is_empty() {
-            Some(None)
-        } else {
-            text.parse().ok().map(Some)
-        }
-    },
-    show: |addr| addr.map(|addr| addr.to_string()).unwrap_or_default(),
-    number: false,
-};
-
-const CORE: Form<usize> = Form {
-    expected: "a list of core numbers between 0 and 4095",
-    parse: |text| text.parse().ok().filter(|&core| core < 4096),
-    show: usize::to_string,
-    number: true,
-};
-
-const ORIGIN: Form<String> = Form {
-    expected: "a list of origins such as \"https://*.example.com\", or [\"*\"] for all",
-    parse: |text| (!text.is_empty()).then(|| text.to_lowercase()),
-    show: String::clone,
-    number: false,
-};
-
-const TEXT: Form<String> = Form {
-    expected: "a string",
-    parse: |text| Some(text.to_owned()),
-    show: String::clone,
-    number: false,
-};
-
-const CLAIM: Form<String> = Form {
-    expected: "the name of a claim, of letters and `_`",
-    parse: |text| {
-        text.bytes()
-            .all(|b| b.is_ascii_alphabetic() || b == b'_')
-            .then(|| text.to_owned())
-    },
-    show: String::clone,
-    number: false,
-};
-
-const NAMESPACE_NAME: Form<String> = Form {
-    expected: "two or more of letters, digits, `-`, `_` and `.`",
-    parse: |text| is_namespace_name(text).then(|| text.to_owned()),
-    show: String::clone,
-    number: false,
-};
-
-const NAMESPACE_NAME_OR_NONE: Form<String> = Form {
-    expected: "the name of a namespace, or \"\"",
-    parse: |text| (text.is_empty() || is_namespace_name(text)).then(|| text.to_owned()),
-    show: String::clone,
-    number: false,
-};
-
-const MARK: Form<String> = Form {
-    expected: "1 to 16 ASCII characters",
-    parse: |text| {
-        (!text.is_empty() && text.len() <= 16 && text.is_ascii()).then(|| text.to_owned())
-    },
-    show: String::clone,
-    number: false,
-};
-
-const MARK_OR_NONE: Form<String> = Form {
-    expected: "at most 16 ASCII characters; \"\" turns private channels off",
-    parse: |text| (text.len() <= 16 && text.is_ascii()).then(|| text.to_owned()),
-    show: String::clone,
-    number: false,
-};
-
-fn is_namespace_name(text: &str) -> bool {
-    text.len() >= 2
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
 
 /// The whole file.
 pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
@@ -235,90 +94,97 @@ fn client<V: Visit>(v: &mut V, client: &mut Client) {
     // Asked before the token is read: both are empty in a configuration that is being read.
     let mut separate = client.subscription_token != client.token;
     let mut ping_interval = client.ping_interval.unwrap_or_default();
-    let mut personal = client.user_personal_channel.is_some();
-    let mut personal_namespace = client.user_personal_channel.take().unwrap_or_default();
-
     v.list("allowed_origins", &ORIGIN, &mut client.allowed_origins);
     v.duration(
         "ping_interval",
         or_off(seconds(1, 3600)),
         &mut ping_interval,
     );
-    v.duration(
-        "pong_timeout",
-        millis(10, HOUR_MS),
-        &mut client.pong_timeout,
-    );
-    v.duration(
-        "stale_close_delay",
-        millis(10, HOUR_MS),
-        &mut client.stale_close_delay,
-    );
-    v.duration(
-        "expired_close_delay",
-        millis(0, HOUR_MS),
-        &mut client.expired_close_delay,
-    );
-    v.duration(
-        "expired_sub_close_delay",
-        millis(0, HOUR_MS),
-        &mut client.expired_sub_close_delay,
-    );
-    v.integer("queue_max_size", 1024, 1 << 30, &mut client.queue_max_size);
-    v.integer("channel_limit", 1, 65_535, &mut client.channel_limit);
-    v.integer(
-        "user_connection_limit",
-        0,
-        u64::from(u32::MAX),
-        &mut client.user_connection_limit,
-    );
-    v.integer(
-        "history_max_publication_limit",
-        1,
-        100_000,
-        &mut client.history_max_publication_limit,
-    );
-    v.integer(
-        "recovery_max_publication_limit",
-        1,
-        100_000,
-        &mut client.recovery_max_publication_limit,
-    );
-    v.boolean(
-        "allow_anonymous_connect_without_token",
-        &mut client.allow_anonymous_connect_without_token,
-    );
-    v.boolean(
-        "disallow_anonymous_connection_tokens",
-        &mut client.disallow_anonymous_connection_tokens,
-    );
-    v.boolean(
-        "connect_include_server_time",
-        &mut client.connect_include_server_time,
-    );
-    v.boolean("insecure", &mut client.insecure);
+    client.ping_interval = (!ping_interval.is_zero()).then_some(ping_interval);
+    client_times(v, client);
+    client_limits(v, client);
+    client_switches(v, client);
     v.section("token", |v| token(v, &mut client.token));
     v.section("subscription_token", |v| {
         v.boolean("enabled", &mut separate);
-        let mut own = if separate {
-            std::mem::take(&mut client.subscription_token)
-        } else {
-            Token::default()
-        };
+        let own = std::mem::take(&mut client.subscription_token);
+        let mut own = if separate { own } else { Token::default() };
         token(v, &mut own);
         client.subscription_token = if separate { own } else { client.token.clone() };
     });
+    let mut personal = client.user_personal_channel.is_some();
+    let mut namespace = client.user_personal_channel.take().unwrap_or_default();
     v.section("subscribe_to_user_personal_channel", |v| {
         v.boolean("enabled", &mut personal);
         v.text(
             "personal_channel_namespace",
             &NAMESPACE_NAME_OR_NONE,
-            &mut personal_namespace,
+            &mut namespace,
         );
     });
+    client.user_personal_channel = personal.then_some(namespace);
+}
 
-    client.ping_interval = (!ping_interval.is_zero()).then_some(ping_interval);
-    client.user_personal_channel = personal.then_some(personal_namespace);
+fn client_times<V: Visit>(v: &mut V, c: &mut Client) {
+    v.duration("pong_timeout", millis(10, HOUR_MS), &mut c.pong_timeout);
+    v.duration(
+        "stale_close_delay",
+        millis(10, HOUR_MS),
+        &mut c.stale_close_delay,
+    );
+    v.duration(
+        "expired_close_delay",
+        millis(0, HOUR_MS),
+        &mut c.expired_close_delay,
+    );
+    v.duration(
+        "expired_sub_close_delay",
+        millis(0, HOUR_MS),
+        &mut c.expired_sub_close_delay,
+    );
+}
+
+fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
+    const PUBLICATIONS_MAX: u64 = 100_000;
+    let users_max = u64::from(u32::MAX);
+    v.integer("queue_max_size", 1024, 1 << 30, &mut c.queue_max_size);
+    v.integer("channel_limit", 1, 65_535, &mut c.channel_limit);
+    v.integer(
+        "user_connection_limit",
+        0,
+        users_max,
+        &mut c.user_connection_limit,
+    );
+    let (history, recovery) = (
+        &mut c.history_max_publication_limit,
+        &mut c.recovery_max_publication_limit,
+    );
+    v.integer(
+        "history_max_publication_limit",
+        1,
+        PUBLICATIONS_MAX,
+        history,
+    );
+    v.integer(
+        "recovery_max_publication_limit",
+        1,
+        PUBLICATIONS_MAX,
+        recovery,
+    );
+}
+
+fn client_switches<V: Visit>(v: &mut V, c: &mut Client) {
+    let (allow, disallow) = (
+        &mut c.allow_anonymous_connect_without_token,
+        &mut c.disallow_anonymous_connection_tokens,
+    );
+    v.boolean("allow_anonymous_connect_without_token", allow);
+    v.boolean("disallow_anonymous_connection_tokens", disallow);
+    v.boolean(
+        "connect_include_server_time",
+        &mut c.connect_include_server_time,
+    );
+    v.boolean("insecure", &mut c.insecure);
 }
 
 fn token<V: Visit>(v: &mut V, token: &mut Token) {
@@ -431,6 +297,28 @@ pub(super) fn namespace<V: Visit>(v: &mut V, ns: &mut Namespace) {
     v.boolean("allow_positioning", &mut ns.allow_positioning);
     v.boolean("force_recovery", &mut ns.force_recovery);
     v.boolean("allow_recovery", &mut ns.allow_recovery);
+    permissions(v, ns);
+    v.choice(
+        "publication_data_format",
+        DATA_FORMATS,
+        &mut ns.publication_data_format,
+    );
+    v.choice("slow_consumer", SLOW_CONSUMERS, &mut ns.slow_consumer);
+    v.integer(
+        "size_max",
+        0,
+        ECHO_MESSAGE_BYTES_MAX as u64,
+        &mut ns.size_max,
+    );
+    v.integer("rate", 0, 1_000_000, &mut ns.rate);
+    v.duration(
+        "idempotency_ttl",
+        seconds(1, DAY_S),
+        &mut ns.idempotency_ttl,
+    );
+}
+
+fn permissions<V: Visit>(v: &mut V, ns: &mut Namespace) {
     v.boolean(
         "allow_subscribe_for_client",
         &mut ns.allow_subscribe_for_client,
@@ -472,24 +360,6 @@ pub(super) fn namespace<V: Visit>(v: &mut V, ns: &mut Namespace) {
     v.boolean(
         "allow_user_limited_channels",
         &mut ns.allow_user_limited_channels,
-    );
-    v.choice(
-        "publication_data_format",
-        DATA_FORMATS,
-        &mut ns.publication_data_format,
-    );
-    v.choice("slow_consumer", SLOW_CONSUMERS, &mut ns.slow_consumer);
-    v.integer(
-        "size_max",
-        0,
-        ECHO_MESSAGE_BYTES_MAX as u64,
-        &mut ns.size_max,
-    );
-    v.integer("rate", 0, 1_000_000, &mut ns.rate);
-    v.duration(
-        "idempotency_ttl",
-        seconds(1, DAY_S),
-        &mut ns.idempotency_ttl,
     );
 }
 

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::super::{Config, Secret};
 use super::duration;
-use super::schema::{self, Form, Number, Span, Visit};
+use super::form::{Form, Span};
+use super::schema::{self, Number, Visit};
 
 /// What is written for a secret that is set.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -387,3 +387,659 @@ impl Visitor<'_> for LegacyMethodVisitor {
         Ok(LegacyMethod::named(name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+
+    use super::super::request::{
+        Broadcast, ConnectionRefresh, History, Override, PublishOptions, Subscribe, Target,
+    };
+    use super::*;
+    use crate::protocol::disconnect::Disconnect;
+
+    fn request<'a>(method: &str, body: &'a str) -> Decoded<'a> {
+        decode(method, body.as_bytes()).unwrap_or_else(|error| panic!("{method} {body}: {error}"))
+    }
+
+    fn publish<'a>(channel: &'a str, data: &'a [u8]) -> Request<'a> {
+        Request::Publish {
+            channel: channel.into(),
+            data: data.into(),
+            options: PublishOptions::default(),
+        }
+    }
+
+    fn batch(body: &str) -> Vec<Decoded<'_>> {
+        match request("batch", body) {
+            Ok(Request::Batch(batch)) => batch.commands,
+            other => panic!("not a batch: {other:?}"),
+        }
+    }
+
+    fn alice<'a>() -> Target<'a> {
+        Target {
+            user: "alice".into(),
+            client: "c".into(),
+            session: "s".into(),
+        }
+    }
+
+    const ALICE: &str = r#""user":"alice","client":"c","session":"s""#;
+
+    #[test]
+    fn unknown_method_is_404_before_the_body_is_looked_at() {
+        for method in [
+            "",
+            "x",
+            "Publish",
+            "connections",
+            "revoke_token",
+            "map_publish",
+            "shared_poll_publish",
+        ] {
+            let error = decode(method, b"").unwrap_err();
+            assert_eq!(
+                (error, error.http_status()),
+                (ApiDecodeError::UnknownMethod, 404),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn empty_body_is_400() {
+        for body in ["", " \n"] {
+            let error = decode("info", body.as_bytes()).unwrap_err();
+            assert_eq!(
+                (error, error.http_status()),
+                (ApiDecodeError::EmptyBody, 400)
+            );
+            assert_eq!(
+                decode_legacy(body.as_bytes()),
+                Err(ApiDecodeError::EmptyBody)
+            );
+        }
+    }
+
+    #[test]
+    fn body_that_is_not_an_object_of_the_method_is_400() {
+        for body in [
+            "{",
+            "[]",
+            "1",
+            "x",
+            "{}{}",
+            "{} x",
+            r#"{"channel":1}"#,
+            r#"{"channel":"a","data":}"#,
+        ] {
+            let error = decode("publish", body.as_bytes()).unwrap_err();
+            assert_eq!(
+                (error, error.http_status()),
+                (ApiDecodeError::BadJson, 400),
+                "{body}"
+            );
+        }
+        assert_eq!(
+            decode("publish", b"{\"channel\":\"\xff\"}"),
+            Err(ApiDecodeError::BadJson)
+        );
+        assert_eq!(
+            decode("broadcast", br#"{"channels":"a"}"#),
+            Err(ApiDecodeError::BadJson)
+        );
+        assert_eq!(
+            decode("batch", br#"{"commands":[1]}"#),
+            Err(ApiDecodeError::BadJson)
+        );
+    }
+
+    #[test]
+    fn fields_of_other_methods_are_ignored_whatever_they_hold() {
+        assert_eq!(
+            request("publish", r#"{"channel":"a","data":1,"user":5,"x":{}}"#),
+            Ok(publish("a", b"1"))
+        );
+        assert_eq!(request("info", r#"{"channel":5}"#), Ok(Request::Info));
+    }
+
+    #[test]
+    fn missing_channel_or_data_is_answered_107() {
+        for (method, body) in [
+            ("publish", r#"{"data":1}"#),
+            ("publish", r#"{"channel":"","data":1}"#),
+            ("publish", r#"{"channel":"a"}"#),
+            ("publish", "null"),
+            ("broadcast", r#"{"data":1}"#),
+            ("broadcast", r#"{"channels":[],"data":1}"#),
+            ("subscribe", r#"{"user":"a"}"#),
+            ("unsubscribe", r#"{"user":"a"}"#),
+            ("presence", "{}"),
+            ("presence_stats", "{}"),
+            ("history", "{}"),
+            ("history_remove", "{}"),
+            ("rpc", "{}"),
+        ] {
+            assert_eq!(
+                request(method, body),
+                Err(ApiError::BadRequest),
+                "{method} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn publish_carries_every_field() {
+        let body = r#"{"channel":"a","data":{"n":1},"skip_history":true,"tags":{"k":"v","l":null},
+            "idempotency_key":"i","delta":true,"version":7,"version_epoch":"e"}"#;
+        let options = PublishOptions {
+            skip_history: true,
+            tags: vec![("k".into(), "v".into()), ("l".into(), "".into())],
+            idempotency_key: "i".into(),
+            delta: true,
+            version: 7,
+            version_epoch: "e".into(),
+        };
+        let data: Cow<'_, [u8]> = Cow::Borrowed(br#"{"n":1}"#);
+        assert_eq!(
+            request("publish", body),
+            Ok(Request::Publish {
+                channel: "a".into(),
+                data,
+                options
+            })
+        );
+    }
+
+    #[test]
+    fn pretty_printed_payload_becomes_one_line() {
+        assert_eq!(
+            request("publish", "{\"channel\":\"a\",\"data\":{\r\n\"n\":\n1}}"),
+            Ok(publish("a", b"{\"n\":1}"))
+        );
+    }
+
+    #[test]
+    fn payload_that_is_one_line_is_not_copied() {
+        let Ok(Request::Publish { data, .. }) = request("publish", r#"{"channel":"a","data":[1]}"#)
+        else {
+            panic!()
+        };
+        assert!(matches!(data, Cow::Borrowed(b"[1]")));
+    }
+
+    #[test]
+    fn b64data_wins_over_data_unless_it_is_empty() {
+        assert_eq!(
+            request("publish", r#"{"channel":"a","data":1,"b64data":"AP8="}"#),
+            Ok(publish("a", b"\x00\xff"))
+        );
+        assert_eq!(
+            request("publish", r#"{"channel":"a","data":1,"b64data":""}"#),
+            Ok(publish("a", b"1"))
+        );
+        assert_eq!(
+            request("publish", r#"{"channel":"a","data":1,"b64data":null}"#),
+            Ok(publish("a", b"1"))
+        );
+    }
+
+    #[test]
+    fn empty_b64data_alone_is_an_empty_payload_for_the_namespace_to_judge() {
+        assert_eq!(
+            request("publish", r#"{"channel":"a","b64data":""}"#),
+            Ok(publish("a", b""))
+        );
+    }
+
+    #[test]
+    fn bad_base64_is_answered_107() {
+        for b64 in ["A", "AP8", "AP8=\\n", "_w==", "*"] {
+            let body = format!(r#"{{"channel":"a","channels":["a"],"data":1,"b64data":"{b64}"}}"#);
+            assert_eq!(
+                request("publish", &body),
+                Err(ApiError::BadRequest),
+                "{b64}"
+            );
+            assert_eq!(
+                request("broadcast", &body),
+                Err(ApiError::BadRequest),
+                "{b64}"
+            );
+            assert_eq!(
+                request("subscribe", &body),
+                Err(ApiError::BadRequest),
+                "{b64}"
+            );
+        }
+    }
+
+    #[test]
+    fn broadcast_without_data_is_left_to_each_channel() {
+        let broadcast = Broadcast {
+            channels: vec!["a".into(), "".into()],
+            data: Cow::Borrowed(b""),
+            options: PublishOptions {
+                version: 1,
+                ..Default::default()
+            },
+        };
+        assert_eq!(
+            request("broadcast", r#"{"channels":["a",null],"version":1}"#),
+            Ok(Request::Broadcast(broadcast))
+        );
+    }
+
+    #[test]
+    fn subscribe_carries_every_field() {
+        let body = format!(
+            r#"{{{ALICE},"channel":"a","expire_at":9,"info":{{}},"b64info":"WzFd","data":[2],"recover_since":{{"offset":5,"epoch":"e"}},
+            "override":{{"presence":{{"value":true}},"join_leave":{{}},"force_recovery":null,"force_positioning":{{"value":false}},"force_push_join_leave":{{"value":true}}}}}}"#
+        );
+        let subscribe = Subscribe {
+            target: alice(),
+            channel: "a".into(),
+            expire_at: Some(9),
+            info: Cow::Borrowed(b"[1]"),
+            data: Cow::Borrowed(b"[2]"),
+            recover_since: Some((5, "e".into())),
+            overrides: Override {
+                presence: Some(true),
+                join_leave: Some(false),
+                force_recovery: None,
+                force_positioning: Some(false),
+                force_push_join_leave: Some(true),
+            },
+        };
+        assert_eq!(
+            request("subscribe", &body),
+            Ok(Request::Subscribe(Box::new(subscribe)))
+        );
+    }
+
+    #[test]
+    fn info_that_is_not_json_is_answered_107() {
+        assert_eq!(
+            request("subscribe", r#"{"channel":"a","b64info":"AP8="}"#),
+            Err(ApiError::BadRequest)
+        );
+        let Ok(Request::Subscribe(subscribe)) =
+            request("subscribe", r#"{"channel":"a","info":null}"#)
+        else {
+            panic!()
+        };
+        assert_eq!(subscribe.info, Cow::Borrowed(b""));
+        let Ok(Request::Subscribe(subscribe)) =
+            request("subscribe", r#"{"channel":"a","b64info":"WwoxXQ=="}"#)
+        else {
+            panic!()
+        };
+        assert_eq!(subscribe.info, Cow::Borrowed(b"[1]"));
+    }
+
+    #[test]
+    fn missing_user_is_the_anonymous_one() {
+        let target = Target::default();
+        assert_eq!(
+            request("unsubscribe", r#"{"channel":"a"}"#),
+            Ok(Request::Unsubscribe {
+                target,
+                channel: "a".into()
+            })
+        );
+    }
+
+    #[test]
+    fn disconnect_forces_unless_the_service_chooses() {
+        let wanted = |disconnect| {
+            let whitelist = vec!["w".into()];
+            Ok(Request::Disconnect {
+                target: alice(),
+                whitelist,
+                disconnect,
+            })
+        };
+        for chosen in ["", r#","disconnect":null"#, r#","disconnect":{}"#] {
+            let body = format!(r#"{{{ALICE},"whitelist":["w"]{chosen}}}"#);
+            assert_eq!(
+                request("disconnect", &body),
+                wanted(Disconnect::ForceDisconnect)
+            );
+        }
+        let body =
+            format!(r#"{{{ALICE},"whitelist":["w"],"disconnect":{{"code":4001,"reason":"bye"}}}}"#);
+        assert_eq!(
+            request("disconnect", &body),
+            wanted(Disconnect::Custom(4001, "bye".into()))
+        );
+        for chosen in [
+            r#"{"code":7}"#,
+            r#"{"reason":"x"}"#,
+            r#"{"code":4001,"reason":"{}"}"#,
+        ] {
+            let body = format!(r#"{{"disconnect":{chosen}}}"#);
+            assert_eq!(
+                request("disconnect", &body),
+                Err(ApiError::BadRequest),
+                "{chosen}"
+            );
+        }
+    }
+
+    #[test]
+    fn refresh_without_expire_at_no_longer_expires() {
+        let refresh = |expired, expire_at| {
+            let info = Cow::Borrowed(&b"{}"[..]);
+            Ok(Request::Refresh(ConnectionRefresh {
+                target: alice(),
+                expired,
+                expire_at,
+                info,
+            }))
+        };
+        assert_eq!(
+            request("refresh", &format!(r#"{{{ALICE},"info":{{}}}}"#)),
+            refresh(false, None)
+        );
+        assert_eq!(
+            request(
+                "refresh",
+                &format!(r#"{{{ALICE},"info":{{}},"expired":true,"expire_at":-5}}"#)
+            ),
+            refresh(true, Some(-5))
+        );
+    }
+
+    #[test]
+    fn history_carries_its_filter_and_nothing_lies_before_the_first() {
+        let history = |limit, since, reverse| {
+            Ok(Request::History(History {
+                channel: "a".into(),
+                limit,
+                since,
+                reverse,
+            }))
+        };
+        assert_eq!(
+            request("history", r#"{"channel":"a"}"#),
+            history(0, None, false)
+        );
+        assert_eq!(
+            request(
+                "history",
+                r#"{"channel":"a","limit":-1,"since":{"offset":3,"epoch":"e"},"reverse":true}"#
+            ),
+            history(-1, Some((3, "e".into())), true)
+        );
+        let body = r#"{"channel":"a","limit":1,"since":{"epoch":"e"},"reverse":true}"#;
+        assert_eq!(request("history", body), Err(ApiError::BadRequest));
+    }
+
+    #[test]
+    fn requests_about_one_channel_name_it() {
+        let channel = || Cow::Borrowed("a");
+        let body = r#"{"channel":"a"}"#;
+        assert_eq!(
+            request("presence", body),
+            Ok(Request::Presence { channel: channel() })
+        );
+        assert_eq!(
+            request("presence_stats", body),
+            Ok(Request::PresenceStats { channel: channel() })
+        );
+        assert_eq!(
+            request("history_remove", body),
+            Ok(Request::HistoryRemove { channel: channel() })
+        );
+        assert_eq!(
+            request("channels", r#"{"pattern":"a*"}"#),
+            Ok(Request::Channels {
+                pattern: "a*".into()
+            })
+        );
+        assert_eq!(
+            request("channels", "{}"),
+            Ok(Request::Channels { pattern: "".into() })
+        );
+    }
+
+    #[test]
+    fn rpc_finds_no_method() {
+        assert_eq!(
+            request("rpc", r#"{"method":"m","params":{}}"#),
+            Err(ApiError::NotFound)
+        );
+    }
+
+    #[test]
+    fn batch_keeps_order_and_answers_bad_items_in_their_place() {
+        let body = r#"{"commands":[{"publish":{"channel":"a","data":1}},null,{},{"x":{}},{"publish":{}},
+            {"map_publish":{}},{"batch":{"commands":[]}},{"publish":null},{"info":{}}]}"#;
+        let not_found = Err(ApiError::NotFound);
+        let bad = Err(ApiError::BadRequest);
+        assert_eq!(
+            batch(body),
+            [
+                Ok(publish("a", b"1")),
+                bad.clone(),
+                not_found.clone(),
+                not_found.clone(),
+                bad,
+                not_found.clone(),
+                not_found.clone(),
+                not_found,
+                Ok(Request::Info),
+            ]
+        );
+    }
+
+    #[test]
+    fn batch_item_with_several_methods_is_the_first_of_them() {
+        assert_eq!(
+            batch(r#"{"commands":[{"info":{},"publish":{"channel":"a","data":1}}]}"#),
+            [Ok(publish("a", b"1"))]
+        );
+    }
+
+    #[test]
+    fn batch_without_commands_is_a_batch() {
+        for body in ["{}", r#"{"commands":null}"#, r#"{"commands":[]}"#] {
+            assert_eq!(batch(body), []);
+        }
+        let parallel = Batch {
+            commands: Vec::new(),
+            parallel: true,
+        };
+        assert_eq!(
+            request("batch", r#"{"parallel":true}"#),
+            Ok(Request::Batch(parallel))
+        );
+    }
+
+    #[test]
+    fn batch_over_the_limit_is_answered_107() {
+        let commands = |count| {
+            format!(
+                r#"{{"commands":[{}]}}"#,
+                vec![r#"{"info":{}}"#; count].join(",")
+            )
+        };
+        assert_eq!(
+            batch(&commands(COMMANDS_PER_FRAME_MAX)).len(),
+            COMMANDS_PER_FRAME_MAX
+        );
+        assert_eq!(
+            request("batch", &commands(COMMANDS_PER_FRAME_MAX + 1)),
+            Err(ApiError::BadRequest)
+        );
+    }
+
+    #[test]
+    fn legacy_commands_stand_on_lines_or_side_by_side() {
+        let lines = "{\"id\":1,\"method\":\"publish\",\"params\":{\"channel\":\"a\",\"data\":{\"n\":\n1}}}\n\
+            {\"method\":\"info\",\"params\":{}}{\"id\":0,\"params\":{\"channel\":\"b\",\"data\":2},\"method\":0}\n";
+        let wanted = [
+            LegacyCommand {
+                id: Some(1),
+                request: Ok(publish("a", b"{\"n\":1}")),
+            },
+            LegacyCommand {
+                id: None,
+                request: Ok(Request::Info),
+            },
+            LegacyCommand {
+                id: None,
+                request: Ok(publish("b", b"2")),
+            },
+        ];
+        assert_eq!(decode_legacy(lines.as_bytes()).unwrap(), wanted);
+    }
+
+    #[test]
+    fn legacy_methods_have_names_and_numbers() {
+        for (number, (name, _)) in Method::ALL.iter().enumerate().take(13) {
+            let params = r#"{"channel":"a","channels":["a"],"data":1,"method":"m"}"#;
+            let named = format!(
+                r#"{{"method":"{}","params":{params}}}"#,
+                name.to_uppercase()
+            );
+            let numbered = format!(r#"{{"method":{number},"params":{params}}}"#);
+            let direct = request(name, params);
+            for body in [named, numbered] {
+                assert_eq!(
+                    decode_legacy(body.as_bytes()).unwrap()[0].request,
+                    direct,
+                    "{body}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn legacy_command_without_params_is_answered_107() {
+        for body in [
+            r#"{"method":"info"}"#,
+            r#"{"method":"info","params":null}"#,
+            "{}",
+        ] {
+            let wanted = LegacyCommand {
+                id: None,
+                request: Err(ApiError::BadRequest),
+            };
+            assert_eq!(decode_legacy(body.as_bytes()).unwrap(), [wanted], "{body}");
+        }
+    }
+
+    #[test]
+    fn legacy_method_of_the_reference_only_is_answered_104() {
+        for method in ["\"revoke_token\"", "\"map_stats\"", "\"batch\"", "13", "32"] {
+            let body = format!(r#"{{"id":4,"method":{method}}}"#);
+            let wanted = LegacyCommand {
+                id: Some(4),
+                request: Err(ApiError::NotFound),
+            };
+            assert_eq!(
+                decode_legacy(body.as_bytes()).unwrap(),
+                [wanted],
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn legacy_method_nobody_knows_is_400_for_the_whole_request() {
+        for method in ["\"x\"", "33", "\"\""] {
+            let body = format!(
+                "{{\"method\":\"info\",\"params\":{{}}}}\n{{\"method\":{method},\"params\":{{}}}}"
+            );
+            let error = decode_legacy(body.as_bytes()).unwrap_err();
+            assert_eq!(
+                (error, error.http_status()),
+                (ApiDecodeError::UnknownLegacyMethod, 400),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn legacy_body_that_is_not_json_objects_is_400() {
+        for body in [
+            "null",
+            "[]",
+            "{} x",
+            "{",
+            r#"{"id":"1"}"#,
+            r#"{"method":{}}"#,
+            r#"{"params":[]}"#,
+        ] {
+            assert_eq!(
+                decode_legacy(body.as_bytes()),
+                Err(ApiDecodeError::BadJson),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn legacy_body_over_the_limit_is_400() {
+        let body = |count| r#"{"method":9,"params":{}}"#.repeat(count);
+        assert_eq!(
+            decode_legacy(body(COMMANDS_PER_FRAME_MAX).as_bytes())
+                .unwrap()
+                .len(),
+            COMMANDS_PER_FRAME_MAX
+        );
+        let error = decode_legacy(body(COMMANDS_PER_FRAME_MAX + 1).as_bytes()).unwrap_err();
+        assert_eq!(
+            (error, error.http_status()),
+            (ApiDecodeError::TooManyCommands, 400)
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_scanned_without_recursion() {
+        let deep = "[".repeat(500_000) + &"]".repeat(500_000);
+        let body = format!(r#"{{"x":{deep},"channel":"a","data":{deep}}}"#);
+        assert_eq!(request("publish", &body), Ok(publish("a", deep.as_bytes())));
+        assert_eq!(
+            decode(
+                "batch",
+                "{\"commands\":[{\"batch\":".repeat(100_000).as_bytes()
+            ),
+            Err(ApiDecodeError::BadJson)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, method in 0usize..14) {
+            let _ = decode(Method::ALL[method].0, &bytes);
+            let _ = decode_legacy(&bytes);
+        }
+
+        #[test]
+        fn text_near_json_never_panics(
+            text in r#"(\{|\}|"|:|,|\[|\]|\n|"channel":"a"|"data":|"commands":|"publish":|"method":|"params":|1|null){0,40}"#,
+            method in 0usize..14,
+        ) {
+            let _ = decode(Method::ALL[method].0, text.as_bytes());
+            let _ = decode_legacy(text.as_bytes());
+        }
+
+        #[test]
+        fn published_fields_arrive(channel in ".{1,20}", text: String, key: String, bytes: Vec<u8>) {
+            let body = serde_json::json!({"Channel": channel, "data": text, "TAGS": {"t": key}, "b64data": STANDARD.encode(&bytes)});
+            let body = serde_json::to_string_pretty(&body).unwrap();
+            let Ok(Request::Publish { channel: read, data, options }) = request("publish", &body) else { panic!() };
+            prop_assert_eq!(&*read, channel.as_str());
+            prop_assert_eq!(&*options.tags[0].1, key.as_str());
+            let json = serde_json::to_vec(&text).unwrap();
+            prop_assert_eq!(&*data, if bytes.is_empty() { &json } else { &bytes });
+        }
+    }
+}

@@ -57,7 +57,7 @@ fn payload<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Option<Data<'
 /// in what JSON clients get, so bytes that are not JSON are refused.
 fn json<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Data<'a>, ApiError> {
     let raw = if raw == b"null" { b"" } else { raw };
-    match payload(raw, b64)?.unwrap_or_default() {
+    match payload(raw, b64)?.unwrap_or(Cow::Borrowed(b"")) {
         Cow::Borrowed(json) => Ok(Cow::Borrowed(json)),
         Cow::Owned(json) if is_json(&json) => Ok(Cow::Owned(compact(&json).into_owned())),
         Cow::Owned(_) => Err(ApiError::BadRequest),

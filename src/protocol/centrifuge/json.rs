@@ -52,4 +52,59 @@ pub fn is_json_object(bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compact_takes_line_breaks_out_and_copies_nothing_else() {
+        assert!(matches!(
+            compact(br#"{"a": "b\n"}"#),
+            Cow::Borrowed(br#"{"a": "b\n"}"#)
+        ));
+        assert_eq!(&*compact(b"{\r\n \"a\":\n1\r}\n"), br#"{ "a":1}"#);
+        assert_eq!(&*compact(b"\n"), b"");
+        assert_eq!(&*compact(b""), b"");
+    }
+
+    #[test]
+    fn json_is_exactly_one_value_in_utf8() {
+        for json in [
+            "{}",
+            " null ",
+            "-1.5e3",
+            "\"\\u00e9\"",
+            "[1,\n2]",
+            "\u{feff}".trim_start_matches('\u{feff}').max("0"),
+        ] {
+            assert!(is_json(json.as_bytes()), "{json}");
+        }
+        for bytes in [
+            &b""[..],
+            b" ",
+            b"{} {}",
+            b"{",
+            b"nul",
+            b"\"\n\"",
+            b"\"\xff\"",
+            b"01",
+            b"NaN",
+        ] {
+            assert!(!is_json(bytes), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn json_object_is_nothing_but_an_object() {
+        assert!(is_json_object(b" \n{\"a\":[]} "));
+        for bytes in [&b"[]"[..], b"1", b"null", b"{", b"{}{}", b""] {
+            assert!(!is_json_object(bytes), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn json_of_any_depth_is_scanned_without_recursion() {
+        let deep = [b"[".repeat(1_000_000), b"]".repeat(1_000_000)].concat();
+        assert!(is_json(&deep));
+        assert!(!is_json(&deep[1..]));
+    }
+}

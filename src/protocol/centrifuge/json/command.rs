@@ -75,6 +75,9 @@ fn decode(line: &[u8]) -> Result<Command<'_>, Disconnect> {
     }
 }
 
+/// Place of `send` in the order of §2.5.
+const SEND_PLACE: u8 = 8;
+
 /// A command while it is read.
 #[derive(Default)]
 struct Envelope<'a> {
@@ -86,19 +89,32 @@ struct Envelope<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn offer(&mut self, place: u8, body: Option<Body<'a>>) {
-        let Some(body) = body else { return };
-        if self.body.as_ref().is_none_or(|(best, _)| place <= *best) {
-            self.body = Some((place, body));
+    /// Reads one part; `place` is its place in the order of §2.5.
+    fn part<T: Object<'a>, A: MapAccess<'a>>(
+        &mut self,
+        place: u8,
+        map: &mut A,
+        body: impl FnOnce(T) -> Body<'a>,
+    ) -> Result<(), A::Error> {
+        let part: Option<T> = value(map)?;
+        if let Some(part) = part
+            && self.body.as_ref().is_none_or(|(best, _)| place <= *best)
+        {
+            self.body = Some((place, body(part)));
         }
+        Ok(())
     }
 
     fn command(self) -> Result<Command<'a>, Disconnect> {
         let body = match (self.id, self.send, self.body) {
             (0, None, _) => Body::Pong,
             (0, Some(data), _) => Body::Send { data },
-            (_, _, Some((_, body))) => body,
-            (_, _, None) => return Err(Disconnect::BadRequest),
+            (_, Some(data), body) => match body {
+                Some((place, body)) if place < SEND_PLACE => body,
+                Some(_) | None => Body::Send { data },
+            },
+            (_, None, Some((_, body))) => body,
+            (_, None, None) => return Err(Disconnect::BadRequest),
         };
         Ok(Command { id: self.id, body })
     }
@@ -108,86 +124,39 @@ impl<'de> Object<'de> for Envelope<'de> {
     fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
         match name {
             "id" => self.id = value(map)?,
-            "connect" => {
-                let part: Option<Connect<'de>> = value(map)?;
-                self.offer(0, part.map(Body::Connect));
-            }
-            "subscribe" => {
-                let part: Option<Subscribe<'de>> = value(map)?;
-                self.offer(1, part.map(Body::Subscribe));
-            }
-            "unsubscribe" => {
-                let part: Option<InChannel<'de>> = value(map)?;
-                self.offer(
-                    2,
-                    part.map(|part| Body::Unsubscribe {
-                        channel: part.channel,
-                    }),
-                );
-            }
-            "publish" => {
-                let part: Option<Publish<'de>> = value(map)?;
-                self.offer(
-                    3,
-                    part.map(|part| Body::Publish {
-                        channel: part.channel,
-                        data: part.data,
-                    }),
-                );
-            }
-            "presence" => {
-                let part: Option<InChannel<'de>> = value(map)?;
-                self.offer(
-                    4,
-                    part.map(|part| Body::Presence {
-                        channel: part.channel,
-                    }),
-                );
-            }
+            "connect" => self.part(0, map, Body::Connect)?,
+            "subscribe" => self.part(1, map, Body::Subscribe)?,
+            "unsubscribe" => self.part(2, map, |part: InChannel<'de>| Body::Unsubscribe {
+                channel: part.channel,
+            })?,
+            "publish" => self.part(3, map, |part: Publish<'de>| Body::Publish {
+                channel: part.channel,
+                data: part.data,
+            })?,
+            "presence" => self.part(4, map, |part: InChannel<'de>| Body::Presence {
+                channel: part.channel,
+            })?,
             "presence_stats" => {
-                let part: Option<InChannel<'de>> = value(map)?;
-                self.offer(
-                    5,
-                    part.map(|part| Body::PresenceStats {
-                        channel: part.channel,
-                    }),
-                );
+                self.part(5, map, |part: InChannel<'de>| Body::PresenceStats {
+                    channel: part.channel,
+                })?;
             }
-            "history" => {
-                let part: Option<History<'de>> = value(map)?;
-                self.offer(6, part.map(Body::History));
-            }
-            "rpc" => {
-                let part: Option<Rpc<'de>> = value(map)?;
-                self.offer(
-                    7,
-                    part.map(|part| Body::Rpc {
-                        method: part.method,
-                        data: part.data,
-                    }),
-                );
-            }
+            "history" => self.part(6, map, Body::History)?,
+            "rpc" => self.part(7, map, |part: Rpc<'de>| Body::Rpc {
+                method: part.method,
+                data: part.data,
+            })?,
             "send" => {
                 let part: Option<Send<'de>> = value(map)?;
-                if let Some(part) = part {
-                    self.send = Some(part.data);
-                    self.offer(8, Some(Body::Send { data: part.data }));
-                }
+                self.send = part.map(|part| part.data).or(self.send);
             }
-            "refresh" => {
-                let part: Option<Refresh<'de>> = value(map)?;
-                self.offer(9, part.map(|part| Body::Refresh { token: part.token }));
-            }
-            "sub_refresh" => {
-                let part: Option<SubRefresh<'de>> = value(map)?;
-                self.offer(
-                    10,
-                    part.map(|part| Body::SubRefresh {
-                        channel: part.channel,
-                        token: part.token,
-                    }),
-                );
-            }
+            "refresh" => self.part(9, map, |part: Refresh<'de>| Body::Refresh {
+                token: part.token,
+            })?,
+            "sub_refresh" => self.part(10, map, |part: SubRefresh<'de>| Body::SubRefresh {
+                channel: part.channel,
+                token: part.token,
+            })?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -301,3 +270,440 @@ struct SubRefresh<'a> {
     token: Cow<'a, str>,
 }
 fields!(SubRefresh<'de> { "channel" => channel, "token" => token });
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn all(frame: &[u8]) -> Vec<Result<Command<'_>, Disconnect>> {
+        commands(frame).collect()
+    }
+
+    fn one(frame: &str) -> Command<'_> {
+        let [Ok(command)] = &all(frame.as_bytes())[..] else {
+            panic!("not one command: {frame}")
+        };
+        command.clone()
+    }
+
+    fn is_refused(frame: &[u8]) -> bool {
+        all(frame) == [Err(Disconnect::BadRequest)]
+    }
+
+    const PONG: Command<'_> = Command {
+        id: 0,
+        body: Body::Pong,
+    };
+
+    fn presence(id: u32) -> Command<'static> {
+        Command {
+            id,
+            body: Body::Presence {
+                channel: "a".into(),
+            },
+        }
+    }
+
+    #[test]
+    fn frame_holds_commands_separated_by_newlines() {
+        let lines = [
+            r#"{"id":1,"presence":{"channel":"a"}}"#,
+            r#"{"id":2,"presence":{"channel":"a"}}"#,
+            "{}",
+        ];
+        let wanted = vec![Ok(presence(1)), Ok(presence(2)), Ok(PONG)];
+        assert_eq!(all(lines.join("\n").as_bytes()), wanted);
+        assert_eq!(all(lines.join("\r\n").as_bytes()), wanted);
+        assert_eq!(all(lines.join("  \n\t ").as_bytes()), wanted);
+    }
+
+    #[test]
+    fn trailing_newline_is_fine() {
+        assert_eq!(all(b"{}\n"), [Ok(PONG)]);
+        assert_eq!(all(b"{}\r\n"), [Ok(PONG)]);
+    }
+
+    #[test]
+    fn second_trailing_newline_is_refused_after_the_commands() {
+        assert_eq!(all(b"{}\n\n"), [Ok(PONG), Err(Disconnect::BadRequest)]);
+    }
+
+    #[test]
+    fn blank_line_is_refused_and_nothing_after_it_is_read() {
+        assert_eq!(all(b"{}\n\n{}"), [Ok(PONG), Err(Disconnect::BadRequest)]);
+        assert_eq!(all(b"{}\n \r\n{}"), [Ok(PONG), Err(Disconnect::BadRequest)]);
+    }
+
+    #[test]
+    fn empty_frame_is_refused() {
+        for frame in [&b""[..], b"\n", b" ", b"\r\n"] {
+            assert!(is_refused(frame), "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn anything_but_an_object_of_the_command_shape_is_refused() {
+        for frame in [
+            "null",
+            "[]",
+            "1",
+            "\"{}\"",
+            "{",
+            "}",
+            "{\"id\":1",
+            "{'id':1}",
+            r#"{"id":1,"presence":[]}"#,
+            r#"{"id":1,"presence":"a"}"#,
+            r#"{"id":1,"presence":{"channel":1}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","recover":1}}"#,
+            r#"{"id":1,"subscribe":{"channel":"a","offset":-1}}"#,
+            r#"{"id":1,"publish":{"channel":"a","data":}}"#,
+            r#"{"id":1,"publish":{"channel":"a","data":nul}}"#,
+            "{\"id\":1,\"presence\":{\"channel\":\"a\u{1}\"}}",
+        ] {
+            assert!(is_refused(frame.as_bytes()), "{frame}");
+        }
+        assert!(is_refused(
+            b"{\"id\":1,\"presence\":{\"channel\":\"\xff\"}}"
+        ));
+    }
+
+    #[test]
+    fn of_two_objects_on_one_line_the_first_is_handled() {
+        assert_eq!(
+            all(br#"{"id":1,"presence":{"channel":"a"}}{"id":2,"presence":{"channel":"a"}}"#),
+            [Ok(presence(1))]
+        );
+    }
+
+    #[test]
+    fn null_counts_as_absent() {
+        assert_eq!(
+            one(r#"{"id":1,"connect":null,"presence":{"channel":"a"}}"#),
+            presence(1)
+        );
+        assert_eq!(one(r#"{"id":null,"connect":null}"#), PONG);
+        assert!(is_refused(br#"{"id":1,"presence":null}"#));
+        let Body::Subscribe(subscribe) = one(
+            r#"{"id":1,"subscribe":{"channel":null,"recover":null,"offset":null,"epoch":null,"tf":null,"flag":null}}"#,
+        )
+        .body
+        else {
+            panic!("not a subscribe")
+        };
+        assert_eq!(subscribe, Subscribe::default());
+    }
+
+    #[test]
+    fn null_is_a_payload() {
+        let body = one(r#"{"id":1,"rpc":{"method":"x","data":null}}"#).body;
+        assert_eq!(
+            body,
+            Body::Rpc {
+                method: "x".into(),
+                data: b"null"
+            }
+        );
+    }
+
+    #[test]
+    fn field_names_match_without_regard_to_case() {
+        assert_eq!(one(r#"{"ID":1,"Presence":{"CHANNEL":"a"}}"#), presence(1));
+        assert_eq!(
+            one(r#"{"\u0049d":1,"presence":{"channel":"a"}}"#),
+            presence(1)
+        );
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_whatever_they_hold() {
+        assert_eq!(
+            one(r#"{"x":{"y":[1,{}]},"id":1,"presence":{"z":"\n","channel":"a","data":1}}"#),
+            presence(1)
+        );
+    }
+
+    #[test]
+    fn id_is_a_uint32_or_the_frame_is_refused() {
+        assert_eq!(
+            one(r#"{"id":4294967295,"presence":{"channel":"a"}}"#).id,
+            u32::MAX
+        );
+        for id in [
+            "-1",
+            "\"1\"",
+            "4294967296",
+            "1.5",
+            "1e3",
+            "true",
+            "[]",
+            "99999999999999999999999",
+        ] {
+            assert!(
+                is_refused(format!(r#"{{"id":{id},"presence":{{"channel":"a"}}}}"#).as_bytes()),
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
+    fn command_without_id_is_a_pong_unless_it_sends() {
+        for frame in [
+            "{}",
+            " {} ",
+            r#"{"id":0}"#,
+            r#"{"subscribe":{"channel":"a"}}"#,
+            r#"{"x":1}"#,
+        ] {
+            assert_eq!(one(frame), PONG, "{frame}");
+        }
+        assert_eq!(
+            one(r#"{"send":{"data":[1]}}"#),
+            Command {
+                id: 0,
+                body: Body::Send { data: b"[1]" }
+            }
+        );
+    }
+
+    #[test]
+    fn command_with_id_and_no_known_part_is_refused() {
+        for frame in [r#"{"id":1}"#, r#"{"id":1,"ping":{}}"#, r#"{"id":1,"x":{}}"#] {
+            assert!(is_refused(frame.as_bytes()), "{frame}");
+        }
+    }
+
+    #[test]
+    fn of_several_parts_the_first_in_the_order_of_the_specification_counts() {
+        let parts = [
+            "connect",
+            "subscribe",
+            "unsubscribe",
+            "publish",
+            "presence",
+            "presence_stats",
+            "history",
+            "rpc",
+            "send",
+            "refresh",
+            "sub_refresh",
+        ];
+        let body = |part: &str| {
+            one(&format!(r#"{{"id":1,"{part}":{{}}}}"#))
+                .body
+                .clone()
+                .name()
+        };
+        for (at, first) in parts.iter().enumerate() {
+            for second in &parts[at + 1..] {
+                for frame in [
+                    format!(r#"{{"id":1,"{first}":{{}},"{second}":{{}}}}"#),
+                    format!(r#"{{"id":1,"{second}":{{}},"{first}":{{}}}}"#),
+                ] {
+                    assert_eq!(one(&frame).body.name(), body(first), "{frame}");
+                }
+            }
+        }
+    }
+
+    impl Body<'_> {
+        fn name(&self) -> String {
+            format!("{self:?}")
+                .chars()
+                .take_while(char::is_ascii_alphanumeric)
+                .collect()
+        }
+    }
+
+    #[test]
+    fn connect_and_subscribe_carry_their_fields() {
+        let body = |frame| one(frame).body;
+        assert_eq!(
+            body(
+                r#"{"id":1,"connect":{"token":"t","data":{"a":1},"subs":{"s":{"recover":true,"epoch":"e","offset":5},"n":null},"name":"js","version":"1","headers":{"h":"v"},"flag":1}}"#
+            ),
+            Body::Connect(Connect {
+                token: "t".into(),
+                data: br#"{"a":1}"#,
+                subs: vec![
+                    Subscribe {
+                        channel: "s".into(),
+                        recover: true,
+                        epoch: "e".into(),
+                        offset: 5,
+                        ..Default::default()
+                    },
+                    Subscribe {
+                        channel: "n".into(),
+                        ..Default::default()
+                    },
+                ],
+                name: "js".into(),
+                version: "1".into(),
+            })
+        );
+        assert_eq!(
+            body(
+                r#"{"id":1,"subscribe":{"channel":"c","token":"t","recover":true,"epoch":"e","offset":18446744073709551615,"data":1,"positioned":true,"recoverable":true,"join_leave":true,"delta":"fossil","tf":{"op":"and"},"flag":3,"type":1}}"#
+            ),
+            Body::Subscribe(Subscribe {
+                channel: "c".into(),
+                token: "t".into(),
+                recover: true,
+                epoch: "e".into(),
+                offset: u64::MAX,
+                data: b"1",
+                positioned: true,
+                recoverable: true,
+                join_leave: true,
+                delta: "fossil".into(),
+                has_filter: true,
+                flag: 3,
+                kind: 1,
+            })
+        );
+    }
+
+    #[test]
+    fn every_command_of_a_session_carries_its_fields() {
+        let body = |frame| one(frame).body;
+        assert_eq!(
+            body(r#"{"id":1,"unsubscribe":{"channel":"c"}}"#),
+            Body::Unsubscribe {
+                channel: "c".into()
+            }
+        );
+        assert_eq!(
+            body(r#"{"id":1,"publish":{"channel":"c","data": {"a" : 1} }}"#),
+            Body::Publish {
+                channel: "c".into(),
+                data: br#"{"a" : 1}"#
+            }
+        );
+        assert_eq!(
+            body(r#"{"id":1,"publish":{"channel":"c"}}"#),
+            Body::Publish {
+                channel: "c".into(),
+                data: b""
+            }
+        );
+        assert_eq!(
+            body(r#"{"id":1,"presence_stats":{"channel":"c"}}"#),
+            Body::PresenceStats {
+                channel: "c".into()
+            }
+        );
+        assert_eq!(
+            body(
+                r#"{"id":1,"history":{"channel":"c","limit":-1,"since":{"offset":7,"epoch":"e"},"reverse":true}}"#
+            ),
+            Body::History(History {
+                channel: "c".into(),
+                limit: -1,
+                since: Some((7, "e".into())),
+                reverse: true
+            })
+        );
+        assert_eq!(
+            body(r#"{"id":1,"rpc":{"method":"m","data":"x"}}"#),
+            Body::Rpc {
+                method: "m".into(),
+                data: b"\"x\""
+            }
+        );
+        assert_eq!(
+            body(r#"{"id":1,"refresh":{"token":"t"}}"#),
+            Body::Refresh { token: "t".into() }
+        );
+        assert_eq!(
+            body(r#"{"id":1,"sub_refresh":{"channel":"c","token":"t"}}"#),
+            Body::SubRefresh {
+                channel: "c".into(),
+                token: "t".into()
+            }
+        );
+    }
+
+    #[test]
+    fn strings_are_borrowed_unless_they_have_escapes() {
+        let Body::Presence { channel } = one(r#"{"id":1,"presence":{"channel":"é"}}"#).body else {
+            panic!()
+        };
+        assert!(matches!(channel, Cow::Borrowed("é")));
+        let Body::Presence { channel } =
+            one(r#"{"id":1,"presence":{"channel":"\u00e9\n\ud83d\ude00"}}"#).body
+        else {
+            panic!()
+        };
+        assert!(matches!(&channel, Cow::Owned(owned) if owned == "é\n😀"));
+    }
+
+    #[test]
+    fn deep_nesting_is_scanned_without_recursion() {
+        let deep = "[".repeat(1_000_000) + &"]".repeat(1_000_000);
+        let frame = format!(r#"{{"id":1,"x":{deep},"publish":{{"channel":"c","data":{deep}}}}}"#);
+        assert_eq!(
+            one(&frame).body,
+            Body::Publish {
+                channel: "c".into(),
+                data: deep.as_bytes()
+            }
+        );
+        assert!(is_refused(
+            format!(r#"{{"id":1,"presence":{deep}}}"#).as_bytes()
+        ));
+        assert!(is_refused("{\"connect\":".repeat(100_000).as_bytes()));
+    }
+
+    #[test]
+    fn frame_with_more_commands_than_the_limit_is_refused_at_the_limit() {
+        let frame = "{}\n".repeat(COMMANDS_PER_FRAME_MAX);
+        assert!(commands(frame.as_bytes()).all(|command| command == Ok(PONG)));
+        let frame = "{}\n".repeat(COMMANDS_PER_FRAME_MAX + 2);
+        assert_eq!(
+            commands(frame.as_bytes()).count(),
+            COMMANDS_PER_FRAME_MAX + 1
+        );
+        assert_eq!(
+            commands(frame.as_bytes()).last(),
+            Some(Err(Disconnect::BadRequest))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            for _ in commands(&bytes) {}
+        }
+
+        #[test]
+        fn text_near_json_never_panics(text in r#"(\{|\}|"|:|,|\[|\]|\n|id|publish|data|channel|1|null|true|\\| ){0,60}"#) {
+            for _ in commands(text.as_bytes()) {}
+        }
+
+        #[test]
+        fn commands_survive_white_space_and_the_case_of_names(
+            id in 1u32..,
+            channel in "[^\"\\\\\\x00-\\x1f]{0,20}",
+            space in proptest::collection::vec("[ \t\r]{0,3}", 14),
+            upper in proptest::collection::vec(any::<bool>(), 20),
+        ) {
+            let mut upper = upper.iter().cycle();
+            let mut name = |name: &str| -> String {
+                let turn = |c: char| if *upper.next().unwrap() { c.to_ascii_uppercase() } else { c };
+                name.chars().map(turn).collect()
+            };
+            let tokens = [
+                "{".into(), format!("\"{}\"", name("id")), ":".into(), id.to_string(), ",".into(),
+                format!("\"{}\"", name("publish")), ":".into(), "{".into(),
+                format!("\"{}\"", name("channel")), format!(":\"{channel}\""), ",".into(),
+                format!("\"{}\"", name("data")), ":[1]".into(), "}}".into(),
+            ];
+            let frame: String = tokens.iter().zip(&space).flat_map(|(token, space)| [space.as_str(), token]).collect();
+            let body = Body::Publish { channel: channel.as_str().into(), data: b"[1]" };
+            prop_assert_eq!(all(frame.as_bytes()), vec![Ok(Command { id, body })]);
+        }
+    }
+}

@@ -29,22 +29,17 @@ pub fn encode_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
             let mut unsubscribe = members.object("unsubscribe");
             unsubscribe.number("code", code);
             unsubscribe.text("reason", reason);
-            unsubscribe.close();
         }
         Push::Message(data) => {
             let mut message = members.object("message");
             message.raw("data", data);
-            message.close();
         }
         Push::Subscribe(result) => subscribed(members.object("subscribe"), result),
         Push::Refresh(ttl) => {
             let mut refresh = members.object("refresh");
             expires(&mut refresh, *ttl);
-            refresh.close();
         }
     }
-    members.close();
-    reply.close();
 }
 
 /// A publication as clients see it. The first one of a stream tells the epoch.
@@ -59,7 +54,6 @@ pub(super) fn publication(out: &mut Vec<u8>, publication: &Publication) {
     if publication.offset == Offset(1) {
         members.text("epoch", publication.epoch.as_str());
     }
-    members.close();
 }
 
 /// Member `tags`, left out when there are none.
@@ -71,7 +65,6 @@ pub(in crate::protocol) fn tags(members: &mut Members<'_>, publication: &Publica
     for (key, value) in &publication.tags {
         string(tags.key(key), value);
     }
-    tags.close();
 }
 
 /// A ClientInfo: user and client are printed even when empty.
@@ -81,7 +74,6 @@ pub(in crate::protocol) fn client_info(out: &mut Vec<u8>, info: &ClientInfo) {
     client_id(&mut members, info.client);
     members.raw("conn_info", &info.conn_info);
     members.raw("chan_info", &info.chan_info);
-    members.close();
 }
 
 /// Member `client`.
@@ -109,5 +101,196 @@ fn subscribed(mut members: Members<'_>, result: &SubscribeResult<'_>) {
     }
     members.flag("positioned", result.positioned);
     members.raw("data", result.data);
-    members.close();
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Epoch, StreamPosition};
+    use crate::protocol::push::Unsubscribe;
+
+    const CLIENT: ClientId = ClientId::from_random(7);
+
+    fn encoded(channel: &str, push: &Push<'_>) -> String {
+        let mut out = Vec::new();
+        encode_push(&mut out, channel, push);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn published(offset: u64, data: &str) -> Publication {
+        Publication {
+            offset: Offset(offset),
+            epoch: Epoch(*b"abcdEFGH"),
+            data: Bytes::copy_from_slice(data.as_bytes()),
+            info: None,
+            tags: Box::default(),
+            unix_ms: 5,
+        }
+    }
+
+    fn somebody() -> ClientInfo {
+        ClientInfo {
+            user: "42".into(),
+            client: CLIENT,
+            conn_info: Bytes::new(),
+            chan_info: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn publication_is_printed_as_clients_read_it() {
+        let push = published(7, r#"{"n":7}"#);
+        assert_eq!(
+            encoded("chat:1", &Push::Publication(&push)),
+            r#"{"push":{"channel":"chat:1","pub":{"data":{"n":7},"offset":7}}}"#
+        );
+    }
+
+    #[test]
+    fn publication_without_history_has_neither_offset_nor_epoch() {
+        let push = published(0, "null");
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            r#"{"push":{"channel":"a","pub":{"data":null}}}"#
+        );
+    }
+
+    #[test]
+    fn first_publication_of_a_stream_tells_the_epoch() {
+        let push = published(1, "1");
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            r#"{"push":{"channel":"a","pub":{"data":1,"offset":1,"epoch":"abcdEFGH"}}}"#
+        );
+    }
+
+    #[test]
+    fn payload_with_line_breaks_stands_on_one_line() {
+        let push = published(0, "{\r\n\"n\":\n7}\n");
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            r#"{"push":{"channel":"a","pub":{"data":{"n":7}}}}"#
+        );
+    }
+
+    #[test]
+    fn publication_of_a_client_carries_its_info_and_tags() {
+        let info = ClientInfo {
+            conn_info: Bytes::from_static(b"{\"a\":1}"),
+            chan_info: Bytes::from_static(b"[2]"),
+            ..somebody()
+        };
+        let push = Publication {
+            info: Some(Box::new(info)),
+            tags: Box::new([("k\"".into(), "v".into()), ("l".into(), "".into())]),
+            ..published(3, "\"x\"")
+        };
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            format!(
+                r#"{{"push":{{"channel":"a","pub":{{"data":"x","info":{{"user":"42","client":"{CLIENT}","conn_info":{{"a":1}},"chan_info":[2]}},"offset":3,"tags":{{"k\"":"v","l":""}}}}}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn join_and_leave_always_print_user_and_client() {
+        let nobody = ClientInfo {
+            user: "".into(),
+            ..somebody()
+        };
+        let info = format!(r#"{{"info":{{"user":"","client":"{CLIENT}"}}}}"#);
+        assert_eq!(
+            encoded("a", &Push::Join(&nobody)),
+            format!(r#"{{"push":{{"channel":"a","join":{info}}}}}"#)
+        );
+        assert_eq!(
+            encoded("a", &Push::Leave(&nobody)),
+            format!(r#"{{"push":{{"channel":"a","leave":{info}}}}}"#)
+        );
+    }
+
+    #[test]
+    fn unsubscribe_always_prints_code_and_reason() {
+        assert_eq!(
+            encoded("a", &Push::Unsubscribe(Unsubscribe::Insufficient)),
+            r#"{"push":{"channel":"a","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#
+        );
+    }
+
+    #[test]
+    fn pushes_about_the_connection_name_no_channel() {
+        assert_eq!(
+            encoded("", &Push::Message(b"[1]")),
+            r#"{"push":{"message":{"data":[1]}}}"#
+        );
+        assert_eq!(
+            encoded("", &Push::Refresh(None)),
+            r#"{"push":{"refresh":{}}}"#
+        );
+        assert_eq!(
+            encoded("", &Push::Refresh(Some(9))),
+            r#"{"push":{"refresh":{"expires":true,"ttl":9}}}"#
+        );
+        assert_eq!(
+            encoded("", &Push::Refresh(Some(0))),
+            r#"{"push":{"refresh":{"expires":true,"ttl":1}}}"#
+        );
+    }
+
+    #[test]
+    fn subscribe_push_prints_position_and_options() {
+        let plain = SubscribeResult::default();
+        assert_eq!(
+            encoded("a", &Push::Subscribe(plain)),
+            r#"{"push":{"channel":"a","subscribe":{}}}"#
+        );
+        let result = SubscribeResult {
+            recoverable: true,
+            positioned: true,
+            position: Some(StreamPosition {
+                epoch: Epoch(*b"abcdEFGH"),
+                offset: Offset(5),
+            }),
+            data: b"{}",
+            recovered: true,
+            was_recovering: true,
+            ..Default::default()
+        };
+        assert_eq!(
+            encoded("a", &Push::Subscribe(result)),
+            r#"{"push":{"channel":"a","subscribe":{"recoverable":true,"epoch":"abcdEFGH","offset":5,"positioned":true,"data":{}}}}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn publications_read_back_as_written(
+            channel in ".{1,20}", text: String, offset: u64, tag: String, user: String, spaced: bool,
+        ) {
+            let value = json!({"text": text, "list": [1, null, true]});
+            let data = if spaced { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+            let info = ClientInfo { user: user.as_str().into(), ..somebody() };
+            let push = Publication {
+                info: Some(Box::new(info)),
+                tags: Box::new([(tag.as_str().into(), text.as_str().into())]),
+                ..published(offset, &data.unwrap())
+            };
+            let line = encoded(&channel, &Push::Publication(&push));
+            prop_assert!(!line.contains(['\n', '\r']));
+            let mut wanted = json!({"data": value, "info": {"user": user, "client": CLIENT.to_string()}, "tags": {tag: text}});
+            if offset > 0 {
+                wanted["offset"] = offset.into();
+            }
+            if offset == 1 {
+                wanted["epoch"] = "abcdEFGH".into();
+            }
+            let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(read, json!({"push": {"channel": channel, "pub": wanted}}));
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::compact;
 
-/// The members of one object, separated as they come.
+/// The members of one object, separated as they come. Dropping it closes the object, so none is left open.
 pub(in crate::protocol) struct Members<'o> {
     out: &'o mut Vec<u8>,
     separate: bool,
@@ -18,10 +18,8 @@ impl<'o> Members<'o> {
         }
     }
 
-    /// Closes it.
-    pub(in crate::protocol) fn close(self) {
-        self.out.push(b'}');
-    }
+    /// Closes it before the end of the scope.
+    pub(in crate::protocol) fn close(self) {}
 
     /// Starts a member whose name needs no escapes; the caller appends its value.
     pub(in crate::protocol) fn name(&mut self, name: &str) -> &mut Vec<u8> {
@@ -101,6 +99,12 @@ impl<'o> Members<'o> {
     }
 }
 
+impl Drop for Members<'_> {
+    fn drop(&mut self) {
+        self.out.push(b'}');
+    }
+}
+
 /// Appends a number.
 pub(in crate::protocol) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
@@ -142,4 +146,34 @@ fn escape(out: &mut Vec<u8>, byte: u8) {
         }
     };
     out.extend_from_slice(&[b'\\', short]);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn strings_are_escaped_where_json_asks_for_it_and_nowhere_else() {
+        let mut out = Vec::new();
+        string(
+            &mut out,
+            "a\"\\\u{8}\u{c}\n\r\t\u{0}\u{1f}\u{7f}/<é\u{2028}😀",
+        );
+        assert_eq!(
+            str::from_utf8(&out),
+            Ok("\"a\\\"\\\\\\b\\f\\n\\r\\t\\u0000\\u001f\u{7f}/<é\u{2028}😀\"")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn written_strings_read_back_and_stand_on_one_line(text: String) {
+            let mut out = Vec::new();
+            string(&mut out, &text);
+            prop_assert!(!out.contains(&b'\n') && !out.contains(&b'\r'));
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+    }
 }
