@@ -16,7 +16,7 @@ use tungstenite::{Error, Message, WebSocket};
 use super::http::Http;
 use super::process::Server;
 use super::token;
-use super::wait::DEADLINE;
+use super::wait::{DEADLINE, now};
 
 /// Path of the client endpoint.
 pub(crate) const PATH: &str = "/connection/websocket";
@@ -287,7 +287,9 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
 
     /// Waits for the server's close and answers it. Objects that come before it stay readable.
     pub(crate) fn ended(&mut self) -> Ended {
+        let end = now() + DEADLINE;
         loop {
+            assert!(now() < end, "the server does not close; unread: {} objects", self.received.len());
             if let Err(ended) = self.receive() {
                 if ended.code != 1006 {
                     // Sends the answer to the close frame; the server may be gone already.

@@ -93,14 +93,13 @@ impl Start {
         let mut child = command.spawn().expect("the binary starts");
         let guard = guard(child.id());
         let ready = wait::until("the ready file", || {
-            let text = std::fs::read_to_string(&ready_file).ok()?;
-            let parsed = serde_json::from_str::<Value>(&text).ok();
-            if parsed.is_none()
+            let ready = std::fs::read_to_string(&ready_file).ok().and_then(|text| serde_json::from_str::<Value>(&text).ok());
+            if ready.is_none()
                 && let Some(status) = child.try_wait().expect("the process can be asked")
             {
                 panic!("ringmain ended with {status} before it was ready:\n{}", read_log(directory.path()));
             }
-            parsed
+            ready
         });
         let address = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
