@@ -20,7 +20,7 @@ pub(crate) enum Fault {
 }
 
 enum Event {
-    Opened(u64, WebSocket<TcpStream>),
+    Opened(u64, Box<WebSocket<TcpStream>>),
     Said(u64, String),
     Gone(u64),
 }
@@ -45,7 +45,10 @@ fn connection(id: u64, stream: TcpStream, events: &Sender<Event>) {
     let Ok(mut socket) = tungstenite::accept(stream) else {
         return;
     };
-    let opened = Event::Opened(id, WebSocket::from_raw_socket(writer, Role::Server, None));
+    let opened = Event::Opened(
+        id,
+        Box::new(WebSocket::from_raw_socket(writer, Role::Server, None)),
+    );
     events.send(opened).unwrap();
     while let Ok(message) = socket.read() {
         let Message::Text(text) = message else {
@@ -65,7 +68,7 @@ struct Channel {
 }
 
 fn hub(inbox: &Receiver<Event>, fault: Fault) {
-    let mut sockets: BTreeMap<u64, WebSocket<TcpStream>> = BTreeMap::new();
+    let mut sockets: BTreeMap<u64, Box<WebSocket<TcpStream>>> = BTreeMap::new();
     let mut channels: BTreeMap<String, Channel> = BTreeMap::new();
     while let Ok(event) = inbox.recv() {
         match event {
