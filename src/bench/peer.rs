@@ -1,5 +1,5 @@
 //! A tiny Centrifuge server for tests, written on an independent WebSocket library: a thread for each connection
-//! reads, one hub thread answers in order. It can be told to misbehave, so that the checker has something to find.
+//! reads, one hub thread answers in order. Without commands it is a plain server. It can be told to misbehave, so that the checker has something to find.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -78,6 +78,12 @@ fn hub(inbox: &Receiver<Event>, fault: Fault) {
                 channels
                     .values_mut()
                     .for_each(|channel| channel.subscribers.retain(|other| *other != id));
+            }
+            // A payload of the bench by itself: a plain server that passes everything to everybody.
+            Event::Said(_, line) if line.starts_with("{\"b\":") => {
+                for socket in sockets.values_mut() {
+                    let _ = socket.send(Message::text(line.clone()));
+                }
             }
             Event::Said(id, line) => {
                 for (to, text) in said(id, &line, &mut channels, fault) {
