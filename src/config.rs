@@ -1,18 +1,22 @@
 //! Configuration: as written (`file`), as checked (`Config`), and the rules of channels (`namespace`).
 
 mod file;
+mod glob;
 pub mod namespace;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use file::{ConfigError, Source};
-pub use namespace::{ChannelRules, Namespace};
+pub use file::{ConfigError, ConfigErrors, Origin, ReloadRefused, Setting, Source};
+pub use glob::glob_match;
+pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
+
+use crate::limits::CONNECTIONS_MAX;
 
 /// The checked configuration: every value is in range, every reference resolves.
 /// Shared by all threads as `Arc<Config>`; a reload replaces it as a whole.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// Listeners and shards.
     pub server: Server,
@@ -30,6 +34,26 @@ pub struct Config {
     pub drain: Drain,
     /// Logging.
     pub log: Log,
+}
+
+impl Config {
+    /// The defaults, with no file and no environment.
+    #[must_use]
+    pub fn built_in() -> Self {
+        Self::default()
+    }
+
+    /// May a request with this `Origin` header open a connection (`spec/centrifuge.md` §1.2)?
+    /// A request without the header may always; an empty list refuses every other.
+    #[must_use]
+    pub fn allows_origin(&self, origin: Option<&str>) -> bool {
+        let Some(origin) = origin else { return true };
+        let origin = origin.to_lowercase();
+        self.client
+            .allowed_origins
+            .iter()
+            .any(|pattern| glob_match(pattern, &origin))
+    }
 }
 
 /// `[server]`
@@ -81,7 +105,7 @@ pub struct Admin {
 }
 
 /// `[client]`: names and defaults of `spec/centrifuge.md` §1.2, §2.6, §4.1.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Connection tokens (`[client.token]`).
     pub token: Token,
@@ -118,11 +142,12 @@ pub struct Client {
     /// No authentication, everything allowed. Development only.
     pub insecure: bool,
     /// Personal channel (`spec/centrifuge.md` §4.2): `Some(namespace)`; an empty namespace gives `#user`.
+    /// `[client.subscribe_to_user_personal_channel]` with `enabled` and `personal_channel_namespace`.
     pub user_personal_channel: Option<String>,
 }
 
 /// Keys and expectations for one kind of token.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Token {
     /// HS256, HS384, HS512; empty means no HMAC token is accepted.
     pub hmac_secret_key: Secret,
@@ -148,6 +173,12 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+impl std::fmt::Display for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
 /// `[websocket]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocket {
@@ -156,7 +187,7 @@ pub struct WebSocket {
 }
 
 /// `[http_api]`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpApi {
     /// Key of the server API; empty refuses every request.
     pub key: Secret,
@@ -193,4 +224,127 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![ListenAddr::Tcp(SocketAddr::from((
+                Ipv4Addr::LOCALHOST,
+                8000,
+            )))],
+            shards: 0,
+            reactor: ReactorChoice::Auto,
+            cores: Vec::new(),
+            backlog: 8192,
+            connections_per_shard_max: CONNECTIONS_MAX,
+            handshake_timeout: Duration::from_secs(10),
+            http_idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8001))),
+        }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self {
+            token: Token::default(),
+            subscription_token: Token::default(),
+            allowed_origins: Vec::new(),
+            ping_interval: Some(Duration::from_secs(25)),
+            pong_timeout: Duration::from_secs(8),
+            stale_close_delay: Duration::from_secs(10),
+            expired_close_delay: Duration::from_secs(25),
+            expired_sub_close_delay: Duration::from_secs(25),
+            queue_max_size: 1_048_576,
+            channel_limit: 128,
+            user_connection_limit: 0,
+            history_max_publication_limit: 300,
+            recovery_max_publication_limit: 300,
+            allow_anonymous_connect_without_token: false,
+            disallow_anonymous_connection_tokens: false,
+            connect_include_server_time: false,
+            insecure: false,
+            user_personal_channel: None,
+        }
+    }
+}
+
+impl Default for WebSocket {
+    fn default() -> Self {
+        Self {
+            message_size_limit: 65_536,
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(5),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_origins(patterns: &[&str]) -> Config {
+        let mut config = Config::built_in();
+        config.client.allowed_origins = patterns.iter().map(|&p| p.to_owned()).collect();
+        config
+    }
+
+    #[test]
+    fn request_without_origin_is_always_allowed() {
+        assert!(with_origins(&[]).allows_origin(None));
+        assert!(with_origins(&["https://example.com"]).allows_origin(None));
+    }
+
+    #[test]
+    fn empty_list_refuses_every_origin() {
+        assert!(!with_origins(&[]).allows_origin(Some("https://example.com")));
+    }
+
+    #[test]
+    fn star_alone_allows_every_origin() {
+        assert!(with_origins(&["*"]).allows_origin(Some("null")));
+    }
+
+    #[test]
+    fn origin_is_compared_in_lower_case() {
+        let config = with_origins(&["https://*.example.com"]);
+        assert!(config.allows_origin(Some("HTTPS://App.Example.COM")));
+        assert!(config.allows_origin(Some("https://a.b.example.com")));
+        assert!(!config.allows_origin(Some("https://example.com")));
+        assert!(!config.allows_origin(Some("https://a.example.com.evil.org")));
+    }
+
+    #[test]
+    fn secrets_do_not_show() {
+        let secret = Secret("hunter2".to_owned());
+        assert_eq!(format!("{secret:?} {secret}"), "*** ***");
+        let mut config = Config::built_in();
+        config.client.token.hmac_secret_key = secret.clone();
+        config.http_api.key = secret;
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
 }

@@ -18,3 +18,15 @@ pub mod protocol;
 pub mod session;
 // Layer 4
 pub mod shard;
+// Layer 5
+#[cfg(feature = "server")]
+pub mod bench;
+#[cfg(feature = "server")]
+pub mod doctor;
+#[cfg(feature = "server")]
+pub mod uring;
+// Layer 6
+#[cfg(feature = "server")]
+pub mod control;
+#[cfg(feature = "server")]
+pub mod reactor;

@@ -18,3 +18,23 @@ pub const CHANNEL_NAME_BYTES_MAX: usize = 1024;
 pub const USER_ID_BYTES_MAX: usize = 1024;
 /// Commands in one client frame.
 pub const COMMANDS_PER_FRAME_MAX: usize = 10_000;
+/// Idempotency keys remembered for one channel; the oldest goes first.
+pub const IDEMPOTENCY_KEYS_PER_CHANNEL_MAX: usize = 10_000;
+/// Channels owned by one shard.
+pub const CHANNELS_OWNED_MAX: usize = 1 << 20;
+/// Bytes of one shard's fan-out ring, a power of two.
+pub const FANOUT_RING_BYTES: u32 = 4 << 20;
+/// Largest piece that goes through the fan-out ring; larger ones go to each connection's backlog.
+pub const FANOUT_PIECE_BYTES_MAX: u32 = FANOUT_RING_BYTES / 8;
+/// Pending bytes of a connection that are moved within the ring to stay contiguous; beyond it they go to its backlog.
+pub const PENDING_JOIN_BYTES_MAX: u32 = 4096;
+/// Unsent bytes of all connections of one shard.
+pub const BACKLOG_BYTES_MAX: usize = 1 << 30;
+/// Bytes that a connection may have sent ahead while it waits for the answer to an earlier request.
+pub const HELD_BYTES_MAX: usize = 1 << 20;
+/// Items of one server API call (broadcast channels, batch commands).
+pub const API_ITEMS_MAX: usize = 10_000;
+/// Server API calls under way on one shard.
+pub const API_CALLS_MAX: u32 = 65_536;
+const _: () = assert!(FANOUT_RING_BYTES.is_power_of_two(), "positions of the ring are masked");
+const _: () = assert!(PENDING_JOIN_BYTES_MAX < FANOUT_PIECE_BYTES_MAX, "a joined piece fits the ring");

@@ -1,1 +1,327 @@
-fn main() {}
+//! Arguments → configuration → kernel probe → mesh → shards → control → exit code.
+
+mod cli;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, anyhow};
+use clap::Parser as _;
+use crossbeam_queue::ArrayQueue;
+use ringmain::config::{Config, ListenAddr, Setting, Source};
+use ringmain::control::bell::Bell;
+use ringmain::control::first_run::{self, Secrets};
+use ringmain::control::token::{self, Claims};
+use ringmain::control::{self, admin, logging};
+use ringmain::mesh::control::{Doorbell, FROM_SHARD_MAX};
+use ringmain::reactor::Chosen;
+use ringmain::shard::Mode;
+use ringmain::{bench, doctor, reactor};
+
+use cli::{Cli, Command, EchoArgs, ServeArgs, TokenArgs};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Looked for when nobody names a file.
+const CONFIG_FILE: &str = "ringmain.toml";
+
+/// Why the program ends early.
+enum Failure {
+    /// Wrong usage or configuration: status 2.
+    Usage(anyhow::Error),
+    /// While running: status 1.
+    Running(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Running(error)
+    }
+}
+
+fn main() -> ExitCode {
+    let (config, command) = Cli::parse()
+        .into_command()
+        .unwrap_or_else(|error| error.exit());
+    let status = match command {
+        Command::Serve(args) => serve(config, &args),
+        Command::Echo(args) => echo(&args),
+        Command::Check => check(config),
+        Command::Token(args) => mint(config, args),
+        Command::Doctor => diagnose(config),
+        Command::Bench(args) => bench::run(&args).map_err(|error| Failure::Running(anyhow!(error))),
+    };
+    let (status, error) = match status {
+        Ok(status) => return ExitCode::from(status),
+        Err(Failure::Usage(error)) => (2, error),
+        Err(Failure::Running(error)) => (1, error),
+    };
+    eprintln!("ringmain: {error:#}");
+    ExitCode::from(status)
+}
+
+fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
+    let sources = Sources::new(path, args.settings());
+    let (config, secrets) = sources.read().map_err(Failure::Usage)?;
+    let reread = Box::new(move |old: &Config| {
+        let (new, _) = sources.read().map_err(|error| format!("{error:#}"))?;
+        old.reload_from(&new)
+            .map_err(|refused| refused.to_string())?;
+        Ok(new)
+    });
+    let announce = |config: &Config, listen: &[String]| -> anyhow::Result<Option<String>> {
+        let Some(secrets) = &secrets else {
+            return Ok(None);
+        };
+        let expires = unix_s() + first_run::TOKEN_LIFE.as_secs();
+        let claims = Claims {
+            user: first_run::USER.to_owned(),
+            expires: Some(expires),
+            ..Claims::default()
+        };
+        let token = token::mint(&config.client.token, &claims)?;
+        Ok(Some(first_run::welcome(listen, &token, &secrets.api_key)))
+    };
+    run(
+        config,
+        Mode::Proxy,
+        args.shards.ready_file.clone(),
+        reread,
+        announce,
+    )
+}
+
+fn echo(args: &EchoArgs) -> Result<u8, Failure> {
+    let mut settings = environment();
+    settings.extend(args.settings());
+    let config = Config::load(&[], &settings).map_err(|errors| Failure::Usage(anyhow!(errors)))?;
+    let reread = Box::new(|_: &Config| Err("`ringmain echo` has no configuration".to_owned()));
+    run(
+        config,
+        Mode::Echo,
+        args.shards.ready_file.clone(),
+        reread,
+        |_, _| Ok(None),
+    )
+}
+
+/// Everything from the kernel probe on. `announce` gets the addresses with the ports the kernel gave.
+fn run(
+    config: Config,
+    mode: Mode,
+    ready_file: Option<PathBuf>,
+    reread: control::Reread,
+    announce: impl FnOnce(&Config, &[String]) -> anyhow::Result<Option<String>>,
+) -> Result<u8, Failure> {
+    let set_level = logging::install(&config.log);
+    let config = Arc::new(config);
+    let (shards, cores) = shards_and_cores(&config)?;
+    let (reactor, refusal) = reactor::choose(&config, shards).context("server.reactor")?;
+    if let Some(refusal) = refusal {
+        tracing::warn!(%refusal, "io_uring is refused: the portable reactor serves");
+    }
+    let admin = config
+        .admin
+        .listen
+        .map(|at| admin::bind(at).with_context(|| format!("admin.listen {at}")))
+        .transpose()?;
+    let reports = Arc::new(ArrayQueue::new(FROM_SHARD_MAX));
+    let bell = Arc::new(Bell::default());
+    let seed = getrandom::u64().map_err(|_| anyhow!("the kernel gives no randomness"))?;
+    let plan = reactor::Plan {
+        config: Arc::clone(&config),
+        mode,
+        reactor,
+        shards,
+        cores,
+        seed,
+    };
+    let control_bell: Arc<dyn Doorbell> = Arc::<Bell>::clone(&bell);
+    let running = reactor::start(plan, Arc::clone(&reports), control_bell)
+        // Its text names the cause already.
+        .map_err(|error| anyhow!("{error}"))?;
+    let listen: Vec<String> = running.listening.iter().map(address).collect();
+    let announcement = announce(&config, &listen)?;
+    let parts = control::Parts {
+        config,
+        links: running.links,
+        reports,
+        bell,
+        admin,
+        reactor: match reactor {
+            Chosen::Uring(_) => "uring",
+            Chosen::Portable => "portable",
+        },
+        listen,
+        ready_file,
+        announcement,
+        reread,
+        set_level,
+    };
+    let ending = control::run(parts).context("control")?;
+    Ok(ending.status())
+}
+
+/// How many shards there are, and which core each is pinned to.
+fn shards_and_cores(config: &Config) -> Result<(u16, Vec<usize>), Failure> {
+    if let Some(core) = config.server.cores.iter().find(|&&core| !may_pin(core)) {
+        return Err(Failure::Usage(anyhow!(
+            "server.cores: no thread of this process may run on core {core}"
+        )));
+    }
+    let cores = if config.server.cores.is_empty() {
+        let allowed = core_affinity::get_core_ids().unwrap_or_default();
+        allowed.iter().map(|core| core.id).collect()
+    } else {
+        config.server.cores.clone()
+    };
+    let shards = match config.server.shards {
+        0 => u16::try_from(cores.len().clamp(1, ringmain::limits::SHARDS_MAX)).unwrap_or(1),
+        shards => shards,
+    };
+    Ok((shards, cores))
+}
+
+/// Tried on a thread of its own: the mask that the process was started with says less than the kernel, which lets a
+/// thread leave it as long as the cpuset has the core.
+fn may_pin(core: usize) -> bool {
+    /// Cores in a `cpu_set_t`.
+    const CORES_MAX: usize = 1024;
+    let pin = move || core_affinity::set_for_current(core_affinity::CoreId { id: core });
+    core < CORES_MAX && std::thread::spawn(pin).join().unwrap_or(false)
+}
+
+fn check(path: Option<PathBuf>) -> Result<u8, Failure> {
+    let sources = Sources::new(path, Vec::new());
+    let (config, _) = sources.read().map_err(Failure::Usage)?;
+    let from = sources.file.as_ref().map_or_else(
+        || "the development set-up".to_owned(),
+        |path| path.display().to_string(),
+    );
+    print(&format!("# from {from}\n{}", config.effective()))?;
+    Ok(0)
+}
+
+fn mint(path: Option<PathBuf>, args: TokenArgs) -> Result<u8, Failure> {
+    let sources = Sources::new(path, Vec::new());
+    let (config, _) = sources.read().map_err(Failure::Usage)?;
+    let rules = if args.channel.is_some() {
+        &config.client.subscription_token
+    } else {
+        &config.client.token
+    };
+    let expires = (!args.expire.is_zero()).then(|| unix_s() + args.expire.as_secs());
+    let claims = Claims {
+        user: args.user,
+        channel: args.channel,
+        expires,
+        info: args.info,
+    };
+    let token = token::mint(rules, &claims).map_err(|error| Failure::Usage(anyhow!(error)))?;
+    print(&format!("{token}\n"))?;
+    Ok(0)
+}
+
+fn diagnose(path: Option<PathBuf>) -> Result<u8, Failure> {
+    let (config, _) = Sources::new(path, environment())
+        .read()
+        .map_err(Failure::Usage)?;
+    let findings = doctor::examine(&config.server);
+    doctor::print(&findings, &mut std::io::stdout().lock()).context("standard output")?;
+    Ok(u8::from(
+        findings
+            .iter()
+            .any(|finding| finding.state == doctor::State::Problem),
+    ))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    std::io::stdout()
+        .write_all(text.as_bytes())
+        .context("standard output")
+}
+
+fn address(address: &ListenAddr) -> String {
+    match address {
+        ListenAddr::Tcp(at) => at.to_string(),
+        ListenAddr::Unix(path) => format!("unix:{}", path.display()),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the life of a token is counted from the wall clock, and this is no core module"
+)]
+fn unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+/// Keys set by the environment. A variable that is not Unicode cannot be one of ours.
+fn environment() -> Vec<Setting> {
+    Setting::from_environment(
+        std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }),
+    )
+}
+
+/// Where the configuration comes from; read at the start and again on SIGHUP.
+struct Sources {
+    file: Option<PathBuf>,
+    /// Options of the command line.
+    options: Vec<Setting>,
+}
+
+impl Sources {
+    fn new(path: Option<PathBuf>, options: Vec<Setting>) -> Self {
+        let file = path.or_else(|| {
+            Path::new(CONFIG_FILE)
+                .exists()
+                .then(|| PathBuf::from(CONFIG_FILE))
+        });
+        Self { file, options }
+    }
+
+    /// The configuration, and the generated secrets where there is no file.
+    fn read(&self) -> anyhow::Result<(Config, Option<Secrets>)> {
+        let mut settings = environment();
+        settings.extend(self.options.iter().cloned());
+        if let Some(path) = &self.file {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
+            return Ok((
+                Config::load(
+                    &[Source {
+                        name: &name,
+                        text: &text,
+                    }],
+                    &settings,
+                )?,
+                None,
+            ));
+        }
+        let secrets = Secrets::open(Path::new(first_run::DATA_DIRECTORY))?;
+        // The page's own origins follow from where it will be served.
+        let listen: Vec<String> = Config::load(&[], &settings)?
+            .server
+            .listen
+            .iter()
+            .map(address)
+            .collect();
+        let text = first_run::configuration(&secrets, &listen);
+        let config = Config::load(
+            &[Source {
+                name: "development set-up",
+                text: &text,
+            }],
+            &settings,
+        )?;
+        Ok((config, Some(secrets)))
+    }
+}

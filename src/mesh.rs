@@ -1,3 +1,8 @@
 //! What may cross threads: queues between shards, and between shards and control.
 
 pub mod control;
+mod endpoint;
+pub mod message;
+
+pub use endpoint::{ANSWERS_MAX, Endpoint, build, build_with};
+pub use message::Message;

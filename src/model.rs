@@ -174,10 +174,27 @@ pub struct Publication {
     pub epoch: Epoch,
     /// Payload: one JSON value without raw line breaks, or arbitrary bytes.
     pub data: Bytes,
+    /// `data` is one JSON value; otherwise JSON subscribers cannot get it (DISCONNECT 3506).
+    pub json: bool,
     /// Set only when a client published.
     pub info: Option<Box<ClientInfo>>,
     /// Tags, in the publisher's order.
     pub tags: Box<[(Box<str>, Box<str>)]>,
     /// When the owner accepted it, Unix milliseconds.
     pub unix_ms: u64,
+}
+
+/// Namespace options that a token or the server API sets for one subscription.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `presence`
+    pub presence: Option<bool>,
+    /// `join_leave`
+    pub join_leave: Option<bool>,
+    /// `force_push_join_leave`
+    pub force_push_join_leave: Option<bool>,
+    /// `force_recovery`
+    pub force_recovery: Option<bool>,
+    /// `force_positioning`
+    pub force_positioning: Option<bool>,
 }

@@ -8,7 +8,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use ringmain::mesh::control::Doorbell;
-use ringmain::uring::{BufferConfig, Completion, EventFd, Kind, Ring, RingConfig, Sqe, probe, socket};
+use ringmain::uring::{
+    BufferConfig, Completion, EventFd, Kind, Ring, RingConfig, Sqe, probe, socket,
+};
 use socket2::SockAddr;
 
 const SMALL: RingConfig = RingConfig {
@@ -17,7 +19,11 @@ const SMALL: RingConfig = RingConfig {
     slots: 256,
     reserved: 2,
     accepts: 8,
-    buffers: BufferConfig { count: 8, size: 4096, incremental: true },
+    buffers: BufferConfig {
+        count: 8,
+        size: 4096,
+        incremental: true,
+    },
 };
 const LISTENER_SLOT: u32 = 0;
 
@@ -43,13 +49,19 @@ impl Server {
         let listener = socket::listen_tcp("127.0.0.1:0".parse().unwrap(), 1024).unwrap();
         ring.install(LISTENER_SLOT, &listener).unwrap();
         let address = listener.local_addr().unwrap().as_socket().unwrap();
-        Some(Self { ring, address, _listener: listener })
+        Some(Self {
+            ring,
+            address,
+            _listener: listener,
+        })
     }
 
     /// One connection: our end, and the slot of the ring's end.
     fn accept(&mut self) -> (TcpStream, u32) {
         let client = TcpStream::connect(self.address).unwrap();
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         self.ring.push_accept(0, 3, LISTENER_SLOT).unwrap();
         let completion = self.next(Kind::Accept);
         let accepted = self.ring.take_accepted(completion);
@@ -82,10 +94,15 @@ fn next(ring: &mut Ring) -> Option<Completion> {
 
 #[test]
 fn cancel_then_close_ends_the_receive_before_the_slot_is_free_and_the_peer_sees_the_end() {
-    let Some(mut server) = Server::start(&SMALL) else { return };
+    let Some(mut server) = Server::start(&SMALL) else {
+        return;
+    };
     let (mut client, slot) = server.accept();
     server.ring.push(&Sqe::receive(slot, 7, 0)).unwrap();
-    server.ring.push_chain(Sqe::cancel_receive(slot, 7), &Sqe::close(slot, 7)).unwrap();
+    server
+        .ring
+        .push_chain(Sqe::cancel_receive(slot, 7), &Sqe::close(slot, 7))
+        .unwrap();
     let ended = server.next(Kind::Receive);
     assert!(ended.result() == -libc::ECANCELED && !ended.more());
     assert_eq!(server.next(Kind::Close).result(), 0);
@@ -94,7 +111,9 @@ fn cancel_then_close_ends_the_receive_before_the_slot_is_free_and_the_peer_sees_
 
 #[test]
 fn bytes_of_an_old_connection_carry_the_old_generation_after_the_slot_is_taken_again() {
-    let Some(mut server) = Server::start(&SMALL) else { return };
+    let Some(mut server) = Server::start(&SMALL) else {
+        return;
+    };
     let (mut old, slot) = server.accept();
     server.ring.push(&Sqe::receive(slot, 7, 0)).unwrap();
     // A close without a cancel leaves the receive armed: the mistake that generations guard against.
@@ -109,7 +128,10 @@ fn bytes_of_an_old_connection_carry_the_old_generation_after_the_slot_is_taken_a
     while by_generation.values().map(Vec::len).sum::<usize>() < 18 {
         let completion = server.next(Kind::Receive);
         let generation = completion.generation();
-        by_generation.entry(generation).or_default().extend_from_slice(server.ring.take_bytes(completion));
+        by_generation
+            .entry(generation)
+            .or_default()
+            .extend_from_slice(server.ring.take_bytes(completion));
         server.ring.publish_buffers();
     }
     assert_eq!(by_generation[&8], b"hello");
@@ -118,24 +140,41 @@ fn bytes_of_an_old_connection_carry_the_old_generation_after_the_slot_is_taken_a
 
 #[test]
 fn an_aborted_connection_is_reset_at_once() {
-    let Some(mut server) = Server::start(&SMALL) else { return };
+    let Some(mut server) = Server::start(&SMALL) else {
+        return;
+    };
     let (mut client, slot) = server.accept();
     server.ring.push(&Sqe::receive(slot, 7, 0)).unwrap();
-    server.ring.push_chain(Sqe::abort(slot, 7), &Sqe::close(slot, 7)).unwrap();
+    server
+        .ring
+        .push_chain(Sqe::abort(slot, 7), &Sqe::close(slot, 7))
+        .unwrap();
     let mut kinds = Vec::new();
     for _ in 0..2 {
         let completion = next(&mut server.ring).unwrap();
         kinds.push((completion.kind().unwrap(), completion.result()));
     }
     kinds.sort_by_key(|&(kind, _)| kind as u8);
-    assert_eq!(kinds, [(Kind::Receive, -libc::ECONNRESET), (Kind::Close, 0)]);
-    assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(
+        kinds,
+        [(Kind::Receive, -libc::ECONNRESET), (Kind::Close, 0)]
+    );
+    assert_eq!(
+        client.read(&mut [0; 8]).unwrap_err().kind(),
+        std::io::ErrorKind::ConnectionReset
+    );
 }
 
 #[test]
 fn starved_receives_lose_nothing_and_end_as_starved() {
-    let buffers = BufferConfig { count: 4, size: 64, incremental: false };
-    let Some(mut server) = Server::start(&RingConfig { buffers, ..SMALL }) else { return };
+    let buffers = BufferConfig {
+        count: 4,
+        size: 64,
+        incremental: false,
+    };
+    let Some(mut server) = Server::start(&RingConfig { buffers, ..SMALL }) else {
+        return;
+    };
     let mut clients: Vec<(TcpStream, u32)> = (0..100).map(|_| server.accept()).collect();
     for &(_, slot) in &clients {
         server.ring.push(&Sqe::receive(slot, 1, 0)).unwrap();
@@ -147,7 +186,10 @@ fn starved_receives_lose_nothing_and_end_as_starved() {
     let mut received: HashMap<u32, Vec<u8>> = HashMap::new();
     let mut starved = 0u32;
     while received.values().map(Vec::len).sum::<usize>() < 100 * 300 {
-        server.ring.enter_timeout(1, Duration::from_secs(10)).unwrap();
+        server
+            .ring
+            .enter_timeout(1, Duration::from_secs(10))
+            .unwrap();
         let mut again = Vec::new();
         while let Some(completion) = server.ring.pop() {
             assert_eq!(completion.kind(), Some(Kind::Receive));
@@ -156,7 +198,10 @@ fn starved_receives_lose_nothing_and_end_as_starved() {
                 again.push(slot);
                 starved += u32::from(completion.result() == -libc::ENOBUFS);
             }
-            received.entry(slot).or_default().extend_from_slice(server.ring.take_bytes(completion));
+            received
+                .entry(slot)
+                .or_default()
+                .extend_from_slice(server.ring.take_bytes(completion));
         }
         server.ring.publish_buffers();
         for slot in again {
@@ -164,7 +209,10 @@ fn starved_receives_lose_nothing_and_end_as_starved() {
         }
         assert!(starved < 10_000, "re-arming spins");
     }
-    assert!(starved > 0, "four buffers of 64 bytes did not starve a hundred sockets");
+    assert!(
+        starved > 0,
+        "four buffers of 64 bytes did not starve a hundred sockets"
+    );
     for (at, (_, slot)) in clients.iter().enumerate() {
         assert_eq!(received[slot], [at as u8; 300]);
     }
@@ -172,9 +220,20 @@ fn starved_receives_lose_nothing_and_end_as_starved() {
 
 #[test]
 fn receives_that_an_overflow_ended_are_known_and_can_be_armed_again() {
-    let buffers = BufferConfig { count: 256, size: 1024, incremental: false };
-    let config = RingConfig { submissions: 64, completions: 64, buffers, ..SMALL };
-    let Some(mut server) = Server::start(&config) else { return };
+    let buffers = BufferConfig {
+        count: 256,
+        size: 1024,
+        incremental: false,
+    };
+    let config = RingConfig {
+        submissions: 64,
+        completions: 64,
+        buffers,
+        ..SMALL
+    };
+    let Some(mut server) = Server::start(&config) else {
+        return;
+    };
     let mut clients: Vec<(TcpStream, u32)> = (0..100).map(|_| server.accept()).collect();
     for &(_, slot) in &clients {
         server.ring.push(&Sqe::receive(slot, 1, 0)).unwrap();
@@ -199,7 +258,10 @@ fn receives_that_an_overflow_ended_are_known_and_can_be_armed_again() {
                 server.ring.push(&Sqe::receive(slot, 1, 0)).unwrap();
             }
         }
-        assert!(clients.iter().all(|(_, slot)| received[slot] == 5), "round {round}");
+        assert!(
+            clients.iter().all(|(_, slot)| received[slot] == 5),
+            "round {round}"
+        );
         for (client, _) in &mut clients {
             client.write_all(b"again").unwrap();
         }
@@ -208,19 +270,33 @@ fn receives_that_an_overflow_ended_are_known_and_can_be_armed_again() {
 
 #[test]
 fn a_send_that_falls_short_says_how_far_it_came_and_an_owned_send_does_the_rest() {
-    let Some(mut server) = Server::start(&SMALL) else { return };
+    let Some(mut server) = Server::start(&SMALL) else {
+        return;
+    };
     let (mut client, slot) = server.accept();
     let bytes: Vec<u8> = (0..20_000_000u32).map(|at| (at / 7) as u8).collect();
-    server.ring.send_now([(slot, 1, &bytes[..])].into_iter()).unwrap();
-    let short = server.ring.pop().expect("a short send completes before the call returns");
+    server
+        .ring
+        .send_now([(slot, 1, &bytes[..])].into_iter())
+        .unwrap();
+    let short = server
+        .ring
+        .pop()
+        .expect("a short send completes before the call returns");
     assert_eq!(short.kind(), Some(Kind::SendNow));
     let taken = usize::try_from(short.result()).unwrap();
     assert!(taken > 0 && taken < bytes.len());
     // The socket is full now: the next silent send is refused and takes nothing.
-    server.ring.send_now([(slot, 1, &bytes[taken..])].into_iter()).unwrap();
+    server
+        .ring
+        .send_now([(slot, 1, &bytes[taken..])].into_iter())
+        .unwrap();
     let refused = server.ring.pop().unwrap();
     assert!(refused.result() == -libc::EAGAIN, "{refused:?}");
-    server.ring.push_send(slot, 1, bytes[taken..].to_vec()).unwrap();
+    server
+        .ring
+        .push_send(slot, 1, bytes[taken..].to_vec())
+        .unwrap();
     let reader = std::thread::spawn(move || {
         let mut read = Vec::new();
         let mut piece = vec![0; 10_000];
@@ -239,7 +315,9 @@ fn a_send_that_falls_short_says_how_far_it_came_and_an_owned_send_does_the_rest(
 
 #[test]
 fn a_cancelled_owned_send_gives_its_batch_back() {
-    let Some(mut server) = Server::start(&SMALL) else { return };
+    let Some(mut server) = Server::start(&SMALL) else {
+        return;
+    };
     let (_client, slot) = server.accept();
     server.ring.push_send(slot, 1, vec![1; 20_000_000]).unwrap();
     server.ring.enter(0).unwrap();
@@ -251,18 +329,30 @@ fn a_cancelled_owned_send_gives_its_batch_back() {
 
 #[test]
 fn a_send_to_a_dead_peer_completes_with_its_error() {
-    let Some(mut server) = Server::start(&SMALL) else { return };
+    let Some(mut server) = Server::start(&SMALL) else {
+        return;
+    };
     let (client, slot) = server.accept();
-    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    socket2::SockRef::from(&client)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
     drop(client);
-    server.ring.send_now([(slot, 1, &b"x"[..])].into_iter()).unwrap();
+    server
+        .ring
+        .send_now([(slot, 1, &b"x"[..])].into_iter())
+        .unwrap();
     let failed = server.next(Kind::SendNow);
-    assert!([-libc::ECONNRESET, -libc::EPIPE].contains(&failed.result()), "{failed:?}");
+    assert!(
+        [-libc::ECONNRESET, -libc::EPIPE].contains(&failed.result()),
+        "{failed:?}"
+    );
 }
 
 #[test]
 fn a_sleeper_never_misses_a_ring_of_its_bell() {
-    let Some(mut sleeper) = ring(&SMALL) else { return };
+    let Some(mut sleeper) = ring(&SMALL) else {
+        return;
+    };
     let bell = EventFd::new(true).unwrap();
     sleeper.attach_bell(&bell).unwrap();
     sleeper.bell_off();
@@ -309,7 +399,10 @@ fn a_sleeper_never_misses_a_ring_of_its_bell() {
 #[test]
 fn rings_of_one_process_hold_more_sockets_than_descriptors() {
     let limit = u32::try_from(socket::descriptors_max()).unwrap();
-    let config = RingConfig { slots: limit, ..SMALL };
+    let config = RingConfig {
+        slots: limit,
+        ..SMALL
+    };
     if ring(&config).is_none() {
         return;
     }
@@ -325,7 +418,8 @@ fn rings_of_one_process_hold_more_sockets_than_descriptors() {
         ring.push_connect(slot, 5, &to).unwrap();
         assert_eq!(next_of(ring, Kind::Connect).result(), 0);
         let mut peer = listener.accept().unwrap().0;
-        ring.send_now([(slot, 5, &[at as u8][..])].into_iter()).unwrap();
+        ring.send_now([(slot, 5, &[at as u8][..])].into_iter())
+            .unwrap();
         let mut byte = [0xff];
         peer.read_exact(&mut byte).unwrap();
         assert_eq!(byte, [at as u8]);

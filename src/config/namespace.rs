@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// What a channel's namespace allows and keeps. Field names are the configuration's keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
     /// Empty for `channel.without_namespace`.
     pub name: String,
@@ -18,7 +18,7 @@ pub struct Namespace {
     pub history_size: u32,
     /// How long they are kept.
     pub history_ttl: Duration,
-    /// How long epoch and top offset outlive the last publication.
+    /// How long epoch and top offset outlive the last publication; default 720 h.
     pub history_meta_ttl: Duration,
     /// Every subscription is positioned.
     pub force_positioning: bool,
@@ -88,8 +88,51 @@ pub enum SlowConsumer {
     DropOldest,
 }
 
+impl Default for Namespace {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            presence: false,
+            join_leave: false,
+            force_push_join_leave: false,
+            history_size: 0,
+            history_ttl: Duration::ZERO,
+            history_meta_ttl: Duration::from_hours(720),
+            force_positioning: false,
+            allow_positioning: false,
+            force_recovery: false,
+            allow_recovery: false,
+            allow_subscribe_for_client: false,
+            allow_subscribe_for_anonymous: false,
+            allow_publish_for_client: false,
+            allow_publish_for_subscriber: false,
+            allow_publish_for_anonymous: false,
+            allow_history_for_client: false,
+            allow_history_for_subscriber: false,
+            allow_history_for_anonymous: false,
+            allow_presence_for_client: false,
+            allow_presence_for_subscriber: false,
+            allow_presence_for_anonymous: false,
+            allow_user_limited_channels: false,
+            publication_data_format: DataFormat::NotEmpty,
+            slow_consumer: SlowConsumer::Disconnect,
+            size_max: 0,
+            rate: 0,
+            idempotency_ttl: Duration::from_mins(5),
+        }
+    }
+}
+
+impl Namespace {
+    /// Does a channel of this namespace keep publications?
+    #[must_use]
+    pub const fn keeps_history(&self) -> bool {
+        self.history_size > 0 && !self.history_ttl.is_zero()
+    }
+}
+
 /// The grammar of channel names and all namespaces.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelRules {
     /// `channel.max_length`, default 255 bytes.
     pub max_length: usize,
@@ -103,6 +146,234 @@ pub struct ChannelRules {
     pub user_separator: String,
     /// `channel.without_namespace`
     pub without_namespace: Arc<Namespace>,
-    /// `channel.namespaces`, by name.
+    /// `channel.namespaces`, sorted by name.
     pub namespaces: Vec<Arc<Namespace>>,
+}
+
+/// Why a name has no rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// The name's namespace is not configured.
+    #[error("unknown namespace")]
+    Unknown,
+}
+
+/// Why a client may not use a name at all (`spec/centrifuge.md` §4.3, checks 1, 2 and 7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// No name.
+    #[error("empty channel name")]
+    Empty,
+    /// Over `channel.max_length` bytes.
+    #[error("channel name too long")]
+    TooLong,
+    /// Names are ASCII.
+    #[error("channel name is not ASCII")]
+    NotAscii,
+}
+
+impl Default for ChannelRules {
+    fn default() -> Self {
+        Self {
+            max_length: 255,
+            private_prefix: "$".to_owned(),
+            namespace_boundary: ":".to_owned(),
+            user_boundary: "#".to_owned(),
+            user_separator: ",".to_owned(),
+            without_namespace: Arc::new(Namespace::default()),
+            namespaces: Vec::new(),
+        }
+    }
+}
+
+impl ChannelRules {
+    /// The namespace of a channel (`spec/centrifuge.md` §7.1): what stands before the first boundary,
+    /// after one private prefix is taken off. A name without boundary has the rules of `without_namespace`.
+    ///
+    /// # Errors
+    /// The namespace is not configured.
+    pub fn resolve(&self, name: &str) -> Result<&Arc<Namespace>, ResolveError> {
+        let bare = if self.private_prefix.is_empty() {
+            name
+        } else {
+            name.strip_prefix(self.private_prefix.as_str())
+                .unwrap_or(name)
+        };
+        let Some((namespace, _)) = bare.split_once(self.namespace_boundary.as_str()) else {
+            return Ok(&self.without_namespace);
+        };
+        self.namespace(namespace).ok_or(ResolveError::Unknown)
+    }
+
+    /// The namespace of this name.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
+        let at = self
+            .namespaces
+            .binary_search_by(|namespace| namespace.name.as_str().cmp(name))
+            .ok()?;
+        self.namespaces.get(at)
+    }
+
+    /// Does a subscription to this channel need a token?
+    #[must_use]
+    pub fn is_private(&self, name: &str) -> bool {
+        !self.private_prefix.is_empty() && name.starts_with(self.private_prefix.as_str())
+    }
+
+    /// What every channel name from a client must be.
+    ///
+    /// # Errors
+    /// The name is empty, too long, or not ASCII; looked at in this order.
+    pub const fn check_client_name(&self, name: &str) -> Result<(), NameError> {
+        if name.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if name.len() > self.max_length {
+            return Err(NameError::TooLong);
+        }
+        if !name.is_ascii() {
+            return Err(NameError::NotAscii);
+        }
+        Ok(())
+    }
+
+    /// The users that a name admits: the text after its last user boundary. `None` for a name without one.
+    /// Whether it counts is the namespace's `allow_user_limited_channels`.
+    #[must_use]
+    pub fn user_limited<'a>(&'a self, name: &'a str) -> Option<impl Iterator<Item = &'a str>> {
+        let (_, users) = name.rsplit_once(self.user_boundary.as_str())?;
+        Some(users.split(self.user_separator.as_str()))
+    }
+
+    /// Is the user one of those that the name admits? The anonymous user never is, also where the list has an
+    /// empty entry.
+    #[must_use]
+    pub fn allows_user(&self, name: &str, user: &str) -> bool {
+        !user.is_empty()
+            && self
+                .user_limited(name)
+                .is_some_and(|mut users| users.any(|one| one == user))
+    }
+}
+
+/// Every option of a namespace: key, type, default as written in the file, meaning. In the order of the struct.
+#[rustfmt::skip]
+pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
+    ("presence", "bool", "false", "Keep who is subscribed; enables `presence` and `presence_stats`."),
+    ("join_leave", "bool", "false", "Emit join and leave events."),
+    ("force_push_join_leave", "bool", "false", "Deliver join and leave to every subscriber, not only to those that ask."),
+    ("history_size", "int", "0", "Publications kept in memory for history and recovery; set together with `history_ttl`."),
+    ("history_ttl", "duration", "\"0s\"", "How long a publication is kept, whole seconds."),
+    ("history_meta_ttl", "duration", "\"720h\"", "How long epoch and top offset outlive the last publication, whole seconds."),
+    ("force_positioning", "bool", "false", "Every subscription is told when it missed a publication."),
+    ("allow_positioning", "bool", "false", "A client may ask for positioning."),
+    ("force_recovery", "bool", "false", "Every subscription recovers what it missed; needs history."),
+    ("allow_recovery", "bool", "false", "A client may ask for recovery."),
+    ("allow_subscribe_for_client", "bool", "false", "Any authenticated client may subscribe without a token."),
+    ("allow_subscribe_for_anonymous", "bool", "false", "Extends `allow_subscribe_for_client` to anonymous clients."),
+    ("allow_publish_for_client", "bool", "false", "Any authenticated client may publish."),
+    ("allow_publish_for_subscriber", "bool", "false", "Authenticated subscribers of the channel may publish."),
+    ("allow_publish_for_anonymous", "bool", "false", "Extends the other two to anonymous clients."),
+    ("allow_history_for_client", "bool", "false", "Any authenticated client may read history."),
+    ("allow_history_for_subscriber", "bool", "false", "Authenticated subscribers of the channel may read history."),
+    ("allow_history_for_anonymous", "bool", "false", "Extends the other two to anonymous clients."),
+    ("allow_presence_for_client", "bool", "false", "Any authenticated client may read presence."),
+    ("allow_presence_for_subscriber", "bool", "false", "Authenticated subscribers of the channel may read presence."),
+    ("allow_presence_for_anonymous", "bool", "false", "Extends the other two to anonymous clients."),
+    ("allow_user_limited_channels", "bool", "false", "`dialog#42,43` admits the users 42 and 43, and nobody else."),
+    ("publication_data_format", "enum", "\"\"", "What a client's payload must be: `\"\"` (not empty), `json`, `json_object`, `binary` (anything)."),
+    ("slow_consumer", "enum", "\"disconnect\"", "A subscriber whose queue is full: `disconnect` (3008) or `drop_oldest`."),
+    ("size_max", "int", "0", "Bytes of one publication; 0 leaves the limit of the transport."),
+    ("rate", "int", "0", "Publications per second and connection; 0 is off."),
+    ("idempotency_ttl", "duration", "\"5m\"", "How long an idempotency key of the server API is remembered."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(names: &[&str]) -> ChannelRules {
+        let named = |name: &&str| {
+            Arc::new(Namespace {
+                name: (*name).to_owned(),
+                ..Namespace::default()
+            })
+        };
+        ChannelRules {
+            namespaces: names.iter().map(named).collect(),
+            ..ChannelRules::default()
+        }
+    }
+
+    #[test]
+    fn namespace_is_the_text_before_the_first_boundary() {
+        let rules = rules(&["chat", "news"]);
+        let name = |channel| {
+            rules
+                .resolve(channel)
+                .map(|namespace| namespace.name.as_str())
+        };
+        assert_eq!(name("chat:1"), Ok("chat"));
+        assert_eq!(name("chat:1:2"), Ok("chat"));
+        assert_eq!(name("chat:"), Ok("chat"));
+        assert_eq!(name("news:x#42"), Ok("news"));
+        assert_eq!(name("chat"), Ok(""));
+        assert_eq!(name("chat#42"), Ok(""));
+        assert_eq!(name(""), Ok(""));
+        assert_eq!(name("other:1"), Err(ResolveError::Unknown));
+        assert_eq!(name("chat2:1"), Err(ResolveError::Unknown));
+        assert_eq!(name(":1"), Err(ResolveError::Unknown));
+    }
+
+    #[test]
+    fn one_private_prefix_is_taken_off() {
+        let mut rules = rules(&["chat"]);
+        assert!(
+            rules.is_private("$chat:1") && rules.is_private("$x") && !rules.is_private("chat:$1")
+        );
+        assert_eq!(
+            rules
+                .resolve("$chat:1")
+                .map(|namespace| namespace.name.as_str()),
+            Ok("chat")
+        );
+        assert_eq!(rules.resolve("$$chat:1"), Err(ResolveError::Unknown));
+        rules.private_prefix.clear();
+        assert!(!rules.is_private("$chat:1") && !rules.is_private(""));
+        assert_eq!(rules.resolve("$chat:1"), Err(ResolveError::Unknown));
+    }
+
+    #[test]
+    fn names_are_bounded_and_ascii() {
+        let rules = rules(&[]);
+        assert_eq!(rules.check_client_name(""), Err(NameError::Empty));
+        assert_eq!(rules.check_client_name(&"a".repeat(255)), Ok(()));
+        assert_eq!(
+            rules.check_client_name(&"a".repeat(256)),
+            Err(NameError::TooLong)
+        );
+        assert_eq!(rules.check_client_name("grüße"), Err(NameError::NotAscii));
+    }
+
+    #[test]
+    fn users_stand_after_the_last_boundary() {
+        let rules = rules(&[]);
+        assert!(rules.allows_user("dialog#42,43", "42") && rules.allows_user("dialog#42,43", "43"));
+        assert!(
+            !rules.allows_user("dialog#42,43", "4") && !rules.allows_user("dialog#42,43", "42,43")
+        );
+        assert!(!rules.allows_user("a#42#43", "42") && rules.allows_user("a#42#43", "43"));
+        assert!(!rules.allows_user("dialog", "42") && rules.user_limited("dialog").is_none());
+    }
+
+    #[test]
+    fn anonymous_user_is_never_admitted() {
+        let rules = rules(&[]);
+        assert!(
+            !rules.allows_user("d#", "")
+                && !rules.allows_user("d#42,", "")
+                && !rules.allows_user("d", "")
+        );
+    }
 }

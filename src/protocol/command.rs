@@ -77,7 +77,7 @@ pub struct Connect<'a> {
     pub token: Cow<'a, str>,
     /// Raw JSON or bytes.
     pub data: &'a [u8],
-    /// Server-side subscriptions to recover: only `recover`, `epoch`, `offset` count.
+    /// Server-side subscriptions to recover: only `recover`, `epoch`, `offset` count. A channel may come twice.
     pub subs: Vec<Subscribe<'a>>,
     /// Client name.
     pub name: Cow<'a, str>,

@@ -1,5 +1,7 @@
 //! Reasons to close a session (`spec/centrifuge.md` §5.2). The reason is never empty and never JSON (trap T1).
 
+use super::centrifuge::json::is_json;
+
 /// Answer and close.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disconnect {
@@ -47,7 +49,28 @@ pub enum Disconnect {
     Custom(u16, Box<str>),
 }
 
+/// Bytes of a reason: what a close frame has room for beside the code (RFC 6455 §5.5).
+const REASON_BYTES_MAX: usize = 123;
+
 impl Disconnect {
+    /// A disconnect that a service chose. `None` for a code outside 3000..=4999, which clients give a meaning of their
+    /// own or which no close frame may carry, and for a reason that is too long or would be read as JSON.
+    #[must_use]
+    pub fn chosen(code: u32, reason: &str) -> Option<Self> {
+        let code = u16::try_from(code)
+            .ok()
+            .filter(|code| (3000..=4999).contains(code))?;
+        if reason.len() > REASON_BYTES_MAX || is_json(reason.as_bytes()) {
+            return None;
+        }
+        let reason = if reason.is_empty() {
+            "disconnect"
+        } else {
+            reason
+        };
+        Some(Self::Custom(code, reason.into()))
+    }
+
     /// Status code of the close frame.
     #[must_use]
     pub const fn code(&self) -> u16 {
@@ -101,6 +124,43 @@ impl Disconnect {
             Self::PermissionDenied => "permission denied",
             Self::NotAvailable => "not available",
             Self::Custom(_, reason) => reason,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chosen_disconnect_has_a_code_and_a_reason_that_clients_understand() {
+        assert_eq!(
+            Disconnect::chosen(4001, "bye"),
+            Some(Disconnect::Custom(4001, "bye".into()))
+        );
+        assert_eq!(
+            Disconnect::chosen(3500, "invalid token").map(|chosen| chosen.code()),
+            Some(3500)
+        );
+        for code in [0, 1000, 2999, 5000, 65_536 + 4000] {
+            assert_eq!(Disconnect::chosen(code, "bye"), None, "{code}");
+        }
+    }
+
+    #[test]
+    fn chosen_disconnect_never_has_an_empty_or_json_or_too_long_reason() {
+        assert_eq!(
+            Disconnect::chosen(4001, "").map(|chosen| chosen.reason().to_owned()),
+            Some("disconnect".into())
+        );
+        for reason in [
+            "{}",
+            "7",
+            "null",
+            r#"{"reason":"x","reconnect":true}"#,
+            &"x".repeat(124),
+        ] {
+            assert_eq!(Disconnect::chosen(4001, reason), None, "{reason}");
         }
     }
 }

@@ -1,0 +1,399 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const NOW: u64 = 1_700_000_000;
+
+fn config() -> Token {
+    Token {
+        hmac_secret_key: Secret("secret".to_owned()),
+        ..Token::default()
+    }
+}
+
+fn verifier() -> Verifier {
+    Verifier::new(&config())
+}
+
+fn signed(algorithm: Algorithm, secret: &str, claims: &str) -> String {
+    let claims: serde_json::Value = serde_json::from_str(claims).unwrap();
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&jsonwebtoken::Header::new(algorithm), &claims, &key).unwrap()
+}
+
+fn token(claims: &str) -> String {
+    mint(&Secret("secret".to_owned()), claims).unwrap()
+}
+
+/// A token with this very header and payload, rightly signed.
+fn raw(header: &str, payload: &str) -> String {
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header),
+        URL_SAFE_NO_PAD.encode(payload)
+    );
+    let key = EncodingKey::from_secret(b"secret");
+    let signature = crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
+    format!("{signed}.{signature}")
+}
+
+fn connection(claims: &str) -> Result<ConnectionClaims, TokenError> {
+    verifier().connection(&token(claims), NOW)
+}
+
+fn subscription(claims: &str) -> Result<SubscriptionClaims, TokenError> {
+    verifier().subscription(&token(claims), NOW)
+}
+
+#[test]
+fn every_hmac_algorithm_sets_the_user() {
+    for &algorithm in HMAC {
+        let token = signed(algorithm, "secret", r#"{"sub":"42"}"#);
+        assert_eq!(verifier().connection(&token, NOW).unwrap().user, "42");
+    }
+}
+
+#[test]
+fn the_token_of_the_specification_of_jwt_verifies() {
+    // RFC 7515, appendix A.1: header and payload with line breaks, HS256, a key of 64 bytes.
+    let key =
+        "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
+    let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    let mut verifier = verifier();
+    verifier.keys[0].key = DecodingKey::from_secret(&URL_SAFE_NO_PAD.decode(key).unwrap());
+    assert_eq!(
+        verifier.connection(token, 1_300_819_379).unwrap().expire_at,
+        Some(1_300_819_380)
+    );
+    assert_eq!(
+        verifier.connection(token, 1_300_819_380),
+        Err(TokenError::Expired)
+    );
+}
+
+#[test]
+fn forged_tokens_are_invalid() {
+    let good = token(r#"{"sub":"42"}"#);
+    let (signed_part, signature) = good.rsplit_once('.').unwrap();
+    let none = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    let payload = URL_SAFE_NO_PAD.encode(r#"{"sub":"1"}"#);
+    let header = signed_part.split_once('.').unwrap().0;
+    for forged in [
+        String::new(),
+        "..".to_owned(),
+        "a.b.c".to_owned(),
+        format!("{none}.{payload}."),
+        format!("{none}.{payload}.{signature}"),
+        format!("{header}.{payload}.{signature}"),
+        format!("{signed_part}."),
+        signed_part.to_owned(),
+        format!("{good}."),
+        format!("{good}.x"),
+        good[..good.len() - 1].to_owned(),
+        signed(Algorithm::HS256, "other", r#"{"sub":"42"}"#),
+        raw(r#"{"alg":"HS256","crit":["exp"]}"#, r#"{"sub":"42"}"#),
+        raw(r#"{"alg":"RS256"}"#, r#"{"sub":"42"}"#),
+        raw(r#"{"alg":"HS256"}"#, r#"{"sub":"42","sub":"43"}"#),
+        raw(r#"{"alg":"HS256"}"#, r#"{"sub":42}"#),
+        raw(r#"{"alg":"HS256"}"#, "[]"),
+        raw(r#"{"alg":"HS256"}"#, "not json"),
+    ] {
+        assert_eq!(
+            verifier().connection(&forged, NOW),
+            Err(TokenError::Invalid),
+            "{forged}"
+        );
+    }
+    assert!(
+        verifier()
+            .connection(&raw(r#"{"alg":"HS256"}"#, r#"{"sub":"42"}"#), NOW)
+            .is_ok()
+    );
+}
+
+#[test]
+fn without_a_key_every_token_is_invalid() {
+    let verifier = Verifier::new(&Token::default());
+    for secret in ["", "secret"] {
+        let token = signed(Algorithm::HS256, secret, r#"{"sub":"42"}"#);
+        assert_eq!(verifier.connection(&token, NOW), Err(TokenError::Invalid));
+    }
+}
+
+#[test]
+fn token_over_the_limit_is_invalid() {
+    let claims = format!(r#"{{"info":"{}"}}"#, "x".repeat(TOKEN_BYTES_MAX));
+    assert_eq!(
+        mint(&Secret("secret".to_owned()), &claims),
+        Err(MintError::TooLong)
+    );
+    let long = signed(Algorithm::HS256, "secret", &claims);
+    assert_eq!(verifier().connection(&long, NOW), Err(TokenError::Invalid));
+}
+
+#[test]
+fn times_are_checked_without_leeway() {
+    let at = |claims: &str| {
+        connection(&claims.replace("NOW", &NOW.to_string())).map(|claims| claims.expire_at)
+    };
+    assert_eq!(at(r#"{"exp":NOW}"#), Err(TokenError::Expired));
+    assert_eq!(at(r#"{"exp":0}"#), Err(TokenError::Expired));
+    assert_eq!(at(r#"{"exp":-5}"#), Err(TokenError::Expired));
+    assert_eq!(at(r#"{"exp":1700000001}"#), Ok(Some(NOW + 1)));
+    assert_eq!(at(r#"{"exp":1700000001.9}"#), Ok(Some(NOW + 1)));
+    assert_eq!(at(r#"{"exp":null}"#), Ok(None));
+    assert_eq!(at(r#"{"nbf":1700000001}"#), Err(TokenError::Expired));
+    assert_eq!(at(r#"{"nbf":NOW}"#), Ok(None));
+    assert_eq!(at(r#"{"exp":"soon"}"#), Err(TokenError::Invalid));
+}
+
+#[test]
+fn forged_and_expired_is_invalid() {
+    let token = signed(Algorithm::HS256, "other", r#"{"exp":1}"#);
+    assert_eq!(verifier().connection(&token, NOW), Err(TokenError::Invalid));
+}
+
+#[test]
+fn expire_at_wins_over_exp() {
+    let at = |claims: &str| connection(claims).unwrap().expire_at;
+    assert_eq!(
+        at(r#"{"exp":1700000060,"expire_at":1800000000}"#),
+        Some(1_800_000_000)
+    );
+    assert_eq!(at(r#"{"exp":1700000060,"expire_at":0}"#), None);
+    assert_eq!(
+        at(r#"{"exp":1700000060,"expire_at":1600000000}"#),
+        Some(1_600_000_000)
+    );
+    assert_eq!(at(r#"{"exp":1700000060,"expire_at":-1}"#), Some(0));
+    assert_eq!(at(r#"{"exp":1700000060}"#), Some(1_700_000_060));
+    assert_eq!(at("{}"), None);
+}
+
+#[test]
+fn audience_may_be_text_or_list() {
+    let verifier = Verifier::new(&Token {
+        audience: "edge".to_owned(),
+        ..config()
+    });
+    let check = |claims: &str| verifier.connection(&token(claims), NOW).map(|_| ());
+    assert_eq!(check(r#"{"aud":"edge"}"#), Ok(()));
+    assert_eq!(check(r#"{"aud":["x","edge"]}"#), Ok(()));
+    for claims in ["{}", r#"{"aud":"x"}"#, r#"{"aud":[]}"#, r#"{"aud":7}"#] {
+        assert_eq!(check(claims), Err(TokenError::Invalid), "{claims}");
+    }
+}
+
+#[test]
+fn issuer_must_match_when_configured() {
+    let verifier = Verifier::new(&Token {
+        issuer: "me".to_owned(),
+        ..config()
+    });
+    assert!(verifier.connection(&token(r#"{"iss":"me"}"#), NOW).is_ok());
+    for claims in ["{}", r#"{"iss":"you"}"#, r#"{"iss":"you","exp":1}"#] {
+        assert_eq!(
+            verifier.connection(&token(claims), NOW),
+            Err(TokenError::Invalid),
+            "{claims}"
+        );
+    }
+}
+
+#[test]
+fn user_comes_from_the_configured_claim() {
+    let verifier = Verifier::new(&Token {
+        user_id_claim: "uid".to_owned(),
+        ..config()
+    });
+    let user = |claims: &str| {
+        verifier
+            .connection(&token(claims), NOW)
+            .map(|claims| claims.user)
+    };
+    assert_eq!(user(r#"{"sub":"1","uid":"2"}"#), Ok("2".to_owned()));
+    assert_eq!(user(r#"{"sub":"1"}"#), Ok(String::new()));
+    assert_eq!(user(r#"{"uid":2}"#), Err(TokenError::Invalid));
+}
+
+#[test]
+fn previous_key_counts_until_its_time() {
+    let previous = |until| {
+        Verifier::new(&Token {
+            hmac_previous_secret_key: Secret("old".to_owned()),
+            hmac_previous_secret_key_valid_until: until,
+            ..config()
+        })
+    };
+    let old = signed(Algorithm::HS256, "old", r#"{"sub":"42"}"#);
+    assert!(previous(0).connection(&old, NOW).is_ok());
+    assert!(previous(NOW + 1).connection(&old, NOW).is_ok());
+    assert_eq!(
+        previous(NOW).connection(&old, NOW),
+        Err(TokenError::Invalid)
+    );
+    assert!(previous(NOW).connection(&token("{}"), NOW).is_ok());
+}
+
+#[test]
+fn subscription_token_opens_no_connection() {
+    assert_eq!(
+        connection(r#"{"sub":"42","channel":"chat:1"}"#),
+        Err(TokenError::Invalid)
+    );
+    assert_eq!(
+        connection(r#"{"sub":"42","channel":""}"#),
+        Err(TokenError::Invalid)
+    );
+}
+
+#[test]
+fn connection_token_subscribes_to_nothing() {
+    assert_eq!(subscription(r#"{"sub":"42"}"#), Err(TokenError::Invalid));
+    assert_eq!(
+        subscription(r#"{"sub":"42","channel":""}"#),
+        Err(TokenError::Invalid)
+    );
+    assert_eq!(
+        subscription(r#"{"sub":"42","channel":7}"#),
+        Err(TokenError::Invalid)
+    );
+}
+
+#[test]
+fn payloads_keep_their_text_but_no_line_breaks() {
+    let pretty = raw(
+        r#"{"alg":"HS256"}"#,
+        "{\"info\":{\r\n \"name\": \"a\\nb\", \"n\":1.50\n}}",
+    );
+    let info = verifier().connection(&pretty, NOW).unwrap().info;
+    assert_eq!(info, "{   \"name\": \"a\\nb\", \"n\":1.50 }");
+    assert_eq!(connection(r#"{"info":null}"#).unwrap().info, "");
+    assert_eq!(
+        connection(r#"{"meta":{"a":1}}"#).unwrap().meta,
+        r#"{"a":1}"#
+    );
+}
+
+#[test]
+fn base64_claims_win_and_must_decode_to_json() {
+    // {"b":1}
+    assert_eq!(
+        connection(r#"{"info":1,"b64info":"eyJiIjoxfQ=="}"#)
+            .unwrap()
+            .info,
+        r#"{"b":1}"#
+    );
+    assert_eq!(connection(r#"{"b64info":"?"}"#), Err(TokenError::BadBase64));
+    assert_eq!(
+        connection(r#"{"b64info":"AAEC"}"#),
+        Err(TokenError::Invalid)
+    );
+    assert_eq!(
+        subscription(r#"{"channel":"a","b64data":"?"}"#),
+        Err(TokenError::BadBase64)
+    );
+    assert_eq!(
+        connection(r#"{"subs":{"a":{"b64info":"?"}}}"#),
+        Err(TokenError::BadBase64)
+    );
+}
+
+#[test]
+fn subscriptions_come_from_subs_else_from_channels() {
+    let claims = r#"{"channels":["c"],"subs":{"b":{},"a":{"info":1,"data":{},"override":{"presence":{"value":true}}}}}"#;
+    let subs = connection(claims).unwrap().subs;
+    assert_eq!(
+        subs.iter()
+            .map(|(channel, _)| channel.as_str())
+            .collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+    assert_eq!(subs[0].1.info, "1");
+    assert_eq!(subs[0].1.data, "{}");
+    assert_eq!(
+        subs[0].1.overrides,
+        Overrides {
+            presence: Some(true),
+            ..Overrides::default()
+        }
+    );
+    let subs = connection(r#"{"channels":["d","c","d"],"subs":{}}"#)
+        .unwrap()
+        .subs;
+    assert_eq!(
+        subs.iter()
+            .map(|(channel, _)| channel.as_str())
+            .collect::<Vec<_>>(),
+        ["c", "d"]
+    );
+}
+
+#[test]
+fn subscription_claims_are_read_whole() {
+    let claims = subscription(
+        r#"{"sub":"42","channel":"$a","client":"c","info":{"x":1},"data":[2],"exp":1700000060,
+            "override":{"join_leave":{"value":false},"force_push_join_leave":{"value":true},
+                        "force_recovery":{"value":true},"force_positioning":{}}}"#,
+    );
+    let overrides = Overrides {
+        presence: None,
+        join_leave: Some(false),
+        force_push_join_leave: Some(true),
+        force_recovery: Some(true),
+        force_positioning: Some(false),
+    };
+    let wanted = SubscriptionClaims {
+        user: "42".to_owned(),
+        channel: "$a".to_owned(),
+        client: Some("c".to_owned()),
+        info: Bytes::from_static(br#"{"x":1}"#),
+        data: Bytes::from_static(b"[2]"),
+        expire_at: Some(NOW + 60),
+        overrides,
+    };
+    assert_eq!(claims, Ok(wanted));
+}
+
+#[test]
+fn debug_shows_no_key() {
+    let shown = format!("{:?} {:?}", verifier(), config());
+    assert!(
+        !shown.contains("secret\"") && !shown.contains("115, 101"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn minting_needs_a_key_and_an_object() {
+    let secret = Secret("secret".to_owned());
+    assert_eq!(mint(&Secret::default(), "{}"), Err(MintError::NoKey));
+    assert_eq!(mint(&secret, "[]"), Err(MintError::NotAnObject));
+    assert_eq!(mint(&secret, "{"), Err(MintError::NotAnObject));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_text_never_panics(text in ".{0,200}") {
+        prop_assert!(verifier().connection(&text, NOW).is_err());
+        prop_assert!(verifier().subscription(&text, NOW).is_err());
+    }
+
+    #[test]
+    fn arbitrary_signed_payload_never_panics(payload in r#"[{}\[\]",:a-z0-9.eE+-]{0,80}"#) {
+        let token = raw(r#"{"alg":"HS256"}"#, &payload);
+        let _ = verifier().connection(&token, NOW);
+        let _ = verifier().subscription(&token, NOW);
+    }
+
+    #[test]
+    fn one_changed_byte_makes_a_token_invalid(at in 0usize..100, byte in 1u8..127) {
+        let good = token(r#"{"sub":"42","exp":1800000000}"#);
+        let mut bytes = good.clone().into_bytes();
+        let at = at % bytes.len();
+        bytes[at] = byte;
+        let changed = String::from_utf8(bytes).unwrap();
+        prop_assume!(changed != good);
+        prop_assert_eq!(verifier().connection(&changed, NOW), Err(TokenError::Invalid));
+    }
+}

@@ -1,0 +1,204 @@
+//! Who listens on this shard.
+
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::owner::channel_hash;
+use crate::config::Namespace;
+use crate::limits::CHANNELS_OWNED_MAX;
+use crate::mem::{Slab, SlotPool};
+use crate::model::{ChannelName, StreamPosition};
+
+/// One channel of the hub. A stale generation names a channel that lost its last subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HubId {
+    /// Slot.
+    pub slot: u32,
+    /// Generation of the slot.
+    pub generation: u32,
+}
+
+/// One entry of a channel's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscriber {
+    /// Slot of the connection.
+    pub conn: u32,
+    /// Gets join and leave pushes.
+    pub join_leave: bool,
+}
+
+/// A channel with at least one local subscriber, pending ones included.
+#[derive(Debug)]
+pub struct HubChannel {
+    /// Its name.
+    pub name: ChannelName,
+    /// Its rules.
+    pub namespace: Arc<Namespace>,
+    /// Everybody who gets its publications.
+    pub subscribers: Vec<Subscriber>,
+    /// Subscribers that wait for the owner's answer. They are in no list yet.
+    pub pending: u32,
+    /// The owner knows of this shard's interest: a subscriber that asks for nothing else need not wait.
+    pub confirmed: bool,
+    /// Where the local subscribers stand. Meaningless while there is none.
+    pub position: StreamPosition,
+    /// Deliveries were lost and are being read again from the owner; later ones come with them.
+    pub catching_up: bool,
+}
+
+/// All channels with local subscribers.
+pub struct Hub {
+    channels: Slab<HubChannel>,
+    slots: SlotPool,
+    by_name: HashTable<u32>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            channels: Slab::default(),
+            slots: SlotPool::new(CHANNELS_OWNED_MAX as u32),
+            by_name: HashTable::new(),
+        }
+    }
+}
+
+impl Hub {
+    /// Channels with a local subscriber.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// Nobody listens.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    /// The channel of this name.
+    #[must_use]
+    pub fn find(&self, name: &ChannelName) -> Option<HubId> {
+        self.find_str(channel_hash(name), name.as_str())
+    }
+
+    fn find_str(&self, hash: u64, name: &str) -> Option<HubId> {
+        let slot = *self
+            .by_name
+            .find(hash, |&slot| self.channels.at(slot).is_some_and(|channel| channel.name.as_str() == name))?;
+        Some(HubId { slot, generation: self.channels.generation(slot) })
+    }
+
+    /// Adds a pending subscriber, and the channel if it is new. `None` when there are too many channels.
+    pub fn enter(&mut self, name: &ChannelName, namespace: &Arc<Namespace>) -> Option<HubId> {
+        let hash = channel_hash(name);
+        let id = match self.find_str(hash, name.as_str()) {
+            Some(id) => id,
+            None => {
+                let slot = self.slots.take()?;
+                let generation = self.channels.insert_at(
+                    slot,
+                    HubChannel {
+                        name: name.clone(),
+                        namespace: Arc::clone(namespace),
+                        subscribers: Vec::new(),
+                        pending: 0,
+                        confirmed: false,
+                        position: StreamPosition::default(),
+                        catching_up: false,
+                    },
+                );
+                let channels = &self.channels;
+                self.by_name.insert_unique(hash, slot, |&slot| {
+                    channels.at(slot).map_or(0, |channel| channel_hash(&channel.name))
+                });
+                HubId { slot, generation }
+            }
+        };
+        self.channels.at_mut(id.slot)?.pending += 1;
+        Some(id)
+    }
+
+    /// The pending subscriber becomes one that gets publications. Returns its place in the list.
+    ///
+    /// # Panics
+    /// If it never entered.
+    pub fn activate(&mut self, id: HubId, subscriber: Subscriber) -> u32 {
+        let channel = self.channels.current_mut(id.slot, id.generation).expect("a pending subscriber keeps its channel");
+        assert!(channel.pending > 0, "a subscriber became active that never entered");
+        channel.pending -= 1;
+        channel.subscribers.push(subscriber);
+        channel.subscribers.len() as u32 - 1
+    }
+
+    /// Takes a subscriber out: `place` is its place in the list, `None` while it is pending.
+    /// Returns who moved into its place, and whether the channel is gone.
+    pub fn exit(&mut self, id: HubId, place: Option<u32>) -> (Option<Subscriber>, bool) {
+        let Some(channel) = self.channels.current_mut(id.slot, id.generation) else { return (None, false) };
+        let moved = match place {
+            None => {
+                assert!(channel.pending > 0, "a subscriber left that never entered");
+                channel.pending -= 1;
+                None
+            }
+            Some(place) => {
+                channel.subscribers.swap_remove(place as usize);
+                if channel.subscribers.capacity() > 64 && channel.subscribers.len() < channel.subscribers.capacity() / 4
+                {
+                    channel.subscribers.shrink_to(channel.subscribers.len() * 2);
+                }
+                channel.subscribers.get(place as usize).copied()
+            }
+        };
+        let gone = channel.pending == 0 && channel.subscribers.is_empty();
+        if gone {
+            let hash = channel_hash(&channel.name);
+            if let Ok(entry) = self.by_name.find_entry(hash, |&slot| slot == id.slot) {
+                entry.remove();
+            }
+            self.channels.remove(id.slot);
+            self.slots.give(id.slot);
+        }
+        (moved, gone)
+    }
+
+    /// The channel, unless it is gone.
+    #[must_use]
+    pub fn channel(&self, id: HubId) -> Option<&HubChannel> {
+        self.channels.current(id.slot, id.generation)
+    }
+
+    /// The channel, unless it is gone.
+    pub fn channel_mut(&mut self, id: HubId) -> Option<&mut HubChannel> {
+        self.channels.current_mut(id.slot, id.generation)
+    }
+
+    /// The channel in a slot that a live subscription names.
+    #[must_use]
+    pub fn at(&self, slot: u32) -> Option<&HubChannel> {
+        self.channels.at(slot)
+    }
+
+    /// The id of the channel in a slot.
+    #[must_use]
+    pub fn id_at(&self, slot: u32) -> HubId {
+        HubId { slot, generation: self.channels.generation(slot) }
+    }
+
+    /// All channels.
+    pub fn iter(&self) -> impl Iterator<Item = &HubChannel> {
+        self.channels.iter().map(|(_, channel)| channel)
+    }
+
+    /// A new configuration: channels whose namespace still exists follow it.
+    pub fn reload(&mut self, rules: &crate::config::ChannelRules) {
+        for slot in 0..self.channels.slots() {
+            if let Some(channel) = self.channels.at_mut(slot)
+                && let Ok(namespace) = rules.resolve(channel.name.as_str())
+            {
+                channel.namespace = Arc::clone(namespace);
+            }
+        }
+    }
+}

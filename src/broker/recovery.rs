@@ -1,0 +1,113 @@
+//! What a returning subscriber missed (`spec/centrifuge.md` §4.4), and pages of history (§4.5).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::model::{Epoch, Offset, Publication, StreamPosition};
+
+/// Publications kept, ascending and without holes, ending at `top.offset` unless some were removed.
+pub type History = VecDeque<Arc<Publication>>;
+
+/// Entries with an offset greater than `after`.
+fn newer(history: &History, after: u64) -> impl DoubleEndedIterator<Item = &Arc<Publication>> {
+    let from = history.partition_point(|publication| publication.offset.0 <= after);
+    history.range(from..)
+}
+
+/// Stream recovery: the missed publications and whether they are all that was missed.
+#[must_use]
+pub fn recover(
+    history: &History,
+    top: StreamPosition,
+    epoch: Option<Option<Epoch>>,
+    offset: u64,
+    limit: u32,
+) -> (Vec<Arc<Publication>>, bool) {
+    if epoch.is_some_and(|epoch| epoch != Some(top.epoch)) {
+        return (Vec::new(), false);
+    }
+    let missed: Vec<_> = newer(history, offset).take(limit as usize).cloned().collect();
+    let complete = match (missed.first(), missed.last()) {
+        (Some(first), Some(last)) => first.offset.0 == offset + 1 && last.offset == top.offset,
+        _ => top.offset.0 == offset,
+    };
+    if complete { (missed, true) } else { (Vec::new(), false) }
+}
+
+/// A page of history; `None` when `since` names another epoch (error 112).
+#[must_use]
+pub fn page(
+    history: &History,
+    top: StreamPosition,
+    limit: u32,
+    since: Option<(u64, Option<Option<Epoch>>)>,
+    reverse: bool,
+) -> Option<Vec<Arc<Publication>>> {
+    if since.is_some_and(|(_, epoch)| epoch.is_some_and(|epoch| epoch != Some(top.epoch))) {
+        return None;
+    }
+    let limit = limit as usize;
+    Some(match (since, reverse) {
+        (Some((offset, _)), false) => newer(history, offset).take(limit).cloned().collect(),
+        (Some((offset, _)), true) => {
+            let end = history.partition_point(|publication| publication.offset < Offset(offset));
+            history.range(..end).rev().take(limit).cloned().collect()
+        }
+        (None, false) => history.iter().take(limit).cloned().collect(),
+        (None, true) => history.iter().rev().take(limit).cloned().collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const EPOCH: Epoch = Epoch(*b"abcdefgh");
+
+    fn history(offsets: std::ops::RangeInclusive<u64>) -> (History, StreamPosition) {
+        let top = StreamPosition { epoch: EPOCH, offset: Offset(*offsets.end()) };
+        let history = offsets
+            .map(|offset| {
+                Arc::new(Publication {
+                    offset: Offset(offset),
+                    epoch: EPOCH,
+                    data: Bytes::new(),
+                    json: true,
+                    info: None,
+                    tags: Box::default(),
+                    unix_ms: 0,
+                })
+            })
+            .collect();
+        (history, top)
+    }
+
+    fn offsets(page: &[Arc<Publication>]) -> Vec<u64> {
+        page.iter().map(|publication| publication.offset.0).collect()
+    }
+
+    #[test]
+    fn recovery_is_all_or_nothing() {
+        let (entries, top) = history(4..=8);
+        let fits = Some(Some(EPOCH));
+        assert_eq!(offsets(&recover(&entries, top, fits, 6, 10).0), [7, 8]);
+        assert_eq!(recover(&entries, top, fits, 8, 10), (vec![], true));
+        assert!(!recover(&entries, top, fits, 2, 10).1, "offset 3 is gone");
+        assert!(!recover(&entries, top, fits, 3, 4).1, "more than the limit");
+        assert!(!recover(&entries, top, fits, 9, 10).1, "from the future");
+        assert!(!recover(&entries, top, Some(None), 8, 10).1);
+        assert!(recover(&entries, top, None, 8, 10).1);
+    }
+
+    #[test]
+    fn pages_go_both_ways_without_overlap() {
+        let (entries, top) = history(1..=5);
+        let since = |offset| Some((offset, None));
+        assert_eq!(offsets(&page(&entries, top, 2, None, false).unwrap()), [1, 2]);
+        assert_eq!(offsets(&page(&entries, top, 2, since(2), false).unwrap()), [3, 4]);
+        assert_eq!(offsets(&page(&entries, top, 2, None, true).unwrap()), [5, 4]);
+        assert_eq!(offsets(&page(&entries, top, 9, since(4), true).unwrap()), [3, 2, 1]);
+        assert!(page(&entries, top, 2, Some((2, Some(None))), false).is_none());
+    }
+}

@@ -1,0 +1,258 @@
+//! The command line, and how its options become settings of the configuration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ringmain::config::Setting;
+
+/// Self-hosted edge proxy for realtime traffic.
+#[derive(Debug, Parser)]
+#[command(name = "ringmain", version, about, long_about = None)]
+pub(crate) struct Cli {
+    /// Configuration file. Without one ./ringmain.toml is taken, and without that a development set-up
+    #[arg(long, global = true, env = "RINGMAIN_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+impl Cli {
+    /// `ringmain --shards 2` means `ringmain serve --shards 2`; before another subcommand the options of `serve` mean nothing.
+    pub(crate) fn into_command(self) -> Result<(Option<PathBuf>, Command), clap::Error> {
+        let command = match self.command {
+            None => Command::Serve(self.serve),
+            Some(command) if self.serve == ServeArgs::default() => command,
+            Some(_) => {
+                let text =
+                    "options of `serve` stand after `serve`, and no other command takes them here";
+                return Err(<Self as clap::CommandFactory>::command()
+                    .error(clap::error::ErrorKind::ArgumentConflict, text));
+            }
+        };
+        Ok((self.config, command))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the proxy (the default)
+    Serve(ServeArgs),
+    /// Validate the configuration and print it as it is in force, secrets hidden
+    Check,
+    /// Print a token that the configured proxy accepts
+    Token(TokenArgs),
+    /// Look whether this host fits: kernel, limits, settings, and what to change
+    Doctor,
+    /// Generate load and measure
+    Bench(ringmain::bench::Args),
+    /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks
+    Echo(EchoArgs),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) shards: ShardArgs,
+    /// Where clients connect: IP:PORT or unix:PATH. May be repeated
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Vec<String>,
+    /// Where /health, /ready and /metrics are; an empty text turns them off
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct ShardArgs {
+    /// Threads that serve clients; 0 means one for each allowed core
+    #[arg(long, value_name = "N")]
+    pub(crate) shards: Option<u16>,
+    /// What drives them
+    #[arg(long, value_enum)]
+    pub(crate) reactor: Option<Reactor>,
+    /// Written once everything listens: JSON with the addresses and the reactor
+    #[arg(long, value_name = "PATH")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EchoArgs {
+    #[command(flatten)]
+    pub(crate) shards: ShardArgs,
+    /// Where clients connect: IP:PORT or unix:PATH. May be repeated
+    #[arg(long, required = true, value_name = "ADDR")]
+    pub(crate) listen: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Reactor {
+    /// io_uring where the kernel allows it
+    Auto,
+    /// io_uring or refuse to start
+    Uring,
+    /// epoll
+    Portable,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TokenArgs {
+    /// User id
+    #[arg(long, value_name = "ID")]
+    pub(crate) user: String,
+    /// Make a subscription token for this channel
+    #[arg(long, value_name = "CH")]
+    pub(crate) channel: Option<String>,
+    /// Life of the token: a number and s, m, h or d; 0 for no end
+    #[arg(long, default_value = "1h", value_parser = expire, value_name = "TIME")]
+    pub(crate) expire: Duration,
+    /// Connection info (with --channel: subscription info), one JSON value
+    #[arg(long, value_parser = json, value_name = "JSON")]
+    pub(crate) info: Option<serde_json::Value>,
+}
+
+impl ServeArgs {
+    /// Options as settings; they go over the environment, which goes over the file.
+    pub(crate) fn settings(&self) -> Vec<Setting> {
+        let mut settings = self.shards.settings();
+        settings.extend(listen(&self.listen));
+        settings.extend(
+            self.admin
+                .as_ref()
+                .map(|text| setting("--admin", "admin.listen", text)),
+        );
+        settings
+    }
+}
+
+impl EchoArgs {
+    pub(crate) fn settings(&self) -> Vec<Setting> {
+        let mut settings = self.shards.settings();
+        settings.extend(listen(&self.listen));
+        settings.push(setting("echo", "admin.listen", ""));
+        settings
+    }
+}
+
+impl ShardArgs {
+    fn settings(&self) -> Vec<Setting> {
+        let shards = self
+            .shards
+            .map(|shards| setting("--shards", "server.shards", &shards.to_string()));
+        let reactor = self.reactor.and_then(|reactor| reactor.to_possible_value());
+        let reactor = reactor.map(|value| setting("--reactor", "server.reactor", value.get_name()));
+        shards.into_iter().chain(reactor).collect()
+    }
+}
+
+fn listen(addresses: &[String]) -> Option<Setting> {
+    (!addresses.is_empty()).then(|| setting("--listen", "server.listen", &addresses.join(",")))
+}
+
+fn setting(origin: &str, key: &str, text: &str) -> Setting {
+    Setting {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn expire(text: &str) -> Result<Duration, &'static str> {
+    const EXPECTED: &str = "a number and s, m, h or d, or 0";
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    let unit = text.chars().last().ok_or(EXPECTED)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return Err(EXPECTED),
+    };
+    let count: u32 = text[..text.len() - unit.len_utf8()]
+        .parse()
+        .map_err(|_| EXPECTED)?;
+    Ok(Duration::from_secs(u64::from(count) * seconds))
+}
+
+fn json(text: &str) -> Result<serde_json::Value, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<(Option<PathBuf>, Command), clap::Error> {
+        Cli::try_parse_from(line.split(' '))?.into_command()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_is_the_default_with_its_options() {
+        for line in [
+            "ringmain --shards 2 --listen a --listen b",
+            "ringmain serve --shards 2 --listen a --listen b",
+        ] {
+            let (_, command) = parse(line).expect("a command");
+            let Command::Serve(serve) = command else {
+                panic!("{command:?}")
+            };
+            let settings: Vec<(String, String)> = serve
+                .settings()
+                .into_iter()
+                .map(|setting| (setting.key, setting.text))
+                .collect();
+            let expected = [("server.shards", "2"), ("server.listen", "a,b")]
+                .map(|(key, text)| (key.to_owned(), text.to_owned()));
+            assert_eq!(settings, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_file_may_stand_before_and_after_the_command() {
+        for line in [
+            "ringmain --config x.toml check",
+            "ringmain check --config x.toml",
+        ] {
+            let (config, command) = parse(line).expect("a command");
+            assert_eq!(config.as_deref(), Some(std::path::Path::new("x.toml")));
+            assert!(matches!(command, Command::Check));
+        }
+    }
+
+    #[test]
+    fn options_of_serve_before_another_command_are_refused() {
+        assert_eq!(
+            parse("ringmain --shards 2 check")
+                .err()
+                .map(|error| error.exit_code()),
+            Some(2)
+        );
+        assert!(parse("ringmain --reactor fast").is_err());
+        assert!(parse("ringmain echo").is_err());
+    }
+
+    #[test]
+    fn token_options_are_read() {
+        let (_, command) =
+            parse("ringmain token --user 42 --expire 90m --info {\"a\":1}").expect("a command");
+        let Command::Token(token) = command else {
+            panic!("{command:?}")
+        };
+        assert_eq!(
+            (token.user.as_str(), token.expire),
+            ("42", Duration::from_secs(5400))
+        );
+        assert_eq!(token.info, Some(serde_json::json!({ "a": 1 })));
+        for wrong in ["", "1", "h", "1w", "-1s", "1é"] {
+            assert!(expire(wrong).is_err(), "{wrong}");
+        }
+    }
+}

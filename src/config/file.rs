@@ -1,0 +1,145 @@
+//! From text to a checked configuration, and back.
+//!
+//! `tree` reads TOML into values that remember where they stand; `schema` names every key once and is walked by two
+//! visitors, `form` says how values are written: `reader` lowers a tree into a `Config`, `writer` lists a `Config` as keys and text; `check` looks at
+//! what one key alone cannot tell.
+
+mod check;
+mod duration;
+mod error;
+mod form;
+mod reader;
+mod schema;
+mod tree;
+mod writer;
+
+pub use error::{ConfigError, ConfigErrors, Origin, ReloadRefused};
+
+use super::Config;
+use tree::Table;
+
+/// Start of the environment variables that set a key.
+const ENVIRONMENT_PREFIX: &str = "RINGMAIN__";
+/// What separates the parts of a key in an environment variable.
+const ENVIRONMENT_SEPARATOR: &str = "__";
+/// Keys, or starts of keys, that are read once, at start.
+const FIXED_AT_START: &[&str] = &["server.", "admin.listen", "log.format"];
+
+/// One configuration file.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Its name, for errors.
+    pub name: &'a str,
+    /// Its text: TOML.
+    pub text: &'a str,
+}
+
+/// One key set from outside the files: an environment variable or a command-line option.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// What the operator wrote the value into, for errors: `RINGMAIN__SERVER__SHARDS`, `--shards`.
+    pub origin: String,
+    /// The key, with dots: `server.shards`.
+    pub key: String,
+    /// The value. Booleans, numbers and strings are written bare; a list as `a,b` or as TOML or JSON; a table, or a
+    /// list of tables, as TOML or JSON.
+    pub text: String,
+}
+
+impl Setting {
+    /// The settings among environment variables, in the order of their names. `RINGMAIN__CLIENT__TOKEN__ISSUER` sets
+    /// `client.token.issuer`; variables without the prefix are none of ours.
+    #[must_use]
+    pub fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Vec<Self> {
+        let mut settings: Vec<Self> = variables
+            .into_iter()
+            .filter_map(|(name, text)| {
+                let key = name.strip_prefix(ENVIRONMENT_PREFIX)?;
+                let key = key.replace(ENVIRONMENT_SEPARATOR, ".").to_ascii_lowercase();
+                Some(Self {
+                    origin: name,
+                    key,
+                    text,
+                })
+            })
+            .collect();
+        settings.sort_by(|a, b| a.origin.cmp(&b.origin));
+        settings
+    }
+}
+
+impl Config {
+    /// Reads files, the later over the earlier, then settings over the files. Lists are replaced as a whole.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text, in the order of the lines.
+    pub fn load(sources: &[Source<'_>], settings: &[Setting]) -> Result<Self, ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut merged = Table::default();
+        for source in sources {
+            match tree::parse(source) {
+                Ok(table) => tree::merge(&mut merged, table),
+                Err(error) => errors.push(error),
+            }
+        }
+        for setting in settings {
+            if let Err(error) = tree::set(&mut merged, setting) {
+                errors.push(error);
+            }
+        }
+        // A file that is not TOML would make every key of it look absent.
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        let (mut config, keys, mut errors) = reader::read(merged);
+        check::check(&config, &keys, &mut errors);
+        if errors.is_empty() {
+            config
+                .channels
+                .namespaces
+                .sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(config)
+        } else {
+            errors.sort_by(|a, b| a.origin().cmp(b.origin()));
+            Err(ConfigErrors(errors))
+        }
+    }
+
+    /// The whole configuration as TOML that `load` accepts, with every secret that is set shown as `***`.
+    #[must_use]
+    pub fn effective(&self) -> String {
+        writer::toml(self)
+    }
+
+    /// May a running process take over `new`?
+    ///
+    /// # Errors
+    /// Names every key that differs and is read only at start; then nothing of `new` may be applied.
+    pub fn reload_from(&self, new: &Self) -> Result<(), ReloadRefused> {
+        let fixed = |config: &Self| {
+            let mut lines = writer::lines(config, writer::Secrets::Plain);
+            lines.retain(|line| {
+                FIXED_AT_START
+                    .iter()
+                    .any(|start| line.key.starts_with(start))
+            });
+            lines
+        };
+        let (old, new) = (fixed(self), fixed(new));
+        assert_eq!(
+            old.len(),
+            new.len(),
+            "no key that is read only at start is optional"
+        );
+        let differs = old
+            .iter()
+            .zip(&new)
+            .filter(|(old, new)| old.text != new.text);
+        let keys: Vec<String> = differs.map(|(old, _)| old.key.clone()).collect();
+        if keys.is_empty() {
+            Ok(())
+        } else {
+            Err(ReloadRefused { keys })
+        }
+    }
+}

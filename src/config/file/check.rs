@@ -1,0 +1,224 @@
+//! What one key alone cannot tell (`spec/centrifuge.md` §7.3, end).
+
+use super::super::namespace::{ChannelRules, Namespace};
+use super::super::{Client, Config, ListenAddr, Token};
+use super::reader::Keys;
+use super::{ConfigError, Origin};
+
+/// Adds everything that does not fit together. The namespaces are still in the order of the file.
+pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    listeners(config, keys, errors);
+    client(&config.client, &config.channels, keys, errors);
+    marks(&config.channels, keys, errors);
+    namespace(
+        "channel.without_namespace",
+        &config.channels.without_namespace,
+        keys,
+        errors,
+    );
+    for (index, one) in config.channels.namespaces.iter().enumerate() {
+        let path = format!("channel.namespaces[{index}]");
+        namespace(&path, one, keys, errors);
+        name(&path, index, &config.channels, keys, errors);
+    }
+}
+
+/// Was a value of these keys refused? Then a default stands in its place, and says nothing about the file.
+fn refused(errors: &[ConfigError], keys: &[&str]) -> bool {
+    errors
+        .iter()
+        .filter_map(ConfigError::key)
+        .any(|key| keys.contains(&key))
+}
+
+fn listeners(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let listen = &config.server.listen;
+    // Members that were refused stand somewhere; then their own errors say enough.
+    if listen.is_empty() && keys.origin("server.listen[0]") == Origin::BuiltIn {
+        let key = "server.listen".to_owned();
+        errors.push(ConfigError::Missing {
+            origin: keys.origin(&key),
+            key,
+        });
+    }
+    let has_fixed_port =
+        |addr: &ListenAddr| !matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0);
+    for (index, addr) in listen
+        .iter()
+        .enumerate()
+        .filter(|(_, addr)| has_fixed_port(addr))
+    {
+        if let Some(first) = listen[..index].iter().position(|other| other == addr) {
+            let key = format!("server.listen[{index}]");
+            let first = keys.origin(&format!("server.listen[{first}]"));
+            errors.push(ConfigError::Repeated {
+                origin: keys.origin(&key),
+                key,
+                first,
+            });
+        }
+    }
+    let admin = config
+        .admin
+        .listen
+        .map(ListenAddr::Tcp)
+        .filter(has_fixed_port);
+    if let Some(index) = admin.and_then(|admin| listen.iter().position(|addr| *addr == admin)) {
+        let key = "admin.listen".to_owned();
+        let first = keys.origin(&format!("server.listen[{index}]"));
+        errors.push(ConfigError::Repeated {
+            origin: keys.origin(&key),
+            key,
+            first,
+        });
+    }
+}
+
+fn client(client: &Client, rules: &ChannelRules, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let late = client
+        .ping_interval
+        .is_some_and(|interval| client.pong_timeout >= interval);
+    if late && !refused(errors, &["client.ping_interval", "client.pong_timeout"]) {
+        // Either of the two may be the one that was written.
+        let origin = match keys.origin("client.pong_timeout") {
+            Origin::BuiltIn => keys.origin("client.ping_interval"),
+            origin => origin,
+        };
+        errors.push(ConfigError::PongNotBelowPing {
+            origin,
+            key: "client.pong_timeout".to_owned(),
+        });
+    }
+    token("client.token", &client.token, keys, errors);
+    if client.subscription_token != client.token {
+        token(
+            "client.subscription_token",
+            &client.subscription_token,
+            keys,
+            errors,
+        );
+    }
+    if let Some(name) = client
+        .user_personal_channel
+        .as_deref()
+        .filter(|name| !name.is_empty())
+        && !rules
+            .namespaces
+            .iter()
+            .any(|namespace| namespace.name == name)
+    {
+        let key = "client.subscribe_to_user_personal_channel.personal_channel_namespace".to_owned();
+        errors.push(ConfigError::UnknownNamespace {
+            origin: keys.origin(&key),
+            key,
+        });
+    }
+}
+
+fn token(path: &str, token: &Token, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    if token.hmac_secret_key.0.is_empty() && !token.hmac_previous_secret_key.0.is_empty() {
+        let key = format!("{path}.hmac_previous_secret_key");
+        let current = format!("{path}.hmac_secret_key");
+        errors.push(ConfigError::PreviousKeyAlone {
+            origin: keys.origin(&key),
+            key,
+            current,
+        });
+    }
+}
+
+/// Marks that are looked for in the same text must differ.
+fn marks(rules: &ChannelRules, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let marks = [
+        ("channel.private_prefix", &rules.private_prefix),
+        ("channel.namespace_boundary", &rules.namespace_boundary),
+        ("channel.user_boundary", &rules.user_boundary),
+        ("channel.user_separator", &rules.user_separator),
+    ];
+    for (at, (key, mark)) in marks.iter().enumerate() {
+        let Some((other, _)) = marks[..at].iter().find(|(_, other)| other == mark) else {
+            continue;
+        };
+        let origin = match keys.origin(key) {
+            Origin::BuiltIn => keys.origin(other),
+            origin => origin,
+        };
+        errors.push(ConfigError::SameMark {
+            origin,
+            key: (*key).to_owned(),
+            other: (*other).to_owned(),
+        });
+    }
+}
+
+fn name(
+    path: &str,
+    index: usize,
+    rules: &ChannelRules,
+    keys: &Keys,
+    errors: &mut Vec<ConfigError>,
+) {
+    let key = format!("{path}.name");
+    let name = &rules.namespaces[index].name;
+    if name.is_empty() {
+        // A name that was refused stands somewhere; one that is missing does not.
+        if keys.origin(&key) == Origin::BuiltIn {
+            errors.push(ConfigError::Missing {
+                origin: keys.origin(path),
+                key,
+            });
+        }
+    } else if let Some(first) = rules.namespaces[..index]
+        .iter()
+        .position(|other| other.name == *name)
+    {
+        let first = keys.origin(&format!("channel.namespaces[{first}].name"));
+        errors.push(ConfigError::Repeated {
+            origin: keys.origin(&key),
+            key,
+            first,
+        });
+    }
+}
+
+fn namespace(path: &str, namespace: &Namespace, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let key = |option: &str| format!("{path}.{option}");
+    if refused(
+        errors,
+        &[
+            &key("history_size"),
+            &key("history_ttl"),
+            &key("history_meta_ttl"),
+        ],
+    ) {
+        return;
+    }
+    let (size, ttl) = (namespace.history_size > 0, !namespace.history_ttl.is_zero());
+    if size != ttl {
+        let (set, missing) = if size {
+            ("history_size", "history_ttl")
+        } else {
+            ("history_ttl", "history_size")
+        };
+        let (key, missing) = (key(set), key(missing));
+        errors.push(ConfigError::HalfHistory {
+            origin: keys.origin(&key),
+            key,
+            missing,
+        });
+    } else if namespace.force_recovery && !size {
+        let key = key("force_recovery");
+        errors.push(ConfigError::RecoveryWithoutHistory {
+            origin: keys.origin(&key),
+            key,
+        });
+    }
+    if namespace.history_ttl > namespace.history_meta_ttl {
+        let (key, meta) = (key("history_ttl"), key("history_meta_ttl"));
+        errors.push(ConfigError::HistoryOutlivesMeta {
+            origin: keys.origin(&key),
+            key,
+            meta,
+        });
+    }
+}

@@ -1,0 +1,301 @@
+//! What can be wrong with a configuration: where, which key, and what to do about it.
+
+use std::fmt;
+
+/// Where a value was written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Origin {
+    /// A line of a file, counted from 1.
+    File {
+        /// As given in `Source::name`.
+        name: String,
+        /// Counted from 1.
+        line: usize,
+    },
+    /// An environment variable or a command-line option.
+    Setting(String),
+    /// Nowhere: the default.
+    BuiltIn,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { name, line } => write!(f, "{name}:{line}"),
+            Self::Setting(name) => f.write_str(name),
+            Self::BuiltIn => f.write_str("built-in defaults"),
+        }
+    }
+}
+
+/// One thing that is wrong. The text says where, which key, and what would be right. No variant carries a value,
+/// because a value may be a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not TOML.
+    #[error("{origin}: this is not valid TOML: {message}")]
+    Syntax {
+        /// Where.
+        origin: Origin,
+        /// What the TOML parser says.
+        message: String,
+    },
+    /// No such key.
+    #[error("{origin}: unknown key `{key}`; {}", remedy(nearest.as_deref()))]
+    UnknownKey {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: Option<String>,
+    },
+    /// A value of the wrong kind.
+    #[error("{origin}: `{key}` must be {expected}, but this is {found}")]
+    WrongType {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// What belongs here.
+        expected: &'static str,
+        /// What stands here.
+        found: &'static str,
+    },
+    /// The right kind, but not of the right form.
+    #[error("{origin}: `{key}` must be {expected}")]
+    Malformed {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// What belongs here.
+        expected: &'static str,
+    },
+    /// Too small or too large.
+    #[error("{origin}: `{key}` must be between {min} and {max}{}", or_zero(*zero))]
+    OutOfRange {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// Smallest allowed value.
+        min: String,
+        /// Largest allowed value.
+        max: String,
+        /// Zero is allowed too: it turns the thing off.
+        zero: bool,
+    },
+    /// Not one of a closed set.
+    #[error("{origin}: `{key}` must be one of {}", quoted(allowed))]
+    NotOneOf {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// The set.
+        allowed: Vec<&'static str>,
+    },
+    /// A duration finer than its meaning.
+    #[error("{origin}: `{key}` counts in whole seconds; write for example \"60s\"")]
+    NotWholeSeconds {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
+    /// A required key is absent.
+    #[error("{origin}: `{key}` is missing; add it")]
+    Missing {
+        /// Where the table begins.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
+    /// Two namespaces have one name, or two listeners one address.
+    #[error("{origin}: `{key}` repeats what stands at {first}; change or remove one of them")]
+    Repeated {
+        /// Where the second stands.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// Where the first stands.
+        first: Origin,
+    },
+    /// One of `history_size` and `history_ttl` without the other.
+    #[error(
+        "{origin}: `{key}` is set, so `{missing}` must be set too: history needs both a size and a time"
+    )]
+    HalfHistory {
+        /// Where the one stands.
+        origin: Origin,
+        /// The one that is set.
+        key: String,
+        /// The one that is not.
+        missing: String,
+    },
+    /// `force_recovery` without history.
+    #[error(
+        "{origin}: `{key}` needs history: set `history_size` and `history_ttl` in the same namespace"
+    )]
+    RecoveryWithoutHistory {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
+    /// Metadata would be gone before the publications it describes.
+    #[error("{origin}: `{key}` must not be longer than `{meta}`")]
+    HistoryOutlivesMeta {
+        /// Where.
+        origin: Origin,
+        /// Key of `history_ttl`.
+        key: String,
+        /// Key of `history_meta_ttl`.
+        meta: String,
+    },
+    /// The answer to a ping would be due after the next ping.
+    #[error(
+        "{origin}: `{key}` must be smaller than `client.ping_interval`; set `ping_interval = \"0s\"` to turn pings off"
+    )]
+    PongNotBelowPing {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
+    /// A namespace is referred to that is not there.
+    #[error(
+        "{origin}: `{key}` names a namespace that does not exist; add it under [[channel.namespaces]]"
+    )]
+    UnknownNamespace {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
+    /// Two marks in channel names would be the same.
+    #[error(
+        "{origin}: `{key}` and `{other}` must differ: both would mean something at the same place of a channel name"
+    )]
+    SameMark {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// The other key.
+        other: String,
+    },
+    /// A previous key without a current one.
+    #[error(
+        "{origin}: `{key}` is set, so `{current}` must be set too: the previous key is for rotation only"
+    )]
+    PreviousKeyAlone {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// The key that is missing.
+        current: String,
+    },
+}
+
+impl ConfigError {
+    /// Where it is.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        match self {
+            Self::Syntax { origin, .. }
+            | Self::UnknownKey { origin, .. }
+            | Self::WrongType { origin, .. }
+            | Self::Malformed { origin, .. }
+            | Self::OutOfRange { origin, .. }
+            | Self::NotOneOf { origin, .. }
+            | Self::NotWholeSeconds { origin, .. }
+            | Self::Missing { origin, .. }
+            | Self::Repeated { origin, .. }
+            | Self::HalfHistory { origin, .. }
+            | Self::RecoveryWithoutHistory { origin, .. }
+            | Self::HistoryOutlivesMeta { origin, .. }
+            | Self::PongNotBelowPing { origin, .. }
+            | Self::UnknownNamespace { origin, .. }
+            | Self::SameMark { origin, .. }
+            | Self::PreviousKeyAlone { origin, .. } => origin,
+        }
+    }
+
+    /// The whole key; `None` where there is no key yet.
+    #[must_use]
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::Syntax { .. } => None,
+            Self::UnknownKey { key, .. }
+            | Self::WrongType { key, .. }
+            | Self::Malformed { key, .. }
+            | Self::OutOfRange { key, .. }
+            | Self::NotOneOf { key, .. }
+            | Self::NotWholeSeconds { key, .. }
+            | Self::Missing { key, .. }
+            | Self::Repeated { key, .. }
+            | Self::HalfHistory { key, .. }
+            | Self::RecoveryWithoutHistory { key, .. }
+            | Self::HistoryOutlivesMeta { key, .. }
+            | Self::PongNotBelowPing { key, .. }
+            | Self::UnknownNamespace { key, .. }
+            | Self::SameMark { key, .. }
+            | Self::PreviousKeyAlone { key, .. } => Some(key),
+        }
+    }
+}
+
+/// Everything that is wrong with a configuration; never empty. One line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, error) in self.0.iter().enumerate() {
+            let line_break = if at == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigErrors {}
+
+/// Why a running process keeps its configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "nothing was changed: {} cannot change while running; restart the process for it",
+    quoted(keys)
+)]
+pub struct ReloadRefused {
+    /// The keys that differ and are read only at start.
+    pub keys: Vec<String>,
+}
+
+fn quoted(names: &[impl AsRef<str>]) -> String {
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| {
+            if name.as_ref().is_empty() {
+                "\"\"".to_owned()
+            } else {
+                format!("`{}`", name.as_ref())
+            }
+        })
+        .collect();
+    names.join(", ")
+}
+
+fn remedy(nearest: Option<&str>) -> String {
+    match nearest {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => "remove it, or see `ringmain check` for all keys".to_owned(),
+    }
+}
+
+const fn or_zero(zero: bool) -> &'static str {
+    if zero { ", or 0" } else { "" }
+}

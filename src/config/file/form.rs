@@ -1,0 +1,150 @@
+//! Kinds of values: how each is written, and which ones a key takes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::super::ListenAddr;
+
+/// Which durations a key takes.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    pub(super) min: Duration,
+    pub(super) max: Duration,
+    /// Zero turns the thing off.
+    pub(super) zero: bool,
+    pub(super) whole_seconds: bool,
+}
+
+/// A kind of value that is written as one string.
+pub(super) struct Form<T> {
+    /// What belongs here, for errors; begins with an article.
+    pub(super) expected: &'static str,
+    pub(super) parse: fn(&str) -> Option<T>,
+    pub(super) show: fn(&T) -> String,
+    /// Written as a number, not as a string.
+    pub(super) number: bool,
+}
+
+pub(super) const fn millis(min: u64, max: u64) -> Span {
+    Span {
+        min: Duration::from_millis(min),
+        max: Duration::from_millis(max),
+        zero: false,
+        whole_seconds: false,
+    }
+}
+
+pub(super) const fn seconds(min: u64, max: u64) -> Span {
+    Span {
+        min: Duration::from_secs(min),
+        max: Duration::from_secs(max),
+        zero: false,
+        whole_seconds: true,
+    }
+}
+
+pub(super) const fn or_off(span: Span) -> Span {
+    Span { zero: true, ..span }
+}
+
+pub(super) const HOUR_MS: u64 = 3_600_000;
+pub(super) const DAY_S: u64 = 86_400;
+/// Ten years: more than anything here lives, and far from where sums of times overflow.
+pub(super) const LONG_S: u64 = 3650 * DAY_S;
+
+pub(super) const LISTEN: Form<ListenAddr> = Form {
+    expected: "an address and port such as \"127.0.0.1:8000\" or \"[::]:8000\", or \"unix:PATH\"",
+    parse: |text| match text.strip_prefix("unix:") {
+        Some(path) => (!path.is_empty() && !path.contains('\0'))
+            .then(|| ListenAddr::Unix(PathBuf::from(path))),
+        None => text.parse().ok().map(ListenAddr::Tcp),
+    },
+    show: |listen| match listen {
+        ListenAddr::Tcp(addr) => addr.to_string(),
+        ListenAddr::Unix(path) => format!("unix:{}", path.display()),
+    },
+    number: false,
+};
+
+pub(super) const ADMIN: Form<Option<SocketAddr>> = Form {
+    expected: "an address and port such as \"127.0.0.1:8001\", or \"\" to turn it off",
+    parse: |text| {
+        if text.is_empty() {
+            Some(None)
+        } else {
+            text.parse().ok().map(Some)
+        }
+    },
+    show: |addr| addr.map(|addr| addr.to_string()).unwrap_or_default(),
+    number: false,
+};
+
+pub(super) const CORE: Form<usize> = Form {
+    expected: "a list of core numbers between 0 and 4095",
+    parse: |text| text.parse().ok().filter(|&core| core < 4096),
+    show: usize::to_string,
+    number: true,
+};
+
+pub(super) const ORIGIN: Form<String> = Form {
+    expected: "a list of origins such as \"https://*.example.com\", or [\"*\"] for all",
+    parse: |text| (!text.is_empty()).then(|| text.to_lowercase()),
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const TEXT: Form<String> = Form {
+    expected: "a string",
+    parse: |text| Some(text.to_owned()),
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const CLAIM: Form<String> = Form {
+    expected: "the name of a claim, of letters and `_`",
+    parse: |text| {
+        text.bytes()
+            .all(|b| b.is_ascii_alphabetic() || b == b'_')
+            .then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const NAMESPACE_NAME: Form<String> = Form {
+    expected: "two or more of letters, digits, `-`, `_` and `.`",
+    parse: |text| is_namespace_name(text).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const NAMESPACE_NAME_OR_NONE: Form<String> = Form {
+    expected: "the name of a namespace, or \"\"",
+    parse: |text| (text.is_empty() || is_namespace_name(text)).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const MARK: Form<String> = Form {
+    expected: "1 to 16 ASCII characters",
+    parse: |text| {
+        (!text.is_empty() && text.len() <= 16 && text.is_ascii()).then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const MARK_OR_NONE: Form<String> = Form {
+    expected: "at most 16 ASCII characters; \"\" turns private channels off",
+    parse: |text| (text.len() <= 16 && text.is_ascii()).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+};
+
+fn is_namespace_name(text: &str) -> bool {
+    text.len() >= 2
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}

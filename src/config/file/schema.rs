@@ -1,0 +1,386 @@
+//! Every key of the file, once. The reader and the writer both walk these functions, so that a key is read if and
+//! only if it is written. Within a table, plain keys come before tables, as TOML wants it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::namespace::{ChannelRules, DataFormat, Namespace, SlowConsumer};
+use super::super::{
+    Admin, Client, Config, Drain, HttpApi, Log, LogFormat, ReactorChoice, Secret, Server, Token,
+    WebSocket,
+};
+use super::form::{
+    ADMIN, CLAIM, CORE, DAY_S, Form, HOUR_MS, LISTEN, LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME,
+    NAMESPACE_NAME_OR_NONE, ORIGIN, Span, TEXT, millis, or_off, seconds,
+};
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
+
+/// What is done with each key.
+pub(super) trait Visit {
+    /// A table below the current one.
+    fn section(&mut self, key: &'static str, inside: impl FnOnce(&mut Self));
+    /// A list of tables, each of which starts as `fresh`.
+    fn sections<T: Clone>(
+        &mut self,
+        key: &'static str,
+        fresh: &T,
+        values: &mut Vec<T>,
+        inside: impl Fn(&mut Self, &mut T),
+    );
+    fn boolean(&mut self, key: &'static str, value: &mut bool);
+    fn integer<T: Number>(&mut self, key: &'static str, min: u64, max: u64, value: &mut T);
+    fn duration(&mut self, key: &'static str, span: Span, value: &mut Duration);
+    fn choice<T: Copy + PartialEq>(
+        &mut self,
+        key: &'static str,
+        set: &[(&'static str, T)],
+        value: &mut T,
+    );
+    fn text<T>(&mut self, key: &'static str, form: &Form<T>, value: &mut T);
+    fn list<T>(&mut self, key: &'static str, form: &Form<T>, values: &mut Vec<T>);
+    fn secret(&mut self, key: &'static str, value: &mut Secret);
+}
+
+/// An unsigned integer field of any width.
+pub(super) trait Number: Copy + TryFrom<u64> + TryInto<u64> {}
+impl<T: Copy + TryFrom<u64> + TryInto<u64>> Number for T {}
+
+/// The whole file.
+pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
+    v.section("server", |v| server(v, &mut config.server));
+    v.section("admin", |v| admin(v, &mut config.admin));
+    v.section("client", |v| client(v, &mut config.client));
+    v.section("websocket", |v| websocket(v, &mut config.websocket));
+    v.section("http_api", |v| http_api(v, &mut config.http_api));
+    v.section("channel", |v| channel(v, &mut config.channels));
+    v.section("drain", |v| drain(v, &mut config.drain));
+    v.section("log", |v| log(v, &mut config.log));
+}
+
+fn server<V: Visit>(v: &mut V, server: &mut Server) {
+    const REACTORS: &[(&str, ReactorChoice)] = &[
+        ("auto", ReactorChoice::Auto),
+        ("uring", ReactorChoice::Uring),
+        ("portable", ReactorChoice::Portable),
+    ];
+    v.list("listen", &LISTEN, &mut server.listen);
+    v.integer("shards", 0, SHARDS_MAX as u64, &mut server.shards);
+    v.choice("reactor", REACTORS, &mut server.reactor);
+    v.list("cores", &CORE, &mut server.cores);
+    v.integer("backlog", 1, 65_535, &mut server.backlog);
+    v.integer(
+        "connections_per_shard_max",
+        1,
+        u64::from(CONNECTIONS_MAX),
+        &mut server.connections_per_shard_max,
+    );
+    v.duration(
+        "handshake_timeout",
+        millis(10, HOUR_MS),
+        &mut server.handshake_timeout,
+    );
+    v.duration(
+        "http_idle_timeout",
+        millis(10, HOUR_MS),
+        &mut server.http_idle_timeout,
+    );
+}
+
+fn admin<V: Visit>(v: &mut V, admin: &mut Admin) {
+    v.text("listen", &ADMIN, &mut admin.listen);
+}
+
+fn client<V: Visit>(v: &mut V, client: &mut Client) {
+    // Asked before the token is read: both are empty in a configuration that is being read.
+    let mut separate = client.subscription_token != client.token;
+    let mut ping_interval = client.ping_interval.unwrap_or_default();
+    v.list("allowed_origins", &ORIGIN, &mut client.allowed_origins);
+    v.duration(
+        "ping_interval",
+        or_off(seconds(1, 3600)),
+        &mut ping_interval,
+    );
+    client.ping_interval = (!ping_interval.is_zero()).then_some(ping_interval);
+    client_times(v, client);
+    client_limits(v, client);
+    client_switches(v, client);
+    v.section("token", |v| token(v, &mut client.token));
+    v.section("subscription_token", |v| {
+        v.boolean("enabled", &mut separate);
+        let own = std::mem::take(&mut client.subscription_token);
+        let mut own = if separate { own } else { Token::default() };
+        token(v, &mut own);
+        client.subscription_token = if separate { own } else { client.token.clone() };
+    });
+    let mut personal = client.user_personal_channel.is_some();
+    let mut namespace = client.user_personal_channel.take().unwrap_or_default();
+    v.section("subscribe_to_user_personal_channel", |v| {
+        v.boolean("enabled", &mut personal);
+        v.text(
+            "personal_channel_namespace",
+            &NAMESPACE_NAME_OR_NONE,
+            &mut namespace,
+        );
+    });
+    client.user_personal_channel = personal.then_some(namespace);
+}
+
+fn client_times<V: Visit>(v: &mut V, c: &mut Client) {
+    v.duration("pong_timeout", millis(10, HOUR_MS), &mut c.pong_timeout);
+    v.duration(
+        "stale_close_delay",
+        millis(10, HOUR_MS),
+        &mut c.stale_close_delay,
+    );
+    v.duration(
+        "expired_close_delay",
+        millis(0, HOUR_MS),
+        &mut c.expired_close_delay,
+    );
+    v.duration(
+        "expired_sub_close_delay",
+        millis(0, HOUR_MS),
+        &mut c.expired_sub_close_delay,
+    );
+}
+
+fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
+    const PUBLICATIONS_MAX: u64 = 100_000;
+    let users_max = u64::from(u32::MAX);
+    v.integer("queue_max_size", 1024, 1 << 30, &mut c.queue_max_size);
+    v.integer("channel_limit", 1, 65_535, &mut c.channel_limit);
+    v.integer(
+        "user_connection_limit",
+        0,
+        users_max,
+        &mut c.user_connection_limit,
+    );
+    let (history, recovery) = (
+        &mut c.history_max_publication_limit,
+        &mut c.recovery_max_publication_limit,
+    );
+    v.integer(
+        "history_max_publication_limit",
+        1,
+        PUBLICATIONS_MAX,
+        history,
+    );
+    v.integer(
+        "recovery_max_publication_limit",
+        1,
+        PUBLICATIONS_MAX,
+        recovery,
+    );
+}
+
+fn client_switches<V: Visit>(v: &mut V, c: &mut Client) {
+    let (allow, disallow) = (
+        &mut c.allow_anonymous_connect_without_token,
+        &mut c.disallow_anonymous_connection_tokens,
+    );
+    v.boolean("allow_anonymous_connect_without_token", allow);
+    v.boolean("disallow_anonymous_connection_tokens", disallow);
+    v.boolean(
+        "connect_include_server_time",
+        &mut c.connect_include_server_time,
+    );
+    v.boolean("insecure", &mut c.insecure);
+}
+
+fn token<V: Visit>(v: &mut V, token: &mut Token) {
+    v.secret("hmac_secret_key", &mut token.hmac_secret_key);
+    v.secret(
+        "hmac_previous_secret_key",
+        &mut token.hmac_previous_secret_key,
+    );
+    let until = &mut token.hmac_previous_secret_key_valid_until;
+    v.integer(
+        "hmac_previous_secret_key_valid_until",
+        0,
+        i64::MAX as u64,
+        until,
+    );
+    v.text("audience", &TEXT, &mut token.audience);
+    v.text("issuer", &TEXT, &mut token.issuer);
+    v.text("user_id_claim", &CLAIM, &mut token.user_id_claim);
+}
+
+fn websocket<V: Visit>(v: &mut V, websocket: &mut WebSocket) {
+    v.integer(
+        "message_size_limit",
+        64,
+        ECHO_MESSAGE_BYTES_MAX as u64,
+        &mut websocket.message_size_limit,
+    );
+}
+
+fn http_api<V: Visit>(v: &mut V, http_api: &mut HttpApi) {
+    v.secret("key", &mut http_api.key);
+    v.boolean("insecure", &mut http_api.insecure);
+    v.choice(
+        "error_mode",
+        &[("", false), ("transport", true)],
+        &mut http_api.transport_errors,
+    );
+}
+
+fn channel<V: Visit>(v: &mut V, rules: &mut ChannelRules) {
+    v.integer(
+        "max_length",
+        1,
+        CHANNEL_NAME_BYTES_MAX as u64,
+        &mut rules.max_length,
+    );
+    v.text("private_prefix", &MARK_OR_NONE, &mut rules.private_prefix);
+    v.text("namespace_boundary", &MARK, &mut rules.namespace_boundary);
+    v.text("user_boundary", &MARK, &mut rules.user_boundary);
+    v.text("user_separator", &MARK, &mut rules.user_separator);
+    // Two options have a default for all namespaces. It is not kept: every namespace has its own value.
+    let mut fresh = Namespace::default();
+    v.duration(
+        "history_meta_ttl",
+        HISTORY_META_TTL,
+        &mut fresh.history_meta_ttl,
+    );
+    v.choice(
+        "publication_data_format",
+        DATA_FORMATS,
+        &mut fresh.publication_data_format,
+    );
+
+    let mut without = if *rules.without_namespace == Namespace::default() {
+        fresh.clone()
+    } else {
+        (*rules.without_namespace).clone()
+    };
+    v.section("without_namespace", |v| namespace(v, &mut without));
+    rules.without_namespace = Arc::new(without);
+
+    let mut namespaces: Vec<Namespace> =
+        rules.namespaces.iter().map(|one| (**one).clone()).collect();
+    v.sections("namespaces", &fresh, &mut namespaces, |v, one| {
+        v.text("name", &NAMESPACE_NAME, &mut one.name);
+        namespace(v, one);
+    });
+    rules.namespaces = namespaces.into_iter().map(Arc::new).collect();
+}
+
+const HISTORY_META_TTL: Span = seconds(1, LONG_S);
+const DATA_FORMATS: &[(&str, DataFormat)] = &[
+    ("", DataFormat::NotEmpty),
+    ("json", DataFormat::Json),
+    ("json_object", DataFormat::JsonObject),
+    ("binary", DataFormat::Binary),
+];
+const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
+    ("disconnect", SlowConsumer::Disconnect),
+    ("drop_oldest", SlowConsumer::DropOldest),
+];
+
+/// The options that `namespace::OPTIONS` lists, in its order.
+pub(super) fn namespace<V: Visit>(v: &mut V, ns: &mut Namespace) {
+    v.boolean("presence", &mut ns.presence);
+    v.boolean("join_leave", &mut ns.join_leave);
+    v.boolean("force_push_join_leave", &mut ns.force_push_join_leave);
+    v.integer("history_size", 0, 1_000_000, &mut ns.history_size);
+    v.duration(
+        "history_ttl",
+        or_off(seconds(1, LONG_S)),
+        &mut ns.history_ttl,
+    );
+    v.duration(
+        "history_meta_ttl",
+        HISTORY_META_TTL,
+        &mut ns.history_meta_ttl,
+    );
+    v.boolean("force_positioning", &mut ns.force_positioning);
+    v.boolean("allow_positioning", &mut ns.allow_positioning);
+    v.boolean("force_recovery", &mut ns.force_recovery);
+    v.boolean("allow_recovery", &mut ns.allow_recovery);
+    permissions(v, ns);
+    v.choice(
+        "publication_data_format",
+        DATA_FORMATS,
+        &mut ns.publication_data_format,
+    );
+    v.choice("slow_consumer", SLOW_CONSUMERS, &mut ns.slow_consumer);
+    v.integer(
+        "size_max",
+        0,
+        ECHO_MESSAGE_BYTES_MAX as u64,
+        &mut ns.size_max,
+    );
+    v.integer("rate", 0, 1_000_000, &mut ns.rate);
+    v.duration(
+        "idempotency_ttl",
+        seconds(1, DAY_S),
+        &mut ns.idempotency_ttl,
+    );
+}
+
+fn permissions<V: Visit>(v: &mut V, ns: &mut Namespace) {
+    v.boolean(
+        "allow_subscribe_for_client",
+        &mut ns.allow_subscribe_for_client,
+    );
+    v.boolean(
+        "allow_subscribe_for_anonymous",
+        &mut ns.allow_subscribe_for_anonymous,
+    );
+    v.boolean("allow_publish_for_client", &mut ns.allow_publish_for_client);
+    v.boolean(
+        "allow_publish_for_subscriber",
+        &mut ns.allow_publish_for_subscriber,
+    );
+    v.boolean(
+        "allow_publish_for_anonymous",
+        &mut ns.allow_publish_for_anonymous,
+    );
+    v.boolean("allow_history_for_client", &mut ns.allow_history_for_client);
+    v.boolean(
+        "allow_history_for_subscriber",
+        &mut ns.allow_history_for_subscriber,
+    );
+    v.boolean(
+        "allow_history_for_anonymous",
+        &mut ns.allow_history_for_anonymous,
+    );
+    v.boolean(
+        "allow_presence_for_client",
+        &mut ns.allow_presence_for_client,
+    );
+    v.boolean(
+        "allow_presence_for_subscriber",
+        &mut ns.allow_presence_for_subscriber,
+    );
+    v.boolean(
+        "allow_presence_for_anonymous",
+        &mut ns.allow_presence_for_anonymous,
+    );
+    v.boolean(
+        "allow_user_limited_channels",
+        &mut ns.allow_user_limited_channels,
+    );
+}
+
+fn drain<V: Visit>(v: &mut V, drain: &mut Drain) {
+    v.duration("window", millis(0, HOUR_MS), &mut drain.window);
+    v.duration("grace", millis(0, HOUR_MS), &mut drain.grace);
+}
+
+fn log<V: Visit>(v: &mut V, log: &mut Log) {
+    const LEVELS: [&str; 4] = ["error", "warn", "info", "debug"];
+    const FORMATS: &[(&str, LogFormat)] = &[
+        ("auto", LogFormat::Auto),
+        ("human", LogFormat::Human),
+        ("json", LogFormat::Json),
+    ];
+    let mut level = LEVELS
+        .iter()
+        .find(|level| **level == log.level)
+        .copied()
+        .unwrap_or("info");
+    v.choice("level", &LEVELS.map(|level| (level, level)), &mut level);
+    level.clone_into(&mut log.level);
+    v.choice("format", FORMATS, &mut log.format);
+}

@@ -1,0 +1,167 @@
+//! The visitor that lists a configuration as keys and TOML values.
+
+use std::time::Duration;
+
+use super::super::{Config, Secret};
+use super::duration;
+use super::form::{Form, Span};
+use super::schema::{self, Number, Visit};
+
+/// What is written for a secret that is set.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Secrets {
+    /// `***`
+    Hidden,
+    /// Itself: for comparing two configurations, never for showing.
+    Plain,
+}
+
+/// One key and its value.
+pub(super) struct Line {
+    /// The header of its table: `[client.token]`.
+    pub(super) header: String,
+    /// The whole key: `client.token.issuer`, `channel.namespaces[0].name`.
+    pub(super) key: String,
+    /// The value, as TOML.
+    pub(super) text: String,
+}
+
+struct Writer {
+    secrets: Secrets,
+    lines: Vec<Line>,
+    /// Path of the current table without indices, which is what TOML headers take.
+    table: Vec<&'static str>,
+    /// Path of the current table with indices.
+    path: String,
+    in_list: bool,
+}
+
+/// Every key of a configuration.
+pub(super) fn lines(config: &Config, secrets: Secrets) -> Vec<Line> {
+    let mut writer = Writer {
+        secrets,
+        lines: Vec::new(),
+        table: Vec::new(),
+        path: String::new(),
+        in_list: false,
+    };
+    schema::config(&mut writer, &mut config.clone());
+    writer.lines
+}
+
+/// The whole configuration as a file, secrets hidden.
+pub(super) fn toml(config: &Config) -> String {
+    let mut out = String::new();
+    let mut table = String::new();
+    for line in lines(config, Secrets::Hidden) {
+        let (path, name) = line.key.rsplit_once('.').unwrap_or(("", &line.key));
+        if path != table {
+            let gap = if table.is_empty() { "" } else { "\n" };
+            out.push_str(&format!("{gap}{}\n", line.header));
+            path.clone_into(&mut table);
+        }
+        out.push_str(&format!("{name} = {}\n", line.text));
+    }
+    out
+}
+
+impl Writer {
+    fn line(&mut self, key: &'static str, text: String) {
+        let header = self.table.join(".");
+        let header = if self.in_list {
+            format!("[[{header}]]")
+        } else {
+            format!("[{header}]")
+        };
+        self.lines.push(Line {
+            header,
+            key: format!("{}.{key}", self.path),
+            text,
+        });
+    }
+
+    fn within(&mut self, key: &'static str, index: Option<usize>, inside: impl FnOnce(&mut Self)) {
+        let above = self.path.len();
+        let was_in_list = std::mem::replace(&mut self.in_list, index.is_some());
+        if above > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        if let Some(index) = index {
+            self.path.push_str(&format!("[{index}]"));
+        }
+        self.table.push(key);
+        inside(self);
+        self.table.pop();
+        self.path.truncate(above);
+        self.in_list = was_in_list;
+    }
+}
+
+/// A string as TOML.
+fn string(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn shown<T>(form: &Form<T>, value: &T) -> String {
+    let text = (form.show)(value);
+    if form.number { text } else { string(&text) }
+}
+
+impl Visit for Writer {
+    fn section(&mut self, key: &'static str, inside: impl FnOnce(&mut Self)) {
+        self.within(key, None, inside);
+    }
+
+    fn sections<T: Clone>(
+        &mut self,
+        key: &'static str,
+        _: &T,
+        values: &mut Vec<T>,
+        inside: impl Fn(&mut Self, &mut T),
+    ) {
+        for (index, value) in values.iter_mut().enumerate() {
+            self.within(key, Some(index), |writer| inside(writer, value));
+        }
+    }
+
+    fn boolean(&mut self, key: &'static str, value: &mut bool) {
+        self.line(key, value.to_string());
+    }
+
+    fn integer<T: Number>(&mut self, key: &'static str, _: u64, max: u64, value: &mut T) {
+        let value: u64 = (*value).try_into().unwrap_or(max);
+        self.line(key, value.to_string());
+    }
+
+    fn duration(&mut self, key: &'static str, _: Span, value: &mut Duration) {
+        self.line(key, string(&duration::show(*value)));
+    }
+
+    fn choice<T: Copy + PartialEq>(
+        &mut self,
+        key: &'static str,
+        set: &[(&'static str, T)],
+        value: &mut T,
+    ) {
+        let name = set
+            .iter()
+            .find(|(_, one)| one == value)
+            .map_or("", |(name, _)| name);
+        self.line(key, string(name));
+    }
+
+    fn text<T>(&mut self, key: &'static str, form: &Form<T>, value: &mut T) {
+        self.line(key, shown(form, value));
+    }
+
+    fn list<T>(&mut self, key: &'static str, form: &Form<T>, values: &mut Vec<T>) {
+        let shown: Vec<String> = values.iter().map(|value| shown(form, value)).collect();
+        self.line(key, format!("[{}]", shown.join(", ")));
+    }
+
+    fn secret(&mut self, key: &'static str, value: &mut Secret) {
+        let hide = self.secrets == Secrets::Hidden && !value.0.is_empty();
+        self.line(key, string(if hide { "***" } else { &value.0 }));
+    }
+}

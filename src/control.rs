@@ -1,0 +1,589 @@
+//! The control thread: supervises the shards, answers the admin listener, obeys signals.
+//!
+//! It shares queues and immutable values with the shards and nothing else. Everything here may be slow; nothing here is on the way of a
+//! publication.
+
+pub mod admin;
+pub mod bell;
+pub mod first_run;
+pub mod logging;
+mod observe;
+pub mod process;
+pub mod prometheus;
+mod roster;
+pub mod token;
+
+use std::future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::config::Config;
+use crate::mesh::control::{DrainOutcome, FromShard, ShardLink, TO_SHARD_MAX, ToShard};
+use crate::model::ShardId;
+
+use admin::{Phase, Readiness};
+use bell::Bell;
+use observe::{Gather, Question};
+use roster::Roster;
+
+/// A shard that does not report its counters within this time is reported as silent.
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Beyond `drain.window` + `drain.grace` a shard that does not report is given up.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+/// Places of a shard's queue kept for what must arrive: `Drain` and `Stop`.
+const QUEUE_RESERVE: usize = 8;
+/// Scrapes that may wait for counters at a time; more are refused with 503.
+const QUESTIONS_MAX: usize = 64;
+
+const _: () = assert!(
+    QUEUE_RESERVE < TO_SHARD_MAX / 2,
+    "observations use the lower half of the queue, reloads all but the reserve"
+);
+
+/// Reads the configuration again, from the sources it first came from. The text of a failure names file, line and key.
+pub type Reread = Box<dyn Fn(&Config) -> Result<Config, String>>;
+
+/// What control is made of.
+pub struct Parts {
+    /// The configuration the shards were started with.
+    pub config: Arc<Config>,
+    /// One line to each shard, in the order of their ids.
+    pub links: Vec<ShardLink>,
+    /// What the shards report.
+    pub reports: Arc<ArrayQueue<FromShard>>,
+    /// Rung by the shards after a report.
+    pub bell: Arc<Bell>,
+    /// The admin listener, bound; `None` when it is off.
+    pub admin: Option<std::net::TcpListener>,
+    /// `uring` or `portable`.
+    pub reactor: &'static str,
+    /// Where clients connect, with the ports the kernel gave.
+    pub listen: Vec<String>,
+    /// Written once every shard is ready.
+    pub ready_file: Option<PathBuf>,
+    /// Printed to standard output once every shard is ready.
+    pub announcement: Option<String>,
+    /// For SIGHUP; gets the configuration in force.
+    pub reread: Reread,
+    /// Follows `log.level` after a reload.
+    pub set_level: logging::SetLevel,
+}
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Every shard drained; status 0 unless something accepted was not acknowledged.
+    Drained(DrainOutcome),
+    /// A shard failed, or did not report in time.
+    Failed,
+    /// A second signal.
+    Aborted,
+}
+
+impl Ending {
+    /// Exit status: 0 fine, 1 failure while running.
+    #[must_use]
+    pub const fn status(self) -> u8 {
+        match self {
+            Self::Drained(outcome) if outcome.unacked == 0 => 0,
+            Self::Drained(_) | Self::Failed | Self::Aborted => 1,
+        }
+    }
+}
+
+/// Supervises until the process may end. Runs its own single-threaded runtime on the calling thread.
+///
+/// # Errors
+/// When the runtime or the signals cannot be set up, or the ready file cannot be written.
+pub fn run(parts: Parts) -> io::Result<Ending> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(supervise(parts))
+}
+
+async fn supervise(parts: Parts) -> io::Result<Ending> {
+    let mut signals = Signals::install()?;
+    let (questions_in, mut questions) = mpsc::channel(QUESTIONS_MAX);
+    let mut control = Control::new(parts);
+    if let Some(listener) = control.parts.admin.take() {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        tokio::spawn(admin::serve(
+            listener,
+            control.readiness.subscribe(),
+            questions_in,
+        ));
+    }
+    loop {
+        let bell = Arc::clone(&control.parts.bell);
+        tokio::select! {
+            biased;
+            word = signals.next() => {
+                if let Some(ending) = control.obey(word) {
+                    return Ok(ending);
+                }
+            }
+            () = bell.rung() => {}
+            Some(question) = questions.recv() => control.ask(question),
+            () = until(control.deadline()) => {}
+        }
+        control.collect()?;
+        if let Some(ending) = control.expire(Instant::now()) {
+            return Ok(ending);
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => sleep_until(at).await,
+        None => future::pending().await,
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    End(&'static str),
+    Reload,
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+}
+
+impl Signals {
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Word {
+        tokio::select! {
+            _ = self.term.recv() => Word::End("SIGTERM"),
+            _ = self.int.recv() => Word::End("SIGINT"),
+            _ = self.hup.recv() => Word::Reload,
+        }
+    }
+}
+
+struct Control {
+    parts: Parts,
+    roster: Roster,
+    gather: Option<Gather>,
+    /// When shards that have not drained are given up; set while draining.
+    drain_until: Option<Instant>,
+    readiness: watch::Sender<Readiness>,
+    /// Where the admin listener is; empty when it is off.
+    admin_address: String,
+}
+
+impl Control {
+    fn new(parts: Parts) -> Self {
+        for (at, link) in parts.links.iter().enumerate() {
+            assert_eq!(
+                usize::from(link.shard.0),
+                at,
+                "links come in the order of the shards"
+            );
+        }
+        let roster = Roster::new(parts.links.len());
+        let readiness = Readiness {
+            phase: Phase::Starting,
+            shards: parts.links.len(),
+            shards_ready: 0,
+            reactor: parts.reactor,
+        };
+        let admin_address = parts
+            .admin
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
+            .map_or_else(String::new, |at| at.to_string());
+        Self {
+            parts,
+            roster,
+            gather: None,
+            drain_until: None,
+            readiness: watch::Sender::new(readiness),
+            admin_address,
+        }
+    }
+
+    fn obey(&mut self, word: Word) -> Option<Ending> {
+        match word {
+            Word::Reload => self.reload(),
+            Word::End(signal) if self.drain_until.is_some() => {
+                warn!(signal, "second signal: ending at once");
+                return Some(Ending::Aborted);
+            }
+            Word::End(signal) => {
+                info!(signal, "draining");
+                self.drain();
+            }
+        }
+        None
+    }
+
+    /// Readiness goes off first, so that a load balancer turns away while connections still end in order.
+    fn drain(&mut self) {
+        let drain = self.parts.config.drain.clone();
+        self.drain_until = Some(Instant::now() + drain.window + drain.grace + DRAIN_MARGIN);
+        self.readiness
+            .send_modify(|readiness| readiness.phase = Phase::Draining);
+        for link in &self.parts.links {
+            let sent = send(
+                link,
+                ToShard::Drain {
+                    window: drain.window,
+                    grace: drain.grace,
+                },
+                0,
+            );
+            assert!(sent, "the reserve keeps a place for Drain");
+        }
+    }
+
+    fn reload(&mut self) {
+        if self.drain_until.is_some() {
+            warn!("reload refused: draining");
+            return;
+        }
+        let next = match (self.parts.reread)(&self.parts.config) {
+            Ok(next) => Arc::new(next),
+            Err(reason) => {
+                warn!(%reason, "reload refused");
+                return;
+            }
+        };
+        // All shards or none: a shard that does not empty its queue must not keep the old rules alone.
+        let full = self
+            .parts
+            .links
+            .iter()
+            .find(|link| link.queue.len() >= TO_SHARD_MAX - QUEUE_RESERVE);
+        if let Some(link) = full {
+            warn!(
+                shard = link.shard.0,
+                "reload refused: a shard does not take messages"
+            );
+            return;
+        }
+        for link in &self.parts.links {
+            let sent = send(link, ToShard::Reload(Arc::clone(&next)), QUEUE_RESERVE);
+            assert!(
+                sent,
+                "control alone fills the queue and its room was checked"
+            );
+        }
+        (self.parts.set_level)(&next.log);
+        self.parts.config = next;
+        info!("configuration reloaded");
+    }
+
+    /// Starts a gathering of counters, or joins the one under way.
+    fn ask(&mut self, question: Question) {
+        let (links, roster) = (&self.parts.links, &self.roster);
+        let gather = self.gather.get_or_insert_with(|| {
+            let mut gather = Gather::new(links.len(), Instant::now() + OBSERVE_TIMEOUT);
+            for link in links {
+                if roster.has_ended(link.shard) || !send(link, ToShard::Observe, TO_SHARD_MAX / 2) {
+                    gather.give_up(link.shard);
+                }
+            }
+            gather
+        });
+        gather.waiting.push(question);
+    }
+
+    fn collect(&mut self) -> io::Result<()> {
+        while let Some(report) = self.parts.reports.pop() {
+            match report {
+                FromShard::Ready(shard) => self.on_ready(shard)?,
+                FromShard::Observed(shard, counters) => {
+                    if let Some(gather) = &mut self.gather {
+                        gather.observed(shard, counters);
+                    }
+                }
+                FromShard::Drained(shard, outcome) => {
+                    let DrainOutcome {
+                        clean,
+                        forced,
+                        unacked,
+                    } = outcome;
+                    info!(shard = shard.0, clean, forced, unacked, "shard drained");
+                    self.ended(shard, Some(outcome));
+                }
+                FromShard::Failed(shard, reason) => {
+                    error!(shard = shard.0, %reason, "shard failed");
+                    self.ended(shard, None);
+                    if self.drain_until.is_none() {
+                        self.drain();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_ready(&mut self, shard: ShardId) -> io::Result<()> {
+        self.roster.ready(shard);
+        let ready = self.roster.ready_count();
+        self.readiness
+            .send_modify(|readiness| readiness.shards_ready = ready);
+        if !self.roster.is_all_ready() || self.drain_until.is_some() {
+            return Ok(());
+        }
+        self.readiness
+            .send_modify(|readiness| readiness.phase = Phase::Serving);
+        let (listen, admin) = (self.parts.listen.join(" "), self.admin_address.clone());
+        info!(%listen, %admin, reactor = self.parts.reactor, shards = ready, "ready");
+        if let Some(path) = self.parts.ready_file.take() {
+            admin::write_ready_file(&path, &self.parts.listen, &admin, self.parts.reactor)?;
+        }
+        if let Some(text) = self.parts.announcement.take() {
+            // Nobody may be reading; that is no reason to stop.
+            if let Err(error) = io::Write::write_all(&mut io::stdout(), text.as_bytes()) {
+                warn!(%error, "standard output");
+            }
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, shard: ShardId, outcome: Option<DrainOutcome>) {
+        self.roster.ended(shard, outcome);
+        if let Some(gather) = &mut self.gather {
+            gather.give_up(shard);
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        [
+            self.drain_until,
+            self.gather.as_ref().map(|gather| gather.until),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Closes what is complete or out of time.
+    fn expire(&mut self, now: Instant) -> Option<Ending> {
+        if let Some(gather) = self
+            .gather
+            .take_if(|gather| gather.is_complete() || now >= gather.until)
+        {
+            gather.answer();
+        }
+        let until = self.drain_until?;
+        if self.roster.is_all_ended() {
+            let ending = self
+                .roster
+                .outcome()
+                .map_or(Ending::Failed, Ending::Drained);
+            if let Ending::Drained(DrainOutcome {
+                clean,
+                forced,
+                unacked,
+            }) = ending
+            {
+                info!(clean, forced, unacked, "drained");
+            }
+            return Some(ending);
+        }
+        if now >= until {
+            error!(shards = ?self.roster.silent(), "shards did not drain in time");
+            return Some(Ending::Failed);
+        }
+        None
+    }
+}
+
+/// Puts a message into a shard's queue unless that would leave fewer than `reserve` places. True when it is in.
+fn send(link: &ShardLink, message: ToShard, reserve: usize) -> bool {
+    if link.queue.len() + reserve >= link.queue.capacity() || link.queue.push(message).is_err() {
+        return false;
+    }
+    link.bell.ring();
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Counters;
+    use tokio::sync::oneshot;
+
+    fn control(shards: u16) -> Control {
+        let bell = Arc::new(Bell::default());
+        let link = |shard| ShardLink {
+            shard: ShardId(shard),
+            queue: Arc::new(ArrayQueue::new(TO_SHARD_MAX)),
+            bell: Arc::<Bell>::clone(&bell),
+        };
+        Control::new(Parts {
+            config: Arc::new(Config::built_in()),
+            links: (0..shards).map(link).collect(),
+            reports: Arc::new(ArrayQueue::new(16)),
+            bell: Arc::clone(&bell),
+            admin: None,
+            reactor: "portable",
+            listen: Vec::new(),
+            ready_file: None,
+            announcement: None,
+            reread: Box::new(|old| {
+                if old.client.channel_limit == 1 {
+                    Err("line 1".to_owned())
+                } else {
+                    Ok(Config {
+                        client: crate::config::Client {
+                            channel_limit: 1,
+                            ..old.client.clone()
+                        },
+                        ..old.clone()
+                    })
+                }
+            }),
+            set_level: Box::new(|_| ()),
+        })
+    }
+
+    fn report(control: &mut Control, report: FromShard) {
+        control.parts.reports.push(report).expect("room");
+        control.collect().expect("collected");
+    }
+
+    fn taken(control: &Control, shard: usize) -> Option<ToShard> {
+        control.parts.links[shard].queue.pop()
+    }
+
+    #[tokio::test]
+    async fn serving_begins_with_the_last_shard_and_ends_with_the_signal() {
+        let mut control = control(2);
+        report(&mut control, FromShard::Ready(ShardId(1)));
+        assert_eq!(control.readiness.borrow().phase, Phase::Starting);
+        report(&mut control, FromShard::Ready(ShardId(0)));
+        assert_eq!(control.readiness.borrow().phase, Phase::Serving);
+        assert_eq!(control.obey(Word::End("SIGTERM")), None);
+        assert_eq!(control.readiness.borrow().phase, Phase::Draining);
+        assert!(matches!(taken(&control, 0), Some(ToShard::Drain { .. })));
+        assert_eq!(control.obey(Word::End("SIGTERM")), Some(Ending::Aborted));
+    }
+
+    #[tokio::test]
+    async fn the_process_ends_well_when_every_shard_drained_and_nothing_is_unacknowledged() {
+        for (unacked, status) in [(0, 0), (1, 1)] {
+            let mut control = control(2);
+            control.obey(Word::End("SIGTERM"));
+            report(
+                &mut control,
+                FromShard::Drained(
+                    ShardId(0),
+                    DrainOutcome {
+                        clean: 1,
+                        forced: 2,
+                        unacked,
+                    },
+                ),
+            );
+            assert_eq!(control.expire(Instant::now()), None);
+            report(
+                &mut control,
+                FromShard::Drained(ShardId(1), DrainOutcome::default()),
+            );
+            assert_eq!(
+                control.expire(Instant::now()).map(Ending::status),
+                Some(status)
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_shard_drains_the_others_and_fails_the_process() {
+        let mut control = control(2);
+        report(
+            &mut control,
+            FromShard::Failed(ShardId(0), "gone".to_owned()),
+        );
+        assert!(matches!(taken(&control, 1), Some(ToShard::Drain { .. })));
+        report(
+            &mut control,
+            FromShard::Drained(ShardId(1), DrainOutcome::default()),
+        );
+        assert_eq!(control.expire(Instant::now()), Some(Ending::Failed));
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_never_drains_is_given_up() {
+        let mut control = control(1);
+        control.obey(Word::End("SIGTERM"));
+        let until = control.deadline().expect("a deadline");
+        assert_eq!(control.expire(until - Duration::from_millis(1)), None);
+        assert_eq!(control.expire(until), Some(Ending::Failed));
+    }
+
+    #[tokio::test]
+    async fn a_reload_reaches_every_shard_or_none() {
+        let mut control = control(2);
+        while control.parts.links[1].queue.len() < TO_SHARD_MAX - QUEUE_RESERVE {
+            control.parts.links[1]
+                .queue
+                .push(ToShard::Observe)
+                .expect("room");
+        }
+        control.obey(Word::Reload);
+        assert!(taken(&control, 0).is_none(), "shard 1 has no room");
+        while taken(&control, 1).is_some() {}
+        control.obey(Word::Reload);
+        for shard in 0..2 {
+            assert!(
+                matches!(taken(&control, shard), Some(ToShard::Reload(config)) if config.client.channel_limit == 1)
+            );
+        }
+        control.obey(Word::Reload);
+        assert!(
+            taken(&control, 0).is_none(),
+            "the configuration was refused"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_silent_shard_does_not_hold_up_a_scrape() {
+        let mut control = control(2);
+        let (question, answer) = oneshot::channel();
+        control.ask(question);
+        assert!(matches!(taken(&control, 0), Some(ToShard::Observe)));
+        report(
+            &mut control,
+            FromShard::Observed(
+                ShardId(0),
+                Box::new(Counters {
+                    closed: 3,
+                    ..Counters::default()
+                }),
+            ),
+        );
+        let until = control.deadline().expect("a deadline");
+        control.expire(until);
+        let observation = answer.await.expect("an answer");
+        assert_eq!(
+            observation[0].as_ref().map(|counters| counters.closed),
+            Some(3)
+        );
+        assert!(observation[1].is_none());
+        assert_eq!(control.deadline(), None);
+    }
+}

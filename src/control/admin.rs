@@ -1,0 +1,403 @@
+//! The admin listener: `/health`, `/ready`, `/metrics`. Bounded, so that a slow or greedy client costs a fixed amount.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::observe::Question;
+use super::process::Process;
+use super::prometheus::{self, Snapshot};
+
+/// Connections at a time; more wait in the accept queue.
+const CONNECTIONS_MAX: usize = 64;
+/// From one byte of answer to the next: time for a whole request to arrive and for the client to read.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Where the process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A shard's listeners are not up yet.
+    Starting,
+    /// Clients are served.
+    Serving,
+    /// On the way out.
+    Draining,
+}
+
+impl Phase {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// What `/ready` tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Readiness {
+    /// Ready only while serving.
+    pub phase: Phase,
+    /// All shards.
+    pub shards: usize,
+    /// Those whose listeners are up.
+    pub shards_ready: usize,
+    /// `uring` or `portable`.
+    pub reactor: &'static str,
+}
+
+#[derive(Clone)]
+struct Admin {
+    readiness: watch::Receiver<Readiness>,
+    questions: mpsc::Sender<Question>,
+}
+
+/// Serves until the process ends.
+pub(super) async fn serve(
+    listener: TcpListener,
+    readiness: watch::Receiver<Readiness>,
+    questions: mpsc::Sender<Question>,
+) {
+    let routes = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(Admin {
+            readiness,
+            questions,
+        });
+    let listener = Bounded {
+        listener,
+        room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+    };
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "the admin listener ended");
+    }
+}
+
+/// Binds the admin listener before any shard starts, so that a taken port is told at once.
+///
+/// # Errors
+/// What `bind` says.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    std::net::TcpListener::bind(address)
+}
+
+/// Tells a supervisor where this process listens. The file appears whole or not at all.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_ready_file(
+    path: &Path,
+    listen: &[String],
+    admin: &str,
+    reactor: &str,
+) -> io::Result<()> {
+    let text = serde_json::json!({ "listen": listen, "admin": admin, "reactor": reactor });
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    std::fs::write(&partial, format!("{text}\n"))?;
+    std::fs::rename(&partial, path)
+}
+
+async fn health() -> Response {
+    json(StatusCode::OK, &serde_json::json!({}))
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    let Readiness {
+        phase,
+        shards,
+        shards_ready,
+        reactor,
+    } = *admin.readiness.borrow();
+    let ready = phase == Phase::Serving;
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = serde_json::json!({
+        "ready": ready,
+        "phase": phase.as_str(),
+        "draining": phase == Phase::Draining,
+        "shards": shards,
+        "shards_ready": shards_ready,
+        "reactor": reactor,
+    });
+    json(status, &body)
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        body.to_string(),
+    )
+        .into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let (question, answer) = oneshot::channel();
+    if admin.questions.try_send(question).is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let Ok(shards) = answer.await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let Readiness { phase, reactor, .. } = *admin.readiness.borrow();
+    let text = prometheus::render(&Snapshot {
+        shards: &shards,
+        reactor,
+        ready: phase == Phase::Serving,
+        draining: phase == Phase::Draining,
+        process: Process::read(),
+    });
+    ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
+}
+
+/// Accepts while there is room.
+struct Bounded {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+}
+
+impl Listener for Bounded {
+    type Io = Timed;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Timed, SocketAddr) {
+        let place = Arc::clone(&self.room)
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        (
+            Timed {
+                stream,
+                sleep: Box::pin(sleep(IDLE_TIMEOUT)),
+                _place: place,
+            },
+            peer,
+        )
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection that ends when no byte of an answer left for `IDLE_TIMEOUT`. Bytes received do not count: a request that trickles in
+/// is cut like one that never comes.
+struct Timed {
+    stream: TcpStream,
+    sleep: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Timed {
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn progress(&mut self) {
+        self.sleep.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+    }
+}
+
+impl AsyncRead for Timed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Timed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if matches!(written, Poll::Ready(Ok(_))) {
+            self.progress();
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpStream as Client;
+    use tokio::task::spawn_blocking;
+
+    struct Served {
+        address: SocketAddr,
+        readiness: watch::Sender<Readiness>,
+    }
+
+    async fn served() -> Served {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let readiness = watch::Sender::new(Readiness {
+            phase: Phase::Starting,
+            shards: 1,
+            shards_ready: 0,
+            reactor: "portable",
+        });
+        let (questions_in, mut questions) = mpsc::channel::<Question>(4);
+        tokio::spawn(serve(listener, readiness.subscribe(), questions_in));
+        tokio::spawn(async move {
+            while let Some(question) = questions.recv().await {
+                drop(question.send(vec![None]));
+            }
+        });
+        Served { address, readiness }
+    }
+
+    fn client(address: SocketAddr) -> Client {
+        let client = Client::connect(address).expect("a connection");
+        client
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
+        client
+            .set_write_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
+        client
+    }
+
+    async fn ask(address: SocketAddr, path: &'static str) -> String {
+        let exchange = move || {
+            let mut client = client(address);
+            write!(
+                client,
+                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            )
+            .expect("a request");
+            let mut answer = String::new();
+            client
+                .read_to_string(&mut answer)
+                .expect("an answer in time");
+            answer
+        };
+        spawn_blocking(exchange).await.expect("the client ends")
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_phase_and_health_does_not() {
+        let served = served().await;
+        for (phase, status) in [
+            (Phase::Starting, "503"),
+            (Phase::Serving, "200"),
+            (Phase::Draining, "503"),
+        ] {
+            served
+                .readiness
+                .send_modify(|readiness| readiness.phase = phase);
+            let answer = ask(served.address, "/ready").await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            assert!(
+                answer.contains(&format!("\"phase\":\"{}\"", phase.as_str())),
+                "{answer}"
+            );
+            let health = ask(served.address, "/health").await;
+            assert!(
+                health.starts_with("HTTP/1.1 200 ") && health.ends_with("{}"),
+                "{health}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_finishes_its_request_holds_nobody_up() {
+        let served = served().await;
+        let mut slow = client(served.address);
+        slow.write_all(b"GET /metrics HT").expect("half a request");
+        let answer = ask(served.address, "/metrics").await;
+        assert!(
+            answer.contains("ringmain_shard_up{shard=\"0\"} 0"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_head_without_end_is_refused() {
+        let served = served().await;
+        let refused = move || {
+            let mut client = client(served.address);
+            client
+                .write_all(b"GET /health HTTP/1.1\r\nX: ")
+                .expect("a start");
+            let filler = [b'a'; 64 * 1024];
+            loop {
+                if let Err(error) = client.write_all(&filler) {
+                    return error.kind();
+                }
+            }
+        };
+        let kind = spawn_blocking(refused).await.expect("the client ends");
+        assert!(
+            matches!(
+                kind,
+                io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+            ),
+            "{kind}"
+        );
+    }
+
+    #[test]
+    fn the_ready_file_names_every_address() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("ready.json");
+        write_ready_file(
+            &path,
+            &["127.0.0.1:8000".to_owned()],
+            "127.0.0.1:8001",
+            "uring",
+        )
+        .expect("written");
+        let value: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).expect("a file")).expect("JSON");
+        assert_eq!(
+            value,
+            serde_json::json!({ "listen": ["127.0.0.1:8000"], "admin": "127.0.0.1:8001", "reactor": "uring" })
+        );
+    }
+}

@@ -1,0 +1,298 @@
+//! Counters as Prometheus text, format 0.0.4.
+
+use std::fmt::Write as _;
+
+use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
+
+use super::process::Process;
+
+/// `Content-Type` of the text.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Everything one scrape shows.
+pub struct Snapshot<'a> {
+    /// By shard; `None` for a shard that did not answer in time.
+    pub shards: &'a [Option<Box<Counters>>],
+    /// `uring` or `portable`.
+    pub reactor: &'a str,
+    /// Clients are served.
+    pub ready: bool,
+    /// The process is leaving.
+    pub draining: bool,
+    /// The process as the kernel sees it.
+    pub process: Process,
+}
+
+/// A histogram of `Counters`: name, help, access.
+type Series = (&'static str, &'static str, fn(&Counters) -> &Histogram);
+
+const HISTOGRAMS: [Series; 3] = [
+    (
+        "turn",
+        "Head of a turn to its last submission.",
+        |counters| &counters.turn,
+    ),
+    (
+        "fan_out",
+        "Arrival of a publication at its owner to the end of the local fan-out of it.",
+        |counters| &counters.fan_out,
+    ),
+    (
+        "command",
+        "Arrival of a client command's bytes to its reply being queued.",
+        |counters| &counters.command,
+    ),
+];
+
+/// The whole text.
+#[must_use]
+pub fn render(snapshot: &Snapshot<'_>) -> String {
+    let mut out = String::with_capacity(4096 + snapshot.shards.len() * 8192);
+    let answered: Vec<(usize, &Counters)> = snapshot
+        .shards
+        .iter()
+        .enumerate()
+        .filter_map(|(shard, counters)| Some((shard, counters.as_deref()?)))
+        .collect();
+    process(&mut out, snapshot);
+    head(
+        &mut out,
+        "ringmain_shard_up",
+        "gauge",
+        "Whether the shard reported its counters for this scrape.",
+    );
+    for (shard, counters) in snapshot.shards.iter().enumerate() {
+        line(
+            &mut out,
+            format_args!(
+                "ringmain_shard_up{{shard=\"{shard}\"}} {}",
+                u8::from(counters.is_some())
+            ),
+        );
+    }
+    plain(&mut out, &answered);
+    for (name, help, of) in HISTOGRAMS {
+        let name = format!("ringmain_{name}_seconds");
+        head(&mut out, &name, "histogram", help);
+        for &(shard, counters) in &answered {
+            histogram(&mut out, &name, shard, of(counters));
+        }
+    }
+    out
+}
+
+fn process(out: &mut String, snapshot: &Snapshot<'_>) {
+    let Process {
+        resident_bytes,
+        cpu_seconds,
+        descriptors,
+    } = snapshot.process;
+    head(
+        out,
+        "ringmain_build_info",
+        "gauge",
+        "Which program this is.",
+    );
+    line(
+        out,
+        format_args!(
+            "ringmain_build_info{{version=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        ),
+    );
+    head(
+        out,
+        "ringmain_reactor",
+        "gauge",
+        "Which reactor drives the shards.",
+    );
+    line(
+        out,
+        format_args!("ringmain_reactor{{kind=\"{}\"}} 1", snapshot.reactor),
+    );
+    head(
+        out,
+        "ringmain_ready",
+        "gauge",
+        "Whether clients are served.",
+    );
+    line(
+        out,
+        format_args!("ringmain_ready {}", u8::from(snapshot.ready)),
+    );
+    head(
+        out,
+        "ringmain_draining",
+        "gauge",
+        "Whether the process is leaving.",
+    );
+    line(
+        out,
+        format_args!("ringmain_draining {}", u8::from(snapshot.draining)),
+    );
+    head(
+        out,
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory.",
+    );
+    line(
+        out,
+        format_args!("process_resident_memory_bytes {resident_bytes}"),
+    );
+    head(
+        out,
+        "process_cpu_seconds_total",
+        "counter",
+        "Processor time of all threads, user and system.",
+    );
+    line(out, format_args!("process_cpu_seconds_total {cpu_seconds}"));
+    head(
+        out,
+        "process_open_fds",
+        "gauge",
+        "Open descriptors, direct descriptors of a ring not among them.",
+    );
+    line(out, format_args!("process_open_fds {descriptors}"));
+}
+
+fn plain(out: &mut String, answered: &[(usize, &Counters)]) {
+    let values: Vec<(usize, Vec<u64>)> = answered
+        .iter()
+        .map(|&(shard, counters)| (shard, counters.values()))
+        .collect();
+    for (at, &(kind, name, help)) in DESCRIPTIONS.iter().enumerate() {
+        let (name, kind) = match kind {
+            Kind::Counter => (format!("ringmain_{name}_total"), "counter"),
+            Kind::Gauge => (format!("ringmain_{name}"), "gauge"),
+        };
+        head(out, &name, kind, help.trim());
+        for (shard, values) in &values {
+            line(
+                out,
+                format_args!("{name}{{shard=\"{shard}\"}} {}", values[at]),
+            );
+        }
+    }
+}
+
+/// Buckets are cumulative and end with `+Inf`.
+fn histogram(out: &mut String, name: &str, shard: usize, histogram: &Histogram) {
+    let mut below = 0;
+    for (at, count) in histogram.counts.iter().enumerate() {
+        below += count;
+        match BUCKETS_US.get(at) {
+            Some(&us) => line(
+                out,
+                format_args!(
+                    "{name}_bucket{{shard=\"{shard}\",le=\"{}\"}} {below}",
+                    us as f64 / 1e6
+                ),
+            ),
+            None => line(
+                out,
+                format_args!("{name}_bucket{{shard=\"{shard}\",le=\"+Inf\"}} {below}"),
+            ),
+        }
+    }
+    line(
+        out,
+        format_args!(
+            "{name}_sum{{shard=\"{shard}\"}} {}",
+            histogram.sum_ns as f64 / 1e9
+        ),
+    );
+    line(
+        out,
+        format_args!("{name}_count{{shard=\"{shard}\"}} {below}"),
+    );
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    line(out, format_args!("# HELP {name} {help}"));
+    line(out, format_args!("# TYPE {name} {kind}"));
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(out, "{text}").expect("a String takes every write");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(shards: &[Option<Box<Counters>>]) -> String {
+        render(&Snapshot {
+            shards,
+            reactor: "portable",
+            ready: true,
+            draining: false,
+            process: Process::default(),
+        })
+    }
+
+    #[test]
+    fn every_counter_of_every_shard_is_shown_under_its_prometheus_name() {
+        let counters = Counters {
+            connections: 5,
+            accepted: 9,
+            ..Counters::default()
+        };
+        let text = text(&[Some(Box::new(counters)), Some(Box::default())]);
+        assert!(
+            text.contains("\nringmain_connections{shard=\"0\"} 5\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("\nringmain_accepted_total{shard=\"0\"} 9\n"),
+            "{text}"
+        );
+        for &(kind, name, _) in DESCRIPTIONS {
+            let suffix = if kind == Kind::Counter { "_total" } else { "" };
+            for shard in 0..2 {
+                assert!(
+                    text.contains(&format!("\nringmain_{name}{suffix}{{shard=\"{shard}\"}} ")),
+                    "{name} of shard {shard}"
+                );
+            }
+        }
+        assert!(text.contains("ringmain_reactor{kind=\"portable\"} 1"));
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_end_with_infinity() {
+        let mut counters = Counters::default();
+        counters.turn.record(10_000);
+        counters.turn.record(20_000);
+        counters.turn.record(5_000_000_000);
+        let text = text(&[Some(Box::new(counters))]);
+        assert!(
+            text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"0.00001\"} 1\n"),
+            "{text}"
+        );
+        assert!(text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"0.000025\"} 2\n"));
+        assert!(text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"1\"} 2\n"));
+        assert!(text.contains("ringmain_turn_seconds_bucket{shard=\"0\",le=\"+Inf\"} 3\n"));
+        assert!(text.contains("ringmain_turn_seconds_count{shard=\"0\"} 3\n"));
+        assert!(text.contains("ringmain_turn_seconds_sum{shard=\"0\"} 5.00003\n"));
+    }
+
+    #[test]
+    fn a_silent_shard_is_down_and_has_no_values() {
+        let text = text(&[None]);
+        assert!(text.contains("ringmain_shard_up{shard=\"0\"} 0\n"));
+        assert!(!text.contains("ringmain_connections{"));
+    }
+
+    #[test]
+    fn every_line_is_a_comment_or_a_sample_and_no_series_appears_twice() {
+        let text = text(&[Some(Box::default())]);
+        let mut seen = std::collections::BTreeSet::new();
+        for line in text.lines().filter(|line| !line.starts_with("# ")) {
+            let (series, value) = line.rsplit_once(' ').expect("a series and a value");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(seen.insert(series.to_owned()), "{line}");
+        }
+        assert!(text.ends_with('\n'));
+    }
+}

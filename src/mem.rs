@@ -1,0 +1,13 @@
+//! Memory with a bound: slots, the fan-out ring, the timer wheel, random numbers from a seed.
+
+mod fanout_ring;
+mod rng;
+mod slab;
+mod slot_pool;
+mod timer_wheel;
+
+pub use fanout_ring::{FanoutRing, RingRange};
+pub use rng::Rng;
+pub use slab::Slab;
+pub use slot_pool::SlotPool;
+pub use timer_wheel::{Tick, TimerWheel};

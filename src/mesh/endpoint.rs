@@ -1,0 +1,264 @@
+//! One shard's queues: an SPSC queue per ordered pair of shards.
+//!
+//! A queue holds `QUEUE` messages, of which `ANSWERS_MAX` places are kept for answers. A shard has at most that many
+//! commands outstanding at another one, so an answer always fits (invariant 1). Deliveries and commands are refused when
+//! the rest is full. What must not be lost (`Leave`, `Release`, `Behind`) waits in `held`, and everything that
+//! comes after it waits behind it or is refused, so the order of a pair is kept.
+
+use std::collections::VecDeque;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use super::message::Message;
+use crate::limits::SHARDS_MAX;
+use crate::model::ShardId;
+
+/// Messages in one queue.
+pub const QUEUE: usize = 4096;
+/// Commands of one shard under way at another.
+pub const ANSWERS_MAX: usize = 1024;
+
+struct Pair {
+    to: Producer<Message>,
+    from: Consumer<Message>,
+    held: VecDeque<Message>,
+    outstanding: usize,
+    /// Something was pushed since the bell was last rung.
+    pushed: bool,
+}
+
+/// See the module.
+pub struct Endpoint {
+    shard: ShardId,
+    pairs: Vec<Option<Pair>>,
+    /// What the shard says to itself, handled before its handler returns.
+    own: VecDeque<Message>,
+}
+
+/// The mesh of `shards` shards.
+///
+/// # Panics
+/// If `shards` is 0 or above `SHARDS_MAX`.
+#[must_use]
+pub fn build(shards: u16) -> Vec<Endpoint> {
+    build_with(shards, QUEUE)
+}
+
+/// A mesh whose queues hold `queue` messages beside the places of answers: small ones make the simulator reach the bounds.
+///
+/// # Panics
+/// If `shards` is 0 or above `SHARDS_MAX`.
+#[must_use]
+pub fn build_with(shards: u16, queue: usize) -> Vec<Endpoint> {
+    assert!((1..=SHARDS_MAX).contains(&usize::from(shards)), "number of shards");
+    let count = usize::from(shards);
+    let queue = queue.max(ANSWERS_MAX + 1);
+    let mut ends: Vec<Vec<(Option<Producer<Message>>, Option<Consumer<Message>>)>> =
+        (0..count).map(|_| (0..count).map(|_| (None, None)).collect()).collect();
+    for from in 0..count {
+        for to in 0..count {
+            if from != to {
+                let (producer, consumer) = RingBuffer::new(queue);
+                ends[from][to].0 = Some(producer);
+                ends[to][from].1 = Some(consumer);
+            }
+        }
+    }
+    ends.into_iter()
+        .enumerate()
+        .map(|(shard, pairs)| Endpoint {
+            shard: ShardId(shard as u16),
+            own: VecDeque::new(),
+            pairs: pairs
+                .into_iter()
+                .map(|(to, from)| {
+                    Some(Pair { to: to?, from: from?, held: VecDeque::new(), outstanding: 0, pushed: false })
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+impl Endpoint {
+    /// Whose endpoint it is.
+    #[must_use]
+    pub const fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// Shards of the mesh, this one included.
+    #[must_use]
+    pub fn shards(&self) -> u16 {
+        self.pairs.len() as u16
+    }
+
+
+    /// Sends a command. It comes back when the queue is full or too many are outstanding.
+    #[expect(clippy::result_large_err, reason = "a message is three words")]
+    pub fn command(&mut self, to: ShardId, message: Message) -> Result<(), Message> {
+        let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
+            self.own.push_back(message);
+            return Ok(());
+        };
+        if !pair.held.is_empty() || pair.outstanding == ANSWERS_MAX || pair.to.slots() <= ANSWERS_MAX {
+            return Err(message);
+        }
+        pair.outstanding += 1;
+        pair.push(message);
+        Ok(())
+    }
+
+    /// Sends the answer to a command: there is always room.
+    pub fn answer(&mut self, to: ShardId, message: Message) {
+        let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
+            self.own.push_back(message);
+            return;
+        };
+        if pair.held.is_empty() {
+            pair.push(message);
+        } else {
+            pair.held.push_back(message);
+        }
+    }
+
+    /// Sends what may be dropped; `false` if it was.
+    pub fn delivery(&mut self, to: ShardId, message: Message) -> bool {
+        let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
+            self.own.push_back(message);
+            return true;
+        };
+        if !pair.held.is_empty() || pair.to.slots() <= ANSWERS_MAX {
+            return false;
+        }
+        pair.push(message);
+        true
+    }
+
+    /// Sends what must arrive; it waits here while the queue is full. Bounded by what it speaks of: one per subscription
+    /// or connection that ended, one per channel that is behind.
+    pub fn keep(&mut self, to: ShardId, message: Message) {
+        let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
+            self.own.push_back(message);
+            return;
+        };
+        if pair.held.is_empty() && pair.to.slots() > ANSWERS_MAX {
+            pair.push(message);
+        } else {
+            pair.held.push_back(message);
+        }
+    }
+
+    /// Moves held messages into queues that have room again.
+    pub fn flush(&mut self) {
+        for pair in self.pairs.iter_mut().flatten() {
+            while let Some(message) = pair.held.front() {
+                let room = pair.to.slots();
+                if room == 0 || (room <= ANSWERS_MAX && !message.is_answer()) {
+                    break;
+                }
+                if let Some(message) = pair.held.pop_front() {
+                    pair.push(message);
+                }
+            }
+        }
+    }
+
+    /// The next message from `from`, which may be the shard itself.
+    pub fn receive(&mut self, from: ShardId) -> Option<Message> {
+        let Some(pair) = &mut self.pairs[usize::from(from.0)] else { return self.own.pop_front() };
+        let message = pair.from.pop().ok()?;
+        if message.is_answer() {
+            assert!(pair.outstanding > 0, "an answer came to a command that was never sent");
+            pair.outstanding -= 1;
+        }
+        Some(message)
+    }
+
+    /// A shard whose bell has to be rung.
+    pub fn poll_wake(&mut self) -> Option<ShardId> {
+        let (shard, pair) =
+            self.pairs.iter_mut().enumerate().find_map(|(shard, pair)| Some((shard, pair.as_mut().filter(|pair| pair.pushed)?)))?;
+        pair.pushed = false;
+        Some(ShardId(shard as u16))
+    }
+
+    /// A message waits to be received, or to be sent.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.pairs.iter().flatten().any(|pair| !pair.from.is_empty() || !pair.held.is_empty())
+    }
+
+    /// Messages waiting to be received.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.pairs.iter().flatten().map(|pair| pair.from.slots()).sum()
+    }
+
+    /// Messages of the shard to itself that it has not handled.
+    #[must_use]
+    pub fn own(&self) -> usize {
+        self.own.len()
+    }
+
+    /// Messages waiting to be sent.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pairs.iter().flatten().map(|pair| pair.held.len()).sum()
+    }
+}
+
+impl Pair {
+    fn push(&mut self, message: Message) {
+        self.pushed = true;
+        assert!(self.to.push(message).is_ok(), "an answer found no place although its command had reserved one");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::message::ReplyTo;
+
+    fn answer() -> Message {
+        Message::UserDone(ReplyTo::Nobody)
+    }
+
+    fn release() -> Message {
+        Message::Release("u".into())
+    }
+
+    #[test]
+    fn an_answer_fits_into_a_queue_that_is_full_for_everything_else() {
+        let mut mesh = build_with(2, ANSWERS_MAX + 4);
+        let (left, right) = mesh.split_at_mut(1);
+        let (a, b) = (&mut left[0], &mut right[0]);
+        for _ in 0..4 {
+            a.command(ShardId(1), release()).map_err(drop).unwrap();
+        }
+        assert!(a.command(ShardId(1), release()).is_err());
+        assert!(!a.delivery(ShardId(1), release()));
+        while b.delivery(ShardId(0), release()) {}
+        for _ in 0..4 {
+            assert!(b.receive(ShardId(0)).is_some());
+            b.answer(ShardId(0), answer());
+        }
+        assert_eq!(std::iter::from_fn(|| a.receive(ShardId(1))).count(), 8);
+    }
+
+    #[test]
+    fn what_must_arrive_waits_and_nothing_overtakes_it() {
+        let mut mesh = build_with(2, ANSWERS_MAX + 1);
+        let (left, right) = mesh.split_at_mut(1);
+        let (a, b) = (&mut left[0], &mut right[0]);
+        assert!(a.delivery(ShardId(1), release()));
+        a.keep(ShardId(1), release());
+        assert_eq!(a.held(), 1);
+        assert!(b.receive(ShardId(0)).is_some());
+        assert!(a.command(ShardId(1), release()).is_err(), "it would overtake");
+        a.flush();
+        assert_eq!(a.held(), 0);
+        assert!(b.receive(ShardId(0)).is_some());
+        assert_eq!(a.poll_wake(), Some(ShardId(1)));
+        assert_eq!(a.poll_wake(), None);
+    }
+}

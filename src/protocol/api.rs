@@ -1,0 +1,18 @@
+//! The server HTTP API (`spec/centrifuge.md` §8): bodies of services into requests, answers into JSON.
+//!
+//! What goes wrong has two levels. [`ApiDecodeError`] spoils the whole HTTP request and becomes its status. [`ApiError`]
+//! answers one request in place of its result, with status 200 unless the service asked for transport errors.
+
+mod answer;
+mod decode;
+mod error;
+mod fields;
+mod request;
+
+pub use answer::{Answer, Node, Shape, encode_answer};
+pub use decode::{LegacyCommand, decode, decode_legacy};
+pub use error::{ApiDecodeError, ApiError};
+pub use request::{
+    Batch, Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request,
+    Subscribe, Target,
+};

@@ -1,0 +1,1045 @@
+//! Bodies into requests.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::error::{ApiDecodeError, ApiError};
+use super::fields::{
+    BroadcastFields, ChannelsFields, Decoded, DisconnectFields, Fields, HistoryFields,
+    HistoryRemoveFields, InfoFields, PresenceFields, PresenceStatsFields, PublishFields,
+    RefreshFields, RpcFields, SubscribeFields, UnsubscribeFields,
+};
+use super::request::{Batch, Request};
+use crate::limits::COMMANDS_PER_FRAME_MAX;
+use crate::protocol::centrifuge::json::read::{Object, Part, Value, fields, value};
+
+/// Decodes the body of `/api/<method>`.
+///
+/// # Errors
+/// The outer error is the HTTP request's, the inner one the answer's.
+pub fn decode<'a>(
+    method: &str,
+    body: &'a [u8],
+) -> Result<Result<Request<'a>, ApiError>, ApiDecodeError> {
+    let method = Method::named(method).ok_or(ApiDecodeError::UnknownMethod)?;
+    let decoded = method
+        .request(Body(text(body)?))
+        .map_err(|_| ApiDecodeError::BadJson)?;
+    Ok(decoded.unwrap_or(Err(ApiError::BadRequest)))
+}
+
+/// One command of the legacy endpoint.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LegacyCommand<'a> {
+    /// Comes back with the answer; `None` if absent or zero.
+    pub id: Option<u64>,
+    /// What is asked, never a batch.
+    pub request: Result<Request<'a>, ApiError>,
+}
+
+/// Decodes the body of `/api`: JSON objects one after the other, separated by white space or nothing.
+///
+/// # Errors
+/// What spoils the whole HTTP request.
+pub fn decode_legacy(body: &[u8]) -> Result<Vec<LegacyCommand<'_>>, ApiDecodeError> {
+    let mut commands = Vec::new();
+    for fields in
+        serde_json::Deserializer::from_str(text(body)?).into_iter::<Part<LegacyFields<'_>>>()
+    {
+        let Ok(Part(Some(fields))) = fields else {
+            return Err(ApiDecodeError::BadJson);
+        };
+        if commands.len() == COMMANDS_PER_FRAME_MAX {
+            return Err(ApiDecodeError::TooManyCommands);
+        }
+        commands.push(fields.command()?);
+    }
+    Ok(commands)
+}
+
+fn text(body: &[u8]) -> Result<&str, ApiDecodeError> {
+    if body.trim_ascii().is_empty() {
+        return Err(ApiDecodeError::EmptyBody);
+    }
+    simdutf8::basic::from_utf8(body).map_err(|_| ApiDecodeError::BadJson)
+}
+
+/// A method of this server. The order is that of the integers which once named methods on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Method {
+    Publish,
+    Broadcast,
+    Unsubscribe,
+    Disconnect,
+    Presence,
+    PresenceStats,
+    History,
+    HistoryRemove,
+    Channels,
+    Info,
+    Rpc,
+    Subscribe,
+    Refresh,
+    Batch,
+}
+
+impl Method {
+    const ALL: [(&'static str, Self); 14] = [
+        ("publish", Self::Publish),
+        ("broadcast", Self::Broadcast),
+        ("unsubscribe", Self::Unsubscribe),
+        ("disconnect", Self::Disconnect),
+        ("presence", Self::Presence),
+        ("presence_stats", Self::PresenceStats),
+        ("history", Self::History),
+        ("history_remove", Self::HistoryRemove),
+        ("channels", Self::Channels),
+        ("info", Self::Info),
+        ("rpc", Self::Rpc),
+        ("subscribe", Self::Subscribe),
+        ("refresh", Self::Refresh),
+        ("batch", Self::Batch),
+    ];
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL
+            .iter()
+            .find(|(known, _)| *known == name)
+            .map(|(_, method)| *method)
+    }
+
+    /// Reads the fields of a request; `None` for `null`.
+    fn request<'de, S: Source<'de>>(self, source: S) -> Result<Option<Decoded<'de>>, S::Error> {
+        match self {
+            Self::Publish => part::<PublishFields<'de>, S>(source),
+            Self::Broadcast => part::<BroadcastFields<'de>, S>(source),
+            Self::Unsubscribe => part::<UnsubscribeFields<'de>, S>(source),
+            Self::Disconnect => part::<DisconnectFields<'de>, S>(source),
+            Self::Presence => part::<PresenceFields<'de>, S>(source),
+            Self::PresenceStats => part::<PresenceStatsFields<'de>, S>(source),
+            Self::History => part::<HistoryFields<'de>, S>(source),
+            Self::HistoryRemove => part::<HistoryRemoveFields<'de>, S>(source),
+            Self::Channels => part::<ChannelsFields<'de>, S>(source),
+            Self::Info => part::<InfoFields, S>(source),
+            Self::Rpc => part::<RpcFields<'de>, S>(source),
+            Self::Subscribe => part::<SubscribeFields<'de>, S>(source),
+            Self::Refresh => part::<RefreshFields<'de>, S>(source),
+            Self::Batch => part::<BatchFields<'de>, S>(source),
+        }
+    }
+}
+
+/// Methods of the reference that this server does not have: `NotFound` where a request names its method inside the body.
+const FOREIGN_METHODS: &[&str] = &[
+    "batch",
+    "block_user",
+    "cancel_push",
+    "connections",
+    "delete_user_status",
+    "device_list",
+    "device_register",
+    "device_remove",
+    "device_topic_list",
+    "device_topic_update",
+    "device_update",
+    "get_user_status",
+    "invalidate_user_tokens",
+    "map_clear",
+    "map_publish",
+    "map_read_state",
+    "map_read_stream",
+    "map_remove",
+    "map_stats",
+    "revoke_token",
+    "send_push_notification",
+    "shared_poll_publish",
+    "unblock_user",
+    "update_push_status",
+    "update_user_status",
+    "user_topic_list",
+    "user_topic_update",
+];
+
+/// The greatest integer that once named a method.
+const METHOD_NUMBER_MAX: u64 = 32;
+
+/// Where the fields of a request stand.
+trait Source<'de> {
+    type Error;
+    fn part<T: Object<'de>>(self) -> Result<Option<T>, Self::Error>;
+}
+
+/// The whole text.
+struct Body<'de>(&'de str);
+
+impl<'de> Source<'de> for Body<'de> {
+    type Error = serde_json::Error;
+    fn part<T: Object<'de>>(self) -> Result<Option<T>, Self::Error> {
+        serde_json::from_str::<Part<T>>(self.0).map(|part| part.0)
+    }
+}
+
+/// The next value of a map.
+struct Field<'m, A>(&'m mut A);
+
+impl<'de, A: MapAccess<'de>> Source<'de> for Field<'_, A> {
+    type Error = A::Error;
+    fn part<T: Object<'de>>(self) -> Result<Option<T>, Self::Error> {
+        value(self.0)
+    }
+}
+
+fn part<'de, F: Fields<'de>, S: Source<'de>>(source: S) -> Result<Option<Decoded<'de>>, S::Error> {
+    Ok(source.part::<F>()?.map(F::request))
+}
+
+#[derive(Default)]
+struct BatchFields<'a> {
+    commands: Items<'a>,
+    parallel: bool,
+}
+fields!(BatchFields<'de> { "commands" => commands, "parallel" => parallel });
+
+impl<'de> Fields<'de> for BatchFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        if self.commands.left_out {
+            return Err(ApiError::BadRequest);
+        }
+        Ok(Request::Batch(Batch {
+            commands: self.commands.items,
+            parallel: self.parallel,
+        }))
+    }
+}
+
+/// The commands of a batch.
+#[derive(Default)]
+struct Items<'a> {
+    items: Vec<Decoded<'a>>,
+    /// There were more than may be.
+    left_out: bool,
+}
+
+impl<'de> Value<'de> for Items<'de> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        Ok(map.next_value::<Option<Self>>()?.unwrap_or_default())
+    }
+}
+
+impl<'de> Deserialize<'de> for Items<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ItemsVisitor)
+    }
+}
+
+struct ItemsVisitor;
+
+impl<'de> Visitor<'de> for ItemsVisitor {
+    type Value = Items<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of commands")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while items.len() < COMMANDS_PER_FRAME_MAX {
+            let Some(Part(item)) = seq.next_element::<Part<Item<'de>>>()? else {
+                return Ok(Items {
+                    items,
+                    left_out: false,
+                });
+            };
+            items.push(item.map_or(Err(ApiError::BadRequest), Item::request));
+        }
+        let mut left_out = false;
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            left_out = true;
+        }
+        Ok(Items { items, left_out })
+    }
+}
+
+/// One command of a batch: of several methods the first in the order of `Method` counts.
+#[derive(Default)]
+struct Item<'a> {
+    first: Option<(Method, Decoded<'a>)>,
+}
+
+impl<'a> Item<'a> {
+    fn request(self) -> Decoded<'a> {
+        self.first
+            .map_or(Err(ApiError::NotFound), |(_, decoded)| decoded)
+    }
+}
+
+impl<'de> Object<'de> for Item<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
+        let Some(method) = Method::named(name).filter(|method| *method != Method::Batch) else {
+            return Ok(false);
+        };
+        let Some(decoded) = method.request(Field(map))? else {
+            return Ok(true);
+        };
+        if self
+            .first
+            .as_ref()
+            .is_none_or(|(first, _)| method <= *first)
+        {
+            self.first = Some((method, decoded));
+        }
+        Ok(true)
+    }
+}
+
+#[derive(Default)]
+struct LegacyFields<'a> {
+    id: u64,
+    method: LegacyMethod,
+    params: &'a [u8],
+}
+fields!(LegacyFields<'de> { "id" => id, "method" => method, "params" => params });
+
+impl<'a> LegacyFields<'a> {
+    fn command(self) -> Result<LegacyCommand<'a>, ApiDecodeError> {
+        let request = match self.method {
+            LegacyMethod::Unknown => return Err(ApiDecodeError::UnknownLegacyMethod),
+            LegacyMethod::Foreign => Err(ApiError::NotFound),
+            LegacyMethod::Known(_) if self.params.is_empty() => Err(ApiError::BadRequest),
+            LegacyMethod::Known(method) => {
+                let params = str::from_utf8(self.params).map_err(|_| ApiDecodeError::BadJson)?;
+                let decoded = method
+                    .request(Body(params))
+                    .map_err(|_| ApiDecodeError::BadJson)?;
+                decoded.unwrap_or(Err(ApiError::BadRequest))
+            }
+        };
+        Ok(LegacyCommand {
+            id: (self.id != 0).then_some(self.id),
+            request,
+        })
+    }
+}
+
+/// Method of a legacy command: a name, or an integer that is 0 when absent.
+enum LegacyMethod {
+    Known(Method),
+    /// Known to the reference, absent here.
+    Foreign,
+    Unknown,
+}
+
+impl Default for LegacyMethod {
+    fn default() -> Self {
+        Self::numbered(0)
+    }
+}
+
+impl LegacyMethod {
+    fn numbered(number: u64) -> Self {
+        let method = usize::try_from(number)
+            .ok()
+            .and_then(|number| Method::ALL.get(number));
+        match method {
+            Some((_, method)) if *method != Method::Batch => Self::Known(*method),
+            _ if number <= METHOD_NUMBER_MAX => Self::Foreign,
+            _ => Self::Unknown,
+        }
+    }
+
+    fn named(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        match Method::named(&name) {
+            _ if FOREIGN_METHODS.contains(&name.as_str()) => Self::Foreign,
+            Some(method) => Self::Known(method),
+            None => Self::Unknown,
+        }
+    }
+}
+
+impl<'de> Value<'de> for LegacyMethod {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        Ok(map.next_value::<Option<Self>>()?.unwrap_or_default())
+    }
+}
+
+impl<'de> Deserialize<'de> for LegacyMethod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LegacyMethodVisitor)
+    }
+}
+
+struct LegacyMethodVisitor;
+
+impl Visitor<'_> for LegacyMethodVisitor {
+    type Value = LegacyMethod;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a method")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(LegacyMethod::numbered(number))
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(LegacyMethod::named(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
+
+    use super::super::request::{
+        Broadcast, ConnectionRefresh, History, Override, PublishOptions, Subscribe, Target,
+    };
+    use super::*;
+    use crate::protocol::disconnect::Disconnect;
+
+    fn request<'a>(method: &str, body: &'a str) -> Decoded<'a> {
+        decode(method, body.as_bytes()).unwrap_or_else(|error| panic!("{method} {body}: {error}"))
+    }
+
+    fn publish<'a>(channel: &'a str, data: &'a [u8]) -> Request<'a> {
+        Request::Publish {
+            channel: channel.into(),
+            data: data.into(),
+            options: PublishOptions::default(),
+        }
+    }
+
+    fn batch(body: &str) -> Vec<Decoded<'_>> {
+        match request("batch", body) {
+            Ok(Request::Batch(batch)) => batch.commands,
+            other => panic!("not a batch: {other:?}"),
+        }
+    }
+
+    fn alice<'a>() -> Target<'a> {
+        Target {
+            user: "alice".into(),
+            client: "c".into(),
+            session: "s".into(),
+        }
+    }
+
+    const ALICE: &str = r#""user":"alice","client":"c","session":"s""#;
+
+    #[test]
+    fn unknown_method_is_404_before_the_body_is_looked_at() {
+        for method in [
+            "",
+            "x",
+            "Publish",
+            "connections",
+            "revoke_token",
+            "map_publish",
+            "shared_poll_publish",
+        ] {
+            let error = decode(method, b"").unwrap_err();
+            assert_eq!(
+                (error, error.http_status()),
+                (ApiDecodeError::UnknownMethod, 404),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn empty_body_is_400() {
+        for body in ["", " \n"] {
+            let error = decode("info", body.as_bytes()).unwrap_err();
+            assert_eq!(
+                (error, error.http_status()),
+                (ApiDecodeError::EmptyBody, 400)
+            );
+            assert_eq!(
+                decode_legacy(body.as_bytes()),
+                Err(ApiDecodeError::EmptyBody)
+            );
+        }
+    }
+
+    #[test]
+    fn body_that_is_not_an_object_of_the_method_is_400() {
+        for body in [
+            "{",
+            "[]",
+            "1",
+            "x",
+            "{}{}",
+            "{} x",
+            r#"{"channel":1}"#,
+            r#"{"channel":"a","data":}"#,
+        ] {
+            let error = decode("publish", body.as_bytes()).unwrap_err();
+            assert_eq!(
+                (error, error.http_status()),
+                (ApiDecodeError::BadJson, 400),
+                "{body}"
+            );
+        }
+        assert_eq!(
+            decode("publish", b"{\"channel\":\"\xff\"}"),
+            Err(ApiDecodeError::BadJson)
+        );
+        assert_eq!(
+            decode("broadcast", br#"{"channels":"a"}"#),
+            Err(ApiDecodeError::BadJson)
+        );
+        assert_eq!(
+            decode("batch", br#"{"commands":[1]}"#),
+            Err(ApiDecodeError::BadJson)
+        );
+    }
+
+    #[test]
+    fn fields_of_other_methods_are_ignored_whatever_they_hold() {
+        assert_eq!(
+            request("publish", r#"{"channel":"a","data":1,"user":5,"x":{}}"#),
+            Ok(publish("a", b"1"))
+        );
+        assert_eq!(request("info", r#"{"channel":5}"#), Ok(Request::Info));
+    }
+
+    #[test]
+    fn missing_channel_or_data_is_answered_107() {
+        for (method, body) in [
+            ("publish", r#"{"data":1}"#),
+            ("publish", r#"{"channel":"","data":1}"#),
+            ("publish", r#"{"channel":"a"}"#),
+            ("publish", "null"),
+            ("broadcast", r#"{"data":1}"#),
+            ("broadcast", r#"{"channels":[],"data":1}"#),
+            ("subscribe", r#"{"user":"a"}"#),
+            ("unsubscribe", r#"{"user":"a"}"#),
+            ("presence", "{}"),
+            ("presence_stats", "{}"),
+            ("history", "{}"),
+            ("history_remove", "{}"),
+            ("rpc", "{}"),
+        ] {
+            assert_eq!(
+                request(method, body),
+                Err(ApiError::BadRequest),
+                "{method} {body}"
+            );
+        }
+    }
+
+    #[test]
+    fn publish_carries_every_field() {
+        let body = r#"{"channel":"a","data":{"n":1},"skip_history":true,"tags":{"k":"v","l":null},
+            "idempotency_key":"i","delta":true,"version":7,"version_epoch":"e"}"#;
+        let options = PublishOptions {
+            skip_history: true,
+            tags: vec![("k".into(), "v".into()), ("l".into(), "".into())],
+            idempotency_key: "i".into(),
+            delta: true,
+            version: 7,
+            version_epoch: "e".into(),
+        };
+        let data: Cow<'_, [u8]> = Cow::Borrowed(br#"{"n":1}"#);
+        assert_eq!(
+            request("publish", body),
+            Ok(Request::Publish {
+                channel: "a".into(),
+                data,
+                options
+            })
+        );
+    }
+
+    #[test]
+    fn pretty_printed_payload_becomes_one_line() {
+        assert_eq!(
+            request("publish", "{\"channel\":\"a\",\"data\":{\r\n\"n\":\n1}}"),
+            Ok(publish("a", b"{\"n\":1}"))
+        );
+    }
+
+    #[test]
+    fn payload_that_is_one_line_is_not_copied() {
+        let Ok(Request::Publish { data, .. }) = request("publish", r#"{"channel":"a","data":[1]}"#)
+        else {
+            panic!()
+        };
+        assert!(matches!(data, Cow::Borrowed(b"[1]")));
+    }
+
+    #[test]
+    fn b64data_wins_over_data_unless_it_is_empty() {
+        assert_eq!(
+            request("publish", r#"{"channel":"a","data":1,"b64data":"AP8="}"#),
+            Ok(publish("a", b"\x00\xff"))
+        );
+        assert_eq!(
+            request("publish", r#"{"channel":"a","data":1,"b64data":""}"#),
+            Ok(publish("a", b"1"))
+        );
+        assert_eq!(
+            request("publish", r#"{"channel":"a","data":1,"b64data":null}"#),
+            Ok(publish("a", b"1"))
+        );
+    }
+
+    #[test]
+    fn empty_b64data_alone_is_an_empty_payload_for_the_namespace_to_judge() {
+        assert_eq!(
+            request("publish", r#"{"channel":"a","b64data":""}"#),
+            Ok(publish("a", b""))
+        );
+    }
+
+    #[test]
+    fn bad_base64_is_answered_107() {
+        for b64 in ["A", "AP8", "AP8=\\n", "_w==", "*"] {
+            let body = format!(r#"{{"channel":"a","channels":["a"],"data":1,"b64data":"{b64}"}}"#);
+            assert_eq!(
+                request("publish", &body),
+                Err(ApiError::BadRequest),
+                "{b64}"
+            );
+            assert_eq!(
+                request("broadcast", &body),
+                Err(ApiError::BadRequest),
+                "{b64}"
+            );
+            assert_eq!(
+                request("subscribe", &body),
+                Err(ApiError::BadRequest),
+                "{b64}"
+            );
+        }
+    }
+
+    #[test]
+    fn broadcast_without_data_is_left_to_each_channel() {
+        let broadcast = Broadcast {
+            channels: vec!["a".into(), "".into()],
+            data: Cow::Borrowed(b""),
+            options: PublishOptions {
+                version: 1,
+                ..Default::default()
+            },
+        };
+        assert_eq!(
+            request("broadcast", r#"{"channels":["a",null],"version":1}"#),
+            Ok(Request::Broadcast(broadcast))
+        );
+    }
+
+    #[test]
+    fn subscribe_carries_every_field() {
+        let body = format!(
+            r#"{{{ALICE},"channel":"a","expire_at":9,"info":{{}},"b64info":"WzFd","data":[2],"recover_since":{{"offset":5,"epoch":"e"}},
+            "override":{{"presence":{{"value":true}},"join_leave":{{}},"force_recovery":null,"force_positioning":{{"value":false}},"force_push_join_leave":{{"value":true}}}}}}"#
+        );
+        let subscribe = Subscribe {
+            target: alice(),
+            channel: "a".into(),
+            expire_at: Some(9),
+            info: Cow::Borrowed(b"[1]"),
+            data: Cow::Borrowed(b"[2]"),
+            recover_since: Some((5, "e".into())),
+            overrides: Override {
+                presence: Some(true),
+                join_leave: Some(false),
+                force_recovery: None,
+                force_positioning: Some(false),
+                force_push_join_leave: Some(true),
+            },
+        };
+        assert_eq!(
+            request("subscribe", &body),
+            Ok(Request::Subscribe(Box::new(subscribe)))
+        );
+    }
+
+    #[test]
+    fn info_that_is_not_json_is_answered_107() {
+        assert_eq!(
+            request("subscribe", r#"{"channel":"a","b64info":"AP8="}"#),
+            Err(ApiError::BadRequest)
+        );
+        let Ok(Request::Subscribe(subscribe)) =
+            request("subscribe", r#"{"channel":"a","info":null}"#)
+        else {
+            panic!()
+        };
+        assert_eq!(subscribe.info, Cow::Borrowed(b""));
+        let Ok(Request::Subscribe(subscribe)) =
+            request("subscribe", r#"{"channel":"a","b64info":"WwoxXQ=="}"#)
+        else {
+            panic!()
+        };
+        assert_eq!(subscribe.info, Cow::Borrowed(b"[1]"));
+    }
+
+    #[test]
+    fn missing_user_is_the_anonymous_one() {
+        let target = Target::default();
+        assert_eq!(
+            request("unsubscribe", r#"{"channel":"a"}"#),
+            Ok(Request::Unsubscribe {
+                target,
+                channel: "a".into()
+            })
+        );
+    }
+
+    #[test]
+    fn disconnect_forces_unless_the_service_chooses() {
+        let wanted = |disconnect| {
+            let whitelist = vec!["w".into()];
+            Ok(Request::Disconnect {
+                target: alice(),
+                whitelist,
+                disconnect,
+            })
+        };
+        for chosen in ["", r#","disconnect":null"#, r#","disconnect":{}"#] {
+            let body = format!(r#"{{{ALICE},"whitelist":["w"]{chosen}}}"#);
+            assert_eq!(
+                request("disconnect", &body),
+                wanted(Disconnect::ForceDisconnect)
+            );
+        }
+        let body =
+            format!(r#"{{{ALICE},"whitelist":["w"],"disconnect":{{"code":4001,"reason":"bye"}}}}"#);
+        assert_eq!(
+            request("disconnect", &body),
+            wanted(Disconnect::Custom(4001, "bye".into()))
+        );
+        for chosen in [
+            r#"{"code":7}"#,
+            r#"{"reason":"x"}"#,
+            r#"{"code":4001,"reason":"{}"}"#,
+        ] {
+            let body = format!(r#"{{"disconnect":{chosen}}}"#);
+            assert_eq!(
+                request("disconnect", &body),
+                Err(ApiError::BadRequest),
+                "{chosen}"
+            );
+        }
+    }
+
+    #[test]
+    fn refresh_without_expire_at_no_longer_expires() {
+        let refresh = |expired, expire_at| {
+            let info = Cow::Borrowed(&b"{}"[..]);
+            Ok(Request::Refresh(ConnectionRefresh {
+                target: alice(),
+                expired,
+                expire_at,
+                info,
+            }))
+        };
+        assert_eq!(
+            request("refresh", &format!(r#"{{{ALICE},"info":{{}}}}"#)),
+            refresh(false, None)
+        );
+        assert_eq!(
+            request(
+                "refresh",
+                &format!(r#"{{{ALICE},"info":{{}},"expired":true,"expire_at":-5}}"#)
+            ),
+            refresh(true, Some(-5))
+        );
+    }
+
+    #[test]
+    fn history_carries_its_filter_and_nothing_lies_before_the_first() {
+        let history = |limit, since, reverse| {
+            Ok(Request::History(History {
+                channel: "a".into(),
+                limit,
+                since,
+                reverse,
+            }))
+        };
+        assert_eq!(
+            request("history", r#"{"channel":"a"}"#),
+            history(0, None, false)
+        );
+        assert_eq!(
+            request(
+                "history",
+                r#"{"channel":"a","limit":-1,"since":{"offset":3,"epoch":"e"},"reverse":true}"#
+            ),
+            history(-1, Some((3, "e".into())), true)
+        );
+        let body = r#"{"channel":"a","limit":1,"since":{"epoch":"e"},"reverse":true}"#;
+        assert_eq!(request("history", body), Err(ApiError::BadRequest));
+    }
+
+    #[test]
+    fn requests_about_one_channel_name_it() {
+        let channel = || Cow::Borrowed("a");
+        let body = r#"{"channel":"a"}"#;
+        assert_eq!(
+            request("presence", body),
+            Ok(Request::Presence { channel: channel() })
+        );
+        assert_eq!(
+            request("presence_stats", body),
+            Ok(Request::PresenceStats { channel: channel() })
+        );
+        assert_eq!(
+            request("history_remove", body),
+            Ok(Request::HistoryRemove { channel: channel() })
+        );
+        assert_eq!(
+            request("channels", r#"{"pattern":"a*"}"#),
+            Ok(Request::Channels {
+                pattern: "a*".into()
+            })
+        );
+        assert_eq!(
+            request("channels", "{}"),
+            Ok(Request::Channels { pattern: "".into() })
+        );
+    }
+
+    #[test]
+    fn rpc_finds_no_method() {
+        assert_eq!(
+            request("rpc", r#"{"method":"m","params":{}}"#),
+            Err(ApiError::NotFound)
+        );
+    }
+
+    #[test]
+    fn batch_keeps_order_and_answers_bad_items_in_their_place() {
+        let body = r#"{"commands":[{"publish":{"channel":"a","data":1}},null,{},{"x":{}},{"publish":{}},
+            {"map_publish":{}},{"batch":{"commands":[]}},{"publish":null},{"info":{}}]}"#;
+        let not_found = Err(ApiError::NotFound);
+        let bad = Err(ApiError::BadRequest);
+        assert_eq!(
+            batch(body),
+            [
+                Ok(publish("a", b"1")),
+                bad.clone(),
+                not_found.clone(),
+                not_found.clone(),
+                bad,
+                not_found.clone(),
+                not_found.clone(),
+                not_found,
+                Ok(Request::Info),
+            ]
+        );
+    }
+
+    #[test]
+    fn batch_item_with_several_methods_is_the_first_of_them() {
+        assert_eq!(
+            batch(r#"{"commands":[{"info":{},"publish":{"channel":"a","data":1}}]}"#),
+            [Ok(publish("a", b"1"))]
+        );
+    }
+
+    #[test]
+    fn batch_without_commands_is_a_batch() {
+        for body in ["{}", r#"{"commands":null}"#, r#"{"commands":[]}"#] {
+            assert_eq!(batch(body), []);
+        }
+        let parallel = Batch {
+            commands: Vec::new(),
+            parallel: true,
+        };
+        assert_eq!(
+            request("batch", r#"{"parallel":true}"#),
+            Ok(Request::Batch(parallel))
+        );
+    }
+
+    #[test]
+    fn batch_over_the_limit_is_answered_107() {
+        let commands = |count| {
+            format!(
+                r#"{{"commands":[{}]}}"#,
+                vec![r#"{"info":{}}"#; count].join(",")
+            )
+        };
+        assert_eq!(
+            batch(&commands(COMMANDS_PER_FRAME_MAX)).len(),
+            COMMANDS_PER_FRAME_MAX
+        );
+        assert_eq!(
+            request("batch", &commands(COMMANDS_PER_FRAME_MAX + 1)),
+            Err(ApiError::BadRequest)
+        );
+    }
+
+    #[test]
+    fn legacy_commands_stand_on_lines_or_side_by_side() {
+        let lines = "{\"id\":1,\"method\":\"publish\",\"params\":{\"channel\":\"a\",\"data\":{\"n\":\n1}}}\n\
+            {\"method\":\"info\",\"params\":{}}{\"id\":0,\"params\":{\"channel\":\"b\",\"data\":2},\"method\":0}\n";
+        let wanted = [
+            LegacyCommand {
+                id: Some(1),
+                request: Ok(publish("a", b"{\"n\":1}")),
+            },
+            LegacyCommand {
+                id: None,
+                request: Ok(Request::Info),
+            },
+            LegacyCommand {
+                id: None,
+                request: Ok(publish("b", b"2")),
+            },
+        ];
+        assert_eq!(decode_legacy(lines.as_bytes()).unwrap(), wanted);
+    }
+
+    #[test]
+    fn legacy_methods_have_names_and_numbers() {
+        for (number, (name, _)) in Method::ALL.iter().enumerate().take(13) {
+            let params = r#"{"channel":"a","channels":["a"],"data":1,"method":"m"}"#;
+            let named = format!(
+                r#"{{"method":"{}","params":{params}}}"#,
+                name.to_uppercase()
+            );
+            let numbered = format!(r#"{{"method":{number},"params":{params}}}"#);
+            let direct = request(name, params);
+            for body in [named, numbered] {
+                assert_eq!(
+                    decode_legacy(body.as_bytes()).unwrap()[0].request,
+                    direct,
+                    "{body}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn legacy_command_without_params_is_answered_107() {
+        for body in [
+            r#"{"method":"info"}"#,
+            r#"{"method":"info","params":null}"#,
+            "{}",
+        ] {
+            let wanted = LegacyCommand {
+                id: None,
+                request: Err(ApiError::BadRequest),
+            };
+            assert_eq!(decode_legacy(body.as_bytes()).unwrap(), [wanted], "{body}");
+        }
+    }
+
+    #[test]
+    fn legacy_method_of_the_reference_only_is_answered_104() {
+        for method in ["\"revoke_token\"", "\"map_stats\"", "\"batch\"", "13", "32"] {
+            let body = format!(r#"{{"id":4,"method":{method}}}"#);
+            let wanted = LegacyCommand {
+                id: Some(4),
+                request: Err(ApiError::NotFound),
+            };
+            assert_eq!(
+                decode_legacy(body.as_bytes()).unwrap(),
+                [wanted],
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn legacy_method_nobody_knows_is_400_for_the_whole_request() {
+        for method in ["\"x\"", "33", "\"\""] {
+            let body = format!(
+                "{{\"method\":\"info\",\"params\":{{}}}}\n{{\"method\":{method},\"params\":{{}}}}"
+            );
+            let error = decode_legacy(body.as_bytes()).unwrap_err();
+            assert_eq!(
+                (error, error.http_status()),
+                (ApiDecodeError::UnknownLegacyMethod, 400),
+                "{method}"
+            );
+        }
+    }
+
+    #[test]
+    fn legacy_body_that_is_not_json_objects_is_400() {
+        for body in [
+            "null",
+            "[]",
+            "{} x",
+            "{",
+            r#"{"id":"1"}"#,
+            r#"{"method":{}}"#,
+            r#"{"params":[]}"#,
+        ] {
+            assert_eq!(
+                decode_legacy(body.as_bytes()),
+                Err(ApiDecodeError::BadJson),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn legacy_body_over_the_limit_is_400() {
+        let body = |count| r#"{"method":9,"params":{}}"#.repeat(count);
+        assert_eq!(
+            decode_legacy(body(COMMANDS_PER_FRAME_MAX).as_bytes())
+                .unwrap()
+                .len(),
+            COMMANDS_PER_FRAME_MAX
+        );
+        let error = decode_legacy(body(COMMANDS_PER_FRAME_MAX + 1).as_bytes()).unwrap_err();
+        assert_eq!(
+            (error, error.http_status()),
+            (ApiDecodeError::TooManyCommands, 400)
+        );
+    }
+
+    #[test]
+    fn deep_nesting_is_scanned_without_recursion() {
+        let deep = "[".repeat(500_000) + &"]".repeat(500_000);
+        let body = format!(r#"{{"x":{deep},"channel":"a","data":{deep}}}"#);
+        assert_eq!(request("publish", &body), Ok(publish("a", deep.as_bytes())));
+        assert_eq!(
+            decode(
+                "batch",
+                "{\"commands\":[{\"batch\":".repeat(100_000).as_bytes()
+            ),
+            Err(ApiDecodeError::BadJson)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, method in 0usize..14) {
+            let _ = decode(Method::ALL[method].0, &bytes);
+            let _ = decode_legacy(&bytes);
+        }
+
+        #[test]
+        fn text_near_json_never_panics(
+            text in r#"(\{|\}|"|:|,|\[|\]|\n|"channel":"a"|"data":|"commands":|"publish":|"method":|"params":|1|null){0,40}"#,
+            method in 0usize..14,
+        ) {
+            let _ = decode(Method::ALL[method].0, text.as_bytes());
+            let _ = decode_legacy(text.as_bytes());
+        }
+
+        #[test]
+        fn published_fields_arrive(channel in ".{1,20}", text: String, key: String, bytes: Vec<u8>) {
+            let body = serde_json::json!({"Channel": channel, "data": text, "TAGS": {"t": key}, "b64data": STANDARD.encode(&bytes)});
+            let body = serde_json::to_string_pretty(&body).unwrap();
+            let Ok(Request::Publish { channel: read, data, options }) = request("publish", &body) else { panic!() };
+            prop_assert_eq!(&*read, channel.as_str());
+            prop_assert_eq!(&*options.tags[0].1, key.as_str());
+            let json = serde_json::to_vec(&text).unwrap();
+            prop_assert_eq!(&*data, if bytes.is_empty() { &json } else { &bytes });
+        }
+    }
+}

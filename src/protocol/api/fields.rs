@@ -1,0 +1,358 @@
+//! The fields of each method: what the body says, then what it means.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::MapAccess;
+
+use super::error::ApiError;
+use super::request::{
+    Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe,
+    Target,
+};
+use crate::protocol::centrifuge::json::read::{Object, fields, value};
+use crate::protocol::centrifuge::json::{Position, compact, is_json};
+use crate::protocol::disconnect::Disconnect;
+
+/// What decoding gives when the HTTP request itself is sound.
+pub(super) type Decoded<'a> = Result<Request<'a>, ApiError>;
+
+/// Fields of one method as they stand in the body.
+pub(super) trait Fields<'de>: Object<'de> {
+    /// Checks them.
+    fn request(self) -> Decoded<'de>;
+}
+
+/// Text that must not be empty.
+fn required(text: Cow<'_, str>) -> Result<Cow<'_, str>, ApiError> {
+    if text.is_empty() {
+        Err(ApiError::BadRequest)
+    } else {
+        Ok(text)
+    }
+}
+
+/// A time in Unix seconds; zero is none.
+const fn moment(unix_s: i64) -> Option<i64> {
+    if unix_s == 0 { None } else { Some(unix_s) }
+}
+
+/// `data` and `b64data`: the latter wins unless it is empty. `None` if neither was sent.
+fn payload<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Option<Data<'a>>, ApiError> {
+    match b64 {
+        Some(text) if !text.is_empty() => {
+            let bytes = STANDARD
+                .decode(text.as_bytes())
+                .map_err(|_| ApiError::BadRequest)?;
+            Ok(Some(Cow::Owned(bytes)))
+        }
+        _ if !raw.is_empty() => Ok(Some(compact(raw))),
+        Some(_) => Ok(Some(Cow::Borrowed(b""))),
+        None => Ok(None),
+    }
+}
+
+/// `info` and `b64info`, or the `data` of a Subscribe push: one JSON value, empty when absent or `null`. It is embedded
+/// in what JSON clients get, so bytes that are not JSON are refused.
+fn json<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Data<'a>, ApiError> {
+    let raw = if raw == b"null" { b"" } else { raw };
+    match payload(raw, b64)?.unwrap_or(Cow::Borrowed(b"")) {
+        Cow::Borrowed(json) => Ok(Cow::Borrowed(json)),
+        Cow::Owned(json) if is_json(&json) => Ok(Cow::Owned(compact(&json).into_owned())),
+        Cow::Owned(_) => Err(ApiError::BadRequest),
+    }
+}
+
+impl<'de> Object<'de> for PublishOptions<'de> {
+    fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
+        match name {
+            "skip_history" => self.skip_history = value(map)?,
+            "tags" => self.tags = value(map)?,
+            "idempotency_key" => self.idempotency_key = value(map)?,
+            "delta" => self.delta = value(map)?,
+            "version" => self.version = value(map)?,
+            "version_epoch" => self.version_epoch = value(map)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fields!(Target<'de> { "user" => user, "client" => client, "session" => session });
+
+#[derive(Default)]
+pub(super) struct PublishFields<'a> {
+    channel: Cow<'a, str>,
+    data: &'a [u8],
+    b64data: Option<Cow<'a, str>>,
+    options: PublishOptions<'a>,
+}
+fields!(PublishFields<'de> { "channel" => channel, "data" => data, "b64data" => b64data, .. options });
+
+impl<'de> Fields<'de> for PublishFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        let data = payload(self.data, self.b64data)?.ok_or(ApiError::BadRequest)?;
+        Ok(Request::Publish {
+            channel: required(self.channel)?,
+            data,
+            options: self.options,
+        })
+    }
+}
+
+#[derive(Default)]
+pub(super) struct BroadcastFields<'a> {
+    channels: Vec<Cow<'a, str>>,
+    data: &'a [u8],
+    b64data: Option<Cow<'a, str>>,
+    options: PublishOptions<'a>,
+}
+fields!(BroadcastFields<'de> { "channels" => channels, "data" => data, "b64data" => b64data, .. options });
+
+impl<'de> Fields<'de> for BroadcastFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        if self.channels.is_empty() {
+            return Err(ApiError::BadRequest);
+        }
+        let data = payload(self.data, self.b64data)?.unwrap_or_default();
+        Ok(Request::Broadcast(Broadcast {
+            channels: self.channels,
+            data,
+            options: self.options,
+        }))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct UnsubscribeFields<'a> {
+    channel: Cow<'a, str>,
+    target: Target<'a>,
+}
+fields!(UnsubscribeFields<'de> { "channel" => channel, .. target });
+
+impl<'de> Fields<'de> for UnsubscribeFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        Ok(Request::Unsubscribe {
+            channel: required(self.channel)?,
+            target: self.target,
+        })
+    }
+}
+
+#[derive(Default)]
+pub(super) struct DisconnectFields<'a> {
+    target: Target<'a>,
+    whitelist: Vec<Cow<'a, str>>,
+    disconnect: Option<ChosenFields<'a>>,
+}
+fields!(DisconnectFields<'de> { "whitelist" => whitelist, "disconnect" => disconnect, .. target });
+
+#[derive(Default)]
+struct ChosenFields<'a> {
+    code: u32,
+    reason: Cow<'a, str>,
+}
+fields!(ChosenFields<'de> { "code" => code, "reason" => reason });
+
+impl<'de> Fields<'de> for DisconnectFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        let disconnect = match self.disconnect {
+            Some(chosen) if chosen.code != 0 || !chosen.reason.is_empty() => {
+                Disconnect::chosen(chosen.code, &chosen.reason).ok_or(ApiError::BadRequest)?
+            }
+            Some(_) | None => Disconnect::ForceDisconnect,
+        };
+        Ok(Request::Disconnect {
+            target: self.target,
+            whitelist: self.whitelist,
+            disconnect,
+        })
+    }
+}
+
+/// A request about one channel and nothing else.
+macro_rules! about_channel {
+    ($($fields:ident => $request:ident),+ $(,)?) => {
+        $(
+            #[derive(Default)]
+            pub(super) struct $fields<'a> {
+                channel: Cow<'a, str>,
+            }
+            fields!($fields<'de> { "channel" => channel });
+
+            impl<'de> Fields<'de> for $fields<'de> {
+                fn request(self) -> Decoded<'de> {
+                    Ok(Request::$request { channel: required(self.channel)? })
+                }
+            }
+        )+
+    };
+}
+about_channel!(
+    PresenceFields => Presence,
+    PresenceStatsFields => PresenceStats,
+    HistoryRemoveFields => HistoryRemove,
+);
+
+#[derive(Default)]
+pub(super) struct HistoryFields<'a> {
+    channel: Cow<'a, str>,
+    limit: i32,
+    since: Option<Position<'a>>,
+    reverse: bool,
+}
+fields!(HistoryFields<'de> { "channel" => channel, "limit" => limit, "since" => since, "reverse" => reverse });
+
+impl<'de> Fields<'de> for HistoryFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        let Self {
+            channel,
+            limit,
+            since,
+            reverse,
+        } = self;
+        // Nothing lies before the first publication (§4.5).
+        if reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
+            return Err(ApiError::BadRequest);
+        }
+        let since = since.map(|since| (since.offset, since.epoch));
+        Ok(Request::History(History {
+            channel: required(channel)?,
+            limit,
+            since,
+            reverse,
+        }))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct ChannelsFields<'a> {
+    pattern: Cow<'a, str>,
+}
+fields!(ChannelsFields<'de> { "pattern" => pattern });
+
+impl<'de> Fields<'de> for ChannelsFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        Ok(Request::Channels {
+            pattern: self.pattern,
+        })
+    }
+}
+
+#[derive(Default)]
+pub(super) struct InfoFields;
+
+impl<'de> Object<'de> for InfoFields {
+    fn read<A: MapAccess<'de>>(&mut self, _: &str, _: &mut A) -> Result<bool, A::Error> {
+        Ok(false)
+    }
+}
+
+impl<'de> Fields<'de> for InfoFields {
+    fn request(self) -> Decoded<'de> {
+        Ok(Request::Info)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct RpcFields<'a> {
+    method: Cow<'a, str>,
+}
+fields!(RpcFields<'de> { "method" => method });
+
+impl<'de> Fields<'de> for RpcFields<'de> {
+    /// No method can be registered, so none is found.
+    fn request(self) -> Decoded<'de> {
+        required(self.method)?;
+        Err(ApiError::NotFound)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct SubscribeFields<'a> {
+    target: Target<'a>,
+    channel: Cow<'a, str>,
+    expire_at: i64,
+    info: &'a [u8],
+    b64info: Option<Cow<'a, str>>,
+    data: &'a [u8],
+    b64data: Option<Cow<'a, str>>,
+    recover_since: Option<Position<'a>>,
+    overrides: Option<OverrideFields>,
+}
+fields!(SubscribeFields<'de> {
+    "channel" => channel,
+    "expire_at" => expire_at,
+    "info" => info,
+    "b64info" => b64info,
+    "data" => data,
+    "b64data" => b64data,
+    "recover_since" => recover_since,
+    "override" => overrides,
+    .. target
+});
+
+#[derive(Default)]
+struct OverrideFields {
+    presence: Option<FlagFields>,
+    join_leave: Option<FlagFields>,
+    force_recovery: Option<FlagFields>,
+    force_positioning: Option<FlagFields>,
+    force_push_join_leave: Option<FlagFields>,
+}
+fields!(OverrideFields {
+    "presence" => presence,
+    "join_leave" => join_leave,
+    "force_recovery" => force_recovery,
+    "force_positioning" => force_positioning,
+    "force_push_join_leave" => force_push_join_leave,
+});
+
+#[derive(Default)]
+struct FlagFields {
+    value: bool,
+}
+fields!(FlagFields { "value" => value });
+
+impl<'de> Fields<'de> for SubscribeFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        let flag = |fields: Option<FlagFields>| fields.map(|fields| fields.value);
+        let overrides = self.overrides.unwrap_or_default();
+        Ok(Request::Subscribe(Box::new(Subscribe {
+            target: self.target,
+            channel: required(self.channel)?,
+            expire_at: moment(self.expire_at),
+            info: json(self.info, self.b64info)?,
+            data: json(self.data, self.b64data)?,
+            recover_since: self.recover_since.map(|since| (since.offset, since.epoch)),
+            overrides: crate::model::Overrides {
+                presence: flag(overrides.presence),
+                join_leave: flag(overrides.join_leave),
+                force_recovery: flag(overrides.force_recovery),
+                force_positioning: flag(overrides.force_positioning),
+                force_push_join_leave: flag(overrides.force_push_join_leave),
+            },
+        })))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct RefreshFields<'a> {
+    target: Target<'a>,
+    expired: bool,
+    expire_at: i64,
+    info: &'a [u8],
+}
+fields!(RefreshFields<'de> { "expired" => expired, "expire_at" => expire_at, "info" => info, .. target });
+
+impl<'de> Fields<'de> for RefreshFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        Ok(Request::Refresh(ConnectionRefresh {
+            target: self.target,
+            expired: self.expired,
+            expire_at: moment(self.expire_at),
+            info: json(self.info, None)?,
+        }))
+    }
+}

@@ -1,0 +1,165 @@
+//! Requests of a service, borrowed from the body.
+
+use std::borrow::Cow;
+
+use super::error::ApiError;
+use crate::model::Overrides;
+use crate::protocol::disconnect::Disconnect;
+
+/// A payload: one JSON value without raw line breaks, borrowed if it was sent so, or the bytes of `b64data`.
+pub type Data<'a> = Cow<'a, [u8]>;
+
+/// One request. Channels are not empty; whether they exist is for the caller to find out.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request<'a> {
+    /// Publish into one channel.
+    Publish {
+        /// Channel.
+        channel: Cow<'a, str>,
+        /// Empty only if `b64data` was sent empty: the namespace decides whether that is a payload.
+        data: Data<'a>,
+        /// The rest.
+        options: PublishOptions<'a>,
+    },
+    /// Publish the same into many channels.
+    Broadcast(Broadcast<'a>),
+    /// Subscribe connections of a user.
+    Subscribe(Box<Subscribe<'a>>),
+    /// Unsubscribe connections of a user.
+    Unsubscribe {
+        /// Whose.
+        target: Target<'a>,
+        /// Channel.
+        channel: Cow<'a, str>,
+    },
+    /// Disconnect a user.
+    Disconnect {
+        /// Whom.
+        target: Target<'a>,
+        /// Client ids that stay.
+        whitelist: Vec<Cow<'a, str>>,
+        /// How; `ForceDisconnect` unless the service chose.
+        disconnect: Disconnect,
+    },
+    /// Change the expiry of connections of a user.
+    Refresh(ConnectionRefresh<'a>),
+    /// Who is in a channel.
+    Presence {
+        /// Channel.
+        channel: Cow<'a, str>,
+    },
+    /// How many are in a channel.
+    PresenceStats {
+        /// Channel.
+        channel: Cow<'a, str>,
+    },
+    /// Publications kept.
+    History(History<'a>),
+    /// Forget them; epoch and top offset stay.
+    HistoryRemove {
+        /// Channel.
+        channel: Cow<'a, str>,
+    },
+    /// Active channels.
+    Channels {
+        /// Glob with `*`; empty means all.
+        pattern: Cow<'a, str>,
+    },
+    /// This server.
+    Info,
+    /// Several requests, none of them a batch.
+    Batch(Batch<'a>),
+}
+
+/// How to publish.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PublishOptions<'a> {
+    /// Do not store, give no offset.
+    pub skip_history: bool,
+    /// In the sender's order; a name may come twice.
+    pub tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// A repeat within the namespace's `idempotency_ttl` answers the first result; empty is off.
+    pub idempotency_key: Cow<'a, str>,
+    /// May be sent as a patch of the publication before.
+    pub delta: bool,
+    /// Nothing is published unless it is greater than the channel's last; 0 is off.
+    pub version: u64,
+    /// Versions of different epochs do not compare.
+    pub version_epoch: Cow<'a, str>,
+}
+
+/// Publish the same into many channels; each answers on its own.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Broadcast<'a> {
+    /// At least one. A name may be empty: that channel answers `BadRequest`.
+    pub channels: Vec<Cow<'a, str>>,
+    /// Empty if absent: each channel answers what its namespace makes of that.
+    pub data: Data<'a>,
+    /// The rest, for each channel on its own.
+    pub options: PublishOptions<'a>,
+}
+
+/// Which connections: all of a user, narrowed by `client` and `session`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Target<'a> {
+    /// User id; the empty one selects anonymous connections.
+    pub user: Cow<'a, str>,
+    /// Client id; empty means any.
+    pub client: Cow<'a, str>,
+    /// Session id; empty means any.
+    pub session: Cow<'a, str>,
+}
+
+/// Server-side subscription of connected clients.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe<'a> {
+    /// Whose connections.
+    pub target: Target<'a>,
+    /// Channel.
+    pub channel: Cow<'a, str>,
+    /// When it ends, Unix seconds.
+    pub expire_at: Option<i64>,
+    /// Becomes `chan_info`: one JSON value, empty when absent.
+    pub info: Data<'a>,
+    /// Goes with the Subscribe push: one JSON value, empty when absent.
+    pub data: Data<'a>,
+    /// Recover from (offset, epoch as sent).
+    pub recover_since: Option<(u64, Cow<'a, str>)>,
+    /// Options in place of the namespace's.
+    pub overrides: Overrides,
+}
+
+/// New expiry of connections.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectionRefresh<'a> {
+    /// Whose.
+    pub target: Target<'a>,
+    /// They expired now.
+    pub expired: bool,
+    /// Unix seconds; `None`: they no longer expire.
+    pub expire_at: Option<i64>,
+    /// New `conn_info`: one JSON value, empty when absent.
+    pub info: Data<'a>,
+}
+
+/// Publications kept in a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct History<'a> {
+    /// Channel.
+    pub channel: Cow<'a, str>,
+    /// 0: position only; negative: all.
+    pub limit: i32,
+    /// Exclusive start: (offset, epoch as sent). The offset is not 0 if `reverse`.
+    pub since: Option<(u64, Cow<'a, str>)>,
+    /// Newest first.
+    pub reverse: bool,
+}
+
+/// Several requests at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch<'a> {
+    /// In the order of their answers.
+    pub commands: Vec<Result<Request<'a>, ApiError>>,
+    /// They may be carried out in any order.
+    pub parallel: bool,
+}

@@ -1,0 +1,296 @@
+//! Pushes (`spec/centrifuge.md` §3.3), and the parts they share with replies and with the server API.
+
+use super::write::{Members, string};
+use crate::model::{ClientId, ClientInfo, Offset, Publication};
+use crate::protocol::push::{Push, SubscribeResult};
+
+/// Bytes of a publication push besides channel, data, info and tags, at most.
+const PUSH_BYTES: usize =
+    r#"{"push":{"channel":"","pub":{"data":,"offset":18446744073709551615,"epoch":"12345678"}}}"#
+        .len();
+
+/// Appends one push. `channel` is left out when empty. The payload of a publication must be JSON (`is_json`); line
+/// breaks in it are taken out.
+pub fn encode_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
+    if let Push::Publication(publication) = push {
+        out.reserve(PUSH_BYTES + channel.len() + publication.data.len());
+    }
+    let mut reply = Members::open(out);
+    let mut members = reply.object("push");
+    if !channel.is_empty() {
+        members.text("channel", channel);
+    }
+    match push {
+        Push::Publication(publication) => self::publication(members.name("pub"), publication),
+        Push::Join(info) => client_info(members.object("join").name("info"), info),
+        Push::Leave(info) => client_info(members.object("leave").name("info"), info),
+        Push::Unsubscribe(why) => {
+            let (code, reason) = why.code_reason();
+            let mut unsubscribe = members.object("unsubscribe");
+            unsubscribe.number("code", code);
+            unsubscribe.text("reason", reason);
+        }
+        Push::Message(data) => {
+            let mut message = members.object("message");
+            message.raw("data", data);
+        }
+        Push::Subscribe(result) => subscribed(members.object("subscribe"), result),
+        Push::Refresh(ttl) => {
+            let mut refresh = members.object("refresh");
+            expires(&mut refresh, *ttl);
+        }
+    }
+}
+
+/// A publication as clients see it. The first one of a stream tells the epoch.
+pub(super) fn publication(out: &mut Vec<u8>, publication: &Publication) {
+    let mut members = Members::open(out);
+    members.raw("data", &publication.data);
+    if let Some(info) = &publication.info {
+        client_info(members.name("info"), info);
+    }
+    members.number_some("offset", publication.offset.0);
+    tags(&mut members, publication);
+    if publication.offset == Offset(1) {
+        members.text("epoch", publication.epoch.as_str());
+    }
+}
+
+/// Member `tags`, left out when there are none.
+pub(in crate::protocol) fn tags(members: &mut Members<'_>, publication: &Publication) {
+    if publication.tags.is_empty() {
+        return;
+    }
+    let mut tags = members.object("tags");
+    for (key, value) in &publication.tags {
+        string(tags.key(key), value);
+    }
+}
+
+/// A ClientInfo: user and client are printed even when empty.
+pub(in crate::protocol) fn client_info(out: &mut Vec<u8>, info: &ClientInfo) {
+    let mut members = Members::open(out);
+    members.text("user", &info.user);
+    client_id(&mut members, info.client);
+    members.raw("conn_info", &info.conn_info);
+    members.raw("chan_info", &info.chan_info);
+}
+
+/// Member `client`.
+pub(super) fn client_id(members: &mut Members<'_>, client: ClientId) {
+    let out = members.name("client");
+    out.push(b'"');
+    out.extend_from_slice(&client.encode());
+    out.push(b'"');
+}
+
+/// Members `expires` and `ttl`: both or neither, and `ttl` is never zero (trap T5).
+pub(super) fn expires(members: &mut Members<'_>, ttl: Option<u32>) {
+    if let Some(ttl) = ttl {
+        members.flag("expires", true);
+        members.number("ttl", ttl.max(1));
+    }
+}
+
+/// A Subscribe push has fewer fields than a SubscribeResult.
+fn subscribed(mut members: Members<'_>, result: &SubscribeResult<'_>) {
+    members.flag("recoverable", result.recoverable);
+    if let Some(position) = result.position {
+        members.text("epoch", position.epoch.as_str());
+        members.number_some("offset", position.offset.0);
+    }
+    members.flag("positioned", result.positioned);
+    members.raw("data", result.data);
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::{Epoch, StreamPosition};
+    use crate::protocol::push::Unsubscribe;
+
+    const CLIENT: ClientId = ClientId::from_random(7);
+
+    fn encoded(channel: &str, push: &Push<'_>) -> String {
+        let mut out = Vec::new();
+        encode_push(&mut out, channel, push);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn published(offset: u64, data: &str) -> Publication {
+        Publication {
+            offset: Offset(offset),
+            epoch: Epoch(*b"abcdEFGH"),
+            data: Bytes::copy_from_slice(data.as_bytes()),
+            info: None,
+            tags: Box::default(),
+            unix_ms: 5,
+        }
+    }
+
+    fn somebody() -> ClientInfo {
+        ClientInfo {
+            user: "42".into(),
+            client: CLIENT,
+            conn_info: Bytes::new(),
+            chan_info: Bytes::new(),
+        }
+    }
+
+    #[test]
+    fn publication_is_printed_as_clients_read_it() {
+        let push = published(7, r#"{"n":7}"#);
+        assert_eq!(
+            encoded("chat:1", &Push::Publication(&push)),
+            r#"{"push":{"channel":"chat:1","pub":{"data":{"n":7},"offset":7}}}"#
+        );
+    }
+
+    #[test]
+    fn publication_without_history_has_neither_offset_nor_epoch() {
+        let push = published(0, "null");
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            r#"{"push":{"channel":"a","pub":{"data":null}}}"#
+        );
+    }
+
+    #[test]
+    fn first_publication_of_a_stream_tells_the_epoch() {
+        let push = published(1, "1");
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            r#"{"push":{"channel":"a","pub":{"data":1,"offset":1,"epoch":"abcdEFGH"}}}"#
+        );
+    }
+
+    #[test]
+    fn payload_with_line_breaks_stands_on_one_line() {
+        let push = published(0, "{\r\n\"n\":\n7}\n");
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            r#"{"push":{"channel":"a","pub":{"data":{"n":7}}}}"#
+        );
+    }
+
+    #[test]
+    fn publication_of_a_client_carries_its_info_and_tags() {
+        let info = ClientInfo {
+            conn_info: Bytes::from_static(b"{\"a\":1}"),
+            chan_info: Bytes::from_static(b"[2]"),
+            ..somebody()
+        };
+        let push = Publication {
+            info: Some(Box::new(info)),
+            tags: Box::new([("k\"".into(), "v".into()), ("l".into(), "".into())]),
+            ..published(3, "\"x\"")
+        };
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            format!(
+                r#"{{"push":{{"channel":"a","pub":{{"data":"x","info":{{"user":"42","client":"{CLIENT}","conn_info":{{"a":1}},"chan_info":[2]}},"offset":3,"tags":{{"k\"":"v","l":""}}}}}}}}"#
+            )
+        );
+    }
+
+    #[test]
+    fn join_and_leave_always_print_user_and_client() {
+        let nobody = ClientInfo {
+            user: "".into(),
+            ..somebody()
+        };
+        let info = format!(r#"{{"info":{{"user":"","client":"{CLIENT}"}}}}"#);
+        assert_eq!(
+            encoded("a", &Push::Join(&nobody)),
+            format!(r#"{{"push":{{"channel":"a","join":{info}}}}}"#)
+        );
+        assert_eq!(
+            encoded("a", &Push::Leave(&nobody)),
+            format!(r#"{{"push":{{"channel":"a","leave":{info}}}}}"#)
+        );
+    }
+
+    #[test]
+    fn unsubscribe_always_prints_code_and_reason() {
+        assert_eq!(
+            encoded("a", &Push::Unsubscribe(Unsubscribe::Insufficient)),
+            r#"{"push":{"channel":"a","unsubscribe":{"code":2500,"reason":"insufficient state"}}}"#
+        );
+    }
+
+    #[test]
+    fn pushes_about_the_connection_name_no_channel() {
+        assert_eq!(
+            encoded("", &Push::Message(b"[1]")),
+            r#"{"push":{"message":{"data":[1]}}}"#
+        );
+        assert_eq!(
+            encoded("", &Push::Refresh(None)),
+            r#"{"push":{"refresh":{}}}"#
+        );
+        assert_eq!(
+            encoded("", &Push::Refresh(Some(9))),
+            r#"{"push":{"refresh":{"expires":true,"ttl":9}}}"#
+        );
+        assert_eq!(
+            encoded("", &Push::Refresh(Some(0))),
+            r#"{"push":{"refresh":{"expires":true,"ttl":1}}}"#
+        );
+    }
+
+    #[test]
+    fn subscribe_push_prints_position_and_options() {
+        let plain = SubscribeResult::default();
+        assert_eq!(
+            encoded("a", &Push::Subscribe(plain)),
+            r#"{"push":{"channel":"a","subscribe":{}}}"#
+        );
+        let result = SubscribeResult {
+            recoverable: true,
+            positioned: true,
+            position: Some(StreamPosition {
+                epoch: Epoch(*b"abcdEFGH"),
+                offset: Offset(5),
+            }),
+            data: b"{}",
+            recovered: true,
+            was_recovering: true,
+            ..Default::default()
+        };
+        assert_eq!(
+            encoded("a", &Push::Subscribe(result)),
+            r#"{"push":{"channel":"a","subscribe":{"recoverable":true,"epoch":"abcdEFGH","offset":5,"positioned":true,"data":{}}}}"#
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn publications_read_back_as_written(
+            channel in ".{1,20}", text: String, offset: u64, tag: String, user: String, spaced: bool,
+        ) {
+            let value = json!({"text": text, "list": [1, null, true]});
+            let data = if spaced { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+            let info = ClientInfo { user: user.as_str().into(), ..somebody() };
+            let push = Publication {
+                info: Some(Box::new(info)),
+                tags: Box::new([(tag.as_str().into(), text.as_str().into())]),
+                ..published(offset, &data.unwrap())
+            };
+            let line = encoded(&channel, &Push::Publication(&push));
+            prop_assert!(!line.contains(['\n', '\r']));
+            let mut wanted = json!({"data": value, "info": {"user": user, "client": CLIENT.to_string()}, "tags": {tag: text}});
+            if offset > 0 {
+                wanted["offset"] = offset.into();
+            }
+            if offset == 1 {
+                wanted["epoch"] = "abcdEFGH".into();
+            }
+            let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(read, json!({"push": {"channel": channel, "pub": wanted}}));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Accepting: a fixed number of one-shot accepts, armed again once each turn, which bounds the rate.
+
+use std::io;
+
+use super::hot::Hot;
+use crate::shard::Peer;
+use crate::time::Now;
+use crate::uring::{Accepted, Completion, Ring, Sqe};
+
+/// Accepts armed at once, shared by the listeners. Also the most that one turn takes in.
+pub(super) const ACCEPTS: u32 = 64;
+/// Slots of the file table below which no connection lives: one for each listener.
+pub(super) const RESERVED: u32 = 64;
+
+/// The listeners and the accepts waiting on them.
+pub(super) struct Accepts {
+    listeners: Vec<socket2::Socket>,
+    /// Accepts to arm: (index, listener).
+    unarmed: Vec<(u32, u32)>,
+    /// Accepts that failed for want of something; armed again at the next safety tick.
+    failed: Vec<(u32, u32)>,
+    /// Connections at which no further accept is armed: 95 % of the table, so that no accept finds it full, which
+    /// would lose the connection.
+    open_max: u32,
+}
+
+impl Accepts {
+    /// Puts the listeners into the ring's reserved slots.
+    pub(super) fn new(ring: &mut Ring, listeners: Vec<socket2::Socket>, connections_max: u32) -> io::Result<Self> {
+        let count = listeners.len() as u32;
+        if count > RESERVED {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        for (slot, listener) in listeners.iter().enumerate() {
+            ring.install(slot as u32, listener)?;
+        }
+        let table = ring.slots().saturating_sub(RESERVED);
+        Ok(Self {
+            unarmed: if count == 0 { Vec::new() } else { (0..ACCEPTS).map(|index| (index, index % count)).collect() },
+            failed: Vec::new(),
+            listeners,
+            open_max: (u64::from(table) * 95 / 100).min(u64::from(connections_max)) as u32,
+        })
+    }
+
+    /// Failed accepts may be tried again.
+    pub(super) fn retry(&mut self) {
+        self.unarmed.append(&mut self.failed);
+    }
+
+    /// Arms what is due, or ends the listeners when the shard stopped accepting.
+    pub(super) fn arm(&mut self, ring: &mut Ring, open: u32, accepting: bool) -> io::Result<()> {
+        if !accepting {
+            return self.stop(ring);
+        }
+        let armed = ACCEPTS - (self.unarmed.len() + self.failed.len()) as u32;
+        let room = self.open_max.saturating_sub(open + armed) as usize;
+        let due = self.unarmed.len().min(room);
+        for (index, listener) in self.unarmed.drain(..due) {
+            ring.push_accept(index, listener, listener)?;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, ring: &mut Ring) -> io::Result<()> {
+        if self.listeners.is_empty() {
+            return Ok(());
+        }
+        let count = self.listeners.len() as u32;
+        let idle: Vec<u32> = self.unarmed.drain(..).chain(self.failed.drain(..)).map(|(index, _)| index).collect();
+        for index in (0..ACCEPTS).filter(|index| !idle.contains(index)) {
+            ring.push(&Sqe::cancel_accept(index, index % count))?;
+        }
+        // Cancelled before the slot is emptied: an armed accept would keep the listener open.
+        ring.enter(0)?;
+        for slot in 0..count {
+            ring.uninstall(slot)?;
+        }
+        self.listeners.clear();
+        Ok(())
+    }
+}
+
+impl Hot {
+    pub(super) fn accepted(&mut self, now: Now, completion: Completion) -> io::Result<()> {
+        let accepted = self.ring.take_accepted(completion);
+        let place = (accepted.index, accepted.listener);
+        if self.accepts.listeners.is_empty() {
+            // Stopped: nothing is armed again.
+        } else if accepted.slot.is_err_and(|errno| errno != libc::ECONNABORTED && errno != libc::EINTR) {
+            self.accepts.failed.push(place);
+        } else {
+            self.accepts.unarmed.push(place);
+        }
+        self.open(now, accepted)
+    }
+
+    /// Takes an accepted socket in. It waits while its slot's last owner is not quite gone.
+    pub(super) fn open(&mut self, now: Now, accepted: Accepted) -> io::Result<()> {
+        let Ok(slot) = accepted.slot else { return Ok(()) };
+        if self.slots.at(slot).is_open() {
+            self.early.push(accepted);
+            return Ok(());
+        }
+        let peer = Peer { ip: accepted.peer.map(|address| address.ip()) };
+        match self.shard.handle_accepted(now, slot, peer) {
+            Ok(conn) => {
+                debug_assert_eq!(conn.slot, slot);
+                self.slots.insert(conn);
+                self.arm_receive(conn.slot, conn.generation)
+            }
+            Err(_) => self.ring.push(&Sqe::close(slot, 0)),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The two clocks, read at the head of a turn.
+
+use std::time::{Duration, Instant as StdInstant, SystemTime};
+
+use crate::time::{Instant, Now};
+
+/// Where `Instant` 0 lies. All shards of a process share one.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: StdInstant,
+}
+
+impl Clock {
+    /// A clock whose monotonic time starts here.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the reactor is where clocks are read")]
+    pub fn start() -> Self {
+        Self { start: StdInstant::now() }
+    }
+
+    /// Both clocks.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the reactor is where clocks are read")]
+    pub fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        Now {
+            at: Instant(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+            unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// The same point as the standard library's clock has it.
+    #[must_use]
+    pub fn to_std(&self, at: Instant) -> StdInstant {
+        self.start + Duration::from_nanos(at.0)
+    }
+}

@@ -1,0 +1,164 @@
+//! The hot loop over a shard's ring, one turn at a time (`spec/io_uring.md` §2.4).
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use super::accept::Accepts;
+use super::clock::Clock;
+use super::doorbell::Sleepers;
+use super::reports::Reports;
+use super::slots::Slots;
+use crate::model::{ConnId, ShardId};
+use crate::shard::{Close, RingRange, Shard};
+use crate::time::{Instant, Now};
+use crate::uring::{Accepted, Completion, Kind, Ring};
+
+/// Times that a turn enters for deferred completions, twenty of them each: about a millisecond of receiving.
+const ENTERS: u32 = 24;
+
+/// What comes after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Another turn at once.
+    Turn,
+    /// Sleep until something rings, at most until then.
+    Sleep(Option<Instant>),
+    /// The shard has drained.
+    End,
+}
+
+/// One shard and its ring.
+pub(super) struct Hot {
+    pub(super) id: ShardId,
+    pub(super) shard: Shard,
+    pub(super) ring: Ring,
+    pub(super) slots: Slots,
+    pub(super) accepts: Accepts,
+    /// Completions in order, waiting for the shard to have room.
+    pub(super) pending: VecDeque<Completion>,
+    /// Accepted sockets whose slot's last owner is not quite gone.
+    pub(super) early: Vec<Accepted>,
+    /// Receives that ended: (slot, generation).
+    pub(super) unarmed: Vec<(u32, u32)>,
+    /// Silent sends of the slice being built.
+    pub(super) slice: Vec<(ConnId, RingRange)>,
+    /// Closes to start when everything before them is sent.
+    pub(super) closes: Vec<(ConnId, Close)>,
+    pub(super) reports: Reports,
+    pub(super) sleepers: Arc<Sleepers>,
+    pub(super) clock: Clock,
+    /// Bytes that one wake-up of a receive may bring; 0 where the kernel has no such bound.
+    pub(super) receive_cap: u32,
+    /// Receives that found no buffer.
+    pub(super) starved: u64,
+}
+
+impl Hot {
+    /// Takes what happened, lets the shard think, sends what it says.
+    pub(super) fn turn(&mut self) -> io::Result<Next> {
+        let now = self.clock.now();
+        self.reap(now)?;
+        self.dispatch(now)?;
+        self.ring.publish_buffers();
+        self.arm_receives()?;
+        self.think(now);
+        let more = self.flush(now)?;
+        self.accepts.arm(&mut self.ring, self.slots.open(), self.shard.is_accepting())?;
+        self.reports.hand_over();
+        if self.reports.ended() {
+            return Ok(Next::End);
+        }
+        if more || !self.pending.is_empty() {
+            return Ok(Next::Turn);
+        }
+        if self.ring.queued() > 0 {
+            self.ring.enter(0)?;
+        }
+        let due = self.shard.poll_timeout().map(|deadline| deadline.at);
+        if self.ring.has_pending() || due.is_some_and(|at| at <= now.at) {
+            return Ok(Next::Turn);
+        }
+        Ok(Next::Sleep(due))
+    }
+
+    /// Lets the kernel post what it has deferred, up to a bound.
+    fn reap(&mut self, now: Now) -> io::Result<()> {
+        if self.ring.queued() > 0 || self.ring.needs_enter() {
+            self.ring.enter(0)?;
+        }
+        for _ in 0..ENTERS {
+            if !self.ring.needs_enter() {
+                break;
+            }
+            self.ring.enter(0)?;
+        }
+        self.collect(now);
+        Ok(())
+    }
+
+    /// Feeds completions to the shard as long as it has room for what they cause.
+    fn dispatch(&mut self, now: Now) -> io::Result<()> {
+        while !self.shard.is_full()
+            && let Some(completion) = self.pending.pop_front()
+        {
+            let conn = ConnId { slot: completion.slot(), generation: completion.generation() };
+            match completion.kind() {
+                Some(Kind::Receive) => self.received(now, completion)?,
+                Some(Kind::SendOwned) => self.sent(now, completion)?,
+                Some(Kind::Accept) => self.accepted(now, completion)?,
+                Some(Kind::Close) => self.closed(now, conn)?,
+                Some(Kind::Abort) => self.abort_refused(conn)?,
+                // The turn itself is the answer to `Wake`. A cancel that found nothing came too late, which its
+                // operation's own completion tells; a wake-up that failed was for a shard that has ended.
+                Some(Kind::Wake | Kind::Cancel | Kind::WakeFailed) => {}
+                Some(Kind::SendNow | Kind::Socket | Kind::Connect | Kind::Prepare) | None => {
+                    unreachable!("a completion of something never submitted: {completion:?}")
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that reaches the shard without a socket.
+    fn think(&mut self, now: Now) {
+        while let Some(command) = self.reports.next_command() {
+            self.shard.handle_control(now, command);
+        }
+        if !self.shard.is_full() {
+            self.shard.handle_mesh(now);
+        }
+        if self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= now.at) {
+            self.shard.handle_timeout(now);
+        }
+    }
+
+    /// The last look before sleep, after which everything rings the bell. Returns whether the shard may sleep.
+    pub(super) fn lie_down(&mut self) -> io::Result<bool> {
+        self.ring.bell_on();
+        self.sleepers.lie_down(self.id);
+        let now = self.clock.now();
+        if self.shard.is_full() {
+            return Ok(false);
+        }
+        self.shard.handle_mesh(now);
+        let more = self.flush(now)?;
+        let quiet = !more
+            && self.pending.is_empty()
+            && self.ring.queued() == 0
+            && !self.reports.has_command()
+            && !self.ring.has_pending();
+        Ok(quiet)
+    }
+
+    /// Awake again: nothing has to ring.
+    pub(super) fn get_up(&mut self) {
+        self.sleepers.get_up(self.id);
+        self.ring.bell_off();
+    }
+
+    /// What is tried again from time to time.
+    pub(super) fn safety_tick(&mut self) {
+        self.accepts.retry();
+    }
+}

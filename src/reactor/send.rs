@@ -1,0 +1,181 @@
+//! Sending: what the shard has to say, in slices, and the close that follows.
+
+use std::io;
+
+use super::hot::Hot;
+use super::slots::Step;
+use crate::model::ConnId;
+use crate::shard::{Output, SendBatch, SendFailed};
+use crate::time::Now;
+use crate::uring::{Completion, Kind, Sqe};
+
+/// Sends of one slice. Each takes the thread for some microseconds in which nothing is received (§4).
+pub(super) const SLICE: usize = 256;
+
+impl Hot {
+    /// Takes outputs until the shard has none or a slice is full. Returns whether there may be more.
+    pub(super) fn flush(&mut self, now: Now) -> io::Result<bool> {
+        let mut transmitted = 0;
+        let mut first = true;
+        loop {
+            let mut taken = 0;
+            while transmitted < SLICE
+                && let Some(output) = self.shard.poll_output()
+            {
+                taken += 1;
+                transmitted += usize::from(matches!(output, Output::Transmit { .. }));
+                self.carry_out(output)?;
+            }
+            // `handle_flushed` may bring outputs: the loop ends when a flush has brought none.
+            if taken == 0 && !first {
+                return Ok(false);
+            }
+            first = false;
+            self.send_slice(now)?;
+            self.shard.handle_flushed(now);
+            self.start_closes(now)?;
+            if transmitted >= SLICE {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) -> io::Result<()> {
+        match output {
+            Output::Transmit { conn, batch: SendBatch::Ring(range) } => {
+                if let Some(state) = self.slots.of(conn.slot, conn.generation) {
+                    assert!(!state.is_sending(), "a connection has at most one send in flight");
+                    state.range = range;
+                    self.slice.push((conn, range));
+                }
+            }
+            Output::Transmit { conn, batch: SendBatch::Owned(batch) } => {
+                match self.slots.of(conn.slot, conn.generation) {
+                    Some(state) => {
+                        state.set_sending(true);
+                        self.ring.push_send(conn.slot, conn.generation, batch)?;
+                    }
+                    None => debug_assert!(false, "a send for a connection that is gone"),
+                }
+            }
+            Output::Close { conn, how } => self.closes.push((conn, how)),
+            Output::Wake(shard) => {
+                if let Some(ring) = self.sleepers.ring_to_wake(shard) {
+                    self.ring.push(&Sqe::wake(ring))?;
+                }
+            }
+            Output::Report(report) => self.reports.push(report),
+        }
+        Ok(())
+    }
+
+    /// Submits the slice and everything queued, then tells the shard what was not taken.
+    fn send_slice(&mut self, now: Now) -> io::Result<()> {
+        if self.slice.is_empty() {
+            return Ok(());
+        }
+        let (shard, slice) = (&self.shard, &self.slice);
+        let sends = slice.iter().map(|&(conn, range)| (conn.slot, conn.generation, shard.ring_bytes(range)));
+        self.ring.send_now(sends)?;
+        self.slice.clear();
+        self.collect(now);
+        Ok(())
+    }
+
+    /// Moves completions out of the kernel's queue. Failed silent sends are told at once: until then their bytes may
+    /// not be overwritten. Everything else waits its turn.
+    pub(super) fn collect(&mut self, now: Now) {
+        while let Some(completion) = self.ring.pop() {
+            if completion.kind() == Some(Kind::SendNow) {
+                self.fell_short(now, &completion);
+            } else {
+                self.pending.push_back(completion);
+            }
+        }
+    }
+
+    fn fell_short(&mut self, now: Now, completion: &Completion) {
+        let conn = ConnId { slot: completion.slot(), generation: completion.generation() };
+        let Some(state) = self.slots.of(conn.slot, conn.generation) else { return };
+        let batch = SendBatch::Ring(state.range);
+        self.shard.handle_sent(now, conn, batch, outcome(completion.result()));
+    }
+
+    /// An owned batch came back.
+    pub(super) fn sent(&mut self, now: Now, completion: Completion) -> io::Result<()> {
+        let conn = ConnId { slot: completion.slot(), generation: completion.generation() };
+        let result = outcome(completion.result());
+        let batch = self.ring.take_batch(completion);
+        let Some(state) = self.slots.of(conn.slot, conn.generation) else {
+            unreachable!("a slot is freed after its last completion")
+        };
+        state.set_sending(false);
+        self.shard.handle_sent(now, conn, SendBatch::Owned(batch), result);
+        self.advance_close(now, conn)
+    }
+
+    fn start_closes(&mut self, now: Now) -> io::Result<()> {
+        let mut closes = std::mem::take(&mut self.closes);
+        for (conn, how) in closes.drain(..) {
+            if let Some(state) = self.slots.of(conn.slot, conn.generation) {
+                state.close(how);
+                self.advance_close(now, conn)?;
+            }
+        }
+        self.closes = closes;
+        Ok(())
+    }
+
+    /// Submits the next step of a close, or frees the slot after the last.
+    pub(super) fn advance_close(&mut self, now: Now, conn: ConnId) -> io::Result<()> {
+        let ConnId { slot, generation } = conn;
+        let Some(state) = self.slots.of(slot, generation) else { return Ok(()) };
+        while let Some(step) = state.next_step() {
+            match step {
+                Step::Abort => self.ring.push(&Sqe::abort(slot, generation))?,
+                Step::CancelAndClose => {
+                    self.ring.push_chain(Sqe::cancel_receive(slot, generation), &Sqe::close(slot, generation))?;
+                }
+                Step::Close => self.ring.push(&Sqe::close(slot, generation))?,
+            }
+        }
+        if !state.is_gone() {
+            return Ok(());
+        }
+        self.slots.remove(slot);
+        self.shard.handle_closed(now, conn);
+        let Some(early) = self.early.iter().position(|accepted| accepted.slot == Ok(slot)) else { return Ok(()) };
+        let accepted = self.early.swap_remove(early);
+        self.open(now, accepted)
+    }
+
+    /// The kernel freed a slot.
+    pub(super) fn closed(&mut self, now: Now, conn: ConnId) -> io::Result<()> {
+        // A socket that the shard refused was never a connection.
+        let Some(state) = self.slots.of(conn.slot, conn.generation) else { return Ok(()) };
+        state.set_closed();
+        self.advance_close(now, conn)
+    }
+
+    /// A reset is not to be had (a unix socket): its operations are cancelled instead.
+    pub(super) fn abort_refused(&mut self, conn: ConnId) -> io::Result<()> {
+        let Some(state) = self.slots.of(conn.slot, conn.generation) else { return Ok(()) };
+        let (armed, sending) = (state.is_armed(), state.is_sending());
+        if armed {
+            self.ring.push(&Sqe::cancel_receive(conn.slot, conn.generation))?;
+        }
+        if sending {
+            self.ring.push(&Sqe::cancel_send(conn.slot, conn.generation))?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes taken, or the peer is gone. A socket that is full for now took nothing.
+pub(super) fn outcome(result: i32) -> Result<usize, SendFailed> {
+    match result {
+        0.. => Ok(result as usize),
+        result if [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => Ok(0),
+        _ => Err(SendFailed),
+    }
+}

@@ -1,0 +1,242 @@
+//! What the reactor remembers of each socket: sixteen bytes, and the order in which a socket is closed.
+
+use crate::model::ConnId;
+use crate::shard::{Close, RingRange};
+
+/// Slots of one piece of the table; a piece is taken when the first of its slots is used.
+const PIECE: usize = 1024;
+
+const OPEN: u8 = 1 << 0;
+const ARMED: u8 = 1 << 1;
+const SENDING: u8 = 1 << 2;
+const ENDED: u8 = 1 << 3;
+const FINISHING: u8 = 1 << 4;
+const ABORTING: u8 = 1 << 5;
+const ABORTED: u8 = 1 << 6;
+const CLOSE_QUEUED: u8 = 1 << 7;
+
+/// One socket's operations.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Slot {
+    /// The ring range under way in this flush; meaningless otherwise.
+    pub(super) range: RingRange,
+    generation: u32,
+    flags: u8,
+    closed: bool,
+}
+
+const _: () = assert!(size_of::<Slot>() <= 16, "idle memory is counted in these");
+
+/// What has to be submitted to close a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Reset it; its operations then end by themselves.
+    Abort,
+    /// End the receive, then free the slot.
+    CancelAndClose,
+    /// Free the slot.
+    Close,
+}
+
+impl Slot {
+    pub(super) fn opened(generation: u32) -> Self {
+        Self { generation, flags: OPEN, ..Self::default() }
+    }
+
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn set(&mut self, flag: u8, value: bool) {
+        if value {
+            self.flags |= flag;
+        } else {
+            self.flags &= !flag;
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.has(OPEN)
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.has(FINISHING | ABORTING)
+    }
+
+    /// A receive should be armed and is not.
+    pub(super) fn wants_receive(&self) -> bool {
+        self.has(OPEN) && !self.has(ARMED | ENDED | FINISHING | ABORTING)
+    }
+
+    pub(super) fn set_armed(&mut self, armed: bool) {
+        self.set(ARMED, armed);
+    }
+
+    pub(super) fn is_armed(&self) -> bool {
+        self.has(ARMED)
+    }
+
+    /// The peer has nothing more to say. `false` if that was known.
+    pub(super) fn end(&mut self) -> bool {
+        let first = !self.has(ENDED);
+        self.set(ENDED, true);
+        first
+    }
+
+    pub(super) fn set_sending(&mut self, sending: bool) {
+        assert!(self.has(SENDING) != sending, "a connection has at most one send in flight");
+        self.set(SENDING, sending);
+    }
+
+    pub(super) fn is_sending(&self) -> bool {
+        self.has(SENDING)
+    }
+
+    /// From now on the socket is being closed. An abort overtakes an earlier finish.
+    pub(super) fn close(&mut self, how: Close) {
+        self.set(
+            match how {
+                Close::Finish => FINISHING,
+                Close::Abort => ABORTING,
+            },
+            true,
+        );
+    }
+
+    /// What to submit now, at most once each. A finish waits for the send under way; nothing closes the slot under an
+    /// armed receive, which would outlive it and meet the slot's next owner.
+    pub(super) fn next_step(&mut self) -> Option<Step> {
+        if !self.is_closing() || self.has(CLOSE_QUEUED) {
+            return None;
+        }
+        if self.has(ABORTING) && !self.has(ABORTED) {
+            self.set(ABORTED, true);
+            return Some(Step::Abort);
+        }
+        if self.has(SENDING) || (self.has(ABORTED) && self.has(ARMED)) {
+            return None;
+        }
+        self.set(CLOSE_QUEUED, true);
+        Some(if self.has(ARMED) { Step::CancelAndClose } else { Step::Close })
+    }
+
+    /// The kernel has freed the slot.
+    pub(super) fn set_closed(&mut self) {
+        self.closed = true;
+    }
+
+    /// No operation is left and the kernel has freed the slot.
+    pub(super) fn is_gone(&self) -> bool {
+        self.closed && !self.has(ARMED | SENDING)
+    }
+}
+
+/// All sockets of a ring, by slot number.
+#[derive(Default)]
+pub(super) struct Slots {
+    pieces: Vec<Option<Box<[Slot; PIECE]>>>,
+    open: u32,
+}
+
+impl Slots {
+    /// Connections.
+    pub(super) fn open(&self) -> u32 {
+        self.open
+    }
+
+    /// The state of a slot, used or not.
+    pub(super) fn at(&mut self, slot: u32) -> &mut Slot {
+        let (piece, at) = (slot as usize / PIECE, slot as usize % PIECE);
+        if piece >= self.pieces.len() {
+            self.pieces.resize_with(piece + 1, || None);
+        }
+        &mut self.pieces[piece].get_or_insert_with(|| Box::new([Slot::default(); PIECE]))[at]
+    }
+
+    /// The state of a connection; `None` if that connection is gone.
+    pub(super) fn of(&mut self, slot: u32, generation: u32) -> Option<&mut Slot> {
+        let state = self.at(slot);
+        (state.is_open() && state.generation == generation).then_some(state)
+    }
+
+    pub(super) fn insert(&mut self, conn: ConnId) -> &mut Slot {
+        self.open += 1;
+        let state = self.at(conn.slot);
+        assert!(!state.is_open(), "a slot is opened when its last owner is gone");
+        *state = Slot::opened(conn.generation);
+        state
+    }
+
+    pub(super) fn remove(&mut self, slot: u32) {
+        assert!(self.at(slot).is_open(), "a slot is freed once");
+        self.open -= 1;
+        *self.at(slot) = Slot::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(slot: &mut Slot) -> Vec<Step> {
+        std::iter::from_fn(|| slot.next_step()).collect()
+    }
+
+    #[test]
+    fn a_finish_cancels_an_armed_receive_before_the_slot_is_freed() {
+        let mut slot = Slot::opened(1);
+        slot.set_armed(true);
+        slot.close(Close::Finish);
+        assert_eq!(steps(&mut slot), [Step::CancelAndClose]);
+        slot.set_closed();
+        assert!(!slot.is_gone(), "the receive has not ended");
+        slot.set_armed(false);
+        assert!(slot.is_gone());
+    }
+
+    #[test]
+    fn a_finish_after_the_end_of_the_stream_is_a_plain_close() {
+        let mut slot = Slot::opened(1);
+        assert!(slot.end() && !slot.end());
+        assert!(!slot.wants_receive());
+        slot.close(Close::Finish);
+        assert_eq!(steps(&mut slot), [Step::Close]);
+    }
+
+    #[test]
+    fn a_finish_waits_for_the_send_under_way_and_an_abort_does_not() {
+        let mut slot = Slot::opened(1);
+        slot.set_sending(true);
+        slot.close(Close::Finish);
+        assert_eq!(steps(&mut slot), []);
+        slot.close(Close::Abort);
+        assert_eq!(steps(&mut slot), [Step::Abort]);
+        slot.set_sending(false);
+        assert_eq!(steps(&mut slot), [Step::Close]);
+    }
+
+    #[test]
+    fn an_abort_frees_the_slot_only_after_the_receive_has_ended() {
+        let mut slot = Slot::opened(1);
+        slot.set_armed(true);
+        slot.close(Close::Abort);
+        assert_eq!(steps(&mut slot), [Step::Abort]);
+        slot.set_armed(false);
+        assert_eq!(steps(&mut slot), [Step::Close]);
+    }
+
+    #[test]
+    fn a_stale_generation_finds_nothing() {
+        let mut slots = Slots::default();
+        slots.insert(ConnId { slot: 70_000, generation: 4 });
+        assert!(slots.of(70_000, 4).is_some());
+        assert!(slots.of(70_000, 3).is_none());
+        slots.remove(70_000);
+        assert!(slots.of(70_000, 4).is_none());
+        assert_eq!(slots.open(), 0);
+    }
+}

@@ -1,0 +1,240 @@
+//! The rules of one client after its socket is open: connect, subscribe, publish, liveness.
+//!
+//! A session is a plain record. Its functions take a `Context` and leave frames in it, messages to owners, and the
+//! places in the hub; they never touch another session.
+
+mod admission;
+mod context;
+pub mod fanout;
+mod liveness;
+mod publish;
+mod query;
+mod subscribe;
+
+use smallvec::SmallVec;
+
+pub use admission::ServerSubscription;
+pub use context::{Context, Tokens};
+pub use publish::check_data;
+pub use query::epoch_sent;
+
+use crate::mem::Tick;
+use crate::model::{ChannelName, ClientId, ClientInfo, Overrides};
+use crate::protocol::command::{Body, Command};
+use crate::protocol::disconnect::Disconnect;
+use bytes::Bytes;
+
+/// How far a session has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing but a connect command is expected.
+    #[default]
+    Fresh,
+    /// The connect command waits for owners; later commands wait behind it.
+    Connecting,
+    /// Connected.
+    Connected,
+    /// Connect was answered with an error: the client closes.
+    Refused,
+    /// Ended: nothing more is said.
+    Ended,
+}
+
+/// State of one client.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// Unique id, given at connect.
+    pub client: Option<ClientId>,
+    /// User id; empty for the anonymous user.
+    pub user: Box<str>,
+    /// Connection info: one JSON value or empty.
+    pub info: Box<[u8]>,
+    /// Subscriptions, in the order they were made.
+    pub subscriptions: SmallVec<[Subscription; 1]>,
+    /// While `Connecting`.
+    pub connecting: Option<Box<Connecting>>,
+    /// Rate of publishes, while the namespace limits it.
+    pub rate: Option<Box<publish::Rate>>,
+    /// Unix seconds at which the connection expires; 0 for never.
+    pub expire_at: u32,
+    /// When the next ping goes out, or the connect command must have come; 0 for never.
+    pub next: Tick,
+    /// When the pong must have come; 0 when none is awaited.
+    pub pong_by: Tick,
+    /// See `Phase`.
+    pub phase: Phase,
+    /// Came with a token: the client refreshes it.
+    pub has_token: bool,
+    /// Counted in its user's registry.
+    pub admitted: bool,
+    /// WebSocket ping frames instead of pings of the protocol.
+    pub frame_pings: bool,
+}
+
+/// One subscription of a session.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Slot of the hub channel, which lives as long as the subscription.
+    pub hub: u32,
+    /// Place in the hub's list; `PENDING` while the owner has not answered.
+    pub place: u32,
+    /// Unix seconds; 0 for never.
+    pub expire_at: u32,
+    /// See `flag`.
+    pub flags: u16,
+    /// What few subscriptions have.
+    pub extra: Option<Box<Extra>>,
+}
+
+/// See `Subscription::place`.
+pub const PENDING: u32 = u32::MAX;
+
+/// Bits of `Subscription::flags`.
+pub mod flag {
+    /// Made by the server.
+    pub const SERVER_SIDE: u16 = 1;
+    /// Gaps are noticed and told.
+    pub const POSITIONED: u16 = 1 << 1;
+    /// The client may recover.
+    pub const RECOVERABLE: u16 = 1 << 2;
+    /// Gets join and leave pushes.
+    pub const JOIN_LEAVE: u16 = 1 << 3;
+    /// Kept as presence.
+    pub const PRESENCE: u16 = 1 << 4;
+    /// Its join and leave are told.
+    pub const ANNOUNCED: u16 = 1 << 5;
+    /// Recovery was asked for.
+    pub const RECOVERING: u16 = 1 << 6;
+    /// An unrecovered subscribe is an error (112).
+    pub const REJECT_UNRECOVERED: u16 = 1 << 7;
+    /// Its expiry is the client's to renew.
+    pub const CLIENT_REFRESH: u16 = 1 << 8;
+    /// Named by the connection token.
+    pub const FROM_TOKEN: u16 = 1 << 9;
+}
+
+/// See `Subscription::extra`.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// Subscription info: one JSON value or empty.
+    pub info: Box<[u8]>,
+    /// Goes into the subscribe result: one JSON value or empty.
+    pub data: Box<[u8]>,
+    /// Unsubscribe commands that came while the subscription was pending.
+    pub unsubscribes: SmallVec<[u32; 2]>,
+}
+
+/// What a session keeps while its connect command waits.
+#[derive(Debug, Default)]
+pub struct Connecting {
+    /// Id of the connect command.
+    pub id: u32,
+    /// Answers awaited.
+    pub awaited: u32,
+    /// Answers so far: channel and what its result says.
+    pub results: Vec<(ChannelName, admission::ConnectedSubscription)>,
+    /// Pushes of channels that answered early; they follow the connect reply.
+    pub pushes: Vec<u8>,
+    /// Server-side subscriptions to make once the user is admitted.
+    pub waiting: Vec<ServerSubscription>,
+}
+
+impl Subscription {
+    /// Is the bit set?
+    #[must_use]
+    pub const fn has(&self, flag: u16) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The owner has not answered yet.
+    #[must_use]
+    pub const fn is_pending(&self) -> bool {
+        self.place == PENDING
+    }
+
+    fn info(&self) -> &[u8] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.info)
+    }
+}
+
+impl Session {
+    /// Handles one command. `Err` closes the connection.
+    pub fn command(&mut self, context: &mut Context<'_>, command: &Command<'_>) -> Result<(), Disconnect> {
+        match self.phase {
+            Phase::Refused | Phase::Ended => return Ok(()),
+            Phase::Fresh if !matches!(command.body, Body::Connect(_)) => return Err(Disconnect::BadRequest),
+            Phase::Fresh | Phase::Connecting | Phase::Connected => {}
+        }
+        context.counters.commands += 1;
+        match &command.body {
+            Body::Connect(connect) => self.connect(context, command.id, connect),
+            Body::Subscribe(subscribe) => self.subscribe(context, command.id, subscribe),
+            Body::Unsubscribe { channel } => self.unsubscribe(context, command.id, channel),
+            Body::Publish { channel, data } => self.publish(context, command.id, channel, data),
+            Body::Presence { channel } => self.presence(context, command.id, channel, false),
+            Body::PresenceStats { channel } => self.presence(context, command.id, channel, true),
+            Body::History(history) => self.history(context, command.id, history),
+            Body::Rpc { .. } => {
+                context.error(command.id, crate::protocol::error::ClientError::NotAvailable);
+                Ok(())
+            }
+            Body::Send { .. } => Err(Disconnect::NotAvailable),
+            Body::Refresh { token } => self.refresh(context, command.id, token),
+            Body::SubRefresh { channel, token } => self.sub_refresh(context, command.id, channel, token),
+            Body::Pong => self.pong(),
+        }
+    }
+
+    /// Who this client is, in a channel with this subscription info.
+    #[must_use]
+    pub fn client_info(&self, chan_info: &[u8]) -> ClientInfo {
+        ClientInfo {
+            user: self.user.clone(),
+            client: self.client.unwrap_or(ClientId(0)),
+            conn_info: Bytes::copy_from_slice(&self.info),
+            chan_info: Bytes::copy_from_slice(chan_info),
+        }
+    }
+
+    /// Index of the subscription to the hub channel in `hub`.
+    #[must_use]
+    pub fn subscription_at(&self, hub: u32) -> Option<usize> {
+        self.subscriptions.iter().position(|subscription| subscription.hub == hub)
+    }
+}
+
+/// Does an option hold, given an override?
+const fn overridden(option: bool, by: Option<bool>) -> bool {
+    match by {
+        Some(by) => by,
+        None => option,
+    }
+}
+
+/// Flags that the namespace and the overrides force on a subscription.
+fn forced_flags(namespace: &crate::config::Namespace, overrides: Overrides) -> u16 {
+    let mut flags = 0;
+    let history = namespace.history_size > 0;
+    for (set, flag) in [
+        (overridden(namespace.force_positioning, overrides.force_positioning) && history, flag::POSITIONED),
+        (overridden(namespace.force_recovery, overrides.force_recovery) && history, flag::RECOVERABLE | flag::POSITIONED),
+        (overridden(namespace.force_push_join_leave, overrides.force_push_join_leave), flag::JOIN_LEAVE),
+        (overridden(namespace.presence, overrides.presence), flag::PRESENCE),
+        (overridden(namespace.join_leave, overrides.join_leave), flag::ANNOUNCED),
+    ] {
+        if set {
+            flags |= flag;
+        }
+    }
+    flags
+}
+
+/// A refused permission as the client hears of it.
+const fn refused(denied: crate::auth::permission::Denied) -> crate::protocol::error::ClientError {
+    use crate::auth::permission::Denied;
+    use crate::protocol::error::ClientError;
+    match denied {
+        Denied::Forbidden => ClientError::PermissionDenied,
+        Denied::NotAvailable => ClientError::NotAvailable,
+    }
+}

@@ -1,0 +1,430 @@
+//! Connect: who the client is, and the subscriptions the server makes for it (`spec/centrifuge.md` §4.1, §4.2).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::liveness::{kept_expiry, ttl};
+use super::query::epoch_sent;
+use super::{Connecting, Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags};
+use crate::auth::permission;
+use crate::auth::token::{ConnectionClaims, TokenError};
+use crate::broker::HubId;
+use crate::broker::owner::user_registry;
+use crate::config::Namespace;
+use crate::mem::TimerWheel;
+use crate::mesh::Message;
+use crate::mesh::message::{Admit, Interest, Interested, Recover, ReplyTo};
+use crate::model::{ChannelName, ClientId, Overrides, Publication, StreamPosition};
+use crate::protocol::command::{Connect, Subscribe};
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::error::ClientError;
+use crate::protocol::push::{ConnectResult, Push, ReplyBody, SubscribeResult};
+
+/// A client whose connect was refused has this long to close before TCP is dropped.
+const REFUSED_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A subscription that the server makes.
+#[derive(Clone, Debug)]
+pub struct ServerSubscription {
+    /// Channel.
+    pub channel: ChannelName,
+    /// Its rules.
+    pub namespace: Arc<Namespace>,
+    /// Subscription info, JSON or empty.
+    pub info: Bytes,
+    /// Goes to the client, JSON or empty.
+    pub data: Bytes,
+    /// Unix seconds; 0 for never.
+    pub expire_at: u32,
+    /// Options set for this subscription.
+    pub overrides: Overrides,
+    /// Recover after this position.
+    pub recover: Option<Recover>,
+    /// `flag::FROM_TOKEN` or 0.
+    pub flags: u16,
+}
+
+/// What the result of a subscription says.
+#[derive(Debug)]
+pub struct ConnectedSubscription {
+    flags: u16,
+    expire_at: u32,
+    data: Box<[u8]>,
+    position: StreamPosition,
+    missed: Vec<Arc<Publication>>,
+    recovered: bool,
+}
+
+impl ConnectedSubscription {
+    pub(super) fn new(subscription: &Subscription, answer: &mut Interested) -> Self {
+        Self {
+            flags: subscription.flags,
+            expire_at: subscription.expire_at,
+            data: subscription.extra.as_ref().map_or_else(Box::default, |extra| extra.data.clone()),
+            position: answer.position,
+            missed: std::mem::take(&mut answer.missed),
+            recovered: answer.recovered,
+        }
+    }
+
+    /// As it stands on the wire. With success the position is where the client left off, not the top (§4.4).
+    pub(super) fn result(&self, context: &Context<'_>) -> SubscribeResult<'_> {
+        let tracked = self.flags & (flag::POSITIONED | flag::RECOVERABLE) != 0;
+        let mut position = self.position;
+        if let Some(first) = self.missed.first() {
+            position.offset.0 = first.offset.0 - 1;
+        }
+        SubscribeResult {
+            ttl: if self.flags & flag::CLIENT_REFRESH != 0 { ttl(context.now, self.expire_at) } else { None },
+            recoverable: self.flags & flag::RECOVERABLE != 0,
+            positioned: self.flags & flag::POSITIONED != 0,
+            position: tracked.then_some(position),
+            publications: &self.missed,
+            recovered: self.recovered,
+            was_recovering: self.flags & flag::RECOVERING != 0,
+            data: &self.data,
+        }
+    }
+
+    pub(super) fn missed(&self) -> &[Arc<Publication>] {
+        &self.missed
+    }
+
+    pub(super) const fn fails(&self) -> bool {
+        self.flags & flag::REJECT_UNRECOVERED != 0 && self.flags & flag::RECOVERING != 0 && !self.recovered
+    }
+}
+
+/// Why a client does not get in.
+enum Denied {
+    Error(ClientError),
+    Disconnect(Disconnect),
+}
+
+impl From<ClientError> for Denied {
+    fn from(error: ClientError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Disconnect> for Denied {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Disconnect(disconnect)
+    }
+}
+
+impl Session {
+    pub(super) fn connect(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        connect: &Connect<'_>,
+    ) -> Result<(), Disconnect> {
+        if self.phase != Phase::Fresh {
+            return Err(Disconnect::BadRequest);
+        }
+        let admitted = self.authenticate(context, connect).and_then(|claims| {
+            let list = self.server_side(context, connect, claims.as_ref())?;
+            Ok((claims, list))
+        });
+        let (claims, list) = match admitted {
+            Ok(admitted) => admitted,
+            Err(Denied::Error(error)) => {
+                self.refuse(context, id, error);
+                return Ok(());
+            }
+            Err(Denied::Disconnect(disconnect)) => return Err(disconnect),
+        };
+        self.client = Some(ClientId::from_random(context.rng.wide_bits()));
+        if let Some(claims) = claims {
+            self.has_token = true;
+            self.expire_at = kept_expiry(claims.expire_at);
+            self.info = claims.info.to_vec().into_boxed_slice();
+        }
+        self.connecting = Some(Box::new(Connecting { id, ..Connecting::default() }));
+        self.phase = Phase::Connecting;
+        let limit = context.config.client.user_connection_limit;
+        if limit > 0 && !self.user.is_empty() {
+            let admit = Admit { reply_to: ReplyTo::Connect { conn: context.conn }, user: self.user.clone(), limit };
+            let registry = user_registry(&self.user, context.mesh.shards());
+            if let Err(error) = context.command(registry, Message::Admit(Box::new(admit))) {
+                self.refuse(context, id, error);
+                return Ok(());
+            }
+            if let Some(connecting) = &mut self.connecting {
+                connecting.waiting = list;
+            }
+            return Ok(());
+        }
+        self.make_server_subscriptions(context, list);
+        Ok(())
+    }
+
+    /// The user's registry has answered.
+    pub fn admitted(&mut self, context: &mut Context<'_>, granted: bool) -> Result<(), Disconnect> {
+        if self.phase != Phase::Connecting {
+            return Ok(());
+        }
+        if !granted {
+            return Err(Disconnect::ConnectionLimit);
+        }
+        self.admitted = true;
+        let list = self.connecting.as_mut().map_or_else(Vec::new, |connecting| std::mem::take(&mut connecting.waiting));
+        self.make_server_subscriptions(context, list);
+        Ok(())
+    }
+
+    pub(super) fn refuse(&mut self, context: &mut Context<'_>, id: u32, error: ClientError) {
+        self.end_all(context);
+        context.error(id, error);
+        self.phase = Phase::Refused;
+        self.connecting = None;
+        self.next = TimerWheel::tick_after(context.now.at, REFUSED_GRACE);
+    }
+
+    fn authenticate(
+        &mut self,
+        context: &Context<'_>,
+        connect: &Connect<'_>,
+    ) -> Result<Option<ConnectionClaims>, Denied> {
+        let client = &context.config.client;
+        if connect.token.is_empty() {
+            if client.allow_anonymous_connect_without_token || client.insecure {
+                return Ok(None);
+            }
+            return Err(Disconnect::BadRequest.into());
+        }
+        let claims = match context.tokens.connection.connection(&connect.token, context.now.unix_s()) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return Err(ClientError::TokenExpired.into()),
+            Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
+            Err(TokenError::BadBase64) => return Err(ClientError::Internal.into()),
+        };
+        if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
+            return Err(Disconnect::PermissionDenied.into());
+        }
+        if claims.expire_at.is_some_and(|at| at <= context.now.unix_s()) {
+            return Err(ClientError::Expired.into());
+        }
+        self.user = claims.user.as_str().into();
+        Ok(Some(claims))
+    }
+
+    /// Channels of the token, the personal channel, and what the client may add by itself.
+    fn server_side(
+        &self,
+        context: &Context<'_>,
+        connect: &Connect<'_>,
+        claims: Option<&ConnectionClaims>,
+    ) -> Result<Vec<ServerSubscription>, Denied> {
+        let client = &context.config.client;
+        let rules = &context.config.channels;
+        let mut list: Vec<ServerSubscription> = Vec::new();
+        for (channel, options) in claims.map_or(&[][..], |claims| &claims.subs) {
+            let namespace = rules.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+            list.push(ServerSubscription {
+                info: options.info.clone(),
+                data: options.data.clone(),
+                overrides: options.overrides,
+                flags: flag::FROM_TOKEN,
+                ..ServerSubscription::plain(channel, namespace)
+            });
+        }
+        if let Some(prefix) = &client.user_personal_channel
+            && !self.user.is_empty()
+        {
+            let boundary = &rules.user_boundary;
+            let channel = if prefix.is_empty() {
+                format!("{boundary}{}", self.user)
+            } else {
+                format!("{prefix}{}{boundary}{}", rules.namespace_boundary, self.user)
+            };
+            let namespace = rules.resolve(&channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+            list.push(ServerSubscription::plain(&channel, namespace));
+        }
+        for asked in &connect.subs {
+            if !list.iter().any(|subscription| subscription.channel.as_str() == asked.channel) {
+                let namespace = rules.resolve(&asked.channel).map_err(|_unknown| Disconnect::BadRequest)?;
+                let allowed = rules.check_client_name(&asked.channel).is_ok()
+                    && permission::may_subscribe(rules, namespace, &asked.channel, &self.asker(context, false)).is_ok();
+                if allowed {
+                    list.push(ServerSubscription::plain(&asked.channel, namespace));
+                }
+            }
+            if let Some(subscription) =
+                list.iter_mut().find(|subscription| subscription.channel.as_str() == asked.channel && asked.recover)
+            {
+                subscription.recover = Some(recover_of(asked, client.recovery_max_publication_limit));
+            }
+        }
+        let mut seen = hashbrown::HashSet::with_hasher(foldhash::fast::FixedState::default());
+        list.retain(|subscription| seen.insert(subscription.channel.clone()));
+        if list.len() > client.channel_limit {
+            return Err(Disconnect::ChannelLimit.into());
+        }
+        Ok(list)
+    }
+
+    fn make_server_subscriptions(&mut self, context: &mut Context<'_>, list: Vec<ServerSubscription>) {
+        let mut awaited = 0;
+        let reply_to = ReplyTo::Connect { conn: context.conn };
+        for subscription in list {
+            if let Err(error) = self.make_server_subscription(context, &subscription, reply_to) {
+                let id = self.connecting.as_ref().map_or(0, |connecting| connecting.id);
+                self.refuse(context, id, error);
+                return;
+            }
+            awaited += 1;
+        }
+        if let Some(connecting) = &mut self.connecting {
+            connecting.awaited = awaited;
+        }
+        if awaited == 0 {
+            self.connected(context);
+        }
+    }
+
+    /// Asks the owner for a server-side subscription.
+    pub(super) fn make_server_subscription(
+        &mut self,
+        context: &mut Context<'_>,
+        wanted: &ServerSubscription,
+        reply_to: ReplyTo,
+    ) -> Result<(), ClientError> {
+        let mut flags = forced_flags(&wanted.namespace, wanted.overrides) | flag::SERVER_SIDE | wanted.flags;
+        if wanted.recover.is_some() {
+            flags |= flag::RECOVERING;
+        }
+        let hub = context.hub.enter(&wanted.channel, &wanted.namespace).ok_or(ClientError::Internal)?;
+        let has_extra = !wanted.info.is_empty() || !wanted.data.is_empty();
+        self.subscriptions.push(Subscription {
+            hub: hub.slot,
+            place: PENDING,
+            expire_at: wanted.expire_at,
+            flags,
+            extra: has_extra.then(|| {
+                Box::new(Extra {
+                    info: wanted.info.to_vec().into_boxed_slice(),
+                    data: wanted.data.to_vec().into_boxed_slice(),
+                    ..Extra::default()
+                })
+            }),
+        });
+        let recover = if flags & flag::RECOVERABLE != 0 { wanted.recover } else { None };
+        self.ask_owner(context, hub, &wanted.channel, reply_to, recover)
+    }
+
+    /// Sends `Interest` for the subscription made last; undoes it if the queue is full.
+    pub(super) fn ask_owner(
+        &mut self,
+        context: &mut Context<'_>,
+        hub: HubId,
+        channel: &ChannelName,
+        reply_to: ReplyTo,
+        recover: Option<Recover>,
+    ) -> Result<(), ClientError> {
+        let Some(subscription) = self.subscriptions.last() else { return Ok(()) };
+        let presence = (subscription.has(flag::PRESENCE) || subscription.has(flag::ANNOUNCED))
+            .then(|| Arc::new(self.client_info(subscription.info())));
+        let interest = Interest {
+            channel: channel.clone(),
+            hub: (hub.slot, hub.generation),
+            reply_to,
+            recover,
+            keep: subscription.has(flag::PRESENCE),
+            join: subscription.has(flag::ANNOUNCED),
+            presence,
+        };
+        let owner = context.owner(channel);
+        let sent = context.command(owner, Message::Interest(Box::new(interest)));
+        if sent.is_err() {
+            self.subscriptions.pop();
+            context.hub.exit(hub, None);
+        }
+        sent
+    }
+
+    /// All owners have answered: the client is told, and what came meanwhile follows.
+    pub(super) fn connected(&mut self, context: &mut Context<'_>) {
+        let Some(connecting) = self.connecting.take() else { return };
+        self.phase = Phase::Connected;
+        self.start_pings(context);
+        let client = &context.config.client;
+        let subs: Vec<(&str, SubscribeResult<'_>)> = connecting
+            .results
+            .iter()
+            .map(|(channel, subscription)| (channel.as_str(), subscription.result(context)))
+            .collect();
+        let ping = client.ping_interval.filter(|_| !self.frame_pings).map(|every| every.as_secs_f32().ceil() as u32);
+        let result = ConnectResult {
+            client: self.client.unwrap_or(ClientId(0)),
+            ttl: if self.has_token { ttl(context.now, self.expire_at) } else { None },
+            subs: &subs,
+            ping,
+            time: client.connect_include_server_time.then_some(context.now.unix_ms),
+        };
+        context.reply(connecting.id, ReplyBody::Connect(result));
+        context.out.extend_from_slice(&connecting.pushes);
+    }
+
+    /// The server API adds a subscription while the client is connected.
+    pub fn add(&mut self, context: &mut Context<'_>, wanted: &ServerSubscription) -> Result<(), Disconnect> {
+        if self.phase != Phase::Connected {
+            return Ok(());
+        }
+        if let Some(index) = self.find(context, wanted.channel.as_str()) {
+            if !self.subscriptions[index].is_pending() {
+                context.push(wanted.channel.as_str(), &Push::Subscribe(SubscribeResult::default()));
+            }
+            return Ok(());
+        }
+        if self.subscriptions.len() >= context.config.client.channel_limit {
+            return Err(Disconnect::ChannelLimit);
+        }
+        let reply_to = ReplyTo::Added { conn: context.conn };
+        // A full queue leaves the client as it was; the caller's answer does not depend on it (§8.2).
+        self.make_server_subscription(context, wanted, reply_to).or(Ok(()))
+    }
+
+    pub(super) fn server_side_changed(&self, context: &Context<'_>, claims: &ConnectionClaims) -> bool {
+        let mut current: Vec<&str> = self
+            .subscriptions
+            .iter()
+            .filter(|subscription| subscription.has(flag::FROM_TOKEN))
+            .filter_map(|subscription| context.hub.at(subscription.hub).map(|channel| channel.name.as_str()))
+            .collect();
+        let mut named: Vec<&str> = claims.subs.iter().map(|(channel, _)| channel.as_str()).collect();
+        current.sort_unstable();
+        named.sort_unstable();
+        named.dedup();
+        current != named
+    }
+
+    /// What permissions depend on.
+    pub(super) fn asker(&self, context: &Context<'_>, subscribed: bool) -> permission::Asker<'_> {
+        permission::Asker { user: &self.user, subscribed, insecure: context.config.client.insecure }
+    }
+}
+
+/// Where a client asks to recover from.
+pub(super) fn recover_of(asked: &Subscribe<'_>, limit: u32) -> Recover {
+    Recover { epoch: epoch_sent(&asked.epoch), offset: asked.offset, limit }
+}
+
+impl ServerSubscription {
+    /// Without any option.
+    #[must_use]
+    pub fn plain(channel: &str, namespace: &Arc<Namespace>) -> Self {
+        Self {
+            channel: ChannelName::new(channel),
+            namespace: Arc::clone(namespace),
+            info: Bytes::new(),
+            data: Bytes::new(),
+            expire_at: 0,
+            overrides: Overrides::default(),
+            recover: None,
+            flags: 0,
+        }
+    }
+}

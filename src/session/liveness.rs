@@ -1,0 +1,182 @@
+//! Pings, pongs, and everything that ends by time (`spec/centrifuge.md` §2.3, §2.5, §4.9).
+
+use std::time::Duration;
+
+use super::{Context, Phase, Session, flag};
+use crate::config::Config;
+use crate::mem::{Tick, TimerWheel};
+use crate::protocol::centrifuge::json;
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::error::ClientError;
+use crate::protocol::push::{ReplyBody, Unsubscribe};
+use crate::time::Now;
+use crate::wire::websocket::{Opcode, encode_frame_header};
+
+use super::fanout;
+
+/// Longest time to live that a client is told: 365 days.
+const TTL_MAX: u64 = 365 * 24 * 3600;
+
+/// Seconds until `expire_at`, as a client is told.
+#[must_use]
+pub(super) fn ttl(now: Now, expire_at: u32) -> Option<u32> {
+    (expire_at != 0).then(|| u64::from(expire_at).saturating_sub(now.unix_s()).clamp(1, TTL_MAX) as u32)
+}
+
+/// Unix seconds as a session keeps them: 0 means never.
+#[must_use]
+pub(super) fn kept_expiry(expire_at: Option<u64>) -> u32 {
+    expire_at.map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX))
+}
+
+/// The tick at which something that expires at `expire_at` has used up its grace.
+fn expiry_tick(now: Now, expire_at: u32, grace: Duration) -> Tick {
+    let left = (u64::from(expire_at) * 1000).saturating_sub(now.unix_ms);
+    TimerWheel::tick_after(now.at, Duration::from_millis(left) + grace)
+}
+
+impl Session {
+    /// A socket is open: the connect command must come in time.
+    pub fn open(&mut self, now: Now, config: &Config) {
+        self.next = TimerWheel::tick_after(now.at, config.client.stale_close_delay);
+    }
+
+    /// Starts pinging at a random point of the second half of the interval, so that a storm of connects is no storm of pings.
+    pub(super) fn start_pings(&mut self, context: &mut Context<'_>) {
+        self.next = 0;
+        if let Some(interval) = context.config.client.ping_interval {
+            let half = interval / 2;
+            let jitter = Duration::from_millis(context.rng.below(half.as_millis() as u64 + 1));
+            self.next = TimerWheel::tick_after(context.now.at, half + jitter);
+        }
+    }
+
+    /// The nearest deadline; 0 when there is none.
+    #[must_use]
+    pub fn deadline(&self, now: Now, config: &Config) -> Tick {
+        let mut nearest = Tick::MAX;
+        if self.next != 0 {
+            nearest = self.next;
+        }
+        if self.pong_by != 0 {
+            nearest = nearest.min(self.pong_by);
+        }
+        if self.expire_at != 0 && self.phase == Phase::Connected {
+            nearest = nearest.min(expiry_tick(now, self.expire_at, config.client.expired_close_delay));
+        }
+        for subscription in &self.subscriptions {
+            if subscription.expire_at != 0 {
+                nearest = nearest.min(expiry_tick(now, subscription.expire_at, config.client.expired_sub_close_delay));
+            }
+        }
+        if nearest == Tick::MAX { 0 } else { nearest }
+    }
+
+    /// Does what is due.
+    pub fn timeout(&mut self, context: &mut Context<'_>) -> Result<(), Disconnect> {
+        let tick = TimerWheel::tick(context.now.at);
+        match self.phase {
+            Phase::Ended => return Ok(()),
+            Phase::Refused if self.next != 0 && self.next <= tick => return Err(Disconnect::ConnectionClosed),
+            Phase::Refused => return Ok(()),
+            Phase::Fresh | Phase::Connecting if self.next != 0 && self.next <= tick => return Err(Disconnect::Stale),
+            Phase::Fresh | Phase::Connecting => return Ok(()),
+            Phase::Connected => {}
+        }
+        if self.pong_by != 0 && self.pong_by <= tick {
+            return Err(Disconnect::NoPong);
+        }
+        let config = context.config;
+        let over = |at: u32, grace: Duration| {
+            at != 0 && u64::from(at) * 1000 + grace.as_millis() as u64 <= context.now.unix_ms
+        };
+        if over(self.expire_at, config.client.expired_close_delay) {
+            return Err(Disconnect::Expired);
+        }
+        let mut expired: smallvec::SmallVec<[u32; 4]> = smallvec::SmallVec::new();
+        for subscription in &self.subscriptions {
+            if over(subscription.expire_at, config.client.expired_sub_close_delay) {
+                if subscription.has(flag::SERVER_SIDE) {
+                    return Err(Disconnect::SubscriptionExpired);
+                }
+                expired.push(subscription.hub);
+            }
+        }
+        for hub in expired {
+            self.end_subscription(context, hub, Some(Unsubscribe::Expired));
+        }
+        if self.next != 0 && self.next <= tick {
+            self.ping(context);
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self, context: &mut Context<'_>) {
+        let Some(interval) = context.config.client.ping_interval else {
+            self.next = 0;
+            return;
+        };
+        if self.frame_pings {
+            encode_frame_header(context.out, Opcode::Ping, 0);
+        } else {
+            fanout::frame(context.out, |out| out.extend_from_slice(json::PING));
+        }
+        self.next = TimerWheel::tick_after(context.now.at, interval);
+        self.pong_by = TimerWheel::tick_after(context.now.at, context.config.client.pong_timeout);
+    }
+
+    /// A pong of the protocol; it must have been asked for.
+    pub(super) fn pong(&mut self) -> Result<(), Disconnect> {
+        if self.pong_by == 0 || self.frame_pings {
+            return Err(Disconnect::BadRequest);
+        }
+        self.pong_by = 0;
+        Ok(())
+    }
+
+    /// A WebSocket pong frame. Unasked ones are allowed (RFC 6455 §5.5.3).
+    pub const fn frame_pong(&mut self) {
+        if self.frame_pings {
+            self.pong_by = 0;
+        }
+    }
+
+    pub(super) fn refresh(&mut self, context: &mut Context<'_>, id: u32, token: &str) -> Result<(), Disconnect> {
+        use crate::auth::token::TokenError;
+        if token.is_empty() {
+            return Err(Disconnect::BadRequest);
+        }
+        let claims = match context.tokens.connection.connection(token, context.now.unix_s()) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return Err(Disconnect::Expired),
+            Err(TokenError::Invalid | TokenError::BadBase64) => return Err(Disconnect::InvalidToken),
+        };
+        if *claims.user != *self.user {
+            return Err(Disconnect::InvalidToken);
+        }
+        let expire_at = kept_expiry(claims.expire_at);
+        if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
+            context.error(id, ClientError::Expired);
+            return Ok(());
+        }
+        if self.server_side_changed(context, &claims) {
+            return Err(Disconnect::InsufficientState);
+        }
+        self.has_token = true;
+        self.expire_at = expire_at;
+        if !claims.info.is_empty() {
+            self.info = claims.info.to_vec().into_boxed_slice();
+        }
+        context.reply(id, ReplyBody::Refresh(ttl(context.now, expire_at)));
+        Ok(())
+    }
+
+    /// The server API gives the connection a new expiry; `None` is never.
+    pub fn refreshed(&mut self, context: &mut Context<'_>, expire_at: Option<u64>, info: &[u8]) {
+        self.expire_at = kept_expiry(expire_at);
+        if !info.is_empty() {
+            self.info = info.into();
+        }
+        context.push("", &crate::protocol::push::Push::Refresh(ttl(context.now, self.expire_at)));
+    }
+}

@@ -1,0 +1,104 @@
+//! Publish by a client (`spec/centrifuge.md` §4.7).
+
+use bytes::Bytes;
+
+use super::{Context, Session, refused};
+use crate::auth::permission;
+use crate::config::Namespace;
+use crate::config::namespace::DataFormat;
+use crate::mem::Tick;
+use crate::mesh::Message;
+use crate::mesh::message::{Publish, ReplyTo};
+use crate::model::ChannelName;
+use crate::protocol::centrifuge::json;
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::error::ClientError;
+
+/// Publishes of one session within the current second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    second: Tick,
+    count: u32,
+}
+
+/// Is the payload what the namespace wants?
+pub fn check_data(namespace: &Namespace, data: &[u8], json: bool) -> Result<(), ClientError> {
+    let fits = match namespace.publication_data_format {
+        DataFormat::NotEmpty => !data.is_empty(),
+        DataFormat::Json => json,
+        DataFormat::JsonObject => json && data.first() == Some(&b'{'),
+        DataFormat::Binary => true,
+    };
+    if !fits {
+        return Err(ClientError::BadRequest);
+    }
+    if namespace.size_max > 0 && data.len() > namespace.size_max as usize {
+        return Err(ClientError::LimitExceeded);
+    }
+    Ok(())
+}
+
+impl Session {
+    pub(super) fn publish(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: &str,
+        data: &[u8],
+    ) -> Result<(), Disconnect> {
+        if channel.is_empty() {
+            return Err(Disconnect::BadRequest);
+        }
+        if let Err(error) = self.try_publish(context, id, channel, data) {
+            context.error(id, error);
+        }
+        Ok(())
+    }
+
+    fn try_publish(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: &str,
+        data: &[u8],
+    ) -> Result<(), ClientError> {
+        let config = context.config;
+        let namespace = config.channels.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+        let subscribed = self.find(context, channel);
+        permission::may_publish(namespace, &self.asker(context, subscribed.is_some())).map_err(refused)?;
+        check_data(namespace, data, !data.is_empty())?;
+        if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
+            return Err(ClientError::TooManyRequests);
+        }
+        let name = match subscribed {
+            Some(index) => context.hub.at(self.subscriptions[index].hub).map(|channel| channel.name.clone()),
+            None => None,
+        };
+        let name = name.unwrap_or_else(|| ChannelName::new(channel));
+        let chan_info = subscribed.map_or(&[][..], |index| self.subscriptions[index].info());
+        let owner = context.owner(&name);
+        let publish = Publish {
+            channel: name,
+            reply_to: ReplyTo::Client { conn: context.conn, id },
+            data: Bytes::copy_from_slice(&json::compact(data)),
+            json: true,
+            info: Some(Box::new(self.client_info(chan_info))),
+            tags: Box::default(),
+            skip_history: false,
+            idempotency_key: Box::default(),
+            version: 0,
+            version_epoch: Box::default(),
+        };
+        context.command(owner, Message::Publish(Box::new(publish)))
+    }
+
+    /// One publish more in this second; `false` when that is too many.
+    fn take_rate(&mut self, second: u32, per_second: u32) -> bool {
+        let rate = self.rate.get_or_insert_default();
+        if rate.second != second {
+            *rate.as_mut() = Rate { second, count: 0 };
+        }
+        rate.count += 1;
+        rate.count <= per_second
+    }
+}

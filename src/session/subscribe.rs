@@ -1,0 +1,411 @@
+//! Subscribe and unsubscribe (`spec/centrifuge.md` §4.3, §4.4, §4.11).
+
+use std::sync::Arc;
+
+use super::admission::{ConnectedSubscription, recover_of};
+use super::liveness::{kept_expiry, ttl};
+use super::{Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags, refused};
+use crate::auth::permission;
+use crate::auth::token::{SubscriptionClaims, TokenError};
+use crate::broker::HubId;
+use crate::broker::hub::Subscriber;
+use crate::config::namespace::NameError;
+use crate::mesh::Message;
+use crate::mesh::message::{Interested, Leave, ReplyTo};
+use crate::model::{ChannelName, Overrides, StreamPosition};
+use crate::protocol::command::Subscribe;
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::error::ClientError;
+use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
+
+/// Why a subscribe fails.
+enum Refusal {
+    Error(ClientError),
+    Disconnect(Disconnect),
+}
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<Disconnect> for Refusal {
+    fn from(disconnect: Disconnect) -> Self {
+        Self::Disconnect(disconnect)
+    }
+}
+
+impl Session {
+    /// Index of the subscription to a channel.
+    #[must_use]
+    pub fn find(&self, context: &Context<'_>, channel: &str) -> Option<usize> {
+        self.subscriptions
+            .iter()
+            .position(|subscription| context.hub.at(subscription.hub).is_some_and(|hub| hub.name.as_str() == channel))
+    }
+
+    pub(super) fn subscribe(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        asked: &Subscribe<'_>,
+    ) -> Result<(), Disconnect> {
+        match self.try_subscribe(context, id, asked) {
+            Ok(()) => Ok(()),
+            Err(Refusal::Error(error)) => {
+                context.error(id, error);
+                Ok(())
+            }
+            Err(Refusal::Disconnect(disconnect)) => Err(disconnect),
+        }
+    }
+
+    fn try_subscribe(&mut self, context: &mut Context<'_>, id: u32, asked: &Subscribe<'_>) -> Result<(), Refusal> {
+        let config = context.config;
+        let channel = &*asked.channel;
+        let name_fits = config.channels.check_client_name(channel);
+        match name_fits {
+            Err(NameError::Empty) => return Err(Disconnect::BadRequest.into()),
+            Err(NameError::TooLong) => return Err(ClientError::BadRequest.into()),
+            Ok(()) | Err(NameError::NotAscii) => {}
+        }
+        if self.find(context, channel).is_some() {
+            return Err(ClientError::AlreadySubscribed.into());
+        }
+        if self.subscriptions.len() >= config.client.channel_limit {
+            return Err(ClientError::LimitExceeded.into());
+        }
+        if !asked.delta.is_empty() && asked.delta != "fossil" {
+            return Err(Disconnect::BadRequest.into());
+        }
+        let namespace = config.channels.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+        if name_fits.is_err() {
+            return Err(ClientError::BadRequest.into());
+        }
+        match asked.kind {
+            0 => {}
+            4 => return Err(ClientError::NotAvailable.into()),
+            _ => return Err(ClientError::PermissionDenied.into()),
+        }
+        let claims = self.check_subscribe(context, asked)?;
+        if asked.has_filter {
+            return Err(ClientError::BadRequest.into());
+        }
+        let expire_at = kept_expiry(claims.as_ref().and_then(|claims| claims.expire_at));
+        if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
+            return Err(ClientError::Expired.into());
+        }
+        let overrides = claims.as_ref().map_or_else(Overrides::default, |claims| claims.overrides);
+        let flags = self.granted(context, namespace, asked, overrides);
+        let hub = context.hub.enter(&ChannelName::new(channel), namespace).ok_or(ClientError::Internal)?;
+        self.subscriptions.push(Subscription {
+            hub: hub.slot,
+            place: PENDING,
+            expire_at,
+            flags: if expire_at != 0 { flags | flag::CLIENT_REFRESH } else { flags },
+            extra: claims.and_then(extra_of),
+        });
+        self.enter(context, id, hub, asked)?;
+        Ok(())
+    }
+
+    /// Checks 9 to 16: token, user-limited channel, permission.
+    fn check_subscribe(
+        &self,
+        context: &Context<'_>,
+        asked: &Subscribe<'_>,
+    ) -> Result<Option<SubscriptionClaims>, Refusal> {
+        let config = context.config;
+        let channel = &*asked.channel;
+        if asked.token.is_empty() {
+            let namespace = config.channels.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+            permission::may_subscribe(&config.channels, namespace, channel, &self.asker(context, false))
+                .map_err(refused)?;
+            return Ok(None);
+        }
+        let claims = match context.tokens.subscription.subscription(&asked.token, context.now.unix_s()) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return Err(ClientError::TokenExpired.into()),
+            Err(TokenError::Invalid | TokenError::BadBase64) => return Err(ClientError::PermissionDenied.into()),
+        };
+        self.check_claims(&claims, channel)?;
+        Ok(Some(claims))
+    }
+
+    /// A subscription token must name this channel, this user and, if it names one, this client.
+    fn check_claims(&self, claims: &SubscriptionClaims, channel: &str) -> Result<(), Disconnect> {
+        let client_fits = claims
+            .client
+            .as_deref()
+            .is_none_or(|client| self.client.is_some_and(|own| own.encode() == *client.as_bytes()));
+        if claims.channel != channel || *claims.user != *self.user || !client_fits {
+            return Err(Disconnect::InvalidToken);
+        }
+        Ok(())
+    }
+
+    /// What the client gets of what it asked for, and what is forced on it.
+    fn granted(
+        &self,
+        context: &Context<'_>,
+        namespace: &crate::config::Namespace,
+        asked: &Subscribe<'_>,
+        overrides: Overrides,
+    ) -> u16 {
+        // The client will be a subscriber: what subscribers may, it may.
+        let asker = self.asker(context, true);
+        let history = namespace.history_size > 0;
+        let may_history = permission::may_history(namespace, &asker).is_ok();
+        let mut flags = forced_flags(namespace, overrides);
+        if asked.positioned && history && (namespace.allow_positioning || may_history) {
+            flags |= flag::POSITIONED;
+        }
+        if asked.recoverable && history && (namespace.allow_recovery || may_history) {
+            flags |= flag::POSITIONED | flag::RECOVERABLE;
+        }
+        if asked.join_leave && flags & flag::ANNOUNCED != 0 && permission::may_presence(namespace, &asker).is_ok() {
+            flags |= flag::JOIN_LEAVE;
+        }
+        if asked.recover && flags & flag::RECOVERABLE != 0 {
+            flags |= flag::RECOVERING;
+            if asked.flag & 2 != 0 {
+                flags |= flag::REJECT_UNRECOVERED;
+            }
+        }
+        flags
+    }
+
+    /// Becomes a subscriber at once if nothing needs the owner, else asks it.
+    fn enter(&mut self, context: &mut Context<'_>, id: u32, hub: HubId, asked: &Subscribe<'_>) -> Result<(), Refusal> {
+        const NEEDS_OWNER: u16 = flag::POSITIONED | flag::RECOVERABLE | flag::PRESENCE | flag::ANNOUNCED;
+        let Some(channel) = context.hub.channel(hub) else { return Err(ClientError::Internal.into()) };
+        let name = channel.name.clone();
+        let flags = self.subscriptions.last().map_or(0, |subscription| subscription.flags);
+        if channel.confirmed && flags & NEEDS_OWNER == 0 {
+            let mut answer = Interested {
+                channel: name,
+                hub: (hub.slot, hub.generation),
+                reply_to: ReplyTo::Client { conn: context.conn, id },
+                position: StreamPosition::default(),
+                missed: Vec::new(),
+                recovered: false,
+                overloaded: false,
+            };
+            let index = self.subscriptions.len() - 1;
+            self.answer_subscribe(context, hub, index, &mut answer);
+            return Ok(());
+        }
+        let recover = (flags & flag::RECOVERING != 0)
+            .then(|| recover_of(asked, context.config.client.recovery_max_publication_limit));
+        self.ask_owner(context, hub, &name, ReplyTo::Client { conn: context.conn, id }, recover)?;
+        Ok(())
+    }
+
+    /// The owner has answered: the subscriber gets its result and, from here on, every publication.
+    pub fn interested(&mut self, context: &mut Context<'_>, mut answer: Interested) {
+        let hub = HubId { slot: answer.hub.0, generation: answer.hub.1 };
+        let Some(index) = self
+            .subscription_at(hub.slot)
+            .filter(|&index| self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some())
+        else {
+            return;
+        };
+        if answer.overloaded {
+            self.overloaded(context, hub, index, &answer);
+            return;
+        }
+        match answer.reply_to {
+            ReplyTo::Client { .. } => self.answer_subscribe(context, hub, index, &mut answer),
+            ReplyTo::Connect { .. } => {
+                self.activate(context, hub, index);
+                let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
+                if let Some(connecting) = &mut self.connecting {
+                    connecting.results.push((answer.channel, result));
+                    connecting.awaited -= 1;
+                    if connecting.awaited == 0 {
+                        self.connected(context);
+                    }
+                }
+            }
+            ReplyTo::Added { .. } => {
+                self.activate(context, hub, index);
+                let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
+                let channel = answer.channel.as_str();
+                fn told<'a>(result: &'a ConnectedSubscription, context: &Context<'_>) -> Push<'a> {
+                    Push::Subscribe(result.result(context))
+                }
+                let push = told(&result, context);
+                context.push(channel, &push);
+                for publication in result.missed() {
+                    context.push(channel, &Push::Publication(publication));
+                }
+                self.run_unsubscribes(context, hub);
+            }
+            ReplyTo::Nobody | ReplyTo::Api { .. } | ReplyTo::CatchUp { .. } => {}
+        }
+    }
+
+    fn activate(&mut self, context: &mut Context<'_>, hub: HubId, index: usize) {
+        let subscription = &mut self.subscriptions[index];
+        let join_leave = subscription.has(flag::JOIN_LEAVE);
+        subscription.place = context.hub.activate(hub, Subscriber { conn: context.conn.slot, join_leave });
+    }
+
+    fn answer_subscribe(&mut self, context: &mut Context<'_>, hub: HubId, index: usize, answer: &mut Interested) {
+        let ReplyTo::Client { id, .. } = answer.reply_to else { return };
+        self.activate(context, hub, index);
+        let result = ConnectedSubscription::new(&self.subscriptions[index], answer);
+        if result.fails() {
+            self.end_subscription(context, hub.slot, None);
+            context.error(id, ClientError::UnrecoverablePosition);
+            return;
+        }
+        let body = ReplyBody::Subscribe(result.result(context));
+        context.reply(id, body);
+        self.run_unsubscribes(context, hub);
+    }
+
+    fn overloaded(&mut self, context: &mut Context<'_>, hub: HubId, index: usize, answer: &Interested) {
+        self.subscriptions.remove(index);
+        context.hub.exit(hub, None);
+        match answer.reply_to {
+            ReplyTo::Client { id, .. } => context.error(id, ClientError::Internal),
+            ReplyTo::Connect { .. } => {
+                let id = self.connecting.as_ref().map_or(0, |connecting| connecting.id);
+                self.refuse(context, id, ClientError::Internal);
+            }
+            ReplyTo::Nobody | ReplyTo::Added { .. } | ReplyTo::Api { .. } | ReplyTo::CatchUp { .. } => {}
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: &str,
+    ) -> Result<(), Disconnect> {
+        if channel.is_empty() {
+            return Err(Disconnect::BadRequest);
+        }
+        if let Some(index) = self.find(context, channel) {
+            let subscription = &mut self.subscriptions[index];
+            if subscription.is_pending() {
+                // The subscribe is answered first; then it ends.
+                subscription.extra.get_or_insert_default().unsubscribes.push(id);
+                return Ok(());
+            }
+            let hub = subscription.hub;
+            self.end_subscription(context, hub, None);
+        }
+        context.reply(id, ReplyBody::Unsubscribe);
+        Ok(())
+    }
+
+    /// Runs the unsubscribe commands that waited for the owner's answer.
+    fn run_unsubscribes(&mut self, context: &mut Context<'_>, hub: HubId) {
+        let Some(index) = self.subscription_at(hub.slot) else { return };
+        let Some(extra) = &mut self.subscriptions[index].extra else { return };
+        let unsubscribes = std::mem::take(&mut extra.unsubscribes);
+        if unsubscribes.is_empty() {
+            return;
+        }
+        self.end_subscription(context, hub.slot, None);
+        for id in unsubscribes {
+            context.reply(id, ReplyBody::Unsubscribe);
+        }
+    }
+
+    /// Ends one subscription: presence and leave first, then the push if there is one.
+    pub fn end_subscription(&mut self, context: &mut Context<'_>, hub: u32, push: Option<Unsubscribe>) {
+        let Some(index) = self.subscription_at(hub) else { return };
+        let subscription = self.subscriptions.remove(index);
+        let id = context.hub.id_at(hub);
+        let Some(channel) = context.hub.channel(id).map(|channel| channel.name.clone()) else { return };
+        let (moved, last) = context.hub.exit(id, (!subscription.is_pending()).then_some(subscription.place));
+        if let Some(moved) = moved {
+            context.moved.push((moved.conn, hub, subscription.place));
+        }
+        let known = subscription.has(flag::PRESENCE) || subscription.has(flag::ANNOUNCED);
+        if known || last {
+            let leave = Leave {
+                info: known.then(|| Arc::new(self.client_info(subscription.info()))),
+                leave: subscription.has(flag::ANNOUNCED),
+                channel: channel.clone(),
+                last,
+            };
+            let owner = context.owner(&channel);
+            context.mesh.keep(owner, Message::Leave(Box::new(leave)));
+        }
+        if let Some(push) = push {
+            context.push(channel.as_str(), &Push::Unsubscribe(push));
+        }
+    }
+
+    /// Ends every subscription, without a word to the client.
+    pub fn end_all(&mut self, context: &mut Context<'_>) {
+        while let Some(subscription) = self.subscriptions.last() {
+            let hub = subscription.hub;
+            self.end_subscription(context, hub, None);
+        }
+    }
+
+    /// The session is over: nothing of it is left on any shard.
+    pub fn end(&mut self, context: &mut Context<'_>) {
+        self.end_all(context);
+        if self.admitted {
+            self.admitted = false;
+            let registry = crate::broker::owner::user_registry(&self.user, context.mesh.shards());
+            context.mesh.keep(registry, Message::Release(self.user.clone()));
+        }
+        self.connecting = None;
+        self.phase = Phase::Ended;
+        self.next = 0;
+        self.pong_by = 0;
+    }
+
+    pub(super) fn sub_refresh(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: &str,
+        token: &str,
+    ) -> Result<(), Disconnect> {
+        if channel.is_empty() {
+            return Err(Disconnect::BadRequest);
+        }
+        let Some(index) = self.find(context, channel) else {
+            context.error(id, ClientError::PermissionDenied);
+            return Ok(());
+        };
+        if token.is_empty() {
+            context.error(id, ClientError::BadRequest);
+            return Ok(());
+        }
+        let claims = match context.tokens.subscription.subscription(token, context.now.unix_s()) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => {
+                let hub = self.subscriptions[index].hub;
+                self.end_subscription(context, hub, Some(Unsubscribe::Expired));
+                context.reply(id, ReplyBody::SubRefresh(None));
+                return Ok(());
+            }
+            Err(TokenError::Invalid | TokenError::BadBase64) => return Err(Disconnect::InvalidToken),
+        };
+        self.check_claims(&claims, channel)?;
+        let expire_at = kept_expiry(claims.expire_at);
+        if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
+            context.error(id, ClientError::Expired);
+            return Ok(());
+        }
+        self.subscriptions[index].expire_at = expire_at;
+        context.reply(id, ReplyBody::SubRefresh(ttl(context.now, expire_at)));
+        Ok(())
+    }
+}
+
+fn extra_of(claims: SubscriptionClaims) -> Option<Box<Extra>> {
+    let info = claims.info.to_vec().into_boxed_slice();
+    let data = claims.data.to_vec().into_boxed_slice();
+    (!info.is_empty() || !data.is_empty()).then(|| Box::new(Extra { info, data, ..Extra::default() }))
+}

@@ -1,0 +1,364 @@
+//! One shard: its connections, who listens, the channels it owns, and the queues to its peers.
+//!
+//! A reactor feeds it what happened (`handle_*`) and takes what is to be done (`poll_output`). Handlers change state and
+//! mark; nothing is sent before the reactor asks. See `ARCHITECTURE.md` for the contract.
+
+mod api;
+mod connection;
+mod deliver;
+mod drain;
+mod http;
+mod inbox;
+pub mod inspect;
+mod outbox;
+mod timers;
+mod users;
+mod websocket;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::broker::{Hub, Owner};
+use crate::config::Config;
+use crate::limits;
+use crate::mem::{Rng, Slab, Tick, TimerWheel};
+use crate::mesh::Endpoint;
+use crate::mesh::control::{FromShard, ToShard};
+use crate::metrics::Counters;
+use crate::model::{ConnId, ShardId};
+use crate::session::{Context, Session, Tokens};
+use crate::time::{Deadline, Instant, Now};
+
+pub use crate::mem::RingRange;
+use connection::{Connection, State};
+use outbox::Outbox;
+
+/// What a shard speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Clients, services, everything.
+    Proxy,
+    /// A plain WebSocket echo server on the same wire and reactor.
+    Echo,
+}
+
+/// Who connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address; `None` on a unix socket.
+    pub ip: Option<IpAddr>,
+}
+
+/// Why a socket was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The shard has as many connections as it may.
+    #[error("too many connections")]
+    Full,
+    /// The shard is draining.
+    #[error("draining")]
+    Draining,
+}
+
+/// How the receiving side ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndCause {
+    /// The peer sent FIN.
+    Eof,
+    /// The connection is broken.
+    Reset,
+}
+
+/// A send failed: the peer is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer is gone")]
+pub struct SendFailed;
+
+/// How a socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// FIN after everything that was sent.
+    Finish,
+    /// RST.
+    Abort,
+}
+
+/// Bytes to send.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SendBatch {
+    /// In the fan-out ring until `handle_flushed`.
+    Ring(RingRange),
+    /// Owned by the reactor until it comes back.
+    Owned(Vec<u8>),
+}
+
+/// What the reactor has to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Send.
+    Transmit {
+        /// To whom.
+        conn: ConnId,
+        /// What.
+        batch: SendBatch,
+    },
+    /// Close; `handle_closed` follows.
+    Close {
+        /// Whom.
+        conn: ConnId,
+        /// How.
+        how: Close,
+    },
+    /// Ring that shard's bell.
+    Wake(ShardId),
+    /// Hand to control.
+    Report(FromShard),
+}
+
+/// See the module.
+pub struct Shard {
+    id: ShardId,
+    mode: Mode,
+    config: Arc<Config>,
+    tokens: Tokens,
+    connections: Slab<Connection>,
+    hub: Hub,
+    owner: Owner,
+    mesh: Endpoint,
+    users: users::Users,
+    calls: api::Calls,
+    outbox: Outbox,
+    reports: VecDeque<FromShard>,
+    wheel: TimerWheel,
+    drain: Option<drain::Drain>,
+    counters: Counters,
+    rng: Rng,
+    /// Both clocks as of the handler that runs.
+    now: Now,
+    swept: Instant,
+    /// Unique id of the process, the same on every shard.
+    uid: String,
+    /// Frames of the session that runs; kept for its capacity.
+    scratch: Vec<u8>,
+    /// See `Context::moved`.
+    moved: Vec<(u32, u32, u32)>,
+}
+
+impl Shard {
+    /// A shard without connections. The same seed and inputs give the same outputs.
+    #[must_use]
+    pub fn new(id: ShardId, mode: Mode, config: Arc<Config>, endpoint: Endpoint, seed: u64) -> Self {
+        let mut rng = Rng::new(seed ^ u64::from(id.0) << 48);
+        Self {
+            id,
+            mode,
+            tokens: Tokens::new(&config),
+            config,
+            connections: Slab::default(),
+            hub: Hub::default(),
+            owner: Owner::new(rng.bits()),
+            mesh: endpoint,
+            users: users::Users::new(rng.bits()),
+            calls: api::Calls::default(),
+            outbox: Outbox::new(limits::FANOUT_RING_BYTES),
+            reports: VecDeque::new(),
+            wheel: TimerWheel::default(),
+            drain: None,
+            counters: Counters::default(),
+            rng,
+            now: Now::default(),
+            swept: Instant::START,
+            uid: format!("{:016x}", Rng::new(!seed).bits()),
+            scratch: Vec::new(),
+            moved: Vec::new(),
+        }
+    }
+
+    /// A socket was accepted. `slot` is the reactor's number for it and must be free. When it is refused the reactor closes
+    /// it and speaks of it no more.
+    pub fn handle_accepted(&mut self, now: Now, slot: u32, _peer: Peer) -> Result<ConnId, Refused> {
+        self.now = now;
+        if self.drain.is_some() {
+            self.counters.refused += 1;
+            return Err(Refused::Draining);
+        }
+        let most = self.config.server.connections_per_shard_max.min(limits::CONNECTIONS_MAX);
+        if self.connections.len() as u64 >= u64::from(most) || slot >= limits::CONNECTIONS_MAX {
+            self.counters.refused += 1;
+            return Err(Refused::Full);
+        }
+        let generation = self.connections.insert_at(slot, Connection::default());
+        self.counters.accepted += 1;
+        let by = TimerWheel::tick_after(now.at, self.config.server.handshake_timeout);
+        self.set_deadline(slot, by);
+        Ok(ConnId { slot, generation })
+    }
+
+    /// Bytes arrived. They are changed in place.
+    pub fn handle_received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
+        self.now = now;
+        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else { return };
+        self.counters.bytes_received += bytes.len() as u64;
+        match connection.state {
+            State::Head => self.http_received(conn.slot, bytes),
+            State::Waiting => self.hold(conn.slot, bytes),
+            State::Open | State::Closing => self.websocket_received(conn.slot, bytes),
+            State::Finishing | State::Gone => {}
+        }
+        self.settle();
+    }
+
+    /// The receiving side ended.
+    pub fn handle_ended(&mut self, now: Now, conn: ConnId, cause: EndCause) {
+        self.now = now;
+        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else { return };
+        match (connection.state, cause) {
+            (State::Gone, _) => return,
+            // The answer to a request of a half-closed peer is still sent.
+            (State::Waiting, EndCause::Eof) if !connection.is_session => connection.keep_alive = false,
+            (_, EndCause::Eof) => self.finish(conn.slot),
+            (_, EndCause::Reset) => self.abort(conn.slot),
+        }
+        self.settle();
+    }
+
+    /// The socket is gone and its slot may be given again.
+    pub fn handle_closed(&mut self, now: Now, conn: ConnId) {
+        self.now = now;
+        if self.connections.current(conn.slot, conn.generation).is_none() {
+            return;
+        }
+        self.end_session(conn.slot);
+        if let Some(connection) = self.connections.remove(conn.slot) {
+            self.outbox.forget(&connection);
+            self.counters.closed += 1;
+            if let Some(drain) = &mut self.drain {
+                drain.closed(&connection);
+            }
+        }
+        self.settle();
+    }
+
+    /// Control says something.
+    pub fn handle_control(&mut self, now: Now, message: ToShard) {
+        self.now = now;
+        match message {
+            ToShard::Reload(config) => self.reload(config),
+            ToShard::Drain { window, grace } => self.start_drain(window, grace),
+            ToShard::Observe => {
+                let observed = FromShard::Observed(self.id, Box::new(self.counters()));
+                self.reports.push_back(observed);
+            }
+            ToShard::Stop => self.stop(),
+        }
+        self.settle();
+    }
+
+    /// The counters, gauges brought up to date.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let mut counters = self.counters.clone();
+        counters.connections = self.connections.len() as u64;
+        counters.sessions = self.users.sessions();
+        counters.subscriptions = self.hub.iter().map(|channel| channel.subscribers.len() as u64).sum();
+        counters.channels_local = self.hub.len() as u64;
+        counters.channels_owned = self.owner.len() as u64;
+        counters.backlog_bytes = self.outbox.backlog_bytes() as u64;
+        counters.mesh_queued = self.mesh.queued() as u64;
+        counters
+    }
+
+    /// For the reactor's own observations.
+    pub const fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// False while draining: accepts are not armed again, listeners are closed.
+    #[must_use]
+    pub const fn is_accepting(&self) -> bool {
+        self.drain.is_none()
+    }
+
+    /// The fan-out ring is nearly full: take the outputs before feeding more.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.outbox.is_full()
+    }
+
+    /// A message waits to be read from another shard, or to be sent to one.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.mesh.has_work()
+    }
+
+    /// Bytes of a `SendBatch::Ring`, at the same address until `handle_flushed`.
+    #[must_use]
+    pub fn ring_bytes(&self, range: RingRange) -> &[u8] {
+        self.outbox.bytes(range)
+    }
+
+    /// When `handle_timeout` wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.next_deadline().map(|at| Deadline { at })
+    }
+
+    /// What is to be done; `None` when there is nothing.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if let Some(shard) = self.mesh.poll_wake() {
+            return Some(Output::Wake(shard));
+        }
+        if let Some(output) = self.poll_transmit() {
+            return Some(output);
+        }
+        self.drained();
+        self.reports.pop_front().map(Output::Report)
+    }
+
+    /// Runs a session's code with its context; what it says is queued, who moved is told.
+    fn with_session<R>(
+        &mut self,
+        slot: u32,
+        run: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let generation = self.connections.generation(slot);
+        let connection = self.connections.at_mut(slot)?;
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let mut context = Context {
+            now: self.now,
+            conn: ConnId { slot, generation },
+            config: &self.config,
+            tokens: &self.tokens,
+            hub: &mut self.hub,
+            mesh: &mut self.mesh,
+            counters: &mut self.counters,
+            rng: &mut self.rng,
+            out: &mut out,
+            moved: &mut self.moved,
+        };
+        let result = run(&mut connection.session, &mut context);
+        for (conn, hub, place) in self.moved.drain(..) {
+            if let Some(other) = self.connections.at_mut(conn)
+                && let Some(index) = other.session.subscription_at(hub)
+            {
+                other.session.subscriptions[index].place = place;
+            }
+        }
+        if !out.is_empty() {
+            self.queue(slot, &out);
+        }
+        self.scratch = out;
+        Some(result)
+    }
+
+    /// Files a deadline of a connection if it is nearer than the one that is filed.
+    fn set_deadline(&mut self, slot: u32, at: Tick) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        connection.by = at;
+        if at != 0 && (connection.filed == 0 || at < connection.filed) {
+            connection.filed = self.wheel.file(slot, at);
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The record of one connection: a socket with framing, and the session behind it.
+
+use crate::mem::{RingRange, Tick};
+use crate::session::Session;
+use crate::shard::Close;
+use crate::wire::websocket::Decoder;
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum State {
+    /// A request head, or its body, is awaited.
+    #[default]
+    Head,
+    /// A request or a connect command waits for owners; what arrives is held.
+    Waiting,
+    /// WebSocket.
+    Open,
+    /// Our close frame is queued or sent; the peer's is awaited.
+    Closing,
+    /// Everything queued is sent, then the socket is closed.
+    Finishing,
+    /// `Output::Close` is out.
+    Gone,
+}
+
+/// State of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Connection {
+    /// Bytes in the fan-out ring that go out with the next send.
+    pub(super) pending: RingRange,
+    /// Bytes that the connection owns because the kernel did not take them at once.
+    pub(super) backlog: Option<Box<Backlog>>,
+    /// Unfinished WebSocket input.
+    pub(super) decoder: Decoder,
+    /// Unfinished HTTP input, or input behind a command that waits.
+    pub(super) held: Option<Box<Vec<u8>>>,
+    /// Deadline of the state, beside the session's own; 0 for none.
+    pub(super) by: Tick,
+    /// Tick under which the slot is filed in the wheel; 0 for none.
+    pub(super) filed: Tick,
+    pub(super) state: State,
+    /// The WebSocket carries a session (else it is an echo).
+    pub(super) is_session: bool,
+    /// The session is connected and filed among the users.
+    pub(super) is_known: bool,
+    /// An entry in the outbox's list of dirty connections.
+    pub(super) is_dirty: bool,
+    /// An owned batch is in flight.
+    pub(super) is_sending: bool,
+    /// The HTTP connection outlives its request.
+    pub(super) keep_alive: bool,
+    /// `100 Continue` was sent for the request that is arriving.
+    pub(super) continued: bool,
+    /// How it will be closed, once everything is sent.
+    pub(super) close: Option<Close>,
+    pub(super) session: Session,
+}
+
+/// A connection's record with its session and first subscription. The aim is a few hundred bytes for everything in user space.
+const _: () = assert!(size_of::<Connection>() <= 224, "bytes per idle connection");
+
+/// Unsent bytes of a slow connection.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// What the kernel has not been given.
+    pub(super) bytes: Vec<u8>,
+    /// Bytes of the batch in flight.
+    pub(super) in_flight: usize,
+    /// Pieces of `bytes`, in order: length and the hub slot of a publication that may be dropped, else `KEEP`.
+    pub(super) pieces: Vec<(u32, u32)>,
+}
+
+/// See `Backlog::pieces`.
+pub(super) const KEEP: u32 = u32::MAX;
+
+impl Connection {
+    /// Nothing waits to be sent.
+    pub(super) fn is_sent(&self) -> bool {
+        self.pending.len == 0 && !self.is_sending && self.backlog.as_ref().is_none_or(|backlog| backlog.bytes.is_empty())
+    }
+
+    /// Pushes must wait for the connect reply.
+    pub(super) fn is_corked(&self) -> bool {
+        self.session.connecting.is_some()
+    }
+}
+
+impl Backlog {
+    pub(super) fn push(&mut self, bytes: &[u8], hub: u32) {
+        self.bytes.extend_from_slice(bytes);
+        match self.pieces.last_mut() {
+            Some((len, last)) if *last == KEEP && hub == KEEP => *len += bytes.len() as u32,
+            _ => self.pieces.push((bytes.len() as u32, hub)),
+        }
+    }
+
+    pub(super) fn unsent(&self) -> usize {
+        self.bytes.len() + self.in_flight
+    }
+
+    /// Drops the oldest droppable pieces until `keep_bytes` are left. Returns the hub slots that lost something, and how many were lost.
+    pub(super) fn drop_oldest(&mut self, keep_bytes: usize) -> (Vec<u32>, u64) {
+        let mut excess = self.bytes.len().saturating_sub(keep_bytes);
+        let (mut lost, mut count) = (Vec::new(), 0);
+        let mut kept = Vec::with_capacity(keep_bytes.min(self.bytes.len()));
+        let mut pieces = Vec::with_capacity(self.pieces.len());
+        let mut at = 0;
+        for &(len, hub) in &self.pieces {
+            let piece = &self.bytes[at..at + len as usize];
+            at += len as usize;
+            if hub != KEEP && excess > 0 {
+                excess = excess.saturating_sub(len as usize);
+                count += 1;
+                if !lost.contains(&hub) {
+                    lost.push(hub);
+                }
+            } else {
+                kept.extend_from_slice(piece);
+                pieces.push((len, hub));
+            }
+        }
+        self.bytes = kept;
+        self.pieces = pieces;
+        (lost, count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_oldest_droppable_pieces_go() {
+        let mut backlog = Backlog::default();
+        for (bytes, hub) in [(&b"reply"[..], KEEP), (b"a1", 1), (b"b1", 2), (b"more", KEEP), (b"a2", 1)] {
+            backlog.push(bytes, hub);
+        }
+        let (lost, count) = backlog.drop_oldest(12);
+        assert_eq!((lost, count), (vec![1, 2], 2));
+        assert_eq!(backlog.bytes, b"replymorea2");
+        assert_eq!(backlog.pieces, [(5, KEEP), (4, KEEP), (2, 1)]);
+    }
+}

@@ -1,0 +1,158 @@
+//! Publications and join/leave on their way to local subscribers.
+
+use std::sync::Arc;
+
+use super::Shard;
+use crate::broker::HubId;
+use crate::mesh::Message;
+use crate::mesh::message::{Query, QueryKind, ReplyTo};
+use crate::model::{ChannelName, ClientInfo, Publication, StreamPosition};
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::push::{Push, Unsubscribe};
+use crate::session::{fanout, flag};
+
+impl Shard {
+    /// A publication from its owner.
+    pub(super) fn deliver(&mut self, name: &ChannelName, publication: &Arc<Publication>) {
+        let Some(id) = self.hub.find(name) else { return };
+        if publication.offset.0 > 0 && !self.advance(id, publication) {
+            return;
+        }
+        self.deliver_now(id, publication);
+    }
+
+    /// Moves the channel's position; `false` if the publication is not to be delivered now.
+    fn advance(&mut self, id: HubId, publication: &Publication) -> bool {
+        let Some(channel) = self.hub.channel_mut(id) else { return false };
+        if channel.subscribers.is_empty() || channel.catching_up {
+            return false;
+        }
+        if channel.position.epoch != publication.epoch {
+            let position = StreamPosition { epoch: publication.epoch, offset: publication.offset };
+            self.insufficient(id, position);
+            return true;
+        }
+        let next = channel.position.offset.0 + 1;
+        if publication.offset.0 < next {
+            return false;
+        }
+        if publication.offset.0 > next {
+            self.catch_up(id);
+            return false;
+        }
+        channel.position.offset = publication.offset;
+        true
+    }
+
+    /// Encodes once and queues for everybody.
+    fn deliver_now(&mut self, id: HubId, publication: &Publication) {
+        let Some(channel) = self.hub.channel(id) else { return };
+        if !publication.json {
+            let slots: Vec<u32> = channel.subscribers.iter().map(|subscriber| subscriber.conn).collect();
+            for slot in slots {
+                self.disconnect(slot, &Disconnect::InappropriateProtocol);
+            }
+            return;
+        }
+        let mut frame = std::mem::take(&mut self.scratch);
+        frame.clear();
+        fanout::push_frame(&mut frame, channel.name.as_str(), &Push::Publication(publication));
+        self.counters.deliveries += self.fan_out(id.slot, &frame, true, |_, _| true);
+        self.scratch = frame;
+    }
+
+    /// Somebody joined or left a channel.
+    pub(super) fn announce(&mut self, name: &ChannelName, info: &ClientInfo, joined: bool) {
+        let Some(id) = self.hub.find(name) else { return };
+        let Some(channel) = self.hub.channel(id) else { return };
+        if !channel.subscribers.iter().any(|subscriber| subscriber.join_leave) {
+            return;
+        }
+        let push = if joined { Push::Join(info) } else { Push::Leave(info) };
+        let mut frame = Vec::new();
+        fanout::push_frame(&mut frame, channel.name.as_str(), &push);
+        self.fan_out(id.slot, &frame, false, |join_leave, _| join_leave);
+    }
+
+    /// The owner says where a channel stands after deliveries to this shard were dropped.
+    pub(super) fn behind(&mut self, name: &ChannelName, position: StreamPosition) {
+        let Some(id) = self.hub.find(name) else { return };
+        let Some(channel) = self.hub.channel(id) else { return };
+        if !channel.subscribers.is_empty() && !channel.catching_up && channel.position != position {
+            self.catch_up(id);
+        }
+    }
+
+    /// Reads what was lost again from the owner.
+    fn catch_up(&mut self, id: HubId) {
+        let Some(channel) = self.hub.channel_mut(id) else { return };
+        let name = channel.name.clone();
+        let query = Query {
+            channel: name.clone(),
+            reply_to: ReplyTo::CatchUp { hub: id.slot, generation: id.generation },
+            what: QueryKind::History {
+                limit: channel.namespace.history_size,
+                since: Some((channel.position.offset.0, Some(Some(channel.position.epoch)))),
+                reverse: false,
+            },
+        };
+        let owner = crate::broker::owner::owner_of(&name, self.mesh.shards());
+        // A refused question is asked again: the next delivery finds the gap, and the owner has this shard marked.
+        if self.mesh.command(owner, Message::Query(Box::new(query))).is_ok()
+            && let Some(channel) = self.hub.channel_mut(id)
+        {
+            channel.catching_up = true;
+        }
+    }
+
+    /// What was lost, read again. `None` if it can no longer be read.
+    pub(super) fn caught_up(&mut self, id: HubId, missed: Option<(Vec<Arc<Publication>>, StreamPosition)>) {
+        let Some(channel) = self.hub.channel_mut(id) else { return };
+        if !std::mem::take(&mut channel.catching_up) {
+            return;
+        }
+        let (epoch, offset) = (channel.position.epoch, channel.position.offset.0);
+        match missed {
+            Some((missed, position)) if position.epoch == epoch => {
+                let complete = missed.first().map_or(position.offset.0 == offset, |first| first.offset.0 == offset + 1);
+                if !complete {
+                    self.insufficient(id, position);
+                }
+                for publication in missed {
+                    if let Some(channel) = self.hub.channel_mut(id) {
+                        channel.position.offset = channel.position.offset.max(publication.offset);
+                    }
+                    self.deliver_now(id, &publication);
+                }
+            }
+            Some((_, position)) => self.insufficient(id, position),
+            None => self.insufficient(id, StreamPosition::default()),
+        }
+    }
+
+    /// The positioned subscribers of a channel have missed something that they can only get by recovering.
+    pub(super) fn insufficient(&mut self, id: HubId, position: StreamPosition) {
+        let Some(channel) = self.hub.channel_mut(id) else { return };
+        channel.position = position;
+        channel.catching_up = false;
+        let hub = id.slot;
+        let slots: Vec<u32> = channel.subscribers.iter().map(|subscriber| subscriber.conn).collect();
+        for slot in slots {
+            let disconnect = self.with_session(slot, |session, context| {
+                let index = session.subscription_at(hub)?;
+                let subscription = &session.subscriptions[index];
+                if !subscription.has(flag::POSITIONED) {
+                    return None;
+                }
+                if subscription.has(flag::SERVER_SIDE) {
+                    return Some(Disconnect::InsufficientState);
+                }
+                session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
+                None
+            });
+            if let Some(Some(disconnect)) = disconnect {
+                self.disconnect(slot, &disconnect);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! The end of a shard: nobody new, everybody told to come back elsewhere, at a pace that makes no storm.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::connection::{Connection, State};
+use super::{Mode, Shard};
+use crate::mesh::control::{DrainOutcome, FromShard};
+use crate::protocol::disconnect::Disconnect;
+use crate::time::Instant;
+
+/// Connections are told in steps of this length.
+const STEP: Duration = Duration::from_millis(50);
+
+/// A drain under way.
+#[derive(Debug)]
+pub(super) struct Drain {
+    /// When the next step is due.
+    pub(super) next: Instant,
+    started: Instant,
+    window: Duration,
+    deadline: Instant,
+    /// Connections not told yet, in random order.
+    waiting: VecDeque<u32>,
+    total: usize,
+    outcome: DrainOutcome,
+    reported: bool,
+}
+
+impl Drain {
+    /// A connection is gone.
+    pub(super) fn closed(&mut self, connection: &Connection) {
+        if connection.close == Some(super::Close::Finish) {
+            self.outcome.clean += 1;
+        } else {
+            self.outcome.forced += 1;
+        }
+    }
+}
+
+impl Shard {
+    pub(super) fn start_drain(&mut self, window: Duration, grace: Duration) {
+        if self.drain.is_some() {
+            return;
+        }
+        let mut waiting: Vec<u32> = self.connections.iter().map(|(slot, _)| slot).collect();
+        for at in (1..waiting.len()).rev() {
+            waiting.swap(at, self.rng.below(at as u64 + 1) as usize);
+        }
+        self.drain = Some(Drain {
+            next: self.now.at,
+            started: self.now.at,
+            window,
+            deadline: self.now.at + window + grace,
+            total: waiting.len(),
+            waiting: waiting.into(),
+            outcome: DrainOutcome::default(),
+            reported: false,
+        });
+        self.drain_step();
+    }
+
+    /// Ends at once: whoever is left is cut.
+    pub(super) fn stop(&mut self) {
+        self.start_drain(Duration::ZERO, Duration::ZERO);
+        self.cut();
+    }
+
+    fn cut(&mut self) {
+        let left: Vec<u32> = self.connections.iter().map(|(slot, _)| slot).collect();
+        for slot in left {
+            self.abort(slot);
+        }
+    }
+
+    pub(super) fn drain_step(&mut self) {
+        let now = self.now.at;
+        let Some(drain) = &mut self.drain else { return };
+        if now < drain.next {
+            return;
+        }
+        drain.next = now + STEP;
+        if now >= drain.deadline {
+            self.cut();
+            return;
+        }
+        let elapsed = now.since(drain.started) + STEP;
+        let due = if elapsed >= drain.window {
+            drain.total
+        } else {
+            (drain.total as u128 * elapsed.as_nanos() / drain.window.as_nanos().max(1)) as usize
+        };
+        let told = drain.total - drain.waiting.len();
+        let batch: Vec<u32> = drain.waiting.drain(..due.saturating_sub(told).min(drain.waiting.len())).collect();
+        for slot in batch {
+            self.drain_connection(slot);
+        }
+    }
+
+    fn drain_connection(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        match connection.state {
+            // A request that waits for its answer gets it; then the connection closes.
+            State::Waiting if !connection.is_session => connection.keep_alive = false,
+            State::Head => self.finish(slot),
+            State::Open | State::Waiting if connection.is_session => self.disconnect(slot, &Disconnect::Shutdown),
+            State::Open | State::Waiting => {
+                debug_assert!(self.mode == Mode::Echo, "a WebSocket without a session is an echo");
+                self.close_websocket(slot, 1001, "going away");
+            }
+            State::Closing | State::Finishing | State::Gone => {}
+        }
+    }
+
+    /// Reports the end of the drain, once.
+    pub(super) fn drained(&mut self) {
+        let Some(drain) = &mut self.drain else { return };
+        if self.connections.is_empty() && !drain.reported {
+            drain.reported = true;
+            self.reports.push_back(FromShard::Drained(self.id, drain.outcome));
+        }
+    }
+}

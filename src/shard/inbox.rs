@@ -1,0 +1,338 @@
+//! Messages from shards, this one included: as owner, as a shard with subscribers, as one that asked.
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::connection::State;
+use crate::broker::HubId;
+use crate::mesh::Message;
+use crate::mesh::message::{
+    Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
+    UserAction, UserCommand,
+};
+use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::error::ClientError;
+use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
+use crate::session::ServerSubscription;
+use crate::time::Now;
+
+/// Messages taken from one peer in one turn, so that sockets are served in between.
+const MESSAGES_PER_TURN: usize = 512;
+
+impl Shard {
+    /// Takes what other shards have sent, as far as there is room for what comes of it.
+    pub fn handle_mesh(&mut self, now: Now) {
+        self.now = now;
+        self.mesh.flush();
+        for from in 0..self.mesh.shards() {
+            let from = ShardId(from);
+            for _ in 0..MESSAGES_PER_TURN {
+                if self.is_full() {
+                    return;
+                }
+                let Some(message) = self.mesh.receive(from) else { break };
+                self.dispatch(from, message);
+                self.settle();
+            }
+        }
+        self.tell_behind();
+    }
+
+    /// Handles what the shard has said to itself, until it has nothing more to say.
+    pub(super) fn settle(&mut self) {
+        while let Some(message) = self.mesh.receive(self.id) {
+            self.dispatch(self.id, message);
+        }
+    }
+
+    fn dispatch(&mut self, from: ShardId, message: Message) {
+        match message {
+            Message::Interest(interest) => self.own_interest(from, &interest),
+            Message::Leave(leave) => self.own_leave(from, *leave),
+            Message::Publish(publish) => self.own_publish(from, *publish),
+            Message::Query(query) => self.own_query(from, &query),
+            Message::User(command) => self.user_command(from, *command),
+            Message::Gather(gather) => self.gather(from, &gather),
+            Message::Admit(admit) => {
+                let granted = self.users.admit(&admit);
+                self.mesh.answer(from, Message::Admitted(admit.reply_to, granted));
+            }
+            Message::Release(user) => self.users.release(&user),
+            Message::Deliver(name, publication) => self.deliver(&name, &publication),
+            Message::Presence(name, info, joined) => self.announce(&name, &info, joined),
+            Message::Behind(name, position) => self.behind(&name, position),
+            Message::Interested(answer) => self.interested(*answer),
+            Message::Published(reply_to, result) => self.published(reply_to, result),
+            Message::Answer(answer) => self.answered(*answer),
+            Message::UserDone(reply_to) => self.api_done(reply_to),
+            Message::Gathered(gathered) => self.api_gathered(*gathered),
+            Message::Admitted(reply_to, granted) => self.admitted(reply_to, granted),
+        }
+    }
+
+    // As owner.
+
+    fn own_interest(&mut self, from: ShardId, interest: &Interest) {
+        let config = Arc::clone(&self.config);
+        let answer = self.owner.interest(self.now, from, interest, &config.channels);
+        if interest.recover.is_some() {
+            let counter = if answer.recovered { &mut self.counters.recovered } else { &mut self.counters.recovery_failed };
+            *counter += 1;
+        }
+        let overloaded = answer.overloaded;
+        self.mesh.answer(from, Message::Interested(Box::new(answer)));
+        if interest.join
+            && !overloaded
+            && let Some(info) = &interest.presence
+        {
+            let mask = self.owner.interest_of(&interest.channel);
+            self.tell_presence(&interest.channel, info, true, mask);
+        }
+    }
+
+    fn own_leave(&mut self, from: ShardId, leave: Leave) {
+        let channel = leave.channel.clone();
+        if let Some((info, mask)) = self.owner.leave(from, leave) {
+            self.tell_presence(&channel, &info, false, mask);
+        }
+    }
+
+    fn tell_presence(&mut self, channel: &crate::model::ChannelName, info: &Arc<ClientInfo>, joined: bool, mask: u64) {
+        for shard in bits(mask) {
+            if !self.mesh.delivery(shard, Message::Presence(channel.clone(), Arc::clone(info), joined)) {
+                self.counters.dropped_mesh += 1;
+            }
+        }
+    }
+
+    fn own_publish(&mut self, from: ShardId, publish: Publish) {
+        let reply_to = publish.reply_to;
+        let channel = publish.channel.clone();
+        let config = Arc::clone(&self.config);
+        let result = self.owner.publish(self.now, publish, &config.channels);
+        let result = result.map(|outcome| {
+            if let Some((publication, mask)) = outcome.deliver {
+                self.counters.publications += 1;
+                for shard in bits(mask) {
+                    if !self.mesh.delivery(shard, Message::Deliver(channel.clone(), Arc::clone(&publication))) {
+                        self.counters.dropped_mesh += 1;
+                        self.owner.mark_behind(&channel, shard);
+                    }
+                }
+            }
+            outcome.position
+        });
+        self.mesh.answer(from, Message::Published(reply_to, result));
+    }
+
+    fn own_query(&mut self, from: ShardId, query: &Query) {
+        let config = Arc::clone(&self.config);
+        let what = self.owner.query(self.now, query, &config.channels);
+        self.mesh.answer(from, Message::Answer(Box::new(Answer { reply_to: query.reply_to, what })));
+    }
+
+    /// Tells the shards that lost deliveries where their channels stand.
+    fn tell_behind(&mut self) {
+        for (name, position, mask) in self.owner.take_behind() {
+            for shard in bits(mask) {
+                self.mesh.keep(shard, Message::Behind(name.clone(), position));
+            }
+        }
+    }
+
+    // As the one who asked.
+
+    fn interested(&mut self, answer: Interested) {
+        let hub = HubId { slot: answer.hub.0, generation: answer.hub.1 };
+        if !answer.overloaded
+            && let Some(channel) = self.hub.channel_mut(hub)
+        {
+            channel.confirmed = true;
+            if channel.subscribers.is_empty() {
+                channel.position = answer.position;
+                channel.catching_up = false;
+            } else if channel.position != answer.position {
+                self.insufficient(hub, answer.position);
+            }
+        }
+        let (ReplyTo::Client { conn, .. } | ReplyTo::Connect { conn } | ReplyTo::Added { conn }) = answer.reply_to else {
+            return;
+        };
+        if self.connections.current(conn.slot, conn.generation).is_some() {
+            self.with_session(conn.slot, |session, context| session.interested(context, answer));
+            self.went_on(conn.slot);
+        }
+    }
+
+    fn admitted(&mut self, reply_to: ReplyTo, granted: bool) {
+        let ReplyTo::Connect { conn } = reply_to else { return };
+        let user = self.connections.current(conn.slot, conn.generation).and_then(|connection| {
+            (connection.session.phase == crate::session::Phase::Connecting).then(|| connection.session.user.clone())
+        });
+        if user.is_none() {
+            // The connection ended meanwhile; its place goes back to the registry that gave it.
+            return;
+        }
+        let result = self.with_session(conn.slot, |session, context| session.admitted(context, granted));
+        if let Some(Err(disconnect)) = result {
+            self.disconnect(conn.slot, &disconnect);
+        }
+        self.went_on(conn.slot);
+    }
+
+    /// A command that waited has its answer: what arrived behind it is read.
+    fn went_on(&mut self, slot: u32) {
+        let was = self.connections.at(slot).map(|connection| connection.state);
+        self.follow_phase(slot);
+        self.file(slot);
+        if was == Some(State::Waiting) && self.connections.at(slot).is_some_and(|c| c.state == State::Open) {
+            self.resume(slot);
+        }
+    }
+
+    fn published(&mut self, reply_to: ReplyTo, result: Result<StreamPosition, PublishError>) {
+        match reply_to {
+            ReplyTo::Client { conn, id } => {
+                let body = match result {
+                    Ok(_) => ReplyBody::Publish,
+                    Err(PublishError::UnknownChannel) => ReplyBody::Error(ClientError::UnknownChannel),
+                    Err(PublishError::Overloaded) => ReplyBody::Error(ClientError::Internal),
+                };
+                self.reply(conn, id, body);
+            }
+            ReplyTo::Api { .. } => self.api_published(reply_to, result),
+            ReplyTo::Nobody | ReplyTo::Connect { .. } | ReplyTo::Added { .. } | ReplyTo::CatchUp { .. } => {}
+        }
+    }
+
+    fn reply(&mut self, conn: ConnId, id: u32, body: ReplyBody<'_>) {
+        if self.connections.current(conn.slot, conn.generation).is_some_and(|c| c.state == State::Open) {
+            self.with_session(conn.slot, |_, context| context.reply(id, body));
+        }
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        match answer.reply_to {
+            ReplyTo::Client { conn, id } => {
+                let body = match &answer.what {
+                    AnswerKind::Presence(list) => ReplyBody::Presence(list),
+                    AnswerKind::PresenceStats { clients, users } => {
+                        ReplyBody::PresenceStats { num_clients: *clients, num_users: *users }
+                    }
+                    AnswerKind::History(publications, position) => {
+                        ReplyBody::History { publications, position: *position }
+                    }
+                    AnswerKind::Unrecoverable => ReplyBody::Error(ClientError::UnrecoverablePosition),
+                    AnswerKind::Removed => return,
+                    AnswerKind::Overloaded => ReplyBody::Error(ClientError::Internal),
+                };
+                self.reply(conn, id, body);
+            }
+            ReplyTo::CatchUp { hub, generation } => {
+                let missed = match answer.what {
+                    AnswerKind::History(missed, position) => Some((missed, position)),
+                    _ => None,
+                };
+                self.caught_up(HubId { slot: hub, generation }, missed);
+            }
+            ReplyTo::Api { .. } => self.api_answered(answer),
+            ReplyTo::Nobody | ReplyTo::Connect { .. } | ReplyTo::Added { .. } => {}
+        }
+    }
+
+    // For the server API, on every shard.
+
+    fn user_command(&mut self, from: ShardId, command: UserCommand) {
+        for slot in self.users.of(&self.connections, &command.user) {
+            let client = self.connections.at(slot).and_then(|connection| connection.session.client);
+            if command.client.is_none_or(|wanted| client == Some(wanted)) {
+                self.user_action(slot, &command.action);
+            }
+        }
+        self.mesh.answer(from, Message::UserDone(command.reply_to));
+    }
+
+    fn user_action(&mut self, slot: u32, action: &UserAction) {
+        match action {
+            UserAction::Subscribe(wanted) => {
+                let config = Arc::clone(&self.config);
+                let Ok(namespace) = config.channels.resolve(wanted.channel.as_str()) else { return };
+                let wanted = ServerSubscription {
+                    channel: wanted.channel.clone(),
+                    namespace: Arc::clone(namespace),
+                    info: wanted.info.clone(),
+                    data: wanted.data.clone(),
+                    expire_at: u32::try_from(wanted.expire_at).unwrap_or(u32::MAX),
+                    overrides: wanted.overrides,
+                    recover: wanted.recover,
+                    flags: 0,
+                };
+                let result = self.with_session(slot, |session, context| session.add(context, &wanted));
+                if let Some(Err(disconnect)) = result {
+                    self.disconnect(slot, &disconnect);
+                }
+            }
+            UserAction::Unsubscribe(channel) => {
+                self.with_session(slot, |session, context| match session.find(context, channel.as_str()) {
+                    Some(index) => {
+                        let hub = session.subscriptions[index].hub;
+                        session.end_subscription(context, hub, Some(Unsubscribe::Server));
+                    }
+                    None => context.push(channel.as_str(), &Push::Unsubscribe(Unsubscribe::Server)),
+                });
+            }
+            UserAction::Disconnect { code, reason, whitelist } => {
+                let client = self.connections.at(slot).and_then(|connection| connection.session.client);
+                if !client.is_some_and(|client| whitelist.contains(&client)) {
+                    self.disconnect(slot, &Disconnect::Custom(*code, reason.clone()));
+                }
+            }
+            UserAction::Refresh { expired, expire_at, info } => {
+                let past = expire_at.is_some_and(|at| at <= self.now.unix_s());
+                if *expired || past {
+                    self.disconnect(slot, &Disconnect::Expired);
+                } else {
+                    let expire_at = *expire_at;
+                    self.with_session(slot, |session, context| session.refreshed(context, expire_at, info));
+                    self.file(slot);
+                }
+            }
+        }
+    }
+
+    fn gather(&mut self, from: ShardId, gather: &Gather) {
+        let channels = match &gather.channels {
+            None => Vec::new(),
+            Some(pattern) => self
+                .hub
+                .iter()
+                .filter(|channel| !channel.subscribers.is_empty())
+                .filter(|channel| pattern.is_empty() || crate::config::glob_match(pattern, channel.name.as_str()))
+                .map(|channel| (channel.name.clone(), channel.subscribers.len() as u32))
+                .collect(),
+        };
+        let gathered = Gathered {
+            reply_to: gather.reply_to,
+            shard: self.id,
+            channels,
+            clients: self.users.sessions() as u32,
+            users: self.users.distinct(),
+            subscriptions: self.hub.iter().map(|channel| channel.subscribers.len() as u32).sum(),
+            channels_active: self.owner.active(),
+        };
+        self.mesh.answer(from, Message::Gathered(Box::new(gathered)));
+    }
+
+    /// A new configuration: everything that can follow it does.
+    pub(super) fn reload(&mut self, config: Arc<crate::config::Config>) {
+        self.tokens = crate::session::Tokens::new(&config);
+        self.hub.reload(&config.channels);
+        self.owner.reload(&config.channels);
+        self.config = config;
+    }
+}
+
+fn bits(mask: u64) -> impl Iterator<Item = ShardId> {
+    (0..64).filter(move |bit| mask >> bit & 1 == 1).map(ShardId)
+}

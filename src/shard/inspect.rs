@@ -1,0 +1,133 @@
+//! What the simulator's checkers look at. Nothing else calls it, and it changes nothing.
+
+use super::Shard;
+pub use crate::broker::owner::ChannelOwned;
+use crate::model::{ChannelName, ClientId, StreamPosition};
+use crate::session::{Phase, flag};
+
+/// A channel as a shard with subscribers sees it.
+#[derive(Debug)]
+pub struct ChannelHere {
+    /// Name.
+    pub name: ChannelName,
+    /// Subscribers that get publications.
+    pub active: usize,
+    /// Subscribers that wait for the owner.
+    pub pending: usize,
+    /// Lost deliveries are being read again.
+    pub catching_up: bool,
+    /// Where the subscribers stand.
+    pub position: StreamPosition,
+}
+
+/// A subscription as its session sees it.
+#[derive(Debug)]
+pub struct Subscribed {
+    /// Whose.
+    pub client: ClientId,
+    /// To what.
+    pub channel: ChannelName,
+    /// The owner has answered.
+    pub active: bool,
+    /// Kept as presence.
+    pub present: bool,
+    /// Gaps are told.
+    pub positioned: bool,
+}
+
+/// Amounts that are zero when nothing is under way.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Bytes of the fan-out ring that are held.
+    pub ring_bytes: u32,
+    /// Unsent bytes of all connections, as counted along the way.
+    pub backlog_bytes: usize,
+    /// The same, counted anew.
+    pub backlog_bytes_counted: usize,
+    /// Messages to other shards that wait for room.
+    pub mesh_held: usize,
+    /// Messages from other shards that are not read.
+    pub mesh_queued: usize,
+    /// Messages of the shard to itself that are not read.
+    pub mesh_own: usize,
+    /// Server API calls without answer.
+    pub api_calls: usize,
+}
+
+impl Shard {
+    /// Channels with a subscriber here.
+    #[must_use]
+    pub fn channels_here(&self) -> Vec<ChannelHere> {
+        let of = |channel: &crate::broker::hub::HubChannel| ChannelHere {
+            name: channel.name.clone(),
+            active: channel.subscribers.len(),
+            pending: channel.pending as usize,
+            catching_up: channel.catching_up,
+            position: channel.position,
+        };
+        self.hub.iter().map(of).collect()
+    }
+
+    /// Channels owned by this shard.
+    #[must_use]
+    pub fn channels_owned(&self) -> Vec<ChannelOwned> {
+        self.owner.inspect()
+    }
+
+    /// Subscriptions of all sessions.
+    ///
+    /// # Panics
+    /// If a session's place in a hub list is not its own.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<Subscribed> {
+        let mut out = Vec::new();
+        for (slot, connection) in self.connections.iter() {
+            for subscription in &connection.session.subscriptions {
+                let channel = self.hub.at(subscription.hub).expect("a subscription's channel lives as long as it");
+                if !subscription.is_pending() {
+                    let there = channel.subscribers.get(subscription.place as usize).map(|there| there.conn);
+                    assert_eq!(there, Some(slot), "the place of a subscriber of {:?}", channel.name);
+                }
+                out.push(Subscribed {
+                    client: connection.session.client.unwrap_or(ClientId(0)),
+                    channel: channel.name.clone(),
+                    active: !subscription.is_pending(),
+                    present: subscription.has(flag::PRESENCE),
+                    positioned: subscription.has(flag::POSITIONED),
+                });
+            }
+        }
+        out
+    }
+
+    /// Clients that are connected: id and user.
+    #[must_use]
+    pub fn clients(&self) -> Vec<(ClientId, Box<str>)> {
+        self.connections
+            .iter()
+            .filter(|(_, connection)| connection.is_session && connection.session.phase == Phase::Connected)
+            .map(|(_, connection)| (connection.session.client.unwrap_or(ClientId(0)), connection.session.user.clone()))
+            .collect()
+    }
+
+    /// Connections by user, as counted by the registry on this shard.
+    #[must_use]
+    pub fn registered(&self) -> Vec<(Box<str>, u32)> {
+        self.users.registered()
+    }
+
+    /// Amounts that are zero when nothing is under way.
+    #[must_use]
+    pub fn under_way(&self) -> UnderWay {
+        let (backlog_bytes, backlog_bytes_counted) = self.backlog_bytes_counted();
+        UnderWay {
+            ring_bytes: self.outbox.ring_used(),
+            backlog_bytes,
+            backlog_bytes_counted,
+            mesh_held: self.mesh.held(),
+            mesh_queued: self.mesh.queued(),
+            mesh_own: self.mesh.own(),
+            api_calls: self.calls.under_way(),
+        }
+    }
+}

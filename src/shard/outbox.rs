@@ -1,0 +1,376 @@
+//! What goes out. Frames are encoded once into the fan-out ring; a connection holds one range of it, and its turn comes in
+//! the order in which connections became dirty. A connection whose socket does not keep up owns a copy of its bytes.
+
+use std::collections::VecDeque;
+
+use super::connection::{Connection, KEEP, State};
+use super::{Close, Output, SendBatch, SendFailed, Shard};
+use crate::config::namespace::SlowConsumer;
+use crate::limits::{BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX};
+use crate::mem::{FanoutRing, RingRange, Slab};
+use crate::model::ConnId;
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::push::Unsubscribe;
+use crate::session::flag;
+use crate::time::Now;
+
+/// The shard's half of every outbox.
+pub(super) struct Outbox {
+    ring: FanoutRing,
+    /// Connections with something to send, and the ring's head when each became dirty: the oldest byte that any of them
+    /// needs is not before the first one's.
+    dirty: VecDeque<(u32, u32)>,
+    /// Connections to close once the kernel has what they sent.
+    closing: Vec<u32>,
+    closes: VecDeque<Output>,
+    backlog_bytes: usize,
+}
+
+/// What `mark` could not do by itself.
+#[derive(PartialEq, Eq)]
+enum Marked {
+    Done,
+    /// The bytes must go to the connection's own memory.
+    Copy,
+}
+
+impl Outbox {
+    pub(super) fn new(ring_bytes: u32) -> Self {
+        Self {
+            ring: FanoutRing::new(ring_bytes),
+            dirty: VecDeque::new(),
+            closing: Vec::new(),
+            closes: VecDeque::new(),
+            backlog_bytes: 0,
+        }
+    }
+
+    pub(super) fn bytes(&self, range: RingRange) -> &[u8] {
+        self.ring.bytes(range)
+    }
+
+    pub(super) const fn backlog_bytes(&self) -> usize {
+        self.backlog_bytes
+    }
+
+    pub(super) const fn ring_used(&self) -> u32 {
+        self.ring.used()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.ring.used() > self.ring.capacity() / 4 * 3
+    }
+
+    pub(super) fn forget(&mut self, connection: &Connection) {
+        if let Some(backlog) = &connection.backlog {
+            self.backlog_bytes -= backlog.unsent();
+        }
+    }
+
+    /// Adds a range of the ring to what the connection sends next.
+    fn mark(&mut self, connection: &mut Connection, slot: u32, range: RingRange, head: u32) -> Marked {
+        if connection.pending.len == 0 {
+            connection.pending = range;
+        } else if connection.pending.end() == range.start {
+            connection.pending.len += range.len;
+        } else {
+            if connection.pending.len + range.len > PENDING_JOIN_BYTES_MAX {
+                return Marked::Copy;
+            }
+            match self.ring.append_joined(connection.pending, range) {
+                Some(joined) => connection.pending = joined,
+                None => return Marked::Copy,
+            }
+        }
+        self.make_dirty(connection, slot, head);
+        Marked::Done
+    }
+
+    fn make_dirty(&mut self, connection: &mut Connection, slot: u32, head: u32) {
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push_back((slot, head));
+        }
+    }
+
+    /// Copies bytes behind everything the connection has to send.
+    fn copy(&mut self, connection: &mut Connection, slot: u32, bytes: &[u8], hub: u32) {
+        self.own_pending(connection);
+        connection.backlog.get_or_insert_default().push(bytes, hub);
+        self.backlog_bytes += bytes.len();
+        let head = self.ring.head();
+        self.make_dirty(connection, slot, head);
+    }
+
+    /// Moves a pending range into the connection's own memory.
+    fn own_pending(&mut self, connection: &mut Connection) {
+        let range = std::mem::take(&mut connection.pending);
+        if range.len > 0 {
+            let backlog = connection.backlog.get_or_insert_default();
+            backlog.push(self.ring.bytes(range), KEEP);
+            self.backlog_bytes += range.len as usize;
+        }
+    }
+}
+
+impl Shard {
+    /// Queues bytes for one connection.
+    pub(super) fn queue(&mut self, slot: u32, bytes: &[u8]) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if matches!(connection.state, State::Gone) {
+            return;
+        }
+        let head = self.outbox.ring.head();
+        let fits = bytes.len() <= FANOUT_PIECE_BYTES_MAX as usize
+            && connection.backlog.as_ref().is_none_or(|backlog| backlog.bytes.is_empty());
+        if fits
+            && let Some(range) = self.outbox.ring.append(&[bytes])
+            && self.outbox.mark(connection, slot, range, head) == Marked::Done
+        {
+            return;
+        }
+        self.outbox.copy(connection, slot, bytes, KEEP);
+        self.check_backlog(slot);
+    }
+
+    /// Queues one frame for every subscriber of a hub channel that `wanted` picks. Returns how many there were.
+    pub(super) fn fan_out(&mut self, hub: u32, frame: &[u8], droppable: bool, wanted: impl Fn(bool, u32) -> bool) -> u64 {
+        let Some(channel) = self.hub.at(hub) else { return 0 };
+        let drop_oldest = droppable && channel.namespace.slow_consumer == SlowConsumer::DropOldest;
+        let head = self.outbox.ring.head();
+        let range = if frame.len() <= FANOUT_PIECE_BYTES_MAX as usize { self.outbox.ring.append(&[frame]) } else { None };
+        let mut special: Vec<u32> = Vec::new();
+        let mut count = 0;
+        for subscriber in &channel.subscribers {
+            if !wanted(subscriber.join_leave, subscriber.conn) {
+                continue;
+            }
+            let Some(connection) = self.connections.at_mut(subscriber.conn) else { continue };
+            count += 1;
+            // A connection that does not keep up owns its bytes, piece by piece, so that they can be dropped.
+            let slow = connection.is_sending && drop_oldest || connection.backlog.as_ref().is_some_and(|b| !b.bytes.is_empty());
+            match range {
+                Some(range) if !slow && !connection.is_corked() => {
+                    if self.outbox.mark(connection, subscriber.conn, range, head) == Marked::Copy {
+                        special.push(subscriber.conn);
+                    }
+                }
+                _ => special.push(subscriber.conn),
+            }
+        }
+        for slot in special {
+            self.fan_out_special(slot, hub, frame, drop_oldest);
+        }
+        count
+    }
+
+    fn fan_out_special(&mut self, slot: u32, hub: u32, frame: &[u8], drop_oldest: bool) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if let Some(connecting) = &mut connection.session.connecting {
+            connecting.pushes.extend_from_slice(frame);
+            if connecting.pushes.len() > self.config.client.queue_max_size {
+                self.disconnect(slot, &Disconnect::Slow);
+            }
+            return;
+        }
+        self.outbox.copy(connection, slot, frame, if drop_oldest { hub } else { KEEP });
+        self.check_backlog(slot);
+    }
+
+    /// A connection with too many unsent bytes is dealt with as its channels say.
+    fn check_backlog(&mut self, slot: u32) {
+        let limit = match self.mode {
+            super::Mode::Proxy => self.config.client.queue_max_size,
+            super::Mode::Echo => crate::limits::ECHO_MESSAGE_BYTES_MAX * 2,
+        };
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(backlog) = &mut connection.backlog else { return };
+        if backlog.unsent() <= limit && self.outbox.backlog_bytes <= BACKLOG_BYTES_MAX {
+            return;
+        }
+        if matches!(connection.state, State::Closing | State::Finishing | State::Gone) || !connection.is_session {
+            // An HTTP answer may be larger than a client's queue; the peer asked for it.
+            if connection.is_session || backlog.unsent() > limit.max(crate::limits::HTTP_BODY_BYTES_MAX) * 16 {
+                self.abort(slot);
+            }
+            return;
+        }
+        let before = backlog.bytes.len();
+        let (lost, count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        self.outbox.backlog_bytes -= before - backlog.bytes.len();
+        self.counters.dropped_slow += count;
+        if backlog.unsent() > limit {
+            self.disconnect(slot, &Disconnect::Slow);
+            return;
+        }
+        for hub in lost {
+            self.with_session(slot, |session, context| {
+                if session.subscription_at(hub).is_some_and(|index| session.subscriptions[index].has(flag::POSITIONED)) {
+                    session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
+                }
+            });
+        }
+    }
+
+    pub(super) fn poll_transmit(&mut self) -> Option<Output> {
+        if let Some(close) = self.outbox.closes.pop_front() {
+            return Some(close);
+        }
+        while let Some((slot, _)) = self.outbox.dirty.pop_front() {
+            let generation = self.connections.generation(slot);
+            let Some(connection) = self.connections.at_mut(slot) else { continue };
+            if !std::mem::take(&mut connection.is_dirty) || connection.state == State::Gone {
+                continue;
+            }
+            let conn = ConnId { slot, generation };
+            if connection.close.is_some() {
+                self.outbox.closing.push(slot);
+            }
+            if connection.is_sending {
+                self.outbox.own_pending(connection);
+                self.check_backlog(slot);
+                continue;
+            }
+            if connection.backlog.as_ref().is_some_and(|backlog| !backlog.bytes.is_empty()) {
+                self.outbox.own_pending(connection);
+                connection.is_sending = true;
+                let Some(backlog) = &mut connection.backlog else { continue };
+                backlog.pieces.clear();
+                backlog.in_flight = backlog.bytes.len();
+                let batch = SendBatch::Owned(std::mem::take(&mut backlog.bytes));
+                self.counters.sends += 1;
+                return Some(Output::Transmit { conn, batch });
+            }
+            let range = std::mem::take(&mut connection.pending);
+            if range.len > 0 {
+                self.counters.sends += 1;
+                self.counters.bytes_sent += u64::from(range.len);
+                return Some(Output::Transmit { conn, batch: SendBatch::Ring(range) });
+            }
+        }
+        None
+    }
+
+    /// A batch came back: a ring batch that the kernel did not take whole, or an owned one.
+    pub fn handle_sent(&mut self, now: Now, conn: ConnId, batch: SendBatch, result: Result<usize, SendFailed>) {
+        self.now = now;
+        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else { return };
+        let Ok(taken) = result else {
+            if let Some(backlog) = &mut connection.backlog {
+                self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
+            }
+            connection.is_sending = false;
+            self.abort(conn.slot);
+            self.settle();
+            return;
+        };
+        match batch {
+            SendBatch::Ring(range) => {
+                assert!(taken < range.len as usize, "a ring batch came back although it was taken whole");
+                assert!(!connection.is_sending, "a ring batch was out beside an owned one");
+                self.counters.sends_short += 1;
+                let rest = range.skip(taken as u32);
+                // What was queued since stands behind the rest.
+                let backlog = connection.backlog.get_or_insert_default();
+                let later = std::mem::take(backlog.as_mut());
+                backlog.push(self.outbox.ring.bytes(rest), KEEP);
+                self.outbox.backlog_bytes += rest.len as usize;
+                let mut at = 0;
+                for (len, hub) in later.pieces {
+                    backlog.push(&later.bytes[at..at + len as usize], hub);
+                    at += len as usize;
+                }
+                let head = self.outbox.ring.head();
+                self.outbox.make_dirty(connection, conn.slot, head);
+                self.check_backlog(conn.slot);
+            }
+            SendBatch::Owned(bytes) => {
+                assert!(connection.is_sending, "an owned batch came back that was never out");
+                connection.is_sending = false;
+                self.counters.bytes_sent += taken as u64;
+                let Some(backlog) = &mut connection.backlog else { return };
+                self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
+                if taken < bytes.len() {
+                    let later = std::mem::take(backlog.as_mut());
+                    backlog.push(&bytes[taken..], KEEP);
+                    self.outbox.backlog_bytes += bytes.len() - taken;
+                    let mut at = 0;
+                    for (len, hub) in later.pieces {
+                        backlog.push(&later.bytes[at..at + len as usize], hub);
+                        at += len as usize;
+                    }
+                }
+                if backlog.bytes.is_empty() {
+                    connection.backlog = None;
+                    if connection.close.is_some() && connection.pending.len == 0 {
+                        self.outbox.closing.push(conn.slot);
+                        self.close_sent();
+                        return;
+                    }
+                } else {
+                    let head = self.outbox.ring.head();
+                    self.outbox.make_dirty(connection, conn.slot, head);
+                }
+            }
+        }
+    }
+
+    /// Every ring batch polled so far is with the kernel, and its failures were reported.
+    pub fn handle_flushed(&mut self, now: Now) {
+        self.now = now;
+        let keep = self.outbox.dirty.front().map_or(self.outbox.ring.head(), |&(_, head)| head);
+        self.outbox.ring.release_to(keep);
+        self.close_sent();
+    }
+
+    /// Closes the connections that wanted to be closed and have nothing left to send.
+    fn close_sent(&mut self) {
+        for slot in std::mem::take(&mut self.outbox.closing) {
+            let generation = self.connections.generation(slot);
+            let Some(connection) = self.connections.at_mut(slot) else { continue };
+            if let Some(how) = connection.close
+                && connection.state != State::Gone
+                && connection.is_sent()
+            {
+                connection.state = State::Gone;
+                self.outbox.closes.push_back(Output::Close { conn: ConnId { slot, generation }, how });
+            }
+        }
+    }
+
+    /// Sends what is queued, then closes with FIN.
+    pub(super) fn finish(&mut self, slot: u32) {
+        self.end_session(slot);
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if matches!(connection.state, State::Gone) {
+            return;
+        }
+        connection.state = State::Finishing;
+        connection.close = Some(Close::Finish);
+        let head = self.outbox.ring.head();
+        self.outbox.make_dirty(connection, slot, head);
+        let by = crate::mem::TimerWheel::tick_after(self.now.at, super::websocket::CLOSE_TIMEOUT);
+        self.set_deadline(slot, by);
+    }
+
+    /// Closes with RST; what is queued is lost.
+    pub(super) fn abort(&mut self, slot: u32) {
+        self.end_session(slot);
+        let generation = self.connections.generation(slot);
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.state != State::Gone {
+            connection.state = State::Gone;
+            connection.pending = RingRange::default();
+            self.outbox.closes.push_back(Output::Close { conn: ConnId { slot, generation }, how: Close::Abort });
+        }
+    }
+
+    /// For the simulator's checkers: bytes that all connections hold, counted anew.
+    #[must_use]
+    pub fn backlog_bytes_counted(&self) -> (usize, usize) {
+        let counted = |connections: &Slab<Connection>| {
+            connections.iter().filter_map(|(_, connection)| connection.backlog.as_ref().map(|backlog| backlog.unsent())).sum()
+        };
+        (self.outbox.backlog_bytes, counted(&self.connections))
+    }
+}

@@ -1,0 +1,91 @@
+//! Everything that happens by time.
+
+use std::time::Duration;
+
+use super::connection::State;
+use super::{Mode, Shard};
+use crate::mem::{Tick, TimerWheel};
+use crate::time::{Instant, Now};
+use crate::wire::http::HttpError;
+
+/// Old history and forgotten channels are looked for this often.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+impl Shard {
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        while let Some((tick, slots)) = self.wheel.fire(now.at) {
+            for slot in slots {
+                self.fired(slot, tick);
+            }
+        }
+        if !self.owner.is_empty() && now.at.since(self.swept) >= SWEEP_INTERVAL {
+            self.swept = now.at;
+            self.owner.sweep(now);
+        }
+        self.drain_step();
+        self.settle();
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let sweep = (!self.owner.is_empty()).then(|| self.swept + SWEEP_INTERVAL);
+        [self.wheel.next_at(), sweep, self.drain.as_ref().map(|drain| drain.next)].into_iter().flatten().min()
+    }
+
+    /// An entry of the wheel fired: the connection in the slot looks at what is really due.
+    fn fired(&mut self, slot: u32, tick: Tick) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if connection.filed != tick {
+            return;
+        }
+        connection.filed = 0;
+        let (state, by) = (connection.state, connection.by);
+        if by != 0 && by <= TimerWheel::tick(self.now.at) {
+            connection.by = 0;
+            self.overdue(slot, state);
+        }
+        self.session_timeout(slot);
+        self.file(slot);
+    }
+
+    /// The deadline of a connection's state has passed.
+    fn overdue(&mut self, slot: u32, state: State) {
+        match state {
+            State::Head => {
+                let started = self.connections.at(slot).is_some_and(|c| c.held.is_some());
+                if started {
+                    self.refuse_http(slot, HttpError::Timeout);
+                } else {
+                    self.finish(slot);
+                }
+            }
+            State::Waiting | State::Closing | State::Finishing => self.abort(slot),
+            State::Open | State::Gone => {}
+        }
+    }
+
+    fn session_timeout(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if !connection.is_session || self.mode == Mode::Echo || !matches!(connection.state, State::Open | State::Waiting) {
+            return;
+        }
+        if let Some(Err(disconnect)) = self.with_session(slot, |session, context| session.timeout(context)) {
+            self.disconnect(slot, &disconnect);
+        }
+    }
+
+    /// Files the nearest deadline of a connection, unless a nearer one is filed already.
+    pub(super) fn file(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        let session = if connection.is_session { connection.session.deadline(self.now, &self.config) } else { 0 };
+        let nearest = match (connection.by, session) {
+            (0, at) | (at, 0) => at,
+            (by, session) => by.min(session),
+        };
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if nearest != 0 && (connection.filed == 0 || nearest < connection.filed) {
+            connection.filed = self.wheel.file(slot, nearest);
+        }
+    }
+}

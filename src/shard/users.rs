@@ -1,0 +1,119 @@
+//! Whose connections are here, and, for the users registered on this shard, how many connections they have anywhere.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, HashTable};
+
+use super::Shard;
+use super::connection::Connection;
+use crate::mem::Slab;
+use crate::mesh::message::Admit;
+
+/// See the module. A connected session is one entry: four bytes and the user id it already has.
+pub(super) struct Users {
+    slots: HashTable<u32>,
+    seed: FixedState,
+    /// Distinct users among them.
+    distinct: u32,
+    /// Connections of the users registered here, while a limit is configured.
+    registry: HashMap<Box<str>, u32, FixedState>,
+}
+
+impl Users {
+    pub(super) fn new(seed: u64) -> Self {
+        let seed = FixedState::with_seed(seed);
+        Self { slots: HashTable::new(), registry: HashMap::with_hasher(seed.clone()), seed, distinct: 0 }
+    }
+
+    fn hash(seed: &FixedState, user: &str) -> u64 {
+        let mut hasher = seed.build_hasher();
+        hasher.write(user.as_bytes());
+        hasher.finish()
+    }
+
+    pub(super) fn sessions(&self) -> u64 {
+        self.slots.len() as u64
+    }
+
+    pub(super) const fn distinct(&self) -> u32 {
+        self.distinct
+    }
+
+    fn user(connections: &Slab<Connection>, slot: u32) -> &str {
+        connections.at(slot).map_or("", |connection| &connection.session.user)
+    }
+
+    /// Connections of a user.
+    pub(super) fn of(&self, connections: &Slab<Connection>, user: &str) -> Vec<u32> {
+        let hash = Self::hash(&self.seed, user);
+        self.slots.iter_hash(hash).copied().filter(|&slot| Self::user(connections, slot) == user).collect()
+    }
+
+    pub(super) fn insert(&mut self, connections: &Slab<Connection>, slot: u32) {
+        let user = Self::user(connections, slot);
+        let hash = Self::hash(&self.seed, user);
+        if self.slots.find(hash, |&other| Self::user(connections, other) == user).is_none() {
+            self.distinct += 1;
+        }
+        let seed = &self.seed;
+        self.slots.insert_unique(hash, slot, |&slot| Self::hash(seed, Self::user(connections, slot)));
+    }
+
+    pub(super) fn remove(&mut self, connections: &Slab<Connection>, slot: u32) {
+        let user = Self::user(connections, slot);
+        let hash = Self::hash(&self.seed, user);
+        if let Ok(entry) = self.slots.find_entry(hash, |&other| other == slot) {
+            entry.remove();
+            if self.slots.find(hash, |&other| Self::user(connections, other) == user).is_none() {
+                self.distinct -= 1;
+            }
+        }
+    }
+
+    /// One more connection of a user registered here, if that is allowed.
+    pub(super) fn admit(&mut self, admit: &Admit) -> bool {
+        match self.registry.get_mut(&admit.user) {
+            Some(count) if *count >= admit.limit => false,
+            Some(count) => {
+                *count += 1;
+                true
+            }
+            None => {
+                self.registry.insert(admit.user.clone(), 1);
+                true
+            }
+        }
+    }
+
+    pub(super) fn registered(&self) -> Vec<(Box<str>, u32)> {
+        self.registry.iter().map(|(user, &count)| (user.clone(), count)).collect()
+    }
+
+    /// One connection fewer.
+    pub(super) fn release(&mut self, user: &str) {
+        if let Some(count) = self.registry.get_mut(user) {
+            *count -= 1;
+            if *count == 0 {
+                self.registry.remove(user);
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Ends the session of a connection: its subscriptions and its place among the users.
+    pub(super) fn end_session(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if !connection.is_session || connection.session.phase == crate::session::Phase::Ended {
+            return;
+        }
+        if connection.is_known {
+            self.users.remove(&self.connections, slot);
+        }
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.is_known = false;
+        }
+        self.with_session(slot, |session, context| session.end(context));
+    }
+}

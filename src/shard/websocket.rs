@@ -1,0 +1,215 @@
+//! WebSocket input: messages to the session, control frames, the closing handshake.
+
+use std::time::Duration;
+
+use super::connection::State;
+use super::{Mode, Shard};
+use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX};
+use crate::mem::TimerWheel;
+use crate::protocol::centrifuge::json;
+use crate::protocol::command::Body;
+use crate::protocol::disconnect::Disconnect;
+use crate::session::Phase;
+use crate::wire::websocket::{Event, Opcode, WebSocketError, encode_close, encode_frame_header};
+
+/// The peer has this long to answer a close frame, and to take the last bytes.
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// Bytes of an open WebSocket.
+    pub(super) fn websocket_received(&mut self, slot: u32, bytes: &mut [u8]) {
+        let message_bytes_max = match self.mode {
+            Mode::Echo => ECHO_MESSAGE_BYTES_MAX,
+            Mode::Proxy => self.config.websocket.message_size_limit,
+        };
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let mut decoder = std::mem::take(&mut connection.decoder);
+        let mut input = bytes;
+        loop {
+            match self.connections.at(slot).map(|connection| connection.state) {
+                Some(State::Open | State::Closing) => {}
+                Some(State::Waiting) => {
+                    self.hold(slot, input);
+                    break;
+                }
+                _ => return,
+            }
+            match decoder.next(&mut input, message_bytes_max) {
+                Ok(Some(event)) => self.websocket_event(slot, event),
+                Ok(None) => break,
+                Err(error) => {
+                    self.refuse_websocket(slot, error);
+                    return;
+                }
+            }
+        }
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.decoder = decoder;
+        }
+    }
+
+    fn websocket_event(&mut self, slot: u32, event: Event<'_>) {
+        let closing = self.connections.at(slot).is_some_and(|connection| connection.state == State::Closing);
+        match event {
+            Event::Close(status) => {
+                if !closing {
+                    self.end_session(slot);
+                    let mut reply = Vec::new();
+                    match status {
+                        Some((code, _)) => encode_close(&mut reply, code, ""),
+                        None => encode_frame_header(&mut reply, Opcode::Close, 0),
+                    }
+                    self.queue(slot, &reply);
+                }
+                self.finish(slot);
+            }
+            // What a client sends behind our close frame is read past.
+            _ if closing => {}
+            Event::Text(payload) => self.message(slot, &payload, Opcode::Text),
+            Event::Binary(payload) => self.message(slot, &payload, Opcode::Binary),
+            Event::Ping(payload) => {
+                let mut reply = Vec::with_capacity(payload.len() + 2);
+                encode_frame_header(&mut reply, Opcode::Pong, payload.len());
+                reply.extend_from_slice(&payload);
+                self.queue(slot, &reply);
+            }
+            Event::Pong => {
+                if let Some(connection) = self.connections.at_mut(slot) {
+                    connection.session.frame_pong();
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, slot: u32, payload: &[u8], opcode: Opcode) {
+        if self.mode == Mode::Echo {
+            let mut frame = std::mem::take(&mut self.scratch);
+            frame.clear();
+            encode_frame_header(&mut frame, opcode, payload.len());
+            frame.extend_from_slice(payload);
+            self.queue(slot, &frame);
+            frame.truncate(0);
+            frame.shrink_to(64 * 1024);
+            self.scratch = frame;
+            return;
+        }
+        self.commands(slot, payload);
+    }
+
+    /// The commands of one frame, strictly in order. Those behind a connect that waits for owners wait with it.
+    fn commands(&mut self, slot: u32, payload: &[u8]) {
+        for command in json::commands(payload) {
+            let mut moves_deadline = false;
+            let result = match command {
+                Ok(command) => {
+                    moves_deadline = matches!(
+                        command.body,
+                        Body::Connect(_) | Body::Subscribe(_) | Body::Refresh { .. } | Body::SubRefresh { .. }
+                    );
+                    self.with_session(slot, |session, context| session.command(context, &command))
+                }
+                Err(disconnect) => Some(Err(disconnect)),
+            };
+            let Some(result) = result else { return };
+            if let Err(disconnect) = result {
+                self.disconnect(slot, &disconnect);
+                return;
+            }
+            self.settle();
+            if moves_deadline {
+                self.follow_phase(slot);
+                self.file(slot);
+            }
+            match self.connections.at(slot).map(|connection| connection.state) {
+                Some(State::Open) => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// A session that waits for owners makes its connection wait; one that has its answer lets it go on.
+    pub(super) fn follow_phase(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        if !connection.is_session {
+            return;
+        }
+        match (connection.state, connection.session.phase) {
+            (State::Open, Phase::Connecting) => connection.state = State::Waiting,
+            (State::Waiting, Phase::Connected | Phase::Refused) => connection.state = State::Open,
+            _ => {}
+        }
+        if connection.session.phase == Phase::Connected && !connection.is_known {
+            connection.is_known = true;
+            self.users.insert(&self.connections, slot);
+        }
+    }
+
+    /// Keeps input that must wait.
+    pub(super) fn hold(&mut self, slot: u32, bytes: &[u8]) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let held = connection.held.get_or_insert_default();
+        if held.len() + bytes.len() > HELD_BYTES_MAX {
+            self.abort(slot);
+            return;
+        }
+        held.extend_from_slice(bytes);
+    }
+
+    /// Goes on with input that waited.
+    pub(super) fn resume(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(mut held) = connection.held.take() else { return };
+        match connection.state {
+            State::Open => self.websocket_received(slot, &mut held),
+            State::Head => self.http_received(slot, &mut held),
+            State::Waiting | State::Closing | State::Finishing | State::Gone => {}
+        }
+    }
+
+    fn refuse_websocket(&mut self, slot: u32, error: WebSocketError) {
+        self.counters.websocket_refused += 1;
+        let closing = self.connections.at(slot).is_some_and(|connection| connection.state == State::Closing);
+        if closing {
+            self.finish(slot);
+        } else {
+            self.close_websocket(slot, error.close_code(), "");
+        }
+        // Nothing that follows a broken frame can be read: the peer's answer is not awaited.
+        self.finish(slot);
+    }
+
+    /// Ends a session with a code of the protocol: the close frame goes out behind everything that is queued.
+    pub(super) fn disconnect(&mut self, slot: u32, disconnect: &Disconnect) {
+        let Some(connection) = self.connections.at(slot) else { return };
+        if !matches!(connection.state, State::Open | State::Waiting) {
+            return;
+        }
+        let counter = match disconnect {
+            Disconnect::Slow => &mut self.counters.disconnected_slow,
+            Disconnect::NoPong => &mut self.counters.disconnected_no_pong,
+            Disconnect::BadRequest => &mut self.counters.disconnected_bad_request,
+            Disconnect::InvalidToken => &mut self.counters.disconnected_invalid_token,
+            _ => &mut self.counters.disconnected_other,
+        };
+        *counter += 1;
+        if *disconnect == Disconnect::ConnectionClosed {
+            // TCP is dropped without a close frame; the client sees 1006.
+            self.finish(slot);
+            return;
+        }
+        self.close_websocket(slot, disconnect.code(), disconnect.reason());
+    }
+
+    /// Sends a close frame and waits for the peer's.
+    pub(super) fn close_websocket(&mut self, slot: u32, code: u16, reason: &str) {
+        self.end_session(slot);
+        let mut frame = Vec::new();
+        encode_close(&mut frame, code, reason);
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.state = State::Closing;
+            connection.held = None;
+        }
+        self.queue(slot, &frame);
+        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, CLOSE_TIMEOUT));
+    }
+}

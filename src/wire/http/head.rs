@@ -1,0 +1,714 @@
+//! Request heads.
+
+use std::borrow::Cow;
+use std::mem::MaybeUninit;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use super::{Decoded, HttpError, has_bare_line_feed};
+use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX, HTTP_HEADERS_MAX};
+
+/// Bytes of a decoded `Sec-WebSocket-Key` (RFC 6455 §4.1).
+const KEY_BYTES: usize = 16;
+/// Base64 characters that hold them.
+const KEY_CHARS: usize = KEY_BYTES.div_ceil(3) * 4;
+
+/// A request's head, borrowed from the received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHead<'a> {
+    /// The method.
+    pub method: Method,
+    /// The path, not percent-decoded: begins with `/`, or is `*`.
+    pub path: &'a str,
+    /// What follows the path's `?`, not percent-decoded; empty when there is nothing.
+    pub query: &'a str,
+    /// Whether the client would send another request on this connection.
+    pub keep_alive: bool,
+    /// How the body's end is known.
+    pub body: BodyLength,
+    /// `Origin`, which browsers send and scripts in them cannot change.
+    pub origin: Option<&'a str>,
+    /// `Host`, or the authority of an absolute request target. Always there in HTTP/1.1.
+    pub host: Option<&'a str>,
+    /// The client waits for [`super::CONTINUE`] before it sends the body.
+    pub expect_continue: bool,
+    /// The valid wish to speak WebSocket.
+    pub upgrade: Option<UpgradeRequest<'a>>,
+    /// Request line and header lines, each with its CRLF.
+    lines: &'a [u8],
+}
+
+/// The methods this program tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// `GET`
+    Get,
+    /// `POST`
+    Post,
+    /// `OPTIONS`
+    Options,
+    /// `HEAD`
+    Head,
+    /// Every other.
+    Other,
+}
+
+/// How the end of a request's body is known (RFC 9112 §6.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is no body.
+    None,
+    /// `Content-Length`, in bytes. 0 <= length <= `HTTP_BODY_BYTES_MAX`.
+    Length(usize),
+    /// `Transfer-Encoding: chunked`: [`super::decode_chunked`] reads it.
+    Chunked,
+}
+
+/// What a client says that wants to speak WebSocket version 13 (RFC 6455 §4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpgradeRequest<'a> {
+    /// `Sec-WebSocket-Key`: the base64 of 16 bytes.
+    pub key: &'a str,
+    /// `Sec-WebSocket-Protocol`: a comma-separated list, empty when absent.
+    pub protocols: &'a str,
+}
+
+impl UpgradeRequest<'_> {
+    /// Whether the client offers the subprotocol `name`.
+    pub fn offers(&self, name: &str) -> bool {
+        self.protocols
+            .split(',')
+            .any(|offer| offer.trim_matches([' ', '\t']) == name)
+    }
+}
+
+impl<'a> RequestHead<'a> {
+    /// The first header of that name, its case aside. `None` too when its value is not UTF-8.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.lines
+            .split(|&byte| byte == b'\n')
+            .skip(1)
+            .find_map(|line| {
+                let (key, rest) = line.split_at_checked(name.len())?;
+                let value = rest.strip_prefix(b":")?;
+                if !key.eq_ignore_ascii_case(name.as_bytes()) {
+                    return None;
+                }
+                str::from_utf8(value.trim_ascii()).ok()
+            })
+    }
+}
+
+/// Reads the request head at the front of `bytes`. Empty lines before it are skipped, as RFC 9112 §2.2 wishes, and count into its limit.
+pub fn decode_head(bytes: &[u8]) -> Result<Decoded<RequestHead<'_>>, HttpError> {
+    let bounded = &bytes[..bytes.len().min(HTTP_HEAD_BYTES_MAX)];
+    let mut headers = [const { MaybeUninit::uninit() }; HTTP_HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let used = match request.parse_with_uninit_headers(bounded, &mut headers) {
+        Ok(httparse::Status::Complete(used)) => used,
+        Ok(httparse::Status::Partial) if bytes.len() < HTTP_HEAD_BYTES_MAX => {
+            return Ok(Decoded::Incomplete);
+        }
+        Ok(httparse::Status::Partial)
+            if memchr::memchr(b'\n', bounded.trim_ascii_start()).is_some() =>
+        {
+            return Err(HttpError::HeadTooLarge);
+        }
+        Ok(httparse::Status::Partial) => return Err(HttpError::UriTooLong),
+        Err(error) => return Err(refusal(error, bounded)),
+    };
+    if has_bare_line_feed(&bounded[..used]) {
+        return Err(HttpError::BadRequest);
+    }
+    let (Some(method), Some(target), Some(minor_version)) =
+        (request.method, request.path, request.version)
+    else {
+        return Err(HttpError::BadRequest);
+    };
+    let fields = Fields::collect(request.headers)?;
+    let is_http_11 = minor_version == 1;
+    let method = Method::parse(method);
+    let (authority, path, query) = split_target(target, method)?;
+    let host = authority.or(fields.host);
+    if is_http_11 && fields.host.is_none() {
+        return Err(HttpError::BadRequest);
+    }
+    let body = fields.body(is_http_11)?;
+    let upgrade = if is_http_11 && method == Method::Get {
+        fields.upgrade_request(body)?
+    } else {
+        None
+    };
+    let head = RequestHead {
+        method,
+        path,
+        query,
+        keep_alive: !fields.connection_close && (is_http_11 || fields.connection_keep_alive),
+        body,
+        origin: fields.origin,
+        host,
+        expect_continue: is_http_11 && fields.expect_continue,
+        upgrade,
+        lines: bounded[..used].trim_ascii_start(),
+    };
+    Ok(Decoded::Complete(head, used))
+}
+
+/// Tells an unknown version of HTTP from noise; `httparse` calls both a version.
+fn refusal(error: httparse::Error, bytes: &[u8]) -> HttpError {
+    match error {
+        httparse::Error::TooManyHeaders => HttpError::TooManyHeaders,
+        httparse::Error::Version => {
+            let line = bytes
+                .trim_ascii_start()
+                .split(|&byte| byte == b'\n')
+                .next()
+                .unwrap_or_default();
+            let version = line.split(|&byte| byte == b' ').nth(2).unwrap_or_default();
+            if version.starts_with(b"HTTP/") {
+                HttpError::VersionUnsupported
+            } else {
+                HttpError::BadRequest
+            }
+        }
+        httparse::Error::HeaderName
+        | httparse::Error::HeaderValue
+        | httparse::Error::NewLine
+        | httparse::Error::Status
+        | httparse::Error::Token => HttpError::BadRequest,
+    }
+}
+
+/// Authority, path and query of a request target in origin, absolute or asterisk form (RFC 9112 §3.2).
+fn split_target(target: &str, method: Method) -> Result<(Option<&str>, &str, &str), HttpError> {
+    if target == "*" && method == Method::Options {
+        return Ok((None, target, ""));
+    }
+    if target.contains('#') {
+        return Err(HttpError::BadRequest);
+    }
+    let (authority, local) = match ["http://", "https://"]
+        .into_iter()
+        .find_map(|scheme| strip_prefix_ignore_case(target, scheme))
+    {
+        None if target.starts_with('/') => (None, target),
+        None => return Err(HttpError::BadRequest),
+        Some(rest) => {
+            let (authority, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            if authority.is_empty() {
+                return Err(HttpError::BadRequest);
+            }
+            (Some(authority), local)
+        }
+    };
+    let (path, query) = local.split_once('?').unwrap_or((local, ""));
+    Ok((authority, if path.is_empty() { "/" } else { path }, query))
+}
+
+fn strip_prefix_ignore_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    let (front, rest) = text.split_at_checked(prefix.len())?;
+    front.eq_ignore_ascii_case(prefix).then_some(rest)
+}
+
+impl Method {
+    fn parse(name: &str) -> Self {
+        match name {
+            "GET" => Self::Get,
+            "POST" => Self::Post,
+            "OPTIONS" => Self::Options,
+            "HEAD" => Self::Head,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The headers that decide how a request is read, gathered in one pass.
+#[derive(Default)]
+struct Fields<'a> {
+    host: Option<&'a str>,
+    origin: Option<&'a str>,
+    content_length: Option<u64>,
+    transfer_encoding: Option<&'a str>,
+    connection_close: bool,
+    connection_keep_alive: bool,
+    connection_upgrade: bool,
+    expect_continue: bool,
+    upgrade_websocket: bool,
+    websocket_key: Option<&'a str>,
+    websocket_version: Option<&'a str>,
+    websocket_protocols: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    fn collect(headers: &[httparse::Header<'a>]) -> Result<Self, HttpError> {
+        let mut fields = Self::default();
+        for header in headers {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            // The length of a name leaves at most two candidates to compare with.
+            match header.name.len() {
+                4 if is("host") => once(&mut fields.host, text(header)?)?,
+                6 if is("origin") => once(&mut fields.origin, text(header)?)?,
+                6 if is("expect") => {
+                    fields.expect_continue |= text(header)?.eq_ignore_ascii_case("100-continue")
+                }
+                7 if is("upgrade") => {
+                    fields.upgrade_websocket |= has_token(text(header)?, "websocket")
+                }
+                10 if is("connection") => {
+                    let value = text(header)?;
+                    fields.connection_close |= has_token(value, "close");
+                    fields.connection_keep_alive |= has_token(value, "keep-alive");
+                    fields.connection_upgrade |= has_token(value, "upgrade");
+                }
+                14 if is("content-length") => {
+                    let length = content_length(header.value)?;
+                    if fields.content_length.is_some_and(|other| other != length) {
+                        return Err(HttpError::BadRequest);
+                    }
+                    fields.content_length = Some(length);
+                }
+                17 if is("transfer-encoding") => {
+                    once(&mut fields.transfer_encoding, text(header)?)?
+                }
+                17 if is("sec-websocket-key") => once(&mut fields.websocket_key, text(header)?)?,
+                21 if is("sec-websocket-version") => {
+                    once(&mut fields.websocket_version, text(header)?)?
+                }
+                // A list may be split over several headers; choosing from the first alone is as legal as choosing none.
+                22 if is("sec-websocket-protocol") => {
+                    fields.websocket_protocols = fields.websocket_protocols.or(Some(text(header)?))
+                }
+                _ => {}
+            }
+        }
+        Ok(fields)
+    }
+
+    fn body(&self, is_http_11: bool) -> Result<BodyLength, HttpError> {
+        match (self.transfer_encoding, self.content_length) {
+            (None, None) => Ok(BodyLength::None),
+            (None, Some(length)) if length > HTTP_BODY_BYTES_MAX as u64 => {
+                Err(HttpError::BodyTooLarge)
+            }
+            (None, Some(length)) => Ok(BodyLength::Length(length as usize)),
+            (Some(_), Some(_)) => Err(HttpError::BadRequest),
+            (Some(_), None) if !is_http_11 => Err(HttpError::BadRequest),
+            (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => {
+                Ok(BodyLength::Chunked)
+            }
+            (Some(_), None) => Err(HttpError::TransferEncodingUnsupported),
+        }
+    }
+
+    /// Without both `Upgrade: websocket` and `Connection: upgrade` there is no wish to upgrade; with them the rest has to be right.
+    fn upgrade_request(&self, body: BodyLength) -> Result<Option<UpgradeRequest<'a>>, HttpError> {
+        if !(self.upgrade_websocket && self.connection_upgrade) {
+            return Ok(None);
+        }
+        match self.websocket_version {
+            Some("13") => {}
+            Some(_) => return Err(HttpError::UpgradeRequired),
+            None => return Err(HttpError::BadRequest),
+        }
+        let key = self
+            .websocket_key
+            .filter(|key| is_websocket_key(key))
+            .ok_or(HttpError::BadRequest)?;
+        match body {
+            BodyLength::None | BodyLength::Length(0) => {}
+            BodyLength::Length(_) | BodyLength::Chunked => return Err(HttpError::BadRequest),
+        }
+        Ok(Some(UpgradeRequest {
+            key,
+            protocols: self.websocket_protocols.unwrap_or_default(),
+        }))
+    }
+}
+
+/// A header that may come once only.
+fn once<'a>(field: &mut Option<&'a str>, value: &'a str) -> Result<(), HttpError> {
+    match field.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(HttpError::BadRequest),
+    }
+}
+
+fn text<'a>(header: &httparse::Header<'a>) -> Result<&'a str, HttpError> {
+    str::from_utf8(header.value).map_err(|_| HttpError::BadRequest)
+}
+
+fn has_token(list: &str, token: &str) -> bool {
+    list.split(',')
+        .any(|item| item.trim_matches([' ', '\t']).eq_ignore_ascii_case(token))
+}
+
+/// Digits and nothing else; a number no `u64` holds is beyond every limit.
+fn content_length(value: &[u8]) -> Result<u64, HttpError> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return Err(HttpError::BadRequest);
+    }
+    let digits = str::from_utf8(value).map_err(|_| HttpError::BadRequest)?;
+    Ok(digits.parse().unwrap_or(u64::MAX))
+}
+
+fn is_websocket_key(key: &str) -> bool {
+    let mut decoded = [0; KEY_CHARS];
+    key.len() == KEY_CHARS && BASE64.decode_slice_unchecked(key, &mut decoded) == Ok(KEY_BYTES)
+}
+
+/// The value of the first parameter `name` in a query, decoded as `application/x-www-form-urlencoded`.
+pub fn query_value<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
+    form_urlencoded::parse(query.as_bytes()).find_map(|(key, value)| (key == name).then_some(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    const BROWSER: &str = "GET /connection/websocket?token=a%2Bb&x HTTP/1.1\r\nHost: edge.example:8000\r\nConnection: keep-alive, Upgrade\r\n\
+        Upgrade: WebSocket\r\nOrigin: https://app.example\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Protocol: centrifuge-json, centrifuge-protobuf\r\n\r\n";
+    const API: &str = "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nX-API-Key: secret\r\nContent-Length: 12\r\nExpect: 100-continue\r\n\r\n";
+
+    fn head(text: &str) -> RequestHead<'_> {
+        match decode_head(text.as_bytes()) {
+            Ok(Decoded::Complete(head, used)) if used == text.len() => head,
+            other => panic!("{text:?}: {other:?}"),
+        }
+    }
+
+    fn refused(text: &str) -> HttpError {
+        decode_head(text.as_bytes()).expect_err(text)
+    }
+
+    /// A GET of HTTP/1.1 with these further header lines.
+    fn get(lines: &str) -> String {
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n")
+    }
+
+    fn upgrade(from: &str, to: &str) -> String {
+        assert!(BROWSER.contains(from), "{from}");
+        BROWSER.replace(from, to)
+    }
+
+    #[test]
+    fn upgrade_of_a_browser_is_understood() {
+        let head = head(BROWSER);
+        assert_eq!(
+            (head.method, head.path, head.query),
+            (Method::Get, "/connection/websocket", "token=a%2Bb&x")
+        );
+        assert_eq!(
+            (head.origin, head.host),
+            (Some("https://app.example"), Some("edge.example:8000"))
+        );
+        assert!(head.keep_alive && !head.expect_continue && head.body == BodyLength::None);
+        let upgrade = head.upgrade.unwrap();
+        assert_eq!(upgrade.key, "dGhlIHNhbXBsZSBub25jZQ==");
+        assert!(
+            upgrade.offers("centrifuge-protobuf")
+                && upgrade.offers("centrifuge-json")
+                && !upgrade.offers("centrifuge")
+        );
+    }
+
+    #[test]
+    fn request_of_the_api_is_understood() {
+        let head = head(API);
+        assert_eq!(
+            (head.method, head.path, head.query),
+            (Method::Post, "/api/publish", "")
+        );
+        assert_eq!(head.body, BodyLength::Length(12));
+        assert!(head.expect_continue && head.upgrade.is_none());
+        assert_eq!(head.header("x-api-key"), Some("secret"));
+        assert_eq!(
+            (
+                head.header("x-api"),
+                head.header("authorization"),
+                head.header("POST /api/publish HTTP/1.1")
+            ),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn pipelined_request_begins_where_the_head_ends() {
+        let both = format!("\r\n{API}{BROWSER}");
+        let Ok(Decoded::Complete(first, used)) = decode_head(both.as_bytes()) else {
+            panic!()
+        };
+        assert_eq!(
+            (used, first.header("X-Api-Key")),
+            (2 + API.len(), Some("secret"))
+        );
+        assert_eq!(
+            decode_head(&both.as_bytes()[used..]),
+            Ok(Decoded::Complete(head(BROWSER), BROWSER.len()))
+        );
+    }
+
+    #[test]
+    fn connection_persists_as_its_version_and_header_say() {
+        assert!(head(&get("")).keep_alive);
+        assert!(!head(&get("Connection: x, Close\r\n")).keep_alive);
+        assert!(!head("GET / HTTP/1.0\r\n\r\n").keep_alive);
+        assert!(head("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
+        assert!(
+            !head("GET / HTTP/1.0\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n")
+                .keep_alive
+        );
+    }
+
+    #[test]
+    fn targets_are_split_in_every_form() {
+        let split = |target: &str, method| {
+            split_target(target, method).map(|(a, p, q)| format!("{a:?} {p} {q}"))
+        };
+        assert_eq!(split("/a?b?c", Method::Get).unwrap(), "None /a b?c");
+        assert_eq!(
+            split("HTTP://h:1/a?b", Method::Get).unwrap(),
+            "Some(\"h:1\") /a b"
+        );
+        assert_eq!(
+            split("https://h?b", Method::Get).unwrap(),
+            "Some(\"h\") / b"
+        );
+        assert_eq!(split("*", Method::Options).unwrap(), "None * ");
+        for bad in ["*", "a", "h:80", "http:///a", "ftp://h/a", "/a#b"] {
+            assert_eq!(split(bad, Method::Get), Err(HttpError::BadRequest), "{bad}");
+        }
+        assert_eq!(
+            head("GET http://b/x HTTP/1.1\r\nHost: a\r\n\r\n").host,
+            Some("b")
+        );
+        assert_eq!(
+            head("PATCH / HTTP/1.1\r\nHost: a\r\n\r\n").method,
+            Method::Other
+        );
+    }
+
+    #[test]
+    fn request_whose_end_is_ambiguous_is_refused() {
+        for lines in [
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            "Content-Length: 1, 1\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length: -1\r\n",
+            "Content-Length: 0x1\r\n",
+            "Content-Length:\r\n",
+            "Content-Length : 1\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
+            "A: b\r\n c\r\n",
+            " A: b\r\n",
+            "A: b\n",
+            "A: b\rC: d\r\n",
+            "A\r\n",
+            ": b\r\n",
+            "A: \0\r\n",
+            "Host: b\r\n",
+        ] {
+            assert_eq!(refused(&get(lines)), HttpError::BadRequest, "{lines:?}");
+        }
+        assert_eq!(
+            refused("GET / HTTP/1.1\nHost: a\r\n\r\n"),
+            HttpError::BadRequest
+        );
+        assert_eq!(
+            refused("GET / HTTP/1.1\r\nHost: a\r\n\n"),
+            HttpError::BadRequest
+        );
+        assert_eq!(
+            refused("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n"),
+            HttpError::BadRequest
+        );
+        assert_eq!(
+            refused("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            HttpError::BadRequest
+        );
+        assert_eq!(refused("GET / HTTP/1.1\r\n\r\n"), HttpError::BadRequest);
+        assert_eq!(
+            head(&get("Content-Length: 1\r\nContent-Length: 1\r\n")).body,
+            BodyLength::Length(1)
+        );
+        assert_eq!(
+            head(&get("Transfer-Encoding: Chunked\r\n")).body,
+            BodyLength::Chunked
+        );
+        for coding in ["gzip, chunked", "identity", "chunked, chunked", "xchunked"] {
+            assert_eq!(
+                refused(&get(&format!("Transfer-Encoding: {coding}\r\n"))),
+                HttpError::TransferEncodingUnsupported
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_version_is_told_from_noise() {
+        for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/0.9"] {
+            assert_eq!(
+                refused(&format!("GET / {version}\r\n\r\n")),
+                HttpError::VersionUnsupported
+            );
+        }
+        assert_eq!(
+            refused("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+            HttpError::VersionUnsupported
+        );
+        for noise in [
+            "GET /a b HTTP/1.1\r\n\r\n",
+            "GET / http/1.1\r\n\r\n",
+            "\x16\x03\x01\x02",
+            "G\0T",
+            "GET  / HTTP/1.1\r\n",
+        ] {
+            assert_eq!(refused(noise), HttpError::BadRequest, "{noise:?}");
+        }
+    }
+
+    #[test]
+    fn body_over_the_limit_is_refused_by_its_length() {
+        let with_length = |length: &str| {
+            decode_head(get(&format!("Content-Length: {length}\r\n")).as_bytes()).map(|_| ())
+        };
+        assert_eq!(with_length(&HTTP_BODY_BYTES_MAX.to_string()), Ok(()));
+        assert_eq!(
+            with_length(&(HTTP_BODY_BYTES_MAX + 1).to_string()),
+            Err(HttpError::BodyTooLarge)
+        );
+        assert_eq!(
+            with_length("99999999999999999999999999"),
+            Err(HttpError::BodyTooLarge)
+        );
+    }
+
+    #[test]
+    fn head_at_the_limit_passes_and_beyond_it_is_refused() {
+        let filled = |len: usize| {
+            let bare = get("A: \r\n").len();
+            get(&format!("A: {}\r\n", "a".repeat(len - bare)))
+        };
+        assert!(matches!(
+            decode_head(filled(HTTP_HEAD_BYTES_MAX).as_bytes()),
+            Ok(Decoded::Complete(_, HTTP_HEAD_BYTES_MAX))
+        ));
+        let over = filled(HTTP_HEAD_BYTES_MAX + 1);
+        assert_eq!(refused(&over), HttpError::HeadTooLarge);
+        assert_eq!(
+            refused(&over[..HTTP_HEAD_BYTES_MAX]),
+            HttpError::HeadTooLarge
+        );
+        assert_eq!(
+            decode_head(&over.as_bytes()[..HTTP_HEAD_BYTES_MAX - 1]),
+            Ok(Decoded::Incomplete)
+        );
+        let long_line = format!("GET /{}", "a".repeat(HTTP_HEAD_BYTES_MAX));
+        assert_eq!(refused(&long_line), HttpError::UriTooLong);
+        assert_eq!(
+            refused(&"\r\n".repeat(HTTP_HEAD_BYTES_MAX / 2)),
+            HttpError::UriTooLong
+        );
+    }
+
+    #[test]
+    fn headers_at_the_limit_pass_and_one_more_is_refused() {
+        head(&get(&"A: b\r\n".repeat(HTTP_HEADERS_MAX - 1)));
+        assert_eq!(
+            refused(&get(&"A: b\r\n".repeat(HTTP_HEADERS_MAX))),
+            HttpError::TooManyHeaders
+        );
+    }
+
+    #[test]
+    fn broken_upgrade_is_refused() {
+        for (from, to) in [
+            ("Sec-WebSocket-Version: 13\r\n", ""),
+            ("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", ""),
+            ("dGhlIHNhbXBsZSBub25jZQ==", ""),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZQ"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZXMh"),
+            ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZ!=="),
+            ("Origin: https://app.example", "Content-Length: 1"),
+            ("Origin: https://app.example", "Transfer-Encoding: chunked"),
+            (
+                "Origin: https://app.example",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            ),
+        ] {
+            assert_eq!(refused(&upgrade(from, to)), HttpError::BadRequest, "{to:?}");
+        }
+        for version in ["8", "14", "013", ""] {
+            assert_eq!(
+                refused(&upgrade("Version: 13", &format!("Version: {version}"))),
+                HttpError::UpgradeRequired
+            );
+        }
+    }
+
+    #[test]
+    fn without_the_wish_there_is_no_upgrade() {
+        for (from, to) in [
+            ("keep-alive, Upgrade", "keep-alive"),
+            ("WebSocket\r\n", "h2c\r\n"),
+            ("GET", "POST"),
+            ("HTTP/1.1", "HTTP/1.0"),
+        ] {
+            assert_eq!(head(&upgrade(from, to)).upgrade, None, "{to:?}");
+        }
+    }
+
+    #[test]
+    fn query_values_are_decoded() {
+        assert_eq!(
+            query_value("a=1&b=%7B%22x%22%3A+1%7D&b=2", "b").as_deref(),
+            Some("{\"x\": 1}")
+        );
+        assert_eq!(query_value("a&%62=%zz", "b").as_deref(), Some("%zz"));
+        assert_eq!(query_value("a", "a").as_deref(), Some(""));
+        assert_eq!(query_value("", "a"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn head_is_incomplete_until_its_last_byte_and_not_changed_by_what_follows(cut: Index, tail in vec(any::<u8>(), 0..40)) {
+            for text in [BROWSER, API] {
+                prop_assert_eq!(decode_head(&text.as_bytes()[..cut.index(text.len())]), Ok(Decoded::Incomplete));
+                let longer = [text.as_bytes(), &tail].concat();
+                match decode_head(&longer) {
+                    Ok(Decoded::Complete(_, used)) => prop_assert_eq!(used, text.len()),
+                    other => prop_assert!(false, "{:?}", other),
+                }
+            }
+        }
+
+        #[test]
+        fn verdict_on_a_damaged_head_stands_whatever_arrives_later(
+            damage in vec((any::<Index>(), prop_oneof![any::<u8>(), Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':')]), 0..4),
+            cut: Index,
+        ) {
+            let mut bytes = BROWSER.as_bytes().to_vec();
+            for (at, value) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            match (decode_head(&bytes[..cut.index(bytes.len())]), decode_head(&bytes)) {
+                (Ok(Decoded::Incomplete), _) => {}
+                (Ok(before), after) => prop_assert_eq!(Ok(before), after),
+                (Err(_), after) => prop_assert!(after.is_err()),
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = decode_head(&bytes);
+            let _ = decode_head(&[b"GET / HTTP/1.1\r\nHost: ", &bytes[..]].concat());
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The real binary under hostile, slow and leaving peers, one file for each promise.
+
+#[expect(dead_code, reason = "each test crate uses its own part of what they share")]
+mod support {
+    pub(crate) mod client;
+    pub(crate) mod http;
+    pub(crate) mod process;
+    pub(crate) mod scenario;
+    pub(crate) mod token;
+    pub(crate) mod wait;
+}
+
+#[path = "server/admin.rs"]
+mod admin;
+#[path = "server/bad_input.rs"]
+mod bad_input;
+#[path = "server/bystander.rs"]
+mod bystander;
+#[path = "server/command_line.rs"]
+mod command_line;
+#[path = "server/drain.rs"]
+mod drain;
+#[path = "server/echo.rs"]
+mod echo;
+#[path = "server/fallback.rs"]
+mod fallback;
+#[path = "server/first_run.rs"]
+mod first_run;
+#[path = "server/http.rs"]
+mod http;
+#[path = "server/listeners.rs"]
+mod listeners;
+#[path = "server/reload.rs"]
+mod reload;
+#[path = "server/shards.rs"]
+mod shards;
+#[path = "server/slow_consumer.rs"]
+mod slow_consumer;
+#[path = "server/violations.rs"]
+mod violations;

@@ -1,0 +1,162 @@
+//! SIGTERM ends the process in order: no new connections, clients told to reconnect elsewhere, everything flushed.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::client::{Client, tcp};
+use crate::support::http::Http;
+use crate::support::process::{Server, Start, config};
+use crate::support::wait::{self, now};
+
+fn drained_over(window: &str) -> Start {
+    Start::with_config(&config(&format!(
+        r#"
+[client]
+allow_anonymous_connect_without_token = true
+
+[channel.without_namespace]
+history_size = 2000
+history_ttl = "60s"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+
+[drain]
+window = "{window}"
+grace = "2s"
+"#
+    )))
+}
+
+fn refuses_connections(server: &Server) {
+    wait::until("the listener to be closed", || TcpStream::connect(server.listen).is_err().then_some(()));
+}
+
+/// Reads every client to its end; when each ended, in the order of the clients.
+fn ends(clients: Vec<Client>) -> Vec<Instant> {
+    let threads: Vec<_> = clients
+        .into_iter()
+        .map(|mut client| {
+            std::thread::spawn(move || {
+                assert_eq!(client.ends_with(3001), "shutdown");
+                now()
+            })
+        })
+        .collect();
+    threads.into_iter().map(|thread| thread.join().expect("closed with 3001")).collect()
+}
+
+#[test]
+fn clients_are_told_to_reconnect_spread_over_the_window_and_the_status_is_0() {
+    for shards in [1, 3] {
+        let mut server = drained_over("2s").shards(shards).run();
+        let clients: Vec<Client> = (0..40).map(|_| Client::anonymous(&server)).collect();
+        let started = now();
+        server.signal("TERM");
+        let ends = ends(clients);
+        let first = ends.iter().min().expect("clients").duration_since(started);
+        let last = ends.iter().max().expect("clients").duration_since(started);
+        assert!(last - first > Duration::from_millis(700), "{shards} shards: spread, not at once: {first:?} … {last:?}");
+        assert!(last < Duration::from_secs(4), "{shards} shards: within the window and its grace: {last:?}");
+        assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+    }
+}
+
+#[test]
+fn drain_refuses_new_connections_and_readiness_while_old_ones_are_served() {
+    let mut server = drained_over("3s").run();
+    let mut kept: Vec<Client> = (0..20).map(|_| Client::anonymous(&server)).collect();
+    assert_eq!(Http::open(server.admin).get("/ready", &[]).status, 200);
+    server.signal("TERM");
+    refuses_connections(&server);
+    let mut admin = Http::open(server.admin);
+    assert_eq!(admin.get("/ready", &[]).status, 503);
+    assert_eq!(admin.get("/health", &[]).status, 200);
+    let mut answered = 0;
+    for client in &mut kept {
+        if client.try_send_text(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#) && client.receive().is_ok() {
+            answered += 1;
+        }
+    }
+    assert!(answered > 0, "clients that were not told yet are served");
+    drop(kept);
+    assert_eq!(server.exit_status().code(), Some(0), "nobody is left, so the drain ends: {}", server.log());
+}
+
+#[test]
+fn drain_flushes_what_was_published_before() {
+    let mut server = drained_over("100ms").run();
+    let mut client = Client::anonymous(&server);
+    client.subscribe("news");
+    for n in 1..=500 {
+        server.api_result("publish", &json!({ "channel": "news", "data": { "n": n, "fill": "x".repeat(1000) } }));
+    }
+    server.signal("TERM");
+    client.ends_with(3001);
+    let offsets: Vec<_> = client.unread().iter().map(|object| object["push"]["pub"]["offset"].as_u64()).collect();
+    assert_eq!(offsets, (1..=500).map(Some).collect::<Vec<_>>());
+    assert_eq!(server.exit_status().code(), Some(0));
+}
+
+#[test]
+fn clients_that_do_not_answer_are_cut_after_the_grace() {
+    let mut server = drained_over("100ms").run();
+    let silent = Client::anonymous(&server);
+    let half = Http::open(server.listen);
+    let started = now();
+    server.signal("TERM");
+    let status = server.exit_status();
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!(status.code(), Some(0), "nothing durable was lost: {}", server.log());
+    drop((silent, half));
+}
+
+#[test]
+fn idle_process_drains_at_once() {
+    let mut server = drained_over("20s").run();
+    let started = now();
+    server.signal("TERM");
+    assert_eq!(server.exit_status().code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(5), "nobody to wait for: {:?}", started.elapsed());
+}
+
+#[test]
+fn second_sigterm_ends_at_once() {
+    let mut server = drained_over("60s").run();
+    let clients: Vec<Client> = (0..10).map(|_| Client::anonymous(&server)).collect();
+    server.signal("TERM");
+    refuses_connections(&server);
+    assert!(server.is_running(), "the window is long");
+    let started = now();
+    server.signal("TERM");
+    server.exit_status();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    drop(clients);
+}
+
+#[test]
+fn sigint_drains_as_well() {
+    let mut server = drained_over("100ms").run();
+    let mut client = Client::anonymous(&server);
+    server.signal("INT");
+    client.ends_with(3001);
+    assert_eq!(server.exit_status().code(), Some(0));
+}
+
+#[test]
+fn pipelined_requests_are_answered_before_the_end() {
+    let mut server = drained_over("100ms").run();
+    let mut stream = Http::over(tcp(server.listen));
+    let key = [("X-API-Key", crate::support::process::API_KEY)];
+    let body = json!({ "channel": "news", "data": 1 }).to_string();
+    let one = crate::support::http::encode("POST", "/api/publish", &key, body.as_bytes());
+    stream.send(&one.repeat(50));
+    assert_eq!(stream.response().expect("a response").status, 200);
+    server.signal("TERM");
+    for n in 2..=50 {
+        let response = stream.response().unwrap_or_else(|| panic!("response {n}"));
+        assert_eq!(response.json()["result"]["offset"], n);
+    }
+    assert_eq!(server.exit_status().code(), Some(0));
+}

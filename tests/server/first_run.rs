@@ -1,0 +1,129 @@
+//! `ringmain` with no configuration: a stranger reaches a delivered publication.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::client::{Client, PATH, upgrade};
+use crate::support::http::Http;
+use crate::support::process::{binary, guard, read_log, reactor_under_test};
+use crate::support::wait;
+
+/// The process in a directory without a configuration, and what it printed.
+struct FirstRun {
+    child: Child,
+    guard: Child,
+    printed: String,
+}
+
+impl FirstRun {
+    fn start(directory: &Path) -> Self {
+        let mut command = binary(directory);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--reactor", &reactor_under_test()]);
+        let child = command.spawn().expect("the binary starts");
+        let guard = guard(child.id());
+        let printed = wait::until("the welcome", || {
+            let log = read_log(directory);
+            (log.contains("curl ") && log.ends_with('\n')).then_some(log)
+        });
+        Self { child, guard, printed }
+    }
+
+    /// The first word with this beginning.
+    fn word(&self, start: &str) -> &str {
+        let found = self.printed.split_whitespace().find(|word| word.starts_with(start));
+        found.unwrap_or_else(|| panic!("{start} is printed: {}", self.printed))
+    }
+
+    fn curl(&self) -> &str {
+        self.printed.lines().map(str::trim).find(|line| line.starts_with("curl ")).expect("a curl line")
+    }
+
+    fn address(&self) -> SocketAddr {
+        let url = self.word("http://");
+        let end = url[7..].find('/').map_or(url.len(), |at| at + 7);
+        url[7..end].parse().expect("an address")
+    }
+}
+
+impl Drop for FirstRun {
+    fn drop(&mut self) {
+        for child in [&mut self.guard, &mut self.child] {
+            if child.kill().is_ok() {
+                let ended = child.wait();
+                debug_assert!(ended.is_ok(), "a killed child can be awaited");
+            }
+        }
+    }
+}
+
+#[test]
+fn first_run_prints_url_token_and_a_curl_line_that_work() {
+    let directory = TempDir::new().expect("a directory");
+    let run = FirstRun::start(directory.path());
+    let page = Http::open(run.address()).get("/", &[]);
+    assert_eq!(page.status, 200);
+    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
+    for id in ["status", "publish-form", "messages", "presence", "latency"] {
+        assert!(page.text().contains(&format!("id=\"{id}\"")), "the page has #{id}");
+    }
+    assert!(run.word("http://").contains(run.word("ey")), "the URL carries the token");
+
+    let token = run.word("ey");
+    let mut client = Client::over(upgrade(run.address(), PATH, &[])).connect(&json!({ "token": token }));
+    let body: Value = {
+        let start = run.curl().find("'{").expect("a body") + 1;
+        let end = run.curl()[start..].find('\'').expect("a body") + start;
+        serde_json::from_str(&run.curl()[start..end]).expect("JSON")
+    };
+    let channel = body["channel"].as_str().expect("a channel").to_owned();
+    client.subscribe(&channel);
+    let answer = Command::new("sh").args(["-c", &format!("{} -s", run.curl())]).output().expect("curl is installed");
+    let answer: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+    assert!(answer["result"].is_object(), "{answer}");
+    assert_eq!(client.publication(&channel)["data"], body["data"]);
+}
+
+#[test]
+fn first_run_is_safe_and_keeps_its_secrets() {
+    let directory = TempDir::new().expect("a directory");
+    let run = FirstRun::start(directory.path());
+    assert!(run.address().ip().is_loopback());
+    assert_eq!(Http::open(run.address()).post("/api/info", &[], b"{}").status, 401);
+    let mut client = Client::over(upgrade(run.address(), PATH, &[]));
+    client.send("connect", &json!({}));
+    client.ends_with(3501);
+    let token = run.word("ey").to_owned();
+    let key = run.curl().to_owned();
+    drop(run);
+
+    let data = directory.path().join("ringmain-data");
+    for entry in std::fs::read_dir(&data).expect("the data directory") {
+        let entry = entry.expect("an entry");
+        let mode = entry.metadata().expect("metadata").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?} is the owner's alone", entry.path());
+    }
+    let again = FirstRun::start(directory.path());
+    let client = Client::over(upgrade(again.address(), PATH, &[])).connect(&json!({ "token": token }));
+    assert!(!client.id.is_empty(), "the secrets of the first run are used again");
+    let key_of = |line: &str| line.split("X-API-Key: ").nth(1).and_then(|rest| rest.split('\'').next()).map(str::to_owned);
+    assert_eq!(key_of(again.curl()), key_of(&key));
+}
+
+#[test]
+fn page_of_another_origin_may_not_connect() {
+    let directory = TempDir::new().expect("a directory");
+    let run = FirstRun::start(directory.path());
+    let origin = format!("http://{}", run.address());
+    let status = |origin: &str| {
+        let stream = crate::support::client::tcp(run.address());
+        crate::support::client::upgrade_over(stream, PATH, &[("Origin", origin)]).map_or_else(|status| status, |_| 101)
+    };
+    assert_eq!(status(&origin), 101);
+    assert_eq!(status("https://evil.example.com"), 403);
+    assert_eq!(status("null"), 403);
+}

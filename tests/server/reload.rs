@@ -1,0 +1,69 @@
+//! SIGHUP re-reads the configuration: what can change live does, the rest is refused as a whole.
+
+use serde_json::json;
+
+use crate::support::client::Client;
+use crate::support::http::Http;
+use crate::support::process::{Server, config};
+use crate::support::wait;
+
+const BEFORE: &str = r#"
+[client]
+allow_anonymous_connect_without_token = true
+
+[[channel.namespaces]]
+name = "before"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+"#;
+
+fn subscribe_code(server: &Server, channel: &str) -> u64 {
+    let reply = Client::anonymous(server).call("subscribe", &json!({ "channel": channel }));
+    reply["error"]["code"].as_u64().unwrap_or(0)
+}
+
+#[test]
+fn sighup_applies_namespaces_and_keys_to_old_and_new_connections() {
+    let server = Server::start(&config(BEFORE));
+    let mut old = Client::anonymous(&server);
+    old.subscribe("before:a");
+    assert_eq!(subscribe_code(&server, "after:a"), 102);
+    server.write_config(&config(&BEFORE.replace("\"before\"", "\"after\"")).replace("api-key-of-the-tests", "new-key"));
+    server.signal("HUP");
+    wait::until("the new namespace", || (subscribe_code(&server, "after:a") == 0).then_some(()));
+    assert_eq!(subscribe_code(&server, "before:b"), 102);
+    old.subscribe("after:b");
+    let status = |key| Http::open(server.listen).post("/api/info", &[("X-API-Key", key)], b"{}").status;
+    assert_eq!(status("new-key"), 200);
+    assert_eq!(status("api-key-of-the-tests"), 401);
+}
+
+/// The reload is refused with a warning that contains `reason`; nothing has changed.
+fn is_refused(replacement: &str, reason: &str) {
+    let mut server = Server::start(&config(BEFORE));
+    let logged = server.log().len();
+    server.write_config(replacement);
+    server.signal("HUP");
+    let line = wait::until("the refusal in the log", || {
+        let log = server.log();
+        let found = log[logged..].lines().find(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
+        found.map(str::to_owned)
+    });
+    assert!(line.contains(reason), "{line}");
+    assert!(!line.contains("token-secret-of-the-tests"), "secrets stay out of the log: {line}");
+    assert_eq!(subscribe_code(&server, "before:a"), 0);
+    assert_eq!(subscribe_code(&server, "after:a"), 102, "nothing of a refused configuration is applied");
+    assert!(server.is_running());
+}
+
+#[test]
+fn sighup_refuses_as_a_whole_what_is_fixed_at_start() {
+    let new = config(&BEFORE.replace("\"before\"", "\"after\"")) + "\n[server]\nbacklog = 77\n";
+    is_refused(&new, "backlog");
+}
+
+#[test]
+fn sighup_refuses_a_configuration_with_an_error() {
+    is_refused(&config("[client]\nchanel_limit = 3\n"), "channel_limit");
+    is_refused("this is not = = TOML", "ringmain.toml");
+}

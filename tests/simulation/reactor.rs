@@ -1,0 +1,322 @@
+//! A double of the reactor: it drives a shard by the contract, and as unkindly as the contract allows.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hasher};
+
+use ringmain::mem::Rng;
+use ringmain::mesh::control::{DrainOutcome, FromShard, ToShard};
+use ringmain::model::{ConnId, ShardId};
+use ringmain::shard::{Close, EndCause, Output, Peer, RingRange, SendBatch, SendFailed, Shard};
+use ringmain::time::Now;
+
+use super::link::Link;
+
+/// One accepted socket.
+struct Socket {
+    conn: ConnId,
+    link: usize,
+    /// A batch of its own that the kernel has.
+    owned: Option<Vec<u8>>,
+    /// `Output::Close` came: turns until it is carried out.
+    closing: Option<(Close, u64)>,
+    end_told: bool,
+}
+
+/// What a turn needs beside the reactor.
+pub struct Outside<'a> {
+    pub now: Now,
+    pub links: &'a mut [Link],
+    pub rng: &'a mut Rng,
+    pub wakes: &'a mut Vec<ShardId>,
+    /// Everything that was sent and closed.
+    pub hash: &'a mut DefaultHasher,
+    /// Nothing is delayed or cut: the run comes to rest.
+    pub calm: bool,
+}
+
+pub struct Reactor {
+    pub shard: Shard,
+    sockets: Vec<Option<Socket>>,
+    free: Vec<u32>,
+    pub bell: bool,
+    /// Links that wait to be accepted.
+    pub backlog: VecDeque<usize>,
+    pub control: VecDeque<ToShard>,
+    pub drained: Option<DrainOutcome>,
+    /// Outputs may be left from the turn before.
+    output_left: bool,
+    /// Connections that are gone: their completions come late.
+    stale: Vec<ConnId>,
+    /// Turns that are skipped.
+    pub asleep: u64,
+}
+
+impl Reactor {
+    pub fn new(shard: Shard) -> Self {
+        Self {
+            shard,
+            sockets: Vec::new(),
+            free: Vec::new(),
+            bell: false,
+            backlog: VecDeque::new(),
+            control: VecDeque::new(),
+            drained: None,
+            output_left: false,
+            stale: Vec::new(),
+            asleep: 0,
+        }
+    }
+
+    /// Sockets that are open.
+    pub fn open(&self) -> usize {
+        self.sockets.iter().flatten().count()
+    }
+
+    fn has_event(socket: &Socket, links: &[Link]) -> bool {
+        let link = &links[socket.link];
+        socket.closing.is_some()
+            || !link.up.is_empty()
+            || !socket.end_told && (link.up_fin || link.up_reset)
+            || socket.owned.is_some() && (link.room() > 0 || link.up_reset)
+    }
+
+    /// Something woke the thread.
+    pub fn is_awake(&self, now: Now, links: &[Link]) -> bool {
+        self.bell
+            || self.output_left
+            || !self.backlog.is_empty()
+            || !self.control.is_empty()
+            || self.shard.has_work()
+            || self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= now.at)
+            || self.sockets.iter().flatten().any(|socket| Self::has_event(socket, links))
+    }
+
+    /// One turn, if something woke the thread. Returns whether it did.
+    pub fn turn(&mut self, outside: &mut Outside<'_>) -> bool {
+        if self.asleep > 0 && !outside.calm {
+            self.asleep -= 1;
+            return true;
+        }
+        if !self.is_awake(outside.now, outside.links) {
+            return false;
+        }
+        self.accept(outside);
+        let mut slots: Vec<u32> = (0..self.sockets.len() as u32)
+            .filter(|&slot| self.sockets[slot as usize].as_ref().is_some_and(|socket| Self::has_event(socket, outside.links)))
+            .collect();
+        for at in (1..slots.len()).rev() {
+            slots.swap(at, outside.rng.below(at as u64 + 1) as usize);
+        }
+        for slot in slots {
+            self.complete(slot, outside);
+        }
+        if let Some(&conn) = self.stale.last()
+            && outside.rng.below(4) == 0
+        {
+            self.shard.handle_received(outside.now, conn, &mut [0x81, 0x80, 0, 0, 0, 0]);
+            self.shard.handle_ended(outside.now, conn, EndCause::Reset);
+        }
+        while let Some(message) = self.control.pop_front() {
+            self.shard.handle_control(outside.now, message);
+        }
+        if std::mem::take(&mut self.bell) || self.shard.has_work() {
+            self.shard.handle_mesh(outside.now);
+        }
+        if self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= outside.now.at) {
+            self.shard.handle_timeout(outside.now);
+        }
+        self.output_left = self.flush(outside);
+        true
+    }
+
+    fn accept(&mut self, outside: &mut Outside<'_>) {
+        if !self.shard.is_accepting() {
+            for link in self.backlog.drain(..) {
+                outside.links[link].down_reset = true;
+            }
+        }
+        while let Some(link) = self.backlog.pop_front() {
+            let slot = self.free.pop().unwrap_or(self.sockets.len() as u32);
+            let peer = Peer { ip: None };
+            match self.shard.handle_accepted(outside.now, slot, peer) {
+                Ok(conn) => {
+                    if slot as usize == self.sockets.len() {
+                        self.sockets.push(None);
+                    }
+                    assert_eq!(conn.slot, slot, "the reactor numbers the slots");
+                    self.sockets[slot as usize] =
+                        Some(Socket { conn, link, owned: None, closing: None, end_told: false });
+                }
+                Err(refused) => panic!("a shard that accepts refused: {refused}"),
+            }
+        }
+    }
+
+    /// Completions of one socket, in the order that chance gives.
+    fn complete(&mut self, slot: u32, outside: &mut Outside<'_>) {
+        if outside.rng.below(2) == 0 {
+            self.receive(slot, outside);
+            self.complete_owned(slot, outside);
+        } else {
+            self.complete_owned(slot, outside);
+            self.receive(slot, outside);
+        }
+        let Some(socket) = &mut self.sockets[slot as usize] else { return };
+        let Some((how, turns)) = &mut socket.closing else { return };
+        if socket.owned.is_some() {
+            return;
+        }
+        if *turns > 0 {
+            *turns -= 1;
+            return;
+        }
+        let link = &mut outside.links[socket.link];
+        match how {
+            Close::Finish => link.down_fin = true,
+            Close::Abort => link.down_reset = true,
+        }
+        link.up.clear();
+        let conn = socket.conn;
+        outside.hash.write_u32(conn.slot);
+        self.shard.handle_closed(outside.now, conn);
+        self.sockets[slot as usize] = None;
+        self.free.push(slot);
+        self.stale.push(conn);
+    }
+
+    fn receive(&mut self, slot: u32, outside: &mut Outside<'_>) {
+        if self.shard.is_full() {
+            // What the reactor must do before it feeds more.
+            while self.flush(outside) {}
+        }
+        let Some(socket) = &mut self.sockets[slot as usize] else { return };
+        let link = &mut outside.links[socket.link];
+        if link.up_reset {
+            link.up.clear();
+            if !std::mem::replace(&mut socket.end_told, true) {
+                self.shard.handle_ended(outside.now, socket.conn, EndCause::Reset);
+            }
+            return;
+        }
+        if !link.up.is_empty() {
+            let most = match outside.rng.below(8) {
+                0 if !outside.calm => 1 + outside.rng.below(8) as usize,
+                1 if !outside.calm => 1 + outside.rng.below(200) as usize,
+                _ => 16 * 1024,
+            };
+            let rest = link.up.split_off(most.min(link.up.len()));
+            let mut bytes = std::mem::replace(&mut link.up, rest);
+            self.shard.handle_received(outside.now, socket.conn, &mut bytes);
+        } else if link.up_fin && !std::mem::replace(&mut socket.end_told, true) {
+            self.shard.handle_ended(outside.now, socket.conn, EndCause::Eof);
+        }
+    }
+
+    /// The kernel takes some of a batch that a connection owns, or gives it up.
+    fn complete_owned(&mut self, slot: u32, outside: &mut Outside<'_>) {
+        let Some(socket) = &mut self.sockets[slot as usize] else { return };
+        let Some(bytes) = &socket.owned else { return };
+        let link = &mut outside.links[socket.link];
+        let aborted = socket.closing.is_some();
+        let result = if link.up_reset || aborted && outside.rng.below(2) == 0 {
+            Err(SendFailed)
+        } else if aborted {
+            Ok(outside.rng.below(bytes.len() as u64 + 1) as usize)
+        } else if link.room() > 0 && (outside.calm || outside.rng.below(3) > 0) {
+            let most = link.room().min(bytes.len());
+            let cut = !outside.calm && outside.rng.below(3) == 0;
+            Ok(if cut { 1 + outside.rng.below(most as u64) as usize } else { most })
+        } else {
+            return;
+        };
+        let bytes = socket.owned.take().expect("it is there");
+        if let Ok(taken) = result {
+            outside.hash.write(&bytes[..taken]);
+            link.down.extend_from_slice(&bytes[..taken]);
+        }
+        self.shard.handle_sent(outside.now, socket.conn, SendBatch::Owned(bytes), result);
+    }
+
+    /// Takes outputs slice by slice. Returns whether some may be left.
+    fn flush(&mut self, outside: &mut Outside<'_>) -> bool {
+        loop {
+            let slice = 1 + outside.rng.below(64) as usize;
+            let mut ring = Vec::new();
+            let mut any = false;
+            while ring.len() < slice
+                && let Some(output) = self.shard.poll_output()
+            {
+                any = true;
+                self.take(output, &mut ring, outside);
+            }
+            for (conn, range) in ring {
+                self.send_ring(conn, range, outside);
+            }
+            self.shard.handle_flushed(outside.now);
+            if !any {
+                return false;
+            }
+            if !outside.calm && outside.rng.below(8) == 0 {
+                return true;
+            }
+        }
+    }
+
+    fn take(&mut self, output: Output, ring: &mut Vec<(ConnId, RingRange)>, outside: &mut Outside<'_>) {
+        match output {
+            Output::Transmit { conn, batch } => {
+                let socket = self.sockets[conn.slot as usize].as_mut().expect("a transmit names an open socket");
+                assert_eq!(socket.conn, conn, "a transmit names a connection that is there");
+                assert!(socket.owned.is_none(), "one owned batch at a time, and nothing beside it");
+                assert!(socket.closing.is_none(), "nothing is sent after close");
+                assert!(ring.iter().all(|&(other, _)| other != conn), "one send for a connection in one slice");
+                match batch {
+                    SendBatch::Ring(range) => {
+                        assert!(range.len > 0, "an empty send");
+                        ring.push((conn, range));
+                    }
+                    SendBatch::Owned(bytes) => {
+                        assert!(!bytes.is_empty(), "an empty send");
+                        socket.owned = Some(bytes);
+                    }
+                }
+            }
+            Output::Close { conn, how } => {
+                let socket = self.sockets[conn.slot as usize].as_mut().expect("a close names an open socket");
+                assert_eq!(socket.conn, conn, "a close names a connection that is there");
+                assert!(socket.closing.is_none(), "closed twice");
+                assert!(how == Close::Abort || socket.owned.is_none(), "finished before everything was sent");
+                assert!(
+                    how == Close::Abort || ring.iter().all(|&(other, _)| other != conn),
+                    "finished before everything was sent"
+                );
+                socket.closing = Some((how, outside.rng.below(4)));
+            }
+            Output::Wake(shard) => outside.wakes.push(shard),
+            Output::Report(FromShard::Drained(_, outcome)) => {
+                assert!(self.drained.replace(outcome).is_none(), "drained twice");
+            }
+            Output::Report(_) => {}
+        }
+    }
+
+    /// The kernel takes a batch out of the ring: all, some, or none.
+    fn send_ring(&mut self, conn: ConnId, range: RingRange, outside: &mut Outside<'_>) {
+        let socket = self.sockets[conn.slot as usize].as_mut().expect("a socket lives until its operations are done");
+        let link = &mut outside.links[socket.link];
+        if link.up_reset && outside.rng.below(2) == 0 {
+            self.shard.handle_sent(outside.now, conn, SendBatch::Ring(range), Err(SendFailed));
+            return;
+        }
+        let mut taken = link.room().min(range.len as usize);
+        if !outside.calm && outside.rng.below(16) == 0 {
+            taken = outside.rng.below(taken as u64 + 1) as usize;
+        }
+        let bytes = &self.shard.ring_bytes(range)[..taken];
+        outside.hash.write(bytes);
+        link.down.extend_from_slice(bytes);
+        if taken < range.len as usize {
+            self.shard.handle_sent(outside.now, conn, SendBatch::Ring(range), Ok(taken));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What all clients together know: who published what, and what stands where in each channel.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+/// See the module.
+#[derive(Default)]
+pub struct Truth {
+    /// Channels of publication `n`.
+    sent: Vec<Vec<String>>,
+    /// Publication at (channel, epoch, offset).
+    streams: BTreeMap<(String, String), BTreeMap<u64, u64>>,
+    /// Pairs of publications that some subscriber got one directly after the other.
+    followed: BTreeMap<String, BTreeSet<(u64, u64)>>,
+    /// How often what happened, so that a run can be seen to reach what it is meant to reach.
+    pub counts: BTreeMap<String, u64>,
+}
+
+impl Truth {
+    pub fn count(&mut self, what: &str) {
+        match self.counts.get_mut(what) {
+            Some(count) => *count += 1,
+            None => {
+                self.counts.insert(what.to_owned(), 1);
+            }
+        }
+    }
+
+    /// A new publication: its payload.
+    pub fn payload(&mut self, channels: &[&str], padding: usize) -> String {
+        let n = self.sent.len();
+        self.sent.push(channels.iter().map(|&channel| channel.to_owned()).collect());
+        format!(r#"{{"n":{n},"p":"{}"}}"#, "x".repeat(padding))
+    }
+
+    /// Checks one publication that somebody sees in a channel. Returns its offset and number.
+    pub fn seen(&mut self, channel: &str, epoch: Option<&str>, publication: &Value) -> (u64, u64) {
+        let n = publication["data"]["n"].as_u64().expect("a payload of this run");
+        assert!(
+            self.sent[n as usize].iter().any(|name| name == channel),
+            "publication {n} of {:?} was seen in {channel}",
+            self.sent[n as usize]
+        );
+        let offset = publication["offset"].as_u64().unwrap_or(0);
+        if let Some(epoch) = publication["epoch"].as_str().or(epoch)
+            && offset > 0
+        {
+            self.stands(channel, epoch, offset, n);
+        }
+        (offset, n)
+    }
+
+    /// A publication stands at one place, and a place has one publication.
+    pub fn stands(&mut self, channel: &str, epoch: &str, offset: u64, n: u64) {
+        let stream = self.streams.entry((channel.to_owned(), epoch.to_owned())).or_default();
+        let there = *stream.entry(offset).or_insert(n);
+        assert_eq!(there, n, "two publications at offset {offset} of {channel}");
+    }
+
+    /// A subscriber got `after` directly after `before`.
+    pub fn followed(&mut self, channel: &str, before: u64, after: u64) {
+        if let Some(pairs) = self.followed.get_mut(channel) {
+            pairs.insert((before, after));
+        } else {
+            self.followed.insert(channel.to_owned(), BTreeSet::from([(before, after)]));
+        }
+    }
+
+    /// All subscribers of a channel saw one order: what followed what has no circle.
+    pub fn check_orders(&self) {
+        for (channel, pairs) in &self.followed {
+            let mut before: BTreeMap<u64, u64> = BTreeMap::new();
+            for &(a, b) in pairs {
+                before.entry(a).or_default();
+                *before.entry(b).or_default() += 1;
+            }
+            let total = before.len();
+            let mut free: Vec<u64> = before.iter().filter(|(_, count)| **count == 0).map(|(&n, _)| n).collect();
+            let mut done = 0;
+            while let Some(n) = free.pop() {
+                done += 1;
+                for &(_, next) in pairs.range((n, 0)..=(n, u64::MAX)) {
+                    let count = before.get_mut(&next).expect("every end of a pair is there");
+                    *count -= 1;
+                    if *count == 0 {
+                        free.push(next);
+                    }
+                }
+            }
+            assert_eq!(done, total, "subscribers of {channel} saw different orders, or something twice");
+        }
+    }
+
+    /// Offsets are given without holes: every offset below the top was somebody's. `top` comes from the owner.
+    pub fn check_top(&self, channel: &str, epoch: &str, top: u64) {
+        if let Some((&last, _)) =
+            self.streams.get(&(channel.to_owned(), epoch.to_owned())).and_then(|stream| stream.last_key_value())
+        {
+            assert!(last <= top, "offset {last} of {channel} was seen, but its owner stands at {top}");
+        }
+    }
+}

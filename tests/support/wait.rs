@@ -1,0 +1,32 @@
+//! Deadlines: every wait of a test ends, and says what it waited for.
+
+use std::time::{Duration, Instant};
+
+/// No event of these tests takes longer on a loaded machine with two cores.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The clock of the tests.
+#[expect(clippy::disallowed_methods, reason = "tests measure the real process in real time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// Seconds since the Unix epoch, for token claims.
+#[expect(clippy::disallowed_methods, reason = "token expiry is wall-clock time")]
+pub(crate) fn unix_seconds() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.expect("a clock after 1970").as_secs()).expect("a clock before the year 292e9")
+}
+
+/// Asks `poll` again until it answers; fails the test at the deadline. For facts that come without an event
+/// on a socket: a file that appears, a process that ends, a counter that the server publishes.
+pub(crate) fn until<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let end = now() + DEADLINE;
+    loop {
+        if let Some(found) = poll() {
+            return found;
+        }
+        assert!(now() < end, "waited {DEADLINE:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
