@@ -100,21 +100,7 @@ impl Backlog {
 
     /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
     pub(super) fn purge(&mut self, hub: u32) -> u64 {
-        let (mut at, mut count) = (0, 0);
-        let mut kept = Vec::with_capacity(self.bytes.len());
-        let bytes = std::mem::take(&mut self.bytes);
-        self.pieces.retain(|&(len, of)| {
-            let piece = &bytes[at..at + len as usize];
-            at += len as usize;
-            if of == hub {
-                count += 1;
-                return false;
-            }
-            kept.extend_from_slice(piece);
-            true
-        });
-        self.bytes = kept;
-        count
+        self.drop_pieces(|_, of| of == hub)
     }
 
     /// Drops the oldest droppable pieces until `keep_bytes` are left. Returns the hub slots that lost something, and how many were lost.
