@@ -367,6 +367,30 @@ mod tests {
     }
 
     #[test]
+    fn plain_server_is_measured_without_a_protocol() {
+        let Some(fanout) = against_peer(
+            "fanout --connections 4 --protocol raw --rate 200",
+            Fault::None,
+        ) else {
+            return;
+        };
+        assert!(fanout.is_clean(), "{}", fanout.table());
+        assert_eq!(
+            fanout
+                .median(Subject::Server, "bytes per delivery")
+                .unwrap()
+                .round(),
+            132.0
+        );
+        let echo = against_peer("echo --protocol raw", Fault::None).unwrap();
+        assert!(
+            echo.is_clean() && echo.median(Subject::Server, "deliveries").unwrap() > 10.0,
+            "{}",
+            echo.table()
+        );
+    }
+
+    #[test]
     fn storm_brings_everybody_back_with_what_was_missed() {
         let Some(report) =
             against_peer("storm --connections 8 --missed 3 --with-limit", Fault::None)

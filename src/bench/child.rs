@@ -111,6 +111,7 @@ impl Server {
             .spawn()?;
         let pid = Some(process.id());
         let mut child = OwnChild { process, directory };
+        #[expect(clippy::disallowed_methods, reason = "waits for a process")]
         let begun = Instant::now();
         while TcpStream::connect(address).is_err() {
             if begun.elapsed() > START_TIMEOUT || child.process.try_wait()?.is_some() {

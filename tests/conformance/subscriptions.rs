@@ -76,6 +76,7 @@ fn c34_subscribe_reply_precedes_own_join_and_publications() {
         }
         let first = client.next();
         assert_eq!(first["id"], id, "round {round}: the reply is first: {first}");
+        // The subscribe may have been read after all of them; this one it cannot miss.
         publisher.send("publish", &json!({ "channel": channel, "data": 20 }));
         let mut joined = false;
         let mut last = None;
