@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::broker::{Hub, Owner};
+use crate::broker::{Hub, HubId, Owner};
 use crate::config::Config;
 use crate::limits;
 use crate::mem::{Rng, Slab, Tick, TimerWheel};
@@ -132,6 +132,8 @@ pub struct Shard {
     reports: VecDeque<FromShard>,
     wheel: TimerWheel,
     drain: Option<drain::Drain>,
+    /// Questions for lost deliveries that found a queue full: hub channel and round.
+    unasked: Vec<(HubId, u32)>,
     counters: Counters,
     rng: Rng,
     /// Both clocks as of the handler that runs.
@@ -165,6 +167,7 @@ impl Shard {
             reports: VecDeque::new(),
             wheel: TimerWheel::default(),
             drain: None,
+            unasked: Vec::new(),
             counters: Counters::default(),
             rng,
             now: Now::default(),
@@ -286,10 +289,10 @@ impl Shard {
         self.outbox.is_full()
     }
 
-    /// A message waits to be read from another shard, or to be sent to one.
+    /// A message waits to be read from another shard, or to be sent to one: `handle_mesh` wants to be called.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.mesh.has_work()
+        self.mesh.has_work() || self.owner.has_behind() || !self.unasked.is_empty()
     }
 
     /// Bytes of a `SendBatch::Ring`, at the same address until `handle_flushed`.

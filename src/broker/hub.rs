@@ -45,6 +45,8 @@ pub struct HubChannel {
     pub position: StreamPosition,
     /// Deliveries were lost and are being read again from the owner; later ones come with them.
     pub catching_up: bool,
+    /// Number of the last question for lost deliveries: only its answer counts.
+    pub round: u32,
 }
 
 /// All channels with local subscribers.
@@ -107,6 +109,7 @@ impl Hub {
                         confirmed: false,
                         position: StreamPosition::default(),
                         catching_up: false,
+                        round: 0,
                     },
                 );
                 let channels = &self.channels;

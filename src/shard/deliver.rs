@@ -83,13 +83,16 @@ impl Shard {
         }
     }
 
-    /// Reads what was lost again from the owner.
+    /// Reads what was lost again from the owner; deliveries until then come with it.
     fn catch_up(&mut self, id: HubId) {
         let Some(channel) = self.hub.channel_mut(id) else { return };
+        channel.catching_up = true;
+        channel.round = channel.round.wrapping_add(1);
+        let round = channel.round;
         let name = channel.name.clone();
         let query = Query {
             channel: name.clone(),
-            reply_to: ReplyTo::CatchUp { hub: id.slot, generation: id.generation },
+            reply_to: ReplyTo::CatchUp { hub: id.slot, generation: id.generation, round },
             what: QueryKind::History {
                 limit: channel.namespace.history_size,
                 since: Some((channel.position.offset.0, Some(Some(channel.position.epoch)))),
@@ -97,18 +100,30 @@ impl Shard {
             },
         };
         let owner = crate::broker::owner::owner_of(&name, self.mesh.shards());
-        // A refused question is asked again: the next delivery finds the gap, and the owner has this shard marked.
-        if self.mesh.command(owner, Message::Query(Box::new(query))).is_ok()
-            && let Some(channel) = self.hub.channel_mut(id)
-        {
-            channel.catching_up = true;
+        if self.mesh.command(owner, Message::Query(Box::new(query))).is_err() {
+            self.unasked.push((id, round));
+        }
+    }
+
+    /// Asks the questions again that found a queue full.
+    pub(super) fn ask_again(&mut self) {
+        for (id, round) in std::mem::take(&mut self.unasked) {
+            if self.hub.channel(id).is_some_and(|channel| channel.catching_up && channel.round == round) {
+                self.catch_up(id);
+            }
         }
     }
 
     /// What was lost, read again. `None` if it can no longer be read.
-    pub(super) fn caught_up(&mut self, id: HubId, missed: Option<(Vec<Arc<Publication>>, StreamPosition)>) {
+    pub(super) fn caught_up(
+        &mut self,
+        id: HubId,
+        round: u32,
+        missed: Option<(Vec<Arc<Publication>>, StreamPosition)>,
+    ) {
         let Some(channel) = self.hub.channel_mut(id) else { return };
-        if !std::mem::take(&mut channel.catching_up) {
+        // The answer to an earlier question would be delivered to subscribers that stand elsewhere by now.
+        if channel.round != round || !std::mem::take(&mut channel.catching_up) {
             return;
         }
         let (epoch, offset) = (channel.position.epoch, channel.position.offset.0);
@@ -124,6 +139,10 @@ impl Shard {
                     }
                     self.deliver_now(id, &publication);
                 }
+                // More was missed than this shard's rules let it ask for at once.
+                if self.hub.channel(id).is_some_and(|channel| channel.position.offset < position.offset) {
+                    self.catch_up(id);
+                }
             }
             Some((_, position)) => self.insufficient(id, position),
             None => self.insufficient(id, StreamPosition::default()),
@@ -138,21 +157,26 @@ impl Shard {
         let hub = id.slot;
         let slots: Vec<u32> = channel.subscribers.iter().map(|subscriber| subscriber.conn).collect();
         for slot in slots {
-            let disconnect = self.with_session(slot, |session, context| {
-                let index = session.subscription_at(hub)?;
-                let subscription = &session.subscriptions[index];
-                if !subscription.has(flag::POSITIONED) {
-                    return None;
-                }
-                if subscription.has(flag::SERVER_SIDE) {
-                    return Some(Disconnect::InsufficientState);
-                }
-                session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
-                None
-            });
-            if let Some(Some(disconnect)) = disconnect {
-                self.disconnect(slot, &disconnect);
+            self.tell_insufficient(slot, hub);
+        }
+    }
+
+    /// A positioned subscriber has a gap: its subscription ends so that it recovers; one made by the server ends with its connection.
+    pub(super) fn tell_insufficient(&mut self, slot: u32, hub: u32) {
+        let disconnect = self.with_session(slot, |session, context| {
+            let index = session.subscription_at(hub)?;
+            let subscription = &session.subscriptions[index];
+            if subscription.is_pending() || !subscription.has(flag::POSITIONED) {
+                return None;
             }
+            if subscription.has(flag::SERVER_SIDE) {
+                return Some(Disconnect::InsufficientState);
+            }
+            session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
+            None
+        });
+        if let Some(Some(disconnect)) = disconnect {
+            self.disconnect(slot, &disconnect);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::Shard;
 pub use crate::broker::owner::ChannelOwned;
 use crate::model::{ChannelName, ClientId, StreamPosition};
-use crate::session::{Phase, flag};
+use crate::session::flag;
 
 /// A channel as a shard with subscribers sees it.
 #[derive(Debug)]
@@ -100,14 +100,11 @@ impl Shard {
         out
     }
 
-    /// Clients that are connected: id and user.
+    /// User of every session that its user's registry counts.
     #[must_use]
-    pub fn clients(&self) -> Vec<(ClientId, Box<str>)> {
-        self.connections
-            .iter()
-            .filter(|(_, connection)| connection.is_session && connection.session.phase == Phase::Connected)
-            .map(|(_, connection)| (connection.session.client.unwrap_or(ClientId(0)), connection.session.user.clone()))
-            .collect()
+    pub fn admitted_users(&self) -> Vec<Box<str>> {
+        let sessions = self.connections.iter().map(|(_, connection)| &connection.session);
+        sessions.filter(|session| session.admitted).map(|session| session.user.clone()).collect()
     }
 
     /// Connections by user, as counted by the registry on this shard.

@@ -10,7 +10,6 @@ use crate::limits::{BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, PENDING_JOIN_BYTE
 use crate::mem::{FanoutRing, RingRange, Slab};
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::push::Unsubscribe;
 use crate::session::flag;
 use crate::time::Now;
 
@@ -185,18 +184,27 @@ impl Shard {
         };
         let Some(connection) = self.connections.at_mut(slot) else { return };
         let Some(backlog) = &mut connection.backlog else { return };
-        if backlog.unsent() <= limit && self.outbox.backlog_bytes <= BACKLOG_BYTES_MAX {
+        let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
+        if backlog.unsent() <= limit && !too_many_bytes {
             return;
         }
         if matches!(connection.state, State::Closing | State::Finishing | State::Gone) || !connection.is_session {
-            // An HTTP answer may be larger than a client's queue; the peer asked for it.
-            if connection.is_session || backlog.unsent() > limit.max(crate::limits::HTTP_BODY_BYTES_MAX) * 16 {
+            // A session that ends adds nothing but its close frame, which its peer may still read in time. An HTTP answer
+            // may be larger than a client's queue; the peer asked for it.
+            let most = limit.max(crate::limits::HTTP_BODY_BYTES_MAX) * 16;
+            if too_many_bytes || !connection.is_session && backlog.unsent() > most {
                 self.abort(slot);
             }
             return;
         }
         let before = backlog.bytes.len();
-        let (lost, count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        let (lost, mut count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        for &hub in &lost {
+            let session = &connection.session;
+            if session.subscription_at(hub).is_some_and(|at| session.subscriptions[at].has(flag::POSITIONED)) {
+                count += backlog.purge(hub);
+            }
+        }
         self.outbox.backlog_bytes -= before - backlog.bytes.len();
         self.counters.dropped_slow += count;
         if backlog.unsent() > limit {
@@ -204,11 +212,7 @@ impl Shard {
             return;
         }
         for hub in lost {
-            self.with_session(slot, |session, context| {
-                if session.subscription_at(hub).is_some_and(|index| session.subscriptions[index].has(flag::POSITIONED)) {
-                    session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
-                }
-            });
+            self.tell_insufficient(slot, hub);
         }
     }
 
@@ -283,6 +287,7 @@ impl Shard {
                 let head = self.outbox.ring.head();
                 self.outbox.make_dirty(connection, conn.slot, head);
                 self.check_backlog(conn.slot);
+                self.settle();
             }
             SendBatch::Owned(bytes) => {
                 assert!(connection.is_sending, "an owned batch came back that was never out");
@@ -320,7 +325,12 @@ impl Shard {
         self.now = now;
         let keep = self.outbox.dirty.front().map_or(self.outbox.ring.head(), |&(_, head)| head);
         self.outbox.ring.release_to(keep);
+        // Dirty connections remember positions, also those whose bytes are their own.
+        if self.outbox.dirty.is_empty() {
+            self.outbox.ring.rewind();
+        }
         self.close_sent();
+        self.settle();
     }
 
     /// Closes the connections that wanted to be closed and have nothing left to send.

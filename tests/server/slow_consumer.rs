@@ -38,7 +38,7 @@ allow_subscribe_for_anonymous = true
 /// A subscriber with small kernel buffers.
 fn narrow(server: &Server, channel: &str) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.set_recv_buffer_size(32 * 1024).expect("a small buffer");
     socket.connect(&server.listen.into()).expect("the listener accepts");
     let stream = std::net::TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");

@@ -159,7 +159,9 @@ impl Client {
         let mut up = request.into_bytes();
         let mut lines = vec![self.connect_command(scene)];
         if scene.rng.below(20) == 0 {
+            // It opens a socket and says nothing.
             lines.clear();
+            self.asked.clear();
         }
         while !lines.is_empty() && scene.rng.below(3) == 0 {
             lines.push(self.command(scene));
@@ -326,6 +328,7 @@ impl Client {
         }
         let Some(at) = self.link else { return };
         if links[at].down_reset {
+            links[at].down.clear();
             scene.truth.count("reset");
             return self.gone();
         }
@@ -393,7 +396,8 @@ impl Client {
             }
             return;
         }
-        let value: Value = serde_json::from_slice(line).expect("a line of the server is JSON");
+        let value: Value = serde_json::from_slice(line)
+            .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(line)));
         if let Some(push) = value.get("push") {
             assert!(self.id.is_some(), "a push before the connect reply: {value}");
             return self.pushed(push, scene);

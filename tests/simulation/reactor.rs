@@ -86,7 +86,6 @@ impl Reactor {
             || self.output_left
             || !self.backlog.is_empty()
             || !self.control.is_empty()
-            || self.shard.has_work()
             || self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= now.at)
             || self.sockets.iter().flatten().any(|socket| Self::has_event(socket, links))
     }
@@ -100,6 +99,7 @@ impl Reactor {
         if !self.is_awake(outside.now, outside.links) {
             return false;
         }
+        let time_is_up = self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= outside.now.at);
         self.accept(outside);
         let mut slots: Vec<u32> = (0..self.sockets.len() as u32)
             .filter(|&slot| self.sockets[slot as usize].as_ref().is_some_and(|socket| Self::has_event(socket, outside.links)))
@@ -119,10 +119,11 @@ impl Reactor {
         while let Some(message) = self.control.pop_front() {
             self.shard.handle_control(outside.now, message);
         }
-        if std::mem::take(&mut self.bell) || self.shard.has_work() {
+        self.bell = false;
+        if !self.shard.is_full() {
             self.shard.handle_mesh(outside.now);
         }
-        if self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= outside.now.at) {
+        if time_is_up {
             self.shard.handle_timeout(outside.now);
         }
         self.output_left = self.flush(outside);

@@ -133,21 +133,29 @@ impl Service {
     pub fn read(&mut self, links: &mut [Link], scene: &mut Scene<'_>) {
         let Some(link) = self.link else { return };
         if links[link].down_reset {
+            links[link].down.clear();
             return self.gone();
         }
         let bytes = std::mem::take(&mut links[link].down);
         self.bytes.extend_from_slice(&bytes);
         while let Some(end) = self.bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8(self.bytes[..end].to_vec()).expect("a head is text").to_ascii_lowercase();
-            assert!(head.starts_with("http/1.1 200 "), "a right request was answered with {head}");
+            if head.starts_with("http/1.1 408 ") {
+                // Time went faster than the request.
+                scene.truth.count("request timeout");
+                self.asked.clear();
+            } else {
+                assert!(head.starts_with("http/1.1 200 "), "a right request was answered with {head}");
+            }
             let (_, len) = head.split_once("content-length: ").expect("a response has a length");
             let len: usize = len.lines().next().and_then(|len| len.trim().parse().ok()).expect("a number");
             if self.bytes.len() < end + 4 + len {
                 break;
             }
-            let value = serde_json::from_slice(&self.bytes[end + 4..end + 4 + len]).expect("a response is JSON");
-            self.bytes.drain(..end + 4 + len);
-            self.answered(&value, scene);
+            let body: Vec<u8> = self.bytes.drain(..end + 4 + len).skip(end + 4).collect();
+            if !head.starts_with("http/1.1 408 ") {
+                self.answered(&serde_json::from_slice(&body).expect("a response is JSON"), scene);
+            }
         }
         if links[link].down_fin {
             assert!(self.bytes.is_empty(), "the server ended within a response");

@@ -42,7 +42,7 @@ impl Shape {
             queue: if rng.below(2) == 0 { 1024 + 1 + rng.below(8) as usize } else { 4096 },
             clients: if crowd { 100 + rng.below(150) as usize } else { 5 + rng.below(45) as usize },
             services: 1 + rng.below(3) as usize,
-            steps: if crowd { 150 } else { 250 + rng.below(250) },
+            steps: if crowd { 400 } else { 800 + rng.below(800) },
             large: match rng.below(20) {
                 0 => 200_000,
                 1..=4 => 8_000,

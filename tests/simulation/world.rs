@@ -23,6 +23,8 @@ use super::truth::Truth;
 const UNIX_MS: u64 = 1_700_000_000_000;
 /// Turns after which a run that is left alone must have come to rest.
 const REST_TURNS: u32 = 3000;
+/// Turns without anything after which nothing more will come: longer than a shard waits before it tries again.
+const QUIET_TURNS: u32 = 25;
 
 pub struct World {
     rng: Rng,
@@ -54,6 +56,7 @@ pub fn run(seed: u64) -> (u64, Seen) {
         world.check_rest();
     }
     world.drain();
+    world.count();
     (world.hash.finish(), world.truth.counts)
 }
 
@@ -238,13 +241,14 @@ impl World {
     /// Everybody reads and nobody acts until nothing moves any more.
     fn rest(&mut self) {
         self.calm = true;
+        let mut quiet = 0;
         for _ in 0..REST_TURNS {
             self.advance(Duration::from_micros(100));
             self.read();
             let awake = self.turns();
             let moving = self.links.iter().any(|link| !link.down.is_empty() && !link.up_reset);
-            if !awake && !moving {
-                self.read();
+            quiet = if awake || moving { 0 } else { quiet + 1 };
+            if quiet == QUIET_TURNS {
                 self.calm = false;
                 return;
             }
@@ -313,7 +317,7 @@ impl World {
             assert!(owner.kept.len() <= 50, "{:?} keeps {}", owner.name, owner.kept.len());
             let epoch = owner.position.epoch;
             self.truth.check_top(owner.name.as_str(), epoch.as_str(), owner.position.offset.0);
-            for client in &self.clients {
+            for client in self.clients.iter().filter(|client| client.is_connected()) {
                 if let Some(position) = client.position(owner.name.as_str()) {
                     assert_eq!(position, owner.position.offset.0, "a tracked subscriber of {:?}", owner.name);
                 }
@@ -340,15 +344,24 @@ impl World {
             .collect();
         assert_eq!(known, believed, "subscriptions as shards and as clients know them");
         let mut users = BTreeMap::<Box<str>, u32>::new();
-        for (_, user) in self.shards.iter().flat_map(|reactor| reactor.shard.clients()) {
+        for user in self.shards.iter().flat_map(|reactor| reactor.shard.admitted_users()) {
             *users.entry(user).or_default() += 1;
         }
         if self.config.client.user_connection_limit > 0 {
-            users.remove("");
             assert!(users.values().all(|&count| count <= self.config.client.user_connection_limit), "{users:?}");
             let registered: BTreeMap<_, _> =
                 self.shards.iter().flat_map(|reactor| reactor.shard.registered()).collect();
             assert_eq!(registered, users, "connections of users");
+        }
+    }
+
+    /// What the shards counted.
+    fn count(&mut self) {
+        for reactor in &self.shards {
+            let values = reactor.shard.counters().values();
+            for ((_, name, _), value) in ringmain::metrics::DESCRIPTIONS.iter().zip(values) {
+                *self.truth.counts.entry(format!("counter {name}")).or_default() += value;
+            }
         }
     }
 
@@ -381,7 +394,7 @@ impl World {
             assert_eq!(reactor.open(), 0, "sockets of shard {at} after its drain");
             assert!(reactor.drained.is_some(), "shard {at} reports the end of its drain");
             assert!(!reactor.shard.is_accepting());
-            assert!(reactor.shard.clients().is_empty(), "sessions of shard {at} after its drain");
+            assert!(reactor.shard.counters().sessions == 0, "sessions of shard {at} after its drain");
         }
         for client in &self.clients {
             assert_eq!(client.stage, Stage::Offline, "a client was not told");
