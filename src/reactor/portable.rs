@@ -1,2 +1,397 @@
+//! The duties of the hot loop on monoio's epoll driver, for hosts that refuse io_uring: one task reads each connection,
+//! the main task thinks and sends, and a writer lives as long as an owned batch is out.
+
+mod connection;
+
+use std::cell::RefCell;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use monoio::net::UnixStream as Source;
+use monoio::{LegacyDriver, RuntimeBuilder};
+
 use super::ShardThread;
-pub(super) fn run(thread: ShardThread, started: impl FnOnce(std::io::Result<()>)) -> std::io::Result<()> { let _ = (thread, started); Ok(()) }
+use super::clock::Clock;
+use super::doorbell::{LocalBell, Sleepers};
+use super::reports::Reports;
+use super::send::SLICE;
+use super::thread::SAFETY_TICK;
+use crate::mesh::control::Doorbell as _;
+use crate::model::ShardId;
+use crate::shard::{Output, Peer, SendBatch, Shard};
+use crate::time::{Instant, Now};
+use crate::uring::{EventFd, socket};
+use connection::{Connection, Connections, outcome};
+
+/// Bytes of one receive.
+const RECEIVE: usize = 64 * 1024;
+/// Connections taken from one listener before the others get their turn.
+const ACCEPTS: u32 = 64;
+/// Descriptors that are not connections: listeners, bells, files.
+const DESCRIPTORS_SPARE: u64 = 128;
+
+/// Runs the shard until it has drained. `started` is called when it serves.
+pub(super) fn run(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io::Result<()> {
+    let mut runtime = match RuntimeBuilder::<LegacyDriver>::new().enable_timer().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            started(Err(io::Error::new(error.kind(), error.to_string())));
+            return Err(error);
+        }
+    };
+    runtime.block_on(serve(thread, started))
+}
+
+/// One shard and its sockets. Shared by the tasks of the thread, never borrowed over an await.
+struct Core {
+    id: ShardId,
+    shard: Shard,
+    connections: Connections,
+    reports: Reports,
+    sleepers: Arc<Sleepers>,
+    clock: Clock,
+    connections_max: u32,
+    /// Where every receive lands; the shard takes the bytes before the next one.
+    scratch: Vec<u8>,
+    /// Tasks that go on after the next flush: readers that had their share.
+    after_flush: Vec<Waker>,
+    /// Accept tasks that wait for a place, and what stops them.
+    accepting: Vec<Rc<LocalBell>>,
+    bell: Rc<LocalBell>,
+}
+
+type Shared = Rc<RefCell<Core>>;
+
+async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io::Result<()> {
+    let wake = thread.sleepers.bell(thread.id).try_clone()?;
+    let (core, bell) = prepare(thread)?;
+    monoio::spawn(listen_to(wake.try_clone()?, Rc::clone(&bell)));
+    let mut sleep = pin!(monoio::time::sleep(SAFETY_TICK));
+    started(Ok(()));
+    loop {
+        let due = match turn(&core) {
+            Next::End => return Ok(()),
+            Next::Turn => {
+                // Once through epoll, so that sockets and timers get their turn before the next slice.
+                wake.ring();
+                None
+            }
+            Next::Sleep(due) if lie_down(&core) => due,
+            Next::Sleep(_) => continue,
+        };
+        let alarm = {
+            let core = core.borrow();
+            let latest = core.clock.now().at + SAFETY_TICK;
+            core.clock.to_std(due.map_or(latest, |due| due.min(latest)))
+        };
+        sleep.as_mut().reset(alarm.into());
+        let ticked = poll_fn(|context| {
+            if bell.poll(context).is_ready() {
+                return Poll::Ready(false);
+            }
+            sleep.as_mut().poll(context).map(|()| true)
+        })
+        .await;
+        let core = core.borrow();
+        core.sleepers.rise(core.id);
+        if ticked {
+            core.accepting.iter().for_each(|stopped| stopped.ring());
+        }
+    }
+}
+
+fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
+    let bell = Rc::new(LocalBell::default());
+    let descriptors = socket::descriptors_max().saturating_sub(DESCRIPTORS_SPARE);
+    let listeners = thread.listeners;
+    let core = Core {
+        id: thread.id,
+        connections_max: u32::try_from(descriptors)
+            .unwrap_or(u32::MAX)
+            .min(thread.config.server.connections_per_shard_max),
+        shard: Shard::new(thread.id, thread.mode, thread.config, thread.endpoint, thread.seed),
+        connections: Connections::default(),
+        reports: Reports::new(thread.link),
+        sleepers: thread.sleepers,
+        clock: thread.clock,
+        scratch: vec![0; RECEIVE],
+        after_flush: Vec::new(),
+        accepting: listeners.iter().map(|_| Rc::default()).collect(),
+        bell: Rc::clone(&bell),
+    };
+    let stops = core.accepting.clone();
+    let core = Rc::new(RefCell::new(core));
+    for (listener, stopped) in listeners.into_iter().zip(stops) {
+        listener.set_nonblocking(true)?;
+        // monoio waits on any descriptor that it takes for a stream; the accept itself is ours.
+        let source = Source::from_std(UnixStream::from(std::os::fd::OwnedFd::from(listener.try_clone()?)))?;
+        monoio::spawn(accept(Rc::clone(&core), listener, source, stopped));
+    }
+    Ok((core, bell))
+}
+
+/// Turns signals of the eventfd into rings of the bell.
+async fn listen_to(eventfd: EventFd, bell: Rc<LocalBell>) {
+    let Ok(source) = eventfd.try_clone().and_then(|fd| Source::from_std(UnixStream::from(fd.into_fd()))) else {
+        return;
+    };
+    while source.readable(false).await.is_ok() {
+        eventfd.take();
+        bell.ring();
+    }
+}
+
+/// What comes after a turn.
+enum Next {
+    Turn,
+    Sleep(Option<Instant>),
+    End,
+}
+
+fn turn(core: &Shared) -> Next {
+    let mut this = core.borrow_mut();
+    let now = this.clock.now();
+    while let Some(command) = this.reports.next_command() {
+        this.shard.handle_control(now, command);
+    }
+    if !this.shard.is_full() {
+        this.shard.handle_mesh(now);
+    }
+    if this.shard.poll_timeout().is_some_and(|deadline| deadline.at <= now.at) {
+        this.shard.handle_timeout(now);
+    }
+    let more = this.flush(core, now);
+    if !this.shard.is_accepting() {
+        for stopped in this.accepting.drain(..) {
+            stopped.ring();
+        }
+    }
+    this.reports.hand_over();
+    if more || !this.after_flush.is_empty() {
+        let taken = this.clock.now().at.since(now.at);
+        this.shard.counters_mut().turn.record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
+    }
+    for task in this.after_flush.drain(..) {
+        task.wake();
+    }
+    if this.reports.ended() {
+        return Next::End;
+    }
+    let due = this.shard.poll_timeout().map(|deadline| deadline.at);
+    if more || due.is_some_and(|at| at <= now.at) { Next::Turn } else { Next::Sleep(due) }
+}
+
+/// The last look before sleep, after which everything rings the bell. Returns whether the shard may sleep.
+fn lie_down(core: &Shared) -> bool {
+    let mut this = core.borrow_mut();
+    this.sleepers.lie_down(this.id);
+    let now = this.clock.now();
+    if !this.shard.is_full() {
+        this.shard.handle_mesh(now);
+    }
+    let quiet = !this.flush(core, now) && !this.reports.has_command();
+    if !quiet {
+        this.sleepers.rise(this.id);
+    }
+    quiet
+}
+
+impl Core {
+    /// Takes outputs until the shard has none or a slice is full. Returns whether there may be more.
+    fn flush(&mut self, shared: &Shared, now: Now) -> bool {
+        let mut transmitted = 0;
+        let mut first = true;
+        loop {
+            let mut taken = 0;
+            while transmitted < SLICE
+                && let Some(output) = self.shard.poll_output()
+            {
+                taken += 1;
+                transmitted += usize::from(matches!(output, Output::Transmit { .. }));
+                self.carry_out(shared, now, output);
+            }
+            // `handle_flushed` may bring outputs: the loop ends when a flush has brought none.
+            if taken == 0 && !first {
+                return false;
+            }
+            first = false;
+            self.shard.handle_flushed(now);
+            if transmitted >= SLICE {
+                return true;
+            }
+        }
+    }
+
+    fn carry_out(&mut self, shared: &Shared, now: Now, output: Output) {
+        match output {
+            Output::Transmit { conn, batch: SendBatch::Ring(range) } => {
+                let Some(connection) = self.connections.of(conn) else { return };
+                let bytes = self.shard.ring_bytes(range);
+                let result = outcome(socket::send(&connection.source, bytes));
+                if result != Ok(bytes.len()) {
+                    self.shard.handle_sent(now, conn, SendBatch::Ring(range), result);
+                }
+            }
+            Output::Transmit { conn, batch: SendBatch::Owned(batch) } => {
+                let Some(connection) = self.connections.of(conn) else { return };
+                connection.begin_task();
+                monoio::spawn(write(Rc::clone(shared), Rc::clone(connection), batch));
+            }
+            Output::Close { conn, how } => {
+                if let Some(connection) = self.connections.of(conn) {
+                    connection.close(how);
+                    self.close_if_done(now, conn);
+                }
+            }
+            Output::Wake(shard) => self.sleepers.wake(shard),
+            Output::Report(report) => self.reports.push(report),
+        }
+    }
+
+    /// A task of the connection has ended. Its reference goes first: the last one closes the descriptor.
+    fn task_ended(&mut self, connection: Rc<Connection>) {
+        let conn = connection.conn;
+        connection.end_task();
+        drop(connection);
+        let now = self.clock.now();
+        self.close_if_done(now, conn);
+        self.bell.ring();
+    }
+
+    fn close_if_done(&mut self, now: Now, conn: crate::model::ConnId) {
+        if self.connections.of(conn).is_some_and(|connection| connection.is_done()) {
+            self.connections.remove(conn.slot);
+            self.shard.handle_closed(now, conn);
+            self.bell.ring();
+        }
+    }
+}
+
+/// Accepts until the shard stops accepting.
+async fn accept(core: Shared, listener: socket2::Socket, source: Source, stopped: Rc<LocalBell>) {
+    while core.borrow().shard.is_accepting() {
+        if !core.borrow().has_place() {
+            // Rung by the safety tick: places come back one by one, and waiting in the backlog costs a client little.
+            poll_fn(|context| stopped.poll(context)).await;
+            continue;
+        }
+        let mut readable = pin!(source.readable(false));
+        poll_fn(|context| {
+            let stopped = stopped.poll(context).is_ready();
+            if readable.as_mut().poll(context).is_ready() || stopped { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        for _ in 0..ACCEPTS {
+            if !core.borrow().has_place() {
+                break;
+            }
+            match listener.accept() {
+                Ok((socket, address)) => {
+                    let ip = address.as_socket().map(|address| address.ip());
+                    // A socket that epoll does not take is closed by its drop.
+                    let _ = open(&core, socket, Peer { ip });
+                }
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => {
+                    poll_fn(|context| stopped.poll(context)).await;
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => {}
+            }
+        }
+        after_flush(&core).await;
+    }
+}
+
+impl Core {
+    fn has_place(&self) -> bool {
+        self.shard.is_accepting() && self.connections.open() < self.connections_max
+    }
+}
+
+fn open(core: &Shared, socket: socket2::Socket, peer: Peer) -> io::Result<()> {
+    let source = Source::from_std(UnixStream::from(std::os::fd::OwnedFd::from(socket)))?;
+    let mut this = core.borrow_mut();
+    let now = this.clock.now();
+    let slot = this.connections.reserve();
+    match this.shard.handle_accepted(now, slot, peer) {
+        Ok(conn) => {
+            let connection = Rc::new(Connection::new(conn, source));
+            this.connections.insert(Rc::clone(&connection));
+            monoio::spawn(read(Rc::clone(core), connection));
+        }
+        Err(_) => this.connections.give_back(slot),
+    }
+    Ok(())
+}
+
+/// Waits for the next flush. The only fair way to yield: a task that wakes itself is run before all others.
+async fn after_flush(core: &Shared) {
+    let mut waited = false;
+    poll_fn(|context: &mut Context<'_>| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        let mut core = core.borrow_mut();
+        core.after_flush.push(context.waker().clone());
+        core.bell.ring();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Reads until the stream ends or the connection is closed.
+async fn read(core: Shared, connection: Rc<Connection>) {
+    while connection.readable().await {
+        while core.borrow().shard.is_full() {
+            after_flush(&core).await;
+        }
+        if connection.is_closing() || !receive(&core, &connection) {
+            break;
+        }
+        after_flush(&core).await;
+    }
+    core.borrow_mut().task_ended(connection);
+}
+
+/// One receive. `false` when it was the last.
+fn receive(core: &Shared, connection: &Connection) -> bool {
+    let this = &mut *core.borrow_mut();
+    let now = this.clock.now();
+    match socket::receive(&connection.source, &mut this.scratch) {
+        Ok(0) => this.shard.handle_ended(now, connection.conn, crate::shard::EndCause::Eof),
+        Ok(received) => {
+            this.shard.handle_received(now, connection.conn, &mut this.scratch[..received]);
+            return true;
+        }
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return true,
+        Err(_) => this.shard.handle_ended(now, connection.conn, crate::shard::EndCause::Reset),
+    }
+    false
+}
+
+/// Writes an owned batch to its end, or to the end of the connection.
+async fn write(core: Shared, connection: Rc<Connection>, batch: Vec<u8>) {
+    let mut sent = 0;
+    let result = loop {
+        match outcome(socket::send(&connection.source, &batch[sent..])) {
+            Ok(taken) => sent += taken,
+            Err(failed) => break Err(failed),
+        }
+        if sent == batch.len() {
+            break Ok(sent);
+        }
+        if connection.source.writable(false).await.is_err() {
+            break Err(crate::shard::SendFailed);
+        }
+    };
+    let mut this = core.borrow_mut();
+    let now = this.clock.now();
+    this.shard.handle_sent(now, connection.conn, SendBatch::Owned(batch), result);
+    this.task_ended(connection);
+}

@@ -43,10 +43,6 @@ impl Slot {
         Self { generation, flags: OPEN, ..Self::default() }
     }
 
-    pub(super) fn generation(&self) -> u32 {
-        self.generation
-    }
-
     fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }

@@ -88,7 +88,6 @@ fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
         sleepers: thread.sleepers,
         clock: thread.clock,
         receive_cap: if abilities.receive_cap { RECEIVE_CAP } else { 0 },
-        starved: 0,
     })
 }
 
@@ -104,7 +103,7 @@ async fn serve(mut hot: Hot, started: impl FnOnce(io::Result<()>)) -> io::Result
     let mut tasks_at = hot.clock.now().at;
     let mut turns = 0;
     hot.ring.bell_off();
-    hot.sleepers.get_up(hot.id);
+    hot.sleepers.rise(hot.id);
     started(Ok(()));
     loop {
         let next = hot.turn()?;
@@ -112,7 +111,7 @@ async fn serve(mut hot: Hot, started: impl FnOnce(io::Result<()>)) -> io::Result
             Next::End => return Ok(()),
             Next::Sleep(due) if hot.lie_down()? => due,
             Next::Sleep(_) | Next::Turn => {
-                hot.get_up();
+                hot.rise();
                 turns += 1;
                 let now = hot.clock.now().at;
                 if turns >= TURNS_BETWEEN_TASKS || now.since(tasks_at) >= TIME_BETWEEN_TASKS {
@@ -137,7 +136,7 @@ async fn serve(mut hot: Hot, started: impl FnOnce(io::Result<()>)) -> io::Result
             sleep.as_mut().poll(context).map(|()| true)
         })
         .await;
-        hot.get_up();
+        hot.rise();
         if ticked {
             hot.safety_tick();
         }

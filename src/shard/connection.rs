@@ -98,6 +98,11 @@ impl Backlog {
         self.bytes.len() + self.in_flight
     }
 
+    /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
+    pub(super) fn purge(&mut self, hub: u32) -> u64 {
+        self.drop_pieces(|_, of| of == hub)
+    }
+
     /// Drops the oldest droppable pieces until `keep_bytes` are left. Returns the hub slots that lost something, and how many were lost.
     pub(super) fn drop_oldest(&mut self, keep_bytes: usize) -> (Vec<u32>, u64) {
         let mut excess = self.bytes.len().saturating_sub(keep_bytes);
@@ -113,11 +118,6 @@ impl Backlog {
             true
         });
         (lost, count)
-    }
-
-    /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
-    pub(super) fn purge(&mut self, hub: u32) -> u64 {
-        self.drop_pieces(|_, other| other == hub)
     }
 
     fn drop_pieces(&mut self, mut drops: impl FnMut(u32, u32) -> bool) -> u64 {

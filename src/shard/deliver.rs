@@ -166,7 +166,7 @@ impl Shard {
         let disconnect = self.with_session(slot, |session, context| {
             let index = session.subscription_at(hub)?;
             let subscription = &session.subscriptions[index];
-            if !subscription.has(flag::POSITIONED) || subscription.is_pending() {
+            if subscription.is_pending() || !subscription.has(flag::POSITIONED) {
                 return None;
             }
             if subscription.has(flag::SERVER_SIDE) {

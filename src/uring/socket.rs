@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -43,11 +43,11 @@ pub fn listen_unix(path: &Path, backlog: u32) -> io::Result<Socket> {
 }
 
 /// Sends without waiting; the bytes taken.
-pub fn send(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+pub fn send(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads `bytes` within the call.
     let sent = unsafe {
         libc::send(
-            socket.as_fd().as_raw_fd(),
+            socket.as_raw_fd(),
             bytes.as_ptr().cast(),
             bytes.len(),
             libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
@@ -57,12 +57,25 @@ pub fn send(socket: &impl AsFd, bytes: &[u8]) -> io::Result<usize> {
 }
 
 /// Receives without waiting; 0 is the end of the stream.
-pub fn receive(socket: &impl AsFd, into: &mut [u8]) -> io::Result<usize> {
+pub fn receive(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY: the kernel writes into `into` within the call, at most its length.
     let received = unsafe {
-        libc::recv(socket.as_fd().as_raw_fd(), into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT)
+        libc::recv(socket.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), libc::MSG_DONTWAIT)
     };
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
+}
+
+/// Resets a connection at once: the peer gets RST, waiting operations end. A unix socket, which knows no reset, is shut
+/// down both ways.
+pub fn abort(socket: &impl AsRawFd) {
+    let unspecified = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    let len = size_of::<libc::sockaddr>() as libc::socklen_t;
+    // SAFETY: the kernel reads a live local of the given length within the call.
+    let reset = unsafe { libc::connect(socket.as_raw_fd(), &raw const unspecified, len) };
+    if reset < 0 {
+        // SAFETY: no memory is passed. A socket that is not connected any more refuses, which is as good.
+        unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+    }
 }
 
 fn limit(resource: libc::__rlimit_resource_t) -> libc::rlimit {

@@ -132,6 +132,7 @@ mod tests {
             offset: Offset(offset),
             epoch: Epoch(*b"abcdEFGH"),
             data: Bytes::copy_from_slice(data.as_bytes()),
+            json: true,
             info: None,
             tags: Box::default(),
             unix_ms: 5,
