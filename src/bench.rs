@@ -105,7 +105,7 @@ pub struct Args {
     /// After each run measure the limit of the same shape
     #[arg(long)]
     pub with_limit: bool,
-    /// Publications per send of the limit [default: as the server's run has shown]
+    /// Publications per send of the limit [default: what has come; with `--saturate` as the server's run has shown, else 16]
     #[arg(long)]
     pub messages_per_send: Option<u32>,
     /// Bytes of a delivery of the limit, frame header included [default: as the server's run has shown]

@@ -16,9 +16,11 @@ mod thread;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
@@ -216,11 +218,23 @@ fn display(address: &ListenAddr) -> String {
     }
 }
 
+/// The ring of a process that was killed keeps its listener for some ten milliseconds after the process is gone.
+fn listen_unix(path: &Path, backlog: u32) -> io::Result<socket2::Socket> {
+    const PATIENCE: Duration = Duration::from_millis(20);
+    for _ in 0..50 {
+        match socket::listen_unix(path, backlog) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(PATIENCE),
+            other => return other,
+        }
+    }
+    socket::listen_unix(path, backlog)
+}
+
 /// Gives every shard a listener on the address: its own on TCP, a shared one on a unix socket, which has no REUSEPORT.
 fn listen(address: &ListenAddr, backlog: u32, shards: &mut [Vec<socket2::Socket>]) -> io::Result<ListenAddr> {
     match address {
         ListenAddr::Unix(path) => {
-            let socket = socket::listen_unix(path, backlog)?;
+            let socket = listen_unix(path, backlog)?;
             for shard in shards {
                 shard.push(socket.try_clone()?);
             }

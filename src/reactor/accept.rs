@@ -19,6 +19,8 @@ pub(super) struct Accepts {
     unarmed: Vec<(u32, u32)>,
     /// Accepts that failed for want of something; armed again at the next safety tick.
     failed: Vec<(u32, u32)>,
+    /// Accepts that the kernel holds.
+    armed: u32,
     /// Connections at which no further accept is armed: 95 % of the table, so that no accept finds it full, which
     /// would lose the connection.
     open_max: u32,
@@ -38,9 +40,15 @@ impl Accepts {
         Ok(Self {
             unarmed: if count == 0 { Vec::new() } else { (0..ACCEPTS).map(|index| (index, index % count)).collect() },
             failed: Vec::new(),
+            armed: 0,
             listeners,
             open_max: (u64::from(table) * 95 / 100).min(u64::from(connections_max)) as u32,
         })
+    }
+
+    /// The kernel holds no listener any more: the address is free for a successor.
+    pub(super) fn are_stopped(&self) -> bool {
+        self.listeners.is_empty() && self.armed == 0
     }
 
     /// Failed accepts may be tried again.
@@ -53,9 +61,9 @@ impl Accepts {
         if !accepting {
             return self.stop(ring);
         }
-        let armed = ACCEPTS - (self.unarmed.len() + self.failed.len()) as u32;
-        let room = self.open_max.saturating_sub(open + armed) as usize;
+        let room = self.open_max.saturating_sub(open + self.armed) as usize;
         let due = self.unarmed.len().min(room);
+        self.armed += due as u32;
         for (index, listener) in self.unarmed.drain(..due) {
             ring.push_accept(index, listener, listener)?;
         }
@@ -85,6 +93,7 @@ impl Hot {
     pub(super) fn accepted(&mut self, now: Now, completion: Completion) -> io::Result<()> {
         let accepted = self.ring.take_accepted(completion);
         let place = (accepted.index, accepted.listener);
+        self.accepts.armed -= 1;
         if self.accepts.listeners.is_empty() {
             // Stopped: nothing is armed again.
         } else if accepted.slot.is_err_and(|errno| errno != libc::ECONNABORTED && errno != libc::EINTR) {

@@ -50,8 +50,6 @@ pub(super) struct Hot {
     pub(super) clock: Clock,
     /// Bytes that one wake-up of a receive may bring; 0 where the kernel has no such bound.
     pub(super) receive_cap: u32,
-    /// Receives that found no buffer.
-    pub(super) starved: u64,
 }
 
 impl Hot {
@@ -59,15 +57,20 @@ impl Hot {
     pub(super) fn turn(&mut self) -> io::Result<Next> {
         let now = self.clock.now();
         self.reap(now)?;
-        self.dispatch(now)?;
+        let busy = self.dispatch(now)?;
         self.ring.publish_buffers();
         self.arm_receives()?;
         self.think(now);
         let more = self.flush(now)?;
         self.accepts.arm(&mut self.ring, self.slots.open(), self.shard.is_accepting())?;
         self.reports.hand_over();
+        if busy || more {
+            let taken = self.clock.now().at.since(now.at);
+            self.shard.counters_mut().turn.record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
+        }
         if self.reports.ended() {
-            return Ok(Next::End);
+            // The last accepts end within a turn or two. Without them a ring that goes would keep its listeners for a while.
+            return Ok(if self.accepts.are_stopped() { Next::End } else { Next::Turn });
         }
         if more || !self.pending.is_empty() {
             return Ok(Next::Turn);
@@ -97,8 +100,9 @@ impl Hot {
         Ok(())
     }
 
-    /// Feeds completions to the shard as long as it has room for what they cause.
-    fn dispatch(&mut self, now: Now) -> io::Result<()> {
+    /// Feeds completions to the shard as long as it has room for what they cause. Returns whether there were any.
+    fn dispatch(&mut self, now: Now) -> io::Result<bool> {
+        let busy = !self.pending.is_empty();
         while !self.shard.is_full()
             && let Some(completion) = self.pending.pop_front()
         {
@@ -117,7 +121,7 @@ impl Hot {
                 }
             }
         }
-        Ok(())
+        Ok(busy)
     }
 
     /// Everything that reaches the shard without a socket.

@@ -172,6 +172,10 @@ fn turn(core: &Shared) -> Next {
         }
     }
     this.reports.hand_over();
+    if more || !this.after_flush.is_empty() {
+        let taken = this.clock.now().at.since(now.at);
+        this.shard.counters_mut().turn.record(u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX));
+    }
     for task in this.after_flush.drain(..) {
         task.wake();
     }

@@ -22,7 +22,7 @@ impl Hot {
             match result {
                 1.. => self.shard.handle_received(now, conn, bytes),
                 // The bytes are still in the socket. It is armed again when buffers have been given back.
-                result if result == -libc::ENOBUFS => self.starved += 1,
+                result if result == -libc::ENOBUFS => self.shard.counters_mut().receives_starved += 1,
                 _ => {
                     if state.end() {
                         let cause = if result == 0 { EndCause::Eof } else { EndCause::Reset };

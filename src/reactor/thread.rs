@@ -88,7 +88,6 @@ fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
         sleepers: thread.sleepers,
         clock: thread.clock,
         receive_cap: if abilities.receive_cap { RECEIVE_CAP } else { 0 },
-        starved: 0,
     })
 }
 

@@ -57,6 +57,10 @@ impl Shard {
             Event::Close(status) => {
                 if !closing {
                     self.end_session(slot);
+                    // The answer is the last frame, also if it makes the queue too long.
+                    if let Some(connection) = self.connections.at_mut(slot) {
+                        connection.state = State::Closing;
+                    }
                     let mut reply = Vec::new();
                     match status {
                         Some((code, _)) => encode_close(&mut reply, code, ""),

@@ -170,6 +170,7 @@ pub struct Ring {
     batches: Batches,
     peers: PeerAddresses,
     /// Addresses that queued submissions point to; the kernel copies them when it takes the submission.
+    #[expect(clippy::vec_box, reason = "the kernel reads them where they are while the vector grows")]
     addresses: Vec<Box<SockAddr>>,
     slots: u32,
     fd_registered: bool,

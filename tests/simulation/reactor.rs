@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hasher};
 use ringmain::mem::Rng;
 use ringmain::mesh::control::{DrainOutcome, FromShard, ToShard};
 use ringmain::model::{ConnId, ShardId};
-use ringmain::shard::{Close, EndCause, Output, Peer, RingRange, SendBatch, SendFailed, Shard};
+use ringmain::shard::{Close, EndCause, Output, Peer, Refused, RingRange, SendBatch, SendFailed, Shard};
 use ringmain::time::Now;
 
 use super::link::Link;
@@ -148,7 +148,13 @@ impl Reactor {
                     self.sockets[slot as usize] =
                         Some(Socket { conn, link, owned: None, closing: None, end_told: false });
                 }
-                Err(refused) => panic!("a shard that accepts refused: {refused}"),
+                Err(refused) => {
+                    assert_eq!(refused, Refused::Full, "a shard that accepts refused");
+                    if (slot as usize) < self.sockets.len() {
+                        self.free.push(slot);
+                    }
+                    outside.links[link].down_reset = true;
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use super::setup::{API_KEY, CHANNELS, SERVER_CHANNELS};
 enum Asked {
     Publish { channels: Vec<String>, n: u64, keeps: bool },
     Broadcast { channels: Vec<String>, n: u64 },
-    Other,
+    Other(&'static str),
 }
 
 #[derive(Default)]
@@ -83,9 +83,8 @@ impl Service {
             self.asked.push_back(Asked::Broadcast { channels: channels.iter().map(|&name| name.to_owned()).collect(), n });
             return ("broadcast", format!(r#"{{"channels":{channels:?},"data":{n_payload}}}"#));
         }
-        self.asked.push_back(Asked::Other);
         let mixed = if rng.below(2) == 0 { server } else { channel };
-        match at {
+        let (method, body) = match at {
             80..=84 => ("subscribe", format!(r#"{{"user":"{user}","channel":"{mixed}"{narrowed}}}"#)),
             85..=88 => ("unsubscribe", format!(r#"{{"user":"{user}","channel":"{mixed}"{narrowed}}}"#)),
             89 => ("disconnect", format!(r#"{{"user":"{user}"{narrowed}}}"#)),
@@ -100,7 +99,9 @@ impl Service {
                 "batch",
                 format!(r#"{{"commands":[{{"info":{{}}}},{{"presence":{{"channel":"{channel}"}}}},{{"channels":{{}}}}]}}"#),
             ),
-        }
+        };
+        self.asked.push_back(Asked::Other(method));
+        (method, body)
     }
 
     fn publish(&mut self, channel: &str, scene: &mut Scene<'_>) -> (&'static str, String) {
@@ -166,7 +167,8 @@ impl Service {
     fn answered(&mut self, value: &Value, scene: &mut Scene<'_>) {
         let asked = self.asked.pop_front().expect("a response that nobody asked for");
         if let Some(error) = value.get("error") {
-            scene.truth.count(&format!("api error {}", error["code"]));
+            let method = if let Asked::Other(method) = asked { method } else { "publish" };
+            scene.truth.count(&format!("api error {} to {method}", error["code"]));
             return;
         }
         match asked {
@@ -186,7 +188,7 @@ impl Service {
                     }
                 }
             }
-            Asked::Other => assert!(value.get("result").is_some() || value.get("replies").is_some(), "{value}"),
+            Asked::Other(_) => assert!(value.get("result").is_some() || value.get("replies").is_some(), "{value}"),
         }
         scene.truth.count("api answer");
     }

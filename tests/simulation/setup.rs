@@ -84,6 +84,7 @@ pub fn config(rng: &mut Rng) -> Config {
     config.client.pong_timeout = Duration::from_secs(3);
     config.client.channel_limit = 12;
     config.client.recovery_max_publication_limit = 25;
+    config.server.connections_per_shard_max = [20, 1000][rng.below(2) as usize];
     config.http_api.key = Secret(API_KEY.to_owned());
     let mut namespaces = vec![
         Namespace {

@@ -7,8 +7,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 
-use monoio::net::UnixStream as Source;
-
+use super::Source;
 use crate::model::ConnId;
 use crate::reactor::doorbell::LocalBell;
 use crate::shard::{Close, SendFailed};
