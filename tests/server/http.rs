@@ -176,7 +176,6 @@ fn unknown_paths_are_404_and_the_connection_goes_on() {
         "/connection",
         "/connection/websocket/more",
         "/%00",
-        "/api/never",
     ] {
         http.send(&encode("GET", path, &[], b""));
         let response = http

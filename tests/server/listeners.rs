@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::support::client::{Client, PATH, upgrade_over};
 use crate::support::http::Http;
 use crate::support::process::{API_KEY, Start, config};
-use crate::support::wait::DEADLINE;
+use crate::support::wait::{self, DEADLINE};
 
 const OPEN: &str = "[client]\ninsecure = true\n";
 
@@ -66,6 +66,14 @@ fn unix_socket_left_behind_by_a_dead_process_is_taken_over() {
     let mut first = Start::with_config(&config(OPEN)).listen(&listen).run();
     first.signal("KILL");
     first.exit_status();
+    wait::until(
+        "the kernel to take the ring of the dead process down",
+        || {
+            UnixStream::connect(directory.path().join("socket"))
+                .is_err()
+                .then_some(())
+        },
+    );
     let second = Start::with_config(&config(OPEN)).listen(&listen).run();
     assert!(
         UnixStream::connect(directory.path().join("socket")).is_ok(),
