@@ -143,6 +143,12 @@ pub struct Shard {
     uid: String,
     /// Frames of the session that runs; kept for its capacity.
     scratch: Vec<u8>,
+    /// Channels with publications of this turn that no subscriber has been given yet.
+    runs: Vec<HubId>,
+    /// Bytes of them.
+    run_bytes: usize,
+    /// When the oldest publication that is not with the kernel yet was taken in.
+    fan_out_since: Option<Instant>,
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
 }
@@ -174,6 +180,9 @@ impl Shard {
             swept: Instant::START,
             uid: format!("{:016x}", Rng::new(!seed).bits()),
             scratch: Vec::new(),
+            runs: Vec::new(),
+            run_bytes: 0,
+            fan_out_since: None,
             moved: Vec::new(),
         }
     }
@@ -286,7 +295,7 @@ impl Shard {
     /// The fan-out ring is nearly full: take the outputs before feeding more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.outbox.is_full()
+        self.outbox.is_full(self.run_bytes)
     }
 
     /// A message waits to be read from another shard, or to be sent to one: `handle_mesh` wants to be called.
@@ -309,6 +318,12 @@ impl Shard {
 
     /// What is to be done; `None` when there is nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if !self.runs.is_empty() {
+            self.fan_out_since.get_or_insert(self.now.at);
+            self.give_runs();
+            self.forget_runs();
+            self.settle();
+        }
         if let Some(shard) = self.mesh.poll_wake() {
             return Some(Output::Wake(shard));
         }

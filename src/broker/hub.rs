@@ -43,6 +43,10 @@ pub struct HubChannel {
     pub confirmed: bool,
     /// Where the local subscribers stand. Meaningless while there is none.
     pub position: StreamPosition,
+    /// Frames of this turn's publications, one behind the other, that no subscriber has been given yet.
+    pub run: Vec<u8>,
+    /// Publications in `run`.
+    pub run_publications: u32,
     /// Deliveries were lost and are being read again from the owner; later ones come with them.
     pub catching_up: bool,
     /// Number of the last question for lost deliveries: only its answer counts.
@@ -109,6 +113,8 @@ impl Hub {
                         confirmed: false,
                         position: StreamPosition::default(),
                         catching_up: false,
+                        run: Vec::new(),
+                        run_publications: 0,
                         round: 0,
                     },
                 );

@@ -184,7 +184,7 @@ impl Session {
         let Some(channel) = context.hub.channel(hub) else { return Err(ClientError::Internal.into()) };
         let name = channel.name.clone();
         let flags = self.subscriptions.last().map_or(0, |subscription| subscription.flags);
-        if channel.confirmed && flags & NEEDS_OWNER == 0 {
+        if channel.confirmed && channel.run.is_empty() && flags & NEEDS_OWNER == 0 {
             let mut answer = Interested {
                 channel: name,
                 hub: (hub.slot, hub.generation),

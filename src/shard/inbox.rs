@@ -152,6 +152,8 @@ impl Shard {
 
     fn interested(&mut self, answer: Interested) {
         let hub = HubId { slot: answer.hub.0, generation: answer.hub.1 };
+        // Who comes now gets what comes after.
+        self.give_run(hub);
         if !answer.overloaded
             && let Some(channel) = self.hub.channel_mut(hub)
         {

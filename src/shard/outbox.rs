@@ -56,8 +56,9 @@ impl Outbox {
         self.ring.used()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.ring.used() > self.ring.capacity() / 4 * 3
+    /// `waiting`: bytes of publications that are not in the ring yet.
+    pub(super) fn is_full(&self, waiting: usize) -> bool {
+        self.ring.used() as usize + waiting > self.ring.capacity() as usize / 4 * 3
     }
 
     pub(super) fn forget(&mut self, connection: &Connection) {
@@ -133,7 +134,7 @@ impl Shard {
     }
 
     /// Queues one frame for every subscriber of a hub channel that `wanted` picks. Returns how many there were.
-    pub(super) fn fan_out(&mut self, hub: u32, frame: &[u8], droppable: bool, wanted: impl Fn(bool, u32) -> bool) -> u64 {
+    pub(super) fn fan_out(&mut self, hub: u32, frame: &[u8], droppable: bool, wanted: impl Fn(bool) -> bool) -> u64 {
         let Some(channel) = self.hub.at(hub) else { return 0 };
         let drop_oldest = droppable && channel.namespace.slow_consumer == SlowConsumer::DropOldest;
         let head = self.outbox.ring.head();
@@ -141,7 +142,7 @@ impl Shard {
         let mut special: Vec<u32> = Vec::new();
         let mut count = 0;
         for subscriber in &channel.subscribers {
-            if !wanted(subscriber.join_leave, subscriber.conn) {
+            if !wanted(subscriber.join_leave) {
                 continue;
             }
             let Some(connection) = self.connections.at_mut(subscriber.conn) else { continue };
@@ -325,6 +326,11 @@ impl Shard {
         self.now = now;
         let keep = self.outbox.dirty.front().map_or(self.outbox.ring.head(), |&(_, head)| head);
         self.outbox.ring.release_to(keep);
+        if self.outbox.dirty.is_empty()
+            && let Some(since) = self.fan_out_since.take()
+        {
+            self.counters.fan_out.record(u64::try_from(now.at.since(since).as_nanos()).unwrap_or(u64::MAX));
+        }
         // Dirty connections remember positions, also those whose bytes are their own.
         if self.outbox.dirty.is_empty() {
             self.outbox.ring.rewind();
