@@ -57,6 +57,7 @@ fn main() {
         offset: Offset(123_456),
         epoch: Epoch(*b"abcdEFGH"),
         data: Bytes::from(payload),
+        json: true,
         info: None,
         tags: Box::default(),
         unix_ms: 0,

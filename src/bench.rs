@@ -105,7 +105,7 @@ pub struct Args {
     /// After each run measure the limit of the same shape
     #[arg(long)]
     pub with_limit: bool,
-    /// Publications per send of the limit [default: as the server's run has shown]
+    /// Publications per send of the limit [default: what has come; with `--saturate` as the server's run has shown, else 16]
     #[arg(long)]
     pub messages_per_send: Option<u32>,
     /// Bytes of a delivery of the limit, frame header included [default: as the server's run has shown]
@@ -363,6 +363,30 @@ mod tests {
             idle.is_clean() && idle.median(Subject::Server, "connections") == Some(10.0),
             "{}",
             idle.table()
+        );
+    }
+
+    #[test]
+    fn plain_server_is_measured_without_a_protocol() {
+        let Some(fanout) = against_peer(
+            "fanout --connections 4 --protocol raw --rate 200",
+            Fault::None,
+        ) else {
+            return;
+        };
+        assert!(fanout.is_clean(), "{}", fanout.table());
+        assert_eq!(
+            fanout
+                .median(Subject::Server, "bytes per delivery")
+                .unwrap()
+                .round(),
+            132.0
+        );
+        let echo = against_peer("echo --protocol raw", Fault::None).unwrap();
+        assert!(
+            echo.is_clean() && echo.median(Subject::Server, "deliveries").unwrap() > 10.0,
+            "{}",
+            echo.table()
         );
     }
 

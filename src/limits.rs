@@ -23,7 +23,7 @@ pub const IDEMPOTENCY_KEYS_PER_CHANNEL_MAX: usize = 10_000;
 /// Channels owned by one shard.
 pub const CHANNELS_OWNED_MAX: usize = 1 << 20;
 /// Bytes of one shard's fan-out ring, a power of two.
-pub const FANOUT_RING_BYTES: u32 = 4 << 20;
+pub const FANOUT_RING_BYTES: u32 = 1 << 20;
 /// Largest piece that goes through the fan-out ring; larger ones go to each connection's backlog.
 pub const FANOUT_PIECE_BYTES_MAX: u32 = FANOUT_RING_BYTES / 8;
 /// Pending bytes of a connection that are moved within the ring to stay contiguous; beyond it they go to its backlog.

@@ -41,10 +41,8 @@ macro_rules! counters {
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// Head of a turn to its last submission.
             pub turn: Histogram,
-            /// Arrival of a publication at its owner to the end of the local fan-out of it.
+            /// A publication taken in to its last local subscriber's bytes being with the kernel, the oldest of each burst.
             pub fan_out: Histogram,
-            /// Arrival of a client command's bytes to its reply being queued.
-            pub command: Histogram,
         }
         /// Kind, name and help of every plain counter, in declaration order.
         pub const DESCRIPTIONS: &[(Kind, &str, &str)] = &[$((Kind::$kind, stringify!($name), concat!($($doc),+)),)+];

@@ -122,6 +122,8 @@ pub struct Extra {
     pub data: Box<[u8]>,
     /// Unsubscribe commands that came while the subscription was pending.
     pub unsubscribes: SmallVec<[u32; 2]>,
+    /// The server ended the subscription while it was pending.
+    pub ends: Option<crate::protocol::push::Unsubscribe>,
 }
 
 /// What a session keeps while its connect command waits.

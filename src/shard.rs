@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::broker::{Hub, Owner};
+use crate::broker::{Hub, HubId, Owner};
 use crate::config::Config;
 use crate::limits;
 use crate::mem::{Rng, Slab, Tick, TimerWheel};
@@ -132,6 +132,8 @@ pub struct Shard {
     reports: VecDeque<FromShard>,
     wheel: TimerWheel,
     drain: Option<drain::Drain>,
+    /// Questions for lost deliveries that found a queue full: hub channel and round.
+    unasked: Vec<(HubId, u32)>,
     counters: Counters,
     rng: Rng,
     /// Both clocks as of the handler that runs.
@@ -141,6 +143,12 @@ pub struct Shard {
     uid: String,
     /// Frames of the session that runs; kept for its capacity.
     scratch: Vec<u8>,
+    /// Channels with publications of this turn that no subscriber has been given yet.
+    runs: Vec<HubId>,
+    /// Bytes of them.
+    run_bytes: usize,
+    /// When the oldest publication that is not with the kernel yet was taken in.
+    fan_out_since: Option<Instant>,
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
 }
@@ -165,12 +173,16 @@ impl Shard {
             reports: VecDeque::new(),
             wheel: TimerWheel::default(),
             drain: None,
+            unasked: Vec::new(),
             counters: Counters::default(),
             rng,
             now: Now::default(),
             swept: Instant::START,
             uid: format!("{:016x}", Rng::new(!seed).bits()),
             scratch: Vec::new(),
+            runs: Vec::new(),
+            run_bytes: 0,
+            fan_out_since: None,
             moved: Vec::new(),
         }
     }
@@ -283,13 +295,13 @@ impl Shard {
     /// The fan-out ring is nearly full: take the outputs before feeding more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.outbox.is_full()
+        self.outbox.is_full(self.run_bytes)
     }
 
-    /// A message waits to be read from another shard, or to be sent to one.
+    /// A message waits to be read from another shard, or to be sent to one: `handle_mesh` wants to be called.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.mesh.has_work()
+        self.mesh.has_work() || self.owner.has_behind() || !self.unasked.is_empty()
     }
 
     /// Bytes of a `SendBatch::Ring`, at the same address until `handle_flushed`.
@@ -306,6 +318,12 @@ impl Shard {
 
     /// What is to be done; `None` when there is nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if !self.runs.is_empty() {
+            self.fan_out_since.get_or_insert(self.now.at);
+            self.give_runs();
+            self.forget_runs();
+            self.settle();
+        }
         if let Some(shard) = self.mesh.poll_wake() {
             return Some(Output::Wake(shard));
         }

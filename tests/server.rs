@@ -1,14 +1,11 @@
 //! The real binary under hostile, slow and leaving peers, one file for each promise.
 
-#[expect(dead_code, reason = "each test crate uses its own part of what they share")]
-mod support {
-    pub(crate) mod client;
-    pub(crate) mod http;
-    pub(crate) mod process;
-    pub(crate) mod scenario;
-    pub(crate) mod token;
-    pub(crate) mod wait;
-}
+#[expect(
+    dead_code,
+    reason = "each test crate uses its own part of what they share"
+)]
+#[path = "support/support.rs"]
+mod support;
 
 #[path = "server/admin.rs"]
 mod admin;

@@ -100,17 +100,19 @@ impl Server {
             vec!["serve"]
         };
         let log = directory.join("server.log");
-        let process = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        command
             .arg("--config")
             .arg(&file)
             .args(subcommand)
-            .current_dir(&directory)
-            .stdin(Stdio::null())
-            .stdout(File::create(&log)?)
-            .stderr(File::options().append(true).open(&log)?)
-            .spawn()?;
+            .current_dir(&directory);
+        command.stdin(Stdio::null()).stdout(File::create(&log)?);
+        command.stderr(File::options().append(true).open(&log)?);
+        // The child inherits the core, whatever it does itself.
+        let process = process::on_core(args.server_core, || command.spawn())?;
         let pid = Some(process.id());
         let mut child = OwnChild { process, directory };
+        #[expect(clippy::disallowed_methods, reason = "waits for a process")]
         let begun = Instant::now();
         while TcpStream::connect(address).is_err() {
             if begun.elapsed() > START_TIMEOUT || child.process.try_wait()?.is_some() {

@@ -34,8 +34,8 @@ pub(crate) struct LimitPlan {
     pub(crate) frame_bytes: usize,
     /// Payload bytes within it.
     pub(crate) size: usize,
-    /// Publications of a channel that leave in one send.
-    pub(crate) messages_per_send: u32,
+    /// Publications of a channel that leave in one send; `None` sends what has come, as a server does.
+    pub(crate) messages_per_send: Option<u32>,
     /// Answer the sender instead of the subscribers.
     pub(crate) echo: bool,
 }

@@ -1,5 +1,5 @@
 //! A tiny Centrifuge server for tests, written on an independent WebSocket library: a thread for each connection
-//! reads, one hub thread answers in order. It can be told to misbehave, so that the checker has something to find.
+//! reads, one hub thread answers in order. Without commands it is a plain server. It can be told to misbehave, so that the checker has something to find.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -20,7 +20,7 @@ pub(crate) enum Fault {
 }
 
 enum Event {
-    Opened(u64, WebSocket<TcpStream>),
+    Opened(u64, Box<WebSocket<TcpStream>>),
     Said(u64, String),
     Gone(u64),
 }
@@ -45,7 +45,10 @@ fn connection(id: u64, stream: TcpStream, events: &Sender<Event>) {
     let Ok(mut socket) = tungstenite::accept(stream) else {
         return;
     };
-    let opened = Event::Opened(id, WebSocket::from_raw_socket(writer, Role::Server, None));
+    let opened = Event::Opened(
+        id,
+        Box::new(WebSocket::from_raw_socket(writer, Role::Server, None)),
+    );
     events.send(opened).unwrap();
     while let Ok(message) = socket.read() {
         let Message::Text(text) = message else {
@@ -65,7 +68,7 @@ struct Channel {
 }
 
 fn hub(inbox: &Receiver<Event>, fault: Fault) {
-    let mut sockets: BTreeMap<u64, WebSocket<TcpStream>> = BTreeMap::new();
+    let mut sockets: BTreeMap<u64, Box<WebSocket<TcpStream>>> = BTreeMap::new();
     let mut channels: BTreeMap<String, Channel> = BTreeMap::new();
     while let Ok(event) = inbox.recv() {
         match event {
@@ -75,6 +78,12 @@ fn hub(inbox: &Receiver<Event>, fault: Fault) {
                 channels
                     .values_mut()
                     .for_each(|channel| channel.subscribers.retain(|other| *other != id));
+            }
+            // A payload of the bench by itself: a plain server that passes everything to everybody.
+            Event::Said(_, line) if line.starts_with("{\"b\":") => {
+                for socket in sockets.values_mut() {
+                    let _ = socket.send(Message::text(line.clone()));
+                }
             }
             Event::Said(id, line) => {
                 for (to, text) in said(id, &line, &mut channels, fault) {

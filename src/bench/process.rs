@@ -54,6 +54,21 @@ fn task_cpu_ns(task: &Path) -> Option<u64> {
     Some((user + system) * 10_000_000)
 }
 
+/// Runs `body` on a thread of its own, pinned to `core` if one is given. The caller's affinity stays as it is, and with
+/// it that of the processes and threads that the caller starts; those that `body` starts inherit the core.
+pub(crate) fn on_core<T: Send>(core: Option<usize>, body: impl FnOnce() -> T + Send) -> T {
+    let pinned = move || {
+        if let Some(id) = core {
+            core_affinity::set_for_current(core_affinity::CoreId { id });
+        }
+        body()
+    };
+    std::thread::scope(|scope| match scope.spawn(pinned).join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
 /// Memory at one moment, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Memory {
@@ -110,7 +125,7 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads them from `/proc`; before the thread is pinned, which hides the other cores.
+    /// Reads them from `/proc`.
     #[must_use]
     pub(crate) fn read(server_core: Option<usize>, generator_core: Option<usize>) -> Self {
         let line = |path: &str, key: &str| {
@@ -162,6 +177,19 @@ mod tests {
             x = std::hint::black_box(x.wrapping_mul(3));
         }
         assert!(CpuSource::Process(std::process::id()).cpu_ns().unwrap() > 0);
+    }
+
+    #[test]
+    fn only_the_body_is_pinned() {
+        let cores = || {
+            std::thread::available_parallelism()
+                .map(usize::from)
+                .unwrap()
+        };
+        let before = cores();
+        let first = core_affinity::get_core_ids().unwrap()[0].id;
+        assert_eq!(on_core(Some(first), cores), 1);
+        assert_eq!((on_core(None, cores), cores()), (before, before));
     }
 
     #[test]

@@ -168,26 +168,7 @@ impl Report {
     #[must_use]
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
-        let Facts {
-            kernel,
-            processor,
-            cores,
-            server_core,
-            generator_core,
-            link,
-            descriptors_max,
-            congestion_control,
-            ..
-        } = &self.facts;
-        let core =
-            |core: &Option<usize>| core.map_or_else(|| "any".to_owned(), |core| core.to_string());
-        let _ = writeln!(out, "{}: {}", self.scenario, self.shape);
-        let _ = writeln!(
-            out,
-            "kernel {kernel}, {cores} cores of {processor}, server on core {}, generator on core {}, {link} with {congestion_control}, no TLS, {descriptors_max} descriptors",
-            core(server_core),
-            core(generator_core),
-        );
+        self.write_head(&mut out);
         let count = |subject| {
             self.runs
                 .iter()
@@ -220,6 +201,34 @@ impl Report {
             );
         }
         let _ = writeln!(out);
+        self.write_verdict(&mut out);
+        out
+    }
+
+    fn write_head(&self, out: &mut String) {
+        let Facts {
+            kernel,
+            processor,
+            cores,
+            server_core,
+            generator_core,
+            link,
+            descriptors_max,
+            congestion_control,
+            ..
+        } = &self.facts;
+        let core =
+            |core: &Option<usize>| core.map_or_else(|| "any".to_owned(), |core| core.to_string());
+        let _ = writeln!(out, "{}: {}", self.scenario, self.shape);
+        let _ = writeln!(
+            out,
+            "kernel {kernel}, {cores} cores of {processor}, server on core {}, generator on core {}, {link} with {congestion_control}, no TLS, {descriptors_max} descriptors",
+            core(server_core),
+            core(generator_core),
+        );
+    }
+
+    fn write_verdict(&self, out: &mut String) {
         for run in self.runs.iter().filter(|run| !run.is_clean()) {
             let Counts {
                 lost,
@@ -236,7 +245,6 @@ impl Report {
         if self.is_clean() {
             let _ = writeln!(out, "ledger: nothing lost, duplicated or reordered");
         }
-        out
     }
 
     /// The raw results.

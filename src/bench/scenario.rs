@@ -70,9 +70,6 @@ pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
     let mut shape = Shape::of(args)?;
     raise_descriptors_max();
     let mut facts = Facts::read(args.server_core, args.core);
-    if let Some(core) = args.core {
-        core_affinity::set_for_current(core_affinity::CoreId { id: core });
-    }
     let saturation = find_saturation(args, &mut shape)?;
     let is_limit = args.scenario == Scenario::Limit;
     let mut series = Series {
@@ -160,8 +157,7 @@ impl Series<'_> {
             publish_bytes_min: 0,
             ..self.plan()
         };
-        let (run, learned) =
-            Course::new(self.shape, Target::Server(server), plan, number)?.run()?;
+        let (run, learned) = self.generate(Target::Server(server), plan, number)?;
         self.learned = learned;
         Ok(run)
     }
@@ -208,39 +204,49 @@ impl Series<'_> {
             publish_bytes_min: publish_bytes(&driver, shape.payload_bytes),
             ..self.plan()
         };
-        let (mut run, shown) = Course::new(shape, Target::Limit(limit), plan, number)?.run()?;
-        run.push(
-            "messages per send",
-            Unit::Count,
-            f64::from(messages_per_send),
-        );
-        self.messages_per_send = Some(messages_per_send);
+        let (mut run, shown) = self.generate(Target::Limit(limit), plan, number)?;
+        let Some(messages_per_send) = messages_per_send.map(f64::from) else {
+            return Ok(run);
+        };
+        run.push("messages per send", Unit::Count, messages_per_send);
         // Sends that meet in a receive count as one there: the next run is nearer to what the server has shown.
         if let (Some(server), Some(limit)) = (
             self.learned.messages_per_receive,
             shown.messages_per_receive,
         ) {
-            let corrected = f64::from(messages_per_send) * server / limit.max(1.0);
-            self.messages_per_send = Some((corrected.round() as u32).max(1));
+            self.messages_per_send =
+                Some((messages_per_send * server / limit.max(1.0)).round() as u32);
         }
         Ok(run)
     }
 
-    /// In an open loop each publication leaves by itself unless asked otherwise.
-    fn messages_per_send(&self) -> u32 {
+    fn generate(
+        &self,
+        target: Target,
+        plan: Plan,
+        number: u32,
+    ) -> Result<(Run, Learned), BenchError> {
+        let shape = self.shape;
+        process::on_core(self.args.core, || {
+            Course::new(shape, target, plan, number)?.run()
+        })
+    }
+
+    /// As asked for; in a closed loop else as the server's run has shown. In an open loop what has come is sent.
+    fn messages_per_send(&self) -> Option<u32> {
         let Some(window) = self.shape.window else {
-            return self.args.messages_per_send.unwrap_or(1).max(1);
+            return self.args.messages_per_send.map(|count| count.max(1));
         };
         let learned = self
             .learned
             .messages_per_receive
-            .map(|count| (count.round() as u32).max(1));
+            .map(|count| count.round() as u32);
         let chosen = self
             .args
             .messages_per_send
             .or(self.messages_per_send)
             .or(learned);
-        chosen.unwrap_or(MESSAGES_PER_SEND).clamp(1, window)
+        Some(chosen.unwrap_or(MESSAGES_PER_SEND).clamp(1, window))
     }
 
     fn plan(&self) -> Plan {

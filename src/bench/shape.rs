@@ -67,6 +67,39 @@ impl Shape {
             args.rate
                 .unwrap_or(if scenario == Chat { 1000.0 } else { 100.0 })
         });
+        let shape = Self {
+            connections,
+            channels,
+            subscriptions,
+            payload_bytes: args.size,
+            rate,
+            window: (publishes && args.saturate).then_some(args.window),
+            missed: (scenario == Storm).then_some(args.missed),
+            shards: args.address.is_none().then_some(args.shards),
+            protocol: format!("{:?}", args.protocol).to_lowercase(),
+            publisher: format!("{:?}", args.publish).to_lowercase(),
+            concurrency: args
+                .concurrency
+                .unwrap_or(if scenario == Storm { 2048 } else { 512 }),
+            seconds: args.duration.as_secs_f64(),
+            warm_up: args.warm_up,
+            duration: args.duration,
+            scenario,
+        };
+        shape.check(args)?;
+        Ok(shape)
+    }
+
+    fn check(&self, args: &Args) -> Result<(), BenchError> {
+        use Scenario::{Echo, Storm};
+        let &Self {
+            scenario,
+            connections,
+            channels,
+            subscriptions,
+            rate,
+            ..
+        } = self;
         let usage = |wrong: bool, text| {
             if wrong {
                 Err(BenchError::Usage(text))
@@ -117,25 +150,7 @@ impl Shape {
             args.window == 0 || args.runs == 0 || args.concurrency == Some(0),
             "0 is no window, runs or concurrency",
         )?;
-        Ok(Self {
-            connections,
-            channels,
-            subscriptions,
-            payload_bytes: args.size,
-            rate,
-            window: (publishes && args.saturate).then_some(args.window),
-            missed: (scenario == Storm).then_some(args.missed),
-            shards: args.address.is_none().then_some(args.shards),
-            protocol: format!("{:?}", args.protocol).to_lowercase(),
-            publisher: format!("{:?}", args.publish).to_lowercase(),
-            concurrency: args
-                .concurrency
-                .unwrap_or(if scenario == Storm { 2048 } else { 512 }),
-            seconds: args.duration.as_secs_f64(),
-            warm_up: args.warm_up,
-            duration: args.duration,
-            scenario,
-        })
+        Ok(())
     }
 
     /// The load of the measured time.

@@ -10,7 +10,7 @@ mod publish;
 mod state;
 mod stats;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use socket2::SockAddr;
 
@@ -35,6 +35,8 @@ const WAIT_MAX: Duration = Duration::from_millis(20);
 const WAIT_MAX_OF_MANY: Duration = Duration::from_micros(500);
 /// Joining ends without success when nobody has joined for this long.
 const JOIN_STALL: Duration = Duration::from_secs(20);
+/// Longest wait for all sockets to be gone.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 const ENOBUFS: i32 = 105;
 
 /// All clients of a run.
@@ -48,6 +50,8 @@ pub(crate) struct Swarm {
     starved: Vec<u32>,
     target: SockAddr,
     domain: i32,
+    /// Of the source addresses.
+    salt: u8,
 }
 
 impl Swarm {
@@ -73,6 +77,12 @@ impl Swarm {
         let target = SockAddr::from(plan.address);
         let domain = i32::from(target.domain());
         let state = State::new(plan)?;
+        // Runs are more than a second apart, and ports linger for a minute.
+        #[expect(clippy::disallowed_methods, reason = "neighbouring runs must differ")]
+        let salt = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs() as u8;
         #[expect(clippy::disallowed_methods, reason = "the generator measures time")]
         let epoch = Instant::now();
         Ok(Self {
@@ -83,6 +93,7 @@ impl Swarm {
             starved: Vec::new(),
             target,
             domain,
+            salt,
         })
     }
 
@@ -128,7 +139,7 @@ impl Swarm {
             || self.state.clients[self.state.publisher() as usize].is_ready()
     }
 
-    /// Resets every subscriber's connection, and waits until all are gone.
+    /// Resets every subscriber's connection, and waits until all are gone. A reset leaves no lingering port.
     pub(crate) fn disconnect(&mut self) -> Result<(), BenchError> {
         for index in 0..self.state.plan.connections {
             self.state.clients[index as usize].leaving = true;
@@ -143,7 +154,8 @@ impl Swarm {
                 .skip(1)
                 .all(|client| client.phase == Phase::Idle)
         };
-        while !gone(self) {
+        let deadline = self.clock() + LEAVE_TIMEOUT.as_nanos() as u64;
+        while !gone(self) && self.clock() < deadline {
             self.turn()?;
         }
         Ok(())
@@ -318,7 +330,7 @@ impl Swarm {
         // Submissions of one queue start in order, and each of these ends at once except the connect.
         ring.push(&Sqe::socket(slot, generation, self.domain))?;
         ring.push(&Sqe::nodelay(slot, generation))?;
-        if let Some(source) = self.state.plan.source(index) {
+        if let Some(source) = self.state.plan.source(index, self.salt) {
             ring.push_bind(slot, generation, &SockAddr::from(source))?;
         }
         ring.push_connect(slot, generation, &self.target)?;

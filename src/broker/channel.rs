@@ -68,7 +68,8 @@ impl Channel {
             publication.offset = self.top;
             publication.epoch = self.epoch;
             let publication = Arc::new(publication);
-            if self.history.len() == self.namespace.history_size as usize {
+            // A reload may have made the history smaller.
+            while self.history.len() >= self.namespace.history_size as usize {
                 self.history.pop_front();
             }
             self.history.push_back(Arc::clone(&publication));

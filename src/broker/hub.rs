@@ -43,8 +43,14 @@ pub struct HubChannel {
     pub confirmed: bool,
     /// Where the local subscribers stand. Meaningless while there is none.
     pub position: StreamPosition,
+    /// Frames of this turn's publications, one behind the other, that no subscriber has been given yet.
+    pub run: Vec<u8>,
+    /// Publications in `run`.
+    pub run_publications: u32,
     /// Deliveries were lost and are being read again from the owner; later ones come with them.
     pub catching_up: bool,
+    /// Number of the last question for lost deliveries: only its answer counts.
+    pub round: u32,
 }
 
 /// All channels with local subscribers.
@@ -107,6 +113,9 @@ impl Hub {
                         confirmed: false,
                         position: StreamPosition::default(),
                         catching_up: false,
+                        run: Vec::new(),
+                        run_publications: 0,
+                        round: 0,
                     },
                 );
                 let channels = &self.channels;

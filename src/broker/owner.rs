@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use super::channel::Channel;
 use super::recovery;
 use crate::config::ChannelRules;
-use crate::limits::CHANNELS_OWNED_MAX;
+use crate::limits::{CHANNELS_OWNED_MAX, SHARDS_MAX};
 use crate::mem::{Rng, Slab, SlotPool};
 use crate::mesh::message::{AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind};
 use crate::model::{ChannelName, ClientId, ClientInfo, Epoch, Publication, ShardId, StreamPosition};
@@ -280,13 +280,27 @@ impl Owner {
         }
     }
 
-    /// The channels that are behind on some shard: name, position, shards. Each is reported once.
-    pub fn take_behind(&mut self) -> Vec<(ChannelName, StreamPosition, u64)> {
+    /// A channel is behind on some shard that was not told.
+    #[must_use]
+    pub const fn has_behind(&self) -> bool {
+        !self.behind.is_empty()
+    }
+
+    /// The channels that are behind on a shard for which there is room: name, position, shards. Each is reported once.
+    pub fn take_behind(&mut self, has_room: impl Fn(ShardId) -> bool) -> Vec<(ChannelName, StreamPosition, u64)> {
         let mut out = Vec::new();
         for slot in std::mem::take(&mut self.behind) {
-            if let Some(channel) = self.channels.at_mut(slot) {
-                let behind = std::mem::take(&mut channel.behind) & channel.interest;
-                out.push((channel.name.clone(), channel.position(), behind));
+            let Some(channel) = self.channels.at_mut(slot) else { continue };
+            channel.behind &= channel.interest;
+            let told = (0..SHARDS_MAX as u16)
+                .filter(|&shard| channel.behind >> shard & 1 == 1 && has_room(ShardId(shard)))
+                .fold(0, |mask, shard| mask | 1 << shard);
+            channel.behind &= !told;
+            if told != 0 {
+                out.push((channel.name.clone(), channel.position(), told));
+            }
+            if channel.behind != 0 {
+                self.behind.push(slot);
             }
         }
         out

@@ -26,7 +26,7 @@ pub struct Snapshot<'a> {
 /// A histogram of `Counters`: name, help, access.
 type Series = (&'static str, &'static str, fn(&Counters) -> &Histogram);
 
-const HISTOGRAMS: [Series; 3] = [
+const HISTOGRAMS: [Series; 2] = [
     (
         "turn",
         "Head of a turn to its last submission.",
@@ -34,13 +34,8 @@ const HISTOGRAMS: [Series; 3] = [
     ),
     (
         "fan_out",
-        "Arrival of a publication at its owner to the end of the local fan-out of it.",
+        "A publication taken in to its last local subscriber's bytes being with the kernel, the oldest of each burst.",
         |counters| &counters.fan_out,
-    ),
-    (
-        "command",
-        "Arrival of a client command's bytes to its reply being queued.",
-        |counters| &counters.command,
     ),
 ];
 

@@ -106,10 +106,15 @@ impl FanoutRing {
         &self.memory[range.start as usize..range.end() as usize]
     }
 
-    /// Frees everything before `position`. An empty ring starts at the front again, so that a quiet shard touches little memory.
+    /// Frees everything before `position`.
     pub fn release_to(&mut self, position: u32) {
         debug_assert!(position.wrapping_sub(self.tail) <= self.used(), "the tail never passes the head");
         self.tail = position;
+    }
+
+    /// An empty ring starts at the front again, so that a quiet shard touches little memory. Positions taken before mean
+    /// nothing afterwards.
+    pub const fn rewind(&mut self) {
         if self.tail == self.head {
             self.tail = 0;
             self.head = 0;
@@ -155,6 +160,7 @@ mod tests {
         let mut ring = FanoutRing::new(4096);
         ring.append(&[&[0; 10]]).unwrap();
         ring.release_to(ring.head());
+        ring.rewind();
         assert_eq!(ring.append(&[&[0; 10]]).unwrap().start, 0);
     }
 }

@@ -134,6 +134,12 @@ impl Endpoint {
         true
     }
 
+    /// A delivery to this shard would be taken.
+    #[must_use]
+    pub fn has_room(&self, to: ShardId) -> bool {
+        self.pairs[usize::from(to.0)].as_ref().is_none_or(|pair| pair.held.is_empty() && pair.to.slots() > ANSWERS_MAX)
+    }
+
     /// Sends what must arrive; it waits here while the queue is full. Bounded by what it speaks of: one per subscription
     /// or connection that ended, one per channel that is behind.
     pub fn keep(&mut self, to: ShardId, message: Message) {

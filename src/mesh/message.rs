@@ -43,8 +43,8 @@ pub enum Message {
     UserDone(ReplyTo),
     /// Answer to `Gather`.
     Gathered(Box<Gathered>),
-    /// Answer to `Admit`.
-    Admitted(ReplyTo, bool),
+    /// Answer to `Admit`, which comes back with it.
+    Admitted(Box<Admit>, bool),
 }
 
 impl Message {
@@ -100,6 +100,8 @@ pub enum ReplyTo {
         hub: u32,
         /// Generation of the slot.
         generation: u32,
+        /// Which question of this hub channel it was.
+        round: u32,
     },
 }
 

@@ -56,7 +56,7 @@ impl Sleepers {
     }
 
     /// The shard is awake.
-    pub(super) fn get_up(&self, shard: ShardId) {
+    pub(super) fn rise(&self, shard: ShardId) {
         self.of(shard).asleep.store(false, Ordering::Relaxed);
     }
 
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(sleepers.ring_to_wake(shard), Some(9));
         assert_eq!(sleepers.ring_to_wake(shard), None);
         sleepers.lie_down(shard);
-        sleepers.get_up(shard);
+        sleepers.rise(shard);
         assert_eq!(sleepers.ring_to_wake(shard), None);
     }
 

@@ -171,8 +171,8 @@ impl Hot {
     }
 
     /// Awake again: nothing has to ring.
-    pub(super) fn get_up(&mut self) {
-        self.sleepers.get_up(self.id);
+    pub(super) fn rise(&mut self) {
+        self.sleepers.rise(self.id);
         self.ring.bell_off();
     }
 

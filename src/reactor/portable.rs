@@ -98,7 +98,7 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
         })
         .await;
         let core = core.borrow();
-        core.sleepers.get_up(core.id);
+        core.sleepers.rise(core.id);
         if ticked {
             core.accepting.iter().for_each(|stopped| stopped.ring());
         }
@@ -218,7 +218,7 @@ fn lie_down(core: &Shared) -> bool {
     }
     let quiet = !this.flush(core, now) && !this.reports.has_command();
     if !quiet {
-        this.sleepers.get_up(this.id);
+        this.sleepers.rise(this.id);
     }
     quiet
 }
@@ -242,7 +242,8 @@ impl Core {
                 return false;
             }
             first = false;
-            self.shard.handle_flushed(now);
+            // Sending a slice takes its time; the fan-out is measured to its end.
+            self.shard.handle_flushed(self.clock.now());
             if transmitted >= SLICE {
                 return true;
             }

@@ -115,7 +115,7 @@ async fn serve(mut hot: Hot, started: impl FnOnce(io::Result<()>)) -> io::Result
     let mut tasks_at = hot.clock.now().at;
     let mut turns = 0;
     hot.ring.bell_off();
-    hot.sleepers.get_up(hot.id);
+    hot.sleepers.rise(hot.id);
     started(Ok(()));
     loop {
         let next = hot.turn()?;
@@ -123,7 +123,7 @@ async fn serve(mut hot: Hot, started: impl FnOnce(io::Result<()>)) -> io::Result
             Next::End => return Ok(()),
             Next::Sleep(due) if hot.lie_down()? => due,
             Next::Sleep(_) | Next::Turn => {
-                hot.get_up();
+                hot.rise();
                 turns += 1;
                 let now = hot.clock.now().at;
                 if turns >= TURNS_BETWEEN_TASKS || now.since(tasks_at) >= TIME_BETWEEN_TASKS {
@@ -148,7 +148,7 @@ async fn serve(mut hot: Hot, started: impl FnOnce(io::Result<()>)) -> io::Result
             sleep.as_mut().poll(context).map(|()| true)
         })
         .await;
-        hot.get_up();
+        hot.rise();
         if ticked {
             hot.safety_tick();
         }

@@ -12,6 +12,7 @@ use crate::auth::token::{ConnectionClaims, TokenError};
 use crate::broker::HubId;
 use crate::broker::owner::user_registry;
 use crate::config::Namespace;
+use crate::limits::USER_ID_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
 use crate::mesh::message::{Admit, Interest, Interested, Recover, ReplyTo};
@@ -201,6 +202,9 @@ impl Session {
             Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
             Err(TokenError::BadBase64) => return Err(ClientError::Internal.into()),
         };
+        if claims.user.len() > USER_ID_BYTES_MAX {
+            return Err(Disconnect::InvalidToken.into());
+        }
         if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
             return Err(Disconnect::PermissionDenied.into());
         }

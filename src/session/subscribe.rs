@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::admission::{ConnectedSubscription, recover_of};
 use super::liveness::{kept_expiry, ttl};
 use super::{Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags, refused};
@@ -182,7 +184,7 @@ impl Session {
         let Some(channel) = context.hub.channel(hub) else { return Err(ClientError::Internal.into()) };
         let name = channel.name.clone();
         let flags = self.subscriptions.last().map_or(0, |subscription| subscription.flags);
-        if channel.confirmed && flags & NEEDS_OWNER == 0 {
+        if channel.confirmed && channel.run.is_empty() && flags & NEEDS_OWNER == 0 {
             let mut answer = Interested {
                 channel: name,
                 hub: (hub.slot, hub.generation),
@@ -257,8 +259,10 @@ impl Session {
         self.activate(context, hub, index);
         let result = ConnectedSubscription::new(&self.subscriptions[index], answer);
         if result.fails() {
+            let unsubscribes = self.take_unsubscribes(index);
             self.end_subscription(context, hub.slot, None);
             context.error(id, ClientError::UnrecoverablePosition);
+            reply_unsubscribed(context, &unsubscribes);
             return;
         }
         let body = ReplyBody::Subscribe(result.result(context));
@@ -267,10 +271,14 @@ impl Session {
     }
 
     fn overloaded(&mut self, context: &mut Context<'_>, hub: HubId, index: usize, answer: &Interested) {
+        let unsubscribes = self.take_unsubscribes(index);
         self.subscriptions.remove(index);
         context.hub.exit(hub, None);
         match answer.reply_to {
-            ReplyTo::Client { id, .. } => context.error(id, ClientError::Internal),
+            ReplyTo::Client { id, .. } => {
+                context.error(id, ClientError::Internal);
+                reply_unsubscribed(context, &unsubscribes);
+            }
             ReplyTo::Connect { .. } => {
                 let id = self.connecting.as_ref().map_or(0, |connecting| connecting.id);
                 self.refuse(context, id, ClientError::Internal);
@@ -302,23 +310,30 @@ impl Session {
         Ok(())
     }
 
-    /// Runs the unsubscribe commands that waited for the owner's answer.
+    /// Ends that waited for the owner's answer: unsubscribe commands, and the server's.
     fn run_unsubscribes(&mut self, context: &mut Context<'_>, hub: HubId) {
         let Some(index) = self.subscription_at(hub.slot) else { return };
-        let Some(extra) = &mut self.subscriptions[index].extra else { return };
-        let unsubscribes = std::mem::take(&mut extra.unsubscribes);
-        if unsubscribes.is_empty() {
+        let unsubscribes = self.take_unsubscribes(index);
+        let ends = self.subscriptions[index].extra.as_mut().and_then(|extra| extra.ends.take());
+        if unsubscribes.is_empty() && ends.is_none() {
             return;
         }
-        self.end_subscription(context, hub.slot, None);
-        for id in unsubscribes {
-            context.reply(id, ReplyBody::Unsubscribe);
-        }
+        self.end_subscription(context, hub.slot, ends);
+        reply_unsubscribed(context, &unsubscribes);
+    }
+
+    fn take_unsubscribes(&mut self, index: usize) -> SmallVec<[u32; 2]> {
+        self.subscriptions[index].extra.as_mut().map_or_else(SmallVec::new, |extra| std::mem::take(&mut extra.unsubscribes))
     }
 
     /// Ends one subscription: presence and leave first, then the push if there is one.
     pub fn end_subscription(&mut self, context: &mut Context<'_>, hub: u32, push: Option<Unsubscribe>) {
         let Some(index) = self.subscription_at(hub) else { return };
+        if push.is_some() && self.subscriptions[index].is_pending() {
+            // The subscribe is answered first, and its answer finds the subscription it belongs to; then it ends.
+            self.subscriptions[index].extra.get_or_insert_default().ends = push;
+            return;
+        }
         let subscription = self.subscriptions.remove(index);
         let id = context.hub.id_at(hub);
         let Some(channel) = context.hub.channel(id).map(|channel| channel.name.clone()) else { return };
@@ -401,6 +416,12 @@ impl Session {
         self.subscriptions[index].expire_at = expire_at;
         context.reply(id, ReplyBody::SubRefresh(ttl(context.now, expire_at)));
         Ok(())
+    }
+}
+
+fn reply_unsubscribed(context: &mut Context<'_>, ids: &[u32]) {
+    for &id in ids {
+        context.reply(id, ReplyBody::Unsubscribe);
     }
 }
 

@@ -100,39 +100,36 @@ impl Backlog {
 
     /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
     pub(super) fn purge(&mut self, hub: u32) -> u64 {
-        let (mut at, mut count) = (0, 0);
-        let mut kept = Vec::with_capacity(self.bytes.len());
-        let bytes = std::mem::take(&mut self.bytes);
-        self.pieces.retain(|&(len, of)| {
-            let piece = &bytes[at..at + len as usize];
-            at += len as usize;
-            if of == hub {
-                count += 1;
-                return false;
-            }
-            kept.extend_from_slice(piece);
-            true
-        });
-        self.bytes = kept;
-        count
+        self.drop_pieces(|_, of| of == hub)
     }
 
     /// Drops the oldest droppable pieces until `keep_bytes` are left. Returns the hub slots that lost something, and how many were lost.
     pub(super) fn drop_oldest(&mut self, keep_bytes: usize) -> (Vec<u32>, u64) {
         let mut excess = self.bytes.len().saturating_sub(keep_bytes);
-        let (mut lost, mut count) = (Vec::new(), 0);
-        let mut kept = Vec::with_capacity(keep_bytes.min(self.bytes.len()));
+        let mut lost = Vec::new();
+        let count = self.drop_pieces(|len, hub| {
+            if hub == KEEP || excess == 0 {
+                return false;
+            }
+            excess = excess.saturating_sub(len as usize);
+            if !lost.contains(&hub) {
+                lost.push(hub);
+            }
+            true
+        });
+        (lost, count)
+    }
+
+    fn drop_pieces(&mut self, mut drops: impl FnMut(u32, u32) -> bool) -> u64 {
+        let mut count = 0;
+        let mut kept = Vec::with_capacity(self.bytes.len());
         let mut pieces = Vec::with_capacity(self.pieces.len());
         let mut at = 0;
         for &(len, hub) in &self.pieces {
             let piece = &self.bytes[at..at + len as usize];
             at += len as usize;
-            if hub != KEEP && excess > 0 {
-                excess = excess.saturating_sub(len as usize);
+            if drops(len, hub) {
                 count += 1;
-                if !lost.contains(&hub) {
-                    lost.push(hub);
-                }
             } else {
                 kept.extend_from_slice(piece);
                 pieces.push((len, hub));
@@ -140,7 +137,7 @@ impl Backlog {
         }
         self.bytes = kept;
         self.pieces = pieces;
-        (lost, count)
+        count
     }
 }
 

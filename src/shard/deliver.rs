@@ -4,12 +4,19 @@ use std::sync::Arc;
 
 use super::Shard;
 use crate::broker::HubId;
+use crate::config::namespace::SlowConsumer;
+use crate::limits::FANOUT_PIECE_BYTES_MAX;
 use crate::mesh::Message;
 use crate::mesh::message::{Query, QueryKind, ReplyTo};
 use crate::model::{ChannelName, ClientInfo, Publication, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::{fanout, flag};
+
+/// Bytes of one run.
+const RUN_BYTES_MAX: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;
+/// A run's memory is kept for the next turn up to this size.
+const RUN_BYTES_KEPT: usize = 16 * 1024;
 
 impl Shard {
     /// A publication from its owner.
@@ -44,9 +51,10 @@ impl Shard {
         true
     }
 
-    /// Encodes once and queues for everybody.
+    /// Encodes once, behind the channel's other publications of this turn: all of them are given to the subscribers at once,
+    /// as one contiguous piece of the fan-out ring.
     fn deliver_now(&mut self, id: HubId, publication: &Publication) {
-        let Some(channel) = self.hub.channel(id) else { return };
+        let Some(channel) = self.hub.channel_mut(id) else { return };
         if !publication.json {
             let slots: Vec<u32> = channel.subscribers.iter().map(|subscriber| subscriber.conn).collect();
             for slot in slots {
@@ -54,11 +62,52 @@ impl Shard {
             }
             return;
         }
-        let mut frame = std::mem::take(&mut self.scratch);
-        frame.clear();
-        fanout::push_frame(&mut frame, channel.name.as_str(), &Push::Publication(publication));
-        self.counters.deliveries += self.fan_out(id.slot, &frame, true, |_, _| true);
-        self.scratch = frame;
+        if channel.run.is_empty() {
+            self.runs.push(id);
+        }
+        let before = channel.run.len();
+        fanout::push_frame(&mut channel.run, channel.name.as_str(), &Push::Publication(publication));
+        channel.run_publications += 1;
+        self.run_bytes += channel.run.len() - before;
+        // What may be dropped is dropped one by one.
+        let single = channel.namespace.slow_consumer == SlowConsumer::DropOldest;
+        if single || channel.run.len() >= RUN_BYTES_MAX {
+            self.give_run(id);
+        }
+    }
+
+    /// Gives a channel's run to its subscribers.
+    pub(super) fn give_run(&mut self, id: HubId) {
+        let Some(channel) = self.hub.channel_mut(id) else { return };
+        if channel.run.is_empty() {
+            return;
+        }
+        let mut run = std::mem::take(&mut channel.run);
+        let publications = u64::from(std::mem::take(&mut channel.run_publications));
+        self.run_bytes -= run.len();
+        self.counters.deliveries += publications * self.fan_out(id.slot, &run, true, |_| true);
+        if let Some(channel) = self.hub.channel_mut(id)
+            && run.capacity() <= RUN_BYTES_KEPT
+        {
+            run.clear();
+            channel.run = run;
+        }
+    }
+
+    /// Gives all runs of this turn.
+    pub(super) fn give_runs(&mut self) {
+        let mut runs = std::mem::take(&mut self.runs);
+        for id in runs.drain(..) {
+            self.give_run(id);
+        }
+        if self.runs.is_empty() {
+            self.runs = runs;
+        }
+    }
+
+    /// Bytes of runs that a channel which lost its subscribers took with it are not counted for ever.
+    pub(super) fn forget_runs(&mut self) {
+        self.run_bytes = self.runs.iter().filter_map(|&id| self.hub.channel(id)).map(|channel| channel.run.len()).sum();
     }
 
     /// Somebody joined or left a channel.
@@ -71,7 +120,8 @@ impl Shard {
         let push = if joined { Push::Join(info) } else { Push::Leave(info) };
         let mut frame = Vec::new();
         fanout::push_frame(&mut frame, channel.name.as_str(), &push);
-        self.fan_out(id.slot, &frame, false, |join_leave, _| join_leave);
+        self.give_run(id);
+        self.fan_out(id.slot, &frame, false, |join_leave| join_leave);
     }
 
     /// The owner says where a channel stands after deliveries to this shard were dropped.
@@ -83,13 +133,16 @@ impl Shard {
         }
     }
 
-    /// Reads what was lost again from the owner.
+    /// Reads what was lost again from the owner; deliveries until then come with it.
     fn catch_up(&mut self, id: HubId) {
         let Some(channel) = self.hub.channel_mut(id) else { return };
+        channel.catching_up = true;
+        channel.round = channel.round.wrapping_add(1);
+        let round = channel.round;
         let name = channel.name.clone();
         let query = Query {
             channel: name.clone(),
-            reply_to: ReplyTo::CatchUp { hub: id.slot, generation: id.generation },
+            reply_to: ReplyTo::CatchUp { hub: id.slot, generation: id.generation, round },
             what: QueryKind::History {
                 limit: channel.namespace.history_size,
                 since: Some((channel.position.offset.0, Some(Some(channel.position.epoch)))),
@@ -97,18 +150,30 @@ impl Shard {
             },
         };
         let owner = crate::broker::owner::owner_of(&name, self.mesh.shards());
-        // A refused question is asked again: the next delivery finds the gap, and the owner has this shard marked.
-        if self.mesh.command(owner, Message::Query(Box::new(query))).is_ok()
-            && let Some(channel) = self.hub.channel_mut(id)
-        {
-            channel.catching_up = true;
+        if self.mesh.command(owner, Message::Query(Box::new(query))).is_err() {
+            self.unasked.push((id, round));
+        }
+    }
+
+    /// Asks the questions again that found a queue full.
+    pub(super) fn ask_again(&mut self) {
+        for (id, round) in std::mem::take(&mut self.unasked) {
+            if self.hub.channel(id).is_some_and(|channel| channel.catching_up && channel.round == round) {
+                self.catch_up(id);
+            }
         }
     }
 
     /// What was lost, read again. `None` if it can no longer be read.
-    pub(super) fn caught_up(&mut self, id: HubId, missed: Option<(Vec<Arc<Publication>>, StreamPosition)>) {
+    pub(super) fn caught_up(
+        &mut self,
+        id: HubId,
+        round: u32,
+        missed: Option<(Vec<Arc<Publication>>, StreamPosition)>,
+    ) {
         let Some(channel) = self.hub.channel_mut(id) else { return };
-        if !std::mem::take(&mut channel.catching_up) {
+        // The answer to an earlier question would be delivered to subscribers that stand elsewhere by now.
+        if channel.round != round || !std::mem::take(&mut channel.catching_up) {
             return;
         }
         let (epoch, offset) = (channel.position.epoch, channel.position.offset.0);
@@ -124,6 +189,10 @@ impl Shard {
                     }
                     self.deliver_now(id, &publication);
                 }
+                // More was missed than this shard's rules let it ask for at once.
+                if self.hub.channel(id).is_some_and(|channel| channel.position.offset < position.offset) {
+                    self.catch_up(id);
+                }
             }
             Some((_, position)) => self.insufficient(id, position),
             None => self.insufficient(id, StreamPosition::default()),
@@ -132,6 +201,7 @@ impl Shard {
 
     /// The positioned subscribers of a channel have missed something that they can only get by recovering.
     pub(super) fn insufficient(&mut self, id: HubId, position: StreamPosition) {
+        self.give_run(id);
         let Some(channel) = self.hub.channel_mut(id) else { return };
         channel.position = position;
         channel.catching_up = false;
@@ -147,7 +217,7 @@ impl Shard {
         let disconnect = self.with_session(slot, |session, context| {
             let index = session.subscription_at(hub)?;
             let subscription = &session.subscriptions[index];
-            if !subscription.has(flag::POSITIONED) {
+            if subscription.is_pending() || !subscription.has(flag::POSITIONED) {
                 return None;
             }
             if subscription.has(flag::SERVER_SIDE) {

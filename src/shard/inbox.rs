@@ -7,7 +7,7 @@ use super::connection::State;
 use crate::broker::HubId;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
+    Admit, Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
     UserAction, UserCommand,
 };
 use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
@@ -25,6 +25,13 @@ impl Shard {
     pub fn handle_mesh(&mut self, now: Now) {
         self.now = now;
         self.mesh.flush();
+        self.take_messages();
+        self.ask_again();
+        self.settle();
+        self.tell_behind();
+    }
+
+    fn take_messages(&mut self) {
         for from in 0..self.mesh.shards() {
             let from = ShardId(from);
             for _ in 0..MESSAGES_PER_TURN {
@@ -36,7 +43,6 @@ impl Shard {
                 self.settle();
             }
         }
-        self.tell_behind();
     }
 
     /// Handles what the shard has said to itself, until it has nothing more to say.
@@ -56,7 +62,7 @@ impl Shard {
             Message::Gather(gather) => self.gather(from, &gather),
             Message::Admit(admit) => {
                 let granted = self.users.admit(&admit);
-                self.mesh.answer(from, Message::Admitted(admit.reply_to, granted));
+                self.mesh.answer(from, Message::Admitted(admit, granted));
             }
             Message::Release(user) => self.users.release(&user),
             Message::Deliver(name, publication) => self.deliver(&name, &publication),
@@ -67,7 +73,7 @@ impl Shard {
             Message::Answer(answer) => self.answered(*answer),
             Message::UserDone(reply_to) => self.api_done(reply_to),
             Message::Gathered(gathered) => self.api_gathered(*gathered),
-            Message::Admitted(reply_to, granted) => self.admitted(reply_to, granted),
+            Message::Admitted(admit, granted) => self.admitted(*admit, granted),
         }
     }
 
@@ -132,9 +138,10 @@ impl Shard {
         self.mesh.answer(from, Message::Answer(Box::new(Answer { reply_to: query.reply_to, what })));
     }
 
-    /// Tells the shards that lost deliveries where their channels stand.
+    /// Tells the shards that lost deliveries where their channels stand, once there is room for it.
     fn tell_behind(&mut self) {
-        for (name, position, mask) in self.owner.take_behind() {
+        let mesh = &self.mesh;
+        for (name, position, mask) in self.owner.take_behind(|shard| mesh.has_room(shard)) {
             for shard in bits(mask) {
                 self.mesh.keep(shard, Message::Behind(name.clone(), position));
             }
@@ -145,6 +152,8 @@ impl Shard {
 
     fn interested(&mut self, answer: Interested) {
         let hub = HubId { slot: answer.hub.0, generation: answer.hub.1 };
+        // Who comes now gets what comes after.
+        self.give_run(hub);
         if !answer.overloaded
             && let Some(channel) = self.hub.channel_mut(hub)
         {
@@ -165,13 +174,18 @@ impl Shard {
         }
     }
 
-    fn admitted(&mut self, reply_to: ReplyTo, granted: bool) {
-        let ReplyTo::Connect { conn } = reply_to else { return };
-        let user = self.connections.current(conn.slot, conn.generation).and_then(|connection| {
-            (connection.session.phase == crate::session::Phase::Connecting).then(|| connection.session.user.clone())
-        });
-        if user.is_none() {
+    fn admitted(&mut self, admit: Admit, granted: bool) {
+        let ReplyTo::Connect { conn } = admit.reply_to else { return };
+        let waits = self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some_and(|connection| connection.session.phase == crate::session::Phase::Connecting);
+        if !waits {
             // The connection ended meanwhile; its place goes back to the registry that gave it.
+            if granted {
+                let registry = crate::broker::owner::user_registry(&admit.user, self.mesh.shards());
+                self.mesh.keep(registry, Message::Release(admit.user));
+            }
             return;
         }
         let result = self.with_session(conn.slot, |session, context| session.admitted(context, granted));
@@ -229,12 +243,12 @@ impl Shard {
                 };
                 self.reply(conn, id, body);
             }
-            ReplyTo::CatchUp { hub, generation } => {
+            ReplyTo::CatchUp { hub, generation, round } => {
                 let missed = match answer.what {
                     AnswerKind::History(missed, position) => Some((missed, position)),
                     _ => None,
                 };
-                self.caught_up(HubId { slot: hub, generation }, missed);
+                self.caught_up(HubId { slot: hub, generation }, round, missed);
             }
             ReplyTo::Api { .. } => self.api_answered(answer),
             ReplyTo::Nobody | ReplyTo::Connect { .. } | ReplyTo::Added { .. } => {}

@@ -3,7 +3,7 @@
 use super::Shard;
 pub use crate::broker::owner::ChannelOwned;
 use crate::model::{ChannelName, ClientId, StreamPosition};
-use crate::session::{Phase, flag};
+use crate::session::flag;
 
 /// A channel as a shard with subscribers sees it.
 #[derive(Debug)]
@@ -83,10 +83,21 @@ impl Shard {
         let mut out = Vec::new();
         for (slot, connection) in self.connections.iter() {
             for subscription in &connection.session.subscriptions {
-                let channel = self.hub.at(subscription.hub).expect("a subscription's channel lives as long as it");
+                let channel = self
+                    .hub
+                    .at(subscription.hub)
+                    .expect("a subscription's channel lives as long as it");
                 if !subscription.is_pending() {
-                    let there = channel.subscribers.get(subscription.place as usize).map(|there| there.conn);
-                    assert_eq!(there, Some(slot), "the place of a subscriber of {:?}", channel.name);
+                    let there = channel
+                        .subscribers
+                        .get(subscription.place as usize)
+                        .map(|there| there.conn);
+                    assert_eq!(
+                        there,
+                        Some(slot),
+                        "the place of a subscriber of {:?}",
+                        channel.name
+                    );
                 }
                 out.push(Subscribed {
                     client: connection.session.client.unwrap_or(ClientId(0)),
@@ -100,13 +111,16 @@ impl Shard {
         out
     }
 
-    /// Clients that are connected: id and user.
+    /// User of every session that its user's registry counts.
     #[must_use]
-    pub fn clients(&self) -> Vec<(ClientId, Box<str>)> {
-        self.connections
+    pub fn admitted_users(&self) -> Vec<Box<str>> {
+        let sessions = self
+            .connections
             .iter()
-            .filter(|(_, connection)| connection.is_session && connection.session.phase == Phase::Connected)
-            .map(|(_, connection)| (connection.session.client.unwrap_or(ClientId(0)), connection.session.user.clone()))
+            .map(|(_, connection)| &connection.session);
+        sessions
+            .filter(|session| session.admitted)
+            .map(|session| session.user.clone())
             .collect()
     }
 

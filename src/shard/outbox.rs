@@ -56,8 +56,9 @@ impl Outbox {
         self.ring.used()
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.ring.used() > self.ring.capacity() / 4 * 3
+    /// `waiting`: bytes of publications that are not in the ring yet.
+    pub(super) fn is_full(&self, waiting: usize) -> bool {
+        self.ring.used() as usize + waiting > self.ring.capacity() as usize / 4 * 3
     }
 
     pub(super) fn forget(&mut self, connection: &Connection) {
@@ -133,7 +134,7 @@ impl Shard {
     }
 
     /// Queues one frame for every subscriber of a hub channel that `wanted` picks. Returns how many there were.
-    pub(super) fn fan_out(&mut self, hub: u32, frame: &[u8], droppable: bool, wanted: impl Fn(bool, u32) -> bool) -> u64 {
+    pub(super) fn fan_out(&mut self, hub: u32, frame: &[u8], droppable: bool, wanted: impl Fn(bool) -> bool) -> u64 {
         let Some(channel) = self.hub.at(hub) else { return 0 };
         let drop_oldest = droppable && channel.namespace.slow_consumer == SlowConsumer::DropOldest;
         let head = self.outbox.ring.head();
@@ -141,7 +142,7 @@ impl Shard {
         let mut special: Vec<u32> = Vec::new();
         let mut count = 0;
         for subscriber in &channel.subscribers {
-            if !wanted(subscriber.join_leave, subscriber.conn) {
+            if !wanted(subscriber.join_leave) {
                 continue;
             }
             let Some(connection) = self.connections.at_mut(subscriber.conn) else { continue };
@@ -184,12 +185,15 @@ impl Shard {
         };
         let Some(connection) = self.connections.at_mut(slot) else { return };
         let Some(backlog) = &mut connection.backlog else { return };
-        if backlog.unsent() <= limit && self.outbox.backlog_bytes <= BACKLOG_BYTES_MAX {
+        let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
+        if backlog.unsent() <= limit && !too_many_bytes {
             return;
         }
         if matches!(connection.state, State::Closing | State::Finishing | State::Gone) || !connection.is_session {
-            // An HTTP answer may be larger than a client's queue; the peer asked for it.
-            if connection.is_session || backlog.unsent() > limit.max(crate::limits::HTTP_BODY_BYTES_MAX) * 16 {
+            // A session that ends adds nothing but its close frame, which its peer may still read in time. An HTTP answer
+            // may be larger than a client's queue; the peer asked for it.
+            let most = limit.max(crate::limits::HTTP_BODY_BYTES_MAX) * 16;
+            if too_many_bytes || !connection.is_session && backlog.unsent() > most {
                 self.abort(slot);
             }
             return;
@@ -284,6 +288,7 @@ impl Shard {
                 let head = self.outbox.ring.head();
                 self.outbox.make_dirty(connection, conn.slot, head);
                 self.check_backlog(conn.slot);
+                self.settle();
             }
             SendBatch::Owned(bytes) => {
                 assert!(connection.is_sending, "an owned batch came back that was never out");
@@ -321,7 +326,17 @@ impl Shard {
         self.now = now;
         let keep = self.outbox.dirty.front().map_or(self.outbox.ring.head(), |&(_, head)| head);
         self.outbox.ring.release_to(keep);
+        if self.outbox.dirty.is_empty()
+            && let Some(since) = self.fan_out_since.take()
+        {
+            self.counters.fan_out.record(u64::try_from(now.at.since(since).as_nanos()).unwrap_or(u64::MAX));
+        }
+        // Dirty connections remember positions, also those whose bytes are their own.
+        if self.outbox.dirty.is_empty() {
+            self.outbox.ring.rewind();
+        }
         self.close_sent();
+        self.settle();
     }
 
     /// Closes the connections that wanted to be closed and have nothing left to send.

@@ -10,6 +10,8 @@ use crate::wire::http::HttpError;
 
 /// Old history and forgotten channels are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// Messages that found no room, or were left for another turn, are looked at again after this: nobody rings for them.
+const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Shard {
     /// Time has passed.
@@ -30,7 +32,8 @@ impl Shard {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let sweep = (!self.owner.is_empty()).then(|| self.swept + SWEEP_INTERVAL);
-        [self.wheel.next_at(), sweep, self.drain.as_ref().map(|drain| drain.next)].into_iter().flatten().min()
+        let retry = self.has_work().then(|| self.now.at + RETRY_INTERVAL);
+        [self.wheel.next_at(), sweep, retry, self.drain.as_ref().map(|drain| drain.next)].into_iter().flatten().min()
     }
 
     /// An entry of the wheel fired: the connection in the slot looks at what is really due.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tungstenite::protocol::frame::Frame;
+use tungstenite::protocol::frame::coding::{Data, OpCode};
+
 use super::connection::State;
 use super::{Mode, Shard};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX};
@@ -54,6 +57,10 @@ impl Shard {
             Event::Close(status) => {
                 if !closing {
                     self.end_session(slot);
+                    // The answer is the last frame, also if it makes the queue too long.
+                    if let Some(connection) = self.connections.at_mut(slot) {
+                        connection.state = State::Closing;
+                    }
                     let mut reply = Vec::new();
                     match status {
                         Some((code, _)) => encode_close(&mut reply, code, ""),
@@ -98,7 +105,8 @@ impl Shard {
 
     /// The commands of one frame, strictly in order. Those behind a connect that waits for owners wait with it.
     fn commands(&mut self, slot: u32, payload: &[u8]) {
-        for command in json::commands(payload) {
+        let mut commands = json::commands(payload);
+        while let Some(command) = commands.next() {
             let mut moves_deadline = false;
             let result = match command {
                 Ok(command) => {
@@ -122,8 +130,20 @@ impl Shard {
             }
             match self.connections.at(slot).map(|connection| connection.state) {
                 Some(State::Open) => {}
+                Some(State::Waiting) => return self.hold_commands(slot, commands.rest()),
                 _ => return,
             }
+        }
+    }
+
+    /// Commands behind one that waits are held as the frame of a client that they would have been.
+    fn hold_commands(&mut self, slot: u32, rest: Option<&[u8]>) {
+        let Some(rest) = rest else { return };
+        let mut frame = Frame::message(rest.to_vec(), OpCode::Data(Data::Text), true);
+        frame.header_mut().mask = Some([0; 4]);
+        let mut bytes = Vec::with_capacity(frame.len());
+        if frame.format(&mut bytes).is_ok() {
+            self.hold(slot, &bytes);
         }
     }
 

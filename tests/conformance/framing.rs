@@ -24,7 +24,12 @@ fn c01_insecure_server_connects_without_origin_and_token() {
     assert_eq!(reply["id"], 1);
     let id = reply["connect"]["client"].as_str().expect("a client id");
     assert_eq!(id.len(), 36, "{id} is a UUID");
-    assert!(reply["connect"]["version"].as_str().is_some_and(|version| !version.is_empty()), "{reply}");
+    assert!(
+        reply["connect"]["version"]
+            .as_str()
+            .is_some_and(|version| !version.is_empty()),
+        "{reply}"
+    );
     assert_eq!(reply["connect"]["ping"], 25);
     assert_eq!(reply["connect"]["pong"], true);
     assert!(reply["connect"].get("expires").is_none(), "{reply}");
@@ -39,12 +44,26 @@ fn c01_insecure_server_connects_without_origin_and_token() {
 fn c02_origin_is_refused_with_403_unless_a_glob_matches() {
     let no_origins = Server::start(&config("[client]\ninsecure = true\n"));
     let status = |server: &Server, origin: &str| {
-        upgrade_over(tcp(server.listen), PATH, &[("Origin", origin)]).map(|_| 101).unwrap_or_else(|status| status)
+        upgrade_over(tcp(server.listen), PATH, &[("Origin", origin)])
+            .map(|_| 101)
+            .unwrap_or_else(|status| status)
     };
-    assert_eq!(status(&no_origins, "https://app.example.com"), 403, "an empty list refuses browsers");
+    assert_eq!(
+        status(&no_origins, "https://app.example.com"),
+        403,
+        "an empty list refuses browsers"
+    );
     assert_eq!(status(plain(), "https://app.example.com"), 101);
-    assert_eq!(status(plain(), "https://a.b.example.com"), 101, "a star matches dots");
-    assert_eq!(status(plain(), "HTTPS://APP.EXAMPLE.COM"), 101, "the origin is compared in lower case");
+    assert_eq!(
+        status(plain(), "https://a.b.example.com"),
+        101,
+        "a star matches dots"
+    );
+    assert_eq!(
+        status(plain(), "HTTPS://APP.EXAMPLE.COM"),
+        101,
+        "the origin is compared in lower case"
+    );
     assert_eq!(status(plain(), "https://example.com"), 403);
     assert_eq!(status(plain(), "http://app.example.com"), 403);
     assert_eq!(status(plain(), "https://app.example.com.evil.org"), 403);
@@ -64,7 +83,10 @@ fn c05_unknown_subprotocol_gets_json_and_no_protocol_header() {
         ],
     );
     assert_eq!(response.status, 101);
-    assert_eq!(response.header("Sec-WebSocket-Accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+    assert_eq!(
+        response.header("Sec-WebSocket-Accept"),
+        Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+    );
     assert_eq!(response.header("Sec-WebSocket-Protocol"), None);
     let client = Client::from_http(http).connect(&json!({}));
     assert!(!client.id.is_empty());
@@ -72,7 +94,11 @@ fn c05_unknown_subprotocol_gets_json_and_no_protocol_header() {
 
 #[test]
 fn c05_offered_json_subprotocol_is_echoed() {
-    let socket = upgrade_over(tcp(plain().listen), PATH, &[("Sec-WebSocket-Protocol", "centrifuge-json")]);
+    let socket = upgrade_over(
+        tcp(plain().listen),
+        PATH,
+        &[("Sec-WebSocket-Protocol", "centrifuge-json")],
+    );
     let client = Client::over(socket.expect("the library checks the echo")).connect(&json!({}));
     assert!(!client.id.is_empty());
 }
@@ -87,7 +113,10 @@ fn c06_connect_and_three_subscribes_in_one_frame_answer_in_order() {
         subscribe(4, "nowhere:c06"),
     ];
     client.send_text(&commands.map(|command| command.to_string()).join("\n"));
-    assert!(client.next()["connect"]["client"].is_string(), "connect is answered first");
+    assert!(
+        client.next()["connect"]["client"].is_string(),
+        "connect is answered first"
+    );
     assert_eq!(client.reply(2)["subscribe"], json!({}));
     assert_eq!(client.reply(3)["subscribe"], json!({}));
     assert_eq!(client.reply(4)["error"]["code"], 102);
@@ -100,14 +129,22 @@ fn c07_trailing_newline_is_accepted() {
     assert!(client.reply(1)["connect"]["client"].is_string());
     client.send_text(" {\"id\":2,\"unsubscribe\":{\"channel\":\"c07\"}} \r\n{\"id\":3,\"unsubscribe\":{\"channel\":\"c07\"}}\r\n");
     assert_eq!(client.reply(2)["unsubscribe"], json!({}));
-    assert_eq!(client.reply(3)["unsubscribe"], json!({}), "CRLF and surrounding spaces are accepted");
+    assert_eq!(
+        client.reply(3)["unsubscribe"],
+        json!({}),
+        "CRLF and surrounding spaces are accepted"
+    );
     assert_eq!(client.pending(), Vec::<Value>::new());
 }
 
 #[test]
 fn c07_blank_line_inside_a_frame_closes_with_3501() {
     let mut client = Client::anonymous(plain());
-    client.send_text(&format!("{}\n\n{}", subscribe(2, "c07-a"), subscribe(3, "c07-b")));
+    client.send_text(&format!(
+        "{}\n\n{}",
+        subscribe(2, "c07-a"),
+        subscribe(3, "c07-b")
+    ));
     client.ends_with(3501);
 }
 
@@ -121,7 +158,19 @@ fn c07_two_trailing_newlines_answer_the_commands_then_close_with_3501() {
 
 #[test]
 fn c08_empty_and_undecodable_frames_close_with_3501() {
-    for text in ["", "\n", "x", "{", "[]", "1", "null", "\"text\"", r#"{"id":-1,"connect":{}}"#, r#"{"id":"7","connect":{}}"#, r#"{"id":4294967296,"connect":{}}"#] {
+    for text in [
+        "",
+        "\n",
+        "x",
+        "{",
+        "[]",
+        "1",
+        "null",
+        "\"text\"",
+        r#"{"id":-1,"connect":{}}"#,
+        r#"{"id":"7","connect":{}}"#,
+        r#"{"id":4294967296,"connect":{}}"#,
+    ] {
         let mut client = Client::open(plain());
         client.send_text(text);
         let ended = client.ended();
@@ -131,7 +180,12 @@ fn c08_empty_and_undecodable_frames_close_with_3501() {
 
 #[test]
 fn c08_wrong_type_inside_a_command_closes_with_3501() {
-    for text in [r#"{"id":2,"subscribe":[]}"#, r#"{"id":2,"subscribe":{"channel":7}}"#, r#"{"id":2,"publish":{"channel":"a","data":{]}}"#, r#"{"id":2}"#] {
+    for text in [
+        r#"{"id":2,"subscribe":[]}"#,
+        r#"{"id":2,"subscribe":{"channel":7}}"#,
+        r#"{"id":2,"publish":{"channel":"a","data":{]}}"#,
+        r#"{"id":2}"#,
+    ] {
         let mut client = Client::anonymous(plain());
         client.send_text(text);
         let ended = client.ended();
@@ -141,7 +195,17 @@ fn c08_wrong_type_inside_a_command_closes_with_3501() {
 
 #[test]
 fn c09_command_before_connect_closes_with_3501() {
-    for part in ["subscribe", "unsubscribe", "publish", "presence", "presence_stats", "history", "rpc", "refresh", "sub_refresh"] {
+    for part in [
+        "subscribe",
+        "unsubscribe",
+        "publish",
+        "presence",
+        "presence_stats",
+        "history",
+        "rpc",
+        "refresh",
+        "sub_refresh",
+    ] {
         let mut client = Client::open(plain());
         client.send(part, &json!({ "channel": "c09", "data": {}, "token": "x" }));
         let ended = client.ended();
@@ -161,8 +225,14 @@ fn c10_unknown_fields_and_null_parts_are_ignored() {
     let mut client = Client::open(plain());
     client.send_text(r#"{"id":1,"flavour":{"deep":[1,{"a":"}"}]},"connect":{"name":"js","flag":1,"headers":{"a":"b"},"later":null},"subscribe":null}"#);
     assert!(client.reply(1)["connect"]["client"].is_string());
-    client.send_text(r#"{"ID":2,"Subscribe":{"Channel":"c10","flag":1,"positioned":false,"later":[]}}"#);
-    assert_eq!(client.reply(2)["subscribe"], json!({}), "field names match in any case");
+    client.send_text(
+        r#"{"ID":2,"Subscribe":{"Channel":"c10","flag":1,"positioned":false,"later":[]}}"#,
+    );
+    assert_eq!(
+        client.reply(2)["subscribe"],
+        json!({}),
+        "field names match in any case"
+    );
 }
 
 #[test]
@@ -177,8 +247,19 @@ fn c10_send_closes_with_3508_and_ping_with_id_with_3501() {
 
 #[test]
 fn c10_empty_channel_closes_with_3501() {
-    for part in ["subscribe", "unsubscribe", "publish", "presence", "presence_stats", "history", "sub_refresh"] {
-        for request in [json!({ "data": {}, "token": "x" }), json!({ "channel": "", "data": {}, "token": "x" })] {
+    for part in [
+        "subscribe",
+        "unsubscribe",
+        "publish",
+        "presence",
+        "presence_stats",
+        "history",
+        "sub_refresh",
+    ] {
+        for request in [
+            json!({ "data": {}, "token": "x" }),
+            json!({ "channel": "", "data": {}, "token": "x" }),
+        ] {
             let mut client = Client::anonymous(plain());
             client.send(part, &request);
             let ended = client.ended();
@@ -192,15 +273,26 @@ fn c11_silent_connection_closes_with_3502() {
     let mut client = Client::open(quick());
     let opened = now();
     client.ends_with(3502);
-    assert!(opened.elapsed() > Duration::from_millis(800), "not before the stale delay");
+    assert!(
+        opened.elapsed() > Duration::from_millis(800),
+        "not before the stale delay"
+    );
 }
 
 #[test]
 fn c12_message_above_the_limit_closes_with_1009() {
     let mut client = Client::anonymous(plain());
-    let fill = "x".repeat(65_536 - json!({ "id": 2, "publish": { "channel": "open:c12", "data": "" } }).to_string().len());
+    let fill = "x".repeat(
+        65_536
+            - json!({ "id": 2, "publish": { "channel": "open:c12", "data": "" } })
+                .to_string()
+                .len(),
+    );
     client.publish("open:c12", &json!(fill));
-    client.send("publish", &json!({ "channel": "open:c12", "data": format!("{fill}x") }));
+    client.send(
+        "publish",
+        &json!({ "channel": "open:c12", "data": format!("{fill}x") }),
+    );
     assert_eq!(client.ended().code, 1009);
 }
 
@@ -209,8 +301,16 @@ fn c12_limit_counts_the_message_not_the_frame() {
     use tungstenite::protocol::frame::Frame;
     use tungstenite::protocol::frame::coding::{Data, OpCode};
     let mut client = Client::anonymous(plain());
-    client.send_frame(Frame::message(vec![b' '; 40_000], OpCode::Data(Data::Text), false));
-    client.send_frame(Frame::message(vec![b' '; 40_000], OpCode::Data(Data::Continue), false));
+    client.send_frame(Frame::message(
+        vec![b' '; 40_000],
+        OpCode::Data(Data::Text),
+        false,
+    ));
+    client.send_frame(Frame::message(
+        vec![b' '; 40_000],
+        OpCode::Data(Data::Continue),
+        false,
+    ));
     assert_eq!(client.ended().code, 1009);
 }
 
@@ -221,10 +321,17 @@ fn c14_server_pings_and_a_client_that_answers_stays_connected() {
     assert_eq!(client.connected["pong"], true);
     let connected = now();
     client.ping();
-    assert!(connected.elapsed() < Duration::from_secs(4), "the first ping comes within the interval");
+    assert!(
+        connected.elapsed() < Duration::from_secs(4),
+        "the first ping comes within the interval"
+    );
     client.ping();
     client.ping();
-    assert_eq!(client.pending(), Vec::<Value>::new(), "still connected after three pings");
+    assert_eq!(
+        client.pending(),
+        Vec::<Value>::new(),
+        "still connected after three pings"
+    );
 }
 
 #[test]
@@ -270,8 +377,16 @@ fn c17_subscribe_without_id_closes_with_3501() {
 fn c18_frame_ping_pong_replaces_application_pings() {
     let path = format!("{PATH}?cf_ws_frame_ping_pong=true");
     let mut client = Client::open_with(quick(), &path, &[]).connect(&json!({}));
-    assert!(client.connected.get("ping").is_none(), "{}", client.connected);
-    assert!(client.connected.get("pong").is_none(), "{}", client.connected);
+    assert!(
+        client.connected.get("ping").is_none(),
+        "{}",
+        client.connected
+    );
+    assert!(
+        client.connected.get("pong").is_none(),
+        "{}",
+        client.connected
+    );
     for _ in 0..2 {
         match client.socket.read() {
             Ok(Message::Ping(_)) => client.socket.flush().expect("the library's pong is sent"),
@@ -289,11 +404,23 @@ fn c19_every_server_close_carries_a_reason() {
         client.send_text(text);
         client.ended()
     };
-    for text in ["", "{}", r#"{"send":{"data":1}}"#, r#"{"id":1,"connect":{}}"#, r#"{"id":2,"refresh":{}}"#] {
+    for text in [
+        "",
+        "{}",
+        r#"{"send":{"data":1}}"#,
+        r#"{"id":1,"connect":{}}"#,
+        r#"{"id":2,"refresh":{}}"#,
+    ] {
         let ended = reason(text);
         assert!((3000..5000).contains(&ended.code), "{text:?}: {ended:?}");
-        assert!(!ended.reason.is_empty() && ended.reason.len() <= 123, "{text:?}: {ended:?}");
-        assert!(serde_json::from_str::<Value>(&ended.reason).is_err(), "{text:?}: {ended:?}");
+        assert!(
+            !ended.reason.is_empty() && ended.reason.len() <= 123,
+            "{text:?}: {ended:?}"
+        );
+        assert!(
+            serde_json::from_str::<Value>(&ended.reason).is_err(),
+            "{text:?}: {ended:?}"
+        );
     }
 }
 
@@ -319,9 +446,12 @@ fn c20_raw_newlines_inside_a_payload_reach_the_subscriber_as_one_line() {
     let body = format!("{{\"channel\":\"c20\",\"data\":{pretty}}}");
     assert_eq!(plain().api_response("publish", &body).status, 200);
     let publication = client.publication("c20");
-    assert_eq!(publication["data"], json!({ "text": "a\nb", "list": [1, 2] }));
+    assert_eq!(
+        publication["data"],
+        json!({ "text": "a\nb", "list": [1, 2] })
+    );
 
     client.subscribe("open:c20");
-    client.send_text(&format!("{{\"id\":77,\"publish\":{{\"channel\":\"open:c20\",\"data\":{{\"a\":\r1}}}}}}"));
+    client.send_text("{\"id\":77,\"publish\":{\"channel\":\"open:c20\",\"data\":{\"a\":\r1}}}");
     assert_eq!(client.publication("open:c20")["data"], json!({ "a": 1 }));
 }

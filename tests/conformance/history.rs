@@ -9,10 +9,16 @@ use crate::support::client::Client;
 pub(crate) fn fill(channel: &str, count: u64) -> String {
     let mut epoch = String::new();
     for n in 1..=count {
-        let result = plain().api_result("publish", &json!({ "channel": channel, "data": { "n": n } }));
+        let result = plain().api_result(
+            "publish",
+            &json!({ "channel": channel, "data": { "n": n } }),
+        );
         assert_eq!(result["offset"], n, "offsets have no holes");
         let now = result["epoch"].as_str().expect("an epoch").to_owned();
-        assert!(!now.is_empty() && (epoch.is_empty() || epoch == now), "one epoch: {epoch} {now}");
+        assert!(
+            !now.is_empty() && (epoch.is_empty() || epoch == now),
+            "one epoch: {epoch} {now}"
+        );
         epoch = now;
     }
     epoch
@@ -20,14 +26,19 @@ pub(crate) fn fill(channel: &str, count: u64) -> String {
 
 fn offsets(history: &Value) -> Vec<u64> {
     let all = history["publications"].as_array().expect("publications");
-    all.iter().map(|publication| publication["offset"].as_u64().expect("an offset")).collect()
+    all.iter()
+        .map(|publication| publication["offset"].as_u64().expect("an offset"))
+        .collect()
 }
 
 #[test]
 fn c47_limit_0_returns_only_the_position() {
     let epoch = fill("kept:c47", 5);
     let mut client = Client::anonymous(plain());
-    for request in [json!({ "channel": "kept:c47" }), json!({ "channel": "kept:c47", "limit": 0 })] {
+    for request in [
+        json!({ "channel": "kept:c47" }),
+        json!({ "channel": "kept:c47", "limit": 0 }),
+    ] {
         let expected = json!({ "publications": [], "epoch": epoch, "offset": 5 });
         assert_eq!(client.ok("history", &request), expected);
         assert_eq!(plain().api_result("history", &request), expected);
@@ -43,7 +54,10 @@ fn c47_pages_forward_without_overlap() {
     loop {
         let request = json!({ "channel": "kept:c47-pages", "limit": 2, "since": { "offset": since, "epoch": epoch } });
         let page = client.ok("history", &request);
-        assert_eq!(plain().api_result("history", &request)["offset"], page["offset"]);
+        assert_eq!(
+            plain().api_result("history", &request)["offset"],
+            page["offset"]
+        );
         let offsets = offsets(&page);
         assert!(offsets.len() <= 2);
         let Some(last) = offsets.last() else { break };
@@ -61,10 +75,15 @@ fn c47_reverse_pages_backward() {
     let epoch = fill("kept:c47-reverse", 5);
     let mut client = Client::anonymous(plain());
     let request = json!({ "channel": "kept:c47-reverse", "limit": 2, "reverse": true });
-    assert_eq!(offsets(&client.ok("history", &request)), [5, 4], "without since from the newest");
+    assert_eq!(
+        offsets(&client.ok("history", &request)),
+        [5, 4],
+        "without since from the newest"
+    );
     let mut page = |offset: u64| {
         let since = json!({ "offset": offset, "epoch": epoch });
-        let request = json!({ "channel": "kept:c47-reverse", "limit": 2, "reverse": true, "since": since });
+        let request =
+            json!({ "channel": "kept:c47-reverse", "limit": 2, "reverse": true, "since": since });
         offsets(&client.ok("history", &request))
     };
     assert_eq!(page(4), [3, 2]);
@@ -79,7 +98,8 @@ fn c47_wrong_epoch_is_112_and_reverse_from_0_is_107() {
     let wrong = json!({ "channel": "kept:c47-bad", "limit": 2, "since": { "offset": 1, "epoch": "wrong" } });
     assert_eq!(client.error("history", &wrong), 112);
     assert_eq!(plain().api_error("history", &wrong), 112);
-    let zero = json!({ "channel": "kept:c47-bad", "limit": 2, "reverse": true, "since": { "offset": 0 } });
+    let zero =
+        json!({ "channel": "kept:c47-bad", "limit": 2, "reverse": true, "since": { "offset": 0 } });
     assert_eq!(client.error("history", &zero), 107);
     assert_eq!(plain().api_error("history", &zero), 107);
 }
@@ -89,20 +109,39 @@ fn c47_limit_is_capped_for_clients_and_not_for_the_api() {
     fill("kept:c47-cap", 310);
     let mut client = Client::anonymous(plain());
     for limit in [-1, 301, i32::MAX] {
-        let history = client.ok("history", &json!({ "channel": "kept:c47-cap", "limit": limit }));
+        let history = client.ok(
+            "history",
+            &json!({ "channel": "kept:c47-cap", "limit": limit }),
+        );
         assert_eq!(offsets(&history).len(), 300, "{limit}");
     }
-    let history = plain().api_result("history", &json!({ "channel": "kept:c47-cap", "limit": -1 }));
+    let history = plain().api_result(
+        "history",
+        &json!({ "channel": "kept:c47-cap", "limit": -1 }),
+    );
     assert_eq!(offsets(&history), (1..=310).collect::<Vec<_>>());
 }
 
 #[test]
 fn c47_history_that_is_off_is_108_and_not_permitted_103() {
     let mut client = Client::anonymous(plain());
-    assert_eq!(client.error("history", &json!({ "channel": "open:c47", "limit": 1 })), 108);
-    assert_eq!(client.error("history", &json!({ "channel": "three:c47", "limit": 1 })), 103);
-    assert_eq!(client.error("history", &json!({ "channel": "members:c47", "limit": 1 })), 103, "subscribers only");
-    assert_eq!(client.error("history", &json!({ "channel": "nowhere:c47", "limit": 1 })), 102);
+    assert_eq!(
+        client.error("history", &json!({ "channel": "open:c47", "limit": 1 })),
+        108
+    );
+    assert_eq!(
+        client.error("history", &json!({ "channel": "three:c47", "limit": 1 })),
+        103
+    );
+    assert_eq!(
+        client.error("history", &json!({ "channel": "members:c47", "limit": 1 })),
+        103,
+        "subscribers only"
+    );
+    assert_eq!(
+        client.error("history", &json!({ "channel": "nowhere:c47", "limit": 1 })),
+        102
+    );
     client.subscribe("members:c47");
     client.ok("history", &json!({ "channel": "members:c47", "limit": 1 }));
 }
@@ -110,7 +149,10 @@ fn c47_history_that_is_off_is_108_and_not_permitted_103() {
 #[test]
 fn c48_publications_have_offsets_without_holes_and_one_epoch() {
     let mut client = Client::anonymous(plain());
-    let result = client.ok("subscribe", &json!({ "channel": "kept:c48", "positioned": true }));
+    let result = client.ok(
+        "subscribe",
+        &json!({ "channel": "kept:c48", "positioned": true }),
+    );
     assert_eq!(result["positioned"], true);
     let epoch = result["epoch"].as_str().expect("an epoch").to_owned();
     assert_eq!(result.get("offset").and_then(Value::as_u64).unwrap_or(0), 0);
@@ -131,15 +173,25 @@ fn c48_only_the_newest_of_history_size_are_kept() {
     assert_eq!(offsets(&history), [6, 7, 8]);
     assert_eq!(history["offset"], 8);
     let since = json!({ "channel": "three:c48", "limit": -1, "since": { "offset": 2, "epoch": history["epoch"] } });
-    assert_eq!(offsets(&plain().api_result("history", &since)), [6, 7, 8], "what is left");
+    assert_eq!(
+        offsets(&plain().api_result("history", &since)),
+        [6, 7, 8],
+        "what is left"
+    );
 }
 
 #[test]
 fn c56_history_remove_keeps_epoch_and_top() {
     let epoch = fill("kept:c56", 4);
-    assert_eq!(plain().api_result("history_remove", &json!({ "channel": "kept:c56" })), json!({}));
+    assert_eq!(
+        plain().api_result("history_remove", &json!({ "channel": "kept:c56" })),
+        json!({})
+    );
     let history = plain().api_result("history", &json!({ "channel": "kept:c56", "limit": -1 }));
-    assert_eq!(history, json!({ "publications": [], "epoch": epoch, "offset": 4 }));
+    assert_eq!(
+        history,
+        json!({ "publications": [], "epoch": epoch, "offset": 4 })
+    );
     let result = plain().api_result("publish", &json!({ "channel": "kept:c56", "data": {} }));
     assert_eq!(result, json!({ "offset": 5, "epoch": epoch }));
 }

@@ -23,7 +23,10 @@ fn c51_missed_publications_are_recovered_in_order() {
     let result = client.subscribe("three:c51");
     assert_eq!(result["recoverable"], true);
     let epoch = result["epoch"].as_str().expect("an epoch").to_owned();
-    assert!(result.get("recovered").is_none() && result.get("was_recovering").is_none(), "{result}");
+    assert!(
+        result.get("recovered").is_none() && result.get("was_recovering").is_none(),
+        "{result}"
+    );
     plain().api_result("publish", &json!({ "channel": "three:c51", "data": 0 }));
     assert_eq!(client.publication("three:c51")["offset"], 1);
     drop(client);
@@ -37,12 +40,32 @@ fn c51_missed_publications_are_recovered_in_order() {
     assert_eq!(result["was_recovering"], true);
     assert_eq!(result["offset"], 1, "the request offset");
     assert_eq!(result["epoch"], epoch.as_str());
-    let missed: Vec<_> = result["publications"].as_array().expect("publications").iter().collect();
-    assert_eq!(missed.iter().map(|publication| &publication["offset"]).collect::<Vec<_>>(), [2, 3, 4]);
-    assert_eq!(missed.iter().map(|publication| &publication["data"]).collect::<Vec<_>>(), [2, 3, 4]);
+    let missed: Vec<_> = result["publications"]
+        .as_array()
+        .expect("publications")
+        .iter()
+        .collect();
+    assert_eq!(
+        missed
+            .iter()
+            .map(|publication| &publication["offset"])
+            .collect::<Vec<_>>(),
+        [2, 3, 4]
+    );
+    assert_eq!(
+        missed
+            .iter()
+            .map(|publication| &publication["data"])
+            .collect::<Vec<_>>(),
+        [2, 3, 4]
+    );
 
     plain().api_result("publish", &json!({ "channel": "three:c51", "data": 5 }));
-    assert_eq!(client.publication("three:c51")["offset"], 5, "live goes on where recovery ended");
+    assert_eq!(
+        client.publication("three:c51")["offset"],
+        5,
+        "live goes on where recovery ended"
+    );
 }
 
 #[test]
@@ -53,7 +76,13 @@ fn c52_nothing_missed_is_recovered_without_publications() {
     assert_eq!(result["recovered"], true);
     assert_eq!(result["was_recovering"], true);
     assert_eq!(result["offset"], 2);
-    assert_eq!(result.get("publications").and_then(Value::as_array).map_or(0, Vec::len), 0);
+    assert_eq!(
+        result
+            .get("publications")
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len),
+        0
+    );
 }
 
 #[test]
@@ -65,9 +94,19 @@ fn c53_more_missed_than_kept_is_not_recovered() {
     assert_eq!(result["was_recovering"], true);
     assert_eq!(result["offset"], 6, "the current top");
     assert_eq!(result["epoch"], epoch.as_str());
-    assert_eq!(result.get("publications").and_then(Value::as_array).map_or(0, Vec::len), 0);
+    assert_eq!(
+        result
+            .get("publications")
+            .and_then(Value::as_array)
+            .map_or(0, Vec::len),
+        0
+    );
     let mut client = Client::anonymous(plain());
-    assert_eq!(recover(&mut client, "three:c53", &epoch, 3)["recovered"], true, "the oldest kept follows the position");
+    assert_eq!(
+        recover(&mut client, "three:c53", &epoch, 3)["recovered"],
+        true,
+        "the oldest kept follows the position"
+    );
 }
 
 #[test]
@@ -104,7 +143,11 @@ fn c54_wrong_epoch_is_not_recovered() {
         assert_eq!(result["offset"], 2);
     }
     let mut client = Client::anonymous(plain());
-    assert_eq!(recover(&mut client, "three:c54", "", 1)["recovered"], true, "an empty epoch matches any");
+    assert_eq!(
+        recover(&mut client, "three:c54", "", 1)["recovered"],
+        true,
+        "an empty epoch matches any"
+    );
 }
 
 #[test]
@@ -119,7 +162,8 @@ fn c54_with_flag_2_an_unrecovered_subscribe_is_error_112() {
 #[test]
 fn c54_options_that_are_not_granted_are_not_reflected() {
     let mut client = Client::anonymous(plain());
-    let request = json!({ "channel": "c54", "positioned": true, "recoverable": true, "join_leave": true });
+    let request =
+        json!({ "channel": "c54", "positioned": true, "recoverable": true, "join_leave": true });
     assert_eq!(client.ok("subscribe", &request), json!({}));
 }
 
@@ -135,7 +179,10 @@ fn c55_resubscribing_while_publications_are_in_flight_loses_and_repeats_nothing(
 fn c58_server_side_subscription_recovers_through_connect_subs() {
     let token = sign(&json!({ "sub": "42", "channels": ["three:c58"] }));
     let mut client = Client::with_token(plain(), &token);
-    let epoch = client.connected["subs"]["three:c58"]["epoch"].as_str().expect("an epoch").to_owned();
+    let epoch = client.connected["subs"]["three:c58"]["epoch"]
+        .as_str()
+        .expect("an epoch")
+        .to_owned();
     plain().api_result("publish", &json!({ "channel": "three:c58", "data": 1 }));
     assert_eq!(client.publication("three:c58")["offset"], 1);
     drop(client);
@@ -149,7 +196,13 @@ fn c58_server_side_subscription_recovers_through_connect_subs() {
     assert_eq!(result["was_recovering"], true);
     assert_eq!(result["offset"], 1);
     let missed = result["publications"].as_array().expect("publications");
-    assert_eq!(missed.iter().map(|publication| &publication["offset"]).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(
+        missed
+            .iter()
+            .map(|publication| &publication["offset"])
+            .collect::<Vec<_>>(),
+        [2, 3]
+    );
     plain().api_result("publish", &json!({ "channel": "three:c58", "data": 4 }));
     assert_eq!(client.publication("three:c58")["offset"], 4);
 }
@@ -157,11 +210,17 @@ fn c58_server_side_subscription_recovers_through_connect_subs() {
 /// A connected client whose kernel buffers are small, so that it is slow at once when it does not read.
 fn slow_reader(request: &Value) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small buffer");
-    socket.connect(&plain().listen.into()).expect("the listener accepts");
+    socket
+        .set_recv_buffer_size(32 * 1024)
+        .expect("a small buffer");
+    socket
+        .connect(&plain().listen.into())
+        .expect("the listener accepts");
     let stream = std::net::TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-    stream.set_write_timeout(Some(DEADLINE)).expect("a deadline");
+    stream
+        .set_write_timeout(Some(DEADLINE))
+        .expect("a deadline");
     Client::over(upgrade_over(stream, PATH, &[]).expect("the upgrade is accepted")).connect(request)
 }
 
@@ -170,7 +229,10 @@ fn flood(channel: &str) -> u64 {
     let fill = "x".repeat(60_000);
     let mut offset = 0;
     for n in 0..200 {
-        let result = plain().api_result("publish", &json!({ "channel": channel, "data": { "n": n, "fill": fill } }));
+        let result = plain().api_result(
+            "publish",
+            &json!({ "channel": channel, "data": { "n": n, "fill": fill } }),
+        );
         offset = result["offset"].as_u64().expect("an offset");
     }
     offset
@@ -188,14 +250,21 @@ fn c59_gap_of_a_client_side_subscription_is_push_2500() {
         let push = client.push();
         assert_eq!(push["channel"], "lossy:c59");
         if push.get("unsubscribe").is_some() {
-            assert_eq!(push["unsubscribe"], json!({ "code": 2500, "reason": "insufficient state" }));
+            assert_eq!(
+                push["unsubscribe"],
+                json!({ "code": 2500, "reason": "insufficient state" })
+            );
             break;
         }
         offset += 1;
         assert_eq!(push["pub"]["offset"], offset, "no hole without notice");
     }
     client.subscribe("lossy:c59");
-    assert_eq!(client.pending(), Vec::<Value>::new(), "nothing of the ended subscription comes later");
+    assert_eq!(
+        client.pending(),
+        Vec::<Value>::new(),
+        "nothing of the ended subscription comes later"
+    );
 }
 
 #[test]
@@ -206,6 +275,10 @@ fn c59_gap_of_a_server_side_subscription_closes_with_3010() {
     flood("lossy:c59-server");
     client.ends_with(3010);
     for (at, push) in client.unread().iter().enumerate() {
-        assert_eq!(push["push"]["pub"]["offset"], at + 1, "no hole without notice");
+        assert_eq!(
+            push["push"]["pub"]["offset"],
+            at + 1,
+            "no hole without notice"
+        );
     }
 }

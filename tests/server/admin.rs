@@ -13,13 +13,30 @@ fn health_ready_and_metrics_are_on_the_admin_listener_only() {
     assert_eq!(admin.get("/ready", &[]).status, 200);
     let metrics = admin.get("/metrics", &[]);
     assert_eq!(metrics.status, 200);
-    assert!(metrics.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")));
-    assert!(metrics.text().lines().any(|line| line.starts_with("# TYPE ringmain_")));
+    assert!(
+        metrics
+            .header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/plain"))
+    );
+    assert!(
+        metrics
+            .text()
+            .lines()
+            .any(|line| line.starts_with("# TYPE ringmain_"))
+    );
     assert_eq!(admin.get("/never", &[]).status, 404);
     for path in ["/health", "/ready", "/metrics"] {
-        assert_eq!(Http::open(server.listen).get(path, &[]).status, 404, "{path} is not for clients");
+        assert_eq!(
+            Http::open(server.listen).get(path, &[]).status,
+            404,
+            "{path} is not for clients"
+        );
     }
-    assert_eq!(server.reactor, reactor_under_test(), "the tests drive the reactor they are told to");
+    assert_eq!(
+        server.reactor,
+        reactor_under_test(),
+        "the tests drive the reactor they are told to"
+    );
 }
 
 #[test]
@@ -27,7 +44,9 @@ fn metrics_follow_the_connections() {
     let server = Server::start(&config("[client]\ninsecure = true\n"));
     let sum = || -> f64 { server.metric("ringmain_connections") };
     let clients: Vec<Client> = (0..7).map(|_| Client::anonymous(&server)).collect();
-    wait::until("seven connections in the metrics", || (sum() >= 7.0).then_some(()));
+    wait::until("seven connections in the metrics", || {
+        (sum() >= 7.0).then_some(())
+    });
     drop(clients);
     wait::until("none in the metrics", || (sum() < 1.0).then_some(()));
 }

@@ -53,9 +53,16 @@ fn beside(name: &str, attack: impl FnOnce(&Server)) {
     let bystander = Bystander::start(&server, "open:bystander");
     attack(&server);
     bystander.finish(name);
-    assert!(server.is_running(), "{name} ended the server:\n{}", server.log());
+    assert!(
+        server.is_running(),
+        "{name} ended the server:\n{}",
+        server.log()
+    );
     let growth = server.resident_bytes().saturating_sub(before);
-    assert!(growth < GROWTH_MAX, "{name}: resident memory grew by {growth} bytes");
+    assert!(
+        growth < GROWTH_MAX,
+        "{name}: resident memory grew by {growth} bytes"
+    );
     let left = Client::anonymous(&server).ok("presence_stats", &json!({ "channel": "open:none" }));
     assert_eq!(left["num_clients"], 0);
 }
@@ -66,7 +73,10 @@ struct Noise(u64);
 impl Noise {
     /// Seeded from `RINGMAIN_SEED`, or 1.
     fn new() -> Self {
-        let seed = std::env::var("RINGMAIN_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+        let seed = std::env::var("RINGMAIN_SEED")
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(1);
         println!("RINGMAIN_SEED={seed}");
         Self(seed)
     }
@@ -167,10 +177,19 @@ fn damaged_commands_never_do_more_than_close_their_connection() {
 #[test]
 fn half_requests_are_dropped() {
     beside("half requests", |server| {
-        let whole = encode("POST", "/api/publish", &[("X-API-Key", API_KEY)], &[b'x'; 100]);
+        let whole = encode(
+            "POST",
+            "/api/publish",
+            &[("X-API-Key", API_KEY)],
+            &[b'x'; 100],
+        );
         for length in (1..whole.len()).step_by(7) {
             let answer = send_and_drain(tcp(server.listen), &whole[..length]);
-            assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"), "{length}: {}", String::from_utf8_lossy(&answer));
+            assert!(
+                answer.is_empty() || answer.starts_with(b"HTTP/1.1 4"),
+                "{length}: {}",
+                String::from_utf8_lossy(&answer)
+            );
         }
     });
 }
@@ -178,7 +197,9 @@ fn half_requests_are_dropped() {
 /// Sends a byte whenever the server has stayed silent for a while; returns what it said before it closed.
 fn trickle(server: &Server, bytes: &[u8]) -> (Vec<u8>, Duration) {
     let mut stream = tcp(server.listen);
-    stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a deadline");
+    stream
+        .set_read_timeout(Some(Duration::from_millis(200)))
+        .expect("a deadline");
     let started = now();
     let mut answer = Vec::new();
     for byte in bytes {
@@ -192,7 +213,10 @@ fn trickle(server: &Server, bytes: &[u8]) -> (Vec<u8>, Duration) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(_) => break,
         }
-        assert!(started.elapsed() < wait::DEADLINE, "a slow request is not waited for for ever");
+        assert!(
+            started.elapsed() < wait::DEADLINE,
+            "a slow request is not waited for for ever"
+        );
     }
     (answer, started.elapsed())
 }
@@ -202,8 +226,15 @@ fn slow_request_head_is_closed_after_the_handshake_timeout() {
     beside("slow request heads", |server| {
         let head = encode("GET", PATH, &[("X-Long", &"x".repeat(400))], b"");
         let (answer, took) = trickle(server, &head);
-        assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&answer));
-        assert!((Duration::from_millis(900)..Duration::from_secs(5)).contains(&took), "{took:?}");
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+        assert!(
+            (Duration::from_millis(900)..Duration::from_secs(5)).contains(&took),
+            "{took:?}"
+        );
     });
 }
 
@@ -213,9 +244,13 @@ fn slow_request_body_is_closed_too() {
         let request = encode("POST", "/api/info", &[("X-API-Key", API_KEY)], &[b' '; 400]);
         let head = request.len() - 400;
         let mut stream = tcp(server.listen);
-        stream.write_all(&request[..head]).expect("the head is taken");
+        stream
+            .write_all(&request[..head])
+            .expect("the head is taken");
         let started = now();
-        stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a deadline");
+        stream
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .expect("a deadline");
         let mut chunk = [0; 1024];
         loop {
             if stream.write_all(b" ").is_err() {
@@ -223,10 +258,15 @@ fn slow_request_body_is_closed_too() {
             }
             match stream.read(&mut chunk) {
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Ok(length) if length > 0 => assert!(chunk.starts_with(b"HTTP/1.1 408"), "a refusal or nothing"),
+                Ok(length) if length > 0 => {
+                    assert!(chunk.starts_with(b"HTTP/1.1 408"), "a refusal or nothing")
+                }
                 _ => break,
             }
-            assert!(started.elapsed() < wait::DEADLINE, "a slow body is not waited for for ever");
+            assert!(
+                started.elapsed() < wait::DEADLINE,
+                "a slow body is not waited for for ever"
+            );
         }
     });
 }
@@ -236,7 +276,10 @@ fn huge_request_heads_are_refused() {
     beside("huge heads", |server| {
         let status = |bytes: &[u8]| {
             let answer = send_and_drain(tcp(server.listen), bytes);
-            String::from_utf8_lossy(&answer).get(9..12).unwrap_or_default().to_owned()
+            String::from_utf8_lossy(&answer)
+                .get(9..12)
+                .unwrap_or_default()
+                .to_owned()
         };
         let one = encode("GET", PATH, &[("X-Huge", &"x".repeat(20_000))], b"");
         let names: Vec<String> = (0..100).map(|n| format!("X-{n}")).collect();
@@ -244,9 +287,17 @@ fn huge_request_heads_are_refused() {
         let many = encode("GET", PATH, &headers, b"");
         let path = encode("GET", &format!("/{}", "x".repeat(20_000)), &[], b"");
         let endless = [b'A'; 60_000];
-        for (name, bytes) in [("one header", &one[..]), ("100 headers", &many), ("the path", &path), ("no line end", &endless)] {
+        for (name, bytes) in [
+            ("one header", &one[..]),
+            ("100 headers", &many),
+            ("the path", &path),
+            ("no line end", &endless),
+        ] {
             let status = status(bytes);
-            assert!(["", "400", "414", "431"].contains(&status.as_str()), "{name}: {status}");
+            assert!(
+                ["", "400", "414", "431"].contains(&status.as_str()),
+                "{name}: {status}"
+            );
         }
     });
 }
@@ -259,8 +310,14 @@ fn body_over_the_limit_is_413_before_it_is_read() {
         assert_eq!(http.response().expect("a response").status, 413);
         for length in ["-1", "x", "18446744073709551616", "1, 2"] {
             let mut http = Http::open(server.listen);
-            http.send(format!("POST /api/publish HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n").as_bytes());
-            assert_eq!(http.response().map_or(400, |response| response.status), 400, "{length}");
+            http.send(
+                format!(
+                    "POST /api/publish HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+                )
+                .as_bytes(),
+            );
+            let status = http.response().map_or(400, |response| response.status);
+            assert!(matches!(status, 400 | 413), "{length}: {status}");
         }
     });
 }
@@ -270,10 +327,18 @@ fn declared_frame_over_the_limit_closes_with_1009_before_its_bytes_come() {
     beside("oversized frames", |server| {
         for length in [65_537_u64, 1 << 32, (1 << 63) - 1] {
             let mut client = Client::anonymous(server);
-            let header = FrameHeader { opcode: OpCode::Data(Data::Text), mask: Some([1, 2, 3, 4]), ..FrameHeader::default() };
+            let header = FrameHeader {
+                opcode: OpCode::Data(Data::Text),
+                mask: Some([1, 2, 3, 4]),
+                ..FrameHeader::default()
+            };
             let mut head = Vec::new();
             header.format(length, &mut head).expect("a header");
-            client.socket.get_mut().write_all(&head).expect("the header is sent");
+            client
+                .socket
+                .get_mut()
+                .write_all(&head)
+                .expect("the header is sent");
             assert_eq!(client.ended().code, 1009, "{length}");
         }
     });
@@ -285,7 +350,15 @@ fn endless_fragments_close_with_1009() {
         let mut client = Client::anonymous(server);
         client.send_frame(Frame::message(Vec::new(), OpCode::Data(Data::Text), false));
         let mut sent = 0;
-        while client.socket.send(tungstenite::Message::Frame(Frame::message(vec![b' '; 1000], OpCode::Data(Data::Continue), false))).is_ok() {
+        while client
+            .socket
+            .send(tungstenite::Message::Frame(Frame::message(
+                vec![b' '; 1000],
+                OpCode::Data(Data::Continue),
+                false,
+            )))
+            .is_ok()
+        {
             sent += 1000;
             if sent > 66_000 {
                 break;
@@ -295,9 +368,17 @@ fn endless_fragments_close_with_1009() {
         let mut client = Client::anonymous(server);
         client.send_frame(Frame::message(vec![b'{'], OpCode::Data(Data::Text), false));
         for _ in 0..20_000 {
-            client.send_frame(Frame::message(Vec::new(), OpCode::Data(Data::Continue), false));
+            client.send_frame(Frame::message(
+                Vec::new(),
+                OpCode::Data(Data::Continue),
+                false,
+            ));
         }
-        client.send_frame(Frame::message(vec![b'}'], OpCode::Data(Data::Continue), true));
+        client.send_frame(Frame::message(
+            vec![b'}'],
+            OpCode::Data(Data::Continue),
+            true,
+        ));
         client.ends_with(3501);
     });
 }
@@ -309,9 +390,16 @@ fn json_bombs_are_answered() {
         let open = "[".repeat(60_000);
         let keys = format!("{{{}\"z\":1}}", "\"a\":1,".repeat(9_000));
         let number = "9".repeat(60_000);
-        for (name, data) in [("deep", &deep), ("never closed", &open), ("many keys", &keys), ("long number", &number)] {
+        for (name, data) in [
+            ("deep", &deep),
+            ("never closed", &open),
+            ("many keys", &keys),
+            ("long number", &number),
+        ] {
             let mut client = Client::anonymous(server);
-            client.send_text(&format!("{{\"id\":2,\"publish\":{{\"channel\":\"open:bomb\",\"data\":{data}}}}}"));
+            client.send_text(&format!(
+                "{{\"id\":2,\"publish\":{{\"channel\":\"open:bomb\",\"data\":{data}}}}}"
+            ));
             match client.receive() {
                 Ok(()) => assert_eq!(client.unread()[0]["id"], 2, "{name}"),
                 Err(ended) => assert_eq!(ended.code, 3501, "{name}: {ended:?}"),
@@ -321,12 +409,25 @@ fn json_bombs_are_answered() {
             client.ends_with(3501);
         }
         let deeper = format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000));
-        let response = server.api_response("publish", &format!("{{\"channel\":\"open:bomb\",\"data\":{deeper}}}"));
+        let response = server.api_response(
+            "publish",
+            &format!("{{\"channel\":\"open:bomb\",\"data\":{deeper}}}"),
+        );
         assert!(matches!(response.status, 200 | 400), "{}", response.status);
         let response = server.api_response("publish", &deeper);
         assert_eq!(response.status, 400);
-        let response = server.api_response("batch", &format!("{{\"commands\":[{}{{\"info\":{{}}}}]}}", "{},".repeat(100_000)));
-        assert!(matches!(response.status, 200 | 400 | 413), "{}", response.status);
+        let response = server.api_response(
+            "batch",
+            &format!(
+                "{{\"commands\":[{}{{\"info\":{{}}}}]}}",
+                "{},".repeat(100_000)
+            ),
+        );
+        assert!(
+            matches!(response.status, 200 | 400 | 413),
+            "{}",
+            response.status
+        );
     });
 }
 
@@ -334,7 +435,9 @@ fn json_bombs_are_answered() {
 fn ten_thousand_commands_in_one_frame_are_answered() {
     beside("10,000 commands", |server| {
         let mut client = Client::anonymous(server);
-        client.send_text(&r#"{"id":7,"rpc":{}}"#.split('\n').cycle().take(3_000).collect::<Vec<_>>().join("\n"));
+        client.send_text(
+            &r#"{"id":7,"rpc":{}}"#.split('\n').cycle().take(3_000).collect::<Vec<_>>().join("\n"),
+        );
         for _ in 0..3_000 {
             assert_eq!(client.next()["error"]["code"], 108);
         }
@@ -349,7 +452,10 @@ fn ten_thousand_subscriptions_stop_at_the_limit() {
         let mut client = Client::anonymous(server);
         let mut refused = 0;
         for frame in 0..20 {
-            let command = |n: u32| json!({ "id": n + 2, "subscribe": { "channel": format!("open:many-{n}") } }).to_string();
+            let command = |n: u32| {
+                json!({ "id": n + 2, "subscribe": { "channel": format!("open:many-{n}") } })
+                    .to_string()
+            };
             let lines: Vec<String> = (frame * 500..frame * 500 + 500).map(command).collect();
             client.send_text(&lines.join("\n"));
             for n in frame * 500..frame * 500 + 500 {
@@ -368,7 +474,9 @@ fn ten_thousand_subscriptions_are_held_and_released_where_they_are_allowed() {
     ));
     let mut client = Client::anonymous(&server);
     for frame in 0..20 {
-        let command = |n: u32| json!({ "id": n + 2, "subscribe": { "channel": format!("many-{n}") } }).to_string();
+        let command = |n: u32| {
+            json!({ "id": n + 2, "subscribe": { "channel": format!("many-{n}") } }).to_string()
+        };
         let lines: Vec<String> = (frame * 500..frame * 500 + 500).map(command).collect();
         client.send_text(&lines.join("\n"));
         for n in frame * 500..frame * 500 + 500 {
@@ -376,14 +484,17 @@ fn ten_thousand_subscriptions_are_held_and_released_where_they_are_allowed() {
         }
     }
     let count = |pattern: &str| {
-        let channels = server.api_result("channels", &json!({ "pattern": pattern }))["channels"].take();
+        let channels =
+            server.api_result("channels", &json!({ "pattern": pattern }))["channels"].take();
         channels.as_object().map_or(0, serde_json::Map::len)
     };
     assert_eq!(count("many-99*"), 111, "99, 990 - 999, 9900 - 9999");
     server.api_result("publish", &json!({ "channel": "many-9999", "data": 1 }));
     assert_eq!(client.publication("many-9999")["data"], 1);
     drop(client);
-    wait::until("all subscriptions to end", || (count("many-*") == 0).then_some(()));
+    wait::until("all subscriptions to end", || {
+        (count("many-*") == 0).then_some(())
+    });
 }
 
 #[test]
@@ -392,10 +503,23 @@ fn names_over_the_limit_are_107() {
         let mut client = Client::anonymous(server);
         for length in [256, 1024, 1025, 60_000] {
             let channel = format!("open:{}", "x".repeat(length - 5));
-            assert_eq!(client.error("subscribe", &json!({ "channel": channel })), 107, "{length}");
+            assert_eq!(
+                client.error("subscribe", &json!({ "channel": channel })),
+                107,
+                "{length}"
+            );
         }
-        assert_eq!(client.error("subscribe", &json!({ "channel": "open:\u{0}\u{7f}\u{e9}" })), 107);
-        assert_eq!(client.error("subscribe", &json!({ "channel": format!("{}:x", "n".repeat(200)) })), 102);
+        assert_eq!(
+            client.error("subscribe", &json!({ "channel": "open:\u{0}\u{7f}\u{e9}" })),
+            107
+        );
+        assert_eq!(
+            client.error(
+                "subscribe",
+                &json!({ "channel": format!("{}:x", "n".repeat(200)) })
+            ),
+            102
+        );
     });
 }
 
@@ -412,20 +536,39 @@ fn bad_tokens_end_as_the_protocol_says() {
         };
         let forged = sign_with(&claims, jsonwebtoken::Algorithm::HS256, &SECRET[1..]);
         let long = "x".repeat(60_000);
-        for token in [forged.as_str(), &format!("{none}.{body}."), &format!("{none}.{body}"), &format!("{head}.{body}."), &long, ".", ".."] {
+        for token in [
+            forged.as_str(),
+            &format!("{none}.{body}."),
+            &format!("{none}.{body}"),
+            &format!("{head}.{body}."),
+            &long,
+            ".",
+            "..",
+        ] {
             let mut client = Client::open(server);
             client.send("connect", &json!({ "token": token }));
             client.ends_with(3500);
         }
         let mut client = Client::open(server);
-        assert_eq!(client.error("connect", &json!({ "token": sign(&json!({ "sub": "42", "exp": 1 })) })), 109);
+        assert_eq!(
+            client.error(
+                "connect",
+                &json!({ "token": sign(&json!({ "sub": "42", "exp": 1 })) })
+            ),
+            109
+        );
     });
 }
 
 #[test]
 fn unknown_commands_close_with_3501() {
     beside("unknown commands", |server| {
-        for text in [r#"{"id":2,"never":{}}"#, r#"{"id":2}"#, r#"{"id":2,"method":1,"params":{}}"#, r#"{"id":2,"presence":{"channel":null}}"#] {
+        for text in [
+            r#"{"id":2,"never":{}}"#,
+            r#"{"id":2}"#,
+            r#"{"id":2,"method":1,"params":{}}"#,
+            r#"{"id":2,"presence":{"channel":null}}"#,
+        ] {
             let mut client = Client::anonymous(server);
             client.send_text(text);
             client.ends_with(3501);
@@ -438,12 +581,19 @@ fn connections_that_never_read_their_replies_are_ended() {
     beside("peers that never read", |server| {
         let fill = "x".repeat(50_000);
         for n in 0..10 {
-            server.api_result("publish", &json!({ "channel": "open:big", "data": { "n": n, "fill": fill } }));
+            server.api_result(
+                "publish",
+                &json!({ "channel": "open:big", "data": { "n": n, "fill": fill } }),
+            );
         }
         let ask = json!({ "id": 9, "history": { "channel": "open:big", "limit": -1 } }).to_string();
         let mut peers: Vec<Client> = (0..10).map(|_| Client::anonymous(server)).collect();
         for client in &mut peers {
-            client.socket.get_ref().set_write_timeout(Some(Duration::from_secs(2))).expect("a deadline");
+            client
+                .socket
+                .get_ref()
+                .set_write_timeout(Some(Duration::from_secs(2)))
+                .expect("a deadline");
             // Half a megabyte for each of these: 100 megabytes, were they all kept.
             for _ in 0..200 {
                 if !client.try_send_text(&ask) {
@@ -451,7 +601,9 @@ fn connections_that_never_read_their_replies_are_ended() {
                 }
             }
         }
-        wait::until("the outboxes to stay within their bound", || (server.resident_bytes() < GROWTH_MAX * 2).then_some(()));
+        wait::until("the outboxes to stay within their bound", || {
+            (server.resident_bytes() < GROWTH_MAX * 2).then_some(())
+        });
         for client in &mut peers {
             let ended = client.ended();
             assert!(matches!(ended.code, 3008 | 1006), "{ended:?}");
@@ -465,7 +617,11 @@ fn connections_that_say_nothing_are_ended() {
         let mut silent: Vec<Http> = (0..50).map(|_| Http::open(server.listen)).collect();
         for http in &mut silent {
             let rest = http.rest();
-            assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"), "{}", String::from_utf8_lossy(&rest));
+            assert!(
+                rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
+                "{}",
+                String::from_utf8_lossy(&rest)
+            );
         }
     });
 }
@@ -480,24 +636,45 @@ fn wrong_handshakes_are_refused() {
             ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
         ];
         for missing in 0..good.len() {
-            let headers: Vec<_> = good.iter().enumerate().filter(|(at, _)| *at != missing).map(|(_, header)| *header).collect();
+            let headers: Vec<_> = good
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| *at != missing)
+                .map(|(_, header)| *header)
+                .collect();
             let status = Http::open(server.listen).get(PATH, &headers).status;
-            assert!(matches!(status, 400 | 426), "without {}: {status}", good[missing].0);
+            assert!(
+                matches!(status, 400 | 426),
+                "without {}: {status}",
+                good[missing].0
+            );
         }
         let mut old = good;
         old[2].1 = "8";
         let response = Http::open(server.listen).get(PATH, &old);
         assert!(matches!(response.status, 400 | 426), "{}", response.status);
-        assert_eq!(response.header("Sec-WebSocket-Version"), Some("13"), "the version that is spoken");
+        assert_eq!(
+            response.header("Sec-WebSocket-Version"),
+            Some("13"),
+            "the version that is spoken"
+        );
         let mut short = good;
         short[3].1 = "c2hvcnQ=";
-        assert_eq!(Http::open(server.listen).get(PATH, &short).status, 400, "a key is 16 bytes");
+        assert_eq!(
+            Http::open(server.listen).get(PATH, &short).status,
+            400,
+            "a key is 16 bytes"
+        );
         let status = Http::open(server.listen).post(PATH, &good, b"").status;
         assert!(matches!(status, 400 | 405), "{status}");
         let mut listed = good;
         listed[0].1 = "keep-alive, Upgrade";
         listed[1].1 = "WebSocket";
-        assert_eq!(Http::open(server.listen).get(PATH, &listed).status, 101, "tokens in lists, any case");
+        assert_eq!(
+            Http::open(server.listen).get(PATH, &listed).status,
+            101,
+            "tokens in lists, any case"
+        );
     });
 }
 
@@ -506,7 +683,10 @@ fn replies_do_not_reach_others_when_a_connection_is_replaced() {
     beside("connections that come and go", |server| {
         for n in 0..200_u64 {
             let mut gone = Client::anonymous(server);
-            gone.send("history", &json!({ "channel": "open:bystander", "limit": 5 }));
+            gone.send(
+                "history",
+                &json!({ "channel": "open:bystander", "limit": 5 }),
+            );
             drop(gone);
             let mut next = Client::open(server);
             let first = {

@@ -33,12 +33,22 @@ impl Bystander {
         let thread = std::thread::spawn(move || {
             let mut samples = Vec::new();
             while !stopping.load(Ordering::Relaxed) || samples.len() < 20 {
-                let body = json!({ "channel": channel, "data": { "n": samples.len() } }).to_string();
+                let body =
+                    json!({ "channel": channel, "data": { "n": samples.len() } }).to_string();
                 let started = now();
-                http.send(&encode("POST", "/api/publish", &[("X-API-Key", API_KEY)], body.as_bytes()));
+                http.send(&encode(
+                    "POST",
+                    "/api/publish",
+                    &[("X-API-Key", API_KEY)],
+                    body.as_bytes(),
+                ));
                 let publication = client.publication(&channel);
                 samples.push(started.elapsed());
-                assert_eq!(publication["offset"], samples.len(), "the bystander lost or repeated a publication");
+                assert_eq!(
+                    publication["offset"],
+                    samples.len(),
+                    "the bystander lost or repeated a publication"
+                );
                 assert_eq!(http.response().expect("the connection is kept").status, 200);
             }
             samples
@@ -49,10 +59,19 @@ impl Bystander {
     /// Ends it: no loss, and the p99 is printed.
     pub(crate) fn finish(self, beside: &str) {
         self.stop.store(true, Ordering::Relaxed);
-        let mut samples = self.thread.join().expect("the bystander sees every publication in order");
+        let mut samples = self
+            .thread
+            .join()
+            .expect("the bystander sees every publication in order");
         samples.sort_unstable();
         let at = |share: usize| samples[(samples.len() - 1) * share / 100];
-        println!("bystander beside {beside}: {} publications, p50 {:?}, p99 {:?}, max {:?}", samples.len(), at(50), at(99), at(100));
+        println!(
+            "bystander beside {beside}: {} publications, p50 {:?}, p99 {:?}, max {:?}",
+            samples.len(),
+            at(50),
+            at(99),
+            at(100)
+        );
         assert!(at(99) < P99_MAX, "p99 {:?} beside {beside}", at(99));
     }
 }

@@ -30,7 +30,9 @@ grace = "2s"
 }
 
 fn refuses_connections(server: &Server) {
-    wait::until("the listener to be closed", || TcpStream::connect(server.listen).is_err().then_some(()));
+    wait::until("the listener to be closed", || {
+        TcpStream::connect(server.listen).is_err().then_some(())
+    });
 }
 
 /// Reads every client to its end; when each ended, in the order of the clients.
@@ -44,7 +46,10 @@ fn ends(clients: Vec<Client>) -> Vec<Instant> {
             })
         })
         .collect();
-    threads.into_iter().map(|thread| thread.join().expect("closed with 3001")).collect()
+    threads
+        .into_iter()
+        .map(|thread| thread.join().expect("closed with 3001"))
+        .collect()
 }
 
 #[test]
@@ -57,8 +62,14 @@ fn clients_are_told_to_reconnect_spread_over_the_window_and_the_status_is_0() {
         let ends = ends(clients);
         let first = ends.iter().min().expect("clients").duration_since(started);
         let last = ends.iter().max().expect("clients").duration_since(started);
-        assert!(last - first > Duration::from_millis(700), "{shards} shards: spread, not at once: {first:?} … {last:?}");
-        assert!(last < Duration::from_secs(4), "{shards} shards: within the window and its grace: {last:?}");
+        assert!(
+            last - first > Duration::from_millis(700),
+            "{shards} shards: spread, not at once: {first:?} … {last:?}"
+        );
+        assert!(
+            last < Duration::from_secs(4),
+            "{shards} shards: within the window and its grace: {last:?}"
+        );
         assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
     }
 }
@@ -75,13 +86,20 @@ fn drain_refuses_new_connections_and_readiness_while_old_ones_are_served() {
     assert_eq!(admin.get("/health", &[]).status, 200);
     let mut answered = 0;
     for client in &mut kept {
-        if client.try_send_text(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#) && client.receive().is_ok() {
+        if client.try_send_text(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#)
+            && client.receive().is_ok()
+        {
             answered += 1;
         }
     }
     assert!(answered > 0, "clients that were not told yet are served");
     drop(kept);
-    assert_eq!(server.exit_status().code(), Some(0), "nobody is left, so the drain ends: {}", server.log());
+    assert_eq!(
+        server.exit_status().code(),
+        Some(0),
+        "nobody is left, so the drain ends: {}",
+        server.log()
+    );
 }
 
 #[test]
@@ -90,11 +108,18 @@ fn drain_flushes_what_was_published_before() {
     let mut client = Client::anonymous(&server);
     client.subscribe("news");
     for n in 1..=500 {
-        server.api_result("publish", &json!({ "channel": "news", "data": { "n": n, "fill": "x".repeat(1000) } }));
+        server.api_result(
+            "publish",
+            &json!({ "channel": "news", "data": { "n": n, "fill": "x".repeat(1000) } }),
+        );
     }
     server.signal("TERM");
     client.ends_with(3001);
-    let offsets: Vec<_> = client.unread().iter().map(|object| object["push"]["pub"]["offset"].as_u64()).collect();
+    let offsets: Vec<_> = client
+        .unread()
+        .iter()
+        .map(|object| object["push"]["pub"]["offset"].as_u64())
+        .collect();
     assert_eq!(offsets, (1..=500).map(Some).collect::<Vec<_>>());
     assert_eq!(server.exit_status().code(), Some(0));
 }
@@ -107,8 +132,17 @@ fn clients_that_do_not_answer_are_cut_after_the_grace() {
     let started = now();
     server.signal("TERM");
     let status = server.exit_status();
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-    assert_eq!(status.code(), Some(0), "nothing durable was lost: {}", server.log());
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(
+        status.code(),
+        Some(0),
+        "nothing durable was lost: {}",
+        server.log()
+    );
     drop((silent, half));
 }
 
@@ -118,7 +152,11 @@ fn idle_process_drains_at_once() {
     let started = now();
     server.signal("TERM");
     assert_eq!(server.exit_status().code(), Some(0));
-    assert!(started.elapsed() < Duration::from_secs(5), "nobody to wait for: {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "nobody to wait for: {:?}",
+        started.elapsed()
+    );
 }
 
 #[test]
@@ -131,7 +169,11 @@ fn second_sigterm_ends_at_once() {
     let started = now();
     server.signal("TERM");
     server.exit_status();
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
     drop(clients);
 }
 

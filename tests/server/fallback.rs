@@ -16,7 +16,8 @@ fn without_io_uring<T: Send + 'static>(action: impl FnOnce() -> T + Send + 'stat
         // io_uring_setup has one number on all machines.
         let rules = BTreeMap::from([(425, Vec::new())]);
         let eperm = SeccompAction::Errno(1);
-        let filter = SeccompFilter::new(rules, SeccompAction::Allow, eperm, arch).expect("a filter");
+        let filter =
+            SeccompFilter::new(rules, SeccompAction::Allow, eperm, arch).expect("a filter");
         let program: seccompiler::BpfProgram = filter.try_into().expect("a program");
         seccompiler::apply_filter(&program).expect("the filter is installed");
         action()
@@ -27,16 +28,28 @@ fn without_io_uring<T: Send + 'static>(action: impl FnOnce() -> T + Send + 'stat
 
 #[test]
 fn auto_falls_back_with_one_warning_that_names_cause_and_remedy() {
-    let server = without_io_uring(|| Start::with_config(&config("[client]\ninsecure = true\n")).reactor("auto").shards(2).run());
+    let server = without_io_uring(|| {
+        Start::with_config(&config("[client]\ninsecure = true\n"))
+            .reactor("auto")
+            .shards(2)
+            .run()
+    });
     assert_eq!(server.reactor, "portable");
     let mut client = Client::anonymous(&server);
     client.subscribe("news");
     server.api_result("publish", &json!({ "channel": "news", "data": 1 }));
     assert_eq!(client.publication("news")["data"], 1);
     let log = server.log();
-    let warnings: Vec<&str> = log.lines().filter(|line| line.contains("\"WARN\"")).collect();
+    let warnings: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("\"WARN\""))
+        .collect();
     assert_eq!(warnings.len(), 1, "{log}");
-    assert!(warnings[0].contains("seccomp"), "the cause: {}", warnings[0]);
+    assert!(
+        warnings[0].contains("seccomp"),
+        "the cause: {}",
+        warnings[0]
+    );
 }
 
 #[test]
@@ -44,7 +57,14 @@ fn uring_refuses_to_start_without_it() {
     let (status, log) = without_io_uring(|| {
         let directory = TempDir::new().expect("a directory");
         let status = binary(directory.path())
-            .args(["--reactor", "uring", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args([
+                "--reactor",
+                "uring",
+                "--listen",
+                "127.0.0.1:0",
+                "--admin",
+                "127.0.0.1:0",
+            ])
             .status()
             .expect("the binary starts");
         (status, read_log(directory.path()))
@@ -55,7 +75,9 @@ fn uring_refuses_to_start_without_it() {
 
 #[test]
 fn portable_warns_about_nothing() {
-    let server = Start::with_config(&config("[client]\ninsecure = true\n")).reactor("portable").run();
+    let server = Start::with_config(&config("[client]\ninsecure = true\n"))
+        .reactor("portable")
+        .run();
     assert_eq!(server.reactor, "portable");
     assert!(!server.log().contains("\"WARN\""), "{}", server.log());
 }

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::support::client::{Client, PATH, upgrade};
 use crate::support::http::Http;
-use crate::support::process::{binary, guard, read_log, reactor_under_test};
+use crate::support::process::{binary, guard, reactor_under_test, read_log};
 use crate::support::wait;
 
 /// The process in a directory without a configuration, and what it printed.
@@ -23,24 +23,42 @@ struct FirstRun {
 impl FirstRun {
     fn start(directory: &Path) -> Self {
         let mut command = binary(directory);
-        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--reactor", &reactor_under_test()]);
+        command.args([
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--reactor",
+            &reactor_under_test(),
+        ]);
         let child = command.spawn().expect("the binary starts");
         let guard = guard(child.id());
         let printed = wait::until("the welcome", || {
             let log = read_log(directory);
             (log.contains("curl ") && log.ends_with('\n')).then_some(log)
         });
-        Self { child, guard, printed }
+        Self {
+            child,
+            guard,
+            printed,
+        }
     }
 
     /// The first word with this beginning.
     fn word(&self, start: &str) -> &str {
-        let found = self.printed.split_whitespace().find(|word| word.starts_with(start));
+        let found = self
+            .printed
+            .split_whitespace()
+            .find(|word| word.starts_with(start));
         found.unwrap_or_else(|| panic!("{start} is printed: {}", self.printed))
     }
 
     fn curl(&self) -> &str {
-        self.printed.lines().map(str::trim).find(|line| line.starts_with("curl ")).expect("a curl line")
+        self.printed
+            .lines()
+            .map(str::trim)
+            .find(|line| line.starts_with("curl "))
+            .expect("a curl line")
     }
 
     fn address(&self) -> SocketAddr {
@@ -67,14 +85,24 @@ fn first_run_prints_url_token_and_a_curl_line_that_work() {
     let run = FirstRun::start(directory.path());
     let page = Http::open(run.address()).get("/", &[]);
     assert_eq!(page.status, 200);
-    assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
+    assert!(
+        page.header("content-type")
+            .is_some_and(|kind| kind.starts_with("text/html"))
+    );
     for id in ["status", "publish-form", "messages", "presence", "latency"] {
-        assert!(page.text().contains(&format!("id=\"{id}\"")), "the page has #{id}");
+        assert!(
+            page.text().contains(&format!("id=\"{id}\"")),
+            "the page has #{id}"
+        );
     }
-    assert!(run.word("http://").contains(run.word("ey")), "the URL carries the token");
+    assert!(
+        run.word("http://").contains(run.word("ey")),
+        "the URL carries the token"
+    );
 
     let token = run.word("ey");
-    let mut client = Client::over(upgrade(run.address(), PATH, &[])).connect(&json!({ "token": token }));
+    let mut client =
+        Client::over(upgrade(run.address(), PATH, &[])).connect(&json!({ "token": token }));
     let body: Value = {
         let start = run.curl().find("'{").expect("a body") + 1;
         let end = run.curl()[start..].find('\'').expect("a body") + start;
@@ -82,10 +110,19 @@ fn first_run_prints_url_token_and_a_curl_line_that_work() {
     };
     let channel = body["channel"].as_str().expect("a channel").to_owned();
     client.subscribe(&channel);
-    let answer = Command::new("sh").args(["-c", &format!("{} -s", run.curl())]).output().expect("curl is installed");
+    let answer = Command::new("sh")
+        .args(["-c", &format!("{} -s", run.curl())])
+        .output()
+        .expect("curl is installed");
     let answer: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
     assert!(answer["result"].is_object(), "{answer}");
-    assert_eq!(client.publication(&channel)["data"], body["data"]);
+    let push = loop {
+        let push = client.push();
+        if push.get("join").is_none() {
+            break push;
+        }
+    };
+    assert_eq!(push["pub"]["data"], body["data"]);
 }
 
 #[test]
@@ -93,7 +130,12 @@ fn first_run_is_safe_and_keeps_its_secrets() {
     let directory = TempDir::new().expect("a directory");
     let run = FirstRun::start(directory.path());
     assert!(run.address().ip().is_loopback());
-    assert_eq!(Http::open(run.address()).post("/api/info", &[], b"{}").status, 401);
+    assert_eq!(
+        Http::open(run.address())
+            .post("/api/info", &[], b"{}")
+            .status,
+        401
+    );
     let mut client = Client::over(upgrade(run.address(), PATH, &[]));
     client.send("connect", &json!({}));
     client.ends_with(3501);
@@ -108,9 +150,18 @@ fn first_run_is_safe_and_keeps_its_secrets() {
         assert_eq!(mode & 0o077, 0, "{:?} is the owner's alone", entry.path());
     }
     let again = FirstRun::start(directory.path());
-    let client = Client::over(upgrade(again.address(), PATH, &[])).connect(&json!({ "token": token }));
-    assert!(!client.id.is_empty(), "the secrets of the first run are used again");
-    let key_of = |line: &str| line.split("X-API-Key: ").nth(1).and_then(|rest| rest.split('\'').next()).map(str::to_owned);
+    let client =
+        Client::over(upgrade(again.address(), PATH, &[])).connect(&json!({ "token": token }));
+    assert!(
+        !client.id.is_empty(),
+        "the secrets of the first run are used again"
+    );
+    let key_of = |line: &str| {
+        line.split("X-API-Key: ")
+            .nth(1)
+            .and_then(|rest| rest.split('\'').next())
+            .map(str::to_owned)
+    };
     assert_eq!(key_of(again.curl()), key_of(&key));
 }
 
@@ -121,7 +172,8 @@ fn page_of_another_origin_may_not_connect() {
     let origin = format!("http://{}", run.address());
     let status = |origin: &str| {
         let stream = crate::support::client::tcp(run.address());
-        crate::support::client::upgrade_over(stream, PATH, &[("Origin", origin)]).map_or_else(|status| status, |_| 101)
+        crate::support::client::upgrade_over(stream, PATH, &[("Origin", origin)])
+            .map_or_else(|status| status, |_| 101)
     };
     assert_eq!(status(&origin), 101);
     assert_eq!(status("https://evil.example.com"), 403);

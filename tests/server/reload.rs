@@ -28,12 +28,21 @@ fn sighup_applies_namespaces_and_keys_to_old_and_new_connections() {
     let mut old = Client::anonymous(&server);
     old.subscribe("before:a");
     assert_eq!(subscribe_code(&server, "after:a"), 102);
-    server.write_config(&config(&BEFORE.replace("\"before\"", "\"after\"")).replace("api-key-of-the-tests", "new-key"));
+    server.write_config(
+        &config(&BEFORE.replace("\"before\"", "\"after\""))
+            .replace("api-key-of-the-tests", "new-key"),
+    );
     server.signal("HUP");
-    wait::until("the new namespace", || (subscribe_code(&server, "after:a") == 0).then_some(()));
+    wait::until("the new namespace", || {
+        (subscribe_code(&server, "after:a") == 0).then_some(())
+    });
     assert_eq!(subscribe_code(&server, "before:b"), 102);
     old.subscribe("after:b");
-    let status = |key| Http::open(server.listen).post("/api/info", &[("X-API-Key", key)], b"{}").status;
+    let status = |key| {
+        Http::open(server.listen)
+            .post("/api/info", &[("X-API-Key", key)], b"{}")
+            .status
+    };
     assert_eq!(status("new-key"), 200);
     assert_eq!(status("api-key-of-the-tests"), 401);
 }
@@ -46,13 +55,22 @@ fn is_refused(replacement: &str, reason: &str) {
     server.signal("HUP");
     let line = wait::until("the refusal in the log", || {
         let log = server.log();
-        let found = log[logged..].lines().find(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
+        let found = log[logged..]
+            .lines()
+            .find(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""));
         found.map(str::to_owned)
     });
     assert!(line.contains(reason), "{line}");
-    assert!(!line.contains("token-secret-of-the-tests"), "secrets stay out of the log: {line}");
+    assert!(
+        !line.contains("token-secret-of-the-tests"),
+        "secrets stay out of the log: {line}"
+    );
     assert_eq!(subscribe_code(&server, "before:a"), 0);
-    assert_eq!(subscribe_code(&server, "after:a"), 102, "nothing of a refused configuration is applied");
+    assert_eq!(
+        subscribe_code(&server, "after:a"),
+        102,
+        "nothing of a refused configuration is applied"
+    );
     assert!(server.is_running());
 }
 

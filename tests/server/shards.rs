@@ -60,21 +60,41 @@ fn every_subscriber_on_every_shard_sees_the_owners_order() {
     let mut ids = Vec::new();
     for round in 0..EACH {
         for (at, client) in crowd.iter_mut().enumerate() {
-            ids.push(client.send("publish", &json!({ "channel": "all:order", "data": { "by": at, "round": round } })));
+            ids.push(client.send(
+                "publish",
+                &json!({ "channel": "all:order", "data": { "by": at, "round": round } }),
+            ));
         }
     }
     let total = crowd.len() * EACH;
     let mut first: Option<Vec<Value>> = None;
     for client in &mut crowd {
-        let seen: Vec<Value> = (0..total).map(|_| client.publication("all:order")).collect();
-        let offsets: Vec<_> = seen.iter().map(|publication| publication["offset"].as_u64()).collect();
+        let seen: Vec<Value> = (0..total)
+            .map(|_| client.publication("all:order"))
+            .collect();
+        let offsets: Vec<_> = seen
+            .iter()
+            .map(|publication| publication["offset"].as_u64())
+            .collect();
         assert_eq!(offsets, (1..=total as u64).map(Some).collect::<Vec<_>>());
-        assert_eq!(first.get_or_insert_with(|| seen.clone()), &seen, "the same order for all");
+        assert_eq!(
+            first.get_or_insert_with(|| seen.clone()),
+            &seen,
+            "the same order for all"
+        );
     }
     let seen = first.expect("a crowd");
     for by in 0..crowd.len() {
-        let rounds: Vec<_> = seen.iter().filter(|one| one["data"]["by"] == by).map(|one| one["data"]["round"].as_u64()).collect();
-        assert_eq!(rounds, (0..EACH as u64).map(Some).collect::<Vec<_>>(), "a publisher's own order is kept");
+        let rounds: Vec<_> = seen
+            .iter()
+            .filter(|one| one["data"]["by"] == by)
+            .map(|one| one["data"]["round"].as_u64())
+            .collect();
+        assert_eq!(
+            rounds,
+            (0..EACH as u64).map(Some).collect::<Vec<_>>(),
+            "a publisher's own order is kept"
+        );
     }
 }
 
@@ -87,7 +107,12 @@ fn presence_and_stats_cover_all_shards() {
     let ids: BTreeSet<String> = crowd.iter().map(|client| client.id.clone()).collect();
     for client in &mut crowd {
         let presence = client.ok("presence", &json!({ "channel": "all:presence" }));
-        let seen: BTreeSet<String> = presence["presence"].as_object().expect("presence").keys().cloned().collect();
+        let seen: BTreeSet<String> = presence["presence"]
+            .as_object()
+            .expect("presence")
+            .keys()
+            .cloned()
+            .collect();
         assert_eq!(seen, ids, "every shard sees the same");
     }
     let stats = server().api_result("presence_stats", &json!({ "channel": "all:presence" }));
@@ -104,22 +129,36 @@ fn presence_and_stats_cover_all_shards() {
 #[test]
 fn joins_and_leaves_cross_shards() {
     let mut watcher = Client::anonymous(server());
-    watcher.ok("subscribe", &json!({ "channel": "all:joins", "join_leave": true }));
-    assert_eq!(watcher.push()["join"]["info"]["client"], watcher.id.as_str());
+    watcher.ok(
+        "subscribe",
+        &json!({ "channel": "all:joins", "join_leave": true }),
+    );
+    assert_eq!(
+        watcher.push()["join"]["info"]["client"],
+        watcher.id.as_str()
+    );
     for _ in 0..16 {
         let mut client = Client::anonymous(server());
         client.subscribe("all:joins");
         assert_eq!(watcher.push()["join"]["info"]["client"], client.id.as_str());
         client.ok("unsubscribe", &json!({ "channel": "all:joins" }));
-        assert_eq!(watcher.push()["leave"]["info"]["client"], client.id.as_str());
+        assert_eq!(
+            watcher.push()["leave"]["info"]["client"],
+            client.id.as_str()
+        );
     }
 }
 
 #[test]
 fn api_reaches_a_users_connections_on_every_shard() {
     let token = sign(&json!({ "sub": "everywhere" }));
-    let mut all: Vec<Client> = (0..16).map(|_| Client::with_token(server(), &token)).collect();
-    server().api_result("subscribe", &json!({ "user": "everywhere", "channel": "all:mine" }));
+    let mut all: Vec<Client> = (0..16)
+        .map(|_| Client::with_token(server(), &token))
+        .collect();
+    server().api_result(
+        "subscribe",
+        &json!({ "user": "everywhere", "channel": "all:mine" }),
+    );
     for client in &mut all {
         assert_eq!(client.push()["channel"], "all:mine");
     }
@@ -127,11 +166,17 @@ fn api_reaches_a_users_connections_on_every_shard() {
     for client in &mut all {
         assert_eq!(client.publication("all:mine")["data"], 1);
     }
-    server().api_result("unsubscribe", &json!({ "user": "everywhere", "channel": "all:mine" }));
+    server().api_result(
+        "unsubscribe",
+        &json!({ "user": "everywhere", "channel": "all:mine" }),
+    );
     for client in &mut all {
         assert_eq!(client.push()["unsubscribe"]["code"], 2000);
     }
-    server().api_result("disconnect", &json!({ "user": "everywhere", "disconnect": { "code": 4444, "reason": "all of you" } }));
+    server().api_result(
+        "disconnect",
+        &json!({ "user": "everywhere", "disconnect": { "code": 4444, "reason": "all of you" } }),
+    );
     for client in &mut all {
         assert_eq!(client.ends_with(4444), "all of you");
     }
@@ -140,7 +185,9 @@ fn api_reaches_a_users_connections_on_every_shard() {
 #[test]
 fn limit_of_a_users_connections_counts_all_shards() {
     let token = sign(&json!({ "sub": "limited" }));
-    let all: Vec<Client> = (0..20).map(|_| Client::with_token(server(), &token)).collect();
+    let all: Vec<Client> = (0..20)
+        .map(|_| Client::with_token(server(), &token))
+        .collect();
     let mut over = Client::open(server());
     over.send("connect", &json!({ "token": token }));
     over.ends_with(3504);
@@ -162,7 +209,8 @@ fn broadcast_over_channels_of_every_shard_is_answered_in_order() {
     for round in 1..=5 {
         let mut channels = names.clone();
         channels.insert(7, "nowhere:x".to_owned());
-        let result = server().api_result("broadcast", &json!({ "channels": channels, "data": round }));
+        let result =
+            server().api_result("broadcast", &json!({ "channels": channels, "data": round }));
         let responses = result["responses"].as_array().expect("responses");
         assert_eq!(responses.len(), 65);
         for (at, response) in responses.iter().enumerate() {
@@ -172,13 +220,22 @@ fn broadcast_over_channels_of_every_shard_is_answered_in_order() {
                 assert_eq!(response["result"]["offset"], round);
             }
         }
-        let got: BTreeSet<String> = (0..64).map(|_| client.push()["channel"].as_str().unwrap_or("").to_owned()).collect();
+        let got: BTreeSet<String> = (0..64)
+            .map(|_| client.push()["channel"].as_str().unwrap_or("").to_owned())
+            .collect();
         assert_eq!(got.len(), 64);
     }
-    let commands: Vec<Value> = names.iter().map(|name| json!({ "history": { "channel": name, "limit": -1 } })).collect();
+    let commands: Vec<Value> = names
+        .iter()
+        .map(|name| json!({ "history": { "channel": name, "limit": -1 } }))
+        .collect();
     let replies = server().api("batch", &json!({ "commands": commands }));
     for reply in replies["replies"].as_array().expect("replies") {
-        assert_eq!(reply["history"]["publications"].as_array().map(Vec::len), Some(5), "{reply}");
+        assert_eq!(
+            reply["history"]["publications"].as_array().map(Vec::len),
+            Some(5),
+            "{reply}"
+        );
     }
 }
 
@@ -194,7 +251,11 @@ fn idempotency_is_the_channels_whichever_shard_is_asked() {
     let body = json!({ "channel": "all:once", "data": 1, "idempotency_key": "k" }).to_string();
     let mut first = None;
     for _ in 0..16 {
-        let response = Http::open(server().listen).post("/api/publish", &[("X-API-Key", API_KEY)], body.as_bytes());
+        let response = Http::open(server().listen).post(
+            "/api/publish",
+            &[("X-API-Key", API_KEY)],
+            body.as_bytes(),
+        );
         let result = response.json();
         assert_eq!(first.get_or_insert_with(|| result.clone()), &result);
     }

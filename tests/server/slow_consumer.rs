@@ -38,12 +38,20 @@ allow_subscribe_for_anonymous = true
 /// A subscriber with small kernel buffers.
 fn narrow(server: &Server, channel: &str) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a small buffer");
-    socket.connect(&server.listen.into()).expect("the listener accepts");
+    socket
+        .set_recv_buffer_size(32 * 1024)
+        .expect("a small buffer");
+    socket
+        .connect(&server.listen.into())
+        .expect("the listener accepts");
     let stream = std::net::TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-    stream.set_write_timeout(Some(DEADLINE)).expect("a deadline");
-    let mut client = Client::over(upgrade_over(stream, PATH, &[]).expect("the upgrade is accepted")).connect(&json!({}));
+    stream
+        .set_write_timeout(Some(DEADLINE))
+        .expect("a deadline");
+    let mut client =
+        Client::over(upgrade_over(stream, PATH, &[]).expect("the upgrade is accepted"))
+            .connect(&json!({}));
     client.subscribe(channel);
     client
 }
@@ -55,14 +63,19 @@ fn reader(server: &Server, channel: &'static str) -> std::thread::JoinHandle<Vec
     client.set_read_deadline(Duration::from_secs(60));
     std::thread::spawn(move || {
         let offset = |publication: Value| publication["offset"].as_u64().expect("an offset");
-        (0..PUBLICATIONS).map(|_| offset(client.publication(channel))).collect()
+        (0..PUBLICATIONS)
+            .map(|_| offset(client.publication(channel)))
+            .collect()
     })
 }
 
 fn flood(server: &Server, channel: &str) {
     let fill = "x".repeat(60_000);
     for n in 1..=PUBLICATIONS {
-        let result = server.api_result("publish", &json!({ "channel": channel, "data": { "n": n, "fill": fill } }));
+        let result = server.api_result(
+            "publish",
+            &json!({ "channel": channel, "data": { "n": n, "fill": fill } }),
+        );
         assert_eq!(result["offset"], n);
     }
 }
@@ -75,17 +88,30 @@ fn subscriber_that_stops_reading_is_disconnected_as_slow() {
     let reader = reader(&server, "news");
     let bystander = Bystander::start(&server, "bystander");
     flood(&server, "news");
-    assert_eq!(reader.join().expect("the other subscriber goes on"), (1..=PUBLICATIONS).collect::<Vec<_>>());
+    assert_eq!(
+        reader.join().expect("the other subscriber goes on"),
+        (1..=PUBLICATIONS).collect::<Vec<_>>()
+    );
     bystander.finish("a subscriber that stopped reading");
     let growth = server.resident_bytes().saturating_sub(before);
-    assert!(growth < 64 << 20, "18 MB were published, 1 MiB may wait: {growth}");
+    assert!(
+        growth < 64 << 20,
+        "18 MB were published, 1 MiB may wait: {growth}"
+    );
     let ended = slow.ended();
     assert!(matches!(ended.code, 3008 | 1006), "{ended:?}");
     for (at, push) in slow.unread().iter().enumerate() {
-        assert_eq!(push["push"]["pub"]["offset"], at + 1, "what it got has no hole");
+        assert_eq!(
+            push["push"]["pub"]["offset"],
+            at + 1,
+            "what it got has no hole"
+        );
     }
     let stats = server.api_result("channels", &json!({ "pattern": "news" }));
-    assert_ne!(stats["channels"]["news"]["num_clients"], 2, "the slow one is gone: {stats}");
+    assert_ne!(
+        stats["channels"]["news"]["num_clients"], 2,
+        "the slow one is gone: {stats}"
+    );
 }
 
 #[test]
@@ -97,7 +123,10 @@ fn many_slow_subscribers_stay_within_memory_limits() {
     flood(&server, "news");
     bystander.finish("thirty subscribers that stopped reading");
     let growth = server.resident_bytes().saturating_sub(before);
-    assert!(growth < 128 << 20, "thirty outboxes of 1 MiB and what the allocator keeps: {growth}");
+    assert!(
+        growth < 128 << 20,
+        "thirty outboxes of 1 MiB and what the allocator keeps: {growth}"
+    );
     for client in &mut slow {
         let ended = client.ended();
         assert!(matches!(ended.code, 3008 | 1006), "{ended:?}");
@@ -110,11 +139,17 @@ fn subscriber_of_a_lossy_namespace_keeps_its_connection_and_the_newest() {
     let mut slow = narrow(&server, "lossy:news");
     slow.set_read_deadline(Duration::from_secs(30));
     flood(&server, "lossy:news");
-    server.api_result("publish", &json!({ "channel": "lossy:news", "data": { "n": "end" } }));
+    server.api_result(
+        "publish",
+        &json!({ "channel": "lossy:news", "data": { "n": "end" } }),
+    );
     let mut last = 0;
     while last <= PUBLICATIONS {
         let push = slow.push();
-        assert!(push["pub"].is_object(), "not positioned, so the gap is visible in the offsets: {push}");
+        assert!(
+            push["pub"].is_object(),
+            "not positioned, so the gap is visible in the offsets: {push}"
+        );
         let offset = push["pub"]["offset"].as_u64().expect("an offset");
         assert!(offset > last, "{offset} after {last}");
         last = offset;

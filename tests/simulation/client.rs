@@ -19,9 +19,15 @@ use super::truth::Truth;
 #[derive(Debug)]
 enum Asked {
     Connect(BTreeMap<String, (String, u64)>),
-    Subscribe { channel: String, recover: Option<(String, u64)> },
+    Subscribe {
+        channel: String,
+        recover: Option<(String, u64)>,
+    },
     Unsubscribe(String),
-    History { channel: String, reverse: bool },
+    History {
+        channel: String,
+        reverse: bool,
+    },
     Other(&'static str),
 }
 
@@ -149,9 +155,16 @@ impl Client {
         self.ignores_pings = rng.below(20) == 0;
         // Ids of different connections are far apart, so that another's reply is noticed.
         self.next_command = 1 + rng.below(1 << 30) as u32;
-        let key = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, rng.wide_bits().to_be_bytes());
+        let key = base64::Engine::encode(
+            &base64::prelude::BASE64_STANDARD,
+            rng.wide_bits().to_be_bytes(),
+        );
         self.accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        let query = if rng.below(5) == 0 { "?cf_ws_frame_ping_pong=true" } else { "" };
+        let query = if rng.below(5) == 0 {
+            "?cf_ws_frame_ping_pong=true"
+        } else {
+            ""
+        };
         let request = format!(
             "GET /connection/websocket{query} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
@@ -159,7 +172,9 @@ impl Client {
         let mut up = request.into_bytes();
         let mut lines = vec![self.connect_command(scene)];
         if scene.rng.below(20) == 0 {
+            // It opens a socket and says nothing.
             lines.clear();
+            self.asked.clear();
         }
         while !lines.is_empty() && scene.rng.below(3) == 0 {
             lines.push(self.command(scene));
@@ -187,10 +202,16 @@ impl Client {
                 1 => now + 2,
                 _ => now + 100_000,
             };
-            let mut claims = format!(r#"{{"sub":"{}","exp":{exp},"info":{{"of":"{}"}}"#, self.user, self.user);
+            let mut claims = format!(
+                r#"{{"sub":"{}","exp":{exp},"info":{{"of":"{}"}}"#,
+                self.user, self.user
+            );
             if rng.below(2) == 0 {
-                let channels: Vec<String> =
-                    SERVER_CHANNELS.iter().filter(|_| rng.below(2) == 0).map(|name| format!(r#""{name}":{{}}"#)).collect();
+                let channels: Vec<String> = SERVER_CHANNELS
+                    .iter()
+                    .filter(|_| rng.below(2) == 0)
+                    .map(|name| format!(r#""{name}":{{}}"#))
+                    .collect();
                 claims.push_str(&format!(r#","subs":{{{}}}"#, channels.join(",")));
             }
             claims.push('}');
@@ -209,30 +230,46 @@ impl Client {
             }
             let subs: Vec<String> = recover
                 .iter()
-                .map(|(name, (epoch, offset))| format!(r#""{name}":{{"recover":true,"epoch":"{epoch}","offset":{offset}}}"#))
+                .map(|(name, (epoch, offset))| {
+                    format!(r#""{name}":{{"recover":true,"epoch":"{epoch}","offset":{offset}}}"#)
+                })
                 .collect();
             parts.push(format!(r#""subs":{{{}}}"#, subs.join(",")));
         }
-        self.ask(Asked::Connect(recover), &format!(r#""connect":{{{}}}"#, parts.join(",")))
+        self.ask(
+            Asked::Connect(recover),
+            &format!(r#""connect":{{{}}}"#, parts.join(",")),
+        )
     }
 
     /// A command of a connected client.
     fn command(&mut self, scene: &mut Scene<'_>) -> String {
         let rng = &mut *scene.rng;
-        let channel = if rng.below(100) == 0 { "unknown:1" } else { pick(rng, CHANNELS) };
+        let channel = if rng.below(100) == 0 {
+            "unknown:1"
+        } else {
+            pick(rng, CHANNELS)
+        };
         match rng.below(20) {
             0..=6 => self.subscribe(channel, scene),
-            7..=8 => {
-                self.ask(Asked::Unsubscribe(channel.to_owned()), &format!(r#""unsubscribe":{{"channel":"{channel}"}}"#))
-            }
+            7..=8 => self.ask(
+                Asked::Unsubscribe(channel.to_owned()),
+                &format!(r#""unsubscribe":{{"channel":"{channel}"}}"#),
+            ),
             9..=14 => {
                 let padding = scene.rng.below(scene.large.min(30_000)) as usize;
                 let data = scene.truth.payload(&[channel], padding);
                 let body = format!(r#""publish":{{"channel":"{channel}","data":{data}}}"#);
                 self.ask(Asked::Other("publish"), &body)
             }
-            15 => self.ask(Asked::Other("presence"), &format!(r#""presence":{{"channel":"{channel}"}}"#)),
-            16 => self.ask(Asked::Other("presence_stats"), &format!(r#""presence_stats":{{"channel":"{channel}"}}"#)),
+            15 => self.ask(
+                Asked::Other("presence"),
+                &format!(r#""presence":{{"channel":"{channel}"}}"#),
+            ),
+            16 => self.ask(
+                Asked::Other("presence_stats"),
+                &format!(r#""presence_stats":{{"channel":"{channel}"}}"#),
+            ),
             17..=18 => {
                 let reverse = rng.below(2) == 0;
                 let limit = rng.below(12) as i64 - 1;
@@ -242,13 +279,24 @@ impl Client {
                     }
                     _ => String::new(),
                 };
-                let body = format!(r#""history":{{"channel":"{channel}","limit":{limit},"reverse":{reverse}{since}}}"#);
-                self.ask(Asked::History { channel: channel.to_owned(), reverse }, &body)
+                let body = format!(
+                    r#""history":{{"channel":"{channel}","limit":{limit},"reverse":{reverse}{since}}}"#
+                );
+                self.ask(
+                    Asked::History {
+                        channel: channel.to_owned(),
+                        reverse,
+                    },
+                    &body,
+                )
             }
             _ if rng.below(2) == 0 => self.ask(Asked::Other("rpc"), r#""rpc":{"method":"m"}"#),
             _ => {
                 let exp = scene.now.unix_s() + rng.below(3) * 500;
-                let token = token(&format!(r#"{{"sub":"{}","channel":"{channel}","exp":{exp}}}"#, self.user));
+                let token = token(&format!(
+                    r#"{{"sub":"{}","channel":"{channel}","exp":{exp}}}"#,
+                    self.user
+                ));
                 let body = format!(r#""sub_refresh":{{"channel":"{channel}","token":"{token}"}}"#);
                 self.ask(Asked::Other("sub_refresh"), &body)
             }
@@ -265,21 +313,29 @@ impl Client {
         }
         if channel.starts_with('$') || rng.below(20) == 0 {
             let exp = scene.now.unix_s() + [1, 20, 1000][rng.below(3) as usize];
-            let token = token(&format!(r#"{{"sub":"{}","channel":"{channel}","exp":{exp}}}"#, self.user));
+            let token = token(&format!(
+                r#"{{"sub":"{}","channel":"{channel}","exp":{exp}}}"#,
+                self.user
+            ));
             parts.push(format!(r#""token":"{token}""#));
         }
         let mut recover = None;
         if let Some((epoch, offset)) = self.memory.get(channel)
             && rng.below(4) > 0
         {
-            parts.push(format!(r#""recoverable":true,"recover":true,"epoch":"{epoch}","offset":{offset}"#));
+            parts.push(format!(
+                r#""recoverable":true,"recover":true,"epoch":"{epoch}","offset":{offset}"#
+            ));
             parts.retain(|part| part != r#""recoverable":true"#);
             if rng.below(4) == 0 {
                 parts.push(r#""flag":2"#.to_owned());
             }
             recover = Some((epoch.clone(), *offset));
         }
-        let asked = Asked::Subscribe { channel: channel.to_owned(), recover };
+        let asked = Asked::Subscribe {
+            channel: channel.to_owned(),
+            recover,
+        };
         self.ask(asked, &format!(r#""subscribe":{{{}}}"#, parts.join(",")))
     }
 
@@ -296,7 +352,10 @@ impl Client {
             }
             4..=6 => links[link].up_fin = true,
             7..=11 if self.stage == Stage::Open => {
-                let frame = CloseFrame { code: CloseCode::Normal, reason: "bye".into() };
+                let frame = CloseFrame {
+                    code: CloseCode::Normal,
+                    reason: "bye".into(),
+                };
                 send(&mut up, scene.rng, Frame::close(Some(frame)));
                 self.stage = Stage::Closing;
             }
@@ -326,6 +385,7 @@ impl Client {
         }
         let Some(at) = self.link else { return };
         if links[at].down_reset {
+            links[at].down.clear();
             scene.truth.count("reset");
             return self.gone();
         }
@@ -346,15 +406,27 @@ impl Client {
     fn heard(&mut self, bytes: &[u8], answers: &mut Vec<u8>, scene: &mut Scene<'_>) {
         if self.stage == Stage::Upgrading {
             self.head.extend_from_slice(bytes);
-            let Some(end) = self.head.windows(4).position(|window| window == b"\r\n\r\n") else { return };
+            let Some(end) = self
+                .head
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+            else {
+                return;
+            };
             let head = String::from_utf8(self.head[..end].to_vec()).expect("a head is text");
             if !head.starts_with("HTTP/1.1 101 ") {
-                assert!(head.starts_with("HTTP/1.1 4"), "an upgrade was answered with {head}");
+                assert!(
+                    head.starts_with("HTTP/1.1 4"),
+                    "an upgrade was answered with {head}"
+                );
                 self.stage = Stage::Closing;
                 self.heard_close = true;
                 return;
             }
-            assert!(head.contains(&self.accept), "another's upgrade was answered");
+            assert!(
+                head.contains(&self.accept),
+                "another's upgrade was answered"
+            );
             let rest = self.head.split_off(end + 4);
             self.head.clear();
             self.stage = Stage::Open;
@@ -370,7 +442,9 @@ impl Client {
                         self.line(line, answers, scene);
                     }
                 }
-                Heard::Ping(payload) if !self.ignores_pings => send(answers, scene.rng, Frame::pong(payload)),
+                Heard::Ping(payload) if !self.ignores_pings => {
+                    send(answers, scene.rng, Frame::pong(payload))
+                }
                 Heard::Ping(_) | Heard::Pong => {}
                 Heard::Close(code) => {
                     scene.truth.count(&format!("close {}", code.unwrap_or(0)));
@@ -393,13 +467,19 @@ impl Client {
             }
             return;
         }
-        let value: Value = serde_json::from_slice(line).expect("a line of the server is JSON");
+        let value: Value = serde_json::from_slice(line)
+            .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(line)));
         if let Some(push) = value.get("push") {
-            assert!(self.id.is_some(), "a push before the connect reply: {value}");
+            assert!(
+                self.id.is_some(),
+                "a push before the connect reply: {value}"
+            );
             return self.pushed(push, scene);
         }
         let id = value["id"].as_u64().expect("a reply has an id") as u32;
-        let Some(asked) = self.asked.remove(&id) else { panic!("a reply that nobody asked for: {value}") };
+        let Some(asked) = self.asked.remove(&id) else {
+            panic!("a reply that nobody asked for: {value}")
+        };
         if let Some(error) = value.get("error") {
             let code = error["code"].as_u64().expect("an error has a code");
             scene.truth.count(&format!("error {code}"));
@@ -409,7 +489,10 @@ impl Client {
             }
             return;
         }
-        assert!(self.stage != Stage::Refused, "a reply after a refused connect");
+        assert!(
+            self.stage != Stage::Refused,
+            "a reply after a refused connect"
+        );
         self.replied(asked, &value, scene);
     }
 
@@ -417,7 +500,9 @@ impl Client {
         match asked {
             Asked::Connect(recover) => {
                 let result = &value["connect"];
-                let id = result["client"].as_str().expect("a connect result names the client");
+                let id = result["client"]
+                    .as_str()
+                    .expect("a connect result names the client");
                 assert!(self.id.replace(id.to_owned()).is_none(), "connected twice");
                 scene.truth.count("connected");
                 if let Some(subs) = result["subs"].as_object() {
@@ -427,48 +512,83 @@ impl Client {
                 }
             }
             Asked::Subscribe { channel, recover } => {
-                let result = value.get("subscribe").unwrap_or_else(|| panic!("not a subscribe result: {value}"));
+                let result = value
+                    .get("subscribe")
+                    .unwrap_or_else(|| panic!("not a subscribe result: {value}"));
                 self.subscribed(&channel, recover.as_ref(), result, scene);
             }
             Asked::Unsubscribe(channel) => {
-                assert!(value.get("unsubscribe").is_some(), "not an unsubscribe result: {value}");
+                assert!(
+                    value.get("unsubscribe").is_some(),
+                    "not an unsubscribe result: {value}"
+                );
                 if let Some(sub) = self.subs.remove(&channel) {
                     self.remember(channel, sub);
                 }
             }
             Asked::History { channel, reverse } => self.history(&channel, reverse, value, scene),
-            Asked::Other(name) => assert!(value.get(name).is_some(), "not a {name} result: {value}"),
+            Asked::Other(name) => {
+                assert!(value.get(name).is_some(), "not a {name} result: {value}")
+            }
         }
     }
 
     fn history(&self, channel: &str, reverse: bool, value: &Value, scene: &mut Scene<'_>) {
-        let result = value.get("history").unwrap_or_else(|| panic!("not a history result: {value}"));
+        let result = value
+            .get("history")
+            .unwrap_or_else(|| panic!("not a history result: {value}"));
         let epoch = result["epoch"].as_str().expect("history has an epoch");
         let top = result["offset"].as_u64().expect("history has an offset");
         let mut last = None;
         for publication in result["publications"].as_array().into_iter().flatten() {
             let (offset, _) = scene.truth.seen(channel, Some(epoch), publication);
-            assert!(offset >= 1 && offset <= top, "history beyond its top: {value}");
+            assert!(
+                offset >= 1 && offset <= top,
+                "history beyond its top: {value}"
+            );
             if let Some(last) = last {
-                assert_eq!(offset, if reverse { last - 1 } else { last + 1 }, "history has a hole: {value}");
+                assert_eq!(
+                    offset,
+                    if reverse { last - 1 } else { last + 1 },
+                    "history has a hole: {value}"
+                );
             }
             last = Some(offset);
         }
     }
 
     /// A subscription begins: what was missed is exactly what is told.
-    fn subscribed(&mut self, channel: &str, asked: Option<&(String, u64)>, result: &Value, scene: &mut Scene<'_>) {
+    fn subscribed(
+        &mut self,
+        channel: &str,
+        asked: Option<&(String, u64)>,
+        result: &Value,
+        scene: &mut Scene<'_>,
+    ) {
         let epoch = result["epoch"].as_str();
         let tracked = result["positioned"] == true || result["recoverable"] == true;
         let offset = result["offset"].as_u64().unwrap_or(0);
-        let mut sub = Sub { epoch: epoch.map(str::to_owned), last_offset: offset, ..Sub::default() };
+        let mut sub = Sub {
+            epoch: epoch.map(str::to_owned),
+            last_offset: offset,
+            ..Sub::default()
+        };
         let mut next = offset + 1;
-        let missed = result["publications"].as_array().map_or(&[][..], |list| list);
+        let missed = result["publications"]
+            .as_array()
+            .map_or(&[][..], |list| list);
         if result["recovered"] == true {
             scene.truth.count("recovered");
             let (wanted_epoch, wanted) = asked.expect("recovered, but nobody asked");
-            assert_eq!(epoch, Some(wanted_epoch.as_str()), "recovered into another life of {channel}");
-            assert_eq!(offset, *wanted, "recovered from another offset of {channel}: {result}");
+            assert_eq!(
+                epoch,
+                Some(wanted_epoch.as_str()),
+                "recovered into another life of {channel}"
+            );
+            assert_eq!(
+                offset, *wanted,
+                "recovered from another offset of {channel}: {result}"
+            );
             if !missed.is_empty() {
                 scene.truth.count("recovered something");
             }
@@ -486,7 +606,10 @@ impl Client {
             sub.last_n = Some(n);
         }
         sub.next = tracked.then_some(next);
-        assert!(self.subs.insert(channel.to_owned(), sub).is_none(), "subscribed twice to {channel}");
+        assert!(
+            self.subs.insert(channel.to_owned(), sub).is_none(),
+            "subscribed twice to {channel}"
+        );
     }
 
     fn pushed(&mut self, push: &Value, scene: &mut Scene<'_>) {
@@ -498,11 +621,16 @@ impl Client {
             return self.published(channel, publication, scene);
         }
         if let Some(unsubscribe) = push.get("unsubscribe") {
-            scene.truth.count(&format!("unsubscribe {}", unsubscribe["code"]));
+            scene
+                .truth
+                .count(&format!("unsubscribe {}", unsubscribe["code"]));
             if let Some(sub) = self.subs.remove(channel) {
                 self.remember(channel.to_owned(), sub);
             } else {
-                assert_eq!(unsubscribe["code"], 2000, "unsubscribed from {channel} without being subscribed");
+                assert_eq!(
+                    unsubscribe["code"], 2000,
+                    "unsubscribed from {channel} without being subscribed"
+                );
             }
             return;
         }
@@ -516,8 +644,15 @@ impl Client {
         for what in ["join", "leave"] {
             if let Some(event) = push.get(what) {
                 scene.truth.count(what);
-                assert!(self.subs.contains_key(channel), "{what} of a channel without subscription: {push}");
-                assert_eq!(event["info"]["client"].as_str().map(str::len), Some(36), "{push}");
+                assert!(
+                    self.subs.contains_key(channel),
+                    "{what} of a channel without subscription: {push}"
+                );
+                assert_eq!(
+                    event["info"]["client"].as_str().map(str::len),
+                    Some(36),
+                    "{push}"
+                );
                 return;
             }
         }
@@ -526,7 +661,9 @@ impl Client {
 
     fn published(&mut self, channel: &str, publication: &Value, scene: &mut Scene<'_>) {
         let Some(sub) = self.subs.get_mut(channel) else {
-            panic!("a publication of {channel}, which this client is not subscribed to: {publication}")
+            panic!(
+                "a publication of {channel}, which this client is not subscribed to: {publication}"
+            )
         };
         let (offset, n) = scene.truth.seen(channel, sub.epoch.as_deref(), publication);
         scene.truth.count("delivered");
@@ -537,15 +674,25 @@ impl Client {
             return;
         }
         if let Some(next) = &mut sub.next {
-            assert_eq!(offset, *next, "{channel} has a gap or a repeat for a positioned subscriber");
+            assert_eq!(
+                offset, *next,
+                "{channel} has a gap or a repeat for a positioned subscriber"
+            );
             *next += 1;
         }
-        assert!(offset > sub.last_offset, "{channel}: {offset} after {}", sub.last_offset);
+        assert!(
+            offset > sub.last_offset,
+            "{channel}: {offset} after {}",
+            sub.last_offset
+        );
         sub.last_offset = offset;
     }
 
     /// The offset up to which a tracked subscription has everything.
     pub fn position(&self, channel: &str) -> Option<u64> {
-        self.subs.get(channel).and_then(|sub| sub.next).map(|next| next - 1)
+        self.subs
+            .get(channel)
+            .and_then(|sub| sub.next)
+            .map(|next| next - 1)
     }
 }

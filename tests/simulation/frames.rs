@@ -8,13 +8,21 @@ use tungstenite::protocol::frame::{Frame, FrameHeader};
 
 /// Appends one message, masked, sometimes in fragments.
 pub fn send_text(out: &mut Vec<u8>, rng: &mut Rng, payload: &[u8]) {
-    let pieces = if payload.len() > 1 && rng.below(10) == 0 { 2 + rng.below(2) as usize } else { 1 };
+    let pieces = if payload.len() > 1 && rng.below(10) == 0 {
+        2 + rng.below(2) as usize
+    } else {
+        1
+    };
     let each = payload.len().div_ceil(pieces).max(1);
     let mut at = 0;
     let mut opcode = OpCode::Data(Data::Text);
     loop {
         let end = (at + each).min(payload.len());
-        send(out, rng, Frame::message(payload[at..end].to_vec(), opcode, end == payload.len()));
+        send(
+            out,
+            rng,
+            Frame::message(payload[at..end].to_vec(), opcode, end == payload.len()),
+        );
         if end == payload.len() {
             return;
         }
@@ -72,7 +80,10 @@ impl FrameReader {
         }
         assert!(header.mask.is_none(), "a server masks nothing");
         assert!(header.is_final, "this server fragments nothing");
-        assert!(!header.rsv1 && !header.rsv2 && !header.rsv3, "no extension was agreed");
+        assert!(
+            !header.rsv1 && !header.rsv2 && !header.rsv3,
+            "no extension was agreed"
+        );
         let payload = self.bytes[start..end].to_vec();
         self.at = end;
         Some(match header.opcode {
@@ -80,7 +91,10 @@ impl FrameReader {
             OpCode::Control(Control::Ping) => Heard::Ping(payload),
             OpCode::Control(Control::Pong) => Heard::Pong,
             OpCode::Control(Control::Close) => {
-                assert!(payload.is_empty() || payload.len() >= 2, "a close frame has a whole code");
+                assert!(
+                    payload.is_empty() || payload.len() >= 2,
+                    "a close frame has a whole code"
+                );
                 Heard::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code)))
             }
             other => panic!("a server of the JSON protocol sent {other:?}"),

@@ -17,7 +17,10 @@ pub struct Link {
 
 impl Link {
     pub fn new(window: usize) -> Self {
-        Self { window, ..Self::default() }
+        Self {
+            window,
+            ..Self::default()
+        }
     }
 
     /// Bytes that the kernel takes now.

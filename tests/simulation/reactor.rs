@@ -6,7 +6,9 @@ use std::hash::{DefaultHasher, Hasher};
 use ringmain::mem::Rng;
 use ringmain::mesh::control::{DrainOutcome, FromShard, ToShard};
 use ringmain::model::{ConnId, ShardId};
-use ringmain::shard::{Close, EndCause, Output, Peer, RingRange, SendBatch, SendFailed, Shard};
+use ringmain::shard::{
+    Close, EndCause, Output, Peer, Refused, RingRange, SendBatch, SendFailed, Shard,
+};
 use ringmain::time::Now;
 
 use super::link::Link;
@@ -86,9 +88,15 @@ impl Reactor {
             || self.output_left
             || !self.backlog.is_empty()
             || !self.control.is_empty()
-            || self.shard.has_work()
-            || self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= now.at)
-            || self.sockets.iter().flatten().any(|socket| Self::has_event(socket, links))
+            || self
+                .shard
+                .poll_timeout()
+                .is_some_and(|deadline| deadline.at <= now.at)
+            || self
+                .sockets
+                .iter()
+                .flatten()
+                .any(|socket| Self::has_event(socket, links))
     }
 
     /// One turn, if something woke the thread. Returns whether it did.
@@ -100,9 +108,17 @@ impl Reactor {
         if !self.is_awake(outside.now, outside.links) {
             return false;
         }
+        let time_is_up = self
+            .shard
+            .poll_timeout()
+            .is_some_and(|deadline| deadline.at <= outside.now.at);
         self.accept(outside);
         let mut slots: Vec<u32> = (0..self.sockets.len() as u32)
-            .filter(|&slot| self.sockets[slot as usize].as_ref().is_some_and(|socket| Self::has_event(socket, outside.links)))
+            .filter(|&slot| {
+                self.sockets[slot as usize]
+                    .as_ref()
+                    .is_some_and(|socket| Self::has_event(socket, outside.links))
+            })
             .collect();
         for at in (1..slots.len()).rev() {
             slots.swap(at, outside.rng.below(at as u64 + 1) as usize);
@@ -113,16 +129,18 @@ impl Reactor {
         if let Some(&conn) = self.stale.last()
             && outside.rng.below(4) == 0
         {
-            self.shard.handle_received(outside.now, conn, &mut [0x81, 0x80, 0, 0, 0, 0]);
+            self.shard
+                .handle_received(outside.now, conn, &mut [0x81, 0x80, 0, 0, 0, 0]);
             self.shard.handle_ended(outside.now, conn, EndCause::Reset);
         }
         while let Some(message) = self.control.pop_front() {
             self.shard.handle_control(outside.now, message);
         }
-        if std::mem::take(&mut self.bell) || self.shard.has_work() {
+        self.bell = false;
+        if !self.shard.is_full() {
             self.shard.handle_mesh(outside.now);
         }
-        if self.shard.poll_timeout().is_some_and(|deadline| deadline.at <= outside.now.at) {
+        if time_is_up {
             self.shard.handle_timeout(outside.now);
         }
         self.output_left = self.flush(outside);
@@ -144,10 +162,21 @@ impl Reactor {
                         self.sockets.push(None);
                     }
                     assert_eq!(conn.slot, slot, "the reactor numbers the slots");
-                    self.sockets[slot as usize] =
-                        Some(Socket { conn, link, owned: None, closing: None, end_told: false });
+                    self.sockets[slot as usize] = Some(Socket {
+                        conn,
+                        link,
+                        owned: None,
+                        closing: None,
+                        end_told: false,
+                    });
                 }
-                Err(refused) => panic!("a shard that accepts refused: {refused}"),
+                Err(refused) => {
+                    assert_eq!(refused, Refused::Full, "a shard that accepts refused");
+                    if (slot as usize) < self.sockets.len() {
+                        self.free.push(slot);
+                    }
+                    outside.links[link].down_reset = true;
+                }
             }
         }
     }
@@ -161,8 +190,12 @@ impl Reactor {
             self.complete_owned(slot, outside);
             self.receive(slot, outside);
         }
-        let Some(socket) = &mut self.sockets[slot as usize] else { return };
-        let Some((how, turns)) = &mut socket.closing else { return };
+        let Some(socket) = &mut self.sockets[slot as usize] else {
+            return;
+        };
+        let Some((how, turns)) = &mut socket.closing else {
+            return;
+        };
         if socket.owned.is_some() {
             return;
         }
@@ -189,12 +222,15 @@ impl Reactor {
             // What the reactor must do before it feeds more.
             while self.flush(outside) {}
         }
-        let Some(socket) = &mut self.sockets[slot as usize] else { return };
+        let Some(socket) = &mut self.sockets[slot as usize] else {
+            return;
+        };
         let link = &mut outside.links[socket.link];
         if link.up_reset {
             link.up.clear();
             if !std::mem::replace(&mut socket.end_told, true) {
-                self.shard.handle_ended(outside.now, socket.conn, EndCause::Reset);
+                self.shard
+                    .handle_ended(outside.now, socket.conn, EndCause::Reset);
             }
             return;
         }
@@ -206,15 +242,19 @@ impl Reactor {
             };
             let rest = link.up.split_off(most.min(link.up.len()));
             let mut bytes = std::mem::replace(&mut link.up, rest);
-            self.shard.handle_received(outside.now, socket.conn, &mut bytes);
+            self.shard
+                .handle_received(outside.now, socket.conn, &mut bytes);
         } else if link.up_fin && !std::mem::replace(&mut socket.end_told, true) {
-            self.shard.handle_ended(outside.now, socket.conn, EndCause::Eof);
+            self.shard
+                .handle_ended(outside.now, socket.conn, EndCause::Eof);
         }
     }
 
     /// The kernel takes some of a batch that a connection owns, or gives it up.
     fn complete_owned(&mut self, slot: u32, outside: &mut Outside<'_>) {
-        let Some(socket) = &mut self.sockets[slot as usize] else { return };
+        let Some(socket) = &mut self.sockets[slot as usize] else {
+            return;
+        };
         let Some(bytes) = &socket.owned else { return };
         let link = &mut outside.links[socket.link];
         let aborted = socket.closing.is_some();
@@ -225,7 +265,11 @@ impl Reactor {
         } else if link.room() > 0 && (outside.calm || outside.rng.below(3) > 0) {
             let most = link.room().min(bytes.len());
             let cut = !outside.calm && outside.rng.below(3) == 0;
-            Ok(if cut { 1 + outside.rng.below(most as u64) as usize } else { most })
+            Ok(if cut {
+                1 + outside.rng.below(most as u64) as usize
+            } else {
+                most
+            })
         } else {
             return;
         };
@@ -234,26 +278,28 @@ impl Reactor {
             outside.hash.write(&bytes[..taken]);
             link.down.extend_from_slice(&bytes[..taken]);
         }
-        self.shard.handle_sent(outside.now, socket.conn, SendBatch::Owned(bytes), result);
+        self.shard
+            .handle_sent(outside.now, socket.conn, SendBatch::Owned(bytes), result);
     }
 
     /// Takes outputs slice by slice. Returns whether some may be left.
     fn flush(&mut self, outside: &mut Outside<'_>) -> bool {
         loop {
-            let slice = 1 + outside.rng.below(64) as usize;
+            let most = [1, 4, 64][outside.rng.below(3) as usize];
+            let slice = 1 + outside.rng.below(most) as usize;
             let mut ring = Vec::new();
-            let mut any = false;
-            while ring.len() < slice
+            let mut polled = 0;
+            while polled < slice
                 && let Some(output) = self.shard.poll_output()
             {
-                any = true;
+                polled += 1;
                 self.take(output, &mut ring, outside);
             }
             for (conn, range) in ring {
                 self.send_ring(conn, range, outside);
             }
             self.shard.handle_flushed(outside.now);
-            if !any {
+            if polled == 0 {
                 return false;
             }
             if !outside.calm && outside.rng.below(8) == 0 {
@@ -262,14 +308,30 @@ impl Reactor {
         }
     }
 
-    fn take(&mut self, output: Output, ring: &mut Vec<(ConnId, RingRange)>, outside: &mut Outside<'_>) {
+    fn take(
+        &mut self,
+        output: Output,
+        ring: &mut Vec<(ConnId, RingRange)>,
+        outside: &mut Outside<'_>,
+    ) {
         match output {
             Output::Transmit { conn, batch } => {
-                let socket = self.sockets[conn.slot as usize].as_mut().expect("a transmit names an open socket");
-                assert_eq!(socket.conn, conn, "a transmit names a connection that is there");
-                assert!(socket.owned.is_none(), "one owned batch at a time, and nothing beside it");
+                let socket = self.sockets[conn.slot as usize]
+                    .as_mut()
+                    .expect("a transmit names an open socket");
+                assert_eq!(
+                    socket.conn, conn,
+                    "a transmit names a connection that is there"
+                );
+                assert!(
+                    socket.owned.is_none(),
+                    "one owned batch at a time, and nothing beside it"
+                );
                 assert!(socket.closing.is_none(), "nothing is sent after close");
-                assert!(ring.iter().all(|&(other, _)| other != conn), "one send for a connection in one slice");
+                assert!(
+                    ring.iter().all(|&(other, _)| other != conn),
+                    "one send for a connection in one slice"
+                );
                 match batch {
                     SendBatch::Ring(range) => {
                         assert!(range.len > 0, "an empty send");
@@ -282,10 +344,18 @@ impl Reactor {
                 }
             }
             Output::Close { conn, how } => {
-                let socket = self.sockets[conn.slot as usize].as_mut().expect("a close names an open socket");
-                assert_eq!(socket.conn, conn, "a close names a connection that is there");
+                let socket = self.sockets[conn.slot as usize]
+                    .as_mut()
+                    .expect("a close names an open socket");
+                assert_eq!(
+                    socket.conn, conn,
+                    "a close names a connection that is there"
+                );
                 assert!(socket.closing.is_none(), "closed twice");
-                assert!(how == Close::Abort || socket.owned.is_none(), "finished before everything was sent");
+                assert!(
+                    how == Close::Abort || socket.owned.is_none(),
+                    "finished before everything was sent"
+                );
                 assert!(
                     how == Close::Abort || ring.iter().all(|&(other, _)| other != conn),
                     "finished before everything was sent"
@@ -302,10 +372,13 @@ impl Reactor {
 
     /// The kernel takes a batch out of the ring: all, some, or none.
     fn send_ring(&mut self, conn: ConnId, range: RingRange, outside: &mut Outside<'_>) {
-        let socket = self.sockets[conn.slot as usize].as_mut().expect("a socket lives until its operations are done");
+        let socket = self.sockets[conn.slot as usize]
+            .as_mut()
+            .expect("a socket lives until its operations are done");
         let link = &mut outside.links[socket.link];
         if link.up_reset && outside.rng.below(2) == 0 {
-            self.shard.handle_sent(outside.now, conn, SendBatch::Ring(range), Err(SendFailed));
+            self.shard
+                .handle_sent(outside.now, conn, SendBatch::Ring(range), Err(SendFailed));
             return;
         }
         let mut taken = link.room().min(range.len as usize);
@@ -316,7 +389,8 @@ impl Reactor {
         outside.hash.write(bytes);
         link.down.extend_from_slice(bytes);
         if taken < range.len as usize {
-            self.shard.handle_sent(outside.now, conn, SendBatch::Ring(range), Ok(taken));
+            self.shard
+                .handle_sent(outside.now, conn, SendBatch::Ring(range), Ok(taken));
         }
     }
 }

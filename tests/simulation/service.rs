@@ -10,9 +10,16 @@ use super::setup::{API_KEY, CHANNELS, SERVER_CHANNELS};
 
 /// A request without response.
 enum Asked {
-    Publish { channels: Vec<String>, n: u64, keeps: bool },
-    Broadcast { channels: Vec<String>, n: u64 },
-    Other,
+    Publish {
+        channels: Vec<String>,
+        n: u64,
+        keeps: bool,
+    },
+    Broadcast {
+        channels: Vec<String>,
+        n: u64,
+    },
+    Other(&'static str),
 }
 
 #[derive(Default)]
@@ -26,7 +33,11 @@ pub struct Service {
 
 impl Service {
     pub fn check_quiet(&self) {
-        assert!(self.link.is_none() || self.asked.is_empty(), "{} requests have no response", self.asked.len());
+        assert!(
+            self.link.is_none() || self.asked.is_empty(),
+            "{} requests have no response",
+            self.asked.len()
+        );
     }
 
     fn gone(&mut self) {
@@ -36,7 +47,13 @@ impl Service {
     }
 
     /// Sends requests, or goes.
-    pub fn act(&mut self, links: &mut [Link], scene: &mut Scene<'_>, users: u64, clients: &[String]) {
+    pub fn act(
+        &mut self,
+        links: &mut [Link],
+        scene: &mut Scene<'_>,
+        users: u64,
+        clients: &[String],
+    ) {
         let Some(link) = self.link else { return };
         match scene.rng.below(400) {
             0 => {
@@ -59,12 +76,21 @@ impl Service {
         links[link].up.extend_from_slice(body.as_bytes());
     }
 
-    fn request(&mut self, scene: &mut Scene<'_>, users: u64, clients: &[String]) -> (&'static str, String) {
+    fn request(
+        &mut self,
+        scene: &mut Scene<'_>,
+        users: u64,
+        clients: &[String],
+    ) -> (&'static str, String) {
         let rng = &mut *scene.rng;
         let channel = CHANNELS[rng.below(CHANNELS.len() as u64) as usize];
         let server = SERVER_CHANNELS[rng.below(SERVER_CHANNELS.len() as u64) as usize];
         let user = rng.below(users + 1);
-        let user = if user == users { String::new() } else { format!("u{user}") };
+        let user = if user == users {
+            String::new()
+        } else {
+            format!("u{user}")
+        };
         let at = rng.below(100);
         if at < 70 {
             return self.publish(if at < 30 { server } else { channel }, scene);
@@ -80,16 +106,33 @@ impl Service {
             channels.dedup();
             let n_payload = scene.truth.payload(&channels, padding);
             let n = number(&n_payload);
-            self.asked.push_back(Asked::Broadcast { channels: channels.iter().map(|&name| name.to_owned()).collect(), n });
-            return ("broadcast", format!(r#"{{"channels":{channels:?},"data":{n_payload}}}"#));
+            self.asked.push_back(Asked::Broadcast {
+                channels: channels.iter().map(|&name| name.to_owned()).collect(),
+                n,
+            });
+            return (
+                "broadcast",
+                format!(r#"{{"channels":{channels:?},"data":{n_payload}}}"#),
+            );
         }
-        self.asked.push_back(Asked::Other);
         let mixed = if rng.below(2) == 0 { server } else { channel };
-        match at {
-            80..=84 => ("subscribe", format!(r#"{{"user":"{user}","channel":"{mixed}"{narrowed}}}"#)),
-            85..=88 => ("unsubscribe", format!(r#"{{"user":"{user}","channel":"{mixed}"{narrowed}}}"#)),
+        let (method, body) = match at {
+            80..=84 => (
+                "subscribe",
+                format!(r#"{{"user":"{user}","channel":"{mixed}"{narrowed}}}"#),
+            ),
+            85..=88 => (
+                "unsubscribe",
+                format!(r#"{{"user":"{user}","channel":"{mixed}"{narrowed}}}"#),
+            ),
             89 => ("disconnect", format!(r#"{{"user":"{user}"{narrowed}}}"#)),
-            90 => ("refresh", format!(r#"{{"user":"{user}","expire_at":{}{narrowed}}}"#, scene.now.unix_s() + 50)),
+            90 => (
+                "refresh",
+                format!(
+                    r#"{{"user":"{user}","expire_at":{}{narrowed}}}"#,
+                    scene.now.unix_s() + 50
+                ),
+            ),
             91..=92 => ("presence", format!(r#"{{"channel":"{channel}"}}"#)),
             93 => ("presence_stats", format!(r#"{{"channel":"{channel}"}}"#)),
             94..=95 => ("history", format!(r#"{{"channel":"{channel}","limit":5}}"#)),
@@ -98,16 +141,24 @@ impl Service {
             98 => ("info", "{}".to_owned()),
             _ => (
                 "batch",
-                format!(r#"{{"commands":[{{"info":{{}}}},{{"presence":{{"channel":"{channel}"}}}},{{"channels":{{}}}}]}}"#),
+                format!(
+                    r#"{{"commands":[{{"info":{{}}}},{{"presence":{{"channel":"{channel}"}}}},{{"channels":{{}}}}]}}"#
+                ),
             ),
-        }
+        };
+        self.asked.push_back(Asked::Other(method));
+        (method, body)
     }
 
     fn publish(&mut self, channel: &str, scene: &mut Scene<'_>) -> (&'static str, String) {
         if let Some((channel, body, n)) = &self.repeat
             && scene.rng.below(10) == 0
         {
-            self.asked.push_back(Asked::Publish { channels: vec![channel.clone()], n: *n, keeps: true });
+            self.asked.push_back(Asked::Publish {
+                channels: vec![channel.clone()],
+                n: *n,
+                keeps: true,
+            });
             return ("publish", body.clone());
         }
         let padding = scene.rng.below(scene.large) as usize;
@@ -126,28 +177,58 @@ impl Service {
         if keyed {
             self.repeat = Some((channel.to_owned(), body.clone(), n));
         }
-        self.asked.push_back(Asked::Publish { channels: vec![channel.to_owned()], n, keeps: !skips });
+        self.asked.push_back(Asked::Publish {
+            channels: vec![channel.to_owned()],
+            n,
+            keeps: !skips,
+        });
         ("publish", body)
     }
 
     pub fn read(&mut self, links: &mut [Link], scene: &mut Scene<'_>) {
         let Some(link) = self.link else { return };
         if links[link].down_reset {
+            links[link].down.clear();
             return self.gone();
         }
         let bytes = std::mem::take(&mut links[link].down);
         self.bytes.extend_from_slice(&bytes);
-        while let Some(end) = self.bytes.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8(self.bytes[..end].to_vec()).expect("a head is text").to_ascii_lowercase();
-            assert!(head.starts_with("http/1.1 200 "), "a right request was answered with {head}");
-            let (_, len) = head.split_once("content-length: ").expect("a response has a length");
-            let len: usize = len.lines().next().and_then(|len| len.trim().parse().ok()).expect("a number");
+        while let Some(end) = self
+            .bytes
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+        {
+            let head = String::from_utf8(self.bytes[..end].to_vec())
+                .expect("a head is text")
+                .to_ascii_lowercase();
+            if head.starts_with("http/1.1 408 ") {
+                // Time went faster than the request.
+                scene.truth.count("request timeout");
+                self.asked.clear();
+            } else {
+                assert!(
+                    head.starts_with("http/1.1 200 "),
+                    "a right request was answered with {head}"
+                );
+            }
+            let (_, len) = head
+                .split_once("content-length: ")
+                .expect("a response has a length");
+            let len: usize = len
+                .lines()
+                .next()
+                .and_then(|len| len.trim().parse().ok())
+                .expect("a number");
             if self.bytes.len() < end + 4 + len {
                 break;
             }
-            let value = serde_json::from_slice(&self.bytes[end + 4..end + 4 + len]).expect("a response is JSON");
-            self.bytes.drain(..end + 4 + len);
-            self.answered(&value, scene);
+            let body: Vec<u8> = self.bytes.drain(..end + 4 + len).skip(end + 4).collect();
+            if !head.starts_with("http/1.1 408 ") {
+                self.answered(
+                    &serde_json::from_slice(&body).expect("a response is JSON"),
+                    scene,
+                );
+            }
         }
         if links[link].down_fin {
             assert!(self.bytes.is_empty(), "the server ended within a response");
@@ -156,34 +237,55 @@ impl Service {
     }
 
     fn answered(&mut self, value: &Value, scene: &mut Scene<'_>) {
-        let asked = self.asked.pop_front().expect("a response that nobody asked for");
+        let asked = self
+            .asked
+            .pop_front()
+            .expect("a response that nobody asked for");
         if let Some(error) = value.get("error") {
-            scene.truth.count(&format!("api error {}", error["code"]));
+            let method = if let Asked::Other(method) = asked {
+                method
+            } else {
+                "publish"
+            };
+            scene
+                .truth
+                .count(&format!("api error {} to {method}", error["code"]));
             return;
         }
         match asked {
             Asked::Publish { channels, n, keeps } => {
                 if let (Some(offset), true) = (value["result"]["offset"].as_u64(), keeps) {
-                    let epoch = value["result"]["epoch"].as_str().expect("an offset comes with its epoch");
+                    let epoch = value["result"]["epoch"]
+                        .as_str()
+                        .expect("an offset comes with its epoch");
                     scene.truth.stands(&channels[0], epoch, offset, n);
                 }
             }
             Asked::Broadcast { channels, n } => {
-                let responses = value["result"]["responses"].as_array().expect("a broadcast has responses");
+                let responses = value["result"]["responses"]
+                    .as_array()
+                    .expect("a broadcast has responses");
                 assert_eq!(responses.len(), channels.len());
                 for (channel, response) in channels.iter().zip(responses) {
                     if let Some(offset) = response["result"]["offset"].as_u64() {
-                        let epoch = response["result"]["epoch"].as_str().expect("an offset comes with its epoch");
+                        let epoch = response["result"]["epoch"]
+                            .as_str()
+                            .expect("an offset comes with its epoch");
                         scene.truth.stands(channel, epoch, offset, n);
                     }
                 }
             }
-            Asked::Other => assert!(value.get("result").is_some() || value.get("replies").is_some(), "{value}"),
+            Asked::Other(_) => assert!(
+                value.get("result").is_some() || value.get("replies").is_some(),
+                "{value}"
+            ),
         }
         scene.truth.count("api answer");
     }
 }
 
 fn number(payload: &str) -> u64 {
-    serde_json::from_str::<Value>(payload).expect("a payload")["n"].as_u64().expect("its number")
+    serde_json::from_str::<Value>(payload).expect("a payload")["n"]
+        .as_u64()
+        .expect("its number")
 }

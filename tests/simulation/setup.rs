@@ -12,8 +12,23 @@ pub const API_KEY: &str = "simulated key";
 
 /// Channels that clients use. The part before the colon names the namespace.
 pub const CHANNELS: &[&str] = &[
-    "chat:1", "chat:2", "drop:1", "drop:2", "dropplain:1", "log:1", "log:2", "log:3", "plain:1", "plain:2", "pres:1",
-    "pres:2", "ttl:1", "$chat:private", "lobby", "server:1", "server:2",
+    "chat:1",
+    "chat:2",
+    "drop:1",
+    "drop:2",
+    "dropplain:1",
+    "log:1",
+    "log:2",
+    "log:3",
+    "plain:1",
+    "plain:2",
+    "pres:1",
+    "pres:2",
+    "ttl:1",
+    "$chat:private",
+    "lobby",
+    "server:1",
+    "server:2",
 ];
 /// Channels that only the server subscribes clients to.
 pub const SERVER_CHANNELS: &[&str] = &["server:1", "server:2", "server:3"];
@@ -39,10 +54,18 @@ impl Shape {
         let crowd = rng.below(10) == 0;
         Self {
             shards: 1 + rng.below(4) as u16,
-            queue: if rng.below(2) == 0 { 1024 + 1 + rng.below(8) as usize } else { 4096 },
-            clients: if crowd { 100 + rng.below(150) as usize } else { 5 + rng.below(45) as usize },
+            queue: if rng.below(2) == 0 {
+                1024 + 1 + rng.below(8) as usize
+            } else {
+                4096
+            },
+            clients: if crowd {
+                100 + rng.below(150) as usize
+            } else {
+                5 + rng.below(45) as usize
+            },
             services: 1 + rng.below(3) as usize,
-            steps: if crowd { 150 } else { 250 + rng.below(250) },
+            steps: if crowd { 400 } else { 800 + rng.below(800) },
             large: match rng.below(20) {
                 0 => 200_000,
                 1..=4 => 8_000,
@@ -70,7 +93,11 @@ fn open(name: &str) -> Namespace {
 }
 
 fn kept(name: &str, size: u64, ttl_s: u64) -> Namespace {
-    Namespace { history_size: size as u32, history_ttl: Duration::from_secs(ttl_s), ..open(name) }
+    Namespace {
+        history_size: size as u32,
+        history_ttl: Duration::from_secs(ttl_s),
+        ..open(name)
+    }
 }
 
 /// A configuration; the next one of the same run is what a reload brings.
@@ -80,10 +107,15 @@ pub fn config(rng: &mut Rng) -> Config {
     config.client.subscription_token = config.client.token.clone();
     config.client.allow_anonymous_connect_without_token = true;
     config.client.queue_max_size = [3_000, 20_000, 200_000][rng.below(3) as usize];
-    config.client.ping_interval = [Some(Duration::from_secs(5)), Some(Duration::from_secs(25)), None][rng.below(3) as usize];
+    config.client.ping_interval = [
+        Some(Duration::from_secs(5)),
+        Some(Duration::from_secs(25)),
+        None,
+    ][rng.below(3) as usize];
     config.client.pong_timeout = Duration::from_secs(3);
     config.client.channel_limit = 12;
     config.client.recovery_max_publication_limit = 25;
+    config.server.connections_per_shard_max = [20, 1000][rng.below(2) as usize];
     config.http_api.key = Secret(API_KEY.to_owned());
     let mut namespaces = vec![
         Namespace {
@@ -93,18 +125,36 @@ pub fn config(rng: &mut Rng) -> Config {
             allow_recovery: true,
             ..kept("chat", 5 + rng.below(20), 60)
         },
-        Namespace { allow_positioning: true, slow_consumer: SlowConsumer::DropOldest, ..kept("drop", 50, 60) },
-        Namespace { slow_consumer: SlowConsumer::DropOldest, ..open("dropplain") },
-        Namespace { force_recovery: true, ..kept("log", 3 + rng.below(10), 60) },
+        Namespace {
+            allow_positioning: true,
+            slow_consumer: SlowConsumer::DropOldest,
+            ..kept("drop", 50, 60)
+        },
+        Namespace {
+            slow_consumer: SlowConsumer::DropOldest,
+            ..open("dropplain")
+        },
+        Namespace {
+            force_recovery: true,
+            ..kept("log", 3 + rng.below(10), 60)
+        },
         open("plain"),
-        Namespace { presence: true, join_leave: true, force_push_join_leave: true, ..open("pres") },
+        Namespace {
+            presence: true,
+            join_leave: true,
+            force_push_join_leave: true,
+            ..open("pres")
+        },
         Namespace {
             force_recovery: true,
             presence: true,
             allow_subscribe_for_client: false,
             ..kept("server", 30, 60)
         },
-        Namespace { allow_recovery: true, ..kept("ttl", 10, 2) },
+        Namespace {
+            allow_recovery: true,
+            ..kept("ttl", 10, 2)
+        },
     ];
     namespaces.sort_by(|a, b| a.name.cmp(&b.name));
     config.channels.namespaces = namespaces.into_iter().map(Arc::new).collect();
@@ -115,5 +165,8 @@ pub fn config(rng: &mut Rng) -> Config {
 /// Options that a run has from its first to its last step.
 pub fn fixed(config: &mut Config, like: &Config) {
     config.client.user_connection_limit = like.client.user_connection_limit;
-    config.client.user_personal_channel.clone_from(&like.client.user_personal_channel);
+    config
+        .client
+        .user_personal_channel
+        .clone_from(&like.client.user_personal_channel);
 }

@@ -30,13 +30,16 @@ impl Truth {
     /// A new publication: its payload.
     pub fn payload(&mut self, channels: &[&str], padding: usize) -> String {
         let n = self.sent.len();
-        self.sent.push(channels.iter().map(|&channel| channel.to_owned()).collect());
+        self.sent
+            .push(channels.iter().map(|&channel| channel.to_owned()).collect());
         format!(r#"{{"n":{n},"p":"{}"}}"#, "x".repeat(padding))
     }
 
     /// Checks one publication that somebody sees in a channel. Returns its offset and number.
     pub fn seen(&mut self, channel: &str, epoch: Option<&str>, publication: &Value) -> (u64, u64) {
-        let n = publication["data"]["n"].as_u64().expect("a payload of this run");
+        let n = publication["data"]["n"]
+            .as_u64()
+            .expect("a payload of this run");
         assert!(
             self.sent[n as usize].iter().any(|name| name == channel),
             "publication {n} of {:?} was seen in {channel}",
@@ -53,7 +56,10 @@ impl Truth {
 
     /// A publication stands at one place, and a place has one publication.
     pub fn stands(&mut self, channel: &str, epoch: &str, offset: u64, n: u64) {
-        let stream = self.streams.entry((channel.to_owned(), epoch.to_owned())).or_default();
+        let stream = self
+            .streams
+            .entry((channel.to_owned(), epoch.to_owned()))
+            .or_default();
         let there = *stream.entry(offset).or_insert(n);
         assert_eq!(there, n, "two publications at offset {offset} of {channel}");
     }
@@ -63,7 +69,8 @@ impl Truth {
         if let Some(pairs) = self.followed.get_mut(channel) {
             pairs.insert((before, after));
         } else {
-            self.followed.insert(channel.to_owned(), BTreeSet::from([(before, after)]));
+            self.followed
+                .insert(channel.to_owned(), BTreeSet::from([(before, after)]));
         }
     }
 
@@ -76,7 +83,11 @@ impl Truth {
                 *before.entry(b).or_default() += 1;
             }
             let total = before.len();
-            let mut free: Vec<u64> = before.iter().filter(|(_, count)| **count == 0).map(|(&n, _)| n).collect();
+            let mut free: Vec<u64> = before
+                .iter()
+                .filter(|(_, count)| **count == 0)
+                .map(|(&n, _)| n)
+                .collect();
             let mut done = 0;
             while let Some(n) = free.pop() {
                 done += 1;
@@ -88,16 +99,24 @@ impl Truth {
                     }
                 }
             }
-            assert_eq!(done, total, "subscribers of {channel} saw different orders, or something twice");
+            assert_eq!(
+                done, total,
+                "subscribers of {channel} saw different orders, or something twice"
+            );
         }
     }
 
     /// Offsets are given without holes: every offset below the top was somebody's. `top` comes from the owner.
     pub fn check_top(&self, channel: &str, epoch: &str, top: u64) {
-        if let Some((&last, _)) =
-            self.streams.get(&(channel.to_owned(), epoch.to_owned())).and_then(|stream| stream.last_key_value())
+        if let Some((&last, _)) = self
+            .streams
+            .get(&(channel.to_owned(), epoch.to_owned()))
+            .and_then(|stream| stream.last_key_value())
         {
-            assert!(last <= top, "offset {last} of {channel} was seen, but its owner stands at {top}");
+            assert!(
+                last <= top,
+                "offset {last} of {channel} was seen, but its owner stands at {top}"
+            );
         }
     }
 }

@@ -23,6 +23,8 @@ use super::truth::Truth;
 const UNIX_MS: u64 = 1_700_000_000_000;
 /// Turns after which a run that is left alone must have come to rest.
 const REST_TURNS: u32 = 3000;
+/// Turns without anything after which nothing more will come: longer than a shard waits before it tries again.
+const QUIET_TURNS: u32 = 25;
 
 pub struct World {
     rng: Rng,
@@ -54,6 +56,7 @@ pub fn run(seed: u64) -> (u64, Seen) {
         world.check_rest();
     }
     world.drain();
+    world.count();
     (world.hash.finish(), world.truth.counts)
 }
 
@@ -68,18 +71,31 @@ impl World {
             .into_iter()
             .map(|endpoint| {
                 let id = endpoint.shard();
-                Reactor::new(Shard::new(id, Mode::Proxy, Arc::new(config.clone()), endpoint, seed))
+                Reactor::new(Shard::new(
+                    id,
+                    Mode::Proxy,
+                    Arc::new(config.clone()),
+                    endpoint,
+                    seed,
+                ))
             })
             .collect();
         let users = Self::users(&shape);
         let clients = (0..shape.clients)
             .map(|_| {
                 let user = rng.below(users + users / 4 + 1);
-                Client::new(if user < users { format!("u{user}") } else { String::new() })
+                Client::new(if user < users {
+                    format!("u{user}")
+                } else {
+                    String::new()
+                })
             })
             .collect();
         Self {
-            now: Now { at: Instant(1_000_000), unix_ms: UNIX_MS },
+            now: Now {
+                at: Instant(1_000_000),
+                unix_ms: UNIX_MS,
+            },
             services: (0..shape.services).map(|_| Service::default()).collect(),
             rng,
             shape,
@@ -144,7 +160,11 @@ impl World {
             let (clients, mut scene, links) = self.scene();
             clients[at].act(links, &mut scene);
         }
-        let ids: Vec<String> = self.clients.iter().filter_map(|client| client.id.clone()).collect();
+        let ids: Vec<String> = self
+            .clients
+            .iter()
+            .filter_map(|client| client.id.clone())
+            .collect();
         let users = Self::users(&self.shape);
         for at in 0..self.services.len() {
             if self.services[at].link.is_none() {
@@ -199,7 +219,9 @@ impl World {
             setup::fixed(&mut config, &self.config);
             self.config = config;
             for shard in &mut self.shards {
-                shard.control.push_back(ToShard::Reload(Arc::new(self.config.clone())));
+                shard
+                    .control
+                    .push_back(ToShard::Reload(Arc::new(self.config.clone())));
             }
         }
         for shard in &mut self.shards {
@@ -230,7 +252,10 @@ impl World {
                 self.shards[usize::from(shard)].bell = true;
             }
             let under_way = self.shards[at].shard.under_way();
-            assert_eq!(under_way.backlog_bytes, under_way.backlog_bytes_counted, "unsent bytes of shard {at}");
+            assert_eq!(
+                under_way.backlog_bytes, under_way.backlog_bytes_counted,
+                "unsent bytes of shard {at}"
+            );
         }
         any
     }
@@ -238,18 +263,26 @@ impl World {
     /// Everybody reads and nobody acts until nothing moves any more.
     fn rest(&mut self) {
         self.calm = true;
+        let mut quiet = 0;
         for _ in 0..REST_TURNS {
             self.advance(Duration::from_micros(100));
             self.read();
             let awake = self.turns();
-            let moving = self.links.iter().any(|link| !link.down.is_empty() && !link.up_reset);
-            if !awake && !moving {
-                self.read();
+            let moving = self
+                .links
+                .iter()
+                .any(|link| !link.down.is_empty() && !link.up_reset);
+            quiet = if awake || moving { 0 } else { quiet + 1 };
+            if quiet == QUIET_TURNS {
                 self.calm = false;
                 return;
             }
         }
-        let awake: Vec<_> = self.shards.iter().map(|shard| shard.shard.under_way()).collect();
+        let awake: Vec<_> = self
+            .shards
+            .iter()
+            .map(|shard| shard.shard.under_way())
+            .collect();
         panic!("the run does not come to rest: {awake:?}");
     }
 
@@ -280,18 +313,47 @@ impl World {
 
     /// Owners and hubs agree on who wants what and on where it stands.
     fn check_channels(&self) {
-        let here: Vec<_> = self.shards.iter().map(|reactor| reactor.shard.channels_here()).collect();
-        let owned: Vec<_> = self.shards.iter().flat_map(|reactor| reactor.shard.channels_owned()).collect();
-        let subscriptions: Vec<_> = self.shards.iter().flat_map(|reactor| reactor.shard.subscriptions()).collect();
+        let here: Vec<_> = self
+            .shards
+            .iter()
+            .map(|reactor| reactor.shard.channels_here())
+            .collect();
+        let owned: Vec<_> = self
+            .shards
+            .iter()
+            .flat_map(|reactor| reactor.shard.channels_owned())
+            .collect();
+        let subscriptions: Vec<_> = self
+            .shards
+            .iter()
+            .flat_map(|reactor| reactor.shard.subscriptions())
+            .collect();
         for (shard, channels) in here.iter().enumerate() {
             for channel in channels {
-                assert_eq!(channel.pending, 0, "{:?} waits for an owner on shard {shard}", channel.name);
-                assert!(!channel.catching_up, "{:?} still reads what it lost on shard {shard}", channel.name);
+                assert_eq!(
+                    channel.pending, 0,
+                    "{:?} waits for an owner on shard {shard}",
+                    channel.name
+                );
+                assert!(
+                    !channel.catching_up,
+                    "{:?} still reads what it lost on shard {shard}",
+                    channel.name
+                );
                 let owner = owned.iter().find(|owner| owner.name == channel.name);
-                let owner = owner.unwrap_or_else(|| panic!("{:?} has subscribers and no owner", channel.name));
-                assert!(owner.interest >> shard & 1 == 1, "the owner of {:?} forgot shard {shard}", channel.name);
+                let owner = owner
+                    .unwrap_or_else(|| panic!("{:?} has subscribers and no owner", channel.name));
+                assert!(
+                    owner.interest >> shard & 1 == 1,
+                    "the owner of {:?} forgot shard {shard}",
+                    channel.name
+                );
                 if owner.position.offset.0 > 0 {
-                    assert_eq!(channel.position, owner.position, "{:?} on shard {shard}", channel.name);
+                    assert_eq!(
+                        channel.position, owner.position,
+                        "{:?} on shard {shard}",
+                        channel.name
+                    );
                 }
             }
         }
@@ -299,7 +361,11 @@ impl World {
             for (shard, channels) in here.iter().enumerate() {
                 if owner.interest >> shard & 1 == 1 {
                     let wants = channels.iter().any(|channel| channel.name == owner.name);
-                    assert!(wants, "the owner of {:?} sends to shard {shard}, where nobody listens", owner.name);
+                    assert!(
+                        wants,
+                        "the owner of {:?} sends to shard {shard}, where nobody listens",
+                        owner.name
+                    );
                 }
             }
             let mut present: Vec<_> = subscriptions
@@ -309,13 +375,28 @@ impl World {
                 .collect();
             present.sort_unstable();
             assert_eq!(owner.presence, present, "presence of {:?}", owner.name);
-            assert!(owner.kept.windows(2).all(|pair| pair[1] == pair[0] + 1), "{:?} keeps {:?}", owner.name, owner.kept);
-            assert!(owner.kept.len() <= 50, "{:?} keeps {}", owner.name, owner.kept.len());
+            assert!(
+                owner.kept.windows(2).all(|pair| pair[1] == pair[0] + 1),
+                "{:?} keeps {:?}",
+                owner.name,
+                owner.kept
+            );
+            assert!(
+                owner.kept.len() <= 50,
+                "{:?} keeps {}",
+                owner.name,
+                owner.kept.len()
+            );
             let epoch = owner.position.epoch;
-            self.truth.check_top(owner.name.as_str(), epoch.as_str(), owner.position.offset.0);
-            for client in &self.clients {
+            self.truth
+                .check_top(owner.name.as_str(), epoch.as_str(), owner.position.offset.0);
+            for client in self.clients.iter().filter(|client| client.is_connected()) {
                 if let Some(position) = client.position(owner.name.as_str()) {
-                    assert_eq!(position, owner.position.offset.0, "a tracked subscriber of {:?}", owner.name);
+                    assert_eq!(
+                        position, owner.position.offset.0,
+                        "a tracked subscriber of {:?}",
+                        owner.name
+                    );
                 }
             }
         }
@@ -327,7 +408,12 @@ impl World {
             .shards
             .iter()
             .flat_map(|reactor| reactor.shard.subscriptions())
-            .map(|subscribed| (subscribed.client.to_string(), subscribed.channel.as_str().to_owned()))
+            .map(|subscribed| {
+                (
+                    subscribed.client.to_string(),
+                    subscribed.channel.as_str().to_owned(),
+                )
+            })
             .collect();
         let believed: BTreeSet<(String, String)> = self
             .clients
@@ -335,20 +421,51 @@ impl World {
             .filter(|client| client.is_connected())
             .flat_map(|client| {
                 let id = client.id.clone().unwrap_or_default();
-                client.subs.keys().map(move |channel| (id.clone(), channel.clone()))
+                client
+                    .subs
+                    .keys()
+                    .map(move |channel| (id.clone(), channel.clone()))
             })
             .collect();
-        assert_eq!(known, believed, "subscriptions as shards and as clients know them");
+        assert_eq!(
+            known, believed,
+            "subscriptions as shards and as clients know them"
+        );
         let mut users = BTreeMap::<Box<str>, u32>::new();
-        for (_, user) in self.shards.iter().flat_map(|reactor| reactor.shard.clients()) {
+        for user in self
+            .shards
+            .iter()
+            .flat_map(|reactor| reactor.shard.admitted_users())
+        {
             *users.entry(user).or_default() += 1;
         }
         if self.config.client.user_connection_limit > 0 {
-            users.remove("");
-            assert!(users.values().all(|&count| count <= self.config.client.user_connection_limit), "{users:?}");
-            let registered: BTreeMap<_, _> =
-                self.shards.iter().flat_map(|reactor| reactor.shard.registered()).collect();
+            assert!(
+                users
+                    .values()
+                    .all(|&count| count <= self.config.client.user_connection_limit),
+                "{users:?}"
+            );
+            let registered: BTreeMap<_, _> = self
+                .shards
+                .iter()
+                .flat_map(|reactor| reactor.shard.registered())
+                .collect();
             assert_eq!(registered, users, "connections of users");
+        }
+    }
+
+    /// What the shards counted.
+    fn count(&mut self) {
+        for reactor in &self.shards {
+            let values = reactor.shard.counters().values();
+            for ((_, name, _), value) in ringmain::metrics::DESCRIPTIONS.iter().zip(values) {
+                *self
+                    .truth
+                    .counts
+                    .entry(format!("counter {name}"))
+                    .or_default() += value;
+            }
         }
     }
 
@@ -379,9 +496,15 @@ impl World {
         self.rest();
         for (at, reactor) in self.shards.iter().enumerate() {
             assert_eq!(reactor.open(), 0, "sockets of shard {at} after its drain");
-            assert!(reactor.drained.is_some(), "shard {at} reports the end of its drain");
+            assert!(
+                reactor.drained.is_some(),
+                "shard {at} reports the end of its drain"
+            );
             assert!(!reactor.shard.is_accepting());
-            assert!(reactor.shard.clients().is_empty(), "sessions of shard {at} after its drain");
+            assert!(
+                reactor.shard.counters().sessions == 0,
+                "sessions of shard {at} after its drain"
+            );
         }
         for client in &self.clients {
             assert_eq!(client.stage, Stage::Offline, "a client was not told");

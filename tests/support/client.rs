@@ -16,7 +16,7 @@ use tungstenite::{Error, Message, WebSocket};
 use super::http::Http;
 use super::process::Server;
 use super::token;
-use super::wait::DEADLINE;
+use super::wait::{DEADLINE, now};
 
 /// Path of the client endpoint.
 pub(crate) const PATH: &str = "/connection/websocket";
@@ -51,18 +51,26 @@ pub(crate) struct Ended {
 pub(crate) fn tcp(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the listener accepts");
     stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-    stream.set_write_timeout(Some(DEADLINE)).expect("a deadline");
+    stream
+        .set_write_timeout(Some(DEADLINE))
+        .expect("a deadline");
     stream.set_nodelay(true).expect("no delay");
     stream
 }
 
 /// Limits of the peer that lie above everything the server sends.
 pub(crate) fn wide_limits() -> WebSocketConfig {
-    WebSocketConfig::default().max_message_size(Some(64 << 20)).max_frame_size(Some(32 << 20))
+    WebSocketConfig::default()
+        .max_message_size(Some(64 << 20))
+        .max_frame_size(Some(32 << 20))
 }
 
 /// A WebSocket handshake to `path` with more headers.
-pub(crate) fn upgrade(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> WebSocket<TcpStream> {
+pub(crate) fn upgrade(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> WebSocket<TcpStream> {
     upgrade_over(tcp(address), path, headers).expect("the upgrade is accepted")
 }
 
@@ -72,14 +80,20 @@ pub(crate) fn upgrade_over<S: std::io::Read + std::io::Write>(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<WebSocket<S>, u16> {
-    let mut request = format!("ws://localhost{path}").into_client_request().expect("an address");
+    let mut request = format!("ws://localhost{path}")
+        .into_client_request()
+        .expect("an address");
     for (name, value) in headers {
         let name = HeaderName::from_bytes(name.as_bytes()).expect("a header name");
-        request.headers_mut().insert(name, HeaderValue::from_str(value).expect("a header value"));
+        request
+            .headers_mut()
+            .insert(name, HeaderValue::from_str(value).expect("a header value"));
     }
     match tungstenite::client::client_with_config(request, stream, Some(wide_limits())) {
         Ok((socket, _)) => Ok(socket),
-        Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => Err(response.status().as_u16()),
+        Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => {
+            Err(response.status().as_u16())
+        }
         Err(other) => panic!("the handshake failed otherwise than with a status: {other}"),
     }
 }
@@ -112,12 +126,19 @@ impl Client {
 
     /// Upgraded over a handshake that was done by hand.
     pub(crate) fn from_http(http: Http) -> Self {
-        Self::over(WebSocket::from_raw_socket(http.into_stream(), Role::Client, Some(wide_limits())))
+        Self::over(WebSocket::from_raw_socket(
+            http.into_stream(),
+            Role::Client,
+            Some(wide_limits()),
+        ))
     }
 
     /// From here on, a read that brings nothing for this long fails.
     pub(crate) fn set_read_deadline(&self, deadline: Duration) {
-        self.socket.get_ref().set_read_timeout(Some(deadline)).expect("a deadline");
+        self.socket
+            .get_ref()
+            .set_read_timeout(Some(deadline))
+            .expect("a deadline");
     }
 }
 
@@ -139,13 +160,18 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
     pub(crate) fn connect(mut self, request: &Value) -> Self {
         let reply = self.call("connect", request);
         self.connected = reply["connect"].clone();
-        self.id = self.connected["client"].as_str().unwrap_or_else(|| panic!("connected: {reply}")).to_owned();
+        self.id = self.connected["client"]
+            .as_str()
+            .unwrap_or_else(|| panic!("connected: {reply}"))
+            .to_owned();
         self
     }
 
     /// Sends a text message as it is.
     pub(crate) fn send_text(&mut self, text: &str) {
-        self.socket.send(Message::text(text)).expect("the server reads");
+        self.socket
+            .send(Message::text(text))
+            .expect("the server reads");
     }
 
     /// Sends a text message as it is; false when the server has closed.
@@ -155,7 +181,9 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
 
     /// Sends one frame as the library builds it.
     pub(crate) fn send_frame(&mut self, frame: Frame) {
-        self.socket.send(Message::Frame(frame)).expect("the server reads");
+        self.socket
+            .send(Message::Frame(frame))
+            .expect("the server reads");
     }
 
     /// Sends a command and returns its id without waiting for the reply.
@@ -182,7 +210,12 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
     pub(crate) fn error(&mut self, part: &str, request: &Value) -> u64 {
         let reply = self.call(part, request);
         let error = &reply["error"];
-        assert!(error["message"].as_str().is_some_and(|text| !text.is_empty()), "{part} {request}: {reply}");
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{part} {request}: {reply}"
+        );
         error["code"].as_u64().expect("an error code")
     }
 
@@ -221,7 +254,11 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
 
     /// Everything that came before the server answered a command sent now.
     pub(crate) fn pending(&mut self) -> Vec<Value> {
-        assert_eq!(self.error("rpc", &json!({ "method": "barrier" })), 108, "an rpc without a backend");
+        assert_eq!(
+            self.error("rpc", &json!({ "method": "barrier" })),
+            108,
+            "an rpc without a backend"
+        );
         self.received.drain(..).collect()
     }
 
@@ -229,11 +266,17 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
         let mut seen = 0;
         loop {
             if let Some(at) = self.received.iter().skip(seen).position(&wanted) {
-                return self.received.remove(seen + at).expect("the position was found");
+                return self
+                    .received
+                    .remove(seen + at)
+                    .expect("the position was found");
             }
             seen = self.received.len();
             if let Err(ended) = self.receive() {
-                panic!("waited for {what}, the server closed: {ended:?}; before it: {:?}", self.received);
+                panic!(
+                    "waited for {what}, the server closed: {ended:?}; before it: {:?}",
+                    self.received
+                );
             }
         }
     }
@@ -258,13 +301,17 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
                 | Error::AlreadyClosed
                 | Error::Io(_)
                 | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
-            ) => Err(Ended { code: 1006, reason: String::new() }),
+            ) => Err(Ended {
+                code: 1006,
+                reason: String::new(),
+            }),
             Err(error) => panic!("the peer's library refuses the server's bytes: {error}"),
         }
     }
 
     fn take(&mut self, line: &str) {
-        let object: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+        let object: Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
         if object == json!({}) {
             self.pings += 1;
             if self.answers_pings {
@@ -287,7 +334,13 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
 
     /// Waits for the server's close and answers it. Objects that come before it stay readable.
     pub(crate) fn ended(&mut self) -> Ended {
+        let end = now() + DEADLINE;
         loop {
+            assert!(
+                now() < end,
+                "the server does not close; unread: {} objects",
+                self.received.len()
+            );
             if let Err(ended) = self.receive() {
                 if ended.code != 1006 {
                     // Sends the answer to the close frame; the server may be gone already.
@@ -301,9 +354,16 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
     /// Waits for the server's close, which must have this code and a reason that SDKs can read (trap T1).
     pub(crate) fn ends_with(&mut self, code: u16) -> String {
         let ended = self.ended();
-        assert_eq!(ended.code, code, "{ended:?}; before it: {:?}", self.received);
+        assert_eq!(
+            ended.code, code,
+            "{ended:?}; before it: {:?}",
+            self.received
+        );
         assert!(!ended.reason.is_empty(), "{code} has a reason");
-        assert!(serde_json::from_str::<Value>(&ended.reason).is_err(), "{code}: the reason is not JSON");
+        assert!(
+            serde_json::from_str::<Value>(&ended.reason).is_err(),
+            "{code}: the reason is not JSON"
+        );
         ended.reason
     }
 
@@ -316,8 +376,14 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
 impl Ended {
     pub(crate) fn from_frame(frame: Option<CloseFrame>) -> Self {
         match frame {
-            Some(frame) => Self { code: frame.code.into(), reason: frame.reason.as_str().to_owned() },
-            None => Self { code: 1005, reason: String::new() },
+            Some(frame) => Self {
+                code: frame.code.into(),
+                reason: frame.reason.as_str().to_owned(),
+            },
+            None => Self {
+                code: 1005,
+                reason: String::new(),
+            },
         }
     }
 }

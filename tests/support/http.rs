@@ -26,7 +26,10 @@ pub(crate) struct Response {
 impl Response {
     /// First header with this name, in any case.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(own, _)| own.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// Body as text.
@@ -36,7 +39,8 @@ impl Response {
 
     /// Body as JSON.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 }
 
@@ -45,7 +49,9 @@ impl Http {
     pub(crate) fn open(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the listener accepts");
         stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
-        stream.set_write_timeout(Some(DEADLINE)).expect("a deadline");
+        stream
+            .set_write_timeout(Some(DEADLINE))
+            .expect("a deadline");
         stream.set_nodelay(true).expect("no delay");
         Self::over(stream)
     }
@@ -57,7 +63,10 @@ impl Http {
 
     /// The socket, for a protocol that follows an upgrade.
     pub(crate) fn into_stream(self) -> TcpStream {
-        assert!(self.received.is_empty(), "bytes of the next protocol were read");
+        assert!(
+            self.received.is_empty(),
+            "bytes of the next protocol were read"
+        );
         self.stream
     }
 }
@@ -65,7 +74,10 @@ impl Http {
 impl<S: Read + Write> Http<S> {
     /// Speaks over a connection that exists.
     pub(crate) fn over(stream: S) -> Self {
-        Self { stream, received: Vec::new() }
+        Self {
+            stream,
+            received: Vec::new(),
+        }
     }
 
     /// One GET.
@@ -79,7 +91,13 @@ impl<S: Read + Write> Http<S> {
     }
 
     /// One request and its response.
-    pub(crate) fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+    pub(crate) fn request(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
         self.send(&encode(method, path, headers, body));
         self.response().expect("a response")
     }
@@ -105,7 +123,11 @@ impl<S: Read + Write> Http<S> {
                 continue;
             }
             if !self.receive() {
-                assert!(self.received.is_empty(), "half a response: {}", String::from_utf8_lossy(&self.received));
+                assert!(
+                    self.received.is_empty(),
+                    "half a response: {}",
+                    String::from_utf8_lossy(&self.received)
+                );
                 return None;
             }
         }
@@ -126,7 +148,9 @@ impl<S: Read + Write> Http<S> {
                 self.received.extend_from_slice(&chunk[..length]);
                 true
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no answer within {DEADLINE:?}"),
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                panic!("no answer within {DEADLINE:?}")
+            }
             Err(_) => false,
         }
     }
@@ -159,13 +183,25 @@ fn parse(bytes: &[u8]) -> Option<(Response, usize)> {
     let headers: Vec<_> = head
         .headers
         .iter()
-        .map(|header| (header.name.to_owned(), String::from_utf8_lossy(header.value).into_owned()))
+        .map(|header| {
+            (
+                header.name.to_owned(),
+                String::from_utf8_lossy(header.value).into_owned(),
+            )
+        })
         .collect();
-    let response = Response { status, headers, body: Vec::new() };
+    let response = Response {
+        status,
+        headers,
+        body: Vec::new(),
+    };
     let length = match response.header("content-length") {
         Some(text) => text.parse().expect("a length"),
         None => {
-            assert!(response.header("transfer-encoding").is_none(), "responses have a length: {response:?}");
+            assert!(
+                response.header("transfer-encoding").is_none(),
+                "responses have a length: {response:?}"
+            );
             0
         }
     };

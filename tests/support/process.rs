@@ -47,7 +47,9 @@ pub(crate) fn reactor_under_test() -> String {
 
 /// The secrets that all configurations share. `extra` continues it and may add tables.
 pub(crate) fn config(extra: &str) -> String {
-    format!("[http_api]\nkey = \"{API_KEY}\"\n\n[client.token]\nhmac_secret_key = \"{SECRET}\"\n\n{extra}\n")
+    format!(
+        "[http_api]\nkey = \"{API_KEY}\"\n\n[client.token]\nhmac_secret_key = \"{SECRET}\"\n\n{extra}\n"
+    )
 }
 
 impl Start {
@@ -64,7 +66,11 @@ impl Start {
 
     /// `ringmain echo`.
     pub(crate) fn echo() -> Self {
-        Self { config: None, subcommand: "echo", ..Self::with_config("") }
+        Self {
+            config: None,
+            subcommand: "echo",
+            ..Self::with_config("")
+        }
     }
 
     /// More shards than one.
@@ -93,19 +99,26 @@ impl Start {
         let mut child = command.spawn().expect("the binary starts");
         let guard = guard(child.id());
         let ready = wait::until("the ready file", || {
-            let text = std::fs::read_to_string(&ready_file).ok()?;
-            let parsed = serde_json::from_str::<Value>(&text).ok();
-            if parsed.is_none()
+            let ready = std::fs::read_to_string(&ready_file)
+                .ok()
+                .and_then(|text| serde_json::from_str::<Value>(&text).ok());
+            if ready.is_none()
                 && let Some(status) = child.try_wait().expect("the process can be asked")
             {
-                panic!("ringmain ended with {status} before it was ready:\n{}", read_log(directory.path()));
+                panic!(
+                    "ringmain ended with {status} before it was ready:\n{}",
+                    read_log(directory.path())
+                );
             }
-            parsed
+            ready
         });
         let address = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Server {
-            listen: ready["listen"].as_array().and_then(|all| all.iter().find_map(address)).unwrap_or(nowhere),
+            listen: ready["listen"]
+                .as_array()
+                .and_then(|all| all.iter().find_map(address))
+                .unwrap_or(nowhere),
             admin: address(&ready["admin"]).unwrap_or(nowhere),
             reactor: ready["reactor"].as_str().unwrap_or_default().to_owned(),
             child,
@@ -145,7 +158,11 @@ pub(crate) fn binary(directory: &Path) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGMAIN_")) {
         command.env_remove(name);
     }
-    command.current_dir(directory).stdin(Stdio::null()).stdout(log).stderr(errors);
+    command
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors);
     command
 }
 
@@ -170,7 +187,10 @@ pub(crate) fn read_log(directory: &Path) -> String {
 
 /// Sends a signal by its name (`TERM`, `HUP`, `STOP`).
 pub(crate) fn signal(pid: u32, name: &str) {
-    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().expect("a shell");
+    let status = Command::new("sh")
+        .args(["-c", &format!("kill -{name} {pid}")])
+        .status()
+        .expect("a shell");
     assert!(status.success(), "kill -{name} {pid}");
 }
 
@@ -197,7 +217,8 @@ impl Server {
 
     /// Replaces the configuration file.
     pub(crate) fn write_config(&self, config: &str) {
-        std::fs::write(self.directory.path().join("ringmain.toml"), config).expect("the configuration can be written");
+        std::fs::write(self.directory.path().join("ringmain.toml"), config)
+            .expect("the configuration can be written");
     }
 
     /// Sends a signal to the process.
@@ -207,12 +228,17 @@ impl Server {
 
     /// Waits for the end of the process.
     pub(crate) fn exit_status(&mut self) -> ExitStatus {
-        wait::until("the end of the process", || self.child.try_wait().expect("the process can be asked"))
+        wait::until("the end of the process", || {
+            self.child.try_wait().expect("the process can be asked")
+        })
     }
 
     /// True while the process has not ended.
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("the process can be asked").is_none()
+        self.child
+            .try_wait()
+            .expect("the process can be asked")
+            .is_none()
     }
 
     /// Calls a method of the server API and returns the whole answer.
@@ -232,13 +258,22 @@ impl Server {
     /// Calls a method that must be refused and returns the error code.
     pub(crate) fn api_error(&self, method: &str, body: &Value) -> u64 {
         let answer = self.api(method, body);
-        assert!(answer["error"]["message"].as_str().is_some_and(|text| !text.is_empty()), "{method}: {answer}");
+        assert!(
+            answer["error"]["message"]
+                .as_str()
+                .is_some_and(|text| !text.is_empty()),
+            "{method}: {answer}"
+        );
         answer["error"]["code"].as_u64().expect("an error code")
     }
 
     /// Posts any text to a method of the server API.
     pub(crate) fn api_response(&self, method: &str, body: &str) -> Response {
-        Http::open(self.listen).post(&format!("/api/{method}"), &[("X-API-Key", API_KEY)], body.as_bytes())
+        Http::open(self.listen).post(
+            &format!("/api/{method}"),
+            &[("X-API-Key", API_KEY)],
+            body.as_bytes(),
+        )
     }
 
     /// A counter of `/metrics`, summed over all label sets.
@@ -248,15 +283,27 @@ impl Server {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with(' ') || rest.starts_with('{'))
         };
-        let value = |line: &str| line.rsplit(' ').next().and_then(|text| text.parse::<f64>().ok());
+        let value = |line: &str| {
+            line.rsplit(' ')
+                .next()
+                .and_then(|text| text.parse::<f64>().ok())
+        };
         page.lines().filter(is_sample).filter_map(value).sum()
     }
 
     /// Resident bytes of the process.
     pub(crate) fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process lives");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-        let kilobytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the process lives");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("VmRSS");
+        let kilobytes = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse::<u64>()
+            .expect("a number");
         kilobytes * 1024
     }
 }

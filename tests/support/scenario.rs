@@ -20,12 +20,22 @@ fn publish_numbers(address: SocketAddr, channel: &str) {
         let mut bytes = Vec::new();
         for n in batch {
             let body = json!({ "channel": channel, "data": { "n": n } }).to_string();
-            bytes.extend(super::http::encode("POST", "/api/publish", &[("X-API-Key", API_KEY)], body.as_bytes()));
+            bytes.extend(super::http::encode(
+                "POST",
+                "/api/publish",
+                &[("X-API-Key", API_KEY)],
+                body.as_bytes(),
+            ));
         }
         http.send(&bytes);
         for n in batch {
             let response = http.response().expect("the connection is kept");
-            assert_eq!(response.json()["result"]["offset"], *n, "{}", response.text());
+            assert_eq!(
+                response.json()["result"]["offset"],
+                *n,
+                "{}",
+                response.text()
+            );
         }
     }
 }
@@ -39,7 +49,11 @@ struct Reader {
 impl Reader {
     /// Checks that the publication is the next one.
     fn take(&mut self, publication: &Value) {
-        assert_eq!(publication["offset"], self.offset + 1, "nothing is lost or repeated: {publication}");
+        assert_eq!(
+            publication["offset"],
+            self.offset + 1,
+            "nothing is lost or repeated: {publication}"
+        );
         assert_eq!(publication["data"]["n"], self.offset + 1, "{publication}");
         self.offset += 1;
     }
@@ -51,7 +65,11 @@ impl Reader {
         });
         let result = client.ok("subscribe", &request);
         assert_eq!(result["recovered"], true, "{result}");
-        assert_eq!(result["offset"].as_u64().unwrap_or(0), self.offset, "the request offset; zero is left out");
+        assert_eq!(
+            result["offset"].as_u64().unwrap_or(0),
+            self.offset,
+            "the request offset: {result}"
+        );
         self.epoch = result["epoch"].as_str().expect("an epoch").to_owned();
         for publication in result["publications"].as_array().into_iter().flatten() {
             self.take(publication);
@@ -62,7 +80,10 @@ impl Reader {
 /// A subscriber leaves and comes back, by command and by a new connection, while another client publishes:
 /// it reads every publication once and in order. The recovery cap must be at least 1,000.
 pub(crate) fn resubscribe_while_publishing(server: &Server, channel: &str) {
-    let epoch = server.api_result("history", &json!({ "channel": channel }))["epoch"].as_str().unwrap_or("").to_owned();
+    let epoch = server.api_result("history", &json!({ "channel": channel }))["epoch"]
+        .as_str()
+        .unwrap_or("")
+        .to_owned();
     let mut reader = Reader { epoch, offset: 0 };
     let address = server.listen;
     let name = channel.to_owned();
@@ -87,6 +108,9 @@ pub(crate) fn resubscribe_while_publishing(server: &Server, channel: &str) {
         }
         rounds += 1;
     }
-    assert!(rounds > 3, "the subscriber came back while publications were in flight");
+    assert!(
+        rounds > 3,
+        "the subscriber came back while publications were in flight"
+    );
     publisher.join().expect("the publisher succeeds");
 }

@@ -13,8 +13,12 @@ pub(crate) fn sign(claims: &Value) -> String {
 
 /// Another HMAC algorithm or key.
 pub(crate) fn sign_with(claims: &Value, algorithm: Algorithm, secret: &str) -> String {
-    jsonwebtoken::encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes()))
-        .expect("claims can be signed")
+    jsonwebtoken::encode(
+        &Header::new(algorithm),
+        claims,
+        &EncodingKey::from_secret(secret.as_bytes()),
+    )
+    .expect("claims can be signed")
 }
 
 /// A connection token that does not expire.

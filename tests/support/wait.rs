@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The clock of the tests.
-#[expect(clippy::disallowed_methods, reason = "tests measure the real process in real time")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "tests measure the real process in real time"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }
@@ -15,7 +18,8 @@ pub(crate) fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "token expiry is wall-clock time")]
 pub(crate) fn unix_seconds() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    i64::try_from(since.expect("a clock after 1970").as_secs()).expect("a clock before the year 292e9")
+    i64::try_from(since.expect("a clock after 1970").as_secs())
+        .expect("a clock before the year 292e9")
 }
 
 /// Asks `poll` again until it answers; fails the test at the deadline. For facts that come without an event

@@ -15,19 +15,24 @@ const SLICE: usize = 256;
 const TICK: Duration = Duration::from_millis(5);
 const ENOBUFS: i32 = 105;
 
-/// One accepted connection.
-#[derive(Default)]
-struct Conn {
+/// What a send needs to know of a slot; apart from the rest, so that a fan-out touches eight bytes of each subscriber.
+#[derive(Clone, Copy, Default)]
+struct Hot {
     generation: u32,
     open: bool,
+    /// An owned send is out.
+    sending: bool,
+}
+
+/// The rest of an accepted connection.
+#[derive(Default)]
+struct Conn {
     /// Current step of the opening; past the last one triggers follow.
     step: usize,
     /// First bytes of the opening, or an unfinished trigger.
     carry: Vec<u8>,
     /// Bytes that did not fit into the socket; they go first.
     owed: Vec<u8>,
-    /// An owned send is out.
-    sending: bool,
 }
 
 /// Publications of one channel that wait to be sent together.
@@ -41,6 +46,7 @@ struct Channel {
 pub(super) struct Serve {
     plan: LimitPlan,
     ring: Ring,
+    hot: Vec<Hot>,
     conns: Vec<Conn>,
     /// Slot of each client, by number; 0 is nobody, since the listener has it.
     slots: Vec<u32>,
@@ -67,6 +73,7 @@ impl Serve {
             }
         }
         Self {
+            hot: vec![Hot::default(); ring.slots() as usize],
             conns: (0..ring.slots()).map(|_| Conn::default()).collect(),
             slots: vec![LISTENER; plan.connections as usize + 1],
             channels,
@@ -125,15 +132,16 @@ impl Serve {
                 Some(Kind::SendOwned) => {
                     let sent = taken(&completion);
                     let batch = self.ring.take_batch(completion);
-                    self.conns[slot].sending = false;
+                    self.hot[slot].sending = false;
                     self.fell_short(slot, &batch[sent..])?;
                 }
                 Some(Kind::Close) => {
-                    let generation = self.conns[slot].generation.wrapping_add(1);
-                    self.conns[slot] = Conn {
+                    let generation = self.hot[slot].generation.wrapping_add(1);
+                    self.hot[slot] = Hot {
                         generation,
-                        ..Conn::default()
+                        ..Hot::default()
                     };
+                    self.conns[slot] = Conn::default();
                 }
                 _ => {}
             }
@@ -141,23 +149,23 @@ impl Serve {
         self.ring.publish_buffers();
         for slot in std::mem::take(&mut self.starved) {
             self.ring
-                .push(&Sqe::receive(slot, self.conns[slot as usize].generation, 0))?;
+                .push(&Sqe::receive(slot, self.hot[slot as usize].generation, 0))?;
         }
         Ok(any)
     }
 
     /// A socket was full: the rest is owed, and sent by the ring when there is room.
     fn fell_short(&mut self, slot: usize, rest: &[u8]) -> io::Result<()> {
-        let conn = &mut self.conns[slot];
-        if !conn.open {
+        let (hot, conn) = (&mut self.hot[slot], &mut self.conns[slot]);
+        if !hot.open {
             return Ok(());
         }
         // What an owned send left over comes before what was queued behind it.
         conn.owed.splice(..0, rest.iter().copied());
-        if !conn.owed.is_empty() && !conn.sending {
-            conn.sending = true;
+        if !conn.owed.is_empty() && !hot.sending {
+            hot.sending = true;
             let owed = std::mem::take(&mut conn.owed);
-            self.ring.push_send(slot as u32, conn.generation, owed)?;
+            self.ring.push_send(slot as u32, hot.generation, owed)?;
         }
         Ok(())
     }
@@ -166,9 +174,9 @@ impl Serve {
         let accepted = self.ring.take_accepted(completion);
         self.ring.push_accept(accepted.index, 0, LISTENER)?;
         if let Ok(slot) = accepted.slot {
-            let conn = &mut self.conns[slot as usize];
-            conn.open = true;
-            self.ring.push(&Sqe::receive(slot, conn.generation, 0))?;
+            let hot = &mut self.hot[slot as usize];
+            hot.open = true;
+            self.ring.push(&Sqe::receive(slot, hot.generation, 0))?;
         }
         Ok(())
     }
@@ -192,7 +200,7 @@ impl Serve {
         if result > 0 || result == -ENOBUFS {
             self.starved.push(slot);
         } else {
-            self.conns[slot as usize].open = false;
+            self.hot[slot as usize].open = false;
             self.ring.push(&Sqe::close(slot, generation))?;
         }
         Ok(())
@@ -261,12 +269,12 @@ impl Serve {
     fn answer(&mut self) -> io::Result<()> {
         if !self.answers.is_empty() {
             // Two answers to one connection never wait together: the client speaks in between.
-            let (conns, zeros) = (&self.conns, &self.zeros);
+            let (hot, zeros) = (&self.hot, &self.zeros);
             let sends = self.answers.iter();
             let sends = sends.map(|(slot, len)| {
                 (
                     *slot,
-                    conns[*slot as usize].generation,
+                    hot[*slot as usize].generation,
                     &zeros[..*len as usize],
                 )
             });
@@ -281,7 +289,7 @@ impl Serve {
                 self.plan.frame_bytes,
                 &mut self.frame,
             );
-            let generation = self.conns[slot as usize].generation;
+            let generation = self.hot[slot as usize].generation;
             self.ring
                 .send_now(std::iter::once((slot, generation, self.frame.as_slice())))?;
         }
@@ -291,8 +299,8 @@ impl Serve {
     /// Sends what is complete; everything if `all`.
     fn fan_out(&mut self, all: bool) -> io::Result<()> {
         for channel in std::mem::take(&mut self.waiting) {
-            let per_send = self.plan.messages_per_send;
             let known = &mut self.channels[channel as usize];
+            let per_send = self.plan.messages_per_send.unwrap_or(known.count);
             let complete = if all {
                 known.count
             } else {
@@ -317,14 +325,14 @@ impl Serve {
 
     fn send_to(&mut self, members: &[u32], block: &[u8]) -> io::Result<()> {
         for slice in members.chunks(SLICE) {
-            let (conns, slots) = (&mut self.conns, &self.slots);
+            let (hot, conns, slots) = (&self.hot, &mut self.conns, &self.slots);
             let sends = slice.iter().filter_map(|client| {
                 let slot = slots[*client as usize];
-                let conn = &mut conns[slot as usize];
-                if conn.sending {
-                    conn.owed.extend_from_slice(block);
+                let hot = hot[slot as usize];
+                if hot.sending {
+                    conns[slot as usize].owed.extend_from_slice(block);
                 }
-                (conn.open && !conn.sending).then_some((slot, conn.generation, block))
+                (hot.open && !hot.sending).then_some((slot, hot.generation, block))
             });
             self.ring.send_now(sends)?;
             self.drain(block)?;

@@ -61,13 +61,15 @@ impl<'a> Course<'a> {
     }
 
     pub(super) fn run(mut self) -> Result<(Run, Learned), BenchError> {
-        match self.shape.scenario {
+        let result = match self.shape.scenario {
             Scenario::Limit | Scenario::Fanout | Scenario::Chat | Scenario::Echo => {
                 self.deliveries()
             }
             Scenario::Idle => self.idle(),
             Scenario::Storm => self.storm(),
-        }
+        }?;
+        self.swarm.disconnect()?;
+        Ok(result)
     }
 
     fn connect(&mut self) -> Result<(), BenchError> {

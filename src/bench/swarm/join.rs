@@ -35,17 +35,17 @@ impl State {
 
     /// Bytes of a scripted opening; what remains of them.
     pub(super) fn scripted(&mut self, index: u32, mut received: usize) -> usize {
-        let steps = self.plan.driver.steps();
-        let client = &mut self.clients[index as usize];
-        while let Phase::Scripted { step, owed } = client.phase {
+        while let Phase::Scripted { step, owed } = self.clients[index as usize].phase {
             let taken = received.min(owed as usize);
             received -= taken;
             let owed = owed - taken as u32;
+            let next = self.plan.driver.steps().get(usize::from(step) + 1).copied();
+            let client = &mut self.clients[index as usize];
             client.phase = Phase::Scripted { step, owed };
             if owed > 0 {
                 break;
             }
-            match steps.get(usize::from(step) + 1) {
+            match next {
                 Some(next) => {
                     client
                         .out
@@ -58,11 +58,6 @@ impl State {
                 }
                 None => self.set_ready(index, Phase::Ready),
             }
-            return if received > 0 {
-                self.scripted(index, received)
-            } else {
-                0
-            };
         }
         received
     }

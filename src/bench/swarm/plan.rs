@@ -4,8 +4,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::super::driver::Driver;
 
-/// Connections from one source address: below the 28 000 ephemeral ports, since ports linger after a close.
+/// Connections from one source address.
 const CLIENTS_PER_SOURCE: u32 = 20_000;
+/// Their ports begin here, above what services use.
+const PORT_FIRST: u16 = 12_000;
+const _: () = assert!(
+    PORT_FIRST as u32 + CLIENTS_PER_SOURCE < 32_768,
+    "the ports must stay below the ephemeral range"
+);
 
 /// What the swarm is to be.
 pub(crate) struct Plan {
@@ -55,8 +61,10 @@ impl Plan {
         (place < self.subscriptions && channel < self.channels).then_some(first + place)
     }
 
-    /// Large swarms on loopback come from several addresses, since one has too few ports.
-    pub(super) fn source(&self, index: u32) -> Option<SocketAddr> {
+    /// Large swarms on loopback come from several addresses, since one has too few ports. `salt` keeps a run clear of
+    /// the lingering ports of the one before. Ports are chosen here: the kernel's search for a free one takes longer
+    /// with every socket bound. A bind that fails leaves the choice to the connect.
+    pub(super) fn source(&self, index: u32, salt: u8) -> Option<SocketAddr> {
         let IpAddr::V4(target) = self.address.ip() else {
             return None;
         };
@@ -64,9 +72,10 @@ impl Plan {
             return None;
         }
         let host = 2 + (index / CLIENTS_PER_SOURCE) as u8;
+        let port = PORT_FIRST + (index % CLIENTS_PER_SOURCE) as u16;
         Some(SocketAddr::new(
-            IpAddr::V4(Ipv4Addr::new(127, 0, 0, host)),
-            0,
+            IpAddr::V4(Ipv4Addr::new(127, salt.max(1), 0, host)),
+            port,
         ))
     }
 }
@@ -108,9 +117,12 @@ mod tests {
 
     #[test]
     fn large_swarm_comes_from_several_addresses_of_the_loopback() {
-        assert_eq!(plan(15_000, 1, 1).source(14_999), None);
+        assert_eq!(plan(15_000, 1, 1).source(14_999, 7), None);
         let large = plan(100_000, 1, 1);
-        assert_ne!(large.source(0), large.source(99_999));
-        assert!(large.source(99_999).unwrap().ip().is_loopback());
+        let sources: std::collections::BTreeSet<_> =
+            (0..100_000).map(|index| large.source(index, 7)).collect();
+        assert_eq!(sources.len(), 100_000);
+        assert_ne!(large.source(0, 7), large.source(99_999, 7));
+        assert!(large.source(99_999, 7).unwrap().ip().is_loopback());
     }
 }

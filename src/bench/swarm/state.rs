@@ -94,8 +94,10 @@ impl State {
 
     /// Bytes have come for a client.
     pub(super) fn receive(&mut self, index: u32, bytes: &[u8]) {
-        self.stats.receives += 1;
-        self.stats.bytes += bytes.len() as u64;
+        if index != self.publisher() {
+            self.stats.receives += 1;
+            self.stats.bytes += bytes.len() as u64;
+        }
         let client = &mut self.clients[index as usize];
         if client.carry.is_empty() {
             let used = self.take(index, bytes);
@@ -154,7 +156,7 @@ impl State {
                     used,
                 } => {
                     used_all += used;
-                    self.stats.frames += 1;
+                    self.stats.frames += u64::from(index != self.publisher());
                     match opcode {
                         frame::TEXT | frame::BINARY | frame::CONTINUATION => {
                             self.text(index, payload)

@@ -13,9 +13,9 @@ pub(crate) struct Stats {
     pub(crate) deliveries: u64,
     /// Publications sent.
     pub(crate) publications: u64,
-    /// Receives that brought bytes.
+    /// Receives of subscribers that brought bytes.
     pub(crate) receives: u64,
-    /// Bytes received.
+    /// Bytes received by subscribers.
     pub(crate) bytes: u64,
     /// Bytes sent, all clients.
     pub(crate) sent: u64,
@@ -23,7 +23,7 @@ pub(crate) struct Stats {
     pub(crate) upgrade_sent: u64,
     /// Bytes of the answers to them, part of `bytes`.
     pub(crate) upgrade_bytes: u64,
-    /// Frames received.
+    /// Frames received by subscribers.
     pub(crate) frames: u64,
     /// Nanoseconds from the intended send time.
     pub(crate) latency: Histogram<u64>,

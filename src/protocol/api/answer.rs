@@ -273,6 +273,7 @@ mod tests {
             offset: Offset(offset),
             epoch: Epoch(*b"abcdEFGH"),
             data: Bytes::from_static(data),
+            json: true,
             info: None,
             tags: Box::default(),
             unix_ms: 0,

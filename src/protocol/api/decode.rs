@@ -397,7 +397,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::request::{
-        Broadcast, ConnectionRefresh, History, Override, PublishOptions, Subscribe, Target,
+        Broadcast, ConnectionRefresh, History, PublishOptions, Subscribe, Target,
     };
     use super::*;
     use crate::protocol::disconnect::Disconnect;
@@ -648,7 +648,7 @@ mod tests {
             info: Cow::Borrowed(b"[1]"),
             data: Cow::Borrowed(b"[2]"),
             recover_since: Some((5, "e".into())),
-            overrides: Override {
+            overrides: crate::model::Overrides {
                 presence: Some(true),
                 join_leave: Some(false),
                 force_recovery: None,

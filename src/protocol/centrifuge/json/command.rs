@@ -32,6 +32,14 @@ pub struct Commands<'a> {
     left: usize,
 }
 
+impl<'a> Commands<'a> {
+    /// What is not decoded yet.
+    #[must_use]
+    pub const fn rest(&self) -> Option<&'a [u8]> {
+        self.rest
+    }
+}
+
 impl<'a> Iterator for Commands<'a> {
     type Item = Result<Command<'a>, Disconnect>;
 

@@ -22,8 +22,8 @@ pub fn encode_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
     }
     match push {
         Push::Publication(publication) => self::publication(members.name("pub"), publication),
-        Push::Join(info) => client_info(members.object("join").name("info"), info),
-        Push::Leave(info) => client_info(members.object("leave").name("info"), info),
+        Push::Join(info) => event(members.object("join"), info),
+        Push::Leave(info) => event(members.object("leave"), info),
         Push::Unsubscribe(why) => {
             let (code, reason) = why.code_reason();
             let mut unsubscribe = members.object("unsubscribe");
@@ -40,6 +40,12 @@ pub fn encode_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
             expires(&mut refresh, *ttl);
         }
     }
+}
+
+/// A Join or Leave.
+fn event(mut members: Members<'_>, info: &ClientInfo) {
+    client_info(members.name("info"), info);
+    members.close();
 }
 
 /// A publication as clients see it. The first one of a stream tells the epoch.
@@ -126,6 +132,7 @@ mod tests {
             offset: Offset(offset),
             epoch: Epoch(*b"abcdEFGH"),
             data: Bytes::copy_from_slice(data.as_bytes()),
+            json: true,
             info: None,
             tags: Box::default(),
             unix_ms: 5,

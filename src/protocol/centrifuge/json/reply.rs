@@ -129,6 +129,7 @@ mod tests {
             offset: Offset(offset),
             epoch: Epoch(*b"abcdEFGH"),
             data: Bytes::from_static(b"{}"),
+            json: true,
             info: None,
             tags: Box::default(),
             unix_ms: 0,

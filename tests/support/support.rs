@@ -1,0 +1,8 @@
+//! What the tests of the real binary share.
+
+pub(crate) mod client;
+pub(crate) mod http;
+pub(crate) mod process;
+pub(crate) mod scenario;
+pub(crate) mod token;
+pub(crate) mod wait;
