@@ -263,6 +263,10 @@ impl World {
     /// Everybody reads and nobody acts until nothing moves any more.
     fn rest(&mut self) {
         self.calm = true;
+        // Megabytes through a narrow window would be slow, not stuck.
+        for link in &mut self.links {
+            link.window = link.window.max(1 << 20);
+        }
         let mut quiet = 0;
         for _ in 0..REST_TURNS {
             self.advance(Duration::from_micros(100));
