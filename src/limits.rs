@@ -36,5 +36,11 @@ pub const HELD_BYTES_MAX: usize = 1 << 20;
 pub const API_ITEMS_MAX: usize = 10_000;
 /// Server API calls under way on one shard.
 pub const API_CALLS_MAX: u32 = 65_536;
-const _: () = assert!(FANOUT_RING_BYTES.is_power_of_two(), "positions of the ring are masked");
-const _: () = assert!(PENDING_JOIN_BYTES_MAX < FANOUT_PIECE_BYTES_MAX, "a joined piece fits the ring");
+const _: () = assert!(
+    FANOUT_RING_BYTES.is_power_of_two(),
+    "positions of the ring are masked"
+);
+const _: () = assert!(
+    PENDING_JOIN_BYTES_MAX < FANOUT_PIECE_BYTES_MAX,
+    "a joined piece fits the ring"
+);

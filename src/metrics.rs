@@ -1,8 +1,10 @@
 //! What one shard counts. Plain `u64` fields, owned by the shard; control gets copies.
 
 /// Upper bounds of the latency buckets, in microseconds; the last bucket is open.
-pub const BUCKETS_US: [u64; 15] =
-    [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
+pub const BUCKETS_US: [u64; 15] = [
+    10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
+    1_000_000,
+];
 
 /// A latency histogram with fixed buckets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

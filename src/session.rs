@@ -161,10 +161,16 @@ impl Subscription {
 
 impl Session {
     /// Handles one command. `Err` closes the connection.
-    pub fn command(&mut self, context: &mut Context<'_>, command: &Command<'_>) -> Result<(), Disconnect> {
+    pub fn command(
+        &mut self,
+        context: &mut Context<'_>,
+        command: &Command<'_>,
+    ) -> Result<(), Disconnect> {
         match self.phase {
             Phase::Refused | Phase::Ended => return Ok(()),
-            Phase::Fresh if !matches!(command.body, Body::Connect(_)) => return Err(Disconnect::BadRequest),
+            Phase::Fresh if !matches!(command.body, Body::Connect(_)) => {
+                return Err(Disconnect::BadRequest);
+            }
             Phase::Fresh | Phase::Connecting | Phase::Connected => {}
         }
         context.counters.commands += 1;
@@ -177,12 +183,17 @@ impl Session {
             Body::PresenceStats { channel } => self.presence(context, command.id, channel, true),
             Body::History(history) => self.history(context, command.id, history),
             Body::Rpc { .. } => {
-                context.error(command.id, crate::protocol::error::ClientError::NotAvailable);
+                context.error(
+                    command.id,
+                    crate::protocol::error::ClientError::NotAvailable,
+                );
                 Ok(())
             }
             Body::Send { .. } => Err(Disconnect::NotAvailable),
             Body::Refresh { token } => self.refresh(context, command.id, token),
-            Body::SubRefresh { channel, token } => self.sub_refresh(context, command.id, channel, token),
+            Body::SubRefresh { channel, token } => {
+                self.sub_refresh(context, command.id, channel, token)
+            }
             Body::Pong => self.pong(),
         }
     }
@@ -201,7 +212,9 @@ impl Session {
     /// Index of the subscription to the hub channel in `hub`.
     #[must_use]
     pub fn subscription_at(&self, hub: u32) -> Option<usize> {
-        self.subscriptions.iter().position(|subscription| subscription.hub == hub)
+        self.subscriptions
+            .iter()
+            .position(|subscription| subscription.hub == hub)
     }
 }
 
@@ -218,11 +231,29 @@ fn forced_flags(namespace: &crate::config::Namespace, overrides: Overrides) -> u
     let mut flags = 0;
     let history = namespace.history_size > 0;
     for (set, flag) in [
-        (overridden(namespace.force_positioning, overrides.force_positioning) && history, flag::POSITIONED),
-        (overridden(namespace.force_recovery, overrides.force_recovery) && history, flag::RECOVERABLE | flag::POSITIONED),
-        (overridden(namespace.force_push_join_leave, overrides.force_push_join_leave), flag::JOIN_LEAVE),
-        (overridden(namespace.presence, overrides.presence), flag::PRESENCE),
-        (overridden(namespace.join_leave, overrides.join_leave), flag::ANNOUNCED),
+        (
+            overridden(namespace.force_positioning, overrides.force_positioning) && history,
+            flag::POSITIONED,
+        ),
+        (
+            overridden(namespace.force_recovery, overrides.force_recovery) && history,
+            flag::RECOVERABLE | flag::POSITIONED,
+        ),
+        (
+            overridden(
+                namespace.force_push_join_leave,
+                overrides.force_push_join_leave,
+            ),
+            flag::JOIN_LEAVE,
+        ),
+        (
+            overridden(namespace.presence, overrides.presence),
+            flag::PRESENCE,
+        ),
+        (
+            overridden(namespace.join_leave, overrides.join_leave),
+            flag::ANNOUNCED,
+        ),
     ] {
         if set {
             flags |= flag;

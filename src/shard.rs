@@ -13,6 +13,7 @@ pub mod inspect;
 mod outbox;
 mod timers;
 mod users;
+mod waits;
 mod websocket;
 
 use std::collections::VecDeque;
@@ -128,6 +129,7 @@ pub struct Shard {
     mesh: Endpoint,
     users: users::Users,
     calls: api::Calls,
+    waits: waits::Waits,
     outbox: Outbox,
     reports: VecDeque<FromShard>,
     wheel: TimerWheel,
@@ -156,7 +158,13 @@ pub struct Shard {
 impl Shard {
     /// A shard without connections. The same seed and inputs give the same outputs.
     #[must_use]
-    pub fn new(id: ShardId, mode: Mode, config: Arc<Config>, endpoint: Endpoint, seed: u64) -> Self {
+    pub fn new(
+        id: ShardId,
+        mode: Mode,
+        config: Arc<Config>,
+        endpoint: Endpoint,
+        seed: u64,
+    ) -> Self {
         let mut rng = Rng::new(seed ^ u64::from(id.0) << 48);
         Self {
             id,
@@ -169,6 +177,7 @@ impl Shard {
             mesh: endpoint,
             users: users::Users::new(rng.bits()),
             calls: api::Calls::default(),
+            waits: waits::Waits::default(),
             outbox: Outbox::new(limits::FANOUT_RING_BYTES),
             reports: VecDeque::new(),
             wheel: TimerWheel::default(),
@@ -195,7 +204,11 @@ impl Shard {
             self.counters.refused += 1;
             return Err(Refused::Draining);
         }
-        let most = self.config.server.connections_per_shard_max.min(limits::CONNECTIONS_MAX);
+        let most = self
+            .config
+            .server
+            .connections_per_shard_max
+            .min(limits::CONNECTIONS_MAX);
         if self.connections.len() as u64 >= u64::from(most) || slot >= limits::CONNECTIONS_MAX {
             self.counters.refused += 1;
             return Err(Refused::Full);
@@ -210,7 +223,9 @@ impl Shard {
     /// Bytes arrived. They are changed in place.
     pub fn handle_received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
         self.now = now;
-        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else { return };
+        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else {
+            return;
+        };
         self.counters.bytes_received += bytes.len() as u64;
         match connection.state {
             State::Head => self.http_received(conn.slot, bytes),
@@ -224,11 +239,15 @@ impl Shard {
     /// The receiving side ended.
     pub fn handle_ended(&mut self, now: Now, conn: ConnId, cause: EndCause) {
         self.now = now;
-        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else { return };
+        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else {
+            return;
+        };
         match (connection.state, cause) {
             (State::Gone, _) => return,
             // The answer to a request of a half-closed peer is still sent.
-            (State::Waiting, EndCause::Eof) if !connection.is_session => connection.keep_alive = false,
+            (State::Waiting, EndCause::Eof) if !connection.is_session => {
+                connection.keep_alive = false
+            }
             (_, EndCause::Eof) => self.finish(conn.slot),
             (_, EndCause::Reset) => self.abort(conn.slot),
         }
@@ -238,7 +257,11 @@ impl Shard {
     /// The socket is gone and its slot may be given again.
     pub fn handle_closed(&mut self, now: Now, conn: ConnId) {
         self.now = now;
-        if self.connections.current(conn.slot, conn.generation).is_none() {
+        if self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_none()
+        {
             return;
         }
         self.end_session(conn.slot);
@@ -273,7 +296,11 @@ impl Shard {
         let mut counters = self.counters.clone();
         counters.connections = self.connections.len() as u64;
         counters.sessions = self.users.sessions();
-        counters.subscriptions = self.hub.iter().map(|channel| channel.subscribers.len() as u64).sum();
+        counters.subscriptions = self
+            .hub
+            .iter()
+            .map(|channel| channel.subscribers.len() as u64)
+            .sum();
         counters.channels_local = self.hub.len() as u64;
         counters.channels_owned = self.owner.len() as u64;
         counters.backlog_bytes = self.outbox.backlog_bytes() as u64;
@@ -373,7 +400,9 @@ impl Shard {
 
     /// Files a deadline of a connection if it is nearer than the one that is filed.
     fn set_deadline(&mut self, slot: u32, at: Tick) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         connection.by = at;
         if at != 0 && (connection.filed == 0 || at < connection.filed) {
             connection.filed = self.wheel.file(slot, at);

@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::model::Overrides;
 use crate::config::{Secret, Token};
+use crate::model::Overrides;
 
 /// Bytes of one token.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;

@@ -30,7 +30,12 @@ pub struct Channel {
 }
 
 impl Channel {
-    pub(super) fn new(name: ChannelName, namespace: Arc<Namespace>, epoch: Epoch, now: Instant) -> Self {
+    pub(super) fn new(
+        name: ChannelName,
+        namespace: Arc<Namespace>,
+        epoch: Epoch,
+        now: Instant,
+    ) -> Self {
         Self {
             name,
             namespace,
@@ -47,22 +52,37 @@ impl Channel {
     }
 
     pub(super) const fn position(&self) -> StreamPosition {
-        StreamPosition { epoch: self.epoch, offset: self.top }
+        StreamPosition {
+            epoch: self.epoch,
+            offset: self.top,
+        }
     }
 
     /// Forgets publications older than the time-to-live.
     pub(super) fn expire(&mut self, now: Now) {
         let ttl_ms = self.namespace.history_ttl.as_millis() as u64;
-        while self.history.front().is_some_and(|oldest| oldest.unix_ms + ttl_ms <= now.unix_ms) {
+        while self
+            .history
+            .front()
+            .is_some_and(|oldest| oldest.unix_ms + ttl_ms <= now.unix_ms)
+        {
             self.history.pop_front();
         }
-        if self.idempotency.as_mut().is_some_and(|keys| keys.expire(now.at)) {
+        if self
+            .idempotency
+            .as_mut()
+            .is_some_and(|keys| keys.expire(now.at))
+        {
             self.idempotency = None;
         }
     }
 
     /// Gives the publication its place and keeps it if the channel keeps history.
-    pub(super) fn append(&mut self, mut publication: Publication, skip_history: bool) -> Arc<Publication> {
+    pub(super) fn append(
+        &mut self,
+        mut publication: Publication,
+        skip_history: bool,
+    ) -> Arc<Publication> {
         if self.namespace.history_size > 0 && !skip_history {
             self.top.0 += 1;
             publication.offset = self.top;
@@ -83,7 +103,10 @@ impl Channel {
         self.interest == 0
             && self.history.is_empty()
             && self.idempotency.is_none()
-            && self.presence.as_ref().is_none_or(|presence| presence.is_empty())
+            && self
+                .presence
+                .as_ref()
+                .is_none_or(|presence| presence.is_empty())
             && (self.top == Offset(0) && self.namespace.history_size == 0
                 || now.since(self.used) >= self.namespace.history_meta_ttl)
     }

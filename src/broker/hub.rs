@@ -90,10 +90,15 @@ impl Hub {
     }
 
     fn find_str(&self, hash: u64, name: &str) -> Option<HubId> {
-        let slot = *self
-            .by_name
-            .find(hash, |&slot| self.channels.at(slot).is_some_and(|channel| channel.name.as_str() == name))?;
-        Some(HubId { slot, generation: self.channels.generation(slot) })
+        let slot = *self.by_name.find(hash, |&slot| {
+            self.channels
+                .at(slot)
+                .is_some_and(|channel| channel.name.as_str() == name)
+        })?;
+        Some(HubId {
+            slot,
+            generation: self.channels.generation(slot),
+        })
     }
 
     /// Adds a pending subscriber, and the channel if it is new. `None` when there are too many channels.
@@ -120,7 +125,9 @@ impl Hub {
                 );
                 let channels = &self.channels;
                 self.by_name.insert_unique(hash, slot, |&slot| {
-                    channels.at(slot).map_or(0, |channel| channel_hash(&channel.name))
+                    channels
+                        .at(slot)
+                        .map_or(0, |channel| channel_hash(&channel.name))
                 });
                 HubId { slot, generation }
             }
@@ -134,8 +141,14 @@ impl Hub {
     /// # Panics
     /// If it never entered.
     pub fn activate(&mut self, id: HubId, subscriber: Subscriber) -> u32 {
-        let channel = self.channels.current_mut(id.slot, id.generation).expect("a pending subscriber keeps its channel");
-        assert!(channel.pending > 0, "a subscriber became active that never entered");
+        let channel = self
+            .channels
+            .current_mut(id.slot, id.generation)
+            .expect("a pending subscriber keeps its channel");
+        assert!(
+            channel.pending > 0,
+            "a subscriber became active that never entered"
+        );
         channel.pending -= 1;
         channel.subscribers.push(subscriber);
         channel.subscribers.len() as u32 - 1
@@ -144,7 +157,9 @@ impl Hub {
     /// Takes a subscriber out: `place` is its place in the list, `None` while it is pending.
     /// Returns who moved into its place, and whether the channel is gone.
     pub fn exit(&mut self, id: HubId, place: Option<u32>) -> (Option<Subscriber>, bool) {
-        let Some(channel) = self.channels.current_mut(id.slot, id.generation) else { return (None, false) };
+        let Some(channel) = self.channels.current_mut(id.slot, id.generation) else {
+            return (None, false);
+        };
         let moved = match place {
             None => {
                 assert!(channel.pending > 0, "a subscriber left that never entered");
@@ -153,7 +168,8 @@ impl Hub {
             }
             Some(place) => {
                 channel.subscribers.swap_remove(place as usize);
-                if channel.subscribers.capacity() > 64 && channel.subscribers.len() < channel.subscribers.capacity() / 4
+                if channel.subscribers.capacity() > 64
+                    && channel.subscribers.len() < channel.subscribers.capacity() / 4
                 {
                     channel.subscribers.shrink_to(channel.subscribers.len() * 2);
                 }
@@ -192,7 +208,10 @@ impl Hub {
     /// The id of the channel in a slot.
     #[must_use]
     pub fn id_at(&self, slot: u32) -> HubId {
-        HubId { slot, generation: self.channels.generation(slot) }
+        HubId {
+            slot,
+            generation: self.channels.generation(slot),
+        }
     }
 
     /// All channels.

@@ -24,7 +24,13 @@ impl Idempotency {
     }
 
     /// Remembers a key for `ttl`.
-    pub fn remember(&mut self, now: Instant, key: Box<str>, position: StreamPosition, ttl: Duration) {
+    pub fn remember(
+        &mut self,
+        now: Instant,
+        key: Box<str>,
+        position: StreamPosition,
+        ttl: Duration,
+    ) {
         if self.expiry.len() == IDEMPOTENCY_KEYS_PER_CHANNEL_MAX
             && let Some((_, oldest)) = self.expiry.pop_front()
         {

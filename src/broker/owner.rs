@@ -9,8 +9,12 @@ use super::recovery;
 use crate::config::ChannelRules;
 use crate::limits::{CHANNELS_OWNED_MAX, SHARDS_MAX};
 use crate::mem::{Rng, Slab, SlotPool};
-use crate::mesh::message::{AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind};
-use crate::model::{ChannelName, ClientId, ClientInfo, Epoch, Publication, ShardId, StreamPosition};
+use crate::mesh::message::{
+    AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind,
+};
+use crate::model::{
+    ChannelName, ClientId, ClientInfo, Epoch, Publication, ShardId, StreamPosition,
+};
 use crate::time::Now;
 
 /// Channels looked at in one sweep.
@@ -79,11 +83,20 @@ impl Owner {
     /// Channels that have a subscriber on any shard.
     #[must_use]
     pub fn active(&self) -> u32 {
-        self.channels.iter().filter(|(_, channel)| channel.interest != 0).count() as u32
+        self.channels
+            .iter()
+            .filter(|(_, channel)| channel.interest != 0)
+            .count() as u32
     }
 
     fn find(&self, hash: u64, name: &ChannelName) -> Option<u32> {
-        self.by_name.find(hash, |&slot| self.channels.at(slot).is_some_and(|channel| channel.name == *name)).copied()
+        self.by_name
+            .find(hash, |&slot| {
+                self.channels
+                    .at(slot)
+                    .is_some_and(|channel| channel.name == *name)
+            })
+            .copied()
     }
 
     /// The channel, made if it is new. `None` when its namespace is gone or there are too many.
@@ -97,13 +110,20 @@ impl Owner {
         let slot = match self.find(hash, name) {
             Some(slot) => slot,
             None => {
-                let Ok(namespace) = rules.resolve(name.as_str()) else { return Err(PublishError::UnknownChannel) };
+                let Ok(namespace) = rules.resolve(name.as_str()) else {
+                    return Err(PublishError::UnknownChannel);
+                };
                 let slot = self.slots.take().ok_or(PublishError::Overloaded)?;
                 let epoch = Epoch::from_random(self.rng.bits());
-                self.channels.insert_at(slot, Channel::new(name.clone(), Arc::clone(namespace), epoch, now.at));
+                self.channels.insert_at(
+                    slot,
+                    Channel::new(name.clone(), Arc::clone(namespace), epoch, now.at),
+                );
                 let channels = &self.channels;
                 self.by_name.insert_unique(hash, slot, |&slot| {
-                    channels.at(slot).map_or(0, |channel| channel_hash(&channel.name))
+                    channels
+                        .at(slot)
+                        .map_or(0, |channel| channel_hash(&channel.name))
                 });
                 slot
             }
@@ -114,13 +134,23 @@ impl Owner {
     }
 
     /// Takes a publication in.
-    pub fn publish(&mut self, now: Now, publish: Publish, rules: &ChannelRules) -> Result<Outcome, PublishError> {
+    pub fn publish(
+        &mut self,
+        now: Now,
+        publish: Publish,
+        rules: &ChannelRules,
+    ) -> Result<Outcome, PublishError> {
         let hash = channel_hash(&publish.channel);
         if self.find(hash, &publish.channel).is_none() {
-            let Ok(namespace) = rules.resolve(publish.channel.as_str()) else { return Err(PublishError::UnknownChannel) };
+            let Ok(namespace) = rules.resolve(publish.channel.as_str()) else {
+                return Err(PublishError::UnknownChannel);
+            };
             let keeps = namespace.history_size > 0 && !publish.skip_history;
             if !keeps && publish.idempotency_key.is_empty() && publish.version == 0 {
-                return Ok(Outcome { position: StreamPosition::default(), deliver: None });
+                return Ok(Outcome {
+                    position: StreamPosition::default(),
+                    deliver: None,
+                });
             }
         }
         let channel = self.open(now, hash, &publish.channel, rules)?;
@@ -129,14 +159,20 @@ impl Owner {
             && let Some(keys) = &mut channel.idempotency
             && let Some(position) = keys.find(now.at, &publish.idempotency_key)
         {
-            return Ok(Outcome { position, deliver: None });
+            return Ok(Outcome {
+                position,
+                deliver: None,
+            });
         }
         if publish.version > 0 {
             if let Some(last) = &channel.version
                 && last.1 == publish.version_epoch
                 && publish.version <= last.0
             {
-                return Ok(Outcome { position: channel.position(), deliver: None });
+                return Ok(Outcome {
+                    position: channel.position(),
+                    deliver: None,
+                });
             }
             channel.version = Some(Box::new((publish.version, publish.version_epoch)));
         }
@@ -150,17 +186,29 @@ impl Owner {
             unix_ms: now.unix_ms,
         };
         let publication = channel.append(publication, publish.skip_history);
-        let position = StreamPosition { epoch: publication.epoch, offset: publication.offset };
+        let position = StreamPosition {
+            epoch: publication.epoch,
+            offset: publication.offset,
+        };
         if !publish.idempotency_key.is_empty() {
             let ttl = channel.namespace.idempotency_ttl;
             let keys = channel.idempotency.get_or_insert_default();
             keys.remember(now.at, publish.idempotency_key, position, ttl);
         }
-        Ok(Outcome { position, deliver: Some((publication, channel.interest)) })
+        Ok(Outcome {
+            position,
+            deliver: Some((publication, channel.interest)),
+        })
     }
 
     /// Takes a subscriber of `from` in: interest, presence, what it missed.
-    pub fn interest(&mut self, now: Now, from: ShardId, interest: &Interest, rules: &ChannelRules) -> Interested {
+    pub fn interest(
+        &mut self,
+        now: Now,
+        from: ShardId,
+        interest: &Interest,
+        rules: &ChannelRules,
+    ) -> Interested {
         let mut answer = Interested {
             channel: interest.channel.clone(),
             hub: interest.hub,
@@ -170,7 +218,12 @@ impl Owner {
             recovered: false,
             overloaded: false,
         };
-        let Ok(channel) = self.open(now, channel_hash(&interest.channel), &interest.channel, rules) else {
+        let Ok(channel) = self.open(
+            now,
+            channel_hash(&interest.channel),
+            &interest.channel,
+            rules,
+        ) else {
             answer.overloaded = true;
             return answer;
         };
@@ -189,7 +242,10 @@ impl Owner {
         if let Some(info) = &interest.presence
             && interest.keep
         {
-            channel.presence.get_or_insert_default().insert(Arc::clone(info));
+            channel
+                .presence
+                .get_or_insert_default()
+                .insert(Arc::clone(info));
         }
         answer
     }
@@ -224,27 +280,44 @@ impl Owner {
         let Some(slot) = self.find(channel_hash(&query.channel), &query.channel) else {
             return match query.what {
                 QueryKind::Presence => AnswerKind::Presence(Vec::new()),
-                QueryKind::PresenceStats => AnswerKind::PresenceStats { clients: 0, users: 0 },
+                QueryKind::PresenceStats => AnswerKind::PresenceStats {
+                    clients: 0,
+                    users: 0,
+                },
                 QueryKind::HistoryRemove => AnswerKind::Removed,
-                QueryKind::History { limit, since, reverse } => {
-                    match self.open(now, channel_hash(&query.channel), &query.channel, rules) {
-                        Ok(channel) => Self::history(channel, limit, since, reverse),
-                        Err(_) => AnswerKind::Overloaded,
-                    }
-                }
+                QueryKind::History {
+                    limit,
+                    since,
+                    reverse,
+                } => match self.open(now, channel_hash(&query.channel), &query.channel, rules) {
+                    Ok(channel) => Self::history(channel, limit, since, reverse),
+                    Err(_) => AnswerKind::Overloaded,
+                },
             };
         };
-        let Some(channel) = self.channels.at_mut(slot) else { return AnswerKind::Overloaded };
+        let Some(channel) = self.channels.at_mut(slot) else {
+            return AnswerKind::Overloaded;
+        };
         channel.expire(now);
         match query.what {
-            QueryKind::Presence => {
-                AnswerKind::Presence(channel.presence.as_ref().map_or_else(Vec::new, |presence| presence.list()))
-            }
+            QueryKind::Presence => AnswerKind::Presence(
+                channel
+                    .presence
+                    .as_ref()
+                    .map_or_else(Vec::new, |presence| presence.list()),
+            ),
             QueryKind::PresenceStats => {
-                let (clients, users) = channel.presence.as_ref().map_or((0, 0), |presence| presence.stats());
+                let (clients, users) = channel
+                    .presence
+                    .as_ref()
+                    .map_or((0, 0), |presence| presence.stats());
                 AnswerKind::PresenceStats { clients, users }
             }
-            QueryKind::History { limit, since, reverse } => {
+            QueryKind::History {
+                limit,
+                since,
+                reverse,
+            } => {
                 channel.used = now.at;
                 Self::history(channel, limit, since, reverse)
             }
@@ -269,7 +342,9 @@ impl Owner {
 
     /// A delivery to `shard` was dropped: it is told where the channel stands as soon as there is room.
     pub fn mark_behind(&mut self, name: &ChannelName, shard: ShardId) {
-        let Some(slot) = self.find(channel_hash(name), name) else { return };
+        let Some(slot) = self.find(channel_hash(name), name) else {
+            return;
+        };
         if let Some(channel) = self.channels.at_mut(slot)
             && channel.namespace.history_size > 0
         {
@@ -287,10 +362,15 @@ impl Owner {
     }
 
     /// The channels that are behind on a shard for which there is room: name, position, shards. Each is reported once.
-    pub fn take_behind(&mut self, has_room: impl Fn(ShardId) -> bool) -> Vec<(ChannelName, StreamPosition, u64)> {
+    pub fn take_behind(
+        &mut self,
+        has_room: impl Fn(ShardId) -> bool,
+    ) -> Vec<(ChannelName, StreamPosition, u64)> {
         let mut out = Vec::new();
         for slot in std::mem::take(&mut self.behind) {
-            let Some(channel) = self.channels.at_mut(slot) else { continue };
+            let Some(channel) = self.channels.at_mut(slot) else {
+                continue;
+            };
             channel.behind &= channel.interest;
             let told = (0..SHARDS_MAX as u16)
                 .filter(|&shard| channel.behind >> shard & 1 == 1 && has_room(ShardId(shard)))
@@ -322,7 +402,9 @@ impl Owner {
         let slots = self.channels.slots();
         for _ in 0..SWEEP.min(slots) {
             self.swept = (self.swept + 1) % slots;
-            let Some(channel) = self.channels.at_mut(self.swept) else { continue };
+            let Some(channel) = self.channels.at_mut(self.swept) else {
+                continue;
+            };
             channel.expire(now);
             if channel.is_forgettable(now.at) {
                 let slot = self.swept;
@@ -346,9 +428,16 @@ impl Owner {
             presence: channel.presence.as_ref().map_or_else(Vec::new, |presence| {
                 presence.list().iter().map(|info| info.client).collect()
             }),
-            kept: channel.history.iter().map(|publication| publication.offset.0).collect(),
+            kept: channel
+                .history
+                .iter()
+                .map(|publication| publication.offset.0)
+                .collect(),
         };
-        self.channels.iter().map(|(_, channel)| of(channel)).collect()
+        self.channels
+            .iter()
+            .map(|(_, channel)| of(channel))
+            .collect()
     }
 }
 

@@ -26,12 +26,19 @@ pub fn recover(
     if epoch.is_some_and(|epoch| epoch != Some(top.epoch)) {
         return (Vec::new(), false);
     }
-    let missed: Vec<_> = newer(history, offset).take(limit as usize).cloned().collect();
+    let missed: Vec<_> = newer(history, offset)
+        .take(limit as usize)
+        .cloned()
+        .collect();
     let complete = match (missed.first(), missed.last()) {
         (Some(first), Some(last)) => first.offset.0 == offset + 1 && last.offset == top.offset,
         _ => top.offset.0 == offset,
     };
-    if complete { (missed, true) } else { (Vec::new(), false) }
+    if complete {
+        (missed, true)
+    } else {
+        (Vec::new(), false)
+    }
 }
 
 /// A page of history; `None` when `since` names another epoch (error 112).
@@ -66,7 +73,10 @@ mod tests {
     const EPOCH: Epoch = Epoch(*b"abcdefgh");
 
     fn history(offsets: std::ops::RangeInclusive<u64>) -> (History, StreamPosition) {
-        let top = StreamPosition { epoch: EPOCH, offset: Offset(*offsets.end()) };
+        let top = StreamPosition {
+            epoch: EPOCH,
+            offset: Offset(*offsets.end()),
+        };
         let history = offsets
             .map(|offset| {
                 Arc::new(Publication {
@@ -84,7 +94,9 @@ mod tests {
     }
 
     fn offsets(page: &[Arc<Publication>]) -> Vec<u64> {
-        page.iter().map(|publication| publication.offset.0).collect()
+        page.iter()
+            .map(|publication| publication.offset.0)
+            .collect()
     }
 
     #[test]
@@ -104,10 +116,22 @@ mod tests {
     fn pages_go_both_ways_without_overlap() {
         let (entries, top) = history(1..=5);
         let since = |offset| Some((offset, None));
-        assert_eq!(offsets(&page(&entries, top, 2, None, false).unwrap()), [1, 2]);
-        assert_eq!(offsets(&page(&entries, top, 2, since(2), false).unwrap()), [3, 4]);
-        assert_eq!(offsets(&page(&entries, top, 2, None, true).unwrap()), [5, 4]);
-        assert_eq!(offsets(&page(&entries, top, 9, since(4), true).unwrap()), [3, 2, 1]);
+        assert_eq!(
+            offsets(&page(&entries, top, 2, None, false).unwrap()),
+            [1, 2]
+        );
+        assert_eq!(
+            offsets(&page(&entries, top, 2, since(2), false).unwrap()),
+            [3, 4]
+        );
+        assert_eq!(
+            offsets(&page(&entries, top, 2, None, true).unwrap()),
+            [5, 4]
+        );
+        assert_eq!(
+            offsets(&page(&entries, top, 9, since(4), true).unwrap()),
+            [3, 2, 1]
+        );
         assert!(page(&entries, top, 2, Some((2, Some(None))), false).is_none());
     }
 }

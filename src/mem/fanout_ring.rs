@@ -22,7 +22,10 @@ impl RingRange {
     /// Without its first `bytes`.
     #[must_use]
     pub const fn skip(self, bytes: u32) -> Self {
-        Self { start: self.start + bytes, len: self.len - bytes }
+        Self {
+            start: self.start + bytes,
+            len: self.len - bytes,
+        }
     }
 }
 
@@ -42,8 +45,15 @@ impl FanoutRing {
     /// If `bytes` is not such a number.
     #[must_use]
     pub fn new(bytes: u32) -> Self {
-        assert!(bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes), "size of a fan-out ring");
-        Self { memory: vec![0; bytes as usize].into_boxed_slice(), head: 0, tail: 0 }
+        assert!(
+            bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes),
+            "size of a fan-out ring"
+        );
+        Self {
+            memory: vec![0; bytes as usize].into_boxed_slice(),
+            head: 0,
+            tail: 0,
+        }
     }
 
     /// Size in bytes.
@@ -67,13 +77,19 @@ impl FanoutRing {
     /// Where a piece of `len` bytes would go, and the padding before it.
     fn place(&self, len: u32) -> (u32, u32) {
         let at = self.head & (self.capacity() - 1);
-        if at + len <= self.capacity() { (at, 0) } else { (0, self.capacity() - at) }
+        if at + len <= self.capacity() {
+            (at, 0)
+        } else {
+            (0, self.capacity() - at)
+        }
     }
 
     /// Appends the pieces as one range; `None` when there is no room.
     pub fn append(&mut self, pieces: &[&[u8]]) -> Option<RingRange> {
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let len = u32::try_from(len).ok().filter(|&len| len <= self.capacity())?;
+        let len = u32::try_from(len)
+            .ok()
+            .filter(|&len| len <= self.capacity())?;
         let (start, padding) = self.place(len);
         if padding + len > self.capacity() - self.used() {
             return None;
@@ -94,8 +110,12 @@ impl FanoutRing {
         if len > self.capacity() || padding + len > self.capacity() - self.used() {
             return None;
         }
-        self.memory.copy_within(range.start as usize..range.end() as usize, start as usize);
-        self.memory.copy_within(more.start as usize..more.end() as usize, (start + range.len) as usize);
+        self.memory
+            .copy_within(range.start as usize..range.end() as usize, start as usize);
+        self.memory.copy_within(
+            more.start as usize..more.end() as usize,
+            (start + range.len) as usize,
+        );
         self.head = self.head.wrapping_add(padding + len);
         Some(RingRange { start, len })
     }
@@ -108,7 +128,10 @@ impl FanoutRing {
 
     /// Frees everything before `position`.
     pub fn release_to(&mut self, position: u32) {
-        debug_assert!(position.wrapping_sub(self.tail) <= self.used(), "the tail never passes the head");
+        debug_assert!(
+            position.wrapping_sub(self.tail) <= self.used(),
+            "the tail never passes the head"
+        );
         self.tail = position;
     }
 
@@ -149,7 +172,15 @@ mod tests {
         for round in 0..10 {
             let range = ring.append(&[&[round; 1500]]).unwrap();
             assert_eq!(ring.bytes(range), &[round; 1500][..]);
-            let joined = ring.append_joined(range, RingRange { start: range.start, len: 1 }).unwrap();
+            let joined = ring
+                .append_joined(
+                    range,
+                    RingRange {
+                        start: range.start,
+                        len: 1,
+                    },
+                )
+                .unwrap();
             assert_eq!(joined.len, 1501);
             ring.tail = ring.head;
         }

@@ -17,7 +17,10 @@ pub struct Slab<T> {
 
 impl<T> Default for Slab<T> {
     fn default() -> Self {
-        Self { chunks: Vec::new(), len: 0 }
+        Self {
+            chunks: Vec::new(),
+            len: 0,
+        }
     }
 }
 
@@ -41,11 +44,15 @@ impl<T> Slab<T> {
     }
 
     fn entry(&self, slot: u32) -> Option<&Entry<T>> {
-        self.chunks.get(slot as usize / CHUNK).map(|chunk| &chunk[slot as usize % CHUNK])
+        self.chunks
+            .get(slot as usize / CHUNK)
+            .map(|chunk| &chunk[slot as usize % CHUNK])
     }
 
     fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry<T>> {
-        self.chunks.get_mut(slot as usize / CHUNK).map(|chunk| &mut chunk[slot as usize % CHUNK])
+        self.chunks
+            .get_mut(slot as usize / CHUNK)
+            .map(|chunk| &mut chunk[slot as usize % CHUNK])
     }
 
     /// Puts a value into a free slot and returns the slot's generation.
@@ -54,7 +61,14 @@ impl<T> Slab<T> {
     /// If the slot is taken: whoever numbers the slots is wrong.
     pub fn insert_at(&mut self, slot: u32, value: T) -> u32 {
         while self.chunks.len() <= slot as usize / CHUNK {
-            self.chunks.push((0..CHUNK).map(|_| Entry { generation: 0, value: None }).collect());
+            self.chunks.push(
+                (0..CHUNK)
+                    .map(|_| Entry {
+                        generation: 0,
+                        value: None,
+                    })
+                    .collect(),
+            );
         }
         let entry = &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
         assert!(entry.value.is_none(), "a slot was given twice");
@@ -93,13 +107,21 @@ impl<T> Slab<T> {
     #[must_use]
     pub fn current(&self, slot: u32, generation: u32) -> Option<&T> {
         let entry = self.entry(slot)?;
-        if entry.generation == generation { entry.value.as_ref() } else { None }
+        if entry.generation == generation {
+            entry.value.as_ref()
+        } else {
+            None
+        }
     }
 
     /// The value, if the slot still has this generation.
     pub fn current_mut(&mut self, slot: u32, generation: u32) -> Option<&mut T> {
         let entry = self.entry_mut(slot)?;
-        if entry.generation == generation { entry.value.as_mut() } else { None }
+        if entry.generation == generation {
+            entry.value.as_mut()
+        } else {
+            None
+        }
     }
 
     /// All values with their slots, in slot order.

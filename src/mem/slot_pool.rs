@@ -12,7 +12,11 @@ impl SlotPool {
     /// Slots `0..slots_max`.
     #[must_use]
     pub const fn new(slots_max: u32) -> Self {
-        Self { free: Vec::new(), next: 0, slots_max }
+        Self {
+            free: Vec::new(),
+            next: 0,
+            slots_max,
+        }
     }
 
     /// A slot that nobody holds; `None` when all are taken.
@@ -29,7 +33,10 @@ impl SlotPool {
 
     /// Gives a slot back.
     pub fn give(&mut self, slot: u32) {
-        debug_assert!(slot < self.next && !self.free.contains(&slot), "a slot was returned that nobody held");
+        debug_assert!(
+            slot < self.next && !self.free.contains(&slot),
+            "a slot was returned that nobody held"
+        );
         self.free.push(slot);
     }
 }
@@ -41,7 +48,10 @@ mod tests {
     #[test]
     fn a_full_pool_gives_nothing_until_a_slot_returns() {
         let mut pool = SlotPool::new(2);
-        assert_eq!((pool.take(), pool.take(), pool.take()), (Some(0), Some(1), None));
+        assert_eq!(
+            (pool.take(), pool.take(), pool.take()),
+            (Some(0), Some(1), None)
+        );
         pool.give(0);
         assert_eq!(pool.take(), Some(0));
     }

@@ -21,7 +21,11 @@ pub struct TimerWheel {
 
 impl Default for TimerWheel {
     fn default() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| Vec::new()).collect(), occupied: [0; BUCKETS / 64], next: 1 }
+        Self {
+            buckets: (0..BUCKETS).map(|_| Vec::new()).collect(),
+            occupied: [0; BUCKETS / 64],
+            next: 1,
+        }
     }
 }
 

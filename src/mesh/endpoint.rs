@@ -50,11 +50,15 @@ pub fn build(shards: u16) -> Vec<Endpoint> {
 /// If `shards` is 0 or above `SHARDS_MAX`.
 #[must_use]
 pub fn build_with(shards: u16, queue: usize) -> Vec<Endpoint> {
-    assert!((1..=SHARDS_MAX).contains(&usize::from(shards)), "number of shards");
+    assert!(
+        (1..=SHARDS_MAX).contains(&usize::from(shards)),
+        "number of shards"
+    );
     let count = usize::from(shards);
     let queue = queue.max(ANSWERS_MAX + 1);
-    let mut ends: Vec<Vec<(Option<Producer<Message>>, Option<Consumer<Message>>)>> =
-        (0..count).map(|_| (0..count).map(|_| (None, None)).collect()).collect();
+    let mut ends: Vec<Vec<(Option<Producer<Message>>, Option<Consumer<Message>>)>> = (0..count)
+        .map(|_| (0..count).map(|_| (None, None)).collect())
+        .collect();
     for from in 0..count {
         for to in 0..count {
             if from != to {
@@ -72,7 +76,13 @@ pub fn build_with(shards: u16, queue: usize) -> Vec<Endpoint> {
             pairs: pairs
                 .into_iter()
                 .map(|(to, from)| {
-                    Some(Pair { to: to?, from: from?, held: VecDeque::new(), outstanding: 0, pushed: false })
+                    Some(Pair {
+                        to: to?,
+                        from: from?,
+                        held: VecDeque::new(),
+                        outstanding: 0,
+                        pushed: false,
+                    })
                 })
                 .collect(),
         })
@@ -92,7 +102,6 @@ impl Endpoint {
         self.pairs.len() as u16
     }
 
-
     /// Sends a command. It comes back when the queue is full or too many are outstanding.
     #[expect(clippy::result_large_err, reason = "a message is three words")]
     pub fn command(&mut self, to: ShardId, message: Message) -> Result<(), Message> {
@@ -100,7 +109,10 @@ impl Endpoint {
             self.own.push_back(message);
             return Ok(());
         };
-        if !pair.held.is_empty() || pair.outstanding == ANSWERS_MAX || pair.to.slots() <= ANSWERS_MAX {
+        if !pair.held.is_empty()
+            || pair.outstanding == ANSWERS_MAX
+            || pair.to.slots() <= ANSWERS_MAX
+        {
             return Err(message);
         }
         pair.outstanding += 1;
@@ -137,7 +149,9 @@ impl Endpoint {
     /// A delivery to this shard would be taken.
     #[must_use]
     pub fn has_room(&self, to: ShardId) -> bool {
-        self.pairs[usize::from(to.0)].as_ref().is_none_or(|pair| pair.held.is_empty() && pair.to.slots() > ANSWERS_MAX)
+        self.pairs[usize::from(to.0)]
+            .as_ref()
+            .is_none_or(|pair| pair.held.is_empty() && pair.to.slots() > ANSWERS_MAX)
     }
 
     /// Sends what must arrive; it waits here while the queue is full. Bounded by what it speaks of: one per subscription
@@ -171,10 +185,15 @@ impl Endpoint {
 
     /// The next message from `from`, which may be the shard itself.
     pub fn receive(&mut self, from: ShardId) -> Option<Message> {
-        let Some(pair) = &mut self.pairs[usize::from(from.0)] else { return self.own.pop_front() };
+        let Some(pair) = &mut self.pairs[usize::from(from.0)] else {
+            return self.own.pop_front();
+        };
         let message = pair.from.pop().ok()?;
         if message.is_answer() {
-            assert!(pair.outstanding > 0, "an answer came to a command that was never sent");
+            assert!(
+                pair.outstanding > 0,
+                "an answer came to a command that was never sent"
+            );
             pair.outstanding -= 1;
         }
         Some(message)
@@ -182,8 +201,11 @@ impl Endpoint {
 
     /// A shard whose bell has to be rung.
     pub fn poll_wake(&mut self) -> Option<ShardId> {
-        let (shard, pair) =
-            self.pairs.iter_mut().enumerate().find_map(|(shard, pair)| Some((shard, pair.as_mut().filter(|pair| pair.pushed)?)))?;
+        let (shard, pair) = self
+            .pairs
+            .iter_mut()
+            .enumerate()
+            .find_map(|(shard, pair)| Some((shard, pair.as_mut().filter(|pair| pair.pushed)?)))?;
         pair.pushed = false;
         Some(ShardId(shard as u16))
     }
@@ -191,13 +213,20 @@ impl Endpoint {
     /// A message waits to be received, or to be sent.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.pairs.iter().flatten().any(|pair| !pair.from.is_empty() || !pair.held.is_empty())
+        self.pairs
+            .iter()
+            .flatten()
+            .any(|pair| !pair.from.is_empty() || !pair.held.is_empty())
     }
 
     /// Messages waiting to be received.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.pairs.iter().flatten().map(|pair| pair.from.slots()).sum()
+        self.pairs
+            .iter()
+            .flatten()
+            .map(|pair| pair.from.slots())
+            .sum()
     }
 
     /// Messages of the shard to itself that it has not handled.
@@ -209,14 +238,21 @@ impl Endpoint {
     /// Messages waiting to be sent.
     #[must_use]
     pub fn held(&self) -> usize {
-        self.pairs.iter().flatten().map(|pair| pair.held.len()).sum()
+        self.pairs
+            .iter()
+            .flatten()
+            .map(|pair| pair.held.len())
+            .sum()
     }
 }
 
 impl Pair {
     fn push(&mut self, message: Message) {
         self.pushed = true;
-        assert!(self.to.push(message).is_ok(), "an answer found no place although its command had reserved one");
+        assert!(
+            self.to.push(message).is_ok(),
+            "an answer found no place although its command had reserved one"
+        );
     }
 }
 
@@ -260,7 +296,10 @@ mod tests {
         a.keep(ShardId(1), release());
         assert_eq!(a.held(), 1);
         assert!(b.receive(ShardId(0)).is_some());
-        assert!(a.command(ShardId(1), release()).is_err(), "it would overtake");
+        assert!(
+            a.command(ShardId(1), release()).is_err(),
+            "it would overtake"
+        );
         a.flush();
         assert_eq!(a.held(), 0);
         assert!(b.receive(ShardId(0)).is_some());

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::model::{
-    ChannelName, ClientId, ClientInfo, ConnId, Epoch, Overrides, Publication, ShardId, StreamPosition,
+    ChannelName, ClientId, ClientInfo, ConnId, Epoch, Overrides, Publication, ShardId,
+    StreamPosition,
 };
 
 /// From one shard to another, in order.
@@ -84,6 +85,8 @@ pub enum ReplyTo {
     Added {
         /// Its connection.
         conn: ConnId,
+        /// Slot of the command that waits for it.
+        wait: u32,
     },
     /// Item `item` of a server API call.
     Api {

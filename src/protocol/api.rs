@@ -13,6 +13,5 @@ pub use answer::{Answer, Node, Shape, encode_answer};
 pub use decode::{LegacyCommand, decode, decode_legacy};
 pub use error::{ApiDecodeError, ApiError};
 pub use request::{
-    Batch, Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request,
-    Subscribe, Target,
+    Batch, Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe, Target,
 };

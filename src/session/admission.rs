@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use super::liveness::{kept_expiry, ttl};
 use super::query::epoch_sent;
-use super::{Connecting, Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags};
+use super::{
+    Connecting, Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags,
+};
 use crate::auth::permission;
 use crate::auth::token::{ConnectionClaims, TokenError};
 use crate::broker::HubId;
@@ -62,7 +64,10 @@ impl ConnectedSubscription {
         Self {
             flags: subscription.flags,
             expire_at: subscription.expire_at,
-            data: subscription.extra.as_ref().map_or_else(Box::default, |extra| extra.data.clone()),
+            data: subscription
+                .extra
+                .as_ref()
+                .map_or_else(Box::default, |extra| extra.data.clone()),
             position: answer.position,
             missed: std::mem::take(&mut answer.missed),
             recovered: answer.recovered,
@@ -77,7 +82,11 @@ impl ConnectedSubscription {
             position.offset.0 = first.offset.0 - 1;
         }
         SubscribeResult {
-            ttl: if self.flags & flag::CLIENT_REFRESH != 0 { ttl(context.now, self.expire_at) } else { None },
+            ttl: if self.flags & flag::CLIENT_REFRESH != 0 {
+                ttl(context.now, self.expire_at)
+            } else {
+                None
+            },
             recoverable: self.flags & flag::RECOVERABLE != 0,
             positioned: self.flags & flag::POSITIONED != 0,
             position: tracked.then_some(position),
@@ -93,7 +102,9 @@ impl ConnectedSubscription {
     }
 
     pub(super) const fn fails(&self) -> bool {
-        self.flags & flag::REJECT_UNRECOVERED != 0 && self.flags & flag::RECOVERING != 0 && !self.recovered
+        self.flags & flag::REJECT_UNRECOVERED != 0
+            && self.flags & flag::RECOVERING != 0
+            && !self.recovered
     }
 }
 
@@ -143,11 +154,18 @@ impl Session {
             self.expire_at = kept_expiry(claims.expire_at);
             self.info = claims.info.to_vec().into_boxed_slice();
         }
-        self.connecting = Some(Box::new(Connecting { id, ..Connecting::default() }));
+        self.connecting = Some(Box::new(Connecting {
+            id,
+            ..Connecting::default()
+        }));
         self.phase = Phase::Connecting;
         let limit = context.config.client.user_connection_limit;
         if limit > 0 && !self.user.is_empty() {
-            let admit = Admit { reply_to: ReplyTo::Connect { conn: context.conn }, user: self.user.clone(), limit };
+            let admit = Admit {
+                reply_to: ReplyTo::Connect { conn: context.conn },
+                user: self.user.clone(),
+                limit,
+            };
             let registry = user_registry(&self.user, context.mesh.shards());
             if let Err(error) = context.command(registry, Message::Admit(Box::new(admit))) {
                 self.refuse(context, id, error);
@@ -171,7 +189,12 @@ impl Session {
             return Err(Disconnect::ConnectionLimit);
         }
         self.admitted = true;
-        let list = self.connecting.as_mut().map_or_else(Vec::new, |connecting| std::mem::take(&mut connecting.waiting));
+        let list = self
+            .connecting
+            .as_mut()
+            .map_or_else(Vec::new, |connecting| {
+                std::mem::take(&mut connecting.waiting)
+            });
         self.make_server_subscriptions(context, list);
         Ok(())
     }
@@ -196,7 +219,11 @@ impl Session {
             }
             return Err(Disconnect::BadRequest.into());
         }
-        let claims = match context.tokens.connection.connection(&connect.token, context.now.unix_s()) {
+        let claims = match context
+            .tokens
+            .connection
+            .connection(&connect.token, context.now.unix_s())
+        {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(ClientError::TokenExpired.into()),
             Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
@@ -208,7 +235,10 @@ impl Session {
         if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
             return Err(Disconnect::PermissionDenied.into());
         }
-        if claims.expire_at.is_some_and(|at| at <= context.now.unix_s()) {
+        if claims
+            .expire_at
+            .is_some_and(|at| at <= context.now.unix_s())
+        {
             return Err(ClientError::Expired.into());
         }
         self.user = claims.user.as_str().into();
@@ -226,7 +256,9 @@ impl Session {
         let rules = &context.config.channels;
         let mut list: Vec<ServerSubscription> = Vec::new();
         for (channel, options) in claims.map_or(&[][..], |claims| &claims.subs) {
-            let namespace = rules.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+            let namespace = rules
+                .resolve(channel)
+                .map_err(|_unknown| ClientError::UnknownChannel)?;
             list.push(ServerSubscription {
                 info: options.info.clone(),
                 data: options.data.clone(),
@@ -242,24 +274,41 @@ impl Session {
             let channel = if prefix.is_empty() {
                 format!("{boundary}{}", self.user)
             } else {
-                format!("{prefix}{}{boundary}{}", rules.namespace_boundary, self.user)
+                format!(
+                    "{prefix}{}{boundary}{}",
+                    rules.namespace_boundary, self.user
+                )
             };
-            let namespace = rules.resolve(&channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+            let namespace = rules
+                .resolve(&channel)
+                .map_err(|_unknown| ClientError::UnknownChannel)?;
             list.push(ServerSubscription::plain(&channel, namespace));
         }
         for asked in &connect.subs {
-            if !list.iter().any(|subscription| subscription.channel.as_str() == asked.channel) {
-                let namespace = rules.resolve(&asked.channel).map_err(|_unknown| Disconnect::BadRequest)?;
+            if !list
+                .iter()
+                .any(|subscription| subscription.channel.as_str() == asked.channel)
+            {
+                let namespace = rules
+                    .resolve(&asked.channel)
+                    .map_err(|_unknown| Disconnect::BadRequest)?;
                 let allowed = rules.check_client_name(&asked.channel).is_ok()
-                    && permission::may_subscribe(rules, namespace, &asked.channel, &self.asker(context, false)).is_ok();
+                    && permission::may_subscribe(
+                        rules,
+                        namespace,
+                        &asked.channel,
+                        &self.asker(context, false),
+                    )
+                    .is_ok();
                 if allowed {
                     list.push(ServerSubscription::plain(&asked.channel, namespace));
                 }
             }
-            if let Some(subscription) =
-                list.iter_mut().find(|subscription| subscription.channel.as_str() == asked.channel && asked.recover)
-            {
-                subscription.recover = Some(recover_of(asked, client.recovery_max_publication_limit));
+            if let Some(subscription) = list.iter_mut().find(|subscription| {
+                subscription.channel.as_str() == asked.channel && asked.recover
+            }) {
+                subscription.recover =
+                    Some(recover_of(asked, client.recovery_max_publication_limit));
             }
         }
         let mut seen = hashbrown::HashSet::with_hasher(foldhash::fast::FixedState::default());
@@ -270,12 +319,19 @@ impl Session {
         Ok(list)
     }
 
-    fn make_server_subscriptions(&mut self, context: &mut Context<'_>, list: Vec<ServerSubscription>) {
+    fn make_server_subscriptions(
+        &mut self,
+        context: &mut Context<'_>,
+        list: Vec<ServerSubscription>,
+    ) {
         let mut awaited = 0;
         let reply_to = ReplyTo::Connect { conn: context.conn };
         for subscription in list {
             if let Err(error) = self.make_server_subscription(context, &subscription, reply_to) {
-                let id = self.connecting.as_ref().map_or(0, |connecting| connecting.id);
+                let id = self
+                    .connecting
+                    .as_ref()
+                    .map_or(0, |connecting| connecting.id);
                 self.refuse(context, id, error);
                 return;
             }
@@ -296,11 +352,15 @@ impl Session {
         wanted: &ServerSubscription,
         reply_to: ReplyTo,
     ) -> Result<(), ClientError> {
-        let mut flags = forced_flags(&wanted.namespace, wanted.overrides) | flag::SERVER_SIDE | wanted.flags;
+        let mut flags =
+            forced_flags(&wanted.namespace, wanted.overrides) | flag::SERVER_SIDE | wanted.flags;
         if wanted.recover.is_some() {
             flags |= flag::RECOVERING;
         }
-        let hub = context.hub.enter(&wanted.channel, &wanted.namespace).ok_or(ClientError::Internal)?;
+        let hub = context
+            .hub
+            .enter(&wanted.channel, &wanted.namespace)
+            .ok_or(ClientError::Internal)?;
         let has_extra = !wanted.info.is_empty() || !wanted.data.is_empty();
         self.subscriptions.push(Subscription {
             hub: hub.slot,
@@ -315,7 +375,11 @@ impl Session {
                 })
             }),
         });
-        let recover = if flags & flag::RECOVERABLE != 0 { wanted.recover } else { None };
+        let recover = if flags & flag::RECOVERABLE != 0 {
+            wanted.recover
+        } else {
+            None
+        };
         self.ask_owner(context, hub, &wanted.channel, reply_to, recover)
     }
 
@@ -328,7 +392,9 @@ impl Session {
         reply_to: ReplyTo,
         recover: Option<Recover>,
     ) -> Result<(), ClientError> {
-        let Some(subscription) = self.subscriptions.last() else { return Ok(()) };
+        let Some(subscription) = self.subscriptions.last() else {
+            return Ok(());
+        };
         let presence = (subscription.has(flag::PRESENCE) || subscription.has(flag::ANNOUNCED))
             .then(|| Arc::new(self.client_info(subscription.info())));
         let interest = Interest {
@@ -351,7 +417,9 @@ impl Session {
 
     /// All owners have answered: the client is told, and what came meanwhile follows.
     pub(super) fn connected(&mut self, context: &mut Context<'_>) {
-        let Some(connecting) = self.connecting.take() else { return };
+        let Some(connecting) = self.connecting.take() else {
+            return;
+        };
         self.phase = Phase::Connected;
         self.start_pings(context);
         let client = &context.config.client;
@@ -360,45 +428,82 @@ impl Session {
             .iter()
             .map(|(channel, subscription)| (channel.as_str(), subscription.result(context)))
             .collect();
-        let ping = client.ping_interval.filter(|_| !self.frame_pings).map(|every| every.as_secs_f32().ceil() as u32);
+        let ping = client
+            .ping_interval
+            .filter(|_| !self.frame_pings)
+            .map(|every| every.as_secs_f32().ceil() as u32);
         let result = ConnectResult {
             client: self.client.unwrap_or(ClientId(0)),
-            ttl: if self.has_token { ttl(context.now, self.expire_at) } else { None },
+            ttl: if self.has_token {
+                ttl(context.now, self.expire_at)
+            } else {
+                None
+            },
             subs: &subs,
             ping,
-            time: client.connect_include_server_time.then_some(context.now.unix_ms),
+            time: client
+                .connect_include_server_time
+                .then_some(context.now.unix_ms),
         };
         context.reply(connecting.id, ReplyBody::Connect(result));
         context.out.extend_from_slice(&connecting.pushes);
     }
 
     /// The server API adds a subscription while the client is connected.
-    pub fn add(&mut self, context: &mut Context<'_>, wanted: &ServerSubscription) -> Result<(), Disconnect> {
+    ///
+    /// `wait` comes back with the owner's answer; `true` if there will be one.
+    pub fn add(
+        &mut self,
+        context: &mut Context<'_>,
+        wanted: &ServerSubscription,
+        wait: u32,
+    ) -> Result<bool, Disconnect> {
         if self.phase != Phase::Connected {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(index) = self.find(context, wanted.channel.as_str()) {
             if !self.subscriptions[index].is_pending() {
-                context.push(wanted.channel.as_str(), &Push::Subscribe(SubscribeResult::default()));
+                context.push(
+                    wanted.channel.as_str(),
+                    &Push::Subscribe(SubscribeResult::default()),
+                );
             }
-            return Ok(());
+            return Ok(false);
         }
         if self.subscriptions.len() >= context.config.client.channel_limit {
             return Err(Disconnect::ChannelLimit);
         }
-        let reply_to = ReplyTo::Added { conn: context.conn };
+        let reply_to = ReplyTo::Added {
+            conn: context.conn,
+            wait,
+        };
         // A full queue leaves the client as it was; the caller's answer does not depend on it (§8.2).
-        self.make_server_subscription(context, wanted, reply_to).or(Ok(()))
+        Ok(self
+            .make_server_subscription(context, wanted, reply_to)
+            .is_ok())
     }
 
-    pub(super) fn server_side_changed(&self, context: &Context<'_>, claims: &ConnectionClaims) -> bool {
+    pub(super) fn server_side_changed(
+        &self,
+        context: &Context<'_>,
+        claims: &ConnectionClaims,
+    ) -> bool {
         let mut current: Vec<&str> = self
             .subscriptions
             .iter()
             .filter(|subscription| subscription.has(flag::FROM_TOKEN))
-            .filter_map(|subscription| context.hub.at(subscription.hub).map(|channel| channel.name.as_str()))
+            .filter_map(|subscription| {
+                context
+                    .hub
+                    .at(subscription.hub)
+                    .map(|channel| channel.name.as_str())
+            })
             .collect();
-        let mut named: Vec<&str> = claims.subs.iter().map(|(channel, _)| channel.as_str()).collect();
+        let mut named: Vec<&str> = claims
+            .subs
+            .iter()
+            .map(|(channel, _)| channel.as_str())
+            .collect();
         current.sort_unstable();
         named.sort_unstable();
         named.dedup();
@@ -407,13 +512,21 @@ impl Session {
 
     /// What permissions depend on.
     pub(super) fn asker(&self, context: &Context<'_>, subscribed: bool) -> permission::Asker<'_> {
-        permission::Asker { user: &self.user, subscribed, insecure: context.config.client.insecure }
+        permission::Asker {
+            user: &self.user,
+            subscribed,
+            insecure: context.config.client.insecure,
+        }
     }
 }
 
 /// Where a client asks to recover from.
 pub(super) fn recover_of(asked: &Subscribe<'_>, limit: u32) -> Recover {
-    Recover { epoch: epoch_sent(&asked.epoch), offset: asked.offset, limit }
+    Recover {
+        epoch: epoch_sent(&asked.epoch),
+        offset: asked.offset,
+        limit,
+    }
 }
 
 impl ServerSubscription {

@@ -20,7 +20,11 @@ const TTL_MAX: u64 = 365 * 24 * 3600;
 /// Seconds until `expire_at`, as a client is told.
 #[must_use]
 pub(super) fn ttl(now: Now, expire_at: u32) -> Option<u32> {
-    (expire_at != 0).then(|| u64::from(expire_at).saturating_sub(now.unix_s()).clamp(1, TTL_MAX) as u32)
+    (expire_at != 0).then(|| {
+        u64::from(expire_at)
+            .saturating_sub(now.unix_s())
+            .clamp(1, TTL_MAX) as u32
+    })
 }
 
 /// Unix seconds as a session keeps them: 0 means never.
@@ -62,11 +66,19 @@ impl Session {
             nearest = nearest.min(self.pong_by);
         }
         if self.expire_at != 0 && self.phase == Phase::Connected {
-            nearest = nearest.min(expiry_tick(now, self.expire_at, config.client.expired_close_delay));
+            nearest = nearest.min(expiry_tick(
+                now,
+                self.expire_at,
+                config.client.expired_close_delay,
+            ));
         }
         for subscription in &self.subscriptions {
             if subscription.expire_at != 0 {
-                nearest = nearest.min(expiry_tick(now, subscription.expire_at, config.client.expired_sub_close_delay));
+                nearest = nearest.min(expiry_tick(
+                    now,
+                    subscription.expire_at,
+                    config.client.expired_sub_close_delay,
+                ));
             }
         }
         if nearest == Tick::MAX { 0 } else { nearest }
@@ -77,9 +89,13 @@ impl Session {
         let tick = TimerWheel::tick(context.now.at);
         match self.phase {
             Phase::Ended => return Ok(()),
-            Phase::Refused if self.next != 0 && self.next <= tick => return Err(Disconnect::ConnectionClosed),
+            Phase::Refused if self.next != 0 && self.next <= tick => {
+                return Err(Disconnect::ConnectionClosed);
+            }
             Phase::Refused => return Ok(()),
-            Phase::Fresh | Phase::Connecting if self.next != 0 && self.next <= tick => return Err(Disconnect::Stale),
+            Phase::Fresh | Phase::Connecting if self.next != 0 && self.next <= tick => {
+                return Err(Disconnect::Stale);
+            }
             Phase::Fresh | Phase::Connecting => return Ok(()),
             Phase::Connected => {}
         }
@@ -95,7 +111,10 @@ impl Session {
         }
         let mut expired: smallvec::SmallVec<[u32; 4]> = smallvec::SmallVec::new();
         for subscription in &self.subscriptions {
-            if over(subscription.expire_at, config.client.expired_sub_close_delay) {
+            if over(
+                subscription.expire_at,
+                config.client.expired_sub_close_delay,
+            ) {
                 if subscription.has(flag::SERVER_SIDE) {
                     return Err(Disconnect::SubscriptionExpired);
                 }
@@ -141,15 +160,26 @@ impl Session {
         }
     }
 
-    pub(super) fn refresh(&mut self, context: &mut Context<'_>, id: u32, token: &str) -> Result<(), Disconnect> {
+    pub(super) fn refresh(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        token: &str,
+    ) -> Result<(), Disconnect> {
         use crate::auth::token::TokenError;
         if token.is_empty() {
             return Err(Disconnect::BadRequest);
         }
-        let claims = match context.tokens.connection.connection(token, context.now.unix_s()) {
+        let claims = match context
+            .tokens
+            .connection
+            .connection(token, context.now.unix_s())
+        {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(Disconnect::Expired),
-            Err(TokenError::Invalid | TokenError::BadBase64) => return Err(Disconnect::InvalidToken),
+            Err(TokenError::Invalid | TokenError::BadBase64) => {
+                return Err(Disconnect::InvalidToken);
+            }
         };
         if *claims.user != *self.user {
             return Err(Disconnect::InvalidToken);
@@ -177,6 +207,9 @@ impl Session {
         if !info.is_empty() {
             self.info = info.into();
         }
-        context.push("", &crate::protocol::push::Push::Refresh(ttl(context.now, self.expire_at)));
+        context.push(
+            "",
+            &crate::protocol::push::Push::Refresh(ttl(context.now, self.expire_at)),
+        );
     }
 }

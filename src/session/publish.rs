@@ -63,15 +63,22 @@ impl Session {
         data: &[u8],
     ) -> Result<(), ClientError> {
         let config = context.config;
-        let namespace = config.channels.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+        let namespace = config
+            .channels
+            .resolve(channel)
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
         let subscribed = self.find(context, channel);
-        permission::may_publish(namespace, &self.asker(context, subscribed.is_some())).map_err(refused)?;
+        permission::may_publish(namespace, &self.asker(context, subscribed.is_some()))
+            .map_err(refused)?;
         check_data(namespace, data, !data.is_empty())?;
         if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
             return Err(ClientError::TooManyRequests);
         }
         let name = match subscribed {
-            Some(index) => context.hub.at(self.subscriptions[index].hub).map(|channel| channel.name.clone()),
+            Some(index) => context
+                .hub
+                .at(self.subscriptions[index].hub)
+                .map(|channel| channel.name.clone()),
             None => None,
         };
         let name = name.unwrap_or_else(|| ChannelName::new(channel));
@@ -79,7 +86,10 @@ impl Session {
         let owner = context.owner(&name);
         let publish = Publish {
             channel: name,
-            reply_to: ReplyTo::Client { conn: context.conn, id },
+            reply_to: ReplyTo::Client {
+                conn: context.conn,
+                id,
+            },
             data: Bytes::copy_from_slice(&json::compact(data)),
             json: true,
             info: Some(Box::new(self.client_info(chan_info))),

@@ -12,7 +12,11 @@ use crate::protocol::error::ClientError;
 /// An epoch as a client sent it: `None` if it sent none, `Some(None)` if it is none of ours.
 #[must_use]
 pub fn epoch_sent(text: &str) -> Option<Option<Epoch>> {
-    if text.is_empty() { None } else { Some(Epoch::parse(text)) }
+    if text.is_empty() {
+        None
+    } else {
+        Some(Epoch::parse(text))
+    }
 }
 
 impl Session {
@@ -26,13 +30,18 @@ impl Session {
         if channel.is_empty() {
             return Err(Disconnect::BadRequest);
         }
-        let what = if stats { QueryKind::PresenceStats } else { QueryKind::Presence };
+        let what = if stats {
+            QueryKind::PresenceStats
+        } else {
+            QueryKind::Presence
+        };
         let config = context.config;
         let checked = match config.channels.resolve(channel) {
             Err(_) => Err(ClientError::UnknownChannel),
             Ok(namespace) => {
                 let subscribed = self.find(context, channel).is_some();
-                permission::may_presence(namespace, &self.asker(context, subscribed)).map_err(refused)
+                permission::may_presence(namespace, &self.asker(context, subscribed))
+                    .map_err(refused)
             }
         };
         self.ask(context, id, channel, checked.map(|()| what));
@@ -53,25 +62,57 @@ impl Session {
         Ok(())
     }
 
-    fn check_history(&self, context: &Context<'_>, history: &History<'_>) -> Result<QueryKind, ClientError> {
+    fn check_history(
+        &self,
+        context: &Context<'_>,
+        history: &History<'_>,
+    ) -> Result<QueryKind, ClientError> {
         let config = context.config;
-        let namespace = config.channels.resolve(&history.channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+        let namespace = config
+            .channels
+            .resolve(&history.channel)
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
         let subscribed = self.find(context, &history.channel).is_some();
         permission::may_history(namespace, &self.asker(context, subscribed)).map_err(refused)?;
-        if history.reverse && history.since.as_ref().is_some_and(|(offset, _)| *offset == 0) {
+        if history.reverse
+            && history
+                .since
+                .as_ref()
+                .is_some_and(|(offset, _)| *offset == 0)
+        {
             return Err(ClientError::BadRequest);
         }
         let most = config.client.history_max_publication_limit;
         let limit = u32::try_from(history.limit).unwrap_or(most).min(most);
-        let since = history.since.as_ref().map(|(offset, epoch)| (*offset, epoch_sent(epoch)));
-        Ok(QueryKind::History { limit, since, reverse: history.reverse })
+        let since = history
+            .since
+            .as_ref()
+            .map(|(offset, epoch)| (*offset, epoch_sent(epoch)));
+        Ok(QueryKind::History {
+            limit,
+            since,
+            reverse: history.reverse,
+        })
     }
 
-    fn ask(&self, context: &mut Context<'_>, id: u32, channel: &str, checked: Result<QueryKind, ClientError>) {
+    fn ask(
+        &self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: &str,
+        checked: Result<QueryKind, ClientError>,
+    ) {
         let asked = checked.and_then(|what| {
             let channel = ChannelName::new(channel);
             let owner = context.owner(&channel);
-            let query = Query { channel, reply_to: ReplyTo::Client { conn: context.conn, id }, what };
+            let query = Query {
+                channel,
+                reply_to: ReplyTo::Client {
+                    conn: context.conn,
+                    id,
+                },
+                what,
+            };
             context.command(owner, Message::Query(Box::new(query)))
         });
         if let Err(error) = asked {

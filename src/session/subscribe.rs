@@ -42,9 +42,12 @@ impl Session {
     /// Index of the subscription to a channel.
     #[must_use]
     pub fn find(&self, context: &Context<'_>, channel: &str) -> Option<usize> {
-        self.subscriptions
-            .iter()
-            .position(|subscription| context.hub.at(subscription.hub).is_some_and(|hub| hub.name.as_str() == channel))
+        self.subscriptions.iter().position(|subscription| {
+            context
+                .hub
+                .at(subscription.hub)
+                .is_some_and(|hub| hub.name.as_str() == channel)
+        })
     }
 
     pub(super) fn subscribe(
@@ -63,7 +66,12 @@ impl Session {
         }
     }
 
-    fn try_subscribe(&mut self, context: &mut Context<'_>, id: u32, asked: &Subscribe<'_>) -> Result<(), Refusal> {
+    fn try_subscribe(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        asked: &Subscribe<'_>,
+    ) -> Result<(), Refusal> {
         let config = context.config;
         let channel = &*asked.channel;
         let name_fits = config.channels.check_client_name(channel);
@@ -81,7 +89,10 @@ impl Session {
         if !asked.delta.is_empty() && asked.delta != "fossil" {
             return Err(Disconnect::BadRequest.into());
         }
-        let namespace = config.channels.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
+        let namespace = config
+            .channels
+            .resolve(channel)
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
         if name_fits.is_err() {
             return Err(ClientError::BadRequest.into());
         }
@@ -98,14 +109,23 @@ impl Session {
         if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
             return Err(ClientError::Expired.into());
         }
-        let overrides = claims.as_ref().map_or_else(Overrides::default, |claims| claims.overrides);
+        let overrides = claims
+            .as_ref()
+            .map_or_else(Overrides::default, |claims| claims.overrides);
         let flags = self.granted(context, namespace, asked, overrides);
-        let hub = context.hub.enter(&ChannelName::new(channel), namespace).ok_or(ClientError::Internal)?;
+        let hub = context
+            .hub
+            .enter(&ChannelName::new(channel), namespace)
+            .ok_or(ClientError::Internal)?;
         self.subscriptions.push(Subscription {
             hub: hub.slot,
             place: PENDING,
             expire_at,
-            flags: if expire_at != 0 { flags | flag::CLIENT_REFRESH } else { flags },
+            flags: if expire_at != 0 {
+                flags | flag::CLIENT_REFRESH
+            } else {
+                flags
+            },
             extra: claims.and_then(extra_of),
         });
         self.enter(context, id, hub, asked)?;
@@ -121,15 +141,29 @@ impl Session {
         let config = context.config;
         let channel = &*asked.channel;
         if asked.token.is_empty() {
-            let namespace = config.channels.resolve(channel).map_err(|_unknown| ClientError::UnknownChannel)?;
-            permission::may_subscribe(&config.channels, namespace, channel, &self.asker(context, false))
-                .map_err(refused)?;
+            let namespace = config
+                .channels
+                .resolve(channel)
+                .map_err(|_unknown| ClientError::UnknownChannel)?;
+            permission::may_subscribe(
+                &config.channels,
+                namespace,
+                channel,
+                &self.asker(context, false),
+            )
+            .map_err(refused)?;
             return Ok(None);
         }
-        let claims = match context.tokens.subscription.subscription(&asked.token, context.now.unix_s()) {
+        let claims = match context
+            .tokens
+            .subscription
+            .subscription(&asked.token, context.now.unix_s())
+        {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(ClientError::TokenExpired.into()),
-            Err(TokenError::Invalid | TokenError::BadBase64) => return Err(ClientError::PermissionDenied.into()),
+            Err(TokenError::Invalid | TokenError::BadBase64) => {
+                return Err(ClientError::PermissionDenied.into());
+            }
         };
         self.check_claims(&claims, channel)?;
         Ok(Some(claims))
@@ -137,10 +171,10 @@ impl Session {
 
     /// A subscription token must name this channel, this user and, if it names one, this client.
     fn check_claims(&self, claims: &SubscriptionClaims, channel: &str) -> Result<(), Disconnect> {
-        let client_fits = claims
-            .client
-            .as_deref()
-            .is_none_or(|client| self.client.is_some_and(|own| own.encode() == *client.as_bytes()));
+        let client_fits = claims.client.as_deref().is_none_or(|client| {
+            self.client
+                .is_some_and(|own| own.encode() == *client.as_bytes())
+        });
         if claims.channel != channel || *claims.user != *self.user || !client_fits {
             return Err(Disconnect::InvalidToken);
         }
@@ -166,7 +200,10 @@ impl Session {
         if asked.recoverable && history && (namespace.allow_recovery || may_history) {
             flags |= flag::POSITIONED | flag::RECOVERABLE;
         }
-        if asked.join_leave && flags & flag::ANNOUNCED != 0 && permission::may_presence(namespace, &asker).is_ok() {
+        if asked.join_leave
+            && flags & flag::ANNOUNCED != 0
+            && permission::may_presence(namespace, &asker).is_ok()
+        {
             flags |= flag::JOIN_LEAVE;
         }
         if asked.recover && flags & flag::RECOVERABLE != 0 {
@@ -179,16 +216,31 @@ impl Session {
     }
 
     /// Becomes a subscriber at once if nothing needs the owner, else asks it.
-    fn enter(&mut self, context: &mut Context<'_>, id: u32, hub: HubId, asked: &Subscribe<'_>) -> Result<(), Refusal> {
-        const NEEDS_OWNER: u16 = flag::POSITIONED | flag::RECOVERABLE | flag::PRESENCE | flag::ANNOUNCED;
-        let Some(channel) = context.hub.channel(hub) else { return Err(ClientError::Internal.into()) };
+    fn enter(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        hub: HubId,
+        asked: &Subscribe<'_>,
+    ) -> Result<(), Refusal> {
+        const NEEDS_OWNER: u16 =
+            flag::POSITIONED | flag::RECOVERABLE | flag::PRESENCE | flag::ANNOUNCED;
+        let Some(channel) = context.hub.channel(hub) else {
+            return Err(ClientError::Internal.into());
+        };
         let name = channel.name.clone();
-        let flags = self.subscriptions.last().map_or(0, |subscription| subscription.flags);
+        let flags = self
+            .subscriptions
+            .last()
+            .map_or(0, |subscription| subscription.flags);
         if channel.confirmed && channel.run.is_empty() && flags & NEEDS_OWNER == 0 {
             let mut answer = Interested {
                 channel: name,
                 hub: (hub.slot, hub.generation),
-                reply_to: ReplyTo::Client { conn: context.conn, id },
+                reply_to: ReplyTo::Client {
+                    conn: context.conn,
+                    id,
+                },
                 position: StreamPosition::default(),
                 missed: Vec::new(),
                 recovered: false,
@@ -200,17 +252,28 @@ impl Session {
         }
         let recover = (flags & flag::RECOVERING != 0)
             .then(|| recover_of(asked, context.config.client.recovery_max_publication_limit));
-        self.ask_owner(context, hub, &name, ReplyTo::Client { conn: context.conn, id }, recover)?;
+        self.ask_owner(
+            context,
+            hub,
+            &name,
+            ReplyTo::Client {
+                conn: context.conn,
+                id,
+            },
+            recover,
+        )?;
         Ok(())
     }
 
     /// The owner has answered: the subscriber gets its result and, from here on, every publication.
     pub fn interested(&mut self, context: &mut Context<'_>, mut answer: Interested) {
-        let hub = HubId { slot: answer.hub.0, generation: answer.hub.1 };
-        let Some(index) = self
-            .subscription_at(hub.slot)
-            .filter(|&index| self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some())
-        else {
+        let hub = HubId {
+            slot: answer.hub.0,
+            generation: answer.hub.1,
+        };
+        let Some(index) = self.subscription_at(hub.slot).filter(|&index| {
+            self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some()
+        }) else {
             return;
         };
         if answer.overloaded {
@@ -251,11 +314,25 @@ impl Session {
     fn activate(&mut self, context: &mut Context<'_>, hub: HubId, index: usize) {
         let subscription = &mut self.subscriptions[index];
         let join_leave = subscription.has(flag::JOIN_LEAVE);
-        subscription.place = context.hub.activate(hub, Subscriber { conn: context.conn.slot, join_leave });
+        subscription.place = context.hub.activate(
+            hub,
+            Subscriber {
+                conn: context.conn.slot,
+                join_leave,
+            },
+        );
     }
 
-    fn answer_subscribe(&mut self, context: &mut Context<'_>, hub: HubId, index: usize, answer: &mut Interested) {
-        let ReplyTo::Client { id, .. } = answer.reply_to else { return };
+    fn answer_subscribe(
+        &mut self,
+        context: &mut Context<'_>,
+        hub: HubId,
+        index: usize,
+        answer: &mut Interested,
+    ) {
+        let ReplyTo::Client { id, .. } = answer.reply_to else {
+            return;
+        };
         self.activate(context, hub, index);
         let result = ConnectedSubscription::new(&self.subscriptions[index], answer);
         if result.fails() {
@@ -270,7 +347,13 @@ impl Session {
         self.run_unsubscribes(context, hub);
     }
 
-    fn overloaded(&mut self, context: &mut Context<'_>, hub: HubId, index: usize, answer: &Interested) {
+    fn overloaded(
+        &mut self,
+        context: &mut Context<'_>,
+        hub: HubId,
+        index: usize,
+        answer: &Interested,
+    ) {
         let unsubscribes = self.take_unsubscribes(index);
         self.subscriptions.remove(index);
         context.hub.exit(hub, None);
@@ -280,10 +363,16 @@ impl Session {
                 reply_unsubscribed(context, &unsubscribes);
             }
             ReplyTo::Connect { .. } => {
-                let id = self.connecting.as_ref().map_or(0, |connecting| connecting.id);
+                let id = self
+                    .connecting
+                    .as_ref()
+                    .map_or(0, |connecting| connecting.id);
                 self.refuse(context, id, ClientError::Internal);
             }
-            ReplyTo::Nobody | ReplyTo::Added { .. } | ReplyTo::Api { .. } | ReplyTo::CatchUp { .. } => {}
+            ReplyTo::Nobody
+            | ReplyTo::Added { .. }
+            | ReplyTo::Api { .. }
+            | ReplyTo::CatchUp { .. } => {}
         }
     }
 
@@ -300,7 +389,11 @@ impl Session {
             let subscription = &mut self.subscriptions[index];
             if subscription.is_pending() {
                 // The subscribe is answered first; then it ends.
-                subscription.extra.get_or_insert_default().unsubscribes.push(id);
+                subscription
+                    .extra
+                    .get_or_insert_default()
+                    .unsubscribes
+                    .push(id);
                 return Ok(());
             }
             let hub = subscription.hub;
@@ -312,9 +405,14 @@ impl Session {
 
     /// Ends that waited for the owner's answer: unsubscribe commands, and the server's.
     fn run_unsubscribes(&mut self, context: &mut Context<'_>, hub: HubId) {
-        let Some(index) = self.subscription_at(hub.slot) else { return };
+        let Some(index) = self.subscription_at(hub.slot) else {
+            return;
+        };
         let unsubscribes = self.take_unsubscribes(index);
-        let ends = self.subscriptions[index].extra.as_mut().and_then(|extra| extra.ends.take());
+        let ends = self.subscriptions[index]
+            .extra
+            .as_mut()
+            .and_then(|extra| extra.ends.take());
         if unsubscribes.is_empty() && ends.is_none() {
             return;
         }
@@ -323,12 +421,24 @@ impl Session {
     }
 
     fn take_unsubscribes(&mut self, index: usize) -> SmallVec<[u32; 2]> {
-        self.subscriptions[index].extra.as_mut().map_or_else(SmallVec::new, |extra| std::mem::take(&mut extra.unsubscribes))
+        self.subscriptions[index]
+            .extra
+            .as_mut()
+            .map_or_else(SmallVec::new, |extra| {
+                std::mem::take(&mut extra.unsubscribes)
+            })
     }
 
     /// Ends one subscription: presence and leave first, then the push if there is one.
-    pub fn end_subscription(&mut self, context: &mut Context<'_>, hub: u32, push: Option<Unsubscribe>) {
-        let Some(index) = self.subscription_at(hub) else { return };
+    pub fn end_subscription(
+        &mut self,
+        context: &mut Context<'_>,
+        hub: u32,
+        push: Option<Unsubscribe>,
+    ) {
+        let Some(index) = self.subscription_at(hub) else {
+            return;
+        };
         if push.is_some() && self.subscriptions[index].is_pending() {
             // The subscribe is answered first, and its answer finds the subscription it belongs to; then it ends.
             self.subscriptions[index].extra.get_or_insert_default().ends = push;
@@ -336,8 +446,13 @@ impl Session {
         }
         let subscription = self.subscriptions.remove(index);
         let id = context.hub.id_at(hub);
-        let Some(channel) = context.hub.channel(id).map(|channel| channel.name.clone()) else { return };
-        let (moved, last) = context.hub.exit(id, (!subscription.is_pending()).then_some(subscription.place));
+        let Some(channel) = context.hub.channel(id).map(|channel| channel.name.clone()) else {
+            return;
+        };
+        let (moved, last) = context.hub.exit(
+            id,
+            (!subscription.is_pending()).then_some(subscription.place),
+        );
         if let Some(moved) = moved {
             context.moved.push((moved.conn, hub, subscription.place));
         }
@@ -371,7 +486,9 @@ impl Session {
         if self.admitted {
             self.admitted = false;
             let registry = crate::broker::owner::user_registry(&self.user, context.mesh.shards());
-            context.mesh.keep(registry, Message::Release(self.user.clone()));
+            context
+                .mesh
+                .keep(registry, Message::Release(self.user.clone()));
         }
         self.connecting = None;
         self.phase = Phase::Ended;
@@ -397,7 +514,11 @@ impl Session {
             context.error(id, ClientError::BadRequest);
             return Ok(());
         }
-        let claims = match context.tokens.subscription.subscription(token, context.now.unix_s()) {
+        let claims = match context
+            .tokens
+            .subscription
+            .subscription(token, context.now.unix_s())
+        {
             Ok(claims) => claims,
             Err(TokenError::Expired) => {
                 let hub = self.subscriptions[index].hub;
@@ -405,7 +526,9 @@ impl Session {
                 context.reply(id, ReplyBody::SubRefresh(None));
                 return Ok(());
             }
-            Err(TokenError::Invalid | TokenError::BadBase64) => return Err(Disconnect::InvalidToken),
+            Err(TokenError::Invalid | TokenError::BadBase64) => {
+                return Err(Disconnect::InvalidToken);
+            }
         };
         self.check_claims(&claims, channel)?;
         let expire_at = kept_expiry(claims.expire_at);
@@ -428,5 +551,11 @@ fn reply_unsubscribed(context: &mut Context<'_>, ids: &[u32]) {
 fn extra_of(claims: SubscriptionClaims) -> Option<Box<Extra>> {
     let info = claims.info.to_vec().into_boxed_slice();
     let data = claims.data.to_vec().into_boxed_slice();
-    (!info.is_empty() || !data.is_empty()).then(|| Box::new(Extra { info, data, ..Extra::default() }))
+    (!info.is_empty() || !data.is_empty()).then(|| {
+        Box::new(Extra {
+            info,
+            data,
+            ..Extra::default()
+        })
+    })
 }

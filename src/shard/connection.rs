@@ -76,7 +76,12 @@ pub(super) const KEEP: u32 = u32::MAX;
 impl Connection {
     /// Nothing waits to be sent.
     pub(super) fn is_sent(&self) -> bool {
-        self.pending.len == 0 && !self.is_sending && self.backlog.as_ref().is_none_or(|backlog| backlog.bytes.is_empty())
+        self.pending.len == 0
+            && !self.is_sending
+            && self
+                .backlog
+                .as_ref()
+                .is_none_or(|backlog| backlog.bytes.is_empty())
     }
 
     /// Pushes must wait for the connect reply.
@@ -148,7 +153,13 @@ mod tests {
     #[test]
     fn only_the_oldest_droppable_pieces_go() {
         let mut backlog = Backlog::default();
-        for (bytes, hub) in [(&b"reply"[..], KEEP), (b"a1", 1), (b"b1", 2), (b"more", KEEP), (b"a2", 1)] {
+        for (bytes, hub) in [
+            (&b"reply"[..], KEEP),
+            (b"a1", 1),
+            (b"b1", 2),
+            (b"more", KEEP),
+            (b"a2", 1),
+        ] {
             backlog.push(bytes, hub);
         }
         let (lost, count) = backlog.drop_oldest(12);

@@ -21,7 +21,9 @@ const RUN_BYTES_KEPT: usize = 16 * 1024;
 impl Shard {
     /// A publication from its owner.
     pub(super) fn deliver(&mut self, name: &ChannelName, publication: &Arc<Publication>) {
-        let Some(id) = self.hub.find(name) else { return };
+        let Some(id) = self.hub.find(name) else {
+            return;
+        };
         if publication.offset.0 > 0 && !self.advance(id, publication) {
             return;
         }
@@ -30,12 +32,17 @@ impl Shard {
 
     /// Moves the channel's position; `false` if the publication is not to be delivered now.
     fn advance(&mut self, id: HubId, publication: &Publication) -> bool {
-        let Some(channel) = self.hub.channel_mut(id) else { return false };
+        let Some(channel) = self.hub.channel_mut(id) else {
+            return false;
+        };
         if channel.subscribers.is_empty() || channel.catching_up {
             return false;
         }
         if channel.position.epoch != publication.epoch {
-            let position = StreamPosition { epoch: publication.epoch, offset: publication.offset };
+            let position = StreamPosition {
+                epoch: publication.epoch,
+                offset: publication.offset,
+            };
             self.insufficient(id, position);
             return true;
         }
@@ -54,9 +61,15 @@ impl Shard {
     /// Encodes once, behind the channel's other publications of this turn: all of them are given to the subscribers at once,
     /// as one contiguous piece of the fan-out ring.
     fn deliver_now(&mut self, id: HubId, publication: &Publication) {
-        let Some(channel) = self.hub.channel_mut(id) else { return };
+        let Some(channel) = self.hub.channel_mut(id) else {
+            return;
+        };
         if !publication.json {
-            let slots: Vec<u32> = channel.subscribers.iter().map(|subscriber| subscriber.conn).collect();
+            let slots: Vec<u32> = channel
+                .subscribers
+                .iter()
+                .map(|subscriber| subscriber.conn)
+                .collect();
             for slot in slots {
                 self.disconnect(slot, &Disconnect::InappropriateProtocol);
             }
@@ -66,7 +79,11 @@ impl Shard {
             self.runs.push(id);
         }
         let before = channel.run.len();
-        fanout::push_frame(&mut channel.run, channel.name.as_str(), &Push::Publication(publication));
+        fanout::push_frame(
+            &mut channel.run,
+            channel.name.as_str(),
+            &Push::Publication(publication),
+        );
         channel.run_publications += 1;
         self.run_bytes += channel.run.len() - before;
         // What may be dropped is dropped one by one.
@@ -78,7 +95,9 @@ impl Shard {
 
     /// Gives a channel's run to its subscribers.
     pub(super) fn give_run(&mut self, id: HubId) {
-        let Some(channel) = self.hub.channel_mut(id) else { return };
+        let Some(channel) = self.hub.channel_mut(id) else {
+            return;
+        };
         if channel.run.is_empty() {
             return;
         }
@@ -107,17 +126,34 @@ impl Shard {
 
     /// Bytes of runs that a channel which lost its subscribers took with it are not counted for ever.
     pub(super) fn forget_runs(&mut self) {
-        self.run_bytes = self.runs.iter().filter_map(|&id| self.hub.channel(id)).map(|channel| channel.run.len()).sum();
+        self.run_bytes = self
+            .runs
+            .iter()
+            .filter_map(|&id| self.hub.channel(id))
+            .map(|channel| channel.run.len())
+            .sum();
     }
 
     /// Somebody joined or left a channel.
     pub(super) fn announce(&mut self, name: &ChannelName, info: &ClientInfo, joined: bool) {
-        let Some(id) = self.hub.find(name) else { return };
-        let Some(channel) = self.hub.channel(id) else { return };
-        if !channel.subscribers.iter().any(|subscriber| subscriber.join_leave) {
+        let Some(id) = self.hub.find(name) else {
+            return;
+        };
+        let Some(channel) = self.hub.channel(id) else {
+            return;
+        };
+        if !channel
+            .subscribers
+            .iter()
+            .any(|subscriber| subscriber.join_leave)
+        {
             return;
         }
-        let push = if joined { Push::Join(info) } else { Push::Leave(info) };
+        let push = if joined {
+            Push::Join(info)
+        } else {
+            Push::Leave(info)
+        };
         let mut frame = Vec::new();
         fanout::push_frame(&mut frame, channel.name.as_str(), &push);
         self.give_run(id);
@@ -126,8 +162,12 @@ impl Shard {
 
     /// The owner says where a channel stands after deliveries to this shard were dropped.
     pub(super) fn behind(&mut self, name: &ChannelName, position: StreamPosition) {
-        let Some(id) = self.hub.find(name) else { return };
-        let Some(channel) = self.hub.channel(id) else { return };
+        let Some(id) = self.hub.find(name) else {
+            return;
+        };
+        let Some(channel) = self.hub.channel(id) else {
+            return;
+        };
         if !channel.subscribers.is_empty() && !channel.catching_up && channel.position != position {
             self.catch_up(id);
         }
@@ -135,22 +175,35 @@ impl Shard {
 
     /// Reads what was lost again from the owner; deliveries until then come with it.
     fn catch_up(&mut self, id: HubId) {
-        let Some(channel) = self.hub.channel_mut(id) else { return };
+        let Some(channel) = self.hub.channel_mut(id) else {
+            return;
+        };
         channel.catching_up = true;
         channel.round = channel.round.wrapping_add(1);
         let round = channel.round;
         let name = channel.name.clone();
         let query = Query {
             channel: name.clone(),
-            reply_to: ReplyTo::CatchUp { hub: id.slot, generation: id.generation, round },
+            reply_to: ReplyTo::CatchUp {
+                hub: id.slot,
+                generation: id.generation,
+                round,
+            },
             what: QueryKind::History {
                 limit: channel.namespace.history_size,
-                since: Some((channel.position.offset.0, Some(Some(channel.position.epoch)))),
+                since: Some((
+                    channel.position.offset.0,
+                    Some(Some(channel.position.epoch)),
+                )),
                 reverse: false,
             },
         };
         let owner = crate::broker::owner::owner_of(&name, self.mesh.shards());
-        if self.mesh.command(owner, Message::Query(Box::new(query))).is_err() {
+        if self
+            .mesh
+            .command(owner, Message::Query(Box::new(query)))
+            .is_err()
+        {
             self.unasked.push((id, round));
         }
     }
@@ -158,7 +211,11 @@ impl Shard {
     /// Asks the questions again that found a queue full.
     pub(super) fn ask_again(&mut self) {
         for (id, round) in std::mem::take(&mut self.unasked) {
-            if self.hub.channel(id).is_some_and(|channel| channel.catching_up && channel.round == round) {
+            if self
+                .hub
+                .channel(id)
+                .is_some_and(|channel| channel.catching_up && channel.round == round)
+            {
                 self.catch_up(id);
             }
         }
@@ -171,7 +228,9 @@ impl Shard {
         round: u32,
         missed: Option<(Vec<Arc<Publication>>, StreamPosition)>,
     ) {
-        let Some(channel) = self.hub.channel_mut(id) else { return };
+        let Some(channel) = self.hub.channel_mut(id) else {
+            return;
+        };
         // The answer to an earlier question would be delivered to subscribers that stand elsewhere by now.
         if channel.round != round || !std::mem::take(&mut channel.catching_up) {
             return;
@@ -179,7 +238,9 @@ impl Shard {
         let (epoch, offset) = (channel.position.epoch, channel.position.offset.0);
         match missed {
             Some((missed, position)) if position.epoch == epoch => {
-                let complete = missed.first().map_or(position.offset.0 == offset, |first| first.offset.0 == offset + 1);
+                let complete = missed.first().map_or(position.offset.0 == offset, |first| {
+                    first.offset.0 == offset + 1
+                });
                 if !complete {
                     self.insufficient(id, position);
                 }
@@ -190,7 +251,11 @@ impl Shard {
                     self.deliver_now(id, &publication);
                 }
                 // More was missed than this shard's rules let it ask for at once.
-                if self.hub.channel(id).is_some_and(|channel| channel.position.offset < position.offset) {
+                if self
+                    .hub
+                    .channel(id)
+                    .is_some_and(|channel| channel.position.offset < position.offset)
+                {
                     self.catch_up(id);
                 }
             }
@@ -202,11 +267,17 @@ impl Shard {
     /// The positioned subscribers of a channel have missed something that they can only get by recovering.
     pub(super) fn insufficient(&mut self, id: HubId, position: StreamPosition) {
         self.give_run(id);
-        let Some(channel) = self.hub.channel_mut(id) else { return };
+        let Some(channel) = self.hub.channel_mut(id) else {
+            return;
+        };
         channel.position = position;
         channel.catching_up = false;
         let hub = id.slot;
-        let slots: Vec<u32> = channel.subscribers.iter().map(|subscriber| subscriber.conn).collect();
+        let slots: Vec<u32> = channel
+            .subscribers
+            .iter()
+            .map(|subscriber| subscriber.conn)
+            .collect();
         for slot in slots {
             self.tell_insufficient(slot, hub);
         }

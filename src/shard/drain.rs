@@ -91,21 +91,31 @@ impl Shard {
             (drain.total as u128 * elapsed.as_nanos() / drain.window.as_nanos().max(1)) as usize
         };
         let told = drain.total - drain.waiting.len();
-        let batch: Vec<u32> = drain.waiting.drain(..due.saturating_sub(told).min(drain.waiting.len())).collect();
+        let batch: Vec<u32> = drain
+            .waiting
+            .drain(..due.saturating_sub(told).min(drain.waiting.len()))
+            .collect();
         for slot in batch {
             self.drain_connection(slot);
         }
     }
 
     fn drain_connection(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         match connection.state {
             // A request that waits for its answer gets it; then the connection closes.
             State::Waiting if !connection.is_session => connection.keep_alive = false,
             State::Head => self.finish(slot),
-            State::Open | State::Waiting if connection.is_session => self.disconnect(slot, &Disconnect::Shutdown),
+            State::Open | State::Waiting if connection.is_session => {
+                self.disconnect(slot, &Disconnect::Shutdown)
+            }
             State::Open | State::Waiting => {
-                debug_assert!(self.mode == Mode::Echo, "a WebSocket without a session is an echo");
+                debug_assert!(
+                    self.mode == Mode::Echo,
+                    "a WebSocket without a session is an echo"
+                );
                 self.close_websocket(slot, 1001, "going away");
             }
             State::Closing | State::Finishing | State::Gone => {}
@@ -117,7 +127,8 @@ impl Shard {
         let Some(drain) = &mut self.drain else { return };
         if self.connections.is_empty() && !drain.reported {
             drain.reported = true;
-            self.reports.push_back(FromShard::Drained(self.id, drain.outcome));
+            self.reports
+                .push_back(FromShard::Drained(self.id, drain.outcome));
         }
     }
 }

@@ -5,8 +5,8 @@ use super::{Mode, Shard};
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::wire::http::{
-    BodyLength, CONTINUE, Decoded, HttpError, Method, RequestHead, Response, decode_chunked, decode_head,
-    encode_response, encode_upgrade, query_value,
+    BodyLength, CONTINUE, Decoded, HttpError, Method, RequestHead, Response, decode_chunked,
+    decode_head, encode_response, encode_upgrade, query_value,
 };
 
 /// The page of the first run: connect, publish, presence, latency.
@@ -18,11 +18,19 @@ const SUBPROTOCOL: &str = "centrifuge-json";
 /// What a request head asks for.
 enum Route {
     /// WebSocket with a session.
-    Client { frame_pings: bool, named: bool, key: String },
+    Client {
+        frame_pings: bool,
+        named: bool,
+        key: String,
+    },
     /// WebSocket without one.
     Echo { key: String },
     /// Server API: `None` is the newline form.
-    Api { method: Option<String>, key: ApiKey, transport_errors: bool },
+    Api {
+        method: Option<String>,
+        key: ApiKey,
+        transport_errors: bool,
+    },
     /// The page.
     Page,
     /// An answer that needs no body of the request.
@@ -43,7 +51,9 @@ enum ApiKey {
 impl Shard {
     /// Bytes of a connection that speaks HTTP.
     pub(super) fn http_received(&mut self, slot: u32, bytes: &mut [u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         match connection.held.take() {
             Some(mut held) => {
                 if held.len() + bytes.len() > HTTP_HEAD_BYTES_MAX + HTTP_BODY_BYTES_MAX * 2 {
@@ -98,7 +108,9 @@ impl Shard {
         let rest = &mut bytes[head_len..];
         let (body, body_len) = match body {
             BodyLength::None => (&mut rest[..0], 0),
-            BodyLength::Length(len) if rest.len() < len => return Ok(self.expect_body(slot, expects, rest.is_empty())),
+            BodyLength::Length(len) if rest.len() < len => {
+                return Ok(self.expect_body(slot, expects, rest.is_empty()));
+            }
             BodyLength::Length(len) => (&mut rest[..len], len),
             BodyLength::Chunked => match decode_chunked(rest)? {
                 Decoded::Incomplete => return Ok(self.expect_body(slot, expects, rest.is_empty())),
@@ -114,7 +126,10 @@ impl Shard {
 
     /// A client that waits for permission to send its body gets it once.
     fn expect_body(&mut self, slot: u32, expects: bool, nothing_yet: bool) -> Option<usize> {
-        let asked = self.connections.at_mut(slot).is_some_and(|connection| std::mem::replace(&mut connection.continued, true));
+        let asked = self
+            .connections
+            .at_mut(slot)
+            .is_some_and(|connection| std::mem::replace(&mut connection.continued, true));
         if expects && nothing_yet && !asked {
             self.queue(slot, CONTINUE);
         }
@@ -125,7 +140,9 @@ impl Shard {
         let path = head.path.trim_end_matches('/');
         if self.mode == Mode::Echo {
             return match &head.upgrade {
-                Some(upgrade) => Route::Echo { key: upgrade.key.to_owned() },
+                Some(upgrade) => Route::Echo {
+                    key: upgrade.key.to_owned(),
+                },
                 None => Route::Refused(HttpError::UpgradeRequired),
             };
         }
@@ -147,12 +164,15 @@ impl Shard {
         if head.method != Method::Get {
             return Route::Refused(HttpError::MethodNotAllowed);
         }
-        let Some(upgrade) = &head.upgrade else { return Route::Refused(HttpError::UpgradeRequired) };
+        let Some(upgrade) = &head.upgrade else {
+            return Route::Refused(HttpError::UpgradeRequired);
+        };
         if !self.config.allows_origin(head.origin) {
             return Route::Forbidden;
         }
         Route::Client {
-            frame_pings: query_value(head.query, "cf_ws_frame_ping_pong").is_some_and(|value| value == "true"),
+            frame_pings: query_value(head.query, "cf_ws_frame_ping_pong")
+                .is_some_and(|value| value == "true"),
             named: upgrade.offers(SUBPROTOCOL),
             key: upgrade.key.to_owned(),
         }
@@ -165,22 +185,38 @@ impl Shard {
         let api = &self.config.http_api;
         let given = head.header("X-API-Key").map(str::to_owned).or_else(|| {
             let (scheme, key) = head.header("Authorization")?.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("apikey").then(|| key.trim().to_owned())
+            scheme
+                .eq_ignore_ascii_case("apikey")
+                .then(|| key.trim().to_owned())
         });
-        let given = given.or_else(|| query_value(head.query, "api_key").map(|key| key.into_owned()));
+        let given =
+            given.or_else(|| query_value(head.query, "api_key").map(|key| key.into_owned()));
         let right = api.insecure
-            || !api.key.0.is_empty() && given.is_some_and(|given| same_secret(given.as_bytes(), api.key.0.as_bytes()));
+            || !api.key.0.is_empty()
+                && given.is_some_and(|given| same_secret(given.as_bytes(), api.key.0.as_bytes()));
         Route::Api {
             method,
             key: if right { ApiKey::Right } else { ApiKey::Wrong },
             transport_errors: api.transport_errors
-                || head.header("X-Centrifugo-Error-Mode").is_some_and(|mode| mode.eq_ignore_ascii_case("transport")),
+                || head
+                    .header("X-Centrifugo-Error-Mode")
+                    .is_some_and(|mode| mode.eq_ignore_ascii_case("transport")),
         }
     }
 
-    fn serve(&mut self, slot: u32, route: Route, body: &mut [u8], is_head: bool) -> Result<(), HttpError> {
+    fn serve(
+        &mut self,
+        slot: u32,
+        route: Route,
+        body: &mut [u8],
+        is_head: bool,
+    ) -> Result<(), HttpError> {
         match route {
-            Route::Client { frame_pings, named, key } => {
+            Route::Client {
+                frame_pings,
+                named,
+                key,
+            } => {
                 self.upgrade(slot, &key, named.then_some(SUBPROTOCOL));
                 let (now, config) = (self.now, std::sync::Arc::clone(&self.config));
                 if let Some(connection) = self.connections.at_mut(slot) {
@@ -191,14 +227,25 @@ impl Shard {
                 self.file(slot);
             }
             Route::Echo { key } => self.upgrade(slot, &key, None),
-            Route::Api { key: ApiKey::Wrong, .. } => self.respond(slot, 401, "text/plain; charset=utf-8", b"unauthorized\n"),
-            Route::Api { method, key: ApiKey::Right, transport_errors } => {
+            Route::Api {
+                key: ApiKey::Wrong, ..
+            } => self.respond(slot, 401, "text/plain; charset=utf-8", b"unauthorized\n"),
+            Route::Api {
+                method,
+                key: ApiKey::Right,
+                transport_errors,
+            } => {
                 self.api_request(slot, method.as_deref(), body, transport_errors);
             }
             Route::Page if is_head => self.respond(slot, 200, "text/html; charset=utf-8", b""),
             Route::Page => self.respond(slot, 200, "text/html; charset=utf-8", PAGE),
             Route::Refused(error) => return Err(error),
-            Route::Forbidden => self.respond(slot, 403, "text/plain; charset=utf-8", b"origin not allowed\n"),
+            Route::Forbidden => self.respond(
+                slot,
+                403,
+                "text/plain; charset=utf-8",
+                b"origin not allowed\n",
+            ),
             Route::NotFound => self.respond(slot, 404, "text/plain; charset=utf-8", b"not found\n"),
         }
         Ok(())
@@ -218,13 +265,24 @@ impl Shard {
 
     /// Answers a request; the connection waits for the next one, or closes.
     pub(super) fn respond(&mut self, slot: u32, status: u16, content_type: &str, body: &[u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         let keep_alive = connection.keep_alive;
         connection.state = State::Head;
         connection.continued = false;
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
-        encode_response(&mut out, &Response { status, content_type, headers: &[], body, keep_alive });
+        encode_response(
+            &mut out,
+            &Response {
+                status,
+                content_type,
+                headers: &[],
+                body,
+                keep_alive,
+            },
+        );
         self.queue(slot, &out);
         out.shrink_to(64 * 1024);
         self.scratch = out;
@@ -249,5 +307,10 @@ impl Shard {
 /// Compares in time that depends on the lengths only.
 fn same_secret(given: &[u8], wanted: &[u8]) -> bool {
     given.len() == wanted.len()
-        && std::hint::black_box(given.iter().zip(wanted).fold(0, |differ, (a, b)| differ | (a ^ b))) == 0
+        && std::hint::black_box(
+            given
+                .iter()
+                .zip(wanted)
+                .fold(0, |differ, (a, b)| differ | (a ^ b)),
+        ) == 0
 }

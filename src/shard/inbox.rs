@@ -7,8 +7,8 @@ use super::connection::State;
 use crate::broker::HubId;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Admit, Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
-    UserAction, UserCommand,
+    Admit, Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish,
+    PublishError, Query, ReplyTo, UserAction, UserCommand,
 };
 use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
@@ -38,7 +38,9 @@ impl Shard {
                 if self.is_full() {
                     return;
                 }
-                let Some(message) = self.mesh.receive(from) else { break };
+                let Some(message) = self.mesh.receive(from) else {
+                    break;
+                };
                 self.dispatch(from, message);
                 self.settle();
             }
@@ -81,13 +83,20 @@ impl Shard {
 
     fn own_interest(&mut self, from: ShardId, interest: &Interest) {
         let config = Arc::clone(&self.config);
-        let answer = self.owner.interest(self.now, from, interest, &config.channels);
+        let answer = self
+            .owner
+            .interest(self.now, from, interest, &config.channels);
         if interest.recover.is_some() {
-            let counter = if answer.recovered { &mut self.counters.recovered } else { &mut self.counters.recovery_failed };
+            let counter = if answer.recovered {
+                &mut self.counters.recovered
+            } else {
+                &mut self.counters.recovery_failed
+            };
             *counter += 1;
         }
         let overloaded = answer.overloaded;
-        self.mesh.answer(from, Message::Interested(Box::new(answer)));
+        self.mesh
+            .answer(from, Message::Interested(Box::new(answer)));
         if interest.join
             && !overloaded
             && let Some(info) = &interest.presence
@@ -104,9 +113,18 @@ impl Shard {
         }
     }
 
-    fn tell_presence(&mut self, channel: &crate::model::ChannelName, info: &Arc<ClientInfo>, joined: bool, mask: u64) {
+    fn tell_presence(
+        &mut self,
+        channel: &crate::model::ChannelName,
+        info: &Arc<ClientInfo>,
+        joined: bool,
+        mask: u64,
+    ) {
         for shard in bits(mask) {
-            if !self.mesh.delivery(shard, Message::Presence(channel.clone(), Arc::clone(info), joined)) {
+            if !self.mesh.delivery(
+                shard,
+                Message::Presence(channel.clone(), Arc::clone(info), joined),
+            ) {
                 self.counters.dropped_mesh += 1;
             }
         }
@@ -121,7 +139,10 @@ impl Shard {
             if let Some((publication, mask)) = outcome.deliver {
                 self.counters.publications += 1;
                 for shard in bits(mask) {
-                    if !self.mesh.delivery(shard, Message::Deliver(channel.clone(), Arc::clone(&publication))) {
+                    if !self.mesh.delivery(
+                        shard,
+                        Message::Deliver(channel.clone(), Arc::clone(&publication)),
+                    ) {
                         self.counters.dropped_mesh += 1;
                         self.owner.mark_behind(&channel, shard);
                     }
@@ -135,7 +156,13 @@ impl Shard {
     fn own_query(&mut self, from: ShardId, query: &Query) {
         let config = Arc::clone(&self.config);
         let what = self.owner.query(self.now, query, &config.channels);
-        self.mesh.answer(from, Message::Answer(Box::new(Answer { reply_to: query.reply_to, what })));
+        self.mesh.answer(
+            from,
+            Message::Answer(Box::new(Answer {
+                reply_to: query.reply_to,
+                what,
+            })),
+        );
     }
 
     /// Tells the shards that lost deliveries where their channels stand, once there is room for it.
@@ -143,7 +170,8 @@ impl Shard {
         let mesh = &self.mesh;
         for (name, position, mask) in self.owner.take_behind(|shard| mesh.has_room(shard)) {
             for shard in bits(mask) {
-                self.mesh.keep(shard, Message::Behind(name.clone(), position));
+                self.mesh
+                    .keep(shard, Message::Behind(name.clone(), position));
             }
         }
     }
@@ -151,7 +179,10 @@ impl Shard {
     // As the one who asked.
 
     fn interested(&mut self, answer: Interested) {
-        let hub = HubId { slot: answer.hub.0, generation: answer.hub.1 };
+        let hub = HubId {
+            slot: answer.hub.0,
+            generation: answer.hub.1,
+        };
         // Who comes now gets what comes after.
         self.give_run(hub);
         if !answer.overloaded
@@ -165,21 +196,37 @@ impl Shard {
                 self.insufficient(hub, answer.position);
             }
         }
-        let (ReplyTo::Client { conn, .. } | ReplyTo::Connect { conn } | ReplyTo::Added { conn }) = answer.reply_to else {
+        if let ReplyTo::Added { wait, .. } = answer.reply_to {
+            self.answer_waited(wait);
+        }
+        let (ReplyTo::Client { conn, .. }
+        | ReplyTo::Connect { conn }
+        | ReplyTo::Added { conn, .. }) = answer.reply_to
+        else {
             return;
         };
-        if self.connections.current(conn.slot, conn.generation).is_some() {
-            self.with_session(conn.slot, |session, context| session.interested(context, answer));
+        if self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some()
+        {
+            self.with_session(conn.slot, |session, context| {
+                session.interested(context, answer)
+            });
             self.went_on(conn.slot);
         }
     }
 
     fn admitted(&mut self, admit: Admit, granted: bool) {
-        let ReplyTo::Connect { conn } = admit.reply_to else { return };
+        let ReplyTo::Connect { conn } = admit.reply_to else {
+            return;
+        };
         let waits = self
             .connections
             .current(conn.slot, conn.generation)
-            .is_some_and(|connection| connection.session.phase == crate::session::Phase::Connecting);
+            .is_some_and(|connection| {
+                connection.session.phase == crate::session::Phase::Connecting
+            });
         if !waits {
             // The connection ended meanwhile; its place goes back to the registry that gave it.
             if granted {
@@ -188,7 +235,9 @@ impl Shard {
             }
             return;
         }
-        let result = self.with_session(conn.slot, |session, context| session.admitted(context, granted));
+        let result = self.with_session(conn.slot, |session, context| {
+            session.admitted(context, granted)
+        });
         if let Some(Err(disconnect)) = result {
             self.disconnect(conn.slot, &disconnect);
         }
@@ -200,7 +249,12 @@ impl Shard {
         let was = self.connections.at(slot).map(|connection| connection.state);
         self.follow_phase(slot);
         self.file(slot);
-        if was == Some(State::Waiting) && self.connections.at(slot).is_some_and(|c| c.state == State::Open) {
+        if was == Some(State::Waiting)
+            && self
+                .connections
+                .at(slot)
+                .is_some_and(|c| c.state == State::Open)
+        {
             self.resume(slot);
         }
     }
@@ -210,18 +264,27 @@ impl Shard {
             ReplyTo::Client { conn, id } => {
                 let body = match result {
                     Ok(_) => ReplyBody::Publish,
-                    Err(PublishError::UnknownChannel) => ReplyBody::Error(ClientError::UnknownChannel),
+                    Err(PublishError::UnknownChannel) => {
+                        ReplyBody::Error(ClientError::UnknownChannel)
+                    }
                     Err(PublishError::Overloaded) => ReplyBody::Error(ClientError::Internal),
                 };
                 self.reply(conn, id, body);
             }
             ReplyTo::Api { .. } => self.api_published(reply_to, result),
-            ReplyTo::Nobody | ReplyTo::Connect { .. } | ReplyTo::Added { .. } | ReplyTo::CatchUp { .. } => {}
+            ReplyTo::Nobody
+            | ReplyTo::Connect { .. }
+            | ReplyTo::Added { .. }
+            | ReplyTo::CatchUp { .. } => {}
         }
     }
 
     fn reply(&mut self, conn: ConnId, id: u32, body: ReplyBody<'_>) {
-        if self.connections.current(conn.slot, conn.generation).is_some_and(|c| c.state == State::Open) {
+        if self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some_and(|c| c.state == State::Open)
+        {
             self.with_session(conn.slot, |_, context| context.reply(id, body));
         }
     }
@@ -231,24 +294,39 @@ impl Shard {
             ReplyTo::Client { conn, id } => {
                 let body = match &answer.what {
                     AnswerKind::Presence(list) => ReplyBody::Presence(list),
-                    AnswerKind::PresenceStats { clients, users } => {
-                        ReplyBody::PresenceStats { num_clients: *clients, num_users: *users }
+                    AnswerKind::PresenceStats { clients, users } => ReplyBody::PresenceStats {
+                        num_clients: *clients,
+                        num_users: *users,
+                    },
+                    AnswerKind::History(publications, position) => ReplyBody::History {
+                        publications,
+                        position: *position,
+                    },
+                    AnswerKind::Unrecoverable => {
+                        ReplyBody::Error(ClientError::UnrecoverablePosition)
                     }
-                    AnswerKind::History(publications, position) => {
-                        ReplyBody::History { publications, position: *position }
-                    }
-                    AnswerKind::Unrecoverable => ReplyBody::Error(ClientError::UnrecoverablePosition),
                     AnswerKind::Removed => return,
                     AnswerKind::Overloaded => ReplyBody::Error(ClientError::Internal),
                 };
                 self.reply(conn, id, body);
             }
-            ReplyTo::CatchUp { hub, generation, round } => {
+            ReplyTo::CatchUp {
+                hub,
+                generation,
+                round,
+            } => {
                 let missed = match answer.what {
                     AnswerKind::History(missed, position) => Some((missed, position)),
                     _ => None,
                 };
-                self.caught_up(HubId { slot: hub, generation }, round, missed);
+                self.caught_up(
+                    HubId {
+                        slot: hub,
+                        generation,
+                    },
+                    round,
+                    missed,
+                );
             }
             ReplyTo::Api { .. } => self.api_answered(answer),
             ReplyTo::Nobody | ReplyTo::Connect { .. } | ReplyTo::Added { .. } => {}
@@ -258,20 +336,36 @@ impl Shard {
     // For the server API, on every shard.
 
     fn user_command(&mut self, from: ShardId, command: UserCommand) {
+        let Some(wait) = self.waits.begin(from, command.reply_to) else {
+            self.mesh.answer(from, Message::UserDone(command.reply_to));
+            return;
+        };
         for slot in self.users.of(&self.connections, &command.user) {
-            let client = self.connections.at(slot).and_then(|connection| connection.session.client);
+            let client = self
+                .connections
+                .at(slot)
+                .and_then(|connection| connection.session.client);
             if command.client.is_none_or(|wanted| client == Some(wanted)) {
-                self.user_action(slot, &command.action);
+                self.user_action(slot, &command.action, wait);
             }
         }
-        self.mesh.answer(from, Message::UserDone(command.reply_to));
+        self.answer_waited(wait);
     }
 
-    fn user_action(&mut self, slot: u32, action: &UserAction) {
+    /// One thing less to wait for; the last one answers the command.
+    fn answer_waited(&mut self, wait: u32) {
+        if let Some((from, reply_to)) = self.waits.count_down(wait) {
+            self.mesh.answer(from, Message::UserDone(reply_to));
+        }
+    }
+
+    fn user_action(&mut self, slot: u32, action: &UserAction, wait: u32) {
         match action {
             UserAction::Subscribe(wanted) => {
                 let config = Arc::clone(&self.config);
-                let Ok(namespace) = config.channels.resolve(wanted.channel.as_str()) else { return };
+                let Ok(namespace) = config.channels.resolve(wanted.channel.as_str()) else {
+                    return;
+                };
                 let wanted = ServerSubscription {
                     channel: wanted.channel.clone(),
                     namespace: Arc::clone(namespace),
@@ -282,33 +376,53 @@ impl Shard {
                     recover: wanted.recover,
                     flags: 0,
                 };
-                let result = self.with_session(slot, |session, context| session.add(context, &wanted));
-                if let Some(Err(disconnect)) = result {
-                    self.disconnect(slot, &disconnect);
+                match self
+                    .with_session(slot, |session, context| session.add(context, &wanted, wait))
+                {
+                    Some(Ok(true)) => self.waits.add(wait),
+                    Some(Err(disconnect)) => self.disconnect(slot, &disconnect),
+                    Some(Ok(false)) | None => {}
                 }
             }
             UserAction::Unsubscribe(channel) => {
-                self.with_session(slot, |session, context| match session.find(context, channel.as_str()) {
-                    Some(index) => {
-                        let hub = session.subscriptions[index].hub;
-                        session.end_subscription(context, hub, Some(Unsubscribe::Server));
+                self.with_session(slot, |session, context| {
+                    match session.find(context, channel.as_str()) {
+                        Some(index) => {
+                            let hub = session.subscriptions[index].hub;
+                            session.end_subscription(context, hub, Some(Unsubscribe::Server));
+                        }
+                        None => {
+                            context.push(channel.as_str(), &Push::Unsubscribe(Unsubscribe::Server))
+                        }
                     }
-                    None => context.push(channel.as_str(), &Push::Unsubscribe(Unsubscribe::Server)),
                 });
             }
-            UserAction::Disconnect { code, reason, whitelist } => {
-                let client = self.connections.at(slot).and_then(|connection| connection.session.client);
+            UserAction::Disconnect {
+                code,
+                reason,
+                whitelist,
+            } => {
+                let client = self
+                    .connections
+                    .at(slot)
+                    .and_then(|connection| connection.session.client);
                 if !client.is_some_and(|client| whitelist.contains(&client)) {
                     self.disconnect(slot, &Disconnect::Custom(*code, reason.clone()));
                 }
             }
-            UserAction::Refresh { expired, expire_at, info } => {
+            UserAction::Refresh {
+                expired,
+                expire_at,
+                info,
+            } => {
                 let past = expire_at.is_some_and(|at| at <= self.now.unix_s());
                 if *expired || past {
                     self.disconnect(slot, &Disconnect::Expired);
                 } else {
                     let expire_at = *expire_at;
-                    self.with_session(slot, |session, context| session.refreshed(context, expire_at, info));
+                    self.with_session(slot, |session, context| {
+                        session.refreshed(context, expire_at, info)
+                    });
                     self.file(slot);
                 }
             }
@@ -322,7 +436,9 @@ impl Shard {
                 .hub
                 .iter()
                 .filter(|channel| !channel.subscribers.is_empty())
-                .filter(|channel| pattern.is_empty() || crate::config::glob_match(pattern, channel.name.as_str()))
+                .filter(|channel| {
+                    pattern.is_empty() || crate::config::glob_match(pattern, channel.name.as_str())
+                })
                 .map(|channel| (channel.name.clone(), channel.subscribers.len() as u32))
                 .collect(),
         };
@@ -332,10 +448,15 @@ impl Shard {
             channels,
             clients: self.users.sessions() as u32,
             users: self.users.distinct(),
-            subscriptions: self.hub.iter().map(|channel| channel.subscribers.len() as u32).sum(),
+            subscriptions: self
+                .hub
+                .iter()
+                .map(|channel| channel.subscribers.len() as u32)
+                .sum(),
             channels_active: self.owner.active(),
         };
-        self.mesh.answer(from, Message::Gathered(Box::new(gathered)));
+        self.mesh
+            .answer(from, Message::Gathered(Box::new(gathered)));
     }
 
     /// A new configuration: everything that can follow it does.

@@ -68,7 +68,13 @@ impl Outbox {
     }
 
     /// Adds a range of the ring to what the connection sends next.
-    fn mark(&mut self, connection: &mut Connection, slot: u32, range: RingRange, head: u32) -> Marked {
+    fn mark(
+        &mut self,
+        connection: &mut Connection,
+        slot: u32,
+        range: RingRange,
+        head: u32,
+    ) -> Marked {
         if connection.pending.len == 0 {
             connection.pending = range;
         } else if connection.pending.end() == range.start {
@@ -116,13 +122,18 @@ impl Outbox {
 impl Shard {
     /// Queues bytes for one connection.
     pub(super) fn queue(&mut self, slot: u32, bytes: &[u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         if matches!(connection.state, State::Gone) {
             return;
         }
         let head = self.outbox.ring.head();
         let fits = bytes.len() <= FANOUT_PIECE_BYTES_MAX as usize
-            && connection.backlog.as_ref().is_none_or(|backlog| backlog.bytes.is_empty());
+            && connection
+                .backlog
+                .as_ref()
+                .is_none_or(|backlog| backlog.bytes.is_empty());
         if fits
             && let Some(range) = self.outbox.ring.append(&[bytes])
             && self.outbox.mark(connection, slot, range, head) == Marked::Done
@@ -134,21 +145,39 @@ impl Shard {
     }
 
     /// Queues one frame for every subscriber of a hub channel that `wanted` picks. Returns how many there were.
-    pub(super) fn fan_out(&mut self, hub: u32, frame: &[u8], droppable: bool, wanted: impl Fn(bool) -> bool) -> u64 {
-        let Some(channel) = self.hub.at(hub) else { return 0 };
+    pub(super) fn fan_out(
+        &mut self,
+        hub: u32,
+        frame: &[u8],
+        droppable: bool,
+        wanted: impl Fn(bool) -> bool,
+    ) -> u64 {
+        let Some(channel) = self.hub.at(hub) else {
+            return 0;
+        };
         let drop_oldest = droppable && channel.namespace.slow_consumer == SlowConsumer::DropOldest;
         let head = self.outbox.ring.head();
-        let range = if frame.len() <= FANOUT_PIECE_BYTES_MAX as usize { self.outbox.ring.append(&[frame]) } else { None };
+        let range = if frame.len() <= FANOUT_PIECE_BYTES_MAX as usize {
+            self.outbox.ring.append(&[frame])
+        } else {
+            None
+        };
         let mut special: Vec<u32> = Vec::new();
         let mut count = 0;
         for subscriber in &channel.subscribers {
             if !wanted(subscriber.join_leave) {
                 continue;
             }
-            let Some(connection) = self.connections.at_mut(subscriber.conn) else { continue };
+            let Some(connection) = self.connections.at_mut(subscriber.conn) else {
+                continue;
+            };
             count += 1;
             // A connection that does not keep up owns its bytes, piece by piece, so that they can be dropped.
-            let slow = connection.is_sending && drop_oldest || connection.backlog.as_ref().is_some_and(|b| !b.bytes.is_empty());
+            let slow = connection.is_sending && drop_oldest
+                || connection
+                    .backlog
+                    .as_ref()
+                    .is_some_and(|b| !b.bytes.is_empty());
             match range {
                 Some(range) if !slow && !connection.is_corked() => {
                     if self.outbox.mark(connection, subscriber.conn, range, head) == Marked::Copy {
@@ -165,7 +194,9 @@ impl Shard {
     }
 
     fn fan_out_special(&mut self, slot: u32, hub: u32, frame: &[u8], drop_oldest: bool) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         if let Some(connecting) = &mut connection.session.connecting {
             connecting.pushes.extend_from_slice(frame);
             if connecting.pushes.len() > self.config.client.queue_max_size {
@@ -173,7 +204,12 @@ impl Shard {
             }
             return;
         }
-        self.outbox.copy(connection, slot, frame, if drop_oldest { hub } else { KEEP });
+        self.outbox.copy(
+            connection,
+            slot,
+            frame,
+            if drop_oldest { hub } else { KEEP },
+        );
         self.check_backlog(slot);
     }
 
@@ -183,13 +219,21 @@ impl Shard {
             super::Mode::Proxy => self.config.client.queue_max_size,
             super::Mode::Echo => crate::limits::ECHO_MESSAGE_BYTES_MAX * 2,
         };
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        let Some(backlog) = &mut connection.backlog else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        let Some(backlog) = &mut connection.backlog else {
+            return;
+        };
         let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
         if backlog.unsent() <= limit && !too_many_bytes {
             return;
         }
-        if matches!(connection.state, State::Closing | State::Finishing | State::Gone) || !connection.is_session {
+        if matches!(
+            connection.state,
+            State::Closing | State::Finishing | State::Gone
+        ) || !connection.is_session
+        {
             // A session that ends adds nothing but its close frame, which its peer may still read in time. An HTTP answer
             // may be larger than a client's queue; the peer asked for it.
             let most = limit.max(crate::limits::HTTP_BODY_BYTES_MAX) * 16;
@@ -202,7 +246,10 @@ impl Shard {
         let (lost, mut count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
         for &hub in &lost {
             let session = &connection.session;
-            if session.subscription_at(hub).is_some_and(|at| session.subscriptions[at].has(flag::POSITIONED)) {
+            if session
+                .subscription_at(hub)
+                .is_some_and(|at| session.subscriptions[at].has(flag::POSITIONED))
+            {
                 count += backlog.purge(hub);
             }
         }
@@ -223,7 +270,9 @@ impl Shard {
         }
         while let Some((slot, _)) = self.outbox.dirty.pop_front() {
             let generation = self.connections.generation(slot);
-            let Some(connection) = self.connections.at_mut(slot) else { continue };
+            let Some(connection) = self.connections.at_mut(slot) else {
+                continue;
+            };
             if !std::mem::take(&mut connection.is_dirty) || connection.state == State::Gone {
                 continue;
             }
@@ -236,10 +285,16 @@ impl Shard {
                 self.check_backlog(slot);
                 continue;
             }
-            if connection.backlog.as_ref().is_some_and(|backlog| !backlog.bytes.is_empty()) {
+            if connection
+                .backlog
+                .as_ref()
+                .is_some_and(|backlog| !backlog.bytes.is_empty())
+            {
                 self.outbox.own_pending(connection);
                 connection.is_sending = true;
-                let Some(backlog) = &mut connection.backlog else { continue };
+                let Some(backlog) = &mut connection.backlog else {
+                    continue;
+                };
                 backlog.pieces.clear();
                 backlog.in_flight = backlog.bytes.len();
                 let batch = SendBatch::Owned(std::mem::take(&mut backlog.bytes));
@@ -250,16 +305,27 @@ impl Shard {
             if range.len > 0 {
                 self.counters.sends += 1;
                 self.counters.bytes_sent += u64::from(range.len);
-                return Some(Output::Transmit { conn, batch: SendBatch::Ring(range) });
+                return Some(Output::Transmit {
+                    conn,
+                    batch: SendBatch::Ring(range),
+                });
             }
         }
         None
     }
 
     /// A batch came back: a ring batch that the kernel did not take whole, or an owned one.
-    pub fn handle_sent(&mut self, now: Now, conn: ConnId, batch: SendBatch, result: Result<usize, SendFailed>) {
+    pub fn handle_sent(
+        &mut self,
+        now: Now,
+        conn: ConnId,
+        batch: SendBatch,
+        result: Result<usize, SendFailed>,
+    ) {
         self.now = now;
-        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else { return };
+        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else {
+            return;
+        };
         let Ok(taken) = result else {
             if let Some(backlog) = &mut connection.backlog {
                 self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
@@ -271,8 +337,14 @@ impl Shard {
         };
         match batch {
             SendBatch::Ring(range) => {
-                assert!(taken < range.len as usize, "a ring batch came back although it was taken whole");
-                assert!(!connection.is_sending, "a ring batch was out beside an owned one");
+                assert!(
+                    taken < range.len as usize,
+                    "a ring batch came back although it was taken whole"
+                );
+                assert!(
+                    !connection.is_sending,
+                    "a ring batch was out beside an owned one"
+                );
                 self.counters.sends_short += 1;
                 let rest = range.skip(taken as u32);
                 // What was queued since stands behind the rest.
@@ -291,10 +363,15 @@ impl Shard {
                 self.settle();
             }
             SendBatch::Owned(bytes) => {
-                assert!(connection.is_sending, "an owned batch came back that was never out");
+                assert!(
+                    connection.is_sending,
+                    "an owned batch came back that was never out"
+                );
                 connection.is_sending = false;
                 self.counters.bytes_sent += taken as u64;
-                let Some(backlog) = &mut connection.backlog else { return };
+                let Some(backlog) = &mut connection.backlog else {
+                    return;
+                };
                 self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
                 if taken < bytes.len() {
                     let later = std::mem::take(backlog.as_mut());
@@ -324,12 +401,18 @@ impl Shard {
     /// Every ring batch polled so far is with the kernel, and its failures were reported.
     pub fn handle_flushed(&mut self, now: Now) {
         self.now = now;
-        let keep = self.outbox.dirty.front().map_or(self.outbox.ring.head(), |&(_, head)| head);
+        let keep = self
+            .outbox
+            .dirty
+            .front()
+            .map_or(self.outbox.ring.head(), |&(_, head)| head);
         self.outbox.ring.release_to(keep);
         if self.outbox.dirty.is_empty()
             && let Some(since) = self.fan_out_since.take()
         {
-            self.counters.fan_out.record(u64::try_from(now.at.since(since).as_nanos()).unwrap_or(u64::MAX));
+            self.counters
+                .fan_out
+                .record(u64::try_from(now.at.since(since).as_nanos()).unwrap_or(u64::MAX));
         }
         // Dirty connections remember positions, also those whose bytes are their own.
         if self.outbox.dirty.is_empty() {
@@ -343,13 +426,18 @@ impl Shard {
     fn close_sent(&mut self) {
         for slot in std::mem::take(&mut self.outbox.closing) {
             let generation = self.connections.generation(slot);
-            let Some(connection) = self.connections.at_mut(slot) else { continue };
+            let Some(connection) = self.connections.at_mut(slot) else {
+                continue;
+            };
             if let Some(how) = connection.close
                 && connection.state != State::Gone
                 && connection.is_sent()
             {
                 connection.state = State::Gone;
-                self.outbox.closes.push_back(Output::Close { conn: ConnId { slot, generation }, how });
+                self.outbox.closes.push_back(Output::Close {
+                    conn: ConnId { slot, generation },
+                    how,
+                });
             }
         }
     }
@@ -357,7 +445,9 @@ impl Shard {
     /// Sends what is queued, then closes with FIN.
     pub(super) fn finish(&mut self, slot: u32) {
         self.end_session(slot);
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         if matches!(connection.state, State::Gone) {
             return;
         }
@@ -373,11 +463,16 @@ impl Shard {
     pub(super) fn abort(&mut self, slot: u32) {
         self.end_session(slot);
         let generation = self.connections.generation(slot);
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         if connection.state != State::Gone {
             connection.state = State::Gone;
             connection.pending = RingRange::default();
-            self.outbox.closes.push_back(Output::Close { conn: ConnId { slot, generation }, how: Close::Abort });
+            self.outbox.closes.push_back(Output::Close {
+                conn: ConnId { slot, generation },
+                how: Close::Abort,
+            });
         }
     }
 
@@ -385,7 +480,12 @@ impl Shard {
     #[must_use]
     pub fn backlog_bytes_counted(&self) -> (usize, usize) {
         let counted = |connections: &Slab<Connection>| {
-            connections.iter().filter_map(|(_, connection)| connection.backlog.as_ref().map(|backlog| backlog.unsent())).sum()
+            connections
+                .iter()
+                .filter_map(|(_, connection)| {
+                    connection.backlog.as_ref().map(|backlog| backlog.unsent())
+                })
+                .sum()
         };
         (self.outbox.backlog_bytes, counted(&self.connections))
     }

@@ -33,12 +33,22 @@ impl Shard {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let sweep = (!self.owner.is_empty()).then(|| self.swept + SWEEP_INTERVAL);
         let retry = self.has_work().then(|| self.now.at + RETRY_INTERVAL);
-        [self.wheel.next_at(), sweep, retry, self.drain.as_ref().map(|drain| drain.next)].into_iter().flatten().min()
+        [
+            self.wheel.next_at(),
+            sweep,
+            retry,
+            self.drain.as_ref().map(|drain| drain.next),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// An entry of the wheel fired: the connection in the slot looks at what is really due.
     fn fired(&mut self, slot: u32, tick: Tick) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         if connection.filed != tick {
             return;
         }
@@ -69,24 +79,39 @@ impl Shard {
     }
 
     fn session_timeout(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else { return };
-        if !connection.is_session || self.mode == Mode::Echo || !matches!(connection.state, State::Open | State::Waiting) {
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        if !connection.is_session
+            || self.mode == Mode::Echo
+            || !matches!(connection.state, State::Open | State::Waiting)
+        {
             return;
         }
-        if let Some(Err(disconnect)) = self.with_session(slot, |session, context| session.timeout(context)) {
+        if let Some(Err(disconnect)) =
+            self.with_session(slot, |session, context| session.timeout(context))
+        {
             self.disconnect(slot, &disconnect);
         }
     }
 
     /// Files the nearest deadline of a connection, unless a nearer one is filed already.
     pub(super) fn file(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else { return };
-        let session = if connection.is_session { connection.session.deadline(self.now, &self.config) } else { 0 };
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        let session = if connection.is_session {
+            connection.session.deadline(self.now, &self.config)
+        } else {
+            0
+        };
         let nearest = match (connection.by, session) {
             (0, at) | (at, 0) => at,
             (by, session) => by.min(session),
         };
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         if nearest != 0 && (connection.filed == 0 || nearest < connection.filed) {
             connection.filed = self.wheel.file(slot, nearest);
         }

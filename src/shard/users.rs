@@ -23,7 +23,12 @@ pub(super) struct Users {
 impl Users {
     pub(super) fn new(seed: u64) -> Self {
         let seed = FixedState::with_seed(seed);
-        Self { slots: HashTable::new(), registry: HashMap::with_hasher(seed.clone()), seed, distinct: 0 }
+        Self {
+            slots: HashTable::new(),
+            registry: HashMap::with_hasher(seed.clone()),
+            seed,
+            distinct: 0,
+        }
     }
 
     fn hash(seed: &FixedState, user: &str) -> u64 {
@@ -41,23 +46,35 @@ impl Users {
     }
 
     fn user(connections: &Slab<Connection>, slot: u32) -> &str {
-        connections.at(slot).map_or("", |connection| &connection.session.user)
+        connections
+            .at(slot)
+            .map_or("", |connection| &connection.session.user)
     }
 
     /// Connections of a user.
     pub(super) fn of(&self, connections: &Slab<Connection>, user: &str) -> Vec<u32> {
         let hash = Self::hash(&self.seed, user);
-        self.slots.iter_hash(hash).copied().filter(|&slot| Self::user(connections, slot) == user).collect()
+        self.slots
+            .iter_hash(hash)
+            .copied()
+            .filter(|&slot| Self::user(connections, slot) == user)
+            .collect()
     }
 
     pub(super) fn insert(&mut self, connections: &Slab<Connection>, slot: u32) {
         let user = Self::user(connections, slot);
         let hash = Self::hash(&self.seed, user);
-        if self.slots.find(hash, |&other| Self::user(connections, other) == user).is_none() {
+        if self
+            .slots
+            .find(hash, |&other| Self::user(connections, other) == user)
+            .is_none()
+        {
             self.distinct += 1;
         }
         let seed = &self.seed;
-        self.slots.insert_unique(hash, slot, |&slot| Self::hash(seed, Self::user(connections, slot)));
+        self.slots.insert_unique(hash, slot, |&slot| {
+            Self::hash(seed, Self::user(connections, slot))
+        });
     }
 
     pub(super) fn remove(&mut self, connections: &Slab<Connection>, slot: u32) {
@@ -65,7 +82,11 @@ impl Users {
         let hash = Self::hash(&self.seed, user);
         if let Ok(entry) = self.slots.find_entry(hash, |&other| other == slot) {
             entry.remove();
-            if self.slots.find(hash, |&other| Self::user(connections, other) == user).is_none() {
+            if self
+                .slots
+                .find(hash, |&other| Self::user(connections, other) == user)
+                .is_none()
+            {
                 self.distinct -= 1;
             }
         }
@@ -87,7 +108,10 @@ impl Users {
     }
 
     pub(super) fn registered(&self) -> Vec<(Box<str>, u32)> {
-        self.registry.iter().map(|(user, &count)| (user.clone(), count)).collect()
+        self.registry
+            .iter()
+            .map(|(user, &count)| (user.clone(), count))
+            .collect()
     }
 
     /// One connection fewer.
@@ -104,7 +128,9 @@ impl Users {
 impl Shard {
     /// Ends the session of a connection: its subscriptions and its place among the users.
     pub(super) fn end_session(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else { return };
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
         if !connection.is_session || connection.session.phase == crate::session::Phase::Ended {
             return;
         }

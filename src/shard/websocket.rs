@@ -25,7 +25,9 @@ impl Shard {
             Mode::Echo => ECHO_MESSAGE_BYTES_MAX,
             Mode::Proxy => self.config.websocket.message_size_limit,
         };
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         let mut decoder = std::mem::take(&mut connection.decoder);
         let mut input = bytes;
         loop {
@@ -52,7 +54,10 @@ impl Shard {
     }
 
     fn websocket_event(&mut self, slot: u32, event: Event<'_>) {
-        let closing = self.connections.at(slot).is_some_and(|connection| connection.state == State::Closing);
+        let closing = self
+            .connections
+            .at(slot)
+            .is_some_and(|connection| connection.state == State::Closing);
         match event {
             Event::Close(status) => {
                 if !closing {
@@ -112,7 +117,10 @@ impl Shard {
                 Ok(command) => {
                     moves_deadline = matches!(
                         command.body,
-                        Body::Connect(_) | Body::Subscribe(_) | Body::Refresh { .. } | Body::SubRefresh { .. }
+                        Body::Connect(_)
+                            | Body::Subscribe(_)
+                            | Body::Refresh { .. }
+                            | Body::SubRefresh { .. }
                     );
                     self.with_session(slot, |session, context| session.command(context, &command))
                 }
@@ -149,7 +157,9 @@ impl Shard {
 
     /// A session that waits for owners makes its connection wait; one that has its answer lets it go on.
     pub(super) fn follow_phase(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         if !connection.is_session {
             return;
         }
@@ -166,7 +176,9 @@ impl Shard {
 
     /// Keeps input that must wait.
     pub(super) fn hold(&mut self, slot: u32, bytes: &[u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
         let held = connection.held.get_or_insert_default();
         if held.len() + bytes.len() > HELD_BYTES_MAX {
             self.abort(slot);
@@ -177,8 +189,12 @@ impl Shard {
 
     /// Goes on with input that waited.
     pub(super) fn resume(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else { return };
-        let Some(mut held) = connection.held.take() else { return };
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        let Some(mut held) = connection.held.take() else {
+            return;
+        };
         match connection.state {
             State::Open => self.websocket_received(slot, &mut held),
             State::Head => self.http_received(slot, &mut held),
@@ -188,7 +204,10 @@ impl Shard {
 
     fn refuse_websocket(&mut self, slot: u32, error: WebSocketError) {
         self.counters.websocket_refused += 1;
-        let closing = self.connections.at(slot).is_some_and(|connection| connection.state == State::Closing);
+        let closing = self
+            .connections
+            .at(slot)
+            .is_some_and(|connection| connection.state == State::Closing);
         if closing {
             self.finish(slot);
         } else {
@@ -200,7 +219,9 @@ impl Shard {
 
     /// Ends a session with a code of the protocol: the close frame goes out behind everything that is queued.
     pub(super) fn disconnect(&mut self, slot: u32, disconnect: &Disconnect) {
-        let Some(connection) = self.connections.at(slot) else { return };
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
         if !matches!(connection.state, State::Open | State::Waiting) {
             return;
         }

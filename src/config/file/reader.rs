@@ -162,7 +162,10 @@ impl Reader {
         let Entry { origin, value } = entry;
         match value {
             Value::Array(members) => Some(members),
-            Value::Bare(text) if text.trim_start().starts_with('[') => {
+            // `[::1]:8000` begins with a bracket and is no list.
+            Value::Bare(text)
+                if text.trim_start().starts_with('[') && text.trim_end().ends_with(']') =>
+            {
                 if let Some(Value::Array(members)) = tree::parse_bare(&text, &origin) {
                     return Some(members);
                 }

@@ -8,8 +8,7 @@ use serde::de::MapAccess;
 
 use super::error::ApiError;
 use super::request::{
-    Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe,
-    Target,
+    Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe, Target,
 };
 use crate::protocol::centrifuge::json::read::{Object, fields, value};
 use crate::protocol::centrifuge::json::{Position, compact, is_json};
