@@ -284,6 +284,7 @@ impl Reactor {
 
     /// Takes outputs slice by slice. Returns whether some may be left.
     fn flush(&mut self, outside: &mut Outside<'_>) -> bool {
+        let mut first = true;
         loop {
             let most = [1, 4, 64][outside.rng.below(3) as usize];
             let slice = 1 + outside.rng.below(most) as usize;
@@ -295,13 +296,15 @@ impl Reactor {
                 polled += 1;
                 self.take(output, &mut ring, outside);
             }
+            // `handle_flushed` may bring outputs: the loop ends when a flush has brought none.
+            if polled == 0 && !first {
+                return false;
+            }
+            first = false;
             for (conn, range) in ring {
                 self.send_ring(conn, range, outside);
             }
             self.shard.handle_flushed(outside.now);
-            if polled == 0 {
-                return false;
-            }
             if !outside.calm && outside.rng.below(8) == 0 {
                 return true;
             }
