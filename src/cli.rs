@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// Look whether this host fits: kernel, limits, settings, and what to change
     Doctor,
     /// Generate load and measure
-    Bench(ringmain::bench::Args),
+    Bench(Box<ringmain::bench::Args>),
     /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks
     Echo(EchoArgs),
 }

@@ -27,6 +27,9 @@ struct Pair {
     pushed: bool,
 }
 
+/// What one shard holds of its queues to and from another.
+type Ends = (Option<Producer<Message>>, Option<Consumer<Message>>);
+
 /// See the module.
 pub struct Endpoint {
     shard: ShardId,
@@ -56,17 +59,14 @@ pub fn build_with(shards: u16, queue: usize) -> Vec<Endpoint> {
     );
     let count = usize::from(shards);
     let queue = queue.max(ANSWERS_MAX + 1);
-    let mut ends: Vec<Vec<(Option<Producer<Message>>, Option<Consumer<Message>>)>> = (0..count)
+    let mut ends: Vec<Vec<Ends>> = (0..count)
         .map(|_| (0..count).map(|_| (None, None)).collect())
         .collect();
-    for from in 0..count {
-        for to in 0..count {
-            if from != to {
-                let (producer, consumer) = RingBuffer::new(queue);
-                ends[from][to].0 = Some(producer);
-                ends[to][from].1 = Some(consumer);
-            }
-        }
+    let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+    for (from, to) in pairs.filter(|(from, to)| from != to) {
+        let (producer, consumer) = RingBuffer::new(queue);
+        ends[from][to].0 = Some(producer);
+        ends[to][from].1 = Some(consumer);
     }
     ends.into_iter()
         .enumerate()
@@ -103,7 +103,6 @@ impl Endpoint {
     }
 
     /// Sends a command. It comes back when the queue is full or too many are outstanding.
-    #[expect(clippy::result_large_err, reason = "a message is three words")]
     pub fn command(&mut self, to: ShardId, message: Message) -> Result<(), Message> {
         let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
             self.own.push_back(message);

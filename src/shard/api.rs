@@ -17,8 +17,8 @@ use crate::mesh::message::{
 };
 use crate::model::{ChannelName, ClientId, ConnId, ShardId, StreamPosition};
 use crate::protocol::api::{
-    Answer, ApiDecodeError, ApiError, Node, PublishOptions, Request, Shape, Subscribe, Target,
-    decode, decode_legacy, encode_answer,
+    Answer, ApiDecodeError, ApiError, Data, Node, PublishOptions, Request, Shape, Subscribe,
+    Target, decode, decode_legacy, encode_answer,
 };
 use crate::protocol::centrifuge::json::is_json;
 use crate::session::{check_data, epoch_sent};
@@ -580,17 +580,11 @@ impl Asker<'_> {
         Plan::Leaf(self.call.leaves.len() - 1)
     }
 
-    fn publish(
-        &mut self,
-        channel: &str,
-        data: &std::borrow::Cow<'_, [u8]>,
-        options: &PublishOptions<'_>,
-    ) -> Plan {
+    fn publish(&mut self, channel: &str, data: &Data<'_>, options: &PublishOptions<'_>) -> Plan {
         if channel.is_empty() {
             return self.done(Err(ApiError::BadRequest));
         }
-        let json =
-            matches!(data, std::borrow::Cow::Borrowed(_)) && !data.is_empty() || is_json(data);
+        let json = matches!(data, Data::Borrowed(_)) && !data.is_empty() || is_json(data);
         let checked = match self.shard.config.channels.resolve(channel) {
             Err(_) => Err(ApiError::UnknownChannel),
             Ok(namespace) => {

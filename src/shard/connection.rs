@@ -33,6 +33,10 @@ pub(super) struct Connection {
     /// Unfinished WebSocket input.
     pub(super) decoder: Decoder,
     /// Unfinished HTTP input, or input behind a command that waits.
+    #[expect(
+        clippy::box_collection,
+        reason = "nearly every connection has none: eight bytes instead of 24"
+    )]
     pub(super) held: Option<Box<Vec<u8>>>,
     /// Deadline of the state, beside the session's own; 0 for none.
     pub(super) by: Tick,
@@ -97,6 +101,12 @@ impl Backlog {
             Some((len, last)) if *last == KEEP && hub == KEEP => *len += bytes.len() as u32,
             _ => self.pieces.push((bytes.len() as u32, hub)),
         }
+    }
+
+    /// Puts what the kernel did not take before everything that was queued since.
+    pub(super) fn push_front(&mut self, bytes: &[u8]) {
+        self.bytes.splice(0..0, bytes.iter().copied());
+        self.pieces.insert(0, (bytes.len() as u32, KEEP));
     }
 
     pub(super) fn unsent(&self) -> usize {

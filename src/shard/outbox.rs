@@ -349,14 +349,8 @@ impl Shard {
                 let rest = range.skip(taken as u32);
                 // What was queued since stands behind the rest.
                 let backlog = connection.backlog.get_or_insert_default();
-                let later = std::mem::take(backlog.as_mut());
-                backlog.push(self.outbox.ring.bytes(rest), KEEP);
+                backlog.push_front(self.outbox.ring.bytes(rest));
                 self.outbox.backlog_bytes += rest.len as usize;
-                let mut at = 0;
-                for (len, hub) in later.pieces {
-                    backlog.push(&later.bytes[at..at + len as usize], hub);
-                    at += len as usize;
-                }
                 let head = self.outbox.ring.head();
                 self.outbox.make_dirty(connection, conn.slot, head);
                 self.check_backlog(conn.slot);
@@ -374,21 +368,14 @@ impl Shard {
                 };
                 self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
                 if taken < bytes.len() {
-                    let later = std::mem::take(backlog.as_mut());
-                    backlog.push(&bytes[taken..], KEEP);
+                    backlog.push_front(&bytes[taken..]);
                     self.outbox.backlog_bytes += bytes.len() - taken;
-                    let mut at = 0;
-                    for (len, hub) in later.pieces {
-                        backlog.push(&later.bytes[at..at + len as usize], hub);
-                        at += len as usize;
-                    }
                 }
                 if backlog.bytes.is_empty() {
                     connection.backlog = None;
                     if connection.close.is_some() && connection.pending.len == 0 {
                         self.outbox.closing.push(conn.slot);
                         self.close_sent();
-                        return;
                     }
                 } else {
                     let head = self.outbox.ring.head();

@@ -432,7 +432,10 @@ impl World {
             })
             .collect();
         let differ: Vec<_> = known.symmetric_difference(&believed).collect();
-        assert!(differ.is_empty(), "subscriptions that only a shard or only its client knows: {differ:?}");
+        assert!(
+            differ.is_empty(),
+            "subscriptions that only a shard or only its client knows: {differ:?}"
+        );
         let mut users = BTreeMap::<Box<str>, u32>::new();
         for user in self
             .shards
