@@ -26,6 +26,10 @@ pub const CHANNELS_OWNED_MAX: usize = 1 << 20;
 pub const FANOUT_RING_BYTES: u32 = 1 << 20;
 /// Largest piece that goes through the fan-out ring; larger ones go to each connection's backlog.
 pub const FANOUT_PIECE_BYTES_MAX: u32 = FANOUT_RING_BYTES / 8;
+/// Bytes of one shard's ring for what only one connection gets, a power of two.
+pub const OWN_RING_BYTES: u32 = 512 << 10;
+/// Largest piece that goes through that ring; larger ones go to the connection's backlog.
+pub const OWN_PIECE_BYTES_MAX: u32 = OWN_RING_BYTES / 8;
 /// Pending bytes of a connection that are moved within the ring to stay contiguous; beyond it they go to its backlog.
 pub const PENDING_JOIN_BYTES_MAX: u32 = 4096;
 /// Unsent bytes of all connections of one shard.

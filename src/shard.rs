@@ -11,6 +11,7 @@ mod http;
 mod inbox;
 pub mod inspect;
 mod outbox;
+mod rings;
 mod timers;
 mod users;
 mod waits;
@@ -178,7 +179,7 @@ impl Shard {
             users: users::Users::new(rng.bits()),
             calls: api::Calls::default(),
             waits: waits::Waits::default(),
-            outbox: Outbox::new(limits::FANOUT_RING_BYTES),
+            outbox: Outbox::new(limits::FANOUT_RING_BYTES, limits::OWN_RING_BYTES),
             reports: VecDeque::new(),
             wheel: TimerWheel::default(),
             drain: None,

@@ -4,10 +4,13 @@
 use std::collections::VecDeque;
 
 use super::connection::{Connection, KEEP, State};
+use super::rings::{Heads, Rings};
 use super::{Close, Output, SendBatch, SendFailed, Shard};
 use crate::config::namespace::SlowConsumer;
-use crate::limits::{BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX};
-use crate::mem::{FanoutRing, RingRange, Slab};
+use crate::limits::{
+    BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
+};
+use crate::mem::{RingRange, Slab};
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
 use crate::session::flag;
@@ -15,10 +18,10 @@ use crate::time::Now;
 
 /// The shard's half of every outbox.
 pub(super) struct Outbox {
-    ring: FanoutRing,
+    rings: Rings,
     /// Connections with something to send, and the ring's head when each became dirty: the oldest byte that any of them
     /// needs is not before the first one's.
-    dirty: VecDeque<(u32, u32)>,
+    dirty: VecDeque<(u32, Heads)>,
     /// Connections to close once the kernel has what they sent.
     closing: Vec<u32>,
     closes: VecDeque<Output>,
@@ -34,9 +37,9 @@ enum Marked {
 }
 
 impl Outbox {
-    pub(super) fn new(ring_bytes: u32) -> Self {
+    pub(super) fn new(shared_bytes: u32, own_bytes: u32) -> Self {
         Self {
-            ring: FanoutRing::new(ring_bytes),
+            rings: Rings::new(shared_bytes, own_bytes),
             dirty: VecDeque::new(),
             closing: Vec::new(),
             closes: VecDeque::new(),
@@ -45,7 +48,7 @@ impl Outbox {
     }
 
     pub(super) fn bytes(&self, range: RingRange) -> &[u8] {
-        self.ring.bytes(range)
+        self.rings.bytes(range)
     }
 
     pub(super) const fn backlog_bytes(&self) -> usize {
@@ -53,12 +56,12 @@ impl Outbox {
     }
 
     pub(super) const fn ring_used(&self) -> u32 {
-        self.ring.used()
+        self.rings.used()
     }
 
     /// `waiting`: bytes of publications that are not in the ring yet.
     pub(super) fn is_full(&self, waiting: usize) -> bool {
-        self.ring.used() as usize + waiting > self.ring.capacity() as usize / 4 * 3
+        self.rings.is_full(waiting)
     }
 
     pub(super) fn forget(&mut self, connection: &Connection) {
@@ -73,7 +76,7 @@ impl Outbox {
         connection: &mut Connection,
         slot: u32,
         range: RingRange,
-        head: u32,
+        head: Heads,
     ) -> Marked {
         if connection.pending.len == 0 {
             connection.pending = range;
@@ -83,7 +86,7 @@ impl Outbox {
             if connection.pending.len + range.len > PENDING_JOIN_BYTES_MAX {
                 return Marked::Copy;
             }
-            match self.ring.append_joined(connection.pending, range) {
+            match self.rings.append_joined(connection.pending, range) {
                 Some(joined) => connection.pending = joined,
                 None => return Marked::Copy,
             }
@@ -92,7 +95,7 @@ impl Outbox {
         Marked::Done
     }
 
-    fn make_dirty(&mut self, connection: &mut Connection, slot: u32, head: u32) {
+    fn make_dirty(&mut self, connection: &mut Connection, slot: u32, head: Heads) {
         if !connection.is_dirty {
             connection.is_dirty = true;
             self.dirty.push_back((slot, head));
@@ -104,7 +107,7 @@ impl Outbox {
         self.own_pending(connection);
         connection.backlog.get_or_insert_default().push(bytes, hub);
         self.backlog_bytes += bytes.len();
-        let head = self.ring.head();
+        let head = self.rings.heads();
         self.make_dirty(connection, slot, head);
     }
 
@@ -113,7 +116,7 @@ impl Outbox {
         let range = std::mem::take(&mut connection.pending);
         if range.len > 0 {
             let backlog = connection.backlog.get_or_insert_default();
-            backlog.push(self.ring.bytes(range), KEEP);
+            backlog.push(self.rings.bytes(range), KEEP);
             self.backlog_bytes += range.len as usize;
         }
     }
@@ -128,14 +131,14 @@ impl Shard {
         if matches!(connection.state, State::Gone) {
             return;
         }
-        let head = self.outbox.ring.head();
-        let fits = bytes.len() <= FANOUT_PIECE_BYTES_MAX as usize
+        let head = self.outbox.rings.heads();
+        let fits = bytes.len() <= OWN_PIECE_BYTES_MAX as usize
             && connection
                 .backlog
                 .as_ref()
                 .is_none_or(|backlog| backlog.bytes.is_empty());
         if fits
-            && let Some(range) = self.outbox.ring.append(&[bytes])
+            && let Some(range) = self.outbox.rings.append_own(bytes)
             && self.outbox.mark(connection, slot, range, head) == Marked::Done
         {
             return;
@@ -156,9 +159,9 @@ impl Shard {
             return 0;
         };
         let drop_oldest = droppable && channel.namespace.slow_consumer == SlowConsumer::DropOldest;
-        let head = self.outbox.ring.head();
+        let head = self.outbox.rings.heads();
         let range = if frame.len() <= FANOUT_PIECE_BYTES_MAX as usize {
-            self.outbox.ring.append(&[frame])
+            self.outbox.rings.append_shared(frame)
         } else {
             None
         };
@@ -349,9 +352,9 @@ impl Shard {
                 let rest = range.skip(taken as u32);
                 // What was queued since stands behind the rest.
                 let backlog = connection.backlog.get_or_insert_default();
-                backlog.push_front(self.outbox.ring.bytes(rest));
+                backlog.push_front(self.outbox.rings.bytes(rest));
                 self.outbox.backlog_bytes += rest.len as usize;
-                let head = self.outbox.ring.head();
+                let head = self.outbox.rings.heads();
                 self.outbox.make_dirty(connection, conn.slot, head);
                 self.check_backlog(conn.slot);
                 self.settle();
@@ -378,7 +381,7 @@ impl Shard {
                         self.close_sent();
                     }
                 } else {
-                    let head = self.outbox.ring.head();
+                    let head = self.outbox.rings.heads();
                     self.outbox.make_dirty(connection, conn.slot, head);
                 }
             }
@@ -392,8 +395,8 @@ impl Shard {
             .outbox
             .dirty
             .front()
-            .map_or(self.outbox.ring.head(), |&(_, head)| head);
-        self.outbox.ring.release_to(keep);
+            .map_or(self.outbox.rings.heads(), |&(_, head)| head);
+        self.outbox.rings.release_to(keep);
         if self.outbox.dirty.is_empty()
             && let Some(since) = self.fan_out_since.take()
         {
@@ -403,7 +406,7 @@ impl Shard {
         }
         // Dirty connections remember positions, also those whose bytes are their own.
         if self.outbox.dirty.is_empty() {
-            self.outbox.ring.rewind();
+            self.outbox.rings.rewind();
         }
         self.close_sent();
         self.settle();
@@ -440,7 +443,7 @@ impl Shard {
         }
         connection.state = State::Finishing;
         connection.close = Some(Close::Finish);
-        let head = self.outbox.ring.head();
+        let head = self.outbox.rings.heads();
         self.outbox.make_dirty(connection, slot, head);
         let by = crate::mem::TimerWheel::tick_after(self.now.at, super::websocket::CLOSE_TIMEOUT);
         self.set_deadline(slot, by);

@@ -1,0 +1,105 @@
+//! The two rings that bytes go out from. What many connections share is kept apart from what only one of them gets:
+//! publications of a channel stay contiguous across turns although replies are queued in between.
+
+use crate::mem::{FanoutRing, RingRange};
+
+/// Bit of `RingRange::start` that names the ring of single connections.
+const OWN: u32 = 1 << 31;
+
+/// Positions of the next byte in both rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Heads {
+    shared: u32,
+    own: u32,
+}
+
+/// See the module.
+pub(super) struct Rings {
+    shared: FanoutRing,
+    own: FanoutRing,
+    /// Pieces that are being joined.
+    joining: Vec<u8>,
+}
+
+const fn tagged(range: RingRange) -> RingRange {
+    RingRange {
+        start: range.start | OWN,
+        len: range.len,
+    }
+}
+
+impl Rings {
+    pub(super) fn new(shared_bytes: u32, own_bytes: u32) -> Self {
+        Self {
+            shared: FanoutRing::new(shared_bytes),
+            own: FanoutRing::new(own_bytes),
+            joining: Vec::new(),
+        }
+    }
+
+    pub(super) const fn heads(&self) -> Heads {
+        Heads {
+            shared: self.shared.head(),
+            own: self.own.head(),
+        }
+    }
+
+    pub(super) const fn used(&self) -> u32 {
+        self.shared.used() + self.own.used()
+    }
+
+    /// Either ring is nearly full. `waiting`: bytes of publications that are not in the ring yet.
+    pub(super) fn is_full(&self, waiting: usize) -> bool {
+        let nearly = |ring: &FanoutRing, more: usize| {
+            ring.used() as usize + more > ring.capacity() as usize / 4 * 3
+        };
+        nearly(&self.shared, waiting) || nearly(&self.own, 0)
+    }
+
+    /// For many connections.
+    pub(super) fn append_shared(&mut self, bytes: &[u8]) -> Option<RingRange> {
+        self.shared.append(&[bytes])
+    }
+
+    /// For one connection.
+    pub(super) fn append_own(&mut self, bytes: &[u8]) -> Option<RingRange> {
+        self.own.append(&[bytes]).map(tagged)
+    }
+
+    /// Copies of two ranges, one behind the other, for one connection.
+    pub(super) fn append_joined(
+        &mut self,
+        first: RingRange,
+        second: RingRange,
+    ) -> Option<RingRange> {
+        let mut joining = std::mem::take(&mut self.joining);
+        joining.clear();
+        joining.extend_from_slice(self.bytes(first));
+        joining.extend_from_slice(self.bytes(second));
+        let joined = self.append_own(&joining);
+        self.joining = joining;
+        joined
+    }
+
+    pub(super) fn bytes(&self, range: RingRange) -> &[u8] {
+        if range.start & OWN == 0 {
+            return self.shared.bytes(range);
+        }
+        self.own.bytes(RingRange {
+            start: range.start & !OWN,
+            len: range.len,
+        })
+    }
+
+    /// Frees what nobody needs whose oldest byte is not before these heads.
+    pub(super) fn release_to(&mut self, heads: Heads) {
+        self.shared.release_to(heads.shared);
+        self.own.release_to(heads.own);
+    }
+
+    /// Nobody needs anything: the rings start at the front again.
+    pub(super) fn rewind(&mut self) {
+        self.shared.rewind();
+        self.own.rewind();
+    }
+}
