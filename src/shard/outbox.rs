@@ -26,6 +26,8 @@ pub(super) struct Outbox {
     closing: Vec<u32>,
     closes: VecDeque<Output>,
     backlog_bytes: usize,
+    /// Ring batches were polled since the last flush: their bytes are still needed.
+    is_unflushed: bool,
 }
 
 /// What `mark` could not do by itself.
@@ -44,6 +46,7 @@ impl Outbox {
             closing: Vec::new(),
             closes: VecDeque::new(),
             backlog_bytes: 0,
+            is_unflushed: false,
         }
     }
 
@@ -67,6 +70,18 @@ impl Outbox {
     pub(super) fn forget(&mut self, connection: &Connection) {
         if let Some(backlog) = &connection.backlog {
             self.backlog_bytes -= backlog.unsent();
+        }
+    }
+
+    /// Frees the bytes that no dirty connection needs. Dirty connections remember positions, also those whose bytes are
+    /// their own: the rings start at the front only when there is none.
+    fn release(&mut self) {
+        match self.dirty.front() {
+            Some(&(_, heads)) => self.rings.release_to(heads),
+            None => {
+                self.rings.release_to(self.rings.heads());
+                self.rings.rewind();
+            }
         }
     }
 
@@ -308,11 +323,16 @@ impl Shard {
             if range.len > 0 {
                 self.counters.sends += 1;
                 self.counters.bytes_sent += u64::from(range.len);
+                self.outbox.is_unflushed = true;
                 return Some(Output::Transmit {
                     conn,
                     batch: SendBatch::Ring(range),
                 });
             }
+        }
+        // Entries of connections that need nothing any more leave bytes behind that no flush follows.
+        if !self.outbox.is_unflushed {
+            self.outbox.release();
         }
         None
     }
@@ -391,22 +411,14 @@ impl Shard {
     /// Every ring batch polled so far is with the kernel, and its failures were reported.
     pub fn handle_flushed(&mut self, now: Now) {
         self.now = now;
-        let keep = self
-            .outbox
-            .dirty
-            .front()
-            .map_or(self.outbox.rings.heads(), |&(_, head)| head);
-        self.outbox.rings.release_to(keep);
+        self.outbox.is_unflushed = false;
+        self.outbox.release();
         if self.outbox.dirty.is_empty()
             && let Some(since) = self.fan_out_since.take()
         {
             self.counters
                 .fan_out
                 .record(u64::try_from(now.at.since(since).as_nanos()).unwrap_or(u64::MAX));
-        }
-        // Dirty connections remember positions, also those whose bytes are their own.
-        if self.outbox.dirty.is_empty() {
-            self.outbox.rings.rewind();
         }
         self.close_sent();
         self.settle();
