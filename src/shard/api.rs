@@ -156,7 +156,8 @@ impl Shard {
     }
 
     /// Asks for as many requests as may be under way at once. Owners keep the order of what they are asked; what concerns
-    /// a user's connections must be done before anything behind it is asked. Returns how many have been asked by then.
+    /// a user's connections waits for everything before it and is done before anything behind it is asked. Returns how many
+    /// have been asked by then.
     fn plan_from<'r>(
         &mut self,
         call_slot: u32,
@@ -181,6 +182,10 @@ impl Shard {
                         | Request::Disconnect { .. }
                         | Request::Refresh(_))
                 );
+            if stops && asker.call.leaves.iter().any(|leaf| leaf.awaited > 0) {
+                stopped = Some(asker.call.plan.len());
+                break;
+            }
             let plan = asker.plan(request);
             asker.call.plan.push(plan);
             if stops && requests.peek().is_some() {

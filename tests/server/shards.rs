@@ -273,3 +273,24 @@ fn info_counts_all_shards() {
         (clients >= crowd.len() as u64).then_some(())
     });
 }
+
+#[test]
+fn a_batch_asks_about_a_subscription_while_it_lasts() {
+    for round in 0..20 {
+        let user = format!("batch-{round}");
+        let channel = format!("all:batch-{round}");
+        let mut crowd: Vec<Client> = (0..4).map(|_| Client::user(server(), &user)).collect();
+        let commands = json!([
+            { "subscribe": { "user": user, "channel": channel } },
+            { "presence_stats": { "channel": channel } },
+            { "unsubscribe": { "user": user, "channel": channel } },
+        ]);
+        let answer = server().api("batch", &json!({ "commands": commands }));
+        let stats = &answer["replies"][1]["presence_stats"];
+        assert_eq!(stats["num_clients"], crowd.len(), "round {round}: {answer}");
+        for client in &mut crowd {
+            let push = client.push();
+            assert!(push.get("subscribe").is_some(), "{push}");
+        }
+    }
+}
