@@ -198,3 +198,66 @@ pub struct Overrides {
     /// `force_positioning`
     pub force_positioning: Option<bool>,
 }
+
+/// How the messages of one connection are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Format {
+    /// Of each message.
+    pub encoding: Encoding,
+    /// Around it.
+    pub framing: Framing,
+    /// Bare pushes go out and no command comes in (`spec/centrifuge.md` §1.8).
+    pub unidirectional: bool,
+}
+
+/// Encoding of messages (`spec/centrifuge.md` §2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// One JSON object a message.
+    #[default]
+    Json,
+    /// A length-delimited Protobuf message.
+    Protobuf,
+}
+
+/// What stands around each message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Framing {
+    /// A WebSocket frame.
+    #[default]
+    WebSocket,
+    /// A WebSocket frame with a compressed payload (RFC 7692).
+    Deflate,
+    /// A chunk of an HTTP response body (`spec/centrifuge.md` §1.5).
+    Stream,
+    /// A server-sent event in a chunk of an HTTP response body (`spec/centrifuge.md` §1.6).
+    EventStream,
+}
+
+/// An error that a backend chose for a client (`spec/centrifuge.md` §9.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChosenError {
+    /// Code on the wire.
+    pub code: u32,
+    /// Message on the wire.
+    pub message: Box<str>,
+    /// The client may try again.
+    pub temporary: bool,
+}
+
+/// A node of a tags filter, as sent: not checked (`spec/centrifuge.md` §3.3, §4.10).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FilterNode {
+    /// `and`, `or`, `not`, or empty for a leaf.
+    pub op: Box<str>,
+    /// Tag that a leaf compares.
+    pub key: Box<str>,
+    /// Comparison of a leaf.
+    pub cmp: Box<str>,
+    /// Operand.
+    pub val: Box<str>,
+    /// Operands.
+    pub vals: Vec<Box<str>>,
+    /// Children.
+    pub nodes: Vec<FilterNode>,
+}

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::model::FilterNode;
+
 /// One command.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command<'a> {
@@ -28,7 +30,7 @@ pub enum Body<'a> {
         /// Channel.
         channel: Cow<'a, str>,
         /// Raw JSON as sent (JSON encoding), or bytes; empty when absent.
-        data: &'a [u8],
+        data: Cow<'a, [u8]>,
     },
     /// Who is there.
     Presence {
@@ -47,12 +49,12 @@ pub enum Body<'a> {
         /// Method.
         method: Cow<'a, str>,
         /// Raw JSON or bytes.
-        data: &'a [u8],
+        data: Cow<'a, [u8]>,
     },
     /// One-way message.
     Send {
         /// Raw JSON or bytes.
-        data: &'a [u8],
+        data: Cow<'a, [u8]>,
     },
     /// New connection token.
     Refresh {
@@ -76,13 +78,15 @@ pub struct Connect<'a> {
     /// Connection token; empty when absent.
     pub token: Cow<'a, str>,
     /// Raw JSON or bytes.
-    pub data: &'a [u8],
+    pub data: Cow<'a, [u8]>,
     /// Server-side subscriptions to recover: only `recover`, `epoch`, `offset` count. A channel may come twice.
     pub subs: Vec<Subscribe<'a>>,
     /// Client name.
     pub name: Cow<'a, str>,
     /// Application version.
     pub version: Cow<'a, str>,
+    /// Headers that a browser cannot send, for hooks (`spec/centrifuge.md` §9.2).
+    pub headers: Vec<(Cow<'a, str>, Cow<'a, str>)>,
 }
 
 /// SubscribeRequest
@@ -99,7 +103,7 @@ pub struct Subscribe<'a> {
     /// Offset as sent.
     pub offset: u64,
     /// Raw JSON or bytes.
-    pub data: &'a [u8],
+    pub data: Cow<'a, [u8]>,
     /// Asks for positioning.
     pub positioned: bool,
     /// Asks for recovery.
@@ -108,8 +112,8 @@ pub struct Subscribe<'a> {
     pub join_leave: bool,
     /// Delta type: empty or `fossil`; anything else is DISCONNECT 3501.
     pub delta: Cow<'a, str>,
-    /// A tags filter was sent.
-    pub has_filter: bool,
+    /// Tags filter, as sent.
+    pub filter: Option<Box<FilterNode>>,
     /// Bit 1: compaction supported; bit 2: reject unrecovered (ERROR 112).
     pub flag: i64,
     /// 0 stream, 1 map, 2 map_clients, 3 map_users, 4 shared_poll.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::error::ClientError;
-use crate::model::{ClientInfo, Publication, StreamPosition};
+use crate::model::{ChosenError, ClientInfo, Publication, StreamPosition};
 
 /// Answer to one command.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Reply<'a> {
 pub enum ReplyBody<'a> {
     /// `error`
     Error(ClientError),
+    /// `error`, as a backend chose it
+    ChosenError(&'a ChosenError),
     /// `connect`
     Connect(ConnectResult<'a>),
     /// `subscribe`
@@ -47,6 +49,8 @@ pub enum ReplyBody<'a> {
     Refresh(Option<u32>),
     /// `sub_refresh`: likewise.
     SubRefresh(Option<u32>),
+    /// `rpc`: raw JSON or bytes; empty leaves `data` out.
+    Rpc(&'a [u8]),
 }
 
 /// ConnectResult
@@ -60,8 +64,16 @@ pub struct ConnectResult<'a> {
     pub subs: &'a [(&'a str, SubscribeResult<'a>)],
     /// Seconds between server pings; `None` leaves `ping` and `pong` out.
     pub ping: Option<u32>,
+    /// The client must answer pings; not on unidirectional transports.
+    pub pong: bool,
     /// Unix milliseconds, if configured.
     pub time: Option<u64>,
+    /// From a hook: raw JSON or bytes; empty leaves it out.
+    pub data: &'a [u8],
+    /// Secret of an emulated or unidirectional connection; empty leaves it out.
+    pub session: &'a str,
+    /// Which process holds an emulated connection; empty leaves it out.
+    pub node: &'a str,
 }
 
 /// SubscribeResult
@@ -102,6 +114,10 @@ pub enum Push<'a> {
     Subscribe(SubscribeResult<'a>),
     /// Connection refreshed by the server: seconds to live.
     Refresh(Option<u32>),
+    /// A unidirectional connection is open. Its Protobuf field numbers differ from those of the reply (trap T7).
+    Connect(ConnectResult<'a>),
+    /// The connection ends, where no close frame can say so: code and reason.
+    Disconnect(u16, &'a str),
 }
 
 /// Why a subscription ended (`spec/centrifuge.md` §5.3).

@@ -441,6 +441,10 @@ impl Session {
             },
             subs: &subs,
             ping,
+            pong: true,
+            data: b"",
+            session: "",
+            node: "",
             time: client
                 .connect_include_server_time
                 .then_some(context.now.unix_ms),

@@ -102,7 +102,7 @@ impl Session {
             _ => return Err(ClientError::PermissionDenied.into()),
         }
         let claims = self.check_subscribe(context, asked)?;
-        if asked.has_filter {
+        if asked.filter.is_some() {
             return Err(ClientError::BadRequest.into());
         }
         let expire_at = kept_expiry(claims.as_ref().and_then(|claims| claims.expire_at));

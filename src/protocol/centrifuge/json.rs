@@ -14,8 +14,8 @@ mod reply;
 
 pub(in crate::protocol) use command::Position;
 pub use command::{Commands, commands};
-pub use push::encode_push;
 pub(in crate::protocol) use push::{client_info, tags};
+pub use push::{encode_bare_push, encode_push, encode_pushed};
 pub use reply::encode_reply;
 
 /// A ping: the empty reply. The client's pong is the same bytes.

@@ -116,10 +116,10 @@ impl<'a> Envelope<'a> {
     fn command(self) -> Result<Command<'a>, Disconnect> {
         let body = match (self.id, self.send, self.body) {
             (0, None, _) => Body::Pong,
-            (0, Some(data), _) => Body::Send { data },
+            (0, Some(data), _) => Body::Send { data: data.into() },
             (_, Some(data), body) => match body {
                 Some((place, body)) if place < SEND_PLACE => body,
-                Some(_) | None => Body::Send { data },
+                Some(_) | None => Body::Send { data: data.into() },
             },
             (_, None, Some((_, body))) => body,
             (_, None, None) => return Err(Disconnect::BadRequest),
@@ -139,7 +139,7 @@ impl<'de> Object<'de> for Envelope<'de> {
             })?,
             "publish" => self.part(3, map, |part: Publish<'de>| Body::Publish {
                 channel: part.channel,
-                data: part.data,
+                data: Cow::Borrowed(part.data),
             })?,
             "presence" => self.part(4, map, |part: InChannel<'de>| Body::Presence {
                 channel: part.channel,
@@ -152,7 +152,7 @@ impl<'de> Object<'de> for Envelope<'de> {
             "history" => self.part(6, map, Body::History)?,
             "rpc" => self.part(7, map, |part: Rpc<'de>| Body::Rpc {
                 method: part.method,
-                data: part.data,
+                data: Cow::Borrowed(part.data),
             })?,
             "send" => {
                 let part: Option<Send<'de>> = value(map)?;
@@ -175,9 +175,10 @@ impl<'de> Object<'de> for Connect<'de> {
     fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
         match name {
             "token" => self.token = value(map)?,
-            "data" => self.data = value(map)?,
+            "data" => self.data = Cow::Borrowed(value(map)?),
             "name" => self.name = value(map)?,
             "version" => self.version = value(map)?,
+            "headers" => self.headers = value(map)?,
             "subs" => {
                 let subs: Vec<(Cow<'de, str>, Option<Subscribe<'de>>)> = value(map)?;
                 let named = |(channel, sub): (_, Option<_>)| Subscribe {
@@ -200,12 +201,15 @@ impl<'de> Object<'de> for Subscribe<'de> {
             "recover" => self.recover = value(map)?,
             "epoch" => self.epoch = value(map)?,
             "offset" => self.offset = value(map)?,
-            "data" => self.data = value(map)?,
+            "data" => self.data = Cow::Borrowed(value(map)?),
             "positioned" => self.positioned = value(map)?,
             "recoverable" => self.recoverable = value(map)?,
             "join_leave" => self.join_leave = value(map)?,
             "delta" => self.delta = value(map)?,
-            "tf" => self.has_filter = value::<&[u8], _>(map)? != b"null",
+            "tf" => {
+                let is_set = value::<&[u8], _>(map)? != b"null";
+                self.filter = is_set.then(Box::default);
+            }
             "flag" => self.flag = value(map)?,
             "type" => self.kind = value(map)?,
             _ => return Ok(false),
@@ -411,7 +415,7 @@ mod tests {
             body,
             Body::Rpc {
                 method: "x".into(),
-                data: b"null"
+                data: Cow::Borrowed(b"null")
             }
         );
     }
@@ -471,7 +475,9 @@ mod tests {
             one(r#"{"send":{"data":[1]}}"#),
             Command {
                 id: 0,
-                body: Body::Send { data: b"[1]" }
+                body: Body::Send {
+                    data: Cow::Borrowed(b"[1]")
+                }
             }
         );
     }
@@ -534,7 +540,7 @@ mod tests {
             ),
             Body::Connect(Connect {
                 token: "t".into(),
-                data: br#"{"a":1}"#,
+                data: Cow::Borrowed(br#"{"a":1}"#),
                 subs: vec![
                     Subscribe {
                         channel: "s".into(),
@@ -550,6 +556,7 @@ mod tests {
                 ],
                 name: "js".into(),
                 version: "1".into(),
+                headers: vec![("h".into(), "v".into())],
             })
         );
         assert_eq!(
@@ -562,12 +569,12 @@ mod tests {
                 recover: true,
                 epoch: "e".into(),
                 offset: u64::MAX,
-                data: b"1",
+                data: Cow::Borrowed(b"1"),
                 positioned: true,
                 recoverable: true,
                 join_leave: true,
                 delta: "fossil".into(),
-                has_filter: true,
+                filter: Some(Box::default()),
                 flag: 3,
                 kind: 1,
             })
@@ -587,14 +594,14 @@ mod tests {
             body(r#"{"id":1,"publish":{"channel":"c","data": {"a" : 1} }}"#),
             Body::Publish {
                 channel: "c".into(),
-                data: br#"{"a" : 1}"#
+                data: Cow::Borrowed(br#"{"a" : 1}"#)
             }
         );
         assert_eq!(
             body(r#"{"id":1,"publish":{"channel":"c"}}"#),
             Body::Publish {
                 channel: "c".into(),
-                data: b""
+                data: Cow::Borrowed(b"")
             }
         );
         assert_eq!(
@@ -618,7 +625,7 @@ mod tests {
             body(r#"{"id":1,"rpc":{"method":"m","data":"x"}}"#),
             Body::Rpc {
                 method: "m".into(),
-                data: b"\"x\""
+                data: Cow::Borrowed(b"\"x\"")
             }
         );
         assert_eq!(
@@ -656,7 +663,7 @@ mod tests {
             one(&frame).body,
             Body::Publish {
                 channel: "c".into(),
-                data: deep.as_bytes()
+                data: Cow::Borrowed(deep.as_bytes())
             }
         );
         assert!(is_refused(
@@ -710,7 +717,7 @@ mod tests {
                 format!("\"{}\"", name("data")), ":[1]".into(), "}}".into(),
             ];
             let frame: String = tokens.iter().zip(&space).flat_map(|(token, space)| [space.as_str(), token]).collect();
-            let body = Body::Publish { channel: channel.as_str().into(), data: b"[1]" };
+            let body = Body::Publish { channel: channel.as_str().into(), data: Cow::Borrowed(b"[1]") };
             prop_assert_eq!(all(frame.as_bytes()), vec![Ok(Command { id, body })]);
         }
     }

@@ -1,5 +1,6 @@
 //! Pushes (`spec/centrifuge.md` §3.3), and the parts they share with replies and with the server API.
 
+use super::reply::connect;
 use super::write::{Members, string};
 use crate::model::{ClientId, ClientInfo, Offset, Publication};
 use crate::protocol::push::{Push, SubscribeResult};
@@ -9,14 +10,13 @@ const PUSH_BYTES: usize =
     r#"{"push":{"channel":"","pub":{"data":,"offset":18446744073709551615,"epoch":"12345678"}}}"#
         .len();
 
-/// Appends one push. `channel` is left out when empty. The payload of a publication must be JSON (`is_json`); line
-/// breaks in it are taken out.
-pub fn encode_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
+/// Appends one push by itself, as unidirectional transports send it. `channel` is left out when empty. The payload of a
+/// publication must be JSON (`is_json`); line breaks in it are taken out.
+pub fn encode_bare_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
     if let Push::Publication(publication) = push {
         out.reserve(PUSH_BYTES + channel.len() + publication.data.len());
     }
-    let mut reply = Members::open(out);
-    let mut members = reply.object("push");
+    let mut members = Members::open(out);
     if !channel.is_empty() {
         members.text("channel", channel);
     }
@@ -39,7 +39,24 @@ pub fn encode_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
             let mut refresh = members.object("refresh");
             expires(&mut refresh, *ttl);
         }
+        Push::Connect(result) => connect(members.object("connect"), result),
+        Push::Disconnect(code, reason) => {
+            let mut disconnect = members.object("disconnect");
+            disconnect.number("code", *code);
+            disconnect.text("reason", reason);
+        }
     }
+}
+
+/// Appends one push as the reply that bidirectional transports send.
+pub fn encode_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
+    encode_pushed(out, |out| encode_bare_push(out, channel, push));
+}
+
+/// Appends the reply around a push that `bare` appends.
+pub fn encode_pushed(out: &mut Vec<u8>, bare: impl FnOnce(&mut Vec<u8>)) {
+    let mut reply = Members::open(out);
+    bare(reply.name("push"));
 }
 
 /// A Join or Leave.

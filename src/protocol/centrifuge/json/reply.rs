@@ -2,6 +2,7 @@
 
 use super::push::{client_id, client_info, expires, publication};
 use super::write::Members;
+use crate::model::ChosenError;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ConnectResult, Reply, ReplyBody, SubscribeResult};
 
@@ -14,6 +15,7 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
     members.number_some("id", u64::from(reply.id));
     match &reply.body {
         ReplyBody::Error(error) => self::error(members.object("error"), *error),
+        ReplyBody::ChosenError(error) => chosen_error(members.object("error"), error),
         ReplyBody::Connect(result) => connect(members.object("connect"), result),
         ReplyBody::Subscribe(result) => subscribe(members.object("subscribe"), result),
         ReplyBody::Unsubscribe => members.object("unsubscribe").close(),
@@ -49,6 +51,7 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
         }
         ReplyBody::Refresh(ttl) => refresh(members.object("refresh"), *ttl),
         ReplyBody::SubRefresh(ttl) => refresh(members.object("sub_refresh"), *ttl),
+        ReplyBody::Rpc(data) => members.object("rpc").raw("data", data),
     }
 }
 
@@ -58,14 +61,22 @@ fn error(mut members: Members<'_>, error: ClientError) {
     members.flag("temporary", error.temporary());
 }
 
+fn chosen_error(mut members: Members<'_>, error: &ChosenError) {
+    members.number("code", error.code);
+    members.text("message", &error.message);
+    members.flag("temporary", error.temporary);
+}
+
 fn refresh(mut members: Members<'_>, ttl: Option<u32>) {
     expires(&mut members, ttl);
 }
 
-fn connect(mut members: Members<'_>, result: &ConnectResult<'_>) {
+/// A ConnectResult, or the Connect of a push.
+pub(super) fn connect(mut members: Members<'_>, result: &ConnectResult<'_>) {
     client_id(&mut members, result.client);
     members.text("version", VERSION);
     expires(&mut members, result.ttl);
+    members.raw("data", result.data);
     if !result.subs.is_empty() {
         let mut subs = members.object("subs");
         for (channel, sub) in result.subs {
@@ -74,7 +85,13 @@ fn connect(mut members: Members<'_>, result: &ConnectResult<'_>) {
     }
     if let Some(interval) = result.ping {
         members.number("ping", interval);
-        members.flag("pong", true);
+        members.flag("pong", result.pong);
+    }
+    if !result.session.is_empty() {
+        members.text("session", result.session);
+    }
+    if !result.node.is_empty() {
+        members.text("node", result.node);
     }
     members.number_some("time", result.time.unwrap_or(0));
 }
@@ -207,7 +224,11 @@ mod tests {
             ttl: None,
             subs: &[],
             ping: None,
+            pong: true,
             time: None,
+            data: b"",
+            session: "",
+            node: "",
         };
         assert_eq!(
             encoded(ReplyBody::Connect(result.clone())),
