@@ -61,6 +61,7 @@ fn main() {
         info: None,
         tags: Box::default(),
         unix_ms: 0,
+        delta: false,
     };
     let mut out = Vec::with_capacity(4096);
     report("encode publication push", rounds, || {

@@ -182,6 +182,8 @@ pub struct Publication {
     pub tags: Box<[(Box<str>, Box<str>)]>,
     /// When the owner accepted it, Unix milliseconds.
     pub unix_ms: u64,
+    /// Its publisher allows it to reach subscribers as a patch of the publication before.
+    pub delta: bool,
 }
 
 /// Namespace options that a token or the server API sets for one subscription.

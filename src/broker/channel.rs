@@ -107,7 +107,7 @@ impl Channel {
                 .presence
                 .as_ref()
                 .is_none_or(|presence| presence.is_empty())
-            && (self.top == Offset(0) && self.namespace.history_size == 0
+            && (self.top == Offset(0) && self.version.is_none() && self.namespace.history_size == 0
                 || now.since(self.used) >= self.namespace.history_meta_ttl)
     }
 }

@@ -184,6 +184,7 @@ impl Owner {
             info: publish.info,
             tags: publish.tags,
             unix_ms: now.unix_ms,
+            delta: publish.delta,
         };
         let publication = channel.append(publication, publish.skip_history);
         let position = StreamPosition {
@@ -465,4 +466,74 @@ pub fn user_registry(user: &str, shards: u16) -> ShardId {
     let mut hasher = foldhash::fast::FixedState::with_seed(0x7573_6572).build_hasher();
     hasher.write(user.as_bytes());
     ShardId(((u128::from(hasher.finish()) * u128::from(shards)) >> 64) as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::mesh::message::ReplyTo;
+    use crate::time::Instant;
+
+    fn publish(version: u64, delta: bool) -> Publish {
+        Publish {
+            channel: ChannelName::new("c"),
+            reply_to: ReplyTo::Nobody,
+            data: Bytes::from_static(b"1"),
+            json: true,
+            info: None,
+            tags: Box::default(),
+            skip_history: false,
+            delta,
+            idempotency_key: Box::default(),
+            version,
+            version_epoch: Box::default(),
+        }
+    }
+
+    #[test]
+    fn publication_says_whether_its_publisher_allows_a_patch() {
+        let mut owner = Owner::new(1);
+        for delta in [true, false] {
+            let outcome = owner
+                .publish(
+                    Now::default(),
+                    publish(1 + u64::from(!delta), delta),
+                    &ChannelRules::default(),
+                )
+                .unwrap();
+            assert_eq!(outcome.deliver.unwrap().0.delta, delta);
+        }
+    }
+
+    #[test]
+    fn version_outlives_the_sweep_in_a_channel_without_history() {
+        let rules = ChannelRules::default();
+        let mut owner = Owner::new(1);
+        let mut now = Now::default();
+        assert!(
+            owner
+                .publish(now, publish(5, false), &rules)
+                .unwrap()
+                .deliver
+                .is_some()
+        );
+        now.at = Instant::START + std::time::Duration::from_secs(60);
+        owner.sweep(now);
+        assert!(
+            owner
+                .publish(now, publish(5, false), &rules)
+                .unwrap()
+                .deliver
+                .is_none()
+        );
+        assert!(
+            owner
+                .publish(now, publish(6, false), &rules)
+                .unwrap()
+                .deliver
+                .is_some()
+        );
+    }
 }

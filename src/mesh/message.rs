@@ -168,6 +168,8 @@ pub struct Publish {
     pub tags: Box<[(Box<str>, Box<str>)]>,
     /// Do not keep it.
     pub skip_history: bool,
+    /// See `Publication::delta`.
+    pub delta: bool,
     /// Idempotency key; empty for none.
     pub idempotency_key: Box<str>,
     /// 0 for none: a version that is not greater than the last one of this channel is not published.

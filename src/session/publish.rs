@@ -95,6 +95,7 @@ impl Session {
             info: Some(Box::new(self.client_info(chan_info))),
             tags: Box::default(),
             skip_history: false,
+            delta: false,
             idempotency_key: Box::default(),
             version: 0,
             version_epoch: Box::default(),

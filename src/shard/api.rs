@@ -613,6 +613,7 @@ impl Asker<'_> {
                 .map(|(name, value)| ((**name).into(), (**value).into()))
                 .collect(),
             skip_history: options.skip_history,
+            delta: options.delta,
             idempotency_key: (*options.idempotency_key).into(),
             version: options.version,
             version_epoch: (*options.version_epoch).into(),

@@ -153,6 +153,7 @@ mod tests {
             info: None,
             tags: Box::default(),
             unix_ms: 5,
+            delta: false,
         }
     }
 

@@ -150,6 +150,7 @@ mod tests {
             info: None,
             tags: Box::default(),
             unix_ms: 0,
+            delta: false,
         })
     }
 
