@@ -2,6 +2,7 @@
 
 mod file;
 mod glob;
+pub mod hooks;
 pub mod namespace;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,6 +31,8 @@ pub struct Config {
     pub http_api: HttpApi,
     /// Namespaces and the grammar of channel names.
     pub channels: ChannelRules,
+    /// Who decides about clients' events.
+    pub hooks: hooks::Hooks,
     /// Draining.
     pub drain: Drain,
     /// Logging.
@@ -133,6 +136,9 @@ pub struct Client {
     pub history_max_publication_limit: u32,
     /// Cap of recovery.
     pub recovery_max_publication_limit: u32,
+    /// Header of the upgrade request whose value is the user id of a connection without a token, set by a trusted proxy
+    /// in front; empty is off. In lower case.
+    pub user_id_http_header: String,
     /// Anonymous connections without a token.
     pub allow_anonymous_connect_without_token: bool,
     /// Refuse tokens with an empty `sub` (3507).
@@ -268,6 +274,7 @@ impl Default for Client {
             user_connection_limit: 0,
             history_max_publication_limit: 300,
             recovery_max_publication_limit: 300,
+            user_id_http_header: String::new(),
             allow_anonymous_connect_without_token: false,
             disallow_anonymous_connection_tokens: false,
             connect_include_server_time: false,

@@ -261,7 +261,7 @@ fn keys_of_features_that_do_not_exist_are_refused() {
         "[client.token]\nrsa_public_key = \"\"",
         "[client.token]\njwks_public_endpoint = \"\"",
         "[channel.without_namespace]\nallowed_delta_types = [\"fossil\"]",
-        "[channel.without_namespace]\nsubscribe_proxy_enabled = true",
+        "[channel.without_namespace]\nsubscribe_stream_proxy_enabled = true",
         "[channel.without_namespace]\nname = \"x\"",
         "[[channel.namespaces]]\nname = \"chat\"\nchannel_regex = \".*\"",
         "[uni_sse]\nenabled = true",
@@ -629,6 +629,7 @@ fn option_table_lists_exactly_the_keys_that_are_read() {
         let kind_of_default = match value {
             toml::Value::Boolean(_) => "bool",
             toml::Value::Integer(_) => "int",
+            toml::Value::String(text) if text == "default" => "string",
             toml::Value::String(text) if text.ends_with(['s', 'm', 'h']) => "duration",
             _ => "enum",
         };

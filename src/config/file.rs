@@ -5,9 +5,11 @@
 //! what one key alone cannot tell.
 
 mod check;
+mod check_hooks;
 mod duration;
 mod error;
 mod form;
+mod hooks;
 mod reader;
 mod schema;
 mod tree;

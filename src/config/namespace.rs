@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::hooks::DEFAULT_NAME;
+
 /// What a channel's namespace allows and keeps. Field names are the configuration's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
@@ -62,6 +64,18 @@ pub struct Namespace {
     pub rate: u32,
     /// How long an idempotency key is remembered; default 5 min.
     pub idempotency_ttl: Duration,
+    /// A backend decides about subscriptions without a token.
+    pub subscribe_proxy_enabled: bool,
+    /// Which: `default` is `channel.proxy.subscribe`.
+    pub subscribe_proxy_name: String,
+    /// A backend decides about client publications.
+    pub publish_proxy_enabled: bool,
+    /// Which: `default` is `channel.proxy.publish`.
+    pub publish_proxy_name: String,
+    /// A backend prolongs subscriptions.
+    pub sub_refresh_proxy_enabled: bool,
+    /// Which: `default` is `channel.proxy.sub_refresh`.
+    pub sub_refresh_proxy_name: String,
 }
 
 /// `publication_data_format`
@@ -119,6 +133,12 @@ impl Default for Namespace {
             size_max: 0,
             rate: 0,
             idempotency_ttl: Duration::from_mins(5),
+            subscribe_proxy_enabled: false,
+            subscribe_proxy_name: DEFAULT_NAME.to_owned(),
+            publish_proxy_enabled: false,
+            publish_proxy_name: DEFAULT_NAME.to_owned(),
+            sub_refresh_proxy_enabled: false,
+            sub_refresh_proxy_name: DEFAULT_NAME.to_owned(),
         }
     }
 }
@@ -287,6 +307,12 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("size_max", "int", "0", "Bytes of one publication; 0 leaves the limit of the transport."),
     ("rate", "int", "0", "Publications per second and connection; 0 is off."),
     ("idempotency_ttl", "duration", "\"5m\"", "How long an idempotency key of the server API is remembered."),
+    ("subscribe_proxy_enabled", "bool", "false", "A hook decides about subscriptions without a token."),
+    ("subscribe_proxy_name", "string", "\"default\"", "Which: `default` is `channel.proxy.subscribe`, else the name of one of `proxies`."),
+    ("publish_proxy_enabled", "bool", "false", "A hook decides about publications of clients."),
+    ("publish_proxy_name", "string", "\"default\"", "Which: `default` is `channel.proxy.publish`, else the name of one of `proxies`."),
+    ("sub_refresh_proxy_enabled", "bool", "false", "A hook prolongs subscriptions that expire."),
+    ("sub_refresh_proxy_name", "string", "\"default\"", "Which: `default` is `channel.proxy.sub_refresh`, else the name of one of `proxies`."),
 ];
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::super::namespace::{ChannelRules, Namespace};
 use super::super::{Client, Config, ListenAddr, Token};
+use super::check_hooks;
 use super::reader::Keys;
 use super::{ConfigError, Origin};
 
@@ -10,6 +11,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     listeners(config, keys, errors);
     client(&config.client, &config.channels, keys, errors);
     marks(&config.channels, keys, errors);
+    check_hooks::check(config, keys, errors);
     namespace(
         "channel.without_namespace",
         &config.channels.without_namespace,

@@ -174,6 +174,42 @@ pub enum ConfigError {
         /// The whole key.
         key: String,
     },
+    /// A hook target is referred to that is not there.
+    #[error("{origin}: `{key}` needs an endpoint that is not configured; set `{missing}`")]
+    UnknownTarget {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// Where it would be configured.
+        missing: String,
+    },
+    /// A name that means something already.
+    #[error("{origin}: `{key}` is a name that has a meaning already; choose another")]
+    ReservedName {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
+    /// Both of two things, or neither.
+    #[error(
+        "{origin}: `{key}` needs a code in exactly one of `to_error` and `to_disconnect`, the latter from 3000 to 4999"
+    )]
+    OneOfTwo {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
+    /// A status that is an answer by itself.
+    #[error("{origin}: `{key}` must not be 200: that is the status of a successful call")]
+    StatusOk {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
     /// Two marks in channel names would be the same.
     #[error(
         "{origin}: `{key}` and `{other}` must differ: both would mean something at the same place of a channel name"
@@ -219,6 +255,10 @@ impl ConfigError {
             | Self::HistoryOutlivesMeta { origin, .. }
             | Self::PongNotBelowPing { origin, .. }
             | Self::UnknownNamespace { origin, .. }
+            | Self::UnknownTarget { origin, .. }
+            | Self::ReservedName { origin, .. }
+            | Self::OneOfTwo { origin, .. }
+            | Self::StatusOk { origin, .. }
             | Self::SameMark { origin, .. }
             | Self::PreviousKeyAlone { origin, .. } => origin,
         }
@@ -242,6 +282,10 @@ impl ConfigError {
             | Self::HistoryOutlivesMeta { key, .. }
             | Self::PongNotBelowPing { key, .. }
             | Self::UnknownNamespace { key, .. }
+            | Self::UnknownTarget { key, .. }
+            | Self::ReservedName { key, .. }
+            | Self::OneOfTwo { key, .. }
+            | Self::StatusOk { key, .. }
             | Self::SameMark { key, .. }
             | Self::PreviousKeyAlone { key, .. } => Some(key),
         }

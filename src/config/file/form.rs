@@ -148,3 +148,78 @@ fn is_namespace_name(text: &str) -> bool {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
+
+pub(super) const ENDPOINT: Form<String> = Form {
+    expected: "an http:// or https:// URL such as \"https://backend.example/hooks\", without a user name; gRPC endpoints are not spoken",
+    parse: |text| {
+        if text.is_empty() {
+            return Some(String::new());
+        }
+        let uri: http::Uri = text.parse().ok()?;
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        let authority = uri.authority()?;
+        let is_plain = !authority.host().is_empty() && !authority.as_str().contains('@');
+        (is_http && is_plain).then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const HEADER: Form<String> = Form {
+    expected: "the name of an HTTP header",
+    parse: |text| {
+        http::HeaderName::from_bytes(text.as_bytes())
+            .ok()
+            .map(|name| name.as_str().to_owned())
+    },
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const HEADER_OR_NONE: Form<String> = Form {
+    expected: "the name of an HTTP header, or \"\" to turn it off",
+    parse: |text| {
+        if text.is_empty() {
+            Some(String::new())
+        } else {
+            (HEADER.parse)(text)
+        }
+    },
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const HEADER_VALUE: Form<String> = Form {
+    expected: "the value of an HTTP header, without line breaks",
+    parse: |text| {
+        http::HeaderValue::from_str(text)
+            .ok()
+            .map(|_| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const METHOD: Form<String> = Form {
+    expected: "the name of an RPC method",
+    parse: |text| (!text.is_empty()).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const MESSAGE: Form<String> = Form {
+    expected: "a message of at most 1024 bytes",
+    parse: |text| (text.len() <= 1024).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const REASON: Form<String> = Form {
+    expected: "a reason of at most 123 bytes that is no JSON, because clients would read it as such",
+    parse: |text| {
+        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        (text.len() <= 123 && !is_json).then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+};

@@ -381,4 +381,30 @@ impl Visit for Reader {
             *value = Secret(text);
         }
     }
+
+    fn secrets(
+        &mut self,
+        key: &'static str,
+        names: &Form<String>,
+        texts: &Form<String>,
+        values: &mut Vec<(String, Secret)>,
+    ) {
+        let Some(entry) = self.take(key) else { return };
+        let Some(table) = self.subtable(key, entry) else {
+            return;
+        };
+        values.clear();
+        for (name, Entry { origin, value }) in table.0 {
+            let path = format!("{key}.{name}");
+            let (Value::Text(text) | Value::Bare(text)) = &value else {
+                self.wrong(&path, origin, texts.expected, &value);
+                continue;
+            };
+            match ((names.parse)(&name), (texts.parse)(text)) {
+                (Some(name), Some(text)) => values.push((name, Secret(text))),
+                (None, _) => self.malformed(&path, origin, names.expected),
+                (_, None) => self.malformed(&path, origin, texts.expected),
+            }
+        }
+    }
 }

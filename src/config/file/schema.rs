@@ -10,9 +10,10 @@ use super::super::{
     WebSocket,
 };
 use super::form::{
-    ADMIN, CLAIM, CORE, DAY_S, Form, HOUR_MS, LISTEN, LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME,
-    NAMESPACE_NAME_OR_NONE, ORIGIN, Span, TEXT, millis, or_off, seconds,
+    ADMIN, CLAIM, CORE, DAY_S, Form, HEADER_OR_NONE, HOUR_MS, LISTEN, LONG_S, MARK, MARK_OR_NONE,
+    NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, Span, TEXT, millis, or_off, seconds,
 };
+use super::hooks;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
 
 /// What is done with each key.
@@ -39,6 +40,14 @@ pub(super) trait Visit {
     fn text<T>(&mut self, key: &'static str, form: &Form<T>, value: &mut T);
     fn list<T>(&mut self, key: &'static str, form: &Form<T>, values: &mut Vec<T>);
     fn secret(&mut self, key: &'static str, value: &mut Secret);
+    /// A table whose keys are free and whose values may be secrets.
+    fn secrets(
+        &mut self,
+        key: &'static str,
+        names: &Form<String>,
+        texts: &Form<String>,
+        values: &mut Vec<(String, Secret)>,
+    );
 }
 
 /// An unsigned integer field of any width.
@@ -49,10 +58,18 @@ impl<T: Copy + TryFrom<u64> + TryInto<u64>> Number for T {}
 pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
     v.section("server", |v| server(v, &mut config.server));
     v.section("admin", |v| admin(v, &mut config.admin));
-    v.section("client", |v| client(v, &mut config.client));
+    v.section("client", |v| {
+        client(v, &mut config.client);
+        hooks::of_client(v, &mut config.hooks);
+    });
     v.section("websocket", |v| websocket(v, &mut config.websocket));
     v.section("http_api", |v| http_api(v, &mut config.http_api));
-    v.section("channel", |v| channel(v, &mut config.channels));
+    v.section("channel", |v| {
+        channel(v, &mut config.channels);
+        hooks::of_channel(v, &mut config.hooks);
+    });
+    v.section("rpc", |v| hooks::rpc(v, &mut config.hooks));
+    hooks::proxies(v, &mut config.hooks);
     v.section("drain", |v| drain(v, &mut config.drain));
     v.section("log", |v| log(v, &mut config.log));
 }
@@ -177,6 +194,11 @@ fn client_switches<V: Visit>(v: &mut V, c: &mut Client) {
     let (allow, disallow) = (
         &mut c.allow_anonymous_connect_without_token,
         &mut c.disallow_anonymous_connection_tokens,
+    );
+    v.text(
+        "user_id_http_header",
+        &HEADER_OR_NONE,
+        &mut c.user_id_http_header,
     );
     v.boolean("allow_anonymous_connect_without_token", allow);
     v.boolean("disallow_anonymous_connection_tokens", disallow);
@@ -316,6 +338,7 @@ pub(super) fn namespace<V: Visit>(v: &mut V, ns: &mut Namespace) {
         seconds(1, DAY_S),
         &mut ns.idempotency_ttl,
     );
+    hooks::of_namespace(v, ns);
 }
 
 fn permissions<V: Visit>(v: &mut V, ns: &mut Namespace) {

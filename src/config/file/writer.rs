@@ -164,4 +164,27 @@ impl Visit for Writer {
         let hide = self.secrets == Secrets::Hidden && !value.0.is_empty();
         self.line(key, string(if hide { "***" } else { &value.0 }));
     }
+
+    fn secrets(
+        &mut self,
+        key: &'static str,
+        _: &Form<String>,
+        _: &Form<String>,
+        values: &mut Vec<(String, Secret)>,
+    ) {
+        let hide = self.secrets == Secrets::Hidden;
+        let shown: Vec<String> = values
+            .iter()
+            .map(|(name, value)| {
+                let text = if hide { "***" } else { &value.0 };
+                format!("{} = {}", string(name), string(text))
+            })
+            .collect();
+        let text = if shown.is_empty() {
+            "{}".to_owned()
+        } else {
+            format!("{{ {} }}", shown.join(", "))
+        };
+        self.line(key, text);
+    }
 }

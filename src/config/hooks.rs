@@ -1,0 +1,388 @@
+//! Hooks: events of clients that a backend decides over HTTP (`spec/centrifuge.md` §9).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Secret;
+
+/// Name of a reference that means the definition of the event itself.
+pub const DEFAULT_NAME: &str = "default";
+
+/// Names of the definitions that stand at a fixed place of the configuration, as metrics show them.
+pub const FIXED_NAMES: [&str; 6] = [
+    "client.proxy.connect",
+    "client.proxy.refresh",
+    "channel.proxy.subscribe",
+    "channel.proxy.publish",
+    "channel.proxy.sub_refresh",
+    "rpc.proxy",
+];
+
+/// Every target, and which event goes to which. A target with an empty endpoint is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// `client.proxy.connect.enabled`
+    pub connect_enabled: bool,
+    /// `client.proxy.connect`
+    pub connect: Arc<Target>,
+    /// `client.proxy.refresh.enabled`
+    pub refresh_enabled: bool,
+    /// `client.proxy.refresh`
+    pub refresh: Arc<Target>,
+    /// `channel.proxy.subscribe`
+    pub subscribe: Arc<Target>,
+    /// `channel.proxy.publish`
+    pub publish: Arc<Target>,
+    /// `channel.proxy.sub_refresh`
+    pub sub_refresh: Arc<Target>,
+    /// `rpc.proxy`
+    pub rpc: Arc<Target>,
+    /// `proxies`
+    pub named: Vec<Arc<Target>>,
+    /// Which RPC methods go where.
+    pub methods: Methods,
+}
+
+/// One definition: where a call goes, what it carries, how much may be under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Of `FIXED_NAMES`, or `proxies[].name`.
+    pub name: String,
+    /// `http://` or `https://` URL; empty when there is none.
+    pub endpoint: String,
+    /// For the whole call; a call also waits no longer than this for its turn. Default 1 s.
+    pub timeout: Duration,
+    /// Headers of the client's transport request that are forwarded, in lower case.
+    pub http_headers: Vec<String>,
+    /// Names of `ConnectRequest.headers` that are forwarded, in lower case.
+    pub emulated_headers: Vec<String>,
+    /// Payloads go as base64.
+    pub binary_encoding: bool,
+    /// The connection's `meta` goes along.
+    pub include_connection_meta: bool,
+    /// Headers of every call. Values may be secrets.
+    pub static_headers: Vec<(String, Secret)>,
+    /// HTTP statuses that mean an answer; the first that fits counts.
+    pub transforms: Vec<Transform>,
+    /// Calls under way at a time, default 64.
+    pub concurrency_max: u32,
+    /// Calls that wait for their turn, default 1024; more are refused with a temporary error.
+    pub queue_max: u32,
+    /// When calls are refused without asking.
+    pub breaker: Breaker,
+}
+
+/// `breaker` of a target: calls are refused at once while most of them fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// Percent of failed calls within the window at which it opens, default 50; 0 never opens.
+    pub error_rate: u32,
+    /// A call that takes longer counts as failed; 0 (the default) looks at errors only.
+    pub latency: Duration,
+    /// Calls that the window must hold before the rate counts, default 10.
+    pub calls_min: u32,
+    /// How far back calls count, default 10 s.
+    pub window: Duration,
+    /// How long it stays open before it lets calls through on trial, default 5 s.
+    pub open_for: Duration,
+}
+
+/// One member of `http.status_to_code_transforms`: exactly one of the two codes is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Transform {
+    /// Status of the backend's response, never 200.
+    pub status_code: u16,
+    /// `to_error.code`; 0 for none.
+    pub error_code: u32,
+    /// `to_error.message`
+    pub error_message: String,
+    /// `to_error.temporary`
+    pub error_temporary: bool,
+    /// `to_disconnect.code`; 0 for none.
+    pub disconnect_code: u16,
+    /// `to_disconnect.reason`
+    pub disconnect_reason: String,
+}
+
+/// `[rpc]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Methods {
+    /// What ends the namespace of a method, default `:`.
+    pub namespace_boundary: String,
+    /// `Some(method)`: this method is answered here, with nothing (`rpc.ping`).
+    pub ping: Option<String>,
+    /// Methods without a boundary.
+    pub without_namespace: MethodNamespace,
+    /// `rpc.namespaces`
+    pub namespaces: Vec<MethodNamespace>,
+}
+
+/// Methods that go to one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MethodNamespace {
+    /// Empty for `rpc.without_namespace`.
+    pub name: String,
+    /// They go to a backend.
+    pub proxy_enabled: bool,
+    /// Which: `default` is `rpc.proxy`.
+    pub proxy_name: String,
+}
+
+/// Where an RPC goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route<'a> {
+    /// Answered here, with nothing.
+    Ping,
+    /// To a backend.
+    Target(&'a Arc<Target>),
+    /// Error 104.
+    Unknown,
+    /// Error 108.
+    NotAvailable,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        let [connect, refresh, subscribe, publish, sub_refresh, rpc] =
+            FIXED_NAMES.map(|name| Arc::new(Target::named(name)));
+        Self {
+            connect_enabled: false,
+            connect,
+            refresh_enabled: false,
+            refresh,
+            subscribe,
+            publish,
+            sub_refresh,
+            rpc,
+            named: Vec::new(),
+            methods: Methods::default(),
+        }
+    }
+}
+
+impl Default for Methods {
+    fn default() -> Self {
+        Self {
+            namespace_boundary: ":".to_owned(),
+            ping: None,
+            without_namespace: MethodNamespace::default(),
+            namespaces: Vec::new(),
+        }
+    }
+}
+
+impl Default for MethodNamespace {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            proxy_enabled: false,
+            proxy_name: DEFAULT_NAME.to_owned(),
+        }
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self {
+            error_rate: 50,
+            latency: Duration::ZERO,
+            calls_min: 10,
+            window: Duration::from_secs(10),
+            open_for: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Target {
+    /// A target of this name that leads nowhere.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            endpoint: String::new(),
+            timeout: Duration::from_secs(1),
+            http_headers: Vec::new(),
+            emulated_headers: Vec::new(),
+            binary_encoding: false,
+            include_connection_meta: false,
+            static_headers: Vec::new(),
+            transforms: Vec::new(),
+            concurrency_max: 64,
+            queue_max: 1024,
+            breaker: Breaker::default(),
+        }
+    }
+
+    /// Does it lead anywhere?
+    #[must_use]
+    pub const fn is_set(&self) -> bool {
+        !self.endpoint.is_empty()
+    }
+}
+
+impl Hooks {
+    /// Who decides about connections without a token.
+    #[must_use]
+    pub fn of_connect(&self) -> Option<&Arc<Target>> {
+        Some(&self.connect).filter(|target| self.connect_enabled && target.is_set())
+    }
+
+    /// Who prolongs connections.
+    #[must_use]
+    pub fn of_refresh(&self) -> Option<&Arc<Target>> {
+        Some(&self.refresh).filter(|target| self.refresh_enabled && target.is_set())
+    }
+
+    /// What a namespace's `subscribe_proxy_name` means.
+    #[must_use]
+    pub fn of_subscribe(&self, name: &str) -> Option<&Arc<Target>> {
+        self.referred(name, &self.subscribe)
+    }
+
+    /// What a namespace's `publish_proxy_name` means.
+    #[must_use]
+    pub fn of_publish(&self, name: &str) -> Option<&Arc<Target>> {
+        self.referred(name, &self.publish)
+    }
+
+    /// What a namespace's `sub_refresh_proxy_name` means.
+    #[must_use]
+    pub fn of_sub_refresh(&self, name: &str) -> Option<&Arc<Target>> {
+        self.referred(name, &self.sub_refresh)
+    }
+
+    /// What a `proxy_name` among RPC methods means.
+    #[must_use]
+    pub fn of_rpc(&self, name: &str) -> Option<&Arc<Target>> {
+        self.referred(name, &self.rpc)
+    }
+
+    fn referred<'a>(&'a self, name: &str, default: &'a Arc<Target>) -> Option<&'a Arc<Target>> {
+        let target = if name == DEFAULT_NAME {
+            default
+        } else {
+            self.named.iter().find(|target| target.name == name)?
+        };
+        target.is_set().then_some(target)
+    }
+
+    /// Where an RPC goes (`spec/centrifuge.md` §4.7).
+    #[must_use]
+    pub fn route(&self, method: &str) -> Route<'_> {
+        let methods = &self.methods;
+        if methods.ping.as_deref() == Some(method) {
+            return Route::Ping;
+        }
+        let any_backend = methods.without_namespace.proxy_enabled || !methods.namespaces.is_empty();
+        if !any_backend {
+            return match methods.ping {
+                Some(_) => Route::Unknown,
+                None => Route::NotAvailable,
+            };
+        }
+        let namespace = match method.split_once(methods.namespace_boundary.as_str()) {
+            None => &methods.without_namespace,
+            Some((name, _)) => match methods.namespaces.iter().find(|one| one.name == name) {
+                Some(namespace) => namespace,
+                None => return Route::Unknown,
+            },
+        };
+        let target = namespace
+            .proxy_enabled
+            .then(|| self.of_rpc(&namespace.proxy_name))
+            .flatten();
+        target.map_or(Route::NotAvailable, Route::Target)
+    }
+
+    /// Every target that leads anywhere.
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        [
+            &self.connect,
+            &self.refresh,
+            &self.subscribe,
+            &self.publish,
+            &self.sub_refresh,
+            &self.rpc,
+        ]
+        .into_iter()
+        .chain(&self.named)
+        .filter(|target| target.is_set())
+    }
+
+    /// Does a target want this header (in lower case) of the client's transport request?
+    #[must_use]
+    pub fn forwards_header(&self, name: &str) -> bool {
+        self.targets()
+            .any(|target| target.http_headers.iter().any(|one| one == name))
+    }
+
+    /// Does a target want this member (in lower case) of `ConnectRequest.headers`?
+    #[must_use]
+    pub fn forwards_emulated(&self, name: &str) -> bool {
+        self.targets()
+            .any(|target| target.emulated_headers.iter().any(|one| one == name))
+    }
+
+    /// Does a target want a connection's `meta`?
+    #[must_use]
+    pub fn forwards_meta(&self) -> bool {
+        self.targets().any(|target| target.include_connection_meta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(name: &str) -> Arc<Target> {
+        Arc::new(Target {
+            endpoint: "http://backend/".to_owned(),
+            ..Target::named(name)
+        })
+    }
+
+    #[test]
+    fn methods_go_where_their_namespace_says() {
+        let mut hooks = Hooks::default();
+        assert_eq!(
+            hooks.route("x"),
+            Route::NotAvailable,
+            "nothing is configured"
+        );
+        hooks.methods.ping = Some("ping".to_owned());
+        assert_eq!(hooks.route("ping"), Route::Ping);
+        assert_eq!(hooks.route("x"), Route::Unknown);
+        hooks.rpc = target("rpc.proxy");
+        hooks.named = vec![target("other")];
+        hooks.methods.namespaces = vec![
+            MethodNamespace {
+                name: "math".to_owned(),
+                proxy_enabled: true,
+                proxy_name: "other".to_owned(),
+            },
+            MethodNamespace {
+                name: "off".to_owned(),
+                ..MethodNamespace::default()
+            },
+        ];
+        assert_eq!(hooks.route("math:sum"), Route::Target(&hooks.named[0]));
+        assert_eq!(hooks.route("off:x"), Route::NotAvailable);
+        assert_eq!(hooks.route("none:x"), Route::Unknown);
+        assert_eq!(hooks.route("x"), Route::NotAvailable);
+        hooks.methods.without_namespace.proxy_enabled = true;
+        assert_eq!(hooks.route("x"), Route::Target(&hooks.rpc));
+    }
+
+    #[test]
+    fn a_target_without_endpoint_is_not_there() {
+        let mut hooks = Hooks {
+            connect_enabled: true,
+            ..Hooks::default()
+        };
+        assert!(hooks.of_connect().is_none() && hooks.of_publish(DEFAULT_NAME).is_none());
+        hooks.connect = target("client.proxy.connect");
+        assert!(hooks.of_connect().is_some());
+        hooks.connect_enabled = false;
+        assert!(hooks.of_connect().is_none());
+    }
+}
