@@ -7,5 +7,5 @@ pub mod owner;
 mod presence;
 pub mod recovery;
 
-pub use hub::{Hub, HubId};
+pub use hub::{Hub, HubChannel, HubId};
 pub use owner::Owner;

@@ -19,7 +19,7 @@ pub use publish::check_data;
 pub use query::epoch_sent;
 
 use crate::mem::Tick;
-use crate::model::{ChannelName, ClientId, ClientInfo, Overrides};
+use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use bytes::Bytes;
@@ -53,8 +53,8 @@ pub struct Session {
     pub subscriptions: SmallVec<[Subscription; 1]>,
     /// While `Connecting`.
     pub connecting: Option<Box<Connecting>>,
-    /// Rate of publishes, while the namespace limits it.
-    pub rate: Option<Box<publish::Rate>>,
+    /// What few sessions have.
+    pub rare: Option<Box<Rare>>,
     /// Unix seconds at which the connection expires; 0 for never.
     pub expire_at: u32,
     /// When the next ping goes out, or the connect command must have come; 0 for never.
@@ -63,12 +63,21 @@ pub struct Session {
     pub pong_by: Tick,
     /// See `Phase`.
     pub phase: Phase,
+    /// How its messages are written.
+    pub format: Format,
     /// Came with a token: the client refreshes it.
     pub has_token: bool,
     /// Counted in its user's registry.
     pub admitted: bool,
     /// WebSocket ping frames instead of pings of the protocol.
     pub frame_pings: bool,
+}
+
+/// See `Session::rare`.
+#[derive(Debug, Default)]
+pub struct Rare {
+    /// Publishes of late, where a namespace limits their rate.
+    pub rate: publish::Rate,
 }
 
 /// One subscription of a session.

@@ -16,6 +16,7 @@ mod timers;
 mod users;
 mod waits;
 mod websocket;
+mod written;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -148,8 +149,10 @@ pub struct Shard {
     scratch: Vec<u8>,
     /// Channels with publications of this turn that no subscriber has been given yet.
     runs: Vec<HubId>,
-    /// Bytes of them.
+    /// Bytes of the fan-out ring that they will take, about.
     run_bytes: usize,
+    /// What is given to the subscribers of one channel; kept for its capacity.
+    written: written::Written,
     /// When the oldest publication that is not with the kernel yet was taken in.
     fan_out_since: Option<Instant>,
     /// See `Context::moved`.
@@ -192,6 +195,7 @@ impl Shard {
             scratch: Vec::new(),
             runs: Vec::new(),
             run_bytes: 0,
+            written: written::Written::default(),
             fan_out_since: None,
             moved: Vec::new(),
         }
@@ -375,6 +379,7 @@ impl Shard {
         let mut context = Context {
             now: self.now,
             conn: ConnId { slot, generation },
+            format: connection.session.format,
             config: &self.config,
             tokens: &self.tokens,
             hub: &mut self.hub,

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::owner::channel_hash;
 use crate::config::Namespace;
 use crate::limits::CHANNELS_OWNED_MAX;
 use crate::mem::{Slab, SlotPool};
-use crate::model::{ChannelName, StreamPosition};
+use crate::model::{ChannelName, Encoding, Format, Publication, StreamPosition};
 
 /// One channel of the hub. A stale generation names a channel that lost its last subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,19 @@ pub struct HubId {
 pub struct Subscriber {
     /// Slot of the connection.
     pub conn: u32,
+    /// Index of its class.
+    pub class: u16,
     /// Gets join and leave pushes.
     pub join_leave: bool,
+}
+
+/// Subscribers that get the same bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// How their messages are written.
+    pub format: Format,
+    /// How many there are; the place of a class without any is given again.
+    pub count: u32,
 }
 
 /// A channel with at least one local subscriber, pending ones included.
@@ -37,20 +49,67 @@ pub struct HubChannel {
     pub namespace: Arc<Namespace>,
     /// Everybody who gets its publications.
     pub subscribers: Vec<Subscriber>,
+    /// What they differ in.
+    pub classes: SmallVec<[Class; 1]>,
     /// Subscribers that wait for the owner's answer. They are in no list yet.
     pub pending: u32,
     /// The owner knows of this shard's interest: a subscriber that asks for nothing else need not wait.
     pub confirmed: bool,
     /// Where the local subscribers stand. Meaningless while there is none.
     pub position: StreamPosition,
-    /// Frames of this turn's publications, one behind the other, that no subscriber has been given yet.
-    pub run: Vec<u8>,
-    /// Publications in `run`.
-    pub run_publications: u32,
+    /// This turn's publications that no subscriber has been given yet.
+    pub run: Vec<Arc<Publication>>,
+    /// Bytes of the fan-out ring that `run` will take, about.
+    pub run_bytes: usize,
     /// Deliveries were lost and are being read again from the owner; later ones come with them.
     pub catching_up: bool,
     /// Number of the last question for lost deliveries: only its answer counts.
     pub round: u32,
+}
+
+impl HubChannel {
+    /// One subscriber more in the class of this format.
+    fn join_class(&mut self, format: Format) -> u16 {
+        let found = self
+            .classes
+            .iter()
+            .position(|class| class.count > 0 && class.format == format);
+        let class = Class { format, count: 0 };
+        let at = match found {
+            Some(at) => at,
+            None => match self.classes.iter().position(|class| class.count == 0) {
+                Some(free) => {
+                    self.classes[free] = class;
+                    free
+                }
+                None => {
+                    self.classes.push(class);
+                    self.classes.len() - 1
+                }
+            },
+        };
+        self.classes[at].count += 1;
+        at as u16
+    }
+
+    /// Adds a publication to this turn's run. Returns how many bytes of the fan-out ring it will take, about.
+    pub fn add_to_run(&mut self, publication: &Arc<Publication>) -> usize {
+        /// Bytes of a push around channel name and payload, about.
+        const AROUND: usize = 96;
+        let each = publication.data.len() + self.name.as_str().len() + AROUND;
+        let bytes = each * self.classes.iter().filter(|class| class.count > 0).count();
+        self.run.push(Arc::clone(publication));
+        self.run_bytes += bytes;
+        bytes
+    }
+
+    /// Has a subscriber that can only get JSON.
+    #[must_use]
+    pub fn has_json(&self) -> bool {
+        self.classes
+            .iter()
+            .any(|class| class.count > 0 && class.format.encoding == Encoding::Json)
+    }
 }
 
 /// All channels with local subscribers.
@@ -118,8 +177,9 @@ impl Hub {
                         confirmed: false,
                         position: StreamPosition::default(),
                         catching_up: false,
+                        classes: SmallVec::new(),
                         run: Vec::new(),
-                        run_publications: 0,
+                        run_bytes: 0,
                         round: 0,
                     },
                 );
@@ -140,7 +200,7 @@ impl Hub {
     ///
     /// # Panics
     /// If it never entered.
-    pub fn activate(&mut self, id: HubId, subscriber: Subscriber) -> u32 {
+    pub fn activate(&mut self, id: HubId, conn: u32, format: Format, join_leave: bool) -> u32 {
         let channel = self
             .channels
             .current_mut(id.slot, id.generation)
@@ -150,7 +210,12 @@ impl Hub {
             "a subscriber became active that never entered"
         );
         channel.pending -= 1;
-        channel.subscribers.push(subscriber);
+        let class = channel.join_class(format);
+        channel.subscribers.push(Subscriber {
+            conn,
+            class,
+            join_leave,
+        });
         channel.subscribers.len() as u32 - 1
     }
 
@@ -167,7 +232,8 @@ impl Hub {
                 None
             }
             Some(place) => {
-                channel.subscribers.swap_remove(place as usize);
+                let left = channel.subscribers.swap_remove(place as usize);
+                channel.classes[usize::from(left.class)].count -= 1;
                 if channel.subscribers.capacity() > 64
                     && channel.subscribers.len() < channel.subscribers.capacity() / 4
                 {

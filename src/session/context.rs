@@ -7,8 +7,7 @@ use crate::config::Config;
 use crate::mem::Rng;
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
-use crate::model::{ChannelName, ConnId, ShardId};
-use crate::protocol::centrifuge::json;
+use crate::model::{ChannelName, ConnId, Format, ShardId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
@@ -41,6 +40,8 @@ pub struct Context<'a> {
     pub now: Now,
     /// The session's connection.
     pub conn: ConnId,
+    /// How its messages are written.
+    pub format: Format,
     /// Rules.
     pub config: &'a Config,
     /// Keys.
@@ -62,7 +63,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Answers a command.
     pub fn reply(&mut self, id: u32, body: ReplyBody<'_>) {
-        fanout::frame(self.out, |out| json::encode_reply(out, &Reply { id, body }));
+        fanout::reply(self.out, self.format, &Reply { id, body });
     }
 
     /// Answers a command with an error.
@@ -73,7 +74,7 @@ impl Context<'_> {
 
     /// Says something unasked.
     pub fn push(&mut self, channel: &str, push: &Push<'_>) {
-        fanout::frame(self.out, |out| json::encode_push(out, channel, push));
+        fanout::push(self.out, self.format, channel, push);
     }
 
     /// The shard that owns a channel.

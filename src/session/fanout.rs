@@ -1,50 +1,232 @@
-//! WebSocket frames around encoded messages: encoded once, header included, shared by every subscriber of the encoding.
+//! Messages into bytes: encoded once, with what stands around them, shared by every subscriber of the format.
 
+use crate::model::{Encoding, Format, Framing};
 use crate::protocol::centrifuge::json;
-use crate::protocol::push::Push;
+use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::wire::websocket::{Opcode, ServerHeader};
 
-/// Appends one text frame whose payload `encode` appends.
-pub fn frame(out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
-    // Most payloads are between 126 bytes and 64 KiB: their header has four bytes and nothing has to move.
-    const USUAL: usize = 4;
-    let start = out.len();
-    out.extend_from_slice(&[0; USUAL]);
-    encode(out);
-    let header = ServerHeader::new(Opcode::Text, out.len() - start - USUAL);
-    let header: &[u8] = &header;
-    if header.len() != USUAL {
-        let payload = start + USUAL;
-        let end = out.len();
-        if header.len() < USUAL {
-            out.copy_within(payload.., start + header.len());
-            out.truncate(end - (USUAL - header.len()));
-        } else {
-            out.resize(end + header.len() - USUAL, 0);
-            out.copy_within(payload..end, start + header.len());
+/// Appends the answer to a command. A unidirectional client gets its connect result as a push and no other answer.
+pub fn reply(out: &mut Vec<u8>, format: Format, reply: &Reply<'_>) {
+    if format.unidirectional {
+        if let ReplyBody::Connect(result) = &reply.body {
+            push(out, format, "", &Push::Connect(result.clone()));
         }
+        return;
     }
-    out[start..start + header.len()].copy_from_slice(header);
+    framed(out, format, |out| match format.encoding {
+        Encoding::Json | Encoding::Protobuf => json::encode_reply(out, reply),
+    });
 }
 
-/// Appends the frame of a push.
-pub fn push_frame(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
-    frame(out, |out| json::encode_push(out, channel, push));
+/// Appends something unasked.
+pub fn push(out: &mut Vec<u8>, format: Format, channel: &str, push: &Push<'_>) {
+    pushed(out, format, |out| {
+        bare_push(out, format.encoding, channel, push);
+    });
+}
+
+/// Appends a push without anything around it: what all formats of an encoding share.
+pub fn bare_push(out: &mut Vec<u8>, encoding: Encoding, channel: &str, push: &Push<'_>) {
+    match encoding {
+        Encoding::Json | Encoding::Protobuf => json::encode_bare_push(out, channel, push),
+    }
+}
+
+/// Appends what stands around a push that `bare` appends.
+pub fn pushed(out: &mut Vec<u8>, format: Format, bare: impl FnOnce(&mut Vec<u8>)) {
+    framed(out, format, |out| {
+        match (format.unidirectional, format.encoding) {
+            (true, _) => bare(out),
+            (false, Encoding::Json | Encoding::Protobuf) => json::encode_pushed(out, bare),
+        }
+    });
+}
+
+/// Appends a ping: the empty message.
+pub fn ping(out: &mut Vec<u8>, format: Format) {
+    framed(out, format, |out| match format.encoding {
+        Encoding::Json => out.extend_from_slice(json::PING),
+        Encoding::Protobuf => {}
+    });
+}
+
+/// Bytes of the longest head: eight digits of a chunk, its line end, `data: `, five bytes of length.
+const HEAD_BYTES_MAX: usize = 24;
+
+/// What stands before a message.
+struct Head {
+    bytes: [u8; HEAD_BYTES_MAX],
+    len: usize,
+}
+
+impl Head {
+    fn new(format: Format, message_len: usize) -> Self {
+        let mut head = Self {
+            bytes: [0; HEAD_BYTES_MAX],
+            len: 0,
+        };
+        let (mut delimiter, mut delimiter_len) = ([0; 5], 0);
+        if format.encoding == Encoding::Protobuf {
+            let mut left = message_len as u32;
+            while left >= 0x80 {
+                delimiter[delimiter_len] = left as u8 | 0x80;
+                delimiter_len += 1;
+                left >>= 7;
+            }
+            delimiter[delimiter_len] = left as u8;
+            delimiter_len += 1;
+        }
+        let payload_len = delimiter_len + message_len;
+        match format.framing {
+            Framing::WebSocket | Framing::Deflate => {
+                head.add(&ServerHeader::new(opcode(format.encoding), payload_len));
+            }
+            Framing::Stream => head.chunk(payload_len + tail(format).len() - CHUNK_END.len()),
+            Framing::EventStream => {
+                let around = EVENT.len() + tail(format).len() - CHUNK_END.len();
+                head.chunk(payload_len + around);
+                head.add(EVENT);
+            }
+        }
+        head.add(&delimiter[..delimiter_len]);
+        head
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Size of a chunk (RFC 9112 §7.1).
+    fn chunk(&mut self, len: usize) {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let digits = (usize::BITS - len.leading_zeros()).div_ceil(4).clamp(1, 8);
+        for digit in (0..digits).rev() {
+            self.add(&[HEX[len >> (4 * digit) & 0xf]]);
+        }
+        self.add(b"\r\n");
+    }
+}
+
+const EVENT: &[u8] = b"data: ";
+const CHUNK_END: &[u8] = b"\r\n";
+
+/// What stands behind a message.
+const fn tail(format: Format) -> &'static [u8] {
+    match (format.framing, format.encoding) {
+        (Framing::WebSocket | Framing::Deflate, _) => b"",
+        (Framing::Stream, Encoding::Json) => b"\n\r\n",
+        (Framing::Stream, Encoding::Protobuf) => CHUNK_END,
+        (Framing::EventStream, _) => b"\n\n\r\n",
+    }
+}
+
+const fn opcode(encoding: Encoding) -> Opcode {
+    match encoding {
+        Encoding::Json => Opcode::Text,
+        Encoding::Protobuf => Opcode::Binary,
+    }
+}
+
+/// Appends one message that `encode` appends, with what stands around it.
+fn framed(out: &mut Vec<u8>, format: Format, encode: impl FnOnce(&mut Vec<u8>)) {
+    // Most payloads are between 126 bytes and 64 KiB: a WebSocket header has four bytes then and nothing has to move.
+    let usual = match format.encoding {
+        Encoding::Json => 4,
+        Encoding::Protobuf => 6,
+    };
+    let start = out.len();
+    out.extend_from_slice(&[0; 6][..usual]);
+    encode(out);
+    let head = Head::new(format, out.len() - start - usual);
+    if head.len != usual {
+        let message = start + usual;
+        let end = out.len();
+        if head.len < usual {
+            out.copy_within(message.., start + head.len);
+            out.truncate(end - (usual - head.len));
+        } else {
+            out.resize(end + head.len - usual, 0);
+            out.copy_within(message..end, start + head.len);
+        }
+    }
+    out[start..start + head.len].copy_from_slice(&head.bytes[..head.len]);
+    out.extend_from_slice(tail(format));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const fn format(encoding: Encoding, framing: Framing) -> Format {
+        Format {
+            encoding,
+            framing,
+            unidirectional: false,
+        }
+    }
+
+    fn written(format: Format, len: usize) -> Vec<u8> {
+        let mut out = b"before".to_vec();
+        framed(&mut out, format, |out| out.resize(out.len() + len, b'x'));
+        assert_eq!(&out[..6], b"before");
+        out.split_off(6)
+    }
+
     #[test]
     fn every_size_of_header_stands_before_its_payload() {
         for len in [0, 5, 125, 126, 65_535, 65_536, 100_000] {
-            let mut out = b"before".to_vec();
-            frame(&mut out, |out| out.resize(out.len() + len, b'x'));
+            let out = written(Format::default(), len);
             let header = ServerHeader::new(Opcode::Text, len);
-            assert_eq!(out.len(), 6 + header.len() + len);
-            assert_eq!(&out[6..6 + header.len()], &header[..]);
-            assert!(out[6 + header.len()..].iter().all(|&byte| byte == b'x'));
+            assert_eq!(out.len(), header.len() + len);
+            assert_eq!(&out[..header.len()], &header[..]);
+            assert!(out[header.len()..].iter().all(|&byte| byte == b'x'));
         }
+    }
+
+    #[test]
+    fn protobuf_messages_carry_their_length_inside_the_frame() {
+        for (len, delimiter) in [
+            (0, &[0][..]),
+            (5, &[5]),
+            (127, &[127]),
+            (128, &[0x80, 1]),
+            (70_000, &[0xf0, 0xa2, 4]),
+        ] {
+            let out = written(format(Encoding::Protobuf, Framing::WebSocket), len);
+            let header = ServerHeader::new(Opcode::Binary, delimiter.len() + len);
+            assert_eq!(out[..header.len()], header[..]);
+            assert_eq!(
+                &out[header.len()..header.len() + delimiter.len()],
+                delimiter
+            );
+            assert_eq!(out.len(), header.len() + delimiter.len() + len);
+        }
+    }
+
+    #[test]
+    fn a_message_of_a_stream_is_one_chunk() {
+        let stream = |encoding| written(format(encoding, Framing::Stream), 3);
+        assert_eq!(stream(Encoding::Json), b"4\r\nxxx\n\r\n");
+        assert_eq!(stream(Encoding::Protobuf), b"4\r\n\x03xxx\r\n");
+        let event = written(format(Encoding::Json, Framing::EventStream), 300);
+        assert!(event.starts_with(b"134\r\ndata: xxx") && event.ends_with(b"x\n\n\r\n"));
+        assert_eq!(event.len(), 5 + 0x134 + 2);
+    }
+
+    #[test]
+    fn pings_are_empty_messages() {
+        let ping = |encoding, framing| {
+            let mut out = Vec::new();
+            ping(&mut out, format(encoding, framing));
+            out
+        };
+        assert_eq!(ping(Encoding::Json, Framing::WebSocket), b"\x81\x02{}");
+        assert_eq!(ping(Encoding::Protobuf, Framing::WebSocket), b"\x82\x01\0");
+        assert_eq!(ping(Encoding::Protobuf, Framing::Stream), b"1\r\n\0\r\n");
+        assert_eq!(
+            ping(Encoding::Json, Framing::EventStream),
+            b"a\r\ndata: {}\n\n\r\n"
+        );
     }
 }

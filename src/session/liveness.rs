@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{Context, Phase, Session, flag};
 use crate::config::Config;
 use crate::mem::{Tick, TimerWheel};
-use crate::protocol::centrifuge::json;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ReplyBody, Unsubscribe};
@@ -138,7 +137,7 @@ impl Session {
         if self.frame_pings {
             encode_frame_header(context.out, Opcode::Ping, 0);
         } else {
-            fanout::frame(context.out, |out| out.extend_from_slice(json::PING));
+            fanout::ping(context.out, context.format);
         }
         self.next = TimerWheel::tick_after(context.now.at, interval);
         self.pong_by = TimerWheel::tick_after(context.now.at, context.config.client.pong_timeout);

@@ -105,9 +105,9 @@ impl Session {
 
     /// One publish more in this second; `false` when that is too many.
     fn take_rate(&mut self, second: u32, per_second: u32) -> bool {
-        let rate = self.rate.get_or_insert_default();
+        let rate = &mut self.rare.get_or_insert_default().rate;
         if rate.second != second {
-            *rate.as_mut() = Rate { second, count: 0 };
+            *rate = Rate { second, count: 0 };
         }
         rate.count += 1;
         rate.count <= per_second

@@ -10,7 +10,6 @@ use super::{Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_
 use crate::auth::permission;
 use crate::auth::token::{SubscriptionClaims, TokenError};
 use crate::broker::HubId;
-use crate::broker::hub::Subscriber;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
 use crate::mesh::message::{Interested, Leave, ReplyTo};
@@ -314,13 +313,8 @@ impl Session {
     fn activate(&mut self, context: &mut Context<'_>, hub: HubId, index: usize) {
         let subscription = &mut self.subscriptions[index];
         let join_leave = subscription.has(flag::JOIN_LEAVE);
-        subscription.place = context.hub.activate(
-            hub,
-            Subscriber {
-                conn: context.conn.slot,
-                join_leave,
-            },
-        );
+        let conn = context.conn.slot;
+        subscription.place = context.hub.activate(hub, conn, self.format, join_leave);
     }
 
     fn answer_subscribe(

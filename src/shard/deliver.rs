@@ -3,20 +3,23 @@
 use std::sync::Arc;
 
 use super::Shard;
-use crate::broker::HubId;
+use crate::broker::{HubChannel, HubId};
 use crate::config::namespace::SlowConsumer;
 use crate::limits::FANOUT_PIECE_BYTES_MAX;
 use crate::mesh::Message;
 use crate::mesh::message::{Query, QueryKind, ReplyTo};
-use crate::model::{ChannelName, ClientInfo, Publication, StreamPosition};
+use crate::model::{ChannelName, ClientInfo, Encoding, Publication, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
-use crate::session::{fanout, flag};
+use crate::session::flag;
 
 /// Bytes of one run.
 const RUN_BYTES_MAX: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;
-/// A run's memory is kept for the next turn up to this size.
-const RUN_BYTES_KEPT: usize = 16 * 1024;
+/// Bytes of one run for all classes of a mixed audience. A second run of the turn would not stand behind the first in the ring
+/// and every subscriber would have to copy: it is put off as long as a class's piece still fits.
+const MIXED_RUN_BYTES_MAX: usize = FANOUT_PIECE_BYTES_MAX as usize;
+/// A run's memory is kept for the next turn up to this many publications.
+const RUN_PUBLICATIONS_KEPT: usize = 256;
 
 impl Shard {
     /// A publication from its owner.
@@ -58,38 +61,51 @@ impl Shard {
         true
     }
 
-    /// Encodes once, behind the channel's other publications of this turn: all of them are given to the subscribers at once,
-    /// as one contiguous piece of the fan-out ring.
-    fn deliver_now(&mut self, id: HubId, publication: &Publication) {
+    /// Takes a publication in, behind the channel's others of this turn: all of them are given to the subscribers at once, written
+    /// once for each class as one contiguous piece of the fan-out ring.
+    fn deliver_now(&mut self, id: HubId, publication: &Arc<Publication>) {
+        if !publication.json {
+            self.drop_json_subscribers(id);
+        }
         let Some(channel) = self.hub.channel_mut(id) else {
             return;
         };
-        if !publication.json {
-            let slots: Vec<u32> = channel
-                .subscribers
-                .iter()
-                .map(|subscriber| subscriber.conn)
-                .collect();
-            for slot in slots {
-                self.disconnect(slot, &Disconnect::InappropriateProtocol);
-            }
-            return;
-        }
         if channel.run.is_empty() {
             self.runs.push(id);
         }
-        let before = channel.run.len();
-        fanout::push_frame(
-            &mut channel.run,
-            channel.name.as_str(),
-            &Push::Publication(publication),
-        );
-        channel.run_publications += 1;
-        self.run_bytes += channel.run.len() - before;
+        self.run_bytes += channel.add_to_run(publication);
         // What may be dropped is dropped one by one.
         let single = channel.namespace.slow_consumer == SlowConsumer::DropOldest;
-        if single || channel.run.len() >= RUN_BYTES_MAX {
+        let most = if channel.classes.len() > 1 {
+            MIXED_RUN_BYTES_MAX
+        } else {
+            RUN_BYTES_MAX
+        };
+        if single || channel.run_bytes >= most {
             self.give_run(id);
+        }
+    }
+
+    /// A payload that is no JSON cannot be written for them; what came before it still is.
+    fn drop_json_subscribers(&mut self, id: HubId) {
+        if !self.hub.channel(id).is_some_and(HubChannel::has_json) {
+            return;
+        }
+        self.give_run(id);
+        let Some(channel) = self.hub.channel(id) else {
+            return;
+        };
+        let slots: Vec<u32> = channel
+            .subscribers
+            .iter()
+            .filter(|subscriber| {
+                let class = &channel.classes[usize::from(subscriber.class)];
+                class.format.encoding == Encoding::Json
+            })
+            .map(|subscriber| subscriber.conn)
+            .collect();
+        for slot in slots {
+            self.disconnect(slot, &Disconnect::InappropriateProtocol);
         }
     }
 
@@ -102,11 +118,13 @@ impl Shard {
             return;
         }
         let mut run = std::mem::take(&mut channel.run);
-        let publications = u64::from(std::mem::take(&mut channel.run_publications));
-        self.run_bytes -= run.len();
-        self.counters.deliveries += publications * self.fan_out(id.slot, &run, true, |_| true);
+        self.run_bytes -= std::mem::take(&mut channel.run_bytes);
+        let mut written = std::mem::take(&mut self.written);
+        written.run(channel, &run);
+        self.counters.deliveries += self.fan_out(id.slot, &mut written, true, |_| true);
+        self.written = written;
         if let Some(channel) = self.hub.channel_mut(id)
-            && run.capacity() <= RUN_BYTES_KEPT
+            && run.capacity() <= RUN_PUBLICATIONS_KEPT
         {
             run.clear();
             channel.run = run;
@@ -130,7 +148,7 @@ impl Shard {
             .runs
             .iter()
             .filter_map(|&id| self.hub.channel(id))
-            .map(|channel| channel.run.len())
+            .map(|channel| channel.run_bytes)
             .sum();
     }
 
@@ -154,10 +172,16 @@ impl Shard {
         } else {
             Push::Leave(info)
         };
-        let mut frame = Vec::new();
-        fanout::push_frame(&mut frame, channel.name.as_str(), &push);
         self.give_run(id);
-        self.fan_out(id.slot, &frame, false, |join_leave| join_leave);
+        let Some(channel) = self.hub.channel(id) else {
+            return;
+        };
+        let mut written = std::mem::take(&mut self.written);
+        written.push(channel, &push);
+        self.fan_out(id.slot, &mut written, false, |subscriber| {
+            subscriber.join_leave
+        });
+        self.written = written;
     }
 
     /// The owner says where a channel stands after deliveries to this shard were dropped.

@@ -5,7 +5,9 @@ use std::collections::VecDeque;
 
 use super::connection::{Connection, KEEP, State};
 use super::rings::{Heads, Rings};
+use super::written::Written;
 use super::{Close, Output, SendBatch, SendFailed, Shard};
+use crate::broker::hub::Subscriber;
 use crate::config::namespace::SlowConsumer;
 use crate::limits::{
     BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
@@ -162,53 +164,59 @@ impl Shard {
         self.check_backlog(slot);
     }
 
-    /// Queues one frame for every subscriber of a hub channel that `wanted` picks. Returns how many there were.
+    /// Queues what was written for every subscriber of a hub channel that `wanted` picks, each its class's piece. Returns how
+    /// many publications they got.
     pub(super) fn fan_out(
         &mut self,
         hub: u32,
-        frame: &[u8],
+        written: &mut Written,
         droppable: bool,
-        wanted: impl Fn(bool) -> bool,
+        wanted: impl Fn(&Subscriber) -> bool,
     ) -> u64 {
         let Some(channel) = self.hub.at(hub) else {
             return 0;
         };
         let drop_oldest = droppable && channel.namespace.slow_consumer == SlowConsumer::DropOldest;
         let head = self.outbox.rings.heads();
-        let range = if frame.len() <= FANOUT_PIECE_BYTES_MAX as usize {
-            self.outbox.rings.append_shared(frame)
-        } else {
-            None
-        };
-        let mut special: Vec<u32> = Vec::new();
-        let mut count = 0;
+        let rings = &mut self.outbox.rings;
+        written.place(|bytes| {
+            if bytes.len() <= FANOUT_PIECE_BYTES_MAX as usize {
+                rings.append_shared(bytes)
+            } else {
+                None
+            }
+        });
+        let pieces = written.pieces();
+        let mut special: Vec<(u32, u16)> = Vec::new();
+        let mut publications = 0;
         for subscriber in &channel.subscribers {
-            if !wanted(subscriber.join_leave) {
+            let piece = &pieces[usize::from(subscriber.class)];
+            if piece.is_empty() || !wanted(subscriber) {
                 continue;
             }
             let Some(connection) = self.connections.at_mut(subscriber.conn) else {
                 continue;
             };
-            count += 1;
+            publications += u64::from(piece.publications);
             // A connection that does not keep up owns its bytes, piece by piece, so that they can be dropped.
             let slow = connection.is_sending && drop_oldest
                 || connection
                     .backlog
                     .as_ref()
                     .is_some_and(|b| !b.bytes.is_empty());
-            match range {
+            match piece.range {
                 Some(range) if !slow && !connection.is_corked() => {
                     if self.outbox.mark(connection, subscriber.conn, range, head) == Marked::Copy {
-                        special.push(subscriber.conn);
+                        special.push((subscriber.conn, subscriber.class));
                     }
                 }
-                _ => special.push(subscriber.conn),
+                _ => special.push((subscriber.conn, subscriber.class)),
             }
         }
-        for slot in special {
-            self.fan_out_special(slot, hub, frame, drop_oldest);
+        for (slot, class) in special {
+            self.fan_out_special(slot, hub, written.bytes(class), drop_oldest);
         }
-        count
+        publications
     }
 
     fn fan_out_special(&mut self, slot: u32, hub: u32, frame: &[u8], drop_oldest: bool) {
