@@ -4,6 +4,7 @@ mod file;
 mod glob;
 pub mod hooks;
 pub mod namespace;
+mod transports;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -12,12 +13,16 @@ use std::time::Duration;
 pub use file::{ConfigError, ConfigErrors, Origin, ReloadRefused, Setting, Source};
 pub use glob::glob_match;
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
+pub use transports::{
+    DisconnectCode, Downstream, Emulation, HttpAnswer, Init, Poll, Transforms, UniStream,
+    UniWebSocket,
+};
 
 use crate::limits::CONNECTIONS_MAX;
 
 /// The checked configuration: every value is in range, every reference resolves.
 /// Shared by all threads as `Arc<Config>`; a reload replaces it as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Listeners and shards.
     pub server: Server,
@@ -27,6 +32,22 @@ pub struct Config {
     pub client: Client,
     /// The WebSocket endpoint.
     pub websocket: WebSocket,
+    /// HTTP streaming.
+    pub http_stream: Downstream,
+    /// Server-sent events.
+    pub sse: Downstream,
+    /// What clients of both say.
+    pub emulation: Emulation,
+    /// The unidirectional WebSocket.
+    pub uni_websocket: UniWebSocket,
+    /// Unidirectional server-sent events.
+    pub uni_sse: UniStream,
+    /// Unidirectional HTTP streaming.
+    pub uni_http_stream: UniStream,
+    /// The endpoint that does nothing.
+    pub init: Init,
+    /// Long polling.
+    pub poll: Poll,
     /// The server API.
     pub http_api: HttpApi,
     /// Namespaces and the grammar of channel names.
@@ -150,6 +171,8 @@ pub struct Client {
     /// Personal channel (`spec/centrifuge.md` §4.2): `Some(namespace)`; an empty namespace gives `#user`.
     /// `[client.subscribe_to_user_personal_channel]` with `enabled` and `personal_channel_namespace`.
     pub user_personal_channel: Option<String>,
+    /// Unidirectional clients cannot be answered with an error: codes of errors become these disconnects.
+    pub connect_code_to_unidirectional_disconnect: Transforms<DisconnectCode>,
 }
 
 /// Keys and expectations for one kind of token.
@@ -188,6 +211,10 @@ impl std::fmt::Display for Secret {
 /// `[websocket]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocket {
+    /// No client may use it.
+    pub disabled: bool,
+    /// Path, without a trailing slash; default `/connection/websocket`.
+    pub handler_prefix: String,
     /// Bytes of one message from a client, default 65 536; longer closes with 1009.
     pub message_size_limit: usize,
 }
@@ -230,6 +257,30 @@ pub enum LogFormat {
     Human,
     /// One JSON object a line.
     Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            admin: Admin::default(),
+            client: Client::default(),
+            websocket: WebSocket::default(),
+            http_stream: Downstream::at("/connection/http_stream"),
+            sse: Downstream::at("/connection/sse"),
+            emulation: Emulation::default(),
+            uni_websocket: UniWebSocket::default(),
+            uni_sse: UniStream::at("/connection/uni_sse"),
+            uni_http_stream: UniStream::at("/connection/uni_http_stream"),
+            init: Init::default(),
+            poll: Poll::default(),
+            http_api: HttpApi::default(),
+            channels: ChannelRules::default(),
+            hooks: hooks::Hooks::default(),
+            drain: Drain::default(),
+            log: Log::default(),
+        }
+    }
 }
 
 impl Default for Server {
@@ -280,6 +331,7 @@ impl Default for Client {
             connect_include_server_time: false,
             insecure: false,
             user_personal_channel: None,
+            connect_code_to_unidirectional_disconnect: Transforms::default(),
         }
     }
 }
@@ -287,6 +339,8 @@ impl Default for Client {
 impl Default for WebSocket {
     fn default() -> Self {
         Self {
+            disabled: false,
+            handler_prefix: "/connection/websocket".to_owned(),
             message_size_limit: 65_536,
         }
     }

@@ -12,6 +12,7 @@ mod inbox;
 pub mod inspect;
 mod outbox;
 mod rings;
+mod route;
 mod timers;
 mod users;
 mod waits;

@@ -264,7 +264,7 @@ fn keys_of_features_that_do_not_exist_are_refused() {
         "[channel.without_namespace]\nsubscribe_stream_proxy_enabled = true",
         "[channel.without_namespace]\nname = \"x\"",
         "[[channel.namespaces]]\nname = \"chat\"\nchannel_regex = \".*\"",
-        "[uni_sse]\nenabled = true",
+        "[uni_grpc]\nenabled = true",
     ] {
         assert!(
             matches!(error(text), ConfigError::UnknownKey { .. }),

@@ -1,52 +1,19 @@
 //! HTTP/1.1: the upgrade to WebSocket, the server API, the page of the first run.
 
+use super::Shard;
 use super::connection::State;
-use super::{Mode, Shard};
+use super::route::{ApiKey, Asked, ClientRoute, Cors, Route, Transport};
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::wire::http::{
-    BodyLength, CONTINUE, Decoded, HttpError, Method, RequestHead, Response, decode_chunked,
-    decode_head, encode_response, encode_upgrade, query_value,
+    BodyLength, CONTINUE, Decoded, HttpError, Method, Response, decode_chunked, decode_head,
+    encode_response, encode_upgrade,
 };
 
 /// The page of the first run: connect, publish, presence, latency.
 const PAGE: &[u8] = include_bytes!("../page/index.html");
-
-/// Protocols of the client endpoint that this program speaks, in no order: the client's first known one is taken.
-const SUBPROTOCOL: &str = "centrifuge-json";
-
-/// What a request head asks for.
-enum Route {
-    /// WebSocket with a session.
-    Client {
-        frame_pings: bool,
-        named: bool,
-        key: String,
-    },
-    /// WebSocket without one.
-    Echo { key: String },
-    /// Server API: `None` is the newline form.
-    Api {
-        method: Option<String>,
-        key: ApiKey,
-        transport_errors: bool,
-    },
-    /// The page.
-    Page,
-    /// An answer that needs no body of the request.
-    Refused(HttpError),
-    /// The origin is not allowed.
-    Forbidden,
-    /// Nothing is here.
-    NotFound,
-}
-
-/// Does the request carry the key of the server API?
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ApiKey {
-    Right,
-    Wrong,
-}
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Shard {
     /// Bytes of a connection that speaks HTTP.
@@ -94,7 +61,7 @@ impl Shard {
 
     /// Takes one request: how many bytes it was, `None` if it is not whole yet.
     fn http_request(&mut self, slot: u32, bytes: &mut [u8]) -> Result<Option<usize>, HttpError> {
-        let (route, head_len, body, keep_alive, expects, is_head) = match decode_head(bytes)? {
+        let (asked, head_len, body, keep_alive, expects, is_head) = match decode_head(bytes)? {
             Decoded::Incomplete => return Ok(None),
             Decoded::Complete(head, used) => (
                 self.route(&head),
@@ -120,7 +87,7 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.keep_alive = keep_alive && self.drain.is_none();
         }
-        self.serve(slot, route, body, is_head)?;
+        self.serve(slot, asked, body, is_head);
         Ok(Some(head_len + body_len))
     }
 
@@ -136,100 +103,15 @@ impl Shard {
         None
     }
 
-    fn route(&self, head: &RequestHead<'_>) -> Route {
-        let path = head.path.trim_end_matches('/');
-        if self.mode == Mode::Echo {
-            return match &head.upgrade {
-                Some(upgrade) => Route::Echo {
-                    key: upgrade.key.to_owned(),
-                },
-                None => Route::Refused(HttpError::UpgradeRequired),
-            };
-        }
-        match path {
-            "/connection/websocket" => self.client_route(head),
-            "" => match head.method {
-                Method::Get | Method::Head => Route::Page,
-                _ => Route::Refused(HttpError::MethodNotAllowed),
-            },
-            "/api" => self.api_route(head, None),
-            _ => match path.strip_prefix("/api/") {
-                Some(method) => self.api_route(head, Some(method.to_owned())),
-                None => Route::NotFound,
-            },
-        }
-    }
-
-    fn client_route(&self, head: &RequestHead<'_>) -> Route {
-        if head.method != Method::Get {
-            return Route::Refused(HttpError::MethodNotAllowed);
-        }
-        let Some(upgrade) = &head.upgrade else {
-            return Route::Refused(HttpError::UpgradeRequired);
-        };
-        if !self.config.allows_origin(head.origin) {
-            return Route::Forbidden;
-        }
-        Route::Client {
-            frame_pings: query_value(head.query, "cf_ws_frame_ping_pong")
-                .is_some_and(|value| value == "true"),
-            named: upgrade.offers(SUBPROTOCOL),
-            key: upgrade.key.to_owned(),
-        }
-    }
-
-    fn api_route(&self, head: &RequestHead<'_>, method: Option<String>) -> Route {
-        if head.method != Method::Post {
-            return Route::Refused(HttpError::MethodNotAllowed);
-        }
-        let api = &self.config.http_api;
-        let given = head.header("X-API-Key").map(str::to_owned).or_else(|| {
-            let (scheme, key) = head.header("Authorization")?.split_once(' ')?;
-            scheme
-                .eq_ignore_ascii_case("apikey")
-                .then(|| key.trim().to_owned())
-        });
-        let given =
-            given.or_else(|| query_value(head.query, "api_key").map(|key| key.into_owned()));
-        let right = api.insecure
-            || !api.key.0.is_empty()
-                && given.is_some_and(|given| same_secret(given.as_bytes(), api.key.0.as_bytes()));
-        Route::Api {
-            method,
-            key: if right { ApiKey::Right } else { ApiKey::Wrong },
-            transport_errors: api.transport_errors
-                || head
-                    .header("X-Centrifugo-Error-Mode")
-                    .is_some_and(|mode| mode.eq_ignore_ascii_case("transport")),
-        }
-    }
-
-    fn serve(
-        &mut self,
-        slot: u32,
-        route: Route,
-        body: &mut [u8],
-        is_head: bool,
-    ) -> Result<(), HttpError> {
-        match route {
-            Route::Client {
-                frame_pings,
-                named,
-                key,
-            } => {
-                self.upgrade(slot, &key, named.then_some(SUBPROTOCOL));
-                let (now, config) = (self.now, std::sync::Arc::clone(&self.config));
-                if let Some(connection) = self.connections.at_mut(slot) {
-                    connection.is_session = true;
-                    connection.session.frame_pings = frame_pings;
-                    connection.session.open(now, &config);
-                }
-                self.file(slot);
-            }
+    fn serve(&mut self, slot: u32, asked: Asked, body: &mut [u8], is_head: bool) {
+        let cors = asked.cors.as_deref();
+        match asked.route {
+            Route::Client(client) => self.open_client(slot, *client),
             Route::Echo { key } => self.upgrade(slot, &key, None),
+            Route::Init => self.respond_to(slot, 200, JSON, cors, b"{}"),
             Route::Api {
                 key: ApiKey::Wrong, ..
-            } => self.respond(slot, 401, "text/plain; charset=utf-8", b"unauthorized\n"),
+            } => self.respond(slot, 401, TEXT, b"unauthorized\n"),
             Route::Api {
                 method,
                 key: ApiKey::Right,
@@ -239,16 +121,27 @@ impl Shard {
             }
             Route::Page if is_head => self.respond(slot, 200, "text/html; charset=utf-8", b""),
             Route::Page => self.respond(slot, 200, "text/html; charset=utf-8", PAGE),
-            Route::Refused(error) => return Err(error),
-            Route::Forbidden => self.respond(
-                slot,
-                403,
-                "text/plain; charset=utf-8",
-                b"origin not allowed\n",
-            ),
-            Route::NotFound => self.respond(slot, 404, "text/plain; charset=utf-8", b"not found\n"),
+            Route::Refused(error) => self.refuse_request(slot, error, cors),
+            Route::Forbidden => self.respond(slot, 403, TEXT, b"origin not allowed\n"),
+            Route::NotFound => self.respond(slot, 404, TEXT, b"not found\n"),
         }
-        Ok(())
+    }
+
+    /// A client's request is served: from here on the connection has a session.
+    fn open_client(&mut self, slot: u32, client: ClientRoute) {
+        let Transport::WebSocket {
+            key,
+            protocol,
+            frame_pings,
+        } = client.transport;
+        self.upgrade(slot, &key, protocol);
+        let (now, config) = (self.now, std::sync::Arc::clone(&self.config));
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.is_session = true;
+            connection.session.frame_pings = frame_pings;
+            connection.session.open(now, &config);
+        }
+        self.file(slot);
     }
 
     fn upgrade(&mut self, slot: u32, key: &str, protocol: Option<&str>) {
@@ -265,6 +158,18 @@ impl Shard {
 
     /// Answers a request; the connection waits for the next one, or closes.
     pub(super) fn respond(&mut self, slot: u32, status: u16, content_type: &str, body: &[u8]) {
+        self.respond_to(slot, status, content_type, None, body);
+    }
+
+    /// The same for a script of another origin.
+    pub(super) fn respond_to(
+        &mut self,
+        slot: u32,
+        status: u16,
+        content_type: &str,
+        cors: Option<&Cors>,
+        body: &[u8],
+    ) {
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };
@@ -278,7 +183,7 @@ impl Shard {
             &Response {
                 status,
                 content_type,
-                headers: &[],
+                headers: &cors.map(Cors::headers).unwrap_or_default(),
                 body,
                 keep_alive,
             },
@@ -296,21 +201,21 @@ impl Shard {
 
     /// Refuses a request that cannot be understood or is too large; the connection closes.
     pub(super) fn refuse_http(&mut self, slot: u32, error: HttpError) {
+        self.refuse_request(slot, error, None);
+    }
+
+    fn refuse_request(&mut self, slot: u32, error: HttpError, cors: Option<&Cors>) {
         self.counters.http_refused += 1;
         let mut out = Vec::new();
-        encode_response(&mut out, &error.response());
+        let response = error.response();
+        let mut headers = response.headers.to_vec();
+        headers.extend(cors.map(Cors::headers).unwrap_or_default());
+        let response = Response {
+            headers: &headers,
+            ..response
+        };
+        encode_response(&mut out, &response);
         self.queue(slot, &out);
         self.finish(slot);
     }
-}
-
-/// Compares in time that depends on the lengths only.
-fn same_secret(given: &[u8], wanted: &[u8]) -> bool {
-    given.len() == wanted.len()
-        && std::hint::black_box(
-            given
-                .iter()
-                .zip(wanted)
-                .fold(0, |differ, (a, b)| differ | (a ^ b)),
-        ) == 0
 }

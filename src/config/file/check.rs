@@ -9,6 +9,7 @@ use super::{ConfigError, Origin};
 /// Adds everything that does not fit together. The namespaces are still in the order of the file.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     listeners(config, keys, errors);
+    endpoints(config, keys, errors);
     client(&config.client, &config.channels, keys, errors);
     marks(&config.channels, keys, errors);
     check_hooks::check(config, keys, errors);
@@ -73,6 +74,57 @@ fn listeners(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
             key,
             first,
         });
+    }
+}
+
+/// Two endpoints cannot be at one path.
+fn endpoints(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let emulation = config.http_stream.enabled || config.sse.enabled;
+    let (websocket, uni_websocket) = (&config.websocket, &config.uni_websocket);
+    let paths = [
+        ("websocket", !websocket.disabled, &websocket.handler_prefix),
+        (
+            "http_stream",
+            config.http_stream.enabled,
+            &config.http_stream.handler_prefix,
+        ),
+        ("sse", config.sse.enabled, &config.sse.handler_prefix),
+        ("emulation", emulation, &config.emulation.handler_prefix),
+        (
+            "uni_websocket",
+            uni_websocket.enabled,
+            &uni_websocket.handler_prefix,
+        ),
+        (
+            "uni_sse",
+            config.uni_sse.enabled,
+            &config.uni_sse.handler_prefix,
+        ),
+        (
+            "uni_http_stream",
+            config.uni_http_stream.enabled,
+            &config.uni_http_stream.handler_prefix,
+        ),
+        ("init", config.init.enabled, &config.init.handler_prefix),
+        ("poll", config.poll.enabled, &config.poll.handler_prefix),
+    ];
+    for (index, (section, on, path)) in paths.iter().enumerate() {
+        let first = paths[..index]
+            .iter()
+            .find(|(_, other_on, other)| *on && *other_on && path == other);
+        if let Some((first, _, _)) = first {
+            let origin = |section: &str| keys.origin(&format!("{section}.handler_prefix"));
+            // The one that was written is the one to change.
+            let (section, first) = match origin(section) {
+                Origin::BuiltIn => (first, section),
+                _ => (section, first),
+            };
+            errors.push(ConfigError::Repeated {
+                origin: origin(section),
+                key: format!("{section}.handler_prefix"),
+                first: origin(first),
+            });
+        }
     }
 }
 

@@ -112,7 +112,7 @@ pub enum ConfigError {
         /// The whole key.
         key: String,
     },
-    /// Two namespaces have one name, or two listeners one address.
+    /// Two namespaces have one name, two listeners one address, or two endpoints one path.
     #[error("{origin}: `{key}` repeats what stands at {first}; change or remove one of them")]
     Repeated {
         /// Where the second stands.

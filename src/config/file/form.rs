@@ -101,6 +101,24 @@ pub(super) const TEXT: Form<String> = Form {
     number: false,
 };
 
+pub(super) const PATH: Form<String> = Form {
+    expected: "a path such as \"/connection/websocket\", of printable ASCII without `?` and `#`",
+    parse: |text| {
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
+        (text.starts_with('/') && text.bytes().all(fits))
+            .then(|| text.trim_end_matches('/').to_owned())
+    },
+    // What is left of the root is nothing.
+    show: |path| {
+        if path.is_empty() {
+            "/".to_owned()
+        } else {
+            path.clone()
+        }
+    },
+    number: false,
+};
+
 pub(super) const CLAIM: Form<String> = Form {
     expected: "the name of a claim, of letters and `_`",
     parse: |text| {
@@ -210,6 +228,13 @@ pub(super) const METHOD: Form<String> = Form {
 pub(super) const MESSAGE: Form<String> = Form {
     expected: "a message of at most 1024 bytes",
     parse: |text| (text.len() <= 1024).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const REASON_OF_OURS: Form<String> = Form {
+    expected: "a reason of 1 to 123 bytes that is no JSON, because clients would read it as such",
+    parse: |text| (REASON.parse)(text).filter(|reason| !reason.is_empty()),
     show: String::clone,
     number: false,
 };

@@ -1,6 +1,8 @@
 //! Every key of the file, once. The reader and the writer both walk these functions, so that a key is read if and
 //! only if it is written. Within a table, plain keys come before tables, as TOML wants it.
 
+mod transports;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use super::super::{
 };
 use super::form::{
     ADMIN, CLAIM, CORE, DAY_S, Form, HEADER_OR_NONE, HOUR_MS, LISTEN, LONG_S, MARK, MARK_OR_NONE,
-    NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, Span, TEXT, millis, or_off, seconds,
+    NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, Span, TEXT, millis, or_off, seconds,
 };
 use super::hooks;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
@@ -63,6 +65,7 @@ pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
         hooks::of_client(v, &mut config.hooks);
     });
     v.section("websocket", |v| websocket(v, &mut config.websocket));
+    transports::transports(v, config);
     v.section("http_api", |v| http_api(v, &mut config.http_api));
     v.section("channel", |v| {
         channel(v, &mut config.channels);
@@ -140,6 +143,10 @@ fn client<V: Visit>(v: &mut V, client: &mut Client) {
         );
     });
     client.user_personal_channel = personal.then_some(namespace);
+    let disconnects = &mut client.connect_code_to_unidirectional_disconnect;
+    v.section("connect_code_to_unidirectional_disconnect", |v| {
+        transports::disconnects(v, disconnects);
+    });
 }
 
 fn client_times<V: Visit>(v: &mut V, c: &mut Client) {
@@ -228,6 +235,8 @@ fn token<V: Visit>(v: &mut V, token: &mut Token) {
 }
 
 fn websocket<V: Visit>(v: &mut V, websocket: &mut WebSocket) {
+    v.boolean("disabled", &mut websocket.disabled);
+    v.text("handler_prefix", &PATH, &mut websocket.handler_prefix);
     v.integer(
         "message_size_limit",
         64,
