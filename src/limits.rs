@@ -18,6 +18,8 @@ pub const CHANNEL_NAME_BYTES_MAX: usize = 1024;
 pub const USER_ID_BYTES_MAX: usize = 1024;
 /// Commands in one client frame.
 pub const COMMANDS_PER_FRAME_MAX: usize = 10_000;
+/// Levels of a tags filter.
+pub const FILTER_DEPTH_MAX: usize = 32;
 /// Idempotency keys remembered for one channel; the oldest goes first.
 pub const IDEMPOTENCY_KEYS_PER_CHANNEL_MAX: usize = 10_000;
 /// Channels owned by one shard.

@@ -132,3 +132,14 @@ pub struct History<'a> {
     /// Newest first.
     pub reverse: bool,
 }
+
+/// EmulationRequest: commands of a client whose connection only brings replies (`spec/centrifuge.md` §1.7).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Emulation<'a> {
+    /// Which process holds the connection.
+    pub node: Cow<'a, str>,
+    /// Secret of the connection.
+    pub session: Cow<'a, str>,
+    /// A frame of commands.
+    pub data: Cow<'a, [u8]>,
+}

@@ -3,11 +3,9 @@
 use super::push::{client_id, client_info, expires, publication};
 use super::write::Members;
 use crate::model::ChosenError;
+use crate::protocol::centrifuge::VERSION;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ConnectResult, Reply, ReplyBody, SubscribeResult};
-
-/// `version` of a connect result.
-const VERSION: &str = concat!("ringmain ", env!("CARGO_PKG_VERSION"));
 
 /// Appends one reply. Results that carry nothing are printed as `{}` (trap T4).
 pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
