@@ -1,7 +1,7 @@
 //! Messages into bytes: encoded once, with what stands around them, shared by every subscriber of the format.
 
 use crate::model::{Encoding, Format, Framing};
-use crate::protocol::centrifuge::json;
+use crate::protocol::centrifuge::{json, protobuf};
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::wire::websocket::{Opcode, ServerHeader};
 
@@ -14,7 +14,8 @@ pub fn reply(out: &mut Vec<u8>, format: Format, reply: &Reply<'_>) {
         return;
     }
     framed(out, format, |out| match format.encoding {
-        Encoding::Json | Encoding::Protobuf => json::encode_reply(out, reply),
+        Encoding::Json => json::encode_reply(out, reply),
+        Encoding::Protobuf => protobuf::encode_reply(out, reply),
     });
 }
 
@@ -28,7 +29,8 @@ pub fn push(out: &mut Vec<u8>, format: Format, channel: &str, push: &Push<'_>) {
 /// Appends a push without anything around it: what all formats of an encoding share.
 pub fn bare_push(out: &mut Vec<u8>, encoding: Encoding, channel: &str, push: &Push<'_>) {
     match encoding {
-        Encoding::Json | Encoding::Protobuf => json::encode_bare_push(out, channel, push),
+        Encoding::Json => json::encode_bare_push(out, channel, push),
+        Encoding::Protobuf => protobuf::encode_bare_push(out, channel, push),
     }
 }
 
@@ -37,7 +39,8 @@ pub fn pushed(out: &mut Vec<u8>, format: Format, bare: impl FnOnce(&mut Vec<u8>)
     framed(out, format, |out| {
         match (format.unidirectional, format.encoding) {
             (true, _) => bare(out),
-            (false, Encoding::Json | Encoding::Protobuf) => json::encode_pushed(out, bare),
+            (false, Encoding::Json) => json::encode_pushed(out, bare),
+            (false, Encoding::Protobuf) => protobuf::encode_pushed(out, bare),
         }
     });
 }
@@ -46,7 +49,7 @@ pub fn pushed(out: &mut Vec<u8>, format: Format, bare: impl FnOnce(&mut Vec<u8>)
 pub fn ping(out: &mut Vec<u8>, format: Format) {
     framed(out, format, |out| match format.encoding {
         Encoding::Json => out.extend_from_slice(json::PING),
-        Encoding::Protobuf => {}
+        Encoding::Protobuf => out.extend_from_slice(protobuf::PING),
     });
 }
 
