@@ -42,6 +42,8 @@ pub const HELD_BYTES_MAX: usize = 1 << 20;
 pub const API_ITEMS_MAX: usize = 10_000;
 /// Server API calls under way on one shard.
 pub const API_CALLS_MAX: u32 = 65_536;
+/// Largest payload that a patch is made of or for; larger ones are sent whole.
+pub const FOSSIL_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(
     FANOUT_RING_BYTES.is_power_of_two(),
     "positions of the ring are masked"

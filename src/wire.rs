@@ -1,4 +1,5 @@
-//! Pure functions on bytes: HTTP/1.1 and RFC 6455.
+//! Pure functions on bytes: HTTP/1.1, RFC 6455, Fossil delta.
 
+pub mod fossil;
 pub mod http;
 pub mod websocket;
