@@ -218,6 +218,12 @@ impl Session {
         }
     }
 
+    /// Does this session id, which the connect result told, name it? A session on a bidirectional WebSocket has none.
+    #[must_use]
+    pub const fn is_named(&self, _session: &str) -> bool {
+        false
+    }
+
     /// Index of the subscription to the hub channel in `hub`.
     #[must_use]
     pub fn subscription_at(&self, hub: u32) -> Option<usize> {

@@ -29,6 +29,8 @@ pub struct Owner {
     /// Channels with a shard in `behind`.
     behind: Vec<u32>,
     swept: u32,
+    /// Channels with a bit in `interest`.
+    active: u32,
 }
 
 /// A channel as its owner sees it.
@@ -65,6 +67,7 @@ impl Owner {
             rng: Rng::new(seed),
             behind: Vec::new(),
             swept: 0,
+            active: 0,
         }
     }
 
@@ -82,11 +85,8 @@ impl Owner {
 
     /// Channels that have a subscriber on any shard.
     #[must_use]
-    pub fn active(&self) -> u32 {
-        self.channels
-            .iter()
-            .filter(|(_, channel)| channel.interest != 0)
-            .count() as u32
+    pub const fn active(&self) -> u32 {
+        self.active
     }
 
     fn find(&self, hash: u64, name: &ChannelName) -> Option<u32> {
@@ -229,6 +229,7 @@ impl Owner {
             return answer;
         };
         channel.expire(now);
+        let is_first = channel.interest == 0;
         channel.interest |= 1 << from.0;
         answer.position = channel.position();
         if let Some(recover) = interest.recover {
@@ -248,6 +249,7 @@ impl Owner {
                 .get_or_insert_default()
                 .insert(Arc::clone(info));
         }
+        self.active += u32::from(is_first);
         answer
     }
 
@@ -263,8 +265,9 @@ impl Owner {
     pub fn leave(&mut self, from: ShardId, leave: Leave) -> Option<(Arc<ClientInfo>, u64)> {
         let slot = self.find(channel_hash(&leave.channel), &leave.channel)?;
         let channel = self.channels.at_mut(slot)?;
-        if leave.last {
+        if leave.last && channel.interest != 0 {
             channel.interest &= !(1 << from.0);
+            self.active -= u32::from(channel.interest == 0);
         }
         let info = leave.info?;
         if let Some(presence) = &mut channel.presence
@@ -462,10 +465,16 @@ pub fn owner_of(name: &ChannelName, shards: u16) -> ShardId {
 /// The shard that counts a user's connections.
 #[must_use]
 pub fn user_registry(user: &str, shards: u16) -> ShardId {
+    ShardId(((u128::from(user_hash(user)) * u128::from(shards)) >> 64) as u16)
+}
+
+/// The hash that names a user's registry, the same on every shard.
+#[must_use]
+pub fn user_hash(user: &str) -> u64 {
     use std::hash::{BuildHasher, Hasher};
     let mut hasher = foldhash::fast::FixedState::with_seed(0x7573_6572).build_hasher();
     hasher.write(user.as_bytes());
-    ShardId(((u128::from(hasher.finish()) * u128::from(shards)) >> 64) as u16)
+    hasher.finish()
 }
 
 #[cfg(test)]

@@ -261,7 +261,7 @@ mod tests {
     use crate::mesh::message::ReplyTo;
 
     fn answer() -> Message {
-        Message::UserDone(ReplyTo::Nobody)
+        Message::Published(ReplyTo::Nobody, Ok(Default::default()))
     }
 
     fn release() -> Message {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::metrics::Counters;
 use crate::model::{
-    ChannelName, ClientId, ClientInfo, ConnId, Epoch, Overrides, Publication, ShardId,
-    StreamPosition,
+    ChannelName, ClientId, ClientInfo, ConnId, Epoch, Overrides, Publication, StreamPosition,
 };
 
 /// From one shard to another, in order.
@@ -20,16 +20,16 @@ pub enum Message {
     Publish(Box<Publish>),
     /// To the owner. Answered by `Answer`.
     Query(Box<Query>),
-    /// To every shard: do something with a user's connections. Answered by `UserDone`.
-    User(Box<UserCommand>),
-    /// To every shard: what do you have? Answered by `Gathered`.
-    Gather(Box<Gather>),
+    /// To one shard: everything that a server API call asks of it at once, in order. Answered by `Answers`.
+    Commands(Box<Commands>),
     /// To the registry shard of a user: one more connection. Answered by `Admitted`.
     Admit(Box<Admit>),
     /// To the registry shard of a user: one connection fewer. Never lost.
     Release(Box<str>),
     /// To the subscribers' shards.
     Deliver(ChannelName, Arc<Publication>),
+    /// The same for publications that were published together, in order.
+    DeliverMany(Vec<(ChannelName, Arc<Publication>)>),
     /// To the subscribers' shards: somebody joined (`true`) or left.
     Presence(ChannelName, Arc<ClientInfo>, bool),
     /// To a subscribers' shard that lost deliveries: where the channel stands. Never lost.
@@ -40,10 +40,8 @@ pub enum Message {
     Published(ReplyTo, Result<StreamPosition, PublishError>),
     /// Answer to `Query`.
     Answer(Box<Answer>),
-    /// Answer to `User`.
-    UserDone(ReplyTo),
-    /// Answer to `Gather`.
-    Gathered(Box<Gathered>),
+    /// Answer to `Commands`.
+    Answers(Box<Answers>),
     /// Answer to `Admit`, which comes back with it.
     Admitted(Box<Admit>, bool),
 }
@@ -57,8 +55,7 @@ impl Message {
             Self::Interested(_)
                 | Self::Published(..)
                 | Self::Answer(_)
-                | Self::UserDone(_)
-                | Self::Gathered(_)
+                | Self::Answers(_)
                 | Self::Admitted(..)
         )
     }
@@ -87,15 +84,6 @@ pub enum ReplyTo {
         conn: ConnId,
         /// Slot of the command that waits for it.
         wait: u32,
-    },
-    /// Item `item` of a server API call.
-    Api {
-        /// Slot of the call.
-        call: u32,
-        /// Generation of the slot.
-        generation: u32,
-        /// Index within the call.
-        item: u32,
     },
     /// A hub channel that catches up after lost deliveries.
     CatchUp {
@@ -268,15 +256,68 @@ pub struct Interested {
     pub overloaded: bool,
 }
 
-/// See `Message::User`.
+/// See `Message::Commands`.
+#[derive(Debug)]
+pub struct Commands {
+    /// Echoed.
+    pub call: CallId,
+    /// Each with the number that its answer carries.
+    pub items: Vec<(u32, Asked)>,
+}
+
+/// A server API call of the shard that asks; a stale one is ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallId {
+    /// Slot of the call.
+    pub slot: u32,
+    /// Generation of the slot.
+    pub generation: u32,
+}
+
+/// What a server API call asks of a shard.
+#[derive(Debug)]
+pub enum Asked {
+    /// As owner of the channel: publish.
+    Publish(Publish),
+    /// As owner of the channel.
+    Query(Query),
+    /// Do something with a user's connections.
+    User(UserCommand),
+    /// What do you have?
+    Gather(Gather),
+}
+
+/// See `Message::Answers`.
+#[derive(Debug)]
+pub struct Answers {
+    /// Echoed.
+    pub call: CallId,
+    /// One for each item, with its number.
+    pub items: Vec<(u32, Answered)>,
+}
+
+/// Answers to `Asked`.
+#[derive(Debug)]
+pub enum Answered {
+    /// Where it went.
+    Published(Result<StreamPosition, PublishError>),
+    /// What the owner knows.
+    Query(AnswerKind),
+    /// It is done.
+    User,
+    /// What the shard has.
+    Gathered(Box<Gathered>),
+}
+
+/// See `Asked::User`.
 #[derive(Debug)]
 pub struct UserCommand {
-    /// Echoed.
-    pub reply_to: ReplyTo,
     /// User id; empty selects anonymous connections.
     pub user: Box<str>,
     /// Only this connection.
     pub client: Option<ClientId>,
+    /// Only the connection with this session id; empty for any.
+    pub session: Box<str>,
     /// What to do.
     pub action: UserAction,
 }
@@ -325,32 +366,62 @@ pub struct UserSubscribe {
     pub overrides: Overrides,
 }
 
-/// See `Message::Gather`.
+/// See `Asked::Gather`.
 #[derive(Debug)]
 pub struct Gather {
-    /// Echoed.
-    pub reply_to: ReplyTo,
     /// `Some(glob)`: channels with local subscribers; empty matches all. `None`: numbers.
     pub channels: Option<Box<str>>,
 }
 
-/// See `Message::Gathered`.
-#[derive(Debug)]
+/// See `Answered::Gathered`.
+#[derive(Debug, Default)]
 pub struct Gathered {
-    /// Echoed.
-    pub reply_to: ReplyTo,
-    /// Who answers.
-    pub shard: ShardId,
     /// Local subscribers of each channel.
     pub channels: Vec<(ChannelName, u32)>,
     /// Connected sessions.
     pub clients: u32,
     /// Distinct users of them.
-    pub users: u32,
+    pub users: UserCount,
     /// Subscriptions.
     pub subscriptions: u32,
     /// Channels owned that have subscribers anywhere.
     pub channels_active: u32,
+    /// Everything the shard counts.
+    pub counters: Counters,
+}
+
+/// Distinct users of one shard, so that those of several shards can be counted without counting anybody twice.
+#[derive(Clone, Debug, Default)]
+pub struct UserCount {
+    /// How many there are here.
+    pub distinct: u32,
+    /// Hashes of those whose hash is at most `below`, the same function on every shard.
+    pub sample: Vec<u64>,
+    /// `u64::MAX`: the sample is everybody.
+    pub below: u64,
+}
+
+impl UserCount {
+    /// Distinct users of all shards: exact while every sample is everybody, else an estimate from the share of the
+    /// hashes that all samples cover.
+    #[must_use]
+    pub fn union<'a>(counts: impl Iterator<Item = &'a Self> + Clone) -> u64 {
+        let below = counts.clone().map(|count| count.below).min();
+        let most = counts.clone().map(|count| u64::from(count.distinct)).sum();
+        let least = counts.clone().map(|count| u64::from(count.distinct)).max();
+        let below = below.unwrap_or(u64::MAX);
+        let mut sample: Vec<u64> = counts
+            .flat_map(|count| count.sample.iter().copied())
+            .filter(|&hash| hash <= below)
+            .collect();
+        sample.sort_unstable();
+        sample.dedup();
+        let share = (u128::from(below) + 1).max(1);
+        let estimate = ((sample.len() as u128) << 64) / share;
+        u64::try_from(estimate)
+            .unwrap_or(u64::MAX)
+            .clamp(least.unwrap_or(0), most)
+    }
 }
 
 /// See `Message::Admit`.

@@ -466,12 +466,7 @@ impl Session {
             return Ok(false);
         }
         if let Some(index) = self.find(context, wanted.channel.as_str()) {
-            if !self.subscriptions[index].is_pending() {
-                context.push(
-                    wanted.channel.as_str(),
-                    &Push::Subscribe(SubscribeResult::default()),
-                );
-            }
+            self.tell_subscribed(context, index, wanted);
             return Ok(false);
         }
         if self.subscriptions.len() >= context.config.client.channel_limit {
@@ -485,6 +480,32 @@ impl Session {
         Ok(self
             .make_server_subscription(context, wanted, reply_to)
             .is_ok())
+    }
+
+    /// The subscription that was to be added is there: the client hears of it as it stands, so that what it remembers
+    /// of it stays true (§8.2). One that waits for its owner tells of itself when it is there.
+    fn tell_subscribed(
+        &self,
+        context: &mut Context<'_>,
+        index: usize,
+        wanted: &ServerSubscription,
+    ) {
+        let subscription = &self.subscriptions[index];
+        let Some(channel) = context.hub.at(subscription.hub) else {
+            return;
+        };
+        if subscription.is_pending() {
+            return;
+        }
+        let tracked = subscription.has(flag::POSITIONED) || subscription.has(flag::RECOVERABLE);
+        let result = SubscribeResult {
+            recoverable: subscription.has(flag::RECOVERABLE),
+            positioned: subscription.has(flag::POSITIONED),
+            position: tracked.then_some(channel.position),
+            data: &wanted.data,
+            ..SubscribeResult::default()
+        };
+        context.push(wanted.channel.as_str(), &Push::Subscribe(result));
     }
 
     pub(super) fn server_side_changed(

@@ -306,7 +306,7 @@ impl Session {
                 }
                 self.run_unsubscribes(context, hub);
             }
-            ReplyTo::Nobody | ReplyTo::Api { .. } | ReplyTo::CatchUp { .. } => {}
+            ReplyTo::Nobody | ReplyTo::CatchUp { .. } => {}
         }
     }
 
@@ -363,10 +363,7 @@ impl Session {
                     .map_or(0, |connecting| connecting.id);
                 self.refuse(context, id, ClientError::Internal);
             }
-            ReplyTo::Nobody
-            | ReplyTo::Added { .. }
-            | ReplyTo::Api { .. }
-            | ReplyTo::CatchUp { .. } => {}
+            ReplyTo::Nobody | ReplyTo::Added { .. } | ReplyTo::CatchUp { .. } => {}
         }
     }
 

@@ -7,14 +7,11 @@ use super::connection::State;
 use crate::broker::HubId;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Admit, Answer, AnswerKind, Gather, Gathered, Interest, Interested, Leave, Publish,
-    PublishError, Query, ReplyTo, UserAction, UserCommand,
+    Admit, Answer, AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
 };
 use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
-use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
-use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
-use crate::session::ServerSubscription;
+use crate::protocol::push::ReplyBody;
 use crate::time::Now;
 
 /// Messages taken from one peer in one turn, so that sockets are served in between.
@@ -60,21 +57,24 @@ impl Shard {
             Message::Leave(leave) => self.own_leave(from, *leave),
             Message::Publish(publish) => self.own_publish(from, *publish),
             Message::Query(query) => self.own_query(from, &query),
-            Message::User(command) => self.user_command(from, *command),
-            Message::Gather(gather) => self.gather(from, &gather),
+            Message::Commands(commands) => self.own_commands(from, *commands),
             Message::Admit(admit) => {
                 let granted = self.users.admit(&admit);
                 self.mesh.answer(from, Message::Admitted(admit, granted));
             }
             Message::Release(user) => self.users.release(&user),
             Message::Deliver(name, publication) => self.deliver(&name, &publication),
+            Message::DeliverMany(many) => {
+                for (name, publication) in &many {
+                    self.deliver(name, publication);
+                }
+            }
             Message::Presence(name, info, joined) => self.announce(&name, &info, joined),
             Message::Behind(name, position) => self.behind(&name, position),
             Message::Interested(answer) => self.interested(*answer),
             Message::Published(reply_to, result) => self.published(reply_to, result),
             Message::Answer(answer) => self.answered(*answer),
-            Message::UserDone(reply_to) => self.api_done(reply_to),
-            Message::Gathered(gathered) => self.api_gathered(*gathered),
+            Message::Answers(answers) => self.api_answered(*answers),
             Message::Admitted(admit, granted) => self.admitted(*admit, granted),
         }
     }
@@ -271,7 +271,6 @@ impl Shard {
                 };
                 self.reply(conn, id, body);
             }
-            ReplyTo::Api { .. } => self.api_published(reply_to, result),
             ReplyTo::Nobody
             | ReplyTo::Connect { .. }
             | ReplyTo::Added { .. }
@@ -328,135 +327,8 @@ impl Shard {
                     missed,
                 );
             }
-            ReplyTo::Api { .. } => self.api_answered(answer),
             ReplyTo::Nobody | ReplyTo::Connect { .. } | ReplyTo::Added { .. } => {}
         }
-    }
-
-    // For the server API, on every shard.
-
-    fn user_command(&mut self, from: ShardId, command: UserCommand) {
-        let Some(wait) = self.waits.begin(from, command.reply_to) else {
-            self.mesh.answer(from, Message::UserDone(command.reply_to));
-            return;
-        };
-        for slot in self.users.of(&self.connections, &command.user) {
-            let client = self
-                .connections
-                .at(slot)
-                .and_then(|connection| connection.session.client);
-            if command.client.is_none_or(|wanted| client == Some(wanted)) {
-                self.user_action(slot, &command.action, wait);
-            }
-        }
-        self.answer_waited(wait);
-    }
-
-    /// One thing less to wait for; the last one answers the command.
-    fn answer_waited(&mut self, wait: u32) {
-        if let Some((from, reply_to)) = self.waits.count_down(wait) {
-            self.mesh.answer(from, Message::UserDone(reply_to));
-        }
-    }
-
-    fn user_action(&mut self, slot: u32, action: &UserAction, wait: u32) {
-        match action {
-            UserAction::Subscribe(wanted) => {
-                let config = Arc::clone(&self.config);
-                let Ok(namespace) = config.channels.resolve(wanted.channel.as_str()) else {
-                    return;
-                };
-                let wanted = ServerSubscription {
-                    channel: wanted.channel.clone(),
-                    namespace: Arc::clone(namespace),
-                    info: wanted.info.clone(),
-                    data: wanted.data.clone(),
-                    expire_at: u32::try_from(wanted.expire_at).unwrap_or(u32::MAX),
-                    overrides: wanted.overrides,
-                    recover: wanted.recover,
-                    flags: 0,
-                };
-                match self
-                    .with_session(slot, |session, context| session.add(context, &wanted, wait))
-                {
-                    Some(Ok(true)) => self.waits.add(wait),
-                    Some(Err(disconnect)) => self.disconnect(slot, &disconnect),
-                    Some(Ok(false)) | None => {}
-                }
-            }
-            UserAction::Unsubscribe(channel) => {
-                self.with_session(slot, |session, context| {
-                    match session.find(context, channel.as_str()) {
-                        Some(index) => {
-                            let hub = session.subscriptions[index].hub;
-                            session.end_subscription(context, hub, Some(Unsubscribe::Server));
-                        }
-                        None => {
-                            context.push(channel.as_str(), &Push::Unsubscribe(Unsubscribe::Server))
-                        }
-                    }
-                });
-            }
-            UserAction::Disconnect {
-                code,
-                reason,
-                whitelist,
-            } => {
-                let client = self
-                    .connections
-                    .at(slot)
-                    .and_then(|connection| connection.session.client);
-                if !client.is_some_and(|client| whitelist.contains(&client)) {
-                    self.disconnect(slot, &Disconnect::Custom(*code, reason.clone()));
-                }
-            }
-            UserAction::Refresh {
-                expired,
-                expire_at,
-                info,
-            } => {
-                let past = expire_at.is_some_and(|at| at <= self.now.unix_s());
-                if *expired || past {
-                    self.disconnect(slot, &Disconnect::Expired);
-                } else {
-                    let expire_at = *expire_at;
-                    self.with_session(slot, |session, context| {
-                        session.refreshed(context, expire_at, info)
-                    });
-                    self.file(slot);
-                }
-            }
-        }
-    }
-
-    fn gather(&mut self, from: ShardId, gather: &Gather) {
-        let channels = match &gather.channels {
-            None => Vec::new(),
-            Some(pattern) => self
-                .hub
-                .iter()
-                .filter(|channel| !channel.subscribers.is_empty())
-                .filter(|channel| {
-                    pattern.is_empty() || crate::config::glob_match(pattern, channel.name.as_str())
-                })
-                .map(|channel| (channel.name.clone(), channel.subscribers.len() as u32))
-                .collect(),
-        };
-        let gathered = Gathered {
-            reply_to: gather.reply_to,
-            shard: self.id,
-            channels,
-            clients: self.users.sessions() as u32,
-            users: self.users.distinct(),
-            subscriptions: self
-                .hub
-                .iter()
-                .map(|channel| channel.subscribers.len() as u32)
-                .sum(),
-            channels_active: self.owner.active(),
-        };
-        self.mesh
-            .answer(from, Message::Gathered(Box::new(gathered)));
     }
 
     /// A new configuration: everything that can follow it does.
@@ -468,6 +340,6 @@ impl Shard {
     }
 }
 
-fn bits(mask: u64) -> impl Iterator<Item = ShardId> {
+pub(super) fn bits(mask: u64) -> impl Iterator<Item = ShardId> {
     (0..64).filter(move |bit| mask >> bit & 1 == 1).map(ShardId)
 }

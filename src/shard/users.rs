@@ -3,12 +3,13 @@
 use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashMap, HashTable};
+use hashbrown::{HashMap, HashSet, HashTable};
 
 use super::Shard;
 use super::connection::Connection;
+use crate::broker::owner::user_hash;
 use crate::mem::Slab;
-use crate::mesh::message::Admit;
+use crate::mesh::message::{Admit, UserCount};
 
 /// See the module. A connected session is one entry: four bytes and the user id it already has.
 pub(super) struct Users {
@@ -18,6 +19,44 @@ pub(super) struct Users {
     distinct: u32,
     /// Connections of the users registered here, while a limit is configured.
     registry: HashMap<Box<str>, u32, FixedState>,
+    sample: Sample,
+}
+
+/// Hashes of local users, so that several shards can say how many users they have together. It holds everybody while they
+/// are few, then those with the smallest hashes.
+struct Sample {
+    hashes: HashSet<u64, FixedState>,
+    /// Greatest hash that is taken in.
+    below: u64,
+}
+
+/// Hashes of a sample at most.
+const SAMPLE_MAX: usize = 4096;
+
+impl Sample {
+    fn new(seed: FixedState) -> Self {
+        Self {
+            hashes: HashSet::with_hasher(seed),
+            below: u64::MAX,
+        }
+    }
+
+    fn insert(&mut self, hash: u64) {
+        if hash > self.below {
+            return;
+        }
+        self.hashes.insert(hash);
+        while self.hashes.len() > SAMPLE_MAX {
+            self.below /= 2;
+            let below = self.below;
+            self.hashes.retain(|&hash| hash <= below);
+        }
+    }
+
+    /// So many users have gone that everybody fits again.
+    fn is_too_small(&self, distinct: u32) -> bool {
+        self.below < u64::MAX && (distinct as usize) < SAMPLE_MAX / 2
+    }
 }
 
 impl Users {
@@ -26,6 +65,7 @@ impl Users {
         Self {
             slots: HashTable::new(),
             registry: HashMap::with_hasher(seed.clone()),
+            sample: Sample::new(seed.clone()),
             seed,
             distinct: 0,
         }
@@ -41,8 +81,13 @@ impl Users {
         self.slots.len() as u64
     }
 
-    pub(super) const fn distinct(&self) -> u32 {
-        self.distinct
+    /// Distinct users, for a count over all shards.
+    pub(super) fn count(&self) -> UserCount {
+        UserCount {
+            distinct: self.distinct,
+            sample: self.sample.hashes.iter().copied().collect(),
+            below: self.sample.below,
+        }
     }
 
     fn user(connections: &Slab<Connection>, slot: u32) -> &str {
@@ -70,6 +115,7 @@ impl Users {
             .is_none()
         {
             self.distinct += 1;
+            self.sample.insert(user_hash(user));
         }
         let seed = &self.seed;
         self.slots.insert_unique(hash, slot, |&slot| {
@@ -88,6 +134,14 @@ impl Users {
                 .is_none()
             {
                 self.distinct -= 1;
+                self.sample.hashes.remove(&user_hash(user));
+                if self.sample.is_too_small(self.distinct) {
+                    self.sample.below = u64::MAX;
+                    for &slot in &self.slots {
+                        let hash = user_hash(Self::user(connections, slot));
+                        self.sample.insert(hash);
+                    }
+                }
             }
         }
     }

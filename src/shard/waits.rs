@@ -3,12 +3,12 @@
 
 use crate::limits::API_CALLS_MAX;
 use crate::mem::{Slab, SlotPool};
-use crate::mesh::message::ReplyTo;
+use crate::mesh::message::Answers;
 use crate::model::ShardId;
 
 struct Wait {
-    from: ShardId,
-    reply_to: ReplyTo,
+    /// Who asked, and what it gets; `None` while the commands are being handled.
+    answers: Option<(ShardId, Box<Answers>)>,
     left: u32,
 }
 
@@ -28,17 +28,14 @@ impl Default for Waits {
 }
 
 impl Waits {
-    /// A command begins; it waits for itself until `count_down`. `None` when too many do.
-    pub(super) fn begin(&mut self, from: ShardId, reply_to: ReplyTo) -> Option<u32> {
+    /// Commands begin; they wait for themselves until `end`. `None` when too many do.
+    pub(super) fn begin(&mut self) -> Option<u32> {
         let slot = self.slots.take()?;
-        self.waits.insert_at(
-            slot,
-            Wait {
-                from,
-                reply_to,
-                left: 1,
-            },
-        );
+        let wait = Wait {
+            answers: None,
+            left: 1,
+        };
+        self.waits.insert_at(slot, wait);
         Some(slot)
     }
 
@@ -49,16 +46,25 @@ impl Waits {
         }
     }
 
-    /// One answer came. The last one tells who is to be answered.
-    pub(super) fn count_down(&mut self, slot: u32) -> Option<(ShardId, ReplyTo)> {
+    /// The commands have been handled: these are their answers, once nothing is awaited any more.
+    pub(super) fn end(
+        &mut self,
+        slot: u32,
+        to: ShardId,
+        answers: Box<Answers>,
+    ) -> Option<(ShardId, Box<Answers>)> {
+        self.waits.at_mut(slot)?.answers = Some((to, answers));
+        self.count_down(slot)
+    }
+
+    /// One answer came. The last one tells what goes to whom.
+    pub(super) fn count_down(&mut self, slot: u32) -> Option<(ShardId, Box<Answers>)> {
         let wait = self.waits.at_mut(slot)?;
         wait.left -= 1;
         if wait.left > 0 {
             return None;
         }
         self.slots.give(slot);
-        self.waits
-            .remove(slot)
-            .map(|wait| (wait.from, wait.reply_to))
+        self.waits.remove(slot)?.answers
     }
 }

@@ -68,6 +68,8 @@ pub struct Node {
     pub num_subs: u64,
     /// Seconds since the start.
     pub uptime_s: u64,
+    /// What it counts, by name, since the start.
+    pub metrics: Vec<(&'static str, u64)>,
 }
 
 /// Where an answer stands.
@@ -229,6 +231,14 @@ fn node(out: &mut Vec<u8>, node: &Node) {
     members.number("num_channels", node.num_channels);
     members.number("num_subs", node.num_subs);
     members.number("uptime", node.uptime_s);
+    if !node.metrics.is_empty() {
+        let mut metrics = members.object("metrics");
+        metrics.number("interval", node.uptime_s);
+        let mut items = metrics.object("items");
+        for (name, value) in &node.metrics {
+            items.number(name, *value);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -287,6 +297,7 @@ mod tests {
             (ApiError::Internal, 100, "internal server error", 500),
             (ApiError::UnknownChannel, 102, "unknown channel", 404),
             (ApiError::NotFound, 104, "not found", 404),
+            (ApiError::LimitExceeded, 106, "limit exceeded", 500),
             (ApiError::BadRequest, 107, "bad request", 400),
             (ApiError::NotAvailable, 108, "not available", 400),
             (ApiError::TooManyRequests, 111, "too many requests", 500),
@@ -483,12 +494,13 @@ mod tests {
             num_channels: 2,
             num_subs: 3,
             uptime_s: 4,
+            metrics: vec![("accepted", 5)],
         };
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
             single(Answer::Info(vec![node])),
             format!(
-                r#"{{"result":{{"nodes":[{{"uid":"x","name":"n","version":"{version}","num_clients":0,"num_users":1,"num_channels":2,"num_subs":3,"uptime":4}}]}}}}"#
+                r#"{{"result":{{"nodes":[{{"uid":"x","name":"n","version":"{version}","num_clients":0,"num_users":1,"num_channels":2,"num_subs":3,"uptime":4,"metrics":{{"interval":4,"items":{{"accepted":5}}}}}}]}}}}"#
             )
         );
     }

@@ -12,6 +12,9 @@ pub enum ApiError {
     /// 104
     #[error("not found")]
     NotFound,
+    /// 106
+    #[error("limit exceeded")]
+    LimitExceeded,
     /// 107
     #[error("bad request")]
     BadRequest,
@@ -34,6 +37,7 @@ impl ApiError {
             Self::Internal => 100,
             Self::UnknownChannel => 102,
             Self::NotFound => 104,
+            Self::LimitExceeded => 106,
             Self::BadRequest => 107,
             Self::NotAvailable => 108,
             Self::TooManyRequests => 111,
@@ -48,6 +52,7 @@ impl ApiError {
             Self::Internal => "internal server error",
             Self::UnknownChannel => "unknown channel",
             Self::NotFound => "not found",
+            Self::LimitExceeded => "limit exceeded",
             Self::BadRequest => "bad request",
             Self::NotAvailable => "not available",
             Self::TooManyRequests => "too many requests",
@@ -59,7 +64,7 @@ impl ApiError {
     #[must_use]
     pub const fn http_status(self) -> u16 {
         match self {
-            Self::Internal | Self::TooManyRequests => 500,
+            Self::Internal | Self::LimitExceeded | Self::TooManyRequests => 500,
             Self::UnknownChannel | Self::NotFound => 404,
             Self::BadRequest | Self::NotAvailable => 400,
             Self::UnrecoverablePosition => 416,

@@ -1,0 +1,333 @@
+//! What a request asks, of whom, and in which order: pure planning, nothing is sent here.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use crate::broker::owner::owner_of;
+use crate::config::Config;
+use crate::limits::API_ITEMS_MAX;
+use crate::mesh::message::{
+    Asked, Gather, Publish, Query, QueryKind, Recover, ReplyTo, UserAction, UserCommand,
+    UserSubscribe,
+};
+use crate::model::{ChannelName, ClientId};
+use crate::protocol::api::{Answer, ApiError, PublishOptions, Request, Subscribe, Target};
+use crate::protocol::centrifuge::json::is_json;
+use crate::session::{check_data, epoch_sent};
+
+/// How leaves make up answers.
+pub(super) enum Plan {
+    Leaf(usize),
+    Broadcast(Range<usize>),
+}
+
+/// What may be asked at the same time: for each shard what it does in this order.
+pub(super) struct Ask {
+    pub(super) shards: Vec<Vec<(u32, Asked)>>,
+    /// It concerns a user's connections, not what owners have.
+    concerns_users: bool,
+}
+
+/// All that a request asks.
+pub(super) struct Planned {
+    pub(super) plan: Vec<Plan>,
+    pub(super) leaves: Vec<Result<Answer, ApiError>>,
+    pub(super) asks: VecDeque<Ask>,
+}
+
+/// Plans requests. A shard keeps the order of what it is asked; so what concerns a user's connections waits for
+/// the owners' answers to everything before it, and is done before owners are asked for anything behind it. Nothing waits if
+/// `parallel`.
+pub(super) fn plan<'r>(
+    config: &Config,
+    shards: u16,
+    requests: Vec<Result<Request<'r>, ApiError>>,
+    parallel: bool,
+) -> Planned {
+    let mut planner = Planner {
+        config,
+        shards,
+        parallel,
+        leaves: Vec::with_capacity(requests.len()),
+        asks: VecDeque::new(),
+    };
+    let plan = requests
+        .into_iter()
+        .map(|request| planner.request(request))
+        .collect();
+    Planned {
+        plan,
+        leaves: planner.leaves,
+        asks: planner.asks,
+    }
+}
+
+struct Planner<'a> {
+    config: &'a Config,
+    shards: u16,
+    parallel: bool,
+    leaves: Vec<Result<Answer, ApiError>>,
+    asks: VecDeque<Ask>,
+}
+
+impl Planner<'_> {
+    fn request(&mut self, request: Result<Request<'_>, ApiError>) -> Plan {
+        let request = match request {
+            Ok(request) if self.leaves.len() < API_ITEMS_MAX => request,
+            Ok(_) => return self.done(Err(ApiError::LimitExceeded)),
+            Err(error) => return self.done(Err(error)),
+        };
+        match request {
+            Request::Publish {
+                channel,
+                data,
+                options,
+            } => {
+                let payload = Payload::new(&data);
+                Plan::Leaf(self.publish(&channel, &payload, &options))
+            }
+            Request::Broadcast(broadcast) => {
+                let start = self.leaves.len();
+                if broadcast.channels.len() > API_ITEMS_MAX - start {
+                    return self.done(Err(ApiError::LimitExceeded));
+                }
+                let payload = Payload::new(&broadcast.data);
+                for channel in &broadcast.channels {
+                    self.publish(channel, &payload, &broadcast.options);
+                }
+                Plan::Broadcast(start..self.leaves.len())
+            }
+            Request::Subscribe(subscribe) => self.subscribe(&subscribe),
+            Request::Unsubscribe { target, channel } => {
+                if self.config.channels.resolve(&channel).is_err() {
+                    return self.done(Err(ApiError::UnknownChannel));
+                }
+                let action = UserAction::Unsubscribe(ChannelName::new(&channel));
+                self.user(&target, &action, Answer::Unsubscribe)
+            }
+            Request::Disconnect {
+                target,
+                whitelist,
+                disconnect,
+            } => {
+                let action = UserAction::Disconnect {
+                    code: disconnect.code(),
+                    reason: disconnect.reason().into(),
+                    whitelist: whitelist
+                        .iter()
+                        .filter_map(|client| ClientId::parse(client))
+                        .collect(),
+                };
+                self.user(&target, &action, Answer::Disconnect)
+            }
+            Request::Refresh(refresh) => {
+                let expire_at = refresh.expire_at.map(|at| u64::try_from(at).unwrap_or(0));
+                let action = UserAction::Refresh {
+                    expired: refresh.expired,
+                    expire_at,
+                    info: Bytes::copy_from_slice(&refresh.info),
+                };
+                self.user(&refresh.target, &action, Answer::Refresh)
+            }
+            Request::Presence { channel } => self.query(&channel, QueryKind::Presence),
+            Request::PresenceStats { channel } => self.query(&channel, QueryKind::PresenceStats),
+            Request::History(history) => {
+                let since = history
+                    .since
+                    .as_ref()
+                    .map(|(offset, epoch)| (*offset, epoch_sent(epoch)));
+                let what = QueryKind::History {
+                    limit: u32::try_from(history.limit).unwrap_or(u32::MAX),
+                    since,
+                    reverse: history.reverse,
+                };
+                self.query(&history.channel, what)
+            }
+            Request::HistoryRemove { channel } => self.query(&channel, QueryKind::HistoryRemove),
+            Request::Channels { pattern } => {
+                self.gather(Some(&pattern), Answer::Channels(Vec::new()))
+            }
+            Request::Info => self.gather(None, Answer::Info(Vec::new())),
+            // A batch holds no batch, and its own commands are planned one by one.
+            Request::Batch(_) => self.done(Err(ApiError::NotFound)),
+        }
+    }
+
+    /// A leaf that nobody is asked about, or whose answer is known unless a shard cannot be asked.
+    fn leaf(&mut self, result: Result<Answer, ApiError>) -> usize {
+        self.leaves.push(result);
+        self.leaves.len() - 1
+    }
+
+    fn done(&mut self, result: Result<Answer, ApiError>) -> Plan {
+        Plan::Leaf(self.leaf(result))
+    }
+
+    /// Where the next thing is asked.
+    fn ask(&mut self, concerns_users: bool) -> &mut Vec<Vec<(u32, Asked)>> {
+        let together = self
+            .asks
+            .back()
+            .is_some_and(|ask| self.parallel || ask.concerns_users == concerns_users);
+        if !together {
+            let shards = std::iter::repeat_with(Vec::new).take(usize::from(self.shards));
+            self.asks.push_back(Ask {
+                shards: shards.collect(),
+                concerns_users,
+            });
+        }
+        let last = self.asks.len() - 1;
+        &mut self.asks[last].shards
+    }
+
+    fn ask_owner(&mut self, channel: &ChannelName, asked: Asked) -> usize {
+        let owner = usize::from(owner_of(channel, self.shards).0);
+        let leaf = self.leaf(Err(ApiError::Internal));
+        self.ask(false)[owner].push((leaf as u32, asked));
+        leaf
+    }
+
+    fn ask_all(&mut self, concerns_users: bool, answer: Answer, asked: impl Fn() -> Asked) -> Plan {
+        let leaf = self.leaf(Ok(answer));
+        for shard in self.ask(concerns_users) {
+            shard.push((leaf as u32, asked()));
+        }
+        Plan::Leaf(leaf)
+    }
+
+    fn publish(
+        &mut self,
+        channel: &str,
+        payload: &Payload<'_>,
+        options: &PublishOptions<'_>,
+    ) -> usize {
+        if channel.is_empty() {
+            return self.leaf(Err(ApiError::BadRequest));
+        }
+        let checked = match self.config.channels.resolve(channel) {
+            Err(_) => Err(ApiError::UnknownChannel),
+            Ok(namespace) => check_data(namespace, payload.data, payload.json)
+                .map_err(|_refused| ApiError::BadRequest),
+        };
+        if let Err(error) = checked {
+            return self.leaf(Err(error));
+        }
+        let channel = ChannelName::new(channel);
+        let publish = Publish {
+            channel: channel.clone(),
+            reply_to: ReplyTo::Nobody,
+            data: payload.shared.clone(),
+            json: payload.json,
+            info: None,
+            tags: options
+                .tags
+                .iter()
+                .map(|(name, value)| ((**name).into(), (**value).into()))
+                .collect(),
+            skip_history: options.skip_history,
+            delta: options.delta,
+            idempotency_key: (*options.idempotency_key).into(),
+            version: options.version,
+            version_epoch: (*options.version_epoch).into(),
+        };
+        self.ask_owner(&channel, Asked::Publish(publish))
+    }
+
+    fn query(&mut self, channel: &str, what: QueryKind) -> Plan {
+        let available = self
+            .config
+            .channels
+            .resolve(channel)
+            .map(|namespace| match what {
+                QueryKind::Presence | QueryKind::PresenceStats => namespace.presence,
+                QueryKind::History { .. } | QueryKind::HistoryRemove => namespace.history_size > 0,
+            });
+        match available {
+            Err(_) => return self.done(Err(ApiError::UnknownChannel)),
+            Ok(false) => return self.done(Err(ApiError::NotAvailable)),
+            Ok(true) => {}
+        }
+        let channel = ChannelName::new(channel);
+        let query = Query {
+            channel: channel.clone(),
+            reply_to: ReplyTo::Nobody,
+            what,
+        };
+        Plan::Leaf(self.ask_owner(&channel, Asked::Query(query)))
+    }
+
+    fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Plan {
+        if self.config.channels.resolve(&subscribe.channel).is_err() {
+            return self.done(Err(ApiError::UnknownChannel));
+        }
+        let limit = self.config.client.recovery_max_publication_limit;
+        let action = UserAction::Subscribe(Box::new(UserSubscribe {
+            channel: ChannelName::new(&subscribe.channel),
+            expire_at: subscribe
+                .expire_at
+                .map_or(0, |at| u64::try_from(at).unwrap_or(0)),
+            info: Bytes::copy_from_slice(&subscribe.info),
+            data: Bytes::copy_from_slice(&subscribe.data),
+            recover: subscribe
+                .recover_since
+                .as_ref()
+                .map(|(offset, epoch)| Recover {
+                    epoch: epoch_sent(epoch),
+                    offset: *offset,
+                    limit,
+                }),
+            overrides: subscribe.overrides,
+        }));
+        self.user(&subscribe.target, &action, Answer::Subscribe)
+    }
+
+    /// A command to every shard.
+    fn user(&mut self, target: &Target<'_>, action: &UserAction, answer: Answer) -> Plan {
+        let client = if target.client.is_empty() {
+            None
+        } else {
+            ClientId::parse(&target.client)
+        };
+        // A client id that is none selects no connection, like one that nobody has.
+        if client.is_none() && !target.client.is_empty() {
+            return self.done(Ok(answer));
+        }
+        let session: Box<str> = (*target.session).into();
+        self.ask_all(true, answer, || {
+            Asked::User(UserCommand {
+                user: (*target.user).into(),
+                client,
+                session: session.clone(),
+                action: action.clone(),
+            })
+        })
+    }
+
+    fn gather(&mut self, channels: Option<&str>, answer: Answer) -> Plan {
+        self.ask_all(false, answer, || {
+            Asked::Gather(Gather {
+                channels: channels.map(Into::into),
+            })
+        })
+    }
+}
+
+/// What is published: copied once, shared by all channels that get it.
+struct Payload<'a> {
+    data: &'a [u8],
+    shared: Bytes,
+    json: bool,
+}
+
+impl<'a> Payload<'a> {
+    fn new(data: &'a std::borrow::Cow<'a, [u8]>) -> Self {
+        let raw = matches!(data, std::borrow::Cow::Borrowed(_)) && !data.is_empty();
+        Self {
+            shared: Bytes::copy_from_slice(data),
+            json: raw || is_json(data),
+            data,
+        }
+    }
+}

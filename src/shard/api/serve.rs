@@ -1,0 +1,243 @@
+//! What the calls of all shards ask of this one: as owner of channels, and as the shard of connections.
+
+use std::sync::Arc;
+
+use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};
+use crate::mesh::Message;
+use crate::mesh::message::{
+    Answered, Answers, Asked, Commands, Gather, Gathered, Publish, PublishError, UserAction,
+    UserCommand, UserSubscribe,
+};
+use crate::model::{ChannelName, Publication, ShardId, StreamPosition};
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::push::{Push, Unsubscribe};
+use crate::session::ServerSubscription;
+use crate::shard::Shard;
+use crate::shard::inbox::bits;
+
+/// Publications that were published together, and the shards that get each.
+type Deliveries = Vec<(ChannelName, Arc<Publication>, u64)>;
+
+impl Shard {
+    /// Does everything in order; the answers go back together when the last one is there.
+    pub(in crate::shard) fn own_commands(&mut self, from: ShardId, commands: Commands) {
+        let config = Arc::clone(&self.config);
+        // Without a place to wait, commands are answered before owners have confirmed new subscriptions.
+        let wait = self.waits.begin();
+        let mut answers = Box::new(Answers {
+            call: commands.call,
+            items: Vec::with_capacity(commands.items.len()),
+        });
+        let mut deliveries = Deliveries::new();
+        for (item, asked) in commands.items {
+            let answered = match asked {
+                Asked::Publish(publish) => {
+                    Answered::Published(self.publish_one(publish, &mut deliveries))
+                }
+                Asked::Query(query) => {
+                    Answered::Query(self.owner.query(self.now, &query, &config.channels))
+                }
+                Asked::User(command) => {
+                    self.deliver_together(&mut deliveries);
+                    self.user_command(&command, wait);
+                    Answered::User
+                }
+                Asked::Gather(gather) => Answered::Gathered(Box::new(self.gather(&gather))),
+            };
+            answers.items.push((item, answered));
+        }
+        self.deliver_together(&mut deliveries);
+        let answers = match wait {
+            Some(wait) => self.waits.end(wait, from, answers),
+            None => Some((from, answers)),
+        };
+        self.answer_commands(answers);
+    }
+
+    fn answer_commands(&mut self, answers: Option<(ShardId, Box<Answers>)>) {
+        if let Some((to, answers)) = answers {
+            self.mesh.answer(to, Message::Answers(answers));
+        }
+    }
+
+    /// An owner has confirmed a subscription that commands wait for.
+    pub(in crate::shard) fn answer_waited(&mut self, wait: u32) {
+        let answers = self.waits.count_down(wait);
+        self.answer_commands(answers);
+    }
+
+    fn publish_one(
+        &mut self,
+        publish: Publish,
+        deliveries: &mut Deliveries,
+    ) -> Result<StreamPosition, PublishError> {
+        let config = Arc::clone(&self.config);
+        let channel = publish.channel.clone();
+        let outcome = self.owner.publish(self.now, publish, &config.channels)?;
+        if let Some((publication, mask)) = outcome.deliver {
+            self.counters.publications += 1;
+            if mask != 0 {
+                deliveries.push((channel, publication, mask));
+            }
+        }
+        Ok(outcome.position)
+    }
+
+    /// Sends each shard its publications in few messages: as many single ones could fill its queue.
+    fn deliver_together(&mut self, deliveries: &mut Deliveries) {
+        let shards = deliveries.iter().fold(0, |all, (_, _, mask)| all | mask);
+        for shard in bits(shards) {
+            let mut many = Vec::new();
+            let mut bytes = 0;
+            for (channel, publication, mask) in deliveries.iter() {
+                if mask >> shard.0 & 1 == 0 {
+                    continue;
+                }
+                bytes += publication.data.len();
+                many.push((channel.clone(), Arc::clone(publication)));
+                if many.len() == DELIVER_MANY_MAX || bytes >= DELIVER_MANY_BYTES_MAX {
+                    self.deliver_to(shard, std::mem::take(&mut many));
+                    bytes = 0;
+                }
+            }
+            if !many.is_empty() {
+                self.deliver_to(shard, many);
+            }
+        }
+        deliveries.clear();
+    }
+
+    fn deliver_to(&mut self, shard: ShardId, many: Vec<(ChannelName, Arc<Publication>)>) {
+        if self.mesh.has_room(shard) {
+            self.mesh.delivery(shard, Message::DeliverMany(many));
+            return;
+        }
+        self.counters.dropped_mesh += many.len() as u64;
+        for (channel, _) in &many {
+            self.owner.mark_behind(channel, shard);
+        }
+    }
+
+    fn user_command(&mut self, command: &UserCommand, wait: Option<u32>) {
+        for slot in self.users.of(&self.connections, &command.user) {
+            let Some(connection) = self.connections.at(slot) else {
+                continue;
+            };
+            let session = &connection.session;
+            let is_client = command
+                .client
+                .is_none_or(|wanted| session.client == Some(wanted));
+            let is_session = command.session.is_empty() || session.is_named(&command.session);
+            if is_client && is_session {
+                self.user_action(slot, &command.action, wait);
+            }
+        }
+    }
+
+    fn user_action(&mut self, slot: u32, action: &UserAction, wait: Option<u32>) {
+        match action {
+            UserAction::Subscribe(wanted) => self.user_subscribe(slot, wanted, wait),
+            UserAction::Unsubscribe(channel) => {
+                self.with_session(slot, |session, context| {
+                    match session.find(context, channel.as_str()) {
+                        Some(index) => {
+                            let hub = session.subscriptions[index].hub;
+                            session.end_subscription(context, hub, Some(Unsubscribe::Server));
+                        }
+                        None => {
+                            context.push(channel.as_str(), &Push::Unsubscribe(Unsubscribe::Server))
+                        }
+                    }
+                });
+            }
+            UserAction::Disconnect {
+                code,
+                reason,
+                whitelist,
+            } => {
+                let client = self
+                    .connections
+                    .at(slot)
+                    .and_then(|connection| connection.session.client);
+                if !client.is_some_and(|client| whitelist.contains(&client)) {
+                    self.disconnect(slot, &Disconnect::Custom(*code, reason.clone()));
+                }
+            }
+            UserAction::Refresh {
+                expired,
+                expire_at,
+                info,
+            } => {
+                let past = expire_at.is_some_and(|at| at <= self.now.unix_s());
+                if *expired || past {
+                    self.disconnect(slot, &Disconnect::Expired);
+                } else {
+                    let expire_at = *expire_at;
+                    self.with_session(slot, |session, context| {
+                        session.refreshed(context, expire_at, info)
+                    });
+                    self.file(slot);
+                }
+            }
+        }
+    }
+
+    fn user_subscribe(&mut self, slot: u32, wanted: &UserSubscribe, wait: Option<u32>) {
+        let config = Arc::clone(&self.config);
+        let Ok(namespace) = config.channels.resolve(wanted.channel.as_str()) else {
+            return;
+        };
+        let wanted = ServerSubscription {
+            channel: wanted.channel.clone(),
+            namespace: Arc::clone(namespace),
+            info: wanted.info.clone(),
+            data: wanted.data.clone(),
+            expire_at: u32::try_from(wanted.expire_at).unwrap_or(u32::MAX),
+            overrides: wanted.overrides,
+            recover: wanted.recover,
+            flags: 0,
+        };
+        let added = self.with_session(slot, |session, context| {
+            session.add(context, &wanted, wait.unwrap_or(u32::MAX))
+        });
+        match added {
+            Some(Ok(true)) => {
+                if let Some(wait) = wait {
+                    self.waits.add(wait);
+                }
+            }
+            Some(Err(disconnect)) => self.disconnect(slot, &disconnect),
+            Some(Ok(false)) | None => {}
+        }
+    }
+
+    fn gather(&mut self, gather: &Gather) -> Gathered {
+        let Some(pattern) = &gather.channels else {
+            return Gathered {
+                channels: Vec::new(),
+                clients: self.users.sessions() as u32,
+                users: self.users.count(),
+                subscriptions: self
+                    .hub
+                    .iter()
+                    .map(|channel| channel.subscribers.len() as u32)
+                    .sum(),
+                channels_active: self.owner.active(),
+                counters: self.counters(),
+            };
+        };
+        let channels = self
+            .hub
+            .iter()
+            .filter(|channel| !channel.subscribers.is_empty())
+            .filter(|channel| {
+                pattern.is_empty() || crate::config::glob_match(pattern, channel.name.as_str())
+            })
+            .map(|channel| (channel.name.clone(), channel.subscribers.len() as u32))
+            .collect();
+        Gathered {
+            channels,
+            ..Gathered::default()
+        }
+    }
+}

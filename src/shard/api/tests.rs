@@ -1,0 +1,218 @@
+use super::*;
+use crate::broker::owner::owner_of;
+use crate::config::{Config, Namespace, Secret};
+use crate::mesh::build;
+use crate::shard::{Mode, Output, Peer, SendBatch};
+use crate::time::Now;
+use std::sync::Arc;
+
+const KEY: &str = "k";
+
+/// Shards of one process, driven by hand.
+struct House {
+    shards: Vec<Shard>,
+    now: Now,
+}
+
+impl House {
+    fn new(shards: u16) -> Self {
+        let mut config = Config::built_in();
+        config.http_api.key = Secret(KEY.to_owned());
+        config.client.insecure = true;
+        config.channels.namespaces = vec![Arc::new(Namespace {
+            name: "kept".to_owned(),
+            history_size: 10,
+            history_ttl: std::time::Duration::from_secs(60),
+            ..Namespace::default()
+        })];
+        let config = Arc::new(config);
+        let shards = build(shards)
+            .into_iter()
+            .map(|endpoint| {
+                Shard::new(
+                    endpoint.shard(),
+                    Mode::Proxy,
+                    Arc::clone(&config),
+                    endpoint,
+                    7,
+                )
+            })
+            .collect();
+        Self {
+            shards,
+            now: Now::default(),
+        }
+    }
+
+    fn post(&mut self, slot: u32, method: &str, body: &str) -> ConnId {
+        let request = format!(
+            "POST /api/{method} HTTP/1.1\r\nHost: h\r\nX-API-Key: {KEY}\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let conn = self.shards[0]
+            .handle_accepted(self.now, slot, Peer { ip: None })
+            .unwrap();
+        let mut bytes = request.into_bytes();
+        self.shards[0].handle_received(self.now, conn, &mut bytes);
+        conn
+    }
+
+    /// Messages in the queues to each shard.
+    fn queued(&self) -> Vec<usize> {
+        self.shards
+            .iter()
+            .map(|shard| shard.under_way().mesh_queued)
+            .collect()
+    }
+
+    fn turn(&mut self) {
+        for shard in &mut self.shards {
+            shard.handle_mesh(self.now);
+        }
+    }
+
+    /// What shard 0 has written: body of the last response.
+    fn response(&mut self) -> serde_json::Value {
+        let mut bytes = Vec::new();
+        let shard = &mut self.shards[0];
+        while let Some(output) = shard.poll_output() {
+            if let Output::Transmit { batch, .. } = output {
+                match batch {
+                    SendBatch::Ring(range) => bytes.extend_from_slice(shard.ring_bytes(range)),
+                    SendBatch::Owned(owned) => bytes.extend_from_slice(&owned),
+                }
+            }
+        }
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        serde_json::from_str(body).unwrap()
+    }
+}
+
+fn channels(count: usize) -> Vec<String> {
+    (0..count).map(|n| format!("kept:{n}")).collect()
+}
+
+#[test]
+fn thousand_publications_are_one_message_to_each_owner_and_one_answer_back() {
+    let names = channels(1000);
+    let abroad = names
+        .iter()
+        .filter(|name| owner_of(&ChannelName::new(name), 4) != ShardId(0))
+        .count();
+    assert!(abroad > 500, "{abroad} channels are owned by other shards");
+    let commands: Vec<String> = names
+        .iter()
+        .map(|name| format!(r#"{{"publish":{{"channel":"{name}","data":{{}}}}}}"#))
+        .collect();
+    let requests = [
+        (
+            "broadcast",
+            format!(r#"{{"channels":{names:?},"data":{{}}}}"#),
+        ),
+        (
+            "batch",
+            format!(r#"{{"commands":[{}]}}"#, commands.join(",")),
+        ),
+        (
+            "batch",
+            format!(r#"{{"commands":[{}],"parallel":true}}"#, commands.join(",")),
+        ),
+    ];
+    let mut house = House::new(4);
+    for (round, (method, body)) in requests.iter().enumerate() {
+        house.post(round as u32, method, body);
+        assert_eq!(house.queued(), [0, 1, 1, 1], "{method}: asked");
+        house.turn();
+        assert_eq!(house.queued(), [3, 0, 0, 0], "{method}: answered");
+        house.turn();
+        assert_eq!(house.queued(), [0; 4], "{method}");
+        let response = house.response();
+        let list = if *method == "broadcast" {
+            &response["result"]["responses"]
+        } else {
+            &response["replies"]
+        };
+        let list = list.as_array().unwrap();
+        assert_eq!(list.len(), 1000, "{method}");
+        for item in list {
+            let item = item.get("result").or(item.get("publish")).unwrap();
+            assert_eq!(item["offset"], round as u64 + 1, "{method}");
+        }
+    }
+}
+
+#[test]
+fn more_items_than_a_queue_holds_are_all_done() {
+    let names = channels(API_ITEMS);
+    let mut house = House::new(2);
+    house.post(
+        0,
+        "broadcast",
+        &format!(r#"{{"channels":{names:?},"data":1}}"#),
+    );
+    house.turn();
+    house.turn();
+    let response = house.response();
+    let responses = response["result"]["responses"].as_array().unwrap();
+    assert_eq!(responses.len(), API_ITEMS);
+    assert!(responses.iter().all(|item| item["result"]["offset"] == 1));
+
+    let names = channels(API_ITEMS + 1);
+    house.post(
+        1,
+        "broadcast",
+        &format!(r#"{{"channels":{names:?},"data":1}}"#),
+    );
+    assert_eq!(house.response()["error"]["code"], 106);
+}
+
+const API_ITEMS: usize = crate::limits::API_ITEMS_MAX;
+
+#[test]
+fn commands_about_users_take_one_round_wherever_they_stand_together() {
+    let disconnects = r#"{"disconnect":{"user":"u"}}"#;
+    let publish = r#"{"publish":{"channel":"kept:1","data":1}}"#;
+    let commands = [
+        vec![disconnects; 1000],
+        vec![publish],
+        vec![disconnects; 1000],
+    ]
+    .concat();
+    let mut house = House::new(2);
+    house.post(
+        0,
+        "batch",
+        &format!(r#"{{"commands":[{}]}}"#, commands.join(",")),
+    );
+    let mut rounds = 0;
+    while house.shards[0].under_way().api_calls > 0 {
+        house.turn();
+        rounds += 1;
+        assert!(rounds < 10, "no round for each command");
+    }
+    assert_eq!(house.response()["replies"].as_array().unwrap().len(), 2001);
+}
+
+#[test]
+fn user_on_two_shards_counts_once() {
+    let sample = |users: std::ops::Range<u64>, below: u64| {
+        // Any bijection will do as a hash.
+        let hash = |user: u64| user.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        UserCount {
+            distinct: (users.end - users.start) as u32,
+            sample: users.map(hash).filter(|&hash| hash <= below).collect(),
+            below,
+        }
+    };
+    let everybody = [sample(0..10, u64::MAX), sample(5..15, u64::MAX)];
+    assert_eq!(UserCount::union(everybody.iter()), 15);
+    let many = [
+        sample(0..60_000, u64::MAX / 16),
+        sample(30_000..90_000, u64::MAX / 8),
+    ];
+    let union = UserCount::union(many.iter());
+    assert!((85_000..95_000).contains(&union), "{union}");
+    assert_eq!(UserCount::union([].iter()), 0);
+}
