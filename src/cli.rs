@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Look whether this host fits: kernel, limits, settings, and what to change
     Doctor,
+    /// Turn a Centrifugo 6 configuration into one of ringmain, and say what has no equivalent
+    ImportCentrifugo(ImportArgs),
     /// Generate load and measure
     Bench(Box<ringmain::bench::Args>),
     /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks
@@ -110,6 +112,29 @@ pub(crate) struct TokenArgs {
     /// Connection info (with --channel: subscription info), one JSON value
     #[arg(long, value_parser = json, value_name = "JSON")]
     pub(crate) info: Option<serde_json::Value>,
+}
+
+/// The configuration goes to standard output, what does not carry over, and why, to standard error.
+///
+/// Exit status: 0 everything came along, 3 something has no equivalent, 2 the input cannot be read, 1 ringmain refuses
+/// a value of it (nothing is written then) or a file cannot be written.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Centrifugo's configuration: .json, .yaml, .yml or .toml; any other name is tried as each; `-` is standard input
+    #[arg(value_name = "FILE", required_unless_present = "env")]
+    pub(crate) file: Option<PathBuf>,
+    /// Lay this process' CENTRIFUGO_… variables over the file
+    #[arg(long)]
+    pub(crate) env: bool,
+    /// Write here instead of standard output. It holds the secrets of the input: only the owner may read it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) output: Option<PathBuf>,
+    /// Overwrite the output
+    #[arg(long, requires = "output")]
+    pub(crate) force: bool,
+    /// Repeat what does not carry over as comments at the end of the output
+    #[arg(long)]
+    pub(crate) annotate: bool,
 }
 
 impl ServeArgs {
@@ -237,6 +262,19 @@ mod tests {
         );
         assert!(parse("ringmain --reactor fast").is_err());
         assert!(parse("ringmain echo").is_err());
+    }
+
+    #[test]
+    fn import_needs_a_file_or_an_environment() {
+        for line in [
+            "import-centrifugo c.json --annotate",
+            "import-centrifugo --env",
+        ] {
+            let (_, command) = parse(&format!("ringmain {line}")).expect("a command");
+            assert!(matches!(command, Command::ImportCentrifugo(_)), "{line}");
+        }
+        assert!(parse("ringmain import-centrifugo").is_err());
+        assert!(parse("ringmain import-centrifugo c.json --force").is_err());
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use file::{ConfigError, ConfigErrors, Origin, ReloadRefused, Setting, Source};
+pub use file::{ConfigError, ConfigErrors, Key, KeyKind, Origin, ReloadRefused, Setting, Source};
+pub use file::{keys, parse_duration, show_duration};
 pub use glob::glob_match;
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
 pub use transports::{

@@ -24,6 +24,8 @@ pub mod bench;
 #[cfg(feature = "server")]
 pub mod doctor;
 #[cfg(feature = "server")]
+pub mod import;
+#[cfg(feature = "server")]
 pub mod uring;
 // Layer 6
 #[cfg(feature = "server")]

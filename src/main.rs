@@ -2,7 +2,8 @@
 
 mod cli;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,9 +20,9 @@ use ringmain::control::{self, admin, logging};
 use ringmain::mesh::control::{Doorbell, FROM_SHARD_MAX};
 use ringmain::reactor::Chosen;
 use ringmain::shard::Mode;
-use ringmain::{bench, doctor, reactor};
+use ringmain::{bench, doctor, import, reactor};
 
-use cli::{Cli, Command, EchoArgs, ServeArgs, TokenArgs};
+use cli::{Cli, Command, EchoArgs, ImportArgs, ServeArgs, TokenArgs};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Check => check(config),
         Command::Token(args) => mint(config, args),
         Command::Doctor => diagnose(config),
+        Command::ImportCentrifugo(args) => import_centrifugo(&args),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::Running(anyhow!(error))),
     };
     let (status, error) = match status {
@@ -239,6 +241,74 @@ fn diagnose(path: Option<PathBuf>) -> Result<u8, Failure> {
     ))
 }
 
+fn import_centrifugo(args: &ImportArgs) -> Result<u8, Failure> {
+    let name = args.file.as_ref().map(|path| match path.to_str() {
+        Some("-") => "standard input".to_owned(),
+        _ => path.display().to_string(),
+    });
+    let bytes = match &args.file {
+        None => Vec::new(),
+        Some(path) => read_bounded(path).map_err(Failure::Usage)?,
+    };
+    let variables = if args.env { variables() } else { Vec::new() };
+    let name = name.unwrap_or_default();
+    let imported = import::import(&import::Input {
+        name: &name,
+        bytes: &bytes,
+        format: import::Format::of_name(&name),
+        variables: &variables,
+    });
+    let imported = imported.map_err(|error| match error {
+        error @ import::ImportError::Unreadable { .. } => Failure::Usage(anyhow!(error)),
+        import::ImportError::Refused { ref entries, .. } => {
+            eprint!("{}", import::report(entries));
+            Failure::Running(anyhow!(error))
+        }
+    })?;
+    let text = if args.annotate {
+        imported.annotated()
+    } else {
+        imported.toml.clone()
+    };
+    match &args.output {
+        Some(path) => {
+            write_secret(path, &text, args.force).with_context(|| path.display().to_string())?
+        }
+        None => print(&text)?,
+    }
+    eprint!("{}", imported.report());
+    Ok(if imported.is_whole() { 0 } else { 3 })
+}
+
+/// One byte more than a configuration may have, so that the importer can say that it is too large.
+fn read_bounded(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let name = || path.display().to_string();
+    let file: Box<dyn std::io::Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).with_context(name)?)
+    };
+    let mut bytes = Vec::new();
+    file.take(import::BYTES_MAX as u64 + 1)
+        .read_to_end(&mut bytes)
+        .with_context(name)?;
+    Ok(bytes)
+}
+
+/// Writes a file that only its owner may read, as it holds secrets.
+fn write_secret(path: &Path, text: &str, overwrite: bool) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).mode(0o600);
+    if overwrite {
+        options.create(true).truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    let mut file = options.open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
 fn print(text: &str) -> anyhow::Result<()> {
     std::io::stdout()
         .write_all(text.as_bytes())
@@ -264,11 +334,13 @@ fn unix_s() -> u64 {
 
 /// Keys set by the environment. A variable that is not Unicode cannot be one of ours.
 fn environment() -> Vec<Setting> {
-    Setting::from_environment(
-        std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }),
-    )
+    Setting::from_environment(variables())
+}
+
+fn variables() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// Where the configuration comes from; read at the start and again on SIGHUP.

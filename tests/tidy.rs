@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["auth", "broker", "protocol"],
     &["session"],
     &["shard"],
-    &["bench", "doctor", "uring"],
+    &["bench", "doctor", "import", "uring"],
     &["control", "reactor"],
 ];
 
@@ -36,6 +36,7 @@ const RESTRICTED: &[(&str, &[&str])] = &[
             "limits", "model", "time", "config", "mem", "mesh", "metrics", "wire", "uring",
         ],
     ),
+    ("import", &["limits", "config"]),
     (
         "uring",
         &[

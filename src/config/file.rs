@@ -1,7 +1,7 @@
 //! From text to a checked configuration, and back.
 //!
 //! `tree` reads TOML into values that remember where they stand; `schema` names every key once and is walked by two
-//! visitors, `form` says how values are written: `reader` lowers a tree into a `Config`, `writer` lists a `Config` as keys and text; `check` looks at
+//! visitors, `form` says how values are written: `reader` lowers a tree into a `Config`, `writer` lists a `Config` as keys and text, `outline` lists which keys there are; `check` looks at
 //! what one key alone cannot tell.
 
 mod check;
@@ -10,12 +10,14 @@ mod duration;
 mod error;
 mod form;
 mod hooks;
+mod outline;
 mod reader;
 mod schema;
 mod tree;
 mod writer;
 
 pub use error::{ConfigError, ConfigErrors, Origin, ReloadRefused};
+pub use outline::{Key, KeyKind, keys, parse_duration, show_duration};
 
 use super::Config;
 use tree::Table;

@@ -99,11 +99,11 @@ impl Writer {
 }
 
 /// A string as TOML.
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-fn shown<T>(form: &Form<T>, value: &T) -> String {
+pub(super) fn shown<T>(form: &Form<T>, value: &T) -> String {
     let text = (form.show)(value);
     if form.number { text } else { string(&text) }
 }

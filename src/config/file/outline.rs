@@ -1,0 +1,182 @@
+//! The visitor that lists which keys there are, for who writes a configuration rather than reads one.
+
+use std::time::Duration;
+
+use super::super::{Config, Secret};
+use super::duration;
+use super::form::{Form, Span};
+use super::schema::{self, Number, Visit};
+use super::writer::{shown, string};
+
+/// One key of the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key {
+    /// The whole key; `[]` stands for each member of a list of tables: `channel.namespaces[].name`.
+    pub path: String,
+    /// What it takes.
+    pub kind: KeyKind,
+    /// Its default, as TOML.
+    pub default: String,
+}
+
+/// What a key takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number.
+    Integer {
+        /// Smallest allowed value.
+        min: u64,
+        /// Largest allowed value.
+        max: u64,
+    },
+    /// A string such as `"25s"`.
+    Duration,
+    /// One of these strings.
+    Choice(Vec<&'static str>),
+    /// A string.
+    Text,
+    /// A string that is never shown.
+    Secret,
+    /// A list of strings, or of numbers.
+    List {
+        /// Its members are numbers.
+        numbers: bool,
+    },
+    /// A list of tables, whose keys follow.
+    Tables,
+    /// A table of free names and strings, which are never shown.
+    Secrets,
+}
+
+struct Outline {
+    keys: Vec<Key>,
+    path: String,
+}
+
+/// Every key, in the order in which a file has them.
+#[must_use]
+pub fn keys() -> Vec<Key> {
+    let mut outline = Outline {
+        keys: Vec::new(),
+        path: String::new(),
+    };
+    schema::config(&mut outline, &mut Config::built_in());
+    outline.keys
+}
+
+/// Reads a duration as the file has it: `25s`, `1h30m`. `None` for any other text.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    duration::parse(text)
+}
+
+/// Writes what `parse_duration` reads, in the largest units that fit.
+#[must_use]
+pub fn show_duration(value: Duration) -> String {
+    duration::show(value)
+}
+
+impl Outline {
+    fn key(&mut self, key: &'static str, kind: KeyKind, default: String) {
+        let path = format!("{}.{key}", self.path);
+        self.keys.push(Key {
+            path,
+            kind,
+            default,
+        });
+    }
+
+    fn within(&mut self, key: &'static str, mark: &str, inside: impl FnOnce(&mut Self)) {
+        let above = self.path.len();
+        if above > 0 {
+            self.path.push('.');
+        }
+        self.path.push_str(key);
+        self.path.push_str(mark);
+        inside(self);
+        self.path.truncate(above);
+    }
+}
+
+impl Visit for Outline {
+    fn section(&mut self, key: &'static str, inside: impl FnOnce(&mut Self)) {
+        self.within(key, "", inside);
+    }
+
+    fn sections<T: Clone>(
+        &mut self,
+        key: &'static str,
+        fresh: &T,
+        _: &mut Vec<T>,
+        inside: impl Fn(&mut Self, &mut T),
+    ) {
+        let path = if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        };
+        self.keys.push(Key {
+            path,
+            kind: KeyKind::Tables,
+            default: "[]".to_owned(),
+        });
+        self.within(key, "[]", |outline| inside(outline, &mut fresh.clone()));
+    }
+
+    fn boolean(&mut self, key: &'static str, value: &mut bool) {
+        self.key(key, KeyKind::Boolean, value.to_string());
+    }
+
+    fn integer<T: Number>(&mut self, key: &'static str, min: u64, max: u64, value: &mut T) {
+        let default: u64 = (*value).try_into().unwrap_or(max);
+        self.key(key, KeyKind::Integer { min, max }, default.to_string());
+    }
+
+    fn duration(&mut self, key: &'static str, _: Span, value: &mut Duration) {
+        self.key(key, KeyKind::Duration, string(&duration::show(*value)));
+    }
+
+    fn choice<T: Copy + PartialEq>(
+        &mut self,
+        key: &'static str,
+        set: &[(&'static str, T)],
+        value: &mut T,
+    ) {
+        let name = set
+            .iter()
+            .find(|(_, one)| one == value)
+            .map_or("", |(name, _)| name);
+        let names = set.iter().map(|(name, _)| *name).collect();
+        self.key(key, KeyKind::Choice(names), string(name));
+    }
+
+    fn text<T>(&mut self, key: &'static str, form: &Form<T>, value: &mut T) {
+        self.key(key, KeyKind::Text, shown(form, value));
+    }
+
+    fn list<T>(&mut self, key: &'static str, form: &Form<T>, values: &mut Vec<T>) {
+        let shown: Vec<String> = values.iter().map(|value| shown(form, value)).collect();
+        let numbers = form.number;
+        self.key(
+            key,
+            KeyKind::List { numbers },
+            format!("[{}]", shown.join(", ")),
+        );
+    }
+
+    fn secret(&mut self, key: &'static str, _: &mut Secret) {
+        self.key(key, KeyKind::Secret, string(""));
+    }
+
+    fn secrets(
+        &mut self,
+        key: &'static str,
+        _: &Form<String>,
+        _: &Form<String>,
+        _: &mut Vec<(String, Secret)>,
+    ) {
+        self.key(key, KeyKind::Secrets, "{}".to_owned());
+    }
+}

@@ -1,0 +1,18 @@
+//! `ringmain import-centrifugo`: what a team that comes from Centrifugo gets, key by key, and what a hostile file gets.
+//!
+//! The expected outputs under `tests/vectors/centrifugo-config` are written by
+//! `RINGMAIN_WRITE_VECTORS=1 cargo test --test import`; read the difference before committing it.
+
+#[expect(
+    dead_code,
+    reason = "each test crate uses its own part of what they share"
+)]
+#[path = "support/support.rs"]
+mod support;
+
+#[path = "import/command.rs"]
+mod command;
+#[path = "import/hostile.rs"]
+mod hostile;
+#[path = "import/keys.rs"]
+mod keys;
