@@ -108,6 +108,10 @@ counters! {
     Counter api_errors,
     /// Publications accepted by this shard as owner.
     Counter publications,
+    /// Publications written in JSON for local subscribers, once however many there are.
+    Counter encoded_json,
+    /// Publications written in Protobuf for local subscribers, once however many there are.
+    Counter encoded_protobuf,
     /// Publications queued to local subscribers.
     Counter deliveries,
     /// Publications dropped from an outbox by `slow_consumer = "drop_oldest"`.

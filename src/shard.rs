@@ -309,6 +309,7 @@ impl Shard {
             .sum();
         counters.channels_local = self.hub.len() as u64;
         counters.channels_owned = self.owner.len() as u64;
+        [counters.encoded_json, counters.encoded_protobuf] = self.written.encoded;
         counters.backlog_bytes = self.outbox.backlog_bytes() as u64;
         counters.mesh_queued = self.mesh.queued() as u64;
         counters

@@ -30,6 +30,8 @@ pub(super) struct Written {
     /// Bare pushes of one encoding, while several classes share it, and where each ends.
     bodies: Vec<u8>,
     ends: Vec<usize>,
+    /// Publications encoded so far, in JSON and in Protobuf.
+    pub(super) encoded: [u64; 2],
 }
 
 impl Piece {
@@ -44,12 +46,15 @@ impl Written {
         self.clear();
         self.pieces.resize(channel.classes.len(), Piece::default());
         let name = channel.name.as_str();
-        for encoding in [Encoding::Json, Encoding::Protobuf] {
+        for (nth, encoding) in [Encoding::Json, Encoding::Protobuf].into_iter().enumerate() {
             let in_use = || {
                 let classes = channel.classes.iter().enumerate();
                 classes.filter(|(_, class)| class.count > 0 && class.format.encoding == encoding)
             };
             let shared = in_use().nth(1).is_some();
+            if in_use().next().is_some() {
+                self.encoded[nth] += run.len() as u64;
+            }
             if shared {
                 self.encode(name, encoding, run);
             }
