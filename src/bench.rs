@@ -19,6 +19,7 @@ mod scenario;
 mod shape;
 mod swarm;
 mod token;
+mod wire;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -51,6 +52,18 @@ pub struct Args {
     /// Protocol of the server
     #[arg(long, value_enum, default_value_t = Protocol::Centrifuge)]
     pub protocol: Protocol,
+    /// Encoding of subscribers (Centrifuge only); mixed: every other one
+    #[arg(long, value_enum, default_value_t = Encoding::Json)]
+    pub encoding: Encoding,
+    /// Transport of subscribers (Centrifuge only)
+    #[arg(long, value_enum, default_value_t = Transport::Websocket)]
+    pub transport: Transport,
+    /// Subscribers offer permessage-deflate
+    #[arg(long)]
+    pub deflate: bool,
+    /// Subscribers ask for Fossil patches; the channel keeps history then, and publications come over the API
+    #[arg(long)]
+    pub delta: bool,
     /// HMAC secret for tokens; with `--protocol pusher` the app's secret
     #[arg(long, default_value = "bench-secret")]
     pub token_secret: String,
@@ -161,6 +174,28 @@ pub enum Protocol {
     Pusher,
     /// Plain WebSocket: what the publisher sends comes to all (with `echo`: back to the sender)
     Raw,
+}
+
+/// `--encoding`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Encoding {
+    /// JSON
+    Json,
+    /// Protobuf
+    Protobuf,
+    /// Half of the subscribers JSON, half Protobuf
+    Mixed,
+}
+
+/// `--transport`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Transport {
+    /// WebSocket
+    Websocket,
+    /// Server-sent events; subscriptions are made by the server
+    Sse,
+    /// HTTP streaming; subscriptions are made by the server
+    HttpStream,
 }
 
 /// `--publish`

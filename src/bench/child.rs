@@ -7,13 +7,15 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::process::{self, CpuSource, Memory};
-use super::{Args, BenchError, Protocol};
+use super::{Args, BenchError, Protocol, Transport};
 
 /// Time a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Namespace without history, for publications that are only fanned out.
 pub(crate) const NAMESPACE: &str = "bench";
+/// Namespace whose publications may be patches.
+pub(crate) const NAMESPACE_DELTA: &str = "delta";
 /// Namespace with history and recovery.
 pub(crate) const NAMESPACE_RECOVER: &str = "recover";
 
@@ -154,6 +156,11 @@ fn configuration(args: &Args, address: SocketAddr) -> String {
         &args.token_secret,
         &args.api_key,
     );
+    let compression = if args.deflate {
+        "compression = true"
+    } else {
+        ""
+    };
     let message_max = 65_536.max(args.size * 2 + 4096);
     format!(
         r#"[server]
@@ -170,6 +177,7 @@ hmac_secret_key = "{secret}"
 
 [websocket]
 message_size_limit = {message_max}
+{compression}
 
 [http_api]
 key = "{key}"
@@ -189,8 +197,37 @@ allow_publish_for_client = true
 history_size = 300
 history_ttl = "10m"
 force_recovery = true
-"#
+{}"#,
+        extras(args)
     )
+}
+
+/// What only some clients of the swarm need. Streams could answer a ping only over another connection.
+fn extras(args: &Args) -> String {
+    let mut text = String::new();
+    if args.delta {
+        text.push_str(&format!(
+            r#"
+[[channel.namespaces]]
+name = "{NAMESPACE_DELTA}"
+allow_subscribe_for_client = true
+history_size = 10
+history_ttl = "1m"
+force_positioning = true
+allowed_delta_types = ["fossil"]
+delta_publish = true
+"#
+        ));
+    }
+    match args.transport {
+        Transport::Websocket => {}
+        Transport::Sse => text.push_str("\n[sse]\nenabled = true\n"),
+        Transport::HttpStream => text.push_str("\n[http_stream]\nenabled = true\n"),
+    }
+    if args.transport != Transport::Websocket {
+        text.push_str("\n[client]\nping_interval = \"0s\"\n");
+    }
+    text
 }
 
 #[cfg(test)]

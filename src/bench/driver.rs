@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::BenchError;
 use super::frame;
 use super::token::Signer;
+use super::wire::{self, Field, Kind, Wire};
 
 /// How the swarm talks to a server.
 pub(crate) enum Driver {
@@ -21,6 +22,8 @@ pub(crate) enum Driver {
         namespace: &'static str,
         /// Subscribe with `recover` when a position is known.
         recover: bool,
+        /// What subscribers take turns in.
+        wires: Vec<Wire>,
     },
     /// Pusher Channels v7. Publications are client events on private channels.
     Pusher {
@@ -97,18 +100,46 @@ impl Driver {
         }
     }
 
-    /// The upgrade request.
-    pub(crate) fn request(&self, host: &str, is_publisher: bool) -> Vec<u8> {
+    /// How a client is connected. The publisher speaks JSON over WebSocket.
+    pub(crate) fn wire(&self, index: u32, is_publisher: bool) -> Wire {
         match self {
-            Self::Centrifuge { path, .. } => frame::upgrade_request(host, path),
-            Self::Pusher { key, .. } => frame::upgrade_request(
-                host,
-                &format!("/app/{key}?protocol=7&client=ringmain-bench&version=1"),
-            ),
+            Self::Centrifuge { wires, .. } if !is_publisher => wires[index as usize % wires.len()],
+            Self::Centrifuge { .. }
+            | Self::Pusher { .. }
+            | Self::Raw { .. }
+            | Self::Script { .. } => Wire::PLAIN,
+        }
+    }
+
+    /// What opens the connection.
+    pub(crate) fn request(
+        &self,
+        host: &str,
+        member: &Member,
+        is_publisher: bool,
+    ) -> Result<Vec<u8>, BenchError> {
+        match self {
+            Self::Centrifuge { path, signer, .. } => {
+                let channels: Vec<String> = member
+                    .channels
+                    .iter()
+                    .map(|(channel, _)| self.channel_name(*channel))
+                    .collect();
+                let user = format!("u{}", member.index);
+                self.wire(member.index, is_publisher)
+                    .request(host, path, signer, &user, &channels)
+            }
+            Self::Pusher { key, .. } => {
+                let target = format!("/app/{key}?protocol=7&client=ringmain-bench&version=1");
+                Ok(frame::upgrade_request(host, &target, ""))
+            }
             Self::Raw {
                 path, publish_path, ..
-            } => frame::upgrade_request(host, if is_publisher { publish_path } else { path }),
-            Self::Script { .. } => Vec::new(),
+            } => {
+                let target = if is_publisher { publish_path } else { path };
+                Ok(frame::upgrade_request(host, target, ""))
+            }
+            Self::Script { .. } => Ok(Vec::new()),
         }
     }
 
@@ -122,15 +153,34 @@ impl Driver {
     }
 
     /// Texts to send right after the upgrade, and how many acknowledgements they will bring.
-    pub(crate) fn join(&self, member: &Member) -> Result<(Vec<String>, u16), BenchError> {
+    pub(crate) fn join(
+        &self,
+        member: &Member,
+        is_publisher: bool,
+    ) -> Result<(Vec<Vec<u8>>, u16), BenchError> {
         match self {
             Self::Centrifuge {
                 signer, recover, ..
             } => {
-                let token = signer.token(&format!("u{}", member.index))?;
-                let mut text = format!(
-                    "{{\"connect\":{{\"token\":\"{token}\",\"name\":\"bench\"}},\"id\":1}}"
-                );
+                let wire = self.wire(member.index, is_publisher);
+                if wire.is_stream() {
+                    // The request has said everything; the connect result comes once all subscriptions are made.
+                    return Ok((Vec::new(), 1));
+                }
+                let token = signer.token(&format!("u{}", member.index), &[])?;
+                let acknowledgements = 1 + member.channels.len() as u16;
+                if wire.encoding == Kind::Protobuf {
+                    let mut frame = wire::connect_protobuf(&token);
+                    for (i, (channel, position)) in member.channels.iter().enumerate() {
+                        let name = self.channel_name(*channel);
+                        let position = position.as_ref().filter(|_| *recover);
+                        let recover = position.map(|at| (at.epoch.as_str(), at.offset));
+                        let id = i as u32 + 2;
+                        frame.extend(wire::subscribe_protobuf(id, &name, recover, wire.delta));
+                    }
+                    return Ok((vec![frame], acknowledgements));
+                }
+                let mut text = wire::connect_json(&token);
                 for (i, (channel, position)) in member.channels.iter().enumerate() {
                     let name = self.channel_name(*channel);
                     let _ = write!(text, "\n{{\"subscribe\":{{\"channel\":\"{name}\"");
@@ -141,9 +191,12 @@ impl Driver {
                             ",\"recover\":true,\"epoch\":\"{epoch}\",\"offset\":{offset}"
                         );
                     }
+                    if wire.delta {
+                        text.push_str(",\"delta\":\"fossil\"");
+                    }
                     let _ = write!(text, "}},\"id\":{}}}", i + 2);
                 }
-                Ok((vec![text], 1 + member.channels.len() as u16))
+                Ok((vec![text.into_bytes()], acknowledgements))
             }
             // The server speaks first.
             Self::Pusher { .. } => Ok((Vec::new(), 1)),
@@ -151,7 +204,11 @@ impl Driver {
                 let wanted = member.channels.iter().filter(|_| !subscribe.is_empty());
                 Ok((
                     wanted
-                        .map(|(channel, _)| subscribe.replace("{channel}", &channel.to_string()))
+                        .map(|(channel, _)| {
+                            subscribe
+                                .replace("{channel}", &channel.to_string())
+                                .into_bytes()
+                        })
                         .collect(),
                     0,
                 ))
@@ -261,6 +318,37 @@ fn centrifuge_answer(line: &[u8]) -> Answer {
     }
 }
 
+/// The same for a message in Protobuf (`Reply`: id 1, error 2, push 4).
+pub(crate) fn protobuf_answer(message: &[u8]) -> Answer {
+    let has = |wanted| wire::fields(message).any(|(number, _)| number == wanted);
+    match (has(1), has(2)) {
+        (false, _) => Answer::Nothing,
+        (true, true) => Answer::Refused,
+        (true, false) => Answer::Acknowledged,
+    }
+}
+
+/// The position in a subscribe reply in Protobuf (`SubscribeResult`: epoch 6, offset 9).
+pub(crate) fn subscribe_reply_protobuf(message: &[u8]) -> Option<(u32, Position)> {
+    let id = wire::fields(message).find_map(|(number, field)| match field {
+        Field::Number(id) if number == 1 => u32::try_from(id).ok(),
+        Field::Number(_) | Field::Bytes(_) => None,
+    })?;
+    let result = wire::field(message, 6)?;
+    let epoch = wire::field(result, 6).unwrap_or_default();
+    let offset = wire::fields(result).find_map(|(number, field)| match field {
+        Field::Number(offset) if number == 9 => Some(offset),
+        Field::Number(_) | Field::Bytes(_) => None,
+    });
+    Some((
+        id,
+        Position {
+            epoch: String::from_utf8_lossy(epoch).into_owned(),
+            offset: offset.unwrap_or(0),
+        },
+    ))
+}
+
 /// The position in a subscribe reply of the Centrifuge protocol: which command it answers, and where the stream stood.
 pub(crate) fn subscribe_reply(line: &[u8]) -> Option<(u32, Position)> {
     let reply: Value = serde_json::from_slice(line).ok()?;
@@ -287,6 +375,7 @@ mod tests {
             signer,
             namespace: "recover",
             recover: true,
+            wires: vec![Wire::PLAIN],
         }
     }
 
@@ -300,8 +389,9 @@ mod tests {
             index: 3,
             channels: vec![(0, Some(position)), (9, None)],
         };
-        let (texts, acknowledgements) = centrifuge().join(&member).unwrap();
-        let commands: Vec<Value> = texts[0]
+        let (texts, acknowledgements) = centrifuge().join(&member, false).unwrap();
+        let text = String::from_utf8(texts[0].clone()).unwrap();
+        let commands: Vec<Value> = text
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();

@@ -20,6 +20,8 @@ pub(crate) enum Scan<'a> {
     Invalid,
 }
 
+/// Bit beside the opcode of a compressed message (RFC 7692 §6).
+pub(crate) const COMPRESSED: u8 = 0x40;
 /// Continuation of a fragmented message.
 pub(crate) const CONTINUATION: u8 = 0;
 /// Text message.
@@ -48,7 +50,7 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan<'_> {
     let [first, second, ..] = bytes else {
         return Scan::Incomplete;
     };
-    if first & 0x70 != 0 || second & 0x80 != 0 {
+    if first & 0x30 != 0 || second & 0x80 != 0 {
         return Scan::Invalid;
     }
     let Some((header, len)) = lengths(bytes) else {
@@ -59,7 +61,7 @@ pub(crate) fn scan(bytes: &[u8]) -> Scan<'_> {
         .and_then(|end| bytes.get(header..end))
     {
         Some(payload) => Scan::Frame {
-            opcode: first & 0x0F,
+            opcode: first & (0x0F | COMPRESSED),
             payload,
             used: header + len,
         },
@@ -117,11 +119,11 @@ fn write_header(opcode: u8, len: usize, mask_bit: u8, out: &mut Vec<u8>) {
 /// The key of every upgrade request of the swarm: servers compute the answer, the swarm compares it.
 const UPGRADE_KEY: &str = "cmluZ21haW4gYmVuY2ggIQ==";
 
-/// A WebSocket upgrade request.
-pub(crate) fn upgrade_request(host: &str, target: &str) -> Vec<u8> {
+/// A WebSocket upgrade request; `headers` are further ones, each with its line end.
+pub(crate) fn upgrade_request(host: &str, target: &str, headers: &str) -> Vec<u8> {
     format!(
         "GET {target} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: {UPGRADE_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: {UPGRADE_KEY}\r\nSec-WebSocket-Version: 13\r\n{headers}\r\n"
     )
     .into_bytes()
 }
@@ -135,6 +137,15 @@ pub(crate) enum Upgrade {
     Incomplete,
     /// Another status, or a wrong key.
     Refused,
+}
+
+/// Checks the head of the answer to a request whose response body goes on and on.
+pub(crate) fn stream_answer(bytes: &[u8]) -> Upgrade {
+    match memchr::memmem::find(bytes, b"\r\n\r\n") {
+        None => Upgrade::Incomplete,
+        Some(end) if bytes.starts_with(b"HTTP/1.1 200") => Upgrade::Accepted(end + 4),
+        Some(_) => Upgrade::Refused,
+    }
 }
 
 /// Checks the head of the answer to [`upgrade_request`].
@@ -188,7 +199,7 @@ mod tests {
         let mut masked = Vec::new();
         write_masked(TEXT, b"hello", 0x1234_5678, &mut masked);
         assert_eq!(scan(&masked), Scan::Invalid);
-        assert_eq!(scan(&[0xC1, 0x00]), Scan::Invalid);
+        assert_eq!(scan(&[0xA1, 0x00]), Scan::Invalid);
         assert_eq!(
             scan(&[0x81, 127, 255, 255, 255, 255, 255, 255, 255, 255]),
             Scan::Invalid

@@ -13,6 +13,7 @@ use super::report::{Report, Run, Subject, Unit};
 use super::shape::Shape;
 use super::swarm::Plan;
 use super::token::Signer;
+use super::wire::Wire;
 use super::{Args, BenchError, Protocol, Publish, Scenario};
 use crate::uring::socket::raise_descriptors_max;
 use course::Course;
@@ -279,6 +280,7 @@ fn driver(args: &Args, shape: &Shape, path: Option<&str>) -> Driver {
             signer,
             namespace: shape.namespace(),
             recover: args.scenario == Scenario::Storm,
+            wires: Wire::of(args),
         },
         Protocol::Pusher => Driver::Pusher {
             key: args.api_key.clone(),

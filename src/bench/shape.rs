@@ -3,9 +3,9 @@
 use serde::Serialize;
 use std::time::Duration;
 
-use super::child::{NAMESPACE, NAMESPACE_RECOVER};
+use super::child::{NAMESPACE, NAMESPACE_DELTA, NAMESPACE_RECOVER};
 use super::swarm::Load;
-use super::{Args, BenchError, Protocol, Publish, Scenario, payload};
+use super::{Args, BenchError, Encoding, Protocol, Publish, Scenario, Transport, payload};
 
 /// Numbers of one invocation.
 #[derive(Clone, Debug, Serialize)]
@@ -30,6 +30,14 @@ pub(crate) struct Shape {
     pub(crate) protocol: String,
     /// Who publishes.
     pub(crate) publisher: String,
+    /// Encoding of subscribers.
+    pub(crate) encoding: String,
+    /// Transport of subscribers.
+    pub(crate) transport: String,
+    /// Subscribers get compressed messages.
+    pub(crate) deflate: bool,
+    /// Subscribers get patches.
+    pub(crate) delta: bool,
     /// Measured seconds.
     pub(crate) seconds: f64,
     /// Connections that may be in their handshake at once.
@@ -78,6 +86,10 @@ impl Shape {
             shards: args.address.is_none().then_some(args.shards),
             protocol: format!("{:?}", args.protocol).to_lowercase(),
             publisher: format!("{:?}", args.publish).to_lowercase(),
+            encoding: format!("{:?}", args.encoding).to_lowercase(),
+            transport: format!("{:?}", args.transport).to_lowercase(),
+            deflate: args.deflate,
+            delta: args.delta,
             concurrency: args
                 .concurrency
                 .unwrap_or(if scenario == Storm { 2048 } else { 512 }),
@@ -146,6 +158,26 @@ impl Shape {
             foreign && scenario == Storm,
             "storm recovers, which only Centrifuge can",
         )?;
+        let plain = args.encoding == Encoding::Json && args.transport == Transport::Websocket;
+        usage(
+            foreign && !(plain && !args.deflate && !args.delta),
+            "encodings, transports, --deflate and --delta are for Centrifuge only",
+        )?;
+        usage(
+            args.transport == Transport::Sse && args.encoding != Encoding::Json,
+            "server-sent events carry JSON only",
+        )?;
+        usage(
+            args.transport != Transport::Websocket
+                && (args.deflate
+                    || args.delta
+                    || !matches!(scenario, Scenario::Fanout | Scenario::Chat | Scenario::Idle)),
+            "streams are measured with fanout, chat and idle, without --deflate and --delta",
+        )?;
+        usage(
+            args.delta && (args.publish != Publish::Api || scenario != Scenario::Fanout),
+            "--delta is measured with fanout and --publish api",
+        )?;
         usage(
             args.window == 0 || args.runs == 0 || args.concurrency == Some(0),
             "0 is no window, runs or concurrency",
@@ -170,7 +202,9 @@ impl Shape {
 
     /// Namespace of the channels.
     pub(super) const fn namespace(&self) -> &'static str {
-        if matches!(self.scenario, Scenario::Storm) {
+        if self.delta {
+            NAMESPACE_DELTA
+        } else if matches!(self.scenario, Scenario::Storm) {
             NAMESPACE_RECOVER
         } else {
             NAMESPACE

@@ -3,6 +3,7 @@
 
 mod api;
 mod client;
+mod inflated;
 mod join;
 mod load;
 mod plan;

@@ -11,6 +11,8 @@ use super::BenchError;
 struct Claims<'a> {
     sub: &'a str,
     exp: u64,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    channels: &'a [String],
 }
 
 /// Signs for one secret.
@@ -30,11 +32,12 @@ impl Signer {
         }
     }
 
-    /// An HS256 connection token of the user.
-    pub(crate) fn token(&self, user: &str) -> Result<String, BenchError> {
+    /// An HS256 connection token of the user, with subscriptions that the server makes.
+    pub(crate) fn token(&self, user: &str, channels: &[String]) -> Result<String, BenchError> {
         let claims = Claims {
             sub: user,
             exp: self.expiry,
+            channels,
         };
         encode(&Header::new(Algorithm::HS256), &claims, &self.key).map_err(|_| BenchError::Sign)
     }
@@ -57,7 +60,9 @@ mod tests {
 
     #[test]
     fn token_names_the_user_and_verifies() {
-        let token = Signer::new("secret", 4_000_000_000).token("u7").unwrap();
+        let token = Signer::new("secret", 4_000_000_000)
+            .token("u7", &[])
+            .unwrap();
         let key = DecodingKey::from_secret(b"secret");
         let claims = decode::<serde_json::Value>(&token, &key, &Validation::new(Algorithm::HS256))
             .unwrap()

@@ -1,6 +1,7 @@
 //! From a socket to a member: openings, upgrades, acknowledgements; and the end of a connection.
 
-use super::super::driver::{Driver, Member, Position, subscribe_reply};
+use super::super::driver::{Driver, Member, Position, subscribe_reply, subscribe_reply_protobuf};
+use super::super::wire::Kind;
 use super::super::{frame, payload};
 use super::client::Phase;
 use super::state::State;
@@ -24,7 +25,18 @@ impl State {
             client.out.resize(step.write as usize, b'.');
             self.scripted(index, 0);
         } else {
-            let request = self.plan.driver.request(&self.plan.host, is_publisher);
+            let member = self.member(index);
+            let request = self
+                .plan
+                .driver
+                .request(&self.plan.host, &member, is_publisher);
+            let request = match request {
+                Ok(request) => request,
+                Err(error) => {
+                    self.failure = Some(error);
+                    return;
+                }
+            };
             self.stats.upgrade_sent += request.len() as u64;
             let client = &mut self.clients[index as usize];
             client.phase = Phase::Upgrading;
@@ -124,7 +136,13 @@ impl State {
     }
 
     pub(super) fn upgrade(&mut self, index: u32, bytes: &[u8]) -> usize {
-        match frame::upgrade_answer(bytes) {
+        let is_publisher = index == self.publisher();
+        let answer = if self.plan.driver.wire(index, is_publisher).is_stream() {
+            frame::stream_answer(bytes)
+        } else {
+            frame::upgrade_answer(bytes)
+        };
+        match answer {
             frame::Upgrade::Incomplete => 0,
             frame::Upgrade::Refused => {
                 self.refuse(index);
@@ -133,11 +151,11 @@ impl State {
             frame::Upgrade::Accepted(head) => {
                 self.stats.upgrade_bytes += head as u64;
                 let member = self.member(index);
-                match self.plan.driver.join(&member) {
+                match self.plan.driver.join(&member, is_publisher) {
                     Ok((texts, acknowledgements)) => {
                         self.clients[index as usize].phase = Phase::Joining(acknowledgements);
                         for text in texts {
-                            self.queue_text(index, text.as_bytes());
+                            self.queue_text(index, &text);
                         }
                         if acknowledgements == 0 {
                             self.set_ready(index, Phase::Ready);
@@ -167,7 +185,11 @@ impl State {
         {
             return;
         }
-        let Some((id, position)) = subscribe_reply(line) else {
+        let position = match self.plan.driver.wire(index, false).encoding {
+            Kind::Json => subscribe_reply(line),
+            Kind::Protobuf => subscribe_reply_protobuf(line),
+        };
+        let Some((id, position)) = position else {
             return;
         };
         let channel = id

@@ -1,13 +1,18 @@
 //! The swarm without its rings: what arrives, what it means, and what is to be sent.
 
-use super::super::driver::Answer;
+use super::super::driver::{Answer, protobuf_answer};
 use super::super::ledger::{Arrival, Counts, Ledger};
 use super::super::payload::{Seen, Stamp, Stamps, Usual};
+use super::super::wire::{self, Kind};
 use super::super::{BenchError, frame};
 use super::client::{Client, Phase};
+use super::inflated::{Inflater, Patched};
 use super::load::{Channel, Load, Schedule};
 use super::stats::Stats;
 use super::{Plan, api};
+
+/// Bytes of the protocol's ping: `{}`, or one length of zero.
+const PING_BYTES_MAX: usize = 2;
 
 pub(super) struct State {
     pub(super) plan: Plan,
@@ -41,6 +46,9 @@ pub(super) struct State {
     pub(super) text: Vec<u8>,
     mask: u32,
     usual: Usual,
+    inflater: Inflater,
+    inflated: Vec<u8>,
+    patched: Patched,
     pub(super) failure: Option<BenchError>,
 }
 
@@ -73,6 +81,9 @@ impl State {
             text: Vec::new(),
             mask: 0x9E37_79B9,
             usual: Usual::default(),
+            inflater: Inflater::default(),
+            inflated: Vec::new(),
+            patched: Patched::new(plan.size),
             failure: None,
             plan,
         })
@@ -142,9 +153,15 @@ impl State {
     }
 
     pub(super) fn frames(&mut self, index: u32, bytes: &[u8]) -> usize {
+        let wire = self.plan.driver.wire(index, index == self.publisher());
         let mut used_all = 0;
         loop {
-            match frame::scan(&bytes[used_all..]) {
+            let scan = if wire.is_stream() {
+                wire::scan_chunk(&bytes[used_all..])
+            } else {
+                frame::scan(&bytes[used_all..])
+            };
+            match scan {
                 frame::Scan::Incomplete => return used_all,
                 frame::Scan::Invalid => {
                     self.refuse(index);
@@ -161,6 +178,9 @@ impl State {
                         frame::TEXT | frame::BINARY | frame::CONTINUATION => {
                             self.text(index, payload)
                         }
+                        compressed if compressed & frame::COMPRESSED != 0 => {
+                            self.compressed(index, payload);
+                        }
                         frame::PING => self.queue_frame(index, frame::PONG, payload),
                         frame::CLOSE => {
                             self.doomed.push(index);
@@ -174,12 +194,41 @@ impl State {
         }
     }
 
+    /// A compressed message; each is compressed by itself.
+    fn compressed(&mut self, index: u32, payload: &[u8]) {
+        let mut text = std::mem::take(&mut self.inflated);
+        match self.inflater.inflate(payload, &mut text) {
+            Some(()) => self.text(index, &text),
+            None => self.refuse(index),
+        }
+        self.inflated = text;
+    }
+
     fn text(&mut self, index: u32, text: &[u8]) {
+        if self
+            .plan
+            .driver
+            .wire(index, index == self.publisher())
+            .delta
+            && self.clients[index as usize].phase == Phase::Ready
+            && text.len() > PING_BYTES_MAX
+        {
+            match self.patched.stamp(text) {
+                Some(stamp) => self.deliver(index, stamp),
+                None => self.refuse(index),
+            }
+            return;
+        }
         if self.clients[index as usize].phase == Phase::Ready
             && self.load != Load::Echo
             && let Some(stamp) = self.usual.only_stamp(text)
         {
             self.deliver(index, stamp);
+            return;
+        }
+        let wire = self.plan.driver.wire(index, index == self.publisher());
+        if wire.encoding == Kind::Protobuf && text == [0] {
+            self.queue_text(index, &[0]);
             return;
         }
         let (mut is_plain, mut stamps, mut pings) = (true, 0, 0);
@@ -233,13 +282,22 @@ impl State {
 
     /// Lines that are not deliveries: answers, errors, protocol pings.
     fn control(&mut self, index: u32, text: &[u8]) {
-        for line in text.split(|byte| *byte == b'\n') {
+        let wire = self.plan.driver.wire(index, index == self.publisher());
+        let lines: Vec<&[u8]> = match wire.encoding {
+            Kind::Json => text.split(|byte| *byte == b'\n').collect(),
+            Kind::Protobuf => wire::messages(text).collect(),
+        };
+        for line in lines {
             let joining = matches!(self.clients[index as usize].phase, Phase::Joining(_));
             if joining {
                 self.note_position(index, line);
             }
             let member = self.member(index);
-            match self.plan.driver.answer(line, &member) {
+            let answer = match wire.encoding {
+                Kind::Json => self.plan.driver.answer(line, &member),
+                Kind::Protobuf => Ok(protobuf_answer(line)),
+            };
+            match answer {
                 Ok(Answer::Nothing) => {}
                 Ok(Answer::Reply(text)) => self.queue_text(index, text.as_bytes()),
                 Ok(Answer::Refused) => {
@@ -271,7 +329,8 @@ impl State {
     }
 
     pub(super) fn queue_text(&mut self, index: u32, text: &[u8]) {
-        self.queue_frame(index, frame::TEXT, text);
+        let wire = self.plan.driver.wire(index, index == self.publisher());
+        self.queue_frame(index, wire.opcode(), text);
     }
 
     fn queue_frame(&mut self, index: u32, opcode: u8, payload: &[u8]) {
