@@ -159,9 +159,9 @@ pub struct ClientInfo {
     pub user: Box<str>,
     /// Connection id.
     pub client: ClientId,
-    /// Connection info: one JSON value, empty when absent.
+    /// Connection info: one JSON value or bytes, empty when absent.
     pub conn_info: Bytes,
-    /// Subscription info: one JSON value, empty when absent.
+    /// Subscription info: one JSON value or bytes, empty when absent.
     pub chan_info: Bytes,
 }
 

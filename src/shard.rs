@@ -31,6 +31,7 @@ use crate::mesh::Endpoint;
 use crate::mesh::control::{FromShard, ToShard};
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
+use crate::protocol::disconnect::Disconnect;
 use crate::session::{Context, Session, Tokens};
 use crate::time::{Deadline, Instant, Now};
 
@@ -389,9 +390,11 @@ impl Shard {
             counters: &mut self.counters,
             rng: &mut self.rng,
             out: &mut out,
+            inappropriate: false,
             moved: &mut self.moved,
         };
         let result = run(&mut connection.session, &mut context);
+        let inappropriate = context.inappropriate;
         for (conn, hub, place) in self.moved.drain(..) {
             if let Some(other) = self.connections.at_mut(conn)
                 && let Some(index) = other.session.subscription_at(hub)
@@ -403,6 +406,9 @@ impl Shard {
             self.queue(slot, &out);
         }
         self.scratch = out;
+        if inappropriate {
+            self.disconnect(slot, &Disconnect::InappropriateProtocol);
+        }
         Some(result)
     }
 

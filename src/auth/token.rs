@@ -391,15 +391,16 @@ fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, TokenError> {
     serde_json::from_slice(json).map_err(|_| TokenError::Invalid)
 }
 
-/// A payload from its JSON claim or its base64 claim; the latter wins. What base64 holds must be JSON too, because it
-/// is embedded in JSON frames.
+/// A payload from its JSON claim or its base64 claim; the latter wins and may hold any bytes, for Protobuf clients.
 fn payload_of(json: Option<&RawValue>, base64: Option<String>) -> Result<Bytes, TokenError> {
     let Some(base64) = base64.filter(|text| !text.is_empty()) else {
         return Ok(json.map(one_line).unwrap_or_default());
     };
     let bytes = STANDARD.decode(base64).map_err(|_| TokenError::BadBase64)?;
-    let json: &RawValue = parse(&bytes)?;
-    Ok(one_line(json))
+    Ok(match parse::<&RawValue>(&bytes) {
+        Ok(json) => one_line(json),
+        Err(_) => bytes.into(),
+    })
 }
 
 /// A JSON value without raw line breaks: they separate messages on the wire. Outside of strings they are white space,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::centrifuge::json::is_json;
 use super::error::ClientError;
 use crate::model::{ChosenError, ClientInfo, Publication, StreamPosition};
 
@@ -53,6 +54,61 @@ pub enum ReplyBody<'a> {
     Rpc(&'a [u8]),
 }
 
+impl ReplyBody<'_> {
+    /// Every payload in it is JSON; otherwise no JSON client can be told (DISCONNECT 3506).
+    #[must_use]
+    pub fn fits_json(&self) -> bool {
+        match self {
+            Self::Connect(result) => result.fits_json(),
+            Self::Subscribe(result) => result.fits_json(),
+            Self::History { publications, .. } => publications.iter().all(|one| one.json),
+            Self::Rpc(data) => is_json_or_empty(data),
+            Self::Error(_)
+            | Self::ChosenError(_)
+            | Self::Unsubscribe
+            | Self::Publish
+            | Self::Presence(_)
+            | Self::PresenceStats { .. }
+            | Self::Refresh(_)
+            | Self::SubRefresh(_) => true,
+        }
+    }
+}
+
+impl ConnectResult<'_> {
+    fn fits_json(&self) -> bool {
+        is_json_or_empty(self.data) && self.subs.iter().all(|(_, sub)| sub.fits_json())
+    }
+}
+
+impl SubscribeResult<'_> {
+    fn fits_json(&self) -> bool {
+        is_json_or_empty(self.data) && self.publications.iter().all(|one| one.json)
+    }
+}
+
+impl Push<'_> {
+    /// Likewise.
+    #[must_use]
+    pub fn fits_json(&self) -> bool {
+        match self {
+            Self::Publication(publication) => publication.json,
+            Self::Message(data) => is_json_or_empty(data),
+            Self::Subscribe(result) => result.fits_json(),
+            Self::Connect(result) => result.fits_json(),
+            Self::Join(_)
+            | Self::Leave(_)
+            | Self::Unsubscribe(_)
+            | Self::Refresh(_)
+            | Self::Disconnect(..) => true,
+        }
+    }
+}
+
+fn is_json_or_empty(data: &[u8]) -> bool {
+    data.is_empty() || is_json(data)
+}
+
 /// ConnectResult
 #[derive(Clone, Debug)]
 pub struct ConnectResult<'a> {
@@ -93,7 +149,7 @@ pub struct SubscribeResult<'a> {
     pub recovered: bool,
     /// `recover` was asked.
     pub was_recovering: bool,
-    /// Raw JSON; empty leaves it out.
+    /// Raw JSON or bytes; empty leaves it out.
     pub data: &'a [u8],
 }
 
@@ -108,7 +164,7 @@ pub enum Push<'a> {
     Leave(&'a ClientInfo),
     /// The subscription ended.
     Unsubscribe(Unsubscribe),
-    /// Message to this connection only: raw JSON.
+    /// Message to this connection only: raw JSON or bytes.
     Message(&'a [u8]),
     /// Server-side subscription added while connected.
     Subscribe(SubscribeResult<'a>),

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::mem::Rng;
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
-use crate::model::{ChannelName, ConnId, Format, ShardId};
+use crate::model::{ChannelName, ConnId, Encoding, Format, ShardId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
@@ -56,6 +56,8 @@ pub struct Context<'a> {
     pub rng: &'a mut Rng,
     /// Frames for this session's connection.
     pub out: &'a mut Vec<u8>,
+    /// Something was to be said that is no JSON, to a client that reads nothing else: the shard disconnects it (3506).
+    pub inappropriate: bool,
     /// Who moved in the hub's lists: (connection slot, hub slot, new place). Applied by the shard.
     pub moved: &'a mut Vec<(u32, u32, u32)>,
 }
@@ -63,7 +65,9 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Answers a command.
     pub fn reply(&mut self, id: u32, body: ReplyBody<'_>) {
-        fanout::reply(self.out, self.format, &Reply { id, body });
+        if self.fits(|| body.fits_json()) {
+            fanout::reply(self.out, self.format, &Reply { id, body });
+        }
     }
 
     /// Answers a command with an error.
@@ -74,7 +78,17 @@ impl Context<'_> {
 
     /// Says something unasked.
     pub fn push(&mut self, channel: &str, push: &Push<'_>) {
-        fanout::push(self.out, self.format, channel, push);
+        if self.fits(|| push.fits_json()) {
+            fanout::push(self.out, self.format, channel, push);
+        }
+    }
+
+    /// Can the client read it?
+    fn fits(&mut self, is_json: impl FnOnce() -> bool) -> bool {
+        if self.format.encoding == Encoding::Json && !is_json() {
+            self.inappropriate = true;
+        }
+        !self.inappropriate
     }
 
     /// The shard that owns a channel.

@@ -1,5 +1,7 @@
 //! Publish by a client (`spec/centrifuge.md` §4.7).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{Context, Session, refused};
@@ -9,7 +11,7 @@ use crate::config::namespace::DataFormat;
 use crate::mem::Tick;
 use crate::mesh::Message;
 use crate::mesh::message::{Publish, ReplyTo};
-use crate::model::ChannelName;
+use crate::model::{ChannelName, Encoding};
 use crate::protocol::centrifuge::json;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -26,7 +28,7 @@ pub fn check_data(namespace: &Namespace, data: &[u8], json: bool) -> Result<(), 
     let fits = match namespace.publication_data_format {
         DataFormat::NotEmpty => !data.is_empty(),
         DataFormat::Json => json,
-        DataFormat::JsonObject => json && data.first() == Some(&b'{'),
+        DataFormat::JsonObject => json && data.trim_ascii_start().first() == Some(&b'{'),
         DataFormat::Binary => true,
     };
     if !fits {
@@ -70,7 +72,11 @@ impl Session {
         let subscribed = self.find(context, channel);
         permission::may_publish(namespace, &self.asker(context, subscribed.is_some()))
             .map_err(refused)?;
-        check_data(namespace, data, !data.is_empty())?;
+        let (data, json) = match context.format.encoding {
+            Encoding::Json => (json::compact(data), !data.is_empty()),
+            Encoding::Protobuf => (Cow::Borrowed(data), json::is_json(data)),
+        };
+        check_data(namespace, &data, json)?;
         if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
             return Err(ClientError::TooManyRequests);
         }
@@ -90,8 +96,8 @@ impl Session {
                 conn: context.conn,
                 id,
             },
-            data: Bytes::copy_from_slice(&json::compact(data)),
-            json: true,
+            data: Bytes::copy_from_slice(&data),
+            json,
             info: Some(Box::new(self.client_info(chan_info))),
             tags: Box::default(),
             skip_history: false,

@@ -132,12 +132,14 @@ impl Shard {
         let Transport::WebSocket {
             key,
             protocol,
+            encoding,
             frame_pings,
         } = client.transport;
         self.upgrade(slot, &key, protocol);
         let (now, config) = (self.now, std::sync::Arc::clone(&self.config));
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.is_session = true;
+            connection.session.format.encoding = encoding;
             connection.session.frame_pings = frame_pings;
             connection.session.open(now, &config);
         }

@@ -4,10 +4,13 @@ use std::borrow::Cow;
 
 use super::{Mode, Shard};
 use crate::config::Config;
+use crate::model::Encoding;
 use crate::wire::http::{HttpError, Method, RequestHead, query_value};
 
-/// Protocols of the client endpoint that this program speaks, in no order: the client's first known one is taken.
-const SUBPROTOCOL: &str = "centrifuge-json";
+/// Subprotocols that this program speaks, in no order: the client's first known one is taken.
+const SUBPROTOCOLS: [&str; 2] = [JSON, PROTOBUF];
+const JSON: &str = "centrifuge-json";
+const PROTOBUF: &str = "centrifuge-protobuf";
 
 /// What a request head asks for, and how it is answered.
 pub(super) struct Asked {
@@ -52,6 +55,7 @@ pub(super) enum Transport {
         key: String,
         /// Echoed subprotocol.
         protocol: Option<&'static str>,
+        encoding: Encoding,
         frame_pings: bool,
     },
 }
@@ -170,13 +174,23 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
         Ok(key) => key,
         Err(refused) => return refused,
     };
-    let named = head
+    let protocol = head
         .upgrade
-        .is_some_and(|upgrade| upgrade.offers(SUBPROTOCOL));
+        .and_then(|upgrade| upgrade.first_of(&SUBPROTOCOLS));
+    // The older name of the parameter is still sent by clients that choose no subprotocol.
+    let wants_protobuf = ["cf_protocol", "format"]
+        .iter()
+        .any(|name| query_value(head.query, name).is_some_and(|value| value == "protobuf"));
+    let encoding = if wants_protobuf || protocol == Some(PROTOBUF) {
+        Encoding::Protobuf
+    } else {
+        Encoding::Json
+    };
     Route::Client(Box::new(ClientRoute {
         transport: Transport::WebSocket {
             key,
-            protocol: named.then_some(SUBPROTOCOL),
+            protocol,
+            encoding,
             frame_pings: query_value(head.query, "cf_ws_frame_ping_pong")
                 .is_some_and(|value| value == "true"),
         },

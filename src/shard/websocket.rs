@@ -9,7 +9,7 @@ use super::connection::State;
 use super::{Mode, Shard};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX};
 use crate::mem::TimerWheel;
-use crate::protocol::centrifuge::json;
+use crate::protocol::centrifuge;
 use crate::protocol::command::Body;
 use crate::protocol::disconnect::Disconnect;
 use crate::session::Phase;
@@ -110,7 +110,11 @@ impl Shard {
 
     /// The commands of one frame, strictly in order. Those behind a connect that waits for owners wait with it.
     fn commands(&mut self, slot: u32, payload: &[u8]) {
-        let mut commands = json::commands(payload);
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        let encoding = connection.session.format.encoding;
+        let mut commands = centrifuge::commands(encoding, payload);
         while let Some(command) = commands.next() {
             let mut moves_deadline = false;
             let result = match command {
@@ -144,10 +148,10 @@ impl Shard {
         }
     }
 
-    /// Commands behind one that waits are held as the frame of a client that they would have been.
+    /// Commands behind one that waits are held as the frame of a client that they would have been. Its type does not matter.
     fn hold_commands(&mut self, slot: u32, rest: Option<&[u8]>) {
         let Some(rest) = rest else { return };
-        let mut frame = Frame::message(rest.to_vec(), OpCode::Data(Data::Text), true);
+        let mut frame = Frame::message(rest.to_vec(), OpCode::Data(Data::Binary), true);
         frame.header_mut().mask = Some([0; 4]);
         let mut bytes = Vec::with_capacity(frame.len());
         if frame.format(&mut bytes).is_ok() {

@@ -7,7 +7,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::history::fill;
 use crate::servers::{plain, with_namespaces};
-use crate::support::client::{Client, PATH, upgrade_over};
+use crate::support::client::{Client, Encoding, PATH};
 use crate::support::process::Server;
 use crate::support::scenario;
 use crate::support::token::sign;
@@ -221,7 +221,7 @@ fn slow_reader(request: &Value) -> Client {
     stream
         .set_write_timeout(Some(DEADLINE))
         .expect("a deadline");
-    Client::over(upgrade_over(stream, PATH, &[]).expect("the upgrade is accepted")).connect(request)
+    Client::open_over(stream, PATH, &[], Encoding::of_the_crate()).connect(request)
 }
 
 /// Publishes more than the kernel and the outbox of a reader that stands still can hold.

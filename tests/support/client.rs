@@ -1,5 +1,6 @@
 //! A Centrifuge client over an independent WebSocket library. It has no rules of its own: it sends what a test
-//! says, and hands out replies by id and pushes in order.
+//! says, and hands out replies by id and pushes in order. A test always speaks JSON; a client whose encoding is Protobuf
+//! turns commands and replies into each other's form by an independent codec.
 
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
@@ -16,15 +17,44 @@ use tungstenite::{Error, Message, WebSocket};
 use super::http::Http;
 use super::process::Server;
 use super::token;
+use super::transcode;
 use super::wait::{DEADLINE, now};
 
 /// Path of the client endpoint.
 pub(crate) const PATH: &str = "/connection/websocket";
 
+/// How a client and the server write to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Protobuf,
+}
+
+impl Encoding {
+    /// What clients of this test crate use if a test does not choose.
+    pub(crate) fn of_the_crate() -> Self {
+        if env!("CARGO_CRATE_NAME").ends_with("_protobuf") {
+            Self::Protobuf
+        } else {
+            Self::Json
+        }
+    }
+
+    /// Header that asks for it.
+    pub(crate) const fn header(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Json => None,
+            Self::Protobuf => Some(("Sec-WebSocket-Protocol", "centrifuge-protobuf")),
+        }
+    }
+}
+
 /// A WebSocket connection to the client endpoint.
 pub(crate) struct Client<S = TcpStream> {
     /// The independent peer.
     pub(crate) socket: WebSocket<S>,
+    /// Of its frames.
+    encoding: Encoding,
     /// Objects received and not asked for yet: replies and pushes, in order.
     received: VecDeque<Value>,
     next_id: u64,
@@ -101,12 +131,17 @@ pub(crate) fn upgrade_over<S: std::io::Read + std::io::Write>(
 impl Client {
     /// Upgraded, nothing sent yet.
     pub(crate) fn open(server: &Server) -> Self {
-        Self::over(upgrade(server.listen, PATH, &[]))
+        Self::open_as(server, Encoding::of_the_crate())
+    }
+
+    /// Upgraded with this encoding.
+    pub(crate) fn open_as(server: &Server, encoding: Encoding) -> Self {
+        Self::open_over(tcp(server.listen), PATH, &[], encoding)
     }
 
     /// Upgraded with a query and headers.
     pub(crate) fn open_with(server: &Server, path: &str, headers: &[(&str, &str)]) -> Self {
-        Self::over(upgrade(server.listen, path, headers))
+        Self::open_over(tcp(server.listen), path, headers, Encoding::of_the_crate())
     }
 
     /// Connected without a token.
@@ -124,13 +159,16 @@ impl Client {
         Self::open(server).connect(&json!({ "token": token }))
     }
 
-    /// Upgraded over a handshake that was done by hand.
+    /// Upgraded over a handshake that was done by hand, with JSON.
     pub(crate) fn from_http(http: Http) -> Self {
-        Self::over(WebSocket::from_raw_socket(
-            http.into_stream(),
-            Role::Client,
-            Some(wide_limits()),
-        ))
+        Self::from_http_as(Encoding::Json, http)
+    }
+
+    /// Upgraded over a handshake that was done by hand.
+    pub(crate) fn from_http_as(encoding: Encoding, http: Http) -> Self {
+        let stream = http.into_stream();
+        let socket = WebSocket::from_raw_socket(stream, Role::Client, Some(wide_limits()));
+        Self::speaking(encoding, socket)
     }
 
     /// From here on, a read that brings nothing for this long fails.
@@ -143,10 +181,28 @@ impl Client {
 }
 
 impl<S: std::io::Read + std::io::Write> Client<S> {
-    /// Takes over an upgraded connection.
+    /// Upgraded over a connection that exists.
+    pub(crate) fn open_over(
+        stream: S,
+        path: &str,
+        headers: &[(&str, &str)],
+        encoding: Encoding,
+    ) -> Self {
+        let headers: Vec<_> = headers.iter().copied().chain(encoding.header()).collect();
+        let socket = upgrade_over(stream, path, &headers).expect("the upgrade is accepted");
+        Self::speaking(encoding, socket)
+    }
+
+    /// Takes over an upgraded connection that speaks JSON.
     pub(crate) fn over(socket: WebSocket<S>) -> Self {
+        Self::speaking(Encoding::Json, socket)
+    }
+
+    /// Takes over an upgraded connection.
+    pub(crate) fn speaking(encoding: Encoding, socket: WebSocket<S>) -> Self {
         Self {
             socket,
+            encoding,
             received: VecDeque::new(),
             next_id: 0,
             answers_pings: true,
@@ -167,16 +223,33 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
         self
     }
 
-    /// Sends a text message as it is.
+    /// Sends a message: the text as it is, or its commands in Protobuf.
     pub(crate) fn send_text(&mut self, text: &str) {
-        self.socket
-            .send(Message::text(text))
-            .expect("the server reads");
+        assert!(self.try_send_text(text), "the server reads");
     }
 
-    /// Sends a text message as it is; false when the server has closed.
+    /// Sends a message; false when the server has closed.
     pub(crate) fn try_send_text(&mut self, text: &str) -> bool {
-        self.socket.send(Message::text(text)).is_ok()
+        let message = match self.encoding {
+            Encoding::Json => Message::text(text),
+            Encoding::Protobuf => {
+                let mut frame = Vec::new();
+                for line in text.lines() {
+                    let command = serde_json::from_str(line)
+                        .unwrap_or_else(|error| panic!("a command: {error}: {line:?}"));
+                    transcode::delimit(&mut frame, &transcode::encode("Command", &command));
+                }
+                Message::binary(frame)
+            }
+        };
+        self.socket.send(message).is_ok()
+    }
+
+    /// Sends a binary message as it is.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        self.socket
+            .send(Message::binary(bytes.to_vec()))
+            .expect("the server reads");
     }
 
     /// Sends one frame as the library builds it.
@@ -284,15 +357,22 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
     /// Reads one message into `received`.
     pub(crate) fn receive(&mut self) -> Result<(), Ended> {
         match self.socket.read() {
-            Ok(Message::Text(text)) => {
+            Ok(Message::Text(text)) if self.encoding == Encoding::Json => {
                 for line in text.as_str().split('\n') {
-                    self.take(line);
+                    let object = serde_json::from_str(line);
+                    self.take(object.unwrap_or_else(|error| panic!("{error}: {line:?}")));
+                }
+                Ok(())
+            }
+            Ok(Message::Binary(frame)) if self.encoding == Encoding::Protobuf => {
+                for reply in transcode::split(&frame) {
+                    self.take(transcode::decode("Reply", reply));
                 }
                 Ok(())
             }
             Ok(Message::Ping(_) | Message::Pong(_)) => Ok(()),
             Ok(Message::Close(frame)) => Err(Ended::from_frame(frame)),
-            Ok(other) => panic!("JSON travels in text frames: {other:?}"),
+            Ok(other) => panic!("JSON travels in text frames, Protobuf in binary ones: {other:?}"),
             Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 panic!("nothing came in time; unread: {:?}", self.received)
             }
@@ -309,9 +389,7 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
         }
     }
 
-    fn take(&mut self, line: &str) {
-        let object: Value =
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line:?}"));
+    fn take(&mut self, object: Value) {
         if object == json!({}) {
             self.pings += 1;
             if self.answers_pings {

@@ -5,4 +5,5 @@ pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod scenario;
 pub(crate) mod token;
+pub(crate) mod transcode;
 pub(crate) mod wait;

@@ -11,7 +11,7 @@ use super::request::{
     Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe, Target,
 };
 use crate::protocol::centrifuge::json::read::{Object, fields, value};
-use crate::protocol::centrifuge::json::{Position, compact, is_json};
+use crate::protocol::centrifuge::json::{Position, compact};
 use crate::protocol::disconnect::Disconnect;
 
 /// What decoding gives when the HTTP request itself is sound.
@@ -52,15 +52,11 @@ fn payload<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Option<Data<'
     }
 }
 
-/// `info` and `b64info`, or the `data` of a Subscribe push: one JSON value, empty when absent or `null`. It is embedded
-/// in what JSON clients get, so bytes that are not JSON are refused.
-fn json<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Data<'a>, ApiError> {
+/// `info` and `b64info`, or the `data` of a Subscribe push: one JSON value or, for Protobuf clients, bytes; empty when absent
+/// or `null`.
+fn payload_some<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Data<'a>, ApiError> {
     let raw = if raw == b"null" { b"" } else { raw };
-    match payload(raw, b64)?.unwrap_or(Cow::Borrowed(b"")) {
-        Cow::Borrowed(json) => Ok(Cow::Borrowed(json)),
-        Cow::Owned(json) if is_json(&json) => Ok(Cow::Owned(compact(&json).into_owned())),
-        Cow::Owned(_) => Err(ApiError::BadRequest),
-    }
+    Ok(payload(raw, b64)?.unwrap_or_default())
 }
 
 impl<'de> Object<'de> for PublishOptions<'de> {
@@ -322,8 +318,8 @@ impl<'de> Fields<'de> for SubscribeFields<'de> {
             target: self.target,
             channel: required(self.channel)?,
             expire_at: moment(self.expire_at),
-            info: json(self.info, self.b64info)?,
-            data: json(self.data, self.b64data)?,
+            info: payload_some(self.info, self.b64info)?,
+            data: payload_some(self.data, self.b64data)?,
             recover_since: self.recover_since.map(|since| (since.offset, since.epoch)),
             overrides: crate::model::Overrides {
                 presence: flag(overrides.presence),
@@ -351,7 +347,7 @@ impl<'de> Fields<'de> for RefreshFields<'de> {
             target: self.target,
             expired: self.expired,
             expire_at: moment(self.expire_at),
-            info: json(self.info, None)?,
+            info: payload_some(self.info, None)?,
         }))
     }
 }

@@ -13,7 +13,7 @@ mod push;
 mod reply;
 
 pub(in crate::protocol) use command::Position;
-pub use command::{Commands, commands};
+pub use command::{Commands, commands, decode_emulation};
 pub(in crate::protocol) use push::{client_info, tags};
 pub use push::{encode_bare_push, encode_push, encode_pushed};
 pub use reply::encode_reply;

@@ -75,11 +75,12 @@ pub struct UpgradeRequest<'a> {
 }
 
 impl UpgradeRequest<'_> {
-    /// Whether the client offers the subprotocol `name`.
-    pub fn offers(&self, name: &str) -> bool {
-        self.protocols
-            .split(',')
-            .any(|offer| offer.trim_matches([' ', '\t']) == name)
+    /// The first of the subprotocols that the client offers which is among `known`.
+    pub fn first_of<'n>(&self, known: &[&'n str]) -> Option<&'n str> {
+        self.protocols.split(',').find_map(|offer| {
+            let offer = offer.trim_matches([' ', '\t']);
+            known.iter().find(|name| **name == offer).copied()
+        })
     }
 }
 
@@ -410,11 +411,10 @@ mod tests {
         assert!(head.keep_alive && !head.expect_continue && head.body == BodyLength::None);
         let upgrade = head.upgrade.unwrap();
         assert_eq!(upgrade.key, "dGhlIHNhbXBsZSBub25jZQ==");
-        assert!(
-            upgrade.offers("centrifuge-protobuf")
-                && upgrade.offers("centrifuge-json")
-                && !upgrade.offers("centrifuge")
-        );
+        let known = ["centrifuge-protobuf", "centrifuge", "centrifuge-json"];
+        assert_eq!(upgrade.first_of(&known), Some("centrifuge-json"));
+        assert_eq!(upgrade.first_of(&known[..2]), Some(known[0]));
+        assert_eq!(upgrade.first_of(&known[1..2]), None);
     }
 
     #[test]

@@ -272,7 +272,8 @@ mod tests {
             (wire.to_server.len(), "/connection/websocket", "a=b")
         );
         let upgrade = head.upgrade.unwrap();
-        assert!(upgrade.offers("centrifuge-json"));
+        let known = ["centrifuge-json"];
+        assert_eq!(upgrade.first_of(&known), Some(known[0]));
         let mut out = Vec::new();
         encode_upgrade(&mut out, upgrade.key, Some("centrifuge-json"));
         wire.to_client.extend(out);

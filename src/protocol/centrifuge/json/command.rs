@@ -9,7 +9,7 @@ use serde::de::MapAccess;
 use super::PING;
 use super::read::{Object, Part, fields, first, value};
 use crate::limits::COMMANDS_PER_FRAME_MAX;
-use crate::protocol::command::{Body, Command, Connect, History, Subscribe};
+use crate::protocol::command::{Body, Command, Connect, Emulation, History, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 
 /// The commands of one frame, in order. The first malformed one yields `Disconnect::BadRequest` and ends the frame.
@@ -68,6 +68,22 @@ impl<'a> Iterator for Commands<'a> {
 }
 
 impl FusedIterator for Commands<'_> {}
+
+/// The body of an emulation request (`spec/centrifuge.md` §1.7): one object and nothing behind it.
+pub fn decode_emulation(body: &[u8]) -> Result<Emulation<'_>, Disconnect> {
+    let text = simdutf8::basic::from_utf8(body).map_err(|_| Disconnect::BadRequest)?;
+    let Part(request) = serde_json::from_str::<Part<EmulationRequest<'_>>>(text)
+        .map_err(|_| Disconnect::BadRequest)?;
+    let request = request.unwrap_or_default();
+    Ok(Emulation {
+        node: request.node,
+        session: request.session,
+        data: match request.data {
+            Cow::Borrowed(data) => Cow::Borrowed(data.as_bytes()),
+            Cow::Owned(data) => Cow::Owned(data.into_bytes()),
+        },
+    })
+}
 
 fn decode(line: &[u8]) -> Result<Command<'_>, Disconnect> {
     if line == PING {
@@ -233,6 +249,14 @@ impl<'de> Object<'de> for History<'de> {
         Ok(true)
     }
 }
+
+#[derive(Default)]
+struct EmulationRequest<'a> {
+    session: Cow<'a, str>,
+    node: Cow<'a, str>,
+    data: Cow<'a, str>,
+}
+fields!(EmulationRequest<'de> { "session" => session, "node" => node, "data" => data });
 
 /// A stream position as a peer writes it.
 #[derive(Default)]
@@ -639,6 +663,31 @@ mod tests {
                 token: "t".into()
             }
         );
+    }
+
+    #[test]
+    fn emulation_carries_node_session_and_a_frame_as_text() {
+        let body = br#" {"session":"s","node":"n","data":"{\"id\":1}\n{}","x":[1]} "#;
+        let emulation = decode_emulation(body).unwrap();
+        assert_eq!((&*emulation.node, &*emulation.session), ("n", "s"));
+        assert_eq!(&*emulation.data, b"{\"id\":1}\n{}");
+        assert_eq!(decode_emulation(b"null"), Ok(Emulation::default()));
+        for body in [
+            "",
+            "{",
+            "[]",
+            "1",
+            "{}{}",
+            r#"{"data":{}}"#,
+            r#"{"data":1}"#,
+        ] {
+            assert_eq!(
+                decode_emulation(body.as_bytes()),
+                Err(Disconnect::BadRequest),
+                "{body}"
+            );
+        }
+        assert_eq!(decode_emulation(b"\xff"), Err(Disconnect::BadRequest));
     }
 
     #[test]

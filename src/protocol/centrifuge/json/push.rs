@@ -1,5 +1,6 @@
 //! Pushes (`spec/centrifuge.md` §3.3), and the parts they share with replies and with the server API.
 
+use super::is_json;
 use super::reply::connect;
 use super::write::{Members, string};
 use crate::model::{ClientId, ClientInfo, Offset, Publication};
@@ -90,13 +91,20 @@ pub(in crate::protocol) fn tags(members: &mut Members<'_>, publication: &Publica
     }
 }
 
-/// A ClientInfo: user and client are printed even when empty.
+/// A ClientInfo: user and client are printed even when empty, infos that a token gave as bytes and that are no JSON are not:
+/// what one client is said to be must not cut others off.
 pub(in crate::protocol) fn client_info(out: &mut Vec<u8>, info: &ClientInfo) {
     let mut members = Members::open(out);
     members.text("user", &info.user);
     client_id(&mut members, info.client);
-    members.raw("conn_info", &info.conn_info);
-    members.raw("chan_info", &info.chan_info);
+    for (name, info) in [
+        ("conn_info", &info.conn_info),
+        ("chan_info", &info.chan_info),
+    ] {
+        if is_json(info) {
+            members.raw(name, info);
+        }
+    }
 }
 
 /// Member `client`.
