@@ -9,6 +9,7 @@ pub(in crate::protocol) mod read;
 pub(in crate::protocol) mod write;
 
 mod command;
+mod filter;
 mod push;
 mod reply;
 

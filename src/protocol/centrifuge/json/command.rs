@@ -7,6 +7,7 @@ use memchr::memchr;
 use serde::de::MapAccess;
 
 use super::PING;
+use super::filter::filter;
 use super::read::{Object, Part, fields, first, value};
 use crate::limits::COMMANDS_PER_FRAME_MAX;
 use crate::protocol::command::{Body, Command, Connect, Emulation, History, Subscribe};
@@ -222,10 +223,7 @@ impl<'de> Object<'de> for Subscribe<'de> {
             "recoverable" => self.recoverable = value(map)?,
             "join_leave" => self.join_leave = value(map)?,
             "delta" => self.delta = value(map)?,
-            "tf" => {
-                let is_set = value::<&[u8], _>(map)? != b"null";
-                self.filter = is_set.then(Box::default);
-            }
+            "tf" => self.filter = filter(map)?,
             "flag" => self.flag = value(map)?,
             "type" => self.kind = value(map)?,
             _ => return Ok(false),
@@ -312,6 +310,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::limits::FILTER_DEPTH_MAX;
+    use crate::model::FilterNode;
 
     fn all(frame: &[u8]) -> Vec<Result<Command<'_>, Disconnect>> {
         commands(frame).collect()
@@ -598,7 +598,10 @@ mod tests {
                 recoverable: true,
                 join_leave: true,
                 delta: "fossil".into(),
-                filter: Some(Box::default()),
+                filter: Some(Box::new(FilterNode {
+                    op: "and".into(),
+                    ..Default::default()
+                })),
                 flag: 3,
                 kind: 1,
             })
@@ -663,6 +666,53 @@ mod tests {
                 token: "t".into()
             }
         );
+    }
+
+    #[test]
+    fn filter_comes_as_it_was_sent() {
+        let Body::Subscribe(subscribe) = one(
+            r#"{"id":1,"subscribe":{"tf":{"OP":"and","x":[],"nodes":[{"key":"k","cmp":"in","val":"v","vals":["a",""]},null,{"nodes":null}]}}}"#,
+        )
+        .body
+        else {
+            panic!("not a subscribe")
+        };
+        let leaf = FilterNode {
+            key: "k".into(),
+            cmp: "in".into(),
+            val: "v".into(),
+            vals: vec!["a".into(), "".into()],
+            ..Default::default()
+        };
+        let root = FilterNode {
+            op: "and".into(),
+            nodes: vec![leaf, FilterNode::default(), FilterNode::default()],
+            ..Default::default()
+        };
+        assert_eq!(subscribe.filter, Some(Box::new(root)));
+    }
+
+    #[test]
+    fn filter_is_refused_beyond_its_depth_and_where_it_has_another_shape() {
+        let nested = |levels: usize| {
+            let open = r#"{"op":"not","nodes":["#.repeat(levels - 1);
+            let close = "]}".repeat(levels - 1);
+            format!(r#"{{"id":1,"subscribe":{{"tf":{open}{{}}{close}}}}}"#)
+        };
+        assert_eq!(one(&nested(FILTER_DEPTH_MAX)).id, 1);
+        for levels in [FILTER_DEPTH_MAX + 1, 100, 100_000] {
+            assert!(is_refused(nested(levels).as_bytes()), "{levels}");
+        }
+        for tf in [
+            "[]",
+            "1",
+            r#"{"op":1}"#,
+            r#"{"vals":"a"}"#,
+            r#"{"nodes":{}}"#,
+        ] {
+            let frame = format!(r#"{{"id":1,"subscribe":{{"tf":{tf}}}}}"#);
+            assert!(is_refused(frame.as_bytes()), "{tf}");
+        }
     }
 
     #[test]

@@ -103,13 +103,20 @@ pub(super) fn connect(
 ) {
     fields.bytes(1, &result.client.encode());
     fields.text(2, VERSION);
-    refresh(fields, numbers.expires, result.ttl);
+    // Fields go out in the order of their numbers, as other encoders write them.
+    let expires_first = numbers.expires < numbers.data;
+    if expires_first {
+        refresh(fields, numbers.expires, result.ttl);
+    }
     fields.bytes(numbers.data, result.data);
     for (channel, sub) in result.subs {
         fields.message(numbers.subs, |entry| {
             entry.text(1, channel);
             entry.message(2, |fields| subscribe(fields, sub));
         });
+    }
+    if !expires_first {
+        refresh(fields, numbers.expires, result.ttl);
     }
     if let Some(interval) = result.ping {
         fields.number(7, u64::from(interval));
