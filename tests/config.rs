@@ -608,6 +608,75 @@ fn effective_configuration_of_the_defaults_reads_back() {
     assert_eq!(load(&effective).unwrap(), Config::built_in(), "{effective}");
 }
 
+/// The example with every `# key = value` and `# [table]` taken at its word.
+fn uncommented() -> String {
+    let is_key = |line: &str| {
+        let name = line.split(" = ").next().unwrap_or_default();
+        name.len() < line.len() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    };
+    let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
+        Some(inside) if is_key(inside) || inside.starts_with('[') && inside.ends_with(']') => {
+            inside
+        }
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The path of a key at the place where the example describes it: some tables have the same keys.
+fn described(path: &str) -> String {
+    const SAME: &[(&str, &str)] = &[
+        ("client.subscription_token.", "client.token."),
+        ("client.proxy.refresh.", "client.proxy.connect."),
+        ("channel.proxy.subscribe.", "client.proxy.connect."),
+        ("channel.proxy.publish.", "client.proxy.connect."),
+        ("channel.proxy.sub_refresh.", "client.proxy.connect."),
+        ("rpc.proxy.", "client.proxy.connect."),
+        ("proxies[].", "client.proxy.connect."),
+        ("channel.without_namespace.", "channel.namespaces[]."),
+    ];
+    let same = SAME
+        .iter()
+        .find_map(|(there, here)| Some(format!("{here}{}", path.strip_prefix(there)?)));
+    same.unwrap_or_else(|| path.to_owned())
+}
+
+#[test]
+fn example_has_every_key_and_is_valid_with_all_of_them() {
+    fn walk(value: &toml::Value, path: &str, found: &mut std::collections::BTreeSet<String>) {
+        found.insert(path.to_owned());
+        match value {
+            toml::Value::Table(table) => {
+                for (name, value) in table {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    walk(value, &format!("{path}{dot}{name}"), found);
+                }
+            }
+            toml::Value::Array(members) => {
+                for member in members {
+                    walk(member, &format!("{path}[]"), found);
+                }
+            }
+            _ => {}
+        }
+    }
+    let text = uncommented();
+    load(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let table: toml::Table = text.parse().unwrap();
+    let mut found = std::collections::BTreeSet::new();
+    walk(&toml::Value::Table(table), "", &mut found);
+    let missing: Vec<String> = ringmain::config::keys()
+        .into_iter()
+        .filter(|key| !found.contains(&key.path) && !found.contains(&described(&key.path)))
+        .map(|key| format!("{} = {}", key.path, key.default))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "describe these in tuning/ringmain.example.toml:\n{}",
+        missing.join("\n")
+    );
+}
+
 #[test]
 fn example_file_is_valid_and_reads_back() {
     let config = load(EXAMPLE).unwrap_or_else(|errors| panic!("{errors}"));

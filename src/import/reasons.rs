@@ -105,7 +105,6 @@ const REASONS: &[(&[&str], Reason)] = &[
         "ringmain's metrics are a set of their own, whose names begin with ringmain_", "")),
     (&["swagger"], lost("there is no API explorer in the program", "")),
     (&["debug"], lost("there are no profiling endpoints of the Go runtime", "perf shows the process; `ringmain doctor` looks at the host")),
-    (&["init"], lost("there is no init endpoint", "point a CORS probe at the transport itself")),
     (&["opentelemetry", "graphite"], lost(
         "metrics are pulled in Prometheus' format, not pushed, and there are no traces", "an agent (OpenTelemetry Collector, Telegraf) scrapes /metrics and passes them on")),
     (&["usage_stats"], needless("ringmain reports to nobody")),
@@ -115,29 +114,23 @@ const REASONS: &[(&[&str], Reason)] = &[
     (&["log.file"], lost("the log goes to standard error", "journald, or a redirection")),
     (&["health.handler_prefix"], lost("health is at /health of admin.listen", "rewrite the path in the balancer")),
     (&["http_api.handler_prefix"], lost("the server API is at /api", "rewrite the path in the balancer")),
-    (&["**.handler_prefix"], lost("the path of this endpoint is fixed", "rewrite the path in the balancer")),
     (&["http_api.external"], needless("the server API is always on the clients' listener")),
-    (&["websocket.disabled"], lost("the WebSocket endpoint is always there", "let the balancer refuse /connection/websocket")),
     (&["websocket.read_buffer_size", "websocket.write_buffer_size", "websocket.use_write_buffer_pool",
        "uni_websocket.read_buffer_size", "uni_websocket.write_buffer_size", "uni_websocket.use_write_buffer_pool"],
         needless("buffers are shared by all connections of a shard")),
     (&["websocket.write_timeout", "uni_websocket.write_timeout"],
         needless("a reader is slow by its unsent bytes (client.queue_max_size), not by the time of one write")),
     (&["websocket", "uni_websocket"], lost("this option of the endpoint is not there", "")),
-    (&["http_stream", "sse", "emulation", "uni_sse", "uni_http_stream"], lost(
-        "this option of the transport is not there", "WebSocket is the transport of first choice")),
     (&["client.concurrency"], needless("a command that waits for something slow does not hold up the shard")),
     (&["client.presence_update_interval"], needless("presence is exact: it is kept with the connection, not renewed by a timer")),
     (&["client.channel_position_check_delay", "client.channel_position_max_time_lag"],
         needless("positions are compared at every delivery, not by a timer")),
-    (&["client.user_id_http_header"], lost("a header of the request does not name the user", "let the trusted proxy mint a connection token")),
     (&["client.insecure_skip_token_signature_verify"], lost("a signature is always verified", "client.insecure for development; `ringmain token` mints tokens")),
     (&["client.token.insecure_skip_jwks_endpoint_safety_check", "client.subscription_token.insecure_skip_jwks_endpoint_safety_check"],
         lost("the check of a key set's address is not switched off", "use an address without a placeholder that a token fills")),
     (&["client.token", "client.subscription_token"], lost("this kind of key or expectation is not there", "HMAC keys (HS256, HS384, HS512) are")),
     (&["client.subscribe_to_user_personal_channel.single_connection"], lost(
         "a user's older connections are not closed when a new one subscribes to the personal channel", "client.user_connection_limit = 1")),
-    (&["client.connect_code_to_unidirectional_disconnect"], lost("codes for unidirectional clients are the defined ones", "")),
     (&["client", "channel"], lost("this option is not there", "")),
 ];
 

@@ -222,6 +222,11 @@ fn leaves_of_large() -> Value {
             "proxy": { "connect": hook, "refresh": hook },
         },
         "websocket": { "message_size_limit": 0, "write_timeout": 0, "use_write_buffer_pool": 0 },
+        "http_stream": { "enabled": 0 },
+        "sse": { "enabled": 0, "max_request_body_size": 0 },
+        "uni_sse": { "enabled": 0, "connect_code_to_http_response": {
+            "enabled": 0, "transforms": [{ "code": 0, "to": { "status_code": 0, "body": 0 } }],
+        } },
         "http_api": { "key": 0, "error_mode": 0, "external": 0 },
         "prometheus": { "enabled": 0 },
         "health": { "enabled": 0, "handler_prefix": 0 },
@@ -334,6 +339,10 @@ fn refused_value_names_the_key_of_the_input() {
         (
             json!({ "channel": { "namespaces": [{ "name": "chat", "history_size": 1 }] } }),
             "channel.namespaces[0].history_size",
+        ),
+        (
+            json!({ "client": { "proxy": { "connect": { "enabled": true, "endpoint": "grpc://127.0.0.1:1" } } } }),
+            "client.proxy.connect.endpoint",
         ),
         (
             json!({ "client": { "token": { "hmac_secret_key": ["s3cret"] } } }),
