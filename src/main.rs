@@ -134,6 +134,8 @@ fn run(
     let reports = Arc::new(ArrayQueue::new(FROM_SHARD_MAX));
     let bell = Arc::new(Bell::default());
     let seed = getrandom::u64().map_err(|_| anyhow!("the kernel gives no randomness"))?;
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|_| anyhow!("the kernel gives no randomness"))?;
     let plan = reactor::Plan {
         config: Arc::clone(&config),
         mode,
@@ -141,6 +143,7 @@ fn run(
         shards,
         cores,
         seed,
+        key,
     };
     let control_bell: Arc<dyn Doorbell> = Arc::<Bell>::clone(&bell);
     let running = reactor::start(plan, Arc::clone(&reports), control_bell)

@@ -1,13 +1,15 @@
-//! Memory with a bound: slots, the fan-out ring, the timer wheel, random numbers from a seed.
+//! Memory with a bound: slots, the fan-out ring, the timer wheel, random numbers from a seed, secrets from a key.
 
 mod fanout_ring;
 mod rng;
+mod secret;
 mod slab;
 mod slot_pool;
 mod timer_wheel;
 
 pub use fanout_ring::{FanoutRing, RingRange};
 pub use rng::Rng;
+pub use secret::Secrets;
 pub use slab::Slab;
 pub use slot_pool::SlotPool;
 pub use timer_wheel::{Tick, TimerWheel};

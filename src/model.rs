@@ -228,12 +228,16 @@ pub enum Framing {
     /// A WebSocket frame.
     #[default]
     WebSocket,
+    /// A WebSocket frame that holds what goes out at the same time, a line each.
+    Joined,
     /// A WebSocket frame with a compressed payload (RFC 7692).
     Deflate,
     /// A chunk of an HTTP response body (`spec/centrifuge.md` §1.5).
     Stream,
     /// A server-sent event in a chunk of an HTTP response body (`spec/centrifuge.md` §1.6).
     EventStream,
+    /// Nothing: the session's one answer is the response to a long poll, which the shard writes.
+    Poll,
 }
 
 /// An error that a backend chose for a client (`spec/centrifuge.md` §9.2).

@@ -58,6 +58,8 @@ pub struct Plan {
     pub cores: Vec<usize>,
     /// Seed of every random choice of the shards.
     pub seed: u64,
+    /// Key of the secrets that clients are told.
+    pub key: [u8; 32],
 }
 
 /// Shards that run.
@@ -121,6 +123,7 @@ struct ShardThread {
     config: Arc<Config>,
     mode: Mode,
     seed: u64,
+    key: [u8; 32],
     endpoint: mesh::Endpoint,
     listeners: Vec<socket2::Socket>,
     link: ControlLink,
@@ -169,6 +172,7 @@ pub fn start(
             config: Arc::clone(&plan.config),
             mode: plan.mode,
             seed: plan.seed,
+            key: plan.key,
             endpoint,
             listeners,
             link: ControlLink {

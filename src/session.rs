@@ -6,7 +6,9 @@
 mod admission;
 mod context;
 pub mod fanout;
+pub mod key;
 mod liveness;
+pub mod poll;
 mod publish;
 mod query;
 mod subscribe;
@@ -78,6 +80,14 @@ pub struct Session {
 pub struct Rare {
     /// Publishes of late, where a namespace limits their rate.
     pub rate: publish::Rate,
+    /// Secret of its `SessionKey`, where the client is told one.
+    pub secret: Option<[u8; 16]>,
+    /// The head of the response, while the outcome of the connect decides whether it is sent.
+    pub head: Option<Box<[u8]>>,
+    /// For the answer to a request that waits.
+    pub cors: Option<Box<crate::wire::http::Cors>>,
+    /// What a long poll waits for.
+    pub poll: Option<Box<poll::Poll>>,
 }
 
 /// One subscription of a session.
@@ -218,10 +228,12 @@ impl Session {
         }
     }
 
-    /// Does this session id, which the connect result told, name it? A session on a bidirectional WebSocket has none.
+    /// Is this the text of the session's key? Whoever has it may speak for the session.
     #[must_use]
-    pub const fn is_named(&self, _session: &str) -> bool {
-        false
+    pub fn is_named(&self, session: &str) -> bool {
+        let secret = self.rare.as_ref().and_then(|rare| rare.secret.as_ref());
+        let named = key::SessionKey::parse(session);
+        named.is_some_and(|key| secret.is_some_and(|secret| key.is(secret)))
     }
 
     /// Index of the subscription to the hub channel in `hub`.

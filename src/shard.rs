@@ -4,13 +4,16 @@
 //! mark; nothing is sent before the reactor asks. See `ARCHITECTURE.md` for the contract.
 
 mod api;
+mod client;
 mod connection;
 mod deliver;
 mod drain;
+mod emulation;
 mod http;
 mod inbox;
 pub mod inspect;
 mod outbox;
+mod poll;
 mod rings;
 mod route;
 mod timers;
@@ -26,12 +29,13 @@ use std::sync::Arc;
 use crate::broker::{Hub, HubId, Owner};
 use crate::config::Config;
 use crate::limits;
-use crate::mem::{Rng, Slab, Tick, TimerWheel};
+use crate::mem::{Rng, Secrets, Slab, Tick, TimerWheel};
 use crate::mesh::Endpoint;
 use crate::mesh::control::{FromShard, ToShard};
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
+use crate::session::poll::Said;
 use crate::session::{Context, Session, Tokens};
 use crate::time::{Deadline, Instant, Now};
 
@@ -157,6 +161,9 @@ pub struct Shard {
     written: written::Written,
     /// When the oldest publication that is not with the kernel yet was taken in.
     fan_out_since: Option<Instant>,
+    /// See `Context::said`.
+    said: VecDeque<(ConnId, Said)>,
+    secrets: Secrets,
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
 }
@@ -199,7 +206,18 @@ impl Shard {
             run_bytes: 0,
             written: written::Written::default(),
             fan_out_since: None,
+            said: VecDeque::new(),
+            secrets: Secrets::new(&seeded_key(seed), id.0),
             moved: Vec::new(),
+        }
+    }
+
+    /// The key of the process for secrets of connections. Without it they follow from the seed, as a repeatable run wants.
+    #[must_use]
+    pub fn with_key(self, key: &[u8; 32]) -> Self {
+        Self {
+            secrets: Secrets::new(key, self.id.0),
+            ..self
         }
     }
 
@@ -230,16 +248,15 @@ impl Shard {
     /// Bytes arrived. They are changed in place.
     pub fn handle_received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
         self.now = now;
-        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else {
+        if self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_none()
+        {
             return;
-        };
-        self.counters.bytes_received += bytes.len() as u64;
-        match connection.state {
-            State::Head => self.http_received(conn.slot, bytes),
-            State::Waiting => self.hold(conn.slot, bytes),
-            State::Open | State::Closing => self.websocket_received(conn.slot, bytes),
-            State::Finishing | State::Gone => {}
         }
+        self.counters.bytes_received += bytes.len() as u64;
+        self.received(conn.slot, bytes);
         self.settle();
     }
 
@@ -391,6 +408,8 @@ impl Shard {
             rng: &mut self.rng,
             out: &mut out,
             inappropriate: false,
+            node: &self.uid,
+            said: &mut self.said,
             moved: &mut self.moved,
         };
         let result = run(&mut connection.session, &mut context);
@@ -422,4 +441,14 @@ impl Shard {
             connection.filed = self.wheel.file(slot, at);
         }
     }
+}
+
+/// A key that a seed stands for.
+fn seeded_key(seed: u64) -> [u8; 32] {
+    let mut rng = Rng::new(seed);
+    let mut key = [0; 32];
+    for part in key.chunks_exact_mut(8) {
+        part.copy_from_slice(&rng.bits().to_le_bytes());
+    }
+    key
 }

@@ -25,3 +25,5 @@ mod server_api;
 mod servers;
 #[path = "conformance/subscriptions.rs"]
 mod subscriptions;
+#[path = "conformance/transports.rs"]
+mod transports;

@@ -33,5 +33,7 @@ mod reload;
 mod shards;
 #[path = "server/slow_consumer.rs"]
 mod slow_consumer;
+#[path = "server/streams.rs"]
+mod streams;
 #[path = "server/violations.rs"]
 mod violations;

@@ -9,7 +9,7 @@ use super::owner::channel_hash;
 use crate::config::Namespace;
 use crate::limits::CHANNELS_OWNED_MAX;
 use crate::mem::{Slab, SlotPool};
-use crate::model::{ChannelName, Encoding, Format, Publication, StreamPosition};
+use crate::model::{ChannelName, Encoding, Format, Framing, Publication, StreamPosition};
 
 /// One channel of the hub. A stale generation names a channel that lost its last subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,14 @@ impl HubChannel {
         self.run.push(Arc::clone(publication));
         self.run_bytes += bytes;
         bytes
+    }
+
+    /// Has a subscriber that is a long poll.
+    #[must_use]
+    pub fn has_polls(&self) -> bool {
+        self.classes
+            .iter()
+            .any(|class| class.count > 0 && class.format.framing == Framing::Poll)
     }
 
     /// Has a subscriber that can only get JSON.

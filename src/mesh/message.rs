@@ -22,6 +22,8 @@ pub enum Message {
     Query(Box<Query>),
     /// To one shard: everything that a server API call asks of it at once, in order. Answered by `Answers`.
     Commands(Box<Commands>),
+    /// To the shard of a session: commands that came by another connection. Answered by `Emulated`.
+    Emulate(Box<Emulate>),
     /// To the registry shard of a user: one more connection. Answered by `Admitted`.
     Admit(Box<Admit>),
     /// To the registry shard of a user: one connection fewer. Never lost.
@@ -42,6 +44,8 @@ pub enum Message {
     Answer(Box<Answer>),
     /// Answer to `Commands`.
     Answers(Box<Answers>),
+    /// Answer to `Emulate`: the commands are handled.
+    Emulated(ConnId),
     /// Answer to `Admit`, which comes back with it.
     Admitted(Box<Admit>, bool),
 }
@@ -56,6 +60,7 @@ impl Message {
                 | Self::Published(..)
                 | Self::Answer(_)
                 | Self::Answers(_)
+                | Self::Emulated(_)
                 | Self::Admitted(..)
         )
     }
@@ -422,6 +427,19 @@ impl UserCount {
             .unwrap_or(u64::MAX)
             .clamp(least.unwrap_or(0), most)
     }
+}
+
+/// See `Message::Emulate`.
+#[derive(Debug)]
+pub struct Emulate {
+    /// Connection of the request that waits, echoed.
+    pub request: ConnId,
+    /// Connection of the session.
+    pub conn: ConnId,
+    /// The key that names it and proves that one has been told.
+    pub session: Box<str>,
+    /// Commands, in the encoding of the session.
+    pub frame: Vec<u8>,
 }
 
 /// See `Message::Admit`.

@@ -1,7 +1,7 @@
 //! Centrifuge protocol v2: encodings of `command` and `push`.
 
 use crate::model::Encoding;
-use crate::protocol::command::{Command, Emulation};
+use crate::protocol::command::{Command, Connect, Emulation};
 use crate::protocol::disconnect::Disconnect;
 
 pub mod json;
@@ -56,4 +56,20 @@ pub fn decode_emulation(encoding: Encoding, body: &[u8]) -> Result<Emulation<'_>
         Encoding::Json => json::decode_emulation(body),
         Encoding::Protobuf => protobuf::decode_emulation(body),
     }
+}
+
+/// A connect request by itself, as clients of unidirectional transports send it: always JSON, `null` counts as `{}`.
+///
+/// # Errors
+/// It is none.
+pub fn decode_connect(text: &[u8]) -> Result<Connect<'_>, Disconnect> {
+    json::decode_connect(text)
+}
+
+/// Appends what must stand between two frames of commands that become one.
+pub fn join_commands(frames: &mut Vec<u8>, encoding: Encoding, frame: &[u8]) {
+    if encoding == Encoding::Json && !frames.is_empty() && frames.last() != Some(&b'\n') {
+        frames.push(b'\n');
+    }
+    frames.extend_from_slice(frame);
 }

@@ -120,7 +120,8 @@ fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
             thread.config,
             thread.endpoint,
             thread.seed,
-        ),
+        )
+        .with_key(&thread.key),
         connections: Connections::default(),
         reports: Reports::new(thread.link),
         sleepers: thread.sleepers,

@@ -83,7 +83,8 @@ fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
             thread.config,
             thread.endpoint,
             thread.seed,
-        ),
+        )
+        .with_key(&thread.key),
         ring,
         slots: Slots::default(),
         accepts,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::key::SessionKey;
 use super::liveness::{kept_expiry, ttl};
 use super::query::epoch_sent;
 use super::{
@@ -18,7 +19,7 @@ use crate::limits::USER_ID_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
 use crate::mesh::message::{Admit, Interest, Interested, Recover, ReplyTo};
-use crate::model::{ChannelName, ClientId, Overrides, Publication, StreamPosition};
+use crate::model::{ChannelName, ClientId, Framing, Overrides, Publication, StreamPosition};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -255,6 +256,10 @@ impl Session {
         let client = &context.config.client;
         let rules = &context.config.channels;
         let mut list: Vec<ServerSubscription> = Vec::new();
+        if context.format.framing == Framing::Poll {
+            // It is for the one channel that it asks for.
+            return Ok(list);
+        }
         for (channel, options) in claims.map_or(&[][..], |claims| &claims.subs) {
             let namespace = rules
                 .resolve(channel)
@@ -428,10 +433,19 @@ impl Session {
             .iter()
             .map(|(channel, subscription)| (channel.as_str(), subscription.result(context)))
             .collect();
+        let unidirectional = context.format.unidirectional;
         let ping = client
             .ping_interval
-            .filter(|_| !self.frame_pings)
+            .filter(|_| !self.frame_pings || unidirectional)
             .map(|every| every.as_secs_f32().ceil() as u32);
+        let (session, head) = match &mut self.rare {
+            None => (String::new(), None),
+            Some(rare) => {
+                let key = |secret| SessionKey::new(context.mesh.shard(), context.conn, secret);
+                let session = rare.secret.map(|secret| key(secret).encode());
+                (session.unwrap_or_default(), rare.head.take())
+            }
+        };
         let result = ConnectResult {
             client: self.client.unwrap_or(ClientId(0)),
             ttl: if self.has_token {
@@ -441,14 +455,19 @@ impl Session {
             },
             subs: &subs,
             ping,
-            pong: true,
+            pong: !unidirectional,
             data: b"",
-            session: "",
-            node: "",
+            session: &session,
+            node: if session.is_empty() || unidirectional {
+                ""
+            } else {
+                context.node
+            },
             time: client
                 .connect_include_server_time
                 .then_some(context.now.unix_ms),
         };
+        context.out.extend_from_slice(&head.unwrap_or_default());
         context.reply(connecting.id, ReplyBody::Connect(result));
         context.out.extend_from_slice(&connecting.pushes);
     }

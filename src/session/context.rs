@@ -1,5 +1,7 @@
 //! What a session works with besides itself.
 
+use std::collections::VecDeque;
+
 use crate::auth::token::Verifier;
 use crate::broker::Hub;
 use crate::broker::owner::owner_of;
@@ -7,12 +9,13 @@ use crate::config::Config;
 use crate::mem::Rng;
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
-use crate::model::{ChannelName, ConnId, Encoding, Format, ShardId};
+use crate::model::{ChannelName, ConnId, Encoding, Format, Framing, ShardId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
 
 use super::fanout;
+use super::poll::{Polled, Said};
 
 /// Verifiers of both kinds of token.
 #[derive(Debug)]
@@ -58,6 +61,10 @@ pub struct Context<'a> {
     pub out: &'a mut Vec<u8>,
     /// Something was to be said that is no JSON, to a client that reads nothing else: the shard disconnects it (3506).
     pub inappropriate: bool,
+    /// Which process this is, as clients name it.
+    pub node: &'a str,
+    /// What the session says to its shard, as its transport has no words for it.
+    pub said: &'a mut VecDeque<(ConnId, Said)>,
     /// Who moved in the hub's lists: (connection slot, hub slot, new place). Applied by the shard.
     pub moved: &'a mut Vec<(u32, u32, u32)>,
 }
@@ -65,7 +72,15 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Answers a command.
     pub fn reply(&mut self, id: u32, body: ReplyBody<'_>) {
-        if self.fits(|| body.fits_json()) {
+        if !self.fits(|| body.fits_json()) {
+            return;
+        }
+        let polls = self.format.framing == Framing::Poll;
+        if polls || self.format.unidirectional {
+            self.said
+                .extend(Said::of(&body, polls).map(|said| (self.conn, said)));
+        }
+        if !polls {
             fanout::reply(self.out, self.format, &Reply { id, body });
         }
     }
@@ -78,6 +93,13 @@ impl Context<'_> {
 
     /// Says something unasked.
     pub fn push(&mut self, channel: &str, push: &Push<'_>) {
+        if self.format.framing == Framing::Poll {
+            if matches!(push, Push::Unsubscribe(_)) {
+                self.said
+                    .push_back((self.conn, Said::Polled(Polled::Ended)));
+            }
+            return;
+        }
         if self.fits(|| push.fits_json()) {
             fanout::push(self.out, self.format, channel, push);
         }

@@ -1,6 +1,8 @@
 //! Messages into bytes: encoded once, with what stands around them, shared by every subscriber of the format.
 
-use crate::model::{Encoding, Format, Framing};
+use std::sync::Arc;
+
+use crate::model::{Encoding, Format, Framing, Publication};
 use crate::protocol::centrifuge::{json, protobuf};
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::wire::websocket::{Opcode, ServerHeader};
@@ -45,6 +47,19 @@ pub fn pushed(out: &mut Vec<u8>, format: Format, bare: impl FnOnce(&mut Vec<u8>)
     });
 }
 
+/// Appends publications as one frame, a line each.
+pub fn joined(out: &mut Vec<u8>, format: Format, channel: &str, run: &[Arc<Publication>]) {
+    framed(out, format, |out| {
+        for (index, publication) in run.iter().enumerate() {
+            if index > 0 {
+                out.push(b'\n');
+            }
+            let push = Push::Publication(publication);
+            bare_push(out, format.encoding, channel, &push);
+        }
+    });
+}
+
 /// Appends a ping: the empty message.
 pub fn ping(out: &mut Vec<u8>, format: Format) {
     framed(out, format, |out| match format.encoding {
@@ -81,9 +96,11 @@ impl Head {
         }
         let payload_len = delimiter_len + message_len;
         match format.framing {
-            Framing::WebSocket | Framing::Deflate => {
+            Framing::WebSocket | Framing::Joined | Framing::Deflate => {
                 head.add(&ServerHeader::new(opcode(format.encoding), payload_len));
             }
+            // No message of such a session is ever written.
+            Framing::Poll => {}
             Framing::Stream => head.chunk(payload_len + tail(format).len() - CHUNK_END.len()),
             Framing::EventStream => {
                 let around = EVENT.len() + tail(format).len() - CHUNK_END.len();
@@ -117,7 +134,7 @@ const CHUNK_END: &[u8] = b"\r\n";
 /// What stands behind a message.
 const fn tail(format: Format) -> &'static [u8] {
     match (format.framing, format.encoding) {
-        (Framing::WebSocket | Framing::Deflate, _) => b"",
+        (Framing::WebSocket | Framing::Joined | Framing::Deflate | Framing::Poll, _) => b"",
         (Framing::Stream, Encoding::Json) => b"\n\r\n",
         (Framing::Stream, Encoding::Protobuf) => CHUNK_END,
         (Framing::EventStream, _) => b"\n\n\r\n",

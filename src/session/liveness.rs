@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Context, Phase, Session, flag};
 use crate::config::Config;
 use crate::mem::{Tick, TimerWheel};
+use crate::model::Framing;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ReplyBody, Unsubscribe};
@@ -47,6 +48,9 @@ impl Session {
     /// Starts pinging at a random point of the second half of the interval, so that a storm of connects is no storm of pings.
     pub(super) fn start_pings(&mut self, context: &mut Context<'_>) {
         self.next = 0;
+        if self.format.framing == Framing::Poll {
+            return;
+        }
         if let Some(interval) = context.config.client.ping_interval {
             let half = interval / 2;
             let jitter = Duration::from_millis(context.rng.below(half.as_millis() as u64 + 1));
@@ -136,10 +140,15 @@ impl Session {
         };
         if self.frame_pings {
             encode_frame_header(context.out, Opcode::Ping, 0);
-        } else {
+        }
+        if !self.frame_pings || context.format.unidirectional {
             fanout::ping(context.out, context.format);
         }
         self.next = TimerWheel::tick_after(context.now.at, interval);
+        if context.format.unidirectional && !self.frame_pings {
+            // Nobody there could answer.
+            return;
+        }
         self.pong_by = TimerWheel::tick_after(context.now.at, context.config.client.pong_timeout);
     }
 

@@ -123,6 +123,9 @@ impl Shard {
         written.run(channel, &run);
         self.counters.deliveries += self.fan_out(id.slot, &mut written, true, |_| true);
         self.written = written;
+        if self.hub.channel(id).is_some_and(HubChannel::has_polls) {
+            self.answer_polls(id, &run);
+        }
         if let Some(channel) = self.hub.channel_mut(id)
             && run.capacity() <= RUN_PUBLICATIONS_KEPT
         {

@@ -2,18 +2,18 @@
 
 use super::Shard;
 use super::connection::State;
-use super::route::{ApiKey, Asked, ClientRoute, Cors, Route, Transport};
+use super::route::{ApiKey, Asked, Route};
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::wire::http::{
-    BodyLength, CONTINUE, Decoded, HttpError, Method, Response, decode_chunked, decode_head,
+    BodyLength, CONTINUE, Cors, Decoded, HttpError, Method, Response, decode_chunked, decode_head,
     encode_response, encode_upgrade,
 };
 
 /// The page of the first run: connect, publish, presence, latency.
 const PAGE: &[u8] = include_bytes!("../page/index.html");
-const JSON: &str = "application/json";
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 impl Shard {
     /// Bytes of a connection that speaks HTTP.
@@ -42,9 +42,8 @@ impl Shard {
             }
             match self.connections.at(slot).map(|connection| connection.state) {
                 Some(State::Head) => {}
-                Some(State::Open) => return self.websocket_received(slot, bytes),
-                Some(State::Waiting) => return self.hold(slot, bytes),
-                _ => return,
+                Some(_) => return self.received(slot, bytes),
+                None => return,
             }
             match self.http_request(slot, bytes) {
                 Ok(Some(used)) => bytes = &mut bytes[used..],
@@ -73,15 +72,26 @@ impl Shard {
             ),
         };
         let rest = &mut bytes[head_len..];
+        let most = asked.body_bytes_max;
         let (body, body_len) = match body {
             BodyLength::None => (&mut rest[..0], 0),
+            BodyLength::Length(len) if len > most => {
+                self.refuse_request(slot, HttpError::BodyTooLarge, asked.cors.as_deref());
+                return Ok(Some(bytes.len()));
+            }
             BodyLength::Length(len) if rest.len() < len => {
                 return Ok(self.expect_body(slot, expects, rest.is_empty()));
             }
             BodyLength::Length(len) => (&mut rest[..len], len),
-            BodyLength::Chunked => match decode_chunked(rest)? {
-                Decoded::Incomplete => return Ok(self.expect_body(slot, expects, rest.is_empty())),
-                Decoded::Complete(len, used) => (&mut rest[..len], used),
+            BodyLength::Chunked => match decode_chunked(rest, most) {
+                Ok(Decoded::Complete(len, used)) => (&mut rest[..len], used),
+                Ok(Decoded::Incomplete) => {
+                    return Ok(self.expect_body(slot, expects, rest.is_empty()));
+                }
+                Err(error) => {
+                    self.refuse_request(slot, error, asked.cors.as_deref());
+                    return Ok(Some(bytes.len()));
+                }
             },
         };
         if let Some(connection) = self.connections.at_mut(slot) {
@@ -106,8 +116,15 @@ impl Shard {
     fn serve(&mut self, slot: u32, asked: Asked, body: &mut [u8], is_head: bool) {
         let cors = asked.cors.as_deref();
         match asked.route {
-            Route::Client(client) => self.open_client(slot, *client),
+            Route::Client(client) => self.open_client(slot, *client, asked.cors, body),
             Route::Echo { key } => self.upgrade(slot, &key, None),
+            Route::Emulation(encoding) => self.emulation_request(slot, encoding, asked.cors, body),
+            Route::Poll(poll) => self.poll_request(slot, *poll, asked.cors),
+            Route::Preflight(methods) => {
+                let headers = cors.map(|cors| cors.preflight(methods));
+                let headers = headers.unwrap_or_default();
+                self.respond_with(slot, 204, "", &headers, b"");
+            }
             Route::Init => self.respond_to(slot, 200, JSON, cors, b"{}"),
             Route::Api {
                 key: ApiKey::Wrong, ..
@@ -127,26 +144,7 @@ impl Shard {
         }
     }
 
-    /// A client's request is served: from here on the connection has a session.
-    fn open_client(&mut self, slot: u32, client: ClientRoute) {
-        let Transport::WebSocket {
-            key,
-            protocol,
-            encoding,
-            frame_pings,
-        } = client.transport;
-        self.upgrade(slot, &key, protocol);
-        let (now, config) = (self.now, std::sync::Arc::clone(&self.config));
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.is_session = true;
-            connection.session.format.encoding = encoding;
-            connection.session.frame_pings = frame_pings;
-            connection.session.open(now, &config);
-        }
-        self.file(slot);
-    }
-
-    fn upgrade(&mut self, slot: u32, key: &str, protocol: Option<&str>) {
+    pub(super) fn upgrade(&mut self, slot: u32, key: &str, protocol: Option<&str>) {
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
         encode_upgrade(&mut out, key, protocol);
@@ -172,6 +170,19 @@ impl Shard {
         cors: Option<&Cors>,
         body: &[u8],
     ) {
+        let headers = cors.map(Cors::headers).unwrap_or_default();
+        self.respond_with(slot, status, content_type, &headers, body);
+    }
+
+    /// The same with these headers.
+    pub(super) fn respond_with(
+        &mut self,
+        slot: u32,
+        status: u16,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) {
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };
@@ -185,7 +196,7 @@ impl Shard {
             &Response {
                 status,
                 content_type,
-                headers: &cors.map(Cors::headers).unwrap_or_default(),
+                headers,
                 body,
                 keep_alive,
             },

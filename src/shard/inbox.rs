@@ -46,7 +46,11 @@ impl Shard {
 
     /// Handles what the shard has said to itself, until it has nothing more to say.
     pub(super) fn settle(&mut self) {
-        while let Some(message) = self.mesh.receive(self.id) {
+        loop {
+            self.hear();
+            let Some(message) = self.mesh.receive(self.id) else {
+                return;
+            };
             self.dispatch(self.id, message);
         }
     }
@@ -58,6 +62,8 @@ impl Shard {
             Message::Publish(publish) => self.own_publish(from, *publish),
             Message::Query(query) => self.own_query(from, &query),
             Message::Commands(commands) => self.own_commands(from, *commands),
+            Message::Emulate(emulate) => self.emulate(from, &emulate),
+            Message::Emulated(request) => self.emulated(request),
             Message::Admit(admit) => {
                 let granted = self.users.admit(&admit);
                 self.mesh.answer(from, Message::Admitted(admit, granted));

@@ -1,11 +1,13 @@
 //! What a request head asks for. Nothing here changes anything: `http` reads the body and serves.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::{Mode, Shard};
 use crate::config::Config;
-use crate::model::Encoding;
-use crate::wire::http::{HttpError, Method, RequestHead, query_value};
+use crate::limits::HTTP_BODY_BYTES_MAX;
+use crate::model::{Encoding, Format, Framing};
+use crate::wire::http::{Cors, HttpError, Method, RequestHead, query_value};
 
 /// Subprotocols that this program speaks, in no order: the client's first known one is taken.
 const SUBPROTOCOLS: [&str; 2] = [JSON, PROTOBUF];
@@ -17,6 +19,8 @@ pub(super) struct Asked {
     pub(super) route: Route,
     /// Lets a browser's script read the answer.
     pub(super) cors: Option<Box<Cors>>,
+    /// Bytes of the longest body.
+    pub(super) body_bytes_max: usize,
 }
 
 /// See `Asked`.
@@ -25,8 +29,14 @@ pub(super) enum Route {
     Client(Box<ClientRoute>),
     /// WebSocket without one.
     Echo { key: String },
+    /// Commands of a client that is told by another connection.
+    Emulation(Encoding),
+    /// One answer with what a channel has had since a position, or will have.
+    Poll(Box<PollRoute>),
     /// `{}`
     Init,
+    /// A browser asks what its script may do here.
+    Preflight(&'static str),
     /// Server API: `None` is the newline form.
     Api {
         method: Option<String>,
@@ -46,6 +56,7 @@ pub(super) enum Route {
 /// What a client connection is opened with.
 pub(super) struct ClientRoute {
     pub(super) transport: Transport,
+    pub(super) format: Format,
 }
 
 /// The transports of client connections (`spec/centrifuge.md` §1.4 – §1.8).
@@ -55,9 +66,27 @@ pub(super) enum Transport {
         key: String,
         /// Echoed subprotocol.
         protocol: Option<&'static str>,
-        encoding: Encoding,
         frame_pings: bool,
     },
+    /// Only pushes go out, in frames. The connect request is in the query, or comes as the first message.
+    UniWebSocket {
+        key: String,
+        connect: Option<Box<str>>,
+    },
+    /// The first commands are the body of the request, or stood in its query.
+    Stream { connect: Option<Box<str>> },
+}
+
+/// What a long poll asks for.
+pub(super) struct PollRoute {
+    /// Connection token; empty when there is none.
+    pub(super) token: String,
+    pub(super) channel: String,
+    /// Subscription token; empty when there is none.
+    pub(super) subscription_token: String,
+    /// Where the client stands: offset, and the epoch as sent.
+    pub(super) since: Option<(u64, String)>,
+    pub(super) timeout: Duration,
 }
 
 /// Does the request carry the key of the server API?
@@ -67,42 +96,22 @@ pub(super) enum ApiKey {
     Wrong,
 }
 
-/// What is told to a browser whose origin is allowed (`spec/centrifuge.md` §1.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Cors {
-    origin: Box<str>,
-    /// Headers that the script wants to send.
-    headers: Option<Box<str>>,
-}
-
-impl Cors {
-    fn of(head: &RequestHead<'_>, config: &Config) -> Option<Box<Self>> {
-        let origin = head.origin?;
-        config.allows_origin(Some(origin)).then(|| {
-            let headers = head.header("Access-Control-Request-Headers");
-            Box::new(Self {
-                origin: origin.into(),
-                headers: headers.map(Into::into),
-            })
-        })
-    }
-
-    /// Names and values of the answer's headers.
-    pub(super) fn headers(&self) -> Vec<(&'static str, &str)> {
-        let mut headers = vec![
-            ("Access-Control-Allow-Origin", &*self.origin),
-            ("Access-Control-Allow-Credentials", "true"),
-        ];
-        if let Some(wanted) = &self.headers {
-            headers.push(("Access-Control-Allow-Headers", wanted));
-        }
-        headers
-    }
+/// A browser whose origin is not allowed is told nothing; without an origin there is nobody to tell (`spec/centrifuge.md` §1.2).
+fn cors(config: &Config, head: &RequestHead<'_>) -> Option<Box<Cors>> {
+    let origin = head.origin?;
+    let wanted = || head.header("Access-Control-Request-Headers");
+    config
+        .allows_origin(Some(origin))
+        .then(|| Box::new(Cors::new(origin, wanted())))
 }
 
 impl From<Route> for Asked {
     fn from(route: Route) -> Self {
-        Self { route, cors: None }
+        Self {
+            route,
+            cors: None,
+            body_bytes_max: HTTP_BODY_BYTES_MAX,
+        }
     }
 }
 
@@ -118,10 +127,11 @@ impl Shard {
             .into();
         }
         let path = head.path.trim_end_matches('/');
-        if let Some(route) = client_route(&self.config, head, path) {
+        if let Some((route, body_bytes_max)) = client_route(&self.config, head, path) {
             return Asked {
                 route,
-                cors: Cors::of(head, &self.config),
+                cors: cors(&self.config, head),
+                body_bytes_max,
             };
         }
         match path {
@@ -139,23 +149,41 @@ impl Shard {
     }
 }
 
-/// The endpoints of clients.
-fn client_route(config: &Config, head: &RequestHead<'_>, path: &str) -> Option<Route> {
+/// The endpoints of clients, and how long a body each takes.
+fn client_route(config: &Config, head: &RequestHead<'_>, path: &str) -> Option<(Route, usize)> {
     let is = |on: bool, prefix: &str| on && path == prefix;
-    let (websocket, init) = (&config.websocket, &config.init);
+    let (stream, sse) = (&config.http_stream, &config.sse);
+    let (uni_stream, uni_sse) = (&config.uni_http_stream, &config.uni_sse);
+    let (websocket, uni_websocket) = (&config.websocket, &config.uni_websocket);
+    let emulation = &config.emulation;
     Some(if is(!websocket.disabled, &websocket.handler_prefix) {
-        websocket_route(config, head)
-    } else if is(init.enabled, &init.handler_prefix) {
-        match head.method {
+        (websocket_route(config, head), HTTP_BODY_BYTES_MAX)
+    } else if is(stream.enabled, &stream.handler_prefix) {
+        (stream_route(head, false), stream.max_request_body_size)
+    } else if is(sse.enabled, &sse.handler_prefix) {
+        (sse_route(head, false), sse.max_request_body_size)
+    } else if is(stream.enabled || sse.enabled, &emulation.handler_prefix) {
+        (emulation_route(head), emulation.max_request_body_size)
+    } else if is(uni_websocket.enabled, &uni_websocket.handler_prefix) {
+        (uni_websocket_route(config, head), HTTP_BODY_BYTES_MAX)
+    } else if is(uni_sse.enabled, &uni_sse.handler_prefix) {
+        (sse_route(head, true), uni_sse.max_request_body_size)
+    } else if is(uni_stream.enabled, &uni_stream.handler_prefix) {
+        (stream_route(head, true), uni_stream.max_request_body_size)
+    } else if is(config.poll.enabled, &config.poll.handler_prefix) {
+        (poll_route(config, head), HTTP_BODY_BYTES_MAX)
+    } else if is(config.init.enabled, &config.init.handler_prefix) {
+        let route = match head.method {
             Method::Get => Route::Init,
             _ => Route::Refused(HttpError::MethodNotAllowed),
-        }
+        };
+        (route, HTTP_BODY_BYTES_MAX)
     } else {
         return None;
     })
 }
 
-/// What a WebSocket endpoint asks of a request. Another origin is refused here, as no browser would do it for us.
+/// What both WebSocket endpoints ask of a request. Another origin is refused here, as no browser would do it for us.
 fn upgrade_key(config: &Config, head: &RequestHead<'_>) -> Result<String, Route> {
     if head.method != Method::Get {
         return Err(Route::Refused(HttpError::MethodNotAllowed));
@@ -190,11 +218,151 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
         transport: Transport::WebSocket {
             key,
             protocol,
-            encoding,
             frame_pings: query_value(head.query, "cf_ws_frame_ping_pong")
                 .is_some_and(|value| value == "true"),
         },
+        format: Format {
+            encoding,
+            ..Format::default()
+        },
     }))
+}
+
+fn uni_websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
+    let key = match upgrade_key(config, head) {
+        Ok(key) => key,
+        Err(refused) => return refused,
+    };
+    Route::Client(Box::new(ClientRoute {
+        transport: Transport::UniWebSocket {
+            key,
+            connect: query_connect(head),
+        },
+        format: Format {
+            framing: if config.uni_websocket.join_push_messages {
+                Framing::Joined
+            } else {
+                Framing::WebSocket
+            },
+            unidirectional: true,
+            ..Format::default()
+        },
+    }))
+}
+
+fn stream_route(head: &RequestHead<'_>, unidirectional: bool) -> Route {
+    match head.method {
+        Method::Post => stream(
+            Format {
+                encoding: if unidirectional {
+                    Encoding::Json
+                } else {
+                    body_encoding(head)
+                },
+                framing: Framing::Stream,
+                unidirectional,
+            },
+            None,
+            head,
+        ),
+        Method::Options => Route::Preflight("POST, OPTIONS"),
+        _ => Route::Refused(HttpError::MethodNotAllowed),
+    }
+}
+
+fn sse_route(head: &RequestHead<'_>, unidirectional: bool) -> Route {
+    let connect = match head.method {
+        Method::Get => match query_connect(head) {
+            Some(connect) => Some(connect),
+            None if unidirectional => Some("{}".into()),
+            None => return Route::Refused(HttpError::BadRequest),
+        },
+        Method::Post => None,
+        _ => return Route::Refused(HttpError::MethodNotAllowed),
+    };
+    let format = Format {
+        encoding: Encoding::Json,
+        framing: Framing::EventStream,
+        unidirectional,
+    };
+    stream(format, connect, head)
+}
+
+/// A body without an end needs chunks, which HTTP/1.0 does not have.
+fn stream(format: Format, connect: Option<Box<str>>, head: &RequestHead<'_>) -> Route {
+    if !head.is_http_11 {
+        return Route::Refused(HttpError::VersionUnsupported);
+    }
+    Route::Client(Box::new(ClientRoute {
+        transport: Transport::Stream { connect },
+        format,
+    }))
+}
+
+fn emulation_route(head: &RequestHead<'_>) -> Route {
+    match head.method {
+        Method::Post => Route::Emulation(body_encoding(head)),
+        Method::Options => Route::Preflight("POST, OPTIONS"),
+        _ => Route::Refused(HttpError::MethodNotAllowed),
+    }
+}
+
+/// The connect frame of a request without a body; an empty one is none.
+fn query_connect(head: &RequestHead<'_>) -> Option<Box<str>> {
+    query_value(head.query, "cf_connect")
+        .filter(|connect| !connect.is_empty())
+        .map(|connect| match connect {
+            Cow::Borrowed(connect) => connect.into(),
+            Cow::Owned(connect) => connect.into_boxed_str(),
+        })
+}
+
+fn body_encoding(head: &RequestHead<'_>) -> Encoding {
+    match head.header("Content-Type") {
+        Some("application/octet-stream") => Encoding::Protobuf,
+        _ => Encoding::Json,
+    }
+}
+
+fn poll_route(config: &Config, head: &RequestHead<'_>) -> Route {
+    match head.method {
+        Method::Get => {}
+        Method::Options => return Route::Preflight("GET, OPTIONS"),
+        _ => return Route::Refused(HttpError::MethodNotAllowed),
+    }
+    let value = |name: &str| query_value(head.query, name).map(Cow::into_owned);
+    let bearer = || {
+        let (scheme, token) = head.header("Authorization")?.split_once(' ')?;
+        let is_bearer = scheme.eq_ignore_ascii_case("bearer");
+        is_bearer.then(|| token.trim().to_owned())
+    };
+    let (Ok(offset), Ok(timeout)) = (
+        value("offset").map(|offset| offset.parse()).transpose(),
+        value("timeout")
+            .map(|timeout| poll_timeout(&timeout).ok_or(()))
+            .transpose(),
+    ) else {
+        return Route::Refused(HttpError::BadRequest);
+    };
+    let epoch = value("epoch").unwrap_or_default();
+    let most = config.poll.max_timeout;
+    Route::Poll(Box::new(PollRoute {
+        token: value("token").or_else(bearer).unwrap_or_default(),
+        channel: value("channel").unwrap_or_default(),
+        subscription_token: value("subscription_token").unwrap_or_default(),
+        since: match offset {
+            Some(offset) => Some((offset, epoch)),
+            // An epoch alone is its beginning.
+            None => (!epoch.is_empty()).then_some((0, epoch)),
+        },
+        timeout: timeout.unwrap_or(config.poll.timeout).min(most),
+    }))
+}
+
+/// Seconds, with an `s` behind them or not.
+fn poll_timeout(text: &str) -> Option<Duration> {
+    let digits = text.strip_suffix('s').unwrap_or(text);
+    digits.parse().ok().map(Duration::from_secs)
 }
 
 fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<String>) -> Route {

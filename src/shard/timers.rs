@@ -64,7 +64,11 @@ impl Shard {
 
     /// The deadline of a connection's state has passed.
     fn overdue(&mut self, slot: u32, state: State) {
+        let polls = |connection: &super::Connection| connection.is_poll();
         match state {
+            State::Waiting if self.connections.at(slot).is_some_and(polls) => {
+                self.poll_overdue(slot);
+            }
             State::Head => {
                 let started = self.connections.at(slot).is_some_and(|c| c.held.is_some());
                 if started {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use super::connection::State;
+use super::connection::{Connection, State};
 use super::{Mode, Shard};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX};
 use crate::mem::TimerWheel;
-use crate::protocol::centrifuge;
-use crate::protocol::command::Body;
+use crate::protocol::centrifuge::{self, join_commands};
+use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::Phase;
 use crate::wire::websocket::{Event, Opcode, WebSocketError, encode_close, encode_frame_header};
@@ -27,6 +27,11 @@ impl Shard {
         };
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
+        };
+        let message_bytes_max = if connection.session.format.unidirectional {
+            self.config.uni_websocket.message_size_limit
+        } else {
+            message_bytes_max
         };
         let mut decoder = std::mem::take(&mut connection.decoder);
         let mut input = bytes;
@@ -105,52 +110,81 @@ impl Shard {
             self.scratch = frame;
             return;
         }
-        self.commands(slot, payload);
+        let unidirectional = |connection: &Connection| connection.session.format.unidirectional;
+        if self.connections.at(slot).is_some_and(unidirectional) {
+            self.connect_request(slot, payload);
+        } else {
+            self.commands(slot, payload);
+        }
     }
 
     /// The commands of one frame, strictly in order. Those behind a connect that waits for owners wait with it.
-    fn commands(&mut self, slot: u32, payload: &[u8]) {
+    pub(super) fn commands(&mut self, slot: u32, frame: &[u8]) {
         let Some(connection) = self.connections.at(slot) else {
             return;
         };
-        let encoding = connection.session.format.encoding;
-        let mut commands = centrifuge::commands(encoding, payload);
+        let mut commands = centrifuge::commands(connection.session.format.encoding, frame);
         while let Some(command) = commands.next() {
-            let mut moves_deadline = false;
-            let result = match command {
-                Ok(command) => {
-                    moves_deadline = matches!(
-                        command.body,
-                        Body::Connect(_)
-                            | Body::Subscribe(_)
-                            | Body::Refresh { .. }
-                            | Body::SubRefresh { .. }
-                    );
-                    self.with_session(slot, |session, context| session.command(context, &command))
-                }
-                Err(disconnect) => Some(Err(disconnect)),
-            };
-            let Some(result) = result else { return };
-            if let Err(disconnect) = result {
-                self.disconnect(slot, &disconnect);
+            if !self.command(slot, command) {
                 return;
-            }
-            self.settle();
-            if moves_deadline {
-                self.follow_phase(slot);
-                self.file(slot);
             }
             match self.connections.at(slot).map(|connection| connection.state) {
                 Some(State::Open) => {}
-                Some(State::Waiting) => return self.hold_commands(slot, commands.rest()),
+                Some(State::Waiting) => {
+                    if let Some(rest) = commands.rest() {
+                        self.hold_frame(slot, rest);
+                    }
+                    return;
+                }
                 _ => return,
             }
         }
     }
 
-    /// Commands behind one that waits are held as the frame of a client that they would have been. Its type does not matter.
-    fn hold_commands(&mut self, slot: u32, rest: Option<&[u8]>) {
-        let Some(rest) = rest else { return };
+    /// Handles one command. False if it ended the session.
+    pub(super) fn command(&mut self, slot: u32, command: Result<Command<'_>, Disconnect>) -> bool {
+        let mut moves_deadline = false;
+        let result = match command {
+            Ok(command) => {
+                moves_deadline = matches!(
+                    command.body,
+                    Body::Connect(_)
+                        | Body::Subscribe(_)
+                        | Body::Refresh { .. }
+                        | Body::SubRefresh { .. }
+                );
+                self.with_session(slot, |session, context| session.command(context, &command))
+            }
+            Err(disconnect) => Some(Err(disconnect)),
+        };
+        match result {
+            None => return false,
+            Some(Err(disconnect)) => {
+                self.disconnect(slot, &disconnect);
+                return false;
+            }
+            Some(Ok(())) => {}
+        }
+        self.settle();
+        if moves_deadline {
+            self.follow_phase(slot);
+            self.file(slot);
+        }
+        true
+    }
+
+    /// Commands behind one that waits are held in the form in which they would have come by themselves.
+    pub(super) fn hold_frame(&mut self, slot: u32, rest: &[u8]) {
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        let encoding = connection.session.format.encoding;
+        if connection.is_stream() {
+            let mut held = connection.held.take().map_or_else(Vec::new, |held| *held);
+            join_commands(&mut held, encoding, rest);
+            return self.hold(slot, &held);
+        }
+        // The type of a frame does not matter.
         let mut frame = Frame::message(rest.to_vec(), OpCode::Data(Data::Binary), true);
         frame.header_mut().mask = Some([0; 4]);
         let mut bytes = Vec::with_capacity(frame.len());
@@ -167,7 +201,9 @@ impl Shard {
         if !connection.is_session {
             return;
         }
+        // A request waits until it is answered, whatever its session does.
         match (connection.state, connection.session.phase) {
+            _ if connection.is_poll() => {}
             (State::Open, Phase::Connecting) => connection.state = State::Waiting,
             (State::Waiting, Phase::Connected | Phase::Refused) => connection.state = State::Open,
             _ => {}
@@ -200,6 +236,7 @@ impl Shard {
             return;
         };
         match connection.state {
+            State::Open if connection.is_stream() => self.commands(slot, &held),
             State::Open => self.websocket_received(slot, &mut held),
             State::Head => self.http_received(slot, &mut held),
             State::Waiting | State::Closing | State::Finishing | State::Gone => {}
@@ -219,30 +256,6 @@ impl Shard {
         }
         // Nothing that follows a broken frame can be read: the peer's answer is not awaited.
         self.finish(slot);
-    }
-
-    /// Ends a session with a code of the protocol: the close frame goes out behind everything that is queued.
-    pub(super) fn disconnect(&mut self, slot: u32, disconnect: &Disconnect) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
-        if !matches!(connection.state, State::Open | State::Waiting) {
-            return;
-        }
-        let counter = match disconnect {
-            Disconnect::Slow => &mut self.counters.disconnected_slow,
-            Disconnect::NoPong => &mut self.counters.disconnected_no_pong,
-            Disconnect::BadRequest => &mut self.counters.disconnected_bad_request,
-            Disconnect::InvalidToken => &mut self.counters.disconnected_invalid_token,
-            _ => &mut self.counters.disconnected_other,
-        };
-        *counter += 1;
-        if *disconnect == Disconnect::ConnectionClosed {
-            // TCP is dropped without a close frame; the client sees 1006.
-            self.finish(slot);
-            return;
-        }
-        self.close_websocket(slot, disconnect.code(), disconnect.reason());
     }
 
     /// Sends a close frame and waits for the peer's.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::broker::HubChannel;
 use crate::mem::RingRange;
-use crate::model::{Encoding, Publication};
+use crate::model::{Encoding, Framing, Publication};
 use crate::protocol::push::Push;
 use crate::session::fanout;
 
@@ -49,7 +49,11 @@ impl Written {
         for (nth, encoding) in [Encoding::Json, Encoding::Protobuf].into_iter().enumerate() {
             let in_use = || {
                 let classes = channel.classes.iter().enumerate();
-                classes.filter(|(_, class)| class.count > 0 && class.format.encoding == encoding)
+                classes.filter(|(_, class)| {
+                    class.count > 0
+                        && class.format.encoding == encoding
+                        && class.format.framing != Framing::Poll
+                })
             };
             let shared = in_use().nth(1).is_some();
             if in_use().next().is_some() {
@@ -61,7 +65,14 @@ impl Written {
             for (at, class) in in_use() {
                 let from = self.bytes.len();
                 let mut start = 0;
-                for (publication, body) in run.iter().enumerate() {
+                if class.format.framing == Framing::Joined {
+                    fanout::joined(&mut self.bytes, class.format, name, run);
+                }
+                let each = match class.format.framing {
+                    Framing::Joined => &[],
+                    _ => run,
+                };
+                for (publication, body) in each.iter().enumerate() {
                     if shared {
                         let body = &self.bodies[start..self.ends[publication]];
                         fanout::pushed(&mut self.bytes, class.format, |out| {
@@ -98,7 +109,7 @@ impl Written {
         self.clear();
         for class in &channel.classes {
             let from = self.bytes.len();
-            if class.count > 0 {
+            if class.count > 0 && class.format.framing != Framing::Poll {
                 fanout::push(&mut self.bytes, class.format, channel.name.as_str(), push);
             }
             self.pieces.push(Piece {

@@ -3,12 +3,17 @@
 //! Where two readers of one request could disagree about its end, the request is refused.
 
 mod body;
+mod cors;
 mod head;
 mod response;
 
 pub use body::{CHUNK_FRAMING_BYTES_MAX, decode_chunked};
+pub use cors::Cors;
 pub use head::{BodyLength, Method, RequestHead, UpgradeRequest, decode_head, query_value};
-pub use response::{CONTINUE, Response, encode_response, encode_response_head, encode_upgrade};
+pub use response::{
+    CONTINUE, LAST_CHUNK, Response, encode_response, encode_response_head, encode_stream_head,
+    encode_upgrade,
+};
 
 /// What the front of a buffer holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

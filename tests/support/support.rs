@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod scenario;
+pub(crate) mod stream;
 pub(crate) mod token;
 pub(crate) mod transcode;
 pub(crate) mod wait;

@@ -8,15 +8,17 @@ use serde::de::IgnoredAny;
 pub(in crate::protocol) mod read;
 pub(in crate::protocol) mod write;
 
+mod body;
 mod command;
 mod filter;
 mod push;
 mod reply;
 
+pub use body::decode_connect;
 pub(in crate::protocol) use command::Position;
 pub use command::{Commands, commands, decode_emulation};
 pub(in crate::protocol) use push::{client_info, tags};
-pub use push::{encode_bare_push, encode_push, encode_pushed};
+pub use push::{encode_bare_push, encode_error, encode_polled, encode_push, encode_pushed};
 pub use reply::encode_reply;
 
 /// A ping: the empty reply. The client's pong is the same bytes.

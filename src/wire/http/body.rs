@@ -18,10 +18,13 @@ enum Piece {
     Incomplete,
 }
 
-/// Reads the chunked body at the front of `bytes` and moves its data together there; gives the data's length and the bytes the body took on the wire.
+/// Reads the chunked body of at most `body_bytes_max` bytes at the front of `bytes` and moves its data together there; gives the data's length and the bytes the body took on the wire.
 /// While it is incomplete `bytes` stays as it is. Trailers are checked and dropped.
-pub fn decode_chunked(bytes: &mut [u8]) -> Result<Decoded<usize>, HttpError> {
-    let Some((body_len, wire_len)) = measure(bytes)? else {
+pub fn decode_chunked(
+    bytes: &mut [u8],
+    body_bytes_max: usize,
+) -> Result<Decoded<usize>, HttpError> {
+    let Some((body_len, wire_len)) = measure(bytes, body_bytes_max)? else {
         return Ok(Decoded::Incomplete);
     };
     let (mut from, mut to) = (0, 0);
@@ -36,7 +39,7 @@ pub fn decode_chunked(bytes: &mut [u8]) -> Result<Decoded<usize>, HttpError> {
 }
 
 /// Bytes of data and bytes on the wire of a complete body.
-fn measure(bytes: &[u8]) -> Result<Option<(usize, usize)>, HttpError> {
+fn measure(bytes: &[u8], body_bytes_max: usize) -> Result<Option<(usize, usize)>, HttpError> {
     let (mut at, mut body_len) = (0, 0);
     loop {
         let rest = bytes.get(at..).unwrap_or_default();
@@ -45,8 +48,7 @@ fn measure(bytes: &[u8]) -> Result<Option<(usize, usize)>, HttpError> {
         match piece {
             Piece::Chunk { framing, data } => {
                 body_len += data;
-                if body_len > HTTP_BODY_BYTES_MAX || framing_len + framing > CHUNK_FRAMING_BYTES_MAX
-                {
+                if body_len > body_bytes_max || framing_len + framing > CHUNK_FRAMING_BYTES_MAX {
                     return Err(HttpError::BodyTooLarge);
                 }
                 let end = at + framing + data;
@@ -117,7 +119,7 @@ mod tests {
 
     fn decoded(wire: &[u8]) -> Result<Option<(Vec<u8>, usize)>, HttpError> {
         let mut bytes = wire.to_vec();
-        match decode_chunked(&mut bytes)? {
+        match decode_chunked(&mut bytes, HTTP_BODY_BYTES_MAX)? {
             Decoded::Complete(len, used) => {
                 assert_eq!(&bytes[used..], &wire[used..], "what follows the body stays");
                 Ok(Some((bytes[..len].to_vec(), used)))

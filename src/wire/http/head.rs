@@ -23,6 +23,8 @@ pub struct RequestHead<'a> {
     pub path: &'a str,
     /// What follows the path's `?`, not percent-decoded; empty when there is nothing.
     pub query: &'a str,
+    /// HTTP/1.1; else it is HTTP/1.0, which has no chunks.
+    pub is_http_11: bool,
     /// Whether the client would send another request on this connection.
     pub keep_alive: bool,
     /// How the body's end is known.
@@ -145,6 +147,7 @@ pub fn decode_head(bytes: &[u8]) -> Result<Decoded<RequestHead<'_>>, HttpError> 
         method,
         path,
         query,
+        is_http_11,
         keep_alive: !fields.connection_close && (is_http_11 || fields.connection_keep_alive),
         body,
         origin: fields.origin,

@@ -5,6 +5,9 @@ use tungstenite::handshake::derive_accept_key;
 /// Asks a client for the body it holds back.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// Ends a body that [`encode_stream_head`] began.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
 /// A response whose body is at hand.
 #[derive(Clone, Copy, Debug)]
 pub struct Response<'a> {
@@ -54,6 +57,30 @@ pub fn encode_response_head(out: &mut Vec<u8>, response: &Response<'_>) {
         (true, _) => encode_header(out, "Connection", "keep-alive"),
         (false, false) => encode_header(out, "Connection", "close"),
         (false, true) => encode_header(out, "Connection", "close, upgrade"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a response whose body goes on in chunks until [`LAST_CHUNK`]. Nobody between here and the client is
+/// to keep or gather what comes (`spec/centrifuge.md` §1.5).
+pub fn encode_stream_head(out: &mut Vec<u8>, content_type: &str, headers: &[(&str, &str)]) {
+    out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    encode_header(out, "Content-Type", content_type);
+    for (name, value) in [
+        ("X-Accel-Buffering", "no"),
+        (
+            "Cache-Control",
+            "private, no-cache, no-store, must-revalidate, max-age=0",
+        ),
+        ("Pragma", "no-cache"),
+        ("Expire", "0"),
+        ("Connection", "keep-alive"),
+        ("Transfer-Encoding", "chunked"),
+    ] {
+        encode_header(out, name, value);
+    }
+    for (name, value) in headers {
+        encode_header(out, name, value);
     }
     out.extend_from_slice(b"\r\n");
 }

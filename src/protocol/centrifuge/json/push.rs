@@ -3,7 +3,9 @@
 use super::is_json;
 use super::reply::connect;
 use super::write::{Members, string};
-use crate::model::{ClientId, ClientInfo, Offset, Publication};
+use std::sync::Arc;
+
+use crate::model::{ClientId, ClientInfo, Offset, Publication, StreamPosition};
 use crate::protocol::push::{Push, SubscribeResult};
 
 /// Bytes of a publication push besides channel, data, info and tags, at most.
@@ -78,6 +80,40 @@ pub(super) fn publication(out: &mut Vec<u8>, publication: &Publication) {
     if publication.offset == Offset(1) {
         members.text("epoch", publication.epoch.as_str());
     }
+}
+
+/// Appends the answer to a long poll. The payloads of the publications must be JSON.
+pub fn encode_polled(
+    out: &mut Vec<u8>,
+    position: Option<StreamPosition>,
+    publications: &[Arc<Publication>],
+    recovered: bool,
+) {
+    let mut members = Members::open(out);
+    let (epoch, offset) = position
+        .as_ref()
+        .map_or(("", 0), |at| (at.epoch.as_str(), at.offset.0));
+    members.text("epoch", epoch);
+    members.number("offset", offset);
+    let list = members.name("publications");
+    list.push(b'[');
+    for (index, one) in publications.iter().enumerate() {
+        if index > 0 {
+            list.push(b',');
+        }
+        publication(list, one);
+    }
+    list.push(b']');
+    let out = members.name("recovered");
+    out.extend_from_slice(if recovered { b"true" } else { b"false" });
+}
+
+/// Appends an error that is the body of a response.
+pub fn encode_error(out: &mut Vec<u8>, code: u32, message: &str) {
+    let mut members = Members::open(out);
+    let mut error = members.object("error");
+    error.number("code", code);
+    error.text("message", message);
 }
 
 /// Member `tags`, left out when there are none.

@@ -1,0 +1,337 @@
+//! Client connections, whatever carries them: how each begins, what its input is, how it is told of its end
+//! (`spec/centrifuge.md` §1.4 – §1.9).
+
+use std::sync::Arc;
+
+use super::Shard;
+use super::connection::{Connection, State};
+use super::http::{JSON, TEXT};
+use super::route::{ClientRoute, Transport};
+use crate::config::UniStream;
+use crate::model::{ConnId, Encoding, Format, Framing};
+use crate::protocol::centrifuge::decode_connect;
+use crate::protocol::command::{Body, Command};
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::push::Push;
+use crate::session::poll::Said;
+use crate::session::{Phase, fanout};
+use crate::wire::http::{Cors, LAST_CHUNK, encode_stream_head};
+
+/// Id of the one command of a client that sends none: it is never answered by id.
+const CONNECT_ID: u32 = 1;
+
+impl Connection {
+    /// A session whose pushes are the body of an HTTP response.
+    pub(super) fn is_stream(&self) -> bool {
+        let framing = self.session.format.framing;
+        self.is_session && matches!(framing, Framing::Stream | Framing::EventStream)
+    }
+
+    /// A session that is a long poll.
+    pub(super) fn is_poll(&self) -> bool {
+        self.is_session && self.session.format.framing == Framing::Poll
+    }
+}
+
+impl Shard {
+    /// A client's request is served: from here on the connection has a session. `first` is the body of the request.
+    pub(super) fn open_client(
+        &mut self,
+        slot: u32,
+        client: ClientRoute,
+        cors: Option<Box<Cors>>,
+        first: &[u8],
+    ) {
+        let format = client.format;
+        match client.transport {
+            Transport::WebSocket {
+                key,
+                protocol,
+                frame_pings,
+            } => {
+                self.upgrade(slot, &key, protocol);
+                self.begin(slot, format, frame_pings);
+            }
+            Transport::UniWebSocket { key, connect } => {
+                let connect = connect.as_deref().map(str::as_bytes);
+                if connect.is_some_and(|connect| decode_connect(connect).is_err()) {
+                    return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
+                }
+                self.upgrade(slot, &key, None);
+                self.begin(slot, format, true);
+                if let Some(connect) = connect {
+                    self.connect_request(slot, connect);
+                }
+            }
+            Transport::Stream { connect } => {
+                let first = connect.as_deref().map_or(first, str::as_bytes);
+                if format.unidirectional && decode_connect(first).is_err() {
+                    return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
+                }
+                self.open_stream(slot, format, cors);
+                if format.unidirectional {
+                    self.connect_request(slot, first);
+                } else {
+                    self.commands(slot, first);
+                }
+            }
+        }
+    }
+
+    fn open_stream(&mut self, slot: u32, format: Format, cors: Option<Box<Cors>>) {
+        let content_type = match (format.framing, format.encoding) {
+            (Framing::EventStream, _) => "text/event-stream; charset=utf-8",
+            (_, Encoding::Protobuf) => "application/octet-stream",
+            (_, Encoding::Json) => "application/x-ndjson",
+        };
+        let headers = cors.as_deref().map(Cors::headers).unwrap_or_default();
+        let mut head = Vec::new();
+        encode_stream_head(&mut head, content_type, &headers);
+        if format.framing == Framing::EventStream {
+            // Opens the stream early where something on the way waits for a first byte.
+            head.extend_from_slice(b"2\r\n\r\n\r\n");
+        }
+        let waits = self
+            .uni_stream(format)
+            .is_some_and(|endpoint| endpoint.connect_code_to_http_response.enabled);
+        self.begin(slot, format, false);
+        if !waits {
+            self.queue(slot, &head);
+            return;
+        }
+        if let Some(connection) = self.connections.at_mut(slot) {
+            let rare = connection.session.rare.get_or_insert_default();
+            rare.head = Some(head.into_boxed_slice());
+            rare.cors = cors;
+        }
+    }
+
+    /// Configuration of the endpoint whose connections are written like this.
+    fn uni_stream(&self, format: Format) -> Option<&UniStream> {
+        match format.framing {
+            Framing::Stream if format.unidirectional => Some(&self.config.uni_http_stream),
+            Framing::EventStream if format.unidirectional => Some(&self.config.uni_sse),
+            Framing::Stream
+            | Framing::EventStream
+            | Framing::WebSocket
+            | Framing::Joined
+            | Framing::Deflate
+            | Framing::Poll => None,
+        }
+    }
+
+    /// The connection carries a session from here on.
+    pub(super) fn begin(&mut self, slot: u32, format: Format, frame_pings: bool) {
+        let (now, config) = (self.now, Arc::clone(&self.config));
+        let named = matches!(format.framing, Framing::Stream | Framing::EventStream)
+            || format.unidirectional;
+        let secret = named.then(|| self.secrets.make());
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.state = State::Open;
+            connection.by = 0;
+            connection.is_session = true;
+            connection.session.format = format;
+            connection.session.frame_pings = frame_pings;
+            if secret.is_some() {
+                connection.session.rare.get_or_insert_default().secret = secret;
+            }
+            connection.session.open(now, &config);
+        }
+        self.file(slot);
+    }
+
+    /// Input of a connection, as its state and its transport have it.
+    pub(super) fn received(&mut self, slot: u32, bytes: &mut [u8]) {
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        match connection.state {
+            State::Head => self.http_received(slot, bytes),
+            State::Open | State::Waiting if connection.is_stream() => {
+                self.stream_received(slot, bytes);
+            }
+            State::Waiting => self.hold(slot, bytes),
+            State::Open | State::Closing => self.websocket_received(slot, bytes),
+            State::Finishing | State::Gone => {}
+        }
+    }
+
+    /// What follows the request of a stream: empty lines are read past (RFC 9112 §2.2). Everything else would be a request whose
+    /// answer can never come, as the connection ends with the stream.
+    fn stream_received(&mut self, slot: u32, bytes: &[u8]) {
+        if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            self.disconnect(slot, &Disconnect::BadRequest);
+        }
+    }
+
+    /// The connect request of a client that sends no commands. What it sends once it is connected is read past.
+    pub(super) fn connect_request(&mut self, slot: u32, text: &[u8]) {
+        let fresh = |connection: &Connection| connection.session.phase == Phase::Fresh;
+        if self.connections.at(slot).is_some_and(fresh) {
+            let command = decode_connect(text).map(|connect| Command {
+                id: CONNECT_ID,
+                body: Body::Connect(connect),
+            });
+            self.command(slot, command);
+        }
+    }
+
+    /// What sessions have said to their shard.
+    pub(super) fn hear(&mut self) {
+        while let Some((conn, said)) = self.said.pop_front() {
+            if self
+                .connections
+                .current(conn.slot, conn.generation)
+                .is_some()
+            {
+                self.heard(conn, said);
+            }
+        }
+    }
+
+    fn heard(&mut self, conn: ConnId, said: Said) {
+        let slot = conn.slot;
+        match said {
+            Said::Polled(polled) => self.polled(slot, polled),
+            Said::Refused(code, text) => {
+                let Some(connection) = self.connections.at(slot) else {
+                    return;
+                };
+                if connection.is_poll() {
+                    self.refuse_poll(slot, code, &text);
+                } else if connection.session.phase == Phase::Refused {
+                    self.refuse_connect(slot, code, &text);
+                }
+            }
+        }
+    }
+
+    /// A unidirectional client cannot be answered with an error: its connection ends, as the code says.
+    fn refuse_connect(&mut self, slot: u32, code: u32, text: &str) {
+        if self.answer_refused(slot, code, text) {
+            return;
+        }
+        let transforms = &self.config.client.connect_code_to_unidirectional_disconnect;
+        let disconnect = match (transforms.of(code), code) {
+            (Some(to), _) => Disconnect::Custom(to.code, to.reason.as_str().into()),
+            (None, 109 | 110) => Disconnect::Expired,
+            (None, 111) => Disconnect::TooManyRequests,
+            (None, 103) => Disconnect::PermissionDenied,
+            (None, _) => Disconnect::Internal,
+        };
+        self.disconnect(slot, &disconnect);
+    }
+
+    /// Answers a connect that failed with a status, where the response has not begun. False where it has.
+    fn answer_refused(&mut self, slot: u32, code: u32, text: &str) -> bool {
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return true;
+        };
+        let format = connection.session.format;
+        let Some(rare) = &mut connection.session.rare else {
+            return false;
+        };
+        if rare.head.take().is_none() {
+            return false;
+        }
+        let cors = rare.cors.take();
+        let answer = self
+            .uni_stream(format)
+            .and_then(|endpoint| endpoint.connect_code_to_http_response.of(code));
+        let (status, body) = match answer {
+            Some(answer) if answer.body.is_empty() => (answer.status_code, text.to_owned()),
+            Some(answer) => (answer.status_code, answer.body.clone()),
+            None => (500, "Internal Server Error".to_owned()),
+        };
+        self.end_session(slot);
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.keep_alive = false;
+        }
+        let is_json = body.starts_with('{');
+        let content_type = if is_json { JSON } else { TEXT };
+        let body = if matches!(status, 204 | 304) {
+            &[][..]
+        } else {
+            body.as_bytes()
+        };
+        self.respond_to(slot, status, content_type, cors.as_deref(), body);
+        true
+    }
+
+    /// Ends a session with a code of the protocol, behind everything that is queued.
+    pub(super) fn disconnect(&mut self, slot: u32, disconnect: &Disconnect) {
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        if !connection.is_session || !matches!(connection.state, State::Open | State::Waiting) {
+            return;
+        }
+        let format = connection.session.format;
+        let counter = match disconnect {
+            Disconnect::Slow => &mut self.counters.disconnected_slow,
+            Disconnect::NoPong => &mut self.counters.disconnected_no_pong,
+            Disconnect::BadRequest => &mut self.counters.disconnected_bad_request,
+            Disconnect::InvalidToken => &mut self.counters.disconnected_invalid_token,
+            _ => &mut self.counters.disconnected_other,
+        };
+        *counter += 1;
+        match format.framing {
+            Framing::Poll => self.end_poll(slot, disconnect),
+            Framing::Stream | Framing::EventStream => self.end_stream(slot, format, disconnect),
+            // TCP is dropped without a close frame; the client sees 1006.
+            Framing::WebSocket | Framing::Joined | Framing::Deflate
+                if *disconnect == Disconnect::ConnectionClosed =>
+            {
+                self.finish(slot);
+            }
+            Framing::WebSocket | Framing::Joined | Framing::Deflate => {
+                if format.unidirectional && self.end_uni_websocket(slot, format, disconnect) {
+                    return;
+                }
+                self.close_websocket(slot, disconnect.code(), disconnect.reason());
+            }
+        }
+    }
+
+    /// A push that says why, then the last chunk.
+    fn end_stream(&mut self, slot: u32, format: Format, disconnect: &Disconnect) {
+        if self.answer_refused(slot, u32::from(disconnect.code()), disconnect.reason()) {
+            return;
+        }
+        let mut last = Vec::new();
+        if *disconnect != Disconnect::ConnectionClosed {
+            let push = Push::Disconnect(disconnect.code(), disconnect.reason());
+            fanout::push(&mut last, format, "", &push);
+        }
+        last.extend_from_slice(LAST_CHUNK);
+        self.end_session(slot);
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.state = State::Finishing;
+            connection.held = None;
+        }
+        self.queue(slot, &last);
+        self.finish(slot);
+    }
+
+    /// A push says why unless that is off. True if no close frame is to follow.
+    fn end_uni_websocket(&mut self, slot: u32, format: Format, disconnect: &Disconnect) -> bool {
+        let (push, close) = (
+            !self.config.uni_websocket.disable_disconnect_push,
+            !self.config.uni_websocket.disable_closing_handshake,
+        );
+        self.end_session(slot);
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.state = State::Closing;
+        }
+        if push {
+            let mut frame = Vec::new();
+            let push = Push::Disconnect(disconnect.code(), disconnect.reason());
+            fanout::push(&mut frame, format, "", &push);
+            self.queue(slot, &frame);
+        }
+        if !close {
+            self.finish(slot);
+        }
+        !close
+    }
+}

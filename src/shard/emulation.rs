@@ -1,0 +1,98 @@
+//! Commands of clients whose connections only bring replies: they come in requests of their own, to any shard, and are
+//! handled where the session is (`spec/centrifuge.md` §1.7).
+
+use super::Shard;
+use super::connection::{Connection, State};
+use super::http::TEXT;
+use crate::mem::TimerWheel;
+use crate::mesh::Message;
+use crate::mesh::message::Emulate;
+use crate::model::{ConnId, Encoding, ShardId};
+use crate::protocol::centrifuge::decode_emulation;
+use crate::session::key::SessionKey;
+use crate::wire::http::Cors;
+
+/// Answers always come; this bounds what a bug in that costs.
+const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+impl Shard {
+    /// A request with commands; the connection waits until they are handled.
+    pub(super) fn emulation_request(
+        &mut self,
+        slot: u32,
+        encoding: Encoding,
+        cors: Option<Box<Cors>>,
+        body: &[u8],
+    ) {
+        let Ok(request) = decode_emulation(encoding, body) else {
+            return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
+        };
+        if *request.node != *self.uid {
+            return self.respond_to(slot, 404, TEXT, cors.as_deref(), b"unknown node\n");
+        }
+        let shards = self.mesh.shards();
+        let Some(key) = SessionKey::parse(&request.session).filter(|key| key.shard.0 < shards)
+        else {
+            // Whoever guesses learns nothing.
+            return self.respond_to(slot, 204, "", cors.as_deref(), b"");
+        };
+        let conn = ConnId {
+            slot,
+            generation: self.connections.generation(slot),
+        };
+        let emulate = Emulate {
+            request: conn,
+            conn: key.conn,
+            session: request.session.as_ref().into(),
+            frame: request.data.into_owned(),
+        };
+        if self
+            .mesh
+            .command(key.shard, Message::Emulate(Box::new(emulate)))
+            .is_err()
+        {
+            self.counters.refused_mesh += 1;
+            return self.respond_to(slot, 500, TEXT, cors.as_deref(), b"try again\n");
+        }
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.state = State::Waiting;
+            connection.session.rare.get_or_insert_default().cors = cors;
+        }
+        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
+    }
+
+    /// Commands for a session of this shard, in the order in which they were asked.
+    pub(super) fn emulate(&mut self, from: ShardId, emulate: &Emulate) {
+        let ConnId { slot, generation } = emulate.conn;
+        let known = |connection: &Connection| {
+            connection.is_stream()
+                && !connection.session.format.unidirectional
+                && connection.session.is_named(&emulate.session)
+        };
+        let state = self
+            .connections
+            .current(slot, generation)
+            .filter(|connection| known(connection))
+            .map(|connection| connection.state);
+        match state {
+            Some(State::Open) => self.commands(slot, &emulate.frame),
+            Some(State::Waiting) => self.hold_frame(slot, &emulate.frame),
+            Some(State::Head | State::Closing | State::Finishing | State::Gone) | None => {}
+        }
+        self.mesh.answer(from, Message::Emulated(emulate.request));
+    }
+
+    /// The commands of a request are handled, or nobody was there to handle them.
+    pub(super) fn emulated(&mut self, conn: ConnId) {
+        let Some(connection) = self
+            .connections
+            .current_mut(conn.slot, conn.generation)
+            .filter(|connection| connection.state == State::Waiting && !connection.is_session)
+        else {
+            return;
+        };
+        let cors = connection.session.rare.take().and_then(|rare| rare.cors);
+        self.respond_to(conn.slot, 204, "", cors.as_deref(), b"");
+        self.resume(conn.slot);
+    }
+}
