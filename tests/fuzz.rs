@@ -7,5 +7,7 @@
 mod commands;
 #[path = "fuzz/emulation.rs"]
 mod emulation;
+#[path = "fuzz/import.rs"]
+mod import;
 #[path = "fuzz/mutation.rs"]
 mod mutation;
