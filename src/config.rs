@@ -3,7 +3,9 @@
 mod file;
 mod glob;
 pub mod hooks;
+pub mod keys;
 pub mod namespace;
+mod pattern;
 mod transports;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,7 +15,9 @@ use std::time::Duration;
 pub use file::{ConfigError, ConfigErrors, Key, KeyKind, Origin, ReloadRefused, Setting, Source};
 pub use file::{keys, parse_duration, show_duration};
 pub use glob::glob_match;
+pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
+pub use pattern::Pattern;
 pub use transports::{
     DisconnectCode, Downstream, Emulation, HttpAnswer, Init, Poll, Transforms, UniStream,
     UniWebSocket,
@@ -169,6 +173,8 @@ pub struct Client {
     pub connect_include_server_time: bool,
     /// No authentication, everything allowed. Development only.
     pub insecure: bool,
+    /// Any signature of a token counts. Development only.
+    pub insecure_skip_token_signature_verify: bool,
     /// Personal channel (`spec/centrifuge.md` §4.2): `Some(namespace)`; an empty namespace gives `#user`.
     /// `[client.subscribe_to_user_personal_channel]` with `enabled` and `personal_channel_namespace`.
     pub user_personal_channel: Option<String>,
@@ -185,10 +191,20 @@ pub struct Token {
     pub hmac_previous_secret_key: Secret,
     /// Unix seconds until which the previous key counts; 0 means always.
     pub hmac_previous_secret_key_valid_until: u64,
+    /// RS256 to RS512 and PS256 to PS512.
+    pub rsa_public_key: Option<PublicKey>,
+    /// ES256 or ES384, by its curve.
+    pub ecdsa_public_key: Option<PublicKey>,
+    /// URL of a key set, which replaces all keys above; empty is off.
+    pub jwks_public_endpoint: String,
     /// Expected `aud`; empty accepts any.
     pub audience: String,
+    /// Expected form of `aud`, instead of `audience`.
+    pub audience_regex: Option<Pattern>,
     /// Expected `iss`; empty accepts any.
     pub issuer: String,
+    /// Expected form of `iss`, instead of `issuer`.
+    pub issuer_regex: Option<Pattern>,
     /// Claim that holds the user id; empty means `sub`.
     pub user_id_claim: String,
 }
@@ -331,6 +347,7 @@ impl Default for Client {
             disallow_anonymous_connection_tokens: false,
             connect_include_server_time: false,
             insecure: false,
+            insecure_skip_token_signature_verify: false,
             user_personal_channel: None,
             connect_code_to_unidirectional_disconnect: Transforms::default(),
         }

@@ -6,6 +6,8 @@
 pub mod admin;
 pub mod bell;
 pub mod first_run;
+mod http_client;
+mod jwks;
 pub mod logging;
 mod observe;
 pub mod process;
@@ -26,6 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
+use crate::config::keys::{KeySet, KeySource};
 use crate::mesh::control::{DrainOutcome, FromShard, ShardLink, TO_SHARD_MAX, ToShard};
 use crate::model::ShardId;
 
@@ -40,6 +43,8 @@ const OBSERVE_TIMEOUT: Duration = Duration::from_secs(1);
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// Places of a shard's queue kept for what must arrive: `Drain` and `Stop`.
 const QUEUE_RESERVE: usize = 8;
+/// Keys that found a shard's queue full are offered again after this.
+const KEYS_RETRY: Duration = Duration::from_millis(100);
 /// Scrapes that may wait for counters at a time; more are refused with 503.
 const QUESTIONS_MAX: usize = 64;
 
@@ -113,7 +118,12 @@ pub fn run(parts: Parts) -> io::Result<Ending> {
 async fn supervise(parts: Parts) -> io::Result<Ending> {
     let mut signals = Signals::install()?;
     let (questions_in, mut questions) = mpsc::channel(QUESTIONS_MAX);
+    let (fetched_in, mut fetched) = mpsc::channel(jwks::RESULTS_MAX);
     let mut control = Control::new(parts);
+    control
+        .key_services
+        .insert(jwks::Services::new(fetched_in))
+        .follow(&control.parts.config);
     if let Some(listener) = control.parts.admin.take() {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -134,6 +144,7 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
             }
             () = bell.rung() => {}
             Some(question) = questions.recv() => control.ask(question),
+            Some((source, set)) = fetched.recv() => control.spread(source, set),
             () = until(control.deadline()) => {}
         }
         control.collect()?;
@@ -188,6 +199,11 @@ struct Control {
     /// When shards that have not drained are given up; set while draining.
     drain_until: Option<Instant>,
     readiness: watch::Sender<Readiness>,
+    /// Where public keys of tokens come from; `None` before the runtime runs.
+    key_services: Option<jwks::Services>,
+    /// What the services said last, for shards (by index) whose queue was full.
+    keys_undelivered: Vec<(usize, KeySource, Option<Arc<KeySet>>)>,
+    keys_retry: Option<Instant>,
     /// Where the admin listener is; empty when it is off.
     admin_address: String,
 }
@@ -219,6 +235,9 @@ impl Control {
             gather: None,
             drain_until: None,
             readiness: watch::Sender::new(readiness),
+            key_services: None,
+            keys_undelivered: Vec::new(),
+            keys_retry: None,
             admin_address,
         }
     }
@@ -289,9 +308,31 @@ impl Control {
                 "control alone fills the queue and its room was checked"
             );
         }
+        if let Some(services) = &mut self.key_services {
+            services.follow(&next);
+        }
         (self.parts.set_level)(&next.log);
         self.parts.config = next;
         info!("configuration reloaded");
+    }
+
+    /// Gives every shard what a service with keys said.
+    fn spread(&mut self, source: KeySource, set: Option<Arc<KeySet>>) {
+        self.keys_undelivered
+            .retain(|(_, undelivered, _)| *undelivered != source);
+        let all = (0..self.parts.links.len()).map(|at| (at, source, set.clone()));
+        self.keys_undelivered.extend(all);
+        self.deliver_keys();
+    }
+
+    fn deliver_keys(&mut self) {
+        let (links, roster) = (&self.parts.links, &self.roster);
+        self.keys_undelivered.retain(|(at, source, set)| {
+            let link = &links[*at];
+            let keys = ToShard::Keys(*source, set.clone());
+            !roster.has_ended(link.shard) && !send(link, keys, QUEUE_RESERVE)
+        });
+        self.keys_retry = (!self.keys_undelivered.is_empty()).then(|| Instant::now() + KEYS_RETRY);
     }
 
     /// Starts a gathering of counters, or joins the one under way.
@@ -312,6 +353,11 @@ impl Control {
     fn collect(&mut self) -> io::Result<()> {
         while let Some(report) = self.parts.reports.pop() {
             match report {
+                FromShard::KeysWanted(_, source) => {
+                    if let Some(services) = &self.key_services {
+                        services.want(source);
+                    }
+                }
                 FromShard::Ready(shard) => self.on_ready(shard)?,
                 FromShard::Observed(shard, counters) => {
                     if let Some(gather) = &mut self.gather {
@@ -373,6 +419,7 @@ impl Control {
     fn deadline(&self) -> Option<Instant> {
         [
             self.drain_until,
+            self.keys_retry,
             self.gather.as_ref().map(|gather| gather.until),
         ]
         .into_iter()
@@ -382,6 +429,9 @@ impl Control {
 
     /// Closes what is complete or out of time.
     fn expire(&mut self, now: Instant) -> Option<Ending> {
+        if self.keys_retry.is_some_and(|at| at <= now) {
+            self.deliver_keys();
+        }
         if let Some(gather) = self
             .gather
             .take_if(|gather| gather.is_complete() || now >= gather.until)

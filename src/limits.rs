@@ -44,6 +44,18 @@ pub const API_ITEMS_MAX: usize = 10_000;
 pub const API_CALLS_MAX: u32 = 65_536;
 /// Largest payload that a patch is made of or for; larger ones are sent whole.
 pub const FOSSIL_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a key set that a service publishes.
+pub const JWKS_BYTES_MAX: usize = 256 * 1024;
+/// Keys of a set that can verify tokens; a set with more is refused.
+pub const JWKS_KEYS_MAX: usize = 64;
+/// Bytes of a key id; a token with a longer one is invalid.
+pub const KEY_ID_BYTES_MAX: usize = 256;
+/// Revoked tokens, users with invalidated tokens, and blocked users, of each kind on one shard.
+pub const REVOCATIONS_MAX: usize = 100_000;
+/// Bytes of the id of a token (`jti`) that can be revoked.
+pub const TOKEN_ID_BYTES_MAX: usize = 256;
+/// Key ids that are known not to exist, for one kind of token on one shard; the oldest goes first.
+pub const KEY_IDS_REFUSED_MAX: usize = 1024;
 const _: () = assert!(
     FANOUT_RING_BYTES.is_power_of_two(),
     "positions of the ring are masked"

@@ -82,6 +82,12 @@ counters! {
     Gauge backlog_bytes,
     /// Messages waiting in the queues to this shard.
     Gauge mesh_queued,
+    /// Connections whose command waits for the key of its token.
+    Gauge key_waiting,
+    /// Public keys of tokens fetched by URL and in use.
+    Gauge keys,
+    /// Tokens and users that are shut out.
+    Gauge revocations,
     /// Sockets accepted.
     Counter accepted,
     /// Sockets refused because a limit was reached.
@@ -102,6 +108,12 @@ counters! {
     Counter commands,
     /// Client commands answered with an error.
     Counter command_errors,
+    /// Key sets that were fetched by URL.
+    Counter key_sets,
+    /// Fetches of key sets that failed, the retry included.
+    Counter key_set_failures,
+    /// Client commands that waited for the key of their token.
+    Counter key_waits,
     /// Server API requests handled.
     Counter api_requests,
     /// Server API requests answered with an error.

@@ -16,10 +16,11 @@ mod subscribe;
 use smallvec::SmallVec;
 
 pub use admission::ServerSubscription;
-pub use context::{Context, Tokens};
+pub use context::{Context, KeyWanted, Tokens};
 pub use publish::check_data;
 pub use query::epoch_sent;
 
+use crate::auth::revocation::Revocations;
 use crate::mem::Tick;
 use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
 use crate::protocol::command::{Body, Command};
@@ -59,6 +60,8 @@ pub struct Session {
     pub rare: Option<Box<Rare>>,
     /// Unix seconds at which the connection expires; 0 for never.
     pub expire_at: u32,
+    /// `iat` of the connection token in Unix seconds; 0 when absent.
+    pub issued_at: u32,
     /// When the next ping goes out, or the connect command must have come; 0 for never.
     pub next: Tick,
     /// When the pong must have come; 0 when none is awaited.
@@ -88,6 +91,10 @@ pub struct Rare {
     pub cors: Option<Box<crate::wire::http::Cors>>,
     /// What a long poll waits for.
     pub poll: Option<Box<poll::Poll>>,
+    /// `meta` of the connection token, JSON or empty: it stays on the server.
+    pub meta: Bytes,
+    /// `jti` of the connection token: it can be revoked.
+    pub token_id: Box<str>,
 }
 
 /// One subscription of a session.
@@ -130,6 +137,8 @@ pub mod flag {
     pub const CLIENT_REFRESH: u16 = 1 << 8;
     /// Named by the connection token.
     pub const FROM_TOKEN: u16 = 1 << 9;
+    /// A subscription token allowed it.
+    pub const BY_TOKEN: u16 = 1 << 15;
 }
 
 /// See `Subscription::extra`.
@@ -234,6 +243,41 @@ impl Session {
         let secret = self.rare.as_ref().and_then(|rare| rare.secret.as_ref());
         let named = key::SessionKey::parse(session);
         named.is_some_and(|key| secret.is_some_and(|secret| key.is(secret)))
+    }
+
+    /// `jti` of the connection token; empty when there is none.
+    #[must_use]
+    pub fn token_id(&self) -> &str {
+        self.rare.as_ref().map_or("", |rare| &rare.token_id)
+    }
+
+    /// Keeps what a connection token is known by, and what it says to the server alone.
+    fn keep_token(&mut self, claims: crate::auth::token::ConnectionClaims) {
+        self.has_token = true;
+        self.expire_at = liveness::kept_expiry(claims.expire_at);
+        self.issued_at = u32::try_from(claims.mark.issued_at).unwrap_or(u32::MAX);
+        if !claims.info.is_empty() {
+            self.info = claims.info.to_vec().into_boxed_slice();
+        }
+        if self.rare.is_some() || !claims.meta.is_empty() || !claims.mark.id.is_empty() {
+            let rare = self.rare.get_or_insert_default();
+            rare.token_id = claims.mark.id.into_boxed_str();
+            if !claims.meta.is_empty() {
+                rare.meta = claims.meta;
+            }
+        }
+    }
+
+    /// Has a service shut out the user or the token of this session? How it ends.
+    #[must_use]
+    pub fn shut_out(&self, revocations: &Revocations, now_unix_s: u64) -> Option<Disconnect> {
+        if revocations.is_blocked(&self.user, now_unix_s) {
+            return Some(Disconnect::ForceDisconnect);
+        }
+        let issued_at = u64::from(self.issued_at);
+        let is_revoked = self.has_token
+            && revocations.is_revoked(&self.user, self.token_id(), issued_at, "", now_unix_s);
+        is_revoked.then_some(Disconnect::InvalidToken)
     }
 
     /// Index of the subscription to the hub channel in `hub`.

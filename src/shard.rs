@@ -12,8 +12,10 @@ mod emulation;
 mod http;
 mod inbox;
 pub mod inspect;
+mod keys;
 mod outbox;
 mod poll;
+mod revoke;
 mod rings;
 mod route;
 mod timers;
@@ -26,6 +28,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::auth::revocation::Revocations;
 use crate::broker::{Hub, HubId, Owner};
 use crate::config::Config;
 use crate::limits;
@@ -144,6 +147,10 @@ pub struct Shard {
     drain: Option<drain::Drain>,
     /// Questions for lost deliveries that found a queue full: hub channel and round.
     unasked: Vec<(HubId, u32)>,
+    key_waits: keys::KeyWaits,
+    revocations: Revocations,
+    /// See `Context::key_wanted`.
+    key_wanted: Option<crate::session::KeyWanted>,
     counters: Counters,
     rng: Rng,
     /// Both clocks as of the handler that runs.
@@ -196,6 +203,9 @@ impl Shard {
             wheel: TimerWheel::default(),
             drain: None,
             unasked: Vec::new(),
+            key_waits: keys::KeyWaits::default(),
+            revocations: Revocations::new(rng.bits()),
+            key_wanted: None,
             counters: Counters::default(),
             rng,
             now: Now::default(),
@@ -309,6 +319,7 @@ impl Shard {
                 let observed = FromShard::Observed(self.id, Box::new(self.counters()));
                 self.reports.push_back(observed);
             }
+            ToShard::Keys(source, set) => self.keys_answered(source, set.as_ref()),
             ToShard::Stop => self.stop(),
         }
         self.settle();
@@ -329,6 +340,9 @@ impl Shard {
         counters.channels_owned = self.owner.len() as u64;
         [counters.encoded_json, counters.encoded_protobuf] = self.written.encoded;
         counters.backlog_bytes = self.outbox.backlog_bytes() as u64;
+        counters.revocations = self.revocations.len() as u64;
+        counters.key_waiting = self.key_waits.len() as u64;
+        counters.keys = self.tokens.fetched_keys() as u64;
         counters.mesh_queued = self.mesh.queued() as u64;
         counters
     }
@@ -353,7 +367,10 @@ impl Shard {
     /// A message waits to be read from another shard, or to be sent to one: `handle_mesh` wants to be called.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.mesh.has_work() || self.owner.has_behind() || !self.unasked.is_empty()
+        self.mesh.has_work()
+            || self.owner.has_behind()
+            || !self.unasked.is_empty()
+            || self.key_waits.has_answers()
     }
 
     /// Bytes of a `SendBatch::Ring`, at the same address until `handle_flushed`.
@@ -402,6 +419,7 @@ impl Shard {
             format: connection.session.format,
             config: &self.config,
             tokens: &self.tokens,
+            revocations: &self.revocations,
             hub: &mut self.hub,
             mesh: &mut self.mesh,
             counters: &mut self.counters,
@@ -411,6 +429,7 @@ impl Shard {
             node: &self.uid,
             said: &mut self.said,
             moved: &mut self.moved,
+            key_wanted: &mut self.key_wanted,
         };
         let result = run(&mut connection.session, &mut context);
         let inappropriate = context.inappropriate;

@@ -258,8 +258,6 @@ fn keys_of_features_that_do_not_exist_are_refused() {
     for text in [
         "[websocket]\ncompression = true",
         "[client]\nconcurrency = 8",
-        "[client.token]\nrsa_public_key = \"\"",
-        "[client.token]\njwks_public_endpoint = \"\"",
         "[channel.without_namespace]\nallowed_delta_types = [\"fossil\"]",
         "[channel.without_namespace]\nsubscribe_stream_proxy_enabled = true",
         "[channel.without_namespace]\nname = \"x\"",
@@ -271,6 +269,51 @@ fn keys_of_features_that_do_not_exist_are_refused() {
             "{text}"
         );
     }
+}
+
+#[test]
+fn keys_of_tokens_are_checked_when_they_are_read() {
+    let rsa = include_str!("vectors/keys/rsa.pub.pem");
+    let p256 = include_str!("vectors/keys/p256.pub.pem");
+    let weak = include_str!("vectors/keys/rsa-weak.pub.pem");
+    let private = include_str!("vectors/keys/rsa.pem");
+    let table = |key: &str, value: &str| format!("[client.token]\n{key} = \"\"\"{value}\"\"\"");
+    for (key, value) in [
+        ("rsa_public_key", "a key"),
+        ("rsa_public_key", weak),
+        ("rsa_public_key", private),
+        ("rsa_public_key", p256),
+        ("ecdsa_public_key", rsa),
+        ("jwks_public_endpoint", "ftp://id.example/keys"),
+        ("jwks_public_endpoint", "https://id.example/{{realm}}/keys"),
+        ("audience_regex", "("),
+        ("user_id_claim", "a-b"),
+    ] {
+        let error = error(&table(key, value));
+        assert!(
+            matches!(&error, ConfigError::Malformed { key: found, .. } if *found == format!("client.token.{key}")),
+            "{error}"
+        );
+    }
+    let both = error("[client.token]\nissuer = \"a\"\nissuer_regex = \"b\"");
+    assert!(matches!(both, ConfigError::Both { .. }), "{both}");
+    let config = load(&format!(
+        "{}\necdsa_public_key = \"\"\"{p256}\"\"\"\naudience_regex = \"^a$\"\njwks_public_endpoint = \"https://id.example/keys\"",
+        table("rsa_public_key", rsa)
+    ))
+    .unwrap();
+    assert_eq!(
+        config
+            .client
+            .token
+            .rsa_public_key
+            .as_ref()
+            .map(|key| key.pem()),
+        Some(rsa)
+    );
+    assert_eq!(config.client.subscription_token, config.client.token);
+    let again = load(&config.effective()).unwrap();
+    assert_eq!(again, config, "the effective configuration reads back");
 }
 
 #[test]

@@ -25,10 +25,14 @@ mod fallback;
 mod first_run;
 #[path = "server/http.rs"]
 mod http;
+#[path = "server/jwks.rs"]
+mod jwks;
 #[path = "server/listeners.rs"]
 mod listeners;
 #[path = "server/reload.rs"]
 mod reload;
+#[path = "server/revocation.rs"]
+mod revocation;
 #[path = "server/shards.rs"]
 mod shards;
 #[path = "server/slow_consumer.rs"]

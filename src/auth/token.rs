@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -14,8 +15,15 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::config::{Secret, Token};
+use remote::Remote;
+
+use crate::config::{KeySet, Pattern, PublicKey, Secret, Token};
 use crate::model::Overrides;
+use crate::time::Now;
+
+pub use remote::KEY_SET_TTL;
+
+mod remote;
 
 /// Bytes of one token.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
@@ -32,9 +40,16 @@ pub enum TokenError {
     /// The signature counts, but a claim that should be base64 is not.
     #[error("undecodable base64 in a claim")]
     BadBase64,
+    /// The service that publishes the keys has to be asked: verify again when it has answered.
+    #[error("unknown key")]
+    KeyWanted,
+    /// That service does not answer: the client may come back.
+    #[error("keys unavailable")]
+    KeysUnavailable,
 }
 
-/// What a connection token says. Payloads are one JSON value without raw line breaks; empty when absent.
+/// What a connection token says. Payloads are one JSON value without raw line breaks, or, from a base64 claim, any bytes;
+/// empty when absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionClaims {
     /// Empty for the anonymous user.
@@ -47,6 +62,17 @@ pub struct ConnectionClaims {
     pub subs: Vec<(String, SubOptions)>,
     /// Stays on the server.
     pub meta: Bytes,
+    /// How the token can be revoked.
+    pub mark: Mark,
+}
+
+/// What a token can be revoked by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// `jti`; empty when absent.
+    pub id: String,
+    /// `iat` in Unix seconds; 0 when absent.
+    pub issued_at: u64,
 }
 
 /// Options of one server-side subscription.
@@ -77,31 +103,76 @@ pub struct SubscriptionClaims {
     pub expire_at: Option<u64>,
     /// Over the namespace's options.
     pub overrides: Overrides,
+    /// How the token can be revoked.
+    pub mark: Mark,
 }
 
 /// Keys and expectations for one kind of token, ready for use.
 #[derive(Clone)]
 pub struct Verifier {
-    keys: Vec<Key>,
-    audience: Option<String>,
-    issuer: Option<String>,
+    keys: Keys,
+    audience: Expected,
+    issuer: Expected,
     user_id_claim: Option<String>,
 }
 
-/// One key and what it is for.
+/// Where keys come from.
 #[derive(Clone)]
-struct Key {
-    /// A key verifies the algorithms that it is configured for and no other, whatever a token's header says.
-    algorithms: &'static [Algorithm],
+enum Keys {
+    /// The configuration.
+    Own {
+        secrets: Vec<HmacKey>,
+        public: Vec<PublicKey>,
+    },
+    /// A service that publishes them.
+    Remote(Box<Remote>),
+    /// Any signature counts.
+    Ignored,
+}
+
+/// A secret. It verifies HMAC and nothing else, whatever a token's header says.
+#[derive(Clone)]
+struct HmacKey {
     key: DecodingKey,
     /// Unix seconds at which it stops to count.
     valid_until: Option<u64>,
 }
 
+/// What a claim must be.
+#[derive(Clone)]
+enum Expected {
+    Anything,
+    Exactly(String),
+    Like(Pattern),
+}
+
+impl Expected {
+    fn new(exact: &str, pattern: Option<&Pattern>) -> Self {
+        match pattern {
+            Some(pattern) => Self::Like(pattern.clone()),
+            None if exact.is_empty() => Self::Anything,
+            None => Self::Exactly(exact.to_owned()),
+        }
+    }
+
+    fn fits(&self, found: &str) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Exactly(wanted) => wanted == found,
+            Self::Like(pattern) => pattern.matches(found),
+        }
+    }
+}
+
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = match &self.keys {
+            Keys::Own { secrets, public } => secrets.len() + public.len(),
+            Keys::Remote(remote) => remote.len(),
+            Keys::Ignored => 0,
+        };
         f.debug_struct("Verifier")
-            .field("keys", &self.keys.len())
+            .field("keys", &keys)
             .finish_non_exhaustive()
     }
 }
@@ -109,31 +180,59 @@ impl fmt::Debug for Verifier {
 const HMAC: &[Algorithm] = &[Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
 
 impl Verifier {
-    /// Prepares the keys. Without a key every token is invalid.
+    /// Prepares the keys. Without a key every token is invalid. With `skip_signature` every signature counts: for
+    /// development.
     #[must_use]
-    pub fn new(config: &Token) -> Self {
-        let hmac = |secret: &Secret, valid_until| {
-            let key = || DecodingKey::from_secret(secret.0.as_bytes());
-            (!secret.0.is_empty()).then(|| Key {
-                algorithms: HMAC,
-                key: key(),
-                valid_until,
-            })
+    pub fn new(config: &Token, skip_signature: bool) -> Self {
+        let keys = if skip_signature {
+            Keys::Ignored
+        } else if config.jwks_public_endpoint.is_empty() {
+            own_keys(config)
+        } else {
+            Keys::Remote(Box::default())
         };
-        let until = config.hmac_previous_secret_key_valid_until;
-        let previous = hmac(
-            &config.hmac_previous_secret_key,
-            (until > 0).then_some(until),
-        );
-        let some = |text: &String| (!text.is_empty()).then(|| text.clone());
         Self {
-            keys: hmac(&config.hmac_secret_key, None)
-                .into_iter()
-                .chain(previous)
-                .collect(),
-            audience: some(&config.audience),
-            issuer: some(&config.issuer),
-            user_id_claim: some(&config.user_id_claim),
+            keys,
+            audience: Expected::new(&config.audience, config.audience_regex.as_ref()),
+            issuer: Expected::new(&config.issuer, config.issuer_regex.as_ref()),
+            user_id_claim: (!config.user_id_claim.is_empty()).then(|| config.user_id_claim.clone()),
+        }
+    }
+
+    /// The service with the keys has answered.
+    pub fn fetched(&mut self, set: &Arc<KeySet>, now: Now) {
+        if let Keys::Remote(remote) = &mut self.keys {
+            remote.fetched(set, now);
+        }
+    }
+
+    /// The service with the keys does not answer.
+    pub fn fetch_failed(&mut self, now: Now) {
+        if let Keys::Remote(remote) = &mut self.keys {
+            remote.failed(now);
+        }
+    }
+
+    /// A key id was asked for, and the answer came: unless it is there now, it is invalid for a while.
+    pub fn refuse_if_unknown(&mut self, id: &str, now: Now) {
+        if let Keys::Remote(remote) = &mut self.keys {
+            remote.refuse_if_unknown(id, now);
+        }
+    }
+
+    /// Takes over what is known of fetched keys from a verifier of the same service.
+    pub fn inherit(&mut self, other: Self) {
+        if let (Keys::Remote(mine), Keys::Remote(theirs)) = (&mut self.keys, other.keys) {
+            *mine = theirs;
+        }
+    }
+
+    /// Fetched keys that are in use.
+    #[must_use]
+    pub fn fetched_keys(&self) -> usize {
+        match &self.keys {
+            Keys::Remote(remote) => remote.len(),
+            Keys::Own { .. } | Keys::Ignored => 0,
         }
     }
 
@@ -141,10 +240,10 @@ impl Verifier {
     ///
     /// # Errors
     /// See `TokenError`. A subscription token (one with `channel`) is invalid here.
-    pub fn connection(&self, token: &str, now_unix_s: u64) -> Result<ConnectionClaims, TokenError> {
-        let payload = self.payload(token, now_unix_s)?;
+    pub fn connection(&self, token: &str, now: Now) -> Result<ConnectionClaims, TokenError> {
+        let payload = self.payload(token, now)?;
         let claims: RawClaims<'_> = parse(&payload)?;
-        let exp = self.expect(&claims, now_unix_s)?;
+        let exp = self.expect(&claims, now.unix_s())?;
         if claims.channel.is_some() {
             return Err(TokenError::Invalid);
         }
@@ -166,6 +265,10 @@ impl Verifier {
             }
         };
         Ok(ConnectionClaims {
+            mark: Mark {
+                id: claims.jti.unwrap_or_default(),
+                issued_at: claims.iat.map_or(0, Seconds::unix),
+            },
             user: self.user(claims.sub, &payload)?,
             expire_at: expiry(claims.expire_at, exp),
             info: payload_of(claims.info, claims.b64info)?,
@@ -179,20 +282,20 @@ impl Verifier {
     ///
     /// # Errors
     /// See `TokenError`. A connection token (one without `channel`) is invalid here.
-    pub fn subscription(
-        &self,
-        token: &str,
-        now_unix_s: u64,
-    ) -> Result<SubscriptionClaims, TokenError> {
-        let payload = self.payload(token, now_unix_s)?;
+    pub fn subscription(&self, token: &str, now: Now) -> Result<SubscriptionClaims, TokenError> {
+        let payload = self.payload(token, now)?;
         let claims: RawClaims<'_> = parse(&payload)?;
-        let exp = self.expect(&claims, now_unix_s)?;
+        let exp = self.expect(&claims, now.unix_s())?;
         let channel = claims.channel.ok_or(TokenError::Invalid)?;
         let channel: String = parse(channel.get().as_bytes())?;
         if channel.is_empty() {
             return Err(TokenError::Invalid);
         }
         Ok(SubscriptionClaims {
+            mark: Mark {
+                id: claims.jti.unwrap_or_default(),
+                issued_at: claims.iat.map_or(0, Seconds::unix),
+            },
             user: self.user(claims.sub, &payload)?,
             channel,
             client: claims.client.filter(|client| !client.is_empty()),
@@ -204,7 +307,7 @@ impl Verifier {
     }
 
     /// The payload of a token whose signature counts.
-    fn payload(&self, token: &str, now_unix_s: u64) -> Result<Vec<u8>, TokenError> {
+    fn payload(&self, token: &str, now: Now) -> Result<Vec<u8>, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Invalid);
         }
@@ -214,16 +317,10 @@ impl Verifier {
             .decode(header)
             .map_err(|_| TokenError::Invalid)?;
         let header: Header = parse(&header)?;
-        if header.crit.is_some() {
+        if header.crit.is_some() || header.alg.eq_ignore_ascii_case("none") {
             return Err(TokenError::Invalid);
         }
-        let verifies = |key: &Key| {
-            key.algorithms.contains(&header.alg)
-                && key.valid_until.is_none_or(|until| now_unix_s < until)
-                && crypto::verify(signature, signed.as_bytes(), &key.key, header.alg)
-                    .unwrap_or(false)
-        };
-        if !self.keys.iter().any(verifies) {
+        if !self.is_signed(&header, signed.as_bytes(), signature, now)? {
             return Err(TokenError::Invalid);
         }
         URL_SAFE_NO_PAD
@@ -231,20 +328,51 @@ impl Verifier {
             .map_err(|_| TokenError::Invalid)
     }
 
+    /// Is there a key for what the header names, and was it used?
+    fn is_signed(
+        &self,
+        header: &Header,
+        signed: &[u8],
+        signature: &str,
+        now: Now,
+    ) -> Result<bool, TokenError> {
+        if matches!(self.keys, Keys::Ignored) {
+            return Ok(true);
+        }
+        let algorithm: Algorithm = header.alg.parse().map_err(|_| TokenError::Invalid)?;
+        Ok(match &self.keys {
+            Keys::Own { secrets, .. } if HMAC.contains(&algorithm) => {
+                secrets.iter().any(|secret| {
+                    secret.valid_until.is_none_or(|until| now.unix_s() < until)
+                        && crypto::verify(signature, signed, &secret.key, algorithm)
+                            .unwrap_or(false)
+                })
+            }
+            Keys::Own { public, .. } => public
+                .iter()
+                .any(|key| key.verifies(algorithm, signed, signature)),
+            Keys::Remote(remote) => remote
+                .find(header.kid.as_deref(), algorithm, now)?
+                .verifies(algorithm, signed, signature),
+            Keys::Ignored => true,
+        })
+    }
+
     /// Checks issuer and audience, then times: a token of somebody else is invalid, not expired. Returns `exp`.
     fn expect(&self, claims: &RawClaims<'_>, now_unix_s: u64) -> Result<Option<u64>, TokenError> {
-        if self.issuer.is_some() && self.issuer != claims.iss {
+        let issuer_fits = match (&self.issuer, &claims.iss) {
+            (Expected::Anything, _) => true,
+            (issuer, Some(found)) => issuer.fits(found),
+            (_, None) => false,
+        };
+        let audience_fits = match (&self.audience, &claims.aud) {
+            (Expected::Anything, _) => true,
+            (audience, Some(Audience::One(found))) => audience.fits(found),
+            (audience, Some(Audience::Many(many))) => many.iter().any(|one| audience.fits(one)),
+            (_, None) => false,
+        };
+        if !issuer_fits || !audience_fits {
             return Err(TokenError::Invalid);
-        }
-        if let Some(wanted) = &self.audience {
-            let found = match &claims.aud {
-                Some(Audience::One(one)) => one == wanted,
-                Some(Audience::Many(many)) => many.contains(wanted),
-                None => false,
-            };
-            if !found {
-                return Err(TokenError::Invalid);
-            }
         }
         let exp = claims.exp.map(Seconds::unix);
         let ahead = claims.nbf.is_some_and(|nbf| nbf.unix() > now_unix_s);
@@ -267,10 +395,46 @@ impl Verifier {
     }
 }
 
-/// The header of a token. An algorithm that is not known by name, `none` among them, does not parse.
+/// The key id that a token names, as it stands: nothing has been verified.
+#[must_use]
+pub fn key_id(token: &str) -> Option<Box<str>> {
+    let header = token.split('.').next()?;
+    let header: Header = parse(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+    header.kid.map(String::into_boxed_str)
+}
+
+/// The secrets and public keys of a configuration.
+fn own_keys(config: &Token) -> Keys {
+    let hmac = |secret: &Secret, valid_until| {
+        (!secret.0.is_empty()).then(|| HmacKey {
+            key: DecodingKey::from_secret(secret.0.as_bytes()),
+            valid_until,
+        })
+    };
+    let until = config.hmac_previous_secret_key_valid_until;
+    let previous = hmac(
+        &config.hmac_previous_secret_key,
+        (until > 0).then_some(until),
+    );
+    Keys::Own {
+        secrets: hmac(&config.hmac_secret_key, None)
+            .into_iter()
+            .chain(previous)
+            .collect(),
+        public: [&config.rsa_public_key, &config.ecdsa_public_key]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect(),
+    }
+}
+
+/// The header of a token.
 #[derive(Deserialize)]
 struct Header {
-    alg: Algorithm,
+    alg: String,
+    /// Which key of a set.
+    kid: Option<String>,
     /// Extensions that must be understood (RFC 7515 §4.1.11). None is.
     crit: Option<IgnoredAny>,
 }
@@ -281,6 +445,8 @@ struct RawClaims<'a> {
     sub: Option<String>,
     exp: Option<Seconds>,
     nbf: Option<Seconds>,
+    iat: Option<Seconds>,
+    jti: Option<String>,
     expire_at: Option<Seconds>,
     aud: Option<Audience>,
     iss: Option<String>,

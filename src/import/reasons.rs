@@ -125,10 +125,9 @@ const REASONS: &[(&[&str], Reason)] = &[
     (&["client.presence_update_interval"], needless("presence is exact: it is kept with the connection, not renewed by a timer")),
     (&["client.channel_position_check_delay", "client.channel_position_max_time_lag"],
         needless("positions are compared at every delivery, not by a timer")),
-    (&["client.insecure_skip_token_signature_verify"], lost("a signature is always verified", "client.insecure for development; `ringmain token` mints tokens")),
     (&["client.token.insecure_skip_jwks_endpoint_safety_check", "client.subscription_token.insecure_skip_jwks_endpoint_safety_check"],
         lost("the check of a key set's address is not switched off", "use an address without a placeholder that a token fills")),
-    (&["client.token", "client.subscription_token"], lost("this kind of key or expectation is not there", "HMAC keys (HS256, HS384, HS512) are")),
+    (&["client.token", "client.subscription_token"], lost("this kind of key or expectation is not there", "secrets, public keys in PEM and key sets by URL are")),
     (&["client.subscribe_to_user_personal_channel.single_connection"], lost(
         "a user's older connections are not closed when a new one subscribes to the personal channel", "client.user_connection_limit = 1")),
     (&["client", "channel"], lost("this option is not there", "")),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crossbeam_queue::ArrayQueue;
 
 use crate::config::Config;
+use crate::config::keys::{KeySet, KeySource};
 use crate::metrics::Counters;
 use crate::model::ShardId;
 
@@ -34,6 +35,8 @@ pub enum ToShard {
     },
     /// Report the counters.
     Observe,
+    /// The service with the public keys has answered, or does not (`None`).
+    Keys(KeySource, Option<Arc<KeySet>>),
     /// End now.
     Stop,
 }
@@ -41,6 +44,8 @@ pub enum ToShard {
 /// From a shard to control.
 #[derive(Debug)]
 pub enum FromShard {
+    /// Tokens name keys that are not known here. Answered by `Keys`.
+    KeysWanted(ShardId, KeySource),
     /// The listeners are up.
     Ready(ShardId),
     /// Answer to `Observe`.

@@ -288,8 +288,45 @@ pub enum Asked {
     Query(Query),
     /// Do something with a user's connections.
     User(UserCommand),
+    /// Shut tokens or a user out, the present connections first.
+    Revoke(Revocation),
     /// What do you have?
     Gather(Gather),
+}
+
+/// What a service shuts out. Ends are Unix seconds; `None` is never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Revocation {
+    /// One token, by its `jti`.
+    Token {
+        /// `jti`.
+        id: Box<str>,
+        /// When this is forgotten.
+        until: Option<u64>,
+    },
+    /// A user's tokens that are older than a moment.
+    UserTokens {
+        /// User id.
+        user: Box<str>,
+        /// Tokens with an earlier `iat`, or none, are invalid; `None` is now.
+        issued_before: Option<u64>,
+        /// Only subscription tokens for this channel; empty for every token.
+        channel: Box<str>,
+        /// When this is forgotten.
+        until: Option<u64>,
+    },
+    /// Every connection of a user.
+    Block {
+        /// User id.
+        user: Box<str>,
+        /// When this is forgotten.
+        until: Option<u64>,
+    },
+    /// No longer.
+    Unblock {
+        /// User id.
+        user: Box<str>,
+    },
 }
 
 /// See `Message::Answers`.
@@ -310,6 +347,8 @@ pub enum Answered {
     Query(AnswerKind),
     /// It is done.
     User,
+    /// `false`: the table is full, and nothing was done.
+    Revoked(bool),
     /// What the shard has.
     Gathered(Box<Gathered>),
 }

@@ -72,6 +72,100 @@ pub enum Body<'a> {
     Pong,
 }
 
+impl Command<'_> {
+    /// The same, without the frame it came in.
+    #[must_use]
+    pub fn into_owned(self) -> Command<'static> {
+        Command {
+            id: self.id,
+            body: self.body.into_owned(),
+        }
+    }
+}
+
+fn text(text: Cow<'_, str>) -> Cow<'static, str> {
+    Cow::Owned(text.into_owned())
+}
+
+fn bytes(bytes: Cow<'_, [u8]>) -> Cow<'static, [u8]> {
+    Cow::Owned(bytes.into_owned())
+}
+
+impl Body<'_> {
+    fn into_owned(self) -> Body<'static> {
+        match self {
+            Self::Connect(connect) => Body::Connect(connect.into_owned()),
+            Self::Subscribe(subscribe) => Body::Subscribe(subscribe.into_owned()),
+            Self::Unsubscribe { channel } => Body::Unsubscribe {
+                channel: text(channel),
+            },
+            Self::Publish { channel, data } => Body::Publish {
+                channel: text(channel),
+                data: bytes(data),
+            },
+            Self::Presence { channel } => Body::Presence {
+                channel: text(channel),
+            },
+            Self::PresenceStats { channel } => Body::PresenceStats {
+                channel: text(channel),
+            },
+            Self::History(history) => Body::History(History {
+                channel: text(history.channel),
+                limit: history.limit,
+                since: history.since.map(|(offset, epoch)| (offset, text(epoch))),
+                reverse: history.reverse,
+            }),
+            Self::Rpc { method, data } => Body::Rpc {
+                method: text(method),
+                data: bytes(data),
+            },
+            Self::Send { data } => Body::Send { data: bytes(data) },
+            Self::Refresh { token } => Body::Refresh { token: text(token) },
+            Self::SubRefresh { channel, token } => Body::SubRefresh {
+                channel: text(channel),
+                token: text(token),
+            },
+            Self::Pong => Body::Pong,
+        }
+    }
+}
+
+impl Connect<'_> {
+    fn into_owned(self) -> Connect<'static> {
+        let headers = self.headers.into_iter();
+        Connect {
+            token: text(self.token),
+            data: bytes(self.data),
+            subs: self.subs.into_iter().map(Subscribe::into_owned).collect(),
+            name: text(self.name),
+            version: text(self.version),
+            headers: headers
+                .map(|(name, value)| (text(name), text(value)))
+                .collect(),
+        }
+    }
+}
+
+impl Subscribe<'_> {
+    fn into_owned(self) -> Subscribe<'static> {
+        Subscribe {
+            channel: text(self.channel),
+            token: text(self.token),
+            recover: self.recover,
+            epoch: text(self.epoch),
+            offset: self.offset,
+            data: bytes(self.data),
+            positioned: self.positioned,
+            recoverable: self.recoverable,
+            join_leave: self.join_leave,
+            delta: text(self.delta),
+            filter: self.filter,
+            flag: self.flag,
+            kind: self.kind,
+        }
+    }
+}
+
 /// ConnectRequest
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Connect<'a> {

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::key::SessionKey;
-use super::liveness::{kept_expiry, ttl};
+use super::liveness::ttl;
 use super::query::epoch_sent;
 use super::{
     Connecting, Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags,
 };
 use crate::auth::permission;
-use crate::auth::token::{ConnectionClaims, TokenError};
+use crate::auth::token::{ConnectionClaims, Mark, TokenError};
 use crate::broker::HubId;
 use crate::broker::owner::user_registry;
 use crate::config::Namespace;
+use crate::config::keys::KeySource;
 use crate::limits::USER_ID_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
@@ -113,6 +114,8 @@ impl ConnectedSubscription {
 enum Denied {
     Error(ClientError),
     Disconnect(Disconnect),
+    /// Not decided: the key of the token is asked for.
+    KeyWanted,
 }
 
 impl From<ClientError> for Denied {
@@ -148,12 +151,14 @@ impl Session {
                 return Ok(());
             }
             Err(Denied::Disconnect(disconnect)) => return Err(disconnect),
+            Err(Denied::KeyWanted) => {
+                context.wait_for_key(KeySource::Connection, &connect.token);
+                return Ok(());
+            }
         };
         self.client = Some(ClientId::from_random(context.rng.wide_bits()));
         if let Some(claims) = claims {
-            self.has_token = true;
-            self.expire_at = kept_expiry(claims.expire_at);
-            self.info = claims.info.to_vec().into_boxed_slice();
+            self.keep_token(claims);
         }
         self.connecting = Some(Box::new(Connecting {
             id,
@@ -223,15 +228,27 @@ impl Session {
         let claims = match context
             .tokens
             .connection
-            .connection(&connect.token, context.now.unix_s())
+            .connection(&connect.token, context.now)
         {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(ClientError::TokenExpired.into()),
             Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
-            Err(TokenError::BadBase64) => return Err(ClientError::Internal.into()),
+            Err(TokenError::BadBase64 | TokenError::KeysUnavailable) => {
+                return Err(ClientError::Internal.into());
+            }
+            Err(TokenError::KeyWanted) => return Err(Denied::KeyWanted),
         };
         if claims.user.len() > USER_ID_BYTES_MAX {
             return Err(Disconnect::InvalidToken.into());
+        }
+        let now = context.now.unix_s();
+        let Mark { id, issued_at } = &claims.mark;
+        let revocations = context.revocations;
+        if revocations.is_revoked(&claims.user, id, *issued_at, "", now) {
+            return Err(Disconnect::InvalidToken.into());
+        }
+        if revocations.is_blocked(&claims.user, now) {
+            return Err(Disconnect::ForceDisconnect.into());
         }
         if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
             return Err(Disconnect::PermissionDenied.into());

@@ -1,11 +1,14 @@
 //! What a session works with besides itself.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::auth::token::Verifier;
+use crate::auth::revocation::Revocations;
+use crate::auth::token::{Verifier, key_id};
 use crate::broker::Hub;
 use crate::broker::owner::owner_of;
 use crate::config::Config;
+use crate::config::keys::{KeySet, KeySource};
 use crate::mem::Rng;
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
@@ -24,16 +27,89 @@ pub struct Tokens {
     pub connection: Verifier,
     /// Subscription tokens.
     pub subscription: Verifier,
+    /// Whose key set subscription tokens use.
+    pub subscription_source: KeySource,
+    /// Services that publish keys, by source.
+    endpoints: [String; KeySource::ALL.len()],
+}
+
+/// A key that has to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyWanted {
+    /// From whom.
+    pub source: KeySource,
+    /// Its id.
+    pub id: Box<str>,
 }
 
 impl Tokens {
     /// With the keys of a configuration.
     #[must_use]
     pub fn new(config: &Config) -> Self {
+        let skip = config.client.insecure_skip_token_signature_verify;
+        let endpoints = [&config.client.token, &config.client.subscription_token]
+            .map(|token| token.jwks_public_endpoint.clone());
         Self {
-            connection: Verifier::new(&config.client.token),
-            subscription: Verifier::new(&config.client.subscription_token),
+            subscription_source: if endpoints[0] == endpoints[1] {
+                KeySource::Connection
+            } else {
+                KeySource::Subscription
+            },
+            endpoints,
+            connection: Verifier::new(&config.client.token, skip),
+            subscription: Verifier::new(&config.client.subscription_token, skip),
         }
+    }
+}
+
+impl Tokens {
+    /// Verifiers that take their keys from a source.
+    fn of(&mut self, source: KeySource) -> impl Iterator<Item = &mut Verifier> {
+        let shared = self.subscription_source;
+        [
+            (KeySource::Connection, &mut self.connection),
+            (shared, &mut self.subscription),
+        ]
+        .into_iter()
+        .filter(move |(own, _)| *own == source)
+        .map(|(_, verifier)| verifier)
+    }
+
+    /// A service with keys has answered, or does not (`None`).
+    pub fn answered(&mut self, source: KeySource, set: Option<&Arc<KeySet>>, now: Now) {
+        for verifier in self.of(source) {
+            match set {
+                Some(set) => verifier.fetched(set, now),
+                None => verifier.fetch_failed(now),
+            }
+        }
+    }
+
+    /// A key was asked for and the answer came: unless it is there now, it is not asked for again for a while.
+    pub fn refuse_if_unknown(&mut self, wanted: &KeyWanted, now: Now) {
+        for verifier in self.of(wanted.source) {
+            verifier.refuse_if_unknown(&wanted.id, now);
+        }
+    }
+
+    /// Keeps what is known of the keys of services that are the same as before.
+    pub fn inherit(&mut self, before: Self) {
+        if self.endpoints[0] == before.endpoints[0] {
+            self.connection.inherit(before.connection);
+        }
+        if self.endpoints[1] == before.endpoints[1] {
+            self.subscription.inherit(before.subscription);
+        }
+    }
+
+    /// Fetched keys in use.
+    #[must_use]
+    pub fn fetched_keys(&self) -> usize {
+        let own = match self.subscription_source {
+            KeySource::Connection => 0,
+            KeySource::Subscription => self.subscription.fetched_keys(),
+        };
+        self.connection.fetched_keys() + own
     }
 }
 
@@ -49,6 +125,8 @@ pub struct Context<'a> {
     pub config: &'a Config,
     /// Keys.
     pub tokens: &'a Tokens,
+    /// Whom a service has shut out.
+    pub revocations: &'a Revocations,
     /// Who listens here.
     pub hub: &'a mut Hub,
     /// Way to the owners.
@@ -67,9 +145,17 @@ pub struct Context<'a> {
     pub said: &'a mut VecDeque<(ConnId, Said)>,
     /// Who moved in the hub's lists: (connection slot, hub slot, new place). Applied by the shard.
     pub moved: &'a mut Vec<(u32, u32, u32)>,
+    /// The command changed nothing: it waits for this key, and is read again.
+    pub key_wanted: &'a mut Option<KeyWanted>,
 }
 
 impl Context<'_> {
+    /// The command that runs must wait for the key of its token, and has changed nothing.
+    pub fn wait_for_key(&mut self, source: KeySource, token: &str) {
+        let id = key_id(token).unwrap_or_default();
+        *self.key_wanted = Some(KeyWanted { source, id });
+    }
+
     /// Answers a command.
     pub fn reply(&mut self, id: u32, body: ReplyBody<'_>) {
         if !self.fits(|| body.fits_json()) {

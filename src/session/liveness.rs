@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Context, Phase, Session, flag};
 use crate::config::Config;
+use crate::config::keys::KeySource;
 use crate::mem::{Tick, TimerWheel};
 use crate::model::Framing;
 use crate::protocol::disconnect::Disconnect;
@@ -178,18 +179,27 @@ impl Session {
         if token.is_empty() {
             return Err(Disconnect::BadRequest);
         }
-        let claims = match context
-            .tokens
-            .connection
-            .connection(token, context.now.unix_s())
-        {
+        let claims = match context.tokens.connection.connection(token, context.now) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(Disconnect::Expired),
             Err(TokenError::Invalid | TokenError::BadBase64) => {
                 return Err(Disconnect::InvalidToken);
             }
+            Err(TokenError::KeysUnavailable) => {
+                context.error(id, ClientError::Internal);
+                return Ok(());
+            }
+            Err(TokenError::KeyWanted) => {
+                context.wait_for_key(KeySource::Connection, token);
+                return Ok(());
+            }
         };
-        if *claims.user != *self.user {
+        let (token_id, issued_at) = (&claims.mark.id, claims.mark.issued_at);
+        let now = context.now.unix_s();
+        let is_revoked = context
+            .revocations
+            .is_revoked(&self.user, token_id, issued_at, "", now);
+        if *claims.user != *self.user || is_revoked {
             return Err(Disconnect::InvalidToken);
         }
         let expire_at = kept_expiry(claims.expire_at);
@@ -200,11 +210,7 @@ impl Session {
         if self.server_side_changed(context, &claims) {
             return Err(Disconnect::InsufficientState);
         }
-        self.has_token = true;
-        self.expire_at = expire_at;
-        if !claims.info.is_empty() {
-            self.info = claims.info.to_vec().into_boxed_slice();
-        }
+        self.keep_token(claims);
         context.reply(id, ReplyBody::Refresh(ttl(context.now, expire_at)));
         Ok(())
     }

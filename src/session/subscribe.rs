@@ -8,7 +8,7 @@ use super::admission::{ConnectedSubscription, recover_of};
 use super::liveness::{kept_expiry, ttl};
 use super::{Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags, refused};
 use crate::auth::permission;
-use crate::auth::token::{SubscriptionClaims, TokenError};
+use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
 use crate::broker::HubId;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
@@ -23,6 +23,8 @@ use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
 enum Refusal {
     Error(ClientError),
     Disconnect(Disconnect),
+    /// Not decided: the key of the token is asked for.
+    KeyWanted,
 }
 
 impl From<ClientError> for Refusal {
@@ -62,6 +64,10 @@ impl Session {
                 Ok(())
             }
             Err(Refusal::Disconnect(disconnect)) => Err(disconnect),
+            Err(Refusal::KeyWanted) => {
+                context.wait_for_key(context.tokens.subscription_source, &asked.token);
+                Ok(())
+            }
         }
     }
 
@@ -111,7 +117,10 @@ impl Session {
         let overrides = claims
             .as_ref()
             .map_or_else(Overrides::default, |claims| claims.overrides);
-        let flags = self.granted(context, namespace, asked, overrides);
+        let mut flags = self.granted(context, namespace, asked, overrides);
+        if claims.is_some() {
+            flags |= flag::BY_TOKEN;
+        }
         let hub = context
             .hub
             .enter(&ChannelName::new(channel), namespace)
@@ -156,15 +165,20 @@ impl Session {
         let claims = match context
             .tokens
             .subscription
-            .subscription(&asked.token, context.now.unix_s())
+            .subscription(&asked.token, context.now)
         {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(ClientError::TokenExpired.into()),
             Err(TokenError::Invalid | TokenError::BadBase64) => {
                 return Err(ClientError::PermissionDenied.into());
             }
+            Err(TokenError::KeysUnavailable) => return Err(ClientError::Internal.into()),
+            Err(TokenError::KeyWanted) => return Err(Refusal::KeyWanted),
         };
         self.check_claims(&claims, channel)?;
+        if is_revoked(context, &claims) {
+            return Err(ClientError::PermissionDenied.into());
+        }
         Ok(Some(claims))
     }
 
@@ -505,11 +519,7 @@ impl Session {
             context.error(id, ClientError::BadRequest);
             return Ok(());
         }
-        let claims = match context
-            .tokens
-            .subscription
-            .subscription(token, context.now.unix_s())
-        {
+        let claims = match context.tokens.subscription.subscription(token, context.now) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => {
                 let hub = self.subscriptions[index].hub;
@@ -520,8 +530,19 @@ impl Session {
             Err(TokenError::Invalid | TokenError::BadBase64) => {
                 return Err(Disconnect::InvalidToken);
             }
+            Err(TokenError::KeysUnavailable) => {
+                context.error(id, ClientError::Internal);
+                return Ok(());
+            }
+            Err(TokenError::KeyWanted) => {
+                context.wait_for_key(context.tokens.subscription_source, token);
+                return Ok(());
+            }
         };
         self.check_claims(&claims, channel)?;
+        if is_revoked(context, &claims) {
+            return Err(Disconnect::InvalidToken);
+        }
         let expire_at = kept_expiry(claims.expire_at);
         if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
             context.error(id, ClientError::Expired);
@@ -531,6 +552,14 @@ impl Session {
         context.reply(id, ReplyBody::SubRefresh(ttl(context.now, expire_at)));
         Ok(())
     }
+}
+
+fn is_revoked(context: &Context<'_>, claims: &SubscriptionClaims) -> bool {
+    let Mark { id, issued_at } = &claims.mark;
+    let now = context.now.unix_s();
+    context
+        .revocations
+        .is_revoked(&claims.user, id, *issued_at, &claims.channel, now)
 }
 
 fn reply_unsubscribed(context: &mut Context<'_>, ids: &[u32]) {

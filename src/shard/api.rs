@@ -184,7 +184,8 @@ impl Shard {
                 Answered::Published(result) => *leaf = published(result),
                 Answered::Query(answer) => *leaf = queried(answer),
                 // The answer stands there already, or that a shard could not be asked.
-                Answered::User => {}
+                Answered::User | Answered::Revoked(true) => {}
+                Answered::Revoked(false) => *leaf = Err(ApiError::LimitExceeded),
                 Answered::Gathered(gathered) => call.gathered.push((item, gathered)),
             }
         }

@@ -47,6 +47,8 @@ pub(super) struct Connection {
     pub(super) is_session: bool,
     /// The session is connected and filed among the users.
     pub(super) is_known: bool,
+    /// A command waits for the key of its token; what arrives behind it is held, and time does not count.
+    pub(super) is_parked: bool,
     /// An entry in the outbox's list of dirty connections.
     pub(super) is_dirty: bool,
     /// An owned batch is in flight.

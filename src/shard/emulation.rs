@@ -73,11 +73,13 @@ impl Shard {
             .connections
             .current(slot, generation)
             .filter(|connection| known(connection))
-            .map(|connection| connection.state);
+            .map(|connection| (connection.state, connection.is_parked));
         match state {
-            Some(State::Open) => self.commands(slot, &emulate.frame),
-            Some(State::Waiting) => self.hold_frame(slot, &emulate.frame),
-            Some(State::Head | State::Closing | State::Finishing | State::Gone) | None => {}
+            Some((State::Open, false)) => self.commands(slot, &emulate.frame),
+            Some((State::Open, true) | (State::Waiting, _)) => {
+                self.hold_frame(slot, &emulate.frame);
+            }
+            Some((State::Head | State::Closing | State::Finishing | State::Gone, _)) | None => {}
         }
         self.mesh.answer(from, Message::Emulated(emulate.request));
     }

@@ -24,6 +24,7 @@ impl Shard {
         self.mesh.flush();
         self.take_messages();
         self.ask_again();
+        self.resume_parked();
         self.settle();
         self.tell_behind();
     }
@@ -339,7 +340,9 @@ impl Shard {
 
     /// A new configuration: everything that can follow it does.
     pub(super) fn reload(&mut self, config: Arc<crate::config::Config>) {
-        self.tokens = crate::session::Tokens::new(&config);
+        let before = std::mem::replace(&mut self.tokens, crate::session::Tokens::new(&config));
+        self.tokens.inherit(before);
+        self.keys_replaced();
         self.hub.reload(&config.channels);
         self.owner.reload(&config.channels);
         self.config = config;

@@ -26,6 +26,7 @@ impl Shard {
             self.swept = now.at;
             self.owner.sweep(now);
         }
+        self.keys_overdue();
         self.drain_step();
         self.settle();
     }
@@ -38,6 +39,7 @@ impl Shard {
             sweep,
             retry,
             self.drain.as_ref().map(|drain| drain.next),
+            self.key_waits.next(),
         ]
         .into_iter()
         .flatten()
@@ -87,6 +89,7 @@ impl Shard {
             return;
         };
         if !connection.is_session
+            || connection.is_parked
             || self.mode == Mode::Echo
             || !matches!(connection.state, State::Open | State::Waiting)
         {
@@ -104,7 +107,7 @@ impl Shard {
         let Some(connection) = self.connections.at(slot) else {
             return;
         };
-        let session = if connection.is_session {
+        let session = if connection.is_session && !connection.is_parked {
             connection.session.deadline(self.now, &self.config)
         } else {
             0

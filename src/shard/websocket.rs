@@ -36,9 +36,10 @@ impl Shard {
         let mut decoder = std::mem::take(&mut connection.decoder);
         let mut input = bytes;
         loop {
-            match self.connections.at(slot).map(|connection| connection.state) {
-                Some(State::Open | State::Closing) => {}
-                Some(State::Waiting) => {
+            let connection = self.connections.at(slot);
+            match connection.map(|connection| (connection.state, connection.is_parked)) {
+                Some((State::Open | State::Closing, false)) => {}
+                Some((State::Waiting, _) | (_, true)) => {
                     self.hold(slot, input);
                     break;
                 }
@@ -128,9 +129,10 @@ impl Shard {
             if !self.command(slot, command) {
                 return;
             }
-            match self.connections.at(slot).map(|connection| connection.state) {
-                Some(State::Open) => {}
-                Some(State::Waiting) => {
+            let connection = self.connections.at(slot);
+            match connection.map(|connection| (connection.state, connection.is_parked)) {
+                Some((State::Open, false)) => {}
+                Some((State::Waiting, _) | (State::Open, true)) => {
                     if let Some(rest) = commands.rest() {
                         self.hold_frame(slot, rest);
                     }
@@ -153,7 +155,13 @@ impl Shard {
                         | Body::Refresh { .. }
                         | Body::SubRefresh { .. }
                 );
-                self.with_session(slot, |session, context| session.command(context, &command))
+                let result =
+                    self.with_session(slot, |session, context| session.command(context, &command));
+                if let Some(wanted) = self.key_wanted.take() {
+                    self.wait_for_key(slot, wanted, command);
+                    return true;
+                }
+                result
             }
             Err(disconnect) => Some(Err(disconnect)),
         };
@@ -211,6 +219,8 @@ impl Shard {
         if connection.session.phase == Phase::Connected && !connection.is_known {
             connection.is_known = true;
             self.users.insert(&self.connections, slot);
+            // It may have been shut out while its connect command waited.
+            self.end_if_shut_out(slot);
         }
     }
 
@@ -265,6 +275,7 @@ impl Shard {
         encode_close(&mut frame, code, reason);
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Closing;
+            connection.is_parked = false;
             connection.held = None;
         }
         self.queue(slot, &frame);

@@ -116,7 +116,7 @@ fn c69_method_body_and_path_are_checked() {
         assert_eq!(post("/api/publish", &key, body).status, 400, "{body:?}");
     }
     assert_eq!(post("/api/never", &key, "{}").status, 404);
-    assert_eq!(post("/api/block_user", &key, "{}").status, 404);
+    assert_eq!(post("/api/connections", &key, "{}").status, 404);
     assert_eq!(post("/never", &key, "{}").status, 404);
 }
 
@@ -585,7 +585,7 @@ fn c74_legacy_commands_may_be_concatenated_and_be_unknown() {
     let pro = post(
         "/api",
         &key,
-        &json!({ "method": "block_user", "params": {} }).to_string(),
+        &json!({ "method": "connections", "params": {} }).to_string(),
     );
     assert_eq!(pro.json()["error"]["code"], 104);
     let bare = post("/api", &key, &json!({ "method": "publish" }).to_string());

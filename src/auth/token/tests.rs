@@ -2,7 +2,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const NOW: u64 = 1_700_000_000;
+const NOW_S: u64 = 1_700_000_000;
+const NOW: Now = at(NOW_S);
+
+const fn at(unix_s: u64) -> Now {
+    Now {
+        at: crate::time::Instant(0),
+        unix_ms: unix_s * 1000,
+    }
+}
 
 fn config() -> Token {
     Token {
@@ -12,7 +20,7 @@ fn config() -> Token {
 }
 
 fn verifier() -> Verifier {
-    Verifier::new(&config())
+    Verifier::new(&config(), false)
 }
 
 fn signed(algorithm: Algorithm, secret: &str, claims: &str) -> String {
@@ -53,6 +61,220 @@ fn every_hmac_algorithm_sets_the_user() {
     }
 }
 
+/// Private key, public key and what they are for. `tests/vectors/keys/make` makes them.
+fn asymmetric() -> Vec<(Algorithm, EncodingKey, Token)> {
+    const RSA: &[u8] = include_bytes!("../../../tests/vectors/keys/rsa.pem");
+    const P256: &[u8] = include_bytes!("../../../tests/vectors/keys/p256.pem");
+    const P384: &[u8] = include_bytes!("../../../tests/vectors/keys/p384.pem");
+    let rsa = || Token {
+        rsa_public_key: PublicKey::rsa_from_pem(include_str!(
+            "../../../tests/vectors/keys/rsa.pub.pem"
+        )),
+        ..Token::default()
+    };
+    let ecdsa = |pem| Token {
+        ecdsa_public_key: PublicKey::ecdsa_from_pem(pem),
+        ..Token::default()
+    };
+    let p256 = include_str!("../../../tests/vectors/keys/p256.pub.pem");
+    let p384 = include_str!("../../../tests/vectors/keys/p384.pub.pem");
+    let mut all: Vec<_> = [
+        Algorithm::RS256,
+        Algorithm::RS384,
+        Algorithm::RS512,
+        Algorithm::PS256,
+        Algorithm::PS384,
+        Algorithm::PS512,
+    ]
+    .into_iter()
+    .map(|algorithm| (algorithm, EncodingKey::from_rsa_pem(RSA).unwrap(), rsa()))
+    .collect();
+    let key = EncodingKey::from_ec_pem(P256).unwrap();
+    all.push((Algorithm::ES256, key, ecdsa(p256)));
+    let key = EncodingKey::from_ec_pem(P384).unwrap();
+    all.push((Algorithm::ES384, key, ecdsa(p384)));
+    all
+}
+
+fn minted(algorithm: Algorithm, key: &EncodingKey, id: Option<&str>) -> String {
+    let header = jsonwebtoken::Header {
+        kid: id.map(str::to_owned),
+        ..jsonwebtoken::Header::new(algorithm)
+    };
+    jsonwebtoken::encode(&header, &serde_json::json!({ "sub": "42" }), key).unwrap()
+}
+
+#[test]
+fn every_asymmetric_algorithm_sets_the_user_and_takes_no_forgery() {
+    let other = Verifier::new(
+        &Token {
+            rsa_public_key: PublicKey::rsa_from_pem(include_str!(
+                "../../../tests/vectors/keys/rsa-other.pub.pem"
+            )),
+            ecdsa_public_key: PublicKey::ecdsa_from_pem(include_str!(
+                "../../../tests/vectors/keys/p256-other.pub.pem"
+            )),
+            ..Token::default()
+        },
+        false,
+    );
+    for (algorithm, key, config) in asymmetric() {
+        let verifier = Verifier::new(&config, false);
+        let token = minted(algorithm, &key, None);
+        assert_eq!(verifier.connection(&token, NOW).unwrap().user, "42");
+        assert_eq!(
+            other.connection(&token, NOW),
+            Err(TokenError::Invalid),
+            "{algorithm:?}: another key"
+        );
+        let (signed, signature) = token.rsplit_once('.').unwrap();
+        let header = signed.split_once('.').unwrap().0;
+        let payload = URL_SAFE_NO_PAD.encode(r#"{"sub":"1"}"#);
+        for forged in [
+            format!("{header}.{payload}.{signature}"),
+            format!("{signed}."),
+            format!("{signed}.AAAA"),
+            format!("{signed}.{}", &signature[..signature.len() - 4]),
+        ] {
+            assert_eq!(verifier.connection(&forged, NOW), Err(TokenError::Invalid));
+        }
+    }
+}
+
+#[test]
+fn header_cannot_choose_the_kind_of_a_key() {
+    let all = asymmetric();
+    for (algorithm, _, config) in &all {
+        let verifier = Verifier::new(config, false);
+        for (other, key, _) in &all {
+            let token = minted(*other, key, None);
+            let same_key = other.family() == algorithm.family()
+                && (other.family() == jsonwebtoken::AlgorithmFamily::Rsa || other == algorithm);
+            assert_eq!(
+                verifier.connection(&token, NOW).is_ok(),
+                same_key,
+                "{other:?} with a key for {algorithm:?}"
+            );
+        }
+        // The public key is no secret: who knows it signs nothing with it.
+        let pem = config
+            .rsa_public_key
+            .as_ref()
+            .or(config.ecdsa_public_key.as_ref())
+            .unwrap()
+            .pem();
+        for secret in [pem, pem.trim_end(), ""] {
+            for &hmac in HMAC {
+                let token = signed(hmac, secret, r#"{"sub":"42"}"#);
+                assert_eq!(verifier.connection(&token, NOW), Err(TokenError::Invalid));
+            }
+        }
+    }
+    // Nor does a secret verify what a private key signed.
+    for (algorithm, key, _) in &all {
+        let token = minted(*algorithm, key, None);
+        assert_eq!(verifier().connection(&token, NOW), Err(TokenError::Invalid));
+    }
+}
+
+#[test]
+fn keys_of_all_kinds_count_side_by_side() {
+    let mut both = config();
+    for (_, _, one) in asymmetric() {
+        both.rsa_public_key = both.rsa_public_key.or(one.rsa_public_key);
+        both.ecdsa_public_key = both.ecdsa_public_key.or(one.ecdsa_public_key);
+    }
+    let verifier = Verifier::new(&both, false);
+    assert!(verifier.connection(&token(r#"{"sub":"42"}"#), NOW).is_ok());
+    for (algorithm, key, _) in asymmetric() {
+        let is_ok = verifier
+            .connection(&minted(algorithm, &key, None), NOW)
+            .is_ok();
+        assert_eq!(is_ok, algorithm != Algorithm::ES384, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn fetched_keys_replace_those_of_the_configuration() {
+    let mut verifier = Verifier::new(
+        &Token {
+            jwks_public_endpoint: "http://localhost/keys".to_owned(),
+            ..config()
+        },
+        false,
+    );
+    assert_eq!(
+        verifier.connection(&token("{}"), NOW),
+        Err(TokenError::Invalid),
+        "a secret of the configuration, and a token without a key id"
+    );
+    let key = EncodingKey::from_ed_pem(include_bytes!("../../../tests/vectors/keys/ed25519.pem"));
+    let key = key.unwrap();
+    let known = minted(Algorithm::EdDSA, &key, Some("ed"));
+    assert_eq!(verifier.connection(&known, NOW), Err(TokenError::KeyWanted));
+    assert_eq!(key_id(&known).as_deref(), Some("ed"));
+    let jwk = serde_json::to_string(
+        &jsonwebtoken::jwk::Jwk::from_encoding_key(&key, Algorithm::EdDSA).unwrap(),
+    )
+    .unwrap();
+    let set = format!(
+        r#"{{"keys":[{}]}}"#,
+        jwk.replacen('{', r#"{"kid":"ed","#, 1)
+    );
+    verifier.fetched(&Arc::new(KeySet::parse(set.as_bytes()).unwrap()), NOW);
+    assert_eq!(verifier.connection(&known, NOW).unwrap().user, "42");
+    let secret = EncodingKey::from_secret(b"secret");
+    assert_eq!(
+        verifier.connection(&minted(Algorithm::HS256, &secret, Some("ed")), NOW),
+        Err(TokenError::Invalid)
+    );
+    let unknown = minted(Algorithm::EdDSA, &key, Some("other"));
+    assert_eq!(
+        verifier.connection(&unknown, NOW),
+        Err(TokenError::KeyWanted)
+    );
+    let long = minted(Algorithm::EdDSA, &key, Some(&"x".repeat(257)));
+    assert_eq!(verifier.connection(&long, NOW), Err(TokenError::Invalid));
+}
+
+#[test]
+fn skipped_signatures_still_have_claims_and_an_algorithm() {
+    let verifier = Verifier::new(&config(), true);
+    let any = signed(Algorithm::HS256, "anything", r#"{"sub":"42"}"#);
+    assert_eq!(verifier.connection(&any, NOW).unwrap().user, "42");
+    let unsigned = format!("{}.", any.rsplit_once('.').unwrap().0);
+    assert!(verifier.connection(&unsigned, NOW).is_ok());
+    let expired = signed(Algorithm::HS256, "anything", r#"{"exp":1}"#);
+    assert_eq!(verifier.connection(&expired, NOW), Err(TokenError::Expired));
+    let none = raw(r#"{"alg":"none"}"#, r#"{"sub":"42"}"#);
+    assert_eq!(verifier.connection(&none, NOW), Err(TokenError::Invalid));
+}
+
+#[test]
+fn audience_and_issuer_may_be_patterns() {
+    let verifier = Verifier::new(
+        &Token {
+            audience_regex: Pattern::parse("^edge-[0-9]+$"),
+            issuer_regex: Pattern::parse("house"),
+            ..config()
+        },
+        false,
+    );
+    let check = |claims: &str| verifier.connection(&token(claims), NOW).map(|_| ());
+    assert_eq!(check(r#"{"aud":"edge-1","iss":"the-house"}"#), Ok(()));
+    assert_eq!(check(r#"{"aud":["x","edge-1"],"iss":"house"}"#), Ok(()));
+    for claims in [
+        "{}",
+        r#"{"aud":"edge-1"}"#,
+        r#"{"iss":"house"}"#,
+        r#"{"aud":"edge-1x","iss":"house"}"#,
+        r#"{"aud":"edge-1","iss":"barn"}"#,
+        r#"{"aud":[],"iss":"house"}"#,
+    ] {
+        assert_eq!(check(claims), Err(TokenError::Invalid), "{claims}");
+    }
+}
+
 #[test]
 fn the_token_of_the_specification_of_jwt_verifies() {
     // RFC 7515, appendix A.1: header and payload with line breaks, HS256, a key of 64 bytes.
@@ -60,13 +282,22 @@ fn the_token_of_the_specification_of_jwt_verifies() {
         "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
     let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     let mut verifier = verifier();
-    verifier.keys[0].key = DecodingKey::from_secret(&URL_SAFE_NO_PAD.decode(key).unwrap());
+    verifier.keys = Keys::Own {
+        secrets: vec![HmacKey {
+            key: DecodingKey::from_secret(&URL_SAFE_NO_PAD.decode(key).unwrap()),
+            valid_until: None,
+        }],
+        public: Vec::new(),
+    };
     assert_eq!(
-        verifier.connection(token, 1_300_819_379).unwrap().expire_at,
+        verifier
+            .connection(token, at(1_300_819_379))
+            .unwrap()
+            .expire_at,
         Some(1_300_819_380)
     );
     assert_eq!(
-        verifier.connection(token, 1_300_819_380),
+        verifier.connection(token, at(1_300_819_380)),
         Err(TokenError::Expired)
     );
 }
@@ -113,7 +344,7 @@ fn forged_tokens_are_invalid() {
 
 #[test]
 fn without_a_key_every_token_is_invalid() {
-    let verifier = Verifier::new(&Token::default());
+    let verifier = Verifier::new(&Token::default(), false);
     for secret in ["", "secret"] {
         let token = signed(Algorithm::HS256, secret, r#"{"sub":"42"}"#);
         assert_eq!(verifier.connection(&token, NOW), Err(TokenError::Invalid));
@@ -134,13 +365,13 @@ fn token_over_the_limit_is_invalid() {
 #[test]
 fn times_are_checked_without_leeway() {
     let at = |claims: &str| {
-        connection(&claims.replace("NOW", &NOW.to_string())).map(|claims| claims.expire_at)
+        connection(&claims.replace("NOW", &NOW_S.to_string())).map(|claims| claims.expire_at)
     };
     assert_eq!(at(r#"{"exp":NOW}"#), Err(TokenError::Expired));
     assert_eq!(at(r#"{"exp":0}"#), Err(TokenError::Expired));
     assert_eq!(at(r#"{"exp":-5}"#), Err(TokenError::Expired));
-    assert_eq!(at(r#"{"exp":1700000001}"#), Ok(Some(NOW + 1)));
-    assert_eq!(at(r#"{"exp":1700000001.9}"#), Ok(Some(NOW + 1)));
+    assert_eq!(at(r#"{"exp":1700000001}"#), Ok(Some(NOW_S + 1)));
+    assert_eq!(at(r#"{"exp":1700000001.9}"#), Ok(Some(NOW_S + 1)));
     assert_eq!(at(r#"{"exp":null}"#), Ok(None));
     assert_eq!(at(r#"{"nbf":1700000001}"#), Err(TokenError::Expired));
     assert_eq!(at(r#"{"nbf":NOW}"#), Ok(None));
@@ -172,10 +403,13 @@ fn expire_at_wins_over_exp() {
 
 #[test]
 fn audience_may_be_text_or_list() {
-    let verifier = Verifier::new(&Token {
-        audience: "edge".to_owned(),
-        ..config()
-    });
+    let verifier = Verifier::new(
+        &Token {
+            audience: "edge".to_owned(),
+            ..config()
+        },
+        false,
+    );
     let check = |claims: &str| verifier.connection(&token(claims), NOW).map(|_| ());
     assert_eq!(check(r#"{"aud":"edge"}"#), Ok(()));
     assert_eq!(check(r#"{"aud":["x","edge"]}"#), Ok(()));
@@ -186,10 +420,13 @@ fn audience_may_be_text_or_list() {
 
 #[test]
 fn issuer_must_match_when_configured() {
-    let verifier = Verifier::new(&Token {
-        issuer: "me".to_owned(),
-        ..config()
-    });
+    let verifier = Verifier::new(
+        &Token {
+            issuer: "me".to_owned(),
+            ..config()
+        },
+        false,
+    );
     assert!(verifier.connection(&token(r#"{"iss":"me"}"#), NOW).is_ok());
     for claims in ["{}", r#"{"iss":"you"}"#, r#"{"iss":"you","exp":1}"#] {
         assert_eq!(
@@ -202,10 +439,13 @@ fn issuer_must_match_when_configured() {
 
 #[test]
 fn user_comes_from_the_configured_claim() {
-    let verifier = Verifier::new(&Token {
-        user_id_claim: "uid".to_owned(),
-        ..config()
-    });
+    let verifier = Verifier::new(
+        &Token {
+            user_id_claim: "uid".to_owned(),
+            ..config()
+        },
+        false,
+    );
     let user = |claims: &str| {
         verifier
             .connection(&token(claims), NOW)
@@ -219,20 +459,23 @@ fn user_comes_from_the_configured_claim() {
 #[test]
 fn previous_key_counts_until_its_time() {
     let previous = |until| {
-        Verifier::new(&Token {
-            hmac_previous_secret_key: Secret("old".to_owned()),
-            hmac_previous_secret_key_valid_until: until,
-            ..config()
-        })
+        Verifier::new(
+            &Token {
+                hmac_previous_secret_key: Secret("old".to_owned()),
+                hmac_previous_secret_key_valid_until: until,
+                ..config()
+            },
+            false,
+        )
     };
     let old = signed(Algorithm::HS256, "old", r#"{"sub":"42"}"#);
     assert!(previous(0).connection(&old, NOW).is_ok());
-    assert!(previous(NOW + 1).connection(&old, NOW).is_ok());
+    assert!(previous(NOW_S + 1).connection(&old, NOW).is_ok());
     assert_eq!(
-        previous(NOW).connection(&old, NOW),
+        previous(NOW_S).connection(&old, NOW),
         Err(TokenError::Invalid)
     );
-    assert!(previous(NOW).connection(&token("{}"), NOW).is_ok());
+    assert!(previous(NOW_S).connection(&token("{}"), NOW).is_ok());
 }
 
 #[test]
@@ -276,7 +519,7 @@ fn payloads_keep_their_text_but_no_line_breaks() {
 }
 
 #[test]
-fn base64_claims_win_and_must_decode_to_json() {
+fn base64_claims_win_and_may_hold_any_bytes() {
     // {"b":1}
     assert_eq!(
         connection(r#"{"info":1,"b64info":"eyJiIjoxfQ=="}"#)
@@ -286,9 +529,14 @@ fn base64_claims_win_and_must_decode_to_json() {
     );
     assert_eq!(connection(r#"{"b64info":"?"}"#), Err(TokenError::BadBase64));
     assert_eq!(
-        connection(r#"{"b64info":"AAEC"}"#).unwrap().info,
-        &b"\0\x01\x02"[..],
-        "bytes, for Protobuf clients"
+        &connection(r#"{"b64info":"AAEC"}"#).unwrap().info[..],
+        [0, 1, 2]
+    );
+    assert_eq!(
+        &subscription(r#"{"channel":"a","b64data":"AAEC"}"#)
+            .unwrap()
+            .data[..],
+        [0, 1, 2]
     );
     assert_eq!(
         subscription(r#"{"channel":"a","b64data":"?"}"#),
@@ -333,7 +581,7 @@ fn subscriptions_come_from_subs_else_from_channels() {
 #[test]
 fn subscription_claims_are_read_whole() {
     let claims = subscription(
-        r#"{"sub":"42","channel":"$a","client":"c","info":{"x":1},"data":[2],"exp":1700000060,
+        r#"{"sub":"42","channel":"$a","client":"c","jti":"j","iat":7.5,"info":{"x":1},"data":[2],"exp":1700000060,
             "override":{"join_leave":{"value":false},"force_push_join_leave":{"value":true},
                         "force_recovery":{"value":true},"force_positioning":{}}}"#,
     );
@@ -350,8 +598,12 @@ fn subscription_claims_are_read_whole() {
         client: Some("c".to_owned()),
         info: Bytes::from_static(br#"{"x":1}"#),
         data: Bytes::from_static(b"[2]"),
-        expire_at: Some(NOW + 60),
+        expire_at: Some(NOW_S + 60),
         overrides,
+        mark: Mark {
+            id: "j".to_owned(),
+            issued_at: 7,
+        },
     };
     assert_eq!(claims, Ok(wanted));
 }

@@ -170,6 +170,19 @@ fn client(client: &Client, rules: &ChannelRules, keys: &Keys, errors: &mut Vec<C
 }
 
 fn token(path: &str, token: &Token, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    for (name, exact, pattern) in [
+        ("audience", &token.audience, &token.audience_regex),
+        ("issuer", &token.issuer, &token.issuer_regex),
+    ] {
+        if !exact.is_empty() && pattern.is_some() {
+            let key = format!("{path}.{name}_regex");
+            errors.push(ConfigError::Both {
+                origin: keys.origin(&key),
+                key,
+                other: format!("{path}.{name}"),
+            });
+        }
+    }
     if token.hmac_secret_key.0.is_empty() && !token.hmac_previous_secret_key.0.is_empty() {
         let key = format!("{path}.hmac_previous_secret_key");
         let current = format!("{path}.hmac_secret_key");

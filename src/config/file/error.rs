@@ -222,6 +222,16 @@ pub enum ConfigError {
         /// The other key.
         other: String,
     },
+    /// Two ways to say one thing.
+    #[error("{origin}: `{key}` and `{other}` exclude each other; remove one of them")]
+    Both {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// The other key.
+        other: String,
+    },
     /// A previous key without a current one.
     #[error(
         "{origin}: `{key}` is set, so `{current}` must be set too: the previous key is for rotation only"
@@ -260,6 +270,7 @@ impl ConfigError {
             | Self::OneOfTwo { origin, .. }
             | Self::StatusOk { origin, .. }
             | Self::SameMark { origin, .. }
+            | Self::Both { origin, .. }
             | Self::PreviousKeyAlone { origin, .. } => origin,
         }
     }
@@ -287,6 +298,7 @@ impl ConfigError {
             | Self::OneOfTwo { key, .. }
             | Self::StatusOk { key, .. }
             | Self::SameMark { key, .. }
+            | Self::Both { key, .. }
             | Self::PreviousKeyAlone { key, .. } => Some(key),
         }
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::super::ListenAddr;
+use super::super::{ListenAddr, Pattern, PublicKey};
 
 /// Which durations a key takes.
 #[derive(Clone, Copy)]
@@ -125,6 +125,57 @@ pub(super) const CLAIM: Form<String> = Form {
         text.bytes()
             .all(|b| b.is_ascii_alphabetic() || b == b'_')
             .then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const RSA_KEY: Form<Option<PublicKey>> = Form {
+    expected: "an RSA public key of 2048 to 4096 bits in PEM (\"-----BEGIN PUBLIC KEY-----\" or \"-----BEGIN RSA PUBLIC KEY-----\")",
+    parse: |pem| optional(pem, PublicKey::rsa_from_pem),
+    show: |key| {
+        key.as_ref()
+            .map_or_else(String::new, |key| key.pem().to_owned())
+    },
+    number: false,
+};
+
+pub(super) const ECDSA_KEY: Form<Option<PublicKey>> = Form {
+    expected: "an ECDSA public key on P-256 or P-384 in PEM (\"-----BEGIN PUBLIC KEY-----\")",
+    parse: |pem| optional(pem, PublicKey::ecdsa_from_pem),
+    show: |key| {
+        key.as_ref()
+            .map_or_else(String::new, |key| key.pem().to_owned())
+    },
+    number: false,
+};
+
+pub(super) const PATTERN: Form<Option<Pattern>> = Form {
+    expected: "a regular expression",
+    parse: |text| optional(text, Pattern::parse),
+    show: |pattern| {
+        pattern
+            .as_ref()
+            .map_or_else(String::new, |pattern| pattern.as_str().to_owned())
+    },
+    number: false,
+};
+
+/// The empty text is no value.
+fn optional<T>(text: &str, parse: fn(&str) -> Option<T>) -> Option<Option<T>> {
+    if text.trim().is_empty() {
+        Some(None)
+    } else {
+        parse(text).map(Some)
+    }
+}
+
+pub(super) const KEY_SET_URL: Form<String> = Form {
+    expected: "an http:// or https:// URL of a key set, such as \"https://id.example/jwks.json\", without a user name or {{templates}}",
+    parse: |text| {
+        (!text.contains('{'))
+            .then(|| (ENDPOINT.parse)(text))
+            .flatten()
     },
     show: String::clone,
     number: false,

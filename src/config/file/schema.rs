@@ -12,8 +12,9 @@ use super::super::{
     WebSocket,
 };
 use super::form::{
-    ADMIN, CLAIM, CORE, DAY_S, Form, HEADER_OR_NONE, HOUR_MS, LISTEN, LONG_S, MARK, MARK_OR_NONE,
-    NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, Span, TEXT, millis, or_off, seconds,
+    ADMIN, CLAIM, CORE, DAY_S, ECDSA_KEY, Form, HEADER_OR_NONE, HOUR_MS, KEY_SET_URL, LISTEN,
+    LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN,
+    RSA_KEY, Span, TEXT, millis, or_off, seconds,
 };
 use super::hooks;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
@@ -214,6 +215,10 @@ fn client_switches<V: Visit>(v: &mut V, c: &mut Client) {
         &mut c.connect_include_server_time,
     );
     v.boolean("insecure", &mut c.insecure);
+    v.boolean(
+        "insecure_skip_token_signature_verify",
+        &mut c.insecure_skip_token_signature_verify,
+    );
 }
 
 fn token<V: Visit>(v: &mut V, token: &mut Token) {
@@ -229,8 +234,17 @@ fn token<V: Visit>(v: &mut V, token: &mut Token) {
         i64::MAX as u64,
         until,
     );
+    v.text("rsa_public_key", &RSA_KEY, &mut token.rsa_public_key);
+    v.text("ecdsa_public_key", &ECDSA_KEY, &mut token.ecdsa_public_key);
+    v.text(
+        "jwks_public_endpoint",
+        &KEY_SET_URL,
+        &mut token.jwks_public_endpoint,
+    );
     v.text("audience", &TEXT, &mut token.audience);
+    v.text("audience_regex", &PATTERN, &mut token.audience_regex);
     v.text("issuer", &TEXT, &mut token.issuer);
+    v.text("issuer_regex", &PATTERN, &mut token.issuer_regex);
     v.text("user_id_claim", &CLAIM, &mut token.user_id_claim);
 }
 

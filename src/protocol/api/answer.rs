@@ -25,6 +25,14 @@ pub enum Answer {
     Disconnect,
     /// Done.
     Refresh,
+    /// Done.
+    RevokeToken,
+    /// Done.
+    InvalidateUserTokens,
+    /// Done.
+    BlockUser,
+    /// Done.
+    UnblockUser,
     /// Who is there.
     Presence(Vec<Arc<ClientInfo>>),
     /// How many are there.
@@ -121,6 +129,10 @@ impl Answer {
             Self::Unsubscribe => "unsubscribe",
             Self::Disconnect => "disconnect",
             Self::Refresh => "refresh",
+            Self::RevokeToken => "revoke_token",
+            Self::InvalidateUserTokens => "invalidate_user_tokens",
+            Self::BlockUser => "block_user",
+            Self::UnblockUser => "unblock_user",
             Self::Presence(_) => "presence",
             Self::PresenceStats { .. } => "presence_stats",
             Self::History { .. } => "history",
@@ -143,6 +155,10 @@ fn result(mut members: Members<'_>, answer: &Answer) {
         | Answer::Unsubscribe
         | Answer::Disconnect
         | Answer::Refresh
+        | Answer::RevokeToken
+        | Answer::InvalidateUserTokens
+        | Answer::BlockUser
+        | Answer::UnblockUser
         | Answer::HistoryRemove => {}
         Answer::Publish(position) => self::position(&mut members, *position),
         Answer::Broadcast(responses) => members.array("responses", responses, |out, response| {

@@ -10,6 +10,8 @@ use super::error::ApiError;
 use super::request::{
     Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe, Target,
 };
+use crate::limits::{CHANNEL_NAME_BYTES_MAX, TOKEN_ID_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::mesh::message::Revocation;
 use crate::protocol::centrifuge::json::read::{Object, fields, value};
 use crate::protocol::centrifuge::json::{Position, compact};
 use crate::protocol::disconnect::Disconnect;
@@ -330,6 +332,93 @@ impl<'de> Fields<'de> for SubscribeFields<'de> {
             },
         })))
     }
+}
+
+#[derive(Default)]
+pub(super) struct RevokeTokenFields<'a> {
+    uid: Cow<'a, str>,
+    expire_at: i64,
+}
+fields!(RevokeTokenFields<'de> { "uid" => uid, "expire_at" => expire_at });
+
+impl<'de> Fields<'de> for RevokeTokenFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        if self.uid.len() > TOKEN_ID_BYTES_MAX {
+            return Err(ApiError::BadRequest);
+        }
+        Ok(Request::Revoke(Revocation::Token {
+            id: (*required(self.uid)?).into(),
+            until: end(self.expire_at),
+        }))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct InvalidateFields<'a> {
+    user: Cow<'a, str>,
+    issued_before: i64,
+    expire_at: i64,
+    channel: Cow<'a, str>,
+}
+fields!(InvalidateFields<'de> {
+    "user" => user, "issued_before" => issued_before, "expire_at" => expire_at, "channel" => channel
+});
+
+impl<'de> Fields<'de> for InvalidateFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        if self.channel.len() > CHANNEL_NAME_BYTES_MAX {
+            return Err(ApiError::BadRequest);
+        }
+        Ok(Request::Revoke(Revocation::UserTokens {
+            user: user_id(&self.user)?,
+            issued_before: end(self.issued_before),
+            channel: (*self.channel).into(),
+            until: end(self.expire_at),
+        }))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct BlockUserFields<'a> {
+    user: Cow<'a, str>,
+    expire_at: i64,
+}
+fields!(BlockUserFields<'de> { "user" => user, "expire_at" => expire_at });
+
+impl<'de> Fields<'de> for BlockUserFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        Ok(Request::Revoke(Revocation::Block {
+            user: user_id(&self.user)?,
+            until: end(self.expire_at),
+        }))
+    }
+}
+
+#[derive(Default)]
+pub(super) struct UnblockUserFields<'a> {
+    user: Cow<'a, str>,
+}
+fields!(UnblockUserFields<'de> { "user" => user });
+
+impl<'de> Fields<'de> for UnblockUserFields<'de> {
+    fn request(self) -> Decoded<'de> {
+        Ok(Request::Revoke(Revocation::Unblock {
+            user: user_id(&self.user)?,
+        }))
+    }
+}
+
+/// A user who is meant by name: the anonymous one cannot be shut out.
+fn user_id(user: &str) -> Result<Box<str>, ApiError> {
+    if user.is_empty() || user.len() > USER_ID_BYTES_MAX {
+        return Err(ApiError::BadRequest);
+    }
+    Ok(user.into())
+}
+
+/// A moment as the tables keep it; what lies before 1970 is long over.
+fn end(unix_s: i64) -> Option<u64> {
+    moment(unix_s).map(|at| u64::try_from(at).unwrap_or(0))
 }
 
 #[derive(Default)]

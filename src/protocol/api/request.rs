@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::ApiError;
+use crate::mesh::message::Revocation;
 use crate::model::Overrides;
 use crate::protocol::disconnect::Disconnect;
 
@@ -43,6 +44,8 @@ pub enum Request<'a> {
     },
     /// Change the expiry of connections of a user.
     Refresh(ConnectionRefresh<'a>),
+    /// Shut tokens or a user out, or let a user in again. Ids and users are not empty.
+    Revoke(Revocation),
     /// Who is in a channel.
     Presence {
         /// Channel.

@@ -9,8 +9,8 @@ use crate::broker::owner::owner_of;
 use crate::config::Config;
 use crate::limits::API_ITEMS_MAX;
 use crate::mesh::message::{
-    Asked, Gather, Publish, Query, QueryKind, Recover, ReplyTo, UserAction, UserCommand,
-    UserSubscribe,
+    Asked, Gather, Publish, Query, QueryKind, Recover, ReplyTo, Revocation, UserAction,
+    UserCommand, UserSubscribe,
 };
 use crate::model::{ChannelName, ClientId};
 use crate::protocol::api::{Answer, ApiError, PublishOptions, Request, Subscribe, Target};
@@ -130,6 +130,15 @@ impl Planner<'_> {
                     info: Bytes::copy_from_slice(&refresh.info),
                 };
                 self.user(&refresh.target, &action, Answer::Refresh)
+            }
+            Request::Revoke(revocation) => {
+                let answer = match revocation {
+                    Revocation::Token { .. } => Answer::RevokeToken,
+                    Revocation::UserTokens { .. } => Answer::InvalidateUserTokens,
+                    Revocation::Block { .. } => Answer::BlockUser,
+                    Revocation::Unblock { .. } => Answer::UnblockUser,
+                };
+                self.ask_all(true, answer, || Asked::Revoke(revocation.clone()))
             }
             Request::Presence { channel } => self.query(&channel, QueryKind::Presence),
             Request::PresenceStats { channel } => self.query(&channel, QueryKind::PresenceStats),

@@ -42,6 +42,10 @@ impl Shard {
                     self.user_command(&command, wait);
                     Answered::User
                 }
+                Asked::Revoke(revocation) => {
+                    self.deliver_together(&mut deliveries);
+                    Answered::Revoked(self.revoke(&revocation))
+                }
                 Asked::Gather(gather) => Answered::Gathered(Box::new(self.gather(&gather))),
             };
             answers.items.push((item, answered));

@@ -167,7 +167,7 @@ fn subscribed(mut members: Members<'_>, result: &SubscribeResult<'_>) {
         members.number_some("offset", position.offset.0);
     }
     members.flag("positioned", result.positioned);
-    members.raw("data", result.data);
+    members.raw_if_json("data", result.data);
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ pub(super) fn connect(mut members: Members<'_>, result: &ConnectResult<'_>) {
     client_id(&mut members, result.client);
     members.text("version", VERSION);
     expires(&mut members, result.ttl);
-    members.raw("data", result.data);
+    members.raw_if_json("data", result.data);
     if !result.subs.is_empty() {
         let mut subs = members.object("subs");
         for (channel, sub) in result.subs {
@@ -111,7 +111,7 @@ fn subscribe(mut members: Members<'_>, result: &SubscribeResult<'_>) {
         result.position.map_or(0, |position| position.offset.0),
     );
     members.flag("positioned", result.positioned);
-    members.raw("data", result.data);
+    members.raw_if_json("data", result.data);
     members.flag("was_recovering", result.was_recovering);
 }
 

@@ -97,6 +97,14 @@ impl<'o> Members<'o> {
             self.name(name).extend_from_slice(&compact(json));
         }
     }
+
+    /// A payload that may be any bytes, such as the `b64info` of a token. JSON clients get what is JSON; the rest is left out,
+    /// because it would break the whole message.
+    pub(in crate::protocol) fn raw_if_json(&mut self, name: &str, bytes: &[u8]) {
+        if super::is_json(bytes) {
+            self.raw(name, bytes);
+        }
+    }
 }
 
 impl Drop for Members<'_> {

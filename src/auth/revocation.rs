@@ -1,0 +1,228 @@
+//! Tokens and users that a service has shut out before their time: bounded, each entry until its end.
+
+use std::hash::Hash;
+
+use foldhash::fast::FixedState;
+use hashbrown::{Equivalent, HashMap};
+
+use crate::limits::REVOCATIONS_MAX;
+use crate::mesh::message::Revocation;
+
+/// There are `limits::REVOCATIONS_MAX` of the kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("too many revocations")]
+pub struct Full;
+
+/// Unix seconds; `u64::MAX` is never.
+type Until = u64;
+type Table<K, V> = HashMap<K, V, FixedState>;
+
+/// See the module.
+pub struct Revocations {
+    tokens: Table<Box<str>, Until>,
+    /// By user and channel: the moment, and when it is forgotten.
+    user_tokens: Table<(Box<str>, Box<str>), (u64, Until)>,
+    blocked: Table<Box<str>, Until>,
+}
+
+impl Revocations {
+    /// Nothing is shut out.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let seed = FixedState::with_seed(seed);
+        Self {
+            tokens: HashMap::with_hasher(seed.clone()),
+            user_tokens: HashMap::with_hasher(seed.clone()),
+            blocked: HashMap::with_hasher(seed),
+        }
+    }
+
+    /// Takes one in, in place of an older one about the same.
+    ///
+    /// # Errors
+    /// `Full`, when nothing of the kind has ended either.
+    pub fn add(&mut self, revocation: &Revocation, now_unix_s: u64) -> Result<(), Full> {
+        let end = |until: &Option<u64>| until.unwrap_or(u64::MAX);
+        match revocation {
+            Revocation::Token { id, until } => {
+                let table = &mut self.tokens;
+                make_room(table, id, |until| *until > now_unix_s)?;
+                table.insert(id.clone(), end(until));
+            }
+            Revocation::UserTokens {
+                user,
+                issued_before,
+                channel,
+                until,
+            } => {
+                let key = (user.clone(), channel.clone());
+                let table = &mut self.user_tokens;
+                make_room(table, &key, |(_, until)| *until > now_unix_s)?;
+                table.insert(key, (issued_before.unwrap_or(now_unix_s), end(until)));
+            }
+            Revocation::Block { user, until } => {
+                let table = &mut self.blocked;
+                make_room(table, user, |until| *until > now_unix_s)?;
+                table.insert(user.clone(), end(until));
+            }
+            Revocation::Unblock { user } => {
+                self.blocked.remove(user);
+            }
+        }
+        Ok(())
+    }
+
+    /// May this user not connect?
+    #[must_use]
+    pub fn is_blocked(&self, user: &str, now_unix_s: u64) -> bool {
+        !self.blocked.is_empty()
+            && self
+                .blocked
+                .get(user)
+                .is_some_and(|until| *until > now_unix_s)
+    }
+
+    /// Is a token with this `jti` and `iat` shut out? `channel` is that of a subscription token, empty for a connection token.
+    #[must_use]
+    pub fn is_revoked(
+        &self,
+        user: &str,
+        id: &str,
+        issued_at: u64,
+        channel: &str,
+        now_unix_s: u64,
+    ) -> bool {
+        let token = !id.is_empty() && self.tokens.get(id).is_some_and(|until| *until > now_unix_s);
+        token
+            || self.is_too_old(user, issued_at, "", now_unix_s)
+            || !channel.is_empty() && self.is_too_old(user, issued_at, channel, now_unix_s)
+    }
+
+    fn is_too_old(&self, user: &str, issued_at: u64, channel: &str, now_unix_s: u64) -> bool {
+        if self.user_tokens.is_empty() {
+            return false;
+        }
+        self.user_tokens
+            .get(&UserChannel(user, channel))
+            .is_some_and(|(before, until)| *until > now_unix_s && issued_at < *before)
+    }
+
+    /// Entries, ended ones that were not needed yet included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.tokens.len() + self.user_tokens.len() + self.blocked.len()
+    }
+
+    /// Nothing is shut out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The borrowed form of a key of `user_tokens`; it hashes as the pair does.
+#[derive(Hash)]
+struct UserChannel<'a>(&'a str, &'a str);
+
+impl Equivalent<(Box<str>, Box<str>)> for UserChannel<'_> {
+    fn equivalent(&self, key: &(Box<str>, Box<str>)) -> bool {
+        *self.0 == *key.0 && *self.1 == *key.1
+    }
+}
+
+/// Forgets what has ended, if there is no room otherwise.
+fn make_room<K: Eq + Hash, V>(
+    table: &mut Table<K, V>,
+    key: &K,
+    counts: impl Fn(&V) -> bool,
+) -> Result<(), Full> {
+    if table.len() < REVOCATIONS_MAX || table.contains_key(key) {
+        return Ok(());
+    }
+    table.retain(|_, value| counts(value));
+    if table.len() < REVOCATIONS_MAX {
+        Ok(())
+    } else {
+        Err(Full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user_tokens(channel: &str) -> Revocation {
+        Revocation::UserTokens {
+            user: "42".into(),
+            issued_before: Some(100),
+            channel: channel.into(),
+            until: Some(1000),
+        }
+    }
+
+    #[test]
+    fn token_is_revoked_by_its_id_until_the_end() {
+        let mut all = Revocations::new(1);
+        let token = Revocation::Token {
+            id: "a".into(),
+            until: Some(10),
+        };
+        all.add(&token, 0).unwrap();
+        assert!(all.is_revoked("42", "a", 5, "", 9));
+        assert!(!all.is_revoked("42", "a", 5, "", 10));
+        assert!(!all.is_revoked("42", "b", 5, "", 9));
+        assert!(!all.is_revoked("42", "", 5, "", 9));
+    }
+
+    #[test]
+    fn older_tokens_of_a_user_are_revoked_and_those_without_a_time_are_old() {
+        let mut all = Revocations::new(1);
+        all.add(&user_tokens(""), 0).unwrap();
+        assert!(all.is_revoked("42", "", 99, "", 9));
+        assert!(all.is_revoked("42", "", 0, "chat", 9));
+        assert!(!all.is_revoked("42", "", 100, "", 9));
+        assert!(!all.is_revoked("43", "", 99, "", 9));
+        assert!(!all.is_revoked("42", "", 99, "", 1000));
+    }
+
+    #[test]
+    fn channel_narrows_revocation_to_its_subscription_tokens() {
+        let mut all = Revocations::new(1);
+        all.add(&user_tokens("chat"), 0).unwrap();
+        assert!(all.is_revoked("42", "", 99, "chat", 9));
+        assert!(!all.is_revoked("42", "", 99, "news", 9));
+        assert!(!all.is_revoked("42", "", 99, "", 9));
+    }
+
+    #[test]
+    fn blocked_user_is_out_until_the_end_or_until_unblocked() {
+        let mut all = Revocations::new(1);
+        let block = |until| Revocation::Block {
+            user: "42".into(),
+            until,
+        };
+        all.add(&block(Some(10)), 0).unwrap();
+        assert!(all.is_blocked("42", 9) && !all.is_blocked("42", 10) && !all.is_blocked("43", 9));
+        all.add(&block(None), 0).unwrap();
+        assert!(all.is_blocked("42", u64::MAX - 1));
+        all.add(&Revocation::Unblock { user: "42".into() }, 0)
+            .unwrap();
+        assert!(!all.is_blocked("42", 9) && all.is_empty());
+    }
+
+    #[test]
+    fn full_table_refuses_until_something_ends_and_still_replaces() {
+        let mut all = Revocations::new(1);
+        let token = |id: usize, until| Revocation::Token {
+            id: id.to_string().into(),
+            until: Some(until),
+        };
+        for id in 0..REVOCATIONS_MAX {
+            all.add(&token(id, 10 + u64::from(id > 0)), 0).unwrap();
+        }
+        assert_eq!(all.add(&token(REVOCATIONS_MAX, 20), 9), Err(Full));
+        assert_eq!(all.add(&token(1, 20), 9), Ok(()));
+        assert_eq!(all.add(&token(REVOCATIONS_MAX, 20), 10), Ok(()));
+        assert_eq!(all.len(), REVOCATIONS_MAX);
+    }
+}

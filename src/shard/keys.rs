@@ -1,0 +1,161 @@
+//! Commands whose token names a key that is not known yet: they wait until control has asked the service that publishes
+//! the keys, and are handled again then.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shard;
+use super::connection::{Connection, State};
+use crate::config::keys::{KeySet, KeySource};
+use crate::mesh::control::FromShard;
+use crate::model::ConnId;
+use crate::protocol::command::Command;
+use crate::session::KeyWanted;
+use crate::time::Instant;
+
+/// Control answers much earlier, unless it is stuck: then the keys count as unavailable.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Commands handled again in one turn: each verifies a signature.
+const RESUMED_PER_TURN: usize = 32;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct KeyWaits {
+    /// By source.
+    sources: [Waiting; KeySource::ALL.len()],
+    /// Answered; what waits is handled again.
+    answered: VecDeque<Parked>,
+}
+
+/// A connection and the command that waits.
+struct Parked {
+    conn: ConnId,
+    command: Box<Command<'static>>,
+    /// What was asked for; `None` once nothing follows from its absence.
+    wanted: Option<KeyWanted>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// One entry for each connection that waits.
+    connections: Vec<Parked>,
+    /// Control was asked; when it is given up.
+    until: Option<Instant>,
+}
+
+impl KeyWaits {
+    /// When control is given up.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.sources.iter().filter_map(|source| source.until).min()
+    }
+
+    pub(super) fn has_answers(&self) -> bool {
+        !self.answered.is_empty()
+    }
+
+    /// Connections that wait.
+    pub(super) fn len(&self) -> usize {
+        let waiting = self.sources.iter().map(|source| source.connections.len());
+        waiting.sum::<usize>() + self.answered.len()
+    }
+}
+
+impl Shard {
+    /// A connection's command waits for a key. Control is asked once for everybody who waits.
+    pub(super) fn wait_for_key(&mut self, slot: u32, wanted: KeyWanted, command: Command<'_>) {
+        let generation = self.connections.generation(slot);
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        connection.is_parked = true;
+        self.counters.commands = self.counters.commands.saturating_sub(1);
+        self.counters.key_waits += 1;
+        let source = wanted.source;
+        let waiting = &mut self.key_waits.sources[source as usize];
+        waiting.connections.push(Parked {
+            conn: ConnId { slot, generation },
+            command: Box::new(command.into_owned()),
+            wanted: Some(wanted),
+        });
+        if waiting.until.is_none() {
+            waiting.until = Some(self.now.at + ANSWER_TIMEOUT);
+            self.reports
+                .push_back(FromShard::KeysWanted(self.id, source));
+        }
+    }
+
+    /// Control has fetched keys, or could not.
+    pub(super) fn keys_answered(&mut self, source: KeySource, set: Option<&Arc<KeySet>>) {
+        self.tokens.answered(source, set, self.now);
+        let is_fetched = set.is_some();
+        if is_fetched {
+            self.counters.key_sets += 1;
+        } else {
+            self.counters.key_set_failures += 1;
+        }
+        let waiting = &mut self.key_waits.sources[source as usize];
+        waiting.until = None;
+        let answered = std::mem::take(&mut waiting.connections);
+        self.wait_no_more(answered, is_fetched);
+    }
+
+    fn wait_no_more(&mut self, parked: Vec<Parked>, is_fetched: bool) {
+        self.key_waits
+            .answered
+            .extend(parked.into_iter().map(|parked| Parked {
+                wanted: parked.wanted.filter(|_| is_fetched),
+                ..parked
+            }));
+    }
+
+    /// Other keys, or another service: everybody who waits is handled again.
+    pub(super) fn keys_replaced(&mut self) {
+        for source in KeySource::ALL {
+            let waiting = &mut self.key_waits.sources[source as usize];
+            waiting.until = None;
+            let parked = std::mem::take(&mut waiting.connections);
+            self.wait_no_more(parked, false);
+        }
+    }
+
+    /// Control is given up where it has not answered in time.
+    pub(super) fn keys_overdue(&mut self) {
+        for source in KeySource::ALL {
+            let until = self.key_waits.sources[source as usize].until;
+            if until.is_some_and(|until| until <= self.now.at) {
+                self.keys_answered(source, None);
+            }
+        }
+    }
+
+    /// Handles some of what waited again.
+    pub(super) fn resume_parked(&mut self) {
+        for _ in 0..RESUMED_PER_TURN {
+            if self.is_full() {
+                return;
+            }
+            let Some(parked) = self.key_waits.answered.pop_front() else {
+                return;
+            };
+            if let Some(wanted) = &parked.wanted {
+                self.tokens.refuse_if_unknown(wanted, self.now);
+            }
+            let ConnId { slot, generation } = parked.conn;
+            let Some(connection) = self.connections.current_mut(slot, generation) else {
+                continue;
+            };
+            if !std::mem::take(&mut connection.is_parked) {
+                continue;
+            }
+            self.command(slot, Ok(*parked.command));
+            let goes_on =
+                |connection: &&Connection| connection.state == State::Open && !connection.is_parked;
+            if self.connections.at(slot).filter(goes_on).is_some() {
+                self.resume(slot);
+            }
+            self.file(slot);
+            self.settle();
+        }
+    }
+}

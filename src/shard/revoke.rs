@@ -1,0 +1,76 @@
+//! Tokens and users that a service shuts out: kept for those who come, closed for those who are here.
+
+use super::Shard;
+use crate::mesh::message::Revocation;
+use crate::protocol::push::Unsubscribe;
+use crate::session::flag;
+
+impl Shard {
+    /// Keeps it, then ends what it concerns. `false` if there is no room.
+    pub(super) fn revoke(&mut self, revocation: &Revocation) -> bool {
+        let now = self.now.unix_s();
+        if self.revocations.add(revocation, now).is_err() {
+            return false;
+        }
+        match revocation {
+            Revocation::Token { id, .. } => {
+                let slots: Vec<u32> = self
+                    .connections
+                    .iter()
+                    .filter(|(_, connection)| connection.session.token_id() == &**id)
+                    .map(|(slot, _)| slot)
+                    .collect();
+                for slot in slots {
+                    self.end_if_shut_out(slot);
+                }
+            }
+            Revocation::UserTokens { user, channel, .. } if channel.is_empty() => {
+                for slot in self.users.of(&self.connections, user) {
+                    self.end_if_shut_out(slot);
+                }
+            }
+            Revocation::UserTokens { user, channel, .. } => {
+                for slot in self.users.of(&self.connections, user) {
+                    self.end_by_token(slot, channel);
+                }
+            }
+            Revocation::Block { user, .. } => {
+                for slot in self.users.of(&self.connections, user) {
+                    self.end_if_shut_out(slot);
+                }
+            }
+            Revocation::Unblock { .. } => {}
+        }
+        true
+    }
+
+    /// Closes a session whose user or token is shut out.
+    pub(super) fn end_if_shut_out(&mut self, slot: u32) {
+        if self.revocations.is_empty() {
+            return;
+        }
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        let shut_out = connection
+            .session
+            .shut_out(&self.revocations, self.now.unix_s());
+        if let Some(disconnect) = shut_out {
+            self.disconnect(slot, &disconnect);
+        }
+    }
+
+    /// Ends the subscription that a token allowed: the client asks for a new one, which decides.
+    fn end_by_token(&mut self, slot: u32, channel: &str) {
+        self.with_session(slot, |session, context| {
+            let Some(index) = session.find(context, channel) else {
+                return;
+            };
+            let subscription = &session.subscriptions[index];
+            if subscription.has(flag::BY_TOKEN) {
+                let hub = subscription.hub;
+                session.end_subscription(context, hub, Some(Unsubscribe::Expired));
+            }
+        });
+    }
+}
