@@ -6,6 +6,7 @@
 pub mod admin;
 pub mod bell;
 pub mod first_run;
+pub mod hooks;
 mod http_client;
 mod jwks;
 pub mod logging;
@@ -34,6 +35,7 @@ use crate::model::ShardId;
 
 use admin::{Phase, Readiness};
 use bell::Bell;
+use hooks::Hooks;
 use observe::{Gather, Question};
 use roster::Roster;
 
@@ -66,6 +68,8 @@ pub struct Parts {
     pub reports: Arc<ArrayQueue<FromShard>>,
     /// Rung by the shards after a report.
     pub bell: Arc<Bell>,
+    /// Rung by the shards after a call to a backend.
+    pub hook_bell: Arc<Bell>,
     /// The admin listener, bound; `None` when it is off.
     pub admin: Option<std::net::TcpListener>,
     /// `uring` or `portable`.
@@ -124,6 +128,13 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
         .key_services
         .insert(jwks::Services::new(fetched_in))
         .follow(&control.parts.config);
+    let (asked_in, asked) = mpsc::channel(QUESTIONS_MAX);
+    tokio::spawn(hooks::run(
+        Hooks::new(&control.parts.config, &control.parts.links),
+        Arc::clone(&control.parts.hook_bell),
+        control.config.subscribe(),
+        asked,
+    ));
     if let Some(listener) = control.parts.admin.take() {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -131,6 +142,7 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
             listener,
             control.readiness.subscribe(),
             questions_in,
+            asked_in,
         ));
     }
     loop {
@@ -204,6 +216,8 @@ struct Control {
     /// What the services said last, for shards (by index) whose queue was full.
     keys_undelivered: Vec<(usize, KeySource, Option<Arc<KeySet>>)>,
     keys_retry: Option<Instant>,
+    /// What is in force, for those who follow it.
+    config: watch::Sender<Arc<Config>>,
     /// Where the admin listener is; empty when it is off.
     admin_address: String,
 }
@@ -230,6 +244,7 @@ impl Control {
             .and_then(|listener| listener.local_addr().ok())
             .map_or_else(String::new, |at| at.to_string());
         Self {
+            config: watch::Sender::new(Arc::clone(&parts.config)),
             parts,
             roster,
             gather: None,
@@ -312,6 +327,7 @@ impl Control {
             services.follow(&next);
         }
         (self.parts.set_level)(&next.log);
+        self.config.send_replace(Arc::clone(&next));
         self.parts.config = next;
         info!("configuration reloaded");
     }
@@ -483,8 +499,10 @@ mod tests {
             shard: ShardId(shard),
             queue: Arc::new(ArrayQueue::new(TO_SHARD_MAX)),
             bell: Arc::<Bell>::clone(&bell),
+            hooks: crate::mesh::hook::HookLink::new(Arc::<Bell>::clone(&bell)),
         };
         Control::new(Parts {
+            hook_bell: Arc::default(),
             config: Arc::new(Config::built_in()),
             links: (0..shards).map(link).collect(),
             reports: Arc::new(ArrayQueue::new(16)),

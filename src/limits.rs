@@ -56,6 +56,12 @@ pub const REVOCATIONS_MAX: usize = 100_000;
 pub const TOKEN_ID_BYTES_MAX: usize = 256;
 /// Key ids that are known not to exist, for one kind of token on one shard; the oldest goes first.
 pub const KEY_IDS_REFUSED_MAX: usize = 1024;
+/// Bytes of one response of a hook's backend.
+pub const HOOK_RESPONSE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one payload from a hook that stays with a connection or a subscription.
+pub const HOOK_KEPT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of the headers of one client that are kept for hooks, those of its transport and emulated ones each.
+pub const HOOK_HEADERS_BYTES_MAX: usize = 16 << 10;
 const _: () = assert!(
     FANOUT_RING_BYTES.is_power_of_two(),
     "positions of the ring are masked"

@@ -146,7 +146,9 @@ fn run(
         key,
     };
     let control_bell: Arc<dyn Doorbell> = Arc::<Bell>::clone(&bell);
-    let running = reactor::start(plan, Arc::clone(&reports), control_bell)
+    let hook_bell = Arc::new(Bell::default());
+    let for_hooks: Arc<dyn Doorbell> = Arc::<Bell>::clone(&hook_bell);
+    let running = reactor::start(plan, Arc::clone(&reports), control_bell, for_hooks)
         // Its text names the cause already.
         .map_err(|error| anyhow!("{error}"))?;
     let listen: Vec<String> = running.listening.iter().map(address).collect();
@@ -156,6 +158,7 @@ fn run(
         links: running.links,
         reports,
         bell,
+        hook_bell,
         admin,
         reactor: match reactor {
             Chosen::Uring(_) => "uring",

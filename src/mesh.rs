@@ -2,6 +2,7 @@
 
 pub mod control;
 mod endpoint;
+pub mod hook;
 pub mod message;
 
 pub use endpoint::{ANSWERS_MAX, Endpoint, build, build_with};

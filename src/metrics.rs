@@ -114,6 +114,10 @@ counters! {
     Counter key_set_failures,
     /// Client commands that waited for the key of their token.
     Counter key_waits,
+    /// Calls to backends of hooks sent by this shard.
+    Counter hooks,
+    /// Calls to backends refused because too many were under way.
+    Counter refused_hooks,
     /// Server API requests handled.
     Counter api_requests,
     /// Server API requests answered with an error.

@@ -27,6 +27,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::config::{Config, ListenAddr, ReactorChoice};
 use crate::mesh;
 use crate::mesh::control::{ControlLink, Doorbell, FromShard, ShardLink, TO_SHARD_MAX};
+use crate::mesh::hook::HookLink;
 use crate::model::ShardId;
 use crate::shard::Mode;
 use crate::uring::{Abilities, ProbeError, probe, socket};
@@ -136,6 +137,7 @@ pub fn start(
     plan: Plan,
     reports: Arc<ArrayQueue<FromShard>>,
     control_bell: Arc<dyn Doorbell>,
+    hook_bell: Arc<dyn Doorbell>,
 ) -> Result<Running, StartError> {
     socket::raise_descriptors_max();
     let mut listeners = (0..plan.shards).map(|_| Vec::new()).collect::<Vec<_>>();
@@ -162,10 +164,12 @@ pub fn start(
         let id = endpoint.shard();
         let inbox = Arc::new(ArrayQueue::new(TO_SHARD_MAX));
         let bell: Arc<dyn Doorbell> = Arc::new(sleepers.bell(id).try_clone()?);
+        let hooks = HookLink::new(Arc::clone(&hook_bell));
         running.links.push(ShardLink {
             shard: id,
             queue: Arc::clone(&inbox),
             bell,
+            hooks: hooks.clone(),
         });
         let thread = ShardThread {
             id,
@@ -179,6 +183,7 @@ pub fn start(
                 inbox,
                 reports: Arc::clone(&reports),
                 bell: Arc::clone(&control_bell),
+                hooks,
             },
             sleepers: Arc::clone(&sleepers),
             clock,

@@ -6,6 +6,7 @@
 mod admission;
 mod context;
 pub mod fanout;
+mod hooked;
 pub mod key;
 mod liveness;
 pub mod poll;
@@ -17,6 +18,7 @@ use smallvec::SmallVec;
 
 pub use admission::ServerSubscription;
 pub use context::{Context, KeyWanted, Tokens};
+pub use hooked::{Awaiting, Calls, ForHooks};
 pub use publish::check_data;
 pub use query::epoch_sent;
 
@@ -70,12 +72,14 @@ pub struct Session {
     pub phase: Phase,
     /// How its messages are written.
     pub format: Format,
-    /// Came with a token: the client refreshes it.
+    /// Came with a token, or expires by a hook's word: the client refreshes with a token unless a hook does.
     pub has_token: bool,
     /// Counted in its user's registry.
     pub admitted: bool,
     /// WebSocket ping frames instead of pings of the protocol.
     pub frame_pings: bool,
+    /// Calls to backends under way.
+    pub calls: u16,
 }
 
 /// See `Session::rare`.
@@ -91,10 +95,12 @@ pub struct Rare {
     pub cors: Option<Box<crate::wire::http::Cors>>,
     /// What a long poll waits for.
     pub poll: Option<Box<poll::Poll>>,
-    /// `meta` of the connection token, JSON or empty: it stays on the server.
+    /// `meta` of the connection token or of the connect hook, JSON or empty: it stays on the server.
     pub meta: Bytes,
     /// `jti` of the connection token: it can be revoked.
     pub token_id: Box<str>,
+    /// For hooks.
+    pub hooks: ForHooks,
 }
 
 /// One subscription of a session.
@@ -139,6 +145,10 @@ pub mod flag {
     pub const FROM_TOKEN: u16 = 1 << 9;
     /// A subscription token allowed it.
     pub const BY_TOKEN: u16 = 1 << 15;
+    /// A hook prolongs it.
+    pub const SERVER_REFRESH: u16 = 1 << 14;
+    /// It has expired and its hook has not answered yet.
+    pub const REFRESHING: u16 = 1 << 13;
 }
 
 /// See `Subscription::extra`.
@@ -167,6 +177,10 @@ pub struct Connecting {
     pub pushes: Vec<u8>,
     /// Server-side subscriptions to make once the user is admitted.
     pub waiting: Vec<ServerSubscription>,
+    /// From where the client recovers which channel, while a hook decides about the rest.
+    pub recovers: Vec<(Box<str>, crate::mesh::message::Recover)>,
+    /// Goes into the connect result: JSON or bytes.
+    pub data: Bytes,
 }
 
 impl Subscription {
@@ -210,11 +224,8 @@ impl Session {
             Body::Presence { channel } => self.presence(context, command.id, channel, false),
             Body::PresenceStats { channel } => self.presence(context, command.id, channel, true),
             Body::History(history) => self.history(context, command.id, history),
-            Body::Rpc { .. } => {
-                context.error(
-                    command.id,
-                    crate::protocol::error::ClientError::NotAvailable,
-                );
+            Body::Rpc { method, data } => {
+                self.rpc(context, command.id, method, data);
                 Ok(())
             }
             Body::Send { .. } => Err(Disconnect::NotAvailable),

@@ -9,6 +9,7 @@ mod connection;
 mod deliver;
 mod drain;
 mod emulation;
+mod hooks;
 mod http;
 mod inbox;
 pub mod inspect;
@@ -35,11 +36,12 @@ use crate::limits;
 use crate::mem::{Rng, Secrets, Slab, Tick, TimerWheel};
 use crate::mesh::Endpoint;
 use crate::mesh::control::{FromShard, ToShard};
+use crate::mesh::hook::Call;
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::poll::Said;
-use crate::session::{Context, Session, Tokens};
+use crate::session::{Calls, Context, Session, Tokens};
 use crate::time::{Deadline, Instant, Now};
 
 pub use crate::mem::RingRange;
@@ -126,6 +128,8 @@ pub enum Output {
     Wake(ShardId),
     /// Hand to control.
     Report(FromShard),
+    /// Ask a backend; `handle_answer` follows, once.
+    Call(Box<Call>),
 }
 
 /// See the module.
@@ -141,6 +145,7 @@ pub struct Shard {
     users: users::Users,
     calls: api::Calls,
     waits: waits::Waits,
+    hooks: Calls,
     outbox: Outbox,
     reports: VecDeque<FromShard>,
     wheel: TimerWheel,
@@ -198,6 +203,7 @@ impl Shard {
             users: users::Users::new(rng.bits()),
             calls: api::Calls::default(),
             waits: waits::Waits::default(),
+            hooks: Calls::default(),
             outbox: Outbox::new(limits::FANOUT_RING_BYTES, limits::OWN_RING_BYTES),
             reports: VecDeque::new(),
             wheel: TimerWheel::default(),
@@ -399,6 +405,9 @@ impl Shard {
         if let Some(output) = self.poll_transmit() {
             return Some(output);
         }
+        if let Some(call) = self.hooks.pop() {
+            return Some(Output::Call(call));
+        }
         self.drained();
         self.reports.pop_front().map(Output::Report)
     }
@@ -422,6 +431,7 @@ impl Shard {
             revocations: &self.revocations,
             hub: &mut self.hub,
             mesh: &mut self.mesh,
+            hooks: &mut self.hooks,
             counters: &mut self.counters,
             rng: &mut self.rng,
             out: &mut out,

@@ -13,6 +13,8 @@ mod authentication;
 mod framing;
 #[path = "conformance/history.rs"]
 mod history;
+#[path = "conformance/hooks.rs"]
+mod hooks;
 #[path = "conformance/json_text.rs"]
 mod json_text;
 #[path = "conformance/publishing.rs"]

@@ -23,6 +23,8 @@ mod echo;
 mod fallback;
 #[path = "server/first_run.rs"]
 mod first_run;
+#[path = "server/hooks.rs"]
+mod hooks;
 #[path = "server/http.rs"]
 mod http;
 #[path = "server/jwks.rs"]

@@ -322,12 +322,6 @@ impl Hooks {
         self.targets()
             .any(|target| target.emulated_headers.iter().any(|one| one == name))
     }
-
-    /// Does a target want a connection's `meta`?
-    #[must_use]
-    pub fn forwards_meta(&self) -> bool {
-        self.targets().any(|target| target.include_connection_meta)
-    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::hooks;
 use super::observe::Question;
 use super::process::Process;
 use super::prometheus::{self, Snapshot};
@@ -66,6 +67,7 @@ pub struct Readiness {
 struct Admin {
     readiness: watch::Receiver<Readiness>,
     questions: mpsc::Sender<Question>,
+    hooks: mpsc::Sender<hooks::Question>,
 }
 
 /// Serves until the process ends.
@@ -73,6 +75,7 @@ pub(super) async fn serve(
     listener: TcpListener,
     readiness: watch::Receiver<Readiness>,
     questions: mpsc::Sender<Question>,
+    hooks: mpsc::Sender<hooks::Question>,
 ) {
     let routes = Router::new()
         .route("/health", get(health))
@@ -81,6 +84,7 @@ pub(super) async fn serve(
         .with_state(Admin {
             readiness,
             questions,
+            hooks,
         });
     let listener = Bounded {
         listener,
@@ -140,8 +144,33 @@ async fn ready(State(admin): State<Admin>) -> Response {
         "shards": shards,
         "shards_ready": shards_ready,
         "reactor": reactor,
+        // A backend that fails is told and does not make this process unready: what needs no hook is served.
+        "hooks": hook_details(&admin.reports().await),
     });
     json(status, &body)
+}
+
+fn hook_details(reports: &[hooks::Report]) -> serde_json::Value {
+    let of = |report: &hooks::Report| {
+        let details = serde_json::json!({
+            "breaker": report.breaker,
+            "in_flight": report.in_flight,
+            "waiting": report.waiting,
+        });
+        (report.name.clone(), details)
+    };
+    serde_json::Value::Object(reports.iter().map(of).collect())
+}
+
+impl Admin {
+    /// How the targets of hooks do; nothing when nobody can say.
+    async fn reports(&self) -> Vec<hooks::Report> {
+        let (question, answer) = oneshot::channel();
+        if self.hooks.try_send(question).is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
 }
 
 fn json(status: StatusCode, body: &serde_json::Value) -> Response {
@@ -161,6 +190,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     let Ok(shards) = answer.await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
+    let reports = admin.reports().await;
     let Readiness { phase, reactor, .. } = *admin.readiness.borrow();
     let text = prometheus::render(&Snapshot {
         shards: &shards,
@@ -168,6 +198,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         ready: phase == Phase::Serving,
         draining: phase == Phase::Draining,
         process: Process::read(),
+        hooks: &reports,
     });
     ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
 }
@@ -280,7 +311,13 @@ mod tests {
             reactor: "portable",
         });
         let (questions_in, mut questions) = mpsc::channel::<Question>(4);
-        tokio::spawn(serve(listener, readiness.subscribe(), questions_in));
+        let (hooks_in, _) = mpsc::channel(1);
+        tokio::spawn(serve(
+            listener,
+            readiness.subscribe(),
+            questions_in,
+            hooks_in,
+        ));
         tokio::spawn(async move {
             while let Some(question) = questions.recv().await {
                 drop(question.send(vec![None]));

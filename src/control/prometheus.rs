@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 
+use super::hooks::Report;
 use super::process::Process;
 
 /// `Content-Type` of the text.
@@ -21,6 +22,8 @@ pub struct Snapshot<'a> {
     pub draining: bool,
     /// The process as the kernel sees it.
     pub process: Process,
+    /// Targets of hooks.
+    pub hooks: &'a [Report],
 }
 
 /// A histogram of `Counters`: name, help, access.
@@ -70,10 +73,100 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
         let name = format!("ringmain_{name}_seconds");
         head(&mut out, &name, "histogram", help);
         for &(shard, counters) in &answered {
-            histogram(&mut out, &name, shard, of(counters));
+            histogram(&mut out, &name, &format!("shard=\"{shard}\""), of(counters));
         }
     }
+    hooks(&mut out, snapshot.hooks);
     out
+}
+
+/// A number of a hook target: name, kind, help, access.
+type Number = (&'static str, &'static str, &'static str, fn(&Report) -> u64);
+
+const HOOKS: [Number; 9] = [
+    (
+        "hook_breaker_state",
+        "gauge",
+        "0 closed, 1 half-open: calls on trial, 2 open: calls are refused.",
+        |report| match report.breaker {
+            "closed" => 0,
+            "half-open" => 1,
+            _ => 2,
+        },
+    ),
+    (
+        "hook_in_flight",
+        "gauge",
+        "Requests to the backend under way.",
+        |report| u64::from(report.in_flight),
+    ),
+    (
+        "hook_waiting",
+        "gauge",
+        "Calls that wait for their turn.",
+        |report| u64::from(report.waiting),
+    ),
+    (
+        "hook_calls_total",
+        "counter",
+        "Requests that are over.",
+        |report| report.counts.calls,
+    ),
+    (
+        "hook_failures_total",
+        "counter",
+        "Requests without an answer as agreed.",
+        |report| report.counts.failures,
+    ),
+    (
+        "hook_timeouts_total",
+        "counter",
+        "Calls without an answer in time, those that waited too long for their turn among them.",
+        |report| report.counts.timeouts,
+    ),
+    (
+        "hook_refused_full_total",
+        "counter",
+        "Calls refused because too many waited.",
+        |report| report.counts.refused_full,
+    ),
+    (
+        "hook_refused_open_total",
+        "counter",
+        "Calls refused because the breaker was open.",
+        |report| report.counts.refused_open,
+    ),
+    (
+        "hook_breaker_opened_total",
+        "counter",
+        "How often the breaker opened.",
+        |report| report.counts.opened,
+    ),
+];
+
+/// Targets of hooks, by name.
+fn hooks(out: &mut String, reports: &[Report]) {
+    for (name, kind, help, of) in HOOKS {
+        head(out, &format!("ringmain_{name}"), kind, help);
+        for report in reports {
+            let target = &report.name;
+            line(
+                out,
+                format_args!("ringmain_{name}{{target=\"{target}\"}} {}", of(report)),
+            );
+        }
+    }
+    let name = "ringmain_hook_seconds";
+    head(
+        out,
+        name,
+        "histogram",
+        "Time that requests to the backend took.",
+    );
+    for report in reports {
+        let label = format!("target=\"{}\"", report.name);
+        histogram(out, name, &label, &report.counts.latency);
+    }
 }
 
 fn process(out: &mut String, snapshot: &Snapshot<'_>) {
@@ -172,7 +265,7 @@ fn plain(out: &mut String, answered: &[(usize, &Counters)]) {
 }
 
 /// Buckets are cumulative and end with `+Inf`.
-fn histogram(out: &mut String, name: &str, shard: usize, histogram: &Histogram) {
+fn histogram(out: &mut String, name: &str, label: &str, histogram: &Histogram) {
     let mut below = 0;
     for (at, count) in histogram.counts.iter().enumerate() {
         below += count;
@@ -180,27 +273,21 @@ fn histogram(out: &mut String, name: &str, shard: usize, histogram: &Histogram) 
             Some(&us) => line(
                 out,
                 format_args!(
-                    "{name}_bucket{{shard=\"{shard}\",le=\"{}\"}} {below}",
+                    "{name}_bucket{{{label},le=\"{}\"}} {below}",
                     us as f64 / 1e6
                 ),
             ),
             None => line(
                 out,
-                format_args!("{name}_bucket{{shard=\"{shard}\",le=\"+Inf\"}} {below}"),
+                format_args!("{name}_bucket{{{label},le=\"+Inf\"}} {below}"),
             ),
         }
     }
     line(
         out,
-        format_args!(
-            "{name}_sum{{shard=\"{shard}\"}} {}",
-            histogram.sum_ns as f64 / 1e9
-        ),
+        format_args!("{name}_sum{{{label}}} {}", histogram.sum_ns as f64 / 1e9),
     );
-    line(
-        out,
-        format_args!("{name}_count{{shard=\"{shard}\"}} {below}"),
-    );
+    line(out, format_args!("{name}_count{{{label}}} {below}"));
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {
@@ -223,6 +310,7 @@ mod tests {
             ready: true,
             draining: false,
             process: Process::default(),
+            hooks: &[],
         })
     }
 

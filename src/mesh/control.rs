@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::hook::HookLink;
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
 use crate::metrics::Counters;
@@ -76,6 +77,8 @@ pub struct ShardLink {
     pub queue: Arc<ArrayQueue<ToShard>>,
     /// Wakes it.
     pub bell: Arc<dyn Doorbell>,
+    /// Its calls to backends.
+    pub hooks: HookLink,
 }
 
 /// A shard thread's end of the line to control.
@@ -87,4 +90,6 @@ pub struct ControlLink {
     pub reports: Arc<ArrayQueue<FromShard>>,
     /// Wakes control.
     pub bell: Arc<dyn Doorbell>,
+    /// Calls to backends.
+    pub hooks: HookLink,
 }

@@ -140,6 +140,11 @@ impl Hot {
         while let Some(command) = self.reports.next_command() {
             self.shard.handle_control(now, command);
         }
+        while !self.shard.is_full()
+            && let Some(answer) = self.reports.next_answer()
+        {
+            self.shard.handle_answer(now, answer);
+        }
         if !self.shard.is_full() {
             self.shard.handle_mesh(now);
         }

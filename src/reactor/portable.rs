@@ -171,6 +171,11 @@ fn turn(core: &Shared) -> Next {
     while let Some(command) = this.reports.next_command() {
         this.shard.handle_control(now, command);
     }
+    while !this.shard.is_full()
+        && let Some(answer) = this.reports.next_answer()
+    {
+        this.shard.handle_answer(now, answer);
+    }
     if !this.shard.is_full() {
         this.shard.handle_mesh(now);
     }
@@ -285,6 +290,7 @@ impl Core {
             }
             Output::Wake(shard) => self.sleepers.wake(shard),
             Output::Report(report) => self.reports.push(report),
+            Output::Call(call) => self.reports.call(call),
         }
     }
 

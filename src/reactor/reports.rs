@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::mesh::control::{ControlLink, FromShard};
+use crate::mesh::hook::{Answer, Call};
 
 /// Reports on their way.
 pub(super) struct Reports {
@@ -10,6 +11,8 @@ pub(super) struct Reports {
     link: ControlLink,
     /// The report after which the thread ends was handed over.
     ended: bool,
+    /// A call was handed over since the bell was last rung.
+    called: bool,
 }
 
 impl Reports {
@@ -18,6 +21,7 @@ impl Reports {
             held: VecDeque::new(),
             link,
             ended: false,
+            called: false,
         }
     }
 
@@ -25,8 +29,25 @@ impl Reports {
         self.held.push_back(report);
     }
 
+    /// A backend is to be asked. The shard has no more calls under way than the queue has places.
+    pub(super) fn call(&mut self, call: Box<Call>) {
+        assert!(
+            self.link.hooks.calls.push(call).is_ok(),
+            "a shard has more calls under way than it may"
+        );
+        self.called = true;
+    }
+
+    /// The next answer of a backend.
+    pub(super) fn next_answer(&self) -> Option<Answer> {
+        self.link.hooks.answers.pop()
+    }
+
     /// Hands over what the queue takes.
     pub(super) fn hand_over(&mut self) {
+        if std::mem::take(&mut self.called) {
+            self.link.hooks.bell.ring();
+        }
         let mut any = false;
         while let Some(report) = self.held.pop_front() {
             let last = matches!(report, FromShard::Drained(..));
@@ -54,6 +75,6 @@ impl Reports {
 
     /// Control said something.
     pub(super) fn has_command(&self) -> bool {
-        !self.link.inbox.is_empty()
+        !self.link.inbox.is_empty() || !self.link.hooks.answers.is_empty()
     }
 }

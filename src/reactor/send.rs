@@ -73,6 +73,7 @@ impl Hot {
                 }
             }
             Output::Report(report) => self.reports.push(report),
+            Output::Call(call) => self.reports.call(call),
         }
         Ok(())
     }

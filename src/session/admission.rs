@@ -140,6 +140,13 @@ impl Session {
         if self.phase != Phase::Fresh {
             return Err(Disconnect::BadRequest);
         }
+        self.keep_emulated(context, connect);
+        if connect.token.is_empty()
+            && let Some(target) = context.config.hooks.of_connect()
+        {
+            self.ask_connect(context, id, connect, target);
+            return Ok(());
+        }
         let admitted = self.authenticate(context, connect).and_then(|claims| {
             let list = self.server_side(context, connect, claims.as_ref())?;
             Ok((claims, list))
@@ -165,6 +172,19 @@ impl Session {
             ..Connecting::default()
         }));
         self.phase = Phase::Connecting;
+        self.admit(context, id, list)
+    }
+
+    /// The client is known: the user's registry is asked if that is wanted, then the owners of its channels.
+    pub(super) fn admit(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        list: Vec<ServerSubscription>,
+    ) -> Result<(), Disconnect> {
+        if list.len() > context.config.client.channel_limit {
+            return Err(Disconnect::ChannelLimit);
+        }
         let limit = context.config.client.user_connection_limit;
         if limit > 0 && !self.user.is_empty() {
             let admit = Admit {
@@ -206,11 +226,23 @@ impl Session {
     }
 
     pub(super) fn refuse(&mut self, context: &mut Context<'_>, id: u32, error: ClientError) {
+        self.refuse_with(context, id, ReplyBody::Error(error));
+    }
+
+    /// Answers the connect command with an error, after which the client closes.
+    pub(super) fn refuse_with(&mut self, context: &mut Context<'_>, id: u32, error: ReplyBody<'_>) {
         self.end_all(context);
-        context.error(id, error);
+        context.counters.command_errors += 1;
+        context.reply(id, error);
         self.phase = Phase::Refused;
         self.connecting = None;
         self.next = TimerWheel::tick_after(context.now.at, REFUSED_GRACE);
+    }
+
+    /// Without a token and without a hook: its transport says who it is, or it may be anonymous.
+    pub(super) fn is_known_otherwise(&self, context: &Context<'_>) -> bool {
+        let client = &context.config.client;
+        !self.user.is_empty() || client.allow_anonymous_connect_without_token || client.insecure
     }
 
     fn authenticate(
@@ -220,7 +252,7 @@ impl Session {
     ) -> Result<Option<ConnectionClaims>, Denied> {
         let client = &context.config.client;
         if connect.token.is_empty() {
-            if client.allow_anonymous_connect_without_token || client.insecure {
+            if self.is_known_otherwise(context) {
                 return Ok(None);
             }
             return Err(Disconnect::BadRequest.into());
@@ -289,22 +321,8 @@ impl Session {
                 ..ServerSubscription::plain(channel, namespace)
             });
         }
-        if let Some(prefix) = &client.user_personal_channel
-            && !self.user.is_empty()
-        {
-            let boundary = &rules.user_boundary;
-            let channel = if prefix.is_empty() {
-                format!("{boundary}{}", self.user)
-            } else {
-                format!(
-                    "{prefix}{}{boundary}{}",
-                    rules.namespace_boundary, self.user
-                )
-            };
-            let namespace = rules
-                .resolve(&channel)
-                .map_err(|_unknown| ClientError::UnknownChannel)?;
-            list.push(ServerSubscription::plain(&channel, namespace));
+        if let Some(personal) = self.personal_channel(context)? {
+            list.push(personal);
         }
         for asked in &connect.subs {
             if !list
@@ -335,10 +353,34 @@ impl Session {
         }
         let mut seen = hashbrown::HashSet::with_hasher(foldhash::fast::FixedState::default());
         list.retain(|subscription| seen.insert(subscription.channel.clone()));
-        if list.len() > client.channel_limit {
-            return Err(Disconnect::ChannelLimit.into());
-        }
         Ok(list)
+    }
+
+    /// The channel that every known user has, if that is configured.
+    pub(super) fn personal_channel(
+        &self,
+        context: &Context<'_>,
+    ) -> Result<Option<ServerSubscription>, ClientError> {
+        let rules = &context.config.channels;
+        let Some(prefix) = &context.config.client.user_personal_channel else {
+            return Ok(None);
+        };
+        if self.user.is_empty() {
+            return Ok(None);
+        }
+        let boundary = &rules.user_boundary;
+        let channel = if prefix.is_empty() {
+            format!("{boundary}{}", self.user)
+        } else {
+            format!(
+                "{prefix}{}{boundary}{}",
+                rules.namespace_boundary, self.user
+            )
+        };
+        let namespace = rules
+            .resolve(&channel)
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
+        Ok(Some(ServerSubscription::plain(&channel, namespace)))
     }
 
     fn make_server_subscriptions(
@@ -378,6 +420,9 @@ impl Session {
             forced_flags(&wanted.namespace, wanted.overrides) | flag::SERVER_SIDE | wanted.flags;
         if wanted.recover.is_some() {
             flags |= flag::RECOVERING;
+        }
+        if wanted.namespace.sub_refresh_proxy_enabled {
+            flags |= flag::SERVER_REFRESH;
         }
         let hub = context
             .hub
@@ -465,7 +510,7 @@ impl Session {
         };
         let result = ConnectResult {
             client: self.client.unwrap_or(ClientId(0)),
-            ttl: if self.has_token {
+            ttl: if self.has_token && context.config.hooks.of_refresh().is_none() {
                 ttl(context.now, self.expire_at)
             } else {
                 None
@@ -473,7 +518,7 @@ impl Session {
             subs: &subs,
             ping,
             pong: !unidirectional,
-            data: b"",
+            data: &connecting.data,
             session: &session,
             node: if session.is_empty() || unidirectional {
                 ""

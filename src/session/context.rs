@@ -17,8 +17,8 @@ use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
 
-use super::fanout;
 use super::poll::{Polled, Said};
+use super::{Calls, fanout};
 
 /// Verifiers of both kinds of token.
 #[derive(Debug)]
@@ -133,6 +133,8 @@ pub struct Context<'a> {
     pub mesh: &'a mut Endpoint,
     /// Counters of the shard.
     pub counters: &'a mut Counters,
+    /// Way to the backends.
+    pub hooks: &'a mut Calls,
     /// Random numbers.
     pub rng: &'a mut Rng,
     /// Frames for this session's connection.

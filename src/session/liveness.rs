@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Phase, Session, flag};
+use super::{Context, Phase, Session, Subscription, flag};
 use crate::config::Config;
 use crate::config::keys::KeySource;
 use crate::mem::{Tick, TimerWheel};
@@ -40,6 +40,23 @@ fn expiry_tick(now: Now, expire_at: u32, grace: Duration) -> Tick {
     TimerWheel::tick_after(now.at, Duration::from_millis(left) + grace)
 }
 
+/// Time after its expiry in which the client may refresh a connection. A hook is asked at once.
+fn grace_of_connection(config: &Config) -> Duration {
+    match config.hooks.of_refresh() {
+        Some(_) => Duration::ZERO,
+        None => config.client.expired_close_delay,
+    }
+}
+
+/// Likewise of a subscription.
+fn grace_of(subscription: &Subscription, config: &Config) -> Duration {
+    if subscription.has(flag::SERVER_REFRESH) {
+        Duration::ZERO
+    } else {
+        config.client.expired_sub_close_delay
+    }
+}
+
 impl Session {
     /// A socket is open: the connect command must come in time.
     pub fn open(&mut self, now: Now, config: &Config) {
@@ -69,20 +86,14 @@ impl Session {
         if self.pong_by != 0 {
             nearest = nearest.min(self.pong_by);
         }
-        if self.expire_at != 0 && self.phase == Phase::Connected {
-            nearest = nearest.min(expiry_tick(
-                now,
-                self.expire_at,
-                config.client.expired_close_delay,
-            ));
+        if self.expire_at != 0 && self.phase == Phase::Connected && !self.is_refreshing() {
+            let grace = grace_of_connection(config);
+            nearest = nearest.min(expiry_tick(now, self.expire_at, grace));
         }
         for subscription in &self.subscriptions {
-            if subscription.expire_at != 0 {
-                nearest = nearest.min(expiry_tick(
-                    now,
-                    subscription.expire_at,
-                    config.client.expired_sub_close_delay,
-                ));
+            if subscription.expire_at != 0 && !subscription.has(flag::REFRESHING) {
+                let grace = grace_of(subscription, config);
+                nearest = nearest.min(expiry_tick(now, subscription.expire_at, grace));
             }
         }
         if nearest == Tick::MAX { 0 } else { nearest }
@@ -107,18 +118,27 @@ impl Session {
             return Err(Disconnect::NoPong);
         }
         let config = context.config;
+        let unix_ms = context.now.unix_ms;
         let over = |at: u32, grace: Duration| {
-            at != 0 && u64::from(at) * 1000 + grace.as_millis() as u64 <= context.now.unix_ms
+            at != 0 && u64::from(at) * 1000 + grace.as_millis() as u64 <= unix_ms
         };
-        if over(self.expire_at, config.client.expired_close_delay) {
-            return Err(Disconnect::Expired);
+        if over(self.expire_at, grace_of_connection(config)) && !self.is_refreshing() {
+            let Some(target) = config.hooks.of_refresh() else {
+                return Err(Disconnect::Expired);
+            };
+            self.ask_refresh(context, target);
         }
         let mut expired: smallvec::SmallVec<[u32; 4]> = smallvec::SmallVec::new();
-        for subscription in &self.subscriptions {
-            if over(
-                subscription.expire_at,
-                config.client.expired_sub_close_delay,
-            ) {
+        for index in 0..self.subscriptions.len() {
+            let subscription = &self.subscriptions[index];
+            if subscription.has(flag::REFRESHING) {
+                continue;
+            }
+            if over(subscription.expire_at, grace_of(subscription, config)) {
+                if subscription.has(flag::SERVER_REFRESH) {
+                    self.ask_sub_refresh(context, index);
+                    continue;
+                }
                 if subscription.has(flag::SERVER_SIDE) {
                     return Err(Disconnect::SubscriptionExpired);
                 }
@@ -176,7 +196,7 @@ impl Session {
         token: &str,
     ) -> Result<(), Disconnect> {
         use crate::auth::token::TokenError;
-        if token.is_empty() {
+        if token.is_empty() || context.config.hooks.of_refresh().is_some() {
             return Err(Disconnect::BadRequest);
         }
         let claims = match context.tokens.connection.connection(token, context.now) {

@@ -10,6 +10,7 @@ use crate::config::Namespace;
 use crate::config::namespace::DataFormat;
 use crate::mem::Tick;
 use crate::mesh::Message;
+use crate::mesh::hook::Published;
 use crate::mesh::message::{Publish, ReplyTo};
 use crate::model::{ChannelName, Encoding};
 use crate::protocol::centrifuge::json;
@@ -69,9 +70,15 @@ impl Session {
             .channels
             .resolve(channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        let subscribed = self.find(context, channel);
-        permission::may_publish(namespace, &self.asker(context, subscribed.is_some()))
-            .map_err(refused)?;
+        let target = if namespace.publish_proxy_enabled {
+            let target = config.hooks.of_publish(&namespace.publish_proxy_name);
+            Some(target.ok_or(ClientError::NotAvailable)?)
+        } else {
+            let subscribed = self.find(context, channel).is_some();
+            permission::may_publish(namespace, &self.asker(context, subscribed))
+                .map_err(refused)?;
+            None
+        };
         let (data, json) = match context.format.encoding {
             Encoding::Json => (json::compact(data), !data.is_empty()),
             Encoding::Protobuf => (Cow::Borrowed(data), json::is_json(data)),
@@ -80,31 +87,49 @@ impl Session {
         if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
             return Err(ClientError::TooManyRequests);
         }
-        let name = match subscribed {
-            Some(index) => context
-                .hub
-                .at(self.subscriptions[index].hub)
-                .map(|channel| channel.name.clone()),
-            None => None,
-        };
-        let name = name.unwrap_or_else(|| ChannelName::new(channel));
+        let data = Bytes::copy_from_slice(&data);
+        if let Some(target) = target {
+            return self.ask_publish(context, id, channel, data, target);
+        }
+        let channel = self.name_of(context, channel);
+        self.send_publish(context, id, channel, data, json, Published::default())
+    }
+
+    /// The channel's name, shared with the hub if the client is subscribed.
+    fn name_of(&self, context: &Context<'_>, channel: &str) -> ChannelName {
+        self.find(context, channel)
+            .and_then(|index| context.hub.at(self.subscriptions[index].hub))
+            .map_or_else(|| ChannelName::new(channel), |hub| hub.name.clone())
+    }
+
+    /// Sends what may be published to the owner.
+    pub(super) fn send_publish(
+        &self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: ChannelName,
+        data: Bytes,
+        json: bool,
+        options: Published,
+    ) -> Result<(), ClientError> {
+        let subscribed = self.find(context, channel.as_str());
         let chan_info = subscribed.map_or(&[][..], |index| self.subscriptions[index].info());
-        let owner = context.owner(&name);
+        let owner = context.owner(&channel);
         let publish = Publish {
-            channel: name,
+            channel,
             reply_to: ReplyTo::Client {
                 conn: context.conn,
                 id,
             },
-            data: Bytes::copy_from_slice(&data),
+            data,
             json,
             info: Some(Box::new(self.client_info(chan_info))),
-            tags: Box::default(),
-            skip_history: false,
-            delta: false,
-            idempotency_key: Box::default(),
-            version: 0,
-            version_epoch: Box::default(),
+            tags: options.tags.into_boxed_slice(),
+            skip_history: options.skip_history,
+            delta: options.delta,
+            idempotency_key: options.idempotency_key,
+            version: options.version,
+            version_epoch: options.version_epoch,
         };
         context.command(owner, Message::Publish(Box::new(publish)))
     }

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::admission::{ConnectedSubscription, recover_of};
 use super::liveness::{kept_expiry, ttl};
-use super::{Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags, refused};
+use super::{
+    Context, Extra, ForHooks, PENDING, Phase, Session, Subscription, flag, forced_flags, refused,
+};
 use crate::auth::permission;
 use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
 use crate::broker::HubId;
@@ -36,6 +39,33 @@ impl From<ClientError> for Refusal {
 impl From<Disconnect> for Refusal {
     fn from(disconnect: Disconnect) -> Self {
         Self::Disconnect(disconnect)
+    }
+}
+
+/// What a token or a hook says about a subscription that it allows.
+#[derive(Default)]
+pub(super) struct Grant {
+    /// Unix seconds; 0 for never.
+    pub(super) expire_at: u32,
+    /// Subscription info, JSON or empty.
+    pub(super) info: Bytes,
+    /// Goes into the subscribe result.
+    pub(super) data: Bytes,
+    /// Over the namespace's options.
+    pub(super) overrides: Overrides,
+    /// A token said it.
+    pub(super) by_token: bool,
+}
+
+impl From<SubscriptionClaims> for Grant {
+    fn from(claims: SubscriptionClaims) -> Self {
+        Self {
+            expire_at: kept_expiry(claims.expire_at),
+            info: claims.info,
+            data: claims.data,
+            overrides: claims.overrides,
+            by_token: true,
+        }
     }
 }
 
@@ -85,10 +115,10 @@ impl Session {
             Err(NameError::TooLong) => return Err(ClientError::BadRequest.into()),
             Ok(()) | Err(NameError::NotAscii) => {}
         }
-        if self.find(context, channel).is_some() {
+        if self.find(context, channel).is_some() || self.awaiting(channel).is_some() {
             return Err(ClientError::AlreadySubscribed.into());
         }
-        if self.subscriptions.len() >= config.client.channel_limit {
+        if self.subscriptions.len() + self.awaiting_count() >= config.client.channel_limit {
             return Err(ClientError::LimitExceeded.into());
         }
         if !asked.delta.is_empty() && asked.delta != "fossil" {
@@ -106,20 +136,81 @@ impl Session {
             4 => return Err(ClientError::NotAvailable.into()),
             _ => return Err(ClientError::PermissionDenied.into()),
         }
+        let is_user_limited = namespace.allow_user_limited_channels
+            && config.channels.user_limited(channel).is_some();
+        if namespace.subscribe_proxy_enabled
+            && asked.token.is_empty()
+            && !is_user_limited
+            && !config.channels.is_private(channel)
+        {
+            let target = config.hooks.of_subscribe(&namespace.subscribe_proxy_name);
+            let target = target.ok_or(ClientError::NotAvailable)?;
+            self.ask_subscribe(context, id, asked, target)?;
+            return Ok(());
+        }
         let claims = self.check_subscribe(context, asked)?;
+        self.become_subscriber(
+            context,
+            id,
+            asked,
+            claims.map(Grant::from).unwrap_or_default(),
+        )
+    }
+
+    /// A hook has allowed what `asked` is left of.
+    pub(super) fn subscribe_granted(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        asked: &Subscribe<'_>,
+        grant: Grant,
+    ) -> Result<(), Disconnect> {
+        // The server may have made the subscription meanwhile.
+        let result = if self.find(context, &asked.channel).is_some() {
+            Err(ClientError::AlreadySubscribed.into())
+        } else {
+            self.become_subscriber(context, id, asked, grant)
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(Refusal::Error(error)) => {
+                context.error(id, error);
+                Ok(())
+            }
+            Err(Refusal::Disconnect(disconnect)) => Err(disconnect),
+            Err(Refusal::KeyWanted) => unreachable!("a hook is asked where there is no token"),
+        }
+    }
+
+    /// The client may subscribe: checks 17 and 18, then the owner is asked if that is needed.
+    fn become_subscriber(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        asked: &Subscribe<'_>,
+        grant: Grant,
+    ) -> Result<(), Refusal> {
+        let channel = &*asked.channel;
+        let namespace = context
+            .config
+            .channels
+            .resolve(channel)
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
         if asked.filter.is_some() {
             return Err(ClientError::BadRequest.into());
         }
-        let expire_at = kept_expiry(claims.as_ref().and_then(|claims| claims.expire_at));
+        let expire_at = grant.expire_at;
         if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
             return Err(ClientError::Expired.into());
         }
-        let overrides = claims
-            .as_ref()
-            .map_or_else(Overrides::default, |claims| claims.overrides);
-        let mut flags = self.granted(context, namespace, asked, overrides);
-        if claims.is_some() {
+        let mut flags = self.granted(context, namespace, asked, grant.overrides);
+        if grant.by_token {
             flags |= flag::BY_TOKEN;
+        }
+        if namespace.sub_refresh_proxy_enabled {
+            flags |= flag::SERVER_REFRESH;
+        } else if expire_at != 0 {
+            flags |= flag::CLIENT_REFRESH;
         }
         let hub = context
             .hub
@@ -129,12 +220,8 @@ impl Session {
             hub: hub.slot,
             place: PENDING,
             expire_at,
-            flags: if expire_at != 0 {
-                flags | flag::CLIENT_REFRESH
-            } else {
-                flags
-            },
-            extra: claims.and_then(extra_of),
+            flags,
+            extra: extra_of(&grant),
         });
         self.enter(context, id, hub, asked)?;
         Ok(())
@@ -404,6 +491,9 @@ impl Session {
             let hub = subscription.hub;
             self.end_subscription(context, hub, None);
         }
+        if self.unsubscribe_awaiting(id, channel) {
+            return Ok(());
+        }
         context.reply(id, ReplyBody::Unsubscribe);
         Ok(())
     }
@@ -496,6 +586,9 @@ impl Session {
                 .keep(registry, Message::Release(self.user.clone()));
         }
         self.connecting = None;
+        if let Some(rare) = &mut self.rare {
+            rare.hooks = ForHooks::default();
+        }
         self.phase = Phase::Ended;
         self.next = 0;
         self.pong_by = 0;
@@ -515,6 +608,9 @@ impl Session {
             context.error(id, ClientError::PermissionDenied);
             return Ok(());
         };
+        if self.subscriptions[index].has(flag::SERVER_REFRESH) {
+            return Err(Disconnect::BadRequest);
+        }
         if token.is_empty() {
             context.error(id, ClientError::BadRequest);
             return Ok(());
@@ -568,13 +664,11 @@ fn reply_unsubscribed(context: &mut Context<'_>, ids: &[u32]) {
     }
 }
 
-fn extra_of(claims: SubscriptionClaims) -> Option<Box<Extra>> {
-    let info = claims.info.to_vec().into_boxed_slice();
-    let data = claims.data.to_vec().into_boxed_slice();
-    (!info.is_empty() || !data.is_empty()).then(|| {
+fn extra_of(grant: &Grant) -> Option<Box<Extra>> {
+    (!grant.info.is_empty() || !grant.data.is_empty()).then(|| {
         Box::new(Extra {
-            info,
-            data,
+            info: grant.info.to_vec().into_boxed_slice(),
+            data: grant.data.to_vec().into_boxed_slice(),
             ..Extra::default()
         })
     })

@@ -43,6 +43,9 @@ impl Shard {
         first: &[u8],
     ) {
         let format = client.format;
+        if let Some(connection) = self.connections.at_mut(slot) {
+            client.kept.hand_to(&mut connection.session);
+        }
         match client.transport {
             Transport::WebSocket {
                 key,

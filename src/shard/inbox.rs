@@ -252,7 +252,7 @@ impl Shard {
     }
 
     /// A command that waited has its answer: what arrived behind it is read.
-    fn went_on(&mut self, slot: u32) {
+    pub(super) fn went_on(&mut self, slot: u32) {
         let was = self.connections.at(slot).map(|connection| connection.state);
         self.follow_phase(slot);
         self.file(slot);

@@ -43,6 +43,7 @@ impl Shard {
             return;
         };
         connection.state = State::Waiting;
+        asked.kept.hand_to(&mut connection.session);
         let rare = connection.session.rare.get_or_insert_default();
         rare.cors = cors;
         let (offset, epoch) = asked.since.clone().unwrap_or_default();

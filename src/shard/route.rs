@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::hooks::Kept;
 use super::{Mode, Shard};
 use crate::config::Config;
 use crate::limits::HTTP_BODY_BYTES_MAX;
@@ -57,6 +58,8 @@ pub(super) enum Route {
 pub(super) struct ClientRoute {
     pub(super) transport: Transport,
     pub(super) format: Format,
+    /// What the request says about the client.
+    pub(super) kept: Kept,
 }
 
 /// The transports of client connections (`spec/centrifuge.md` §1.4 – §1.8).
@@ -87,6 +90,8 @@ pub(super) struct PollRoute {
     /// Where the client stands: offset, and the epoch as sent.
     pub(super) since: Option<(u64, String)>,
     pub(super) timeout: Duration,
+    /// What the request says about the client.
+    pub(super) kept: Kept,
 }
 
 /// Does the request carry the key of the server API?
@@ -159,17 +164,23 @@ fn client_route(config: &Config, head: &RequestHead<'_>, path: &str) -> Option<(
     Some(if is(!websocket.disabled, &websocket.handler_prefix) {
         (websocket_route(config, head), HTTP_BODY_BYTES_MAX)
     } else if is(stream.enabled, &stream.handler_prefix) {
-        (stream_route(head, false), stream.max_request_body_size)
+        (
+            stream_route(config, head, false),
+            stream.max_request_body_size,
+        )
     } else if is(sse.enabled, &sse.handler_prefix) {
-        (sse_route(head, false), sse.max_request_body_size)
+        (sse_route(config, head, false), sse.max_request_body_size)
     } else if is(stream.enabled || sse.enabled, &emulation.handler_prefix) {
         (emulation_route(head), emulation.max_request_body_size)
     } else if is(uni_websocket.enabled, &uni_websocket.handler_prefix) {
         (uni_websocket_route(config, head), HTTP_BODY_BYTES_MAX)
     } else if is(uni_sse.enabled, &uni_sse.handler_prefix) {
-        (sse_route(head, true), uni_sse.max_request_body_size)
+        (sse_route(config, head, true), uni_sse.max_request_body_size)
     } else if is(uni_stream.enabled, &uni_stream.handler_prefix) {
-        (stream_route(head, true), uni_stream.max_request_body_size)
+        (
+            stream_route(config, head, true),
+            uni_stream.max_request_body_size,
+        )
     } else if is(config.poll.enabled, &config.poll.handler_prefix) {
         (poll_route(config, head), HTTP_BODY_BYTES_MAX)
     } else if is(config.init.enabled, &config.init.handler_prefix) {
@@ -225,6 +236,7 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
             encoding,
             ..Format::default()
         },
+        kept: Kept::of(config, head),
     }))
 }
 
@@ -247,12 +259,14 @@ fn uni_websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
             unidirectional: true,
             ..Format::default()
         },
+        kept: Kept::of(config, head),
     }))
 }
 
-fn stream_route(head: &RequestHead<'_>, unidirectional: bool) -> Route {
+fn stream_route(config: &Config, head: &RequestHead<'_>, unidirectional: bool) -> Route {
     match head.method {
         Method::Post => stream(
+            config,
             Format {
                 encoding: if unidirectional {
                     Encoding::Json
@@ -270,7 +284,7 @@ fn stream_route(head: &RequestHead<'_>, unidirectional: bool) -> Route {
     }
 }
 
-fn sse_route(head: &RequestHead<'_>, unidirectional: bool) -> Route {
+fn sse_route(config: &Config, head: &RequestHead<'_>, unidirectional: bool) -> Route {
     let connect = match head.method {
         Method::Get => match query_connect(head) {
             Some(connect) => Some(connect),
@@ -285,17 +299,23 @@ fn sse_route(head: &RequestHead<'_>, unidirectional: bool) -> Route {
         framing: Framing::EventStream,
         unidirectional,
     };
-    stream(format, connect, head)
+    stream(config, format, connect, head)
 }
 
 /// A body without an end needs chunks, which HTTP/1.0 does not have.
-fn stream(format: Format, connect: Option<Box<str>>, head: &RequestHead<'_>) -> Route {
+fn stream(
+    config: &Config,
+    format: Format,
+    connect: Option<Box<str>>,
+    head: &RequestHead<'_>,
+) -> Route {
     if !head.is_http_11 {
         return Route::Refused(HttpError::VersionUnsupported);
     }
     Route::Client(Box::new(ClientRoute {
         transport: Transport::Stream { connect },
         format,
+        kept: Kept::of(config, head),
     }))
 }
 
@@ -356,6 +376,7 @@ fn poll_route(config: &Config, head: &RequestHead<'_>) -> Route {
             None => (!epoch.is_empty()).then_some((0, epoch)),
         },
         timeout: timeout.unwrap_or(config.poll.timeout).min(most),
+        kept: Kept::of(config, head),
     }))
 }
 

@@ -370,6 +370,7 @@ impl Reactor {
                 assert!(self.drained.replace(outcome).is_none(), "drained twice");
             }
             Output::Report(_) => {}
+            Output::Call(_) => unreachable!("no hook is configured"),
         }
     }
 

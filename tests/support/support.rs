@@ -1,5 +1,6 @@
 //! What the tests of the real binary share.
 
+pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod http;
 pub(crate) mod process;

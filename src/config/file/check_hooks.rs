@@ -290,7 +290,7 @@ name = "off"
         );
         assert_eq!(config.client.user_id_http_header, "x-user");
         assert_eq!(config.hooks.methods.ping.as_deref(), Some("ping"));
-        assert!(config.hooks.forwards_header("cookie") && config.hooks.forwards_meta());
+        assert!(config.hooks.forwards_header("cookie") && connect.include_connection_meta);
         let effective = config.effective();
         assert!(effective.contains("\"x-secret\" = \"***\""), "{effective}");
         let again = load(&effective).unwrap_or_else(|errors| panic!("{errors}\n{effective}"));

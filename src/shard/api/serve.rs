@@ -148,6 +148,7 @@ impl Shard {
                             let hub = session.subscriptions[index].hub;
                             session.end_subscription(context, hub, Some(Unsubscribe::Server));
                         }
+                        None if session.end_awaiting(channel.as_str()) => {}
                         None => {
                             context.push(channel.as_str(), &Push::Unsubscribe(Unsubscribe::Server))
                         }

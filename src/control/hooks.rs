@@ -1,0 +1,234 @@
+//! Hooks: calls of the shards to backends over HTTP (`spec/centrifuge.md` §9).
+//!
+//! One task owns all targets; each call under way is a task of its own. A target has its own bounds and its own breaker,
+//! so a slow one delays nobody else's calls.
+
+mod answer;
+mod breaker;
+mod exchange;
+mod request;
+mod target;
+
+use std::sync::Arc;
+
+use crossbeam_queue::ArrayQueue;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::Instant;
+
+use super::bell::Bell;
+use super::http_client::Client;
+use crate::config::Config;
+use crate::mesh::control::{Doorbell, ShardLink};
+use crate::mesh::hook::{Answer, Call, Verdict};
+
+use breaker::Pass;
+use exchange::Done;
+use target::{Admission, Pending, Target};
+
+pub use target::{Counts, Report};
+
+/// Calls taken from one shard before everything else on the thread gets its turn.
+const CALLS_PER_TURN: usize = 64;
+
+/// Who wants to know how the targets do.
+pub(super) type Question = oneshot::Sender<Vec<Report>>;
+
+/// The way to one shard.
+struct Line {
+    calls: Arc<ArrayQueue<Box<Call>>>,
+    answers: Arc<ArrayQueue<Answer>>,
+    bell: Arc<dyn Doorbell>,
+}
+
+/// A request that is over, with the call that it was for.
+struct Finished {
+    pending: Pending,
+    pass: Pass,
+    done: Done,
+}
+
+/// See the module.
+pub(super) struct Hooks {
+    lines: Vec<Line>,
+    client: Client,
+    targets: Vec<Target>,
+    under_way: JoinSet<Finished>,
+}
+
+/// Makes the calls of all shards until the process ends.
+pub(super) async fn run(
+    mut hooks: Hooks,
+    bell: Arc<Bell>,
+    mut config: watch::Receiver<Arc<Config>>,
+    mut questions: mpsc::Receiver<Question>,
+) {
+    loop {
+        let expiry = hooks.next_expiry();
+        tokio::select! {
+            () = bell.rung() => {}
+            Some(finished) = hooks.under_way.join_next() => match finished {
+                Ok(finished) => hooks.finished(finished),
+                Err(error) => {
+                    if let Ok(panic) = error.try_into_panic() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            },
+            Ok(()) = config.changed() => {
+                let config = Arc::clone(&config.borrow_and_update());
+                hooks.reload(&config);
+            }
+            Some(question) = questions.recv() => {
+                // Whoever asked may have gone.
+                drop(question.send(hooks.reports()));
+            }
+            () = super::until(expiry) => {}
+        }
+        hooks.expire();
+        if hooks.take_calls() {
+            bell.ring();
+            yield_now().await;
+        }
+    }
+}
+
+impl Hooks {
+    pub(super) fn new(config: &Config, links: &[ShardLink]) -> Self {
+        let line = |link: &ShardLink| Line {
+            calls: Arc::clone(&link.hooks.calls),
+            answers: Arc::clone(&link.hooks.answers),
+            bell: Arc::clone(&link.bell),
+        };
+        let mut hooks = Self {
+            lines: links.iter().map(line).collect(),
+            client: exchange::client(),
+            targets: Vec::new(),
+            under_way: JoinSet::new(),
+        };
+        hooks.reload(config);
+        hooks
+    }
+
+    fn reports(&self) -> Vec<Report> {
+        let now = Instant::now();
+        self.targets
+            .iter()
+            .map(|target| target.report(now))
+            .collect()
+    }
+
+    fn reload(&mut self, config: &Config) {
+        let now = Instant::now();
+        let mut old = std::mem::take(&mut self.targets);
+        for wanted in config.hooks.targets() {
+            let at = old.iter().position(|target| target.name() == wanted.name);
+            let mut target = match at {
+                Some(at) => old.swap_remove(at),
+                None => Target::new(wanted, now),
+            };
+            target.reload(wanted, now);
+            self.targets.push(target);
+        }
+        for mut gone in old {
+            let pending: Vec<Pending> = gone.give_up().collect();
+            for pending in pending {
+                self.answer(pending, Verdict::Failed);
+            }
+        }
+    }
+
+    fn find(&mut self, name: &str) -> Option<usize> {
+        self.targets.iter().position(|target| target.name() == name)
+    }
+
+    /// Takes what the shards have sent. Returns whether there is more.
+    fn take_calls(&mut self) -> bool {
+        let mut more = false;
+        for shard in 0..self.lines.len() {
+            for _ in 0..CALLS_PER_TURN {
+                let Some(call) = self.lines[shard].calls.pop() else {
+                    break;
+                };
+                self.admit(Pending { shard, call });
+            }
+            more |= !self.lines[shard].calls.is_empty();
+        }
+        more
+    }
+
+    fn admit(&mut self, pending: Pending) {
+        // A reload may have reached the shard first, and the target then comes with the call.
+        let at = match self.find(&pending.call.target.name) {
+            Some(at) => at,
+            None => {
+                let target = Target::new(&pending.call.target, Instant::now());
+                self.targets.push(target);
+                self.targets.len() - 1
+            }
+        };
+        match self.targets[at].admit(Instant::now(), pending) {
+            Admission::Go(pending, pass) => self.start(at, pending, pass),
+            Admission::Waits => {}
+            Admission::Refused(pending) => self.answer(pending, Verdict::Failed),
+        }
+    }
+
+    fn start(&mut self, at: usize, pending: Pending, pass: Pass) {
+        let client = self.client.clone();
+        let prepared = Arc::clone(&self.targets[at].prepared);
+        self.under_way.spawn(async move {
+            let done = exchange::exchange(client, prepared, &pending.call).await;
+            Finished {
+                pending,
+                pass,
+                done,
+            }
+        });
+    }
+
+    fn finished(&mut self, finished: Finished) {
+        let Finished {
+            pending,
+            pass,
+            done,
+        } = finished;
+        if let Some(at) = self.find(&pending.call.target.name) {
+            let now = Instant::now();
+            self.targets[at].done(now, pass, &done);
+            while let Some(next) = self.targets[at].next(now) {
+                match next {
+                    Ok((pending, pass)) => self.start(at, pending, pass),
+                    Err(pending) => self.answer(pending, Verdict::Failed),
+                }
+            }
+        }
+        self.answer(pending, done.result.unwrap_or(Verdict::Failed));
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        self.targets.iter().filter_map(Target::next_expiry).min()
+    }
+
+    fn expire(&mut self) {
+        let now = Instant::now();
+        for at in 0..self.targets.len() {
+            while let Some(pending) = self.targets[at].expired(now) {
+                self.answer(pending, Verdict::Failed);
+            }
+        }
+    }
+
+    fn answer(&mut self, pending: Pending, verdict: Verdict) {
+        let line = &self.lines[pending.shard];
+        let answer = Answer {
+            call: pending.call,
+            verdict,
+        };
+        assert!(
+            line.answers.push(answer).is_ok(),
+            "a call has a place for its answer"
+        );
+        line.bell.ring();
+    }
+}

@@ -1,0 +1,117 @@
+//! One call over HTTP: bounded in time and bytes, on a pooled connection.
+
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy;
+use tokio::time::{Instant, timeout};
+
+use super::super::http_client::{self, Client};
+use super::{answer, request};
+use crate::config::hooks::Target;
+use crate::limits::HOOK_RESPONSE_BYTES_MAX;
+use crate::mesh::hook::{Call, Verdict};
+
+/// Idle connections kept for one backend.
+const IDLE_MAX: usize = 64;
+
+/// The client of all targets.
+pub(super) fn client() -> Client {
+    http_client::client(IDLE_MAX)
+}
+
+/// A target, ready to be called.
+pub(super) struct Prepared {
+    pub(super) config: Arc<Target>,
+    uri: Option<Uri>,
+    headers: HeaderMap,
+}
+
+impl Prepared {
+    pub(super) fn new(config: &Arc<Target>) -> Self {
+        Self {
+            config: Arc::clone(config),
+            uri: config.endpoint.parse().ok(),
+            headers: request::static_headers(&config.static_headers),
+        }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Failure {
+    /// Not in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// No connection, or it broke.
+    #[error("connection: {0}")]
+    Connection(String),
+    /// Neither 200 nor transformed.
+    #[error("status {0}")]
+    Status(u16),
+    /// Over `HOOK_RESPONSE_BYTES_MAX`, or it broke within.
+    #[error("body: {0}")]
+    Body(String),
+    /// Not as agreed.
+    #[error("the answer is not what was agreed on")]
+    Malformed,
+}
+
+/// A call that is over.
+pub(super) struct Done {
+    pub(super) result: Result<Verdict, Failure>,
+    pub(super) took: Duration,
+}
+
+/// Makes one call.
+pub(super) async fn exchange(client: Client, target: Arc<Prepared>, call: &Call) -> Done {
+    let began = Instant::now();
+    let result = timeout(target.config.timeout, ask(&client, &target, call))
+        .await
+        .unwrap_or(Err(Failure::Timeout));
+    Done {
+        result,
+        took: began.elapsed(),
+    }
+}
+
+async fn ask(client: &Client, target: &Prepared, call: &Call) -> Result<Verdict, Failure> {
+    let uri = target
+        .uri
+        .clone()
+        .ok_or_else(|| Failure::Connection("no such URL".to_owned()))?;
+    let mut request = Request::new(Full::new(Bytes::from(request::body(call))));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = uri;
+    *request.headers_mut() = request::headers(&target.headers, call);
+    let response = client
+        .request(request)
+        .await
+        .map_err(|error| Failure::Connection(root_cause(&error)))?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), HOOK_RESPONSE_BYTES_MAX)
+        .collect()
+        .await;
+    if status != StatusCode::OK {
+        return answer::transformed(&target.config.transforms, &call.event, status.as_u16())
+            .ok_or(Failure::Status(status.as_u16()));
+    }
+    let body = body
+        .map_err(|error| Failure::Body(error.to_string()))?
+        .to_bytes();
+    answer::read(&call.event, &body).map_err(|answer::Malformed| Failure::Malformed)
+}
+
+/// The innermost error: the outer ones say only that something is wrong.
+fn root_cause(error: &legacy::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    debug_assert!(error.source().is_some() || !cause.to_string().is_empty());
+    cause.to_string()
+}

@@ -1,0 +1,269 @@
+//! What a backend is asked: the JSON body (`spec/centrifuge.md` §9.2, §9.3) and the headers.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::mesh::hook::{Call, Event};
+use crate::model::{Encoding, Format, Framing};
+
+#[derive(Serialize)]
+struct Body<'a> {
+    client: String,
+    transport: &'static str,
+    protocol: &'static str,
+    encoding: &'static str,
+    /// Always there, but in connect, where there is no user yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    name: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    version: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    channels: &'a [Box<str>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b64data: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<&'a RawValue>,
+}
+
+/// The body of a call.
+pub(super) fn body(call: &Call) -> Vec<u8> {
+    let mut body = Body {
+        client: call.client.to_string(),
+        transport: transport(call.format),
+        protocol: match call.format.encoding {
+            Encoding::Json => "json",
+            Encoding::Protobuf => "protobuf",
+        },
+        encoding: match call.format.encoding {
+            Encoding::Json => "json",
+            Encoding::Protobuf => "binary",
+        },
+        user: Some(&call.user),
+        channel: None,
+        method: None,
+        name: "",
+        version: "",
+        channels: &[],
+        data: None,
+        b64data: None,
+        meta: raw(&call.meta),
+    };
+    let mut payload: &[u8] = b"";
+    match &call.event {
+        Event::Connect {
+            data,
+            name,
+            version,
+            channels,
+        } => {
+            payload = data;
+            body.user = None;
+            (body.name, body.version, body.channels) = (name, version, channels);
+        }
+        Event::Refresh => {}
+        Event::Subscribe { channel, data, .. } | Event::Publish { channel, data } => {
+            payload = data;
+            body.channel = Some(channel.as_str());
+        }
+        Event::SubRefresh { channel, .. } => body.channel = Some(channel.as_str()),
+        Event::Rpc { method, data } => {
+            payload = data;
+            body.method = Some(method);
+        }
+    }
+    if !payload.is_empty() {
+        // Bytes of a Protobuf client need not be JSON; then base64 is the only way to say them.
+        body.data = raw(payload).filter(|_| !call.target.binary_encoding);
+        body.b64data = body.data.is_none().then(|| BASE64.encode(payload));
+    }
+    serde_json::to_vec(&body).unwrap_or_default()
+}
+
+fn raw(json: &[u8]) -> Option<&RawValue> {
+    serde_json::from_slice(json).ok()
+}
+
+/// As the reference calls the ways to connect.
+const fn transport(format: Format) -> &'static str {
+    match (format.framing, format.unidirectional) {
+        (Framing::WebSocket | Framing::Joined | Framing::Deflate, false) => "websocket",
+        (Framing::WebSocket | Framing::Joined | Framing::Deflate, true) => "uni_websocket",
+        (Framing::Stream, false) => "http_stream",
+        (Framing::Stream, true) => "uni_http_stream",
+        (Framing::EventStream, false) => "sse",
+        (Framing::EventStream, true) => "uni_sse",
+        (Framing::Poll, _) => "poll",
+    }
+}
+
+/// Headers that say how the message is framed or for whom it is: never a client's to choose.
+const OWN: [HeaderName; 4] = [
+    CONTENT_TYPE,
+    HOST,
+    http::header::CONTENT_LENGTH,
+    http::header::TRANSFER_ENCODING,
+];
+
+/// The headers of a target's own.
+pub(super) fn static_headers(headers: &[(String, crate::config::Secret)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        set(&mut map, name, &value.0);
+    }
+    map.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    map
+}
+
+/// The headers of a call: static ones, over them those that the client emulates, over them those of its transport.
+pub(super) fn headers(of_target: &HeaderMap, call: &Call) -> HeaderMap {
+    let mut map = of_target.clone();
+    for (name, value) in &call.headers {
+        set(&mut map, name, value);
+    }
+    map
+}
+
+/// A name or value that is none is left out: a client may have sent it.
+fn set(map: &mut HeaderMap, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (
+        HeaderName::from_bytes(name.as_bytes()),
+        HeaderValue::from_str(value),
+    ) && !OWN.contains(&name)
+    {
+        map.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::Secret;
+    use crate::config::hooks::Target;
+    use crate::model::{ChannelName, ClientId, ConnId};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    /// A call with this event.
+    pub(in crate::control::hooks) fn call(target: &Arc<Target>, event: Event) -> Call {
+        Call {
+            target: Arc::clone(target),
+            conn: ConnId {
+                slot: 0,
+                generation: 0,
+            },
+            id: 1,
+            client: ClientId::from_random(1),
+            format: Format::default(),
+            user: "56".into(),
+            meta: Bytes::new(),
+            headers: Vec::new(),
+            event,
+        }
+    }
+
+    fn json(call: &Call) -> serde_json::Value {
+        serde_json::from_slice(&body(call)).expect("JSON")
+    }
+
+    #[test]
+    fn bodies_are_as_in_the_table() {
+        let target = Arc::new(Target::named("t"));
+        let client = ClientId::from_random(1).to_string();
+        let publish = call(
+            &target,
+            Event::Publish {
+                channel: ChannelName::new("chat:1"),
+                data: Bytes::from_static(b"{\"a\":1}"),
+            },
+        );
+        assert_eq!(
+            json(&publish),
+            serde_json::json!({
+                "client": client, "transport": "websocket", "protocol": "json", "encoding": "json",
+                "user": "56", "channel": "chat:1", "data": {"a": 1},
+            })
+        );
+        let mut connect = call(
+            &target,
+            Event::Connect {
+                data: Bytes::new(),
+                name: "js".into(),
+                version: "1".into(),
+                channels: vec!["a".into()],
+            },
+        );
+        connect.format.encoding = Encoding::Protobuf;
+        connect.format.framing = Framing::Stream;
+        assert_eq!(
+            json(&connect),
+            serde_json::json!({
+                "client": client, "transport": "http_stream", "protocol": "protobuf", "encoding": "binary",
+                "name": "js", "version": "1", "channels": ["a"],
+            })
+        );
+        let mut refresh = call(&target, Event::Refresh);
+        refresh.user = "".into();
+        refresh.meta = Bytes::from_static(b"{\"m\":1}");
+        assert_eq!(json(&refresh)["user"], "", "the user is always there");
+        assert_eq!(json(&refresh)["meta"]["m"], 1);
+    }
+
+    #[test]
+    fn payload_goes_as_base64_when_asked_for_and_when_it_is_no_json() {
+        let rpc = |target: &Arc<Target>, data: &'static [u8]| {
+            json(&call(
+                target,
+                Event::Rpc {
+                    method: "m".into(),
+                    data: Bytes::from_static(data),
+                },
+            ))
+        };
+        let plain = Arc::new(Target::named("t"));
+        let binary = Arc::new(Target {
+            binary_encoding: true,
+            ..Target::named("t")
+        });
+        assert_eq!(rpc(&plain, b"{}")["data"], serde_json::json!({}));
+        assert_eq!(rpc(&binary, b"{}")["b64data"], "e30=");
+        assert!(rpc(&binary, b"{}").get("data").is_none());
+        assert_eq!(rpc(&plain, b"\xff")["b64data"], "/w==");
+    }
+
+    #[test]
+    fn transport_headers_win_over_emulated_over_static_and_content_type_over_all() {
+        let of_target = static_headers(&[
+            ("x-a".to_owned(), Secret("static".to_owned())),
+            ("x-b".to_owned(), Secret("static".to_owned())),
+            ("content-type".to_owned(), Secret("text/html".to_owned())),
+        ]);
+        let target = Arc::new(Target::named("t"));
+        let mut call = call(&target, Event::Refresh);
+        call.headers = vec![
+            ("x-b".into(), "emulated".into()),
+            ("x-c".into(), "emulated".into()),
+            ("content-length".into(), "0".into()),
+            ("x-d".into(), "line\nbreak".into()),
+            ("x-c".into(), "transport".into()),
+        ];
+        let map = headers(&of_target, &call);
+        let text = |name: &str| map.get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(text("x-a"), Some("static"));
+        assert_eq!(text("x-b"), Some("emulated"));
+        assert_eq!(text("x-c"), Some("transport"));
+        assert_eq!(text("content-type"), Some("application/json"));
+        assert_eq!((text("content-length"), text("x-d")), (None, None));
+    }
+}

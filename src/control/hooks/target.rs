@@ -1,0 +1,224 @@
+//! One target at run time: calls under way, calls that wait, the breaker, and what is counted.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::breaker::{Breaker, Change, Pass, State};
+use super::exchange::{Done, Failure, Prepared};
+use crate::config::hooks;
+use crate::mesh::hook::Call;
+use crate::metrics::Histogram;
+
+/// A call and the shard that waits for it.
+pub(super) struct Pending {
+    pub(super) shard: usize,
+    pub(super) call: Box<Call>,
+}
+
+struct Waiting {
+    pending: Pending,
+    until: Instant,
+}
+
+/// See the module.
+pub(super) struct Target {
+    pub(super) prepared: Arc<Prepared>,
+    breaker: Breaker,
+    in_flight: u32,
+    waiting: VecDeque<Waiting>,
+    counts: Counts,
+    /// The last failure was told; the next one is told after a success.
+    told: bool,
+}
+
+/// What is counted of a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests made.
+    pub calls: u64,
+    /// Those that brought no answer as agreed, timeouts among them.
+    pub failures: u64,
+    /// Those that brought no answer in time, calls that waited too long for their turn among them.
+    pub timeouts: u64,
+    /// Calls refused because too many waited.
+    pub refused_full: u64,
+    /// Calls refused because the breaker was open.
+    pub refused_open: u64,
+    /// How often the breaker opened.
+    pub opened: u64,
+    /// Time that requests took.
+    pub latency: Histogram,
+}
+
+/// What an operator sees of a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its name in the configuration.
+    pub name: String,
+    /// `closed`, `half-open` or `open`.
+    pub breaker: &'static str,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Calls that wait for their turn.
+    pub waiting: u32,
+    /// See there.
+    pub counts: Counts,
+}
+
+/// What becomes of a call that arrives.
+pub(super) enum Admission {
+    /// It goes out now.
+    Go(Pending, Pass),
+    /// It waits for its turn.
+    Waits,
+    /// Nobody will be asked.
+    Refused(Pending),
+}
+
+impl Target {
+    pub(super) fn new(config: &Arc<hooks::Target>, now: Instant) -> Self {
+        Self {
+            prepared: Arc::new(Prepared::new(config)),
+            breaker: Breaker::new(config.breaker, now),
+            in_flight: 0,
+            waiting: VecDeque::new(),
+            counts: Counts::default(),
+            told: false,
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.prepared.config.name
+    }
+
+    /// Calls under way end by the rules they began with.
+    pub(super) fn reload(&mut self, config: &Arc<hooks::Target>, now: Instant) {
+        if self.prepared.config != *config {
+            self.breaker.reload(config.breaker, now);
+            self.prepared = Arc::new(Prepared::new(config));
+        }
+    }
+
+    pub(super) fn admit(&mut self, now: Instant, pending: Pending) -> Admission {
+        let config = &self.prepared.config;
+        let is_full = self.in_flight >= config.concurrency_max;
+        if is_full && self.waiting.len() >= config.queue_max as usize {
+            self.counts.refused_full += 1;
+            return Admission::Refused(pending);
+        }
+        if is_full || !self.waiting.is_empty() {
+            if let State::Open { until } = self.breaker.state()
+                && now < until
+            {
+                self.counts.refused_open += 1;
+                return Admission::Refused(pending);
+            }
+            let until = now + config.timeout;
+            self.waiting.push_back(Waiting { pending, until });
+            return Admission::Waits;
+        }
+        match self.breaker.admit(now) {
+            Some(pass) => {
+                self.in_flight += 1;
+                Admission::Go(pending, pass)
+            }
+            None => {
+                self.counts.refused_open += 1;
+                Admission::Refused(pending)
+            }
+        }
+    }
+
+    /// The next call that waited, if there is room for it. `Err`: it is refused.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Result<(Pending, Pass), Pending>> {
+        if self.in_flight >= self.prepared.config.concurrency_max {
+            return None;
+        }
+        let Waiting { pending, until } = self.waiting.pop_front()?;
+        if now >= until {
+            self.counts.timeouts += 1;
+            return Some(Err(pending));
+        }
+        match self.breaker.admit(now) {
+            Some(pass) => {
+                self.in_flight += 1;
+                Some(Ok((pending, pass)))
+            }
+            None => {
+                self.counts.refused_open += 1;
+                Some(Err(pending))
+            }
+        }
+    }
+
+    /// When the first call that waits has waited too long.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.waiting.front().map(|waiting| waiting.until)
+    }
+
+    /// A call that has waited too long.
+    pub(super) fn expired(&mut self, now: Instant) -> Option<Pending> {
+        if self.waiting.front()?.until > now {
+            return None;
+        }
+        self.counts.timeouts += 1;
+        self.waiting.pop_front().map(|waiting| waiting.pending)
+    }
+
+    /// Everything that waits: the target is gone.
+    pub(super) fn give_up(&mut self) -> impl Iterator<Item = Pending> + '_ {
+        self.waiting.drain(..).map(|waiting| waiting.pending)
+    }
+
+    /// A request is over.
+    pub(super) fn done(&mut self, now: Instant, pass: Pass, done: &Done) {
+        self.in_flight -= 1;
+        self.counts.calls += 1;
+        let nanoseconds = u64::try_from(done.took.as_nanos()).unwrap_or(u64::MAX);
+        self.counts.latency.record(nanoseconds);
+        if let Err(failure) = &done.result {
+            self.counts.failures += 1;
+            self.counts.timeouts += u64::from(*failure == Failure::Timeout);
+            if !self.told {
+                self.told = true;
+                warn!(target_name = self.name(), %failure, "a hook failed; further failures are counted only");
+            }
+        } else {
+            self.told = false;
+        }
+        match self
+            .breaker
+            .record(now, pass, done.result.is_ok(), done.took)
+        {
+            Change::Opened => {
+                self.counts.opened += 1;
+                let open_for: Duration = self.prepared.config.breaker.open_for;
+                warn!(
+                    target_name = self.name(),
+                    ?open_for,
+                    "too many hooks fail or are slow: calls are refused"
+                );
+            }
+            Change::Closed => info!(target_name = self.name(), "hooks are answered again"),
+            Change::None => {}
+        }
+    }
+
+    pub(super) fn report(&self, now: Instant) -> Report {
+        Report {
+            name: self.name().to_owned(),
+            breaker: match self.breaker.state() {
+                State::Closed => "closed",
+                State::Open { until } if now < until => "open",
+                State::Open { .. } | State::HalfOpen { .. } => "half-open",
+            },
+            in_flight: self.in_flight,
+            waiting: u32::try_from(self.waiting.len()).unwrap_or(u32::MAX),
+            counts: self.counts.clone(),
+        }
+    }
+}

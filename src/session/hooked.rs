@@ -1,0 +1,732 @@
+//! Commands that a backend decides about (`spec/centrifuge.md` §9): what is asked, and what follows from the answer.
+//!
+//! A call takes with it what its command needs to go on, and comes back with it; a subscribe and a connect leave the rest
+//! in the session. Nothing else of the connection waits, but what stands behind a connect.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::admission::recover_of;
+use super::liveness::kept_expiry;
+use super::subscribe::Grant;
+use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, check_data, flag};
+use crate::broker::HubId;
+use crate::config::hooks::{Route, Target};
+use crate::limits::HOOK_HEADERS_BYTES_MAX;
+use crate::mesh::hook::{
+    Answer, CALL_BYTES_MAX, CALLS_MAX, Call, Connected, Event, Header, Published, Refreshed,
+    Subscribed, Verdict,
+};
+use crate::model::{ChannelName, ChosenError, ClientId, Encoding};
+use crate::protocol::centrifuge::json;
+use crate::protocol::command::{Connect, Subscribe};
+use crate::protocol::disconnect::Disconnect;
+use crate::protocol::error::ClientError;
+use crate::protocol::push::{ReplyBody, Unsubscribe};
+
+/// Calls of one connection under way: one client must not use up what a shard has.
+const CALLS_PER_CONNECTION_MAX: u16 = (CALLS_MAX / 4) as u16;
+/// What expires while its backend does not answer is prolonged by this, seconds.
+const PROLONGED_S: u64 = 60;
+
+/// The calls of one shard.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// Not handed over yet.
+    outgoing: std::collections::VecDeque<Box<Call>>,
+    under_way: usize,
+    /// Of those under way.
+    bytes: usize,
+}
+
+/// What a session keeps for hooks.
+#[derive(Debug, Default)]
+pub struct ForHooks {
+    /// Headers of the transport's request that a target wants.
+    pub headers: Box<[Header]>,
+    /// Emulated headers that a target wants.
+    pub emulated: Box<[Header]>,
+    /// Subscribes that wait for an answer.
+    pub subscribes: Vec<Awaiting>,
+    /// The connection has expired and the answer is awaited.
+    pub is_refreshing: bool,
+}
+
+/// A subscribe that waits for its backend.
+#[derive(Debug)]
+pub struct Awaiting {
+    id: u32,
+    asked: Subscribe<'static>,
+    /// Unsubscribe commands that came meanwhile: the subscribe is answered first.
+    unsubscribes: Vec<u32>,
+    /// The server ended the subscription meanwhile.
+    is_ended: bool,
+}
+
+/// What a client gets to hear in place of a result.
+enum Refusal<'a> {
+    Error(&'a ChosenError),
+    Disconnect(Disconnect),
+    Failed,
+}
+
+impl Calls {
+    /// Sends a call unless too many, or too large ones, are under way.
+    fn push(&mut self, call: Box<Call>) -> Result<(), ClientError> {
+        let bytes = call.bytes();
+        if self.under_way >= CALLS_MAX || self.bytes + bytes > CALL_BYTES_MAX {
+            return Err(ClientError::Internal);
+        }
+        self.under_way += 1;
+        self.bytes += bytes;
+        self.outgoing.push_back(call);
+        Ok(())
+    }
+
+    /// The next call to hand over.
+    pub fn pop(&mut self) -> Option<Box<Call>> {
+        self.outgoing.pop_front()
+    }
+
+    /// A call came back.
+    ///
+    /// # Panics
+    /// If it was never sent.
+    pub fn returned(&mut self, call: &Call) {
+        assert!(self.under_way > 0, "an answer to a call never made");
+        self.under_way -= 1;
+        self.bytes -= call.bytes();
+    }
+
+    /// Calls under way.
+    #[must_use]
+    pub const fn under_way(&self) -> usize {
+        self.under_way
+    }
+}
+
+/// The answer in place of a result; `None` when it is a result.
+fn refusal(verdict: &Verdict) -> Option<Refusal<'_>> {
+    match verdict {
+        Verdict::Error(error) => Some(Refusal::Error(error)),
+        Verdict::Disconnect(code, reason) => {
+            // A code that clients do not understand is an answer that was not agreed on.
+            Some(Disconnect::chosen(*code, reason).map_or(Refusal::Failed, Refusal::Disconnect))
+        }
+        Verdict::Failed => Some(Refusal::Failed),
+        Verdict::Connect(_)
+        | Verdict::Refresh(_)
+        | Verdict::Subscribe(_)
+        | Verdict::Publish(_)
+        | Verdict::Rpc(_) => None,
+    }
+}
+
+/// The payload as it can be embedded in this client's messages; `None` when it cannot.
+fn embedded(context: &Context<'_>, data: &Bytes) -> Option<Bytes> {
+    if data.is_empty() || context.format.encoding == Encoding::Protobuf {
+        return Some(data.clone());
+    }
+    json::is_json(data).then(|| one_line(data))
+}
+
+/// JSON without raw line breaks, which separate messages on the wire.
+fn one_line(json: &Bytes) -> Bytes {
+    match json::compact(json) {
+        Cow::Borrowed(_) => json.clone(),
+        Cow::Owned(line) => line.into(),
+    }
+}
+
+impl Session {
+    /// The headers of the transport's request that targets want.
+    pub fn keep_headers(&mut self, headers: Vec<Header>) {
+        if self.rare.is_some() || !headers.is_empty() {
+            self.for_hooks().headers = headers.into_boxed_slice();
+        }
+    }
+
+    fn keep_meta(&mut self, meta: &Bytes) {
+        if !meta.is_empty() {
+            self.rare.get_or_insert_default().meta = meta.clone();
+        }
+    }
+
+    /// The emulated headers that a target wants, as far as they fit.
+    pub(super) fn keep_emulated(&mut self, context: &Context<'_>, connect: &Connect<'_>) {
+        let mut room = HOOK_HEADERS_BYTES_MAX;
+        let mut kept: Vec<Header> = Vec::new();
+        for (name, value) in &connect.headers {
+            let name = name.to_ascii_lowercase();
+            let bytes = name.len() + value.len();
+            if bytes <= room && context.config.hooks.forwards_emulated(&name) {
+                room -= bytes;
+                kept.push((name.into(), (**value).into()));
+            }
+        }
+        if !kept.is_empty() {
+            self.for_hooks().emulated = kept.into_boxed_slice();
+        }
+    }
+
+    fn for_hooks(&mut self) -> &mut ForHooks {
+        &mut self.rare.get_or_insert_default().hooks
+    }
+
+    /// Asks a backend.
+    fn call(
+        &mut self,
+        context: &mut Context<'_>,
+        target: &Arc<Target>,
+        id: u32,
+        event: Event,
+    ) -> Result<(), ClientError> {
+        if self.calls >= CALLS_PER_CONNECTION_MAX {
+            context.counters.refused_hooks += 1;
+            return Err(ClientError::TooManyRequests);
+        }
+        let mut headers = Vec::new();
+        let mut meta = Bytes::new();
+        if let Some(Rare {
+            hooks, meta: kept, ..
+        }) = self.rare.as_deref()
+        {
+            let wanted = |headers: &[Header], names: &[String]| -> Vec<Header> {
+                let is_wanted = |name: &str| names.iter().any(|one| one == name);
+                headers
+                    .iter()
+                    .filter(|(name, _)| is_wanted(name))
+                    .cloned()
+                    .collect()
+            };
+            headers = wanted(&hooks.emulated, &target.emulated_headers);
+            headers.extend(wanted(&hooks.headers, &target.http_headers));
+            if target.include_connection_meta {
+                meta = kept.clone();
+            }
+        }
+        let call = Call {
+            target: Arc::clone(target),
+            conn: context.conn,
+            id,
+            client: self.client.unwrap_or(ClientId(0)),
+            format: context.format,
+            user: self.user.clone(),
+            meta,
+            headers,
+            event,
+        };
+        let sent = context.hooks.push(Box::new(call));
+        match sent {
+            Ok(()) => {
+                self.calls += 1;
+                context.counters.hooks += 1;
+            }
+            Err(_) => context.counters.refused_hooks += 1,
+        }
+        sent
+    }
+
+    /// A backend has answered.
+    pub fn answered(
+        &mut self,
+        context: &mut Context<'_>,
+        answer: Answer,
+    ) -> Result<(), Disconnect> {
+        let Answer { call, verdict } = answer;
+        if self.client != Some(call.client) {
+            // A connection may carry one session after the other.
+            return Ok(());
+        }
+        self.calls -= 1;
+        let wanted = match call.event {
+            Event::Connect { .. } => Phase::Connecting,
+            _ => Phase::Connected,
+        };
+        if self.phase != wanted {
+            return Ok(());
+        }
+        let id = call.id;
+        match call.event {
+            Event::Connect { .. } => return self.connect_answered(context, id, verdict),
+            Event::Refresh => return self.refresh_answered(context, verdict),
+            Event::SubRefresh { hub, .. } => {
+                return self.sub_refresh_answered(context, hub, verdict);
+            }
+            Event::Subscribe { channel, .. } => {
+                return self.subscribe_answered(context, &channel, &verdict);
+            }
+            Event::Publish { channel, data } => match verdict {
+                Verdict::Publish(published) => {
+                    self.publish_approved(context, id, channel, data, *published);
+                }
+                other => return self.refused_by_hook(context, id, &other),
+            },
+            Event::Rpc { .. } => match verdict {
+                Verdict::Rpc(data) => match embedded(context, &data) {
+                    Some(data) => context.reply(id, ReplyBody::Rpc(&data)),
+                    None => context.error(id, ClientError::Internal),
+                },
+                other => return self.refused_by_hook(context, id, &other),
+            },
+        }
+        Ok(())
+    }
+
+    /// Answers a command that got no result.
+    fn refused_by_hook(
+        &self,
+        context: &mut Context<'_>,
+        id: u32,
+        verdict: &Verdict,
+    ) -> Result<(), Disconnect> {
+        match refusal(verdict) {
+            Some(Refusal::Disconnect(disconnect)) => return Err(disconnect),
+            Some(Refusal::Error(error)) => {
+                context.counters.command_errors += 1;
+                context.reply(id, ReplyBody::ChosenError(error));
+            }
+            Some(Refusal::Failed) | None => context.error(id, ClientError::Internal),
+        }
+        Ok(())
+    }
+}
+
+// Connect.
+
+impl Session {
+    /// Asks who the client is. The session is `Connecting` meanwhile.
+    pub(super) fn ask_connect(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        connect: &Connect<'_>,
+        target: &Arc<Target>,
+    ) {
+        self.client = Some(ClientId::from_random(context.rng.wide_bits()));
+        self.phase = Phase::Connecting;
+        let limit = context.config.client.recovery_max_publication_limit;
+        let recovers = connect.subs.iter().filter(|asked| asked.recover);
+        self.connecting = Some(Box::new(Connecting {
+            id,
+            recovers: recovers
+                .map(|asked| ((*asked.channel).into(), recover_of(asked, limit)))
+                .collect(),
+            ..Connecting::default()
+        }));
+        let event = Event::Connect {
+            data: Bytes::copy_from_slice(&connect.data),
+            name: (*connect.name).into(),
+            version: (*connect.version).into(),
+            channels: connect
+                .subs
+                .iter()
+                .map(|asked| (*asked.channel).into())
+                .collect(),
+        };
+        if let Err(error) = self.call(context, target, id, event) {
+            self.refuse(context, id, error);
+        }
+    }
+
+    fn connect_answered(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        verdict: Verdict,
+    ) -> Result<(), Disconnect> {
+        match refusal(&verdict) {
+            Some(Refusal::Disconnect(disconnect)) => return Err(disconnect),
+            Some(Refusal::Error(error)) => {
+                self.refuse_with(context, id, ReplyBody::ChosenError(error));
+                return Ok(());
+            }
+            Some(Refusal::Failed) => {
+                self.refuse(context, id, ClientError::Internal);
+                return Ok(());
+            }
+            None => {}
+        }
+        let connected = match verdict {
+            Verdict::Connect(Some(connected)) => {
+                self.user = connected.user.clone();
+                *connected
+            }
+            // Nobody knows the client: it is who its transport says, or anonymous.
+            _ if self.is_known_otherwise(context) => Connected::default(),
+            _ => return Err(Disconnect::BadRequest),
+        };
+        let Some(data) = embedded(context, &connected.data) else {
+            self.refuse(context, id, ClientError::Internal);
+            return Ok(());
+        };
+        match self.subscriptions_by_hook(context, &connected) {
+            Ok(list) => {
+                self.expire_at = kept_expiry(Some(connected.expire_at).filter(|&at| at > 0));
+                // Without a refresh hook the client comes with a token once the connection expires.
+                self.has_token = self.expire_at != 0;
+                self.info = connected.info.to_vec().into_boxed_slice();
+                self.keep_meta(&connected.meta);
+                if let Some(connecting) = &mut self.connecting {
+                    connecting.data = data;
+                }
+                self.admit(context, id, list)
+            }
+            Err(error) => {
+                self.refuse(context, id, error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Server-side subscriptions of a connect result, and the personal channel.
+    fn subscriptions_by_hook(
+        &self,
+        context: &Context<'_>,
+        connected: &Connected,
+    ) -> Result<Vec<ServerSubscription>, ClientError> {
+        let is_past = |at: u64| at != 0 && at <= context.now.unix_s();
+        if is_past(connected.expire_at) {
+            return Err(ClientError::Expired);
+        }
+        let rules = &context.config.channels;
+        let mut list = Vec::with_capacity(connected.subs.len());
+        for (channel, options) in &connected.subs {
+            let namespace = rules
+                .resolve(channel)
+                .map_err(|_unknown| ClientError::UnknownChannel)?;
+            if is_past(options.expire_at) {
+                return Err(ClientError::Expired);
+            }
+            list.push(ServerSubscription {
+                info: options.info.clone(),
+                data: embedded(context, &options.data).ok_or(ClientError::Internal)?,
+                expire_at: kept_expiry(Some(options.expire_at).filter(|&at| at > 0)),
+                overrides: options.overrides,
+                ..ServerSubscription::plain(channel, namespace)
+            });
+        }
+        if let Some(personal) = self.personal_channel(context)? {
+            list.push(personal);
+        }
+        let mut seen = hashbrown::HashSet::with_hasher(foldhash::fast::FixedState::default());
+        list.retain(|subscription| seen.insert(subscription.channel.clone()));
+        for (channel, recover) in self.connecting.iter().flat_map(|waits| &waits.recovers) {
+            if let Some(subscription) = list
+                .iter_mut()
+                .find(|subscription| subscription.channel.as_str() == &**channel)
+            {
+                subscription.recover = Some(*recover);
+            }
+        }
+        Ok(list)
+    }
+}
+
+// Refresh.
+
+impl Session {
+    /// Asks whether the connection goes on. A call that cannot be made is one that failed.
+    pub(super) fn ask_refresh(&mut self, context: &mut Context<'_>, target: &Arc<Target>) {
+        self.for_hooks().is_refreshing = true;
+        if self.call(context, target, 0, Event::Refresh).is_err() {
+            self.prolong(context);
+        }
+    }
+
+    fn prolong(&mut self, context: &Context<'_>) {
+        self.for_hooks().is_refreshing = false;
+        self.expire_at = kept_expiry(Some(context.now.unix_s() + PROLONGED_S));
+    }
+
+    fn refresh_answered(
+        &mut self,
+        context: &mut Context<'_>,
+        verdict: Verdict,
+    ) -> Result<(), Disconnect> {
+        self.for_hooks().is_refreshing = false;
+        match verdict {
+            Verdict::Refresh(Some(refreshed)) if is_valid(context, &refreshed) => {
+                self.expire_at = kept_expiry(Some(refreshed.expire_at).filter(|&at| at > 0));
+                if !refreshed.info.is_empty() {
+                    self.info = refreshed.info.to_vec().into_boxed_slice();
+                }
+                self.keep_meta(&refreshed.meta);
+            }
+            Verdict::Refresh(_) => return Err(Disconnect::Expired),
+            _ => self.prolong(context),
+        }
+        Ok(())
+    }
+
+    /// The connection has expired and its backend has not answered yet.
+    pub(super) fn is_refreshing(&self) -> bool {
+        self.rare
+            .as_deref()
+            .is_some_and(|rare| rare.hooks.is_refreshing)
+    }
+
+    /// Asks whether a subscription goes on.
+    pub(super) fn ask_sub_refresh(&mut self, context: &mut Context<'_>, index: usize) {
+        let subscription = &mut self.subscriptions[index];
+        let hub = context.hub.id_at(subscription.hub);
+        let Some(channel) = context.hub.channel(hub) else {
+            return;
+        };
+        let hooks = &context.config.hooks;
+        let target = hooks.of_sub_refresh(&channel.namespace.sub_refresh_proxy_name);
+        let event = Event::SubRefresh {
+            hub: (hub.slot, hub.generation),
+            channel: channel.name.clone(),
+        };
+        subscription.flags |= flag::REFRESHING;
+        let sent = match target.cloned() {
+            Some(target) => self.call(context, &target, 0, event),
+            None => Err(ClientError::NotAvailable),
+        };
+        if sent.is_err() {
+            self.prolong_subscription(context, index);
+        }
+    }
+
+    fn prolong_subscription(&mut self, context: &Context<'_>, index: usize) {
+        let subscription = &mut self.subscriptions[index];
+        subscription.flags &= !flag::REFRESHING;
+        subscription.expire_at = kept_expiry(Some(context.now.unix_s() + PROLONGED_S));
+    }
+
+    fn sub_refresh_answered(
+        &mut self,
+        context: &mut Context<'_>,
+        (slot, generation): (u32, u32),
+        verdict: Verdict,
+    ) -> Result<(), Disconnect> {
+        let hub = HubId { slot, generation };
+        let index = self
+            .subscription_at(slot)
+            .filter(|&index| self.subscriptions[index].has(flag::REFRESHING));
+        let Some(index) = index.filter(|_| context.hub.channel(hub).is_some()) else {
+            // The client has left the channel meanwhile.
+            return Ok(());
+        };
+        let subscription = &mut self.subscriptions[index];
+        subscription.flags &= !flag::REFRESHING;
+        match verdict {
+            Verdict::Refresh(Some(refreshed)) if is_valid(context, &refreshed) => {
+                subscription.expire_at =
+                    kept_expiry(Some(refreshed.expire_at).filter(|&at| at > 0));
+                if !refreshed.info.is_empty() {
+                    subscription.extra.get_or_insert_default().info =
+                        refreshed.info.to_vec().into_boxed_slice();
+                }
+            }
+            Verdict::Refresh(_) if subscription.has(flag::SERVER_SIDE) => {
+                return Err(Disconnect::SubscriptionExpired);
+            }
+            Verdict::Refresh(_) => {
+                self.end_subscription(context, slot, Some(Unsubscribe::Expired));
+            }
+            _ => self.prolong_subscription(context, index),
+        }
+        Ok(())
+    }
+}
+
+/// Neither ended by its backend nor by the clock.
+fn is_valid(context: &Context<'_>, refreshed: &Refreshed) -> bool {
+    let at = refreshed.expire_at;
+    !refreshed.expired && (at == 0 || at > context.now.unix_s())
+}
+
+// Subscribe.
+
+impl Session {
+    /// A subscribe to this channel waits for its backend.
+    pub(super) fn awaiting(&mut self, channel: &str) -> Option<&mut Awaiting> {
+        let subscribes = &mut self.rare.as_deref_mut()?.hooks.subscribes;
+        subscribes
+            .iter_mut()
+            .find(|awaiting| awaiting.asked.channel == channel)
+    }
+
+    /// Subscribes that wait for a backend.
+    pub(super) fn awaiting_count(&self) -> usize {
+        self.rare
+            .as_deref()
+            .map_or(0, |rare| rare.hooks.subscribes.len())
+    }
+
+    /// An unsubscribe command for a channel whose subscribe waits for its backend: it is answered after it.
+    pub(super) fn unsubscribe_awaiting(&mut self, id: u32, channel: &str) -> bool {
+        let Some(awaiting) = self.awaiting(channel) else {
+            return false;
+        };
+        awaiting.unsubscribes.push(id);
+        true
+    }
+
+    /// The server ends the subscription to a channel whose subscribe waits for its backend: once it is answered.
+    pub fn end_awaiting(&mut self, channel: &str) -> bool {
+        let Some(awaiting) = self.awaiting(channel) else {
+            return false;
+        };
+        awaiting.is_ended = true;
+        true
+    }
+
+    /// Asks whether the client may subscribe.
+    pub(super) fn ask_subscribe(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        asked: &Subscribe<'_>,
+        target: &Arc<Target>,
+    ) -> Result<(), ClientError> {
+        let event = Event::Subscribe {
+            channel: ChannelName::new(&asked.channel),
+            data: Bytes::copy_from_slice(&asked.data),
+        };
+        self.call(context, target, id, event)?;
+        self.for_hooks().subscribes.push(Awaiting {
+            id,
+            asked: for_later(asked),
+            unsubscribes: Vec::new(),
+            is_ended: false,
+        });
+        Ok(())
+    }
+
+    fn subscribe_answered(
+        &mut self,
+        context: &mut Context<'_>,
+        channel: &ChannelName,
+        verdict: &Verdict,
+    ) -> Result<(), Disconnect> {
+        let subscribes = &mut self.for_hooks().subscribes;
+        let Some(at) = subscribes
+            .iter()
+            .position(|awaiting| awaiting.asked.channel == channel.as_str())
+        else {
+            return Ok(());
+        };
+        let Awaiting {
+            id,
+            asked,
+            unsubscribes,
+            is_ended,
+        } = subscribes.swap_remove(at);
+        match verdict {
+            Verdict::Subscribe(subscribed) => match embedded(context, &subscribed.data) {
+                Some(data) => {
+                    let grant = grant(subscribed, data);
+                    self.subscribe_granted(context, id, &asked, grant)?;
+                }
+                None => context.error(id, ClientError::Internal),
+            },
+            other => self.refused_by_hook(context, id, other)?,
+        }
+        if is_ended && let Some(index) = self.find(context, channel.as_str()) {
+            let hub = self.subscriptions[index].hub;
+            self.end_subscription(context, hub, Some(Unsubscribe::Server));
+        }
+        for id in unsubscribes {
+            self.unsubscribe(context, id, channel.as_str())?;
+        }
+        Ok(())
+    }
+}
+
+fn grant(subscribed: &Subscribed, data: Bytes) -> Grant {
+    Grant {
+        expire_at: kept_expiry(Some(subscribed.expire_at).filter(|&at| at > 0)),
+        info: subscribed.info.clone(),
+        data,
+        overrides: subscribed.overrides,
+        by_token: false,
+    }
+}
+
+/// What is left of a subscribe once its backend has decided: options that the client asked for do not count (§9.3).
+fn for_later(asked: &Subscribe<'_>) -> Subscribe<'static> {
+    Subscribe {
+        channel: asked.channel.clone().into_owned().into(),
+        token: "".into(),
+        recover: asked.recover,
+        epoch: asked.epoch.clone().into_owned().into(),
+        offset: asked.offset,
+        data: (&b""[..]).into(),
+        positioned: false,
+        recoverable: false,
+        join_leave: false,
+        delta: asked.delta.clone().into_owned().into(),
+        filter: asked.filter.clone(),
+        flag: asked.flag,
+        kind: asked.kind,
+    }
+}
+
+// Publish and RPC.
+
+impl Session {
+    fn publish_approved(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: ChannelName,
+        data: Bytes,
+        published: Published,
+    ) {
+        let (data, is_json) = match &published.data {
+            Some(data) if json::is_json(data) => (one_line(data), true),
+            Some(data) => (data.clone(), false),
+            None => {
+                let is_json = context.format.encoding == Encoding::Json || json::is_json(&data);
+                (data, is_json)
+            }
+        };
+        let result = match context.config.channels.resolve(channel.as_str()) {
+            Ok(namespace) => check_data(namespace, &data, is_json)
+                .and_then(|()| self.send_publish(context, id, channel, data, is_json, published)),
+            Err(_unknown) => Err(ClientError::UnknownChannel),
+        };
+        if let Err(error) = result {
+            context.error(id, error);
+        }
+    }
+
+    /// Asks whether the client may publish.
+    pub(super) fn ask_publish(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: &str,
+        data: Bytes,
+        target: &Arc<Target>,
+    ) -> Result<(), ClientError> {
+        let channel = ChannelName::new(channel);
+        self.call(context, target, id, Event::Publish { channel, data })
+    }
+
+    pub(super) fn rpc(&mut self, context: &mut Context<'_>, id: u32, method: &str, data: &[u8]) {
+        let result = match context.config.hooks.route(method) {
+            Route::Ping => {
+                context.reply(id, ReplyBody::Rpc(b""));
+                Ok(())
+            }
+            Route::Target(target) => {
+                let event = Event::Rpc {
+                    method: method.into(),
+                    data: Bytes::copy_from_slice(data),
+                };
+                self.call(context, &Arc::clone(target), id, event)
+            }
+            Route::Unknown => Err(ClientError::MethodNotFound),
+            Route::NotAvailable => Err(ClientError::NotAvailable),
+        };
+        if let Err(error) = result {
+            context.error(id, error);
+        }
+    }
+}

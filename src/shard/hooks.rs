@@ -1,0 +1,82 @@
+//! Answers of backends, and what is kept of a request for them.
+
+use super::Shard;
+use super::connection::State;
+use crate::config::Config;
+use crate::limits::{HOOK_HEADERS_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::mesh::hook::{Answer, Header};
+use crate::session::Session;
+use crate::time::Now;
+use crate::wire::http::RequestHead;
+
+/// What a transport's request says about its client, for the session that follows.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Headers that a target of hooks wants.
+    pub(super) headers: Vec<Header>,
+    /// From `client.user_id_http_header`; empty when absent.
+    pub(super) user: Box<str>,
+}
+
+impl Shard {
+    /// A backend has answered, or could not be asked.
+    pub fn handle_answer(&mut self, now: Now, answer: Answer) {
+        self.now = now;
+        self.hooks.returned(&answer.call);
+        let conn = answer.call.conn;
+        let waits = self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some_and(|connection| {
+                connection.is_session && matches!(connection.state, State::Open | State::Waiting)
+            });
+        if waits {
+            let result = self.with_session(conn.slot, |session, context| {
+                session.answered(context, answer)
+            });
+            if let Some(Err(disconnect)) = result {
+                self.disconnect(conn.slot, &disconnect);
+            }
+            self.settle();
+            self.went_on(conn.slot);
+        }
+        self.settle();
+    }
+}
+
+impl Kept {
+    /// What is kept of a request. A user id that is too long is none: its client is then not known.
+    pub(super) fn of(config: &Config, head: &RequestHead<'_>) -> Self {
+        let mut kept = Self::default();
+        let name = &config.client.user_id_http_header;
+        if !name.is_empty()
+            && let Some(user) = head.header(name)
+            && user.len() <= USER_ID_BYTES_MAX
+        {
+            kept.user = user.into();
+        }
+        let mut room = HOOK_HEADERS_BYTES_MAX;
+        for name in config
+            .hooks
+            .targets()
+            .flat_map(|target| &target.http_headers)
+        {
+            if kept.headers.iter().any(|(one, _)| **one == **name) {
+                continue;
+            }
+            if let Some(value) = head.header(name)
+                && name.len() + value.len() <= room
+            {
+                room -= name.len() + value.len();
+                kept.headers.push((name.as_str().into(), value.into()));
+            }
+        }
+        kept
+    }
+
+    /// The session knows it from here on.
+    pub(super) fn hand_to(self, session: &mut Session) {
+        session.user = self.user;
+        session.keep_headers(self.headers);
+    }
+}
