@@ -14,6 +14,8 @@ mod authentication;
 mod framing;
 #[path = "conformance/history.rs"]
 mod history;
+#[path = "conformance/hooks.rs"]
+mod hooks;
 #[path = "conformance/payloads.rs"]
 mod payloads;
 #[path = "conformance/protobuf_bytes.rs"]

@@ -1,12 +1,22 @@
 //! Checks 49 and 75 – 77: a backend decides about what clients do.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::support::backend::{Asked, Backend, Reply};
-use crate::support::client::{Client, PATH};
+use crate::support::client::{Client, Encoding, PATH};
 use crate::support::process::{Server, config};
 use crate::support::token::{after, sign, user};
 use crate::support::wait;
+
+/// `protocol` and `encoding` of the clients, as a backend is told.
+fn protocol() -> (&'static str, &'static str) {
+    match Encoding::of_the_crate() {
+        Encoding::Json => ("json", "json"),
+        Encoding::Protobuf => ("protobuf", "binary"),
+    }
+}
 
 /// A server whose events all go to the backend, each to a path of its own name. `extra` is the rest of the file.
 fn server(backend: &Backend, extra: &str) -> Server {
@@ -92,7 +102,7 @@ fn c49_rpc_goes_to_its_backend_or_nowhere() {
     assert_eq!(reply["rpc"], json!({ "data": { "got": [1, 2] } }));
     let asked = backend.asked();
     let wanted = json!({
-        "client": client.id, "transport": "websocket", "protocol": "json", "encoding": "json",
+        "client": client.id, "transport": "websocket", "protocol": protocol().0, "encoding": protocol().1,
         "user": "42", "method": "sum", "data": [1, 2],
     });
     assert_eq!(asked.body, wanted);
@@ -139,7 +149,7 @@ fn c75_connect_proxy_gets_listed_headers_only() {
     ];
     assert_eq!(names, wanted);
     let wanted = json!({
-        "client": client.id, "transport": "websocket", "protocol": "json", "encoding": "json",
+        "client": client.id, "transport": "websocket", "protocol": protocol().0, "encoding": protocol().1,
         "name": "js", "version": "7", "data": { "d": 1 }, "channels": ["was"],
     });
     assert_eq!(asked.body, wanted);
@@ -326,7 +336,7 @@ fn c77_subscribe_proxy_accepts_rejects_and_modifies() {
         "what the client asks for does not count here"
     );
     let wanted = json!({
-        "client": client.id, "transport": "websocket", "protocol": "json", "encoding": "json",
+        "client": client.id, "transport": "websocket", "protocol": protocol().0, "encoding": protocol().1,
         "user": "42", "channel": "plain", "data": { "d": 1 },
     });
     assert_eq!(backend.asked().body, wanted);
@@ -399,7 +409,7 @@ fn c77_publish_proxy_accepts_rejects_and_modifies() {
     );
     assert_eq!(publication["info"]["user"], "42");
     let wanted = json!({
-        "client": client.id, "transport": "websocket", "protocol": "json", "encoding": "json",
+        "client": client.id, "transport": "websocket", "protocol": protocol().0, "encoding": protocol().1,
         "user": "42", "channel": "p", "data": "as it is",
     });
     assert_eq!(backend.asked().body, wanted);
@@ -532,4 +542,35 @@ fn c77_sub_refresh_proxy_prolongs_and_ends_subscriptions() {
         &json!({ "channel": "down", "token": user("42") }),
     );
     client.ends_with(3501);
+}
+
+#[test]
+fn c77_payload_in_base64_reaches_the_client_as_one_line() {
+    // `{"a":` and a line break and `1}`
+    let backend = backend(|_| Reply::result(json!({ "b64data": "eyJhIjoKMX0=" })));
+    let server = server(&backend, "");
+    let mut client = Client::anonymous(&server);
+    let reply = client.call("rpc", &json!({ "method": "x" }));
+    assert_eq!(reply["rpc"]["data"], json!({ "a": 1 }), "{reply}");
+    assert_eq!(client.subscribe("x")["data"], json!({ "a": 1 }));
+    client.publish("x", &json!(0));
+    assert_eq!(client.publication("x")["data"], json!({ "a": 1 }));
+}
+
+#[test]
+fn c77_server_unsubscribe_while_the_subscribe_waits_ends_it() {
+    let backend = backend(|asked| match asked.path.as_str() {
+        "/subscribe" => Reply::Late(Duration::from_millis(500), Box::new(Reply::Json(json!({})))),
+        _ => Reply::Json(json!({})),
+    });
+    let server = server(&backend, "");
+    let mut client = Client::anonymous(&server);
+    backend.asked();
+    let id = client.send("subscribe", &json!({ "channel": "x" }));
+    backend.asked();
+    server.api_result("unsubscribe", &json!({ "user": "42", "channel": "x" }));
+    assert_eq!(client.reply(id)["subscribe"], json!({}));
+    assert_eq!(client.push()["unsubscribe"]["code"], 2000);
+    let channels = server.api_result("channels", &json!({}));
+    assert_eq!(channels["channels"], json!({}));
 }

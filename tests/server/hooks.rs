@@ -144,6 +144,17 @@ fn refused_connection_is_a_temporary_error_at_once() {
 }
 
 #[test]
+fn endpoint_that_does_not_speak_tls_is_a_temporary_error() {
+    let backend = Backend::start(|_| Reply::Json(json!({})));
+    let plain = text(backend.address, "timeout = \"5s\"");
+    let server = Server::start(&plain.replace("http://", "https://"));
+    let mut client = Client::anonymous(&server);
+    let reply = client.call("rpc", &json!({ "method": "x" }));
+    assert_eq!(reply["error"], temporary());
+    assert!(backend.unread().is_empty());
+}
+
+#[test]
 fn breaker_opens_within_a_second_and_closes_again() {
     let (backend, mood) = moody(|mood| match mood {
         0 => Reply::Status(500),
