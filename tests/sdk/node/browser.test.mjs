@@ -14,7 +14,8 @@ import { Proxy, token } from './proxy.mjs';
 const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
 const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const package_ = dirname(createRequire(import.meta.url).resolve('centrifuge'));
-const bundle = readFileSync(join(package_, '..', 'dist', 'centrifuge.js'));
+const bundle = (name) => readFileSync(join(package_, '..', 'dist', name));
+const bundles = { json: bundle('centrifuge.js'), protobuf: bundle('centrifuge.protobuf.js') };
 
 let browser;
 let site;
@@ -22,9 +23,10 @@ let origin;
 before(async () => {
   browser = await chromium.launch({ executablePath, headless: true, args });
   site = createServer((request, response) => {
-    const isScript = request.url === '/centrifuge.js';
-    response.setHeader('Content-Type', isScript ? 'text/javascript' : 'text/html');
-    response.end(isScript ? bundle : '<!doctype html><title>test</title><script src="/centrifuge.js"></script>');
+    const script = request.url.match(/^\/(json|protobuf)\.js$/);
+    response.setHeader('Content-Type', script ? 'text/javascript' : 'text/html');
+    const encoding = request.url === '/protobuf' ? 'protobuf' : 'json';
+    response.end(script ? bundles[script[1]] : `<!doctype html><title>test</title><script src="/${encoding}.js"></script>`);
   });
   await new Promise((resolve) => site.listen(0, '127.0.0.1', resolve));
   origin = `http://127.0.0.1:${site.address().port}`;
@@ -70,6 +72,56 @@ test('the SDK works in a page of an allowed origin', async (t) => {
   assert.deepEqual(seen, { data: { from: 'browser' }, users: ['ada'], offset: 1 });
   assert.deepEqual(page.problems, []);
 });
+
+/** Runs in the page of another origin: what a stream transport delivers, with what it missed while it was away. */
+async function stream({ transport, address, token: connection, channel, protobuf }) {
+  const pack = (value) => (protobuf ? new TextEncoder().encode(JSON.stringify(value)) : value);
+  const unpack = (data) => (protobuf ? JSON.parse(new TextDecoder().decode(data)) : data);
+  const endpoint = `${transport === 'websocket' ? 'ws' : 'http'}://${address}/connection/${transport}`;
+  const client = new window.Centrifuge([{ transport, endpoint }], { token: connection, emulationEndpoint: `http://${address}/emulation`, minReconnectDelay: 200 });
+  const subscription = client.newSubscription(channel);
+  window.seen = [];
+  subscription.on('publication', (context) => window.seen.push(unpack(context.data)));
+  subscription.subscribe();
+  client.connect();
+  await subscription.ready(10_000);
+  await subscription.publish(pack({ from: 'page' }));
+  const presence = await subscription.presence();
+  return Object.values(presence.clients).map((info) => info.user);
+}
+
+for (const [transport, encoding] of [['websocket', 'protobuf'], ['http_stream', 'json'], ['http_stream', 'protobuf'], ['sse', 'json']]) {
+  test(`a page of another origin is served over ${transport} in ${encoding}`, async (t) => {
+    const proxy = await Proxy.start({ lines: 'allowed_origins = ["http://127.0.0.1:*"]\n' });
+    t.after(() => proxy.stop());
+    const page = await open(t, `${origin}/${encoding}`);
+    const channel = `room:${transport}`;
+    const users = await page.evaluate(stream, { transport, address: proxy.address, token: token({ sub: 'ada' }), channel, protobuf: encoding === 'protobuf' });
+    assert.deepEqual(users, ['ada']);
+    await proxy.call('disconnect', { user: 'ada', disconnect: { code: 4000, reason: 'come back' } });
+    for (let n = 1; n <= 3; n += 1) await proxy.call('publish', { channel, data: n });
+    await page.waitForFunction(() => window.seen.length === 4);
+    assert.deepEqual(await page.evaluate(() => window.seen), [{ from: 'page' }, 1, 2, 3]);
+    assert.deepEqual(page.problems, []);
+  });
+
+  test(`a page of an origin that is not allowed gets nothing over ${transport} in ${encoding}`, async (t) => {
+    const proxy = await Proxy.start({ lines: 'allowed_origins = ["https://elsewhere.example.com"]\n' });
+    t.after(() => proxy.stop());
+    const page = await open(t, `${origin}/${encoding}`);
+    const outcome = await page.evaluate(({ kind, address, connection }) => new Promise((resolve) => {
+      const endpoint = `${kind === 'websocket' ? 'ws' : 'http'}://${address}/connection/${kind}`;
+      const client = new window.Centrifuge([{ transport: kind, endpoint }], { token: connection, emulationEndpoint: `http://${address}/emulation` });
+      client.on('error', () => {
+        client.disconnect();
+        resolve('refused');
+      });
+      client.on('connected', () => resolve('connected'));
+      client.connect();
+    }), { kind: transport, address: proxy.address, connection: token({ sub: 'ada' }) });
+    assert.equal(outcome, 'refused');
+  });
+}
 
 test('a page of another origin cannot connect', async (t) => {
   const proxy = await Proxy.start({ lines: 'allowed_origins = ["https://elsewhere.example.com"]\n' });

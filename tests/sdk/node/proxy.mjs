@@ -8,7 +8,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 
-import { Centrifuge } from 'centrifuge';
+import { Centrifuge as JsonCentrifuge } from 'centrifuge';
+import { Centrifuge as ProtobufCentrifuge } from 'centrifuge/build/protobuf';
+import { EventSource } from 'eventsource';
 import WebSocket from 'ws';
 
 export const API_KEY = 'api-key-of-the-tests';
@@ -18,6 +20,30 @@ const DEADLINE_MS = 20_000;
 const binary = process.env.RINGMAIN_BIN;
 if (!binary) throw new Error('RINGMAIN_BIN names the binary under test');
 const reactor = process.env.RINGMAIN_TEST_REACTOR ?? 'uring';
+
+/** How clients are connected: transport and encoding. */
+const WIRES = ['websocket-json', 'websocket-protobuf', 'http_stream-json', 'http_stream-protobuf', 'sse-json'];
+export const wire = process.env.RINGMAIN_TEST_WIRE ?? WIRES[0];
+if (!WIRES.includes(wire)) throw new Error(`RINGMAIN_TEST_WIRE is one of ${WIRES}`);
+const [transport, encoding] = wire.split('-');
+export const isWebSocket = transport === 'websocket';
+const isProtobuf = encoding === 'protobuf';
+
+/** A value as the SDK wants it: bytes with Protobuf. */
+export function pack(value) {
+  return isProtobuf ? new TextEncoder().encode(JSON.stringify(value)) : value;
+}
+
+/** What the SDK hands out, with bytes read as the JSON that they are. */
+export function unpack(value) {
+  if (value instanceof Uint8Array) return value.length === 0 ? undefined : JSON.parse(new TextDecoder().decode(value));
+  if (Array.isArray(value)) return value.map(unpack);
+  if (value instanceof Map) return new Map([...value].map(([key, item]) => [key, unpack(item)]));
+  if (value && Object.getPrototypeOf(value) === Object.prototype) {
+    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, unpack(item)]));
+  }
+  return value;
+}
 
 const NAMESPACES = `
 [[channel.namespaces]]
@@ -46,6 +72,24 @@ allow_subscribe_for_client = true
 allow_publish_for_client = true
 
 [[channel.namespaces]]
+name = "delta"
+history_size = 300
+history_ttl = "300s"
+force_recovery = true
+allowed_delta_types = ["fossil"]
+delta_publish = true
+allow_subscribe_for_client = true
+
+[[channel.namespaces]]
+name = "cache"
+history_size = 1
+history_ttl = "300s"
+force_recovery = true
+force_recovery_mode = "cache"
+auto_cache_recover = true
+allow_subscribe_for_client = true
+
+[[channel.namespaces]]
 name = "closed"
 `;
 
@@ -60,6 +104,12 @@ grace = "2s"
 
 [client.token]
 hmac_secret_key = "${SECRET}"
+
+[http_stream]
+enabled = true
+
+[sse]
+enabled = true
 
 [client]
 expired_close_delay = "2s"
@@ -151,23 +201,42 @@ export class Proxy {
     return answer.result;
   }
 
-  /** A client of the official SDK; `client.sockets` are the WebSockets it has opened. */
+  /** A client of the official SDK; `client.sockets` are the WebSockets it has opened, `client.cut` breaks its connection. */
   client(options = {}) {
     const sockets = [];
+    const streams = [];
     class Recorded extends WebSocket {
       constructor(...args) {
         super(...args);
         sockets.push(this);
       }
     }
-    const client = new Centrifuge(this.url, {
+    const broken = (url, init = {}) => {
+      const end = new AbortController();
+      if (!String(url).endsWith('/emulation')) streams.push(end);
+      const signals = [end.signal, init.signal].filter(Boolean);
+      return fetch(url, { ...init, signal: AbortSignal.any(signals) });
+    };
+    class Source extends EventSource {
+      constructor(url, init) {
+        super(url, { ...init, fetch: broken });
+      }
+    }
+    const Client = isProtobuf ? ProtobufCentrifuge : JsonCentrifuge;
+    const endpoint = isWebSocket ? this.url : [{ transport, endpoint: `http://${this.address}/connection/${transport}` }];
+    const client = new Client(endpoint, {
       websocket: Recorded,
+      eventsource: Source,
+      fetch: broken,
+      readableStream: ReadableStream,
+      emulationEndpoint: `http://${this.address}/emulation`,
       token: token({ sub: 'ada' }),
       minReconnectDelay: 50,
       maxReconnectDelay: 300,
       ...options,
     });
     client.sockets = sockets;
+    client.cut = () => (isWebSocket ? sockets.at(-1).terminate() : streams.at(-1).abort());
     return client;
   }
 }
@@ -192,7 +261,7 @@ export class Events {
     this.wake = () => {};
     for (const name of names) {
       emitter.on(name, (context) => {
-        this.all.push({ name, ...context });
+        this.all.push({ name, ...unpack({ ...context }) });
         this.wake();
       });
     }

@@ -38,7 +38,7 @@ test('what was missed during a lost connection is recovered in order', async (t)
   await publish(proxy, 'room:lost', 1, 2);
   await expect(events, 1, 2);
   for (let round = 0; round < 5; round += 1) {
-    client.sockets.at(-1).terminate();
+    client.cut();
     await clientEvents.until('connecting', (event) => event.code === 1);
     await publish(proxy, 'room:lost', 3 + round * 3, 5 + round * 3);
     const again = await events.until('subscribed');
@@ -73,7 +73,7 @@ async function until(events, offset) {
 
 test('more missed than kept is reported as not recovered', async (t) => {
   const { proxy, client, clientEvents, events } = await arrange(t, 'three:over', { minReconnectDelay: 1000, maxReconnectDelay: 1500 });
-  client.sockets.at(-1).terminate();
+  client.cut();
   await clientEvents.until('connecting', (event) => event.code === 1);
   await proxy.call('batch', { commands: Array.from({ length: 10 }, (_, n) => ({ publish: { channel: 'three:over', data: { n: n + 1 } } })) });
   const again = await events.until('subscribed');
@@ -124,7 +124,7 @@ test('server-side subscriptions recover through the connect command', async (t) 
   await events.until('subscribed');
   await publish(proxy, 'room:server-side', 1, 1);
   await expect(events, 1, 1);
-  client.sockets.at(-1).terminate();
+  client.cut();
   await events.until('connecting', (event) => event.code === 1);
   await publish(proxy, 'room:server-side', 2, 4);
   const again = await events.until('subscribed');

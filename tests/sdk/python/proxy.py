@@ -19,6 +19,18 @@ SECRET = "token-secret-of-the-tests-0123456789"
 DEADLINE = 20.0
 BINARY = os.environ["RINGMAIN_BIN"]
 REACTOR = os.environ.get("RINGMAIN_TEST_REACTOR", "uring")
+PROTOBUF = os.environ.get("RINGMAIN_TEST_WIRE", "websocket-json") == "websocket-protobuf"
+
+
+def pack(value):
+    """A value as the SDK wants it: bytes with Protobuf."""
+    return json.dumps(value).encode() if PROTOBUF else value
+
+
+def unpack(value):
+    """What the SDK hands out, with bytes read as the JSON that they are."""
+    return json.loads(value) if isinstance(value, bytes) else value
+
 
 CONFIG = f"""
 [http_api]

@@ -12,7 +12,7 @@ from cent import (
     UnsubscribeRequest,
 )
 
-from proxy import ClientRecorder, Proxy, SubscriptionRecorder, after, token
+from proxy import PROTOBUF, ClientRecorder, Proxy, SubscriptionRecorder, after, pack, token, unpack
 
 RECONNECT = [3000, 3001, 3004, 3005, 3006, 3008, 3009, 3010, 3011, 3012, 3013, 3499, 4000, 4499]
 TERMINAL = [3500, 3501, 3502, 3503, 3504, 3505, 3506, 3507, 3508, 3999, 4500, 4999]
@@ -33,6 +33,7 @@ class ClientCase(unittest.IsolatedAsyncioTestCase):
         recorder = ClientRecorder()
         options.setdefault("token", token(sub="ada"))
         options.setdefault("max_reconnect_delay", 0.3)
+        options.setdefault("use_protobuf", PROTOBUF)
         client = centrifuge.Client(self.proxy.url, events=recorder, proxy=None, **options)
         self.addAsyncCleanup(client.disconnect)
         return client, recorder.events
@@ -57,7 +58,7 @@ class ClientCase(unittest.IsolatedAsyncioTestCase):
     async def expect(self, events, first, last):
         for n in range(first, last + 1):
             pub = (await events.until("publication")).pub
-            self.assertEqual((pub.offset, pub.data), (n, {"n": n}))
+            self.assertEqual((pub.offset, unpack(pub.data)), (n, {"n": n}))
 
 
 class Basics(ClientCase):
@@ -66,11 +67,11 @@ class Basics(ClientCase):
         two, _ = await self.connected(token=token(sub="bob"))
         first, first_events, _ = await self.subscribed(one, "room:publish")
         _, second_events, _ = await self.subscribed(two, "room:publish")
-        await first.publish({"text": "grüße"})
+        await first.publish(pack({"text": "grüße"}))
         for events in (first_events, second_events):
             pub = (await events.until("publication")).pub
-            self.assertEqual((pub.data, pub.offset), ({"text": "grüße"}, 1))
-            self.assertEqual((pub.info.user, pub.info.conn_info), ("ada", {"name": "Ada"}))
+            self.assertEqual((unpack(pub.data), pub.offset), ({"text": "grüße"}, 1))
+            self.assertEqual((pub.info.user, unpack(pub.info.conn_info)), ("ada", {"name": "Ada"}))
 
     async def test_presence_join_and_leave(self):
         one, _ = await self.connected()
@@ -90,7 +91,7 @@ class Basics(ClientCase):
         client, _ = await self.connected()
         subscription, _, context = await self.subscribed(client, "room:history")
         for n in range(1, 6):
-            await subscription.publish({"n": n})
+            await subscription.publish(pack({"n": n}))
         history = await subscription.history(limit=-1)
         self.assertEqual([pub.offset for pub in history.publications], [1, 2, 3, 4, 5])
         self.assertEqual((history.offset, history.epoch), (5, context.stream_position.epoch))
@@ -106,10 +107,10 @@ class Basics(ClientCase):
     async def test_refused_commands_raise_with_their_code(self):
         client, _ = await self.connected()
         for call, code in [
-            (lambda: client.publish("three:no", {}), 103),
-            (lambda: client.publish("nowhere:no", {}), 102),
+            (lambda: client.publish("three:no", pack({})), 103),
+            (lambda: client.publish("nowhere:no", pack({})), 102),
             (lambda: client.presence("plain:no"), 108),
-            (lambda: client.rpc("method", {}), 108),
+            (lambda: client.rpc("method", pack({})), 108),
         ]:
             with self.assertRaises(centrifuge.ReplyError) as raised:
                 await call()
@@ -155,7 +156,7 @@ class Tokens(ClientCase):
         client, events = await self.connected(token="", get_token=get_token)
         for _ in range(3):
             await asks.until("ask")
-        await client.publish("plain:refresh", 1)
+        await client.publish("plain:refresh", pack(1))
         self.assertEqual(len(events.named("connected")), 1)
 
     async def test_subscription_token_is_refreshed(self):
@@ -170,7 +171,7 @@ class Tokens(ClientCase):
         for _ in range(3):
             await asks.until("ask")
         self.proxy.api.publish(PublishRequest(channel="closed:token", data="still"))
-        self.assertEqual((await events.until("publication")).pub.data, "still")
+        self.assertEqual(unpack((await events.until("publication")).pub.data), "still")
         self.assertEqual(len(events.named("subscribed")), 1)
 
     async def test_invalid_token_is_terminal(self):
@@ -186,14 +187,14 @@ class ServerSide(ClientCase):
         self.assertEqual((context.channel, context.recoverable), ("room:mine", True))
         self.publish("room:mine", 1, 1)
         publication = await events.until("publication")
-        self.assertEqual((publication.channel, publication.pub.data), ("room:mine", {"n": 1}))
+        self.assertEqual((publication.channel, unpack(publication.pub.data)), ("room:mine", {"n": 1}))
 
     async def test_subscriptions_of_the_api_come_and_go(self):
         _, events = await self.connected(token=token(sub="guest"))
         self.proxy.api.subscribe(SubscribeRequest(user="guest", channel="room:guests"))
         self.assertEqual((await events.until("subscribed")).channel, "room:guests")
         self.publish("room:guests", 1, 1)
-        self.assertEqual((await events.until("publication")).pub.data, {"n": 1})
+        self.assertEqual(unpack((await events.until("publication")).pub.data), {"n": 1})
         self.proxy.api.unsubscribe(UnsubscribeRequest(user="guest", channel="room:guests"))
         self.assertEqual((await events.until("unsubscribed")).channel, "room:guests")
 
