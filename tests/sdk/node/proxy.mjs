@@ -36,6 +36,7 @@ export function pack(value) {
 
 /** What the SDK hands out, with bytes read as the JSON that they are. */
 export function unpack(value) {
+  if (!isProtobuf) return value;
   if (value instanceof Uint8Array) return value.length === 0 ? undefined : JSON.parse(new TextDecoder().decode(value));
   if (Array.isArray(value)) return value.map(unpack);
   if (value instanceof Map) return new Map([...value].map(([key, item]) => [key, unpack(item)]));
@@ -236,7 +237,7 @@ export class Proxy {
       ...options,
     });
     client.sockets = sockets;
-    client.cut = () => (isWebSocket ? sockets.at(-1).terminate() : streams.at(-1).abort());
+    client.cut = () => (isWebSocket ? sockets.at(-1).terminate() : streams.at(-1).abort(new Error('cut')));
     return client;
   }
 }
