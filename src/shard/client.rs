@@ -52,7 +52,7 @@ impl Shard {
                 protocol,
                 frame_pings,
             } => {
-                self.upgrade(slot, &key, protocol);
+                self.upgrade(slot, &key, protocol, cors.as_deref());
                 self.begin(slot, format, frame_pings);
             }
             Transport::UniWebSocket { key, connect } => {
@@ -60,7 +60,7 @@ impl Shard {
                 if connect.is_some_and(|connect| decode_connect(connect).is_err()) {
                     return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
                 }
-                self.upgrade(slot, &key, None);
+                self.upgrade(slot, &key, None, cors.as_deref());
                 self.begin(slot, format, true);
                 if let Some(connect) = connect {
                     self.connect_request(slot, connect);

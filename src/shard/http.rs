@@ -117,7 +117,7 @@ impl Shard {
         let cors = asked.cors.as_deref();
         match asked.route {
             Route::Client(client) => self.open_client(slot, *client, asked.cors, body),
-            Route::Echo { key } => self.upgrade(slot, &key, None),
+            Route::Echo { key } => self.upgrade(slot, &key, None, None),
             Route::Emulation(encoding) => self.emulation_request(slot, encoding, asked.cors, body),
             Route::Poll(poll) => self.poll_request(slot, *poll, asked.cors),
             Route::Preflight(methods) => {
@@ -144,10 +144,17 @@ impl Shard {
         }
     }
 
-    pub(super) fn upgrade(&mut self, slot: u32, key: &str, protocol: Option<&str>) {
+    pub(super) fn upgrade(
+        &mut self,
+        slot: u32,
+        key: &str,
+        protocol: Option<&str>,
+        cors: Option<&Cors>,
+    ) {
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
-        encode_upgrade(&mut out, key, protocol);
+        let headers = cors.map(Cors::headers).unwrap_or_default();
+        encode_upgrade(&mut out, key, protocol, &headers);
         self.queue(slot, &out);
         self.scratch = out;
         if let Some(connection) = self.connections.at_mut(slot) {

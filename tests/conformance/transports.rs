@@ -130,6 +130,18 @@ fn c02_other_transports_leave_the_cors_headers_out_for_a_bad_origin() {
         upgrade_over(tcp(server().listen), path, &[("Origin", origin)]).map(drop)
     };
     assert_eq!((upgrade(GOOD), upgrade(BAD)), (Ok(()), Err(403)));
+    for path in ["/connection/websocket", "/connection/uni_websocket"] {
+        let headers = [
+            ("Origin", GOOD),
+            ("Connection", "Upgrade"),
+            ("Upgrade", "websocket"),
+            ("Sec-WebSocket-Version", "13"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let response = http().get(path, &headers);
+        assert_eq!(response.status, 101);
+        allows(&response, Some(GOOD));
+    }
 }
 
 #[test]

@@ -86,7 +86,12 @@ pub fn encode_stream_head(out: &mut Vec<u8>, content_type: &str, headers: &[(&st
 }
 
 /// Appends the answer that ends HTTP on this connection and begins WebSocket (RFC 6455 §4.2.2). `protocol` is one the client offered.
-pub fn encode_upgrade(out: &mut Vec<u8>, key: &str, protocol: Option<&str>) {
+pub fn encode_upgrade(
+    out: &mut Vec<u8>,
+    key: &str,
+    protocol: Option<&str>,
+    headers: &[(&str, &str)],
+) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
     );
@@ -97,6 +102,9 @@ pub fn encode_upgrade(out: &mut Vec<u8>, key: &str, protocol: Option<&str>) {
     );
     if let Some(protocol) = protocol {
         encode_header(out, "Sec-WebSocket-Protocol", protocol);
+    }
+    for (name, value) in headers {
+        encode_header(out, name, value);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -241,7 +249,7 @@ mod tests {
     #[test]
     fn accept_key_is_that_of_the_rfc() {
         let mut out = Vec::new();
-        encode_upgrade(&mut out, "dGhlIHNhbXBsZSBub25jZQ==", None);
+        encode_upgrade(&mut out, "dGhlIHNhbXBsZSBub25jZQ==", None, &[]);
         let (status, headers, rest) = parse(&out);
         assert_eq!((status, rest.len(), headers.len()), (101, 0, 3));
         assert_eq!(
@@ -302,7 +310,7 @@ mod tests {
         let known = ["centrifuge-json"];
         assert_eq!(upgrade.first_of(&known), Some(known[0]));
         let mut out = Vec::new();
-        encode_upgrade(&mut out, upgrade.key, Some("centrifuge-json"));
+        encode_upgrade(&mut out, upgrade.key, Some("centrifuge-json"), &[]);
         wire.to_client.extend(out);
         let Ok((_, response)) = handshake.handshake() else {
             panic!("the client refused")
