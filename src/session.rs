@@ -8,6 +8,7 @@ mod context;
 pub mod fanout;
 mod hooked;
 pub mod key;
+mod later;
 mod liveness;
 pub mod poll;
 mod publish;
@@ -85,6 +86,8 @@ pub struct Session {
 /// See `Session::rare`.
 #[derive(Debug, Default)]
 pub struct Rare {
+    /// Commands that wait until their channel is left.
+    pub later: Vec<Command<'static>>,
     /// Publishes of late, where a namespace limits their rate.
     pub rate: publish::Rate,
     /// Secret of its `SessionKey`, where the client is told one.

@@ -542,6 +542,13 @@ fn is_valid(context: &Context<'_>, refreshed: &Refreshed) -> bool {
 
 // Subscribe.
 
+impl Awaiting {
+    /// The subscription ends with the backend's answer.
+    pub(super) const fn will_end(&self) -> bool {
+        self.is_ended || !self.unsubscribes.is_empty()
+    }
+}
+
 impl Session {
     /// A subscribe to this channel waits for its backend.
     pub(super) fn awaiting(&mut self, channel: &str) -> Option<&mut Awaiting> {

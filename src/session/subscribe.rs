@@ -116,6 +116,9 @@ impl Session {
             Ok(()) | Err(NameError::NotAscii) => {}
         }
         if self.find(context, channel).is_some() || self.awaiting(channel).is_some() {
+            if self.is_ending(context, channel) && self.put_off_subscribe(id, asked) {
+                return Ok(());
+            }
             return Err(ClientError::AlreadySubscribed.into());
         }
         if self.subscriptions.len() + self.awaiting_count() >= config.client.channel_limit {
@@ -476,6 +479,9 @@ impl Session {
     ) -> Result<(), Disconnect> {
         if channel.is_empty() {
             return Err(Disconnect::BadRequest);
+        }
+        if self.put_off_unsubscribe(id, channel) {
+            return Ok(());
         }
         if let Some(index) = self.find(context, channel) {
             let subscription = &mut self.subscriptions[index];

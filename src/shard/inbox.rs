@@ -264,6 +264,15 @@ impl Shard {
         {
             self.resume(slot);
         }
+        let later = self
+            .connections
+            .at_mut(slot)
+            .map(|c| c.session.take_later());
+        for command in later.unwrap_or_default() {
+            if !self.command(slot, Ok(command)) {
+                return;
+            }
+        }
     }
 
     fn published(&mut self, reply_to: ReplyTo, result: Result<StreamPosition, PublishError>) {

@@ -294,3 +294,34 @@ fn a_batch_asks_about_a_subscription_while_it_lasts() {
         }
     }
 }
+
+#[test]
+fn a_channel_left_and_joined_again_in_one_frame_is_joined_whoever_owns_it() {
+    let mut client = Client::anonymous(server());
+    let mut lines = Vec::new();
+    for n in 0..16 {
+        let channel = json!({ "channel": format!("all:again-{n}") });
+        for (step, part) in [
+            "subscribe",
+            "unsubscribe",
+            "subscribe",
+            "unsubscribe",
+            "subscribe",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            lines.push(json!({ "id": 1000 + 5 * n + step, part: channel }).to_string());
+        }
+    }
+    client.send_text(&lines.join("\n"));
+    for id in 1000..1080 {
+        let reply = client.reply(id);
+        assert!(reply.get("error").is_none(), "{reply}");
+    }
+    for n in 0..16 {
+        let channel = format!("all:again-{n}");
+        let stats = server().api_result("presence_stats", &json!({ "channel": channel }));
+        assert_eq!(stats["num_clients"], 1, "{channel}");
+    }
+}
