@@ -61,6 +61,8 @@ fn main() {
         info: None,
         tags: Box::default(),
         unix_ms: 0,
+        tells_time: false,
+        patch: None,
         delta: false,
     };
     let mut out = Vec::with_capacity(4096);

@@ -20,6 +20,12 @@ pub const USER_ID_BYTES_MAX: usize = 1024;
 pub const COMMANDS_PER_FRAME_MAX: usize = 10_000;
 /// Levels of a tags filter.
 pub const FILTER_DEPTH_MAX: usize = 32;
+/// Nodes of a tags filter.
+pub const FILTER_NODES_MAX: usize = 256;
+/// Bytes of the keys and operands of a tags filter.
+pub const FILTER_BYTES_MAX: usize = 16 * 1024;
+/// Classes of one channel's subscribers on one shard: filters and formats that differ.
+pub const CLASSES_PER_CHANNEL_MAX: usize = 4096;
 /// Idempotency keys remembered for one channel; the oldest goes first.
 pub const IDEMPOTENCY_KEYS_PER_CHANNEL_MAX: usize = 10_000;
 /// Channels owned by one shard.

@@ -182,6 +182,10 @@ pub struct Publication {
     pub tags: Box<[(Box<str>, Box<str>)]>,
     /// When the owner accepted it, Unix milliseconds.
     pub unix_ms: u64,
+    /// Clients are told `unix_ms`.
+    pub tells_time: bool,
+    /// What makes `data` out of the data of the publication before it in the stream; `None` where there is none.
+    pub patch: Option<Bytes>,
     /// Its publisher allows it to reach subscribers as a patch of the publication before.
     pub delta: bool,
 }

@@ -15,6 +15,8 @@ mod publish;
 mod query;
 mod subscribe;
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 pub use admission::ServerSubscription;
@@ -24,6 +26,7 @@ pub use publish::check_data;
 pub use query::epoch_sent;
 
 use crate::auth::revocation::Revocations;
+use crate::broker::Filter;
 use crate::mem::Tick;
 use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
 use crate::protocol::command::{Body, Command};
@@ -152,6 +155,8 @@ pub mod flag {
     pub const SERVER_REFRESH: u16 = 1 << 14;
     /// It has expired and its hook has not answered yet.
     pub const REFRESHING: u16 = 1 << 13;
+    /// Delta is agreed.
+    pub const DELTA: u16 = 1 << 10;
 }
 
 /// See `Subscription::extra`.
@@ -161,6 +166,8 @@ pub struct Extra {
     pub info: Box<[u8]>,
     /// Goes into the subscribe result: one JSON value or empty.
     pub data: Box<[u8]>,
+    /// Which publications it gets.
+    pub filter: Option<Arc<Filter>>,
     /// Unsubscribe commands that came while the subscription was pending.
     pub unsubscribes: SmallVec<[u32; 2]>,
     /// The server ended the subscription while it was pending.
@@ -197,6 +204,10 @@ impl Subscription {
     #[must_use]
     pub const fn is_pending(&self) -> bool {
         self.place == PENDING
+    }
+
+    fn filter(&self) -> Option<&Arc<Filter>> {
+        self.extra.as_ref().and_then(|extra| extra.filter.as_ref())
     }
 
     fn info(&self) -> &[u8] {

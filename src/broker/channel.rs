@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::idempotency::Idempotency;
 use super::presence::Presence;
 use super::recovery::History;
 use crate::config::Namespace;
 use crate::model::{ChannelName, Epoch, Offset, Publication, StreamPosition};
 use crate::time::{Instant, Now};
+use crate::wire::fossil;
 
 /// State of one owned channel.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Channel {
     pub(super) history: History,
     /// Shards with a subscriber: bit n for shard n.
     pub(super) interest: u64,
+    /// Shards with a subscriber that takes patches, among those of `interest`.
+    pub(super) patched: u64,
     /// Shards that lost a delivery and have not been told.
     pub(super) behind: u64,
     pub(super) presence: Option<Box<Presence>>,
@@ -43,6 +48,7 @@ impl Channel {
             top: Offset(0),
             history: History::new(),
             interest: 0,
+            patched: 0,
             behind: 0,
             presence: None,
             idempotency: None,
@@ -87,6 +93,7 @@ impl Channel {
             self.top.0 += 1;
             publication.offset = self.top;
             publication.epoch = self.epoch;
+            publication.patch = self.patch(&publication);
             let publication = Arc::new(publication);
             // A reload may have made the history smaller.
             while self.history.len() >= self.namespace.history_size as usize {
@@ -96,6 +103,18 @@ impl Channel {
             return publication;
         }
         Arc::new(publication)
+    }
+
+    /// What makes the publication out of the one before it, if somebody takes patches of this channel.
+    fn patch(&self, publication: &Publication) -> Option<Bytes> {
+        let wanted = self.patched & self.interest != 0
+            && self.namespace.fossil()
+            && (publication.delta || self.namespace.delta_publish);
+        let before = self.history.back().filter(|_| wanted)?;
+        if before.offset.0 + 1 != publication.offset.0 {
+            return None;
+        }
+        fossil::create(&before.data, &publication.data).map(Bytes::from)
     }
 
     /// Nothing is lost when the channel is forgotten.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
+use super::filter::Filter;
 use super::owner::channel_hash;
 use crate::config::Namespace;
-use crate::limits::CHANNELS_OWNED_MAX;
+use crate::limits::{CHANNELS_OWNED_MAX, CLASSES_PER_CHANNEL_MAX};
 use crate::mem::{Slab, SlotPool};
 use crate::model::{ChannelName, Encoding, Format, Framing, Publication, StreamPosition};
 
@@ -36,8 +37,35 @@ pub struct Subscriber {
 pub struct Class {
     /// How their messages are written.
     pub format: Format,
+    /// Which publications they get.
+    pub filter: Option<Arc<Filter>>,
+    /// How they get payloads.
+    pub delta: Delta,
     /// How many there are; the place of a class without any is given again.
     pub count: u32,
+}
+
+/// How subscribers get payloads (`spec/centrifuge.md` §4.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delta {
+    /// Delta is not agreed.
+    #[default]
+    Off,
+    /// Delta is agreed, but nothing tells that no publication is lost on the way: each is told whole.
+    Whole,
+    /// The next publication is told whole, those behind it may be patches.
+    Fresh,
+    /// The client has the publication at the channel's position: the next may be a patch of it.
+    Based,
+}
+
+impl Class {
+    fn is_alike(&self, other: &Self) -> bool {
+        self.count > 0
+            && self.format == other.format
+            && self.delta == other.delta
+            && self.filter == other.filter
+    }
 }
 
 /// A channel with at least one local subscriber, pending ones included.
@@ -68,13 +96,9 @@ pub struct HubChannel {
 }
 
 impl HubChannel {
-    /// One subscriber more in the class of this format.
-    fn join_class(&mut self, format: Format) -> u16 {
-        let found = self
-            .classes
-            .iter()
-            .position(|class| class.count > 0 && class.format == format);
-        let class = Class { format, count: 0 };
+    /// One subscriber more in a class like this.
+    fn join_class(&mut self, class: Class) -> u16 {
+        let found = self.classes.iter().position(|own| own.is_alike(&class));
         let at = match found {
             Some(at) => at,
             None => match self.classes.iter().position(|class| class.count == 0) {
@@ -109,6 +133,43 @@ impl HubChannel {
         self.classes
             .iter()
             .any(|class| class.count > 0 && class.format.framing == Framing::Poll)
+    }
+
+    /// A filter more fits, with those of subscribers that wait.
+    #[must_use]
+    pub fn has_room_for_class(&self) -> bool {
+        self.classes.len() + (self.pending as usize) < CLASSES_PER_CHANNEL_MAX
+    }
+
+    /// Subscribers that take patches were given publications: the next one may be a patch of the last, if that was one of
+    /// the stream.
+    pub fn move_chains(&mut self, is_of_stream: bool) {
+        let delta = if is_of_stream {
+            Delta::Based
+        } else {
+            Delta::Fresh
+        };
+        for at in 0..self.classes.len() {
+            let class = &self.classes[at];
+            let chained = matches!(class.delta, Delta::Fresh | Delta::Based);
+            if class.count == 0 || !chained || class.delta == delta {
+                continue;
+            }
+            let moved = Class {
+                delta,
+                ..class.clone()
+            };
+            let Some(twin) = self.classes.iter().position(|own| own.is_alike(&moved)) else {
+                self.classes[at] = moved;
+                continue;
+            };
+            for subscriber in &mut self.subscribers {
+                if usize::from(subscriber.class) == at {
+                    subscriber.class = twin as u16;
+                }
+            }
+            self.classes[twin].count += std::mem::take(&mut self.classes[at].count);
+        }
     }
 
     /// Has a subscriber that can only get JSON.
@@ -208,7 +269,7 @@ impl Hub {
     ///
     /// # Panics
     /// If it never entered.
-    pub fn activate(&mut self, id: HubId, conn: u32, format: Format, join_leave: bool) -> u32 {
+    pub fn activate(&mut self, id: HubId, conn: u32, join_leave: bool, class: Class) -> u32 {
         let channel = self
             .channels
             .current_mut(id.slot, id.generation)
@@ -218,7 +279,7 @@ impl Hub {
             "a subscriber became active that never entered"
         );
         channel.pending -= 1;
-        let class = channel.join_class(format);
+        let class = channel.join_class(class);
         channel.subscribers.push(Subscriber {
             conn,
             class,
@@ -302,5 +363,86 @@ impl Hub {
                 channel.namespace = Arc::clone(namespace);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::FilterNode;
+
+    fn class(delta: Delta, kind: Option<&str>) -> Class {
+        let leaf = |kind: &str| FilterNode {
+            key: "kind".into(),
+            cmp: "eq".into(),
+            val: kind.into(),
+            ..FilterNode::default()
+        };
+        let filter = kind.map(|kind| Arc::new(Filter::new(&leaf(kind)).unwrap()));
+        Class {
+            format: Format::default(),
+            filter,
+            delta,
+            count: 0,
+        }
+    }
+
+    /// A channel with a subscriber for each class, on connections 0, 1, 2 …
+    fn hub(classes: &[Class]) -> (Hub, HubId) {
+        let mut hub = Hub::default();
+        let name = ChannelName::new("a");
+        let mut id = None;
+        for (conn, class) in classes.iter().enumerate() {
+            let entered = hub.enter(&name, &Arc::default()).unwrap();
+            hub.activate(entered, conn as u32, false, class.clone());
+            id = Some(entered);
+        }
+        (hub, id.unwrap())
+    }
+
+    /// What each subscriber's class is, and whether the counts are those of the subscribers.
+    fn deltas(channel: &HubChannel) -> Vec<Delta> {
+        for (at, class) in channel.classes.iter().enumerate() {
+            let mine = |subscriber: &&Subscriber| usize::from(subscriber.class) == at;
+            let count = channel.subscribers.iter().filter(mine).count();
+            assert_eq!(class.count as usize, count);
+        }
+        let delta = |subscriber: &Subscriber| channel.classes[usize::from(subscriber.class)].delta;
+        channel.subscribers.iter().map(delta).collect()
+    }
+
+    #[test]
+    fn subscribers_with_the_same_filter_share_a_class() {
+        let kinds = [Some("a"), None, Some("b"), Some("a"), None];
+        let (hub, id) = hub(&kinds.map(|kind| class(Delta::Off, kind)));
+        let channel = hub.channel(id).unwrap();
+        let classes: Vec<_> = channel.subscribers.iter().map(|one| one.class).collect();
+        assert_eq!(classes, [0, 1, 2, 0, 1]);
+    }
+
+    #[test]
+    fn fresh_subscribers_join_the_based_ones_after_their_first_publication() {
+        use Delta::{Based, Fresh, Off, Whole};
+        let all = [Fresh, Off, Whole, Based, Fresh];
+        let (mut hub, id) = hub(&all.map(|delta| class(delta, None)));
+        let channel = hub.channel_mut(id).unwrap();
+        assert_eq!(deltas(channel), all);
+        channel.move_chains(true);
+        assert_eq!(deltas(channel), [Based, Off, Whole, Based, Based]);
+        channel.move_chains(true);
+        assert_eq!(deltas(channel), [Based, Off, Whole, Based, Based]);
+        channel.move_chains(false);
+        assert_eq!(deltas(channel), [Fresh, Off, Whole, Fresh, Fresh]);
+    }
+
+    #[test]
+    fn filters_of_a_channel_are_bounded_also_while_their_subscribers_wait() {
+        let (mut hub, id) = hub(&[class(Delta::Off, None)]);
+        let name = ChannelName::new("a");
+        for _ in 1..CLASSES_PER_CHANNEL_MAX {
+            assert!(hub.channel(id).unwrap().has_room_for_class());
+            hub.enter(&name, &Arc::default()).unwrap();
+        }
+        assert!(!hub.channel(id).unwrap().has_room_for_class());
     }
 }

@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 use super::channel::Channel;
 use super::recovery;
 use crate::config::ChannelRules;
+use crate::config::namespace::RecoveryMode;
 use crate::limits::{CHANNELS_OWNED_MAX, SHARDS_MAX};
 use crate::mem::{Rng, Slab, SlotPool};
 use crate::mesh::message::{
@@ -184,6 +185,8 @@ impl Owner {
             info: publish.info,
             tags: publish.tags,
             unix_ms: now.unix_ms,
+            tells_time: channel.namespace.publication_time,
+            patch: None,
             delta: publish.delta,
         };
         let publication = channel.append(publication, publish.skip_history);
@@ -217,6 +220,7 @@ impl Owner {
             position: StreamPosition::default(),
             missed: Vec::new(),
             recovered: false,
+            after: interest.recover.map_or(0, |recover| recover.offset),
             overloaded: false,
         };
         let Ok(channel) = self.open(
@@ -231,15 +235,14 @@ impl Owner {
         channel.expire(now);
         let is_first = channel.interest == 0;
         channel.interest |= 1 << from.0;
+        if interest.delta {
+            channel.patched |= 1 << from.0;
+        }
         answer.position = channel.position();
-        if let Some(recover) = interest.recover {
-            (answer.missed, answer.recovered) = recovery::recover(
-                &channel.history,
-                answer.position,
-                recover.epoch,
-                recover.offset,
-                recover.limit,
-            );
+        if let Some(mut recover) = interest.recover {
+            recover.cache |= channel.namespace.force_recovery_mode == RecoveryMode::Cache;
+            (answer.missed, answer.recovered) =
+                recovery::recover(&channel.history, answer.position, &recover);
         }
         if let Some(info) = &interest.presence
             && interest.keep
@@ -268,6 +271,7 @@ impl Owner {
         if leave.last && channel.interest != 0 {
             channel.interest &= !(1 << from.0);
             self.active -= u32::from(channel.interest == 0);
+            channel.patched &= channel.interest;
         }
         let info = leave.info?;
         if let Some(presence) = &mut channel.presence

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::mesh::message::Recover;
 use crate::model::{Epoch, Offset, Publication, StreamPosition};
 
 /// Publications kept, ascending and without holes, ending at `top.offset` unless some were removed.
@@ -14,20 +15,22 @@ fn newer(history: &History, after: u64) -> impl DoubleEndedIterator<Item = &Arc<
     history.range(from..)
 }
 
-/// Stream recovery: the missed publications and whether they are all that was missed.
+/// Recovery: the missed publications and whether they are all that matters of what was missed.
 #[must_use]
 pub fn recover(
     history: &History,
     top: StreamPosition,
-    epoch: Option<Option<Epoch>>,
-    offset: u64,
-    limit: u32,
+    from: &Recover,
 ) -> (Vec<Arc<Publication>>, bool) {
+    let Recover { epoch, offset, .. } = *from;
+    if from.cache {
+        return latest(history, top, from);
+    }
     if epoch.is_some_and(|epoch| epoch != Some(top.epoch)) {
         return (Vec::new(), false);
     }
     let missed: Vec<_> = newer(history, offset)
-        .take(limit as usize)
+        .take(from.limit as usize)
         .cloned()
         .collect();
     let complete = match (missed.first(), missed.last()) {
@@ -38,6 +41,15 @@ pub fn recover(
         (missed, true)
     } else {
         (Vec::new(), false)
+    }
+}
+
+/// Cache recovery: the latest publication, unless the client has it.
+fn latest(history: &History, top: StreamPosition, from: &Recover) -> (Vec<Arc<Publication>>, bool) {
+    let has_it = from.offset == top.offset.0 && from.epoch == Some(Some(top.epoch));
+    match history.back().filter(|latest| latest.offset == top.offset) {
+        Some(latest) if !has_it => (vec![Arc::clone(latest)], true),
+        Some(_) | None => (Vec::new(), has_it),
     }
 }
 
@@ -87,6 +99,8 @@ mod tests {
                     info: None,
                     tags: Box::default(),
                     unix_ms: 0,
+                    tells_time: false,
+                    patch: None,
                     delta: false,
                 })
             })
@@ -104,13 +118,51 @@ mod tests {
     fn recovery_is_all_or_nothing() {
         let (entries, top) = history(4..=8);
         let fits = Some(Some(EPOCH));
-        assert_eq!(offsets(&recover(&entries, top, fits, 6, 10).0), [7, 8]);
-        assert_eq!(recover(&entries, top, fits, 8, 10), (vec![], true));
-        assert!(!recover(&entries, top, fits, 2, 10).1, "offset 3 is gone");
-        assert!(!recover(&entries, top, fits, 3, 4).1, "more than the limit");
-        assert!(!recover(&entries, top, fits, 9, 10).1, "from the future");
-        assert!(!recover(&entries, top, Some(None), 8, 10).1);
-        assert!(recover(&entries, top, None, 8, 10).1);
+        let recover = |epoch, offset, limit| {
+            let from = Recover {
+                epoch,
+                offset,
+                limit,
+                cache: false,
+            };
+            recover(&entries, top, &from)
+        };
+        assert_eq!(offsets(&recover(fits, 6, 10).0), [7, 8]);
+        assert_eq!(recover(fits, 8, 10), (vec![], true));
+        assert!(!recover(fits, 2, 10).1, "offset 3 is gone");
+        assert!(!recover(fits, 3, 4).1, "more than the limit");
+        assert!(!recover(fits, 9, 10).1, "from the future");
+        assert!(!recover(Some(None), 8, 10).1);
+        assert!(recover(None, 8, 10).1);
+    }
+
+    #[test]
+    fn cache_recovery_gives_the_latest_to_whoever_does_not_have_it() {
+        let (entries, top) = history(4..=8);
+        let fits = Some(Some(EPOCH));
+        let latest = |entries: &History, epoch, offset| {
+            let from = Recover {
+                epoch,
+                offset,
+                limit: 10,
+                cache: true,
+            };
+            let (missed, recovered) = recover(entries, top, &from);
+            (offsets(&missed), recovered)
+        };
+        assert_eq!(latest(&entries, fits, 1), (vec![8], true));
+        assert_eq!(latest(&entries, None, 0), (vec![8], true));
+        assert_eq!(latest(&entries, fits, 7), (vec![8], true));
+        assert_eq!(latest(&entries, fits, 8), (vec![], true));
+        assert_eq!(
+            latest(&entries, Some(None), 8),
+            (vec![8], true),
+            "another epoch"
+        );
+        let none = History::new();
+        assert_eq!(latest(&none, fits, 8), (vec![], true));
+        assert_eq!(latest(&none, fits, 7), (vec![], false));
+        assert_eq!(latest(&none, Some(None), 8), (vec![], false));
     }
 
     #[test]

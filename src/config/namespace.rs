@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Pattern;
 use super::hooks::DEFAULT_NAME;
 
 /// What a channel's namespace allows and keeps. Field names are the configuration's keys.
@@ -64,6 +65,20 @@ pub struct Namespace {
     pub rate: u32,
     /// How long an idempotency key is remembered; default 5 min.
     pub idempotency_ttl: Duration,
+    /// What recovery gives back.
+    pub force_recovery_mode: RecoveryMode,
+    /// Every subscription starts with the latest publication.
+    pub auto_cache_recover: bool,
+    /// How payloads may be told as what changed.
+    pub allowed_delta_types: Vec<DeltaType>,
+    /// Every publication may be told so, not only those whose publisher says it.
+    pub delta_publish: bool,
+    /// A client may say which publications it wants by their tags.
+    pub allow_tags_filter: bool,
+    /// Publications carry the time at which they were taken in.
+    pub publication_time: bool,
+    /// What a channel's name must match behind the namespace; `None`: ASCII.
+    pub channel_regex: Option<Pattern>,
     /// A backend decides about subscriptions without a token.
     pub subscribe_proxy_enabled: bool,
     /// Which: `default` is `channel.proxy.subscribe`.
@@ -90,6 +105,23 @@ pub enum DataFormat {
     JsonObject,
     /// `binary`: anything, empty included.
     Binary,
+}
+
+/// `force_recovery_mode`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RecoveryMode {
+    /// `stream`: everything that was missed.
+    #[default]
+    Stream,
+    /// `cache`: the latest publication.
+    Cache,
+}
+
+/// One of `allowed_delta_types`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeltaType {
+    /// `fossil`
+    Fossil,
 }
 
 /// `slow_consumer`
@@ -133,6 +165,13 @@ impl Default for Namespace {
             size_max: 0,
             rate: 0,
             idempotency_ttl: Duration::from_mins(5),
+            force_recovery_mode: RecoveryMode::Stream,
+            auto_cache_recover: false,
+            allowed_delta_types: Vec::new(),
+            delta_publish: false,
+            allow_tags_filter: false,
+            publication_time: false,
+            channel_regex: None,
             subscribe_proxy_enabled: false,
             subscribe_proxy_name: DEFAULT_NAME.to_owned(),
             publish_proxy_enabled: false,
@@ -148,6 +187,18 @@ impl Namespace {
     #[must_use]
     pub const fn keeps_history(&self) -> bool {
         self.history_size > 0 && !self.history_ttl.is_zero()
+    }
+
+    /// May subscribers get patches?
+    #[must_use]
+    pub fn fossil(&self) -> bool {
+        self.allowed_delta_types.contains(&DeltaType::Fossil)
+    }
+
+    /// Does a subscription recover that did not ask for it?
+    #[must_use]
+    pub fn recovers_by_itself(&self) -> bool {
+        self.auto_cache_recover && self.force_recovery_mode == RecoveryMode::Cache
     }
 }
 
@@ -178,7 +229,7 @@ pub enum ResolveError {
     Unknown,
 }
 
-/// Why a client may not use a name at all (`spec/centrifuge.md` §4.3, checks 1, 2 and 7).
+/// Why a client may not use a name at all (`spec/centrifuge.md` §4.3, checks 1 and 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// No name.
@@ -187,9 +238,6 @@ pub enum NameError {
     /// Over `channel.max_length` bytes.
     #[error("channel name too long")]
     TooLong,
-    /// Names are ASCII.
-    #[error("channel name is not ASCII")]
-    NotAscii,
 }
 
 impl Default for ChannelRules {
@@ -213,16 +261,20 @@ impl ChannelRules {
     /// # Errors
     /// The namespace is not configured.
     pub fn resolve(&self, name: &str) -> Result<&Arc<Namespace>, ResolveError> {
-        let bare = if self.private_prefix.is_empty() {
-            name
-        } else {
-            name.strip_prefix(self.private_prefix.as_str())
-                .unwrap_or(name)
-        };
-        let Some((namespace, _)) = bare.split_once(self.namespace_boundary.as_str()) else {
+        let Some((namespace, _)) = self.bare(name).split_once(self.namespace_boundary.as_str())
+        else {
             return Ok(&self.without_namespace);
         };
         self.namespace(namespace).ok_or(ResolveError::Unknown)
+    }
+
+    /// A name without private prefix.
+    fn bare<'a>(&self, name: &'a str) -> &'a str {
+        if self.private_prefix.is_empty() {
+            return name;
+        }
+        name.strip_prefix(self.private_prefix.as_str())
+            .unwrap_or(name)
     }
 
     /// The namespace of this name.
@@ -244,7 +296,7 @@ impl ChannelRules {
     /// What every channel name from a client must be.
     ///
     /// # Errors
-    /// The name is empty, too long, or not ASCII; looked at in this order.
+    /// The name is empty or too long; looked at in this order.
     pub const fn check_client_name(&self, name: &str) -> Result<(), NameError> {
         if name.is_empty() {
             return Err(NameError::Empty);
@@ -252,10 +304,19 @@ impl ChannelRules {
         if name.len() > self.max_length {
             return Err(NameError::TooLong);
         }
-        if !name.is_ascii() {
-            return Err(NameError::NotAscii);
-        }
         Ok(())
+    }
+
+    /// Is the name one that its namespace has (check 7)? A pattern looks at what stands behind the namespace and is the only
+    /// judge; without one, names are ASCII.
+    #[must_use]
+    pub fn fits(&self, namespace: &Namespace, name: &str) -> bool {
+        let Some(pattern) = &namespace.channel_regex else {
+            return name.is_ascii();
+        };
+        let bare = self.bare(name);
+        let boundary = bare.split_once(self.namespace_boundary.as_str());
+        pattern.matches(boundary.map_or(bare, |(_, rest)| rest))
     }
 
     /// The users that a name admits: the text after its last user boundary. `None` for a name without one.
@@ -307,6 +368,13 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("size_max", "int", "0", "Bytes of one publication; 0 leaves the limit of the transport."),
     ("rate", "int", "0", "Publications per second and connection; 0 is off."),
     ("idempotency_ttl", "duration", "\"5m\"", "How long an idempotency key of the server API is remembered."),
+    ("force_recovery_mode", "enum", "\"stream\"", "What recovery gives back: `stream` (everything missed) or `cache` (the latest publication)."),
+    ("auto_cache_recover", "bool", "false", "Every subscription starts with the latest publication; needs `force_recovery` and `force_recovery_mode = \"cache\"`."),
+    ("allowed_delta_types", "list", "[]", "`[\"fossil\"]`: a subscription may ask for publications as patches of the one before."),
+    ("delta_publish", "bool", "false", "Every publication may be told as a patch, not only those published with `delta`."),
+    ("allow_tags_filter", "bool", "false", "A subscription may say by tags which publications it wants."),
+    ("publication_time", "bool", "false", "Publications carry `time`, Unix milliseconds."),
+    ("channel_regex", "string", "\"\"", "What a channel's name must match behind the namespace, in any script; `\"\"`: any name in ASCII."),
     ("subscribe_proxy_enabled", "bool", "false", "A hook decides about subscriptions without a token."),
     ("subscribe_proxy_name", "string", "\"default\"", "Which: `default` is `channel.proxy.subscribe`, else the name of one of `proxies`."),
     ("publish_proxy_enabled", "bool", "false", "A hook decides about publications of clients."),
@@ -379,7 +447,29 @@ mod tests {
             rules.check_client_name(&"a".repeat(256)),
             Err(NameError::TooLong)
         );
-        assert_eq!(rules.check_client_name("grüße"), Err(NameError::NotAscii));
+        assert!(!rules.fits(&rules.without_namespace, "grüße"));
+        assert!(rules.fits(&rules.without_namespace, "a:b#c"));
+    }
+
+    #[test]
+    fn pattern_judges_what_stands_behind_the_namespace_and_nothing_else_does() {
+        let rules = rules(&["chat"]);
+        let namespace = Namespace {
+            channel_regex: Pattern::parse("^[a-zü:]+$"),
+            ..Namespace::default()
+        };
+        for (name, fits) in [
+            ("chat:tür", true),
+            ("$chat:tür", true),
+            ("chat:a:b", true),
+            ("chat:A", false),
+            ("chat:", false),
+            ("chat:é", false),
+            ("tür", true),
+            ("Tür", false),
+        ] {
+            assert_eq!(rules.fits(&namespace, name), fits, "{name}");
+        }
     }
 
     #[test]

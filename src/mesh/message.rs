@@ -118,6 +118,8 @@ pub struct Interest {
     pub keep: bool,
     /// Tell the other subscribers.
     pub join: bool,
+    /// Takes patches.
+    pub delta: bool,
 }
 
 /// Where a subscriber left off.
@@ -129,6 +131,21 @@ pub struct Recover {
     pub offset: u64,
     /// Missed publications that may be returned at most.
     pub limit: u32,
+    /// Only the latest publication matters, whatever the namespace says.
+    pub cache: bool,
+}
+
+impl Recover {
+    /// The latest publication, to somebody who has none.
+    #[must_use]
+    pub const fn cached() -> Self {
+        Self {
+            epoch: None,
+            offset: 0,
+            limit: 1,
+            cache: true,
+        }
+    }
 }
 
 /// See `Message::Leave`.
@@ -257,6 +274,8 @@ pub struct Interested {
     pub missed: Vec<Arc<Publication>>,
     /// `missed` is everything.
     pub recovered: bool,
+    /// The offset after which the subscriber recovers; 0 if it does not.
+    pub after: u64,
     /// The owner holds as many channels as it may: the subscriber gets a temporary error.
     pub overloaded: bool,
 }

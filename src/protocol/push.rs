@@ -92,7 +92,7 @@ impl Push<'_> {
     #[must_use]
     pub fn fits_json(&self) -> bool {
         match self {
-            Self::Publication(publication) => publication.json,
+            Self::Publication(publication) | Self::Shaped(publication, _) => publication.json,
             Self::Message(data) => is_json_or_empty(data),
             Self::Subscribe(result) => result.fits_json(),
             Self::Connect(result) => result.fits_json(),
@@ -151,6 +151,34 @@ pub struct SubscribeResult<'a> {
     pub was_recovering: bool,
     /// Raw JSON or bytes; empty leaves it out.
     pub data: &'a [u8],
+    /// Delta is agreed: `publications` are a chain of patches.
+    pub delta: bool,
+}
+
+impl SubscribeResult<'_> {
+    /// The shape of each of `publications`: the first one is whole, each later one a patch of the one before where there is one.
+    #[must_use]
+    pub fn shape(&self, at: usize) -> Shape {
+        let chained =
+            at > 0 && self.publications[at].offset.0 == self.publications[at - 1].offset.0 + 1;
+        match (self.delta, chained && self.publications[at].patch.is_some()) {
+            (false, _) => Shape::Plain,
+            (true, false) => Shape::Whole,
+            (true, true) => Shape::Patch,
+        }
+    }
+}
+
+/// How a publication's payload is told (`spec/centrifuge.md` §4.8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Shape {
+    /// As it is: to a subscription without delta.
+    #[default]
+    Plain,
+    /// Whole, to a subscription with delta: in JSON as a string.
+    Whole,
+    /// What makes it out of the publication before. In JSON likewise a string.
+    Patch,
 }
 
 /// What the server says unasked. `channel` is empty where the schema has none.
@@ -158,6 +186,8 @@ pub struct SubscribeResult<'a> {
 pub enum Push<'a> {
     /// A publication.
     Publication(&'a Publication),
+    /// A publication to a subscription with delta.
+    Shaped(&'a Publication, Shape),
     /// Somebody joined.
     Join(&'a ClientInfo),
     /// Somebody left.

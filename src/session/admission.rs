@@ -46,6 +46,8 @@ pub struct ServerSubscription {
     pub overrides: Overrides,
     /// Recover after this position.
     pub recover: Option<Recover>,
+    /// Without `recover`: starts with the latest publication.
+    pub cache_recover: bool,
     /// `flag::FROM_TOKEN` or 0.
     pub flags: u16,
 }
@@ -63,6 +65,15 @@ pub struct ConnectedSubscription {
 
 impl ConnectedSubscription {
     pub(super) fn new(subscription: &Subscription, answer: &mut Interested) -> Self {
+        // With success the position is where the client left off, not the top (§4.4): it counts what follows from there.
+        if answer.recovered {
+            answer.position.offset.0 = answer.after;
+        }
+        if let Some(filter) = subscription.filter() {
+            answer
+                .missed
+                .retain(|publication| filter.passes(&publication.tags));
+        }
         Self {
             flags: subscription.flags,
             expire_at: subscription.expire_at,
@@ -76,13 +87,9 @@ impl ConnectedSubscription {
         }
     }
 
-    /// As it stands on the wire. With success the position is where the client left off, not the top (§4.4).
+    /// As it stands on the wire.
     pub(super) fn result(&self, context: &Context<'_>) -> SubscribeResult<'_> {
         let tracked = self.flags & (flag::POSITIONED | flag::RECOVERABLE) != 0;
-        let mut position = self.position;
-        if let Some(first) = self.missed.first() {
-            position.offset.0 = first.offset.0 - 1;
-        }
         SubscribeResult {
             ttl: if self.flags & flag::CLIENT_REFRESH != 0 {
                 ttl(context.now, self.expire_at)
@@ -91,11 +98,12 @@ impl ConnectedSubscription {
             },
             recoverable: self.flags & flag::RECOVERABLE != 0,
             positioned: self.flags & flag::POSITIONED != 0,
-            position: tracked.then_some(position),
+            position: tracked.then_some(self.position),
             publications: &self.missed,
             recovered: self.recovered,
             was_recovering: self.flags & flag::RECOVERING != 0,
             data: &self.data,
+            delta: self.flags & flag::DELTA != 0,
         }
     }
 
@@ -333,6 +341,7 @@ impl Session {
                     .resolve(&asked.channel)
                     .map_err(|_unknown| Disconnect::BadRequest)?;
                 let allowed = rules.check_client_name(&asked.channel).is_ok()
+                    && rules.fits(namespace, &asked.channel)
                     && permission::may_subscribe(
                         rules,
                         namespace,
@@ -347,8 +356,8 @@ impl Session {
             if let Some(subscription) = list.iter_mut().find(|subscription| {
                 subscription.channel.as_str() == asked.channel && asked.recover
             }) {
-                subscription.recover =
-                    Some(recover_of(asked, client.recovery_max_publication_limit));
+                let limit = client.recovery_max_publication_limit;
+                subscription.recover = Some(recover_of(asked, limit));
             }
         }
         let mut seen = hashbrown::HashSet::with_hasher(foldhash::fast::FixedState::default());
@@ -418,7 +427,11 @@ impl Session {
     ) -> Result<(), ClientError> {
         let mut flags =
             forced_flags(&wanted.namespace, wanted.overrides) | flag::SERVER_SIDE | wanted.flags;
-        if wanted.recover.is_some() {
+        let mut recover = wanted.recover;
+        if recover.is_none() && (wanted.cache_recover || wanted.namespace.recovers_by_itself()) {
+            recover = Some(Recover::cached());
+        }
+        if recover.is_some() {
             flags |= flag::RECOVERING;
         }
         if wanted.namespace.sub_refresh_proxy_enabled {
@@ -442,11 +455,7 @@ impl Session {
                 })
             }),
         });
-        let recover = if flags & flag::RECOVERABLE != 0 {
-            wanted.recover
-        } else {
-            None
-        };
+        let recover = recover.filter(|_| flags & flag::RECOVERABLE != 0);
         self.ask_owner(context, hub, &wanted.channel, reply_to, recover)
     }
 
@@ -471,6 +480,7 @@ impl Session {
             recover,
             keep: subscription.has(flag::PRESENCE),
             join: subscription.has(flag::ANNOUNCED),
+            delta: subscription.has(flag::DELTA) && subscription.has(flag::POSITIONED),
             presence,
         };
         let owner = context.owner(channel);
@@ -629,6 +639,7 @@ impl Session {
 /// Where a client asks to recover from.
 pub(super) fn recover_of(asked: &Subscribe<'_>, limit: u32) -> Recover {
     Recover {
+        cache: false,
         epoch: epoch_sent(&asked.epoch),
         offset: asked.offset,
         limit,
@@ -647,6 +658,7 @@ impl ServerSubscription {
             expire_at: 0,
             overrides: Overrides::default(),
             recover: None,
+            cache_recover: false,
             flags: 0,
         }
     }

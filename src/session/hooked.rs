@@ -405,6 +405,7 @@ impl Session {
                 data: embedded(context, &options.data).ok_or(ClientError::Internal)?,
                 expire_at: kept_expiry(Some(options.expire_at).filter(|&at| at > 0)),
                 overrides: options.overrides,
+                cache_recover: options.cache_recover,
                 ..ServerSubscription::plain(channel, namespace)
             });
         }

@@ -12,10 +12,12 @@ use super::{
 };
 use crate::auth::permission;
 use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
-use crate::broker::HubId;
+use crate::broker::hub::{Class, Delta};
+use crate::broker::{Filter, HubChannel, HubId};
+use crate::config::Namespace;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
-use crate::mesh::message::{Interested, Leave, ReplyTo};
+use crate::mesh::message::{Interested, Leave, Recover, ReplyTo};
 use crate::model::{ChannelName, Overrides, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
@@ -109,11 +111,10 @@ impl Session {
     ) -> Result<(), Refusal> {
         let config = context.config;
         let channel = &*asked.channel;
-        let name_fits = config.channels.check_client_name(channel);
-        match name_fits {
+        match config.channels.check_client_name(channel) {
             Err(NameError::Empty) => return Err(Disconnect::BadRequest.into()),
             Err(NameError::TooLong) => return Err(ClientError::BadRequest.into()),
-            Ok(()) | Err(NameError::NotAscii) => {}
+            Ok(()) => {}
         }
         if self.find(context, channel).is_some() || self.awaiting(channel).is_some() {
             if self.is_ending(context, channel) && self.put_off_subscribe(id, asked) {
@@ -131,7 +132,7 @@ impl Session {
             .channels
             .resolve(channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        if name_fits.is_err() {
+        if !config.channels.fits(namespace, channel) {
             return Err(ClientError::BadRequest.into());
         }
         match asked.kind {
@@ -199,9 +200,7 @@ impl Session {
             .channels
             .resolve(channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        if asked.filter.is_some() {
-            return Err(ClientError::BadRequest.into());
-        }
+        let filter = checked_filter(context, namespace, asked)?;
         let expire_at = grant.expire_at;
         if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
             return Err(ClientError::Expired.into());
@@ -226,6 +225,11 @@ impl Session {
             flags,
             extra: extra_of(&grant),
         });
+        if let Some(filter) = filter
+            && let Some(subscription) = self.subscriptions.last_mut()
+        {
+            subscription.extra.get_or_insert_default().filter = Some(filter);
+        }
         self.enter(context, id, hub, asked)?;
         Ok(())
     }
@@ -309,11 +313,15 @@ impl Session {
         {
             flags |= flag::JOIN_LEAVE;
         }
-        if asked.recover && flags & flag::RECOVERABLE != 0 {
+        if (asked.recover || namespace.recovers_by_itself()) && flags & flag::RECOVERABLE != 0 {
             flags |= flag::RECOVERING;
-            if asked.flag & 2 != 0 {
+            if asked.recover && asked.flag & 2 != 0 {
                 flags |= flag::REJECT_UNRECOVERED;
             }
+        }
+        // A patch is of the publication before, which a filter may keep back.
+        if !asked.delta.is_empty() && asked.filter.is_none() && namespace.fossil() {
+            flags |= flag::DELTA;
         }
         flags
     }
@@ -347,14 +355,19 @@ impl Session {
                 position: StreamPosition::default(),
                 missed: Vec::new(),
                 recovered: false,
+                after: 0,
                 overloaded: false,
             };
             let index = self.subscriptions.len() - 1;
             self.answer_subscribe(context, hub, index, &mut answer);
             return Ok(());
         }
-        let recover = (flags & flag::RECOVERING != 0)
-            .then(|| recover_of(asked, context.config.client.recovery_max_publication_limit));
+        let limit = context.config.client.recovery_max_publication_limit;
+        let recover = match asked.recover {
+            _ if flags & flag::RECOVERING == 0 => None,
+            true => Some(recover_of(asked, limit)),
+            false => Some(Recover::cached()),
+        };
         self.ask_owner(
             context,
             hub,
@@ -386,7 +399,7 @@ impl Session {
         match answer.reply_to {
             ReplyTo::Client { .. } => self.answer_subscribe(context, hub, index, &mut answer),
             ReplyTo::Connect { .. } => {
-                self.activate(context, hub, index);
+                self.activate(context, index, &answer);
                 let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
                 if let Some(connecting) = &mut self.connecting {
                     connecting.results.push((answer.channel, result));
@@ -397,7 +410,7 @@ impl Session {
                 }
             }
             ReplyTo::Added { .. } => {
-                self.activate(context, hub, index);
+                self.activate(context, index, &answer);
                 let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
                 let channel = answer.channel.as_str();
                 fn told<'a>(result: &'a ConnectedSubscription, context: &Context<'_>) -> Push<'a> {
@@ -414,11 +427,32 @@ impl Session {
         }
     }
 
-    fn activate(&mut self, context: &mut Context<'_>, hub: HubId, index: usize) {
+    fn activate(&mut self, context: &mut Context<'_>, index: usize, answer: &Interested) {
         let subscription = &mut self.subscriptions[index];
+        let delta = match (
+            subscription.has(flag::DELTA),
+            subscription.has(flag::POSITIONED),
+        ) {
+            (false, _) => Delta::Off,
+            (true, false) => Delta::Whole,
+            // What the client recovers ends at the channel's position.
+            (true, true) if answer.recovered && !answer.missed.is_empty() => Delta::Based,
+            (true, true) => Delta::Fresh,
+        };
+        let class = Class {
+            format: self.format,
+            filter: subscription.filter().cloned(),
+            delta,
+            count: 0,
+        };
+        let hub = HubId {
+            slot: answer.hub.0,
+            generation: answer.hub.1,
+        };
         let join_leave = subscription.has(flag::JOIN_LEAVE);
-        let conn = context.conn.slot;
-        subscription.place = context.hub.activate(hub, conn, self.format, join_leave);
+        subscription.place = context
+            .hub
+            .activate(hub, context.conn.slot, join_leave, class);
     }
 
     fn answer_subscribe(
@@ -431,7 +465,7 @@ impl Session {
         let ReplyTo::Client { id, .. } = answer.reply_to else {
             return;
         };
-        self.activate(context, hub, index);
+        self.activate(context, index, answer);
         let result = ConnectedSubscription::new(&self.subscriptions[index], answer);
         if result.fails() {
             let unsubscribes = self.take_unsubscribes(index);
@@ -662,6 +696,30 @@ fn is_revoked(context: &Context<'_>, claims: &SubscriptionClaims) -> bool {
     context
         .revocations
         .is_revoked(&claims.user, id, *issued_at, &claims.channel, now)
+}
+
+/// Check 17 of §4.3: the filter that was sent, if it may be and makes sense.
+fn checked_filter(
+    context: &Context<'_>,
+    namespace: &Namespace,
+    asked: &Subscribe<'_>,
+) -> Result<Option<Arc<Filter>>, ClientError> {
+    let Some(sent) = &asked.filter else {
+        return Ok(None);
+    };
+    if !namespace.allow_tags_filter {
+        return Err(ClientError::BadRequest);
+    }
+    let filter = Filter::new(sent).map_err(|_refused| ClientError::BadRequest)?;
+    let has_room = context
+        .hub
+        .find(&ChannelName::new(&asked.channel))
+        .and_then(|hub| context.hub.channel(hub))
+        .is_none_or(HubChannel::has_room_for_class);
+    if !has_room {
+        return Err(ClientError::LimitExceeded);
+    }
+    Ok(Some(Arc::new(filter)))
 }
 
 fn reply_unsubscribed(context: &mut Context<'_>, ids: &[u32]) {

@@ -126,6 +126,10 @@ impl Shard {
         if self.hub.channel(id).is_some_and(HubChannel::has_polls) {
             self.answer_polls(id, &run);
         }
+        let is_of_stream = run.last().is_some_and(|last| last.offset.0 > 0);
+        if let Some(channel) = self.hub.channel_mut(id) {
+            channel.move_chains(is_of_stream);
+        }
         if let Some(channel) = self.hub.channel_mut(id)
             && run.capacity() <= RUN_PUBLICATIONS_KEPT
         {

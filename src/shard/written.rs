@@ -1,15 +1,22 @@
 //! What every class of a channel's subscribers gets, one piece for each class, written once.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::broker::HubChannel;
+use crate::broker::hub::{Class, Delta};
 use crate::mem::RingRange;
 use crate::model::{Encoding, Framing, Publication};
-use crate::protocol::push::Push;
+use crate::protocol::push::{Push, Shape};
 use crate::session::fanout;
 
 /// Memory for pieces is kept for the next turn up to this size.
 const BYTES_KEPT: usize = 64 * 1024;
+
+/// `Shape::Plain`, `Whole` and `Patch`.
+const SHAPES: usize = 3;
+/// Classes with filters among which one that gets the same bytes is looked for.
+const DISTINCT_LOOKED_AT: usize = 32;
 
 /// Bytes for one class.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +27,8 @@ pub(super) struct Piece {
     pub(super) publications: u32,
     /// Where it is in the fan-out ring; `None` if it found no room there.
     pub(super) range: Option<RingRange>,
+    /// A class before this one whose bytes these are.
+    same: Option<u16>,
 }
 
 /// See the module.
@@ -27,9 +36,13 @@ pub(super) struct Piece {
 pub(super) struct Written {
     bytes: Vec<u8>,
     pieces: Vec<Piece>,
-    /// Bare pushes of one encoding, while several classes share it, and where each ends.
+    /// Bare pushes of one encoding, while several classes share it, and where each stands, by publication and shape.
     bodies: Vec<u8>,
-    ends: Vec<usize>,
+    spans: Vec<[Range<usize>; SHAPES]>,
+    /// What each distinct class gets of each publication.
+    selections: Vec<Option<Shape>>,
+    /// Classes with bytes of their own, and where their selection begins.
+    distinct: Vec<(u16, usize)>,
     /// Publications encoded so far, in JSON and in Protobuf.
     pub(super) encoded: [u64; 2],
 }
@@ -45,8 +58,7 @@ impl Written {
     pub(super) fn run(&mut self, channel: &HubChannel, run: &[Arc<Publication>]) {
         self.clear();
         self.pieces.resize(channel.classes.len(), Piece::default());
-        let name = channel.name.as_str();
-        for (nth, encoding) in [Encoding::Json, Encoding::Protobuf].into_iter().enumerate() {
+        for encoding in [Encoding::Json, Encoding::Protobuf] {
             let in_use = || {
                 let classes = channel.classes.iter().enumerate();
                 classes.filter(|(_, class)| {
@@ -56,77 +68,158 @@ impl Written {
                 })
             };
             let shared = in_use().nth(1).is_some();
-            if in_use().next().is_some() {
-                self.encoded[nth] += run.len() as u64;
-            }
             if shared {
-                self.encode(name, encoding, run);
+                self.bodies.clear();
+                self.spans.clear();
+                self.spans.resize(run.len(), Default::default());
             }
+            self.distinct.clear();
+            self.selections.clear();
             for (at, class) in in_use() {
-                let from = self.bytes.len();
-                let mut start = 0;
-                if class.format.framing == Framing::Joined {
-                    fanout::joined(&mut self.bytes, class.format, name, run);
-                }
-                let each = match class.format.framing {
-                    Framing::Joined => &[],
-                    _ => run,
-                };
-                for (publication, body) in each.iter().enumerate() {
-                    if shared {
-                        let body = &self.bodies[start..self.ends[publication]];
-                        fanout::pushed(&mut self.bytes, class.format, |out| {
-                            out.extend_from_slice(body);
-                        });
-                        start = self.ends[publication];
-                    } else {
-                        let push = Push::Publication(body);
-                        fanout::push(&mut self.bytes, class.format, name, &push);
+                let start = self.select(class, run);
+                match self.alike(channel, at, start) {
+                    Some(same) => {
+                        self.selections.truncate(start);
+                        self.pieces[at] = self.pieces[usize::from(same)];
+                        self.pieces[at].same = Some(same);
+                    }
+                    None => {
+                        if class.filter.is_some() {
+                            self.distinct.push((at as u16, start));
+                        }
+                        self.pieces[at] = self.write(channel, class, run, start, shared);
                     }
                 }
-                self.pieces[at] = Piece {
-                    from,
-                    to: self.bytes.len(),
-                    publications: run.len() as u32,
-                    range: None,
-                };
             }
         }
     }
 
-    fn encode(&mut self, name: &str, encoding: Encoding, run: &[Arc<Publication>]) {
-        self.bodies.clear();
-        self.ends.clear();
+    /// Adds which publications a class gets, each in which shape. Returns where they begin.
+    fn select(&mut self, class: &Class, run: &[Arc<Publication>]) -> usize {
+        let start = self.selections.len();
+        let mut based = class.delta == Delta::Based;
         for publication in run {
-            let push = Push::Publication(publication);
-            fanout::bare_push(&mut self.bodies, encoding, name, &push);
-            self.ends.push(self.bodies.len());
+            let shape = match class.delta {
+                Delta::Off => Shape::Plain,
+                Delta::Fresh | Delta::Based if based && publication.patch.is_some() => Shape::Patch,
+                Delta::Fresh | Delta::Based | Delta::Whole => Shape::Whole,
+            };
+            based = publication.offset.0 > 0;
+            let filter = class.filter.as_ref();
+            let passes = filter.is_none_or(|filter| filter.passes(&publication.tags));
+            self.selections.push(passes.then_some(shape));
+        }
+        start
+    }
+
+    /// A class before this one that gets the same bytes because its filter lets the same publications through.
+    fn alike(&self, channel: &HubChannel, at: usize, start: usize) -> Option<u16> {
+        let class = &channel.classes[at];
+        class.filter.as_ref()?;
+        let own = &self.selections[start..];
+        let same = |&&(other, from): &&(u16, usize)| {
+            channel.classes[usize::from(other)].format == class.format
+                && self.selections[from..from + own.len()] == *own
+        };
+        let latest = self.distinct.iter().rev().take(DISTINCT_LOOKED_AT);
+        latest.clone().find(same).map(|&(other, _)| other)
+    }
+
+    fn write(
+        &mut self,
+        channel: &HubChannel,
+        class: &Class,
+        run: &[Arc<Publication>],
+        start: usize,
+        shared: bool,
+    ) -> Piece {
+        let name = channel.name.as_str();
+        let from = self.bytes.len();
+        let encoded = &mut self.encoded[class.format.encoding as usize];
+        if class.format.framing == Framing::Joined {
+            // Made by the server: neither filter nor delta.
+            *encoded += run.len() as u64;
+            fanout::joined(&mut self.bytes, class.format, name, run);
+            return Piece {
+                from,
+                to: self.bytes.len(),
+                publications: run.len() as u32,
+                ..Piece::default()
+            };
+        }
+        let mut publications = 0;
+        for (nth, publication) in run.iter().enumerate() {
+            let Some(shape) = self.selections[start + nth] else {
+                continue;
+            };
+            publications += 1;
+            let push = match shape {
+                Shape::Plain => Push::Publication(publication),
+                Shape::Whole | Shape::Patch => Push::Shaped(publication, shape),
+            };
+            if !shared {
+                *encoded += 1;
+                fanout::push(&mut self.bytes, class.format, name, &push);
+                continue;
+            }
+            let span = &mut self.spans[nth][shape as usize];
+            if span.end == 0 {
+                *encoded += 1;
+                let begin = self.bodies.len();
+                fanout::bare_push(&mut self.bodies, class.format.encoding, name, &push);
+                *span = begin..self.bodies.len();
+            }
+            let body = &self.bodies[span.clone()];
+            fanout::pushed(&mut self.bytes, class.format, |out| {
+                out.extend_from_slice(body);
+            });
+        }
+        Piece {
+            from,
+            to: self.bytes.len(),
+            publications,
+            ..Piece::default()
         }
     }
 
     /// Writes one push that is no publication.
     pub(super) fn push(&mut self, channel: &HubChannel, push: &Push<'_>) {
         self.clear();
-        for class in &channel.classes {
+        self.distinct.clear();
+        for (at, class) in channel.classes.iter().enumerate() {
+            let same = self
+                .distinct
+                .iter()
+                .find(|&&(other, _)| channel.classes[usize::from(other)].format == class.format);
+            if let Some(&(same, _)) = same {
+                self.pieces.push(self.pieces[usize::from(same)]);
+                self.pieces[at].same = Some(same);
+                continue;
+            }
             let from = self.bytes.len();
             if class.count > 0 && class.format.framing != Framing::Poll {
                 fanout::push(&mut self.bytes, class.format, channel.name.as_str(), push);
+                self.distinct.push((at as u16, 0));
             }
             self.pieces.push(Piece {
                 from,
                 to: self.bytes.len(),
-                publications: 0,
-                range: None,
+                ..Piece::default()
             });
         }
     }
 
     /// Finds a place in the ring for every piece.
     pub(super) fn place(&mut self, mut place: impl FnMut(&[u8]) -> Option<RingRange>) {
-        for piece in &mut self.pieces {
-            if !piece.is_empty() {
-                piece.range = place(&self.bytes[piece.from..piece.to]);
+        for at in 0..self.pieces.len() {
+            let piece = self.pieces[at];
+            if piece.is_empty() {
+                continue;
             }
+            self.pieces[at].range = match piece.same {
+                Some(same) => self.pieces[usize::from(same)].range,
+                None => place(&self.bytes[piece.from..piece.to]),
+            };
         }
     }
 

@@ -208,7 +208,7 @@ fn c58_server_side_subscription_recovers_through_connect_subs() {
 }
 
 /// A connected client whose kernel buffers are small, so that it is slow at once when it does not read.
-fn slow_reader(request: &Value) -> Client {
+pub(crate) fn slow_reader(request: &Value) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket
         .set_recv_buffer_size(32 * 1024)

@@ -83,6 +83,78 @@ force_positioning = true
 allow_subscribe_for_client = true
 allow_subscribe_for_anonymous = true
 
+# Publications as patches of the one before, where their publisher allows it.
+[[channel.namespaces]]
+name = "delta"
+allowed_delta_types = ["fossil"]
+history_size = 20
+history_ttl = "300s"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+allow_publish_for_client = true
+allow_publish_for_anonymous = true
+allow_history_for_client = true
+allow_history_for_anonymous = true
+
+# Likewise for every publication, and positions only on request.
+[[channel.namespaces]]
+name = "patches"
+allowed_delta_types = ["fossil"]
+delta_publish = true
+history_size = 1
+history_ttl = "300s"
+allow_recovery = true
+slow_consumer = "drop_oldest"
+allow_tags_filter = true
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+allow_publish_for_client = true
+allow_publish_for_anonymous = true
+
+# The latest publication only.
+[[channel.namespaces]]
+name = "cache"
+history_size = 5
+history_ttl = "300s"
+force_recovery = true
+force_recovery_mode = "cache"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+
+# Likewise, for whoever subscribes.
+[[channel.namespaces]]
+name = "latest"
+allowed_delta_types = ["fossil"]
+delta_publish = true
+history_size = 1
+history_ttl = "300s"
+force_recovery = true
+force_recovery_mode = "cache"
+auto_cache_recover = true
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+
+# Subscribers choose by tags; publications carry their time.
+[[channel.namespaces]]
+name = "tagged"
+allow_tags_filter = true
+publication_time = true
+history_size = 20
+history_ttl = "300s"
+allow_recovery = true
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+allow_history_for_client = true
+allow_history_for_anonymous = true
+
+# Names in letters, in any script.
+[[channel.namespaces]]
+name = "letters"
+channel_regex = "^\\p{L}+$"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+
 # Nothing without a token.
 [[channel.namespaces]]
 name = "closed"

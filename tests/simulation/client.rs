@@ -6,6 +6,7 @@ use ringmain::auth::token::mint;
 use ringmain::config::Secret;
 use ringmain::mem::Rng;
 use ringmain::time::Now;
+use ringmain::wire::fossil;
 use serde_json::Value;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::frame::{CloseFrame, Frame};
@@ -39,6 +40,30 @@ pub struct Sub {
     next: Option<u64>,
     last_offset: u64,
     last_n: Option<u64>,
+    /// With delta: the text of the last publication.
+    chain: Option<String>,
+}
+
+impl Sub {
+    /// A publication as it was published.
+    fn whole(&mut self, publication: &Value, scene: &mut Scene<'_>) -> Value {
+        let Some(chain) = &mut self.chain else {
+            assert!(publication.get("delta").is_none(), "{publication}");
+            return publication.clone();
+        };
+        let text = publication["data"].as_str().expect("with delta, a string");
+        *chain = if publication["delta"] == true {
+            scene.truth.count("patch");
+            let target = fossil::apply(chain.as_bytes(), text.as_bytes(), 1 << 20);
+            let target = target.unwrap_or_else(|why| panic!("{why}: {publication}"));
+            String::from_utf8(target).expect("patches of text make text")
+        } else {
+            text.to_owned()
+        };
+        let mut whole = publication.clone();
+        whole["data"] = serde_json::from_str(chain).expect("a payload is JSON");
+        whole
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,6 +336,15 @@ impl Client {
                 parts.push(format!(r#""{name}":true"#));
             }
         }
+        match rng.below(6) {
+            0..=2 => parts.push(r#""delta":"fossil""#.to_owned()),
+            // Lets everything through, and is a class of its own.
+            3 => {
+                let key = ["never", "nowhere"][rng.below(2) as usize];
+                parts.push(format!(r#""tf":{{"key":"{key}","cmp":"nex"}}"#));
+            }
+            _ => {}
+        }
         if channel.starts_with('$') || rng.below(20) == 0 {
             let exp = scene.now.unix_s() + [1, 20, 1000][rng.below(3) as usize];
             let token = token(&format!(
@@ -571,6 +605,7 @@ impl Client {
         let mut sub = Sub {
             epoch: epoch.map(str::to_owned),
             last_offset: offset,
+            chain: (result["delta"] == true).then(String::new),
             ..Sub::default()
         };
         let mut next = offset + 1;
@@ -599,7 +634,8 @@ impl Client {
             }
         }
         for publication in missed {
-            let (offset, n) = scene.truth.seen(channel, epoch, publication);
+            let publication = sub.whole(publication, scene);
+            let (offset, n) = scene.truth.seen(channel, epoch, &publication);
             assert_eq!(offset, next, "recovery of {channel} has a hole: {result}");
             next += 1;
             sub.last_offset = offset;
@@ -665,7 +701,10 @@ impl Client {
                 "a publication of {channel}, which this client is not subscribed to: {publication}"
             )
         };
-        let (offset, n) = scene.truth.seen(channel, sub.epoch.as_deref(), publication);
+        let publication = sub.whole(publication, scene);
+        let (offset, n) = scene
+            .truth
+            .seen(channel, sub.epoch.as_deref(), &publication);
         scene.truth.count("delivered");
         if offset == 0 {
             if let Some(last) = sub.last_n.replace(n) {

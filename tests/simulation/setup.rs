@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmain::config::namespace::SlowConsumer;
+use ringmain::config::namespace::{DeltaType, SlowConsumer};
 use ringmain::config::{Config, Namespace, Secret};
 use ringmain::mem::Rng;
 
@@ -88,6 +88,9 @@ fn open(name: &str) -> Namespace {
         allow_history_for_anonymous: true,
         allow_presence_for_client: true,
         allow_presence_for_anonymous: true,
+        allowed_delta_types: vec![DeltaType::Fossil],
+        delta_publish: true,
+        allow_tags_filter: true,
         ..Namespace::default()
     }
 }

@@ -220,6 +220,7 @@ impl Subscribed {
             recovered,
             was_recovering,
             data: &self.data,
+            delta: false,
         }
     }
 }

@@ -74,6 +74,8 @@ pub(crate) fn publication(offset: u64, data: &[u8]) -> Publication {
         info: None,
         tags: Box::default(),
         unix_ms: 1,
+        tells_time: false,
+        patch: None,
         delta: false,
     }
 }
@@ -211,6 +213,7 @@ fn subscribes(say: &mut impl FnMut(&str, Said<'_>)) {
         recovered: true,
         was_recovering: true,
         data: br#"{"custom":[]}"#,
+        delta: false,
     };
     say("subscribe", reply(ReplyBody::Subscribe(full)));
 }

@@ -1,6 +1,6 @@
 //! What one key alone cannot tell (`spec/centrifuge.md` §7.3, end).
 
-use super::super::namespace::{ChannelRules, Namespace};
+use super::super::namespace::{ChannelRules, Namespace, RecoveryMode};
 use super::super::{Client, Config, ListenAddr, Token};
 use super::check_hooks;
 use super::reader::Keys;
@@ -276,6 +276,16 @@ fn namespace(path: &str, namespace: &Namespace, keys: &Keys, errors: &mut Vec<Co
     } else if namespace.force_recovery && !size {
         let key = key("force_recovery");
         errors.push(ConfigError::RecoveryWithoutHistory {
+            origin: keys.origin(&key),
+            key,
+        });
+    }
+    if namespace.auto_cache_recover
+        && !(namespace.force_recovery && namespace.force_recovery_mode == RecoveryMode::Cache)
+        && !refused(errors, &[&key("force_recovery_mode")])
+    {
+        let key = key("auto_cache_recover");
+        errors.push(ConfigError::CacheWithoutRecovery {
             origin: keys.origin(&key),
             key,
         });

@@ -144,6 +144,16 @@ pub enum ConfigError {
         /// The whole key.
         key: String,
     },
+    /// Nothing would be recovered.
+    #[error(
+        "{origin}: `{key}` needs `force_recovery = true` and `force_recovery_mode = \"cache\"` in the same namespace"
+    )]
+    CacheWithoutRecovery {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+    },
     /// Metadata would be gone before the publications it describes.
     #[error("{origin}: `{key}` must not be longer than `{meta}`")]
     HistoryOutlivesMeta {
@@ -262,6 +272,7 @@ impl ConfigError {
             | Self::Repeated { origin, .. }
             | Self::HalfHistory { origin, .. }
             | Self::RecoveryWithoutHistory { origin, .. }
+            | Self::CacheWithoutRecovery { origin, .. }
             | Self::HistoryOutlivesMeta { origin, .. }
             | Self::PongNotBelowPing { origin, .. }
             | Self::UnknownNamespace { origin, .. }
@@ -290,6 +301,7 @@ impl ConfigError {
             | Self::Repeated { key, .. }
             | Self::HalfHistory { key, .. }
             | Self::RecoveryWithoutHistory { key, .. }
+            | Self::CacheWithoutRecovery { key, .. }
             | Self::HistoryOutlivesMeta { key, .. }
             | Self::PongNotBelowPing { key, .. }
             | Self::UnknownNamespace { key, .. }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::super::namespace::DeltaType;
 use super::super::{ListenAddr, Pattern, PublicKey};
 
 /// Which durations a key takes.
@@ -192,6 +193,15 @@ pub(super) const NAMESPACE_NAME_OR_NONE: Form<String> = Form {
     expected: "the name of a namespace, or \"\"",
     parse: |text| (text.is_empty() || is_namespace_name(text)).then(|| text.to_owned()),
     show: String::clone,
+    number: false,
+};
+
+pub(super) const DELTA_TYPE: Form<DeltaType> = Form {
+    expected: "a list of \"fossil\", or []",
+    parse: |text| (text == "fossil").then_some(DeltaType::Fossil),
+    show: |delta| match delta {
+        DeltaType::Fossil => "fossil".to_owned(),
+    },
     number: false,
 };
 

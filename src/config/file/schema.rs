@@ -6,15 +6,15 @@ mod transports;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::namespace::{ChannelRules, DataFormat, Namespace, SlowConsumer};
+use super::super::namespace::{ChannelRules, DataFormat, Namespace, RecoveryMode, SlowConsumer};
 use super::super::{
     Admin, Client, Config, Drain, HttpApi, Log, LogFormat, ReactorChoice, Secret, Server, Token,
     WebSocket,
 };
 use super::form::{
-    ADMIN, CLAIM, CORE, DAY_S, ECDSA_KEY, Form, HEADER_OR_NONE, HOUR_MS, KEY_SET_URL, LISTEN,
-    LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN,
-    RSA_KEY, Span, TEXT, millis, or_off, seconds,
+    ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, Form, HEADER_OR_NONE, HOUR_MS, KEY_SET_URL,
+    LISTEN, LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH,
+    PATTERN, RSA_KEY, Span, TEXT, millis, or_off, seconds,
 };
 use super::hooks;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
@@ -361,7 +361,26 @@ pub(super) fn namespace<V: Visit>(v: &mut V, ns: &mut Namespace) {
         seconds(1, DAY_S),
         &mut ns.idempotency_ttl,
     );
+    recovery_and_delta(v, ns);
     hooks::of_namespace(v, ns);
+}
+
+fn recovery_and_delta<V: Visit>(v: &mut V, ns: &mut Namespace) {
+    const MODES: &[(&str, RecoveryMode)] = &[
+        ("stream", RecoveryMode::Stream),
+        ("cache", RecoveryMode::Cache),
+    ];
+    v.choice("force_recovery_mode", MODES, &mut ns.force_recovery_mode);
+    v.boolean("auto_cache_recover", &mut ns.auto_cache_recover);
+    v.list(
+        "allowed_delta_types",
+        &DELTA_TYPE,
+        &mut ns.allowed_delta_types,
+    );
+    v.boolean("delta_publish", &mut ns.delta_publish);
+    v.boolean("allow_tags_filter", &mut ns.allow_tags_filter);
+    v.boolean("publication_time", &mut ns.publication_time);
+    v.text("channel_regex", &PATTERN, &mut ns.channel_regex);
 }
 
 fn permissions<V: Visit>(v: &mut V, ns: &mut Namespace) {

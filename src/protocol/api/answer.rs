@@ -303,6 +303,8 @@ mod tests {
             info: None,
             tags: Box::default(),
             unix_ms: 0,
+            tells_time: false,
+            patch: None,
             delta: false,
         }
     }

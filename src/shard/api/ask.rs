@@ -283,6 +283,7 @@ impl Planner<'_> {
                 .recover_since
                 .as_ref()
                 .map(|(offset, epoch)| Recover {
+                    cache: false,
                     epoch: epoch_sent(epoch),
                     offset: *offset,
                     limit,

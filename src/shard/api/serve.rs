@@ -193,6 +193,7 @@ impl Shard {
             return;
         };
         let wanted = ServerSubscription {
+            cache_recover: false,
             channel: wanted.channel.clone(),
             namespace: Arc::clone(namespace),
             info: wanted.info.clone(),

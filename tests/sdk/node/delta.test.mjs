@@ -1,81 +1,142 @@
-// npm `centrifuge` in Node: patches, and recovery in cache mode.
+// npm `centrifuge` in Node with delta: every payload is what was published, across reconnects.
 
 import assert from 'node:assert/strict';
-import { after as afterAll, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { CLIENT_EVENTS, Events, Proxy, SUBSCRIPTION_EVENTS } from './proxy.mjs';
 
-let proxy;
-before(async () => {
-  proxy = await Proxy.start();
-});
-afterAll(() => proxy.stop());
-
-/** A payload that differs little from its neighbours. */
-function quote(n) {
-  return { symbol: 'RMN', text: 'the quick brown fox jumps over the lazy dog — grüße 😀', price: 100 + n / 4, n };
+/** Numbers from a fixed seed. */
+function numbers() {
+  let state = 7;
+  return (below) => {
+    state = (Math.imul(state, 1103515245) + 12345) >>> 0;
+    return (state >>> 8) % below;
+  };
 }
 
-async function publish(channel, from, to) {
-  for (let n = from; n <= to; n += 1) await proxy.call('publish', { channel, data: quote(n) });
+/** Documents that change a little, a lot, or altogether. */
+function documents(count) {
+  const random = numbers();
+  const words = ['größer', '日本語', 'fox', '🦊', '"quoted"', 'back\\slash', 'line\nbreak', 'plain'];
+  const word = () => words[random(words.length)] + random(100);
+  let rows = Array.from({ length: 20 }, (_, id) => ({ id, text: word(), price: random(1000) }));
+  return Array.from({ length: count }, (_, n) => {
+    const kind = random(10);
+    if (kind === 0) rows = Array.from({ length: random(30) }, (__, id) => ({ id, text: word(), price: random(1000) }));
+    else if (kind === 1) rows = rows.slice().reverse();
+    else if (kind === 2) return { n, only: word() };
+    else rows = rows.map((row) => (random(4) === 0 ? { ...row, text: row.text + word() } : row));
+    return { n, rows };
+  });
 }
 
-async function arrange(t, channel, options) {
-  const client = proxy.client({ minReconnectDelay: 300 });
-  t.after(() => client.disconnect());
+/** The SDK's default client, and the one that speaks Protobuf; what each makes of a payload. */
+test('every payload arrives as it was published, across lost connections', async (t) => {
+  const proxy = await Proxy.start();
+  const client = proxy.client();
+  t.after(async () => {
+    client.disconnect();
+    await proxy.stop();
+  });
   const clientEvents = new Events(client, CLIENT_EVENTS);
-  const subscription = client.newSubscription(channel, options);
+  const subscription = client.newSubscription('delta:docs', { delta: 'fossil' });
   const events = new Events(subscription, SUBSCRIPTION_EVENTS);
   subscription.subscribe();
   client.connect();
-  const context = await events.until('subscribed');
-  return { client, clientEvents, subscription, events, context };
-}
+  await events.until('subscribed');
 
-async function expect(events, from, to) {
-  for (let n = from; n <= to; n += 1) {
-    const publication = await events.until('publication');
-    assert.deepEqual([publication.offset, publication.data], [n, quote(n)]);
-  }
-}
-
-test('patched publications are what was published, also across lost connections', async (t) => {
-  const { client, clientEvents, events } = await arrange(t, 'delta:across', { delta: 'fossil' });
-  await publish('delta:across', 1, 5);
-  await expect(events, 1, 5);
-  for (let round = 0; round < 3; round += 1) {
-    const from = 6 + round * 6;
+  const all = documents(150);
+  let at = 0;
+  const publish = async (count) => {
+    for (let n = 0; n < count; n += 1, at += 1) await proxy.call('publish', { channel: 'delta:docs', data: all[at] });
+  };
+  for (let round = 0; round < 10; round += 1) {
+    await publish(8);
     client.cut();
     await clientEvents.until('connecting', (event) => event.code === 1);
-    await publish('delta:across', from, from + 2);
-    assert.equal((await events.until('subscribed')).recovered, true);
-    await publish('delta:across', from + 3, from + 5);
-    await expect(events, from, from + 5);
+    await publish(round % 3 === 0 ? 0 : 6);
+    const again = await events.until('subscribed');
+    assert.equal(again.recovered, true);
   }
-  client.cut();
-  await clientEvents.until('connecting', (event) => event.code === 1);
+  await publish(all.length - at);
+  await events.until('publication', (event) => event.offset === all.length);
+  const got = events.named('publication');
+  assert.deepEqual(got.map((event) => event.offset), all.map((_, n) => n + 1));
+  assert.deepEqual(got.map((event) => event.data), all);
+  const stats = subscription.deltaStats();
+  assert.ok(stats.numDeltaPayloads > all.length / 2, JSON.stringify(stats));
+  assert.ok(stats.compressionRatio > 0.3, JSON.stringify(stats));
+  assert.deepEqual(events.named('error'), []);
+});
+
+test('the latest publication comes with the subscription', async (t) => {
+  const proxy = await Proxy.start();
+  const clients = [];
+  t.after(async () => {
+    for (const client of clients) client.disconnect();
+    await proxy.stop();
+  });
+  const all = documents(10);
+  for (const [n, data] of all.entries()) {
+    await proxy.call('publish', { channel: 'latest:docs', data });
+    const client = proxy.client();
+    clients.push(client);
+    const subscription = client.newSubscription('latest:docs', { delta: 'fossil' });
+    const events = new Events(subscription, SUBSCRIPTION_EVENTS);
+    subscription.subscribe();
+    client.connect();
+    client.events = events;
+    const publication = await events.until('publication');
+    assert.equal(publication.offset, n + 1);
+    assert.deepEqual(publication.data, data);
+  }
+  for (const [n, client] of clients.entries()) {
+    if (n < all.length - 1) await client.events.until('publication', (event) => event.offset === all.length);
+    assert.deepEqual(client.events.named('publication').map((event) => event.data), all.slice(n));
+  }
+});
+
+test('a filter lets through what matches', async (t) => {
+  const proxy = await Proxy.start();
+  const client = proxy.client();
+  t.after(async () => {
+    client.disconnect();
+    await proxy.stop();
+  });
+  const subscription = client.newSubscription('latest:filtered', { tagsFilter: { key: 'kind', cmp: 'eq', val: 'even' } });
+  const events = new Events(subscription, SUBSCRIPTION_EVENTS);
+  subscription.subscribe();
+  client.connect();
   await events.until('subscribed');
-  await publish('delta:across', 24, 26);
-  await expect(events, 24, 26);
+  for (let n = 1; n <= 10; n += 1) {
+    await proxy.call('publish', { channel: 'latest:filtered', data: { n }, tags: { kind: n % 2 === 0 ? 'even' : 'odd' } });
+  }
+  await events.until('publication', (event) => event.offset === 10);
+  assert.deepEqual(events.named('publication').map((event) => event.data.n), [2, 4, 6, 8, 10]);
 });
 
 test('a client without patches gets the same beside one with them', async (t) => {
-  const patched = await arrange(t, 'delta:beside', { delta: 'fossil' });
-  const whole = await arrange(t, 'delta:beside');
-  await publish('delta:beside', 1, 20);
-  await Promise.all([expect(patched.events, 1, 20), expect(whole.events, 1, 20)]);
-});
-
-test('a subscriber in cache mode starts with the latest publication', async (t) => {
-  await publish('cache:latest', 1, 3);
-  const { client, clientEvents, events } = await arrange(t, 'cache:latest');
-  await expect(events, 3, 3);
-  client.cut();
-  await clientEvents.until('connecting', (event) => event.code === 1);
-  await publish('cache:latest', 4, 9);
-  await events.until('subscribed');
-  const publication = await events.until('publication');
-  assert.deepEqual(publication.data, quote(9), 'what is stale is not sent');
-  await publish('cache:latest', 10, 10);
-  await expect(events, 10, 10);
+  const proxy = await Proxy.start();
+  const clients = [];
+  t.after(async () => {
+    for (const client of clients) client.disconnect();
+    await proxy.stop();
+  });
+  const seen = [];
+  for (const options of [{ delta: 'fossil' }, {}]) {
+    const client = proxy.client();
+    clients.push(client);
+    const subscription = client.newSubscription('delta:beside', options);
+    const events = new Events(subscription, SUBSCRIPTION_EVENTS);
+    seen.push(events);
+    subscription.subscribe();
+    client.connect();
+    await events.until('subscribed');
+  }
+  const all = documents(20);
+  for (const data of all) await proxy.call('publish', { channel: 'delta:beside', data });
+  for (const events of seen) {
+    await events.until('publication', (event) => event.offset === all.length);
+    assert.deepEqual(events.named('publication').map((event) => event.data), all);
+  }
 });

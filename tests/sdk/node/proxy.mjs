@@ -68,27 +68,30 @@ force_recovery = true
 allow_subscribe_for_client = true
 
 [[channel.namespaces]]
-name = "plain"
-allow_subscribe_for_client = true
-allow_publish_for_client = true
-
-[[channel.namespaces]]
 name = "delta"
+allowed_delta_types = ["fossil"]
+delta_publish = true
 history_size = 300
 history_ttl = "300s"
 force_recovery = true
-allowed_delta_types = ["fossil"]
-delta_publish = true
 allow_subscribe_for_client = true
 
 [[channel.namespaces]]
-name = "cache"
+name = "latest"
+allowed_delta_types = ["fossil"]
+delta_publish = true
 history_size = 1
 history_ttl = "300s"
 force_recovery = true
 force_recovery_mode = "cache"
 auto_cache_recover = true
+allow_tags_filter = true
 allow_subscribe_for_client = true
+
+[[channel.namespaces]]
+name = "plain"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
 
 [[channel.namespaces]]
 name = "closed"

@@ -6,7 +6,7 @@ use super::write::{Members, string};
 use std::sync::Arc;
 
 use crate::model::{ClientId, ClientInfo, Offset, Publication, StreamPosition};
-use crate::protocol::push::{Push, SubscribeResult};
+use crate::protocol::push::{Push, Shape, SubscribeResult};
 
 /// Bytes of a publication push besides channel, data, info and tags, at most.
 const PUSH_BYTES: usize =
@@ -16,7 +16,7 @@ const PUSH_BYTES: usize =
 /// Appends one push by itself, as unidirectional transports send it. `channel` is left out when empty. The payload of a
 /// publication must be JSON (`is_json`); line breaks in it are taken out.
 pub fn encode_bare_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
-    if let Push::Publication(publication) = push {
+    if let Push::Publication(publication) | Push::Shaped(publication, _) = push {
         out.reserve(PUSH_BYTES + channel.len() + publication.data.len());
     }
     let mut members = Members::open(out);
@@ -24,7 +24,12 @@ pub fn encode_bare_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
         members.text("channel", channel);
     }
     match push {
-        Push::Publication(publication) => self::publication(members.name("pub"), publication),
+        Push::Publication(publication) => {
+            self::publication(members.name("pub"), publication, Shape::Plain);
+        }
+        Push::Shaped(publication, shape) => {
+            self::publication(members.name("pub"), publication, *shape);
+        }
         Push::Join(info) => event(members.object("join"), info),
         Push::Leave(info) => event(members.object("leave"), info),
         Push::Unsubscribe(why) => {
@@ -69,14 +74,26 @@ fn event(mut members: Members<'_>, info: &ClientInfo) {
 }
 
 /// A publication as clients see it. The first one of a stream tells the epoch.
-pub(super) fn publication(out: &mut Vec<u8>, publication: &Publication) {
+pub(super) fn publication(out: &mut Vec<u8>, publication: &Publication, shape: Shape) {
     let mut members = Members::open(out);
-    members.raw("data", &publication.data);
+    let patch = publication.patch.as_ref().filter(|_| shape == Shape::Patch);
+    match (shape, patch) {
+        (Shape::Plain, _) => members.raw("data", &publication.data),
+        // Patches of JSON are text, as JSON is: characters are never cut.
+        (Shape::Whole | Shape::Patch, _) => {
+            let text = patch.unwrap_or(&publication.data);
+            members.text("data", str::from_utf8(text).unwrap_or_default());
+        }
+    }
     if let Some(info) = &publication.info {
         client_info(members.name("info"), info);
     }
     members.number_some("offset", publication.offset.0);
     tags(&mut members, publication);
+    members.flag("delta", patch.is_some());
+    if publication.tells_time {
+        members.number_some("time", publication.unix_ms);
+    }
     if publication.offset == Offset(1) {
         members.text("epoch", publication.epoch.as_str());
     }
@@ -101,7 +118,7 @@ pub fn encode_polled(
         if index > 0 {
             list.push(b',');
         }
-        publication(list, one);
+        publication(list, one, Shape::Plain);
     }
     list.push(b']');
     let out = members.name("recovered");
@@ -197,6 +214,8 @@ mod tests {
             info: None,
             tags: Box::default(),
             unix_ms: 5,
+            tells_time: false,
+            patch: None,
             delta: false,
         }
     }
@@ -234,6 +253,34 @@ mod tests {
         assert_eq!(
             encoded("a", &Push::Publication(&push)),
             r#"{"push":{"channel":"a","pub":{"data":1,"offset":1,"epoch":"abcdEFGH"}}}"#
+        );
+    }
+
+    #[test]
+    fn publication_of_a_subscription_with_delta_is_a_string() {
+        let push = Publication {
+            patch: Some(Bytes::from_static(b"9\n8@0,1:72aB;")),
+            ..published(7, r#"{"n":"é\n7"}"#)
+        };
+        assert_eq!(
+            encoded("a", &Push::Shaped(&push, Shape::Whole)),
+            r#"{"push":{"channel":"a","pub":{"data":"{\"n\":\"é\\n7\"}","offset":7}}}"#
+        );
+        assert_eq!(
+            encoded("a", &Push::Shaped(&push, Shape::Patch)),
+            r#"{"push":{"channel":"a","pub":{"data":"9\n8@0,1:72aB;","offset":7,"delta":true}}}"#
+        );
+    }
+
+    #[test]
+    fn publication_tells_its_time_where_that_is_wanted() {
+        let push = Publication {
+            tells_time: true,
+            ..published(7, "1")
+        };
+        assert_eq!(
+            encoded("a", &Push::Publication(&push)),
+            r#"{"push":{"channel":"a","pub":{"data":1,"offset":7,"time":5}}}"#
         );
     }
 

@@ -5,7 +5,7 @@ use super::write::Members;
 use crate::model::ChosenError;
 use crate::protocol::centrifuge::VERSION;
 use crate::protocol::error::ClientError;
-use crate::protocol::push::{ConnectResult, Reply, ReplyBody, SubscribeResult};
+use crate::protocol::push::{ConnectResult, Reply, ReplyBody, Shape, SubscribeResult};
 
 /// Appends one reply. Results that carry nothing are printed as `{}` (trap T4).
 pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
@@ -42,7 +42,7 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
         } => {
             let mut result = members.object("history");
             result.array("publications", *publications, |out, item| {
-                publication(out, item)
+                publication(out, item, Shape::Plain);
             });
             result.text("epoch", position.epoch.as_str());
             result.number("offset", position.offset.0);
@@ -101,8 +101,9 @@ fn subscribe(mut members: Members<'_>, result: &SubscribeResult<'_>) {
         members.text("epoch", position.epoch.as_str());
     }
     if !result.publications.is_empty() {
-        members.array("publications", result.publications, |out, item| {
-            publication(out, item)
+        let publications = result.publications.iter().enumerate();
+        members.array("publications", publications, |out, (at, item)| {
+            publication(out, item, result.shape(at));
         });
     }
     members.flag("recovered", result.recovered);
@@ -113,6 +114,7 @@ fn subscribe(mut members: Members<'_>, result: &SubscribeResult<'_>) {
     members.flag("positioned", result.positioned);
     members.raw_if_json("data", result.data);
     members.flag("was_recovering", result.was_recovering);
+    members.flag("delta", result.delta);
 }
 
 #[cfg(test)]
@@ -148,6 +150,8 @@ mod tests {
             info: None,
             tags: Box::default(),
             unix_ms: 0,
+            tells_time: false,
+            patch: None,
             delta: false,
         })
     }
@@ -267,10 +271,33 @@ mod tests {
             recovered: true,
             was_recovering: true,
             data: b"[\n1]",
+            delta: false,
         };
         assert_eq!(
             encoded(ReplyBody::Subscribe(result)),
             r#"{"id":3,"subscribe":{"expires":true,"ttl":10,"recoverable":true,"epoch":"abcdEFGH","publications":[{"data":{},"offset":6},{"data":{},"offset":7}],"recovered":true,"offset":5,"positioned":true,"data":[1],"was_recovering":true}}"#
+        );
+    }
+
+    #[test]
+    fn recovered_publications_of_a_subscription_with_delta_are_a_chain() {
+        let patched = |offset| {
+            let patch = Some(Bytes::from_static(b"2\n2@0,1;"));
+            Arc::new(Publication {
+                patch,
+                ..(*published(offset)).clone()
+            })
+        };
+        let publications = [patched(6), patched(7), published(8), patched(10)];
+        let result = SubscribeResult {
+            publications: &publications,
+            recovered: true,
+            delta: true,
+            ..SubscribeResult::default()
+        };
+        assert_eq!(
+            encoded(ReplyBody::Subscribe(result)),
+            r#"{"id":3,"subscribe":{"publications":[{"data":"{}","offset":6},{"data":"2\n2@0,1;","offset":7,"delta":true},{"data":"{}","offset":8},{"data":"{}","offset":10}],"recovered":true,"delta":true}}"#
         );
     }
 

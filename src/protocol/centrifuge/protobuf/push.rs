@@ -3,7 +3,7 @@
 use super::reply::{CONNECT_OF_PUSH, connect, refresh};
 use super::write::Fields;
 use crate::model::{ClientInfo, Offset, Publication};
-use crate::protocol::push::{Push, SubscribeResult};
+use crate::protocol::push::{Push, Shape, SubscribeResult};
 
 /// Bytes of a publication push besides channel, data, info and tags, at most.
 const PUSH_BYTES: usize = 48;
@@ -12,13 +12,18 @@ const USUAL_PUSH_BYTES: usize = 128;
 
 /// Appends one push by itself, as unidirectional transports send it. `channel` is left out when empty.
 pub fn encode_bare_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
-    if let Push::Publication(publication) = push {
+    if let Push::Publication(publication) | Push::Shaped(publication, _) = push {
         out.reserve(PUSH_BYTES + channel.len() + publication.data.len());
     }
     let mut fields = Fields::new(out);
     fields.text(2, channel);
     match push {
-        Push::Publication(publication) => self::publication(&mut fields, 4, publication),
+        Push::Publication(publication) => {
+            self::publication(&mut fields, 4, publication, Shape::Plain);
+        }
+        Push::Shaped(publication, shape) => {
+            self::publication(&mut fields, 4, publication, *shape);
+        }
         Push::Join(info) => fields.message(5, |join| client_info(join, 1, info)),
         Push::Leave(info) => fields.message(6, |leave| client_info(leave, 1, info)),
         Push::Unsubscribe(why) => fields.message(7, |unsubscribe| {
@@ -50,9 +55,16 @@ pub fn encode_pushed(out: &mut Vec<u8>, bare: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// A publication as clients see it. The first one of a stream tells the epoch.
-pub(super) fn publication(fields: &mut Fields<'_>, tag: u32, publication: &Publication) {
-    fields.large_message(tag, publication.data.len(), |fields| {
-        fields.bytes(4, &publication.data);
+pub(super) fn publication(
+    fields: &mut Fields<'_>,
+    tag: u32,
+    publication: &Publication,
+    shape: Shape,
+) {
+    let patch = publication.patch.as_ref().filter(|_| shape == Shape::Patch);
+    let data = patch.unwrap_or(&publication.data);
+    fields.large_message(tag, data.len(), |fields| {
+        fields.bytes(4, data);
         if let Some(info) = &publication.info {
             client_info(fields, 5, info);
         }
@@ -62,6 +74,10 @@ pub(super) fn publication(fields: &mut Fields<'_>, tag: u32, publication: &Publi
                 entry.text(1, key);
                 entry.text(2, value);
             });
+        }
+        fields.flag(8, patch.is_some());
+        if publication.tells_time {
+            fields.number(9, publication.unix_ms);
         }
         if publication.offset == Offset(1) {
             fields.text(14, publication.epoch.as_str());

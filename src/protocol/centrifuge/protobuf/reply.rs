@@ -3,7 +3,7 @@
 use super::push::{client_info, publication};
 use super::write::Fields;
 use crate::protocol::centrifuge::VERSION;
-use crate::protocol::push::{ConnectResult, Reply, ReplyBody, SubscribeResult};
+use crate::protocol::push::{ConnectResult, Reply, ReplyBody, Shape, SubscribeResult};
 
 /// Appends one reply. Results that carry nothing are there all the same (trap T4).
 pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
@@ -47,7 +47,7 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
             position,
         } => fields.message(11, |result| {
             for item in *publications {
-                publication(result, 1, item);
+                publication(result, 1, item, Shape::Plain);
             }
             result.text(2, position.epoch.as_str());
             result.number(3, position.offset.0);
@@ -133,12 +133,13 @@ fn subscribe(fields: &mut Fields<'_>, result: &SubscribeResult<'_>) {
     if let Some(position) = result.position {
         fields.text(6, position.epoch.as_str());
     }
-    for item in result.publications {
-        publication(fields, 7, item);
+    for (at, item) in result.publications.iter().enumerate() {
+        publication(fields, 7, item, result.shape(at));
     }
     fields.flag(8, result.recovered);
     fields.number(9, result.position.map_or(0, |position| position.offset.0));
     fields.flag(10, result.positioned);
     fields.bytes(11, result.data);
     fields.flag(12, result.was_recovering);
+    fields.flag(13, result.delta);
 }
