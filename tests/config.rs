@@ -761,6 +761,17 @@ prop_compose! {
             one.allow_publish_for_client = flags[2];
             std::sync::Arc::new(one)
         };
+        config.client.single_connection = flags[1];
+        config.client.connection_limit = size;
+        config.client.connection_limit_per_prefix = size / 2;
+        config.client.ipv6_prefix = 1 + (size % 128) as u8;
+        if flags[0] {
+            config.client.user_connection_limit_policy = ringmain::config::UserLimitPolicy::CloseOldest;
+            config.server.trusted_proxies = ["unix", "10.0.0.0/8", "::1"]
+                .into_iter()
+                .filter_map(ringmain::config::TrustedProxy::parse)
+                .collect();
+        }
         config.client.user_personal_channel = flags[3].then(|| names.first().cloned().unwrap_or_default());
         config.channels.namespaces = names.iter().map(namespace).collect();
         config

@@ -60,17 +60,19 @@ impl Shard {
 
     /// Takes one request: how many bytes it was, `None` if it is not whole yet.
     fn http_request(&mut self, slot: u32, bytes: &mut [u8]) -> Result<Option<usize>, HttpError> {
-        let (asked, head_len, body, keep_alive, expects, is_head) = match decode_head(bytes)? {
-            Decoded::Incomplete => return Ok(None),
-            Decoded::Complete(head, used) => (
-                self.route(&head),
-                used,
-                head.body,
-                head.keep_alive,
-                head.expect_continue,
-                head.method == Method::Head,
-            ),
-        };
+        let (asked, address, head_len, body, keep_alive, expects, is_head) =
+            match decode_head(bytes)? {
+                Decoded::Incomplete => return Ok(None),
+                Decoded::Complete(head, used) => (
+                    self.route(&head),
+                    self.client_address(slot, &head),
+                    used,
+                    head.body,
+                    head.keep_alive,
+                    head.expect_continue,
+                    head.method == Method::Head,
+                ),
+            };
         let rest = &mut bytes[head_len..];
         let most = asked.body_bytes_max;
         let (body, body_len) = match body {
@@ -96,6 +98,9 @@ impl Shard {
         };
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.keep_alive = keep_alive && self.drain.is_none();
+        }
+        if matches!(asked.route, Route::Client(_)) && !self.is_let_in(slot, address) {
+            return Ok(None);
         }
         self.serve(slot, asked, body, is_head);
         Ok(Some(head_len + body_len))
