@@ -23,9 +23,12 @@ pub(super) struct Users {
     distinct: u32,
     /// Connections of the users registered here, while a limit is configured.
     /// Oldest first.
-    registry: HashMap<Box<str>, SmallVec<[(ShardId, ConnId); 1]>, FixedState>,
+    registry: HashMap<Box<str>, Places, FixedState>,
     sample: Sample,
 }
+
+/// Connections of one user.
+type Places = SmallVec<[(ShardId, ConnId); 1]>;
 
 /// Hashes of local users, so that several shards can say how many users they have together. It holds everybody while they
 /// are few, then those with the smallest hashes.
