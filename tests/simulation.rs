@@ -39,6 +39,9 @@ const REACHED: &[&str] = &[
     "counter refused",
     "counter refused_mesh",
     "counter sends_short",
+    "counter turned_away_limit",
+    "counter users_displaced",
+    "counter users_refused",
 ];
 
 fn variable(name: &str) -> Option<u64> {
