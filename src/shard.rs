@@ -289,7 +289,9 @@ impl Shard {
         match (connection.state, cause) {
             (State::Gone, _) => return,
             // The answer to a request of a half-closed peer is still sent.
-            (State::Waiting, EndCause::Eof) if !connection.is_session => {
+            (State::Waiting, EndCause::Eof)
+                if !connection.is_session && !self.admission.is_asked(conn.slot) =>
+            {
                 connection.keep_alive = false
             }
             (_, EndCause::Eof) => self.finish(conn.slot),

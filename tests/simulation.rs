@@ -106,6 +106,11 @@ fn positions_of_the_ring_mean_something_until_no_connection_remembers_one() {
 }
 
 #[test]
+fn a_client_that_ends_while_it_waits_for_admission_is_gone() {
+    named(63);
+}
+
+#[test]
 fn commands_in_one_frame_with_a_connect_that_waits_are_answered() {
     named(3);
 }

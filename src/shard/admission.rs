@@ -49,6 +49,11 @@ impl Admission {
         self.gate.inside()
     }
 
+    /// The connection waits for the gate.
+    pub(super) fn is_asked(&self, slot: u32) -> bool {
+        matches!(self.places.get(&slot), Some(Place::Asked))
+    }
+
     /// Connections of this shard that are let in.
     pub(super) fn here(&self) -> u32 {
         let is_in = |place: &&Place| matches!(place, Place::In(_));

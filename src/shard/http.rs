@@ -73,6 +73,10 @@ impl Shard {
                     head.method == Method::Head,
                 ),
             };
+        // Before the body is looked at: a chunked one is changed in place, and the request may be read again.
+        if matches!(asked.route, Route::Client(_)) && !self.is_let_in(slot, address) {
+            return Ok(None);
+        }
         let rest = &mut bytes[head_len..];
         let most = asked.body_bytes_max;
         let (body, body_len) = match body {
@@ -98,9 +102,6 @@ impl Shard {
         };
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.keep_alive = keep_alive && self.drain.is_none();
-        }
-        if matches!(asked.route, Route::Client(_)) && !self.is_let_in(slot, address) {
-            return Ok(None);
         }
         self.serve(slot, asked, body, is_head);
         Ok(Some(head_len + body_len))
