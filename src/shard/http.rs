@@ -74,7 +74,8 @@ impl Shard {
                 ),
             };
         // Before the body is looked at: a chunked one is changed in place, and the request may be read again.
-        if matches!(asked.route, Route::Client(_)) && !self.is_let_in(slot, address) {
+        let is_client = matches!(asked.route, Route::Client(_) | Route::Poll(_));
+        if is_client && !self.is_let_in(slot, address) {
             return Ok(None);
         }
         let rest = &mut bytes[head_len..];
