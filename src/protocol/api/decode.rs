@@ -156,6 +156,10 @@ impl Method {
             Self::Rpc => RpcFields::names(out),
             Self::Subscribe => SubscribeFields::names(out),
             Self::Refresh => RefreshFields::names(out),
+            Self::RevokeToken => RevokeTokenFields::names(out),
+            Self::InvalidateUserTokens => InvalidateFields::names(out),
+            Self::BlockUser => BlockUserFields::names(out),
+            Self::UnblockUser => UnblockUserFields::names(out),
             Self::Batch => BatchFields::names(out),
         }
     }
