@@ -5,6 +5,7 @@ mod glob;
 pub mod hooks;
 pub mod keys;
 pub mod namespace;
+mod network;
 mod pattern;
 mod transports;
 
@@ -17,6 +18,7 @@ pub use file::{keys, parse_duration, show_duration};
 pub use glob::glob_match;
 pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
+pub use network::{Network, TrustedProxy};
 pub use pattern::Pattern;
 pub use transports::{
     DisconnectCode, Downstream, Emulation, HttpAnswer, Init, Poll, Transforms, UniStream,
@@ -104,6 +106,9 @@ pub struct Server {
     pub handshake_timeout: Duration,
     /// An idle keep-alive HTTP connection is closed after this, default 60 s.
     pub http_idle_timeout: Duration,
+    /// Proxies whose `X-Forwarded-For` says where a client is: limits per prefix are for the last address in it that
+    /// is not one of them. Networks such as `10.0.0.0/8`, and `unix` for whoever connects to a unix socket.
+    pub trusted_proxies: Vec<TrustedProxy>,
 }
 
 /// Address of a listener.
@@ -156,8 +161,22 @@ pub struct Client {
     pub queue_max_size: usize,
     /// Subscriptions of one connection.
     pub channel_limit: usize,
-    /// Connections of one user per shard set; 0 is off.
+    /// Client connections of this node, those that have not sent their connect command included; 0 is off.
+    pub connection_limit: u32,
+    /// New client connections of this node in a second, as many at once; 0 is off.
+    pub connection_rate_limit: u32,
+    /// Client connections from one address prefix; 0 is off.
+    pub connection_limit_per_prefix: u32,
+    /// New client connections from one address prefix in a second, as many at once; 0 is off.
+    pub connection_rate_limit_per_prefix: u32,
+    /// Leading bits of an IPv4 address that make its prefix, default 32.
+    pub ipv4_prefix: u8,
+    /// Leading bits of an IPv6 address that make its prefix, default 64.
+    pub ipv6_prefix: u8,
+    /// Connections of one user on this node; 0 is off.
     pub user_connection_limit: u32,
+    /// Who goes when a user has too many connections.
+    pub user_connection_limit_policy: UserLimitPolicy,
     /// Cap of the history command.
     pub history_max_publication_limit: u32,
     /// Cap of recovery.
@@ -178,8 +197,46 @@ pub struct Client {
     /// Personal channel (`spec/centrifuge.md` §4.2): `Some(namespace)`; an empty namespace gives `#user`.
     /// `[client.subscribe_to_user_personal_channel]` with `enabled` and `personal_channel_namespace`.
     pub user_personal_channel: Option<String>,
+    /// `single_connection` of the personal channel: a user's new connection closes the older ones (3504).
+    pub single_connection: bool,
     /// Unidirectional clients cannot be answered with an error: codes of errors become these disconnects.
     pub connect_code_to_unidirectional_disconnect: Transforms<DisconnectCode>,
+}
+
+/// `client.user_connection_limit_policy`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserLimitPolicy {
+    /// The new connection is closed (3504).
+    #[default]
+    Refuse,
+    /// The user's oldest connection is closed (3504) for the new one.
+    CloseOldest,
+}
+
+impl Client {
+    /// Is any client connection counted before its handshake is answered?
+    #[must_use]
+    pub const fn limits_connections(&self) -> bool {
+        self.connection_limit > 0 || self.connection_rate_limit > 0 || self.limits_prefixes()
+    }
+
+    /// Does a limit depend on where a client is?
+    #[must_use]
+    pub const fn limits_prefixes(&self) -> bool {
+        self.connection_limit_per_prefix > 0 || self.connection_rate_limit_per_prefix > 0
+    }
+
+    /// How many connections a user may have, and who goes when there are more; `None` without a limit.
+    #[must_use]
+    pub const fn user_limit(&self) -> Option<(u32, UserLimitPolicy)> {
+        if self.single_connection && self.user_personal_channel.is_some() {
+            return Some((1, UserLimitPolicy::CloseOldest));
+        }
+        match self.user_connection_limit {
+            0 => None,
+            limit => Some((limit, self.user_connection_limit_policy)),
+        }
+    }
 }
 
 /// Keys and expectations for one kind of token.
@@ -314,6 +371,7 @@ impl Default for Server {
             connections_per_shard_max: CONNECTIONS_MAX,
             handshake_timeout: Duration::from_secs(10),
             http_idle_timeout: Duration::from_secs(60),
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -339,7 +397,14 @@ impl Default for Client {
             expired_sub_close_delay: Duration::from_secs(25),
             queue_max_size: 1_048_576,
             channel_limit: 128,
+            connection_limit: 0,
+            connection_rate_limit: 0,
+            connection_limit_per_prefix: 0,
+            connection_rate_limit_per_prefix: 0,
+            ipv4_prefix: 32,
+            ipv6_prefix: 64,
             user_connection_limit: 0,
+            user_connection_limit_policy: UserLimitPolicy::Refuse,
             history_max_publication_limit: 300,
             recovery_max_publication_limit: 300,
             user_id_http_header: String::new(),
@@ -349,6 +414,7 @@ impl Default for Client {
             insecure: false,
             insecure_skip_token_signature_verify: false,
             user_personal_channel: None,
+            single_connection: false,
             connect_code_to_unidirectional_disconnect: Transforms::default(),
         }
     }

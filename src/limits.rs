@@ -76,6 +76,8 @@ const _: () = assert!(
     PENDING_JOIN_BYTES_MAX < FANOUT_PIECE_BYTES_MAX,
     "a joined piece fits the ring"
 );
+/// Address prefixes whose clients are counted at the same time.
+pub const PREFIXES_MAX: usize = 1 << 17;
 /// Publications of one server API call in one message to a shard with subscribers.
 pub const DELIVER_MANY_MAX: usize = 128;
 /// Payload bytes after which such a message goes out: between two of them the shard looks whether its fan-out ring is full.

@@ -92,6 +92,20 @@ counters! {
     Counter accepted,
     /// Sockets refused because a limit was reached.
     Counter refused,
+    /// Client connections answered 503: `client.connection_limit` was reached.
+    Counter turned_away_limit,
+    /// Client connections answered 503: `client.connection_rate_limit` was reached.
+    Counter turned_away_rate,
+    /// Client connections answered 503: `client.connection_limit_per_prefix` was reached.
+    Counter turned_away_prefix_limit,
+    /// Client connections answered 503: `client.connection_rate_limit_per_prefix` was reached.
+    Counter turned_away_prefix_rate,
+    /// Client connections answered 503: the queue to the shard that counts them was full.
+    Counter turned_away_busy,
+    /// Sessions refused (3504) because their user has as many connections as it may.
+    Counter users_refused,
+    /// Sessions closed (3504) for a newer connection of their user.
+    Counter users_displaced,
     /// Sockets closed.
     Counter closed,
     /// Bytes received.

@@ -3,6 +3,7 @@
 //! A reactor feeds it what happened (`handle_*`) and takes what is to be done (`poll_output`). Handlers change state and
 //! mark; nothing is sent before the reactor asks. See `ARCHITECTURE.md` for the contract.
 
+mod admission;
 mod api;
 mod client;
 mod connection;
@@ -143,6 +144,7 @@ pub struct Shard {
     owner: Owner,
     mesh: Endpoint,
     users: users::Users,
+    admission: admission::Admission,
     calls: api::Calls,
     waits: waits::Waits,
     hooks: Calls,
@@ -201,6 +203,7 @@ impl Shard {
             owner: Owner::new(rng.bits()),
             mesh: endpoint,
             users: users::Users::new(rng.bits()),
+            admission: admission::Admission::new(rng.bits()),
             calls: api::Calls::default(),
             waits: waits::Waits::default(),
             hooks: Calls::default(),
@@ -239,7 +242,7 @@ impl Shard {
 
     /// A socket was accepted. `slot` is the reactor's number for it and must be free. When it is refused the reactor closes
     /// it and speaks of it no more.
-    pub fn handle_accepted(&mut self, now: Now, slot: u32, _peer: Peer) -> Result<ConnId, Refused> {
+    pub fn handle_accepted(&mut self, now: Now, slot: u32, peer: Peer) -> Result<ConnId, Refused> {
         self.now = now;
         if self.drain.is_some() {
             self.counters.refused += 1;
@@ -256,6 +259,7 @@ impl Shard {
         }
         let generation = self.connections.insert_at(slot, Connection::default());
         self.counters.accepted += 1;
+        self.came(slot, peer);
         let by = TimerWheel::tick_after(now.at, self.config.server.handshake_timeout);
         self.set_deadline(slot, by);
         Ok(ConnId { slot, generation })
@@ -285,7 +289,9 @@ impl Shard {
         match (connection.state, cause) {
             (State::Gone, _) => return,
             // The answer to a request of a half-closed peer is still sent.
-            (State::Waiting, EndCause::Eof) if !connection.is_session => {
+            (State::Waiting, EndCause::Eof)
+                if !connection.is_session && !self.admission.is_asked(conn.slot) =>
+            {
                 connection.keep_alive = false
             }
             (_, EndCause::Eof) => self.finish(conn.slot),
@@ -305,6 +311,7 @@ impl Shard {
             return;
         }
         self.end_session(conn.slot);
+        self.leave_place(conn.slot);
         if let Some(connection) = self.connections.remove(conn.slot) {
             self.outbox.forget(&connection);
             self.counters.closed += 1;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use ringmain::config::namespace::{DataFormat, OPTIONS, SlowConsumer};
 use ringmain::config::{
     Config, ConfigError, ConfigErrors, ListenAddr, LogFormat, Origin, ReactorChoice, Secret,
-    Setting, Source, Token,
+    Setting, Source, Token, TrustedProxy, UserLimitPolicy,
 };
 
 const EXAMPLE: &str = include_str!("../tuning/ringmain.example.toml");
@@ -760,6 +760,13 @@ prop_compose! {
             one.allow_publish_for_client = flags[2];
             std::sync::Arc::new(one)
         };
+        config.client.single_connection = flags[1];
+        config.client.connection_limit = size;
+        config.client.ipv6_prefix = 1 + (size % 128) as u8;
+        if flags[0] {
+            config.client.user_connection_limit_policy = UserLimitPolicy::CloseOldest;
+            config.server.trusted_proxies = ["unix", "10.0.0.0/8"].iter().filter_map(|text| TrustedProxy::parse(text)).collect();
+        }
         config.client.user_personal_channel = flags[3].then(|| names.first().cloned().unwrap_or_default());
         config.channels.namespaces = names.iter().map(namespace).collect();
         config

@@ -21,6 +21,8 @@ mod history;
 mod hooks;
 #[path = "conformance/json_text.rs"]
 mod json_text;
+#[path = "conformance/openapi.rs"]
+mod openapi;
 #[path = "conformance/publishing.rs"]
 mod publishing;
 #[path = "conformance/recovery.rs"]

@@ -10,7 +10,10 @@ const EXAMPLE: &str = include_str!("../tuning/ringmain.example.toml");
 fn uncommented() -> String {
     let is_key = |line: &str| {
         let name = line.split(" = ").next().unwrap_or_default();
-        name.len() < line.len() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        name.len() < line.len()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let lines = EXAMPLE.lines().map(|line| match line.strip_prefix("# ") {
         Some(inside) if is_key(inside) || inside.starts_with('[') && inside.ends_with(']') => {

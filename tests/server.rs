@@ -9,6 +9,8 @@ mod support;
 
 #[path = "server/admin.rs"]
 mod admin;
+#[path = "server/admission.rs"]
+mod admission;
 #[path = "server/bad_input.rs"]
 mod bad_input;
 #[path = "server/bystander.rs"]

@@ -39,6 +39,9 @@ const REACHED: &[&str] = &[
     "counter refused",
     "counter refused_mesh",
     "counter sends_short",
+    "counter turned_away_limit",
+    "counter users_displaced",
+    "counter users_refused",
 ];
 
 fn variable(name: &str) -> Option<u64> {
@@ -100,6 +103,11 @@ fn every_promise_holds_under_faults() {
 #[test]
 fn positions_of_the_ring_mean_something_until_no_connection_remembers_one() {
     named(1);
+}
+
+#[test]
+fn a_client_that_ends_while_it_waits_for_admission_is_gone() {
+    named(63);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The admin listener: `/health`, `/ready`, `/metrics`. Bounded, so that a slow or greedy client costs a fixed amount.
+//! The admin listener: `/health`, `/ready`, `/metrics`, `/api/openapi.json`. Bounded, so that a slow or greedy client costs a fixed amount.
 
 use std::io;
 use std::net::SocketAddr;
@@ -81,6 +81,7 @@ pub(super) async fn serve(
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/api/openapi.json", get(openapi))
         .with_state(Admin {
             readiness,
             questions,
@@ -118,6 +119,12 @@ pub fn write_ready_file(
     partial.push(".partial");
     std::fs::write(&partial, format!("{text}\n"))?;
     std::fs::rename(&partial, path)
+}
+
+/// What the server API is, for tools and people. It names no key.
+async fn openapi() -> Response {
+    let headers = [(header::CONTENT_TYPE, "application/json")];
+    (headers, crate::protocol::api::OPENAPI).into_response()
 }
 
 async fn health() -> Response {

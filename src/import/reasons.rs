@@ -128,8 +128,6 @@ const REASONS: &[(&[&str], Reason)] = &[
     (&["client.token.insecure_skip_jwks_endpoint_safety_check", "client.subscription_token.insecure_skip_jwks_endpoint_safety_check"],
         lost("the check of a key set's address is not switched off", "use an address without a placeholder that a token fills")),
     (&["client.token", "client.subscription_token"], lost("this kind of key or expectation is not there", "secrets, public keys in PEM and key sets by URL are")),
-    (&["client.subscribe_to_user_personal_channel.single_connection"], lost(
-        "a user's older connections are not closed when a new one subscribes to the personal channel", "client.user_connection_limit = 1")),
     (&["client", "channel"], lost("this option is not there", "")),
 ];
 

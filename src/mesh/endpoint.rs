@@ -265,7 +265,7 @@ mod tests {
     }
 
     fn release() -> Message {
-        Message::Release("u".into())
+        Message::Adopt(1)
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Everything that one shard may say to another.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -26,8 +27,16 @@ pub enum Message {
     Emulate(Box<Emulate>),
     /// To the registry shard of a user: one more connection. Answered by `Admitted`.
     Admit(Box<Admit>),
-    /// To the registry shard of a user: one connection fewer. Never lost.
-    Release(Box<str>),
+    /// To the registry shard of a user: this connection is gone. Never lost.
+    Release(Box<str>, ConnId),
+    /// To a connection's shard: its user has a newer one in its place. Never lost.
+    Displace(ConnId),
+    /// To the gate: a client connection wants in. Answered by `Entered`.
+    Enter(Box<Enter>),
+    /// To the gate: one that was let in, from this prefix, is gone. Never lost.
+    Exit(Option<Box<Prefix>>),
+    /// To the gate: so many connections are in that it did not let in. Never lost.
+    Adopt(u32),
     /// To the subscribers' shards.
     Deliver(ChannelName, Arc<Publication>),
     /// The same for publications that were published together, in order.
@@ -48,6 +57,8 @@ pub enum Message {
     Emulated(ConnId),
     /// Answer to `Admit`, which comes back with it.
     Admitted(Box<Admit>, bool),
+    /// Answer to `Enter`, which comes back with it.
+    Entered(Box<Enter>, Result<(), TurnedAway>),
 }
 
 impl Message {
@@ -62,6 +73,7 @@ impl Message {
                 | Self::Answers(_)
                 | Self::Emulated(_)
                 | Self::Admitted(..)
+                | Self::Entered(..)
         )
     }
 }
@@ -509,4 +521,39 @@ pub struct Admit {
     pub user: Box<str>,
     /// Connections that the user may have.
     pub limit: u32,
+    /// The oldest ones go for the new one, which is refused otherwise.
+    pub displaces: bool,
+}
+
+/// See `Message::Enter`.
+#[derive(Debug)]
+pub struct Enter {
+    /// Who.
+    pub conn: ConnId,
+    /// Where it comes from, if limits per prefix hold for it.
+    pub prefix: Option<Prefix>,
+}
+
+/// Leading bits of an address; the others are 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Prefix {
+    /// The address, an IPv4 one in the low 32 bits.
+    pub bits: u128,
+    /// It is an IPv4 one.
+    pub is_v4: bool,
+}
+
+/// Why a client connection is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// `client.connection_limit`
+    Full,
+    /// `client.connection_rate_limit`; when to come again.
+    TooFast(Duration),
+    /// `client.connection_limit_per_prefix`, or no more prefixes can be told apart.
+    PrefixFull,
+    /// `client.connection_rate_limit_per_prefix`; when to come again.
+    PrefixTooFast(Duration),
+    /// The gate has no room for the question.
+    Busy,
 }

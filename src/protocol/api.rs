@@ -7,11 +7,13 @@ mod answer;
 mod decode;
 mod error;
 mod fields;
+mod openapi;
 mod request;
 
 pub use answer::{Answer, Node, Shape, encode_answer};
-pub use decode::{LegacyCommand, decode, decode_legacy};
+pub use decode::{LegacyCommand, MethodFields, decode, decode_legacy, methods};
 pub use error::{ApiDecodeError, ApiError};
+pub use openapi::OPENAPI;
 pub use request::{
     Batch, Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe, Target,
 };

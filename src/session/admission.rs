@@ -14,8 +14,8 @@ use crate::auth::permission;
 use crate::auth::token::{ConnectionClaims, Mark, TokenError};
 use crate::broker::HubId;
 use crate::broker::owner::user_registry;
-use crate::config::Namespace;
 use crate::config::keys::KeySource;
+use crate::config::{Namespace, UserLimitPolicy};
 use crate::limits::USER_ID_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
@@ -193,12 +193,14 @@ impl Session {
         if list.len() > context.config.client.channel_limit {
             return Err(Disconnect::ChannelLimit);
         }
-        let limit = context.config.client.user_connection_limit;
-        if limit > 0 && !self.user.is_empty() {
+        if let Some((limit, policy)) = context.config.client.user_limit()
+            && !self.user.is_empty()
+        {
             let admit = Admit {
                 reply_to: ReplyTo::Connect { conn: context.conn },
                 user: self.user.clone(),
                 limit,
+                displaces: policy == UserLimitPolicy::CloseOldest,
             };
             let registry = user_registry(&self.user, context.mesh.shards());
             if let Err(error) = context.command(registry, Message::Admit(Box::new(admit))) {

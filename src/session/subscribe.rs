@@ -623,7 +623,7 @@ impl Session {
             let registry = crate::broker::owner::user_registry(&self.user, context.mesh.shards());
             context
                 .mesh
-                .keep(registry, Message::Release(self.user.clone()));
+                .keep(registry, Message::Release(self.user.clone(), context.conn));
         }
         self.connecting = None;
         if let Some(rare) = &mut self.rare {

@@ -60,17 +60,24 @@ impl Shard {
 
     /// Takes one request: how many bytes it was, `None` if it is not whole yet.
     fn http_request(&mut self, slot: u32, bytes: &mut [u8]) -> Result<Option<usize>, HttpError> {
-        let (asked, head_len, body, keep_alive, expects, is_head) = match decode_head(bytes)? {
-            Decoded::Incomplete => return Ok(None),
-            Decoded::Complete(head, used) => (
-                self.route(&head),
-                used,
-                head.body,
-                head.keep_alive,
-                head.expect_continue,
-                head.method == Method::Head,
-            ),
-        };
+        let (asked, address, head_len, body, keep_alive, expects, is_head) =
+            match decode_head(bytes)? {
+                Decoded::Incomplete => return Ok(None),
+                Decoded::Complete(head, used) => (
+                    self.route(&head),
+                    self.client_address(slot, &head),
+                    used,
+                    head.body,
+                    head.keep_alive,
+                    head.expect_continue,
+                    head.method == Method::Head,
+                ),
+            };
+        // Before the body is looked at: a chunked one is changed in place, and the request may be read again.
+        let is_client = matches!(asked.route, Route::Client(_) | Route::Poll(_));
+        if is_client && !self.is_let_in(slot, address) {
+            return Ok(None);
+        }
         let rest = &mut bytes[head_len..];
         let most = asked.body_bytes_max;
         let (body, body_len) = match body {

@@ -66,10 +66,15 @@ impl Shard {
             Message::Emulate(emulate) => self.emulate(from, &emulate),
             Message::Emulated(request) => self.emulated(request),
             Message::Admit(admit) => {
-                let granted = self.users.admit(&admit);
+                let granted = self.own_admit(from, &admit);
                 self.mesh.answer(from, Message::Admitted(admit, granted));
             }
-            Message::Release(user) => self.users.release(&user),
+            Message::Release(user, conn) => self.users.release(&user, from, conn),
+            Message::Displace(conn) => self.displace(conn),
+            Message::Enter(enter) => self.own_enter(from, enter),
+            Message::Exit(prefix) => self.own_exit(prefix.as_deref().copied()),
+            Message::Adopt(count) => self.own_adopt(count),
+            Message::Entered(enter, result) => self.entered(&enter, result),
             Message::Deliver(name, publication) => self.deliver(&name, &publication),
             Message::DeliverMany(many) => {
                 for (name, publication) in &many {
@@ -238,7 +243,7 @@ impl Shard {
             // The connection ended meanwhile; its place goes back to the registry that gave it.
             if granted {
                 let registry = crate::broker::owner::user_registry(&admit.user, self.mesh.shards());
-                self.mesh.keep(registry, Message::Release(admit.user));
+                self.mesh.keep(registry, Message::Release(admit.user, conn));
             }
             return;
         }
@@ -246,6 +251,7 @@ impl Shard {
             session.admitted(context, granted)
         });
         if let Some(Err(disconnect)) = result {
+            self.counters.users_refused += 1;
             self.disconnect(conn.slot, &disconnect);
         }
         self.went_on(conn.slot);
@@ -354,7 +360,12 @@ impl Shard {
         self.keys_replaced();
         self.hub.reload(&config.channels);
         self.owner.reload(&config.channels);
+        let limits_now =
+            config.client.limits_connections() && !self.config.client.limits_connections();
         self.config = config;
+        if limits_now {
+            self.count_insiders();
+        }
     }
 }
 

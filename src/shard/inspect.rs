@@ -130,6 +130,12 @@ impl Shard {
         self.users.registered()
     }
 
+    /// Client connections that the gate on this shard has let in, and those of this shard that are in.
+    #[must_use]
+    pub fn let_in(&self) -> (u32, u32) {
+        (self.admission.inside(), self.admission.here())
+    }
+
     /// Amounts that are zero when nothing is under way.
     #[must_use]
     pub fn under_way(&self) -> UnderWay {

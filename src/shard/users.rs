@@ -4,12 +4,16 @@ use std::hash::{BuildHasher, Hasher};
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
+use smallvec::SmallVec;
 
 use super::Shard;
 use super::connection::Connection;
 use crate::broker::owner::user_hash;
 use crate::mem::Slab;
-use crate::mesh::message::{Admit, UserCount};
+use crate::mesh::Message;
+use crate::mesh::message::{Admit, ReplyTo, UserCount};
+use crate::model::{ConnId, ShardId};
+use crate::protocol::disconnect::Disconnect;
 
 /// See the module. A connected session is one entry: four bytes and the user id it already has.
 pub(super) struct Users {
@@ -18,9 +22,13 @@ pub(super) struct Users {
     /// Distinct users among them.
     distinct: u32,
     /// Connections of the users registered here, while a limit is configured.
-    registry: HashMap<Box<str>, u32, FixedState>,
+    /// Oldest first.
+    registry: HashMap<Box<str>, Places, FixedState>,
     sample: Sample,
 }
+
+/// Connections of one user.
+type Places = SmallVec<[(ShardId, ConnId); 1]>;
 
 /// Hashes of local users, so that several shards can say how many users they have together. It holds everybody while they
 /// are few, then those with the smallest hashes.
@@ -146,33 +154,40 @@ impl Users {
         }
     }
 
-    /// One more connection of a user registered here, if that is allowed.
-    pub(super) fn admit(&mut self, admit: &Admit) -> bool {
-        match self.registry.get_mut(&admit.user) {
-            Some(count) if *count >= admit.limit => false,
-            Some(count) => {
-                *count += 1;
-                true
-            }
-            None => {
-                self.registry.insert(admit.user.clone(), 1);
-                true
-            }
+    /// One more connection of a user registered here: `None` if it is refused, else the ones that go for it.
+    fn admit(&mut self, from: ShardId, admit: &Admit) -> Option<Vec<(ShardId, ConnId)>> {
+        let ReplyTo::Connect { conn } = admit.reply_to else {
+            return None;
+        };
+        let limit = admit.limit.max(1) as usize;
+        let Some(places) = self.registry.get_mut(&admit.user) else {
+            let places = SmallVec::from_buf([(from, conn)]);
+            self.registry.insert(admit.user.clone(), places);
+            return Some(Vec::new());
+        };
+        if places.len() >= limit && !admit.displaces {
+            return None;
         }
+        let excess = (places.len() + 1).saturating_sub(limit);
+        let displaced = places.drain(..excess).collect();
+        places.push((from, conn));
+        Some(displaced)
     }
 
     pub(super) fn registered(&self) -> Vec<(Box<str>, u32)> {
         self.registry
             .iter()
-            .map(|(user, &count)| (user.clone(), count))
+            .map(|(user, places)| (user.clone(), places.len() as u32))
             .collect()
     }
 
-    /// One connection fewer.
-    pub(super) fn release(&mut self, user: &str) {
-        if let Some(count) = self.registry.get_mut(user) {
-            *count -= 1;
-            if *count == 0 {
+    /// A connection is gone. One that was displaced is gone from here already.
+    pub(super) fn release(&mut self, user: &str, from: ShardId, conn: ConnId) {
+        if let Some(places) = self.registry.get_mut(user) {
+            if let Some(at) = places.iter().position(|place| *place == (from, conn)) {
+                places.remove(at);
+            }
+            if places.is_empty() {
                 self.registry.remove(user);
             }
         }
@@ -180,6 +195,29 @@ impl Users {
 }
 
 impl Shard {
+    /// As the registry of a user: may it have one more connection? Those that go for it are told.
+    pub(super) fn own_admit(&mut self, from: ShardId, admit: &Admit) -> bool {
+        let Some(displaced) = self.users.admit(from, admit) else {
+            return false;
+        };
+        for (shard, conn) in displaced {
+            self.mesh.keep(shard, Message::Displace(conn));
+        }
+        true
+    }
+
+    /// The user of a connection has a newer one in its place.
+    pub(super) fn displace(&mut self, conn: ConnId) {
+        let is_admitted = self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some_and(|connection| connection.is_session && connection.session.admitted);
+        if is_admitted {
+            self.counters.users_displaced += 1;
+            self.disconnect(conn.slot, &Disconnect::ConnectionLimit);
+        }
+    }
+
     /// Ends the session of a connection: its subscriptions and its place among the users.
     pub(super) fn end_session(&mut self, slot: u32) {
         let Some(connection) = self.connections.at(slot) else {

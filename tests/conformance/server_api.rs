@@ -592,3 +592,53 @@ fn c74_legacy_commands_may_be_concatenated_and_be_unknown() {
     assert_eq!(bare.json()["error"]["code"], 107);
     assert_eq!(post("/api", &[], &one).status, 401);
 }
+
+#[test]
+fn c73_recover_since_brings_what_was_missed_behind_the_subscribe_push() {
+    fill("three:c73-since", 3);
+    let epoch =
+        plain().api_result("history", &json!({ "channel": "three:c73-since" }))["epoch"].clone();
+    let mut client = Client::user(plain(), "c73-since");
+    let since = |offset: u64, epoch: &Value| json!({ "user": "c73-since", "channel": "three:c73-since", "recover_since": { "offset": offset, "epoch": epoch } });
+    plain().api_result("subscribe", &since(1, &epoch));
+    let push = client.push();
+    assert_eq!(push["subscribe"]["offset"], 1, "{push}");
+    assert_eq!(push["subscribe"]["epoch"], epoch);
+    assert_eq!(client.publication("three:c73-since")["offset"], 2);
+    assert_eq!(client.publication("three:c73-since")["offset"], 3);
+    let end = json!({ "user": "c73-since", "channel": "three:c73-since" });
+    plain().api_result("unsubscribe", &end);
+    assert_eq!(client.push()["unsubscribe"]["code"], 2000);
+    plain().api_result("subscribe", &since(1, &json!("another")));
+    let push = client.push();
+    assert_eq!(push["subscribe"]["offset"], 3, "{push}");
+    assert_eq!(
+        client.pending(),
+        Vec::<Value>::new(),
+        "nothing was recovered"
+    );
+}
+
+#[test]
+fn c73_subscribing_again_tells_the_subscription_as_it_stands() {
+    let mut client = Client::user(plain(), "c73-again");
+    let body = json!({ "user": "c73-again", "channel": "three:c73-again" });
+    plain().api_result("subscribe", &body);
+    let first = client.push();
+    plain().api_result("subscribe", &body);
+    assert_eq!(client.push(), first, "also where it stands");
+    plain().api_result(
+        "publish",
+        &json!({ "channel": "three:c73-again", "data": 1 }),
+    );
+    assert_eq!(client.publication("three:c73-again")["offset"], 1);
+    assert_eq!(client.pending(), Vec::<Value>::new(), "delivered once");
+}
+
+#[test]
+fn c73_session_that_nobody_has_selects_nobody() {
+    let mut client = Client::user(plain(), "c73-session");
+    let target = json!({ "user": "c73-session", "session": "no such session" });
+    assert_eq!(plain().api_result("disconnect", &target), json!({}));
+    assert_eq!(client.pending(), Vec::<Value>::new());
+}

@@ -325,3 +325,61 @@ fn a_channel_left_and_joined_again_in_one_frame_is_joined_whoever_owns_it() {
         assert_eq!(stats["num_clients"], 1, "{channel}");
     }
 }
+
+#[test]
+fn user_on_several_shards_is_one_user_of_the_node() {
+    let server = Start::with_config(&config(
+        "[client]\nallow_anonymous_connect_without_token = true\n",
+    ))
+    .shards(4)
+    .run();
+    let mut held: Vec<Client> = (0..16).map(|_| Client::user(&server, "same")).collect();
+    held.extend((0..3).map(|n| Client::user(&server, &format!("other-{n}"))));
+    let info = server.api_result("info", &json!({}));
+    let node = &info["nodes"][0];
+    assert_eq!(
+        (&node["num_clients"], &node["num_users"]),
+        (&json!(19), &json!(4)),
+        "{info}"
+    );
+    held.truncate(16);
+    wait::until("those who left are not counted", || {
+        let info = server.api_result("info", &json!({}));
+        (info["nodes"][0]["num_users"] == 1).then_some(())
+    });
+}
+
+#[test]
+fn broadcast_to_many_channels_reaches_subscribers_on_every_shard() {
+    const EACH: usize = 100;
+    let mut crowd = crowd(10);
+    let channels: Vec<String> = (0..crowd.len() * EACH)
+        .map(|n| format!("all:many-{n}"))
+        .collect();
+    for (client, channels) in crowd.iter_mut().zip(channels.chunks(EACH)) {
+        for channel in channels {
+            client.subscribe(channel);
+        }
+    }
+    let body = json!({ "channels": channels, "data": { "n": 1 } });
+    for offset in 1..=2 {
+        let result = server().api_result("broadcast", &body);
+        let responses = result["responses"].as_array().expect("responses");
+        assert!(
+            responses
+                .iter()
+                .all(|response| response["result"]["offset"] == offset)
+        );
+        for (client, channels) in crowd.iter_mut().zip(channels.chunks(EACH)) {
+            let mut wanted: BTreeSet<&str> = channels.iter().map(String::as_str).collect();
+            while !wanted.is_empty() {
+                let push = client.push();
+                if push.get("pub").is_none() {
+                    continue;
+                }
+                assert_eq!(push["pub"]["offset"], offset);
+                assert!(wanted.remove(push["channel"].as_str().expect("a channel")));
+            }
+        }
+    }
+}

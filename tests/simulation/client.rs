@@ -450,7 +450,7 @@ impl Client {
             let head = String::from_utf8(self.head[..end].to_vec()).expect("a head is text");
             if !head.starts_with("HTTP/1.1 101 ") {
                 assert!(
-                    head.starts_with("HTTP/1.1 4"),
+                    head.starts_with("HTTP/1.1 4") || head.starts_with("HTTP/1.1 503 "),
                     "an upgrade was answered with {head}"
                 );
                 self.stage = Stage::Closing;

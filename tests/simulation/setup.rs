@@ -168,6 +168,8 @@ pub fn config(rng: &mut Rng) -> Config {
 /// Options that a run has from its first to its last step.
 pub fn fixed(config: &mut Config, like: &Config) {
     config.client.user_connection_limit = like.client.user_connection_limit;
+    config.client.user_connection_limit_policy = like.client.user_connection_limit_policy;
+    config.client.connection_limit = like.client.connection_limit;
     config
         .client
         .user_personal_channel

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmain::config::Config;
+use ringmain::config::{Config, UserLimitPolicy};
 use ringmain::mem::Rng;
 use ringmain::mesh;
 use ringmain::mesh::control::ToShard;
@@ -66,6 +66,9 @@ impl World {
         let shape = Shape::random(&mut rng);
         let mut config = setup::config(&mut rng);
         config.client.user_connection_limit = [0, 0, 2][rng.below(3) as usize];
+        config.client.user_connection_limit_policy =
+            [UserLimitPolicy::Refuse, UserLimitPolicy::CloseOldest][rng.below(2) as usize];
+        config.client.connection_limit = [0, 0, 4, 15][rng.below(4) as usize];
         config.client.user_personal_channel = (rng.below(3) == 0).then(String::new);
         let shards = mesh::build_with(shape.shards, shape.queue)
             .into_iter()
@@ -251,6 +254,9 @@ impl World {
             for ShardId(shard) in wakes {
                 self.shards[usize::from(shard)].bell = true;
             }
+            let limit = self.config.client.connection_limit;
+            let (let_in, _) = self.shards[at].shard.let_in();
+            assert!(limit == 0 || let_in <= limit, "{let_in} are in");
             let under_way = self.shards[at].shard.under_way();
             assert_eq!(
                 under_way.backlog_bytes, under_way.backlog_bytes_counted,
@@ -435,6 +441,12 @@ impl World {
         assert!(
             differ.is_empty(),
             "subscriptions that only a shard or only its client knows: {differ:?}"
+        );
+        let let_in: Vec<_> = self.shards.iter().map(|one| one.shard.let_in()).collect();
+        assert_eq!(
+            let_in.iter().map(|(gate, _)| gate).sum::<u32>(),
+            let_in.iter().map(|(_, here)| here).sum::<u32>(),
+            "the gate counts who is in: {let_in:?}"
         );
         let mut users = BTreeMap::<Box<str>, u32>::new();
         for user in self

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::namespace::DeltaType;
-use super::super::{ListenAddr, Pattern, PublicKey};
+use super::super::{ListenAddr, Pattern, PublicKey, TrustedProxy};
 
 /// Which durations a key takes.
 #[derive(Clone, Copy)]
@@ -92,6 +92,13 @@ pub(super) const ORIGIN: Form<String> = Form {
     expected: "a list of origins such as \"https://*.example.com\", or [\"*\"] for all",
     parse: |text| (!text.is_empty()).then(|| text.to_lowercase()),
     show: String::clone,
+    number: false,
+};
+
+pub(super) const TRUSTED_PROXY: Form<TrustedProxy> = Form {
+    expected: "a list of networks such as \"10.0.0.0/8\", or \"unix\"",
+    parse: TrustedProxy::parse,
+    show: TrustedProxy::to_string,
     number: false,
 };
 

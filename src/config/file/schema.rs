@@ -9,12 +9,12 @@ use std::time::Duration;
 use super::super::namespace::{ChannelRules, DataFormat, Namespace, RecoveryMode, SlowConsumer};
 use super::super::{
     Admin, Client, Config, Drain, HttpApi, Log, LogFormat, ReactorChoice, Secret, Server, Token,
-    WebSocket,
+    UserLimitPolicy, WebSocket,
 };
 use super::form::{
     ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, Form, HEADER_OR_NONE, HOUR_MS, KEY_SET_URL,
     LISTEN, LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH,
-    PATTERN, RSA_KEY, Span, TEXT, millis, or_off, seconds,
+    PATTERN, RSA_KEY, Span, TEXT, TRUSTED_PROXY, millis, or_off, seconds,
 };
 use super::hooks;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
@@ -105,6 +105,11 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
         millis(10, HOUR_MS),
         &mut server.http_idle_timeout,
     );
+    v.list(
+        "trusted_proxies",
+        &TRUSTED_PROXY,
+        &mut server.trusted_proxies,
+    );
 }
 
 fn admin<V: Visit>(v: &mut V, admin: &mut Admin) {
@@ -142,6 +147,7 @@ fn client<V: Visit>(v: &mut V, client: &mut Client) {
             &NAMESPACE_NAME_OR_NONE,
             &mut namespace,
         );
+        v.boolean("single_connection", &mut client.single_connection);
     });
     client.user_personal_channel = personal.then_some(namespace);
     let disconnects = &mut client.connect_code_to_unidirectional_disconnect;
@@ -171,14 +177,34 @@ fn client_times<V: Visit>(v: &mut V, c: &mut Client) {
 
 fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
     const PUBLICATIONS_MAX: u64 = 100_000;
+    const RATE_MAX: u64 = 1_000_000;
     let users_max = u64::from(u32::MAX);
     v.integer("queue_max_size", 1024, 1 << 30, &mut c.queue_max_size);
     v.integer("channel_limit", 1, 65_535, &mut c.channel_limit);
+    v.integer("connection_limit", 0, users_max, &mut c.connection_limit);
+    let (rate, limit, prefix_rate) = (
+        &mut c.connection_rate_limit,
+        &mut c.connection_limit_per_prefix,
+        &mut c.connection_rate_limit_per_prefix,
+    );
+    v.integer("connection_rate_limit", 0, RATE_MAX, rate);
+    v.integer("connection_limit_per_prefix", 0, users_max, limit);
+    v.integer("connection_rate_limit_per_prefix", 0, RATE_MAX, prefix_rate);
+    v.integer("ipv4_prefix", 1, 32, &mut c.ipv4_prefix);
+    v.integer("ipv6_prefix", 1, 128, &mut c.ipv6_prefix);
     v.integer(
         "user_connection_limit",
         0,
         users_max,
         &mut c.user_connection_limit,
+    );
+    v.choice(
+        "user_connection_limit_policy",
+        &[
+            ("refuse", UserLimitPolicy::Refuse),
+            ("close_oldest", UserLimitPolicy::CloseOldest),
+        ],
+        &mut c.user_connection_limit_policy,
     );
     let (history, recovery) = (
         &mut c.history_max_publication_limit,

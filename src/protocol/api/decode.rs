@@ -30,6 +30,28 @@ pub fn decode<'a>(
     Ok(decoded.unwrap_or(Err(ApiError::BadRequest)))
 }
 
+/// What the decoder reads of one method.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MethodFields {
+    /// The method, as in `/api/<method>`.
+    pub name: &'static str,
+    /// Names of its fields.
+    pub fields: Vec<&'static str>,
+}
+
+/// All methods, and the fields that are read of each.
+#[must_use]
+pub fn methods() -> Vec<MethodFields> {
+    Method::ALL
+        .into_iter()
+        .map(|(name, method)| {
+            let mut fields = Vec::new();
+            method.names(&mut fields);
+            MethodFields { name, fields }
+        })
+        .collect()
+}
+
 /// One command of the legacy endpoint.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LegacyCommand<'a> {
@@ -116,6 +138,30 @@ impl Method {
             .iter()
             .find(|(known, _)| *known == name)
             .map(|(_, method)| *method)
+    }
+
+    /// Names of the fields of a request.
+    fn names(self, out: &mut Vec<&'static str>) {
+        match self {
+            Self::Publish => PublishFields::names(out),
+            Self::Broadcast => BroadcastFields::names(out),
+            Self::Unsubscribe => UnsubscribeFields::names(out),
+            Self::Disconnect => DisconnectFields::names(out),
+            Self::Presence => PresenceFields::names(out),
+            Self::PresenceStats => PresenceStatsFields::names(out),
+            Self::History => HistoryFields::names(out),
+            Self::HistoryRemove => HistoryRemoveFields::names(out),
+            Self::Channels => ChannelsFields::names(out),
+            Self::Info => InfoFields::names(out),
+            Self::Rpc => RpcFields::names(out),
+            Self::Subscribe => SubscribeFields::names(out),
+            Self::Refresh => RefreshFields::names(out),
+            Self::RevokeToken => RevokeTokenFields::names(out),
+            Self::InvalidateUserTokens => InvalidateFields::names(out),
+            Self::BlockUser => BlockUserFields::names(out),
+            Self::UnblockUser => UnblockUserFields::names(out),
+            Self::Batch => BatchFields::names(out),
+        }
     }
 
     /// Reads the fields of a request; `None` for `null`.

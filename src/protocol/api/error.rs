@@ -30,6 +30,18 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// All of them, by code.
+    pub const ALL: [Self; 8] = [
+        Self::Internal,
+        Self::UnknownChannel,
+        Self::NotFound,
+        Self::LimitExceeded,
+        Self::BadRequest,
+        Self::NotAvailable,
+        Self::TooManyRequests,
+        Self::UnrecoverablePosition,
+    ];
+
     /// Code on the wire.
     #[must_use]
     pub const fn code(self) -> u32 {

@@ -12,7 +12,7 @@ use super::request::{
 };
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, TOKEN_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::message::Revocation;
-use crate::protocol::centrifuge::json::read::{Object, fields, value};
+use crate::protocol::centrifuge::json::read::{Object, fields};
 use crate::protocol::centrifuge::json::{Position, compact};
 use crate::protocol::disconnect::Disconnect;
 
@@ -61,20 +61,14 @@ fn payload_some<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Data<'a>
     Ok(payload(raw, b64)?.unwrap_or_default())
 }
 
-impl<'de> Object<'de> for PublishOptions<'de> {
-    fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "skip_history" => self.skip_history = value(map)?,
-            "tags" => self.tags = value(map)?,
-            "idempotency_key" => self.idempotency_key = value(map)?,
-            "delta" => self.delta = value(map)?,
-            "version" => self.version = value(map)?,
-            "version_epoch" => self.version_epoch = value(map)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-}
+fields!(PublishOptions<'de> {
+    "skip_history" => skip_history,
+    "tags" => tags,
+    "idempotency_key" => idempotency_key,
+    "delta" => delta,
+    "version" => version,
+    "version_epoch" => version_epoch,
+});
 
 fields!(Target<'de> { "user" => user, "client" => client, "session" => session });
 

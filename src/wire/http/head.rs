@@ -89,10 +89,15 @@ impl UpgradeRequest<'_> {
 impl<'a> RequestHead<'a> {
     /// The first header of that name, its case aside. `None` too when its value is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.headers(name).next()
+    }
+
+    /// Values of all headers of this name, in their order.
+    pub fn headers<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
         self.lines
             .split(|&byte| byte == b'\n')
             .skip(1)
-            .find_map(|line| {
+            .filter_map(move |line| {
                 let (key, rest) = line.split_at_checked(name.len())?;
                 let value = rest.strip_prefix(b":")?;
                 if !key.eq_ignore_ascii_case(name.as_bytes()) {

@@ -30,7 +30,6 @@ function documents(count) {
   });
 }
 
-/** The SDK's default client, and the one that speaks Protobuf; what each makes of a payload. */
 test('every payload arrives as it was published, across lost connections', async (t) => {
   const proxy = await Proxy.start();
   const client = proxy.client();

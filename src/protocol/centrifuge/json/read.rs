@@ -15,6 +15,17 @@ use serde_json::value::RawValue;
 pub(in crate::protocol) trait Object<'de>: Default {
     /// Reads the value of `name` (in lower case) out of `map`. False: no such field, nothing was read.
     fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error>;
+
+    /// Adds the names of the fields, where they are listed by [`fields`].
+    fn names(_out: &mut Vec<&'static str>) {}
+}
+
+/// Adds the names of the fields of the object that a field is.
+pub(in crate::protocol) fn names_of<'de, O, T: Object<'de>>(
+    _field: fn(&O) -> &T,
+    out: &mut Vec<&'static str>,
+) {
+    T::names(out);
 }
 
 /// What a field may hold.
@@ -45,6 +56,11 @@ macro_rules! fields {
                     }
                 }
                 Ok(true)
+            }
+
+            fn names(out: &mut Vec<&'static str>) {
+                out.extend([$($name),+]);
+                $($crate::protocol::centrifuge::json::read::names_of(|object: &Self| &object.$others, out);)?
             }
         }
     };

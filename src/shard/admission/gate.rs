@@ -1,0 +1,293 @@
+//! What the node lets in (`spec/centrifuge.md` §1.3). One shard keeps the gate of all: a count is only exact in one place.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::config::Client;
+use crate::limits::PREFIXES_MAX;
+use crate::mesh::message::{Prefix, TurnedAway};
+use crate::time::Instant;
+
+/// Prefixes are looked through for those that nobody needs at most this often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(in crate::shard) struct Gate {
+    inside: u32,
+    rate: Bucket,
+    prefixes: HashMap<Prefix, Group, FixedState>,
+    swept: Instant,
+}
+
+/// Clients of one prefix.
+#[derive(Default)]
+struct Group {
+    inside: u32,
+    rate: Bucket,
+}
+
+/// A token bucket that holds the tokens of one second, kept as the time at which it is full again.
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    full_at: Instant,
+}
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+impl Bucket {
+    /// The bucket with one token fewer; how long to wait if it has none.
+    fn take(self, now: Instant, per_second: u32) -> Result<Self, Duration> {
+        let token = SECOND_NS / u64::from(per_second.max(1));
+        let full_at = self.full_at.0.max(now.0) + token;
+        // A bucket that lacks more than its whole second would owe tokens.
+        let limit = now.0 + token * u64::from(per_second.max(1));
+        if full_at > limit {
+            return Err(Duration::from_nanos(full_at - limit));
+        }
+        Ok(Self {
+            full_at: Instant(full_at),
+        })
+    }
+}
+
+/// Is a limit set, and reached?
+const fn is_reached(limit: u32, inside: u32) -> bool {
+    limit > 0 && inside >= limit
+}
+
+impl Gate {
+    pub(in crate::shard) fn new(seed: u64) -> Self {
+        Self {
+            inside: 0,
+            rate: Bucket::default(),
+            prefixes: HashMap::with_hasher(FixedState::with_seed(seed)),
+            swept: Instant::START,
+        }
+    }
+
+    /// Lets one more in, or says why not. A refused one leaves no trace.
+    pub(in crate::shard) fn enter(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        prefix: Option<Prefix>,
+    ) -> Result<(), TurnedAway> {
+        if is_reached(client.connection_limit, self.inside) {
+            return Err(TurnedAway::Full);
+        }
+        let mut rate = self.rate;
+        if client.connection_rate_limit > 0 {
+            rate = rate
+                .take(now, client.connection_rate_limit)
+                .map_err(TurnedAway::TooFast)?;
+        }
+        if let Some(prefix) = prefix {
+            self.enter_prefix(now, client, prefix)?;
+        }
+        self.rate = rate;
+        self.inside += 1;
+        Ok(())
+    }
+
+    fn enter_prefix(
+        &mut self,
+        now: Instant,
+        client: &Client,
+        prefix: Prefix,
+    ) -> Result<(), TurnedAway> {
+        if self.prefixes.len() >= PREFIXES_MAX && !self.prefixes.contains_key(&prefix) {
+            self.sweep(now);
+            if self.prefixes.len() >= PREFIXES_MAX {
+                return Err(TurnedAway::PrefixFull);
+            }
+        }
+        let group = self.prefixes.entry(prefix).or_default();
+        if is_reached(client.connection_limit_per_prefix, group.inside) {
+            return Err(TurnedAway::PrefixFull);
+        }
+        if client.connection_rate_limit_per_prefix > 0 {
+            group.rate = group
+                .rate
+                .take(now, client.connection_rate_limit_per_prefix)
+                .map_err(TurnedAway::PrefixTooFast)?;
+        }
+        group.inside += 1;
+        Ok(())
+    }
+
+    /// Forgets prefixes that nobody is from and whose bucket is full.
+    fn sweep(&mut self, now: Instant) {
+        if now.since(self.swept) < SWEEP_INTERVAL && self.swept != Instant::START {
+            return;
+        }
+        self.swept = now;
+        self.prefixes
+            .retain(|_, group| group.inside > 0 || group.rate.full_at > now);
+    }
+
+    /// One has left.
+    pub(in crate::shard) fn leave(&mut self, now: Instant, prefix: Option<Prefix>) {
+        self.inside = self.inside.saturating_sub(1);
+        if let Some(prefix) = prefix
+            && let Some(group) = self.prefixes.get_mut(&prefix)
+        {
+            group.inside = group.inside.saturating_sub(1);
+            if group.inside == 0 && group.rate.full_at <= now {
+                self.prefixes.remove(&prefix);
+            }
+        }
+        self.sweep_some(now);
+    }
+
+    fn sweep_some(&mut self, now: Instant) {
+        if now.since(self.swept) >= SWEEP_INTERVAL * 60 {
+            self.sweep(now);
+        }
+    }
+
+    /// These were inside before anybody counted.
+    pub(in crate::shard) const fn adopt(&mut self, count: u32) {
+        self.inside = self.inside.saturating_add(count);
+    }
+
+    pub(in crate::shard) const fn inside(&self) -> u32 {
+        self.inside
+    }
+}
+
+/// The prefix of an address that limits are for.
+pub(in crate::shard) fn prefix_of(client: &Client, address: IpAddr) -> Prefix {
+    let keep = |bits: u128, width: u32, length: u8| {
+        let drop = width - u32::from(length).min(width);
+        if drop >= 128 { 0 } else { bits >> drop << drop }
+    };
+    match address.to_canonical() {
+        IpAddr::V4(v4) => Prefix {
+            bits: keep(u128::from(u32::from(v4)), 32, client.ipv4_prefix),
+            is_v4: true,
+        },
+        IpAddr::V6(v6) => Prefix {
+            bits: keep(u128::from(v6), 128, client.ipv6_prefix),
+            is_v4: false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant(ms * 1_000_000)
+    }
+
+    fn from(text: &str, client: &Client) -> Option<Prefix> {
+        Some(prefix_of(client, text.parse().unwrap()))
+    }
+
+    #[test]
+    fn count_is_never_above_the_limit_and_a_place_that_is_left_is_given_again() {
+        let client = Client {
+            connection_limit: 2,
+            ..Client::default()
+        };
+        let mut gate = Gate::new(1);
+        assert_eq!(gate.enter(at(0), &client, None), Ok(()));
+        assert_eq!(gate.enter(at(0), &client, None), Ok(()));
+        assert_eq!(gate.enter(at(0), &client, None), Err(TurnedAway::Full));
+        gate.leave(at(1), None);
+        assert_eq!(gate.enter(at(1), &client, None), Ok(()));
+        assert_eq!(gate.inside(), 2);
+    }
+
+    #[test]
+    fn rate_allows_a_burst_of_one_second_and_then_its_pace() {
+        let client = Client {
+            connection_rate_limit: 10,
+            ..Client::default()
+        };
+        let mut gate = Gate::new(1);
+        let now = at(5000);
+        for _ in 0..10 {
+            assert_eq!(gate.enter(now, &client, None), Ok(()));
+        }
+        let wait = Duration::from_millis(100);
+        assert_eq!(
+            gate.enter(now, &client, None),
+            Err(TurnedAway::TooFast(wait))
+        );
+        assert_eq!(gate.enter(at(5100), &client, None), Ok(()));
+        assert!(gate.enter(at(5100), &client, None).is_err());
+        for _ in 0..10 {
+            assert_eq!(gate.enter(at(7000), &client, None), Ok(()));
+        }
+        assert!(
+            gate.enter(at(7000), &client, None).is_err(),
+            "no more than a second is saved up"
+        );
+    }
+
+    #[test]
+    fn prefixes_have_their_own_counts_and_buckets() {
+        let client = Client {
+            connection_limit_per_prefix: 1,
+            ..Client::default()
+        };
+        let mut gate = Gate::new(1);
+        let (a, b) = (from("10.0.0.1", &client), from("10.0.0.2", &client));
+        assert_eq!(gate.enter(at(0), &client, a), Ok(()));
+        assert_eq!(gate.enter(at(0), &client, a), Err(TurnedAway::PrefixFull));
+        assert_eq!(gate.enter(at(0), &client, b), Ok(()));
+        assert_eq!(
+            gate.enter(at(0), &client, from("::ffff:10.0.0.2", &client)),
+            Err(TurnedAway::PrefixFull),
+            "an IPv4 address written as IPv6 is the same"
+        );
+        let (c, d) = (from("2001:db8::1", &client), from("2001:db8::2", &client));
+        assert_eq!(gate.enter(at(0), &client, c), Ok(()));
+        assert_eq!(
+            gate.enter(at(0), &client, d),
+            Err(TurnedAway::PrefixFull),
+            "one /64"
+        );
+        gate.leave(at(1), a);
+        assert_eq!(gate.enter(at(1), &client, a), Ok(()));
+        assert_eq!(
+            gate.enter(at(1), &client, None),
+            Ok(()),
+            "no address, no limit"
+        );
+        assert_eq!(gate.inside(), 4);
+    }
+
+    #[test]
+    fn table_of_prefixes_is_bounded_and_swept() {
+        let client = Client {
+            connection_rate_limit_per_prefix: 1,
+            ..Client::default()
+        };
+        let mut gate = Gate::new(1);
+        for bits in 0..PREFIXES_MAX as u128 {
+            let prefix = Some(Prefix { bits, is_v4: false });
+            assert_eq!(gate.enter(at(0), &client, prefix), Ok(()));
+            gate.leave(at(0), prefix);
+        }
+        let prefix = Some(Prefix {
+            bits: u128::MAX,
+            is_v4: false,
+        });
+        assert_eq!(
+            gate.enter(at(500), &client, prefix),
+            Err(TurnedAway::PrefixFull)
+        );
+        assert_eq!(
+            gate.enter(at(2000), &client, prefix),
+            Ok(()),
+            "their second is over"
+        );
+        assert!(gate.prefixes.len() < 10);
+    }
+}
