@@ -4,6 +4,7 @@
 //! and messages of several fragments, take memory, and give it back with the message's end.
 
 mod close;
+pub mod deflate;
 mod header;
 mod mask;
 mod message;
@@ -15,12 +16,13 @@ use std::ops::Deref;
 use tungstenite::protocol::frame::coding::CloseCode;
 
 pub use close::encode_close;
+pub use deflate::{Deflater, Inflater};
 use header::{CLIENT_HEADER_BYTES_MAX, Header};
 pub use header::{
     CONTROL_PAYLOAD_BYTES_MAX, Opcode, SERVER_HEADER_BYTES_MAX, ServerHeader, encode_frame_header,
 };
 use mask::{mask_at, unmask};
-use message::Message;
+use message::{Message, inflated};
 
 /// Reads one connection's frames. Holds nothing but a null pointer while no frame and no message is unfinished.
 ///
@@ -88,9 +90,12 @@ pub enum WebSocketError {
     /// A text message or a close reason that is not UTF-8.
     #[error("invalid UTF-8")]
     InvalidUtf8,
-    /// A message beyond the limit, known from its headers.
+    /// A message beyond the limit, known from its headers or while it was inflated.
     #[error("message too large")]
     TooLarge,
+    /// A compressed message that cannot be inflated.
+    #[error("corrupt compressed data")]
+    CorruptDeflate,
 }
 
 impl WebSocketError {
@@ -98,7 +103,7 @@ impl WebSocketError {
     pub fn close_code(self) -> u16 {
         let code = match self {
             Self::Protocol => CloseCode::Protocol,
-            Self::InvalidUtf8 => CloseCode::Invalid,
+            Self::InvalidUtf8 | Self::CorruptDeflate => CloseCode::Invalid,
             Self::TooLarge => CloseCode::Size,
         };
         code.into()
@@ -115,16 +120,39 @@ impl Decoder {
         input: &mut &'a mut [u8],
         message_bytes_max: usize,
     ) -> Result<Option<Event<'a>>, WebSocketError> {
+        self.step(input, message_bytes_max, None)
+    }
+
+    /// The same for a client that compression was agreed on with: its messages may be compressed and are handed out inflated.
+    ///
+    /// `message_bytes_max` bounds a message as it was sent; `inflater` bounds it further as it is handed out.
+    pub fn next_inflated<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        message_bytes_max: usize,
+        inflater: &mut Inflater,
+    ) -> Result<Option<Event<'a>>, WebSocketError> {
+        self.step(input, message_bytes_max, Some(inflater))
+    }
+
+    #[inline]
+    fn step<'a>(
+        &mut self,
+        input: &mut &'a mut [u8],
+        message_bytes_max: usize,
+        mut inflater: Option<&mut Inflater>,
+    ) -> Result<Option<Event<'a>>, WebSocketError> {
         while !input.is_empty() {
+            let inflater = inflater.as_deref_mut();
             let event = match &mut self.partial {
                 Some(partial) if partial.is_inside_frame() => {
-                    let event = partial.resume(input, message_bytes_max)?;
+                    let event = partial.resume(input, message_bytes_max, inflater)?;
                     if partial.is_empty() {
                         self.partial = None;
                     }
                     event
                 }
-                _ => self.take_frame(input, message_bytes_max)?,
+                _ => self.take_frame(input, message_bytes_max, inflater)?,
             };
             if event.is_some() {
                 return Ok(event);
@@ -139,8 +167,9 @@ impl Decoder {
         &mut self,
         input: &mut &'a mut [u8],
         message_bytes_max: usize,
+        inflater: Option<&mut Inflater>,
     ) -> Result<Option<Event<'a>>, WebSocketError> {
-        let Some(header) = Header::decode(input)? else {
+        let Some(header) = Header::decode(input, inflater.is_some())? else {
             self.partial_mut().keep_header(take(input, input.len()));
             return Ok(None);
         };
@@ -157,6 +186,10 @@ impl Decoder {
         }
         take(input, header_len);
         let payload = take(input, header.payload_len as usize);
+        if header.is_deflated && header.fin {
+            unmask(payload, header.mask);
+            return inflated_event(header.opcode, payload, inflater).map(Some);
+        }
         match header.opcode {
             Opcode::Text if header.fin => {
                 if !unmask(payload, header.mask) && simdutf8::basic::from_utf8(payload).is_err() {
@@ -173,7 +206,7 @@ impl Decoder {
                 control_event(header.opcode, Payload::Borrowed(payload)).map(Some)
             }
             Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                self.take_fragment(header, payload, message_bytes_max)
+                self.take_fragment(header, payload, message_bytes_max, inflater)
             }
         }
     }
@@ -185,10 +218,11 @@ impl Decoder {
         header: Header,
         masked: &[u8],
         message_bytes_max: usize,
+        inflater: Option<&mut Inflater>,
     ) -> Result<Option<Event<'a>>, WebSocketError> {
         let partial = self.partial_mut();
         partial.begin(header);
-        let event = partial.receive(header, 0, masked, message_bytes_max)?;
+        let event = partial.receive(header, 0, masked, message_bytes_max, inflater)?;
         if partial.is_empty() {
             self.partial = None;
         }
@@ -199,6 +233,22 @@ impl Decoder {
     fn partial_mut(&mut self) -> &mut Partial {
         self.partial.get_or_insert_default()
     }
+}
+
+/// The event of a compressed message that is one frame.
+#[cold]
+fn inflated_event<'a>(
+    opcode: Opcode,
+    payload: &[u8],
+    inflater: Option<&mut Inflater>,
+) -> Result<Event<'a>, WebSocketError> {
+    let is_text = opcode == Opcode::Text;
+    let message = Payload::Owned(inflated(payload, is_text, inflater)?);
+    Ok(if is_text {
+        Event::Text(message)
+    } else {
+        Event::Binary(message)
+    })
 }
 
 /// The event of a whole control frame.
@@ -272,8 +322,10 @@ impl Partial {
     /// Enters the payload of an admitted frame.
     fn begin(&mut self, header: Header) {
         match header.opcode {
-            Opcode::Text => self.message = Some(Message::new(true)),
-            Opcode::Binary => self.message = Some(Message::new(false)),
+            Opcode::Text | Opcode::Binary => {
+                let is_text = header.opcode == Opcode::Text;
+                self.message = Some(Message::new(is_text, header.is_deflated));
+            }
             Opcode::Continuation => {}
             Opcode::Close | Opcode::Ping | Opcode::Pong => {
                 self.control = Vec::with_capacity(header.payload_len as usize)
@@ -291,6 +343,7 @@ impl Partial {
         &mut self,
         input: &mut &'a mut [u8],
         message_bytes_max: usize,
+        inflater: Option<&mut Inflater>,
     ) -> Result<Option<Event<'a>>, WebSocketError> {
         let (header, received) = match &mut self.frame {
             Unfinished::Nothing => return Ok(None),
@@ -299,7 +352,7 @@ impl Partial {
                 let had = usize::from(*len);
                 let has = CLIENT_HEADER_BYTES_MAX.min(had + input.len());
                 bytes[had..has].copy_from_slice(&input[..has - had]);
-                let Some(header) = Header::decode(&bytes[..has])? else {
+                let Some(header) = Header::decode(&bytes[..has], inflater.is_some())? else {
                     *len = has as u8;
                     take(input, has - had);
                     return Ok(None);
@@ -313,7 +366,8 @@ impl Partial {
         let missing = header.payload_len - received;
         let count =
             usize::try_from(missing).map_or(input.len(), |missing| missing.min(input.len()));
-        self.receive(header, received, take(input, count), message_bytes_max)
+        let masked = take(input, count);
+        self.receive(header, received, masked, message_bytes_max, inflater)
     }
 
     /// Takes the next bytes of the frame's payload; gives the event they complete.
@@ -323,6 +377,7 @@ impl Partial {
         received: u64,
         masked: &[u8],
         message_bytes_max: usize,
+        inflater: Option<&mut Inflater>,
     ) -> Result<Option<Event<'a>>, WebSocketError> {
         let mask = mask_at(header.mask, received);
         let missing = header.payload_len - received;
@@ -353,10 +408,15 @@ impl Partial {
         }
         match self.message.take_if(|_| header.fin) {
             None => Ok(None),
-            Some(message) if message.is_text() => {
-                Ok(Some(Event::Text(Payload::Owned(message.finish()?))))
+            Some(message) => {
+                let is_text = message.is_text();
+                let payload = Payload::Owned(message.finish(inflater)?);
+                Ok(Some(if is_text {
+                    Event::Text(payload)
+                } else {
+                    Event::Binary(payload)
+                }))
             }
-            Some(message) => Ok(Some(Event::Binary(Payload::Owned(message.finish()?)))),
         }
     }
 }

@@ -13,6 +13,8 @@ pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 
 const FIN: u8 = 0x80;
 const RESERVED_BITS: u8 = 0x70;
+/// The first frame of a compressed message carries it (RFC 7692 §6).
+const RSV1: u8 = 0x40;
 const MASKED: u8 = 0x80;
 const LENGTH_IN_16_BITS: u8 = 126;
 const LENGTH_IN_64_BITS: u8 = 127;
@@ -65,20 +67,27 @@ pub(super) struct Header {
     pub(super) opcode: Opcode,
     /// The last frame of its message.
     pub(super) fin: bool,
+    /// The first frame of a compressed message.
+    pub(super) is_deflated: bool,
     /// Bytes of the header itself. 6 <= header_len <= CLIENT_HEADER_BYTES_MAX.
     pub(super) header_len: u8,
 }
 
 impl Header {
     /// `None`: legal so far, but more bytes are needed. Each byte is judged as soon as it is there and in order, so that the verdict does not depend on how the bytes were split.
+    ///
+    /// `may_deflate`: compression was agreed on. RSV1 is legal then, on a frame that begins a message.
     #[inline]
-    pub(super) fn decode(bytes: &[u8]) -> Result<Option<Self>, WebSocketError> {
+    pub(super) fn decode(bytes: &[u8], may_deflate: bool) -> Result<Option<Self>, WebSocketError> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
         let fin = first & FIN != 0;
         let opcode = Opcode::parse(first & 0x0F)?;
-        if first & RESERVED_BITS != 0 || (opcode.is_control() && !fin) {
+        let reserved = first & RESERVED_BITS;
+        let is_deflated =
+            reserved == RSV1 && may_deflate && matches!(opcode, Opcode::Text | Opcode::Binary);
+        if (reserved != 0 && !is_deflated) || (opcode.is_control() && !fin) {
             return Err(WebSocketError::Protocol);
         }
         let Some(&second) = bytes.get(1) else {
@@ -119,6 +128,7 @@ impl Header {
             mask: *mask,
             opcode,
             fin,
+            is_deflated,
             header_len,
         }))
     }
@@ -156,12 +166,23 @@ impl ServerHeader {
     /// For a payload of `payload_len` bytes; at most [`CONTROL_PAYLOAD_BYTES_MAX`] for a control frame.
     #[inline]
     pub fn new(opcode: Opcode, payload_len: usize) -> Self {
+        Self::with_first(FIN | opcode as u8, opcode, payload_len)
+    }
+
+    /// For the compressed payload of a message, which is `payload_len` bytes long.
+    pub fn deflated(opcode: Opcode, payload_len: usize) -> Self {
+        assert!(!opcode.is_control(), "control frames are never compressed");
+        Self::with_first(FIN | RSV1 | opcode as u8, opcode, payload_len)
+    }
+
+    #[inline]
+    fn with_first(first: u8, opcode: Opcode, payload_len: usize) -> Self {
         assert!(
             !opcode.is_control() || payload_len <= CONTROL_PAYLOAD_BYTES_MAX,
             "a control frame is short"
         );
         let mut bytes = [0; SERVER_HEADER_BYTES_MAX];
-        bytes[0] = FIN | opcode as u8;
+        bytes[0] = first;
         let len = if payload_len < usize::from(LENGTH_IN_16_BITS) {
             bytes[1] = payload_len as u8;
             2

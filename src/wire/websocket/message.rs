@@ -1,23 +1,25 @@
 //! A message that arrives in pieces: fragments, or a frame split over receives.
 
-use super::WebSocketError;
 use super::mask::unmask;
+use super::{Inflater, WebSocketError};
 
 /// The unmasked bytes so far. Its memory follows the bytes received, never an announced length.
 #[derive(Debug)]
 pub(super) struct Message {
     bytes: Vec<u8>,
-    /// `bytes[..valid_to]` is UTF-8; what follows is at most the beginning of one character. Unused for binary.
+    /// `bytes[..valid_to]` is UTF-8; what follows is at most the beginning of one character. Unused for binary and compressed bytes.
     valid_to: usize,
     is_text: bool,
+    is_deflated: bool,
 }
 
 impl Message {
-    pub(super) fn new(is_text: bool) -> Self {
+    pub(super) fn new(is_text: bool, is_deflated: bool) -> Self {
         Self {
             bytes: Vec::new(),
             valid_to: 0,
             is_text,
+            is_deflated,
         }
     }
 
@@ -47,7 +49,7 @@ impl Message {
         }
         self.bytes.extend_from_slice(masked);
         let is_ascii = unmask(&mut self.bytes[from..], mask);
-        if self.is_text {
+        if self.is_text && !self.is_deflated {
             self.validate(from, is_ascii)
         } else {
             Ok(())
@@ -69,7 +71,10 @@ impl Message {
     }
 
     /// The whole message. A text that ends inside a character is refused.
-    pub(super) fn finish(self) -> Result<Vec<u8>, WebSocketError> {
+    pub(super) fn finish(self, inflater: Option<&mut Inflater>) -> Result<Vec<u8>, WebSocketError> {
+        if self.is_deflated {
+            return inflated(&self.bytes, self.is_text, inflater);
+        }
         if self.is_text && self.valid_to < self.bytes.len() {
             return Err(WebSocketError::InvalidUtf8);
         }
@@ -80,4 +85,19 @@ impl Message {
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
+}
+
+/// The message that compressed bytes hold.
+pub(super) fn inflated(
+    bytes: &[u8],
+    is_text: bool,
+    inflater: Option<&mut Inflater>,
+) -> Result<Vec<u8>, WebSocketError> {
+    // Its header was refused already if nothing was agreed on.
+    let inflater = inflater.ok_or(WebSocketError::Protocol)?;
+    let message = inflater.inflate(bytes)?;
+    if is_text && simdutf8::basic::from_utf8(&message).is_err() {
+        return Err(WebSocketError::InvalidUtf8);
+    }
+    Ok(message)
 }
