@@ -83,6 +83,9 @@ pub(crate) struct ShardArgs {
 pub(crate) struct EchoArgs {
     #[command(flatten)]
     pub(crate) shards: ShardArgs,
+    /// Agree to permessage-deflate as clients offer it: every window, with and without context takeover
+    #[arg(long)]
+    pub(crate) deflate: bool,
     /// Where clients connect: IP:PORT or unix:PATH. May be repeated
     #[arg(long, required = true, value_name = "ADDR")]
     pub(crate) listen: Vec<String>,
@@ -156,6 +159,9 @@ impl EchoArgs {
         let mut settings = self.shards.settings();
         settings.extend(listen(&self.listen));
         settings.push(setting("echo", "admin.listen", ""));
+        if self.deflate {
+            settings.push(setting("--deflate", "websocket.compression", "true"));
+        }
         settings
     }
 }

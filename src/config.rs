@@ -289,8 +289,27 @@ pub struct WebSocket {
     pub disabled: bool,
     /// Path, without a trailing slash; default `/connection/websocket`.
     pub handler_prefix: String,
-    /// Bytes of one message from a client, default 65 536; longer closes with 1009.
+    /// Bytes of one message from a client as it is sent, default 65 536; longer closes with 1009.
     pub message_size_limit: usize,
+    /// Agree to `permessage-deflate` with clients that offer it, without context takeover.
+    pub compression: bool,
+    /// 1 is fast, 9 is small; default 1.
+    pub compression_level: u32,
+    /// Messages of fewer bytes go out as they are.
+    pub compression_min_size: usize,
+    /// Bytes of one message from a client once it is inflated; longer closes with 1009. 0 is ten times `message_size_limit`.
+    pub decompressed_message_size_limit: usize,
+}
+
+impl WebSocket {
+    /// Bytes of one message from a client once it is inflated.
+    #[must_use]
+    pub const fn inflated_bytes_max(&self) -> usize {
+        match self.decompressed_message_size_limit {
+            0 => self.message_size_limit * 10,
+            limit => limit,
+        }
+    }
 }
 
 /// `[http_api]`
@@ -426,6 +445,10 @@ impl Default for WebSocket {
             disabled: false,
             handler_prefix: "/connection/websocket".to_owned(),
             message_size_limit: 65_536,
+            compression: false,
+            compression_level: 1,
+            compression_min_size: 0,
+            decompressed_message_size_limit: 0,
         }
     }
 }

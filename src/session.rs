@@ -31,6 +31,7 @@ use crate::mem::Tick;
 use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
+use crate::wire::websocket::{Deflater, Inflater};
 use bytes::Bytes;
 
 /// How far a session has come.
@@ -107,6 +108,8 @@ pub struct Rare {
     pub token_id: Box<str>,
     /// For hooks.
     pub hooks: ForHooks,
+    /// Of a connection that keeps a context of its own.
+    pub deflate: Option<Box<(Deflater, Inflater)>>,
 }
 
 /// One subscription of a session.

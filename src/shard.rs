@@ -41,9 +41,11 @@ use crate::mesh::hook::Call;
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
+use crate::session::fanout::Compression;
 use crate::session::poll::Said;
 use crate::session::{Calls, Context, Session, Tokens};
 use crate::time::{Deadline, Instant, Now};
+use crate::wire::websocket::Inflater;
 
 pub use crate::mem::RingRange;
 use connection::{Connection, State};
@@ -173,6 +175,10 @@ pub struct Shard {
     run_bytes: usize,
     /// What is given to the subscribers of one channel; kept for its capacity.
     written: written::Written,
+    /// What goes to clients that it was agreed on with is compressed by this.
+    compression: Compression,
+    /// What comes from them is inflated by this.
+    inflater: Inflater,
     /// When the oldest publication that is not with the kernel yet was taken in.
     fan_out_since: Option<Instant>,
     /// See `Context::said`.
@@ -193,6 +199,8 @@ impl Shard {
         seed: u64,
     ) -> Self {
         let mut rng = Rng::new(seed ^ u64::from(id.0) << 48);
+        let compression = Compression::new(&config.websocket);
+        let inflater = Inflater::shared(config.websocket.inflated_bytes_max());
         Self {
             id,
             mode,
@@ -224,6 +232,8 @@ impl Shard {
             runs: Vec::new(),
             run_bytes: 0,
             written: written::Written::default(),
+            compression,
+            inflater,
             fan_out_since: None,
             said: VecDeque::new(),
             secrets: Secrets::new(&seeded_key(seed), id.0),
@@ -443,6 +453,7 @@ impl Shard {
             rng: &mut self.rng,
             out: &mut out,
             inappropriate: false,
+            compression: &mut self.compression,
             node: &self.uid,
             said: &mut self.said,
             moved: &mut self.moved,

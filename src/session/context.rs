@@ -17,8 +17,9 @@ use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
 
+use super::fanout::{self, Compression};
 use super::poll::{Polled, Said};
-use super::{Calls, fanout};
+use super::Calls;
 
 /// Verifiers of both kinds of token.
 #[derive(Debug)]
@@ -141,6 +142,8 @@ pub struct Context<'a> {
     pub out: &'a mut Vec<u8>,
     /// Something was to be said that is no JSON, to a client that reads nothing else: the shard disconnects it (3506).
     pub inappropriate: bool,
+    /// What they are compressed with.
+    pub compression: &'a mut Compression,
     /// Which process this is, as clients name it.
     pub node: &'a str,
     /// What the session says to its shard, as its transport has no words for it.
@@ -169,7 +172,7 @@ impl Context<'_> {
                 .extend(Said::of(&body, polls).map(|said| (self.conn, said)));
         }
         if !polls {
-            fanout::reply(self.out, self.format, &Reply { id, body });
+            fanout::reply(self.out, self.format, self.compression, &Reply { id, body });
         }
     }
 
@@ -189,7 +192,7 @@ impl Context<'_> {
             return;
         }
         if self.fits(|| push.fits_json()) {
-            fanout::push(self.out, self.format, channel, push);
+            fanout::push(self.out, self.format, self.compression, channel, push);
         }
     }
 

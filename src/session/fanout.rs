@@ -2,28 +2,35 @@
 
 use std::sync::Arc;
 
+use crate::config::WebSocket;
 use crate::model::{Encoding, Format, Framing, Publication};
 use crate::protocol::centrifuge::{json, protobuf};
 use crate::protocol::push::{Push, Reply, ReplyBody};
-use crate::wire::websocket::{Opcode, ServerHeader};
+use crate::wire::websocket::{Deflater, Opcode, ServerHeader};
 
 /// Appends the answer to a command. A unidirectional client gets its connect result as a push and no other answer.
-pub fn reply(out: &mut Vec<u8>, format: Format, reply: &Reply<'_>) {
+pub fn reply(out: &mut Vec<u8>, format: Format, compression: &mut Compression, reply: &Reply<'_>) {
     if format.unidirectional {
         if let ReplyBody::Connect(result) = &reply.body {
-            push(out, format, "", &Push::Connect(result.clone()));
+            push(out, format, compression, "", &Push::Connect(result.clone()));
         }
         return;
     }
-    framed(out, format, |out| match format.encoding {
+    framed(out, format, compression, |out| match format.encoding {
         Encoding::Json => json::encode_reply(out, reply),
         Encoding::Protobuf => protobuf::encode_reply(out, reply),
     });
 }
 
 /// Appends something unasked.
-pub fn push(out: &mut Vec<u8>, format: Format, channel: &str, push: &Push<'_>) {
-    pushed(out, format, |out| {
+pub fn push(
+    out: &mut Vec<u8>,
+    format: Format,
+    compression: &mut Compression,
+    channel: &str,
+    push: &Push<'_>,
+) {
+    pushed(out, format, compression, |out| {
         bare_push(out, format.encoding, channel, push);
     });
 }
@@ -37,8 +44,13 @@ pub fn bare_push(out: &mut Vec<u8>, encoding: Encoding, channel: &str, push: &Pu
 }
 
 /// Appends what stands around a push that `bare` appends.
-pub fn pushed(out: &mut Vec<u8>, format: Format, bare: impl FnOnce(&mut Vec<u8>)) {
-    framed(out, format, |out| {
+pub fn pushed(
+    out: &mut Vec<u8>,
+    format: Format,
+    compression: &mut Compression,
+    bare: impl FnOnce(&mut Vec<u8>),
+) {
+    framed(out, format, compression, |out| {
         match (format.unidirectional, format.encoding) {
             (true, _) => bare(out),
             (false, Encoding::Json) => json::encode_pushed(out, bare),
@@ -48,8 +60,14 @@ pub fn pushed(out: &mut Vec<u8>, format: Format, bare: impl FnOnce(&mut Vec<u8>)
 }
 
 /// Appends publications as one frame, a line each.
-pub fn joined(out: &mut Vec<u8>, format: Format, channel: &str, run: &[Arc<Publication>]) {
-    framed(out, format, |out| {
+pub fn joined(
+    out: &mut Vec<u8>,
+    format: Format,
+    compression: &mut Compression,
+    channel: &str,
+    run: &[Arc<Publication>],
+) {
+    framed(out, format, compression, |out| {
         for (index, publication) in run.iter().enumerate() {
             if index > 0 {
                 out.push(b'\n');
@@ -61,12 +79,65 @@ pub fn joined(out: &mut Vec<u8>, format: Format, channel: &str, run: &[Arc<Publi
 }
 
 /// Appends a ping: the empty message.
-pub fn ping(out: &mut Vec<u8>, format: Format) {
-    framed(out, format, |out| match format.encoding {
+pub fn ping(out: &mut Vec<u8>, format: Format, compression: &mut Compression) {
+    framed(out, format, compression, |out| match format.encoding {
         Encoding::Json => out.extend_from_slice(json::PING),
         Encoding::Protobuf => out.extend_from_slice(protobuf::PING),
     });
 }
+
+/// What a shard compresses messages with. Every message stands by itself: what one connection gets, all connections of the format can get.
+#[derive(Debug)]
+pub struct Compression {
+    deflater: Deflater,
+    /// Messages of fewer bytes go out as they are.
+    bytes_min: usize,
+    /// The frame that is being compressed, and its payload once it is; kept for their capacity.
+    plain: Vec<u8>,
+    deflated: Vec<u8>,
+}
+
+impl Compression {
+    /// As configured.
+    #[must_use]
+    pub const fn new(config: &WebSocket) -> Self {
+        Self {
+            deflater: Deflater::shared(config.compression_level),
+            bytes_min: config.compression_min_size,
+            plain: Vec::new(),
+            deflated: Vec::new(),
+        }
+    }
+
+    /// Appends the frame in `plain` with its payload compressed, or as it is if that is not longer.
+    #[cold]
+    fn compress(&mut self, out: &mut Vec<u8>, opcode: Opcode) {
+        let payload = &self.plain[ServerHeader::len_of(&self.plain)..];
+        // An empty message cannot become shorter.
+        if payload.len() >= self.bytes_min.max(1) {
+            self.deflated.clear();
+            self.deflater.deflate(payload, &mut self.deflated);
+            if self.deflated.len() < payload.len() {
+                out.extend_from_slice(&ServerHeader::deflated(opcode, self.deflated.len()));
+                out.extend_from_slice(&self.deflated);
+                self.trim();
+                return;
+            }
+        }
+        out.extend_from_slice(&self.plain);
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        for kept in [&mut self.plain, &mut self.deflated] {
+            kept.clear();
+            kept.shrink_to(BYTES_KEPT);
+        }
+    }
+}
+
+/// Memory for a message is kept for the next one up to this size.
+const BYTES_KEPT: usize = 64 * 1024;
 
 /// Bytes of the longest head: eight digits of a chunk, its line end, `data: `, five bytes of length.
 const HEAD_BYTES_MAX: usize = 24;
@@ -149,7 +220,23 @@ const fn opcode(encoding: Encoding) -> Opcode {
 }
 
 /// Appends one message that `encode` appends, with what stands around it.
-fn framed(out: &mut Vec<u8>, format: Format, encode: impl FnOnce(&mut Vec<u8>)) {
+fn framed(
+    out: &mut Vec<u8>,
+    format: Format,
+    compression: &mut Compression,
+    encode: impl FnOnce(&mut Vec<u8>),
+) {
+    if format.framing == Framing::Deflate {
+        compression.plain.clear();
+        plain(&mut compression.plain, format, encode);
+        compression.compress(out, opcode(format.encoding));
+    } else {
+        plain(out, format, encode);
+    }
+}
+
+/// The same without compression.
+fn plain(out: &mut Vec<u8>, format: Format, encode: impl FnOnce(&mut Vec<u8>)) {
     // Most payloads are between 126 bytes and 64 KiB: a WebSocket header has four bytes then and nothing has to move.
     let usual = match format.encoding {
         Encoding::Json => 4,
@@ -188,7 +275,7 @@ mod tests {
 
     fn written(format: Format, len: usize) -> Vec<u8> {
         let mut out = b"before".to_vec();
-        framed(&mut out, format, |out| out.resize(out.len() + len, b'x'));
+        plain(&mut out, format, |out| out.resize(out.len() + len, b'x'));
         assert_eq!(&out[..6], b"before");
         out.split_off(6)
     }
@@ -238,7 +325,11 @@ mod tests {
     fn pings_are_empty_messages() {
         let ping = |encoding, framing| {
             let mut out = Vec::new();
-            ping(&mut out, format(encoding, framing));
+            ping(
+                &mut out,
+                format(encoding, framing),
+                &mut Compression::new(&WebSocket::default()),
+            );
             out
         };
         assert_eq!(ping(Encoding::Json, Framing::WebSocket), b"\x81\x02{}");

@@ -163,7 +163,7 @@ impl Session {
             encode_frame_header(context.out, Opcode::Ping, 0);
         }
         if !self.frame_pings || context.format.unidirectional {
-            fanout::ping(context.out, context.format);
+            fanout::ping(context.out, context.format, context.compression);
         }
         self.next = TimerWheel::tick_after(context.now.at, interval);
         if context.format.unidirectional && !self.frame_pings {

@@ -51,8 +51,9 @@ impl Shard {
                 key,
                 protocol,
                 frame_pings,
+                deflate,
             } => {
-                self.upgrade(slot, &key, protocol, cors.as_deref());
+                self.upgrade(slot, &key, protocol, deflate.as_ref(), cors.as_deref());
                 self.begin(slot, format, frame_pings);
             }
             Transport::UniWebSocket { key, connect } => {
@@ -60,7 +61,7 @@ impl Shard {
                 if connect.is_some_and(|connect| decode_connect(connect).is_err()) {
                     return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
                 }
-                self.upgrade(slot, &key, None, cors.as_deref());
+                self.upgrade(slot, &key, None, None, cors.as_deref());
                 self.begin(slot, format, true);
                 if let Some(connect) = connect {
                     self.connect_request(slot, connect);
@@ -304,7 +305,7 @@ impl Shard {
         let mut last = Vec::new();
         if *disconnect != Disconnect::ConnectionClosed {
             let push = Push::Disconnect(disconnect.code(), disconnect.reason());
-            fanout::push(&mut last, format, "", &push);
+            fanout::push(&mut last, format, &mut self.compression, "", &push);
         }
         last.extend_from_slice(LAST_CHUNK);
         self.end_session(slot);
@@ -329,7 +330,7 @@ impl Shard {
         if push {
             let mut frame = Vec::new();
             let push = Push::Disconnect(disconnect.code(), disconnect.reason());
-            fanout::push(&mut frame, format, "", &push);
+            fanout::push(&mut frame, format, &mut self.compression, "", &push);
             self.queue(slot, &frame);
         }
         if !close {

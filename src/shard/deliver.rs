@@ -120,7 +120,7 @@ impl Shard {
         let mut run = std::mem::take(&mut channel.run);
         self.run_bytes -= std::mem::take(&mut channel.run_bytes);
         let mut written = std::mem::take(&mut self.written);
-        written.run(channel, &run);
+        written.run(channel, &run, &mut self.compression);
         self.counters.deliveries += self.fan_out(id.slot, &mut written, true, |_| true);
         self.written = written;
         if self.hub.channel(id).is_some_and(HubChannel::has_polls) {
@@ -184,7 +184,7 @@ impl Shard {
             return;
         };
         let mut written = std::mem::take(&mut self.written);
-        written.push(channel, &push);
+        written.push(channel, &push, &mut self.compression);
         self.fan_out(id.slot, &mut written, false, |subscriber| {
             subscriber.join_leave
         });

@@ -3,12 +3,14 @@
 use super::Shard;
 use super::connection::State;
 use super::route::{ApiKey, Asked, Route};
-use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
+use crate::model::Framing;
 use crate::wire::http::{
     BodyLength, CONTINUE, Cors, Decoded, HttpError, Method, Response, decode_chunked, decode_head,
     encode_response, encode_upgrade,
 };
+use crate::wire::websocket::deflate::{Agreement, Deflater, Inflater};
 
 /// The page of the first run: connect, publish, presence, latency.
 const PAGE: &[u8] = include_bytes!("../page/index.html");
@@ -124,7 +126,7 @@ impl Shard {
         let cors = asked.cors.as_deref();
         match asked.route {
             Route::Client(client) => self.open_client(slot, *client, asked.cors, body),
-            Route::Echo { key } => self.upgrade(slot, &key, None, None),
+            Route::Echo { key, deflate } => self.open_echo(slot, &key, deflate),
             Route::Emulation(encoding) => self.emulation_request(slot, encoding, asked.cors, body),
             Route::Poll(poll) => self.poll_request(slot, *poll, asked.cors),
             Route::Preflight(methods) => {
@@ -151,16 +153,37 @@ impl Shard {
         }
     }
 
+    fn open_echo(&mut self, slot: u32, key: &str, deflate: Option<Agreement>) {
+        self.upgrade(slot, key, None, deflate.as_ref(), None);
+        if let Some(agreement) = deflate
+            && let Some(connection) = self.connections.at_mut(slot)
+        {
+            let level = self.config.websocket.compression_level;
+            connection.session.format.framing = Framing::Deflate;
+            connection.session.rare.get_or_insert_default().deflate = Some(Box::new((
+                Deflater::agreed(&agreement, level),
+                Inflater::agreed(&agreement, ECHO_MESSAGE_BYTES_MAX),
+            )));
+        }
+    }
+
     pub(super) fn upgrade(
         &mut self,
         slot: u32,
         key: &str,
         protocol: Option<&str>,
+        deflate: Option<&Agreement>,
         cors: Option<&Cors>,
     ) {
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
-        let headers = cors.map(Cors::headers).unwrap_or_default();
+        let extensions = deflate.map(ToString::to_string);
+        let mut headers = cors.map(Cors::headers).unwrap_or_default();
+        headers.extend(
+            extensions
+                .as_deref()
+                .map(|extensions| ("Sec-WebSocket-Extensions", extensions)),
+        );
         encode_upgrade(&mut out, key, protocol, &headers);
         self.queue(slot, &out);
         self.scratch = out;

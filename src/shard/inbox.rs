@@ -1,5 +1,7 @@
 //! Messages from shards, this one included: as owner, as a shard with subscribers, as one that asked.
 
+use crate::session::fanout::Compression;
+use crate::wire::websocket::Inflater;
 use std::sync::Arc;
 
 use super::Shard;
@@ -358,6 +360,8 @@ impl Shard {
         let before = std::mem::replace(&mut self.tokens, crate::session::Tokens::new(&config));
         self.tokens.inherit(before);
         self.keys_replaced();
+        self.compression = Compression::new(&config.websocket);
+        self.inflater = Inflater::shared(config.websocket.inflated_bytes_max());
         self.hub.reload(&config.channels);
         self.owner.reload(&config.channels);
         let limits_now =

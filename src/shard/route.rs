@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::model::{Encoding, Format, Framing};
 use crate::wire::http::{Cors, HttpError, Method, RequestHead, query_value};
+use crate::wire::websocket::deflate::{Agreement, MalformedExtensions, Terms, negotiate};
 
 /// Subprotocols that this program speaks, in no order: the client's first known one is taken.
 const SUBPROTOCOLS: [&str; 2] = [JSON, PROTOBUF];
@@ -29,7 +30,10 @@ pub(super) enum Route {
     /// A connection with a session.
     Client(Box<ClientRoute>),
     /// WebSocket without one.
-    Echo { key: String },
+    Echo {
+        key: String,
+        deflate: Option<Agreement>,
+    },
     /// Commands of a client that is told by another connection.
     Emulation(Encoding),
     /// One answer with what a channel has had since a position, or will have.
@@ -70,6 +74,7 @@ pub(super) enum Transport {
         /// Echoed subprotocol.
         protocol: Option<&'static str>,
         frame_pings: bool,
+        deflate: Option<Agreement>,
     },
     /// Only pushes go out, in frames. The connect request is in the query, or comes as the first message.
     UniWebSocket {
@@ -123,11 +128,15 @@ impl From<Route> for Asked {
 impl Shard {
     pub(super) fn route(&self, head: &RequestHead<'_>) -> Asked {
         if self.mode == Mode::Echo {
-            return match &head.upgrade {
-                Some(upgrade) => Route::Echo {
+            let Some(upgrade) = &head.upgrade else {
+                return Route::Refused(HttpError::UpgradeRequired).into();
+            };
+            return match deflate(&self.config, head, Terms::AsOffered) {
+                Ok(deflate) => Route::Echo {
                     key: upgrade.key.to_owned(),
+                    deflate,
                 },
-                None => Route::Refused(HttpError::UpgradeRequired),
+                Err(error) => Route::Refused(error),
             }
             .into();
         }
@@ -213,6 +222,10 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
         Ok(key) => key,
         Err(refused) => return refused,
     };
+    let deflate = match deflate(config, head, Terms::Stateless) {
+        Ok(deflate) => deflate,
+        Err(error) => return Route::Refused(error),
+    };
     let protocol = head
         .upgrade
         .and_then(|upgrade| upgrade.first_of(&SUBPROTOCOLS));
@@ -231,13 +244,31 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
             protocol,
             frame_pings: query_value(head.query, "cf_ws_frame_ping_pong")
                 .is_some_and(|value| value == "true"),
+            deflate,
         },
         format: Format {
+            framing: match deflate {
+                Some(_) => Framing::Deflate,
+                None => Framing::WebSocket,
+            },
             encoding,
             ..Format::default()
         },
         kept: Kept::of(config, head),
     }))
+}
+
+/// What is agreed on about compression. A client that does not say it in the language of the RFC is refused.
+fn deflate(
+    config: &Config,
+    head: &RequestHead<'_>,
+    terms: Terms,
+) -> Result<Option<Agreement>, HttpError> {
+    if !config.websocket.compression {
+        return Ok(None);
+    }
+    let offers = head.headers("Sec-WebSocket-Extensions");
+    negotiate(offers.map(str::as_bytes), terms).map_err(|MalformedExtensions| HttpError::BadRequest)
 }
 
 fn uni_websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {

@@ -9,11 +9,14 @@ use super::connection::{Connection, State};
 use super::{Mode, Shard};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX};
 use crate::mem::TimerWheel;
+use crate::model::Framing;
 use crate::protocol::centrifuge::{self, join_commands};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::Phase;
-use crate::wire::websocket::{Event, Opcode, WebSocketError, encode_close, encode_frame_header};
+use crate::wire::websocket::{
+    Decoder, Event, Opcode, ServerHeader, WebSocketError, encode_close, encode_frame_header,
+};
 
 /// The peer has this long to answer a close frame, and to take the last bytes.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,6 +24,11 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 impl Shard {
     /// Bytes of an open WebSocket.
     pub(super) fn websocket_received(&mut self, slot: u32, bytes: &mut [u8]) {
+        self.websocket_input(slot, bytes, 0);
+    }
+
+    /// The same. Messages may be longer than their limit up to `held_bytes_max`.
+    fn websocket_input(&mut self, slot: u32, bytes: &mut [u8], held_bytes_max: usize) {
         let message_bytes_max = match self.mode {
             Mode::Echo => ECHO_MESSAGE_BYTES_MAX,
             Mode::Proxy => self.config.websocket.message_size_limit,
@@ -33,6 +41,8 @@ impl Shard {
         } else {
             message_bytes_max
         };
+        let message_bytes_max = message_bytes_max.max(held_bytes_max);
+        let deflates = connection.session.format.framing == Framing::Deflate;
         let mut decoder = std::mem::take(&mut connection.decoder);
         let mut input = bytes;
         loop {
@@ -45,7 +55,12 @@ impl Shard {
                 }
                 _ => return,
             }
-            match decoder.next(&mut input, message_bytes_max) {
+            let event = if deflates {
+                self.next_inflated(slot, &mut decoder, &mut input, message_bytes_max)
+            } else {
+                decoder.next(&mut input, message_bytes_max)
+            };
+            match event {
                 Ok(Some(event)) => self.websocket_event(slot, event),
                 Ok(None) => break,
                 Err(error) => {
@@ -57,6 +72,26 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.decoder = decoder;
         }
+    }
+
+    /// The next event of a connection that compression was agreed on with.
+    #[cold]
+    fn next_inflated<'a>(
+        &mut self,
+        slot: u32,
+        decoder: &mut Decoder,
+        input: &mut &'a mut [u8],
+        message_bytes_max: usize,
+    ) -> Result<Option<Event<'a>>, WebSocketError> {
+        let own = self
+            .connections
+            .at_mut(slot)
+            .and_then(|connection| connection.session.rare.as_mut()?.deflate.as_mut());
+        let inflater = match own {
+            Some(own) => &mut own.1,
+            None => &mut self.inflater,
+        };
+        decoder.next_inflated(input, message_bytes_max, inflater)
     }
 
     fn websocket_event(&mut self, slot: u32, event: Event<'_>) {
@@ -101,15 +136,7 @@ impl Shard {
 
     fn message(&mut self, slot: u32, payload: &[u8], opcode: Opcode) {
         if self.mode == Mode::Echo {
-            let mut frame = std::mem::take(&mut self.scratch);
-            frame.clear();
-            encode_frame_header(&mut frame, opcode, payload.len());
-            frame.extend_from_slice(payload);
-            self.queue(slot, &frame);
-            frame.truncate(0);
-            frame.shrink_to(64 * 1024);
-            self.scratch = frame;
-            return;
+            return self.echo(slot, payload, opcode);
         }
         let unidirectional = |connection: &Connection| connection.session.format.unidirectional;
         if self.connections.at(slot).is_some_and(unidirectional) {
@@ -117,6 +144,28 @@ impl Shard {
         } else {
             self.commands(slot, payload);
         }
+    }
+
+    fn echo(&mut self, slot: u32, payload: &[u8], opcode: Opcode) {
+        let mut frame = std::mem::take(&mut self.scratch);
+        frame.clear();
+        let own = self
+            .connections
+            .at_mut(slot)
+            .and_then(|connection| connection.session.rare.as_mut()?.deflate.as_mut());
+        if let Some(own) = own {
+            let mut deflated = Vec::new();
+            own.0.deflate(payload, &mut deflated);
+            frame.extend_from_slice(&ServerHeader::deflated(opcode, deflated.len()));
+            frame.append(&mut deflated);
+        } else {
+            encode_frame_header(&mut frame, opcode, payload.len());
+            frame.extend_from_slice(payload);
+        }
+        self.queue(slot, &frame);
+        frame.truncate(0);
+        frame.shrink_to(64 * 1024);
+        self.scratch = frame;
     }
 
     /// The commands of one frame, strictly in order. Those behind a connect that waits for owners wait with it.
@@ -247,7 +296,14 @@ impl Shard {
         };
         match connection.state {
             State::Open if connection.is_stream() => self.commands(slot, &held),
-            State::Open => self.websocket_received(slot, &mut held),
+            State::Open => {
+                // Commands that came compressed are held as they were once inflated.
+                let held_bytes_max = match connection.session.format.framing {
+                    Framing::Deflate => self.config.websocket.inflated_bytes_max(),
+                    _ => 0,
+                };
+                self.websocket_input(slot, &mut held, held_bytes_max);
+            }
             State::Head => self.http_received(slot, &mut held),
             State::Waiting | State::Closing | State::Finishing | State::Gone => {}
         }

@@ -8,7 +8,7 @@ use crate::broker::hub::{Class, Delta};
 use crate::mem::RingRange;
 use crate::model::{Encoding, Framing, Publication};
 use crate::protocol::push::{Push, Shape};
-use crate::session::fanout;
+use crate::session::fanout::{self, Compression};
 
 /// Memory for pieces is kept for the next turn up to this size.
 const BYTES_KEPT: usize = 64 * 1024;
@@ -55,7 +55,12 @@ impl Piece {
 
 impl Written {
     /// Writes publications.
-    pub(super) fn run(&mut self, channel: &HubChannel, run: &[Arc<Publication>]) {
+    pub(super) fn run(
+        &mut self,
+        channel: &HubChannel,
+        run: &[Arc<Publication>],
+        compression: &mut Compression,
+    ) {
         self.clear();
         self.pieces.resize(channel.classes.len(), Piece::default());
         for encoding in [Encoding::Json, Encoding::Protobuf] {
@@ -87,7 +92,7 @@ impl Written {
                         if class.filter.is_some() {
                             self.distinct.push((at as u16, start));
                         }
-                        self.pieces[at] = self.write(channel, class, run, start, shared);
+                        self.pieces[at] = self.write(channel, class, run, start, shared, compression);
                     }
                 }
             }
@@ -132,6 +137,7 @@ impl Written {
         run: &[Arc<Publication>],
         start: usize,
         shared: bool,
+        compression: &mut Compression,
     ) -> Piece {
         let name = channel.name.as_str();
         let from = self.bytes.len();
@@ -139,7 +145,7 @@ impl Written {
         if class.format.framing == Framing::Joined {
             // Made by the server: neither filter nor delta.
             *encoded += run.len() as u64;
-            fanout::joined(&mut self.bytes, class.format, name, run);
+            fanout::joined(&mut self.bytes, class.format, compression, name, run);
             return Piece {
                 from,
                 to: self.bytes.len(),
@@ -159,7 +165,7 @@ impl Written {
             };
             if !shared {
                 *encoded += 1;
-                fanout::push(&mut self.bytes, class.format, name, &push);
+                fanout::push(&mut self.bytes, class.format, compression, name, &push);
                 continue;
             }
             let span = &mut self.spans[nth][shape as usize];
@@ -170,7 +176,7 @@ impl Written {
                 *span = begin..self.bodies.len();
             }
             let body = &self.bodies[span.clone()];
-            fanout::pushed(&mut self.bytes, class.format, |out| {
+            fanout::pushed(&mut self.bytes, class.format, compression, |out| {
                 out.extend_from_slice(body);
             });
         }
@@ -183,7 +189,13 @@ impl Written {
     }
 
     /// Writes one push that is no publication.
-    pub(super) fn push(&mut self, channel: &HubChannel, push: &Push<'_>) {
+    pub(super) fn push(
+        &mut self,
+        channel: &HubChannel,
+        push: &Push<'_>,
+        compression: &mut Compression,
+    ) {
+        let name = channel.name.as_str();
         self.clear();
         self.distinct.clear();
         for (at, class) in channel.classes.iter().enumerate() {
@@ -198,7 +210,7 @@ impl Written {
             }
             let from = self.bytes.len();
             if class.count > 0 && class.format.framing != Framing::Poll {
-                fanout::push(&mut self.bytes, class.format, channel.name.as_str(), push);
+                fanout::push(&mut self.bytes, class.format, compression, name, push);
                 self.distinct.push((at as u16, 0));
             }
             self.pieces.push(Piece {

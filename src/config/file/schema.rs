@@ -283,6 +283,20 @@ fn websocket<V: Visit>(v: &mut V, websocket: &mut WebSocket) {
         ECHO_MESSAGE_BYTES_MAX as u64,
         &mut websocket.message_size_limit,
     );
+    v.boolean("compression", &mut websocket.compression);
+    v.integer("compression_level", 1, 9, &mut websocket.compression_level);
+    v.integer(
+        "compression_min_size",
+        0,
+        ECHO_MESSAGE_BYTES_MAX as u64,
+        &mut websocket.compression_min_size,
+    );
+    v.integer(
+        "decompressed_message_size_limit",
+        0,
+        10 * ECHO_MESSAGE_BYTES_MAX as u64,
+        &mut websocket.decompressed_message_size_limit,
+    );
 }
 
 fn http_api<V: Visit>(v: &mut V, http_api: &mut HttpApi) {

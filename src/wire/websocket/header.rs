@@ -175,6 +175,15 @@ impl ServerHeader {
         Self::with_first(FIN | RSV1 | opcode as u8, opcode, payload_len)
     }
 
+    /// Bytes of the header at the front of a frame that this program wrote.
+    pub(crate) fn len_of(frame: &[u8]) -> usize {
+        match frame[1] {
+            LENGTH_IN_16_BITS => 4,
+            LENGTH_IN_64_BITS => 10,
+            _ => 2,
+        }
+    }
+
     #[inline]
     fn with_first(first: u8, opcode: Opcode, payload_len: usize) -> Self {
         assert!(
