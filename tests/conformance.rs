@@ -13,6 +13,8 @@ mod authentication;
 mod delta;
 #[path = "conformance/filter.rs"]
 mod filter;
+#[path = "conformance/compression.rs"]
+mod compression;
 #[path = "conformance/framing.rs"]
 mod framing;
 #[path = "conformance/history.rs"]

@@ -21,6 +21,8 @@ mod command_line;
 mod drain;
 #[path = "server/echo.rs"]
 mod echo;
+#[path = "server/echo_deflate.rs"]
+mod echo_deflate;
 #[path = "server/fallback.rs"]
 mod fallback;
 #[path = "server/first_run.rs"]

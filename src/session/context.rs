@@ -17,9 +17,9 @@ use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
 
+use super::Calls;
 use super::fanout::{self, Compression};
 use super::poll::{Polled, Said};
-use super::Calls;
 
 /// Verifiers of both kinds of token.
 #[derive(Debug)]

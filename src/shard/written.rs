@@ -92,7 +92,8 @@ impl Written {
                         if class.filter.is_some() {
                             self.distinct.push((at as u16, start));
                         }
-                        self.pieces[at] = self.write(channel, class, run, start, shared, compression);
+                        self.pieces[at] =
+                            self.write(channel, class, run, start, shared, compression);
                     }
                 }
             }

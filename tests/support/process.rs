@@ -38,6 +38,7 @@ pub(crate) struct Start {
     listen: String,
     shards: u32,
     reactor: String,
+    deflate: bool,
 }
 
 /// `uring` or `portable`: what `RINGMAIN_TEST_REACTOR` asks for.
@@ -61,6 +62,7 @@ impl Start {
             listen: "127.0.0.1:0".to_owned(),
             shards: 1,
             reactor: reactor_under_test(),
+            deflate: false,
         }
     }
 
@@ -71,6 +73,12 @@ impl Start {
             subcommand: "echo",
             ..Self::with_config("")
         }
+    }
+
+    /// With `--deflate`.
+    pub(crate) fn deflate(mut self) -> Self {
+        self.deflate = true;
+        self
     }
 
     /// More shards than one.
@@ -135,6 +143,9 @@ impl Start {
             command.arg("--config").arg(path);
         }
         command.arg(self.subcommand);
+        if self.deflate {
+            command.arg("--deflate");
+        }
         if !self.listen.is_empty() {
             command.args(["--listen", &self.listen]);
         }
