@@ -322,6 +322,43 @@ mod tests {
     }
 
     #[test]
+    fn what_shrinks_is_compressed_and_the_rest_goes_out_as_it_is() {
+        let config = WebSocket {
+            compression_min_size: 100,
+            ..WebSocket::default()
+        };
+        for encoding in [Encoding::Json, Encoding::Protobuf] {
+            let mut compression = Compression::new(&config);
+            let mut written_as = |framing, message: &[u8]| {
+                let mut out = b"before".to_vec();
+                framed(
+                    &mut out,
+                    format(encoding, framing),
+                    &mut compression,
+                    |out| {
+                        out.extend_from_slice(message);
+                    },
+                );
+                out.split_off(6)
+            };
+            let noise: Vec<u8> = (0..200_u32)
+                .map(|i| (i.wrapping_pow(3) >> 3) as u8 ^ (i * 37) as u8)
+                .collect();
+            for message in [&b""[..], &[b'x'; 90], &noise] {
+                let plain = written_as(Framing::WebSocket, message);
+                assert_eq!(written_as(Framing::Deflate, message), plain);
+            }
+            for len in [110, 70_000] {
+                let message = vec![b'x'; len];
+                let frame = written_as(Framing::Deflate, &message);
+                assert_eq!(frame[0], 0xC0 | opcode(encoding) as u8);
+                assert!(frame.len() < len / 2);
+                assert_eq!(frame, written_as(Framing::Deflate, &message), "no context");
+            }
+        }
+    }
+
+    #[test]
     fn pings_are_empty_messages() {
         let ping = |encoding, framing| {
             let mut out = Vec::new();

@@ -1,7 +1,5 @@
 //! Messages from shards, this one included: as owner, as a shard with subscribers, as one that asked.
 
-use crate::session::fanout::Compression;
-use crate::wire::websocket::Inflater;
 use std::sync::Arc;
 
 use super::Shard;
@@ -14,7 +12,9 @@ use crate::mesh::message::{
 use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
+use crate::session::fanout::Compression;
 use crate::time::Now;
+use crate::wire::websocket::Inflater;
 
 /// Messages taken from one peer in one turn, so that sockets are served in between.
 const MESSAGES_PER_TURN: usize = 512;
