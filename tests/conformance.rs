@@ -9,12 +9,12 @@ mod support;
 
 #[path = "conformance/authentication.rs"]
 mod authentication;
+#[path = "conformance/compression.rs"]
+mod compression;
 #[path = "conformance/delta.rs"]
 mod delta;
 #[path = "conformance/filter.rs"]
 mod filter;
-#[path = "conformance/compression.rs"]
-mod compression;
 #[path = "conformance/framing.rs"]
 mod framing;
 #[path = "conformance/history.rs"]
