@@ -7,6 +7,8 @@
 mod commands;
 #[path = "fuzz/emulation.rs"]
 mod emulation;
+#[path = "fuzz/fossil.rs"]
+mod fossil;
 #[path = "fuzz/import.rs"]
 mod import;
 #[path = "fuzz/mutation.rs"]

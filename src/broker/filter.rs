@@ -412,8 +412,14 @@ mod tests {
         use FilterError as Why;
         let fine = leaf("a", "eq", "x", &[]);
         for (sent, why) in [
-            (branch("xor", &[fine.clone()]), Why::UnknownOperation),
-            (branch("AND", &[fine.clone()]), Why::UnknownOperation),
+            (
+                branch("xor", std::slice::from_ref(&fine)),
+                Why::UnknownOperation,
+            ),
+            (
+                branch("AND", std::slice::from_ref(&fine)),
+                Why::UnknownOperation,
+            ),
             (leaf("a", "like", "x", &[]), Why::UnknownComparison),
             (leaf("", "eq", "x", &[]), Why::IncompleteLeaf),
             (leaf("a", "", "x", &[]), Why::IncompleteLeaf),
