@@ -10,6 +10,8 @@ mod support;
 
 #[path = "conformance/authentication.rs"]
 mod authentication;
+#[path = "conformance/delta.rs"]
+mod delta;
 #[path = "conformance/filter.rs"]
 mod filter;
 #[path = "conformance/framing.rs"]

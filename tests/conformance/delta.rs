@@ -5,28 +5,54 @@ use serde_json::{Value, json};
 
 use crate::recovery::slow_reader;
 use crate::servers::plain;
-use crate::support::client::Client;
+use crate::support::client::{Client, Encoding};
 use crate::support::token::sign;
 
-/// What a subscription with delta has read so far: the text of its last publication.
-#[derive(Default)]
-struct Chain(String);
+/// What a subscription with delta has read so far: the bytes of its last publication.
+struct Chain {
+    encoding: Encoding,
+    last: Vec<u8>,
+}
+
+impl Default for Chain {
+    fn default() -> Self {
+        Self {
+            encoding: Encoding::of_the_crate(),
+            last: Vec::new(),
+        }
+    }
+}
 
 impl Chain {
     /// Takes a publication in. Returns its payload, and whether it came as a patch.
     fn read(&mut self, publication: &Value) -> (Value, bool) {
-        let text = publication["data"].as_str();
-        let text = text.unwrap_or_else(|| panic!("not a string: {publication}"));
-        let is_patch = publication.get("delta").is_some();
-        self.0 = if is_patch {
-            assert_eq!(publication["delta"], true);
-            let target = fossil::apply(self.0.as_bytes(), text.as_bytes(), 1 << 20);
-            String::from_utf8(target.expect("the patch fits what came before")).expect("text")
-        } else {
-            text.to_owned()
+        let data = &publication["data"];
+        let told = match self.encoding {
+            Encoding::Json => {
+                let text = data.as_str();
+                let text = text.unwrap_or_else(|| panic!("not a string: {publication}"));
+                text.as_bytes().to_vec()
+            }
+            Encoding::Protobuf => match data["$bytes"].as_str() {
+                Some(hex) => bytes_of(hex),
+                None => data.to_string().into_bytes(),
+            },
         };
-        (serde_json::from_str(&self.0).expect("JSON"), is_patch)
+        let is_patch = publication.get("delta").is_some();
+        self.last = if is_patch {
+            assert_eq!(publication["delta"], true);
+            let target = fossil::apply(&self.last, &told, 1 << 20);
+            target.expect("the patch fits what came before")
+        } else {
+            told
+        };
+        (serde_json::from_slice(&self.last).expect("JSON"), is_patch)
     }
+}
+
+fn bytes_of(hex: &str) -> Vec<u8> {
+    let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).expect("two digits");
+    (0..hex.len()).step_by(2).map(digits).collect()
 }
 
 /// Long enough that a patch is worth it, and not only ASCII.
