@@ -5,6 +5,8 @@
 
 #[path = "fuzz/commands.rs"]
 mod commands;
+#[path = "fuzz/deflate.rs"]
+mod deflate;
 #[path = "fuzz/emulation.rs"]
 mod emulation;
 #[path = "fuzz/fossil.rs"]

@@ -82,10 +82,10 @@ name = "closed"
 class Proxy:
     """A running ringmain."""
 
-    def __init__(self):
+    def __init__(self, lines=""):
         self._directory = tempfile.TemporaryDirectory(prefix="ringmain-")
         self._path = Path(self._directory.name)
-        (self._path / "ringmain.toml").write_text(CONFIG)
+        (self._path / "ringmain.toml").write_text(CONFIG + lines)
         self._run("127.0.0.1:0")
 
     def _run(self, listen):
