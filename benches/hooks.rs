@@ -43,7 +43,7 @@ impl Trouble {
 
 fn main() -> Result<(), Failure> {
     let is_test = !std::env::args().any(|argument| argument == "--bench");
-    let (runs, seconds) = if is_test { (1, "200ms") } else { (5, "5s") };
+    let (runs, seconds) = if is_test { (1, "200ms") } else { (5, "3s") };
     println!(
         "{:<20} {:>12} {:>12} {:>8} {:>12} {:>12}   (median of {runs})",
         "target", "p99 calm", "p99 trouble", "ratio", "calls/s", "RSS"

@@ -1,12 +1,12 @@
 //! Checks 22 – 32: tokens and expiry.
 
-use jsonwebtoken::Algorithm;
+use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
 use crate::servers::{plain, quick, strict, with_namespaces};
 use crate::support::client::{Client, Ended};
 use crate::support::process::{SECRET, Server};
-use crate::support::token::{after, sign, sign_with, user};
+use crate::support::token::{after, sign, sign_by, sign_with, user};
 
 /// A token that `strict()` accepts, with more claims.
 fn housed(claims: &Value) -> String {
@@ -51,6 +51,37 @@ fn c22_longer_hmac_algorithms_are_accepted() {
         let token = sign_with(&json!({ "sub": "42" }), algorithm, SECRET);
         let client = Client::with_token(plain(), &token);
         assert!(!client.id.is_empty(), "{algorithm:?}");
+    }
+}
+
+#[test]
+fn c22_tokens_of_public_keys_set_the_user() {
+    const RSA: &[u8] = include_bytes!("../vectors/keys/rsa.pem");
+    const P256: &[u8] = include_bytes!("../vectors/keys/p256.pem");
+    let server = Server::start(&with_namespaces(concat!(
+        "rsa_public_key = \"\"\"",
+        include_str!("../vectors/keys/rsa.pub.pem"),
+        "\"\"\"\necdsa_public_key = \"\"\"",
+        include_str!("../vectors/keys/p256.pub.pem"),
+        "\"\"\"\n",
+    )));
+    let rsa = EncodingKey::from_rsa_pem(RSA).expect("a key");
+    let p256 = EncodingKey::from_ec_pem(P256).expect("a key");
+    for (algorithm, key) in [
+        (Algorithm::RS256, &rsa),
+        (Algorithm::PS512, &rsa),
+        (Algorithm::ES256, &p256),
+    ] {
+        let token = sign_by(&json!({ "sub": "42" }), algorithm, key);
+        let mut client = Client::with_token(&server, &token);
+        client.subscribe("open:c22-public");
+        let presence = client.ok("presence", &json!({ "channel": "open:c22-public" }));
+        assert_eq!(
+            presence["presence"][&client.id]["user"], "42",
+            "{algorithm:?}"
+        );
+        let forged = format!("{token}x");
+        assert_eq!(ended_with(&server, &forged).code, 3500, "{algorithm:?}");
     }
 }
 

@@ -13,12 +13,16 @@ pub(crate) fn sign(claims: &Value) -> String {
 
 /// Another HMAC algorithm or key.
 pub(crate) fn sign_with(claims: &Value, algorithm: Algorithm, secret: &str) -> String {
-    jsonwebtoken::encode(
-        &Header::new(algorithm),
+    sign_by(
         claims,
+        algorithm,
         &EncodingKey::from_secret(secret.as_bytes()),
     )
-    .expect("claims can be signed")
+}
+
+/// Any algorithm, with a key of its kind.
+pub(crate) fn sign_by(claims: &Value, algorithm: Algorithm, key: &EncodingKey) -> String {
+    jsonwebtoken::encode(&Header::new(algorithm), claims, key).expect("claims can be signed")
 }
 
 /// A connection token that does not expire.

@@ -24,7 +24,7 @@ afterAll(async () => {
   await proxy.stop();
 });
 
-test('every method is answered', async () => {
+test('c80 every method is answered', async () => {
   const published = await api.publish({ channel: 'room:api', data: { n: 1 }, tags: { a: 'b' } });
   assert.equal(published.offset, 1);
   assert.equal(published.epoch.length > 0, true);
@@ -58,12 +58,12 @@ test('every method is answered', async () => {
   await events.until('connected');
 });
 
-test('errors are thrown', async () => {
+test('c80 errors are thrown', async () => {
   await assert.rejects(api.publish({ channel: 'nowhere:api', data: {} }), cent.CentException);
   await assert.rejects(api.getPresence({ channel: 'plain:api' }), cent.CentException);
 });
 
-test('a pipeline answers each of its commands in order', async () => {
+test('c80 a pipeline answers each of its commands in order', async () => {
   const commands = [
     { method: 'publish', params: { channel: 'room:pipeline', data: { n: 1 } } },
     { method: 'broadcast', params: { channels: ['room:pipeline', 'plain:api'], data: { n: 2 } } },
@@ -95,7 +95,7 @@ test('a pipeline answers each of its commands in order', async () => {
   assert.deepEqual(results[12], {});
 });
 
-test('a pipeline of one command and one of a thousand', async () => {
+test('c80 a pipeline of one command and one of a thousand', async () => {
   assert.deepEqual((await api.pipeline([{ method: 'publish', params: { channel: 'plain:one', data: {} } }])), [{}]);
   const publish = (n) => ({ method: 'publish', params: { channel: 'room:thousand', data: { n } } });
   const results = await api.pipeline(Array.from({ length: 1000 }, (_, n) => publish(n)));

@@ -30,7 +30,7 @@ async function subscribed(client, channel, options) {
   return { subscription, events, context };
 }
 
-test('publications of a client reach all subscribers with the publisher', async (t) => {
+test('c78 publications of a client reach all subscribers with the publisher', async (t) => {
   const one = await connected(t, { token: token({ sub: 'ada', info: { name: 'Ada' } }) });
   const two = await connected(t, { token: token({ sub: 'bob' }) });
   const first = await subscribed(one.client, 'room:publish');
@@ -79,7 +79,7 @@ test('a batch of commands in one frame is answered', async (t) => {
   }
 });
 
-test('presence, stats, join and leave', async (t) => {
+test('c78 presence, stats, join and leave', async (t) => {
   const one = await connected(t, { token: token({ sub: 'ada', info: 1 }) });
   const watcher = await subscribed(one.client, 'room:presence');
   const own = await watcher.events.until('join');

@@ -30,7 +30,7 @@ function documents(count) {
   });
 }
 
-test('every payload arrives as it was published, across lost connections', async (t) => {
+test('c78 every payload arrives as it was published, across lost connections', async (t) => {
   const proxy = await Proxy.start();
   const client = proxy.client();
   t.after(async () => {

@@ -33,7 +33,7 @@ async function expect(events, from, to) {
   }
 }
 
-test('what was missed during a lost connection is recovered in order', async (t) => {
+test('c78 what was missed during a lost connection is recovered in order', async (t) => {
   const { proxy, client, clientEvents, events, position } = await arrange(t, 'room:lost', { minReconnectDelay: 300 });
   await publish(proxy, 'room:lost', 1, 2);
   await expect(events, 1, 2);

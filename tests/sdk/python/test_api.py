@@ -48,7 +48,7 @@ class ApiCase(unittest.IsolatedAsyncioTestCase):
         await self.client.connect()
         await self.client.ready()
 
-    async def test_every_method_is_answered(self):
+    async def test_c80_every_method_is_answered(self):
         api = self.api
         first = api.publish(PublishRequest(channel="room:api", data={"n": 1}, tags={"a": "b"}, idempotency_key="k"))
         self.assertEqual(first.offset, 1)
@@ -89,14 +89,14 @@ class ApiCase(unittest.IsolatedAsyncioTestCase):
         api.disconnect(DisconnectRequest(user="ada", whitelist=["nobody"], disconnect=Disconnect(code=4500, reason="go")))
         self.assertEqual((await self.events.until("disconnected")).code, 4500)
 
-    async def test_errors_are_raised(self):
+    async def test_c80_errors_are_raised(self):
         with self.assertRaises(CentApiResponseError) as raised:
             self.api.publish(PublishRequest(channel="nowhere:api", data={}))
         self.assertEqual(raised.exception.code, 102)
         with self.assertRaises(CentUnauthorizedError):
             Api(f"http://{self.proxy.address}/api", "wrong").info(InfoRequest())
 
-    async def test_batch_answers_every_method_in_order(self):
+    async def test_c80_batch_answers_every_method_in_order(self):
         requests = [
             PublishRequest(channel="room:batch", data={"n": 1}),
             BroadcastRequest(channels=["room:batch", "plain:batch"], data={"n": 2}),
@@ -121,12 +121,12 @@ class ApiCase(unittest.IsolatedAsyncioTestCase):
         self.assertEqual(list(replies[7].channels), ["room:batch"])
         self.assertEqual(len(replies[8].nodes), 1)
 
-    async def test_parallel_batch_answers_in_order(self):
+    async def test_c80_parallel_batch_answers_in_order(self):
         requests = [PublishRequest(channel=f"room:parallel-{n % 7}", data={"n": n}) for n in range(70)]
         replies = self.api.batch(BatchRequest(requests=requests, parallel=True)).replies
         self.assertEqual(sorted(reply.offset for reply in replies), sorted(n // 7 + 1 for n in range(70)))
 
-    async def test_asynchronous_client_keeps_its_connection(self):
+    async def test_c80_asynchronous_client_keeps_its_connection(self):
         async with AsyncClient(f"http://{self.proxy.address}/api", API_KEY) as api:
             for n in range(1, 51):
                 result = await api.publish(PublishRequest(channel="room:async", data={"n": n}))

@@ -62,7 +62,7 @@ class ClientCase(unittest.IsolatedAsyncioTestCase):
 
 
 class Basics(ClientCase):
-    async def test_publications_reach_all_subscribers_with_the_publisher(self):
+    async def test_c79_publications_reach_all_subscribers_with_the_publisher(self):
         one, _ = await self.connected(token=token(sub="ada", info={"name": "Ada"}))
         two, _ = await self.connected(token=token(sub="bob"))
         first, first_events, _ = await self.subscribed(one, "room:publish")
@@ -73,7 +73,7 @@ class Basics(ClientCase):
             self.assertEqual((unpack(pub.data), pub.offset), ({"text": "grüße"}, 1))
             self.assertEqual((pub.info.user, unpack(pub.info.conn_info)), ("ada", {"name": "Ada"}))
 
-    async def test_presence_join_and_leave(self):
+    async def test_c79_presence_join_and_leave(self):
         one, _ = await self.connected()
         watcher, events, _ = await self.subscribed(one, "room:presence")
         self.assertEqual((await events.until("join")).info.user, "ada")
@@ -206,7 +206,7 @@ class ServerSide(ClientCase):
 
 
 class Recovery(ClientCase):
-    async def test_missed_publications_are_recovered_after_a_lost_connection(self):
+    async def test_c79_missed_publications_are_recovered_after_a_lost_connection(self):
         client, client_events = await self.connected(min_reconnect_delay=0.3)
         _, events, first = await self.subscribed(client, "room:lost")
         self.publish("room:lost", 1, 2)
