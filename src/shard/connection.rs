@@ -63,7 +63,7 @@ pub(super) struct Connection {
 }
 
 /// A connection's record with its session and first subscription. The aim is a few hundred bytes for everything in user space.
-const _: () = assert!(size_of::<Connection>() <= 224, "bytes per idle connection");
+const _: () = assert!(size_of::<Connection>() <= 200, "bytes per idle connection");
 
 /// Unsent bytes of a slow connection.
 #[derive(Debug, Default)]
