@@ -23,6 +23,8 @@ mod drain;
 mod echo;
 #[path = "server/echo_deflate.rs"]
 mod echo_deflate;
+#[path = "server/encodings.rs"]
+mod encodings;
 #[path = "server/fallback.rs"]
 mod fallback;
 #[path = "server/first_run.rs"]

@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 
 use remote::Remote;
 
+use super::overrides::RawOverride;
 use crate::config::{KeySet, Pattern, PublicKey, Secret, Token};
 use crate::model::Overrides;
 use crate::time::Now;
@@ -488,34 +489,6 @@ impl RawSub<'_> {
             data: payload_of(self.data, self.b64data)?,
             overrides: self.override_.unwrap_or_default().lower(),
         })
-    }
-}
-
-#[derive(Default, Deserialize)]
-struct RawOverride {
-    presence: Option<Flag>,
-    join_leave: Option<Flag>,
-    force_push_join_leave: Option<Flag>,
-    force_recovery: Option<Flag>,
-    force_positioning: Option<Flag>,
-}
-
-#[derive(Deserialize)]
-struct Flag {
-    #[serde(default)]
-    value: bool,
-}
-
-impl RawOverride {
-    fn lower(self) -> Overrides {
-        let value = |flag: Option<Flag>| flag.map(|flag| flag.value);
-        Overrides {
-            presence: value(self.presence),
-            join_leave: value(self.join_leave),
-            force_push_join_leave: value(self.force_push_join_leave),
-            force_recovery: value(self.force_recovery),
-            force_positioning: value(self.force_positioning),
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::auth::overrides::RawOverride;
 use crate::config::hooks::Transform;
 use crate::limits::{HOOK_KEPT_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::hook::{Connected, Event, Published, Refreshed, Subscribed, Verdict};
@@ -79,21 +80,6 @@ struct RawSubscribed<'a> {
     override_: Option<RawOverride>,
     #[serde(default)]
     cache_recover: bool,
-}
-
-#[derive(Default, Deserialize)]
-struct RawOverride {
-    presence: Option<Flag>,
-    join_leave: Option<Flag>,
-    force_push_join_leave: Option<Flag>,
-    force_recovery: Option<Flag>,
-    force_positioning: Option<Flag>,
-}
-
-#[derive(Deserialize)]
-struct Flag {
-    #[serde(default)]
-    value: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -226,19 +212,11 @@ fn connected(raw: RawConnected<'_>) -> Result<Connected, Malformed> {
 }
 
 fn subscribed(raw: RawSubscribed<'_>) -> Result<Subscribed, Malformed> {
-    let value = |flag: Option<Flag>| flag.map(|flag| flag.value);
-    let by = raw.override_.unwrap_or_default();
     Ok(Subscribed {
         expire_at: seconds(raw.expire_at)?,
         info: kept(raw.info, raw.b64info)?,
         data: payload(raw.data, raw.b64data)?,
-        overrides: Overrides {
-            presence: value(by.presence),
-            join_leave: value(by.join_leave),
-            force_push_join_leave: value(by.force_push_join_leave),
-            force_recovery: value(by.force_recovery),
-            force_positioning: value(by.force_positioning),
-        },
+        overrides: raw.override_.unwrap_or_default().lower(),
         cache_recover: raw.cache_recover,
     })
 }
