@@ -12,7 +12,7 @@ use crate::auth::overrides::RawOverride;
 use crate::config::hooks::Transform;
 use crate::limits::{HOOK_KEPT_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::hook::{Connected, Event, Published, Refreshed, Subscribed, Verdict};
-use crate::model::{ChosenError, Overrides};
+use crate::model::ChosenError;
 use crate::protocol::centrifuge::json::{compact, is_json};
 
 /// The body is not what was agreed on.
