@@ -1,5 +1,6 @@
 //! Configuration: as written (`file`), as checked (`Config`), and the rules of channels (`namespace`).
 
+pub mod durable;
 mod file;
 mod glob;
 pub mod hooks;
@@ -61,6 +62,8 @@ pub struct Config {
     pub channels: ChannelRules,
     /// Who decides about clients' events.
     pub hooks: hooks::Hooks,
+    /// The durable log.
+    pub durable: durable::Durable,
     /// Draining.
     pub drain: Drain,
     /// Logging.
@@ -370,6 +373,7 @@ impl Default for Config {
             http_api: HttpApi::default(),
             channels: ChannelRules::default(),
             hooks: hooks::Hooks::default(),
+            durable: durable::Durable::default(),
             drain: Drain::default(),
             log: Log::default(),
         }

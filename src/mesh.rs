@@ -1,6 +1,7 @@
 //! What may cross threads: queues between shards, and between shards and control.
 
 pub mod control;
+pub mod durable;
 mod endpoint;
 pub mod hook;
 pub mod message;

@@ -1,9 +1,13 @@
 //! The nouns that every layer shares.
 
+mod record;
+
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use record::{ConsumeGrant, Entry, EventId, Origin, Record};
 
 /// One shard of the process: 0 .. `SHARDS_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,38 +111,48 @@ impl ClientId {
     /// The canonical 36 characters.
     #[must_use]
     pub fn encode(self) -> [u8; 36] {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut out = [b'-'; 36];
-        let mut at = 0;
-        for nibble in 0..32 {
-            if matches!(nibble, 8 | 12 | 16 | 20) {
-                at += 1;
-            }
-            out[at] = HEX[(self.0 >> (124 - 4 * nibble)) as usize & 0xf];
-            at += 1;
-        }
-        out
+        uuid_text(self.0)
     }
 
     /// Reads the canonical form; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let bytes = text.as_bytes();
-        if bytes.len() != 36 {
-            return None;
-        }
-        let mut value = 0u128;
-        for (at, &byte) in bytes.iter().enumerate() {
-            if matches!(at, 8 | 13 | 18 | 23) {
-                if byte != b'-' {
-                    return None;
-                }
-            } else {
-                value = value << 4 | u128::from(char::from(byte).to_digit(16)?);
-            }
-        }
-        Some(Self(value))
+        parse_uuid(text).map(Self)
     }
+}
+
+/// The canonical 36 characters of a UUID.
+fn uuid_text(bits: u128) -> [u8; 36] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut out = [b'-'; 36];
+    let mut at = 0;
+    for nibble in 0..32 {
+        if matches!(nibble, 8 | 12 | 16 | 20) {
+            at += 1;
+        }
+        out[at] = HEX[(bits >> (124 - 4 * nibble)) as usize & 0xf];
+        at += 1;
+    }
+    out
+}
+
+/// Reads the canonical form of a UUID; `None` for anything else.
+fn parse_uuid(text: &str) -> Option<u128> {
+    let bytes = text.as_bytes();
+    if bytes.len() != 36 {
+        return None;
+    }
+    let mut value = 0u128;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            if byte != b'-' {
+                return None;
+            }
+        } else {
+            value = value << 4 | u128::from(char::from(byte).to_digit(16)?);
+        }
+    }
+    Some(value)
 }
 
 impl fmt::Display for ClientId {

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["auth", "broker", "protocol"],
     &["session"],
     &["shard"],
-    &["bench", "doctor", "import", "uring"],
+    &["bench", "doctor", "import", "upstream", "uring"],
     &["control", "reactor"],
 ];
 
@@ -37,6 +37,12 @@ const RESTRICTED: &[(&str, &[&str])] = &[
         ],
     ),
     ("import", &["limits", "config"]),
+    (
+        "upstream",
+        &[
+            "limits", "model", "time", "config", "mem", "mesh", "metrics", "wire",
+        ],
+    ),
     (
         "uring",
         &[

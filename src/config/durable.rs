@@ -1,0 +1,98 @@
+//! `[durable]`: where publications of durable channels are kept.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Secret;
+
+/// `[durable]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// Which log.
+    pub engine: Engine,
+    /// How long a publication is kept, default 72 h.
+    pub retention_age: Duration,
+    /// Bytes kept at most, the oldest publications go first; 0 (default) leaves only the age.
+    pub retention_bytes: u64,
+    /// An append that is not stored within this time gets a temporary error, default 5 s.
+    pub append_timeout: Duration,
+    /// `[durable.embedded]`
+    pub embedded: Embedded,
+    /// `[durable.nats]`
+    pub nats: Nats,
+}
+
+/// `durable.engine`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engine {
+    /// In a directory of this machine.
+    #[default]
+    Embedded,
+    /// In NATS JetStream.
+    Nats,
+}
+
+/// `[durable.embedded]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Embedded {
+    /// Where it is, default `ringmain-data/log`. One process uses it at a time.
+    pub directory: PathBuf,
+    /// Bytes of memory for blocks that were read, default 64 MiB.
+    pub cache_bytes: u64,
+}
+
+/// `[durable.nats]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nats {
+    /// Servers, default `nats://127.0.0.1:4222`.
+    pub servers: Vec<String>,
+    /// User name; empty for none.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// Token in place of user and password; empty for none.
+    pub token: Secret,
+    /// File with credentials (`nsc`); empty for none.
+    pub credentials: PathBuf,
+    /// File with the certificates of an authority of one's own; empty for the public ones.
+    pub tls_ca: PathBuf,
+    /// Stream that keeps the publications, default `RINGMAIN`; dead letters and state of groups are beside it.
+    pub stream: String,
+    /// Start of the subjects, default `ringmain`.
+    pub subject_prefix: String,
+    /// Servers that keep each publication, 1 to 5; default 1.
+    pub replicas: u32,
+    /// In memory only; default false.
+    pub memory_storage: bool,
+    /// How long the server remembers ids of publications, default 2 min. Idempotency keys count for at least the
+    /// namespace's `idempotency_ttl`, whatever this is.
+    pub duplicate_window: Duration,
+}
+
+impl Default for Durable {
+    fn default() -> Self {
+        Self {
+            engine: Engine::Embedded,
+            retention_age: Duration::from_hours(72),
+            retention_bytes: 0,
+            append_timeout: Duration::from_secs(5),
+            embedded: Embedded {
+                directory: PathBuf::from("ringmain-data/log"),
+                cache_bytes: 64 << 20,
+            },
+            nats: Nats {
+                servers: vec!["nats://127.0.0.1:4222".to_owned()],
+                user: String::new(),
+                password: Secret::default(),
+                token: Secret::default(),
+                credentials: PathBuf::new(),
+                tls_ca: PathBuf::new(),
+                stream: "RINGMAIN".to_owned(),
+                subject_prefix: "ringmain".to_owned(),
+                replicas: 1,
+                memory_storage: false,
+                duplicate_window: Duration::from_mins(2),
+            },
+        }
+    }
+}

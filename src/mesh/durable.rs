@@ -1,0 +1,306 @@
+//! Between a shard and the durable log: two bounded queues, and the bells at both ends.
+//!
+//! A shard has at most `APPENDS_MAX` appends and `ASKS_MAX` questions under way, and control of a worker's end; each is in
+//! one place at a time, so `requests` is never full. What comes down is never lost: where `answers` is full, the bridge
+//! keeps it and takes no new requests until there is room.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
+
+use super::control::Doorbell;
+use crate::model::{
+    ChannelName, ClientId, ConnId, ConsumeGrant, Epoch, Publication, Record, StreamPosition,
+};
+
+/// Appends of one shard under way; a publish beyond it gets a temporary error.
+pub const APPENDS_MAX: usize = 16_384;
+/// Bytes of the records of one shard's appends under way; likewise.
+pub const APPEND_BYTES_MAX: usize = 64 << 20;
+/// Reads and questions of one shard under way.
+pub const ASKS_MAX: usize = 8192;
+/// Messages that may wait for a shard.
+pub const ANSWERS_MAX: usize = 8192;
+/// Publications in one message to a shard.
+pub const STORED_MAX: usize = 512;
+
+/// What a shard calls a request of its own; echoed, and stale ones are ignored when they come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    /// Slot of the request.
+    pub slot: u32,
+    /// Generation of the slot.
+    pub generation: u32,
+}
+
+/// From a shard to the log.
+#[derive(Debug)]
+pub enum ToLog {
+    /// Answered by `FromLog::Appended`.
+    Append(Box<Append>),
+    /// Answered by `FromLog::Page`.
+    Read(RequestId, Read),
+    /// Forget what the channel has kept up to its end. Answered by `FromLog::Answered`.
+    Trim(RequestId, ChannelName),
+    /// Answered by `FromLog::Answered`.
+    Ask(RequestId, Box<Ask>),
+    /// A worker's connection is gone: what it has not acknowledged goes to others.
+    Gone(ConnId),
+}
+
+/// Keep this publication.
+#[derive(Clone, Debug)]
+pub struct Append {
+    /// Whose request it is.
+    pub id: RequestId,
+    /// What is kept.
+    pub record: Record,
+    /// How long `record.key` is remembered.
+    pub key_ttl: Duration,
+    /// 0 for none: a version that is not greater than the last one of this channel stores nothing.
+    pub version: u64,
+    /// Life of the version numbers.
+    pub version_epoch: Box<str>,
+}
+
+/// What came of an append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Where it stands; where the first one with this key stands, or the channel's end if `is_new` is false.
+    pub position: StreamPosition,
+    /// It was stored now.
+    pub is_new: bool,
+}
+
+/// A question about a channel's entries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Channel.
+    pub channel: ChannelName,
+    /// Entries with a greater offset.
+    pub after: u64,
+    /// Entries at most; 0 asks for the position alone.
+    pub limit: u32,
+    /// Payload bytes at most; one entry is given whatever its size.
+    pub bytes: u32,
+}
+
+/// A part of a channel.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// Channel.
+    pub channel: ChannelName,
+    /// Its end when it was read: everything later comes as `FromLog::Stored`, behind this.
+    pub position: StreamPosition,
+    /// As asked.
+    pub after: u64,
+    /// What is kept after `after`, ascending and without holes; the first is later than `after + 1` where the log has
+    /// forgotten.
+    pub publications: Vec<Arc<Publication>>,
+}
+
+/// Whoever asks something that only the log's side knows.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// What is asked.
+    pub method: Method,
+    /// Parameters, JSON.
+    pub data: Bytes,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// A service with the key of the server API: it may do everything.
+    Service,
+    /// A client's connection.
+    Client {
+        /// It gets deliveries.
+        conn: ConnId,
+        /// For people.
+        client: ClientId,
+        /// For people.
+        user: Box<str>,
+        /// What its token lets it consume.
+        grants: Arc<[ConsumeGrant]>,
+    },
+}
+
+/// Questions with parameters and results in JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// `ringmain.consume`: deliveries of a group come to this connection.
+    Consume,
+    /// `ringmain.ack`, `/api/queue/ack`
+    Ack,
+    /// `ringmain.nak`, `/api/queue/nak`
+    Nak,
+    /// `ringmain.extend`, `/api/queue/extend`
+    Extend,
+    /// `ringmain.credit`
+    Credit,
+    /// `ringmain.leave`
+    Leave,
+    /// `/api/queue/fetch`: deliveries come as the answer.
+    Fetch,
+    /// `/api/queue/groups`: all groups and how they do.
+    Groups,
+    /// `/api/queue/delete`: forget a group.
+    DeleteGroup,
+    /// `/api/dlq/list`
+    DeadList,
+    /// `/api/dlq/show`
+    DeadShow,
+    /// `/api/dlq/retry`
+    DeadRetry,
+    /// `/api/dlq/drop`
+    DeadDrop,
+    /// `/api/replay`: one page of a replay.
+    Replay,
+}
+
+impl Method {
+    /// The method that an RPC of a client names.
+    #[must_use]
+    pub fn of_rpc(name: &str) -> Option<Self> {
+        Some(match name {
+            "ringmain.consume" => Self::Consume,
+            "ringmain.ack" => Self::Ack,
+            "ringmain.nak" => Self::Nak,
+            "ringmain.extend" => Self::Extend,
+            "ringmain.credit" => Self::Credit,
+            "ringmain.leave" => Self::Leave,
+            _ => return None,
+        })
+    }
+
+    /// The method of the server API with this path, behind `/api/`.
+    #[must_use]
+    pub fn of_api(path: &str) -> Option<Self> {
+        Some(match path {
+            "queue/fetch" => Self::Fetch,
+            "queue/ack" => Self::Ack,
+            "queue/nak" => Self::Nak,
+            "queue/extend" => Self::Extend,
+            "queue/groups" => Self::Groups,
+            "queue/delete" => Self::DeleteGroup,
+            "dlq/list" => Self::DeadList,
+            "dlq/show" => Self::DeadShow,
+            "dlq/retry" => Self::DeadRetry,
+            "dlq/drop" => Self::DeadDrop,
+            "replay" => Self::Replay,
+            _ => return None,
+        })
+    }
+}
+
+/// Why the log's side did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The log is down, read-only, full or fenced: try again.
+    #[error("the durable log is not available: {reason}")]
+    Unavailable {
+        /// For people.
+        reason: Box<str>,
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// Too much is under way: try again.
+    #[error("the durable log is busy")]
+    Busy {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// The publication breaks a rule of its namespace.
+    #[error("refused: {0}")]
+    Refused(Box<str>),
+    /// Parameters are not as they must be.
+    #[error("{0}")]
+    BadRequest(Box<str>),
+    /// The caller may not do this.
+    #[error("permission denied: {0}")]
+    Forbidden(Box<str>),
+    /// There is no such group, delivery or dead letter.
+    #[error("{0}")]
+    NotFound(Box<str>),
+}
+
+impl LogError {
+    /// When the same may be tried again; `None` where that changes nothing.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } | Self::Busy { retry_after } => {
+                Some(*retry_after)
+            }
+            Self::Refused(_) | Self::BadRequest(_) | Self::Forbidden(_) | Self::NotFound(_) => None,
+        }
+    }
+}
+
+/// From the log to a shard, in order.
+#[derive(Debug)]
+pub enum FromLog {
+    /// To the shards that appended.
+    Appended(Vec<(RequestId, Result<Appended, LogError>)>),
+    /// To the owner of these channels: new publications, in the order of the log.
+    Stored(Vec<(ChannelName, Arc<Publication>)>),
+    /// Answer to `Read`.
+    Page(RequestId, Result<Box<Page>, LogError>),
+    /// Answer to `Trim` and `Ask`: JSON.
+    Answered(RequestId, Result<Bytes, LogError>),
+    /// To a worker's connection: a delivery, JSON.
+    Deliver(Vec<(ConnId, Bytes)>),
+    /// To the owner of an ephemeral channel: something is announced there.
+    Announce(ChannelName, Bytes),
+    /// The log's side lost its place: every durable channel is read again before anything later is believed.
+    Restarted,
+}
+
+/// The two queues of one shard, and the bell at the log's end.
+#[derive(Clone)]
+pub struct DurableLink {
+    /// To the log.
+    pub requests: Arc<ArrayQueue<ToLog>>,
+    /// To the shard.
+    pub answers: Arc<ArrayQueue<FromLog>>,
+    /// Wakes the bridge.
+    pub bell: Arc<dyn Doorbell>,
+}
+
+impl DurableLink {
+    /// Empty queues.
+    #[must_use]
+    pub fn new(bell: Arc<dyn Doorbell>) -> Self {
+        Self {
+            requests: Arc::new(ArrayQueue::new(APPENDS_MAX + ASKS_MAX)),
+            answers: Arc::new(ArrayQueue::new(ANSWERS_MAX)),
+            bell,
+        }
+    }
+}
+
+impl fmt::Debug for DurableLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DurableLink")
+            .field("requests", &self.requests.len())
+            .field("answers", &self.answers.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The epoch of a channel that had nothing kept when it began to be used: the same on every node and after every
+/// restart, as long as the log is the same and has forgotten no channel.
+#[must_use]
+pub fn epoch_of(log: u128, lives: u64, channel: &str) -> Epoch {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = foldhash::quality::FixedState::with_seed(log as u64 ^ lives).build_hasher();
+    hasher.write_u64((log >> 64) as u64);
+    hasher.write(channel.as_bytes());
+    Epoch::from_random(hasher.finish())
+}
