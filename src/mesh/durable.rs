@@ -251,7 +251,7 @@ pub enum FromLog {
     /// To the owner of these channels: new publications, in the order of the log.
     Stored(Vec<(ChannelName, Arc<Publication>)>),
     /// Answer to `Read`.
-    Page(RequestId, Result<Box<Page>, LogError>),
+    Page(RequestId, Result<Box<Page>, (ChannelName, LogError)>),
     /// Answer to `Trim` and `Ask`: JSON.
     Answered(RequestId, Result<Bytes, LogError>),
     /// To a worker's connection: a delivery, JSON.
