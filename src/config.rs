@@ -64,6 +64,8 @@ pub struct Config {
     pub hooks: hooks::Hooks,
     /// The durable log.
     pub durable: durable::Durable,
+    /// Groups of workers that work it off.
+    pub queue: durable::Queue,
     /// Draining.
     pub drain: Drain,
     /// Logging.
@@ -374,6 +376,7 @@ impl Default for Config {
             channels: ChannelRules::default(),
             hooks: hooks::Hooks::default(),
             durable: durable::Durable::default(),
+            queue: durable::Queue::default(),
             drain: Drain::default(),
             log: Log::default(),
         }

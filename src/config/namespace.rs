@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pattern;
+use super::durable::{Schema, Trigger};
 use super::hooks::DEFAULT_NAME;
 
 /// What a channel's namespace allows and keeps. Field names are the configuration's keys.
@@ -11,6 +12,8 @@ use super::hooks::DEFAULT_NAME;
 pub struct Namespace {
     /// Empty for `channel.without_namespace`.
     pub name: String,
+    /// What is promised of its publications.
+    pub delivery: Delivery,
     /// Keep presence.
     pub presence: bool,
     /// Emit join and leave.
@@ -91,6 +94,20 @@ pub struct Namespace {
     pub sub_refresh_proxy_enabled: bool,
     /// Which: `default` is `channel.proxy.sub_refresh`.
     pub sub_refresh_proxy_name: String,
+    /// Which payloads a durable namespace takes.
+    pub schema: Schema,
+    /// What follows from a durable publication.
+    pub triggers: Vec<Trigger>,
+}
+
+/// `delivery`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// At most once, in memory.
+    #[default]
+    Ephemeral,
+    /// At least once, in order, out of the durable log.
+    Durable,
 }
 
 /// `publication_data_format`
@@ -138,6 +155,7 @@ impl Default for Namespace {
     fn default() -> Self {
         Self {
             name: String::new(),
+            delivery: Delivery::Ephemeral,
             presence: false,
             join_leave: false,
             force_push_join_leave: false,
@@ -178,11 +196,19 @@ impl Default for Namespace {
             publish_proxy_name: DEFAULT_NAME.to_owned(),
             sub_refresh_proxy_enabled: false,
             sub_refresh_proxy_name: DEFAULT_NAME.to_owned(),
+            schema: Schema::default(),
+            triggers: Vec::new(),
         }
     }
 }
 
 impl Namespace {
+    /// Are its publications kept in the durable log?
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        matches!(self.delivery, Delivery::Durable)
+    }
+
     /// Does a channel of this namespace keep publications?
     #[must_use]
     pub const fn keeps_history(&self) -> bool {
