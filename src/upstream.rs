@@ -3,6 +3,12 @@
 //! One thread, the **bridge**, with a runtime of its own: it takes what the shards ask (`mesh/durable`), appends in
 //! batches, and gives back what was stored. The log itself is one of several behind the `Log` trait.
 
+pub mod desk;
+pub mod filter;
 pub mod log;
+#[cfg(test)]
+mod memory;
+pub mod schema;
+pub mod triggers;
 
 pub use log::Log;

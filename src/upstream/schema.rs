@@ -1,0 +1,1 @@
+//! Schemas of payloads: which versions a namespace takes, and what each looks like.
