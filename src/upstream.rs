@@ -3,6 +3,8 @@
 //! One thread, the **bridge**, with a runtime of its own: it takes what the shards ask (`mesh/durable`), appends in
 //! batches, and gives back what was stored. The log itself is one of several behind the `Log` trait.
 
+pub mod embedded;
 pub mod log;
 
+pub use embedded::Embedded;
 pub use log::Log;
