@@ -5,10 +5,12 @@
 
 pub mod desk;
 pub mod filter;
+pub mod embedded;
 pub mod log;
 #[cfg(test)]
 mod memory;
 pub mod schema;
 pub mod triggers;
 
+pub use embedded::Embedded;
 pub use log::Log;
