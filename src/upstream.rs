@@ -4,5 +4,7 @@
 //! batches, and gives back what was stored. The log itself is one of several behind the `Log` trait.
 
 pub mod log;
+#[cfg(feature = "nats")]
+pub mod nats;
 
 pub use log::Log;
