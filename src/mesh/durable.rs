@@ -165,6 +165,21 @@ pub enum Method {
 }
 
 impl Method {
+    /// Is it answered on the admin listener?
+    #[must_use]
+    pub const fn is_for_admin(self) -> bool {
+        matches!(
+            self,
+            Self::Groups
+                | Self::DeleteGroup
+                | Self::DeadList
+                | Self::DeadShow
+                | Self::DeadRetry
+                | Self::DeadDrop
+                | Self::Replay
+        )
+    }
+
     /// The method that an RPC of a client names.
     #[must_use]
     pub fn of_rpc(name: &str) -> Option<Self> {

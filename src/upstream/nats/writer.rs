@@ -1,0 +1,582 @@
+//! Appends: what is queued for many channels goes out in batches, and no channel is in two of them at once.
+//!
+//! One task owns all that is known about the channels' ends. A batch holds the next appends of many channels, each channel's
+//! first one with the condition that its subject still ends where this process knows it to end. So a batch is stored whole,
+//! or nothing of it because another process has written one of the channels, and no offset is given twice or left out.
+//! After a conflict the ends are read again: appends of channels that have moved are refused (fenced), the others go again.
+//! After an unknown outcome the end is read again before the channel's next append.
+
+mod chunk;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::batch::{self, BYTES_MAX, MESSAGES_MAX, Message, Outcome};
+use super::head::{self, Head};
+use super::link::{Link, Opened, unavailable};
+use crate::mesh::durable::{Append, Appended, LogError};
+use crate::model::StreamPosition;
+
+use chunk::{Chunk, Item, Verdict, What};
+
+/// Batches under way.
+const BATCHES_AT_ONCE: usize = 4;
+/// Channels whose end is being read.
+const LOADS_AT_ONCE: usize = 256;
+/// Channels whose end is remembered; those that are not in use are forgotten.
+const CHANNELS_MAX: usize = 200_000;
+/// How often an append is tried while others interfere.
+const ATTEMPTS_MAX: u8 = 3;
+/// How often appends that wait are looked at.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// Calls that may wait to be taken in.
+const COMMANDS_MAX: usize = 64;
+
+type Results = Vec<Result<Appended, LogError>>;
+
+enum Command {
+    Append(Vec<Append>, oneshot::Sender<Results>),
+    Trim(String, oneshot::Sender<Results>),
+}
+
+/// To the task.
+#[derive(Clone)]
+pub(super) struct Writer {
+    commands: mpsc::Sender<Command>,
+}
+
+impl Writer {
+    /// Starts the task; it ends when the last `Writer` is gone.
+    pub(super) fn spawn(link: Arc<Link>) -> Self {
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        tokio::spawn(Writing::new(link).run(receiver));
+        Self { commands }
+    }
+
+    /// Appends in this order: the batch is queued before this returns, unless very many are.
+    pub(super) fn append(&self, batch: Vec<Append>) -> impl Future<Output = Results> + use<> {
+        let count = batch.len();
+        let (sender, receiver) = oneshot::channel();
+        let refused = self
+            .commands
+            .try_send(Command::Append(batch, sender))
+            .is_err();
+        async move {
+            let busy = || LogError::Busy {
+                retry_after: super::link::RETRY_AFTER,
+            };
+            if refused {
+                return vec![Err(busy()); count];
+            }
+            match receiver.await {
+                Ok(results) => results,
+                Err(_) => vec![Err(unavailable("the log is closed")); count],
+            }
+        }
+    }
+
+    /// Empties a channel.
+    pub(super) async fn trim(&self, subject: String) -> Result<(), LogError> {
+        let (sender, receiver) = oneshot::channel();
+        let closed = || unavailable("the log is closed");
+        let command = Command::Trim(subject, sender);
+        self.commands.send(command).await.map_err(|_| closed())?;
+        let results = receiver.await.map_err(|_| closed())?;
+        results
+            .into_iter()
+            .try_for_each(|result| result.map(|_| ()))
+    }
+}
+
+/// A call and what of its answer is there.
+struct Call {
+    reply: oneshot::Sender<Results>,
+    results: Vec<Option<Result<Appended, LogError>>>,
+    left: usize,
+}
+
+#[derive(Default)]
+struct Channel {
+    /// `None` until it was read.
+    head: Option<Head>,
+    queue: VecDeque<Item>,
+    /// In a batch, or being read.
+    busy: bool,
+    /// Stands in `ready` or in `unread`.
+    listed: bool,
+    /// Round in which it was last used.
+    used: u64,
+}
+
+/// What a task of the writer has done.
+enum Done {
+    Stored(Vec<Chunk>, usize, Outcome),
+    Loaded(Box<str>, Result<Head, LogError>),
+    Looked(Vec<(Chunk, Result<Verdict, LogError>)>),
+}
+
+struct Writing {
+    link: Arc<Link>,
+    opened: Option<Arc<Opened>>,
+    calls: HashMap<u64, Call>,
+    next_call: u64,
+    channels: HashMap<Box<str>, Channel>,
+    /// Channels with a known end and something queued.
+    ready: VecDeque<Box<str>>,
+    /// Channels whose end must be read.
+    unread: VecDeque<Box<str>>,
+    tasks: JoinSet<Done>,
+    batches: usize,
+    loads: usize,
+    next_batch: u64,
+    round: u64,
+}
+
+impl Writing {
+    fn new(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            opened: None,
+            calls: HashMap::new(),
+            next_call: 0,
+            channels: HashMap::new(),
+            ready: VecDeque::new(),
+            unread: VecDeque::new(),
+            tasks: JoinSet::new(),
+            batches: 0,
+            loads: 0,
+            next_batch: 0,
+            round: 0,
+        }
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut is_open = true;
+        while is_open || !self.calls.is_empty() {
+            tokio::select! {
+                command = commands.recv(), if is_open => match command {
+                    Some(command) => self.take(command),
+                    None => is_open = false,
+                },
+                Some(done) = self.tasks.join_next() => {
+                    // A task of the writer neither panics nor is it stopped.
+                    if let Ok(done) = done {
+                        self.done(done);
+                    }
+                }
+                _ = sweep.tick() => self.sweep(),
+            }
+            // What came meanwhile belongs to the same batch.
+            while let Ok(command) = commands.try_recv() {
+                self.take(command);
+            }
+            while let Some(Ok(done)) = self.tasks.try_join_next() {
+                self.done(done);
+            }
+            self.launch();
+        }
+    }
+
+    /// The stream, if it can be written; another one than before has other channels.
+    fn opened(&mut self) -> Result<Arc<Opened>, LogError> {
+        let opened = self.link.opened()?;
+        if self
+            .opened
+            .as_ref()
+            .is_none_or(|known| known.log != opened.log)
+        {
+            for channel in self.channels.values_mut() {
+                channel.head = None;
+            }
+            self.opened = Some(opened.clone());
+        }
+        Ok(opened)
+    }
+
+    fn take(&mut self, command: Command) {
+        let call = self.next_call;
+        self.next_call += 1;
+        let (items, reply): (Vec<(String, What)>, _) = match command {
+            Command::Append(batch, reply) => {
+                let subject = |append: &Append| {
+                    let record = &append.record;
+                    self.link
+                        .subjects
+                        .channel(&record.tenant, record.channel.as_str())
+                };
+                let item = |append: Append| {
+                    let subject = subject(&append);
+                    let what = What::append(&subject, append);
+                    (subject, what)
+                };
+                (batch.into_iter().map(item).collect(), reply)
+            }
+            Command::Trim(subject, reply) => (vec![(subject, What::Trim)], reply),
+        };
+        if items.is_empty() {
+            let _ = reply.send(Vec::new());
+            return;
+        }
+        self.calls.insert(
+            call,
+            Call {
+                reply,
+                results: vec![None; items.len()],
+                left: items.len(),
+            },
+        );
+        let opened = self.opened().map(|_| ());
+        let room = self.link.client.max_payload();
+        let now = Instant::now();
+        for (index, (subject, what)) in items.into_iter().enumerate() {
+            let checked = opened.clone().and_then(|()| what.check(room));
+            let item = Item {
+                call,
+                index,
+                what,
+                attempts: 0,
+                since: now,
+            };
+            if let Err(error) = checked {
+                self.answer(&item, Err(error));
+                continue;
+            }
+            let subject = subject.into_boxed_str();
+            let channel = self.channels.entry(subject.clone()).or_default();
+            channel.queue.push_back(item);
+            self.list(&subject);
+        }
+    }
+
+    /// Puts a channel with something queued where `launch` finds it.
+    fn list(&mut self, subject: &str) {
+        let Some(channel) = self.channels.get_mut(subject) else {
+            return;
+        };
+        if channel.busy || channel.listed || channel.queue.is_empty() {
+            return;
+        }
+        channel.listed = true;
+        if channel.head.is_some() {
+            self.ready.push_back(subject.into());
+        } else {
+            self.unread.push_back(subject.into());
+        }
+    }
+
+    fn answer(&mut self, item: &Item, result: Result<Appended, LogError>) {
+        let Some(call) = self.calls.get_mut(&item.call) else {
+            return;
+        };
+        if let Some(slot) = call.results.get_mut(item.index)
+            && slot.is_none()
+        {
+            *slot = Some(result);
+            call.left -= 1;
+        }
+        if call.left == 0
+            && let Some(call) = self.calls.remove(&item.call)
+        {
+            let results = call.results.into_iter();
+            let lost = || Err(unavailable("the append was lost"));
+            let _ = call
+                .reply
+                .send(results.map(|result| result.unwrap_or_else(lost)).collect());
+        }
+    }
+
+    fn launch(&mut self) {
+        if self.ready.is_empty() && self.unread.is_empty() {
+            return;
+        }
+        let Ok(opened) = self.opened() else {
+            return;
+        };
+        while self.loads < LOADS_AT_ONCE
+            && let Some(subject) = self.unread.pop_front()
+        {
+            self.load(&opened, subject);
+        }
+        while self.batches < BATCHES_AT_ONCE && !self.ready.is_empty() {
+            self.launch_one(&opened);
+        }
+    }
+
+    fn load(&mut self, opened: &Arc<Opened>, subject: Box<str>) {
+        let Some(channel) = self.channels.get_mut(&subject) else {
+            return;
+        };
+        channel.listed = false;
+        channel.busy = true;
+        self.loads += 1;
+        let (link, opened) = (self.link.clone(), opened.clone());
+        self.tasks.spawn(async move {
+            let head = head::for_append(&link, &opened, &subject).await;
+            Done::Loaded(subject, head)
+        });
+    }
+
+    fn launch_one(&mut self, opened: &Arc<Opened>) {
+        let mut messages: Vec<Message> = Vec::new();
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut bytes = 0;
+        self.round += 1;
+        while let Some(subject) = self.ready.pop_front() {
+            let Some(channel) = self.channels.get_mut(&subject) else {
+                continue;
+            };
+            channel.listed = false;
+            channel.used = self.round;
+            let Some(head) = channel.head.clone() else {
+                self.list(&subject);
+                continue;
+            };
+            let room = (
+                MESSAGES_MAX - messages.len(),
+                BYTES_MAX.saturating_sub(bytes),
+            );
+            let is_first = messages.is_empty();
+            let taken = Chunk::take(
+                &self.link.subjects,
+                &subject,
+                head,
+                opened.log,
+                &mut channel.queue,
+                room,
+                is_first,
+            );
+            let Some((chunk, more)) = taken else {
+                // It does not fit any more: it is the first one of the next batch.
+                channel.listed = true;
+                self.ready.push_front(subject);
+                break;
+            };
+            if more.is_empty() {
+                // All of it was settled without a message.
+                self.settle(chunk, 0);
+                continue;
+            }
+            channel.busy = true;
+            bytes += more
+                .iter()
+                .map(|message| message.payload.len())
+                .sum::<usize>();
+            messages.extend(more);
+            let is_alone = chunk.is_alone;
+            chunks.push(chunk);
+            if is_alone {
+                break;
+            }
+        }
+        if messages.is_empty() {
+            return;
+        }
+        self.batches += 1;
+        let number = self.next_batch;
+        self.next_batch += 1;
+        let link = self.link.clone();
+        self.tasks.spawn(async move {
+            let count = messages.len();
+            let outcome = batch::store(&link, number, messages).await;
+            Done::Stored(chunks, count, outcome)
+        });
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Loaded(subject, head) => {
+                self.loads -= 1;
+                self.loaded(&subject, head);
+            }
+            Done::Stored(chunks, count, outcome) => {
+                self.batches -= 1;
+                self.stored(chunks, count, outcome);
+            }
+            Done::Looked(chunks) => {
+                for (chunk, verdict) in chunks {
+                    self.looked(chunk, verdict);
+                }
+            }
+        }
+        if self.channels.len() > CHANNELS_MAX {
+            let old = self.round.saturating_sub(BATCHES_AT_ONCE as u64);
+            self.channels.retain(|_, channel| {
+                channel.busy || channel.listed || !channel.queue.is_empty() || channel.used > old
+            });
+        }
+    }
+
+    fn loaded(&mut self, subject: &str, head: Result<Head, LogError>) {
+        let Some(channel) = self.channels.get_mut(subject) else {
+            return;
+        };
+        channel.busy = false;
+        match head {
+            Ok(head) => {
+                channel.head = Some(head);
+                channel.used = self.round;
+                self.list(subject);
+            }
+            Err(error) => {
+                let waiting = std::mem::take(&mut channel.queue);
+                for item in waiting {
+                    self.answer(&item, Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    fn stored(&mut self, chunks: Vec<Chunk>, count: usize, outcome: Outcome) {
+        match outcome {
+            Outcome::Stored(last) => {
+                self.link.status.send_if_modified(|status| {
+                    status.end = status.end.max(last);
+                    false
+                });
+                let mut first = last + 1 - (count as u64).min(last);
+                for chunk in chunks {
+                    let next = first + chunk.messages as u64;
+                    self.settle(chunk, first);
+                    first = next;
+                }
+            }
+            Outcome::Conflict => {
+                let Some(opened) = self.opened.clone() else {
+                    return self.give_up(chunks, "the stream is not open");
+                };
+                let link = self.link.clone();
+                self.tasks.spawn(async move {
+                    let mut looked = Vec::with_capacity(chunks.len());
+                    for chunk in chunks {
+                        let verdict = chunk.look(&link, &opened).await;
+                        looked.push((chunk, verdict));
+                    }
+                    Done::Looked(looked)
+                });
+            }
+            Outcome::Refused(reason) | Outcome::Unknown(reason) => {
+                let error = self.link.failed(&reason);
+                let LogError::Unavailable { reason, .. } = error else {
+                    return;
+                };
+                self.give_up(chunks, &reason);
+            }
+        }
+    }
+
+    /// A chunk is stored; its first message has this place.
+    fn settle(&mut self, chunk: Chunk, first: u64) {
+        let (subject, log) = (chunk.subject.clone(), chunk.log);
+        let (head, results) = chunk.settled(first);
+        if let Some(channel) = self.channels.get_mut(&subject) {
+            channel.busy = false;
+            let is_current = self.opened.as_ref().is_some_and(|opened| opened.log == log);
+            channel.head = is_current.then_some(head);
+        }
+        for (item, appended) in results {
+            self.answer(&item, Ok(appended));
+        }
+        self.list(&subject);
+    }
+
+    fn give_up(&mut self, chunks: Vec<Chunk>, reason: &str) {
+        for chunk in chunks {
+            self.forget(&chunk.subject);
+            for (item, _) in &chunk.items {
+                self.answer(item, Err(unavailable(reason)));
+            }
+            self.list(&chunk.subject);
+        }
+    }
+
+    /// The channel's end must be read again.
+    fn forget(&mut self, subject: &str) {
+        if let Some(channel) = self.channels.get_mut(subject) {
+            channel.busy = false;
+            channel.head = None;
+        }
+    }
+
+    /// After a conflict.
+    fn looked(&mut self, chunk: Chunk, verdict: Result<Verdict, LogError>) {
+        self.forget(&chunk.subject);
+        let again: Vec<Item> = match verdict {
+            Err(error) => {
+                for (item, _) in &chunk.items {
+                    self.answer(item, Err(error.clone()));
+                }
+                Vec::new()
+            }
+            Ok(verdict) => self.judge(&chunk, verdict),
+        };
+        if let Some(channel) = self.channels.get_mut(&chunk.subject) {
+            for item in again.into_iter().rev() {
+                channel.queue.push_front(item);
+            }
+        }
+        self.list(&chunk.subject);
+    }
+
+    /// Answers what can be answered and gives back what is to be tried again.
+    fn judge(&mut self, chunk: &Chunk, verdict: Verdict) -> Vec<Item> {
+        if let Some(channel) = self.channels.get_mut(&chunk.subject) {
+            channel.head = verdict.head;
+        }
+        let mut again = Vec::new();
+        for ((item, _), first) in chunk.items.iter().zip(verdict.first) {
+            let known: Option<StreamPosition> = first;
+            if let Some(position) = known {
+                let appended = Appended {
+                    position,
+                    is_new: false,
+                };
+                self.answer(item, Ok(appended));
+            } else if verdict.is_fenced {
+                self.answer(
+                    item,
+                    Err(unavailable("another process has written this channel")),
+                );
+            } else if item.attempts + 1 >= ATTEMPTS_MAX {
+                self.answer(item, Err(unavailable("others write at the same time")));
+            } else {
+                again.push(Item {
+                    attempts: item.attempts + 1,
+                    ..item.clone()
+                });
+            }
+        }
+        again
+    }
+
+    /// What has waited for too long, or waits for a log that is down, gets an error.
+    fn sweep(&mut self) {
+        if self.calls.is_empty() {
+            return;
+        }
+        let down = self.opened().err();
+        let late = self.link.config.append_timeout;
+        let mut answers: Vec<(Item, LogError)> = Vec::new();
+        for channel in self.channels.values_mut() {
+            while let Some(item) = channel.queue.front() {
+                let error = match &down {
+                    Some(error) => error.clone(),
+                    None if item.since.elapsed() > late => unavailable("NATS is too slow"),
+                    None => break,
+                };
+                if let Some(item) = channel.queue.pop_front() {
+                    answers.push((item, error));
+                }
+            }
+        }
+        for (item, error) in answers {
+            self.answer(&item, Err(error));
+        }
+    }
+}
