@@ -351,7 +351,9 @@ impl Core {
         now_ms: u64,
     ) -> Vec<Arc<Entry>> {
         let mut cursor = self.end;
-        let mut entries = Vec::new();
+        let mut entries = Vec::with_capacity(plan.staged.iter().map(|s| s.records.len()).sum());
+        // Small rows stand together, where the library's journal gathers them into one write.
+        let mut index = Vec::new();
         for staged in plan.staged.iter_mut().filter(|staged| staged.is_touched) {
             let mut offset = staged.row.top - staged.records.len() as u64;
             let mut records = std::mem::take(&mut staged.records).into_iter();
@@ -375,7 +377,7 @@ impl Core {
                 active.bytes += value.len() as u64;
                 let key = (cursor + 1).to_be_bytes();
                 batch.insert(&active.blocks, key, value);
-                batch.insert(&active.index, index_key(staged.row.id, offset + 1), key);
+                index.push((index_key(staged.row.id, offset + 1), key));
                 for record in records.by_ref().take(count) {
                     cursor += 1;
                     offset += 1;
@@ -391,6 +393,12 @@ impl Core {
                 }
             }
             staged.row.cursor = cursor;
+        }
+        let active = self.segments.active();
+        for (key, value) in index {
+            batch.insert(&active.index, key, value);
+        }
+        for staged in plan.staged.iter().filter(|staged| staged.is_touched) {
             let name = staged.channel.as_str();
             batch.insert(&self.store.channels, name, staged.row.encode());
         }
