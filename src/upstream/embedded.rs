@@ -21,7 +21,6 @@ mod store;
 mod tail;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -341,7 +340,6 @@ impl Log for Embedded {
     async fn read(&self, read: &Read) -> Result<Slice, LogError> {
         let (known, nowhere) =
             self.with(|core| Ok((core.known(&read.channel), core.nowhere(&read.channel))))?;
-        let read = read.clone();
         let is_short = |row: &Row| read.limit == 0 || read.after >= row.top;
         if let Some(row) = known.as_ref().filter(|row| is_short(row)) {
             return Ok(Slice {
@@ -349,28 +347,56 @@ impl Log for Embedded {
                 entries: Vec::new(),
             });
         }
-        let (slice, damaged) = self
+        let wanted = read.clone();
+        let (row, mut entries, damaged) = self
             .reading(move |view, store| {
-                let name = read.channel.as_str();
+                let name = wanted.channel.as_str();
                 let value = match name.is_empty() {
                     true => None,
                     false => view.snapshot.get(&store.channels, name)?,
                 };
-                let row = value.and_then(|value| Row::decode(&value).ok());
-                let Some(row) = row else {
-                    let slice = Slice {
-                        position: nowhere,
-                        entries: Vec::new(),
-                    };
-                    return Ok((slice, 0));
+                let Some(row) = value.and_then(|value| Row::decode(&value).ok()) else {
+                    return Ok((None, Vec::new(), 0));
                 };
-                let (entries, damaged) = read::channel(view, &row, &read)?;
-                let position = row.position();
-                Ok((Slice { position, entries }, damaged))
+                let (entries, damaged) = read::channel(view, &row, &wanted)?;
+                Ok((Some(row), entries, damaged))
             })
             .await?;
         self.inner.borrow_mut().damaged += damaged;
-        Ok(slice)
+        // What was appended meanwhile may have been given by `tail` already, so the position must not be behind it.
+        let newer = self.with(|core| {
+            let Some(newer) = core.known(&read.channel) else {
+                return Ok(row);
+            };
+            let reached = entries
+                .last()
+                .map_or(read.after, |last| last.position.offset.0);
+            let top = row.as_ref().map_or(0, |row| row.top);
+            if newer.top > top && reached >= top {
+                let bytes: usize = entries.iter().map(|entry| entry.record.bytes()).sum();
+                let rest = Read {
+                    channel: read.channel.clone(),
+                    after: reached,
+                    limit: read.limit.saturating_sub(entries.len() as u32),
+                    bytes: read
+                        .bytes
+                        .saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX)),
+                };
+                // It is in memory still.
+                if entries.is_empty() || rest.bytes > 0 {
+                    let more = read::channel(&core.view(), &newer, &rest)?.0;
+                    let offset = more.first().map_or(0, |first| first.position.offset.0);
+                    if entries.is_empty() || offset == reached + 1 {
+                        entries.extend(more);
+                    }
+                }
+            }
+            Ok(Some(newer))
+        })?;
+        Ok(Slice {
+            position: newer.map_or(nowhere, |row| row.position()),
+            entries,
+        })
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Scanned, LogError> {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A clock that never goes back, over restarts, and does not jump when the machine's clock is set: it starts with the
 /// wall clock, goes on with the monotonic one, and comes nearer to the wall clock by an eighth of the time that passes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LogClock {
     /// Log time at `at`, microseconds since the Unix epoch.
     now_us: u64,

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use fjall::{Keyspace, OwnedWriteBatch, Readable as _};
+use fjall::{AbstractTree as _, Keyspace, OwnedWriteBatch, Readable as _};
 use hashbrown::HashMap;
 
 use super::block::{self, Head};
@@ -31,6 +32,12 @@ const IDLE_ROWS_PER_STEP: usize = 1000;
 const IDLE_PAUSE_MS: u64 = 3_600_000;
 /// Trims whose entries may still be there; of more, scans and groups see the entries until they expire.
 const TRIMS_MAX: usize = 100_000;
+
+/// Bytes of blocks that are in no file, beside those that are being written into one.
+const UNFLUSHED_BYTES_MAX: u64 = 128 << 20;
+/// Memtables that wait to be written: at one more the library stops.
+const UNFLUSHED_MAX: usize = 3;
+const FLUSH_PAUSE: Duration = Duration::from_millis(2);
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
 
@@ -220,6 +227,7 @@ impl Core {
         if batch.is_empty() {
             return Ok((results, entries));
         }
+        self.wait_for_flushes()?;
         Store::commit(batch, true).map_err(Broken)?;
         if let Some(last) = entries.last() {
             self.end = last.cursor;
@@ -236,6 +244,18 @@ impl Core {
             self.rows.put(staged.channel, staged.row);
         }
         Ok((results, entries))
+    }
+
+    /// Waits while too much is in memory only. The library would wait for a background that has failed, for ever.
+    fn wait_for_flushes(&mut self) -> Result<(), Broken> {
+        let blocks = self.segments.active().blocks.clone();
+        while blocks.tree.active_memtable().size() > UNFLUSHED_BYTES_MAX
+            || blocks.sealed_memtable_count() >= UNFLUSHED_MAX
+        {
+            self.store.check().map_err(Broken)?;
+            std::thread::sleep(FLUSH_PAUSE);
+        }
+        Ok(())
     }
 
     /// Decides about one append.
@@ -331,7 +351,9 @@ impl Core {
         now_ms: u64,
     ) -> Vec<Arc<Entry>> {
         let mut cursor = self.end;
-        let mut entries = Vec::new();
+        let mut entries = Vec::with_capacity(plan.staged.iter().map(|s| s.records.len()).sum());
+        // Small rows stand together, where the library's journal gathers them into one write.
+        let mut index = Vec::new();
         for staged in plan.staged.iter_mut().filter(|staged| staged.is_touched) {
             let mut offset = staged.row.top - staged.records.len() as u64;
             let mut records = std::mem::take(&mut staged.records).into_iter();
@@ -355,7 +377,7 @@ impl Core {
                 active.bytes += value.len() as u64;
                 let key = (cursor + 1).to_be_bytes();
                 batch.insert(&active.blocks, key, value);
-                batch.insert(&active.index, index_key(staged.row.id, offset + 1), key);
+                index.push((index_key(staged.row.id, offset + 1), key));
                 for record in records.by_ref().take(count) {
                     cursor += 1;
                     offset += 1;
@@ -371,6 +393,12 @@ impl Core {
                 }
             }
             staged.row.cursor = cursor;
+        }
+        let active = self.segments.active();
+        for (key, value) in index {
+            batch.insert(&active.index, key, value);
+        }
+        for staged in plan.staged.iter().filter(|staged| staged.is_touched) {
             let name = staged.channel.as_str();
             batch.insert(&self.store.channels, name, staged.row.encode());
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::clock::monotonic;
+use super::clock::{LogClock, monotonic};
 use super::core::{Broken, Core};
 use super::error::{self, OpenError};
 use super::groups::{Recent, State};
@@ -50,6 +50,8 @@ pub struct Down {
     pub next: Instant,
     /// The one before is gone when this has ended.
     pub gone: Option<oneshot::Receiver<()>>,
+    /// Log time goes on meanwhile.
+    pub clock: Option<LogClock>,
     /// An attempt on its way.
     pub opening: Option<oneshot::Receiver<Result<Core, OpenError>>>,
     pub is_closed: bool,
@@ -67,6 +69,7 @@ impl Inner {
     /// The store cannot be written any more.
     pub fn fail(&mut self, broken: &Broken) {
         let core = self.core.take();
+        let clock = core.as_ref().map(|core| core.clock.clone());
         let (gone, is_gone) = oneshot::channel();
         // The library waits for its threads when it is dropped.
         tokio::task::spawn_blocking(move || {
@@ -77,6 +80,7 @@ impl Inner {
             reason: broken.0.as_str().into(),
             next: monotonic(),
             gone: Some(is_gone),
+            clock,
             opening: None,
             is_closed: false,
         });
@@ -128,7 +132,7 @@ impl Inner {
     }
 
     /// Goes on with a store that was opened again.
-    pub fn adopt(&mut self, core: Core) -> Result<(), String> {
+    pub fn adopt(&mut self, mut core: Core) -> Result<(), String> {
         for state in self.groups.values_mut() {
             state
                 .renew(&core.store, core.end)
@@ -138,8 +142,10 @@ impl Inner {
         self.recent.start(core.end);
         self.is_lost |= !self.tail.resume(core.segments.first(core.end), core.end);
         self.end = core.end;
+        if let Some(clock) = self.down.take().and_then(|down| down.clock) {
+            core.clock = clock;
+        }
         self.core = Some(core);
-        self.down = None;
         Ok(())
     }
 

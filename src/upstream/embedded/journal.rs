@@ -18,8 +18,8 @@ const START_BYTES: usize = 13;
 const END_BYTES: usize = 13;
 const CLEAR_BYTES: usize = 9;
 const ITEM_BYTES: usize = 21;
-/// Batches at most that may wait for a sync: groups are written every 50 ms, and synced after 200 ms.
-const UNSYNCED_MAX: usize = 16;
+/// Batches at most that may wait for a sync: groups are written every 50 ms and synced after 200 ms, and one append.
+const UNSYNCED_MAX: usize = 8;
 
 /// What is wrong with a journal.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,6 +58,14 @@ pub fn inspect(data: &Path) -> io::Result<Result<(), Damaged>> {
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(valid as u64)?;
         file.sync_all()?;
+        if behind > 0 {
+            tracing::warn!(
+                journal = %path.display(),
+                at = valid,
+                behind,
+                "the end of the durable log's journal was damaged and is cut off"
+            );
+        }
     }
     Ok(Ok(()))
 }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -700,7 +701,7 @@ fn damage_in_the_midst_of_the_journal_is_refused_and_changes_nothing() {
     let directory = TempDir::new().unwrap();
     run(async {
         let log = open(directory.path());
-        for n in 0..10 {
+        for n in 0..40 {
             store(
                 &log,
                 vec![append("a", &format!("{n} {}", "x".repeat(9000)))],
@@ -729,7 +730,7 @@ fn damage_in_the_midst_of_the_journal_is_refused_and_changes_nothing() {
                 .await
                 .entries
                 .len(),
-            10
+            40
         );
     });
 }
