@@ -96,10 +96,7 @@ impl Log for Jetstream {
     }
 
     // Not an async fn: the order of the calls is the order of the appends, whenever their futures are polled.
-    fn append(
-        &self,
-        batch: Vec<Append>,
-    ) -> impl Future<Output = Vec<Result<Appended, LogError>>> {
+    fn append(&self, batch: Vec<Append>) -> impl Future<Output = Vec<Result<Appended, LogError>>> {
         self.writer.append(batch)
     }
 

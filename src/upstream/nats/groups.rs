@@ -208,7 +208,11 @@ impl Groups {
             return Ok(());
         };
         for (reply, word) in words {
-            let sent = self.link.client.publish(reply, Bytes::from_static(word)).await;
+            let sent = self
+                .link
+                .client
+                .publish(reply, Bytes::from_static(word))
+                .await;
             sent.map_err(|error| failed(&error))?;
         }
         let request = Request::new().payload(Bytes::from_static(word));
@@ -237,7 +241,9 @@ impl Groups {
             None
         } else {
             let from = info.ack_floor.stream_sequence + 1;
-            reader.oldest(&opened, from, &info.config.filter_subjects).await?
+            reader
+                .oldest(&opened, from, &info.config.filter_subjects)
+                .await?
         };
         Ok(Lag {
             entries: info.num_pending,

@@ -37,17 +37,23 @@ pub(super) async fn bury(link: &Link, letter: &DeadLetter) -> Result<(), LogErro
     let record = &letter.entry.record;
     let headers = message::headers(record, letter.entry.position, &Version::default());
     let lines = headers.iter().flat_map(|(name, values)| {
-        let line = move |value: &async_nats::HeaderValue| (name.to_string(), value.as_str().to_owned());
+        let line =
+            move |value: &async_nats::HeaderValue| (name.to_string(), value.as_str().to_owned());
         values.iter().map(line)
     });
     let mut head = Head {
         unix_ms: letter.unix_ms,
         failures: letter.failures.clone(),
-        subject: link.subjects.channel(&record.tenant, record.channel.as_str()),
+        subject: link
+            .subjects
+            .channel(&record.tenant, record.channel.as_str()),
         cursor: letter.entry.cursor,
         headers: lines.collect(),
     };
-    let room = link.client.max_payload().saturating_sub(message::HEADERS_BYTES_MAX);
+    let room = link
+        .client
+        .max_payload()
+        .saturating_sub(message::HEADERS_BYTES_MAX);
     let value = loop {
         let mut value = serde_json::to_vec(&head).map_err(|error| link.failed(&error))?;
         value.push(b'\n');
@@ -58,7 +64,10 @@ pub(super) async fn bury(link: &Link, letter: &DeadLetter) -> Result<(), LogErro
         }
         head.failures.remove(0);
     };
-    let put = opened.dead.put(key(&letter.group, record.event), value.into()).await;
+    let put = opened
+        .dead
+        .put(key(&letter.group, record.event), value.into())
+        .await;
     put.map_err(|error| link.failed(&error))?;
     Ok(())
 }

@@ -114,7 +114,11 @@ impl Link {
             .map_err(|error| ConnectError::Client(redact(config, &error.to_string())))?;
         let mut js = jetstream::new(client.clone());
         js.set_timeout(API_TIMEOUT);
-        let process = client.new_inbox().rsplit('.').next().map_or_else(String::new, str::to_owned);
+        let process = client
+            .new_inbox()
+            .rsplit('.')
+            .next()
+            .map_or_else(String::new, str::to_owned);
         Ok(Arc::new(Self {
             client,
             js,
@@ -185,13 +189,20 @@ impl Link {
     async fn look(&self) -> Result<(), String> {
         let known = self.opened.borrow().clone();
         let info = match &known {
-            Some(opened) => opened.stream.get_info().await.map_err(|error| error.to_string())?,
+            Some(opened) => opened
+                .stream
+                .get_info()
+                .await
+                .map_err(|error| error.to_string())?,
             None => {
                 check_version(&self.client.server_info().version)?;
                 self.stream().await?
             }
         };
-        if known.as_ref().is_none_or(|opened| opened.log != identity(&info)) {
+        if known
+            .as_ref()
+            .is_none_or(|opened| opened.log != identity(&info))
+        {
             let opened = self.open(&info).await?;
             let warnings = self.warnings();
             for warning in &warnings {
@@ -247,7 +258,11 @@ impl Link {
             info
         } else {
             let updated = self.js.update_stream(changed).await;
-            updated.map_err(|error| text(&format!("it differs from durable.nats, and cannot be changed: {error}")))?
+            updated.map_err(|error| {
+                text(&format!(
+                    "it differs from durable.nats, and cannot be changed: {error}"
+                ))
+            })?
         };
         if !info.config.allow_atomic_publish || !info.config.allow_message_ttl {
             return Err(text(&"its server is older than NATS 2.12"));
@@ -346,7 +361,9 @@ pub(super) fn unavailable(reason: &str) -> LogError {
 }
 
 fn check_version(version: &str) -> Result<(), String> {
-    let mut parts = version.split(['.', '-']).map_while(|part| part.parse().ok());
+    let mut parts = version
+        .split(['.', '-'])
+        .map_while(|part| part.parse().ok());
     match (parts.next(), parts.next()) {
         (Some(major), Some(minor)) if (major, minor) < OLDEST => Err(format!(
             "the NATS server has version {version}; 2.12 is the oldest that can keep durable channels"
@@ -380,9 +397,7 @@ async fn options(
         .request_timeout(Some(API_TIMEOUT))
         .ping_interval(Duration::from_secs(10))
         .client_capacity(8192)
-        .reconnect_delay_callback(|attempt| {
-            Duration::from_millis(50 * (attempt as u64).min(20))
-        });
+        .reconnect_delay_callback(|attempt| Duration::from_millis(50 * (attempt as u64).min(20)));
     if !nats.token.0.is_empty() {
         options = options.token(nats.token.0.clone());
     } else if !nats.user.is_empty() {
@@ -403,7 +418,9 @@ async fn options(
             path: nats.tls_ca.display().to_string(),
             reason: error.kind().to_string(),
         })?;
-        options = options.add_root_certificates(nats.tls_ca.clone()).require_tls(true);
+        options = options
+            .add_root_certificates(nats.tls_ca.clone())
+            .require_tls(true);
     }
     let (status, events, config) = (status.clone(), events.clone(), config.clone());
     Ok(options.event_callback(move |event| {
@@ -482,12 +499,21 @@ mod tests {
         let error = Link::connect(&config).await.err().expect("refused");
         assert!(!error.to_string().contains("secret"), "{error}");
         config.nats.servers = vec![];
-        assert!(matches!(Link::connect(&config).await, Err(ConnectError::NoServer)));
+        assert!(matches!(
+            Link::connect(&config).await,
+            Err(ConnectError::NoServer)
+        ));
         config = Durable::default();
         config.nats.credentials = "does/not/exist".into();
-        assert!(matches!(Link::connect(&config).await, Err(ConnectError::File { .. })));
+        assert!(matches!(
+            Link::connect(&config).await,
+            Err(ConnectError::File { .. })
+        ));
         config = Durable::default();
         config.nats.stream = "a.b".to_owned();
-        assert!(matches!(Link::connect(&config).await, Err(ConnectError::Name)));
+        assert!(matches!(
+            Link::connect(&config).await,
+            Err(ConnectError::Name)
+        ));
     }
 }

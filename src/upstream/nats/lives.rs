@@ -102,7 +102,11 @@ async fn read(state: &kv::Store, key: &str) -> Result<(Shelf, u64), String> {
 fn place(subject: &str) -> (String, u64) {
     let hash = Sha256::digest(subject.as_bytes());
     let (numbers, _) = hash.as_chunks::<8>();
-    let [shelf, channel] = [0, 1].map(|at| numbers.get(at).map_or(0, |bytes| u64::from_be_bytes(*bytes)));
+    let [shelf, channel] = [0, 1].map(|at| {
+        numbers
+            .get(at)
+            .map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    });
     (format!("lives.{}", shelf % SHELVES), channel)
 }
 
@@ -119,7 +123,10 @@ mod tests {
             let expected = shelf.number(channel);
             let lives = shelf.begin(channel);
             assert!(lives >= expected);
-            assert!(seen.insert((channel, lives)), "{channel} twice under {lives}");
+            assert!(
+                seen.insert((channel, lives)),
+                "{channel} twice under {lives}"
+            );
             assert!(shelf.begun.len() <= REMEMBERED);
             assert_eq!(Shelf::read(&shelf.write()).as_ref(), Some(&shelf));
         }

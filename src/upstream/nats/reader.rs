@@ -87,10 +87,13 @@ impl Reader {
         let limit = read.limit as usize;
         let mut from = self.locate(&opened, &subject, &head, read.after).await?;
         let (mut bytes, mut idle) = (0, 0);
-        'pages: while from <= head.sequence && entries.len() < limit && bytes < read.bytes as usize {
+        'pages: while from <= head.sequence && entries.len() < limit && bytes < read.bytes as usize
+        {
             let batch = (limit - entries.len()).min(PAGE);
             let room = (read.bytes as usize - bytes).max(1);
-            let answer = self.ask(&opened, from_sequence(from, &subject, batch, room)).await?;
+            let answer = self
+                .ask(&opened, from_sequence(from, &subject, batch, room))
+                .await?;
             let Some(last) = answer.messages.last() else {
                 idle += 1;
                 if !self.link.is_replicated() || idle > BEHIND.0 {
@@ -108,7 +111,9 @@ impl Reader {
                 if at != position.epoch || offset.0 <= read.after {
                     continue;
                 }
-                let follows = entries.last().is_none_or(|last| last.position.offset.0 + 1 == offset.0);
+                let follows = entries
+                    .last()
+                    .is_none_or(|last| last.position.offset.0 + 1 == offset.0);
                 let size = entry.record.data.len();
                 let fits = entries.is_empty() || bytes + size <= read.bytes as usize;
                 if !follows || !fits || offset > position.offset || entries.len() == limit {
@@ -123,7 +128,10 @@ impl Reader {
             if hints.len() >= HINTS_MAX {
                 hints.clear();
             }
-            hints.insert(subject, (position.epoch, last.position.offset.0, last.cursor));
+            hints.insert(
+                subject,
+                (position.epoch, last.position.offset.0, last.cursor),
+            );
         }
         Ok(Slice { position, entries })
     }
@@ -137,7 +145,8 @@ impl Reader {
         after: u64,
     ) -> Result<u64, LogError> {
         let hint = self.hints.borrow().get(subject).copied();
-        let hint = hint.filter(|(epoch, offset, _)| *epoch == head.position.epoch && *offset <= after);
+        let hint =
+            hint.filter(|(epoch, offset, _)| *epoch == head.position.epoch && *offset <= after);
         // Offsets up to `low.0` are before the sequence `low.1`; the message at `best` is behind the offset.
         let mut low = match hint {
             Some((_, offset, sequence)) if offset == after => return Ok(sequence + 1),
@@ -159,7 +168,9 @@ impl Reader {
                 _ => low.1 + width / 2,
             };
             round += 1;
-            let answer = self.ask(opened, from_sequence(middle, subject, 1, usize::MAX)).await?;
+            let answer = self
+                .ask(opened, from_sequence(middle, subject, 1, usize::MAX))
+                .await?;
             let Some(found) = answer.messages.first() else {
                 // Nothing is kept from here on, or the server that answered is behind.
                 return Ok(low.1);
@@ -179,7 +190,10 @@ impl Reader {
                 end = middle.saturating_sub(1);
             } else {
                 let same = position.filter(|position| position.epoch == head.position.epoch);
-                low = (same.map_or(low.0, |position| position.offset.0), found.sequence + 1);
+                low = (
+                    same.map_or(low.0, |position| position.offset.0),
+                    found.sequence + 1,
+                );
             }
         }
         Ok(best.1)
@@ -188,18 +202,27 @@ impl Reader {
     /// See `Log::scan`.
     pub(super) async fn scan(&self, scan: &Scan) -> Result<Scanned, LogError> {
         let opened = self.link.opened()?;
-        let filters = self.link.subjects.filters(scan.channels.iter().map(|glob| &**glob));
+        let filters = self
+            .link
+            .subjects
+            .filters(scan.channels.iter().map(|glob| &**glob));
         let filter = match &filters[..] {
             [one] => one.clone(),
             _ => self.link.subjects.publications(),
         };
         let mut entries = Vec::new();
         let (mut next, mut bytes, mut looked_at, mut at_end) = (scan.after, 0, 0, false);
-        while !at_end && entries.len() < scan.limit && bytes < scan.bytes && looked_at < scan.looked_at {
+        while !at_end
+            && entries.len() < scan.limit
+            && bytes < scan.bytes
+            && looked_at < scan.looked_at
+        {
             let batch = (scan.looked_at - looked_at).min(PAGE);
             let batch = batch.min((scan.limit - entries.len()).max(64));
             let room = (scan.bytes - bytes).max(1);
-            let answer = self.ask(&opened, from_sequence(next + 1, &filter, batch, room)).await?;
+            let answer = self
+                .ask(&opened, from_sequence(next + 1, &filter, batch, room))
+                .await?;
             at_end = answer.pending == 0;
             for found in answer.messages {
                 looked_at += 1;
@@ -274,7 +297,9 @@ impl Reader {
     ) -> Result<Option<u64>, LogError> {
         let mut oldest: Option<(u64, u64)> = None;
         for filter in filters {
-            let answer = self.ask(opened, from_sequence(from, filter, 1, usize::MAX)).await?;
+            let answer = self
+                .ask(opened, from_sequence(from, filter, 1, usize::MAX))
+                .await?;
             let Some(found) = answer.messages.into_iter().next() else {
                 continue;
             };
@@ -304,8 +329,13 @@ impl Reader {
         let request = serde_json::to_vec(&ask).map_err(|error| failed(&error))?;
         let client = &self.link.client;
         let inbox = client.new_inbox();
-        let mut replies = client.subscribe(inbox.clone()).await.map_err(|error| failed(&error))?;
-        let sent = client.publish_with_reply(subject, inbox, request.into()).await;
+        let mut replies = client
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| failed(&error))?;
+        let sent = client
+            .publish_with_reply(subject, inbox, request.into())
+            .await;
         sent.map_err(|error| failed(&error))?;
         let mut answer = Answer {
             messages: Vec::new(),

@@ -100,7 +100,10 @@ impl Subjects {
         filters.dedup();
         // A filter is a subject, or a subject's start with `.>`: two overlap only where one covers the other.
         let all = filters.clone();
-        filters.retain(|filter| !all.iter().any(|wide| wide != filter && covers(wide, filter)));
+        filters.retain(|filter| {
+            !all.iter()
+                .any(|wide| wide != filter && covers(wide, filter))
+        });
         filters
     }
 }

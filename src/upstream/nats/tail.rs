@@ -67,7 +67,10 @@ async fn follow(link: Arc<Link>, parts: mpsc::Sender<Part>) {
             lost => {
                 known = Some((opened.log, opened.end + 1));
                 if lost.is_some()
-                    && parts.send(Err(unavailable("the stream was made anew"))).await.is_err()
+                    && parts
+                        .send(Err(unavailable("the stream was made anew")))
+                        .await
+                        .is_err()
                 {
                     return;
                 }
@@ -137,7 +140,13 @@ async fn consume(
             if sequence >= reached {
                 reached = sequence + 1;
                 let headers = message.headers.clone().unwrap_or_default();
-                let content = message::decode(&link.subjects, &message.subject, sequence, &headers, message.payload.clone());
+                let content = message::decode(
+                    &link.subjects,
+                    &message.subject,
+                    sequence,
+                    &headers,
+                    message.payload.clone(),
+                );
                 if let Some(Content::Entry(entry)) = content {
                     bytes += entry.record.bytes();
                     part.push(Arc::from(entry));
