@@ -43,15 +43,15 @@ fn main() {
     let server = NatsServer::start();
     let (mut ours, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds {
-        let (own, other) = if round % 2 == 0 {
-            let own = by_log(&server, time);
-            (own, by_bare_client(&server, time))
+        let ((own, own_cpu), (other, other_cpu)) = if round % 2 == 0 {
+            let own = measured(&server, || by_log(&server, time));
+            (own, measured(&server, || by_bare_client(&server, time)))
         } else {
-            let other = by_bare_client(&server, time);
-            (by_log(&server, time), other)
+            let other = measured(&server, || by_bare_client(&server, time));
+            (measured(&server, || by_log(&server, time)), other)
         };
         println!(
-            "round {round}: log {own:>9.0}/s   bare {other:>9.0}/s   {:.2}",
+            "round {round}: log {own:>9.0}/s ({own_cpu})   bare {other:>9.0}/s ({other_cpu})   {:.2}",
             own / other
         );
         ours.push(own);
@@ -66,13 +66,45 @@ fn main() {
     );
 }
 
+/// A figure a second, and the processor time of client and server for each.
+fn measured(server: &NatsServer, run: impl FnOnce() -> (u64, Duration)) -> (f64, String) {
+    let cpu = || {
+        (
+            cpu_us("self"),
+            server.pid().map_or(0.0, |pid| cpu_us(&pid.to_string())),
+        )
+    };
+    let before = cpu();
+    let (count, time) = run();
+    let after = cpu();
+    let each = |before: f64, after: f64| (after - before) / count as f64;
+    let text = format!(
+        "{:.1} + {:.1} µs",
+        each(before.0, after.0),
+        each(before.1, after.1)
+    );
+    (count as f64 / time.as_secs_f64(), text)
+}
+
+/// Processor time of a process, in ticks of 10 ms.
+fn cpu_us(pid: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<f64>().ok());
+    ticks.sum::<f64>() * 10_000.0
+}
+
 fn median(values: &mut [f64]) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 /// Acknowledged publications a second. Each publisher has its channel; what is asked for while batches are under way is the next batch.
-fn by_log(server: &NatsServer, time: Duration) -> f64 {
+fn by_log(server: &NatsServer, time: Duration) -> (u64, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -116,7 +148,7 @@ fn by_log(server: &NatsServer, time: Duration) -> f64 {
                 queued.extend(publishers);
             }
         }
-        acknowledged as f64 / start.elapsed().as_secs_f64()
+        (acknowledged, start.elapsed())
     })
 }
 
@@ -160,7 +192,7 @@ fn rand(number: u64) -> u128 {
 }
 
 /// The same by async-nats alone, on one thread as well.
-fn by_bare_client(server: &NatsServer, time: Duration) -> f64 {
+fn by_bare_client(server: &NatsServer, time: Duration) -> (u64, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -188,7 +220,7 @@ fn by_bare_client(server: &NatsServer, time: Duration) -> f64 {
         for publisher in publishers {
             acknowledged += publisher.await.expect("a publisher");
         }
-        acknowledged as f64 / start.elapsed().as_secs_f64()
+        (acknowledged, start.elapsed())
     })
 }
 

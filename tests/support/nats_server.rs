@@ -102,6 +102,11 @@ impl NatsServer {
         }
     }
 
+    /// Its process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Where clients connect.
     pub(crate) fn port(&self) -> u16 {
         self.port

@@ -6,7 +6,7 @@ use super::link::{Link, Opened};
 use super::lives;
 use super::message::{self, Version};
 use crate::mesh::durable::LogError;
-use crate::model::{Offset, StreamPosition};
+use crate::model::{Epoch, EventId, Offset, StreamPosition};
 
 /// The end of a channel as this process knows it. The server compares `sequence` with its own before it takes a message, so
 /// wrong knowledge never does harm.
@@ -26,6 +26,8 @@ pub(super) struct Last {
     pub sequence: u64,
     /// What it says of its channel; `None` if another program wrote it.
     pub head: Option<Head>,
+    /// Which publication it is, if it is one.
+    pub event: Option<EventId>,
 }
 
 /// Reads the last message of a subject. Where several servers have the stream, the leader is asked: another one may be behind.
@@ -56,6 +58,7 @@ pub(super) async fn last(
         Last {
             sequence: found.sequence,
             head,
+            event: message::event(&found.headers),
         }
     }))
 }
@@ -96,7 +99,7 @@ pub(super) async fn for_read(
     }
 }
 
-fn empty(sequence: u64, epoch: crate::model::Epoch) -> Head {
+fn empty(sequence: u64, epoch: Epoch) -> Head {
     Head {
         sequence,
         position: StreamPosition {

@@ -144,7 +144,7 @@ pub(super) fn decode(
         return Some(Content::Trimmed);
     }
     let (tenant, channel) = subjects.parse(subject)?;
-    let event = EventId::parse(headers.get(EVENT)?.as_str())?;
+    let event = event(headers)?;
     let record = Record {
         tenant,
         channel: ChannelName::new(&channel),
@@ -171,6 +171,11 @@ pub(super) fn decode(
 /// Where the message stands in its channel.
 pub(super) fn position(headers: &HeaderMap) -> Option<StreamPosition> {
     parse_position(headers.get(POSITION)?.as_str())
+}
+
+/// Which publication the message is.
+pub(super) fn event(headers: &HeaderMap) -> Option<EventId> {
+    EventId::parse(headers.get(EVENT)?.as_str())
 }
 
 /// The channel's last version as of this message.
@@ -246,7 +251,10 @@ fn bytes(headers: &HeaderMap, name: HeaderName) -> Option<Bytes> {
     }
 }
 
-fn tags(headers: &HeaderMap) -> Option<Box<[(Box<str>, Box<str>)]>> {
+/// Names and values.
+type Tags = Box<[(Box<str>, Box<str>)]>;
+
+fn tags(headers: &HeaderMap) -> Option<Tags> {
     if headers.get(TAG).is_none() {
         return Some(Box::default());
     }

@@ -1,14 +1,15 @@
-//! Appends: what is queued for many channels goes out in batches, and no channel is in two of them at once.
+//! Appends: what is queued for many channels goes out in runs and batches, and no channel is in two of them at once.
 //!
-//! One task owns all that is known about the channels' ends. A batch holds the next appends of many channels, each channel's
-//! first one with the condition that its subject still ends where this process knows it to end. So a batch is stored whole,
-//! or nothing of it because another process has written one of the channels, and no offset is given twice or left out.
-//! After a conflict the ends are read again: appends of channels that have moved are refused (fenced), the others go again.
+//! One task owns all that is known about the channels' ends. What is next in a channel goes out with the condition that its
+//! subject still ends where this process knows it to end, and each message behind it only directly behind the one before
+//! (`batch`): so no offset is given twice or left out, whoever else writes, and a channel has many appends under way.
+//! After a conflict the end is read again: appends of a channel that has moved are refused (fenced), the others go again.
 //! After an unknown outcome the end is read again before the channel's next append.
 
 mod chunk;
+mod keys;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,20 +17,31 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::batch::{self, BYTES_MAX, MESSAGES_MAX, Message, Outcome};
+use super::batch::{self, BYTES_MAX, MESSAGES_MAX, Message, Outcome, Unit};
 use super::head::{self, Head};
 use super::link::{Link, Opened, unavailable};
 use crate::mesh::durable::{Append, Appended, LogError};
-use crate::model::StreamPosition;
 
-use chunk::{Chunk, Item, Verdict, What};
+use async_nats::Subscriber;
+use futures_util::{FutureExt, StreamExt};
+
+use chunk::{Chunk, Item, Place, Verdict, What, begins_without_keys};
+use keys::Keys;
 
 /// Batches under way.
 const BATCHES_AT_ONCE: usize = 4;
+/// Messages of one run.
+const RUN_MAX: usize = 512;
+/// Messages under way; a server that has 10,000 waiting refuses more.
+const MESSAGES_AT_ONCE: usize = 8192;
+/// How long the mark of a key that was found is believed to be there.
+const KEY_BELIEVED: Duration = Duration::from_secs(5);
 /// Channels whose end is being read.
 const LOADS_AT_ONCE: usize = 256;
 /// Channels whose end is remembered; those that are not in use are forgotten.
 const CHANNELS_MAX: usize = 200_000;
+/// Rounds for which the end of a channel is remembered at least.
+const ROUNDS_KEPT: u64 = 64;
 /// How often an append is tried while others interfere.
 const ATTEMPTS_MAX: u8 = 3;
 /// How often appends that wait are looked at.
@@ -113,11 +125,33 @@ struct Channel {
     used: u64,
 }
 
+/// What waits for an answer.
+struct Flight {
+    chunks: Vec<Chunk>,
+    messages: usize,
+    is_batch: bool,
+    until: Instant,
+}
+
 /// What a task of the writer has done.
 enum Done {
-    Stored(Vec<Chunk>, usize, Outcome),
     Loaded(Box<str>, Result<Head, LogError>),
     Looked(Vec<(Chunk, Result<Verdict, LogError>)>),
+}
+
+/// A batch that is being filled.
+#[derive(Default)]
+struct Batch {
+    chunks: Vec<Chunk>,
+    messages: Vec<Message>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn room(&self) -> (usize, usize) {
+        let messages = MESSAGES_MAX - self.messages.len();
+        (messages, BYTES_MAX.saturating_sub(self.bytes))
+    }
 }
 
 struct Writing {
@@ -126,31 +160,46 @@ struct Writing {
     calls: HashMap<u64, Call>,
     next_call: u64,
     channels: HashMap<Box<str>, Channel>,
+    /// Keys that were seen lately.
+    keys: Keys,
     /// Channels with a known end and something queued.
     ready: VecDeque<Box<str>>,
     /// Channels whose end must be read.
     unread: VecDeque<Box<str>>,
     tasks: JoinSet<Done>,
+    units: mpsc::UnboundedSender<Unit>,
+    /// Where answers come.
+    inbox: String,
+    flights: BTreeMap<u64, Flight>,
+    next_flight: u64,
+    /// Of the flights.
+    messages: usize,
     batches: usize,
     loads: usize,
-    next_batch: u64,
     round: u64,
 }
 
 impl Writing {
     fn new(link: Arc<Link>) -> Self {
+        let (units, waiting) = mpsc::unbounded_channel();
+        tokio::spawn(batch::send(link.clone(), waiting));
         Self {
+            units,
+            inbox: link.client.new_inbox(),
+            flights: BTreeMap::new(),
+            next_flight: 0,
+            messages: 0,
             link,
             opened: None,
             calls: HashMap::new(),
             next_call: 0,
             channels: HashMap::new(),
+            keys: Keys::default(),
             ready: VecDeque::new(),
             unread: VecDeque::new(),
             tasks: JoinSet::new(),
             batches: 0,
             loads: 0,
-            next_batch: 0,
             round: 0,
         }
     }
@@ -158,6 +207,15 @@ impl Writing {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let Ok(mut answers) = self
+            .link
+            .client
+            .subscribe(format!("{}.*", self.inbox))
+            .await
+        else {
+            tracing::error!("durable log: the NATS client has ended");
+            return;
+        };
         let mut is_open = true;
         while is_open || !self.calls.is_empty() {
             tokio::select! {
@@ -165,6 +223,7 @@ impl Writing {
                     Some(command) => self.take(command),
                     None => is_open = false,
                 },
+                Some(reply) = answers.next() => self.answered(&reply),
                 Some(done) = self.tasks.join_next() => {
                     // A task of the writer neither panics nor is it stopped.
                     if let Ok(done) = done {
@@ -173,14 +232,21 @@ impl Writing {
                 }
                 _ = sweep.tick() => self.sweep(),
             }
-            // What came meanwhile belongs to the same batch.
-            while let Ok(command) = commands.try_recv() {
-                self.take(command);
-            }
-            while let Some(Ok(done)) = self.tasks.try_join_next() {
-                self.done(done);
-            }
+            self.take_more(&mut commands, &mut answers);
             self.launch();
+        }
+    }
+
+    /// What has come meanwhile goes out together.
+    fn take_more(&mut self, commands: &mut mpsc::Receiver<Command>, answers: &mut Subscriber) {
+        while let Ok(command) = commands.try_recv() {
+            self.take(command);
+        }
+        while let Some(Some(reply)) = answers.next().now_or_never() {
+            self.answered(&reply);
+        }
+        while let Some(Ok(done)) = self.tasks.try_join_next() {
+            self.done(done);
         }
     }
 
@@ -195,6 +261,7 @@ impl Writing {
             for channel in self.channels.values_mut() {
                 channel.head = None;
             }
+            self.keys = Keys::default();
             self.opened = Some(opened.clone());
         }
         Ok(opened)
@@ -246,6 +313,14 @@ impl Writing {
             };
             if let Err(error) = checked {
                 self.answer(&item, Err(error));
+                continue;
+            }
+            if let Some(position) = item.what.key().and_then(|key| self.keys.find(key, now)) {
+                let appended = Appended {
+                    position,
+                    is_new: false,
+                };
+                self.answer(&item, Ok(appended));
                 continue;
             }
             let subject = subject.into_boxed_str();
@@ -304,9 +379,18 @@ impl Writing {
         {
             self.load(&opened, subject);
         }
-        while self.batches < BATCHES_AT_ONCE && !self.ready.is_empty() {
-            self.launch_one(&opened);
+        let mut batch = Batch::default();
+        let mut later = Vec::new();
+        self.round += 1;
+        while self.messages + batch.messages.len() < MESSAGES_AT_ONCE
+            && let Some(subject) = self.ready.pop_front()
+        {
+            if !self.launch_one(&opened, &subject, &mut batch) {
+                later.push(subject);
+            }
         }
+        self.send_batch(batch);
+        self.ready.extend(later);
     }
 
     fn load(&mut self, opened: &Arc<Opened>, subject: Box<str>) {
@@ -323,70 +407,111 @@ impl Writing {
         });
     }
 
-    fn launch_one(&mut self, opened: &Arc<Opened>) {
-        let mut messages: Vec<Message> = Vec::new();
-        let mut chunks: Vec<Chunk> = Vec::new();
-        let mut bytes = 0;
-        self.round += 1;
-        while let Some(subject) = self.ready.pop_front() {
-            let Some(channel) = self.channels.get_mut(&subject) else {
-                continue;
-            };
-            channel.listed = false;
-            channel.used = self.round;
-            let Some(head) = channel.head.clone() else {
-                self.list(&subject);
-                continue;
-            };
-            let room = (
-                MESSAGES_MAX - messages.len(),
-                BYTES_MAX.saturating_sub(bytes),
-            );
-            let is_first = messages.is_empty();
-            let taken = Chunk::take(
-                &self.link.subjects,
-                &subject,
-                head,
-                opened.log,
-                &mut channel.queue,
-                room,
-                is_first,
-            );
-            let Some((chunk, more)) = taken else {
-                // It does not fit any more: it is the first one of the next batch.
-                channel.listed = true;
-                self.ready.push_front(subject);
-                break;
-            };
-            if more.is_empty() {
-                // All of it was settled without a message.
-                self.settle(chunk, 0);
-                continue;
-            }
-            channel.busy = true;
-            bytes += more
+    /// Sends what is next in a channel, or adds it to the batch; `false` if it must wait until a batch is over.
+    fn launch_one(&mut self, opened: &Opened, subject: &str, batch: &mut Batch) -> bool {
+        let Some(channel) = self.channels.get_mut(subject) else {
+            return true;
+        };
+        channel.used = self.round;
+        let is_run = begins_without_keys(&channel.queue);
+        if !is_run && self.batches >= BATCHES_AT_ONCE {
+            return false;
+        }
+        channel.listed = false;
+        let Some(before) = channel.head.clone() else {
+            self.list(subject);
+            return true;
+        };
+        let room = if is_run {
+            (RUN_MAX, BYTES_MAX)
+        } else {
+            batch.room()
+        };
+        let place = Place {
+            subjects: &self.link.subjects,
+            subject,
+            before,
+            log: opened.log,
+            is_run,
+        };
+        let is_first = is_run || batch.messages.is_empty();
+        let Some((chunk, messages)) = Chunk::take(place, &mut channel.queue, room, is_first) else {
+            // It does not fit any more: the batch goes, and this is the first of the next one.
+            let full = std::mem::take(batch);
+            self.send_batch(full);
+            self.list(subject);
+            return true;
+        };
+        if messages.is_empty() {
+            // All of it was settled without a message.
+            self.settle(chunk, 0);
+            return true;
+        }
+        channel.busy = true;
+        if is_run {
+            self.send(vec![chunk], messages, false);
+        } else {
+            batch.bytes += messages
                 .iter()
                 .map(|message| message.payload.len())
                 .sum::<usize>();
-            messages.extend(more);
-            let is_alone = chunk.is_alone;
-            chunks.push(chunk);
-            if is_alone {
-                break;
-            }
+            batch.messages.extend(messages);
+            batch.chunks.push(chunk);
         }
-        if messages.is_empty() {
-            return;
+        true
+    }
+
+    fn send_batch(&mut self, mut batch: Batch) {
+        if !batch.messages.is_empty() {
+            let name = format!("{}{:x}", self.link.process, self.next_flight);
+            batch::seal(&mut batch.messages, &name);
+            self.batches += 1;
+            self.send(batch.chunks, batch.messages, true);
         }
-        self.batches += 1;
-        let number = self.next_batch;
-        self.next_batch += 1;
-        let link = self.link.clone();
-        self.tasks.spawn(async move {
-            let count = messages.len();
-            let outcome = batch::store(&link, number, messages).await;
-            Done::Stored(chunks, count, outcome)
+    }
+
+    fn send(&mut self, chunks: Vec<Chunk>, messages: Vec<Message>, is_batch: bool) {
+        let number = self.next_flight;
+        self.next_flight += 1;
+        self.messages += messages.len();
+        let until = Instant::now() + self.link.config.append_timeout;
+        let flight = Flight {
+            chunks,
+            messages: messages.len(),
+            is_batch,
+            until,
+        };
+        self.flights.insert(number, flight);
+        let reply = format!("{}.{number}", self.inbox);
+        // The task that sends ends after this one.
+        let _ = self.units.send(Unit {
+            messages,
+            reply,
+            until,
         });
+    }
+
+    fn answered(&mut self, reply: &async_nats::Message) {
+        let number = reply
+            .subject
+            .rsplit('.')
+            .next()
+            .and_then(|number| number.parse().ok());
+        let Some(number) = number else {
+            return;
+        };
+        let Some(flight) = self.flights.remove(&number) else {
+            return;
+        };
+        self.landed(flight, batch::outcome(reply));
+    }
+
+    fn landed(&mut self, flight: Flight, outcome: Outcome) {
+        self.messages -= flight.messages;
+        if flight.is_batch {
+            self.batches -= 1;
+        }
+        self.stored(flight.chunks, flight.messages, outcome);
     }
 
     fn done(&mut self, done: Done) {
@@ -395,10 +520,6 @@ impl Writing {
                 self.loads -= 1;
                 self.loaded(&subject, head);
             }
-            Done::Stored(chunks, count, outcome) => {
-                self.batches -= 1;
-                self.stored(chunks, count, outcome);
-            }
             Done::Looked(chunks) => {
                 for (chunk, verdict) in chunks {
                     self.looked(chunk, verdict);
@@ -406,7 +527,7 @@ impl Writing {
             }
         }
         if self.channels.len() > CHANNELS_MAX {
-            let old = self.round.saturating_sub(BATCHES_AT_ONCE as u64);
+            let old = self.round.saturating_sub(ROUNDS_KEPT);
             self.channels.retain(|_, channel| {
                 channel.busy || channel.listed || !channel.queue.is_empty() || channel.used > old
             });
@@ -461,7 +582,7 @@ impl Writing {
                     Done::Looked(looked)
                 });
             }
-            Outcome::Refused(reason) | Outcome::Unknown(reason) => {
+            Outcome::Unknown(reason) => {
                 let error = self.link.failed(&reason);
                 let LogError::Unavailable { reason, .. } = error else {
                     return;
@@ -480,7 +601,17 @@ impl Writing {
             let is_current = self.opened.as_ref().is_some_and(|opened| opened.log == log);
             channel.head = is_current.then_some(head);
         }
+        let now = Instant::now();
         for (item, appended) in results {
+            if let What::Append {
+                append,
+                key: Some(key),
+            } = &item.what
+                && appended.is_new
+            {
+                self.keys
+                    .insert(key.clone(), appended.position, now + append.key_ttl);
+            }
             self.answer(&item, Ok(appended));
         }
         self.list(&subject);
@@ -529,10 +660,23 @@ impl Writing {
         if let Some(channel) = self.channels.get_mut(&chunk.subject) {
             channel.head = verdict.head;
         }
+        for (item, placed) in chunk.items.iter().take(verdict.stored) {
+            self.answer(item, Ok(placed.appended()));
+        }
         let mut again = Vec::new();
-        for ((item, _), first) in chunk.items.iter().zip(verdict.first) {
-            let known: Option<StreamPosition> = first;
-            if let Some(position) = known {
+        let others = chunk.items.iter().skip(verdict.stored);
+        for ((item, _), first) in others.zip(verdict.first) {
+            // A beginning that was stored is progress.
+            let attempts = if verdict.stored > 0 {
+                0
+            } else {
+                item.attempts + 1
+            };
+            if let Some(position) = first {
+                if let Some(key) = item.what.key() {
+                    self.keys
+                        .insert(key.into(), position, Instant::now() + KEY_BELIEVED);
+                }
                 let appended = Appended {
                     position,
                     is_new: false,
@@ -543,11 +687,11 @@ impl Writing {
                     item,
                     Err(unavailable("another process has written this channel")),
                 );
-            } else if item.attempts + 1 >= ATTEMPTS_MAX {
+            } else if attempts >= ATTEMPTS_MAX {
                 self.answer(item, Err(unavailable("others write at the same time")));
             } else {
                 again.push(Item {
-                    attempts: item.attempts + 1,
+                    attempts,
                     ..item.clone()
                 });
             }
@@ -559,6 +703,16 @@ impl Writing {
     fn sweep(&mut self) {
         if self.calls.is_empty() {
             return;
+        }
+        let now = Instant::now();
+        while let Some(first) = self.flights.first_entry()
+            && first.get().until <= now
+        {
+            let flight = first.remove();
+            self.landed(
+                flight,
+                Outcome::Unknown("NATS did not answer in time".to_owned()),
+            );
         }
         let down = self.opened().err();
         let late = self.link.config.append_timeout;

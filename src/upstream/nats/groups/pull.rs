@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{history_key, own_channel, spec};
 use crate::mesh::durable::LogError;
+use crate::model::Entry;
 use crate::upstream::log::{Failure, Group, Lease, Leased};
 use crate::upstream::nats::link::{Link, Opened};
 use crate::upstream::nats::message::{self, Content};
@@ -29,6 +30,8 @@ const PULL_BYTES: usize = 8 << 20;
 const EXPIRES: Duration = Duration::from_secs(5);
 /// How much later its end is believed to be lost.
 const GRACE: Duration = Duration::from_secs(1);
+/// Deliveries looked at at the same time.
+const AT_ONCE: usize = 64;
 /// Leases that are remembered; beyond it those that have run out are forgotten.
 const LEASES_MAX: usize = 100_000;
 
@@ -66,8 +69,17 @@ struct Intake {
     /// Deliveries that may still come, and until when.
     expected: usize,
     until: Instant,
-    /// What has come and nobody has taken.
+    /// What has come and was not looked at.
+    raw: VecDeque<async_nats::Message>,
+    /// What is leased and nobody has taken.
     waiting: VecDeque<(Leased, Instant)>,
+}
+
+/// What a delivery turned out to be.
+enum Delivery {
+    /// None of the group's, or somebody here works on it: what had to be said is said.
+    Settled,
+    Entry(Arc<Entry>, Held),
 }
 
 /// One group in this process.
@@ -91,6 +103,7 @@ impl Pull {
                 inbox: link.client.new_inbox(),
                 expected: 0,
                 until: Instant::now(),
+                raw: VecDeque::new(),
                 waiting: VecDeque::new(),
             }),
             link,
@@ -136,6 +149,10 @@ impl Pull {
             let leased = self.take(&mut intake, limit);
             if !leased.is_empty() {
                 return Ok(leased);
+            }
+            if !intake.raw.is_empty() {
+                self.lease(opened, &mut intake).await?;
+                continue;
             }
             self.ask(opened, &mut intake, limit).await?;
             let message = {
@@ -223,11 +240,14 @@ impl Pull {
                 messages.push(another);
             }
         }
-        let mut fresh = Vec::with_capacity(messages.len());
-        for message in messages {
+        // Deliveries are kept before anything is waited for.
+        let (statuses, deliveries): (Vec<_>, Vec<_>) = messages
+            .into_iter()
+            .partition(|message| message.status.is_some());
+        intake.expected = intake.expected.saturating_sub(deliveries.len());
+        intake.raw.extend(deliveries);
+        for message in statuses {
             let Some(status) = message.status else {
-                intake.expected = intake.expected.saturating_sub(1);
-                fresh.push(message);
                 continue;
             };
             match status.as_u16() {
@@ -236,10 +256,8 @@ impl Pull {
                 404 | 408 => intake.expected = 0,
                 503 => {
                     intake.expected = 0;
-                    if spec(&self.link, opened, &self.group.borrow().name.clone())
-                        .await?
-                        .is_none()
-                    {
+                    let group = self.group.borrow().name.clone();
+                    if spec(&self.link, opened, &group).await?.is_none() {
                         return Err(LogError::NotFound("the group is gone".into()));
                     }
                     return Err(self.link.failed(&"the group's consumer has no leader"));
@@ -255,78 +273,77 @@ impl Pull {
                 }
             }
         }
-        // From here on a message is either leased or given back by the server when its lease runs out.
-        let leased = join_all(fresh.into_iter().map(|message| self.lease(opened, message))).await;
-        for leased in leased {
-            if let Some(leased) = leased? {
-                intake.waiting.push_back((leased, Instant::now()));
+        Ok(())
+    }
+
+    /// Leases deliveries that have come. Dropped in the midst, it begins anew with the same ones.
+    async fn lease(&self, opened: &Opened, intake: &mut Intake) -> Result<(), LogError> {
+        let raw = intake.raw.iter().take(AT_ONCE);
+        let looked = join_all(raw.map(|message| self.look(opened, message))).await;
+        for delivery in looked {
+            let delivery = delivery?;
+            intake.raw.pop_front();
+            if let Delivery::Entry(entry, held) = delivery {
+                let (failures, since) = (held.failures.clone(), held.since);
+                let leased = Leased {
+                    lease: self.hold(held),
+                    entry,
+                    failures,
+                };
+                intake.waiting.push_back((leased, since));
             }
         }
         Ok(())
     }
 
-    /// Leases a delivery; `None` if it is none of the group's, or somebody here works on it.
-    async fn lease(
+    async fn look(
         &self,
         opened: &Opened,
-        message: async_nats::Message,
-    ) -> Result<Option<Leased>, LogError> {
-        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
+        message: &async_nats::Message,
+    ) -> Result<Delivery, LogError> {
         let message = Message {
-            message,
+            message: message.clone(),
             context: self.link.js.clone(),
         };
-        let Some(reply) = message.reply.clone() else {
-            return Ok(None);
+        // What has no place in the stream is no delivery.
+        let (Some(reply), Ok(info)) = (message.reply.clone(), message.info()) else {
+            return Ok(Delivery::Settled);
         };
-        let (sequence, delivered) = match message.info() {
-            Ok(info) => (info.stream_sequence, info.delivered),
-            Err(error) => return Err(failed(&error)),
-        };
+        let (sequence, delivered) = (info.stream_sequence, info.delivered);
         let say = async |word: &'static [u8]| {
             let sent = self
                 .link
                 .client
                 .publish(reply.clone(), Bytes::from_static(word))
                 .await;
-            sent.map_err(|error| failed(&error))
+            sent.map(|()| Delivery::Settled)
+                .map_err(|error| self.link.failed(&error))
         };
         let headers = message.headers.clone().unwrap_or_default();
-        let content = message::decode(
-            &self.link.subjects,
-            &message.subject,
-            sequence,
-            &headers,
-            message.payload.clone(),
-        );
+        let payload = message.payload.clone();
+        let subjects = &self.link.subjects;
+        let content = message::decode(subjects, &message.subject, sequence, &headers, payload);
         let Some(Content::Entry(entry)) = content else {
-            say(b"+ACK").await?;
-            return Ok(None);
+            return say(b"+ACK").await;
         };
         if !self.takes(opened, entry.record.channel.as_str()).await? {
-            say(b"+ACK").await?;
-            return Ok(None);
+            return say(b"+ACK").await;
         }
         if self.renew(sequence, &reply) {
-            say(b"+WPI").await?;
-            return Ok(None);
+            return say(b"+WPI").await;
         }
         let failures = if delivered > 1 {
             self.history(opened, sequence).await?
         } else {
             Vec::new()
         };
-        let lease = self.hold(Held {
+        let held = Held {
             sequence,
             reply,
-            failures: failures.clone(),
-            since: Instant::now(),
-        });
-        Ok(Some(Leased {
-            lease,
-            entry: Arc::from(entry),
             failures,
-        }))
+            since: Instant::now(),
+        };
+        Ok(Delivery::Entry(Arc::from(entry), held))
     }
 
     /// Does the group take from this channel? Another process may have changed it.

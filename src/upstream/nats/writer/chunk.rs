@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::mesh::durable::{Append, Appended, LogError};
-use crate::model::{Offset, Record, StreamPosition};
+use crate::model::{EventId, Offset, Record, StreamPosition};
 use crate::upstream::nats::batch::{self, Message};
 use crate::upstream::nats::head::{self, Head, Last};
 use crate::upstream::nats::link::{Link, Opened};
@@ -44,6 +44,13 @@ impl What {
         Self::Append {
             append: Box::new(append),
             key,
+        }
+    }
+
+    pub(super) fn key(&self) -> Option<&str> {
+        match self {
+            Self::Append { key, .. } => key.as_deref(),
+            Self::Trim => None,
         }
     }
 
@@ -92,6 +99,23 @@ fn key_hash(subject: &str, key: &str) -> Box<str> {
     out.into()
 }
 
+/// Where a chunk goes.
+pub(super) struct Place<'a> {
+    pub subjects: &'a Subjects,
+    pub subject: &'a str,
+    pub before: Head,
+    pub log: u128,
+    pub is_run: bool,
+}
+
+/// Does a run of the queue's first items need no batch?
+pub(super) fn begins_without_keys(queue: &VecDeque<Item>) -> bool {
+    queue.front().is_none_or(|item| match &item.what {
+        What::Append { key, .. } => key.is_none(),
+        What::Trim => true,
+    })
+}
+
 /// Consecutive items of one channel, on their way.
 pub(super) struct Chunk {
     pub subject: Box<str>,
@@ -103,10 +127,12 @@ pub(super) struct Chunk {
     pub items: Vec<(Item, Placed)>,
     /// Messages of the chunk.
     pub messages: usize,
-    /// Nothing else is in its batch.
-    pub is_alone: bool,
+    /// Each message follows the one before it; else they are to be stored together.
+    is_run: bool,
     /// Of its messages, the last one in the channel's subject.
     last: Option<usize>,
+    /// The publication that is to be directly before the next one.
+    previous: Option<EventId>,
     version: Version,
     position: StreamPosition,
 }
@@ -124,32 +150,32 @@ pub(super) struct Verdict {
     pub head: Option<Head>,
     /// Another process has written the channel.
     pub is_fenced: bool,
-    /// For each item, where the first publication with its key stands.
+    /// Items that are stored nevertheless, from the first on.
+    pub stored: usize,
+    /// For each of the others, where the first publication with its key stands.
     pub first: Vec<Option<StreamPosition>>,
 }
 
 impl Chunk {
-    /// Takes what fits into `room` (messages, bytes) from the queue; `None` if nothing does. What is larger than a batch goes if
-    /// it is the first.
+    /// Takes what fits into `room` (messages, bytes) from the queue; `None` if nothing does. The first item goes whatever its
+    /// size where `is_first`. A run holds no keys.
     pub(super) fn take(
-        subjects: &Subjects,
-        subject: &str,
-        before: Head,
-        log: u128,
+        place: Place<'_>,
         queue: &mut VecDeque<Item>,
         room: (usize, usize),
         is_first: bool,
     ) -> Option<(Self, Vec<Message>)> {
         let mut chunk = Self {
-            subject: subject.into(),
-            log,
+            subject: place.subject.into(),
+            log: place.log,
             items: Vec::new(),
             messages: 0,
-            is_alone: false,
+            is_run: place.is_run,
             last: None,
-            version: before.version.clone(),
-            position: before.position,
-            before,
+            previous: None,
+            version: place.before.version.clone(),
+            position: place.before.position,
+            before: place.before,
         };
         let mut messages = Vec::new();
         let mut keys = BTreeSet::new();
@@ -157,7 +183,7 @@ impl Chunk {
         while let Some(item) = queue.front() {
             let placed = match &item.what {
                 What::Trim => {
-                    if !chunk.items.is_empty() || !is_first {
+                    if !chunk.items.is_empty() {
                         break;
                     }
                     chunk.push_trim(&mut messages)
@@ -168,17 +194,18 @@ impl Chunk {
                     let fits = messages.len() + needed <= room.0 && bytes + size <= room.1;
                     let may = fits || is_first && messages.is_empty();
                     let repeats = key.as_ref().is_some_and(|key| !keys.insert(key.clone()));
-                    if !may || repeats {
+                    if !may || repeats || key.is_some() && place.is_run {
                         break;
                     }
                     bytes += size;
-                    chunk.push(subjects, append, key.as_deref(), &mut messages)
+                    chunk.push(place.subjects, append, key.as_deref(), &mut messages)
                 }
             };
+            let is_trim = matches!(item.what, What::Trim);
             if let Some(item) = queue.pop_front() {
                 chunk.items.push((item, placed));
             }
-            if chunk.is_alone {
+            if is_trim {
                 break;
             }
         }
@@ -210,9 +237,12 @@ impl Chunk {
         }
         self.position.offset = Offset(self.position.offset.0 + 1);
         let mut headers = message::headers(&append.record, self.position, &self.version);
-        if self.last.is_none() {
-            batch::expect(&mut headers, self.before.sequence);
+        match self.previous {
+            None => batch::expect(&mut headers, self.before.sequence),
+            Some(previous) if self.is_run => batch::follow(&mut headers, previous.to_string()),
+            Some(_) => {}
         }
+        self.previous = Some(append.record.event);
         self.last = Some(messages.len());
         let placed = Placed {
             position: self.position,
@@ -237,7 +267,6 @@ impl Chunk {
     }
 
     fn push_trim(&mut self, messages: &mut Vec<Message>) -> Placed {
-        self.is_alone = true;
         let placed = Placed {
             position: self.position,
             is_new: false,
@@ -267,13 +296,8 @@ impl Chunk {
             position: self.position,
             version: self.version,
         };
-        let placed = self.items.into_iter().map(|(item, placed)| {
-            let appended = Appended {
-                position: placed.position,
-                is_new: placed.is_new,
-            };
-            (item, appended)
-        });
+        let items = self.items.into_iter();
+        let placed = items.map(|(item, placed)| (item, placed.appended()));
         (head, placed.collect())
     }
 
@@ -282,15 +306,16 @@ impl Chunk {
         let last = head::last(link, opened, &self.subject).await?;
         let sequence = last.as_ref().map_or(0, |last| last.sequence);
         let is_same = sequence == self.before.sequence;
+        let stored = last.as_ref().map_or(0, |last| self.stored(last));
         // Where retention has taken the channel's last message, nobody has written it.
-        let is_fenced = !is_same && sequence > 0;
+        let is_fenced = !is_same && sequence > 0 && stored == 0;
         let head = if is_same {
             Some(self.before.clone())
         } else {
-            last.and_then(|last: Last| last.head)
+            last.and_then(|last| last.head)
         };
         let mut first = Vec::with_capacity(self.items.len());
-        for (item, _) in &self.items {
+        for (item, _) in self.items.iter().skip(stored) {
             first.push(match &item.what {
                 What::Append { key: Some(key), .. } => {
                     let mark = head::last(link, opened, &link.subjects.key(key)).await?;
@@ -302,7 +327,31 @@ impl Chunk {
         Ok(Verdict {
             head,
             is_fenced,
+            stored,
             first,
         })
+    }
+
+    /// How many items are stored if this is the channel's last message.
+    fn stored(&self, last: &Last) -> usize {
+        let is_last = |(item, placed): &(Item, Placed)| match &item.what {
+            What::Append { append, .. } => {
+                let position = last.head.as_ref().map(|head| head.position);
+                placed.is_new
+                    && last.event == Some(append.record.event)
+                    && position == Some(placed.position)
+            }
+            What::Trim => false,
+        };
+        self.items.iter().position(is_last).map_or(0, |at| at + 1)
+    }
+}
+
+impl Placed {
+    pub(super) const fn appended(self) -> Appended {
+        Appended {
+            position: self.position,
+            is_new: self.is_new,
+        }
     }
 }
