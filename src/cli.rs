@@ -48,6 +48,12 @@ pub(crate) enum Command {
     Doctor,
     /// Turn a Centrifugo 6 configuration into one of ringmain, and say what has no equivalent
     ImportCentrifugo(ImportArgs),
+    /// Look at dead letters of queue groups, retry or drop them
+    Dlq(ringmain::tools::DlqArgs),
+    /// Read durable channels again: write their events, or append them elsewhere
+    Replay(Box<ringmain::tools::ReplayArgs>),
+    /// Look at queue groups
+    Queue(ringmain::tools::QueueArgs),
     /// Generate load and measure
     Bench(Box<ringmain::bench::Args>),
     /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks
@@ -281,6 +287,32 @@ mod tests {
         }
         assert!(parse("ringmain import-centrifugo").is_err());
         assert!(parse("ringmain import-centrifugo c.json --force").is_err());
+    }
+
+    #[test]
+    fn commands_for_the_durable_log_are_read() {
+        for line in [
+            "dlq list --group g --json",
+            "dlq show --group g 0198-x",
+            "dlq retry --group g --all",
+            "dlq drop --group g a b --address 127.0.0.1:1 --api-key k",
+            "replay --channel orders:* --from -2h --to now --rate 100",
+            "queue groups",
+        ] {
+            assert!(parse(&format!("ringmain {line}")).is_ok(), "{line}");
+        }
+        for line in [
+            "dlq retry --group g",
+            "dlq drop --group g a --all",
+            "dlq show a",
+            "replay",
+            "replay --channel a --into b:1 --into-group g",
+            "replay --channel a --rate 0",
+            "replay --channel a --from yesterday",
+        ] {
+            let error = parse(&format!("ringmain {line}")).err();
+            assert_eq!(error.map(|error| error.exit_code()), Some(2), "{line}");
+        }
     }
 
     #[test]

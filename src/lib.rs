@@ -26,6 +26,8 @@ pub mod doctor;
 #[cfg(feature = "server")]
 pub mod import;
 #[cfg(feature = "server")]
+pub mod tools;
+#[cfg(feature = "server")]
 pub mod upstream;
 #[cfg(feature = "server")]
 pub mod uring;

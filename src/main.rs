@@ -21,7 +21,7 @@ use ringmain::reactor::Chosen;
 use ringmain::shard::Mode;
 use ringmain::upstream::bell::Bell;
 use ringmain::upstream::bridge;
-use ringmain::{bench, doctor, import, reactor};
+use ringmain::{bench, doctor, import, reactor, tools};
 
 use cli::{Cli, Command, EchoArgs, ImportArgs, ServeArgs, TokenArgs};
 
@@ -56,6 +56,9 @@ fn main() -> ExitCode {
         Command::Token(args) => mint(config, args),
         Command::Doctor => diagnose(config),
         Command::ImportCentrifugo(args) => import_centrifugo(&args),
+        Command::Dlq(args) => tool(config, args.target(), |config| tools::dlq(config, &args)),
+        Command::Replay(args) => tool(config, &args.target, |config| tools::replay(config, &args)),
+        Command::Queue(args) => tool(config, args.target(), |config| tools::queue(config, &args)),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::Running(anyhow!(error))),
     };
     let (status, error) = match status {
@@ -298,6 +301,27 @@ fn diagnose(path: Option<PathBuf>) -> Result<u8, Failure> {
             .iter()
             .any(|finding| finding.state == doctor::State::Problem),
     ))
+}
+
+/// Runs a command that asks a running server, which an argument or the configuration names.
+fn tool(
+    path: Option<PathBuf>,
+    target: &tools::TargetArgs,
+    run: impl FnOnce(&Config) -> Result<(), tools::ToolError>,
+) -> Result<u8, Failure> {
+    let config = if target.address.is_some() {
+        Config::load(&[], &[]).map_err(|errors| Failure::Usage(anyhow!(errors)))?
+    } else {
+        let sources = Sources::new(path, Vec::new());
+        sources.read().map_err(Failure::Usage)?.0
+    };
+    run(&config).map(|()| 0).map_err(|error| {
+        if error.is_usage() {
+            Failure::Usage(anyhow!(error))
+        } else {
+            Failure::Running(anyhow!(error))
+        }
+    })
 }
 
 fn import_centrifugo(args: &ImportArgs) -> Result<u8, Failure> {

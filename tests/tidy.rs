@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["auth", "broker", "protocol"],
     &["session"],
     &["shard"],
-    &["bench", "doctor", "import", "upstream", "uring"],
+    &["bench", "doctor", "import", "tools", "upstream", "uring"],
     &["control", "reactor"],
 ];
 
@@ -37,6 +37,7 @@ const RESTRICTED: &[(&str, &[&str])] = &[
         ],
     ),
     ("import", &["limits", "config"]),
+    ("tools", &["limits", "model", "time", "config", "wire"]),
     (
         "upstream",
         &[

@@ -1,0 +1,410 @@
+//! The commands that look into a running proxy's durable log: `ringmain dlq`, `ringmain replay`, `ringmain queue`.
+//!
+//! They speak HTTP to the admin listener of the configuration, or with a key to the server API of any server.
+
+mod client;
+mod dlq;
+mod interrupt;
+mod queue;
+mod replay;
+mod resume;
+mod table;
+mod when;
+
+use std::path::PathBuf;
+
+use crate::config::{Config, ListenAddr};
+use client::Client;
+
+pub use when::When;
+
+/// Which server is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct TargetArgs {
+    /// Server to ask, HOST:PORT: an admin listener, or with --api-key a server API [default: as configured]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// Key of the server API
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "RINGMAIN_API_KEY",
+        hide_env_values = true
+    )]
+    pub api_key: Option<String>,
+}
+
+/// `ringmain dlq`
+#[derive(Clone, Debug, clap::Args)]
+pub struct DlqArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: DlqAction,
+}
+
+/// What is done with dead letters.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum DlqAction {
+    /// List dead letters, oldest event first within a group
+    List {
+        /// Of this group only
+        #[arg(long)]
+        group: Option<String>,
+        /// At most this many; 0 for all
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        limit: u64,
+        /// One JSON object a line instead of a table
+        #[arg(long)]
+        json: bool,
+        /// Server
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Show one dead letter with its whole history, JSON
+    Show {
+        /// Whose letter it is
+        #[arg(long)]
+        group: String,
+        /// Event id, as `list` shows it
+        event: String,
+        /// Server
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Give dead letters back to their group, with all attempts before them
+    Retry(Chosen),
+    /// Forget dead letters
+    Drop(Chosen),
+}
+
+/// Letters that are meant.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Chosen {
+    /// Whose letters they are
+    #[arg(long)]
+    pub group: String,
+    /// Event ids, as `list` shows them
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub events: Vec<String>,
+    /// All letters of the group
+    #[arg(long)]
+    pub all: bool,
+    /// Server
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+impl DlqArgs {
+    /// Which server.
+    #[must_use]
+    pub const fn target(&self) -> &TargetArgs {
+        match &self.action {
+            DlqAction::List { target, .. } | DlqAction::Show { target, .. } => target,
+            DlqAction::Retry(chosen) | DlqAction::Drop(chosen) => &chosen.target,
+        }
+    }
+}
+
+impl QueueArgs {
+    /// Which server.
+    #[must_use]
+    pub const fn target(&self) -> &TargetArgs {
+        let QueueAction::Groups { target, .. } = &self.action;
+        target
+    }
+}
+
+/// `ringmain queue`
+#[derive(Clone, Debug, clap::Args)]
+pub struct QueueArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: QueueAction,
+}
+
+/// What is asked about queue groups.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum QueueAction {
+    /// All groups: how far behind they are, what is in flight, what failed
+    Groups {
+        /// One JSON object a line instead of a table
+        #[arg(long)]
+        json: bool,
+        /// Server
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+}
+
+/// Events go to standard output, one JSON object a line; how far it is to standard error.
+///
+/// TIME is RFC 3339 (2026-11-25T08:00:00Z), a time before now (-2h, -15m, -3d) or Unix milliseconds. A number below
+/// 100000000000 is an offset, which needs one channel by its exact name. Exit status: 0 everything was replayed, 1 it ended
+/// early (`--resume` goes on there), 2 wrong usage.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReplayArgs {
+    /// Channel, or pattern with `*`; may be repeated
+    #[arg(long = "channel", required = true, value_name = "PATTERN")]
+    pub channels: Vec<String>,
+    /// Where it starts: TIME, OFFSET or `beginning`
+    #[arg(long, default_value = "beginning", allow_hyphen_values = true, value_parser = When::parse, value_name = "WHEN")]
+    pub from: When,
+    /// Where it ends: TIME, OFFSET or `now`
+    #[arg(long, default_value = "now", allow_hyphen_values = true, value_parser = When::parse, value_name = "WHEN")]
+    pub to: When,
+    /// Events whose JSON payload has this value there: `order.status = "failed"`
+    #[arg(long = "where", value_name = "EXPR")]
+    pub filter: Option<String>,
+    /// Append the events to this durable channel instead of writing them
+    #[arg(long, value_name = "CHANNEL", conflicts_with_all = ["into_group", "output"])]
+    pub into: Option<String>,
+    /// Give the events to this queue group instead of writing them
+    #[arg(long, value_name = "GROUP", conflicts_with = "output")]
+    pub into_group: Option<String>,
+    /// Events per second at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
+    /// Write here instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Keep the place of what is written in this file, and go on from there if it exists
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+    /// Server
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// Options that make no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// Nobody listens there.
+    #[error(
+        "cannot reach {address}: {source}; is the proxy running, and is this its admin.listen? --address names another"
+    )]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// The connection broke, or brought something else than HTTP.
+    #[error("the connection to {address} failed: {reason}")]
+    Connection {
+        /// To whom.
+        address: String,
+        /// How.
+        reason: String,
+    },
+    /// The server answered with an HTTP status.
+    #[error("{path}: {status} {}{text}", status_hint(*.status))]
+    Status {
+        /// What was asked.
+        path: String,
+        /// HTTP status.
+        status: u16,
+        /// Start of the body.
+        text: String,
+    },
+    /// The server answered with an error.
+    #[error("{path}: {message} (error {code})")]
+    Refused {
+        /// What was asked.
+        path: String,
+        /// Number of the error.
+        code: u32,
+        /// What the server says.
+        message: String,
+        /// The same may be tried again after so many milliseconds.
+        retry_after_ms: Option<u64>,
+    },
+    /// The answer is not what this program knows.
+    #[error("{path}: the answer is not understood: {source}")]
+    Answer {
+        /// What was asked.
+        path: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A file or standard output.
+    #[error("{name}: {source}")]
+    File {
+        /// Which.
+        name: String,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Ctrl-C.
+    #[error(
+        "stopped after {events} events; with --resume FILE the same command goes on behind them"
+    )]
+    Stopped {
+        /// Events that are written.
+        events: u64,
+    },
+}
+
+impl ToolError {
+    /// The command line is wrong, rather than something while it ran.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Usage(_))
+    }
+
+    fn file(name: impl std::fmt::Display, source: std::io::Error) -> Self {
+        Self::File {
+            name: name.to_string(),
+            source,
+        }
+    }
+}
+
+const fn status_hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "the key is not accepted: --api-key takes http_api.key of the server. ",
+        404 => {
+            "not known there: this is no admin listener or server API of a ringmain with a durable log. "
+        }
+        _ => "",
+    }
+}
+
+/// Runs `ringmain dlq`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn dlq(config: &Config, args: &DlqArgs) -> Result<(), ToolError> {
+    match &args.action {
+        DlqAction::List {
+            group,
+            limit,
+            json,
+            target,
+        } => dlq::list(
+            &mut client(config, target)?,
+            group.as_deref(),
+            *limit,
+            *json,
+        ),
+        DlqAction::Show {
+            group,
+            event,
+            target,
+        } => dlq::show(&mut client(config, target)?, group, event),
+        DlqAction::Retry(chosen) => dlq::each(
+            &mut client(config, &chosen.target)?,
+            dlq::Change::Retry,
+            chosen,
+        ),
+        DlqAction::Drop(chosen) => dlq::each(
+            &mut client(config, &chosen.target)?,
+            dlq::Change::Drop,
+            chosen,
+        ),
+    }
+}
+
+/// Runs `ringmain queue`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn queue(config: &Config, args: &QueueArgs) -> Result<(), ToolError> {
+    let QueueAction::Groups { json, target } = &args.action;
+    queue::groups(&mut client(config, target)?, *json)
+}
+
+/// Runs `ringmain replay`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn replay(config: &Config, args: &ReplayArgs) -> Result<(), ToolError> {
+    replay::run(client(config, &args.target)?, args)
+}
+
+/// Whom to ask: what the arguments name, else the configured admin listener, else the configured server API.
+fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
+    if let Some(address) = &args.address {
+        return Client::new(address, args.api_key.as_deref());
+    }
+    if let (Some(admin), None) = (config.admin.listen, &args.api_key) {
+        return Client::new(&reachable(admin).to_string(), None);
+    }
+    let tcp = config.server.listen.iter().find_map(|listen| match listen {
+        ListenAddr::Tcp(address) => Some(reachable(*address)),
+        ListenAddr::Unix(_) => None,
+    });
+    let Some(address) = tcp else {
+        let text = "the configuration has neither admin.listen nor a TCP address in server.listen: name one with --address";
+        return Err(ToolError::Usage(text.to_owned()));
+    };
+    let key = args.api_key.as_deref().unwrap_or(&config.http_api.key.0);
+    if key.is_empty() {
+        let text = "without admin.listen the server API is asked, and the configuration has no http_api.key: name one with --api-key";
+        return Err(ToolError::Usage(text.to_owned()));
+    }
+    Client::new(&address.to_string(), Some(key))
+}
+
+/// Where a listener on every address is reached from this host.
+fn reachable(mut address: std::net::SocketAddr) -> std::net::SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Setting;
+
+    fn config(settings: &[(&str, &str)]) -> Config {
+        let settings: Vec<Setting> = settings
+            .iter()
+            .map(|(key, text)| Setting {
+                origin: "test".to_owned(),
+                key: (*key).to_owned(),
+                text: (*text).to_owned(),
+            })
+            .collect();
+        Config::load(&[], &settings).unwrap()
+    }
+
+    #[test]
+    fn the_admin_listener_is_asked_unless_a_key_or_an_address_is_given() {
+        let config = config(&[
+            ("admin.listen", "0.0.0.0:8101"),
+            ("server.listen", "0.0.0.0:8100"),
+            ("http_api.key", "secret"),
+        ]);
+        let asked = |address: Option<&str>, key: Option<&str>| {
+            let args = TargetArgs {
+                address: address.map(str::to_owned),
+                api_key: key.map(str::to_owned),
+            };
+            let client = client(&config, &args).unwrap();
+            (client.address().to_owned(), client.key().map(str::to_owned))
+        };
+        assert_eq!(asked(None, None), ("127.0.0.1:8101".to_owned(), None));
+        assert_eq!(
+            asked(None, Some("k")),
+            ("127.0.0.1:8100".to_owned(), Some("k".to_owned()))
+        );
+        assert_eq!(asked(Some("other:1"), None), ("other:1".to_owned(), None));
+    }
+
+    #[test]
+    fn without_an_admin_listener_the_configured_key_opens_the_server_api() {
+        let args = TargetArgs::default();
+        let with_key = config(&[("admin.listen", ""), ("http_api.key", "secret")]);
+        assert_eq!(client(&with_key, &args).unwrap().key(), Some("secret"));
+        let without = config(&[("admin.listen", "")]);
+        assert!(client(&without, &args).err().unwrap().is_usage());
+    }
+}
