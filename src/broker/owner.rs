@@ -360,6 +360,12 @@ impl Owner {
         !self.woken.is_empty()
     }
 
+    /// Channels with subscribers whose end has to be asked for again.
+    #[must_use]
+    pub const fn unopened(&self) -> usize {
+        self.unopened.len()
+    }
+
     /// One of those who waited, and how often it has.
     pub fn take_woken(&mut self) -> Option<(Asker, u8)> {
         loop {

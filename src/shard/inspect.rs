@@ -58,6 +58,8 @@ pub struct UnderWay {
     pub parts: usize,
     /// Somebody waited for the log and has not been answered.
     pub woken: bool,
+    /// Durable channels in use whose end could not be asked for: that is tried again.
+    pub unopened: usize,
 }
 
 impl Shard {
@@ -157,6 +159,7 @@ impl Shard {
             log_requests: self.log.appends() + self.log.asks(),
             parts: self.parts.len(),
             woken: self.owner.has_woken(),
+            unopened: self.owner.unopened(),
         }
     }
 }

@@ -281,14 +281,22 @@ impl World {
         }
         let mut quiet = 0;
         for _ in 0..REST_TURNS {
-            self.advance(Duration::from_micros(100));
+            let again = self
+                .shards
+                .iter()
+                .any(|one| one.shard.under_way().unopened > 0);
+            self.advance(Duration::from_micros(if again { 20_000 } else { 100 }));
             self.read();
             let awake = self.turns();
             let moving = self
                 .links
                 .iter()
                 .any(|link| !link.down.is_empty() && !link.up_reset);
-            quiet = if awake || moving { 0 } else { quiet + 1 };
+            quiet = if awake || moving || again {
+                0
+            } else {
+                quiet + 1
+            };
             if quiet == QUIET_TURNS {
                 self.calm = false;
                 return;
@@ -322,6 +330,7 @@ impl World {
                 log_requests: 0,
                 parts: 0,
                 woken: false,
+                unopened: 0,
             };
             assert_eq!(under_way, nothing, "shard {at} is at rest");
         }
