@@ -226,7 +226,11 @@ impl Inner {
         self.end = core.end;
         for entry in &entries {
             self.tail.push(entry);
-            self.recent.push(entry);
+        }
+        if self.groups.is_empty() {
+            self.recent.start(self.end);
+        } else {
+            entries.iter().for_each(|entry| self.recent.push(entry));
         }
         Ok(results)
     }

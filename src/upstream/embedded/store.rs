@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
 use fjall::{
@@ -28,6 +29,9 @@ const BLOCKS_MEMTABLE_BYTES: u64 = 32 << 20;
 const ROWS_MEMTABLE_BYTES: u64 = 8 << 20;
 /// Journals are read when the log is opened, so they are kept short: the library's least.
 const JOURNAL_BYTES: u64 = 64 << 20;
+/// How often, and after what pauses, it is looked whether this process still uses the files itself.
+const FREE_TRIES: u32 = 250;
+const FREE_PAUSE: Duration = Duration::from_millis(20);
 /// Open files.
 const FILES_MAX: usize = 512;
 
@@ -155,6 +159,7 @@ impl Directory {
     ///
     /// The system's words.
     pub fn rewrite_journals(path: &Path) -> io::Result<()> {
+        wait_until_free(&path.join(DATA))?;
         let mut buffer = vec![0; 1 << 20];
         for entry in fs::read_dir(path.join(DATA))? {
             let path = entry?.path();
@@ -201,6 +206,7 @@ impl Store {
     /// See `OpenError`.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
         let data = path.join(DATA);
+        wait_until_free(&data).map_err(|error| OpenError::of_io(path, &error))?;
         journal::inspect(&data)
             .map_err(|error| OpenError::of_io(path, &error))?
             .map_err(|damaged| OpenError::Corrupt {
@@ -274,6 +280,22 @@ impl Store {
     pub fn check(&self) -> Result<(), String> {
         guarded(|| self.db.persist(PersistMode::Buffer))
     }
+}
+
+/// The library is let go of by the last reader of a store that was closed, which may be a moment later.
+fn wait_until_free(data: &Path) -> io::Result<()> {
+    let lock = match File::open(data.join(LOCK_FILE)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        lock => lock?,
+    };
+    for _ in 0..FREE_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(FREE_PAUSE),
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::Error::other("a reader still uses it"))
 }
 
 fn guarded<T>(run: impl FnOnce() -> fjall::Result<T>) -> Result<T, String> {
