@@ -1,5 +1,6 @@
 //! What does the durable log in JetStream cost beside a program that only publishes? 64 publishers with 32 publications outstanding each, 256 bytes, 64 channels:
-//! by `Jetstream::append` in batches as the bridge makes them, and by bare async-nats with an acknowledgement for each; in turns, against one server with file storage.
+//! by `Jetstream::append` in batches as the bridge makes them, and by bare async-nats with an acknowledgement for each, with ids and without; in turns, against one server with file
+//! storage. Beside each figure: processor time of client + server for one publication.
 //!
 //! Without `--bench` it runs one short round of each, to see that it runs.
 
@@ -25,8 +26,9 @@ use nats_server::NatsServer;
 
 const PUBLISHERS: usize = 64;
 const OUTSTANDING: usize = 32;
-const BATCH_MAX: usize = 2048;
 const PAYLOAD: [u8; 256] = [b'1'; 256];
+/// Who publishes: the log, a client that sends payloads, and one that gives each an id as the log does.
+const NAMES: [&str; 3] = ["log", "bare", "bare with ids"];
 
 #[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
 fn now() -> Instant {
@@ -41,29 +43,34 @@ fn main() {
         (7, Duration::from_secs(3))
     };
     let server = NatsServer::start();
-    let (mut ours, mut bare, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let mut figures: [Vec<f64>; 3] = Default::default();
     for round in 0..rounds {
-        let ((own, own_cpu), (other, other_cpu)) = if round % 2 == 0 {
-            let own = measured(&server, || by_log(&server, time));
-            (own, measured(&server, || by_bare_client(&server, time)))
-        } else {
-            let other = measured(&server, || by_bare_client(&server, time));
-            (measured(&server, || by_log(&server, time)), other)
-        };
-        println!(
-            "round {round}: log {own:>9.0}/s ({own_cpu})   bare {other:>9.0}/s ({other_cpu})   {:.2}",
-            own / other
-        );
-        ours.push(own);
-        bare.push(other);
-        ratios.push(own / other);
+        let mut line = format!("round {round}:");
+        for turn in 0..3 {
+            let who = (round + turn) % 3;
+            let (figure, cpu) = match who {
+                0 => measured(&server, || by_log(&server, time)),
+                1 => measured(&server, || by_bare_client(&server, time, false)),
+                _ => measured(&server, || by_bare_client(&server, time, true)),
+            };
+            figures[who].push(figure);
+            line.push_str(&format!("   {} {figure:>7.0}/s ({cpu})", NAMES[who]));
+        }
+        println!("{line}");
     }
-    println!(
-        "median of {rounds}: log {:.0}/s, bare {:.0}/s, ratio {:.2}",
-        median(&mut ours),
-        median(&mut bare),
-        median(&mut ratios)
-    );
+    for (who, other) in [(1, figures[1].clone()), (2, figures[2].clone())] {
+        let ratios = figures[0]
+            .iter()
+            .zip(&other)
+            .map(|(own, other)| own / other);
+        println!(
+            "median of {rounds}: log {:.0}/s, {} {:.0}/s, ratio {:.2}",
+            median(&mut figures[0].clone()),
+            NAMES[who],
+            median(&mut other.clone()),
+            median(&mut ratios.collect::<Vec<f64>>())
+        );
+    }
 }
 
 /// A figure a second, and the processor time of client and server for each.
@@ -129,7 +136,9 @@ fn by_log(server: &NatsServer, time: Duration) -> (u64, Duration) {
         let start = now();
         loop {
             while flying.len() < Jetstream::APPENDS_AT_ONCE && !queued.is_empty() {
-                let publishers: Vec<usize> = queued.drain(..queued.len().min(BATCH_MAX)).collect();
+                let publishers: Vec<usize> = queued
+                    .drain(..queued.len().min(Jetstream::BATCH_MAX))
+                    .collect();
                 let batch = publishers.iter().map(|publisher| {
                     number += 1;
                     append(*publisher, number)
@@ -192,7 +201,7 @@ fn rand(number: u64) -> u128 {
 }
 
 /// The same by async-nats alone, on one thread as well.
-fn by_bare_client(server: &NatsServer, time: Duration) -> (u64, Duration) {
+fn by_bare_client(server: &NatsServer, time: Duration, with_ids: bool) -> (u64, Duration) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -205,6 +214,7 @@ fn by_bare_client(server: &NatsServer, time: Duration) -> (u64, Duration) {
             name: "BARE".to_owned(),
             subjects: vec!["bare.>".to_owned()],
             max_age: Duration::from_hours(72),
+            duplicate_window: Durable::default().nats.duplicate_window,
             ..Default::default()
         })
         .await
@@ -212,7 +222,7 @@ fn by_bare_client(server: &NatsServer, time: Duration) -> (u64, Duration) {
         let ends = Arc::new(AtomicBool::new(false));
         let start = now();
         let publishers: Vec<_> = (0..PUBLISHERS)
-            .map(|publisher| tokio::spawn(publish(js.clone(), publisher, ends.clone())))
+            .map(|publisher| tokio::spawn(publish(js.clone(), publisher, ends.clone(), with_ids)))
             .collect();
         tokio::time::sleep(time).await;
         ends.store(true, Ordering::Relaxed);
@@ -228,15 +238,25 @@ async fn publish(
     js: async_nats::jetstream::Context,
     publisher: usize,
     ends: Arc<AtomicBool>,
+    with_ids: bool,
 ) -> u64 {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let subject = format!("bare.bench.{publisher}");
     let mut flying = FuturesUnordered::new();
     let mut acknowledged = 0;
     loop {
         while flying.len() < OUTSTANDING && !ends.load(Ordering::Relaxed) {
-            let ack = js
-                .publish(subject.clone(), Bytes::from_static(&PAYLOAD))
-                .await;
+            let payload = Bytes::from_static(&PAYLOAD);
+            let ack = if with_ids {
+                let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                let id = EventId::new(1_800_000_000_000, number.into());
+                let mut headers = async_nats::HeaderMap::new();
+                headers.insert("Nats-Msg-Id", id.to_string());
+                js.publish_with_headers(subject.clone(), headers, payload)
+                    .await
+            } else {
+                js.publish(subject.clone(), payload).await
+            };
             flying.push(ack.expect("published").into_future());
         }
         let Some(ack) = flying.next().await else {

@@ -64,7 +64,7 @@ pub struct Nats {
     pub replicas: u32,
     /// In memory only; default false.
     pub memory_storage: bool,
-    /// How long the server remembers ids of publications, default 5 s. Neither idempotency keys nor anything else here
+    /// How long the server remembers ids of publications, default 1 s. Neither idempotency keys nor anything else here
     /// depends on it; it costs the server memory for each publication within it.
     pub duplicate_window: Duration,
 }
@@ -134,7 +134,7 @@ impl Default for Durable {
                 subject_prefix: "ringmain".to_owned(),
                 replicas: 1,
                 memory_storage: false,
-                duplicate_window: Duration::from_secs(5),
+                duplicate_window: Duration::from_secs(1),
             },
         }
     }

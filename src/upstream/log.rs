@@ -21,6 +21,10 @@ pub trait Log: 'static {
     /// stored, in one batch or in several.
     const APPENDS_AT_ONCE: usize;
 
+    /// Appends in one batch at most. A batch is answered as a whole: where the way to the log is long, several small ones keep it
+    /// busy while one large one leaves it idle between them.
+    const BATCH_MAX: usize = 2048;
+
     /// How it does. Cheap.
     fn status(&self) -> Status;
 

@@ -17,7 +17,7 @@
 //! Only this program may publish below the prefix. What others put there is no publication and is skipped; the channel's
 //! next publication begins a new epoch.
 //!
-//! The oldest server is NATS 2.12: atomic batches came with it. Whether a server syncs each message to its disk it tells
+//! The oldest server is NATS 2.12.1: atomic batches with ids came with it. Whether a server syncs each message to its disk it tells
 //! nobody, so one replica is always warned of.
 
 mod batch;
@@ -89,7 +89,8 @@ impl Drop for Jetstream {
 }
 
 impl Log for Jetstream {
-    const APPENDS_AT_ONCE: usize = 4;
+    const APPENDS_AT_ONCE: usize = 16;
+    const BATCH_MAX: usize = 256;
 
     fn status(&self) -> Status {
         self.link.status.borrow().clone()
