@@ -1,6 +1,7 @@
 //! Channels: what an owner keeps of them (`owner`), and who listens on this shard (`hub`).
 
 mod channel;
+pub mod durable;
 pub mod filter;
 pub mod hub;
 mod idempotency;

@@ -64,6 +64,8 @@ pub struct Config {
     pub hooks: hooks::Hooks,
     /// The durable log.
     pub durable: durable::Durable,
+    /// Groups of workers.
+    pub queue: durable::Queue,
     /// Draining.
     pub drain: Drain,
     /// Logging.
@@ -75,6 +77,12 @@ impl Config {
     #[must_use]
     pub fn built_in() -> Self {
         Self::default()
+    }
+
+    /// Is there a durable log?
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.channels.is_durable()
     }
 
     /// May a request with this `Origin` header open a connection (`spec/centrifuge.md` §1.2)?
@@ -374,6 +382,7 @@ impl Default for Config {
             channels: ChannelRules::default(),
             hooks: hooks::Hooks::default(),
             durable: durable::Durable::default(),
+            queue: durable::Queue::default(),
             drain: Drain::default(),
             log: Log::default(),
         }

@@ -4,11 +4,12 @@
 //! publication.
 
 pub mod admin;
-pub mod bell;
+
 pub mod first_run;
 pub mod hooks;
 mod http_client;
 mod jwks;
+mod log_hooks;
 pub mod logging;
 mod observe;
 pub mod process;
@@ -32,10 +33,12 @@ use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
 use crate::mesh::control::{DrainOutcome, FromShard, ShardLink, TO_SHARD_MAX, ToShard};
 use crate::model::ShardId;
+use crate::upstream::bell::Bell;
+use crate::upstream::bridge::{HookCall, Question as LogQuestion, Report as LogReport};
 
 use admin::{Phase, Readiness};
-use bell::Bell;
 use hooks::Hooks;
+
 use observe::{Gather, Question};
 use roster::Roster;
 
@@ -82,8 +85,22 @@ pub struct Parts {
     pub announcement: Option<String>,
     /// For SIGHUP; gets the configuration in force.
     pub reread: Reread,
+    /// What is in force, for those who follow it.
+    pub configs: watch::Sender<Arc<Config>>,
+    /// The durable log; `None` without one.
+    pub durable: Option<Durable>,
     /// Follows `log.level` after a reload.
     pub set_level: logging::SetLevel,
+}
+
+/// Control's end of the line to the durable log.
+pub struct Durable {
+    /// How it does.
+    pub report: watch::Receiver<LogReport>,
+    /// Questions of the admin listener.
+    pub questions: mpsc::Sender<LogQuestion>,
+    /// Hooks that it wants called.
+    pub hooks: mpsc::Receiver<HookCall>,
 }
 
 /// How the process ends.
@@ -132,9 +149,17 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
     tokio::spawn(hooks::run(
         Hooks::new(&control.parts.config, &control.parts.links),
         Arc::clone(&control.parts.hook_bell),
-        control.config.subscribe(),
+        control.parts.configs.subscribe(),
         asked,
     ));
+    let durable = control.parts.durable.take().map(|durable| {
+        let configs = control.parts.configs.subscribe();
+        tokio::spawn(log_hooks::run(durable.hooks, configs));
+        admin::Log {
+            report: durable.report,
+            questions: durable.questions,
+        }
+    });
     if let Some(listener) = control.parts.admin.take() {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -143,6 +168,7 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
             control.readiness.subscribe(),
             questions_in,
             asked_in,
+            durable,
         ));
     }
     loop {
@@ -216,8 +242,6 @@ struct Control {
     /// What the services said last, for shards (by index) whose queue was full.
     keys_undelivered: Vec<(usize, KeySource, Option<Arc<KeySet>>)>,
     keys_retry: Option<Instant>,
-    /// What is in force, for those who follow it.
-    config: watch::Sender<Arc<Config>>,
     /// Where the admin listener is; empty when it is off.
     admin_address: String,
 }
@@ -244,7 +268,6 @@ impl Control {
             .and_then(|listener| listener.local_addr().ok())
             .map_or_else(String::new, |at| at.to_string());
         Self {
-            config: watch::Sender::new(Arc::clone(&parts.config)),
             parts,
             roster,
             gather: None,
@@ -327,7 +350,7 @@ impl Control {
             services.follow(&next);
         }
         (self.parts.set_level)(&next.log);
-        self.config.send_replace(Arc::clone(&next));
+        self.parts.configs.send_replace(Arc::clone(&next));
         self.parts.config = next;
         info!("configuration reloaded");
     }

@@ -28,6 +28,20 @@ pub const FILTER_BYTES_MAX: usize = 16 * 1024;
 pub const CLASSES_PER_CHANNEL_MAX: usize = 4096;
 /// Idempotency keys remembered for one channel; the oldest goes first.
 pub const IDEMPOTENCY_KEYS_PER_CHANNEL_MAX: usize = 10_000;
+/// Bytes of an idempotency key.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 512;
+/// Bytes of a trace id.
+pub const TRACE_BYTES_MAX: usize = 256;
+/// Entries that the owner of a durable channel reads from the log at a time.
+pub const LOG_PAGE_ENTRIES: u32 = 256;
+/// Payload bytes of them.
+pub const LOG_PAGE_BYTES: u32 = 256 * 1024;
+/// Bytes of what one shard has read from the log and keeps for whoever needs the same.
+pub const LOG_PAGES_BYTES_MAX: usize = 64 << 20;
+/// Publications in one page of history of a durable channel.
+pub const HISTORY_ENTRIES_MAX: u64 = 10_000;
+/// Bytes of them.
+pub const HISTORY_BYTES_MAX: usize = 4 << 20;
 /// Channels owned by one shard.
 pub const CHANNELS_OWNED_MAX: usize = 1 << 20;
 /// Bytes of one shard's fan-out ring, a power of two.

@@ -13,13 +13,14 @@ use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use crossbeam_queue::ArrayQueue;
 use ringmain::config::{Config, ListenAddr, Setting, Source};
-use ringmain::control::bell::Bell;
 use ringmain::control::first_run::{self, Secrets};
 use ringmain::control::token::{self, Claims};
 use ringmain::control::{self, admin, logging};
-use ringmain::mesh::control::{Doorbell, FROM_SHARD_MAX};
+use ringmain::mesh::control::{Doorbell, FROM_SHARD_MAX, ShardLink};
 use ringmain::reactor::Chosen;
 use ringmain::shard::Mode;
+use ringmain::upstream::bell::Bell;
+use ringmain::upstream::bridge;
 use ringmain::{bench, doctor, import, reactor, tools};
 
 use cli::{Cli, Command, EchoArgs, ImportArgs, ServeArgs, TokenArgs};
@@ -151,12 +152,18 @@ fn run(
     let control_bell: Arc<dyn Doorbell> = Arc::<Bell>::clone(&bell);
     let hook_bell = Arc::new(Bell::default());
     let for_hooks: Arc<dyn Doorbell> = Arc::<Bell>::clone(&hook_bell);
-    let running = reactor::start(plan, Arc::clone(&reports), control_bell, for_hooks)
+    let log_bell = Arc::new(Bell::default());
+    let for_log: Arc<dyn Doorbell> = Arc::<Bell>::clone(&log_bell);
+    let running = reactor::start(plan, Arc::clone(&reports), control_bell, for_hooks, for_log)
         // Its text names the cause already.
         .map_err(|error| anyhow!("{error}"))?;
     let listen: Vec<String> = running.listening.iter().map(address).collect();
+    let (configs, follow) = tokio::sync::watch::channel(Arc::clone(&config));
+    let (durable, log) = open_log(&config, &running.links, log_bell, follow)?.unzip();
     let announcement = announce(&config, &listen)?;
     let parts = control::Parts {
+        configs,
+        durable,
         config,
         links: running.links,
         reports,
@@ -174,7 +181,53 @@ fn run(
         set_level,
     };
     let ending = control::run(parts).context("control")?;
+    if let Some((stop, thread)) = log {
+        // It may have ended already.
+        let _ = stop.send(());
+        let _ = thread.join();
+    }
     Ok(ending.status())
+}
+
+/// Stops the bridge, and waits for its end.
+type LogEnd = (
+    tokio::sync::oneshot::Sender<()>,
+    std::thread::JoinHandle<()>,
+);
+
+/// Opens the durable log, if some namespace needs it.
+fn open_log(
+    config: &Arc<Config>,
+    links: &[ShardLink],
+    bell: Arc<Bell>,
+    configs: tokio::sync::watch::Receiver<Arc<Config>>,
+) -> anyhow::Result<Option<(control::Durable, LogEnd)>> {
+    /// Questions that may wait for the bridge.
+    const QUESTIONS_MAX: usize = 64;
+    if !config.is_durable() {
+        return Ok(None);
+    }
+    let (ask, questions) = tokio::sync::mpsc::channel(QUESTIONS_MAX);
+    let (call, hooks) = tokio::sync::mpsc::channel(QUESTIONS_MAX);
+    let ends = links.iter().map(|link| bridge::ShardEnd {
+        link: link.durable.clone(),
+        bell: Arc::clone(&link.bell),
+    });
+    let bridge = bridge::start(bridge::Parts {
+        config: Arc::clone(config),
+        shards: ends.collect(),
+        bell,
+        owner: ringmain::broker::owner::owner_of,
+        configs,
+        questions,
+        hooks: call,
+    })?;
+    let durable = control::Durable {
+        report: bridge.report,
+        questions: ask,
+        hooks,
+    };
+    Ok(Some((durable, (bridge.stop, bridge.thread))))
 }
 
 /// How many shards there are, and which core each is pinned to.

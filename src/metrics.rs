@@ -88,6 +88,22 @@ counters! {
     Gauge keys,
     /// Tokens and users that are shut out.
     Gauge revocations,
+    /// Publications on their way to the durable log.
+    Gauge log_appends,
+    /// Reads and questions on their way to the durable log.
+    Gauge log_asks,
+    /// Publications that the durable log has stored for this shard's publishers.
+    Counter log_appended,
+    /// Publications that the durable log had stored before, by idempotency key or version.
+    Counter log_repeated,
+    /// Publications that the durable log did not store.
+    Counter log_refused,
+    /// Publications whose publishers were told that the durable log takes too long.
+    Counter log_overdue,
+    /// Reads of the durable log by owners of channels.
+    Counter log_reads,
+    /// Deliveries to workers of queue groups.
+    Counter worker_deliveries,
     /// Sockets accepted.
     Counter accepted,
     /// Sockets refused because a limit was reached.

@@ -27,6 +27,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::config::{Config, ListenAddr, ReactorChoice};
 use crate::mesh;
 use crate::mesh::control::{ControlLink, Doorbell, FromShard, ShardLink, TO_SHARD_MAX};
+use crate::mesh::durable::DurableLink;
 use crate::mesh::hook::HookLink;
 use crate::model::ShardId;
 use crate::shard::Mode;
@@ -138,6 +139,7 @@ pub fn start(
     reports: Arc<ArrayQueue<FromShard>>,
     control_bell: Arc<dyn Doorbell>,
     hook_bell: Arc<dyn Doorbell>,
+    log_bell: Arc<dyn Doorbell>,
 ) -> Result<Running, StartError> {
     socket::raise_descriptors_max();
     let mut listeners = (0..plan.shards).map(|_| Vec::new()).collect::<Vec<_>>();
@@ -165,11 +167,13 @@ pub fn start(
         let inbox = Arc::new(ArrayQueue::new(TO_SHARD_MAX));
         let bell: Arc<dyn Doorbell> = Arc::new(sleepers.bell(id).try_clone()?);
         let hooks = HookLink::new(Arc::clone(&hook_bell));
+        let durable = DurableLink::new(Arc::clone(&log_bell));
         running.links.push(ShardLink {
             shard: id,
             queue: Arc::clone(&inbox),
             bell,
             hooks: hooks.clone(),
+            durable: durable.clone(),
         });
         let thread = ShardThread {
             id,
@@ -184,6 +188,7 @@ pub fn start(
                 reports: Arc::clone(&reports),
                 bell: Arc::clone(&control_bell),
                 hooks,
+                durable,
             },
             sleepers: Arc::clone(&sleepers),
             clock,

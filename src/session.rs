@@ -5,6 +5,7 @@
 
 mod admission;
 mod context;
+mod durable;
 pub mod fanout;
 mod hooked;
 pub mod key;
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 
 pub use admission::ServerSubscription;
 pub use context::{Context, KeyWanted, Tokens};
+pub use durable::{Requests, TIMEOUT_RETRY, ToAppend, Waiting, appended_json, published_json};
 pub use hooked::{Awaiting, Calls, ForHooks};
 pub use publish::check_data;
 pub use query::epoch_sent;
@@ -104,6 +106,10 @@ pub struct Rare {
     pub poll: Option<Box<poll::Poll>>,
     /// `meta` of the connection token or of the connect hook, JSON or empty: it stays on the server.
     pub meta: Bytes,
+    /// What the connection token lets it consume.
+    pub grants: Option<Arc<[crate::model::ConsumeGrant]>>,
+    /// It consumes: the log's side is told when it is gone.
+    pub is_worker: bool,
     /// `jti` of the connection token: it can be revoked.
     pub token_id: Box<str>,
     /// For hooks.
@@ -160,6 +166,8 @@ pub mod flag {
     pub const REFRESHING: u16 = 1 << 13;
     /// Delta is agreed.
     pub const DELTA: u16 = 1 << 10;
+    /// It has got a part of what it missed and gets the rest before it joins.
+    pub const IN_PARTS: u16 = 1 << 11;
 }
 
 /// See `Subscription::extra`.
@@ -173,6 +181,8 @@ pub struct Extra {
     pub filter: Option<Arc<Filter>>,
     /// Unsubscribe commands that came while the subscription was pending.
     pub unsubscribes: SmallVec<[u32; 2]>,
+    /// From where the next part of what it missed follows.
+    pub next: Option<crate::mesh::message::Recover>,
     /// The server ended the subscription while it was pending.
     pub ends: Option<crate::protocol::push::Unsubscribe>,
 }
@@ -287,8 +297,14 @@ impl Session {
         if !claims.info.is_empty() {
             self.info = claims.info.to_vec().into_boxed_slice();
         }
-        if self.rare.is_some() || !claims.meta.is_empty() || !claims.mark.id.is_empty() {
+        let grants = claims.consume;
+        if self.rare.is_some()
+            || !claims.meta.is_empty()
+            || !claims.mark.id.is_empty()
+            || !grants.is_empty()
+        {
             let rare = self.rare.get_or_insert_default();
+            rare.grants = (!grants.is_empty()).then(|| grants.into());
             rare.token_id = claims.mark.id.into_boxed_str();
             if !claims.meta.is_empty() {
                 rare.meta = claims.meta;

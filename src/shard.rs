@@ -9,6 +9,7 @@ mod client;
 mod connection;
 mod deliver;
 mod drain;
+mod durable;
 mod emulation;
 mod hooks;
 mod http;
@@ -37,13 +38,14 @@ use crate::limits;
 use crate::mem::{Rng, Secrets, Slab, Tick, TimerWheel};
 use crate::mesh::Endpoint;
 use crate::mesh::control::{FromShard, ToShard};
+use crate::mesh::durable::ToLog;
 use crate::mesh::hook::Call;
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::fanout::Compression;
 use crate::session::poll::Said;
-use crate::session::{Calls, Context, Session, Tokens};
+use crate::session::{Calls, Context, Requests, Session, Tokens};
 use crate::time::{Deadline, Instant, Now};
 use crate::wire::websocket::Inflater;
 
@@ -133,6 +135,8 @@ pub enum Output {
     Report(FromShard),
     /// Ask a backend; `handle_answer` follows, once.
     Call(Box<Call>),
+    /// Ask the log; `handle_log` follows.
+    Log(ToLog),
 }
 
 /// See the module.
@@ -150,6 +154,10 @@ pub struct Shard {
     calls: api::Calls,
     waits: waits::Waits,
     hooks: Calls,
+    /// What is asked of the log.
+    log: Requests,
+    /// Subscribers that get the next part of what they missed when their connection takes it.
+    parts: VecDeque<(ConnId, HubId)>,
     outbox: Outbox,
     reports: VecDeque<FromShard>,
     wheel: TimerWheel,
@@ -215,6 +223,8 @@ impl Shard {
             calls: api::Calls::default(),
             waits: waits::Waits::default(),
             hooks: Calls::default(),
+            log: Requests::default(),
+            parts: VecDeque::new(),
             outbox: Outbox::new(limits::FANOUT_RING_BYTES, limits::OWN_RING_BYTES),
             reports: VecDeque::new(),
             wheel: TimerWheel::default(),
@@ -366,6 +376,8 @@ impl Shard {
         counters.revocations = self.revocations.len() as u64;
         counters.key_waiting = self.key_waits.len() as u64;
         counters.keys = self.tokens.fetched_keys() as u64;
+        counters.log_appends = self.log.appends() as u64;
+        counters.log_asks = self.log.asks() as u64;
         counters.mesh_queued = self.mesh.queued() as u64;
         counters
     }
@@ -393,6 +405,8 @@ impl Shard {
         self.mesh.has_work()
             || self.owner.has_behind()
             || !self.unasked.is_empty()
+            || self.owner.has_woken()
+            || !self.parts.is_empty()
             || self.key_waits.has_answers()
     }
 
@@ -425,6 +439,9 @@ impl Shard {
         if let Some(call) = self.hooks.pop() {
             return Some(Output::Call(call));
         }
+        if let Some(request) = self.log.pop() {
+            return Some(Output::Log(request));
+        }
         self.drained();
         self.reports.pop_front().map(Output::Report)
     }
@@ -449,6 +466,8 @@ impl Shard {
             hub: &mut self.hub,
             mesh: &mut self.mesh,
             hooks: &mut self.hooks,
+            log: &mut self.log,
+            parts: &mut self.parts,
             counters: &mut self.counters,
             rng: &mut self.rng,
             out: &mut out,

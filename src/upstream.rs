@@ -3,6 +3,18 @@
 //! One thread, the **bridge**, with a runtime of its own: it takes what the shards ask (`mesh/durable`), appends in
 //! batches, and gives back what was stored. The log itself is one of several behind the `Log` trait.
 
+pub mod bell;
+pub mod bridge;
+pub mod desk;
+pub mod embedded;
+pub mod filter;
 pub mod log;
+#[cfg(test)]
+mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
+pub mod schema;
+pub mod triggers;
 
+pub use embedded::Embedded;
 pub use log::Log;

@@ -19,7 +19,7 @@ use remote::Remote;
 
 use super::overrides::RawOverride;
 use crate::config::{KeySet, Pattern, PublicKey, Secret, Token};
-use crate::model::Overrides;
+use crate::model::{ConsumeGrant, Overrides};
 use crate::time::Now;
 
 pub use remote::KEY_SET_TTL;
@@ -65,6 +65,8 @@ pub struct ConnectionClaims {
     pub meta: Bytes,
     /// How the token can be revoked.
     pub mark: Mark,
+    /// What it lets its client consume.
+    pub consume: Vec<ConsumeGrant>,
 }
 
 /// What a token can be revoked by.
@@ -275,6 +277,7 @@ impl Verifier {
             info: payload_of(claims.info, claims.b64info)?,
             subs,
             meta: claims.meta.map(one_line).unwrap_or_default(),
+            consume: claims.consume.map_or_else(Vec::new, grants),
         })
     }
 
@@ -463,10 +466,22 @@ struct RawClaims<'a> {
     #[serde(borrow)]
     meta: Option<&'a RawValue>,
     channels: Option<Vec<String>>,
+    consume: Option<BTreeMap<Box<str>, Vec<Box<str>>>>,
     #[serde(borrow)]
     subs: Option<BTreeMap<String, RawSub<'a>>>,
     #[serde(rename = "override")]
     override_: Option<RawOverride>,
+}
+
+/// The `consume` claim: groups and the channels that they may take from.
+fn grants(claim: BTreeMap<Box<str>, Vec<Box<str>>>) -> Vec<ConsumeGrant> {
+    claim
+        .into_iter()
+        .map(|(groups, channels)| ConsumeGrant {
+            groups,
+            channels: channels.into_boxed_slice(),
+        })
+        .collect()
 }
 
 /// One member of the `subs` claim.

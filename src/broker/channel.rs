@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::durable::Durable;
 use super::idempotency::Idempotency;
 use super::presence::Presence;
 use super::recovery::History;
@@ -11,6 +12,9 @@ use crate::config::Namespace;
 use crate::model::{ChannelName, Epoch, Offset, Publication, StreamPosition};
 use crate::time::{Instant, Now};
 use crate::wire::fossil;
+
+/// A durable channel without subscribers stays in memory for this long.
+const DURABLE_KEPT: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// State of one owned channel.
 #[derive(Debug)]
@@ -28,6 +32,8 @@ pub struct Channel {
     pub(super) behind: u64,
     pub(super) presence: Option<Box<Presence>>,
     pub(super) idempotency: Option<Box<Idempotency>>,
+    /// What a durable channel has in place of everything in memory.
+    pub(super) durable: Option<Box<Durable>>,
     /// Highest version published, and the life of the version numbers.
     pub(super) version: Option<Box<(u64, Box<str>)>>,
     /// Last use by a publisher or reader: the position outlives it by `history_meta_ttl`.
@@ -52,6 +58,7 @@ impl Channel {
             behind: 0,
             presence: None,
             idempotency: None,
+            durable: None,
             version: None,
             used: now,
         }
@@ -106,7 +113,7 @@ impl Channel {
     }
 
     /// What makes the publication out of the one before it, if somebody takes patches of this channel.
-    fn patch(&self, publication: &Publication) -> Option<Bytes> {
+    pub(super) fn patch(&self, publication: &Publication) -> Option<Bytes> {
         let wanted = self.patched & self.interest != 0
             && self.namespace.fossil()
             && (publication.delta || self.namespace.delta_publish);
@@ -119,6 +126,19 @@ impl Channel {
 
     /// Nothing is lost when the channel is forgotten.
     pub(super) fn is_forgettable(&self, now: Instant) -> bool {
+        if self.namespace.is_durable() {
+            // The log knows everything; it is only asked again.
+            return self.interest == 0
+                && now.since(self.used) >= DURABLE_KEPT
+                && self
+                    .durable
+                    .as_ref()
+                    .is_none_or(|durable| durable.parked.is_empty())
+                && self
+                    .presence
+                    .as_ref()
+                    .is_none_or(|presence| presence.is_empty());
+        }
         self.interest == 0
             && self.history.is_empty()
             && self.idempotency.is_none()

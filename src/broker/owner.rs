@@ -1,23 +1,28 @@
 //! The owner's side of every channel whose name hashes to this shard: offsets, history, presence, interest.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use super::channel::Channel;
+use super::durable::{Asker, Found, Stored, TRIES_MAX};
 use super::recovery;
 use crate::config::ChannelRules;
 use crate::config::namespace::RecoveryMode;
-use crate::limits::{CHANNELS_OWNED_MAX, SHARDS_MAX};
+use crate::limits::{CHANNELS_OWNED_MAX, LOG_PAGES_BYTES_MAX, SHARDS_MAX};
 use crate::mem::{Rng, Slab, SlotPool};
+use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{
-    AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind,
+    AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind, Recover,
 };
 use crate::model::{
     ChannelName, ClientId, ClientInfo, Epoch, Publication, ShardId, StreamPosition,
 };
-use crate::time::Now;
+use crate::time::{Instant, Now};
 
+/// Parts of the log are kept for once to twice this long.
+const PARTS_KEPT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Channels looked at in one sweep.
 const SWEEP: u32 = 1024;
 
@@ -32,6 +37,19 @@ pub struct Owner {
     swept: u32,
     /// Channels with a bit in `interest`.
     active: u32,
+    /// What the log has to be asked.
+    reads: Vec<Read>,
+    /// Who waited and can be answered now.
+    woken: VecDeque<(Asker, u8)>,
+    /// Channels with parts of the log, the oldest part first.
+    parts: VecDeque<u32>,
+    /// Bytes of these parts.
+    part_bytes: usize,
+    /// Channels with subscribers whose end could not be asked for: again at the next sweep.
+    unopened: Vec<u32>,
+    parts_swept: Instant,
+    /// Parts that were there at that time.
+    parts_old: usize,
 }
 
 /// A channel as its owner sees it.
@@ -69,6 +87,13 @@ impl Owner {
             behind: Vec::new(),
             swept: 0,
             active: 0,
+            reads: Vec::new(),
+            woken: VecDeque::new(),
+            parts: VecDeque::new(),
+            part_bytes: 0,
+            unopened: Vec::new(),
+            parts_swept: Instant::START,
+            parts_old: 0,
         }
     }
 
@@ -155,6 +180,10 @@ impl Owner {
             }
         }
         let channel = self.open(now, hash, &publish.channel, rules)?;
+        if channel.namespace.is_durable() {
+            // It was on its way when the namespace was another: the log did not get it.
+            return Err(PublishError::Overloaded);
+        }
         channel.expire(now);
         if !publish.idempotency_key.is_empty()
             && let Some(keys) = &mut channel.idempotency
@@ -205,14 +234,16 @@ impl Owner {
         })
     }
 
-    /// Takes a subscriber of `from` in: interest, presence, what it missed.
+    /// Takes a subscriber of `from` in: interest, presence, what it missed. `None` if the log has to be asked first:
+    /// it is then among those of `take_woken` later.
     pub fn interest(
         &mut self,
         now: Now,
         from: ShardId,
-        interest: &Interest,
+        interest: Box<Interest>,
+        tries: u8,
         rules: &ChannelRules,
-    ) -> Interested {
+    ) -> Result<Interested, ()> {
         let mut answer = Interested {
             channel: interest.channel.clone(),
             hub: interest.hub,
@@ -222,27 +253,43 @@ impl Owner {
             recovered: false,
             after: interest.recover.map_or(0, |recover| recover.offset),
             overloaded: false,
+            more: false,
         };
-        let Ok(channel) = self.open(
-            now,
-            channel_hash(&interest.channel),
-            &interest.channel,
-            rules,
-        ) else {
+        let hash = channel_hash(&interest.channel);
+        let Ok(channel) = self.open(now, hash, &interest.channel, rules) else {
             answer.overloaded = true;
-            return answer;
+            return Ok(answer);
         };
         channel.expire(now);
+        let cache = channel.namespace.force_recovery_mode == RecoveryMode::Cache;
+        let recover = interest.recover.map(|mut recover| {
+            recover.cache |= cache;
+            recover
+        });
+        if channel.namespace.is_durable() {
+            match durable_missed(channel, recover.as_ref(), tries) {
+                Ok((missed, recovered, more)) => {
+                    (answer.missed, answer.recovered, answer.more) = (missed, recovered, more);
+                }
+                Err(read) => {
+                    let asker = Asker::Interest(from, interest);
+                    channel.durable_mut().parked.push((asker, tries + 1));
+                    self.reads.extend(read);
+                    return Err(());
+                }
+            }
+            answer.position = channel.position();
+        } else {
+            answer.position = channel.position();
+            if let Some(recover) = recover {
+                (answer.missed, answer.recovered) =
+                    recovery::recover(&channel.history, answer.position, &recover);
+            }
+        }
         let is_first = channel.interest == 0;
         channel.interest |= 1 << from.0;
         if interest.delta {
             channel.patched |= 1 << from.0;
-        }
-        answer.position = channel.position();
-        if let Some(mut recover) = interest.recover {
-            recover.cache |= channel.namespace.force_recovery_mode == RecoveryMode::Cache;
-            (answer.missed, answer.recovered) =
-                recovery::recover(&channel.history, answer.position, &recover);
         }
         if let Some(info) = &interest.presence
             && interest.keep
@@ -253,7 +300,162 @@ impl Owner {
                 .insert(Arc::clone(info));
         }
         self.active += u32::from(is_first);
-        answer
+        Ok(answer)
+    }
+
+    /// A question about a durable channel that may have to ask the log. `None`: the asker is among those of `take_woken` later.
+    pub fn query_durable(
+        &mut self,
+        now: Now,
+        query: Box<Query>,
+        asker: impl FnOnce(Box<Query>) -> Asker,
+        tries: u8,
+        rules: &ChannelRules,
+    ) -> Option<AnswerKind> {
+        let QueryKind::History { limit, .. } = query.what else {
+            return Some(self.query(now, &query, rules));
+        };
+        let hash = channel_hash(&query.channel);
+        let Ok(channel) = self.open(now, hash, &query.channel, rules) else {
+            return Some(AnswerKind::Overloaded);
+        };
+        channel.expire(now);
+        let read = if !channel.is_open() {
+            channel.open_read()
+        } else if limit == 0 {
+            return Some(AnswerKind::History(Vec::new(), channel.position()));
+        } else {
+            match channel.page(query.what, tries) {
+                Found::Some { publications, .. } => {
+                    return Some(AnswerKind::History(publications, channel.position()));
+                }
+                Found::Gone => return Some(AnswerKind::Unrecoverable),
+                Found::Read(after) => channel.part_read(after),
+            }
+        };
+        let asker = asker(query);
+        channel.durable_mut().parked.push((asker, tries + 1));
+        self.reads.extend(read);
+        None
+    }
+
+    /// What the log is to be asked, once each.
+    pub fn take_reads(&mut self) -> Vec<Read> {
+        std::mem::take(&mut self.reads)
+    }
+
+    /// Somebody waits whose answer can be given, or whose question has to be asked anew.
+    #[must_use]
+    pub fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
+    /// One of those who waited, and how often it has.
+    pub fn take_woken(&mut self) -> Option<(Asker, u8)> {
+        self.woken.pop_front()
+    }
+
+    /// A publication out of the log, for a channel that this shard owns: what goes to whom.
+    pub fn stored(
+        &mut self,
+        name: &ChannelName,
+        publication: Arc<Publication>,
+    ) -> Option<(Arc<Publication>, u64)> {
+        let slot = self.find(channel_hash(name), name)?;
+        let channel = self.channels.at_mut(slot)?;
+        if !channel.namespace.is_durable() {
+            return None;
+        }
+        let was_open = channel.is_open();
+        match channel.stored(publication) {
+            Stored::Next(publication) => Some((publication, channel.interest)),
+            Stored::Nothing => {
+                if was_open && !channel.is_open() {
+                    self.reads.extend(channel.open_read());
+                }
+                None
+            }
+        }
+    }
+
+    /// The log's side lost its place: what is in use is asked for anew, the rest is forgotten.
+    pub fn restarted(&mut self) {
+        for slot in 0..self.channels.slots() {
+            if let Some(channel) = self.channels.at_mut(slot)
+                && channel.namespace.is_durable()
+            {
+                channel.reopen();
+                if channel.interest != 0 {
+                    self.reads.extend(channel.open_read());
+                }
+            }
+        }
+    }
+
+    /// A part of the log came. What goes to whom because of it.
+    pub fn read(&mut self, page: Page) -> Vec<(Arc<Publication>, u64)> {
+        let Some(slot) = self.find(channel_hash(&page.channel), &page.channel) else {
+            return Vec::new();
+        };
+        let Some(channel) = self.channels.at_mut(slot) else {
+            return Vec::new();
+        };
+        let mut out = Vec::new();
+        if page.after == u64::MAX {
+            let opened = channel.opened(page.position);
+            channel.forget_read(u64::MAX);
+            let interest = channel.interest;
+            if opened.moved && interest != 0 {
+                // Subscribers stand where the channel ended before; what lies between is read by their shards.
+                if channel.behind == 0 {
+                    self.behind.push(slot);
+                }
+                channel.behind |= interest;
+            }
+            out.extend(opened.later.into_iter().map(|later| (later, interest)));
+            if !channel.is_open() {
+                self.reads.extend(channel.open_read());
+            }
+        } else {
+            let bytes = channel.part_came(page);
+            if bytes > 0 {
+                self.parts.push_back(slot);
+                self.part_bytes += bytes;
+            }
+        }
+        let parked = std::mem::take(&mut channel.durable_mut().parked);
+        self.woken.extend(parked);
+        while self.part_bytes > LOG_PAGES_BYTES_MAX && self.parts.len() > 1 {
+            self.drop_part();
+        }
+        out
+    }
+
+    fn drop_part(&mut self) {
+        if let Some(slot) = self.parts.pop_front()
+            && let Some(channel) = self.channels.at_mut(slot)
+        {
+            self.part_bytes = self.part_bytes.saturating_sub(channel.drop_part());
+        }
+        if self.parts.is_empty() {
+            self.part_bytes = 0;
+        }
+    }
+
+    /// A part of the log could not be read: whoever waited for the channel gets an error.
+    pub fn read_failed(&mut self, name: &ChannelName) -> Vec<Asker> {
+        let Some(slot) = self.find(channel_hash(name), name) else {
+            return Vec::new();
+        };
+        let Some(channel) = self.channels.at_mut(slot) else {
+            return Vec::new();
+        };
+        channel.read_failed();
+        if !channel.is_open() && channel.interest != 0 {
+            self.unopened.push(slot);
+        }
+        let parked = std::mem::take(&mut channel.durable_mut().parked);
+        parked.into_iter().map(|(asker, _)| asker).collect()
     }
 
     /// Shards that want to know of a join or leave.
@@ -262,6 +464,25 @@ impl Owner {
         self.find(channel_hash(name), name)
             .and_then(|slot| self.channels.at(slot))
             .map_or(0, |channel| channel.interest)
+    }
+
+    /// Puts a leave behind the subscribers of its channel that wait for the log; it comes back when nobody waits.
+    pub fn leave_later(&mut self, from: ShardId, leave: Box<Leave>) -> Option<Box<Leave>> {
+        let slot = self.find(channel_hash(&leave.channel), &leave.channel);
+        let Some(channel) = slot.and_then(|slot| self.channels.at_mut(slot)) else {
+            return Some(leave);
+        };
+        let Some(durable) = &mut channel.durable else {
+            return Some(leave);
+        };
+        if !durable.parked.is_empty() {
+            durable.parked.push((Asker::Leave(from, leave), 0));
+        } else if !self.woken.is_empty() {
+            self.woken.push_back((Asker::Leave(from, leave), 0));
+        } else {
+            return Some(leave);
+        }
+        None
     }
 
     /// Takes a subscriber of `from` out. Returns who is told of it, and which shards get it.
@@ -330,7 +551,11 @@ impl Owner {
                 Self::history(channel, limit, since, reverse)
             }
             QueryKind::HistoryRemove => {
-                channel.history.clear();
+                if channel.namespace.is_durable() {
+                    channel.trimmed();
+                } else {
+                    channel.history.clear();
+                }
                 AnswerKind::Removed
             }
         }
@@ -407,6 +632,21 @@ impl Owner {
 
     /// Forgets what is too old, a bounded number of channels at a time.
     pub fn sweep(&mut self, now: Now) {
+        for slot in std::mem::take(&mut self.unopened) {
+            if let Some(channel) = self.channels.at_mut(slot)
+                && channel.namespace.is_durable()
+            {
+                self.reads.extend(channel.open_read());
+            }
+        }
+        // Parts of the log serve those who come back together; nobody else does for long.
+        if now.at.since(self.parts_swept) >= PARTS_KEPT {
+            self.parts_swept = now.at;
+            for _ in 0..std::mem::take(&mut self.parts_old) {
+                self.drop_part();
+            }
+            self.parts_old = self.parts.len();
+        }
         let slots = self.channels.slots();
         for _ in 0..SWEEP.min(slots) {
             self.swept = (self.swept + 1) % slots;
@@ -449,6 +689,33 @@ impl Owner {
     }
 }
 
+/// What a subscriber of a durable channel missed, whether that is what it asked for, and whether more follows. `Err` if the
+/// log has to be asked (what for, unless that is under way).
+#[allow(clippy::type_complexity, reason = "named where it is used")]
+fn durable_missed(
+    channel: &mut Channel,
+    recover: Option<&Recover>,
+    tries: u8,
+) -> Result<(Vec<Arc<Publication>>, bool, bool), Option<Read>> {
+    if !channel.is_open() {
+        return Err(channel.open_read());
+    }
+    let Some(recover) = recover else {
+        return Ok((Vec::new(), false, false));
+    };
+    let found = if recover.cache {
+        channel.latest(recover)
+    } else {
+        channel.missed(recover)
+    };
+    match found {
+        Found::Some { publications, more } => Ok((publications, true, more)),
+        Found::Gone => Ok((Vec::new(), false, false)),
+        Found::Read(_) if tries >= TRIES_MAX => Ok((Vec::new(), false, false)),
+        Found::Read(after) => Err(channel.part_read(after)),
+    }
+}
+
 /// The hash that names a channel's owner and files it, the same on every shard.
 #[must_use]
 pub fn channel_hash(name: &ChannelName) -> u64 {
@@ -487,7 +754,6 @@ mod tests {
 
     use super::*;
     use crate::mesh::message::ReplyTo;
-    use crate::time::Instant;
 
     fn publish(version: u64, delta: bool) -> Publish {
         Publish {

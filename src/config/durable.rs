@@ -1,4 +1,4 @@
-//! `[durable]`: where publications of durable channels are kept.
+//! `[durable]`: where publications of durable channels are kept; `[queue]`; what a namespace says about payloads and triggers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -64,9 +64,52 @@ pub struct Nats {
     pub replicas: u32,
     /// In memory only; default false.
     pub memory_storage: bool,
-    /// How long the server remembers ids of publications, default 2 min. Idempotency keys count for at least the
-    /// namespace's `idempotency_ttl`, whatever this is.
+    /// How long the server remembers ids of publications, default 5 s. Neither idempotency keys nor anything else here
+    /// depends on it; it costs the server memory for each publication within it.
     pub duplicate_window: Duration,
+}
+
+/// `[queue]`: groups of workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Queue {
+    /// Name of the hook (of `proxies`) that is told of every dead letter; empty for none. Each is also announced on the
+    /// channel `$dead:<group>`.
+    pub dead_letter_hook: String,
+}
+
+/// `schema` of a namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Schema {
+    /// Versions that a publication may name; empty accepts every version.
+    pub accepted: Vec<SchemaVersion>,
+    /// A publication names its version. Without it, one that names none is not checked.
+    pub required: bool,
+}
+
+/// One version of a namespace's payloads.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SchemaVersion {
+    /// From 1.
+    pub version: u32,
+    /// JSON Schema, as text; empty accepts every payload.
+    pub json_schema: String,
+}
+
+/// One of `triggers` of a namespace: each publication of the namespace that matches leads to one thing more, at least once.
+/// Exactly one of `append` and `hook` is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trigger {
+    /// Unique within its namespace; it keeps its place in the log under this name.
+    pub name: String,
+    /// Channels, a glob over whole names; empty for all of the namespace.
+    pub channels: String,
+    /// What the payload must say, see `upstream::filter`; empty for all.
+    pub condition: String,
+    /// Durable channel that gets the publication too; `{channel}` is the name of its channel, `{rest}` what stands in it
+    /// behind the namespace. Empty for none.
+    pub append: String,
+    /// Name of the hook (of `proxies`) that is called; empty for none.
+    pub hook: String,
 }
 
 impl Default for Durable {
@@ -91,7 +134,7 @@ impl Default for Durable {
                 subject_prefix: "ringmain".to_owned(),
                 replicas: 1,
                 memory_storage: false,
-                duplicate_window: Duration::from_mins(2),
+                duplicate_window: Duration::from_secs(5),
             },
         }
     }

@@ -27,7 +27,7 @@ const ENVIRONMENT_PREFIX: &str = "RINGMAIN__";
 /// What separates the parts of a key in an environment variable.
 const ENVIRONMENT_SEPARATOR: &str = "__";
 /// Keys, or starts of keys, that are read once, at start.
-const FIXED_AT_START: &[&str] = &["server.", "admin.listen", "log.format"];
+const FIXED_AT_START: &[&str] = &["server.", "admin.listen", "log.format", "durable."];
 
 /// One configuration file.
 #[derive(Clone, Copy, Debug)]
@@ -119,7 +119,7 @@ impl Config {
     ///
     /// # Errors
     /// Names every key that differs and is read only at start; then nothing of `new` may be applied.
-    pub fn reload_from(&self, new: &Self) -> Result<(), ReloadRefused> {
+    pub fn reload_from(&self, new_config: &Self) -> Result<(), ReloadRefused> {
         let fixed = |config: &Self| {
             let mut lines = writer::lines(config, writer::Secrets::Plain);
             lines.retain(|line| {
@@ -129,7 +129,7 @@ impl Config {
             });
             lines
         };
-        let (old, new) = (fixed(self), fixed(new));
+        let (old, new) = (fixed(self), fixed(new_config));
         assert_eq!(
             old.len(),
             new.len(),
@@ -139,7 +139,8 @@ impl Config {
             .iter()
             .zip(&new)
             .filter(|(old, new)| old.text != new.text);
-        let keys: Vec<String> = differs.map(|(old, _)| old.key.clone()).collect();
+        let mut keys: Vec<String> = differs.map(|(old, _)| old.key.clone()).collect();
+        keys.extend(self.channels.deliveries_changed(&new_config.channels));
         if keys.is_empty() {
             Ok(())
         } else {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pattern;
+use super::durable::{Schema, Trigger};
 use super::hooks::DEFAULT_NAME;
 
 /// What a channel's namespace allows and keeps. Field names are the configuration's keys.
@@ -11,6 +12,8 @@ use super::hooks::DEFAULT_NAME;
 pub struct Namespace {
     /// Empty for `channel.without_namespace`.
     pub name: String,
+    /// What is promised of its publications.
+    pub delivery: Delivery,
     /// Keep presence.
     pub presence: bool,
     /// Emit join and leave.
@@ -91,6 +94,20 @@ pub struct Namespace {
     pub sub_refresh_proxy_enabled: bool,
     /// Which: `default` is `channel.proxy.sub_refresh`.
     pub sub_refresh_proxy_name: String,
+    /// Which payloads a durable namespace takes.
+    pub schema: Schema,
+    /// What follows from a durable publication.
+    pub triggers: Vec<Trigger>,
+}
+
+/// `delivery`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// At most once, in memory.
+    #[default]
+    Ephemeral,
+    /// At least once, in order, out of the durable log.
+    Durable,
 }
 
 /// `publication_data_format`
@@ -138,6 +155,7 @@ impl Default for Namespace {
     fn default() -> Self {
         Self {
             name: String::new(),
+            delivery: Delivery::Ephemeral,
             presence: false,
             join_leave: false,
             force_push_join_leave: false,
@@ -178,11 +196,19 @@ impl Default for Namespace {
             publish_proxy_name: DEFAULT_NAME.to_owned(),
             sub_refresh_proxy_enabled: false,
             sub_refresh_proxy_name: DEFAULT_NAME.to_owned(),
+            schema: Schema::default(),
+            triggers: Vec::new(),
         }
     }
 }
 
 impl Namespace {
+    /// Are its publications kept in the durable log?
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        matches!(self.delivery, Delivery::Durable)
+    }
+
     /// Does a channel of this namespace keep publications?
     #[must_use]
     pub const fn keeps_history(&self) -> bool {
@@ -277,6 +303,40 @@ impl ChannelRules {
             .unwrap_or(name)
     }
 
+    /// Keys that would change what is promised of channels that may be in use, or that need a log where there is none.
+    pub(super) fn deliveries_changed(&self, new: &Self) -> Vec<String> {
+        let of = |rules: &Self, name: &str| {
+            let namespace = if name.is_empty() {
+                Some(&rules.without_namespace)
+            } else {
+                rules.namespace(name)
+            };
+            namespace.map(|namespace| namespace.delivery)
+        };
+        let changed = |namespace: &&Arc<Namespace>| match of(self, &namespace.name) {
+            Some(before) => before != namespace.delivery,
+            None => namespace.is_durable() && !self.is_durable(),
+        };
+        std::iter::once(&new.without_namespace)
+            .chain(&new.namespaces)
+            .filter(changed)
+            .map(|namespace| match namespace.name.as_str() {
+                "" => "channel.without_namespace.delivery".to_owned(),
+                name => format!("channel.namespaces ({name}).delivery"),
+            })
+            .collect()
+    }
+
+    /// Is any channel durable?
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.without_namespace.is_durable()
+            || self
+                .namespaces
+                .iter()
+                .any(|namespace| namespace.is_durable())
+    }
+
     /// The namespace of this name.
     #[must_use]
     pub fn namespace(&self, name: &str) -> Option<&Arc<Namespace>> {
@@ -341,6 +401,7 @@ impl ChannelRules {
 /// Every option of a namespace: key, type, default as written in the file, meaning. In the order of the struct.
 #[rustfmt::skip]
 pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
+    ("delivery", "enum", "\"ephemeral\"", "`ephemeral` (in memory, at most once) or `durable` (in the log, at least once, acknowledged when stored). Durable channels recover always; their `history_size` (256) and `history_ttl` (5 min) say what stays in memory, their `idempotency_ttl` is 24 h."),
     ("presence", "bool", "false", "Keep who is subscribed; enables `presence` and `presence_stats`."),
     ("join_leave", "bool", "false", "Emit join and leave events."),
     ("force_push_join_leave", "bool", "false", "Deliver join and leave to every subscriber, not only to those that ask."),

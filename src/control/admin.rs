@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path as Method, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,7 +24,12 @@ use super::hooks;
 use super::observe::Question;
 use super::process::Process;
 use super::prometheus::{self, Snapshot};
+use crate::mesh::durable::Method as AskMethod;
+use crate::protocol::api::{Answer as ApiAnswer, ApiError, Shape, encode_answer};
+use crate::upstream::bridge::{Question as LogQuestion, Report as LogReport};
 
+/// Bytes of a question to the durable log.
+const ASK_BYTES_MAX: usize = 1 << 20;
 /// Connections at a time; more wait in the accept queue.
 const CONNECTIONS_MAX: usize = 64;
 /// From one byte of answer to the next: time for a whole request to arrive and for the client to read.
@@ -63,11 +69,21 @@ pub struct Readiness {
     pub reactor: &'static str,
 }
 
+/// The durable log as the admin listener sees it.
+#[derive(Clone)]
+pub struct Log {
+    /// How it does.
+    pub report: watch::Receiver<LogReport>,
+    /// What it is asked.
+    pub questions: mpsc::Sender<LogQuestion>,
+}
+
 #[derive(Clone)]
 struct Admin {
     readiness: watch::Receiver<Readiness>,
     questions: mpsc::Sender<Question>,
     hooks: mpsc::Sender<hooks::Question>,
+    log: Option<Log>,
 }
 
 /// Serves until the process ends.
@@ -76,16 +92,20 @@ pub(super) async fn serve(
     readiness: watch::Receiver<Readiness>,
     questions: mpsc::Sender<Question>,
     hooks: mpsc::Sender<hooks::Question>,
+    log: Option<Log>,
 ) {
     let routes = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/api/openapi.json", get(openapi))
+        .route("/api/{*method}", post(ask_log))
+        .layer(DefaultBodyLimit::max(ASK_BYTES_MAX))
         .with_state(Admin {
             readiness,
             questions,
             hooks,
+            log,
         });
     let listener = Bounded {
         listener,
@@ -153,8 +173,53 @@ async fn ready(State(admin): State<Admin>) -> Response {
         "reactor": reactor,
         // A backend that fails is told and does not make this process unready: what needs no hook is served.
         "hooks": hook_details(&admin.reports().await),
+        "durable": admin.log.as_ref().map(|log| log_details(&log.report.borrow())),
     });
     json(status, &body)
+}
+
+/// How the durable log does. A process whose log is down is ready: what is not durable is served, and publishers of
+/// durable channels are told to come back.
+fn log_details(report: &LogReport) -> serde_json::Value {
+    let status = &report.status;
+    serde_json::json!({
+        "up": status.down.is_none(),
+        "down": status.down,
+        "warnings": status.warnings,
+        "bytes": status.bytes,
+        "entries": status.entries,
+    })
+}
+
+/// Questions about queue groups, dead letters and replays, which need no key here: bulk reading does not go through a shard.
+async fn ask_log(
+    State(admin): State<Admin>,
+    Method(method): Method<String>,
+    data: Bytes,
+) -> Response {
+    let Some(asked) = AskMethod::of_api(&method).filter(|method| method.is_for_admin()) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let Some(log) = &admin.log else {
+        let error = serde_json::json!({ "error": { "code": 108, "message": "not available" } });
+        return json(StatusCode::OK, &error);
+    };
+    let (answer, answered) = oneshot::channel();
+    let question = LogQuestion {
+        method: asked,
+        data,
+        answer,
+    };
+    if log.questions.send(question).await.is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let Ok(result) = answered.await else {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    };
+    let mut out = Vec::new();
+    let answer = result.map(ApiAnswer::Log).map_err(ApiError::Log);
+    encode_answer(&mut out, &answer, Shape::Single);
+    ([(header::CONTENT_TYPE, "application/json")], out).into_response()
 }
 
 fn hook_details(reports: &[hooks::Report]) -> serde_json::Value {
@@ -206,6 +271,7 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         draining: phase == Phase::Draining,
         process: Process::read(),
         hooks: &reports,
+        durable: admin.log.as_ref().map(|log| log.report.borrow().clone()),
     });
     ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
 }

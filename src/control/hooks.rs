@@ -6,7 +6,7 @@
 mod answer;
 mod breaker;
 mod exchange;
-mod request;
+pub(super) mod request;
 mod target;
 
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::Instant;
 
-use super::bell::Bell;
 use super::http_client::Client;
 use crate::config::Config;
 use crate::mesh::control::{Doorbell, ShardLink};
 use crate::mesh::hook::{Answer, Call, Verdict};
+use crate::upstream::bell::Bell;
 
 use breaker::Pass;
 use exchange::Done;

@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 
+use crate::upstream::bridge::Report as LogReport;
+use crate::upstream::desk::GroupReport;
+
 use super::hooks::Report;
 use super::process::Process;
 
@@ -24,6 +27,8 @@ pub struct Snapshot<'a> {
     pub process: Process,
     /// Targets of hooks.
     pub hooks: &'a [Report],
+    /// The durable log; `None` without one.
+    pub durable: Option<LogReport>,
 }
 
 /// A histogram of `Counters`: name, help, access.
@@ -77,7 +82,177 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
         }
     }
     hooks(&mut out, snapshot.hooks);
+    if let Some(report) = &snapshot.durable {
+        log(&mut out, report);
+        groups(&mut out, &report.groups);
+    }
     out
+}
+
+/// A number of the durable log: name, kind, help, access.
+type LogNumber = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&LogReport) -> u64,
+);
+
+const LOG: [LogNumber; 6] = [
+    (
+        "durable_up",
+        "gauge",
+        "Whether publications can be stored.",
+        |report| u64::from(report.status.down.is_none()),
+    ),
+    (
+        "durable_bytes",
+        "gauge",
+        "Bytes that the log keeps.",
+        |report| report.status.bytes,
+    ),
+    (
+        "durable_entries",
+        "gauge",
+        "Publications that the log keeps.",
+        |report| report.status.entries,
+    ),
+    (
+        "durable_batches_total",
+        "counter",
+        "Batches appended.",
+        |report| report.batches,
+    ),
+    (
+        "durable_appends_total",
+        "counter",
+        "Publications in them.",
+        |report| report.appends,
+    ),
+    (
+        "durable_schema_refused_total",
+        "counter",
+        "Publications refused by the schema of their namespace.",
+        |report| report.schema_refused,
+    ),
+];
+
+fn log(out: &mut String, report: &LogReport) {
+    for (name, kind, help, of) in LOG {
+        let name = format!("ringmain_{name}");
+        head(out, &name, kind, help);
+        line(out, format_args!("{name} {}", of(report)));
+    }
+    let name = "ringmain_durable_append_seconds_total";
+    head(
+        out,
+        name,
+        "counter",
+        "Time that appending the batches took.",
+    );
+    let seconds = report.append_ns as f64 / 1e9;
+    line(out, format_args!("{name} {seconds}"));
+}
+
+/// A number of a queue group: name, kind, help, access.
+type GroupNumber = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&GroupReport) -> u64,
+);
+
+const GROUPS: [GroupNumber; 11] = [
+    (
+        "group_workers",
+        "gauge",
+        "Connections that take from the group.",
+        |group| group.workers as u64,
+    ),
+    (
+        "group_in_flight",
+        "gauge",
+        "Deliveries that are not settled.",
+        |group| group.in_flight as u64,
+    ),
+    (
+        "group_held",
+        "gauge",
+        "Publications that this process has for the group, those in flight included.",
+        |group| group.held as u64,
+    ),
+    (
+        "group_retries",
+        "gauge",
+        "Publications that wait for their next attempt.",
+        |group| group.retries as u64,
+    ),
+    (
+        "group_lag",
+        "gauge",
+        "Publications that are neither done nor with a worker, as of a few seconds ago.",
+        |group| group.lag,
+    ),
+    ("group_delivered_total", "counter", "Deliveries.", |group| {
+        group.delivered
+    }),
+    (
+        "group_redelivered_total",
+        "counter",
+        "Deliveries of a publication that was delivered before.",
+        |group| group.redelivered,
+    ),
+    (
+        "group_acked_total",
+        "counter",
+        "Deliveries that were acknowledged.",
+        |group| group.acked,
+    ),
+    (
+        "group_naked_total",
+        "counter",
+        "Deliveries that a worker gave up.",
+        |group| group.naked,
+    ),
+    (
+        "group_timed_out_total",
+        "counter",
+        "Deliveries that were not settled in time.",
+        |group| group.timed_out,
+    ),
+    (
+        "group_dead_total",
+        "counter",
+        "Publications that became dead letters.",
+        |group| group.dead,
+    ),
+];
+
+fn groups(out: &mut String, groups: &[GroupReport]) {
+    for (name, kind, help, of) in GROUPS {
+        let name = format!("ringmain_{name}");
+        head(out, &name, kind, help);
+        for group in groups {
+            line(
+                out,
+                format_args!("{name}{{group=\"{}\"}} {}", group.name, of(group)),
+            );
+        }
+    }
+    let name = "ringmain_group_oldest_unix_seconds";
+    head(
+        out,
+        name,
+        "gauge",
+        "When the oldest publication that is not done was taken in; absent where all are.",
+    );
+    for group in groups {
+        if let Some(unix_ms) = group.oldest_unix_ms {
+            line(
+                out,
+                format_args!("{name}{{group=\"{}\"}} {}", group.name, unix_ms / 1000),
+            );
+        }
+    }
 }
 
 /// A number of a hook target: name, kind, help, access.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::durable::DurableLink;
 use super::hook::HookLink;
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
@@ -79,6 +80,8 @@ pub struct ShardLink {
     pub bell: Arc<dyn Doorbell>,
     /// Its calls to backends.
     pub hooks: HookLink,
+    /// What it asks of the log.
+    pub durable: DurableLink,
 }
 
 /// A shard thread's end of the line to control.
@@ -92,4 +95,6 @@ pub struct ControlLink {
     pub bell: Arc<dyn Doorbell>,
     /// Calls to backends.
     pub hooks: HookLink,
+    /// What is asked of the log.
+    pub durable: DurableLink,
 }

@@ -165,6 +165,21 @@ pub enum Method {
 }
 
 impl Method {
+    /// Is it answered on the admin listener?
+    #[must_use]
+    pub const fn is_for_admin(self) -> bool {
+        matches!(
+            self,
+            Self::Groups
+                | Self::DeleteGroup
+                | Self::DeadList
+                | Self::DeadShow
+                | Self::DeadRetry
+                | Self::DeadDrop
+                | Self::Replay
+        )
+    }
+
     /// The method that an RPC of a client names.
     #[must_use]
     pub fn of_rpc(name: &str) -> Option<Self> {
@@ -251,7 +266,7 @@ pub enum FromLog {
     /// To the owner of these channels: new publications, in the order of the log.
     Stored(Vec<(ChannelName, Arc<Publication>)>),
     /// Answer to `Read`.
-    Page(RequestId, Result<Box<Page>, LogError>),
+    Page(RequestId, Result<Box<Page>, (ChannelName, LogError)>),
     /// Answer to `Trim` and `Ask`: JSON.
     Answered(RequestId, Result<Bytes, LogError>),
     /// To a worker's connection: a delivery, JSON.

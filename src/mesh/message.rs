@@ -102,6 +102,18 @@ pub enum ReplyTo {
         /// Slot of the command that waits for it.
         wait: u32,
     },
+    /// The next part of what a subscriber missed.
+    Part {
+        /// Its connection.
+        conn: ConnId,
+    },
+    /// `ringmain.publish` of a client.
+    Rpc {
+        /// Its connection.
+        conn: ConnId,
+        /// Its command.
+        id: u32,
+    },
     /// A hub channel that catches up after lost deliveries.
     CatchUp {
         /// Slot of the hub channel.
@@ -290,6 +302,8 @@ pub struct Interested {
     pub after: u64,
     /// The owner holds as many channels as it may: the subscriber gets a temporary error.
     pub overloaded: bool,
+    /// `missed` is the first part of what was missed: the subscriber comes again for the next.
+    pub more: bool,
 }
 
 /// See `Message::Commands`.

@@ -25,6 +25,12 @@ impl EventId {
     pub fn parse(text: &str) -> Option<Self> {
         parse_uuid(text).map(Self)
     }
+
+    /// The canonical 36 characters.
+    #[must_use]
+    pub fn encode(self) -> [u8; 36] {
+        uuid_text(self.0)
+    }
 }
 
 impl fmt::Display for EventId {

@@ -1,5 +1,9 @@
 //! Errors that answer a command and leave the connection open (`spec/centrifuge.md` §5.1).
 
+use std::time::Duration;
+
+use crate::mesh::durable::LogError;
+
 /// Answer and go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
@@ -42,6 +46,12 @@ pub enum ClientError {
     /// 112
     #[error("unrecoverable position")]
     UnrecoverablePosition,
+    /// 111, temporary: too much is on its way to the durable log. When to try again, milliseconds.
+    #[error("durable log is busy")]
+    LogBusy(u32),
+    /// 100, temporary: the durable log does not store. When to try again, milliseconds.
+    #[error("durable log is not available")]
+    LogUnavailable(u32),
 }
 
 impl ClientError {
@@ -49,7 +59,7 @@ impl ClientError {
     #[must_use]
     pub const fn code(self) -> u32 {
         match self {
-            Self::Internal => 100,
+            Self::Internal | Self::LogUnavailable(_) => 100,
             Self::Unauthorized => 101,
             Self::UnknownChannel => 102,
             Self::PermissionDenied => 103,
@@ -60,7 +70,7 @@ impl ClientError {
             Self::NotAvailable => 108,
             Self::TokenExpired => 109,
             Self::Expired => 110,
-            Self::TooManyRequests => 111,
+            Self::TooManyRequests | Self::LogBusy(_) => 111,
             Self::UnrecoverablePosition => 112,
         }
     }
@@ -82,12 +92,39 @@ impl ClientError {
             Self::Expired => "expired",
             Self::TooManyRequests => "too many requests",
             Self::UnrecoverablePosition => "unrecoverable position",
+            Self::LogBusy(_) => "durable log is busy",
+            Self::LogUnavailable(_) => "durable log is not available",
         }
     }
 
     /// The client may try again.
     #[must_use]
     pub const fn temporary(self) -> bool {
-        matches!(self, Self::Internal | Self::TooManyRequests)
+        matches!(
+            self,
+            Self::Internal | Self::TooManyRequests | Self::LogBusy(_) | Self::LogUnavailable(_)
+        )
+    }
+
+    /// When the command may be sent again, in milliseconds, where that is known: `retry_after_ms` of the error.
+    #[must_use]
+    pub const fn retry_after_ms(self) -> Option<u32> {
+        match self {
+            Self::LogBusy(ms) | Self::LogUnavailable(ms) => Some(ms),
+            _ => None,
+        }
+    }
+
+    /// What the log's side says, as a client hears it; texts are lost.
+    #[must_use]
+    pub fn of_log(error: &LogError) -> Self {
+        let ms = |after: Duration| u32::try_from(after.as_millis()).unwrap_or(u32::MAX);
+        match error {
+            LogError::Unavailable { retry_after, .. } => Self::LogUnavailable(ms(*retry_after)),
+            LogError::Busy { retry_after } => Self::LogBusy(ms(*retry_after)),
+            LogError::Refused(_) | LogError::BadRequest(_) => Self::BadRequest,
+            LogError::Forbidden(_) => Self::PermissionDenied,
+            LogError::NotFound(_) => Self::NotAvailable,
+        }
     }
 }

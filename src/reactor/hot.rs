@@ -145,6 +145,11 @@ impl Hot {
         {
             self.shard.handle_answer(now, answer);
         }
+        while !self.shard.is_full()
+            && let Some(message) = self.reports.next_from_log()
+        {
+            self.shard.handle_log(now, message);
+        }
         if !self.shard.is_full() {
             self.shard.handle_mesh(now);
         }

@@ -176,6 +176,11 @@ fn turn(core: &Shared) -> Next {
     {
         this.shard.handle_answer(now, answer);
     }
+    while !this.shard.is_full()
+        && let Some(message) = this.reports.next_from_log()
+    {
+        this.shard.handle_log(now, message);
+    }
     if !this.shard.is_full() {
         this.shard.handle_mesh(now);
     }
@@ -291,6 +296,7 @@ impl Core {
             Output::Wake(shard) => self.sleepers.wake(shard),
             Output::Report(report) => self.reports.push(report),
             Output::Call(call) => self.reports.call(call),
+            Output::Log(request) => self.reports.ask_log(request),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::mesh::control::{ControlLink, FromShard};
+use crate::mesh::durable::{FromLog, ToLog};
 use crate::mesh::hook::{Answer, Call};
 
 /// Reports on their way.
@@ -13,6 +14,10 @@ pub(super) struct Reports {
     ended: bool,
     /// A call was handed over since the bell was last rung.
     called: bool,
+    /// A request to the log was handed over since its bell was last rung.
+    asked: bool,
+    /// Requests to the log that found its queue full.
+    unasked: VecDeque<ToLog>,
 }
 
 impl Reports {
@@ -22,6 +27,8 @@ impl Reports {
             link,
             ended: false,
             called: false,
+            asked: false,
+            unasked: VecDeque::new(),
         }
     }
 
@@ -38,6 +45,21 @@ impl Reports {
         self.called = true;
     }
 
+    /// The log is to be asked. The shard has no more requests under way than the queue has places, but for the ends of workers.
+    pub(super) fn ask_log(&mut self, request: ToLog) {
+        self.asked = true;
+        if !self.unasked.is_empty() {
+            self.unasked.push_back(request);
+        } else if let Err(request) = self.link.durable.requests.push(request) {
+            self.unasked.push_back(request);
+        }
+    }
+
+    /// What the log says next.
+    pub(super) fn next_from_log(&self) -> Option<FromLog> {
+        self.link.durable.answers.pop()
+    }
+
     /// The next answer of a backend.
     pub(super) fn next_answer(&self) -> Option<Answer> {
         self.link.hooks.answers.pop()
@@ -45,6 +67,15 @@ impl Reports {
 
     /// Hands over what the queue takes.
     pub(super) fn hand_over(&mut self) {
+        while let Some(request) = self.unasked.pop_front() {
+            if let Err(request) = self.link.durable.requests.push(request) {
+                self.unasked.push_front(request);
+                break;
+            }
+        }
+        if std::mem::take(&mut self.asked) {
+            self.link.durable.bell.ring();
+        }
         if std::mem::take(&mut self.called) {
             self.link.hooks.bell.ring();
         }
@@ -75,6 +106,8 @@ impl Reports {
 
     /// Control said something.
     pub(super) fn has_command(&self) -> bool {
-        !self.link.inbox.is_empty() || !self.link.hooks.answers.is_empty()
+        !self.link.inbox.is_empty()
+            || !self.link.hooks.answers.is_empty()
+            || !self.link.durable.answers.is_empty()
     }
 }

@@ -74,6 +74,7 @@ impl Hot {
             }
             Output::Report(report) => self.reports.push(report),
             Output::Call(call) => self.reports.call(call),
+            Output::Log(request) => self.reports.ask_log(request),
         }
         Ok(())
     }

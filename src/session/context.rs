@@ -17,9 +17,9 @@ use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
 
-use super::Calls;
 use super::fanout::{self, Compression};
 use super::poll::{Polled, Said};
+use super::{Calls, Requests};
 
 /// Verifiers of both kinds of token.
 #[derive(Debug)]
@@ -136,6 +136,10 @@ pub struct Context<'a> {
     pub counters: &'a mut Counters,
     /// Way to the backends.
     pub hooks: &'a mut Calls,
+    /// What is asked of the log.
+    pub log: &'a mut Requests,
+    /// Subscriptions that get the next part of what they missed once their connection takes it.
+    pub parts: &'a mut VecDeque<(ConnId, crate::broker::HubId)>,
     /// Random numbers.
     pub rng: &'a mut Rng,
     /// Frames for this session's connection.

@@ -695,8 +695,9 @@ impl Session {
             }
         };
         let result = match context.config.channels.resolve(channel.as_str()) {
-            Ok(namespace) => check_data(namespace, &data, is_json)
-                .and_then(|()| self.send_publish(context, id, channel, data, is_json, published)),
+            Ok(namespace) => check_data(namespace, &data, is_json).and_then(|()| {
+                self.send_publish(context, id, channel, data, is_json, published, None)
+            }),
             Err(_unknown) => Err(ClientError::UnknownChannel),
         };
         if let Err(error) = result {
@@ -718,6 +719,12 @@ impl Session {
     }
 
     pub(super) fn rpc(&mut self, context: &mut Context<'_>, id: u32, method: &str, data: &[u8]) {
+        if method.starts_with("ringmain.") {
+            if let Err(error) = self.rpc_own(context, id, method, data) {
+                context.error(id, error);
+            }
+            return;
+        }
         let result = match context.config.hooks.route(method) {
             Route::Ping => {
                 context.reply(id, ReplyBody::Rpc(b""));

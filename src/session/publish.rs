@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use super::durable::DurableOptions;
 use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::config::Namespace;
@@ -92,17 +93,18 @@ impl Session {
             return self.ask_publish(context, id, channel, data, target);
         }
         let channel = self.name_of(context, channel);
-        self.send_publish(context, id, channel, data, json, Published::default())
+        self.send_publish(context, id, channel, data, json, Published::default(), None)
     }
 
     /// The channel's name, shared with the hub if the client is subscribed.
-    fn name_of(&self, context: &Context<'_>, channel: &str) -> ChannelName {
+    pub(super) fn name_of(&self, context: &Context<'_>, channel: &str) -> ChannelName {
         self.find(context, channel)
             .and_then(|index| context.hub.at(self.subscriptions[index].hub))
             .map_or_else(|| ChannelName::new(channel), |hub| hub.name.clone())
     }
 
-    /// Sends what may be published to the owner.
+    /// Sends what may be published to the owner, or to the log. `by_rpc`: `ringmain.publish` says it.
+    #[allow(clippy::too_many_arguments, reason = "all of a publication")]
     pub(super) fn send_publish(
         &self,
         context: &mut Context<'_>,
@@ -111,19 +113,31 @@ impl Session {
         data: Bytes,
         json: bool,
         options: Published,
+        by_rpc: Option<DurableOptions>,
     ) -> Result<(), ClientError> {
         let subscribed = self.find(context, channel.as_str());
         let chan_info = subscribed.map_or(&[][..], |index| self.subscriptions[index].info());
+        let info = self.client_info(chan_info);
+        let is_durable = context
+            .config
+            .channels
+            .resolve(channel.as_str())
+            .is_ok_and(|namespace| namespace.is_durable());
+        if is_durable {
+            return self.append(context, id, channel, data, json, info, options, by_rpc);
+        }
         let owner = context.owner(&channel);
+        let conn = context.conn;
         let publish = Publish {
             channel,
-            reply_to: ReplyTo::Client {
-                conn: context.conn,
-                id,
+            reply_to: if by_rpc.is_some() {
+                ReplyTo::Rpc { conn, id }
+            } else {
+                ReplyTo::Client { conn, id }
             },
             data,
             json,
-            info: Some(Box::new(self.client_info(chan_info))),
+            info: Some(Box::new(info)),
             tags: options.tags.into_boxed_slice(),
             skip_history: options.skip_history,
             delta: options.delta,
@@ -135,7 +149,7 @@ impl Session {
     }
 
     /// One publish more in this second; `false` when that is too many.
-    fn take_rate(&mut self, second: u32, per_second: u32) -> bool {
+    pub(super) fn take_rate(&mut self, second: u32, per_second: u32) -> bool {
         let rate = &mut self.rare.get_or_insert_default().rate;
         if rate.second != second {
             *rate = Rate { second, count: 0 };

@@ -17,7 +17,7 @@ use crate::broker::{Filter, HubChannel, HubId};
 use crate::config::Namespace;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
-use crate::mesh::message::{Interested, Leave, Recover, ReplyTo};
+use crate::mesh::message::{Interest, Interested, Leave, Recover, ReplyTo};
 use crate::model::{ChannelName, Overrides, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
@@ -357,6 +357,7 @@ impl Session {
                 recovered: false,
                 after: 0,
                 overloaded: false,
+                more: false,
             };
             let index = self.subscriptions.len() - 1;
             self.answer_subscribe(context, hub, index, &mut answer);
@@ -381,8 +382,13 @@ impl Session {
         Ok(())
     }
 
-    /// The owner has answered: the subscriber gets its result and, from here on, every publication.
-    pub fn interested(&mut self, context: &mut Context<'_>, mut answer: Interested) {
+    /// The owner has answered: the subscriber gets its result and, from here on, every publication. How the connection ends, if
+    /// it has to.
+    pub fn interested(
+        &mut self,
+        context: &mut Context<'_>,
+        mut answer: Interested,
+    ) -> Option<Disconnect> {
         let hub = HubId {
             slot: answer.hub.0,
             generation: answer.hub.1,
@@ -390,16 +396,19 @@ impl Session {
         let Some(index) = self.subscription_at(hub.slot).filter(|&index| {
             self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some()
         }) else {
-            return;
+            return None;
         };
+        if let ReplyTo::Part { .. } = answer.reply_to {
+            return self.part_came(context, hub, index, &answer);
+        }
         if answer.overloaded {
             self.overloaded(context, hub, index, &answer);
-            return;
+            return None;
         }
         match answer.reply_to {
             ReplyTo::Client { .. } => self.answer_subscribe(context, hub, index, &mut answer),
             ReplyTo::Connect { .. } => {
-                self.activate(context, index, &answer);
+                self.join(context, index, &answer);
                 let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
                 if let Some(connecting) = &mut self.connecting {
                     connecting.results.push((answer.channel, result));
@@ -410,7 +419,7 @@ impl Session {
                 }
             }
             ReplyTo::Added { .. } => {
-                self.activate(context, index, &answer);
+                self.join(context, index, &answer);
                 let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
                 let channel = answer.channel.as_str();
                 fn told<'a>(result: &'a ConnectedSubscription, context: &Context<'_>) -> Push<'a> {
@@ -421,10 +430,111 @@ impl Session {
                 for publication in result.missed() {
                     context.push(channel, &Push::Publication(publication));
                 }
-                self.run_unsubscribes(context, hub);
+                if !self.subscriptions[index].is_pending() {
+                    self.run_unsubscribes(context, hub);
+                }
             }
-            ReplyTo::Nobody | ReplyTo::CatchUp { .. } => {}
+            ReplyTo::Nobody
+            | ReplyTo::Rpc { .. }
+            | ReplyTo::Part { .. }
+            | ReplyTo::CatchUp { .. } => {}
         }
+        None
+    }
+
+    /// Joins the channel's subscribers, unless more of what was missed comes first.
+    fn join(&mut self, context: &mut Context<'_>, index: usize, answer: &Interested) {
+        let last = answer.missed.last().map(|last| last.offset.0);
+        let is_ending = self.subscriptions[index]
+            .extra
+            .as_ref()
+            .is_some_and(|extra| extra.ends.is_some() || !extra.unsubscribes.is_empty());
+        let Some(offset) = last.filter(|_| answer.more && !is_ending) else {
+            self.activate(context, index, answer);
+            return;
+        };
+        let subscription = &mut self.subscriptions[index];
+        subscription.flags |= flag::IN_PARTS;
+        subscription.extra.get_or_insert_default().next = Some(Recover {
+            epoch: Some(Some(answer.position.epoch)),
+            offset,
+            limit: context.config.client.recovery_max_publication_limit,
+            cache: false,
+        });
+        let (slot, generation) = answer.hub;
+        context
+            .parts
+            .push_back((context.conn, HubId { slot, generation }));
+    }
+
+    /// Asks for the next part of what was missed. `false`: later, the owner could not be asked.
+    pub fn ask_part(&mut self, context: &mut Context<'_>, hub: HubId) -> bool {
+        let Some(channel) = context.hub.channel(hub).map(|channel| channel.name.clone()) else {
+            return true;
+        };
+        let Some(index) = self.subscription_at(hub.slot) else {
+            return true;
+        };
+        let subscription = &mut self.subscriptions[index];
+        let next = subscription.extra.as_mut().and_then(|extra| extra.next);
+        let Some(recover) = next.filter(|_| subscription.is_pending()) else {
+            return true;
+        };
+        let owner = context.owner(&channel);
+        let interest = Interest {
+            channel,
+            hub: (hub.slot, hub.generation),
+            reply_to: ReplyTo::Part { conn: context.conn },
+            recover: Some(recover),
+            presence: None,
+            keep: false,
+            join: false,
+            delta: subscription.has(flag::DELTA) && subscription.has(flag::POSITIONED),
+        };
+        context
+            .command(owner, Message::Interest(Box::new(interest)))
+            .is_ok()
+    }
+
+    /// The next part of what was missed follows what went out before.
+    fn part_came(
+        &mut self,
+        context: &mut Context<'_>,
+        hub: HubId,
+        index: usize,
+        answer: &Interested,
+    ) -> Option<Disconnect> {
+        let subscription = &mut self.subscriptions[index];
+        if let Some(extra) = &mut subscription.extra {
+            extra.next = None;
+        }
+        let filter = subscription.filter().cloned();
+        let is_lost = answer.overloaded || !answer.recovered;
+        if is_lost {
+            let is_server_side = subscription.has(flag::SERVER_SIDE);
+            self.activate(context, index, answer);
+            if is_server_side {
+                return Some(Disconnect::InsufficientState);
+            }
+            let extra = self.subscriptions[index].extra.get_or_insert_default();
+            extra.ends = Some(Unsubscribe::Insufficient);
+            self.run_unsubscribes(context, hub);
+            return None;
+        }
+        for publication in &answer.missed {
+            let passes = filter
+                .as_ref()
+                .is_none_or(|filter| filter.passes(&publication.tags));
+            if passes {
+                context.push(answer.channel.as_str(), &Push::Publication(publication));
+            }
+        }
+        self.join(context, index, answer);
+        if !self.subscriptions[index].is_pending() {
+            self.subscriptions[index].flags &= !flag::IN_PARTS;
+            self.run_unsubscribes(context, hub);
+        }
+        None
     }
 
     fn activate(&mut self, context: &mut Context<'_>, index: usize, answer: &Interested) {
@@ -465,7 +575,7 @@ impl Session {
         let ReplyTo::Client { id, .. } = answer.reply_to else {
             return;
         };
-        self.activate(context, index, answer);
+        self.join(context, index, answer);
         let result = ConnectedSubscription::new(&self.subscriptions[index], answer);
         if result.fails() {
             let unsubscribes = self.take_unsubscribes(index);
@@ -476,7 +586,9 @@ impl Session {
         }
         let body = ReplyBody::Subscribe(result.result(context));
         context.reply(id, body);
-        self.run_unsubscribes(context, hub);
+        if !self.subscriptions[index].is_pending() {
+            self.run_unsubscribes(context, hub);
+        }
     }
 
     fn overloaded(
@@ -501,7 +613,11 @@ impl Session {
                     .map_or(0, |connecting| connecting.id);
                 self.refuse(context, id, ClientError::Internal);
             }
-            ReplyTo::Nobody | ReplyTo::Added { .. } | ReplyTo::CatchUp { .. } => {}
+            ReplyTo::Nobody
+            | ReplyTo::Rpc { .. }
+            | ReplyTo::Part { .. }
+            | ReplyTo::Added { .. }
+            | ReplyTo::CatchUp { .. } => {}
         }
     }
 
@@ -627,6 +743,9 @@ impl Session {
         }
         self.connecting = None;
         if let Some(rare) = &mut self.rare {
+            if std::mem::take(&mut rare.is_worker) {
+                context.log.gone(context.conn);
+            }
             rare.hooks = ForHooks::default();
         }
         self.phase = Phase::Ended;

@@ -9,21 +9,24 @@ mod serve;
 
 use std::collections::VecDeque;
 
-use ask::{Ask, Plan, plan};
+use ask::{Ask, AskLog, Plan, plan};
+use bytes::Bytes;
 
 use super::Shard;
 use super::connection::State;
 use crate::limits::API_CALLS_MAX;
 use crate::mem::{Slab, SlotPool, TimerWheel};
 use crate::mesh::Message;
+use crate::mesh::durable::{Ask as LogAsk, Caller, LogError, Method};
 use crate::mesh::message::{
     AnswerKind, Answered, Answers, CallId, Commands, Gathered, PublishError, UserCount,
 };
 use crate::metrics::{Counters, DESCRIPTIONS};
-use crate::model::{ChannelName, ConnId, ShardId, StreamPosition};
+use crate::model::{ChannelName, ConnId, EventId, ShardId, StreamPosition};
 use crate::protocol::api::{
     Answer, ApiDecodeError, ApiError, Node, Request, Shape, decode, decode_legacy, encode_answer,
 };
+use crate::session::Waiting;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -143,6 +146,37 @@ impl Shard {
             let Some(ask) = call.asks.pop_front() else {
                 break;
             };
+            for (leaf, to_log) in ask.to_log {
+                let id = CallId {
+                    slot: call_slot,
+                    generation,
+                };
+                let waiting = Waiting::Api { call: id, leaf };
+                let timeout = self.config.durable.append_timeout;
+                let asked = match to_log {
+                    AskLog::Append(mut append) => {
+                        append.record.event = EventId::new(self.now.unix_ms, self.rng.wide_bits());
+                        append.record.unix_ms = self.now.unix_ms;
+                        self.log.append(self.now, timeout, waiting, *append)
+                    }
+                    AskLog::Trim(channel) => self.log.trim(waiting, channel),
+                    AskLog::Ask(method, data) => {
+                        let caller = Caller::Service;
+                        self.log.ask(
+                            waiting,
+                            LogAsk {
+                                method,
+                                data,
+                                caller,
+                            },
+                        )
+                    }
+                };
+                match asked {
+                    Ok(()) => call.left += 1,
+                    Err(error) => call.leaves[leaf as usize] = Err(ApiError::Log(error)),
+                }
+            }
             for (shard, items) in ask.shards.into_iter().enumerate() {
                 if items.is_empty() {
                     continue;
@@ -191,6 +225,45 @@ impl Shard {
         }
         call.left = call.left.saturating_sub(1);
         self.go_on(slot);
+    }
+
+    /// The log has answered a publication of a call.
+    pub(super) fn api_appended(
+        &mut self,
+        id: CallId,
+        leaf: u32,
+        result: Result<StreamPosition, LogError>,
+    ) {
+        let answer = result
+            .map(|position| Answer::Publish(Some(position)))
+            .map_err(ApiError::Log);
+        self.api_leaf(id, leaf, answer);
+    }
+
+    /// The log's side has answered a question of a call.
+    pub(super) fn api_log_answered(
+        &mut self,
+        id: CallId,
+        leaf: u32,
+        result: Result<Bytes, LogError>,
+    ) {
+        let answer = result.map(Answer::Log).map_err(ApiError::Log);
+        self.api_leaf(id, leaf, answer);
+    }
+
+    fn api_leaf(&mut self, id: CallId, leaf: u32, answer: Result<Answer, ApiError>) {
+        let Some(call) = self.calls.calls.current_mut(id.slot, id.generation) else {
+            return;
+        };
+        if let Some(place) = call.leaves.get_mut(leaf as usize) {
+            // What was removed from memory says so already; the log only confirms it.
+            let keeps = matches!(place, Ok(Answer::HistoryRemove)) && answer.is_ok();
+            if !keeps {
+                *place = answer;
+            }
+        }
+        call.left = call.left.saturating_sub(1);
+        self.go_on(id.slot);
     }
 
     fn answer_call(&mut self, mut call: Call) {
@@ -355,6 +428,17 @@ fn requests<'a>(
                 .collect(),
         ));
     };
+    if let Some(method) = Method::of_api(method) {
+        if body.is_empty() {
+            return Err(ApiDecodeError::EmptyBody);
+        }
+        let form = if transport_errors {
+            Form::Transport
+        } else {
+            Form::Single
+        };
+        return Ok((form, false, vec![Ok(Request::Log(method, body))]));
+    }
     Ok(match decode(method, body)? {
         Ok(Request::Batch(batch)) => (Form::Batch, batch.parallel, batch.commands),
         request => (

@@ -96,6 +96,13 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Bytes that wait because the peer does not take them.
+    pub(super) fn backlog_bytes(&self) -> usize {
+        self.backlog.as_ref().map_or(0, |backlog| backlog.unsent())
+    }
+}
+
 impl Backlog {
     pub(super) fn push(&mut self, bytes: &[u8], hub: u32) {
         self.bytes.extend_from_slice(bytes);

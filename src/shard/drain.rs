@@ -81,6 +81,7 @@ impl Shard {
         }
         drain.next = now + STEP;
         if now >= drain.deadline {
+            drain.outcome.unacked = self.log.appends() as u64;
             self.cut();
             return;
         }
@@ -125,8 +126,11 @@ impl Shard {
     /// Reports the end of the drain, once.
     pub(super) fn drained(&mut self) {
         let Some(drain) = &mut self.drain else { return };
-        if self.connections.is_empty() && !drain.reported {
+        // What is on its way to the log is awaited, also where its publisher is gone: it may have been told to come back for the answer.
+        let awaits = self.log.appends() > 0 && self.now.at < drain.deadline;
+        if self.connections.is_empty() && !awaits && !drain.reported {
             drain.reported = true;
+            drain.outcome.unacked = self.log.appends() as u64;
             self.reports
                 .push_back(FromShard::Drained(self.id, drain.outcome));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::connection::State;
 use crate::broker::HubId;
+use crate::broker::durable::Asker;
 use crate::mesh::Message;
 use crate::mesh::message::{
     Admit, Answer, AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
@@ -13,6 +14,7 @@ use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::fanout::Compression;
+use crate::session::published_json;
 use crate::time::Now;
 use crate::wire::websocket::Inflater;
 
@@ -25,6 +27,8 @@ impl Shard {
         self.now = now;
         self.mesh.flush();
         self.take_messages();
+        self.wake_askers();
+        self.next_parts();
         self.ask_again();
         self.resume_parked();
         self.settle();
@@ -60,10 +64,14 @@ impl Shard {
 
     fn dispatch(&mut self, from: ShardId, message: Message) {
         match message {
-            Message::Interest(interest) => self.own_interest(from, &interest),
-            Message::Leave(leave) => self.own_leave(from, *leave),
+            Message::Interest(interest) => self.own_interest(from, interest, 0),
+            Message::Leave(leave) => {
+                if let Some(leave) = self.owner.leave_later(from, leave) {
+                    self.own_leave(from, *leave);
+                }
+            }
             Message::Publish(publish) => self.own_publish(from, *publish),
-            Message::Query(query) => self.own_query(from, &query),
+            Message::Query(query) => self.own_query(from, query, 0),
             Message::Commands(commands) => self.own_commands(from, *commands),
             Message::Emulate(emulate) => self.emulate(from, &emulate),
             Message::Emulated(request) => self.emulated(request),
@@ -95,12 +103,22 @@ impl Shard {
 
     // As owner.
 
-    fn own_interest(&mut self, from: ShardId, interest: &Interest) {
+    pub(super) fn own_interest(&mut self, from: ShardId, interest: Box<Interest>, tries: u8) {
         let config = Arc::clone(&self.config);
+        let recovers = interest.recover.is_some();
+        let joins = interest
+            .presence
+            .clone()
+            .filter(|_| interest.join)
+            .map(|info| (interest.channel.clone(), info));
         let answer = self
             .owner
-            .interest(self.now, from, interest, &config.channels);
-        if interest.recover.is_some() {
+            .interest(self.now, from, interest, tries, &config.channels);
+        let Ok(answer) = answer else {
+            self.read_log();
+            return;
+        };
+        if recovers {
             let counter = if answer.recovered {
                 &mut self.counters.recovered
             } else {
@@ -111,16 +129,13 @@ impl Shard {
         let overloaded = answer.overloaded;
         self.mesh
             .answer(from, Message::Interested(Box::new(answer)));
-        if interest.join
-            && !overloaded
-            && let Some(info) = &interest.presence
-        {
-            let mask = self.owner.interest_of(&interest.channel);
-            self.tell_presence(&interest.channel, info, true, mask);
+        if !overloaded && let Some((channel, info)) = joins {
+            let mask = self.owner.interest_of(&channel);
+            self.tell_presence(&channel, &info, true, mask);
         }
     }
 
-    fn own_leave(&mut self, from: ShardId, leave: Leave) {
+    pub(super) fn own_leave(&mut self, from: ShardId, leave: Leave) {
         let channel = leave.channel.clone();
         if let Some((info, mask)) = self.owner.leave(from, leave) {
             self.tell_presence(&channel, &info, false, mask);
@@ -144,7 +159,7 @@ impl Shard {
         }
     }
 
-    fn own_publish(&mut self, from: ShardId, publish: Publish) {
+    pub(super) fn own_publish(&mut self, from: ShardId, publish: Publish) {
         let reply_to = publish.reply_to;
         let channel = publish.channel.clone();
         let config = Arc::clone(&self.config);
@@ -167,16 +182,26 @@ impl Shard {
         self.mesh.answer(from, Message::Published(reply_to, result));
     }
 
-    fn own_query(&mut self, from: ShardId, query: &Query) {
+    pub(super) fn own_query(&mut self, from: ShardId, query: Box<Query>, tries: u8) {
         let config = Arc::clone(&self.config);
-        let what = self.owner.query(self.now, query, &config.channels);
-        self.mesh.answer(
-            from,
-            Message::Answer(Box::new(Answer {
-                reply_to: query.reply_to,
-                what,
-            })),
-        );
+        let reply_to = query.reply_to;
+        let is_durable = config
+            .channels
+            .resolve(query.channel.as_str())
+            .is_ok_and(|namespace| namespace.is_durable());
+        let what = if is_durable {
+            let asker = |query| Asker::Query(from, query);
+            let owner = &mut self.owner;
+            owner.query_durable(self.now, query, asker, tries, &config.channels)
+        } else {
+            Some(self.owner.query(self.now, &query, &config.channels))
+        };
+        match what {
+            Some(what) => self
+                .mesh
+                .answer(from, Message::Answer(Box::new(Answer { reply_to, what }))),
+            None => self.read_log(),
+        }
     }
 
     /// Tells the shards that lost deliveries where their channels stand, once there is room for it.
@@ -215,6 +240,7 @@ impl Shard {
         }
         let (ReplyTo::Client { conn, .. }
         | ReplyTo::Connect { conn }
+        | ReplyTo::Part { conn }
         | ReplyTo::Added { conn, .. }) = answer.reply_to
         else {
             return;
@@ -224,9 +250,12 @@ impl Shard {
             .current(conn.slot, conn.generation)
             .is_some()
         {
-            self.with_session(conn.slot, |session, context| {
+            let ends = self.with_session(conn.slot, |session, context| {
                 session.interested(context, answer)
             });
+            if let Some(Some(disconnect)) = ends {
+                self.disconnect(conn.slot, &disconnect);
+            }
             self.went_on(conn.slot);
         }
     }
@@ -295,14 +324,27 @@ impl Shard {
                 };
                 self.reply(conn, id, body);
             }
+            ReplyTo::Rpc { conn, id } => match result {
+                Ok(position) => {
+                    let json = published_json(position, None);
+                    self.reply(conn, id, ReplyBody::Rpc(&json));
+                }
+                Err(PublishError::UnknownChannel) => {
+                    self.reply(conn, id, ReplyBody::Error(ClientError::UnknownChannel));
+                }
+                Err(PublishError::Overloaded) => {
+                    self.reply(conn, id, ReplyBody::Error(ClientError::Internal));
+                }
+            },
             ReplyTo::Nobody
             | ReplyTo::Connect { .. }
+            | ReplyTo::Part { .. }
             | ReplyTo::Added { .. }
             | ReplyTo::CatchUp { .. } => {}
         }
     }
 
-    fn reply(&mut self, conn: ConnId, id: u32, body: ReplyBody<'_>) {
+    pub(super) fn reply(&mut self, conn: ConnId, id: u32, body: ReplyBody<'_>) {
         if self
             .connections
             .current(conn.slot, conn.generation)
@@ -351,7 +393,11 @@ impl Shard {
                     missed,
                 );
             }
-            ReplyTo::Nobody | ReplyTo::Connect { .. } | ReplyTo::Added { .. } => {}
+            ReplyTo::Nobody
+            | ReplyTo::Connect { .. }
+            | ReplyTo::Part { .. }
+            | ReplyTo::Rpc { .. }
+            | ReplyTo::Added { .. } => {}
         }
     }
 

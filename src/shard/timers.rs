@@ -27,6 +27,8 @@ impl Shard {
             self.owner.sweep(now);
         }
         self.keys_overdue();
+        self.log_overdue();
+        self.read_log();
         self.drain_step();
         self.settle();
     }
@@ -40,6 +42,7 @@ impl Shard {
             retry,
             self.drain.as_ref().map(|drain| drain.next),
             self.key_waits.next(),
+            self.log.next_at(),
         ]
         .into_iter()
         .flatten()

@@ -3,7 +3,7 @@
 
 use crate::limits::API_CALLS_MAX;
 use crate::mem::{Slab, SlotPool};
-use crate::mesh::message::Answers;
+use crate::mesh::message::{Answered, Answers};
 use crate::model::ShardId;
 
 struct Wait {
@@ -43,6 +43,19 @@ impl Waits {
     pub(super) fn add(&mut self, slot: u32) {
         if let Some(wait) = self.waits.at_mut(slot) {
             wait.left += 1;
+        }
+    }
+
+    /// An answer that came late takes the place that was kept for it.
+    pub(super) fn put(&mut self, slot: u32, item: u32, answered: Answered) {
+        let answers = self
+            .waits
+            .at_mut(slot)
+            .and_then(|wait| wait.answers.as_mut());
+        let place = answers
+            .and_then(|(_, answers)| answers.items.iter_mut().find(|(other, _)| *other == item));
+        if let Some((_, place)) = place {
+            *place = answered;
         }
     }
 

@@ -109,6 +109,41 @@ pub(super) const TEXT: Form<String> = Form {
     number: false,
 };
 
+pub(super) const FILE: Form<PathBuf> = Form {
+    expected: "a path",
+    parse: |text| (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text)),
+    show: |path| path.display().to_string(),
+    number: false,
+};
+
+pub(super) const FILE_OR_NONE: Form<PathBuf> = Form {
+    expected: "a path, or \"\"",
+    parse: |text| (!text.contains('\0')).then(|| PathBuf::from(text)),
+    show: |path| path.display().to_string(),
+    number: false,
+};
+
+pub(super) const SERVER: Form<String> = Form {
+    expected: "a list of URLs such as \"nats://127.0.0.1:4222\" or \"tls://nats.example:4222\", without a user name",
+    parse: |text| {
+        let (scheme, rest) = text.split_once("://")?;
+        let fits = matches!(scheme, "nats" | "tls" | "ws" | "wss") && !rest.contains('@');
+        (fits && !rest.is_empty()).then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+};
+
+pub(super) const TRIGGER_NAME: Form<String> = Form {
+    expected: "letters, digits, `-` and `_`, up to 64",
+    parse: |text| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        ((1..=64).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+};
+
 pub(super) const PATH: Form<String> = Form {
     expected: "a path such as \"/connection/websocket\", of printable ASCII without `?` and `#`",
     parse: |text| {

@@ -210,6 +210,10 @@ impl Reader {
 }
 
 impl Visit for Reader {
+    fn reads(&self) -> bool {
+        true
+    }
+
     fn section(&mut self, key: &'static str, inside: impl FnOnce(&mut Self)) {
         let entry = self.take(key);
         let table = entry

@@ -1,6 +1,7 @@
 //! Every key of the file, once. The reader and the writer both walk these functions, so that a key is read if and
 //! only if it is written. Within a table, plain keys come before tables, as TOML wants it.
 
+mod durable;
 mod transports;
 
 use std::sync::Arc;
@@ -21,6 +22,10 @@ use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_
 
 /// What is done with each key.
 pub(super) trait Visit {
+    /// Values are set, not looked at: defaults may depend on what was read before.
+    fn reads(&self) -> bool {
+        false
+    }
     /// A table below the current one.
     fn section(&mut self, key: &'static str, inside: impl FnOnce(&mut Self));
     /// A list of tables, each of which starts as `fresh`.
@@ -74,6 +79,8 @@ pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
     });
     v.section("rpc", |v| hooks::rpc(v, &mut config.hooks));
     hooks::proxies(v, &mut config.hooks);
+    v.section("durable", |v| durable::durable(v, &mut config.durable));
+    v.section("queue", |v| durable::queue(v, &mut config.queue));
     v.section("drain", |v| drain(v, &mut config.drain));
     v.section("log", |v| log(v, &mut config.log));
 }
@@ -364,6 +371,12 @@ const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
 
 /// The options that `namespace::OPTIONS` lists, in its order.
 pub(super) fn namespace<V: Visit>(v: &mut V, ns: &mut Namespace) {
+    durable::delivery(v, ns);
+    options(v, ns);
+    durable::rules(v, ns);
+}
+
+fn options<V: Visit>(v: &mut V, ns: &mut Namespace) {
     v.boolean("presence", &mut ns.presence);
     v.boolean("join_leave", &mut ns.join_leave);
     v.boolean("force_push_join_leave", &mut ns.force_push_join_leave);

@@ -117,7 +117,7 @@ const OWN: [HeaderName; 4] = [
 ];
 
 /// The headers of a target's own.
-pub(super) fn static_headers(headers: &[(String, crate::config::Secret)]) -> HeaderMap {
+pub(in crate::control) fn static_headers(headers: &[(String, crate::config::Secret)]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         set(&mut map, name, &value.0);

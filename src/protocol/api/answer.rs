@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 
 use super::error::ApiError;
 use crate::model::{ChannelName, ClientInfo, Publication, StreamPosition};
@@ -55,6 +56,8 @@ pub enum Answer {
     Channels(Vec<(ChannelName, u32)>),
     /// Servers.
     Info(Vec<Node>),
+    /// What the log's side says, a JSON object.
+    Log(Bytes),
     /// One answer for each command, in the request's order.
     Batch(Vec<Result<Answer, ApiError>>),
 }
@@ -96,7 +99,7 @@ pub enum Shape {
 /// Appends one answer.
 pub fn encode_answer(out: &mut Vec<u8>, answer: &Result<Answer, ApiError>, shape: Shape) {
     if let (Err(error), Shape::Transport) = (answer, shape) {
-        return self::error(Members::open(out), *error);
+        return self::error(Members::open(out), error);
     }
     if let (Ok(answer @ Answer::Batch(_)), Shape::Single | Shape::Transport) = (answer, shape) {
         return result(Members::open(out), answer);
@@ -106,7 +109,8 @@ pub fn encode_answer(out: &mut Vec<u8>, answer: &Result<Answer, ApiError>, shape
         members.number("id", id);
     }
     match answer {
-        Err(error) => self::error(members.object("error"), *error),
+        Err(error) => self::error(members.object("error"), error),
+        Ok(Answer::Log(json)) => members.raw("result", json),
         Ok(answer) => {
             let name = if shape == Shape::BatchItem {
                 answer.method()
@@ -139,14 +143,18 @@ impl Answer {
             Self::HistoryRemove => "history_remove",
             Self::Channels(_) => "channels",
             Self::Info(_) => "info",
+            Self::Log(_) => "log",
             Self::Batch(_) => "batch",
         }
     }
 }
 
-fn error(mut members: Members<'_>, error: ApiError) {
+fn error(mut members: Members<'_>, error: &ApiError) {
     members.number("code", error.code());
-    members.text("message", error.message());
+    members.text("message", &error.message());
+    if let Some(ms) = error.retry_after_ms() {
+        members.number("retry_after_ms", ms);
+    }
 }
 
 fn result(mut members: Members<'_>, answer: &Answer) {
@@ -159,12 +167,13 @@ fn result(mut members: Members<'_>, answer: &Answer) {
         | Answer::InvalidateUserTokens
         | Answer::BlockUser
         | Answer::UnblockUser
-        | Answer::HistoryRemove => {}
+        | Answer::HistoryRemove
+        | Answer::Log(_) => {}
         Answer::Publish(position) => self::position(&mut members, *position),
         Answer::Broadcast(responses) => members.array("responses", responses, |out, response| {
             let mut item = Members::open(out);
             match response {
-                Err(error) => self::error(item.object("error"), *error),
+                Err(error) => self::error(item.object("error"), error),
                 Ok(position) => {
                     let mut result = item.object("result");
                     self::position(&mut result, *position);

@@ -1,7 +1,9 @@
 //! What can be wrong with an API request.
 
+use crate::mesh::durable::LogError;
+
 /// Answers one request in place of its result (`spec/centrifuge.md` §8.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
     /// 100
     #[error("internal server error")]
@@ -27,6 +29,9 @@ pub enum ApiError {
     /// 112
     #[error("unrecoverable position")]
     UnrecoverablePosition,
+    /// What the durable log's side says.
+    #[error("{0}")]
+    Log(LogError),
 }
 
 impl ApiError {
@@ -44,7 +49,7 @@ impl ApiError {
 
     /// Code on the wire.
     #[must_use]
-    pub const fn code(self) -> u32 {
+    pub const fn code(&self) -> u32 {
         match self {
             Self::Internal => 100,
             Self::UnknownChannel => 102,
@@ -54,32 +59,53 @@ impl ApiError {
             Self::NotAvailable => 108,
             Self::TooManyRequests => 111,
             Self::UnrecoverablePosition => 112,
+            Self::Log(LogError::Unavailable { .. }) => 100,
+            Self::Log(LogError::Busy { .. }) => 111,
+            Self::Log(LogError::Refused(_) | LogError::BadRequest(_)) => 107,
+            Self::Log(LogError::Forbidden(_)) => 103,
+            Self::Log(LogError::NotFound(_)) => 104,
         }
     }
 
     /// Message on the wire.
     #[must_use]
-    pub const fn message(self) -> &'static str {
+    pub fn message(&self) -> std::borrow::Cow<'static, str> {
         match self {
-            Self::Internal => "internal server error",
-            Self::UnknownChannel => "unknown channel",
-            Self::NotFound => "not found",
-            Self::LimitExceeded => "limit exceeded",
-            Self::BadRequest => "bad request",
-            Self::NotAvailable => "not available",
-            Self::TooManyRequests => "too many requests",
-            Self::UnrecoverablePosition => "unrecoverable position",
+            Self::Internal => "internal server error".into(),
+            Self::UnknownChannel => "unknown channel".into(),
+            Self::NotFound => "not found".into(),
+            Self::LimitExceeded => "limit exceeded".into(),
+            Self::BadRequest => "bad request".into(),
+            Self::NotAvailable => "not available".into(),
+            Self::TooManyRequests => "too many requests".into(),
+            Self::UnrecoverablePosition => "unrecoverable position".into(),
+            Self::Log(error) => error.to_string().into(),
+        }
+    }
+
+    /// When the same may be asked again, in milliseconds, where that is known.
+    #[must_use]
+    pub fn retry_after_ms(&self) -> Option<u64> {
+        match self {
+            Self::Log(error) => error
+                .retry_after()
+                .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            _ => None,
         }
     }
 
     /// HTTP status in transport error mode; otherwise it is 200. A code without a row in §8.1 is 500.
     #[must_use]
-    pub const fn http_status(self) -> u16 {
+    pub const fn http_status(&self) -> u16 {
         match self {
             Self::Internal | Self::LimitExceeded | Self::TooManyRequests => 500,
             Self::UnknownChannel | Self::NotFound => 404,
             Self::BadRequest | Self::NotAvailable => 400,
             Self::UnrecoverablePosition => 416,
+            Self::Log(LogError::Unavailable { .. } | LogError::Busy { .. }) => 503,
+            Self::Log(LogError::Refused(_) | LogError::BadRequest(_)) => 400,
+            Self::Log(LogError::Forbidden(_)) => 403,
+            Self::Log(LogError::NotFound(_)) => 404,
         }
     }
 }

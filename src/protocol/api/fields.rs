@@ -68,6 +68,8 @@ fields!(PublishOptions<'de> {
     "delta" => delta,
     "version" => version,
     "version_epoch" => version_epoch,
+    "schema" => schema,
+    "trace" => trace,
 });
 
 fields!(Target<'de> { "user" => user, "client" => client, "session" => session });

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::ApiError;
+use crate::mesh::durable::Method;
 use crate::mesh::message::Revocation;
 use crate::model::Overrides;
 use crate::protocol::disconnect::Disconnect;
@@ -70,6 +71,8 @@ pub enum Request<'a> {
     },
     /// This server.
     Info,
+    /// Something that the log's side answers: parameters in JSON.
+    Log(Method, &'a [u8]),
     /// Several requests, none of them a batch.
     Batch(Batch<'a>),
 }
@@ -89,6 +92,10 @@ pub struct PublishOptions<'a> {
     pub version: u64,
     /// Versions of different epochs do not compare.
     pub version_epoch: Cow<'a, str>,
+    /// Version of the payload's schema, in durable channels; 0 for none.
+    pub schema: u64,
+    /// Trace id that goes with a durable publication; empty for none.
+    pub trace: Cow<'a, str>,
 }
 
 /// Publish the same into many channels; each answers on its own.

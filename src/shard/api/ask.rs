@@ -7,15 +7,16 @@ use bytes::Bytes;
 
 use crate::broker::owner::owner_of;
 use crate::config::Config;
-use crate::limits::API_ITEMS_MAX;
+use crate::limits::{API_ITEMS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX};
+use crate::mesh::durable::Method;
 use crate::mesh::message::{
     Asked, Gather, Publish, Query, QueryKind, Recover, ReplyTo, Revocation, UserAction,
     UserCommand, UserSubscribe,
 };
-use crate::model::{ChannelName, ClientId};
+use crate::model::{ChannelName, ClientId, EventId, Record};
 use crate::protocol::api::{Answer, ApiError, PublishOptions, Request, Subscribe, Target};
 use crate::protocol::centrifuge::json::is_json;
-use crate::session::{check_data, epoch_sent};
+use crate::session::{ToAppend, check_data, epoch_sent};
 
 /// How leaves make up answers.
 pub(super) enum Plan {
@@ -26,8 +27,20 @@ pub(super) enum Plan {
 /// What may be asked at the same time: for each shard what it does in this order.
 pub(super) struct Ask {
     pub(super) shards: Vec<Vec<(u32, Asked)>>,
+    /// What is asked of the log, in this order.
+    pub(super) to_log: Vec<(u32, AskLog)>,
     /// It concerns a user's connections, not what owners have.
     concerns_users: bool,
+}
+
+/// What a request asks of the log.
+pub(super) enum AskLog {
+    /// Keep a publication.
+    Append(Box<ToAppend>),
+    /// Forget what a channel has kept.
+    Trim(ChannelName),
+    /// A question with parameters in JSON.
+    Ask(Method, Bytes),
 }
 
 /// All that a request asks.
@@ -158,6 +171,10 @@ impl Planner<'_> {
             Request::Channels { pattern } => {
                 self.gather(Some(&pattern), Answer::Channels(Vec::new()))
             }
+            Request::Log(method, body) => {
+                let data = Bytes::copy_from_slice(body);
+                Plan::Leaf(self.ask_log(AskLog::Ask(method, data)))
+            }
             Request::Info => self.gather(None, Answer::Info(Vec::new())),
             // A batch holds no batch, and its own commands are planned one by one.
             Request::Batch(_) => self.done(Err(ApiError::NotFound)),
@@ -176,6 +193,19 @@ impl Planner<'_> {
 
     /// Where the next thing is asked.
     fn ask(&mut self, concerns_users: bool) -> &mut Vec<Vec<(u32, Asked)>> {
+        &mut self.step(concerns_users).shards
+    }
+
+    fn ask_log(&mut self, ask: AskLog) -> usize {
+        if !self.config.is_durable() {
+            return self.leaf(Err(ApiError::NotAvailable));
+        }
+        let leaf = self.leaf(Err(ApiError::Internal));
+        self.step(false).to_log.push((leaf as u32, ask));
+        leaf
+    }
+
+    fn step(&mut self, concerns_users: bool) -> &mut Ask {
         let together = self
             .asks
             .back()
@@ -184,11 +214,12 @@ impl Planner<'_> {
             let shards = std::iter::repeat_with(Vec::new).take(usize::from(self.shards));
             self.asks.push_back(Ask {
                 shards: shards.collect(),
+                to_log: Vec::new(),
                 concerns_users,
             });
         }
         let last = self.asks.len() - 1;
-        &mut self.asks[last].shards
+        &mut self.asks[last]
     }
 
     fn ask_owner(&mut self, channel: &ChannelName, asked: Asked) -> usize {
@@ -224,6 +255,17 @@ impl Planner<'_> {
             return self.leaf(Err(error));
         }
         let channel = ChannelName::new(channel);
+        let is_durable = self
+            .config
+            .channels
+            .resolve(channel.as_str())
+            .is_ok_and(|namespace| namespace.is_durable());
+        if is_durable {
+            return self.append(channel, payload, options);
+        }
+        if options.schema > 0 || !options.trace.is_empty() {
+            return self.leaf(Err(ApiError::BadRequest));
+        }
         let publish = Publish {
             channel: channel.clone(),
             reply_to: ReplyTo::Nobody,
@@ -242,6 +284,54 @@ impl Planner<'_> {
             version_epoch: (*options.version_epoch).into(),
         };
         self.ask_owner(&channel, Asked::Publish(publish))
+    }
+
+    fn append(
+        &mut self,
+        channel: ChannelName,
+        payload: &Payload<'_>,
+        options: &PublishOptions<'_>,
+    ) -> usize {
+        let fits = options.idempotency_key.len() <= IDEMPOTENCY_KEY_BYTES_MAX
+            && options.trace.len() <= TRACE_BYTES_MAX;
+        let schema = u32::try_from(options.schema);
+        let (true, Ok(schema)) = (fits, schema) else {
+            return self.leaf(Err(ApiError::BadRequest));
+        };
+        let key_ttl = self
+            .config
+            .channels
+            .resolve(channel.as_str())
+            .map_or(std::time::Duration::ZERO, |namespace| {
+                namespace.idempotency_ttl
+            });
+        let record = Record {
+            tenant: Box::default(),
+            channel,
+            // Event id and time are the shard's to give.
+            event: EventId::default(),
+            key: (*options.idempotency_key).into(),
+            schema,
+            tags: options
+                .tags
+                .iter()
+                .map(|(name, value)| ((**name).into(), (**value).into()))
+                .collect(),
+            publisher: None,
+            trace: (*options.trace).into(),
+            unix_ms: 0,
+            data: payload.shared.clone(),
+            json: payload.json,
+            delta: options.delta,
+            hops: 0,
+            origin: None,
+        };
+        self.ask_log(AskLog::Append(Box::new(ToAppend {
+            record,
+            key_ttl,
+            version: options.version,
+            version_epoch: (*options.version_epoch).into(),
+        })))
     }
 
     fn query(&mut self, channel: &str, what: QueryKind) -> Plan {
@@ -264,7 +354,17 @@ impl Planner<'_> {
             reply_to: ReplyTo::Nobody,
             what,
         };
-        Plan::Leaf(self.ask_owner(&channel, Asked::Query(query)))
+        let leaf = self.ask_owner(&channel, Asked::Query(query));
+        let is_durable = self
+            .config
+            .channels
+            .resolve(channel.as_str())
+            .is_ok_and(|namespace| namespace.is_durable());
+        if is_durable && what == QueryKind::HistoryRemove {
+            let trim = AskLog::Trim(channel);
+            self.step(false).to_log.push((leaf as u32, trim));
+        }
+        Plan::Leaf(leaf)
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Plan {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Answered, Answers, Asked, Commands, Gather, Gathered, Publish, PublishError, UserAction,
-    UserCommand, UserSubscribe,
+    AnswerKind, Answered, Answers, Asked, Commands, Gather, Gathered, Publish, PublishError, Query,
+    QueryKind, UserAction, UserCommand, UserSubscribe,
 };
 use crate::model::{ChannelName, Publication, ShardId, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
@@ -29,10 +29,26 @@ impl Shard {
             items: Vec::with_capacity(commands.items.len()),
         });
         let mut deliveries = Deliveries::new();
+        let mut later = Vec::new();
         for (item, asked) in commands.items {
             let answered = match asked {
                 Asked::Publish(publish) => {
                     Answered::Published(self.publish_one(publish, &mut deliveries))
+                }
+                Asked::Query(query) if self.is_durable_history(&query) => {
+                    match wait {
+                        Some(wait) => {
+                            self.waits.add(wait);
+                            later.push((item, query));
+                        }
+                        None => {
+                            answers
+                                .items
+                                .push((item, Answered::Query(AnswerKind::Overloaded)));
+                            continue;
+                        }
+                    }
+                    Answered::Query(AnswerKind::Overloaded)
                 }
                 Asked::Query(query) => {
                     Answered::Query(self.owner.query(self.now, &query, &config.channels))
@@ -56,6 +72,23 @@ impl Shard {
             None => Some((from, answers)),
         };
         self.answer_commands(answers);
+        if let Some(wait) = wait {
+            for (item, query) in later {
+                self.own_history(wait, item, Box::new(query), 0);
+            }
+        }
+    }
+
+    fn is_durable_history(&self, query: &Query) -> bool {
+        let namespace = self.config.channels.resolve(query.channel.as_str());
+        matches!(query.what, QueryKind::History { .. })
+            && namespace.is_ok_and(|namespace| namespace.is_durable())
+    }
+
+    /// What a call waited for is known.
+    pub(in crate::shard) fn answer_item(&mut self, wait: u32, item: u32, answered: Answered) {
+        self.waits.put(wait, item, answered);
+        self.answer_waited(wait);
     }
 
     fn answer_commands(&mut self, answers: Option<(ShardId, Box<Answers>)>) {

@@ -57,6 +57,9 @@ fn error(mut members: Members<'_>, error: ClientError) {
     members.number("code", error.code());
     members.text("message", error.message());
     members.flag("temporary", error.temporary());
+    if let Some(ms) = error.retry_after_ms() {
+        members.number("retry_after_ms", ms);
+    }
 }
 
 fn chosen_error(mut members: Members<'_>, error: &ChosenError) {

@@ -16,10 +16,17 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
                 chosen.code(),
                 chosen.message(),
                 chosen.temporary(),
+                chosen.retry_after_ms(),
             );
         }
         ReplyBody::ChosenError(chosen) => {
-            error(&mut fields, chosen.code, &chosen.message, chosen.temporary);
+            error(
+                &mut fields,
+                chosen.code,
+                &chosen.message,
+                chosen.temporary,
+                None,
+            );
         }
         ReplyBody::Connect(result) => {
             fields.message(5, |fields| connect(fields, &CONNECT_OF_REPLY, result));
@@ -60,11 +67,23 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
     }
 }
 
-fn error(fields: &mut Fields<'_>, code: u32, message: &str, temporary: bool) {
+/// Number of the field of an error that says when to try again: far from those that the protocol may come to use.
+const RETRY_AFTER_MS: u32 = 1000;
+
+fn error(
+    fields: &mut Fields<'_>,
+    code: u32,
+    message: &str,
+    temporary: bool,
+    retry_after_ms: Option<u32>,
+) {
     fields.message(2, |error| {
         error.number(1, u64::from(code));
         error.text(2, message);
         error.flag(3, temporary);
+        if let Some(ms) = retry_after_ms {
+            error.number(RETRY_AFTER_MS, u64::from(ms));
+        }
     });
 }
 

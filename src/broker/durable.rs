@@ -1,0 +1,604 @@
+//! What the owner of a durable channel has of it: its end, the newest publications in memory, and parts of the log that
+//! were read of late. Whoever needs more waits while it is read; all who need the same wait for one reading.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::channel::Channel;
+use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES};
+use crate::mesh::durable::{Page, Read};
+use crate::mesh::message::{Interest, Leave, Query, QueryKind, Recover};
+use crate::model::{Publication, ShardId, StreamPosition};
+
+/// Publications that are kept while the channel's end is asked for.
+const AHEAD_MAX: usize = 1024;
+/// A question that needs more parts of the log than are kept at a time is answered with what there is.
+pub(super) const TRIES_MAX: u8 = 100;
+
+/// Who waits for a part of the log.
+#[derive(Debug)]
+pub enum Asker {
+    /// A shard with a subscriber.
+    Interest(ShardId, Box<Interest>),
+    /// A shard with a question.
+    Query(ShardId, Box<Query>),
+    /// A part of a server API call: where it waits, which part, the question.
+    Api(u32, u32, Box<Query>),
+    /// A subscriber is gone; it may be one of those that wait.
+    Leave(ShardId, Box<Leave>),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Durable {
+    /// The channel's end is known.
+    pub(super) is_open: bool,
+    /// What came while it was asked for.
+    ahead: Vec<Arc<Publication>>,
+    /// More came than is kept.
+    ahead_lost: bool,
+    pub(super) parked: Vec<(Asker, u8)>,
+    pages: VecDeque<Part>,
+    /// Parts that are being read: what they come after.
+    reading: Vec<u64>,
+    /// What is earlier, the log has forgotten.
+    first_kept: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    after: u64,
+    publications: Vec<Arc<Publication>>,
+}
+
+/// What there is for an asker.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// These publications; more follow them before the channel's end.
+    Some {
+        /// Ascending, without holes.
+        publications: Vec<Arc<Publication>>,
+        /// They do not reach the channel's end.
+        more: bool,
+    },
+    /// They are gone, or never were.
+    Gone,
+    /// The log has to be read from here.
+    Read(u64),
+}
+
+impl Channel {
+    pub(super) fn durable_mut(&mut self) -> &mut Durable {
+        self.durable.get_or_insert_default()
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.durable.as_ref().is_some_and(|durable| durable.is_open)
+    }
+
+    /// The answer to a reading came.
+    pub(super) fn forget_read(&mut self, after: u64) {
+        self.durable_mut().reading.retain(|&other| other != after);
+    }
+
+    /// What is needed to know the channel's end; `None` if it is known or asked for.
+    pub(super) fn open_read(&mut self) -> Option<Read> {
+        let channel = self.name.clone();
+        let durable = self.durable_mut();
+        if durable.is_open || durable.reading.contains(&u64::MAX) {
+            return None;
+        }
+        durable.reading.push(u64::MAX);
+        Some(Read {
+            channel,
+            after: u64::MAX,
+            limit: 0,
+            bytes: 0,
+        })
+    }
+
+    /// What is needed to read a part; `None` if that is under way.
+    pub(super) fn part_read(&mut self, after: u64) -> Option<Read> {
+        let channel = self.name.clone();
+        let durable = self.durable_mut();
+        if durable.reading.contains(&after) {
+            return None;
+        }
+        durable.reading.push(after);
+        Some(Read {
+            channel,
+            after,
+            limit: LOG_PAGE_ENTRIES,
+            bytes: LOG_PAGE_BYTES,
+        })
+    }
+
+    /// A publication from the log. What subscribers get of it: nothing, or it and those that waited for it.
+    pub(super) fn stored(&mut self, publication: Arc<Publication>) -> Stored {
+        let durable = self.durable_mut();
+        if !durable.is_open {
+            if durable.ahead.len() < AHEAD_MAX {
+                durable.ahead.push(publication);
+            } else {
+                durable.ahead_lost = true;
+            }
+            return Stored::Nothing;
+        }
+        if publication.epoch == self.epoch && publication.offset <= self.top {
+            return Stored::Nothing;
+        }
+        if publication.epoch != self.epoch || publication.offset.0 != self.top.0 + 1 {
+            self.reopen();
+            return self.stored(publication);
+        }
+        Stored::Next(self.keep(publication))
+    }
+
+    /// The end is asked for anew.
+    pub(super) fn reopen(&mut self) {
+        let durable = self.durable_mut();
+        durable.is_open = false;
+        durable.ahead.clear();
+        durable.ahead_lost = false;
+    }
+
+    /// The log says where the channel ends. What came meanwhile and is later.
+    pub(super) fn opened(&mut self, position: StreamPosition) -> Opened {
+        let is_same = self.epoch == position.epoch && self.top == position.offset;
+        if !is_same {
+            // What is in memory may end before the new end.
+            self.history.clear();
+        }
+        if self.epoch != position.epoch {
+            self.epoch = position.epoch;
+            let durable = self.durable_mut();
+            durable.pages.clear();
+            durable.first_kept = 0;
+        }
+        self.top = position.offset;
+        let durable = self.durable_mut();
+        durable.is_open = true;
+        let ahead = std::mem::take(&mut durable.ahead);
+        let lost = std::mem::take(&mut durable.ahead_lost);
+        let mut later = Vec::new();
+        for publication in ahead {
+            if let Stored::Next(publication) = self.stored(publication) {
+                later.push(publication);
+            }
+        }
+        if lost {
+            self.reopen();
+        }
+        Opened {
+            moved: !is_same,
+            later,
+        }
+    }
+
+    fn keep(&mut self, mut publication: Arc<Publication>) -> Arc<Publication> {
+        self.top = publication.offset;
+        let patch = self.patch(&publication);
+        let tells_time = self.namespace.publication_time;
+        if patch.is_some() || tells_time {
+            let own = Arc::make_mut(&mut publication);
+            own.patch = patch;
+            own.tells_time = tells_time;
+        }
+        while self.history.len() >= (self.namespace.history_size as usize).max(1) {
+            self.history.pop_front();
+        }
+        self.history.push_back(Arc::clone(&publication));
+        publication
+    }
+
+    /// A part of the log has been read. Bytes of it that are kept.
+    pub(super) fn part_came(&mut self, page: Page) -> usize {
+        let tells_time = self.namespace.publication_time;
+        let top = self.top.0;
+        let epoch = self.epoch;
+        let durable = self.durable_mut();
+        durable.reading.retain(|&after| after != page.after);
+        if page.position.epoch != epoch {
+            return 0;
+        }
+        let first = page
+            .publications
+            .first()
+            .map_or(page.position.offset.0 + 1, |first| first.offset.0);
+        if first > page.after + 1 && page.after < top {
+            durable.first_kept = durable.first_kept.max(first);
+        }
+        if page.publications.is_empty() {
+            return 0;
+        }
+        let mut publications = page.publications;
+        if tells_time {
+            for publication in &mut publications {
+                Arc::make_mut(publication).tells_time = true;
+            }
+        }
+        let bytes = bytes_of(&publications);
+        durable.pages.push_back(Part {
+            after: page.after,
+            publications,
+        });
+        bytes
+    }
+
+    /// The log could not be read: nobody waits for these parts any more.
+    pub(super) fn read_failed(&mut self) {
+        self.durable_mut().reading.clear();
+    }
+
+    /// Forgets the oldest part that was read. Its bytes.
+    pub(super) fn drop_part(&mut self) -> usize {
+        self.durable_mut()
+            .pages
+            .pop_front()
+            .map_or(0, |part| bytes_of(&part.publications))
+    }
+
+    /// What the log has kept was removed.
+    pub(super) fn trimmed(&mut self) {
+        let next = self.top.0 + 1;
+        self.history.clear();
+        let durable = self.durable_mut();
+        durable.pages.clear();
+        durable.first_kept = next;
+    }
+
+    /// Whoever left off somewhere: what it missed, or the first part of that.
+    pub(super) fn missed(&self, from: &Recover) -> Found {
+        if from.epoch.is_some_and(|epoch| epoch != Some(self.epoch)) || from.offset > self.top.0 {
+            return Found::Gone;
+        }
+        self.after(from.offset, from.limit.max(1) as usize, usize::MAX)
+    }
+
+    /// At most `limit` publications after an offset.
+    fn after(&self, offset: u64, limit: usize, bytes: usize) -> Found {
+        let top = self.top.0;
+        if offset >= top {
+            return Found::Some {
+                publications: Vec::new(),
+                more: false,
+            };
+        }
+        let Some(durable) = &self.durable else {
+            return Found::Read(offset);
+        };
+        if offset + 1 < durable.first_kept {
+            return Found::Gone;
+        }
+        let covers = |list: &Arc<Publication>| list.offset.0 <= offset + 1;
+        let some = |list: &mut dyn Iterator<Item = &Arc<Publication>>| {
+            let mut sum = 0;
+            let publications: Vec<_> = list
+                .take(limit)
+                .take_while(|publication| {
+                    let fits = sum == 0 || sum + publication.data.len() <= bytes;
+                    sum += publication.data.len();
+                    fits
+                })
+                .cloned()
+                .collect();
+            let last = publications.last().map_or(offset, |last| last.offset.0);
+            Found::Some {
+                publications,
+                more: last < top,
+            }
+        };
+        if self.history.front().is_some_and(covers) {
+            let from = self
+                .history
+                .partition_point(|publication| publication.offset.0 <= offset);
+            return some(&mut self.history.range(from..));
+        }
+        let part = durable.pages.iter().rev().find(|part| {
+            part.publications.first().is_some_and(covers)
+                && part
+                    .publications
+                    .last()
+                    .is_some_and(|last| last.offset.0 > offset)
+        });
+        if let Some(part) = part {
+            let from = part
+                .publications
+                .partition_point(|publication| publication.offset.0 <= offset);
+            return some(&mut part.publications[from..].iter());
+        }
+        // Parts begin at multiples of their size, so that those who left off at different places share them.
+        let aligned = offset - offset % u64::from(LOG_PAGE_ENTRIES);
+        let is_there = durable.pages.iter().any(|part| part.after == aligned);
+        Found::Read(if is_there { offset } else { aligned })
+    }
+
+    /// The latest publication, unless the asker has it.
+    pub(super) fn latest(&self, from: &Recover) -> Found {
+        let has_it = from.offset == self.top.0 && from.epoch == Some(Some(self.epoch));
+        if has_it || self.top.0 == 0 {
+            return Found::Some {
+                publications: Vec::new(),
+                more: false,
+            };
+        }
+        self.after(self.top.0 - 1, 1, usize::MAX)
+    }
+
+    /// A page of history, in the order asked for.
+    pub(super) fn page(&self, what: QueryKind, tries: u8) -> Found {
+        let QueryKind::History {
+            limit,
+            since,
+            reverse,
+        } = what
+        else {
+            return Found::Gone;
+        };
+        if since.is_some_and(|(_, epoch)| epoch.is_some_and(|epoch| epoch != Some(self.epoch))) {
+            return Found::Gone;
+        }
+        let limit = u64::from(limit).min(HISTORY_ENTRIES_MAX);
+        let first_kept = self
+            .durable
+            .as_ref()
+            .map_or(0, |durable| durable.first_kept);
+        let (after, until) = match (since, reverse) {
+            (Some((offset, _)), false) => (offset, u64::MAX),
+            (None, false) => (0, u64::MAX),
+            (Some((offset, _)), true) => (
+                offset.saturating_sub(1).saturating_sub(limit),
+                offset.saturating_sub(1),
+            ),
+            (None, true) => (self.top.0.saturating_sub(limit), self.top.0),
+        };
+        let until = until.min(self.top.0);
+        let mut at = after.max(first_kept.saturating_sub(1));
+        let mut out: Vec<Arc<Publication>> = Vec::new();
+        let mut bytes = HISTORY_BYTES_MAX;
+        while (out.len() as u64) < limit && at < until {
+            let want = (limit - out.len() as u64).min(until - at) as usize;
+            match self.after(at, want, bytes) {
+                Found::Some { publications, .. } => {
+                    let Some(last) = publications.last() else {
+                        break;
+                    };
+                    at = last.offset.0;
+                    let took = bytes_of(&publications);
+                    out.extend(publications);
+                    if took >= bytes {
+                        break;
+                    }
+                    bytes -= took;
+                }
+                Found::Gone => break,
+                Found::Read(_) if tries >= TRIES_MAX => break,
+                Found::Read(after) => return Found::Read(after),
+            }
+        }
+        if reverse {
+            out.reverse();
+        }
+        Found::Some {
+            publications: out,
+            more: at < until,
+        }
+    }
+}
+
+/// See `Channel::stored`.
+pub enum Stored {
+    /// It is known, or waits.
+    Nothing,
+    /// It goes to the subscribers.
+    Next(Arc<Publication>),
+}
+
+/// See `Channel::opened`.
+pub struct Opened {
+    /// The end is not where it was thought to be.
+    pub moved: bool,
+    /// What goes to the subscribers.
+    pub later: Vec<Arc<Publication>>,
+}
+
+fn bytes_of(publications: &[Arc<Publication>]) -> usize {
+    publications
+        .iter()
+        .map(|publication| publication.data.len() + size_of::<Publication>())
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::config::Namespace;
+    use crate::config::namespace::Delivery;
+    use crate::model::{ChannelName, Epoch, Offset};
+    use crate::time::Instant;
+
+    const EPOCH: Epoch = Epoch(*b"abcdefgh");
+
+    fn publication(offset: u64) -> Arc<Publication> {
+        Arc::new(Publication {
+            offset: Offset(offset),
+            epoch: EPOCH,
+            data: Bytes::from_static(b"1"),
+            json: true,
+            info: None,
+            tags: Box::default(),
+            unix_ms: 0,
+            tells_time: false,
+            patch: None,
+            delta: false,
+        })
+    }
+
+    fn position(offset: u64) -> StreamPosition {
+        StreamPosition {
+            epoch: EPOCH,
+            offset: Offset(offset),
+        }
+    }
+
+    fn channel(top: u64, window: u32) -> Channel {
+        let namespace = Namespace {
+            delivery: Delivery::Durable,
+            history_size: window,
+            history_ttl: Duration::from_secs(300),
+            ..Namespace::default()
+        };
+        let mut channel = Channel::new(
+            ChannelName::new("d"),
+            Arc::new(namespace),
+            Epoch::default(),
+            Instant::START,
+        );
+        assert!(channel.open_read().is_some());
+        assert!(channel.open_read().is_none(), "asked once");
+        channel.opened(position(top));
+        channel
+    }
+
+    fn recover(offset: u64, limit: u32) -> Recover {
+        Recover {
+            epoch: Some(Some(EPOCH)),
+            offset,
+            limit,
+            cache: false,
+        }
+    }
+
+    fn offsets(found: Found) -> (Vec<u64>, bool) {
+        match found {
+            Found::Some { publications, more } => (
+                publications
+                    .iter()
+                    .map(|publication| publication.offset.0)
+                    .collect(),
+                more,
+            ),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn read(channel: &mut Channel, after: u64, to: u64) {
+        assert!(channel.part_read(after).is_some());
+        channel.part_came(Page {
+            channel: ChannelName::new("d"),
+            position: position(channel.top.0),
+            after,
+            publications: (after + 1..=to).map(publication).collect(),
+        });
+    }
+
+    #[test]
+    fn what_came_while_the_end_was_asked_for_follows_it() {
+        let mut channel = channel(0, 4);
+        channel.reopen();
+        for offset in 5..=7 {
+            assert!(matches!(
+                channel.stored(publication(offset)),
+                Stored::Nothing
+            ));
+        }
+        let opened = channel.opened(position(5));
+        assert!(opened.moved);
+        let later: Vec<u64> = opened.later.iter().map(|p| p.offset.0).collect();
+        assert_eq!(later, [6, 7]);
+        assert_eq!(channel.top, Offset(7));
+        assert!(matches!(channel.stored(publication(7)), Stored::Nothing));
+        assert!(matches!(channel.stored(publication(8)), Stored::Next(_)));
+    }
+
+    #[test]
+    fn gap_in_the_log_makes_the_owner_ask_again() {
+        let mut channel = channel(5, 4);
+        assert!(matches!(channel.stored(publication(8)), Stored::Nothing));
+        assert!(channel.open_read().is_some());
+        let opened = channel.opened(position(7));
+        assert_eq!(opened.later.len(), 1, "8 was kept");
+    }
+
+    #[test]
+    fn recovery_goes_back_through_parts_that_are_shared() {
+        let size = u64::from(LOG_PAGE_ENTRIES);
+        let mut channel = channel(3 * size, 4);
+        let from = size + 7;
+        assert_eq!(channel.missed(&recover(from, 1000)), Found::Read(size));
+        read(&mut channel, size, 2 * size);
+        let (found, more) = offsets(channel.missed(&recover(from, 1000)));
+        assert_eq!((found[0], found.len() as u64), (from + 1, size - 7));
+        assert!(more);
+        let (other, _) = offsets(channel.missed(&recover(size + 90, 10)));
+        assert_eq!(other[0], size + 91, "another place, the same part");
+        assert_eq!(
+            channel.missed(&recover(2 * size, 10)),
+            Found::Read(2 * size)
+        );
+    }
+
+    #[test]
+    fn short_part_is_followed_by_one_from_its_end() {
+        let mut channel = channel(200, 4);
+        read(&mut channel, 0, 3);
+        assert_eq!(channel.missed(&recover(3, 10)), Found::Read(3));
+        read(&mut channel, 3, 6);
+        assert_eq!(offsets(channel.missed(&recover(3, 10))).0, [4, 5, 6]);
+    }
+
+    #[test]
+    fn what_the_log_has_forgotten_is_gone() {
+        let mut channel = channel(200, 4);
+        assert!(channel.part_read(0).is_some());
+        channel.part_came(Page {
+            channel: ChannelName::new("d"),
+            position: position(200),
+            after: 0,
+            publications: (50..=100).map(publication).collect(),
+        });
+        assert_eq!(channel.missed(&recover(10, 10)), Found::Gone);
+        assert_eq!(offsets(channel.missed(&recover(49, 2))).0, [50, 51]);
+        assert_eq!(channel.missed(&recover(201, 10)), Found::Gone);
+        assert_eq!(offsets(channel.missed(&recover(200, 10))), (vec![], false));
+        let since = QueryKind::History {
+            limit: 3,
+            since: None,
+            reverse: false,
+        };
+        assert_eq!(offsets(channel.page(since, 0)).0, [50, 51, 52]);
+    }
+
+    #[test]
+    fn history_pages_go_both_ways_through_memory_and_log() {
+        let mut channel = channel(0, 4);
+        for offset in 1..=10 {
+            channel.stored(publication(offset));
+        }
+        let page = |limit, since: Option<u64>, reverse| QueryKind::History {
+            limit,
+            since: since.map(|offset| (offset, Some(Some(EPOCH)))),
+            reverse,
+        };
+        assert_eq!(offsets(channel.page(page(2, None, true), 0)).0, [10, 9]);
+        assert_eq!(offsets(channel.page(page(2, Some(7), false), 0)).0, [8, 9]);
+        assert_eq!(
+            channel.page(page(9, Some(3), false), 0),
+            Found::Read(0),
+            "4 is not in memory"
+        );
+        read(&mut channel, 0, 7);
+        assert_eq!(
+            offsets(channel.page(page(9, Some(3), false), 0)).0,
+            [4, 5, 6, 7, 8, 9, 10]
+        );
+        assert_eq!(
+            offsets(channel.page(page(3, Some(6), true), 0)).0,
+            [5, 4, 3]
+        );
+    }
+}

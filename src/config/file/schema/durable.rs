@@ -1,0 +1,107 @@
+//! `[durable]`, `[queue]`, and what a namespace says about both.
+
+use std::time::Duration;
+
+use super::super::super::durable::{Durable, Engine, Queue, SchemaVersion, Trigger};
+use super::super::super::namespace::{Delivery, Namespace};
+use super::super::form::{FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, seconds};
+use super::Visit;
+
+/// In memory of a durable channel, unless the file says otherwise.
+const WINDOW: u32 = 256;
+/// … for how long.
+const WINDOW_TTL: Duration = Duration::from_mins(5);
+/// Life of a durable channel's idempotency keys.
+const KEY_TTL: Duration = Duration::from_hours(24);
+
+pub(super) fn durable<V: Visit>(v: &mut V, durable: &mut Durable) {
+    const ENGINES: &[(&str, Engine)] = &[("embedded", Engine::Embedded), ("nats", Engine::Nats)];
+    v.choice("engine", ENGINES, &mut durable.engine);
+    v.duration(
+        "retention_age",
+        seconds(60, LONG_S),
+        &mut durable.retention_age,
+    );
+    v.integer(
+        "retention_bytes",
+        0,
+        u64::MAX / 2,
+        &mut durable.retention_bytes,
+    );
+    v.duration(
+        "append_timeout",
+        millis(100, 120_000),
+        &mut durable.append_timeout,
+    );
+    v.section("embedded", |v| {
+        v.text("directory", &FILE, &mut durable.embedded.directory);
+        v.integer(
+            "cache_bytes",
+            1 << 20,
+            1 << 40,
+            &mut durable.embedded.cache_bytes,
+        );
+    });
+    v.section("nats", |v| {
+        let nats = &mut durable.nats;
+        v.list("servers", &SERVER, &mut nats.servers);
+        v.text("user", &TEXT, &mut nats.user);
+        v.secret("password", &mut nats.password);
+        v.secret("token", &mut nats.token);
+        v.text("credentials", &FILE_OR_NONE, &mut nats.credentials);
+        v.text("tls_ca", &FILE_OR_NONE, &mut nats.tls_ca);
+        v.text("stream", &TRIGGER_NAME, &mut nats.stream);
+        v.text("subject_prefix", &TRIGGER_NAME, &mut nats.subject_prefix);
+        v.integer("replicas", 1, 5, &mut nats.replicas);
+        v.boolean("memory_storage", &mut nats.memory_storage);
+        v.duration(
+            "duplicate_window",
+            millis(100, 86_400_000),
+            &mut nats.duplicate_window,
+        );
+    });
+}
+
+pub(super) fn queue<V: Visit>(v: &mut V, queue: &mut Queue) {
+    v.text("dead_letter_hook", &TEXT, &mut queue.dead_letter_hook);
+}
+
+/// What is promised of a namespace's publications, and the defaults that follow from it.
+pub(super) fn delivery<V: Visit>(v: &mut V, namespace: &mut Namespace) {
+    const DELIVERIES: &[(&str, Delivery)] = &[
+        ("ephemeral", Delivery::Ephemeral),
+        ("durable", Delivery::Durable),
+    ];
+    v.choice("delivery", DELIVERIES, &mut namespace.delivery);
+    if v.reads() && namespace.is_durable() {
+        namespace.history_size = WINDOW;
+        namespace.history_ttl = WINDOW_TTL;
+        namespace.idempotency_ttl = KEY_TTL;
+        namespace.force_recovery = true;
+    }
+}
+
+/// Schemas and triggers of a namespace.
+pub(super) fn rules<V: Visit>(v: &mut V, namespace: &mut Namespace) {
+    v.section("schema", |v| {
+        v.boolean("required", &mut namespace.schema.required);
+        let fresh = SchemaVersion::default();
+        v.sections(
+            "versions",
+            &fresh,
+            &mut namespace.schema.accepted,
+            |v, one| {
+                v.integer("version", 1, u64::from(u32::MAX), &mut one.version);
+                v.text("json_schema", &TEXT, &mut one.json_schema);
+            },
+        );
+    });
+    let fresh = Trigger::default();
+    v.sections("triggers", &fresh, &mut namespace.triggers, |v, one| {
+        v.text("name", &TRIGGER_NAME, &mut one.name);
+        v.text("channels", &TEXT, &mut one.channels);
+        v.text("condition", &TEXT, &mut one.condition);
+        v.text("append", &TEXT, &mut one.append);
+        v.text("hook", &TEXT, &mut one.hook);
+    });
+}

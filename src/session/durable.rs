@@ -1,0 +1,510 @@
+//! Publications that must not be lost, and what else is asked of the log: what is under way, and who waits for it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Context, Session, refused};
+use crate::auth::permission;
+use crate::limits::{TRACE_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::mem::{Slab, SlotPool};
+use crate::mesh::durable::{
+    APPEND_BYTES_MAX, APPENDS_MAX, ASKS_MAX, Append, Appended, Ask, Caller, LogError, Method, Read,
+    RequestId, ToLog,
+};
+use crate::mesh::hook::Published;
+use crate::mesh::message::CallId;
+use crate::model::{
+    ChannelName, ClientInfo, ConnId, ConsumeGrant, EventId, Record, StreamPosition,
+};
+use crate::protocol::centrifuge::json;
+use crate::protocol::error::ClientError;
+use crate::time::{Instant, Now};
+
+/// What a publisher is told to wait when too much is under way.
+pub const BUSY_RETRY: Duration = Duration::from_millis(200);
+/// What it is told when the log did not answer in time.
+pub const TIMEOUT_RETRY: Duration = Duration::from_secs(1);
+
+/// Who waits for an answer of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// A client's publish command.
+    Publish {
+        /// Its connection.
+        conn: ConnId,
+        /// Its command.
+        id: u32,
+    },
+    /// `ringmain.publish`
+    RpcPublish {
+        /// Its connection.
+        conn: ConnId,
+        /// Its command.
+        id: u32,
+        /// What the publication is called if it is new.
+        event: EventId,
+    },
+    /// Another RPC that the log's side answers.
+    Rpc {
+        /// Its connection.
+        conn: ConnId,
+        /// Its command.
+        id: u32,
+    },
+    /// A part of a server API call.
+    Api {
+        /// The call.
+        call: CallId,
+        /// Which part.
+        leaf: u32,
+    },
+    /// The owner of a channel reads.
+    Owner,
+}
+
+struct Request {
+    waiting: Waiting,
+    /// Of the record.
+    bytes: usize,
+    is_append: bool,
+    /// Whoever waited was told that it took too long.
+    is_overdue: bool,
+}
+
+/// Requests of one shard.
+pub struct Requests {
+    requests: Slab<Request>,
+    slots: SlotPool,
+    outgoing: VecDeque<ToLog>,
+    appends: usize,
+    asks: usize,
+    bytes: usize,
+    /// Appends in the order in which they become overdue.
+    overdue: VecDeque<(Instant, RequestId)>,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            requests: Slab::default(),
+            slots: SlotPool::new((APPENDS_MAX + ASKS_MAX) as u32),
+            outgoing: VecDeque::new(),
+            appends: 0,
+            asks: 0,
+            bytes: 0,
+            overdue: VecDeque::new(),
+        }
+    }
+}
+
+/// A publication for the log.
+pub struct ToAppend {
+    /// What is kept. Its event id and time are set when it is sent.
+    pub record: Record,
+    /// How long its key is remembered.
+    pub key_ttl: Duration,
+    /// See `Append::version`.
+    pub version: u64,
+    /// See `Append::version_epoch`.
+    pub version_epoch: Box<str>,
+}
+
+impl Requests {
+    /// Asks the log to keep a publication.
+    ///
+    /// # Errors
+    /// `LogError::Busy` when too much is under way.
+    pub fn append(
+        &mut self,
+        now: Now,
+        timeout: Duration,
+        waiting: Waiting,
+        append: ToAppend,
+    ) -> Result<(), LogError> {
+        let bytes = append.record.bytes();
+        let busy = LogError::Busy {
+            retry_after: BUSY_RETRY,
+        };
+        if self.appends >= APPENDS_MAX || self.bytes + bytes > APPEND_BYTES_MAX {
+            return Err(busy);
+        }
+        let id = self.begin(waiting, bytes, true).ok_or(busy)?;
+        self.appends += 1;
+        self.bytes += bytes;
+        self.overdue.push_back((now.at + timeout, id));
+        let ToAppend {
+            record,
+            key_ttl,
+            version,
+            version_epoch,
+        } = append;
+        self.outgoing.push_back(ToLog::Append(Box::new(Append {
+            id,
+            record,
+            key_ttl,
+            version,
+            version_epoch,
+        })));
+        Ok(())
+    }
+
+    fn begin(&mut self, waiting: Waiting, bytes: usize, is_append: bool) -> Option<RequestId> {
+        let slot = self.slots.take()?;
+        let generation = self.requests.insert_at(
+            slot,
+            Request {
+                waiting,
+                bytes,
+                is_append,
+                is_overdue: false,
+            },
+        );
+        Some(RequestId { slot, generation })
+    }
+
+    fn ask_with(
+        &mut self,
+        waiting: Waiting,
+        request: impl FnOnce(RequestId) -> ToLog,
+    ) -> Result<(), LogError> {
+        let busy = LogError::Busy {
+            retry_after: BUSY_RETRY,
+        };
+        if self.asks >= ASKS_MAX {
+            return Err(busy);
+        }
+        let id = self.begin(waiting, 0, false).ok_or(busy)?;
+        self.asks += 1;
+        self.outgoing.push_back(request(id));
+        Ok(())
+    }
+
+    /// Asks something that the log's side answers in JSON.
+    ///
+    /// # Errors
+    /// `LogError::Busy` when too much is under way.
+    pub fn ask(&mut self, waiting: Waiting, ask: Ask) -> Result<(), LogError> {
+        self.ask_with(waiting, |id| ToLog::Ask(id, Box::new(ask)))
+    }
+
+    /// Asks the log to forget what a channel has kept.
+    ///
+    /// # Errors
+    /// `LogError::Busy` when too much is under way.
+    pub fn trim(&mut self, waiting: Waiting, channel: ChannelName) -> Result<(), LogError> {
+        self.ask_with(waiting, |id| ToLog::Trim(id, channel))
+    }
+
+    /// Reads for the owner of a channel.
+    ///
+    /// # Errors
+    /// `LogError::Busy` when too much is under way.
+    pub fn read(&mut self, read: Read) -> Result<(), LogError> {
+        self.ask_with(Waiting::Owner, |id| ToLog::Read(id, read))
+    }
+
+    /// A worker's connection is gone.
+    pub fn gone(&mut self, conn: ConnId) {
+        self.outgoing.push_back(ToLog::Gone(conn));
+    }
+
+    /// The next request to hand over.
+    pub fn pop(&mut self) -> Option<ToLog> {
+        self.outgoing.pop_front()
+    }
+
+    /// An answer came. Who waits for it; `None` if nobody does any more.
+    pub fn answered(&mut self, id: RequestId) -> Option<Waiting> {
+        self.requests.current(id.slot, id.generation)?;
+        let request = self.requests.remove(id.slot)?;
+        self.slots.give(id.slot);
+        if request.is_append {
+            self.appends -= 1;
+            self.bytes -= request.bytes;
+        } else {
+            self.asks -= 1;
+        }
+        (!request.is_overdue).then_some(request.waiting)
+    }
+
+    /// An append that has taken too long: whoever waits is told so, once. Its place is free when the log has answered.
+    pub fn next_overdue(&mut self, now: Instant) -> Option<Waiting> {
+        while let Some(&(at, id)) = self.overdue.front() {
+            let Some(request) = self.requests.current_mut(id.slot, id.generation) else {
+                self.overdue.pop_front();
+                continue;
+            };
+            if at > now {
+                return None;
+            }
+            self.overdue.pop_front();
+            request.is_overdue = true;
+            return Some(request.waiting.clone());
+        }
+        None
+    }
+
+    /// When the next append may become overdue.
+    #[must_use]
+    pub fn next_at(&self) -> Option<Instant> {
+        self.overdue.front().map(|&(at, _)| at)
+    }
+
+    /// Appends under way, answered to whoever waited or not.
+    #[must_use]
+    pub const fn appends(&self) -> usize {
+        self.appends
+    }
+
+    /// Appends whose publishers still wait.
+    #[must_use]
+    pub fn unanswered(&self) -> usize {
+        self.requests
+            .iter()
+            .filter(|(_, request)| request.is_append && !request.is_overdue)
+            .count()
+    }
+
+    /// Reads and questions under way.
+    #[must_use]
+    pub const fn asks(&self) -> usize {
+        self.asks
+    }
+}
+
+/// Parameters of `ringmain.publish`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RpcPublish<'a> {
+    #[serde(borrow)]
+    channel: std::borrow::Cow<'a, str>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    b64data: Option<std::borrow::Cow<'a, str>>,
+    #[serde(default)]
+    key: Box<str>,
+    #[serde(default)]
+    schema: u32,
+    #[serde(default)]
+    tags: std::collections::BTreeMap<Box<str>, Box<str>>,
+    #[serde(default)]
+    trace: Box<str>,
+    #[serde(default)]
+    delta: bool,
+}
+
+/// What a durable publication carries beside what every publication does.
+#[derive(Default)]
+pub(super) struct DurableOptions {
+    pub(super) schema: u32,
+    pub(super) trace: Box<str>,
+}
+
+/// What a client is told of a publication that it made by RPC.
+#[must_use]
+pub fn published_json(position: StreamPosition, event: Option<EventId>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(112);
+    out.push(b'{');
+    if position.offset.0 > 0 {
+        out.extend_from_slice(b"\"offset\":");
+        out.extend_from_slice(itoa::Buffer::new().format(position.offset.0).as_bytes());
+        out.extend_from_slice(b",\"epoch\":\"");
+        out.extend_from_slice(position.epoch.as_str().as_bytes());
+        out.push(b'"');
+    }
+    if let Some(event) = event {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        out.extend_from_slice(b"\"event_id\":\"");
+        out.extend_from_slice(event.to_string().as_bytes());
+        out.push(b'"');
+    }
+    out.push(b'}');
+    out
+}
+
+/// The same for a result of the log.
+#[must_use]
+pub fn appended_json(appended: Appended, event: EventId) -> Vec<u8> {
+    published_json(appended.position, appended.is_new.then_some(event))
+}
+
+impl Session {
+    /// A method of this program's own, over RPC.
+    pub(super) fn rpc_own(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        method: &str,
+        data: &[u8],
+    ) -> Result<(), ClientError> {
+        if method == "ringmain.publish" {
+            return self.rpc_publish(context, id, data);
+        }
+        let method = Method::of_rpc(method).ok_or(ClientError::MethodNotFound)?;
+        if !context.config.is_durable() {
+            return Err(ClientError::NotAvailable);
+        }
+        if self.grants().is_empty() && method == Method::Consume && !context.config.client.insecure
+        {
+            return Err(ClientError::PermissionDenied);
+        }
+        let grants = if context.config.client.insecure {
+            std::sync::Arc::from([ConsumeGrant {
+                groups: "*".into(),
+                channels: Box::new(["*".into()]),
+            }])
+        } else {
+            self.grants()
+        };
+        let ask = Ask {
+            method,
+            data: Bytes::copy_from_slice(data),
+            caller: Caller::Client {
+                conn: context.conn,
+                client: self.client.unwrap_or(crate::model::ClientId(0)),
+                user: self.user.clone(),
+                grants,
+            },
+        };
+        let conn = context.conn;
+        context
+            .log
+            .ask(Waiting::Rpc { conn, id }, ask)
+            .map_err(|error| ClientError::of_log(&error))?;
+        self.rare.get_or_insert_default().is_worker |= method == Method::Consume;
+        Ok(())
+    }
+
+    fn grants(&self) -> std::sync::Arc<[ConsumeGrant]> {
+        let grants = self.rare.as_ref().and_then(|rare| rare.grants.clone());
+        grants.unwrap_or_default()
+    }
+
+    /// Publishes with a key, a schema version, tags.
+    fn rpc_publish(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        data: &[u8],
+    ) -> Result<(), ClientError> {
+        let asked: RpcPublish<'_> =
+            serde_json::from_slice(data).map_err(|_malformed| ClientError::BadRequest)?;
+        let (payload, json) = match (asked.data, &asked.b64data) {
+            (Some(data), None) => (json::compact(data.get().as_bytes()).into_owned(), true),
+            (None, Some(text)) => {
+                use base64::Engine as _;
+                let data = base64::engine::general_purpose::STANDARD
+                    .decode(text.as_bytes())
+                    .map_err(|_malformed| ClientError::BadRequest)?;
+                let json = json::is_json(&data);
+                (data, json)
+            }
+            (Some(_), Some(_)) | (None, None) => return Err(ClientError::BadRequest),
+        };
+        if asked.channel.is_empty()
+            || asked.trace.len() > TRACE_BYTES_MAX
+            || asked.key.len() > crate::limits::IDEMPOTENCY_KEY_BYTES_MAX
+        {
+            return Err(ClientError::BadRequest);
+        }
+        let namespace = context
+            .config
+            .channels
+            .resolve(&asked.channel)
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
+        let subscribed = self.find(context, &asked.channel).is_some();
+        if namespace.publish_proxy_enabled {
+            // The backend decides about publish commands; another way in would go around it.
+            return Err(ClientError::NotAvailable);
+        }
+        permission::may_publish(namespace, &self.asker(context, subscribed)).map_err(refused)?;
+        super::check_data(namespace, &payload, json)?;
+        if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
+            return Err(ClientError::TooManyRequests);
+        }
+        if !namespace.is_durable() && (asked.schema > 0 || !asked.trace.is_empty()) {
+            return Err(ClientError::BadRequest);
+        }
+        let channel = self.name_of(context, &asked.channel);
+        let options = Published {
+            tags: asked.tags.into_iter().collect(),
+            idempotency_key: asked.key,
+            delta: asked.delta,
+            ..Published::default()
+        };
+        let durable = DurableOptions {
+            schema: asked.schema,
+            trace: asked.trace,
+        };
+        self.send_publish(
+            context,
+            id,
+            channel,
+            payload.into(),
+            json,
+            options,
+            Some(durable),
+        )
+    }
+
+    /// Sends what may be published to the log.
+    #[allow(clippy::too_many_arguments, reason = "all of a publication")]
+    pub(super) fn append(
+        &self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: ChannelName,
+        data: Bytes,
+        json: bool,
+        info: ClientInfo,
+        options: Published,
+        by_rpc: Option<DurableOptions>,
+    ) -> Result<(), ClientError> {
+        let namespace = context
+            .config
+            .channels
+            .resolve(channel.as_str())
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
+        debug_assert!(info.user.len() <= USER_ID_BYTES_MAX);
+        let event = EventId::new(context.now.unix_ms, context.rng.wide_bits());
+        let conn = context.conn;
+        let waiting = if by_rpc.is_some() {
+            Waiting::RpcPublish { conn, id, event }
+        } else {
+            Waiting::Publish { conn, id }
+        };
+        let durable = by_rpc.unwrap_or_default();
+        let append = ToAppend {
+            record: Record {
+                tenant: Box::default(),
+                channel,
+                event,
+                key: options.idempotency_key,
+                schema: durable.schema,
+                tags: options.tags.into_boxed_slice(),
+                publisher: Some(Box::new(info)),
+                trace: durable.trace,
+                unix_ms: context.now.unix_ms,
+                data,
+                json,
+                delta: options.delta,
+                hops: 0,
+                origin: None,
+            },
+            key_ttl: namespace.idempotency_ttl,
+            version: options.version,
+            version_epoch: options.version_epoch,
+        };
+        let timeout = context.config.durable.append_timeout;
+        context
+            .log
+            .append(context.now, timeout, waiting, append)
+            .map_err(|error| ClientError::of_log(&error))
+    }
+}

@@ -1,0 +1,316 @@
+//! What goes to the durable log and what comes from it.
+
+use std::sync::Arc;
+
+use super::Shard;
+use crate::broker::HubId;
+use crate::broker::durable::Asker;
+use crate::mesh::Message;
+use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
+use crate::mesh::message::{Answer, AnswerKind, Answered, Interest, Interested, Publish, ReplyTo};
+use crate::model::{ChannelName, ChosenError, ConnId, Publication, StreamPosition};
+use crate::protocol::error::ClientError;
+use crate::protocol::push::{Push, ReplyBody};
+use crate::session::{Phase, Waiting, appended_json};
+use crate::shard::inbox::bits;
+use crate::time::Now;
+
+/// Those who waited for the log and are answered in one turn.
+const WOKEN_PER_TURN: usize = 512;
+/// Subscribers that ask for their next part in one turn.
+const PARTS_PER_TURN: usize = 256;
+/// A connection with more unsent bytes than this gets its next part later.
+const PART_BACKLOG_MAX: usize = 64 * 1024;
+
+impl Shard {
+    /// The log says something.
+    pub fn handle_log(&mut self, now: Now, message: FromLog) {
+        self.now = now;
+        match message {
+            FromLog::Appended(results) => {
+                for (id, result) in results {
+                    self.appended(id, result);
+                }
+            }
+            FromLog::Stored(publications) => {
+                for (name, publication) in publications {
+                    if let Some((publication, mask)) = self.owner.stored(&name, publication) {
+                        self.hand_out(&name, &publication, mask);
+                    }
+                }
+                self.read_log();
+            }
+            FromLog::Page(id, result) => self.page_came(id, result),
+            FromLog::Answered(id, result) => self.log_answered(id, result),
+            FromLog::Deliver(deliveries) => {
+                for (conn, data) in deliveries {
+                    self.deliver_to_worker(conn, &data);
+                }
+            }
+            FromLog::Announce(channel, data) => self.announce_there(channel, data),
+            FromLog::Restarted => {
+                self.owner.restarted();
+                self.read_log();
+            }
+        }
+        self.settle();
+    }
+
+    fn hand_out(&mut self, name: &ChannelName, publication: &Arc<Publication>, mask: u64) {
+        self.counters.publications += 1;
+        for shard in bits(mask) {
+            let message = Message::Deliver(name.clone(), Arc::clone(publication));
+            if !self.mesh.delivery(shard, message) {
+                self.counters.dropped_mesh += 1;
+                self.owner.mark_behind(name, shard);
+            }
+        }
+    }
+
+    /// Sends what owners have to ask of the log.
+    pub(super) fn read_log(&mut self) {
+        for read in self.owner.take_reads() {
+            self.counters.log_reads += 1;
+            let channel = read.channel.clone();
+            if self.log.read(read).is_err() {
+                self.read_failed(&channel);
+            }
+        }
+    }
+
+    fn read_failed(&mut self, channel: &ChannelName) {
+        for asker in self.owner.read_failed(channel) {
+            match asker {
+                Asker::Interest(from, interest) => {
+                    let answer = overloaded(&interest);
+                    self.mesh
+                        .answer(from, Message::Interested(Box::new(answer)));
+                }
+                Asker::Query(from, query) => {
+                    let answer = Answer {
+                        reply_to: query.reply_to,
+                        what: AnswerKind::Overloaded,
+                    };
+                    self.mesh.answer(from, Message::Answer(Box::new(answer)));
+                }
+                Asker::Api(wait, item, _) => {
+                    self.answer_item(wait, item, Answered::Query(AnswerKind::Overloaded));
+                }
+                Asker::Leave(from, leave) => self.own_leave(from, *leave),
+            }
+        }
+    }
+
+    fn page_came(
+        &mut self,
+        id: RequestId,
+        result: Result<Box<crate::mesh::durable::Page>, (ChannelName, LogError)>,
+    ) {
+        if self.log.answered(id).is_none() {
+            return;
+        }
+        match result {
+            Ok(page) => {
+                let name = page.channel.clone();
+                for (publication, mask) in self.owner.read(*page) {
+                    self.hand_out(&name, &publication, mask);
+                }
+                self.read_log();
+            }
+            Err((channel, _)) => self.read_failed(&channel),
+        }
+    }
+
+    /// Answers those who waited for the log, some in each turn.
+    pub(super) fn wake_askers(&mut self) {
+        for _ in 0..WOKEN_PER_TURN {
+            if self.is_full() {
+                return;
+            }
+            let Some((asker, tries)) = self.owner.take_woken() else {
+                return;
+            };
+            match asker {
+                Asker::Interest(from, interest) => self.own_interest(from, interest, tries),
+                Asker::Query(from, query) => self.own_query(from, query, tries),
+                Asker::Api(wait, item, query) => self.own_history(wait, item, query, tries),
+                Asker::Leave(from, leave) => {
+                    if let Some(leave) = self.owner.leave_later(from, leave) {
+                        self.own_leave(from, *leave);
+                    }
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// A question of the server API about a durable channel.
+    pub(super) fn own_history(
+        &mut self,
+        wait: u32,
+        item: u32,
+        query: Box<crate::mesh::message::Query>,
+        tries: u8,
+    ) {
+        let config = Arc::clone(&self.config);
+        let asker = |query| Asker::Api(wait, item, query);
+        let owner = &mut self.owner;
+        match owner.query_durable(self.now, query, asker, tries, &config.channels) {
+            Some(what) => self.answer_item(wait, item, Answered::Query(what)),
+            None => self.read_log(),
+        }
+    }
+
+    fn appended(&mut self, id: RequestId, result: Result<Appended, LogError>) {
+        let Some(waiting) = self.log.answered(id) else {
+            return;
+        };
+        match &result {
+            Ok(appended) if appended.is_new => self.counters.log_appended += 1,
+            Ok(_) => self.counters.log_repeated += 1,
+            Err(_) => self.counters.log_refused += 1,
+        }
+        self.tell_appended(waiting, result);
+    }
+
+    fn tell_appended(&mut self, waiting: Waiting, result: Result<Appended, LogError>) {
+        match (waiting, result) {
+            (Waiting::Publish { conn, id }, Ok(_)) => self.reply(conn, id, ReplyBody::Publish),
+            (Waiting::RpcPublish { conn, id, event }, Ok(appended)) => {
+                let json = appended_json(appended, event);
+                self.reply(conn, id, ReplyBody::Rpc(&json));
+            }
+            (
+                Waiting::Publish { conn, id }
+                | Waiting::RpcPublish { conn, id, .. }
+                | Waiting::Rpc { conn, id },
+                Err(error),
+            ) => self.reply_log_error(conn, id, &error),
+            (Waiting::Api { call, leaf }, result) => {
+                self.api_appended(call, leaf, result.map(|appended| appended.position));
+            }
+            (Waiting::Rpc { .. } | Waiting::Owner, _) => {}
+        }
+    }
+
+    fn reply_log_error(&mut self, conn: ConnId, id: u32, error: &LogError) {
+        self.counters.command_errors += 1;
+        let plain = ClientError::of_log(error);
+        match error {
+            LogError::Unavailable { .. } | LogError::Busy { .. } => {
+                self.reply(conn, id, ReplyBody::Error(plain));
+            }
+            LogError::Refused(_)
+            | LogError::BadRequest(_)
+            | LogError::Forbidden(_)
+            | LogError::NotFound(_) => {
+                let chosen = ChosenError {
+                    code: plain.code(),
+                    message: error.to_string().into(),
+                    temporary: false,
+                };
+                self.reply(conn, id, ReplyBody::ChosenError(&chosen));
+            }
+        }
+    }
+
+    fn log_answered(&mut self, id: RequestId, result: Result<bytes::Bytes, LogError>) {
+        match (self.log.answered(id), result) {
+            (Some(Waiting::Rpc { conn, id }), Ok(json)) => {
+                self.reply(conn, id, ReplyBody::Rpc(&json));
+            }
+            (Some(Waiting::Rpc { conn, id }), Err(error)) => {
+                self.reply_log_error(conn, id, &error);
+            }
+            (Some(Waiting::Api { call, leaf }), result) => {
+                self.api_log_answered(call, leaf, result);
+            }
+            (
+                Some(Waiting::Publish { .. } | Waiting::RpcPublish { .. } | Waiting::Owner) | None,
+                _,
+            ) => {}
+        }
+    }
+
+    fn deliver_to_worker(&mut self, conn: ConnId, data: &[u8]) {
+        let is_there = self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some_and(|connection| {
+                connection.is_session && connection.session.phase == Phase::Connected
+            });
+        if is_there {
+            self.counters.worker_deliveries += 1;
+            self.with_session(conn.slot, |_, context| {
+                context.push("", &Push::Message(data));
+            });
+        }
+    }
+
+    fn announce_there(&mut self, channel: ChannelName, data: bytes::Bytes) {
+        let publish = Publish {
+            channel,
+            reply_to: ReplyTo::Nobody,
+            data,
+            json: true,
+            info: None,
+            tags: Box::default(),
+            skip_history: false,
+            delta: false,
+            idempotency_key: Box::default(),
+            version: 0,
+            version_epoch: Box::default(),
+        };
+        self.own_publish(self.id, publish);
+    }
+
+    /// Appends that have taken too long: their publishers are told.
+    pub(super) fn log_overdue(&mut self) {
+        while let Some(waiting) = self.log.next_overdue(self.now.at) {
+            self.counters.log_overdue += 1;
+            let error = LogError::Unavailable {
+                reason: "no answer in time".into(),
+                retry_after: crate::session::TIMEOUT_RETRY,
+            };
+            self.tell_appended(waiting, Err(error));
+        }
+    }
+
+    /// Subscribers that got a part of what they missed ask for the next one, once their connection has taken it.
+    pub(super) fn next_parts(&mut self) {
+        for _ in 0..self.parts.len().min(PARTS_PER_TURN) {
+            let Some((conn, hub)) = self.parts.pop_front() else {
+                return;
+            };
+            let Some(connection) = self.connections.current(conn.slot, conn.generation) else {
+                continue;
+            };
+            if connection.backlog_bytes() > PART_BACKLOG_MAX
+                || connection.session.phase == Phase::Connecting
+                || !self.ask_part(conn, hub)
+            {
+                self.parts.push_back((conn, hub));
+            }
+        }
+    }
+
+    /// `false` if the owner could not be asked.
+    fn ask_part(&mut self, conn: ConnId, hub: HubId) -> bool {
+        self.with_session(conn.slot, |session, context| session.ask_part(context, hub))
+            .unwrap_or(true)
+    }
+}
+
+fn overloaded(interest: &Interest) -> Interested {
+    Interested {
+        channel: interest.channel.clone(),
+        hub: interest.hub,
+        reply_to: interest.reply_to,
+        position: StreamPosition::default(),
+        missed: Vec::new(),
+        recovered: false,
+        after: interest.recover.map_or(0, |recover| recover.offset),
+        overloaded: true,
+        more: false,
+    }
+}

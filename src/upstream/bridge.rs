@@ -1,0 +1,546 @@
+//! The bridge between the shards and the durable log: one thread with a runtime of its own.
+//!
+//! It takes what the shards have asked, appends in batches as large as what waits (so that a single publisher waits for
+//! nobody), and gives every shard what comes of it. What was stored goes to the owners of its channels out of the
+//! log's tail, never from the append itself. Where a shard does not take what is for it, the bridge keeps it, stops
+//! reading the tail and takes no new requests until there is room.
+
+mod outlet;
+mod thread;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracing::{info, warn};
+
+use super::bell::Bell;
+use super::desk::{Desk, GroupReport};
+use super::log::{Log, Status};
+use super::schema::Schemas;
+use crate::config::Config;
+use crate::mesh::durable::{
+    Append, Appended, Ask, Caller, FromLog, LogError, Method, Page, Read, RequestId, STORED_MAX,
+    ToLog,
+};
+use crate::model::{ChannelName, Entry, Publication, ShardId};
+
+use outlet::Counter;
+pub use thread::{StartError, start};
+
+/// Appends in one batch.
+const BATCH_MAX: usize = 2048;
+/// Bytes of records in one batch.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Requests taken from one shard at a time.
+const REQUESTS_PER_SHARD: usize = 1024;
+/// Appends that may wait here: those of the desk beside what shards are allowed.
+const WAITING_MAX: usize = 65_536;
+/// Messages for one shard beyond its queue, after which nothing new is taken.
+const KEPT_MAX: usize = 1024;
+/// Reads of the log at a time.
+const READS_MAX: usize = 64;
+/// What finds a shard's queue full is offered again after this.
+const OFFER_INTERVAL: Duration = Duration::from_millis(1);
+/// How the log does is told this often.
+const REPORT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A shard as the bridge sees it.
+pub struct ShardEnd {
+    /// Its queues.
+    pub link: crate::mesh::durable::DurableLink,
+    /// Wakes it.
+    pub bell: Arc<dyn crate::mesh::control::Doorbell>,
+}
+
+/// What the bridge is made of.
+pub struct Parts {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// The shards, in the order of their ids.
+    pub shards: Vec<ShardEnd>,
+    /// Rung by the shards after a request.
+    pub bell: Arc<Bell>,
+    /// The shard that owns a channel.
+    pub owner: fn(&ChannelName, u16) -> ShardId,
+    /// The configuration after reloads.
+    pub configs: watch::Receiver<Arc<Config>>,
+    /// Questions of the admin listener.
+    pub questions: mpsc::Receiver<Question>,
+    /// Hooks that are to be called.
+    pub hooks: mpsc::Sender<HookCall>,
+}
+
+/// Control's end of the line.
+pub struct Bridge {
+    /// How the log does.
+    pub report: watch::Receiver<Report>,
+    /// Ends the bridge: everything that was settled is stored. Dropping it does the same.
+    pub stop: oneshot::Sender<()>,
+    /// The thread.
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+/// A question of the admin listener.
+pub struct Question {
+    /// What is asked.
+    pub method: Method,
+    /// Parameters, JSON.
+    pub data: Bytes,
+    /// Gets the answer.
+    pub answer: oneshot::Sender<Result<Bytes, LogError>>,
+}
+
+/// A hook that is to be called.
+pub struct HookCall {
+    /// Its name among the `proxies`.
+    pub name: String,
+    /// What is posted, JSON.
+    pub body: Bytes,
+    /// Gets the outcome.
+    pub done: oneshot::Sender<Result<(), String>>,
+}
+
+/// How the log and its groups do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The log.
+    pub status: Status,
+    /// The groups.
+    pub groups: Vec<GroupReport>,
+    /// Batches appended.
+    pub batches: u64,
+    /// Appends in them.
+    pub appends: u64,
+    /// Time of the appends of all batches, nanoseconds.
+    pub append_ns: u64,
+    /// Publications refused by a schema.
+    pub schema_refused: u64,
+}
+
+/// Whose append it is.
+enum Whose {
+    Shard(ShardId, RequestId),
+    /// The desk's own.
+    Desk(oneshot::Sender<Result<Appended, LogError>>),
+}
+
+/// What waits for a shard beyond its queue.
+struct Down {
+    end: ShardEnd,
+    kept: RefCell<VecDeque<FromLog>>,
+    rung: Cell<bool>,
+    /// Deliveries that go out with the next flush.
+    deliveries: RefCell<Vec<(crate::model::ConnId, Bytes)>>,
+}
+
+/// What the bridge's tasks share. They run on one thread and hold nothing across an await.
+struct Shared {
+    down: Vec<Down>,
+    waiting: RefCell<VecDeque<(Whose, Append)>>,
+    /// Something waits to be appended.
+    waits: Notify,
+    /// Deliveries wait to go out.
+    flush_soon: Notify,
+    owner: fn(&ChannelName, u16) -> ShardId,
+    schemas: RefCell<Schemas>,
+    counter: Counter,
+    reads: Rc<tokio::sync::Semaphore>,
+    questions: RefCell<outlet::Questions>,
+    hooks: mpsc::Sender<HookCall>,
+}
+
+impl Shared {
+    /// Gives a shard a message, behind those that wait.
+    fn send(&self, shard: ShardId, message: FromLog) {
+        let Some(down) = self.down.get(usize::from(shard.0)) else {
+            return;
+        };
+        let mut kept = down.kept.borrow_mut();
+        if !kept.is_empty() {
+            kept.push_back(message);
+        } else if let Err(message) = down.end.link.answers.push(message) {
+            kept.push_back(message);
+        }
+        down.rung.set(true);
+    }
+
+    /// Offers again what found a queue full, and wakes whoever got something.
+    fn flush(&self) {
+        for (shard, down) in self.down.iter().enumerate() {
+            let deliveries = down.deliveries.take();
+            if !deliveries.is_empty() {
+                self.send(ShardId(shard as u16), FromLog::Deliver(deliveries));
+            }
+            let mut kept = down.kept.borrow_mut();
+            while let Some(message) = kept.pop_front() {
+                if let Err(message) = down.end.link.answers.push(message) {
+                    kept.push_front(message);
+                    break;
+                }
+            }
+            if down.rung.take() {
+                down.end.bell.ring();
+            }
+        }
+    }
+
+    fn keeps(&self) -> bool {
+        self.down
+            .iter()
+            .any(|down| !down.kept.borrow().is_empty() || !down.deliveries.borrow().is_empty())
+    }
+
+    fn is_full(&self) -> bool {
+        self.down
+            .iter()
+            .any(|down| down.kept.borrow().len() >= KEPT_MAX)
+            || self.waiting.borrow().len() >= WAITING_MAX
+    }
+
+    /// Gives a worker a delivery, together with those that come in the same step.
+    fn deliver(&self, to: super::desk::WorkerId, delivery: Bytes) {
+        let (shard, conn) = to;
+        let Some(down) = self.down.get(usize::from(shard.0)) else {
+            return;
+        };
+        down.deliveries.borrow_mut().push((conn, delivery));
+    }
+
+    /// The next batch: what waits, up to a bound.
+    fn batch(&self) -> (Vec<Whose>, Vec<Append>) {
+        let mut waiting = self.waiting.borrow_mut();
+        let mut whose = Vec::new();
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+            let Some((one, append)) = waiting.pop_front() else {
+                break;
+            };
+            bytes += append.record.bytes();
+            whose.push(one);
+            batch.push(append);
+        }
+        (whose, batch)
+    }
+
+    /// Tells everybody what came of a batch.
+    fn tell(&self, whose: Vec<Whose>, results: Vec<Result<Appended, LogError>>) {
+        let mut of_shard: Vec<Vec<(RequestId, Result<Appended, LogError>)>> =
+            self.down.iter().map(|_| Vec::new()).collect();
+        for (whose, result) in whose.into_iter().zip(results) {
+            match whose {
+                Whose::Shard(shard, id) => of_shard[usize::from(shard.0)].push((id, result)),
+                // The desk may have stopped waiting.
+                Whose::Desk(sender) => drop(sender.send(result)),
+            }
+        }
+        for (shard, results) in of_shard.into_iter().enumerate() {
+            if !results.is_empty() {
+                self.send(ShardId(shard as u16), FromLog::Appended(results));
+            }
+        }
+    }
+
+    /// Gives the owners what was stored, in order.
+    fn spread(&self, entries: &[Arc<Entry>]) {
+        let shards = self.down.len() as u16;
+        let mut of_shard: Vec<Vec<(ChannelName, Arc<Publication>)>> =
+            self.down.iter().map(|_| Vec::new()).collect();
+        for entry in entries {
+            let channel = &entry.record.channel;
+            let owner = (self.owner)(channel, shards);
+            let list = &mut of_shard[usize::from(owner.0)];
+            list.push((channel.clone(), Arc::new(publication(entry))));
+            if list.len() == STORED_MAX {
+                self.send(owner, FromLog::Stored(std::mem::take(list)));
+            }
+        }
+        for (shard, list) in of_shard.into_iter().enumerate() {
+            if !list.is_empty() {
+                self.send(ShardId(shard as u16), FromLog::Stored(list));
+            }
+        }
+    }
+}
+
+/// A stored publication as subscribers get it. What its namespace says of it, its owner adds.
+fn publication(entry: &Entry) -> Publication {
+    let record = &entry.record;
+    Publication {
+        offset: entry.position.offset,
+        epoch: entry.position.epoch,
+        data: record.data.clone(),
+        json: record.json,
+        info: record.publisher.clone(),
+        tags: record.tags.clone(),
+        unix_ms: record.unix_ms,
+        tells_time: false,
+        patch: None,
+        delta: record.delta,
+    }
+}
+
+/// Runs until it is told to stop.
+async fn run<L: Log>(
+    log: L,
+    parts: Parts,
+    report: watch::Sender<Report>,
+    stop: oneshot::Receiver<()>,
+) {
+    let Parts {
+        config,
+        shards,
+        bell,
+        owner,
+        mut configs,
+        mut questions,
+        hooks,
+    } = parts;
+    let log = Rc::new(log);
+    let schemas = compiled(&*log, &config).await;
+    let down = shards.into_iter().map(|end| Down {
+        end,
+        kept: RefCell::default(),
+        rung: Cell::new(false),
+        deliveries: RefCell::default(),
+    });
+    let shared = Rc::new(Shared {
+        down: down.collect(),
+        waiting: RefCell::default(),
+        waits: Notify::new(),
+        flush_soon: Notify::new(),
+        owner,
+        schemas: RefCell::new(schemas),
+        counter: Counter::default(),
+        reads: Rc::new(tokio::sync::Semaphore::new(READS_MAX)),
+        questions: RefCell::default(),
+        hooks,
+    });
+    let outlet = Rc::new(outlet::Line(Rc::clone(&shared)));
+    let desk = Rc::new(Desk::new(Rc::clone(&log), outlet, &config));
+    for _ in 0..L::APPENDS_AT_ONCE {
+        tokio::task::spawn_local(commit(Rc::clone(&log), Rc::clone(&shared)));
+    }
+    tokio::task::spawn_local(follow(Rc::clone(&log), Rc::clone(&shared)));
+    tokio::task::spawn_local(observe(
+        Rc::clone(&log),
+        Rc::clone(&desk),
+        Rc::clone(&shared),
+        report,
+    ));
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        if !shared.is_full() && take(&log, &desk, &shared) {
+            // There may be more; the others get their turn first.
+            bell_again(&bell);
+        }
+        shared.flush();
+        tokio::select! {
+            biased;
+            _ = &mut stop => break,
+            () = bell.rung() => {}
+            () = shared.flush_soon.notified() => {}
+            Some(question) = questions.recv() => {
+                let asker = shared.questions.borrow_mut().add(question.answer);
+                if let Some(asker) = asker {
+                    let ask = Ask { method: question.method, data: question.data, caller: Caller::Service };
+                    desk.ask(asker, ask);
+                }
+            }
+            Ok(()) = configs.changed() => {
+                let config = Arc::clone(&configs.borrow_and_update());
+                let schemas = compiled(&*log, &config).await;
+                shared.schemas.replace(schemas);
+                desk.reload(&config);
+            }
+            () = tokio::time::sleep(OFFER_INTERVAL), if shared.keeps() || shared.is_full() => {}
+        }
+        // Tasks that were woken by what came run before the next look.
+        tokio::task::yield_now().await;
+    }
+    desk.close().await;
+    log.close().await;
+    info!("the durable log is closed");
+}
+
+fn bell_again(bell: &Bell) {
+    use crate::mesh::control::Doorbell as _;
+    bell.ring();
+}
+
+/// The schemas in force. What cannot be read or does not fit the past is told, and the namespace refuses publications.
+async fn compiled<L: Log>(log: &L, config: &Config) -> Schemas {
+    match Schemas::load(log, config).await {
+        Ok(schemas) => schemas,
+        Err(error) => {
+            warn!(%error, "schema");
+            Schemas::refusing(&error)
+        }
+    }
+}
+
+/// Takes what the shards have asked. `true` if some queue may hold more.
+fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Shared>) -> bool {
+    let mut more = false;
+    let mut any = false;
+    for (shard, down) in shared.down.iter().enumerate() {
+        let shard = ShardId(shard as u16);
+        for count in 0..=REQUESTS_PER_SHARD {
+            if count == REQUESTS_PER_SHARD {
+                more = true;
+                break;
+            }
+            let Some(request) = down.end.link.requests.pop() else {
+                break;
+            };
+            match request {
+                ToLog::Append(append) => {
+                    let refused = shared.schemas.borrow().check(&append.record);
+                    if let Err(error) = refused {
+                        shared
+                            .counter
+                            .schema_refused
+                            .set(shared.counter.schema_refused.get() + 1);
+                        shared.send(shard, FromLog::Appended(vec![(append.id, Err(error))]));
+                        continue;
+                    }
+                    any = true;
+                    let whose = Whose::Shard(shard, append.id);
+                    shared.waiting.borrow_mut().push_back((whose, *append));
+                }
+                ToLog::Read(id, read) => {
+                    tokio::task::spawn_local(read_for(
+                        Rc::clone(log),
+                        Rc::clone(shared),
+                        shard,
+                        id,
+                        read,
+                    ));
+                }
+                ToLog::Trim(id, channel) => {
+                    let (log, shared) = (Rc::clone(log), Rc::clone(shared));
+                    tokio::task::spawn_local(async move {
+                        let result = log.trim(&channel).await;
+                        let result = result.map(|()| Bytes::from_static(b"{}"));
+                        shared.send(shard, FromLog::Answered(id, result));
+                        shared.flush();
+                    });
+                }
+                ToLog::Ask(id, ask) => desk.ask((shard, id), *ask),
+                ToLog::Gone(conn) => desk.gone((shard, conn)),
+            }
+        }
+    }
+    if any {
+        shared.waits.notify_one();
+    }
+    more
+}
+
+/// Appends what waits, batch after batch.
+async fn commit<L: Log>(log: Rc<L>, shared: Rc<Shared>) {
+    loop {
+        let (whose, batch) = shared.batch();
+        if batch.is_empty() {
+            shared.waits.notified().await;
+            continue;
+        }
+        if !shared.waiting.borrow().is_empty() {
+            // Another committer may go on with the rest.
+            shared.waits.notify_one();
+        }
+        let since = outlet::clock();
+        let results = log.append(batch).await;
+        shared.counter.appended(results.len(), since.elapsed());
+        debug_assert_eq!(whose.len(), results.len(), "each append has a result");
+        shared.tell(whose, results);
+        shared.flush();
+        // What came meanwhile is taken before the next batch is made.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Gives the owners of channels what is stored.
+async fn follow<L: Log>(log: Rc<L>, shared: Rc<Shared>) {
+    loop {
+        match log.tail().await {
+            Ok(entries) => shared.spread(&entries),
+            Err(error) => {
+                warn!(%error, "the durable log lost its place: channels in use are read again");
+                for shard in 0..shared.down.len() as u16 {
+                    shared.send(ShardId(shard), FromLog::Restarted);
+                }
+            }
+        }
+        shared.flush();
+        while shared.is_full() {
+            tokio::time::sleep(OFFER_INTERVAL).await;
+            shared.flush();
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn read_for<L: Log>(
+    log: Rc<L>,
+    shared: Rc<Shared>,
+    shard: ShardId,
+    id: RequestId,
+    read: Read,
+) {
+    let reads = Rc::clone(&shared.reads);
+    let permit = reads.acquire().await;
+    let result = log.read(&read).await;
+    drop(permit);
+    let message = match result {
+        Ok(slice) => {
+            let page = Page {
+                channel: read.channel,
+                position: slice.position,
+                after: read.after,
+                publications: slice
+                    .entries
+                    .iter()
+                    .map(|entry| Arc::new(publication(entry)))
+                    .collect(),
+            };
+            Ok(Box::new(page))
+        }
+        Err(error) => Err((read.channel, error)),
+    };
+    shared.send(shard, FromLog::Page(id, message));
+    shared.flush();
+}
+
+/// Tells control how the log does.
+async fn observe<L: Log>(
+    log: Rc<L>,
+    desk: Rc<Desk<L, outlet::Line>>,
+    shared: Rc<Shared>,
+    report: watch::Sender<Report>,
+) {
+    let mut was_down: Option<Box<str>> = None;
+    loop {
+        let status = log.status();
+        if status.down != was_down {
+            match &status.down {
+                Some(reason) => {
+                    warn!(%reason, "the durable log is down: durable publications are refused")
+                }
+                None => info!("the durable log is up again"),
+            }
+            was_down.clone_from(&status.down);
+        }
+        report.send_replace(Report {
+            status,
+            groups: desk.report(),
+            ..shared.counter.report()
+        });
+        tokio::time::sleep(REPORT_INTERVAL).await;
+    }
+}

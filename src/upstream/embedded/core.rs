@@ -1,0 +1,548 @@
+//! The log while it is open: appends, channels, retention. Everything here runs on the bridge's thread.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fjall::{AbstractTree as _, Keyspace, OwnedWriteBatch, Readable as _};
+use hashbrown::HashMap;
+
+use super::block::{self, Head};
+use super::channels::{Row, Rows};
+use super::clock::LogClock;
+use super::error::{OpenError, words};
+use super::keys::{self, Keys};
+use super::segments::{Retention, Segments, View, cursor_of, index_key};
+use super::store::Store;
+use crate::config::durable::Durable;
+use crate::mesh::durable::{Append, Appended, epoch_of};
+use crate::model::{ChannelName, Entry, Offset, Record, StreamPosition};
+
+const LOG_ID: &[u8] = b"m/log";
+const LIVES: &[u8] = b"m/lives";
+const NEXT_CHANNEL: &[u8] = b"m/next_channel";
+const NEXT_GROUP: &[u8] = b"m/next_group";
+/// A publisher's clock may be so far ahead of the log's; what is beyond does not count for `seek`.
+const AHEAD_MS_MAX: u64 = 3_600_000;
+/// A channel that was not used for so long is forgotten, or for the retention, whichever is longer.
+const IDLE_MS: u64 = 30 * 24 * 3_600_000;
+/// Rows that one step looks at for idle ones.
+const IDLE_ROWS_PER_STEP: usize = 1000;
+/// After all rows were looked at, the next look is so much later.
+const IDLE_PAUSE_MS: u64 = 3_600_000;
+/// Trims whose entries may still be there; of more, scans and groups see the entries until they expire.
+const TRIMS_MAX: usize = 100_000;
+
+/// Bytes of blocks that are in no file, beside those that are being written into one.
+const UNFLUSHED_BYTES_MAX: u64 = 128 << 20;
+/// Memtables that wait to be written: at one more the library stops.
+const UNFLUSHED_MAX: usize = 3;
+const FLUSH_PAUSE: Duration = Duration::from_millis(2);
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
+
+/// An open log.
+pub struct Core {
+    /// Where everything is.
+    pub store: Store,
+    /// Segments.
+    pub segments: Segments,
+    /// Log time.
+    pub clock: LogClock,
+    /// Cursor of the last entry.
+    pub end: u64,
+    log_id: u128,
+    lives: u64,
+    next_channel: u64,
+    next_group: u64,
+    mark_ms: u64,
+    rows: Rows,
+    keys: Keys,
+    trims: Arc<Map<u64, u64>>,
+    /// Of each trim: the log's end then.
+    trim_ends: Map<u64, u64>,
+    idle_ms: u64,
+    /// The channel after which the next look for idle ones begins, and when.
+    idle_at: (Vec<u8>, u64),
+}
+
+/// Records of one channel in the batch at hand.
+struct Staged {
+    channel: ChannelName,
+    row: Row,
+    records: Vec<Record>,
+    is_touched: bool,
+}
+
+/// A batch on its way to the disk.
+#[derive(Default)]
+struct Plan {
+    staged: Vec<Staged>,
+    places: Map<ChannelName, usize>,
+    keys: Map<[u8; 24], u64>,
+    rows: Vec<(Keyspace, Vec<u8>, Vec<u8>)>,
+    new_channels: bool,
+}
+
+/// Why something cannot be done: the store has to be opened again.
+#[derive(Debug)]
+pub struct Broken(pub String);
+
+impl From<fjall::Error> for Broken {
+    fn from(error: fjall::Error) -> Self {
+        Self(words(&error))
+    }
+}
+
+impl Core {
+    /// Opens what is in the directory.
+    ///
+    /// # Errors
+    ///
+    /// See `OpenError`.
+    pub fn open(path: &Path, config: &Durable) -> Result<Self, OpenError> {
+        let store = Store::open(path, config.embedded.cache_bytes)?;
+        Self::read(store, config).map_err(|error| OpenError::of_fjall(path, &error))
+    }
+
+    fn read(store: Store, config: &Durable) -> fjall::Result<Self> {
+        let retention = Retention {
+            age: config.retention_age,
+            bytes: config.retention_bytes,
+        };
+        let segments = Segments::open(&store.db, retention)?;
+        let end = segments.list().iter().map(|segment| segment.last).max();
+        let mut newest = None;
+        if let Some(segment) = segments.list().iter().rfind(|segment| !segment.is_empty())
+            && let Some(guard) = segment.blocks.last_key_value()
+        {
+            newest = Head::read(&guard.value()?).ok();
+        }
+        let number = |key: &[u8]| -> fjall::Result<u64> {
+            Ok(store.state.get(key)?.map_or(0, |value| cursor_of(&value)))
+        };
+        let (lives, next_channel, next_group) =
+            (number(LIVES)?, number(NEXT_CHANNEL)?, number(NEXT_GROUP)?);
+        let mut trims = Map::default();
+        let mut trim_ends = Map::default();
+        for guard in store.state.prefix(b"t/") {
+            let (key, value) = guard.into_inner()?;
+            let id = cursor_of(key.get(2..).unwrap_or_default());
+            trims.insert(id, cursor_of(value.get(..8).unwrap_or_default()));
+            trim_ends.insert(id, cursor_of(value.get(8..).unwrap_or_default()));
+        }
+        let log_id = match store.state.get(LOG_ID)? {
+            Some(value) => value[..].try_into().map_or(0, u128::from_be_bytes),
+            None => {
+                let mut random = [0; 16];
+                getrandom::fill(&mut random)
+                    .map_err(|error| fjall::Error::Io(std::io::Error::other(error.to_string())))?;
+                store.state.insert(LOG_ID, random)?;
+                store.db.persist(fjall::PersistMode::SyncAll)?;
+                u128::from_be_bytes(random)
+            }
+        };
+        let age_ms = u64::try_from(config.retention_age.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self {
+            keys: Keys::open(&store.db)?,
+            segments,
+            clock: LogClock::start(newest.as_ref().map_or(0, |head| head.log_ms)),
+            end: end.unwrap_or(0),
+            log_id,
+            lives,
+            next_channel,
+            next_group,
+            mark_ms: newest.map_or(0, |head| head.mark_ms),
+            rows: Rows::default(),
+            trims: Arc::new(trims),
+            trim_ends,
+            // Its entries are gone by then, with the segment that held the last one.
+            idle_ms: age_ms.saturating_add(age_ms / 16).max(IDLE_MS),
+            idle_at: (Vec::new(), 0),
+            store,
+        })
+    }
+
+    /// The log as it is now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        View {
+            segments: self.segments.list().into(),
+            end: self.end,
+            snapshot: self.store.db.snapshot(),
+            trims: Arc::clone(&self.trims),
+        }
+    }
+
+    /// Position of a channel that was never appended to.
+    #[must_use]
+    pub fn nowhere(&self, channel: &ChannelName) -> StreamPosition {
+        StreamPosition {
+            epoch: epoch_of(self.log_id, self.lives, channel.as_str()),
+            offset: Offset(0),
+        }
+    }
+
+    /// What is known of a channel, if it is in memory.
+    pub fn known(&mut self, channel: &ChannelName) -> Option<Row> {
+        self.rows.find(channel)
+    }
+
+    /// What is known of a channel, from the disk if need be.
+    fn row(&mut self, channel: &ChannelName) -> Result<Option<Row>, Broken> {
+        if let Some(row) = self.rows.find(channel) {
+            return Ok(Some(row));
+        }
+        if channel.as_str().is_empty() {
+            return Ok(None);
+        }
+        let Some(value) = self.store.channels.get(channel.as_str())? else {
+            return Ok(None);
+        };
+        let row = Row::decode(&value).map_err(|damage| Broken(damage.to_string()))?;
+        self.rows.put(channel.clone(), row.clone());
+        Ok(Some(row))
+    }
+
+    /// Stores a batch with one sync, and whatever `with` adds. The new entries come back in the order of the log.
+    ///
+    /// # Errors
+    ///
+    /// It is not known whether anything was stored.
+    pub fn append(
+        &mut self,
+        appends: Vec<Append>,
+        with: impl FnOnce(&mut OwnedWriteBatch, &Store),
+    ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
+        let now_ms = self.clock.now_ms();
+        self.segments.roll(&self.store.db, now_ms)?;
+        let mut plan = Plan::default();
+        let mut results = Vec::with_capacity(appends.len());
+        for append in appends {
+            results.push(self.plan(&mut plan, append, now_ms)?);
+        }
+        let mut batch = self.store.batch();
+        with(&mut batch, &self.store);
+        let entries = self.write(&mut batch, &mut plan, now_ms);
+        if batch.is_empty() {
+            return Ok((results, entries));
+        }
+        self.wait_for_flushes()?;
+        Store::commit(batch, true).map_err(Broken)?;
+        if let Some(last) = entries.last() {
+            self.end = last.cursor;
+            let first = entries[0].cursor;
+            let active = self.segments.active();
+            if active.is_empty() {
+                active.first = first;
+                active.first_ms = now_ms;
+            }
+            active.last = last.cursor;
+            active.last_ms = now_ms;
+        }
+        for staged in plan.staged.into_iter().filter(|staged| staged.is_touched) {
+            self.rows.put(staged.channel, staged.row);
+        }
+        Ok((results, entries))
+    }
+
+    /// Waits while too much is in memory only. The library would wait for a background that has failed, for ever.
+    fn wait_for_flushes(&mut self) -> Result<(), Broken> {
+        let blocks = self.segments.active().blocks.clone();
+        while blocks.tree.active_memtable().size() > UNFLUSHED_BYTES_MAX
+            || blocks.sealed_memtable_count() >= UNFLUSHED_MAX
+        {
+            self.store.check().map_err(Broken)?;
+            std::thread::sleep(FLUSH_PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Decides about one append.
+    fn plan(&mut self, plan: &mut Plan, append: Append, now_ms: u64) -> Result<Appended, Broken> {
+        let place = self.stage(plan, &append.record.channel)?;
+        let row_key = if append.record.key.is_empty() || append.key_ttl.is_zero() {
+            None
+        } else {
+            Some(keys::row_key(plan.staged[place].row.id, &append.record.key))
+        };
+        if let Some(row_key) = &row_key {
+            let first = match plan.keys.get(row_key) {
+                Some(offset) => Some(*offset),
+                None => self.keys.find(row_key, now_ms)?,
+            };
+            if let Some(offset) = first {
+                return Ok(Appended {
+                    position: StreamPosition {
+                        epoch: plan.staged[place].row.epoch,
+                        offset: Offset(offset),
+                    },
+                    is_new: false,
+                });
+            }
+        }
+        let row = &mut plan.staged[place].row;
+        if append.version > 0 {
+            if row.version_epoch == append.version_epoch && append.version <= row.version {
+                return Ok(Appended {
+                    position: row.position(),
+                    is_new: false,
+                });
+            }
+            row.version = append.version;
+            row.version_epoch = append.version_epoch;
+        }
+        row.top += 1;
+        row.used_ms = now_ms;
+        let position = row.position();
+        if let Some(row_key) = row_key {
+            let (keyspace, value) =
+                self.keys
+                    .place(&self.store.db, position.offset.0, append.key_ttl, now_ms)?;
+            plan.rows.push((keyspace, row_key.to_vec(), value.to_vec()));
+            plan.keys.insert(row_key, position.offset.0);
+        }
+        plan.staged[place].is_touched = true;
+        plan.staged[place].records.push(append.record);
+        Ok(Appended {
+            position,
+            is_new: true,
+        })
+    }
+
+    /// Where a channel is in the plan.
+    fn stage(&mut self, plan: &mut Plan, channel: &ChannelName) -> Result<usize, Broken> {
+        if let Some(place) = plan.places.get(channel) {
+            return Ok(*place);
+        }
+        let row = match self.row(channel)? {
+            Some(row) => row,
+            None => {
+                self.next_channel += 1;
+                plan.new_channels = true;
+                Row {
+                    id: self.next_channel,
+                    epoch: self.nowhere(channel).epoch,
+                    top: 0,
+                    cursor: 0,
+                    trimmed: 0,
+                    version: 0,
+                    version_epoch: Box::default(),
+                    used_ms: 0,
+                }
+            }
+        };
+        let place = plan.staged.len();
+        plan.places.insert(channel.clone(), place);
+        plan.staged.push(Staged {
+            channel: channel.clone(),
+            row,
+            records: Vec::new(),
+            is_touched: false,
+        });
+        Ok(place)
+    }
+
+    /// Turns a plan into rows of a batch.
+    fn write(
+        &mut self,
+        batch: &mut OwnedWriteBatch,
+        plan: &mut Plan,
+        now_ms: u64,
+    ) -> Vec<Arc<Entry>> {
+        let mut cursor = self.end;
+        let mut entries = Vec::with_capacity(plan.staged.iter().map(|s| s.records.len()).sum());
+        // Small rows stand together, where the library's journal gathers them into one write.
+        let mut index = Vec::new();
+        for staged in plan.staged.iter_mut().filter(|staged| staged.is_touched) {
+            let mut offset = staged.row.top - staged.records.len() as u64;
+            let mut records = std::mem::take(&mut staged.records).into_iter();
+            while !records.as_slice().is_empty() {
+                let count = block_records(records.as_slice());
+                let part = &records.as_slice()[..count];
+                let latest = part.iter().map(|record| record.unix_ms).max().unwrap_or(0);
+                self.mark_ms = self.mark_ms.max(latest.min(now_ms + AHEAD_MS_MAX));
+                let active = self.segments.active();
+                let head = Head {
+                    channel_id: staged.row.id,
+                    epoch: staged.row.epoch,
+                    first_offset: offset + 1,
+                    log_ms: now_ms,
+                    mark_ms: self.mark_ms,
+                    bytes_before: active.bytes,
+                    count: u16::try_from(count).unwrap_or(u16::MAX),
+                    channel: staged.channel.clone(),
+                };
+                let value = block::encode(&head, part.iter());
+                active.bytes += value.len() as u64;
+                let key = (cursor + 1).to_be_bytes();
+                batch.insert(&active.blocks, key, value);
+                index.push((index_key(staged.row.id, offset + 1), key));
+                for record in records.by_ref().take(count) {
+                    cursor += 1;
+                    offset += 1;
+                    let position = StreamPosition {
+                        epoch: staged.row.epoch,
+                        offset: Offset(offset),
+                    };
+                    entries.push(Arc::new(Entry {
+                        cursor,
+                        position,
+                        record,
+                    }));
+                }
+            }
+            staged.row.cursor = cursor;
+        }
+        let active = self.segments.active();
+        for (key, value) in index {
+            batch.insert(&active.index, key, value);
+        }
+        for staged in plan.staged.iter().filter(|staged| staged.is_touched) {
+            let name = staged.channel.as_str();
+            batch.insert(&self.store.channels, name, staged.row.encode());
+        }
+        for (keyspace, key, value) in plan.rows.drain(..) {
+            batch.insert(&keyspace, key, value);
+        }
+        if plan.new_channels && !entries.is_empty() {
+            batch.insert(
+                &self.store.state,
+                NEXT_CHANNEL,
+                self.next_channel.to_be_bytes(),
+            );
+        }
+        entries
+    }
+
+    /// Forgets what a channel has kept. `false` if there is no such channel.
+    ///
+    /// # Errors
+    ///
+    /// It is not known whether it was done.
+    pub fn trim(&mut self, channel: &ChannelName) -> Result<bool, Broken> {
+        let Some(mut row) = self.row(channel)? else {
+            return Ok(false);
+        };
+        row.trimmed = row.top;
+        let mut batch = self.store.batch();
+        batch.insert(&self.store.channels, channel.as_str(), row.encode());
+        let is_noted = self.trims.len() < TRIMS_MAX || self.trims.contains_key(&row.id);
+        if is_noted {
+            let value = [row.top.to_be_bytes(), self.end.to_be_bytes()].concat();
+            batch.insert(&self.store.state, trim_key(row.id), value);
+        }
+        Store::commit(batch, true).map_err(Broken)?;
+        if is_noted {
+            Arc::make_mut(&mut self.trims).insert(row.id, row.top);
+            self.trim_ends.insert(row.id, self.end);
+        }
+        self.rows.put(channel.clone(), row);
+        Ok(true)
+    }
+
+    /// A number for a new group, to be stored by `keep_group_number`.
+    pub fn group_number(&mut self, batch: &mut OwnedWriteBatch) -> u64 {
+        self.next_group += 1;
+        batch.insert(&self.store.state, NEXT_GROUP, self.next_group.to_be_bytes());
+        self.next_group
+    }
+
+    /// What has to be done from time to time. Gives the keyspaces that are to be deleted.
+    ///
+    /// # Errors
+    ///
+    /// The store has failed.
+    pub fn tend(&mut self) -> Result<Vec<Keyspace>, Broken> {
+        self.store.check().map_err(Broken)?;
+        let now_ms = self.clock.now_ms();
+        self.segments.roll(&self.store.db, now_ms)?;
+        let mut dropped = self.keys.expired(now_ms);
+        for segment in self.segments.expired(now_ms) {
+            dropped.extend([segment.blocks, segment.index]);
+        }
+        let mut batch = self.store.batch();
+        self.forget_trims(&mut batch);
+        self.forget_idle(&mut batch, now_ms)?;
+        if !batch.is_empty() {
+            Store::commit(batch, false).map_err(Broken)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Trims whose entries have all expired.
+    fn forget_trims(&mut self, batch: &mut OwnedWriteBatch) {
+        let first = self.segments.first(self.end);
+        let over: Vec<u64> = self
+            .trim_ends
+            .extract_if(|_, end| *end < first)
+            .map(|(id, _)| id)
+            .collect();
+        if over.is_empty() {
+            return;
+        }
+        let trims = Arc::make_mut(&mut self.trims);
+        for id in over {
+            trims.remove(&id);
+            batch.remove(&self.store.state, trim_key(id));
+        }
+    }
+
+    /// Some of the channels that were not used for long.
+    fn forget_idle(&mut self, batch: &mut OwnedWriteBatch, now_ms: u64) -> Result<(), Broken> {
+        if now_ms < self.idle_at.1 {
+            return Ok(());
+        }
+        let snapshot = self.store.db.snapshot();
+        let after = (
+            std::ops::Bound::Excluded(self.idle_at.0.clone()),
+            std::ops::Bound::Unbounded,
+        );
+        let mut looked_at = 0;
+        let mut is_any_idle = false;
+        for guard in snapshot
+            .range(&self.store.channels, after)
+            .take(IDLE_ROWS_PER_STEP)
+        {
+            let (name, value) = guard.into_inner()?;
+            looked_at += 1;
+            self.idle_at.0 = name.to_vec();
+            let is_idle = Row::decode(&value)
+                .is_ok_and(|row| row.used_ms.saturating_add(self.idle_ms) <= now_ms);
+            if is_idle {
+                is_any_idle = true;
+                if let Ok(name) = str::from_utf8(&name) {
+                    self.rows.forget(&ChannelName::new(name));
+                }
+                batch.remove(&self.store.channels, name);
+            }
+        }
+        if looked_at < IDLE_ROWS_PER_STEP {
+            self.idle_at = (Vec::new(), now_ms + IDLE_PAUSE_MS);
+        }
+        if is_any_idle {
+            // The epochs that come after differ from those that were forgotten.
+            self.lives += 1;
+            batch.insert(&self.store.state, LIVES, self.lives.to_be_bytes());
+        }
+        Ok(())
+    }
+}
+
+/// Records that go into the next block.
+fn block_records(records: &[Record]) -> usize {
+    let mut bytes = 0;
+    records
+        .iter()
+        .take(block::RECORDS_MAX)
+        .take_while(|record| {
+            bytes += record.bytes();
+            bytes <= block::BYTES_MAX
+        })
+        .count()
+        .max(1)
+}
+
+fn trim_key(channel_id: u64) -> Vec<u8> {
+    [&b"t/"[..], &channel_id.to_be_bytes()].concat()
+}

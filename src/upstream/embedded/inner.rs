@@ -1,0 +1,233 @@
+//! The state of the embedded log, up or down.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::clock::{LogClock, monotonic};
+use super::core::{Broken, Core};
+use super::error::{self, OpenError};
+use super::groups::{Recent, State};
+use super::store::{Directory, Store};
+use super::tail::Tail;
+use crate::config::durable::Durable;
+use crate::mesh::durable::{Append, Appended, LogError};
+
+/// Between two attempts to open a log that has failed; what publishers are told to wait.
+pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// What was settled is written after so long, unless an append takes it along.
+pub const GROUPS_PAUSE: Duration = Duration::from_millis(50);
+/// And is on the disk after so much more.
+const SYNC_PAUSE: Duration = Duration::from_millis(150);
+
+/// Everything that changes.
+pub struct Inner {
+    /// `None` while it is down.
+    pub core: Option<Core>,
+    pub down: Option<Down>,
+    pub tail: Tail,
+    /// The next call of `tail` says that the place is lost.
+    pub is_lost: bool,
+    pub recent: Recent,
+    pub groups: BTreeMap<Box<str>, State>,
+    pub tended: Instant,
+    /// Since when a group has unwritten changes, and written ones that the disk may not have.
+    pub dirty: Option<Instant>,
+    pub unsynced: Option<Instant>,
+    /// Blocks and letters that could not be read.
+    pub damaged: u64,
+    pub bytes: u64,
+    pub entries: u64,
+    pub end: u64,
+}
+
+/// Why nothing can be written, and what is done about it.
+pub struct Down {
+    pub reason: Box<str>,
+    /// When to try next.
+    pub next: Instant,
+    /// The one before is gone when this has ended.
+    pub gone: Option<oneshot::Receiver<()>>,
+    /// Log time goes on meanwhile.
+    pub clock: Option<LogClock>,
+    /// An attempt on its way.
+    pub opening: Option<oneshot::Receiver<Result<Core, OpenError>>>,
+    pub is_closed: bool,
+}
+
+impl Inner {
+    pub fn unavailable(&self) -> LogError {
+        let reason = self.down.as_ref().map(|down| down.reason.clone());
+        LogError::Unavailable {
+            reason: reason.unwrap_or_default(),
+            retry_after: REOPEN_PAUSE,
+        }
+    }
+
+    /// The store cannot be written any more.
+    pub fn fail(&mut self, broken: &Broken) {
+        let core = self.core.take();
+        let clock = core.as_ref().map(|core| core.clock.clone());
+        let (gone, is_gone) = oneshot::channel();
+        // The library waits for its threads when it is dropped.
+        tokio::task::spawn_blocking(move || {
+            drop(core);
+            let _ = gone.send(());
+        });
+        self.down = Some(Down {
+            reason: broken.0.as_str().into(),
+            next: monotonic(),
+            gone: Some(is_gone),
+            clock,
+            opening: None,
+            is_closed: false,
+        });
+    }
+
+    /// Tries to open the store again. `true` once it is open.
+    pub fn reopen(&mut self, path: &Path, config: &Durable, now: Instant) -> bool {
+        let Some(down) = &mut self.down else {
+            return false;
+        };
+        if let Some(opening) = &mut down.opening {
+            let result = match opening.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => return false,
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    Err("the storage library gave up".to_owned())
+                }
+                Ok(result) => result.map_err(|error| error.to_string()),
+            };
+            down.opening = None;
+            match result.and_then(|core| self.adopt(core)) {
+                Ok(()) => return true,
+                Err(reason) => {
+                    if let Some(down) = &mut self.down {
+                        down.reason = reason.into();
+                    }
+                }
+            }
+            return false;
+        }
+        let is_there = down
+            .gone
+            .as_mut()
+            .is_some_and(|gone| gone.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        if down.is_closed || is_there || now < down.next {
+            return false;
+        }
+        down.next = now + REOPEN_PAUSE;
+        let (done, opening) = oneshot::channel();
+        down.opening = Some(opening);
+        let (path, config) = (path.to_owned(), config.clone());
+        tokio::task::spawn_blocking(move || {
+            let opened = Directory::probe(&path)
+                .and_then(|()| Directory::rewrite_journals(&path))
+                .map_err(|error| OpenError::of_io(&path, &error))
+                .and_then(|()| Core::open(&path, &config));
+            let _ = done.send(opened);
+        });
+        false
+    }
+
+    /// Goes on with a store that was opened again.
+    pub fn adopt(&mut self, mut core: Core) -> Result<(), String> {
+        for state in self.groups.values_mut() {
+            state
+                .renew(&core.store, core.end)
+                .map_err(|error| error::words(&error))?;
+        }
+        self.dirty = Some(monotonic());
+        self.recent.start(core.end);
+        self.is_lost |= !self.tail.resume(core.segments.first(core.end), core.end);
+        self.end = core.end;
+        if let Some(clock) = self.down.take().and_then(|down| down.clock) {
+            core.clock = clock;
+        }
+        self.core = Some(core);
+        Ok(())
+    }
+
+    /// A group has unwritten changes. `true` if none had any before.
+    pub fn mark_dirty(&mut self) -> bool {
+        let is_first = self.dirty.is_none();
+        self.dirty = self.dirty.or_else(|| Some(monotonic()));
+        is_first
+    }
+
+    pub fn write_groups_if_due(&mut self, now: Instant) -> Result<(), Broken> {
+        let is_due = |since: Option<Instant>, pause: Duration| {
+            since.is_some_and(|since| now.duration_since(since) >= pause)
+        };
+        if is_due(self.dirty, GROUPS_PAUSE) {
+            self.write_groups(false)?;
+            self.unsynced = self.unsynced.or(Some(now));
+        }
+        if is_due(self.unsynced, SYNC_PAUSE) {
+            self.unsynced = None;
+            if let Some(core) = &self.core {
+                core.store.sync().map_err(Broken)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub fn write_groups(&mut self, durable: bool) -> Result<(), Broken> {
+        self.dirty = None;
+        let Some(core) = &self.core else {
+            return Ok(());
+        };
+        let mut batch = core.store.batch();
+        for state in self.groups.values_mut() {
+            state.write(&mut batch, &core.store);
+        }
+        Store::commit(batch, durable).map_err(Broken)
+    }
+
+    pub fn tend(&mut self) -> Result<(), Broken> {
+        let Some(core) = &mut self.core else {
+            return Ok(());
+        };
+        let dropped = core.tend()?;
+        let first = core.segments.first(core.end);
+        if !dropped.is_empty() {
+            let db = core.store.db.clone();
+            // Many files may go.
+            tokio::task::spawn_blocking(move || {
+                for keyspace in dropped {
+                    // What stays is dropped after the next start.
+                    let _ = db.delete_keyspace(keyspace);
+                }
+            });
+        }
+        self.bytes = core.store.db.disk_space()?;
+        self.entries = core.end + 1 - first;
+        for state in self.groups.values_mut() {
+            state.expire(first);
+        }
+        if self.groups.values().any(State::is_dirty) {
+            self.mark_dirty();
+        }
+        Ok(())
+    }
+
+    pub fn append(&mut self, batch: Vec<Append>) -> Result<Vec<Appended>, Broken> {
+        let Some(core) = &mut self.core else {
+            return Err(Broken(String::new()));
+        };
+        let groups = &mut self.groups;
+        let (results, entries) = core.append(batch, |batch, store| {
+            for state in groups.values_mut() {
+                state.write(batch, store);
+            }
+        })?;
+        (self.dirty, self.unsynced) = (None, None);
+        self.end = core.end;
+        for entry in &entries {
+            self.tail.push(entry);
+            self.recent.push(entry);
+        }
+        Ok(results)
+    }
+}

@@ -1,0 +1,421 @@
+//! Reading: runs on a thread that may wait for the disk, with a view of the log of one moment.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fjall::{Readable as _, UserValue};
+
+use super::block::{self, Head};
+use super::bytes::Damage;
+use super::channels::Row;
+use super::segments::{Segment, View, cursor_of, index_key};
+use crate::config::glob_match;
+use crate::mesh::durable::Read;
+use crate::model::Entry;
+use crate::upstream::log::{Scan, Scanned};
+
+/// Cursors that are passed over at first where the library cannot go on, and how often before the step grows.
+const SKIP_CURSORS: u64 = block::RECORDS_MAX as u64;
+const SKIPS_BEFORE_GROWTH: u32 = 64;
+
+/// Channels with a name of their own in the log: deliveries of one queue group.
+pub const QUEUE_PREFIX: &str = "$queue:";
+
+/// Which channels somebody wants.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    all: bool,
+    names: BTreeSet<Box<str>>,
+    globs: Vec<Box<str>>,
+    /// Channels of queue groups are taken by name only.
+    hides_queues: bool,
+}
+
+impl Filter {
+    /// Names and globs; everything if there are none.
+    #[must_use]
+    pub fn of_scan(channels: &[Box<str>]) -> Self {
+        let mut filter = Self::default();
+        filter.add(channels);
+        filter.all |= channels.is_empty();
+        filter
+    }
+
+    /// Names and globs, and the group's own channel.
+    #[must_use]
+    pub fn of_group(group: &str, channels: &[Box<str>]) -> Self {
+        let mut filter = Self {
+            hides_queues: true,
+            ..Self::default()
+        };
+        filter.add(channels);
+        filter.names.insert(format!("{QUEUE_PREFIX}{group}").into());
+        filter
+    }
+
+    fn add(&mut self, channels: &[Box<str>]) {
+        for channel in channels {
+            if &**channel == "*" {
+                self.all = true;
+            } else if channel.contains('*') {
+                self.globs.push(channel.clone());
+            } else {
+                self.names.insert(channel.clone());
+            }
+        }
+    }
+
+    /// Whether it is wanted.
+    #[must_use]
+    pub fn wants(&self, channel: &str) -> bool {
+        if self.hides_queues && channel.starts_with(QUEUE_PREFIX) {
+            return self.names.contains(channel);
+        }
+        self.all
+            || self.names.contains(channel)
+            || self.globs.iter().any(|glob| glob_match(glob, channel))
+    }
+
+    /// Whether everything is wanted.
+    #[must_use]
+    pub fn wants_all(&self) -> bool {
+        self.all
+    }
+}
+
+/// What a scan gave, and what it could not read.
+pub struct Found {
+    /// As asked.
+    pub scanned: Scanned,
+    /// Blocks that are damaged.
+    pub damaged: u64,
+}
+
+/// A part of the whole log.
+///
+/// # Errors
+///
+/// The library's, where it is not for one block.
+pub fn scan(view: &View, scan: &Scan, filter: &Filter) -> fjall::Result<Found> {
+    let mut walk = Walk {
+        view,
+        scan,
+        filter,
+        entries: Vec::new(),
+        next: scan.after,
+        bytes: 0,
+        looked_at: 0,
+        damaged: 0,
+        is_full: false,
+    };
+    for segment in view.segments.iter() {
+        if walk.is_full {
+            break;
+        }
+        if !segment.is_empty() && segment.last > walk.next {
+            walk.segment(segment)?;
+        }
+    }
+    let at_end = !walk.is_full || walk.next >= view.end;
+    if !walk.is_full {
+        walk.next = walk.next.max(view.end);
+    }
+    Ok(Found {
+        scanned: Scanned {
+            entries: walk.entries,
+            next: walk.next,
+            at_end,
+        },
+        damaged: walk.damaged,
+    })
+}
+
+/// A scan on its way.
+struct Walk<'a> {
+    view: &'a View,
+    scan: &'a Scan,
+    filter: &'a Filter,
+    entries: Vec<Arc<Entry>>,
+    next: u64,
+    bytes: usize,
+    looked_at: usize,
+    damaged: u64,
+    is_full: bool,
+}
+
+impl Walk<'_> {
+    fn segment(&mut self, segment: &Segment) -> fjall::Result<()> {
+        let snapshot = &self.view.snapshot;
+        let mut start = block_at(self.view, segment, self.next + 1).unwrap_or(segment.first);
+        let (mut skips, mut step) = (0, SKIP_CURSORS);
+        'range: loop {
+            let range = snapshot.range(&segment.blocks, start.to_be_bytes()..);
+            for guard in range {
+                let (key, value) = match guard.into_inner() {
+                    Ok(pair) => pair,
+                    Err(error) if is_damage(&error) => {
+                        self.damaged += 1;
+                        skips += 1;
+                        if skips > SKIPS_BEFORE_GROWTH {
+                            step = step.saturating_mul(2);
+                        }
+                        start = self.next.max(start).saturating_add(step);
+                        if start > segment.last {
+                            return Ok(());
+                        }
+                        continue 'range;
+                    }
+                    Err(error) => return Err(error),
+                };
+                let cursor = cursor_of(&key);
+                if cursor > self.view.end {
+                    return Ok(());
+                }
+                start = cursor;
+                self.block(cursor, value);
+                if self.is_full {
+                    return Ok(());
+                }
+            }
+            return Ok(());
+        }
+    }
+
+    fn block(&mut self, cursor: u64, value: UserValue) {
+        let Ok((channel, count)) = Head::peek(&value) else {
+            self.damaged += 1;
+            return;
+        };
+        let last = cursor + u64::from(count).saturating_sub(1);
+        if last <= self.next {
+            return;
+        }
+        if !self.filter.wants(channel) {
+            self.looked_at += usize::from(count);
+            self.next = last;
+            self.is_full = self.looked_at >= self.scan.looked_at;
+            return;
+        }
+        let trimmed = Head::place(&value)
+            .and_then(|(id, _)| self.view.trims.get(&id).copied())
+            .unwrap_or(0);
+        let Ok(entries) = decode(cursor, value) else {
+            self.damaged += 1;
+            self.next = last;
+            return;
+        };
+        for entry in entries {
+            if entry.cursor <= self.next {
+                continue;
+            }
+            self.looked_at += 1;
+            let is_hidden = entry.position.offset.0 <= trimmed;
+            if !is_hidden {
+                let bytes = entry.record.bytes();
+                if !self.entries.is_empty() && self.bytes + bytes > self.scan.bytes {
+                    self.is_full = true;
+                    return;
+                }
+                self.bytes += bytes;
+            }
+            self.next = entry.cursor;
+            if !is_hidden {
+                self.entries.push(entry);
+            }
+            if self.entries.len() >= self.scan.limit || self.looked_at >= self.scan.looked_at {
+                self.is_full = true;
+                return;
+            }
+        }
+    }
+}
+
+/// Key of the block in which this cursor is, or would be.
+fn block_at(view: &View, segment: &Segment, cursor: u64) -> Option<u64> {
+    let mut before = view
+        .snapshot
+        .range(&segment.blocks, ..=cursor.to_be_bytes());
+    let key = before.next_back()?.key().ok()?;
+    Some(cursor_of(&key))
+}
+
+fn decode(cursor: u64, value: UserValue) -> Result<Vec<Arc<Entry>>, Damage> {
+    // Entries share the memory that the library has read the block into.
+    block::decode(cursor, &Bytes::from_owner(value))
+}
+
+fn is_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Storage(error) => !matches!(error, fjall::LsmError::Io(_)),
+        fjall::Error::Decompress(_)
+        | fjall::Error::InvalidTag(_)
+        | fjall::Error::InvalidTrailer => true,
+        _ => false,
+    }
+}
+
+/// A part of a channel, and how many blocks are damaged.
+///
+/// # Errors
+///
+/// The library's.
+pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<(Vec<Arc<Entry>>, u64)> {
+    let mut entries: Vec<Arc<Entry>> = Vec::new();
+    let mut damaged = 0;
+    let after = read.after.max(row.trimmed);
+    if read.limit == 0 || after >= row.top {
+        return Ok((entries, 0));
+    }
+    let wanted = after + 1;
+    // The newest segment in which the channel has a block that begins at `wanted` or before.
+    let mut begin = (0, 0);
+    for (at, segment) in view.segments.iter().enumerate().rev() {
+        let lowest = index_key(row.id, 0);
+        let mut before = view
+            .snapshot
+            .range(&segment.index, lowest..=index_key(row.id, wanted));
+        if let Some(guard) = before.next_back() {
+            let key = guard.key()?;
+            begin = (at, cursor_of(key.get(8..).unwrap_or_default()));
+            break;
+        }
+    }
+    let mut bytes = 0;
+    let mut expected = wanted;
+    for segment in &view.segments[begin.0..] {
+        let range = index_key(row.id, begin.1)..=index_key(row.id, row.top);
+        for guard in view.snapshot.range(&segment.index, range) {
+            let (_, cursor) = guard.into_inner()?;
+            let cursor = cursor_of(&cursor);
+            let block = match view.snapshot.get(&segment.blocks, cursor.to_be_bytes()) {
+                Ok(block) => block,
+                Err(error) if is_damage(&error) => None,
+                Err(error) => return Err(error),
+            };
+            let Some(found) = block.and_then(|value| decode(cursor, value).ok()) else {
+                damaged += 1;
+                continue;
+            };
+            for entry in found {
+                let offset = entry.position.offset.0;
+                if offset < wanted || entry.position.epoch != row.epoch {
+                    continue;
+                }
+                let size = entry.record.bytes();
+                let has_room = entries.is_empty()
+                    || offset == expected
+                        && entries.len() < read.limit as usize
+                        && bytes + size <= read.bytes as usize;
+                if !has_room || offset > row.top {
+                    return Ok((entries, damaged));
+                }
+                bytes += size;
+                expected = offset + 1;
+                entries.push(entry);
+            }
+        }
+        begin.1 = 0;
+    }
+    Ok((entries, damaged))
+}
+
+/// The entry with this cursor.
+///
+/// # Errors
+///
+/// The library's.
+pub fn entry(view: &View, cursor: u64) -> fjall::Result<Option<Arc<Entry>>> {
+    let holds = |segment: &&Segment| (segment.first..=segment.last).contains(&cursor);
+    let Some(segment) = view.segments.iter().find(holds) else {
+        return Ok(None);
+    };
+    let mut before = view
+        .snapshot
+        .range(&segment.blocks, ..=cursor.to_be_bytes());
+    let Some(guard) = before.next_back() else {
+        return Ok(None);
+    };
+    let (key, value) = match guard.into_inner() {
+        Ok(pair) => pair,
+        Err(error) if is_damage(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let entries = decode(cursor_of(&key), value).unwrap_or_default();
+    Ok(entries.into_iter().find(|entry| entry.cursor == cursor))
+}
+
+/// See `Log::seek`. Binary, by the time mark of the blocks.
+///
+/// # Errors
+///
+/// The library's.
+pub fn seek(view: &View, unix_ms: u64) -> fjall::Result<u64> {
+    let mark = |segment: &Segment, cursor: u64| -> fjall::Result<Option<(u64, Head)>> {
+        let range = ..=cursor.to_be_bytes();
+        let Some(guard) = view.snapshot.range(&segment.blocks, range).next_back() else {
+            return Ok(None);
+        };
+        let (key, value) = guard.into_inner()?;
+        Ok(Head::read(&value).ok().map(|head| (cursor_of(&key), head)))
+    };
+    for segment in view.segments.iter().filter(|segment| !segment.is_empty()) {
+        let last = segment.last.min(view.end);
+        if mark(segment, last)?.is_some_and(|(_, head)| head.mark_ms < unix_ms) {
+            continue;
+        }
+        // The first block whose mark is late enough begins in (low, high].
+        let (mut low, mut high) = (segment.first - 1, last);
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            match mark(segment, middle)? {
+                Some((_, head)) if head.mark_ms >= unix_ms => high = middle,
+                _ => low = middle,
+            }
+        }
+        if let Some((cursor, _)) = mark(segment, high)? {
+            let value = view.snapshot.get(&segment.blocks, cursor.to_be_bytes())?;
+            let entries = value.and_then(|value| decode(cursor, value).ok());
+            return Ok(entries
+                .unwrap_or_default()
+                .iter()
+                .find(|entry| entry.record.unix_ms >= unix_ms)
+                .map_or(cursor, |entry| entry.cursor));
+        }
+    }
+    Ok(view.end + 1)
+}
+
+/// How many of the next entries are wanted, and where that was counted to: `blocks` at most are looked at.
+///
+/// # Errors
+///
+/// The library's.
+pub fn count(view: &View, after: u64, filter: &Filter, blocks: usize) -> fjall::Result<(u64, u64)> {
+    let (mut wanted, mut counted_to, mut looked_at) = (0, after, 0);
+    for segment in view.segments.iter() {
+        if segment.is_empty() || segment.last <= counted_to {
+            continue;
+        }
+        let start = block_at(view, segment, counted_to + 1).unwrap_or(segment.first);
+        for guard in view.snapshot.range(&segment.blocks, start.to_be_bytes()..) {
+            let (key, value) = guard.into_inner()?;
+            let cursor = cursor_of(&key);
+            if cursor > view.end || looked_at >= blocks {
+                return Ok((wanted, counted_to));
+            }
+            looked_at += 1;
+            let Ok((channel, count)) = Head::peek(&value) else {
+                continue;
+            };
+            let last = cursor + u64::from(count).saturating_sub(1);
+            if last > counted_to {
+                if filter.wants(channel) {
+                    wanted += last - counted_to.max(cursor - 1);
+                }
+                counted_to = last;
+            }
+        }
+    }
+    Ok((wanted, view.end))
+}

@@ -1,0 +1,313 @@
+//! The storage library below the log: one directory, its lock, its version mark, its keyspaces.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use fjall::config::{BlockSizePolicy, CompressionPolicy, FilterPolicy};
+use fjall::{
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
+};
+
+use super::error::OpenError;
+use super::journal;
+
+/// Format that this version writes; it reads this and all before it.
+pub const FORMAT: u32 = 1;
+
+const FORMAT_FILE: &str = "format";
+const LOCK_FILE: &str = "lock";
+const DATA: &str = "data";
+const FORMAT_WORDS: &str = "ringmain log ";
+
+/// Memory for blocks that are not yet in a file: each time so many bytes become one.
+const BLOCKS_MEMTABLE_BYTES: u64 = 32 << 20;
+/// The same for everything small.
+const ROWS_MEMTABLE_BYTES: u64 = 8 << 20;
+/// Journals are read when the log is opened, so they are kept short: the library's least.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// Open files.
+const FILES_MAX: usize = 512;
+
+/// A directory that this process alone uses, until it is dropped.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes it or takes it.
+    ///
+    /// # Errors
+    ///
+    /// Another process has it, its format is newer, or the system refuses.
+    pub fn claim(path: &Path) -> Result<Self, OpenError> {
+        let failed = |error: io::Error| OpenError::of_io(path, &error);
+        fs::create_dir_all(path).map_err(failed)?;
+        let mut lock = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path.join(LOCK_FILE))
+            .map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut said = String::new();
+                let _ = (&mut lock).take(32).read_to_string(&mut said);
+                let owner = said.trim().parse::<u32>();
+                return Err(OpenError::Locked {
+                    directory: path.to_owned(),
+                    owner: owner.map_or_else(|_| String::new(), |id| format!(" (process {id})")),
+                });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        Self::check_format(path)?;
+        // Who has it is said for people; a full disk must not keep the log from being read.
+        let _ = lock
+            .set_len(0)
+            .and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()));
+        Ok(Self {
+            path: path.to_owned(),
+            _lock: lock,
+        })
+    }
+
+    fn check_format(path: &Path) -> Result<(), OpenError> {
+        let failed = |error: io::Error| OpenError::of_io(path, &error);
+        let mark = path.join(FORMAT_FILE);
+        match fs::read_to_string(&mark) {
+            Ok(text) => {
+                let found = text
+                    .trim()
+                    .trim_start_matches(FORMAT_WORDS.trim_end())
+                    .trim();
+                match found.parse::<u32>() {
+                    Ok(version) if (1..=FORMAT).contains(&version) => Ok(()),
+                    Ok(_) => Err(OpenError::Newer {
+                        directory: path.to_owned(),
+                        found: found.to_owned(),
+                        known: FORMAT,
+                    }),
+                    Err(_) => Err(OpenError::Corrupt {
+                        directory: path.to_owned(),
+                        reason: format!("its file {FORMAT_FILE} does not name a format"),
+                    }),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if path.join(DATA).join("version").exists() {
+                    return Err(OpenError::Corrupt {
+                        directory: path.to_owned(),
+                        reason: format!("its file {FORMAT_FILE} is missing"),
+                    });
+                }
+                let draft = path.join("format.new");
+                let mut file = File::create(&draft).map_err(failed)?;
+                writeln!(file, "{FORMAT_WORDS}{FORMAT}").map_err(failed)?;
+                file.sync_all().map_err(failed)?;
+                fs::rename(&draft, &mark).map_err(failed)?;
+                File::open(path)
+                    .and_then(|directory| directory.sync_all())
+                    .map_err(failed)
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(OpenError::Corrupt {
+                directory: path.to_owned(),
+                reason: format!("its file {FORMAT_FILE} is no text"),
+            }),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether something can be written there and kept: what is tried before a log that failed is opened again.
+    ///
+    /// # Errors
+    ///
+    /// The system's words.
+    pub fn probe(path: &Path) -> io::Result<()> {
+        let probe = path.join("probe");
+        let written = File::create(&probe).and_then(|file| {
+            // As much as the library wants at once when it opens.
+            for part in 0..16 {
+                file.write_all_at(&[1; 64 << 10], part * (64 << 10))?;
+            }
+            file.sync_all()
+        });
+        let removed = fs::remove_file(&probe);
+        written.and(removed)
+    }
+
+    /// Writes what the journals hold once more, in place: after a failed sync the kernel takes pages for written that are
+    /// not on the disk.
+    ///
+    /// # Errors
+    ///
+    /// The system's words.
+    pub fn rewrite_journals(path: &Path) -> io::Result<()> {
+        let mut buffer = vec![0; 1 << 20];
+        for entry in fs::read_dir(path.join(DATA))? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "jnl") {
+                continue;
+            }
+            let file = OpenOptions::new().read(true).write(true).open(&path)?;
+            let mut at = 0;
+            loop {
+                let count = file.read_at(&mut buffer, at)?;
+                if count == 0 {
+                    break;
+                }
+                // What was never written reads as zeros and needs no place.
+                if buffer[..count].iter().any(|byte| *byte != 0) {
+                    file.write_all_at(&buffer[..count], at)?;
+                }
+                at += count as u64;
+            }
+            file.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// The keyspaces of the log. Cheap to clone; the files stay open until the last clone is gone.
+#[derive(Clone)]
+pub struct Store {
+    /// The library's.
+    pub db: Database,
+    /// Channel name → `channels::Row`.
+    pub channels: Keyspace,
+    /// Small things by a letter: `m` of the log itself, `v` of whoever asked, `g`, `r`, `o`, `f` of groups, `t` trims.
+    pub state: Keyspace,
+    /// Dead letters.
+    pub letters: Keyspace,
+}
+
+impl Store {
+    /// Opens what is in the directory. May take as long as reading the journals does.
+    ///
+    /// # Errors
+    ///
+    /// See `OpenError`.
+    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
+        let data = path.join(DATA);
+        journal::inspect(&data)
+            .map_err(|error| OpenError::of_io(path, &error))?
+            .map_err(|damaged| OpenError::Corrupt {
+                directory: path.to_owned(),
+                reason: format!(
+                    "its journal {} is damaged at byte {}, with {} stored batches behind",
+                    damaged.journal, damaged.at, damaged.behind
+                ),
+            })?;
+        // The library panics over some kinds of damage.
+        catch_unwind(AssertUnwindSafe(|| Self::build(&data, cache_bytes)))
+            .map_err(|panic| OpenError::Corrupt {
+                directory: path.to_owned(),
+                reason: panic_words(&*panic),
+            })?
+            .map_err(|error| OpenError::of_fjall(path, &error))
+    }
+
+    fn build(data: &Path, cache_bytes: u64) -> fjall::Result<Self> {
+        let db = Database::builder(data)
+            .cache_size(cache_bytes)
+            .journal_compression(CompressionType::None)
+            .manual_journal_persist(true)
+            .max_journaling_size(JOURNAL_BYTES)
+            .max_cached_files(Some(FILES_MAX))
+            // One thread flushes and compacts, so that flushes of a keyspace cannot pile up, and the cores are left to shards.
+            .worker_threads(1)
+            .open()?;
+        Ok(Self {
+            channels: db.keyspace("channels", rows)?,
+            state: db.keyspace("state", rows)?,
+            letters: db.keyspace("letters", rows)?,
+            db,
+        })
+    }
+
+    /// An empty batch.
+    #[must_use]
+    pub fn batch(&self) -> OwnedWriteBatch {
+        self.db.batch()
+    }
+
+    /// Stores a batch, and waits until the disk has it if `durable`.
+    ///
+    /// # Errors
+    ///
+    /// The library's words. Nothing more can be written then: the store has to be opened again.
+    pub fn commit(batch: OwnedWriteBatch, durable: bool) -> Result<(), String> {
+        let mode = if durable {
+            PersistMode::SyncData
+        } else {
+            PersistMode::Buffer
+        };
+        guarded(|| batch.durability(Some(mode)).commit())
+    }
+
+    /// Waits until the disk has all that was committed.
+    ///
+    /// # Errors
+    ///
+    /// See `commit`.
+    pub fn sync(&self) -> Result<(), String> {
+        guarded(|| self.db.persist(PersistMode::SyncData))
+    }
+
+    /// Whether the background has failed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// See `commit`.
+    pub fn check(&self) -> Result<(), String> {
+        guarded(|| self.db.persist(PersistMode::Buffer))
+    }
+}
+
+fn guarded<T>(run: impl FnOnce() -> fjall::Result<T>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(run))
+        .map_err(|panic| panic_words(&*panic))?
+        .map_err(|error| super::error::words(&error))
+}
+
+fn panic_words(panic: &(dyn std::any::Any + Send)) -> String {
+    let said = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    format!(
+        "it is damaged ({})",
+        said.unwrap_or("the storage library gave up")
+    )
+}
+
+/// Options of a keyspace of small rows.
+pub fn rows() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .manual_journal_persist(true)
+        .data_block_compression_policy(CompressionPolicy::disabled())
+        .max_memtable_size(ROWS_MEMTABLE_BYTES)
+}
+
+/// Options of a keyspace of blocks: written once, in the order of their keys, and read in that order, so that files are
+/// moved down as they are and never merged.
+pub fn blocks() -> KeyspaceCreateOptions {
+    KeyspaceCreateOptions::default()
+        .manual_journal_persist(true)
+        .data_block_compression_policy(CompressionPolicy::disabled())
+        .data_block_size_policy(BlockSizePolicy::all(64 << 10))
+        .filter_policy(FilterPolicy::disabled())
+        .max_memtable_size(BLOCKS_MEMTABLE_BYTES)
+}

@@ -1,0 +1,205 @@
+//! The durable log in NATS JetStream, where one machine is not enough.
+//!
+//! One stream keeps all publications, a subject for each channel (`nats/subject`): payload as it is, everything else in
+//! headers that people and programs of others can read (`nats/message`). Beside it stand three buckets: `<stream>_STATE`
+//! (groups, lives of channels, small values), `<stream>_FAILURES` and `<stream>_DEAD`. All are created or checked at start,
+//! and the connection is made and kept in the background (`nats/link`).
+//!
+//! - **Two processes never both succeed.** Each append carries the sequence of its subject's last message; the server refuses
+//!   it where another message came between. What is appended together is an atomic batch (`nats/writer`, `nats/batch`).
+//! - **Idempotency keys** are messages too, one for each key (`<prefix>-keys.<hash>`), stored in the same batch as their
+//!   publication with the condition that there is none yet, and forgotten by the server after their time. So a publication
+//!   and its key are both there or both not, whoever dies when. A key counts for its time, but no longer than retention
+//!   keeps publications.
+//! - **A channel of which nothing is left** begins a new epoch (`nats/lives`).
+//! - **Groups** are durable pull consumers that workers of NATS may share (`nats/groups`).
+//!
+//! Only this program may publish below the prefix. What others put there is no publication and is skipped; the channel's
+//! next publication begins a new epoch.
+//!
+//! The oldest server is NATS 2.12: atomic batches came with it. Whether a server syncs each message to its disk it tells
+//! nobody, so one replica is always warned of.
+
+mod batch;
+mod groups;
+mod head;
+mod letters;
+mod link;
+mod lives;
+mod message;
+mod reader;
+mod subject;
+mod tail;
+mod values;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::durable::Durable;
+use crate::mesh::durable::{Append, Appended, LogError, Read};
+use crate::model::{ChannelName, Entry, EventId};
+use crate::upstream::log::{
+    DeadLetter, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
+};
+
+pub use link::ConnectError;
+
+use groups::Groups;
+use link::Link;
+use reader::Reader;
+use tail::Tail;
+use writer::Writer;
+
+/// Longest wait for the last bytes to go out when the log is closed.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A log in JetStream. It belongs to the runtime on which it was made.
+pub struct Jetstream {
+    link: Arc<Link>,
+    writer: Writer,
+    tail: Tail,
+    reader: Reader,
+    groups: Groups,
+    supervisor: tokio::task::JoinHandle<()>,
+}
+
+impl Jetstream {
+    /// Starts connecting; until the stream is there, `status().down` says why it is not.
+    ///
+    /// # Errors
+    /// Settings with which no attempt can be made.
+    pub async fn connect(config: &Durable) -> Result<Self, ConnectError> {
+        let link = Link::connect(config).await?;
+        Ok(Self {
+            writer: Writer::spawn(link.clone()),
+            tail: Tail::spawn(link.clone()),
+            reader: Reader::new(link.clone()),
+            groups: Groups::new(link.clone()),
+            supervisor: tokio::spawn(link.clone().supervise()),
+            link,
+        })
+    }
+}
+
+impl Drop for Jetstream {
+    fn drop(&mut self) {
+        self.supervisor.abort();
+    }
+}
+
+impl Log for Jetstream {
+    const APPENDS_AT_ONCE: usize = 4;
+
+    fn status(&self) -> Status {
+        self.link.status.borrow().clone()
+    }
+
+    // Not an async fn: the order of the calls is the order of the appends, whenever their futures are polled.
+    fn append(&self, batch: Vec<Append>) -> impl Future<Output = Vec<Result<Appended, LogError>>> {
+        self.writer.append(batch)
+    }
+
+    async fn tail(&self) -> Result<Vec<Arc<Entry>>, LogError> {
+        self.tail.next().await
+    }
+
+    async fn read(&self, read: &Read) -> Result<Slice, LogError> {
+        self.reader.read(read).await
+    }
+
+    async fn scan(&self, scan: &Scan) -> Result<Scanned, LogError> {
+        self.reader.scan(scan).await
+    }
+
+    async fn seek(&self, unix_ms: u64) -> Result<u64, LogError> {
+        self.reader.seek(unix_ms).await
+    }
+
+    async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
+        let subject = self.link.subjects.channel("", channel.as_str());
+        self.writer.trim(subject).await
+    }
+
+    async fn open_group(&self, group: &Group) -> Result<(), LogError> {
+        self.groups.open(group).await
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, LogError> {
+        self.groups.all().await
+    }
+
+    async fn delete_group(&self, name: &str) -> Result<bool, LogError> {
+        self.groups.delete(name).await
+    }
+
+    async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+        self.groups.fetch(group, limit).await
+    }
+
+    async fn settle(&self, group: &str, settled: &[(Lease, Settled)]) -> Result<(), LogError> {
+        self.groups.settle(group, settled).await
+    }
+
+    async fn lag(&self, group: &str) -> Result<Lag, LogError> {
+        self.groups.lag(&self.reader, group).await
+    }
+
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
+        letters::bury(&self.link, letter).await
+    }
+
+    async fn dead_letters(
+        &self,
+        group: Option<&str>,
+        after: Option<(&str, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError> {
+        letters::list(&self.link, group, after, limit).await
+    }
+
+    async fn dead_letter(
+        &self,
+        group: &str,
+        event: EventId,
+    ) -> Result<Option<DeadLetter>, LogError> {
+        let opened = self.link.opened()?;
+        letters::one(&self.link, &opened, group, event).await
+    }
+
+    async fn exhume(&self, group: &str, event: EventId) -> Result<bool, LogError> {
+        letters::exhume(&self.link, group, event).await
+    }
+
+    async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
+        let opened = self.link.opened()?;
+        let key = value_key(key);
+        match value {
+            Some(value) => {
+                let put = opened.state.put(key, value.to_vec().into()).await;
+                put.map_err(|error| self.link.failed(&error))?;
+            }
+            None => {
+                let deleted = opened.state.delete(key).await;
+                deleted.map_err(|error| self.link.failed(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
+        let opened = self.link.opened()?;
+        let value = values::newest(&opened.state, &value_key(key)).await;
+        let value = value.map_err(|error| self.link.failed(&error))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    async fn close(&self) {
+        // What does not go out in time is delivered again by the server.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.link.client.flush()).await;
+    }
+}
+
+fn value_key(key: &str) -> String {
+    format!("value.{}", subject::name(key))
+}

@@ -1,0 +1,296 @@
+//! Queue groups: durable pull consumers that workers of NATS may share.
+//!
+//! A group's consumer has its name and takes from the narrowest subjects that cover its channels; what they match beyond is
+//! acknowledged here at once. A lease is a delivery that was not acknowledged yet: the server gives it to others when it was
+//! not renewed for `Group::lease`. Failed attempts stand in a bucket of their own, by group and sequence.
+
+mod pull;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use async_nats::Request;
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull::Config};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use bytes::Bytes;
+
+use super::link::{Link, Opened};
+use super::reader::Reader;
+use super::subject::name;
+use super::values;
+use crate::mesh::durable::LogError;
+use crate::upstream::log::{Failure, Group, Lag, Lease, Leased, Settled};
+
+use pull::Pull;
+
+/// Deliveries of a group that nobody has acknowledged: no more are given beyond it.
+const UNSETTLED_MAX: i64 = 200_000;
+/// Bytes of an entry's history; the oldest failures go first.
+const HISTORY_BYTES_MAX: usize = 256 << 10;
+/// How long JetStream remembers that a history is gone.
+const GONE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// All groups of this process.
+pub(super) struct Groups {
+    link: Arc<Link>,
+    pulls: RefCell<HashMap<Box<str>, Rc<Pull>>>,
+}
+
+impl Groups {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        Self {
+            link,
+            pulls: RefCell::default(),
+        }
+    }
+
+    /// See `Log::open_group`.
+    pub(super) async fn open(&self, group: &Group) -> Result<(), LogError> {
+        let opened = self.link.opened()?;
+        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
+        let mut group = group.clone();
+        let key = group_key(&group.name);
+        if let Some(known) = spec(&self.link, &opened, &group.name).await? {
+            group.from_beginning = known.from_beginning;
+        }
+        let consumer = name(&group.name);
+        let start = match opened.stream.consumer_info(&consumer).await {
+            Ok(info) => info.config.deliver_policy,
+            Err(error) if is_absent(error.kind()) => {
+                if group.from_beginning {
+                    DeliverPolicy::All
+                } else {
+                    DeliverPolicy::New
+                }
+            }
+            Err(error) => return Err(failed(&error)),
+        };
+        let config = self.consumer(&group, consumer, start);
+        let made = opened.stream.create_consumer(config).await;
+        made.map_err(|error| failed(&error))?;
+        let value = serde_json::to_vec(&group).map_err(|error| failed(&error))?;
+        let put = opened.state.put(key, value.into()).await;
+        put.map_err(|error| failed(&error))?;
+        if let Some(pull) = self.pulls.borrow().get(&group.name) {
+            pull.changed(group);
+        }
+        Ok(())
+    }
+
+    fn consumer(&self, group: &Group, name: String, start: DeliverPolicy) -> Config {
+        let own = own_channel(&group.name);
+        let globs = group.channels.iter().map(|glob| &**glob);
+        Config {
+            durable_name: Some(name.clone()),
+            name: Some(name),
+            description: Some("queue group of ringmain".to_owned()),
+            deliver_policy: start,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: group.lease,
+            max_deliver: -1,
+            max_ack_pending: UNSETTLED_MAX,
+            filter_subjects: self.link.subjects.filters(globs.chain([own.as_str()])),
+            ..Config::default()
+        }
+    }
+
+    /// See `Log::groups`.
+    pub(super) async fn all(&self) -> Result<Vec<Group>, LogError> {
+        let opened = self.link.opened()?;
+        let keys = values::keys(&opened.state, "group.>").await;
+        let mut groups = Vec::new();
+        for key in keys.map_err(|error| self.link.failed(&error))? {
+            let value = values::newest(&opened.state, &key).await;
+            let value = value.map_err(|error| self.link.failed(&error))?;
+            if let Some(value) = value {
+                let group = serde_json::from_slice(&value);
+                groups.push(group.map_err(|error| self.link.failed(&error))?);
+            }
+        }
+        Ok(groups)
+    }
+
+    /// See `Log::delete_group`.
+    pub(super) async fn delete(&self, group: &str) -> Result<bool, LogError> {
+        let opened = self.link.opened()?;
+        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
+        let existed = spec(&self.link, &opened, group).await?.is_some();
+        match opened.stream.delete_consumer(&name(group)).await {
+            Ok(_) => {}
+            Err(error) => {
+                let gone = opened.stream.consumer_info(name(group)).await;
+                if !gone.is_err_and(|gone| is_absent(gone.kind())) {
+                    return Err(failed(&error));
+                }
+            }
+        }
+        self.pulls.borrow_mut().remove(group);
+        if existed {
+            let deleted = opened.state.delete(group_key(group)).await;
+            deleted.map_err(|error| failed(&error))?;
+            let histories = format!("{}{}.>", opened.failures.prefix, name(group));
+            let purged = opened.failures.stream.purge().filter(histories).await;
+            purged.map_err(|error| failed(&error))?;
+        }
+        Ok(existed)
+    }
+
+    /// See `Log::fetch`.
+    pub(super) async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+        let opened = self.link.opened()?;
+        let pull = self.pull(&opened, group).await?;
+        pull.fetch(&opened, limit.max(1)).await
+    }
+
+    async fn pull(&self, opened: &Arc<Opened>, group: &str) -> Result<Rc<Pull>, LogError> {
+        let known = self.pulls.borrow().get(group).cloned();
+        if let Some(pull) = known.filter(|pull| pull.log == opened.log) {
+            return Ok(pull);
+        }
+        let spec = spec(&self.link, opened, group).await?;
+        let Some(spec) = spec else {
+            return Err(LogError::NotFound(format!("no group {group}").into()));
+        };
+        let pull = Rc::new(Pull::new(self.link.clone(), opened.log, spec));
+        let mut pulls = self.pulls.borrow_mut();
+        Ok(match pulls.get(group) {
+            Some(other) if other.log == opened.log => other.clone(),
+            Some(_) | None => {
+                pulls.insert(group.into(), pull.clone());
+                pull
+            }
+        })
+    }
+
+    /// See `Log::settle`. The last word is answered by the server, which takes them in order.
+    pub(super) async fn settle(
+        &self,
+        group: &str,
+        settled: &[(Lease, Settled)],
+    ) -> Result<(), LogError> {
+        let opened = self.link.opened()?;
+        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
+        let Some(pull) = self.pulls.borrow().get(group).cloned() else {
+            return Ok(());
+        };
+        let mut words: Vec<(async_nats::Subject, &'static [u8])> = Vec::new();
+        for (lease, what) in settled {
+            let Some(held) = pull.held(*lease) else {
+                continue;
+            };
+            let key = history_key(group, held.sequence);
+            let word: &'static [u8] = match what {
+                Settled::Done => {
+                    if !held.failures.is_empty() {
+                        let purged = opened.failures.purge_with_ttl(key, GONE).await;
+                        purged.map_err(|error| failed(&error))?;
+                    }
+                    b"+ACK"
+                }
+                Settled::Failed(failure) => {
+                    let mut failures = held.failures;
+                    failures.push(failure.clone());
+                    let value = history(&mut failures).map_err(|error| failed(&error))?;
+                    let put = opened.failures.put(key, value).await;
+                    put.map_err(|error| failed(&error))?;
+                    pull.has_failed(*lease, failures);
+                    b"+WPI"
+                }
+                Settled::Kept => b"+WPI",
+                Settled::Returned => b"-NAK",
+            };
+            words.push((held.reply, word));
+        }
+        let Some((last, word)) = words.pop() else {
+            return Ok(());
+        };
+        for (reply, word) in words {
+            let sent = self
+                .link
+                .client
+                .publish(reply, Bytes::from_static(word))
+                .await;
+            sent.map_err(|error| failed(&error))?;
+        }
+        let request = Request::new().payload(Bytes::from_static(word));
+        let answered = self.link.client.send_request(last, request).await;
+        answered.map_err(|error| failed(&error))?;
+        for (lease, what) in settled {
+            match what {
+                Settled::Done | Settled::Returned => pull.forget(*lease),
+                Settled::Failed(_) | Settled::Kept => pull.kept(*lease),
+            }
+        }
+        Ok(())
+    }
+
+    /// See `Log::lag`.
+    pub(super) async fn lag(&self, reader: &Reader, group: &str) -> Result<Lag, LogError> {
+        let opened = self.link.opened()?;
+        let info = match opened.stream.consumer_info(name(group)).await {
+            Ok(info) => info,
+            Err(error) if is_absent(error.kind()) => {
+                return Err(LogError::NotFound(format!("no group {group}").into()));
+            }
+            Err(error) => return Err(self.link.failed(&error)),
+        };
+        let oldest_unix_ms = if info.num_pending == 0 && info.num_ack_pending == 0 {
+            None
+        } else {
+            let from = info.ack_floor.stream_sequence + 1;
+            reader
+                .oldest(&opened, from, &info.config.filter_subjects)
+                .await?
+        };
+        Ok(Lag {
+            entries: info.num_pending,
+            oldest_unix_ms,
+        })
+    }
+}
+
+/// The group as it was last opened, by any process.
+async fn spec(link: &Link, opened: &Opened, group: &str) -> Result<Option<Group>, LogError> {
+    let value = values::newest(&opened.state, &group_key(group)).await;
+    let value = value.map_err(|error| link.failed(&error))?;
+    let parse = |value: Bytes| serde_json::from_slice(&value);
+    let group = value.map(parse).transpose();
+    group.map_err(|error| link.failed(&error))
+}
+
+fn is_absent(kind: ConsumerInfoErrorKind) -> bool {
+    match kind {
+        ConsumerInfoErrorKind::NotFound => true,
+        ConsumerInfoErrorKind::JetStream(error) => {
+            error.error_code() == ErrorCode::CONSUMER_NOT_FOUND
+        }
+        _ => false,
+    }
+}
+
+/// The channel of replays into a group.
+fn own_channel(group: &str) -> String {
+    format!("$queue:{group}")
+}
+
+fn group_key(group: &str) -> String {
+    format!("group.{}", name(group))
+}
+
+fn history_key(group: &str, sequence: u64) -> String {
+    format!("{}.{sequence}", name(group))
+}
+
+/// An entry's history as it is kept.
+fn history(failures: &mut Vec<Failure>) -> Result<Bytes, serde_json::Error> {
+    loop {
+        let value = serde_json::to_vec(failures)?;
+        if value.len() <= HISTORY_BYTES_MAX || failures.len() <= 1 {
+            return Ok(value.into());
+        }
+        failures.remove(0);
+    }
+}

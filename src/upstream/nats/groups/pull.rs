@@ -1,0 +1,409 @@
+//! What one group has fetched here.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use async_nats::{Subject, Subscriber};
+use bytes::Bytes;
+use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::{history_key, own_channel, spec};
+use crate::mesh::durable::LogError;
+use crate::model::Entry;
+use crate::upstream::log::{Failure, Group, Lease, Leased};
+use crate::upstream::nats::link::{Link, Opened};
+use crate::upstream::nats::message::{self, Content};
+use crate::upstream::nats::subject::{self, name};
+
+/// Deliveries asked for at once.
+const PULL_MAX: usize = 512;
+/// Bytes of deliveries asked for at once, or twice the longest message.
+const PULL_BYTES: usize = 8 << 20;
+/// How long the server holds a request when there is nothing.
+const EXPIRES: Duration = Duration::from_secs(5);
+/// How much later its end is believed to be lost.
+const GRACE: Duration = Duration::from_secs(1);
+/// Deliveries looked at at the same time.
+const AT_ONCE: usize = 64;
+/// Leases that are remembered; beyond it those that have run out are forgotten.
+const LEASES_MAX: usize = 100_000;
+
+/// A request for deliveries.
+#[derive(Serialize)]
+struct Request {
+    batch: usize,
+    max_bytes: usize,
+    /// Nanoseconds.
+    expires: u128,
+}
+
+/// A delivery that is not settled.
+#[derive(Clone)]
+pub(super) struct Held {
+    pub sequence: u64,
+    /// Where the server waits for a word about it.
+    pub reply: Subject,
+    pub failures: Vec<Failure>,
+    /// When it was given or last kept.
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Leases {
+    next: u64,
+    held: HashMap<Lease, Held>,
+    by_sequence: HashMap<u64, Lease>,
+}
+
+/// The request under way and what has come of it.
+struct Intake {
+    replies: Option<Subscriber>,
+    inbox: String,
+    /// Deliveries that may still come, and until when.
+    expected: usize,
+    until: Instant,
+    /// What has come and was not looked at.
+    raw: VecDeque<async_nats::Message>,
+    /// What is leased and nobody has taken.
+    waiting: VecDeque<(Leased, Instant)>,
+}
+
+/// What a delivery turned out to be.
+enum Delivery {
+    /// None of the group's, or somebody here works on it: what had to be said is said.
+    Settled,
+    Entry(Arc<Entry>, Held),
+}
+
+/// One group in this process.
+pub(super) struct Pull {
+    /// Stream in which it is.
+    pub log: u128,
+    link: Arc<Link>,
+    group: RefCell<Group>,
+    leases: RefCell<Leases>,
+    intake: Mutex<Intake>,
+}
+
+impl Pull {
+    pub(super) fn new(link: Arc<Link>, log: u128, group: Group) -> Self {
+        Self {
+            log,
+            group: RefCell::new(group),
+            leases: RefCell::default(),
+            intake: Mutex::new(Intake {
+                replies: None,
+                inbox: link.client.new_inbox(),
+                expected: 0,
+                until: Instant::now(),
+                raw: VecDeque::new(),
+                waiting: VecDeque::new(),
+            }),
+            link,
+        }
+    }
+
+    /// The group was opened with other channels.
+    pub(super) fn changed(&self, group: Group) {
+        *self.group.borrow_mut() = group;
+    }
+
+    pub(super) fn held(&self, lease: Lease) -> Option<Held> {
+        self.leases.borrow().held.get(&lease).cloned()
+    }
+
+    pub(super) fn has_failed(&self, lease: Lease, failures: Vec<Failure>) {
+        if let Some(held) = self.leases.borrow_mut().held.get_mut(&lease) {
+            held.failures = failures;
+        }
+    }
+
+    pub(super) fn kept(&self, lease: Lease) {
+        if let Some(held) = self.leases.borrow_mut().held.get_mut(&lease) {
+            held.since = Instant::now();
+        }
+    }
+
+    pub(super) fn forget(&self, lease: Lease) {
+        let mut leases = self.leases.borrow_mut();
+        if let Some(held) = leases.held.remove(&lease) {
+            leases.by_sequence.remove(&held.sequence);
+        }
+    }
+
+    /// See `Log::fetch`. What has come is kept where it is found by the next call if this one is dropped.
+    pub(super) async fn fetch(
+        &self,
+        opened: &Opened,
+        limit: usize,
+    ) -> Result<Vec<Leased>, LogError> {
+        let mut intake = self.intake.lock().await;
+        loop {
+            let leased = self.take(&mut intake, limit);
+            if !leased.is_empty() {
+                return Ok(leased);
+            }
+            if !intake.raw.is_empty() {
+                self.lease(opened, &mut intake).await?;
+                continue;
+            }
+            self.ask(opened, &mut intake, limit).await?;
+            let message = {
+                let until = intake.until;
+                let Some(replies) = &mut intake.replies else {
+                    continue;
+                };
+                match tokio::time::timeout_at(until, replies.next()).await {
+                    Ok(Some(message)) => message,
+                    Ok(None) => {
+                        intake.replies = None;
+                        continue;
+                    }
+                    Err(_) => {
+                        // The answer was lost with a connection, or the server is gone.
+                        intake.expected = 0;
+                        self.link.opened()?;
+                        continue;
+                    }
+                }
+            };
+            self.receive(opened, &mut intake, message).await?;
+        }
+    }
+
+    /// Leases that are there and have not run out meanwhile.
+    fn take(&self, intake: &mut Intake, limit: usize) -> Vec<Leased> {
+        let lease = self.group.borrow().lease;
+        let mut leased = Vec::new();
+        while leased.len() < limit
+            && let Some((entry, since)) = intake.waiting.pop_front()
+        {
+            if since.elapsed() < lease / 2 {
+                leased.push(entry);
+            } else {
+                self.forget(entry.lease);
+            }
+        }
+        leased
+    }
+
+    async fn ask(
+        &self,
+        opened: &Opened,
+        intake: &mut Intake,
+        limit: usize,
+    ) -> Result<(), LogError> {
+        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
+        let now = Instant::now();
+        if intake.expected > 0 && now < intake.until && intake.replies.is_some() {
+            return Ok(());
+        }
+        let client = &self.link.client;
+        if intake.replies.is_none() {
+            let replies = client.subscribe(intake.inbox.clone()).await;
+            intake.replies = Some(replies.map_err(|error| failed(&error))?);
+        }
+        let request = Request {
+            batch: limit.min(PULL_MAX),
+            max_bytes: PULL_BYTES.max(2 * client.max_payload()),
+            expires: EXPIRES.as_nanos(),
+        };
+        let consumer = name(&self.group.borrow().name);
+        let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{consumer}", opened.name);
+        let payload = serde_json::to_vec(&request).map_err(|error| failed(&error))?;
+        let sent = client.publish_with_reply(subject, intake.inbox.clone(), payload.into());
+        sent.await.map_err(|error| failed(&error))?;
+        intake.expected = request.batch;
+        intake.until = now + EXPIRES + GRACE;
+        Ok(())
+    }
+
+    /// Takes in a message and those that have come with it.
+    async fn receive(
+        &self,
+        opened: &Opened,
+        intake: &mut Intake,
+        message: async_nats::Message,
+    ) -> Result<(), LogError> {
+        let mut messages = vec![message];
+        if let Some(replies) = &mut intake.replies {
+            while messages.len() < PULL_MAX
+                && let Some(Some(another)) = replies.next().now_or_never()
+            {
+                messages.push(another);
+            }
+        }
+        // Deliveries are kept before anything is waited for.
+        let (statuses, deliveries): (Vec<_>, Vec<_>) = messages
+            .into_iter()
+            .partition(|message| message.status.is_some());
+        intake.expected = intake.expected.saturating_sub(deliveries.len());
+        intake.raw.extend(deliveries);
+        for message in statuses {
+            let Some(status) = message.status else {
+                continue;
+            };
+            match status.as_u16() {
+                100 | 200 => {}
+                // The request has ended, in whatever way; a group that is gone says so when it is asked again.
+                404 | 408 => intake.expected = 0,
+                503 => {
+                    intake.expected = 0;
+                    let group = self.group.borrow().name.clone();
+                    if spec(&self.link, opened, &group).await?.is_none() {
+                        return Err(LogError::NotFound("the group is gone".into()));
+                    }
+                    return Err(self.link.failed(&"the group's consumer has no leader"));
+                }
+                code => {
+                    intake.expected = 0;
+                    let text = message.description.unwrap_or_default();
+                    if text.contains("Deleted") {
+                        return Err(LogError::NotFound("the group is gone".into()));
+                    }
+                    tracing::debug!("a request of a queue group ended: {code} {text}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leases deliveries that have come. Dropped in the midst, it begins anew with the same ones.
+    async fn lease(&self, opened: &Opened, intake: &mut Intake) -> Result<(), LogError> {
+        let raw = intake.raw.iter().take(AT_ONCE);
+        let looked = join_all(raw.map(|message| self.look(opened, message))).await;
+        for delivery in looked {
+            let delivery = delivery?;
+            intake.raw.pop_front();
+            if let Delivery::Entry(entry, held) = delivery {
+                let (failures, since) = (held.failures.clone(), held.since);
+                let leased = Leased {
+                    lease: self.hold(held),
+                    entry,
+                    failures,
+                };
+                intake.waiting.push_back((leased, since));
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(
+        &self,
+        opened: &Opened,
+        message: &async_nats::Message,
+    ) -> Result<Delivery, LogError> {
+        let message = Message {
+            message: message.clone(),
+            context: self.link.js.clone(),
+        };
+        // What has no place in the stream is no delivery.
+        let (Some(reply), Ok(info)) = (message.reply.clone(), message.info()) else {
+            return Ok(Delivery::Settled);
+        };
+        let (sequence, delivered) = (info.stream_sequence, info.delivered);
+        let say = async |word: &'static [u8]| {
+            let sent = self
+                .link
+                .client
+                .publish(reply.clone(), Bytes::from_static(word))
+                .await;
+            sent.map(|()| Delivery::Settled)
+                .map_err(|error| self.link.failed(&error))
+        };
+        let headers = message.headers.clone().unwrap_or_default();
+        let payload = message.payload.clone();
+        let subjects = &self.link.subjects;
+        let content = message::decode(subjects, &message.subject, sequence, &headers, payload);
+        let Some(Content::Entry(entry)) = content else {
+            return say(b"+ACK").await;
+        };
+        if !self.takes(opened, entry.record.channel.as_str()).await? {
+            return say(b"+ACK").await;
+        }
+        if self.renew(sequence, &reply) {
+            return say(b"+WPI").await;
+        }
+        let failures = if delivered > 1 {
+            self.history(opened, sequence).await?
+        } else {
+            Vec::new()
+        };
+        let held = Held {
+            sequence,
+            reply,
+            failures,
+            since: Instant::now(),
+        };
+        Ok(Delivery::Entry(Arc::from(entry), held))
+    }
+
+    /// Does the group take from this channel? Another process may have changed it.
+    async fn takes(&self, opened: &Opened, channel: &str) -> Result<bool, LogError> {
+        let matches = |group: &Group| {
+            channel == own_channel(&group.name) || subject::matches(&group.channels, channel)
+        };
+        if matches(&self.group.borrow()) {
+            return Ok(true);
+        }
+        let group = self.group.borrow().name.clone();
+        let Some(newest) = spec(&self.link, opened, &group).await? else {
+            return Err(LogError::NotFound("the group is gone".into()));
+        };
+        let takes = matches(&newest);
+        *self.group.borrow_mut() = newest;
+        Ok(takes)
+    }
+
+    async fn history(&self, opened: &Opened, sequence: u64) -> Result<Vec<Failure>, LogError> {
+        let key = history_key(&self.group.borrow().name, sequence);
+        let value = opened.failures.get(key).await;
+        match value.map_err(|error| self.link.failed(&error))? {
+            Some(value) => serde_json::from_slice(&value).map_err(|error| self.link.failed(&error)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// A delivery of what is leased here already: its lease goes on under the new one.
+    fn renew(&self, sequence: u64, reply: &Subject) -> bool {
+        let mut leases = self.leases.borrow_mut();
+        let leases = &mut *leases;
+        let held = leases.by_sequence.get(&sequence);
+        match held.and_then(|lease| leases.held.get_mut(lease)) {
+            Some(held) => {
+                held.reply = reply.clone();
+                held.since = Instant::now();
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn hold(&self, held: Held) -> Lease {
+        let lease_time = self.group.borrow().lease;
+        let mut leases = self.leases.borrow_mut();
+        let leases = &mut *leases;
+        if leases.held.len() >= LEASES_MAX {
+            leases
+                .held
+                .retain(|_, held| held.since.elapsed() < lease_time);
+            let held = &leases.held;
+            leases
+                .by_sequence
+                .retain(|_, lease| held.contains_key(lease));
+        }
+        leases.next += 1;
+        let lease = Lease(leases.next);
+        leases.by_sequence.insert(held.sequence, lease);
+        leases.held.insert(lease, held);
+        lease
+    }
+}

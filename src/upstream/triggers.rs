@@ -1,0 +1,1 @@
+//! Triggers: what follows from a publication.

@@ -1,0 +1,23 @@
+//! The durable log in NATS JetStream against real servers: alone, killed, cut off, and three together.
+
+#[expect(
+    dead_code,
+    reason = "each test crate uses its own part of what they share"
+)]
+#[path = "support/nats_server.rs"]
+mod nats_server;
+
+#[path = "nats/appends.rs"]
+mod appends;
+#[path = "nats/faults.rs"]
+mod faults;
+#[path = "nats/groups.rs"]
+mod groups;
+#[path = "nats/lab.rs"]
+mod lab;
+#[path = "nats/proxy.rs"]
+mod proxy;
+#[path = "nats/reads.rs"]
+mod reads;
+#[path = "nats/setup.rs"]
+mod setup;

@@ -1,0 +1,318 @@
+//! Queue groups, also with workers that know only NATS, and dead letters.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_nats::jetstream::{self, consumer::PullConsumer};
+use futures_util::StreamExt;
+use ringmain::mesh::durable::LogError;
+use ringmain::model::EventId;
+use ringmain::upstream::Log;
+use ringmain::upstream::log::{DeadLetter, Failure, Group, Leased, Settled};
+use ringmain::upstream::nats::Jetstream;
+
+use crate::lab::{DEADLINE, config, open, publication, run, until};
+use crate::nats_server::NatsServer;
+
+fn group(channels: &[&str]) -> Group {
+    Group {
+        name: "mail/1".into(),
+        channels: channels.iter().map(|channel| (*channel).into()).collect(),
+        from_beginning: true,
+        lease: Duration::from_secs(2),
+    }
+}
+
+fn failure(attempt: u32) -> Failure {
+    Failure {
+        attempt,
+        unix_ms: 7,
+        reason: "no paper".into(),
+        worker: "ann".into(),
+    }
+}
+
+async fn store(log: &Jetstream, channel: &str, count: usize) -> Vec<EventId> {
+    let batch: Vec<_> = (0..count).map(|_| publication(channel, "x")).collect();
+    let events = batch.iter().map(|append| append.record.event).collect();
+    for result in log.append(batch).await {
+        result.expect("stored");
+    }
+    events
+}
+
+async fn fetch(log: &Jetstream, limit: usize) -> Vec<Leased> {
+    let fetched = tokio::time::timeout(DEADLINE, log.fetch("mail/1", limit)).await;
+    fetched.expect("in time").expect("fetched")
+}
+
+#[test]
+fn each_entry_of_the_groups_channels_is_worked_off_once() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        log.open_group(&group(&["orders:e*", "jobs"]))
+            .await
+            .expect("made");
+        let mut expected: BTreeSet<EventId> = BTreeSet::new();
+        expected.extend(store(&log, "orders:eu", 300).await);
+        store(&log, "orders:us", 300).await;
+        expected.extend(store(&log, "jobs", 300).await);
+        expected.extend(store(&log, "$queue:mail/1", 3).await);
+        store(&log, "$queue:other", 3).await;
+        assert_eq!(log.groups().await.expect("groups").len(), 1);
+        assert!(
+            log.lag("mail/1")
+                .await
+                .expect("lag")
+                .oldest_unix_ms
+                .is_some()
+        );
+        let mut seen = BTreeSet::new();
+        let mut round = 0;
+        while seen.len() < expected.len() {
+            // Every second fetch is given up, perhaps in the midst of it; nothing gets lost by it.
+            round += 1;
+            let fetched = tokio::select! {
+                biased;
+                fetched = fetch(&log, 100) => fetched,
+                () = tokio::task::yield_now(), if round % 2 == 0 => continue,
+            };
+            let done: Vec<_> = fetched
+                .iter()
+                .map(|leased| (leased.lease, Settled::Done))
+                .collect();
+            log.settle("mail/1", &done).await.expect("settled");
+            for leased in fetched {
+                assert!(seen.insert(leased.entry.record.event), "once");
+            }
+        }
+        assert_eq!(seen, expected);
+        until("no lag", async || {
+            let lag = log.lag("mail/1").await.expect("lag");
+            (lag.entries == 0 && lag.oldest_unix_ms.is_none()).then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn worker_of_nats_shares_a_group() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        log.open_group(&group(&["orders:*"])).await.expect("made");
+        let expected: BTreeSet<EventId> = store(&log, "orders:eu", 400).await.into_iter().collect();
+        let client = async_nats::connect(server.url()).await.expect("connected");
+        let js = jetstream::new(client);
+        let worker: PullConsumer = js
+            .get_consumer_from_stream("mail=2F1", "RINGMAIN")
+            .await
+            .expect("the group's consumer");
+        let mut seen = BTreeSet::new();
+        let mut theirs = 0;
+        while seen.len() < expected.len() {
+            let mut messages = worker
+                .fetch()
+                .max_messages(20)
+                .messages()
+                .await
+                .expect("fetched");
+            while let Some(message) = messages.next().await {
+                let message = message.expect("a message");
+                let headers = message.headers.as_ref().expect("headers");
+                let id = headers.get("Nats-Msg-Id").expect("an event id").as_str();
+                assert_eq!(&message.payload[..], b"\"x\"");
+                assert!(seen.insert(EventId::parse(id).expect("a UUID")), "once");
+                message.ack().await.expect("acknowledged");
+                theirs += 1;
+            }
+            if seen.len() == expected.len() {
+                break;
+            }
+            let fetched = fetch(&log, 20).await;
+            let done: Vec<_> = fetched
+                .iter()
+                .map(|leased| (leased.lease, Settled::Done))
+                .collect();
+            log.settle("mail/1", &done).await.expect("settled");
+            for leased in fetched {
+                assert!(seen.insert(leased.entry.record.event), "once");
+            }
+        }
+        assert_eq!(seen, expected);
+        assert!(theirs > 0 && theirs < expected.len());
+    });
+}
+
+#[test]
+fn failures_outlive_the_process_that_saw_them() {
+    let server = NatsServer::start();
+    run(async {
+        let first = open(&config(&server)).await;
+        first.open_group(&group(&["jobs"])).await.expect("made");
+        store(&first, "jobs", 2).await;
+        let fetched = fetch(&first, 1).await;
+        let lease = fetched[0].lease;
+        for attempt in 1..=2 {
+            let failed = [(lease, Settled::Failed(failure(attempt)))];
+            first.settle("mail/1", &failed).await.expect("settled");
+        }
+        drop(first);
+        let other = open(&config(&server)).await;
+        let mut seen = BTreeSet::new();
+        while seen.len() < 2 {
+            for leased in fetch(&other, 10).await {
+                let is_it = leased.entry.record.event == fetched[0].entry.record.event;
+                let expected = if is_it {
+                    vec![failure(1), failure(2)]
+                } else {
+                    vec![]
+                };
+                assert_eq!(leased.failures, expected);
+                seen.insert(leased.entry.record.event);
+                other
+                    .settle("mail/1", &[(leased.lease, Settled::Done)])
+                    .await
+                    .expect("settled");
+            }
+        }
+    });
+}
+
+#[test]
+fn lease_that_is_kept_stays_and_one_that_is_returned_comes_again() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        log.open_group(&group(&["jobs"])).await.expect("made");
+        store(&log, "jobs", 2).await;
+        let mut fetched = fetch(&log, 2).await;
+        if fetched.len() < 2 {
+            fetched.extend(fetch(&log, 1).await);
+        }
+        let (kept, returned) = (fetched[0].lease, fetched[1].lease);
+        log.settle("mail/1", &[(returned, Settled::Returned)])
+            .await
+            .expect("settled");
+        let again = fetch(&log, 2).await;
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].entry, fetched[1].entry);
+        assert!(again[0].failures.is_empty(), "giving back is no failure");
+        log.settle("mail/1", &[(again[0].lease, Settled::Done)])
+            .await
+            .expect("settled");
+        // Twice the time of a lease, during which it is kept.
+        let nobody = async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(500));
+            for _ in 0..8 {
+                ticks.tick().await;
+                log.settle("mail/1", &[(kept, Settled::Kept)])
+                    .await
+                    .expect("settled");
+            }
+        };
+        tokio::select! {
+            fetched = fetch(&log, 1) => panic!("{fetched:?} was leased"),
+            () = nobody => {}
+        }
+        let unknown = (returned, Settled::Done);
+        log.settle("mail/1", &[unknown, (kept, Settled::Done)])
+            .await
+            .expect("settled");
+        until("no lag", async || {
+            log.lag("mail/1")
+                .await
+                .expect("lag")
+                .oldest_unix_ms
+                .is_none()
+                .then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn group_is_changed_and_forgotten() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let mut changed = group(&["a"]);
+        changed.from_beginning = false;
+        store(&log, "a", 1).await;
+        log.open_group(&changed).await.expect("made");
+        changed.channels = vec!["a".into(), "b:*".into()];
+        changed.from_beginning = true;
+        log.open_group(&changed).await.expect("changed");
+        assert!(
+            !log.groups().await.expect("groups")[0].from_beginning,
+            "as it was first said"
+        );
+        let expected: BTreeSet<EventId> = store(&log, "b:1", 1).await.into_iter().collect();
+        let fetched: BTreeSet<EventId> = fetch(&log, 9)
+            .await
+            .iter()
+            .map(|leased| leased.entry.record.event)
+            .collect();
+        assert_eq!(fetched, expected, "the beginning was before the group");
+        assert!(log.delete_group("mail/1").await.expect("deleted"));
+        assert!(!log.delete_group("mail/1").await.expect("nothing to delete"));
+        let gone = log.fetch("mail/1", 1).await;
+        assert!(matches!(gone, Err(LogError::NotFound(_))), "{gone:?}");
+        assert!(matches!(
+            log.lag("mail/1").await,
+            Err(LogError::NotFound(_))
+        ));
+    });
+}
+
+#[test]
+fn dead_letters_are_kept_in_order_and_small_values_too() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        store(&log, "jobs", 5).await;
+        let (_, entries) = crate::lab::all(&log, "jobs").await;
+        let letter = |group: &str, at: usize| DeadLetter {
+            group: group.into(),
+            entry: entries[at].clone(),
+            failures: vec![failure(1), failure(2)],
+            unix_ms: 9,
+        };
+        for (group, at) in [("b c", 1), ("a", 4), ("a", 0), ("b c", 0), ("a", 0)] {
+            log.bury(&letter(group, at)).await.expect("buried");
+        }
+        let all = log.dead_letters(None, None, 10).await.expect("letters");
+        let expected = [
+            letter("a", 0),
+            letter("a", 4),
+            letter("b c", 0),
+            letter("b c", 1),
+        ];
+        assert_eq!(all, expected);
+        let after = Some(("a", entries[4].record.event));
+        let rest = log.dead_letters(None, after, 1).await.expect("letters");
+        assert_eq!(rest, expected[2..3]);
+        let of_group = log
+            .dead_letters(Some("b c"), None, 10)
+            .await
+            .expect("letters");
+        assert_eq!(of_group, expected[2..]);
+        let event = entries[0].record.event;
+        assert!(log.exhume("a", event).await.expect("gone"));
+        assert!(!log.exhume("a", event).await.expect("gone before"));
+        assert_eq!(log.dead_letter("a", event).await.expect("asked"), None);
+        let other = open(&config(&server)).await;
+        assert_eq!(
+            other.dead_letter("b c", event).await.expect("asked"),
+            Some(letter("b c", 0))
+        );
+        log.put("schema:a b", Some(b"{}")).await.expect("put");
+        assert_eq!(
+            other.get("schema:a b").await.expect("asked"),
+            Some(b"{}".to_vec())
+        );
+        log.put("schema:a b", None).await.expect("forgotten");
+        assert_eq!(other.get("schema:a b").await.expect("asked"), None);
+    });
+}
