@@ -102,6 +102,8 @@ counters! {
     Counter log_overdue,
     /// Reads of the durable log by owners of channels.
     Counter log_reads,
+    /// Parts of what subscribers of durable channels had missed, each first one left out.
+    Counter recovery_parts,
     /// Deliveries to workers of queue groups.
     Counter worker_deliveries,
     /// Sockets accepted.

@@ -251,6 +251,12 @@ impl Shard {
         }
     }
 
+    /// Which shard it is.
+    #[must_use]
+    pub const fn id(&self) -> ShardId {
+        self.id
+    }
+
     /// The key of the process for secrets of connections. Without it they follow from the seed, as a repeatable run wants.
     #[must_use]
     pub fn with_key(self, key: &[u8; 32]) -> Self {

@@ -6,6 +6,7 @@
 
 mod simulation {
     mod client;
+    mod faulty_log;
     mod frames;
     mod link;
     mod reactor;
@@ -35,6 +36,15 @@ const REACHED: &[&str] = &[
     "close 3012",
     "close 3504",
     "error 112",
+    "log append refused",
+    "log append repeated",
+    "log append unknown",
+    "log read",
+    "log read failed",
+    "log restarted",
+    "log told twice",
+    "counter log_overdue",
+    "counter recovery_parts",
     "counter dropped_mesh",
     "counter dropped_slow",
     "counter refused",

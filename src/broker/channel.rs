@@ -133,7 +133,7 @@ impl Channel {
                 && self
                     .durable
                     .as_ref()
-                    .is_none_or(|durable| durable.parked.is_empty())
+                    .is_none_or(|durable| durable.parked.is_empty() && durable.woken.is_empty())
                 && self
                     .presence
                     .as_ref()

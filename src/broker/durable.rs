@@ -8,12 +8,14 @@ use super::channel::Channel;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES};
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{Interest, Leave, Query, QueryKind, Recover};
-use crate::model::{Publication, ShardId, StreamPosition};
+use crate::model::{ClientInfo, Publication, ShardId, StreamPosition};
 
 /// Publications that are kept while the channel's end is asked for.
 const AHEAD_MAX: usize = 1024;
 /// A question that needs more parts of the log than are kept at a time is answered with what there is.
 pub(super) const TRIES_MAX: u8 = 100;
+/// In place of how often it waited: its subscriber is gone.
+pub(super) const STALE: u8 = u8::MAX;
 
 /// Who waits for a part of the log.
 #[derive(Debug)]
@@ -24,8 +26,6 @@ pub enum Asker {
     Query(ShardId, Box<Query>),
     /// A part of a server API call: where it waits, which part, the question.
     Api(u32, u32, Box<Query>),
-    /// A subscriber is gone; it may be one of those that wait.
-    Leave(ShardId, Box<Leave>),
 }
 
 /// See the module.
@@ -37,12 +37,52 @@ pub struct Durable {
     ahead: Vec<Arc<Publication>>,
     /// More came than is kept.
     ahead_lost: bool,
+    /// Who waits for the log, and how often it has.
     pub(super) parked: Vec<(Asker, u8)>,
+    /// Who waited and can be answered now.
+    pub(super) woken: VecDeque<(Asker, u8)>,
     pages: VecDeque<Part>,
+    /// The answer about the end that is on its way does not count.
+    reread: bool,
     /// Parts that are being read: what they come after.
     reading: Vec<u64>,
     /// What is earlier, the log has forgotten.
     first_kept: u64,
+}
+
+impl Durable {
+    /// Everybody who waits looks again. `true` if nobody was about to.
+    pub(super) fn wake(&mut self) -> bool {
+        let was_empty = self.woken.is_empty();
+        self.woken.extend(self.parked.drain(..));
+        was_empty && !self.woken.is_empty()
+    }
+
+    /// A subscriber is gone: if it waits here, it is answered without counting.
+    pub(super) fn disown(&mut self, from: ShardId, leave: &Leave) {
+        for (asker, tries) in self.parked.iter_mut().chain(&mut self.woken) {
+            let Asker::Interest(shard, interest) = asker else {
+                continue;
+            };
+            if *shard != from {
+                continue;
+            }
+            if leave.last && interest.hub == leave.hub {
+                *tries = STALE;
+            }
+            let is_its = |info: &Arc<ClientInfo>| {
+                leave
+                    .info
+                    .as_ref()
+                    .is_some_and(|gone| gone.client == info.client)
+            };
+            if interest.presence.as_ref().is_some_and(is_its) {
+                interest.presence = None;
+                interest.keep = false;
+                interest.join = false;
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -140,6 +180,14 @@ impl Channel {
         durable.is_open = false;
         durable.ahead.clear();
         durable.ahead_lost = false;
+        // An answer that is on its way may be older than what made this necessary.
+        durable.reread = durable.reading.contains(&u64::MAX);
+    }
+
+    /// The answer about the end came: is it to be asked for once more?
+    pub(super) fn asks_again(&mut self) -> bool {
+        self.forget_read(u64::MAX);
+        std::mem::take(&mut self.durable_mut().reread)
     }
 
     /// The log says where the channel ends. What came meanwhile and is later.
@@ -227,7 +275,9 @@ impl Channel {
 
     /// The log could not be read: nobody waits for these parts any more.
     pub(super) fn read_failed(&mut self) {
-        self.durable_mut().reading.clear();
+        let durable = self.durable_mut();
+        durable.reading.clear();
+        durable.reread = false;
     }
 
     /// Forgets the oldest part that was read. Its bytes.

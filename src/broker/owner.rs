@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 
 use super::channel::Channel;
-use super::durable::{Asker, Found, Stored, TRIES_MAX};
+use super::durable::{Asker, Found, STALE, Stored, TRIES_MAX};
 use super::recovery;
 use crate::config::ChannelRules;
 use crate::config::namespace::RecoveryMode;
@@ -39,8 +39,8 @@ pub struct Owner {
     active: u32,
     /// What the log has to be asked.
     reads: Vec<Read>,
-    /// Who waited and can be answered now.
-    woken: VecDeque<(Asker, u8)>,
+    /// Channels where somebody waited who can be answered now.
+    woken: VecDeque<u32>,
     /// Channels with parts of the log, the oldest part first.
     parts: VecDeque<u32>,
     /// Bytes of these parts.
@@ -255,6 +255,10 @@ impl Owner {
             overloaded: false,
             more: false,
         };
+        if tries == STALE {
+            answer.overloaded = true;
+            return Ok(answer);
+        }
         let hash = channel_hash(&interest.channel);
         let Ok(channel) = self.open(now, hash, &interest.channel, rules) else {
             answer.overloaded = true;
@@ -273,7 +277,10 @@ impl Owner {
                 }
                 Err(read) => {
                     let asker = Asker::Interest(from, interest);
-                    channel.durable_mut().parked.push((asker, tries + 1));
+                    channel
+                        .durable_mut()
+                        .parked
+                        .push((asker, tries.saturating_add(1).min(TRIES_MAX)));
                     self.reads.extend(read);
                     return Err(());
                 }
@@ -334,7 +341,10 @@ impl Owner {
             }
         };
         let asker = asker(query);
-        channel.durable_mut().parked.push((asker, tries + 1));
+        channel
+            .durable_mut()
+            .parked
+            .push((asker, tries.saturating_add(1).min(TRIES_MAX)));
         self.reads.extend(read);
         None
     }
@@ -352,7 +362,17 @@ impl Owner {
 
     /// One of those who waited, and how often it has.
     pub fn take_woken(&mut self) -> Option<(Asker, u8)> {
-        self.woken.pop_front()
+        loop {
+            let slot = *self.woken.front()?;
+            let durable = self
+                .channels
+                .at_mut(slot)
+                .and_then(|channel| channel.durable.as_mut());
+            if let Some(asker) = durable.and_then(|durable| durable.woken.pop_front()) {
+                return Some(asker);
+            }
+            self.woken.pop_front();
+        }
     }
 
     /// A publication out of the log, for a channel that this shard owns: what goes to whom.
@@ -402,8 +422,11 @@ impl Owner {
         };
         let mut out = Vec::new();
         if page.after == u64::MAX {
+            if channel.asks_again() {
+                self.reads.extend(channel.open_read());
+                return out;
+            }
             let opened = channel.opened(page.position);
-            channel.forget_read(u64::MAX);
             let interest = channel.interest;
             if opened.moved && interest != 0 {
                 // Subscribers stand where the channel ended before; what lies between is read by their shards.
@@ -423,8 +446,9 @@ impl Owner {
                 self.part_bytes += bytes;
             }
         }
-        let parked = std::mem::take(&mut channel.durable_mut().parked);
-        self.woken.extend(parked);
+        if channel.durable_mut().wake() {
+            self.woken.push_back(slot);
+        }
         while self.part_bytes > LOG_PAGES_BYTES_MAX && self.parts.len() > 1 {
             self.drop_part();
         }
@@ -466,29 +490,13 @@ impl Owner {
             .map_or(0, |channel| channel.interest)
     }
 
-    /// Puts a leave behind the subscribers of its channel that wait for the log; it comes back when nobody waits.
-    pub fn leave_later(&mut self, from: ShardId, leave: Box<Leave>) -> Option<Box<Leave>> {
-        let slot = self.find(channel_hash(&leave.channel), &leave.channel);
-        let Some(channel) = slot.and_then(|slot| self.channels.at_mut(slot)) else {
-            return Some(leave);
-        };
-        let Some(durable) = &mut channel.durable else {
-            return Some(leave);
-        };
-        if !durable.parked.is_empty() {
-            durable.parked.push((Asker::Leave(from, leave), 0));
-        } else if !self.woken.is_empty() {
-            self.woken.push_back((Asker::Leave(from, leave), 0));
-        } else {
-            return Some(leave);
-        }
-        None
-    }
-
     /// Takes a subscriber of `from` out. Returns who is told of it, and which shards get it.
     pub fn leave(&mut self, from: ShardId, leave: Leave) -> Option<(Arc<ClientInfo>, u64)> {
         let slot = self.find(channel_hash(&leave.channel), &leave.channel)?;
         let channel = self.channels.at_mut(slot)?;
+        if let Some(durable) = &mut channel.durable {
+            durable.disown(from, &leave);
+        }
         if leave.last && channel.interest != 0 {
             channel.interest &= !(1 << from.0);
             self.active -= u32::from(channel.interest == 0);

@@ -177,6 +177,8 @@ impl Recover {
 pub struct Leave {
     /// Channel.
     pub channel: ChannelName,
+    /// Hub channel that was left: (slot, generation).
+    pub hub: (u32, u32),
     /// Who left, if presence or leave pushes are wanted.
     pub info: Option<Arc<ClientInfo>>,
     /// Tell the other subscribers.

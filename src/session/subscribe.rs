@@ -22,7 +22,7 @@ use crate::model::{ChannelName, Overrides, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
-use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
+use crate::protocol::push::{Push, ReplyBody, Shape, Unsubscribe};
 
 /// Why a subscribe fails.
 enum Refusal {
@@ -509,6 +509,7 @@ impl Session {
             extra.next = None;
         }
         let filter = subscription.filter().cloned();
+        let has_delta = subscription.has(flag::DELTA);
         let is_lost = answer.overloaded || !answer.recovered;
         if is_lost {
             let is_server_side = subscription.has(flag::SERVER_SIDE);
@@ -521,12 +522,18 @@ impl Session {
             self.run_unsubscribes(context, hub);
             return None;
         }
+        context.counters.recovery_parts += 1;
         for publication in &answer.missed {
             let passes = filter
                 .as_ref()
                 .is_none_or(|filter| filter.passes(&publication.tags));
             if passes {
-                context.push(answer.channel.as_str(), &Push::Publication(publication));
+                let push = if has_delta {
+                    Push::Shaped(publication, Shape::Whole)
+                } else {
+                    Push::Publication(publication)
+                };
+                context.push(answer.channel.as_str(), &push);
             }
         }
         self.join(context, index, answer);
@@ -600,7 +607,19 @@ impl Session {
     ) {
         let unsubscribes = self.take_unsubscribes(index);
         self.subscriptions.remove(index);
-        context.hub.exit(hub, None);
+        let (_, last) = context.hub.exit(hub, None);
+        if last {
+            // The owner may know this shard from subscribers that have left meanwhile.
+            let leave = Leave {
+                hub: answer.hub,
+                info: None,
+                leave: false,
+                channel: answer.channel.clone(),
+                last,
+            };
+            let owner = context.owner(&answer.channel);
+            context.mesh.keep(owner, Message::Leave(Box::new(leave)));
+        }
         match answer.reply_to {
             ReplyTo::Client { id, .. } => {
                 context.error(id, ClientError::Internal);
@@ -710,6 +729,7 @@ impl Session {
         let known = subscription.has(flag::PRESENCE) || subscription.has(flag::ANNOUNCED);
         if known || last {
             let leave = Leave {
+                hub: (id.slot, id.generation),
                 info: known.then(|| Arc::new(self.client_info(subscription.info()))),
                 leave: subscription.has(flag::ANNOUNCED),
                 channel: channel.clone(),

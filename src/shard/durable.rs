@@ -96,7 +96,6 @@ impl Shard {
                 Asker::Api(wait, item, _) => {
                     self.answer_item(wait, item, Answered::Query(AnswerKind::Overloaded));
                 }
-                Asker::Leave(from, leave) => self.own_leave(from, *leave),
             }
         }
     }
@@ -134,11 +133,6 @@ impl Shard {
                 Asker::Interest(from, interest) => self.own_interest(from, interest, tries),
                 Asker::Query(from, query) => self.own_query(from, query, tries),
                 Asker::Api(wait, item, query) => self.own_history(wait, item, query, tries),
-                Asker::Leave(from, leave) => {
-                    if let Some(leave) = self.owner.leave_later(from, leave) {
-                        self.own_leave(from, *leave);
-                    }
-                }
             }
             self.settle();
         }

@@ -65,11 +65,7 @@ impl Shard {
     fn dispatch(&mut self, from: ShardId, message: Message) {
         match message {
             Message::Interest(interest) => self.own_interest(from, interest, 0),
-            Message::Leave(leave) => {
-                if let Some(leave) = self.owner.leave_later(from, leave) {
-                    self.own_leave(from, *leave);
-                }
-            }
+            Message::Leave(leave) => self.own_leave(from, *leave),
             Message::Publish(publish) => self.own_publish(from, *publish),
             Message::Query(query) => self.own_query(from, query, 0),
             Message::Commands(commands) => self.own_commands(from, *commands),
@@ -135,7 +131,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn own_leave(&mut self, from: ShardId, leave: Leave) {
+    fn own_leave(&mut self, from: ShardId, leave: Leave) {
         let channel = leave.channel.clone();
         if let Some((info, mask)) = self.owner.leave(from, leave) {
             self.tell_presence(&channel, &info, false, mask);

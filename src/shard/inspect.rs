@@ -52,6 +52,12 @@ pub struct UnderWay {
     pub mesh_own: usize,
     /// Server API calls without answer.
     pub api_calls: usize,
+    /// Requests that the log has not answered.
+    pub log_requests: usize,
+    /// Subscribers that get more of what they missed.
+    pub parts: usize,
+    /// Somebody waited for the log and has not been answered.
+    pub woken: bool,
 }
 
 impl Shard {
@@ -148,6 +154,9 @@ impl Shard {
             mesh_queued: self.mesh.queued(),
             mesh_own: self.mesh.own(),
             api_calls: self.calls.under_way(),
+            log_requests: self.log.appends() + self.log.asks(),
+            parts: self.parts.len(),
+            woken: self.owner.has_woken(),
         }
     }
 }

@@ -29,6 +29,8 @@ enum Asked {
         channel: String,
         reverse: bool,
     },
+    /// The number of a durable publication.
+    Publish(Option<u64>),
     Other(&'static str),
 }
 
@@ -285,7 +287,10 @@ impl Client {
                 let padding = scene.rng.below(scene.large.min(30_000)) as usize;
                 let data = scene.truth.payload(&[channel], padding);
                 let body = format!(r#""publish":{{"channel":"{channel}","data":{data}}}"#);
-                self.ask(Asked::Other("publish"), &body)
+                let n: Value = serde_json::from_str(&data).expect("a payload");
+                let n = n["n"].as_u64().expect("its number");
+                let durable = channel.starts_with("safe:").then_some(n);
+                self.ask(Asked::Publish(durable), &body)
             }
             15 => self.ask(
                 Asked::Other("presence"),
@@ -561,6 +566,15 @@ impl Client {
                 }
             }
             Asked::History { channel, reverse } => self.history(&channel, reverse, value, scene),
+            Asked::Publish(durable) => {
+                assert!(
+                    value.get("publish").is_some(),
+                    "not a publish result: {value}"
+                );
+                if let Some(n) = durable {
+                    scene.truth.acknowledged(n);
+                }
+            }
             Asked::Other(name) => {
                 assert!(value.get(name).is_some(), "not a {name} result: {value}")
             }

@@ -11,7 +11,9 @@ use ringmain::shard::{
 };
 use ringmain::time::Now;
 
+use super::faulty_log::FaultyLog;
 use super::link::Link;
+use super::truth::Truth;
 
 /// One accepted socket.
 struct Socket {
@@ -34,6 +36,8 @@ pub struct Outside<'a> {
     pub hash: &'a mut DefaultHasher,
     /// Nothing is delayed or cut: the run comes to rest.
     pub calm: bool,
+    pub log: &'a mut FaultyLog,
+    pub truth: &'a mut Truth,
 }
 
 pub struct Reactor {
@@ -83,8 +87,9 @@ impl Reactor {
     }
 
     /// Something woke the thread.
-    pub fn is_awake(&self, now: Now, links: &[Link]) -> bool {
+    pub fn is_awake(&self, now: Now, links: &[Link], told: bool) -> bool {
         self.bell
+            || told
             || self.output_left
             || !self.backlog.is_empty()
             || !self.control.is_empty()
@@ -105,7 +110,9 @@ impl Reactor {
             self.asleep -= 1;
             return true;
         }
-        if !self.is_awake(outside.now, outside.links) {
+        let shard = usize::from(self.shard.id().0);
+        let told = outside.log.is_due(outside.now, shard, outside.calm);
+        if !self.is_awake(outside.now, outside.links, told) {
             return false;
         }
         let time_is_up = self
@@ -137,6 +144,11 @@ impl Reactor {
             self.shard.handle_control(outside.now, message);
         }
         self.bell = false;
+        while !self.shard.is_full()
+            && let Some(message) = outside.log.poll(outside.now, shard, outside.calm)
+        {
+            self.shard.handle_log(outside.now, message);
+        }
         if !self.shard.is_full() {
             self.shard.handle_mesh(outside.now);
         }
@@ -371,6 +383,14 @@ impl Reactor {
             }
             Output::Report(_) => {}
             Output::Call(_) => unreachable!("no hook is configured"),
+            Output::Log(request) => outside.log.ask(
+                outside.now,
+                self.shard.id(),
+                request,
+                outside.rng,
+                outside.truth,
+                outside.calm,
+            ),
         }
     }
 

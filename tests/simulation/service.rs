@@ -259,6 +259,9 @@ impl Service {
                         .as_str()
                         .expect("an offset comes with its epoch");
                     scene.truth.stands(&channels[0], epoch, offset, n);
+                    if channels[0].starts_with("safe:") {
+                        scene.truth.acknowledged(n);
+                    }
                 }
             }
             Asked::Broadcast { channels, n } => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringmain::config::namespace::{DeltaType, SlowConsumer};
+use ringmain::config::namespace::{Delivery, DeltaType, SlowConsumer};
 use ringmain::config::{Config, Namespace, Secret};
 use ringmain::mem::Rng;
 
@@ -23,6 +23,9 @@ pub const CHANNELS: &[&str] = &[
     "plain:1",
     "plain:2",
     "pres:1",
+    "safe:1",
+    "safe:2",
+    "safe:3",
     "pres:2",
     "ttl:1",
     "$chat:private",
@@ -118,6 +121,7 @@ pub fn config(rng: &mut Rng) -> Config {
     config.client.pong_timeout = Duration::from_secs(3);
     config.client.channel_limit = 12;
     config.client.recovery_max_publication_limit = 25;
+    config.durable.append_timeout = Duration::from_secs(3);
     config.server.connections_per_shard_max = [20, 1000][rng.below(2) as usize];
     config.http_api.key = Secret(API_KEY.to_owned());
     let mut namespaces = vec![
@@ -147,6 +151,13 @@ pub fn config(rng: &mut Rng) -> Config {
             join_leave: true,
             force_push_join_leave: true,
             ..open("pres")
+        },
+        Namespace {
+            delivery: Delivery::Durable,
+            force_recovery: true,
+            presence: true,
+            join_leave: true,
+            ..kept("safe", 1 + rng.below(10), 60)
         },
         Namespace {
             force_recovery: true,

@@ -13,6 +13,8 @@ pub struct Truth {
     streams: BTreeMap<(String, String), BTreeMap<u64, u64>>,
     /// Pairs of publications that some subscriber got one directly after the other.
     followed: BTreeMap<String, BTreeSet<(u64, u64)>>,
+    /// Publications that the durable log has.
+    stored: BTreeSet<u64>,
     /// How often what happened, so that a run can be seen to reach what it is meant to reach.
     pub counts: BTreeMap<String, u64>,
 }
@@ -62,6 +64,19 @@ impl Truth {
             .or_default();
         let there = *stream.entry(offset).or_insert(n);
         assert_eq!(there, n, "two publications at offset {offset} of {channel}");
+    }
+
+    /// The durable log has a publication, once.
+    pub fn stored(&mut self, n: u64) {
+        assert!(self.stored.insert(n), "publication {n} was stored twice");
+    }
+
+    /// A publisher was told that its publication is stored.
+    pub fn acknowledged(&self, n: u64) {
+        assert!(
+            self.stored.contains(&n),
+            "publication {n} was acknowledged and is not in the log"
+        );
     }
 
     /// A subscriber got `after` directly after `before`.

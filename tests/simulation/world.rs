@@ -14,6 +14,7 @@ use ringmain::shard::{Mode, Shard};
 use ringmain::time::{Instant, Now};
 
 use super::client::{Client, Scene, Stage};
+use super::faulty_log::FaultyLog;
 use super::link::Link;
 use super::reactor::{Outside, Reactor};
 use super::service::Service;
@@ -36,6 +37,7 @@ pub struct World {
     clients: Vec<Client>,
     services: Vec<Service>,
     truth: Truth,
+    log: FaultyLog,
     hash: DefaultHasher,
     calm: bool,
     draining: bool,
@@ -94,6 +96,7 @@ impl World {
                 })
             })
             .collect();
+        let log = FaultyLog::new(shape.shards, &mut rng);
         Self {
             now: Now {
                 at: Instant(1_000_000),
@@ -107,6 +110,7 @@ impl World {
             links: Vec::new(),
             clients,
             truth: Truth::default(),
+            log,
             hash: DefaultHasher::new(),
             calm: false,
             draining: false,
@@ -250,6 +254,8 @@ impl World {
                 wakes: &mut wakes,
                 hash: &mut self.hash,
                 calm: self.calm,
+                log: &mut self.log,
+                truth: &mut self.truth,
             });
             for ShardId(shard) in wakes {
                 self.shards[usize::from(shard)].bell = true;
@@ -313,6 +319,9 @@ impl World {
                 mesh_queued: 0,
                 mesh_own: 0,
                 api_calls: 0,
+                log_requests: 0,
+                parts: 0,
+                woken: false,
             };
             assert_eq!(under_way, nothing, "shard {at} is at rest");
         }
@@ -397,6 +406,16 @@ impl World {
                 owner.name,
                 owner.kept.len()
             );
+            if owner.name.as_str().starts_with("safe:")
+                && let Some(end) = self.log.end(&owner.name)
+                && owner.interest != 0
+            {
+                assert_eq!(owner.position, end, "the end of {:?}", owner.name);
+            }
+            if owner.name.as_str().starts_with("safe:") && owner.interest == 0 {
+                // It may have to be asked for anew before anybody learns it.
+                continue;
+            }
             let epoch = owner.position.epoch;
             self.truth
                 .check_top(owner.name.as_str(), epoch.as_str(), owner.position.offset.0);
