@@ -6,6 +6,7 @@
 
 mod child;
 mod driver;
+mod durable;
 mod frame;
 mod ledger;
 mod limit;
@@ -23,6 +24,8 @@ mod wire;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use durable::DurableArgs;
 
 /// `ringmain bench`
 #[derive(Clone, Debug, clap::Args)]
@@ -85,14 +88,14 @@ pub struct Args {
     /// Connections [default: fanout and limit 1000, chat 1000, echo 1, idle 15000, storm 5000]
     #[arg(long)]
     pub connections: Option<u32>,
-    /// Channels [default: chat 1000, echo one each, otherwise 1]
+    /// Channels [default: chat 1000, durable and queue 64, echo one each, otherwise 1]
     #[arg(long)]
     pub channels: Option<u32>,
     /// Channels that each connection subscribes to [default: chat 5, otherwise 1]
     #[arg(long)]
     pub subscriptions: Option<u32>,
-    /// Payload bytes
-    #[arg(long, default_value_t = 128)]
+    /// Payload bytes; with `durable` and `queue` 256 if nothing is said
+    #[arg(long, visible_alias = "payload", default_value_t = 128, default_value_ifs = [("scenario", "durable", "256"), ("scenario", "queue", "256")])]
     pub size: usize,
     /// Publications per second, all channels together [default: fanout and limit 100, chat 1000]
     #[arg(long)]
@@ -130,6 +133,9 @@ pub struct Args {
     /// With `storm`: publications missed while away, to recover
     #[arg(long, default_value_t = 1)]
     pub missed: u32,
+    /// What only `durable` and `queue` have
+    #[command(flatten)]
+    pub durable: DurableArgs,
     /// File for the raw results
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -150,6 +156,10 @@ pub enum Scenario {
     Idle,
     /// Everybody reconnects at once and recovers
     Storm,
+    /// Publications that a durable log acknowledges, beside a bare loop of write and fsync
+    Durable,
+    /// Deliveries that workers of a queue group acknowledge
+    Queue,
 }
 
 impl Scenario {
@@ -161,6 +171,8 @@ impl Scenario {
             Self::Echo => "echo",
             Self::Idle => "idle",
             Self::Storm => "storm",
+            Self::Durable => "durable",
+            Self::Queue => "queue",
         }
     }
 }
@@ -248,6 +260,9 @@ pub enum BenchError {
     /// Options that exclude each other or a value out of range.
     #[error("{0}")]
     Usage(&'static str),
+    /// A client of the durable scenarios was refused something.
+    #[error("the server refused {0}")]
+    Refused(String),
     /// The limit's thread ended early.
     #[error("the limit's server thread failed")]
     Limit,
@@ -256,7 +271,15 @@ pub enum BenchError {
 /// Runs a scenario, prints the table and writes the file.
 /// The exit status: 0, or 1 when something was lost, duplicated, reordered, refused or cut off.
 pub fn run(args: &Args) -> Result<u8, BenchError> {
-    let report = scenario::run(args)?;
+    let report = match args.scenario {
+        Scenario::Durable | Scenario::Queue => durable::run(args)?,
+        Scenario::Limit
+        | Scenario::Fanout
+        | Scenario::Chat
+        | Scenario::Echo
+        | Scenario::Idle
+        | Scenario::Storm => scenario::run(args)?,
+    };
     print!("{}", report.table());
     if let Some(file) = &args.json {
         let text = serde_json::to_vec_pretty(&report.json()?).map_err(|_| BenchError::Histogram)?;

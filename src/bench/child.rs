@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::process::{self, CpuSource, Memory};
-use super::{Args, BenchError, Protocol, Transport};
+use super::{Args, BenchError, Protocol, Scenario, Transport};
 
 /// Time a server may take until it accepts connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -16,6 +16,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 pub(crate) const NAMESPACE: &str = "bench";
 /// Namespace whose publications may be patches.
 pub(crate) const NAMESPACE_DELTA: &str = "delta";
+/// Namespace whose publications are kept in the log.
+pub(crate) const NAMESPACE_DURABLE: &str = "durable";
 /// Namespace with history and recovery.
 pub(crate) const NAMESPACE_RECOVER: &str = "recover";
 
@@ -86,7 +88,8 @@ impl Server {
         // The port is free now; that another program takes it before the child does is reported as a failed start.
         let address =
             TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr())?;
-        let directory = std::env::temp_dir().join(format!(
+        let parent = args.durable.directory.clone();
+        let directory = parent.unwrap_or_else(std::env::temp_dir).join(format!(
             "ringmain-bench-{}-{}",
             std::process::id(),
             address.port()
@@ -219,6 +222,9 @@ delta_publish = true
 "#
         ));
     }
+    if matches!(args.scenario, Scenario::Durable | Scenario::Queue) {
+        text.push_str(&durable(args.durable.nats.as_deref()));
+    }
     match args.transport {
         Transport::Websocket => {}
         Transport::Sse => text.push_str("\n[sse]\nenabled = true\n"),
@@ -228,6 +234,21 @@ delta_publish = true
         text.push_str("\n[client]\nping_interval = \"0s\"\n");
     }
     text
+}
+
+/// The log of the durable scenarios: in the child's own directory unless a NATS server is named.
+fn durable(nats: Option<&str>) -> String {
+    let log = match nats {
+        None => {
+            "[durable]\nengine = \"embedded\"\n[durable.embedded]\ndirectory = \"log\"\n".to_owned()
+        }
+        Some(url) => {
+            format!("[durable]\nengine = \"nats\"\n[durable.nats]\nservers = [\"{url}\"]\n")
+        }
+    };
+    format!(
+        "\n{log}\n[[channel.namespaces]]\nname = \"{NAMESPACE_DURABLE}\"\ndelivery = \"durable\"\nallow_subscribe_for_client = true\nallow_publish_for_client = true\n"
+    )
 }
 
 #[cfg(test)]

@@ -7,6 +7,10 @@ use super::child::{NAMESPACE, NAMESPACE_DELTA, NAMESPACE_RECOVER};
 use super::swarm::Load;
 use super::{Args, BenchError, Encoding, Protocol, Publish, Scenario, Transport, payload};
 
+/// `bench::durable` has a shape of its own.
+pub(super) const ELSEWHERE: BenchError =
+    BenchError::Usage("durable and queue are measured by clients of their own");
+
 /// Numbers of one invocation.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Shape {
@@ -55,16 +59,19 @@ impl Shape {
     pub(crate) fn of(args: &Args) -> Result<Self, BenchError> {
         use Scenario::{Chat, Echo, Fanout, Idle, Limit, Storm};
         let scenario = args.scenario;
+        if matches!(scenario, Scenario::Durable | Scenario::Queue) {
+            return Err(ELSEWHERE);
+        }
         let connections = args.connections.unwrap_or(match scenario {
             Limit | Fanout | Chat => 1000,
-            Echo => 1,
+            Echo | Scenario::Durable | Scenario::Queue => 1,
             Idle => 15_000,
             Storm => 5000,
         });
         let channels = args.channels.unwrap_or(match scenario {
             Chat => 1000,
             Echo => connections,
-            Limit | Fanout | Idle | Storm => 1,
+            Limit | Fanout | Idle | Storm | Scenario::Durable | Scenario::Queue => 1,
         });
         let subscriptions =
             args.subscriptions
@@ -179,6 +186,10 @@ impl Shape {
             "--delta is measured with fanout and --publish api",
         )?;
         usage(
+            args.durable.is_set(),
+            "--publishers, --outstanding, --subscribers, --workers, --credit, --ordered, --fill, --nats and --directory are for durable and queue",
+        )?;
+        usage(
             args.window == 0 || args.runs == 0 || args.concurrency == Some(0),
             "0 is no window, runs or concurrency",
         )?;
@@ -254,6 +265,8 @@ mod tests {
             "storm --protocol pusher --address 127.0.0.1:1",
             "fanout --rate 0",
             "fanout --window 0",
+            "fanout --publishers 2",
+            "durable",
         ] {
             assert!(
                 matches!(Shape::of(&args(line)), Err(BenchError::Usage(_))),

@@ -13,6 +13,8 @@ struct Claims<'a> {
     exp: u64,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     channels: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consume: Option<&'a serde_json::Value>,
 }
 
 /// Signs for one secret.
@@ -34,10 +36,29 @@ impl Signer {
 
     /// An HS256 connection token of the user, with subscriptions that the server makes.
     pub(crate) fn token(&self, user: &str, channels: &[String]) -> Result<String, BenchError> {
+        self.sign(user, channels, None)
+    }
+
+    /// The same for a worker: `grants` says which groups it may consume from which channels.
+    pub(crate) fn worker_token(
+        &self,
+        user: &str,
+        grants: &serde_json::Value,
+    ) -> Result<String, BenchError> {
+        self.sign(user, &[], Some(grants))
+    }
+
+    fn sign(
+        &self,
+        user: &str,
+        channels: &[String],
+        consume: Option<&serde_json::Value>,
+    ) -> Result<String, BenchError> {
         let claims = Claims {
             sub: user,
             exp: self.expiry,
             channels,
+            consume,
         };
         encode(&Header::new(Algorithm::HS256), &claims, &self.key).map_err(|_| BenchError::Sign)
     }

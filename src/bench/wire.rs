@@ -140,6 +140,22 @@ pub(crate) fn subscribe_protobuf(
     command(id, 5, &subscribe)
 }
 
+/// A publish command with its length before it.
+pub(crate) fn publish_protobuf(id: u32, channel: &str, data: &[u8]) -> Vec<u8> {
+    let mut publish = Vec::new();
+    put_bytes(&mut publish, 1, channel.as_bytes());
+    put_bytes(&mut publish, 2, data);
+    command(id, 7, &publish)
+}
+
+/// An RPC with its length before it.
+pub(crate) fn rpc_protobuf(id: u32, method: &str, data: &[u8]) -> Vec<u8> {
+    let mut rpc = Vec::new();
+    put_bytes(&mut rpc, 1, data);
+    put_bytes(&mut rpc, 2, method.as_bytes());
+    command(id, 13, &rpc)
+}
+
 fn command(id: u32, part: u32, body: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
     put_number(&mut message, 1, u64::from(id));

@@ -8,7 +8,7 @@ use super::super::driver::Step;
 use super::super::process::CpuSource;
 use super::super::progress::Progress;
 use super::super::report::{Run, Subject, Unit};
-use super::super::shape::Shape;
+use super::super::shape::{ELSEWHERE, Shape};
 use super::super::swarm::{Load, Plan, Stats, Swarm, histogram};
 use super::{Learned, Target};
 
@@ -67,6 +67,7 @@ impl<'a> Course<'a> {
             }
             Scenario::Idle => self.idle(),
             Scenario::Storm => self.storm(),
+            Scenario::Durable | Scenario::Queue => Err(ELSEWHERE),
         }?;
         self.swarm.disconnect()?;
         Ok(result)
