@@ -1,1 +1,429 @@
-//! A log in memory, for tests.
+//! A log in memory that keeps every promise of `Log`, for tests; and short ways to records and entries.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::log::{
+    DeadLetter, Failure, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
+};
+use crate::config::glob_match;
+use crate::mesh::durable::{Append, Appended, LogError, Read, RequestId};
+use crate::model::{ChannelName, Entry, Epoch, EventId, Offset, Record, StreamPosition};
+
+/// A publication of a service.
+pub fn record(channel: &str, event: EventId, json: &str) -> Record {
+    Record {
+        tenant: "".into(),
+        channel: ChannelName::new(channel),
+        event,
+        key: "".into(),
+        schema: 0,
+        tags: Box::new([]),
+        publisher: None,
+        trace: "".into(),
+        unix_ms: 1_700_000_000_000,
+        data: Bytes::copy_from_slice(json.as_bytes()),
+        json: true,
+        delta: false,
+        hops: 0,
+        origin: None,
+    }
+}
+
+/// An entry that stands there.
+pub fn entry(cursor: u64, offset: u64, record: Record) -> Arc<Entry> {
+    Arc::new(Entry {
+        cursor,
+        position: StreamPosition {
+            epoch: Epoch::from_random(77),
+            offset: Offset(offset),
+        },
+        record,
+    })
+}
+
+/// What to append.
+pub fn append(record: Record) -> Append {
+    Append {
+        id: RequestId {
+            slot: 0,
+            generation: 0,
+        },
+        record,
+        key_ttl: Duration::from_hours(24),
+        version: 0,
+        version_epoch: "".into(),
+    }
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct MemoryLog {
+    entries: RefCell<Vec<Arc<Entry>>>,
+    ends: RefCell<BTreeMap<ChannelName, u64>>,
+    keys: RefCell<BTreeMap<(ChannelName, Box<str>), StreamPosition>>,
+    groups: RefCell<BTreeMap<Box<str>, State>>,
+    letters: RefCell<BTreeMap<(Box<str>, EventId), DeadLetter>>,
+    values: RefCell<BTreeMap<String, Vec<u8>>>,
+    changed: Notify,
+    leases: Cell<u64>,
+    tailed: Cell<usize>,
+    /// Nothing can be stored.
+    pub down: Cell<bool>,
+    /// Calls of `settle`.
+    pub settles: Cell<usize>,
+}
+
+struct State {
+    group: Group,
+    begins_after: u64,
+    done: BTreeMap<u64, bool>,
+    leased: BTreeMap<Lease, u64>,
+    failures: BTreeMap<u64, Vec<Failure>>,
+}
+
+impl State {
+    fn takes(&self, entry: &Entry) -> bool {
+        let own = format!("$queue:{}", self.group.name);
+        let channel = entry.record.channel.as_str();
+        let matches = |glob: &Box<str>| glob_match(glob, channel);
+        (channel == own || self.group.channels.iter().any(matches))
+            && entry.cursor > self.begins_after
+            && !self.done.contains_key(&entry.cursor)
+    }
+
+    fn is_leased(&self, cursor: u64) -> bool {
+        self.leased.values().any(|&leased| leased == cursor)
+    }
+}
+
+impl MemoryLog {
+    /// The process ends and another one opens the same log.
+    pub fn restart(&self) {
+        for state in self.groups.borrow_mut().values_mut() {
+            state.leased.clear();
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Leases of a group that are out.
+    pub fn leased(&self, group: &str) -> usize {
+        let groups = self.groups.borrow();
+        groups.get(group).map_or(0, |state| state.leased.len())
+    }
+
+    /// Stores publications without anybody's doing.
+    pub fn put_all(&self, records: impl IntoIterator<Item = Record>) {
+        for record in records {
+            self.store(record);
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Everything that is stored.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        self.entries.borrow().clone()
+    }
+
+    fn store(&self, record: Record) -> StreamPosition {
+        let mut ends = self.ends.borrow_mut();
+        let end = ends.entry(record.channel.clone()).or_default();
+        *end += 1;
+        let mut entries = self.entries.borrow_mut();
+        let stored = entry(entries.len() as u64 + 1, *end, record);
+        let position = stored.position;
+        entries.push(stored);
+        position
+    }
+
+    fn check(&self) -> Result<(), LogError> {
+        if self.down.get() {
+            return Err(LogError::Unavailable {
+                reason: "down".into(),
+                retry_after: Duration::from_millis(10),
+            });
+        }
+        Ok(())
+    }
+
+    fn take(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+        let mut groups = self.groups.borrow_mut();
+        let state = groups
+            .get_mut(group)
+            .ok_or_else(|| LogError::NotFound("no such group".into()))?;
+        let mut taken = Vec::new();
+        for entry in self.entries.borrow().iter() {
+            if taken.len() == limit {
+                break;
+            }
+            if !state.takes(entry) || state.is_leased(entry.cursor) {
+                continue;
+            }
+            let lease = Lease(self.leases.get());
+            self.leases.set(lease.0 + 1);
+            state.leased.insert(lease, entry.cursor);
+            taken.push(Leased {
+                lease,
+                entry: entry.clone(),
+                failures: state.failures.get(&entry.cursor).cloned().unwrap_or_default(),
+            });
+        }
+        Ok(taken)
+    }
+}
+
+impl Log for MemoryLog {
+    const APPENDS_AT_ONCE: usize = 1;
+
+    fn status(&self) -> Status {
+        Status {
+            end: self.entries.borrow().len() as u64,
+            ..Status::default()
+        }
+    }
+
+    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Appended, LogError>> {
+        let mut results = Vec::new();
+        for append in batch {
+            if let Err(error) = self.check() {
+                results.push(Err(error));
+                continue;
+            }
+            let key = (append.record.channel.clone(), append.record.key.clone());
+            let first = self.keys.borrow().get(&key).copied();
+            if let Some(position) = first.filter(|_| !key.1.is_empty()) {
+                results.push(Ok(Appended {
+                    position,
+                    is_new: false,
+                }));
+                continue;
+            }
+            let position = self.store(append.record);
+            self.keys.borrow_mut().insert(key, position);
+            results.push(Ok(Appended {
+                position,
+                is_new: true,
+            }));
+        }
+        self.changed.notify_waiters();
+        results
+    }
+
+    async fn tail(&self) -> Result<Vec<Arc<Entry>>, LogError> {
+        loop {
+            let changed = self.changed.notified();
+            let new = self.entries.borrow()[self.tailed.get()..].to_vec();
+            if !new.is_empty() {
+                self.tailed.set(self.tailed.get() + new.len());
+                return Ok(new);
+            }
+            changed.await;
+        }
+    }
+
+    async fn read(&self, read: &Read) -> Result<Slice, LogError> {
+        let mut bytes = 0;
+        let mut entries = Vec::new();
+        for entry in self.entries.borrow().iter() {
+            if entry.record.channel != read.channel || entry.position.offset.0 <= read.after {
+                continue;
+            }
+            bytes += entry.record.data.len();
+            let is_full = entries.len() >= read.limit as usize;
+            if is_full || (bytes > read.bytes as usize && !entries.is_empty()) {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        let end = self.ends.borrow().get(&read.channel).copied();
+        Ok(Slice {
+            position: StreamPosition {
+                epoch: Epoch::from_random(77),
+                offset: Offset(end.unwrap_or(0)),
+            },
+            entries,
+        })
+    }
+
+    async fn scan(&self, scan: &Scan) -> Result<Scanned, LogError> {
+        let mut found = Scanned {
+            entries: Vec::new(),
+            next: scan.after,
+            at_end: true,
+        };
+        let mut bytes = 0;
+        let all = self.entries.borrow();
+        let behind = all.iter().filter(|entry| entry.cursor > scan.after);
+        for (looked_at, entry) in behind.enumerate() {
+            let channel = entry.record.channel.as_str();
+            let mut globs = scan.channels.iter();
+            let fits = scan.channels.is_empty() || globs.any(|glob| glob_match(glob, channel));
+            let is_full = found.entries.len() >= scan.limit || bytes >= scan.bytes;
+            if looked_at >= scan.looked_at || (fits && is_full) {
+                found.at_end = false;
+                break;
+            }
+            found.next = entry.cursor;
+            if fits {
+                bytes += entry.record.bytes();
+                found.entries.push(entry.clone());
+            }
+        }
+        Ok(found)
+    }
+
+    async fn seek(&self, unix_ms: u64) -> Result<u64, LogError> {
+        let all = self.entries.borrow();
+        let first = all.iter().find(|entry| entry.record.unix_ms >= unix_ms);
+        Ok(first.map_or(all.len() as u64, |entry| entry.cursor))
+    }
+
+    async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
+        let mut entries = self.entries.borrow_mut();
+        entries.retain(|entry| entry.record.channel != *channel);
+        Ok(())
+    }
+
+    async fn open_group(&self, group: &Group) -> Result<(), LogError> {
+        self.check()?;
+        let end = self.entries.borrow().len() as u64;
+        let mut groups = self.groups.borrow_mut();
+        let state = groups.entry(group.name.clone()).or_insert_with(|| State {
+            group: group.clone(),
+            begins_after: if group.from_beginning { 0 } else { end },
+            done: BTreeMap::new(),
+            leased: BTreeMap::new(),
+            failures: BTreeMap::new(),
+        });
+        state.group.channels.clone_from(&group.channels);
+        Ok(())
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, LogError> {
+        self.check()?;
+        let groups = self.groups.borrow();
+        Ok(groups.values().map(|state| state.group.clone()).collect())
+    }
+
+    async fn delete_group(&self, name: &str) -> Result<bool, LogError> {
+        self.check()?;
+        Ok(self.groups.borrow_mut().remove(name).is_some())
+    }
+
+    async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+        loop {
+            let changed = self.changed.notified();
+            self.check()?;
+            let taken = self.take(group, limit)?;
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+            changed.await;
+        }
+    }
+
+    async fn settle(&self, group: &str, settled: &[(Lease, Settled)]) -> Result<(), LogError> {
+        self.check()?;
+        self.settles.set(self.settles.get() + 1);
+        let mut groups = self.groups.borrow_mut();
+        let Some(state) = groups.get_mut(group) else {
+            return Ok(());
+        };
+        for (lease, settled) in settled {
+            let Some(&cursor) = state.leased.get(lease) else {
+                continue;
+            };
+            match settled {
+                Settled::Done => {
+                    state.done.insert(cursor, true);
+                    state.leased.remove(lease);
+                }
+                Settled::Failed(failure) => {
+                    let failures = state.failures.entry(cursor).or_default();
+                    failures.push(failure.clone());
+                }
+                Settled::Kept => {}
+                Settled::Returned => {
+                    state.leased.remove(lease);
+                }
+            }
+        }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn lag(&self, group: &str) -> Result<Lag, LogError> {
+        let groups = self.groups.borrow();
+        let Some(state) = groups.get(group) else {
+            return Ok(Lag::default());
+        };
+        let all = self.entries.borrow();
+        let undone: Vec<&Arc<Entry>> = all.iter().filter(|entry| state.takes(entry)).collect();
+        let leased = undone.iter().filter(|entry| state.is_leased(entry.cursor));
+        Ok(Lag {
+            entries: (undone.len() - leased.count()) as u64,
+            oldest_unix_ms: undone.iter().map(|entry| entry.record.unix_ms).min(),
+        })
+    }
+
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
+        self.check()?;
+        let key = (letter.group.clone(), letter.entry.record.event);
+        self.letters.borrow_mut().insert(key, letter.clone());
+        Ok(())
+    }
+
+    async fn dead_letters(
+        &self,
+        group: Option<&str>,
+        after: Option<(&str, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError> {
+        self.check()?;
+        let from = after.map_or(Bound::Unbounded, |(group, event)| {
+            Bound::Excluded((group.into(), event))
+        });
+        let letters = self.letters.borrow();
+        let behind = letters.range((from, Bound::Unbounded)).map(|(_, letter)| letter);
+        let of_group = behind.filter(|letter| group.is_none_or(|group| *letter.group == *group));
+        Ok(of_group.take(limit).cloned().collect())
+    }
+
+    async fn dead_letter(
+        &self,
+        group: &str,
+        event: EventId,
+    ) -> Result<Option<DeadLetter>, LogError> {
+        self.check()?;
+        Ok(self.letters.borrow().get(&(group.into(), event)).cloned())
+    }
+
+    async fn exhume(&self, group: &str, event: EventId) -> Result<bool, LogError> {
+        self.check()?;
+        let mut letters = self.letters.borrow_mut();
+        Ok(letters.remove(&(group.into(), event)).is_some())
+    }
+
+    async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
+        self.check()?;
+        let mut values = self.values.borrow_mut();
+        match value {
+            Some(value) => values.insert(key.to_owned(), value.to_vec()),
+            None => values.remove(key),
+        };
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
+        self.check()?;
+        Ok(self.values.borrow().get(key).cloned())
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,731 @@
+//! One queue group: who gets which entry, when it is tried again, and when it is given up. Knows no clock and waits for
+//! nothing: it is told what happens (`handle_*`), and drained (`poll_output`, `take_settled`).
+//!
+//! An entry is called by its cursor. It is held from the moment it is leased until `take_settled` says that it is done or
+//! returned; meanwhile it is in one `State`.
+
+mod lanes;
+mod members;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::encode::place;
+use super::settings::{QUEUE_PREFIX, Settings};
+use super::{Asker, WorkerId};
+use crate::mem::Rng;
+use crate::model::{ChannelName, Entry};
+use crate::time::{Instant, Now};
+use crate::upstream::log::{DeadLetter, Failure, Lease, Leased, Settled};
+
+/// Entries that one group holds at a time.
+pub const HELD_MAX: usize = 16_384;
+/// Bytes of them, as far as entries are about as large as those before.
+pub const HELD_BYTES_MAX: usize = 64 << 20;
+/// Entries that are fetched at a time.
+pub const FETCH_MAX: usize = 1024;
+/// Workers and waiting fetches of one group.
+pub const MEMBERS_MAX: usize = 10_000;
+/// Bytes of a reason that are kept.
+pub const REASON_BYTES_MAX: usize = 512;
+/// A lease is kept for this long after it was last spoken of.
+pub const LEASE: Duration = Duration::from_mins(1);
+/// What nobody takes is given back after this time.
+const LINGER: Duration = Duration::from_secs(1);
+/// A dead letter that could not be kept is tried again after this time.
+const BURY_AGAIN: Duration = Duration::from_secs(1);
+/// Bits of a delivery's number that count within its group: with `INDEX_BITS` before them it stays exact in JavaScript.
+const SERIAL_BITS: u32 = 41;
+/// Groups at a time.
+pub const GROUPS_MAX: usize = 1 << 12;
+const _: () = assert!(
+    (GROUPS_MAX as u64) << SERIAL_BITS <= 1 << 53,
+    "a delivery is an exact number in JavaScript"
+);
+
+/// Index of the group that a delivery is of.
+#[must_use]
+pub const fn index_of(delivery: u64) -> usize {
+    (delivery >> SERIAL_BITS) as usize
+}
+
+/// Who takes entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Taker {
+    /// A connection, until it leaves.
+    Connection(WorkerId),
+    /// A question that is answered with deliveries.
+    Fetch(Asker),
+    /// The desk itself.
+    Trigger,
+}
+
+/// Who may settle a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The connection that got it.
+    Connection(WorkerId),
+    /// Any service: deliveries that were answers.
+    Service,
+    /// The desk itself.
+    Trigger,
+}
+
+impl Taker {
+    const fn holder(self) -> Holder {
+        match self {
+            Self::Connection(worker) => Holder::Connection(worker),
+            Self::Fetch(_) => Holder::Service,
+            Self::Trigger => Holder::Trigger,
+        }
+    }
+}
+
+/// A delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// To settle it. At most 53 bits.
+    pub delivery: u64,
+    /// From 1.
+    pub attempt: u32,
+    /// What it is.
+    pub entry: Arc<Entry>,
+}
+
+/// What the group wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A connection gets this.
+    Deliver(WorkerId, Given),
+    /// A fetch is over.
+    Fetched(Asker, Vec<Given>),
+    /// The desk gets this.
+    Triggered(Given),
+    /// Keep this dead letter, then say `handle_buried`.
+    Bury(Box<DeadLetter>),
+}
+
+/// What has happened since the group was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Deliveries.
+    pub delivered: u64,
+    /// Of them, those of an entry that was delivered before.
+    pub redelivered: u64,
+    /// Deliveries that were acknowledged.
+    pub acked: u64,
+    /// Deliveries that were given up.
+    pub naked: u64,
+    /// Deliveries that ran out.
+    pub timed_out: u64,
+    /// Entries that became dead letters.
+    pub dead: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Group {
+    name: Box<str>,
+    own_channel: Box<str>,
+    settings: Settings,
+    counters: Counters,
+    /// Number of the next delivery: the group's index before `SERIAL_BITS` that go around.
+    index: u64,
+    serial: u64,
+    rng: Rng,
+    held: BTreeMap<u64, Held>,
+    held_bytes: usize,
+    /// About how many bytes the next entry has.
+    entry_bytes: usize,
+    ready: BTreeSet<u64>,
+    /// Empty unless the group is ordered.
+    lanes: HashMap<ChannelName, Lane, FixedState>,
+    deliveries: HashMap<u64, u64, FixedState>,
+    members: BTreeMap<u64, Member>,
+    takers: HashMap<Taker, u64, FixedState>,
+    next_member: u64,
+    /// Members that may have credit, in the order in which they get entries.
+    rotation: VecDeque<u64>,
+    timers: BTreeSet<(Instant, u64)>,
+    /// Ends of waiting fetches.
+    fetches: BTreeSet<(Instant, u64)>,
+    /// Fetches that have got something.
+    served: Vec<u64>,
+    /// Nobody takes anything since then.
+    idle_since: Option<Instant>,
+    keep_at: Instant,
+    settled: Vec<(Lease, Settled)>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Held {
+    lease: Lease,
+    entry: Arc<Entry>,
+    failures: Vec<Failure>,
+    bytes: usize,
+    was_delivered: bool,
+    /// Not to be given before.
+    not_before: Instant,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Behind another one of its channel.
+    Waiting,
+    /// In `ready`.
+    Ready,
+    /// In `deliveries`, and in `timers` unless the desk has it.
+    Given {
+        member: u64,
+        holder: Holder,
+        worker: Arc<str>,
+        delivery: u64,
+        until: Instant,
+    },
+    /// In `timers`.
+    Retry,
+    /// A dead letter is being made of it; in `timers` if that has failed.
+    Burying,
+}
+
+/// The entries of one channel in an ordered group.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Those that are not waiting. Normally one.
+    active: usize,
+    waiting: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+struct Member {
+    taker: Taker,
+    worker: Arc<str>,
+    credit: usize,
+    has: BTreeSet<u64>,
+    in_rotation: bool,
+    /// Of a fetch.
+    until: Instant,
+    given: Vec<Given>,
+}
+
+impl Group {
+    /// Nothing is held. `index` is below `GROUPS_MAX`; the seed makes numbers of deliveries that no earlier process gave.
+    #[must_use]
+    pub fn new(name: &str, index: usize, settings: Settings, seed: u64) -> Self {
+        assert!(index < GROUPS_MAX, "groups are numbered from 0");
+        let mut rng = Rng::new(seed);
+        let hasher = FixedState::with_seed(rng.bits());
+        Self {
+            name: name.into(),
+            own_channel: format!("{QUEUE_PREFIX}{name}").into(),
+            settings,
+            counters: Counters::default(),
+            index: index as u64,
+            serial: rng.bits(),
+            rng,
+            held: BTreeMap::new(),
+            held_bytes: 0,
+            entry_bytes: 16 << 10,
+            ready: BTreeSet::new(),
+            lanes: HashMap::with_hasher(hasher),
+            deliveries: HashMap::with_hasher(hasher),
+            members: BTreeMap::new(),
+            takers: HashMap::with_hasher(hasher),
+            next_member: 0,
+            rotation: VecDeque::new(),
+            timers: BTreeSet::new(),
+            fetches: BTreeSet::new(),
+            served: Vec::new(),
+            idle_since: None,
+            keep_at: Instant::START,
+            settled: Vec::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Rules that count.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What has happened.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Entries that are leased.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes of them.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    /// Deliveries that are neither settled nor run out.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.deliveries.len()
+    }
+
+    /// Entries that wait for their next attempt.
+    #[must_use]
+    pub fn retries(&self) -> usize {
+        let is_retry = |held: &&Held| matches!(held.state, State::Retry);
+        self.held.values().filter(is_retry).count()
+    }
+
+    /// Connections that take from it.
+    #[must_use]
+    pub fn workers(&self) -> usize {
+        self.members.len() - self.fetches.len()
+    }
+
+    /// A connection, or the desk, takes entries, or wants more or fewer at a time. `false`: there are too many.
+    pub fn handle_joined(&mut self, taker: Taker, credit: usize, worker: &str) -> bool {
+        debug_assert!(!matches!(taker, Taker::Fetch(_)), "fetches do not stay");
+        if self.handle_credit(taker, credit) {
+            return true;
+        }
+        self.add(taker, credit, worker, Instant(u64::MAX)).is_some()
+    }
+
+    /// At most that many deliveries are under way at this one from now on. `false`: it does not take from this group.
+    pub fn handle_credit(&mut self, taker: Taker, credit: usize) -> bool {
+        let Some(&key) = self.takers.get(&taker) else {
+            return false;
+        };
+        if let Some(member) = self.members.get_mut(&key) {
+            member.credit = credit;
+        }
+        self.queue(key);
+        true
+    }
+
+    /// It takes nothing any more: what it has goes to others, and this is no attempt. `false`: it did not take.
+    pub fn handle_left(&mut self, now: Now, taker: Taker) -> bool {
+        let Some(&key) = self.takers.get(&taker) else {
+            return false;
+        };
+        let has = self.remove_member(now, key);
+        for cursor in has {
+            self.take_back(cursor);
+            if let Some(held) = self.held.get_mut(&cursor) {
+                held.state = State::Ready;
+                self.ready.insert(cursor);
+            }
+        }
+        true
+    }
+
+    /// Somebody asks for at most `limit` deliveries, and waits for them. `false`: too many do.
+    pub fn handle_fetch(&mut self, now: Now, asker: Asker, limit: usize, wait: Duration) -> bool {
+        let until = now.at + wait;
+        let Some(key) = self.add(Taker::Fetch(asker), limit, "service", until) else {
+            return false;
+        };
+        self.fetches.insert((until, key));
+        true
+    }
+
+    /// The log gave these.
+    pub fn handle_leased(&mut self, now: Now, leased: Vec<Leased>) {
+        if self.held.is_empty() {
+            self.keep_at = now.at + LEASE / 3;
+        }
+        for leased in leased {
+            self.admit(now, leased);
+        }
+    }
+
+    /// It is done. `false`: there is no such delivery, or it is somebody else's.
+    pub fn handle_acked(&mut self, now: Now, holder: Holder, delivery: u64) -> bool {
+        let Some(cursor) = self.delivered(holder, delivery) else {
+            return false;
+        };
+        self.take_back(cursor);
+        self.counters.acked += 1;
+        self.finish(now, cursor, Settled::Done);
+        true
+    }
+
+    /// The attempt failed. Without a delay the group's backoff says when the next one is. `false`: as `handle_acked`.
+    pub fn handle_failed(
+        &mut self,
+        now: Now,
+        holder: Holder,
+        delivery: u64,
+        reason: &str,
+        delay: Option<Duration>,
+    ) -> bool {
+        let Some(cursor) = self.delivered(holder, delivery) else {
+            return false;
+        };
+        self.counters.naked += 1;
+        self.fail(now, cursor, reason, delay);
+        true
+    }
+
+    /// No attempt will do: it is a dead letter. `false`: as `handle_acked`.
+    pub fn handle_hopeless(
+        &mut self,
+        now: Now,
+        holder: Holder,
+        delivery: u64,
+        reason: &str,
+    ) -> bool {
+        let Some(cursor) = self.delivered(holder, delivery) else {
+            return false;
+        };
+        self.counters.naked += 1;
+        self.record_failure(now, cursor, reason);
+        self.bury(now, cursor);
+        true
+    }
+
+    /// It takes longer: it runs out later. Without a time it has another ack wait. `false`: as `handle_acked`.
+    pub fn handle_extended(
+        &mut self,
+        now: Now,
+        holder: Holder,
+        delivery: u64,
+        time: Option<Duration>,
+    ) -> bool {
+        let Some(cursor) = self.delivered(holder, delivery) else {
+            return false;
+        };
+        let later = now.at + time.unwrap_or(self.settings.ack_wait);
+        if let Some(Held {
+            state: State::Given { until, .. },
+            ..
+        }) = self.held.get_mut(&cursor)
+        {
+            if self.timers.remove(&(*until, cursor)) {
+                self.timers.insert((later, cursor));
+            }
+            *until = later;
+        }
+        true
+    }
+
+    /// What came of `Output::Bury`.
+    pub fn handle_buried(&mut self, now: Now, cursor: u64, is_kept: bool) {
+        let Some(held) = self.held.get(&cursor) else {
+            return;
+        };
+        if !matches!(held.state, State::Burying) {
+            return;
+        }
+        if is_kept {
+            self.counters.dead += 1;
+            self.finish(now, cursor, Settled::Done);
+        } else {
+            self.timers.insert((now.at + BURY_AGAIN, cursor));
+        }
+    }
+
+    /// Other rules count. What is under way keeps its deadline.
+    pub fn handle_settings(&mut self, now: Now, settings: Settings) {
+        let was_ordered = std::mem::replace(&mut self.settings, settings).ordered;
+        match (was_ordered, self.settings.ordered) {
+            (true, false) => self.leave_lanes(now),
+            (false, true) => self.enter_lanes(now),
+            (false, false) | (true, true) => {}
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(&(at, cursor)) = self.timers.first() {
+            if at > now.at {
+                break;
+            }
+            self.timers.pop_first();
+            self.time_is_up(now, cursor);
+        }
+        if !self.held.is_empty() && now.at >= self.keep_at {
+            self.keep_at = now.at + LEASE / 3;
+            let kept = self.held.values().map(|held| (held.lease, Settled::Kept));
+            self.settled.extend(kept);
+        }
+        self.dispatch(now);
+        while let Some(&(at, key)) = self.fetches.first() {
+            if at > now.at {
+                break;
+            }
+            self.end_fetch(now, key);
+        }
+        if self.idle_since.is_some_and(|since| now.at >= since + LINGER) {
+            self.give_back_idle();
+        }
+    }
+
+    /// The end, or the group is forgotten: everything is returned, waiting fetches are over. Nobody takes from it any more.
+    pub fn handle_closed(&mut self, now: Now) {
+        while let Some(&(_, key)) = self.fetches.first() {
+            self.end_fetch(now, key);
+        }
+        let returned = self.held.values().map(|held| (held.lease, Settled::Returned));
+        self.settled.extend(returned);
+        self.held.clear();
+        self.held_bytes = 0;
+        self.ready.clear();
+        self.lanes.clear();
+        self.deliveries.clear();
+        self.timers.clear();
+        self.members.clear();
+        self.takers.clear();
+        self.rotation.clear();
+    }
+
+    /// Gives ready entries to members with credit. Called before outputs are taken.
+    pub fn dispatch(&mut self, now: Now) {
+        while !self.ready.is_empty() {
+            let Some(key) = self.rotation.pop_front() else {
+                break;
+            };
+            let Some(member) = self.members.get_mut(&key) else {
+                continue;
+            };
+            member.in_rotation = false;
+            if member.has.len() >= member.credit {
+                continue;
+            }
+            if let Some(cursor) = self.ready.pop_first() {
+                self.give(now, key, cursor);
+            }
+            self.queue(key);
+        }
+        for key in std::mem::take(&mut self.served) {
+            self.end_fetch(now, key);
+        }
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// What the log is to be told, in order.
+    pub fn take_settled(&mut self) -> Vec<(Lease, Settled)> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// Entries that members would take now, at most `FETCH_MAX`, and not more than there is room for. `room` is what all
+    /// groups together may hold besides, in bytes.
+    #[must_use]
+    pub fn wanted(&self, room: usize) -> usize {
+        let mut free = 0;
+        for key in &self.rotation {
+            if let Some(member) = self.members.get(key) {
+                free += member.credit.saturating_sub(member.has.len());
+            }
+            if free >= FETCH_MAX {
+                break;
+            }
+        }
+        let wanted = free.min(FETCH_MAX).saturating_sub(self.ready.len());
+        if self.held.is_empty() && wanted > 0 {
+            let fits = room.min(HELD_BYTES_MAX) / self.entry_bytes;
+            return wanted.min(fits.max(1));
+        }
+        let entries = HELD_MAX.saturating_sub(self.held.len());
+        let bytes = HELD_BYTES_MAX.saturating_sub(self.held_bytes).min(room);
+        wanted.min(entries).min(bytes / self.entry_bytes)
+    }
+
+    /// When `handle_timeout` has something to do.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let idle = self.idle_since.filter(|_| self.has_idle());
+        let keep = (!self.held.is_empty()).then_some(self.keep_at);
+        [
+            self.timers.first().map(|&(at, _)| at),
+            self.fetches.first().map(|&(at, _)| at),
+            idle.map(|since| since + LINGER),
+            keep,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn give(&mut self, now: Now, key: u64, cursor: u64) {
+        let delivery = self.next_delivery();
+        let (Some(member), Some(held)) = (self.members.get_mut(&key), self.held.get_mut(&cursor))
+        else {
+            return;
+        };
+        let until = match member.taker {
+            Taker::Trigger => Instant(u64::MAX),
+            Taker::Connection(_) | Taker::Fetch(_) => {
+                let until = now.at + self.settings.ack_wait;
+                self.timers.insert((until, cursor));
+                until
+            }
+        };
+        held.state = State::Given {
+            member: key,
+            holder: member.taker.holder(),
+            worker: member.worker.clone(),
+            delivery,
+            until,
+        };
+        let given = Given {
+            delivery,
+            attempt: u32::try_from(held.failures.len()).unwrap_or(u32::MAX - 1) + 1,
+            entry: held.entry.clone(),
+        };
+        self.counters.delivered += 1;
+        self.counters.redelivered += u64::from(held.was_delivered);
+        held.was_delivered = true;
+        member.has.insert(cursor);
+        self.deliveries.insert(delivery, cursor);
+        match member.taker {
+            Taker::Connection(worker) => self.outputs.push_back(Output::Deliver(worker, given)),
+            Taker::Trigger => self.outputs.push_back(Output::Triggered(given)),
+            Taker::Fetch(_) => {
+                if member.given.is_empty() {
+                    self.served.push(key);
+                }
+                member.given.push(given);
+            }
+        }
+    }
+
+    fn next_delivery(&mut self) -> u64 {
+        self.serial = self.serial.wrapping_add(1);
+        self.index << SERIAL_BITS | self.serial & ((1 << SERIAL_BITS) - 1)
+    }
+
+    /// The entry of a delivery that this holder has.
+    fn delivered(&self, by: Holder, delivery: u64) -> Option<u64> {
+        let cursor = *self.deliveries.get(&delivery)?;
+        match &self.held.get(&cursor)?.state {
+            State::Given { holder, .. } if *holder == by => Some(cursor),
+            State::Given { .. }
+            | State::Waiting
+            | State::Ready
+            | State::Retry
+            | State::Burying => None,
+        }
+    }
+
+    /// The delivery is over: nobody has the entry. Its state is the caller's next business. Gives who had it.
+    fn take_back(&mut self, cursor: u64) -> Option<Arc<str>> {
+        let held = self.held.get_mut(&cursor)?;
+        let State::Given {
+            member,
+            worker,
+            delivery,
+            until,
+            ..
+        } = std::mem::replace(&mut held.state, State::Waiting)
+        else {
+            return None;
+        };
+        self.timers.remove(&(until, cursor));
+        self.deliveries.remove(&delivery);
+        if let Some(at) = self.members.get_mut(&member) {
+            at.has.remove(&cursor);
+        }
+        self.queue(member);
+        Some(worker)
+    }
+
+    /// It leaves the group.
+    fn finish(&mut self, now: Now, cursor: u64, settled: Settled) {
+        let Some(held) = self.held.remove(&cursor) else {
+            return;
+        };
+        self.held_bytes -= held.bytes;
+        self.settled.push((held.lease, settled));
+        if self.settings.ordered {
+            let channel = place(&held.entry).0;
+            if let Some(lane) = self.lanes.get_mut(channel) {
+                lane.active = lane.active.saturating_sub(1);
+            }
+            self.advance(now, channel);
+        }
+    }
+
+    fn fail(&mut self, now: Now, cursor: u64, reason: &str, delay: Option<Duration>) {
+        let failed = self.record_failure(now, cursor, reason);
+        if failed >= self.settings.max_attempts {
+            self.bury(now, cursor);
+            return;
+        }
+        let delay = delay.unwrap_or_else(|| self.settings.backoff.delay(failed, &mut self.rng));
+        if let Some(held) = self.held.get_mut(&cursor) {
+            held.not_before = now.at + delay;
+        }
+        self.make_ready(now, cursor);
+    }
+
+    /// Takes it back and tells the log; gives how many attempts have failed.
+    fn record_failure(&mut self, now: Now, cursor: u64, reason: &str) -> u32 {
+        let worker = self.take_back(cursor);
+        let Some(held) = self.held.get_mut(&cursor) else {
+            return 0;
+        };
+        let failed = u32::try_from(held.failures.len()).unwrap_or(u32::MAX - 1) + 1;
+        let failure = Failure {
+            attempt: failed,
+            unix_ms: now.unix_ms,
+            reason: bounded(reason).into(),
+            worker: worker.as_deref().unwrap_or("").into(),
+        };
+        self.settled
+            .push((held.lease, Settled::Failed(failure.clone())));
+        held.failures.push(failure);
+        failed
+    }
+
+    fn bury(&mut self, now: Now, cursor: u64) {
+        let Some(held) = self.held.get_mut(&cursor) else {
+            return;
+        };
+        held.state = State::Burying;
+        self.outputs.push_back(Output::Bury(Box::new(DeadLetter {
+            group: self.name.clone(),
+            entry: held.entry.clone(),
+            failures: held.failures.clone(),
+            unix_ms: now.unix_ms,
+        })));
+    }
+
+    fn time_is_up(&mut self, now: Now, cursor: u64) {
+        let Some(held) = self.held.get(&cursor) else {
+            return;
+        };
+        match held.state {
+            State::Given { .. } => {
+                self.counters.timed_out += 1;
+                self.fail(now, cursor, "ack_wait", None);
+            }
+            State::Retry => self.make_ready(now, cursor),
+            State::Burying => self.bury(now, cursor),
+            State::Waiting | State::Ready => {}
+        }
+    }
+}
+
+/// As much of a reason as is kept.
+fn bounded(reason: &str) -> &str {
+    let mut end = reason.len().min(REASON_BYTES_MAX);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    &reason[..end]
+}

@@ -1,0 +1,318 @@
+//! What a group's workers say about it, and what the group makes of it.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::mem::Rng;
+
+/// Longest ack wait, extension and delay.
+pub const WAIT_MAX: Duration = Duration::from_hours(12);
+/// Shortest ack wait.
+pub const WAIT_MIN: Duration = Duration::from_secs(1);
+/// Attempts at most that a group may be given.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// Channels, names or globs, of one group.
+pub const CHANNELS_MAX: usize = 64;
+/// Bytes of each.
+pub const CHANNEL_BYTES_MAX: usize = 255;
+/// Bytes of a group's name.
+pub const GROUP_BYTES_MAX: usize = 128;
+/// Start of the channels that hold what is put into one group only.
+pub const QUEUE_PREFIX: &str = "$queue:";
+
+/// Rules of a group. Survives restarts beside the group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Channels it takes from, without its own; names or globs.
+    pub channels: Vec<Box<str>>,
+    /// A delivery that is not settled within this time has failed.
+    pub ack_wait: Duration,
+    /// At most one unsettled publication of each channel at a time.
+    pub ordered: bool,
+    /// Failed attempts that make a dead letter.
+    pub max_attempts: u32,
+    /// When a failed publication is tried again.
+    pub backoff: Backoff,
+}
+
+/// Time between attempts: `base * factor ^ (attempt - 1)`, at most `cap`, more or less by up to `jitter` of it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backoff {
+    /// After the first attempt.
+    pub base: Duration,
+    /// At least 1.
+    pub factor: f64,
+    /// Upper bound before the jitter.
+    pub cap: Duration,
+    /// 0 to 1.
+    pub jitter: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            channels: Vec::new(),
+            ack_wait: Duration::from_secs(30),
+            ordered: false,
+            max_attempts: 5,
+            backoff: Backoff::default(),
+        }
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            base: Duration::from_secs(1),
+            factor: 2.0,
+            cap: Duration::from_mins(5),
+            jitter: 0.2,
+        }
+    }
+}
+
+impl Backoff {
+    /// Time to wait after this many failed attempts, without jitter.
+    #[must_use]
+    pub fn nominal(&self, failed: u32) -> Duration {
+        let exponent = i32::try_from(failed.saturating_sub(1)).unwrap_or(i32::MAX);
+        let seconds = self.base.as_secs_f64() * self.factor.powi(exponent);
+        Duration::try_from_secs_f64(seconds.min(self.cap.as_secs_f64())).unwrap_or(self.cap)
+    }
+
+    /// Time to wait after this many failed attempts.
+    #[must_use]
+    pub fn delay(&self, failed: u32, rng: &mut Rng) -> Duration {
+        let share = rng.below(1 << 32) as f64 / (1u64 << 32) as f64;
+        self.nominal(failed)
+            .mul_f64(1.0 + self.jitter * (2.0 * share - 1.0))
+    }
+}
+
+/// Rules of a group as a worker writes them. What is left out stays as it is, or is the default in a new group.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wish {
+    /// Group.
+    pub group: Box<str>,
+    /// See `Settings`.
+    pub channels: Option<Vec<Box<str>>>,
+    /// Publications under way at this worker (`consume`), default 16.
+    pub credit: Option<u32>,
+    /// Deliveries in the answer (`fetch`).
+    pub limit: Option<u32>,
+    /// How long the answer may take if there is nothing (`fetch`).
+    pub wait_ms: Option<u64>,
+    /// See `Settings`.
+    pub ack_wait_ms: Option<u64>,
+    /// See `Settings`.
+    pub ordered: Option<bool>,
+    /// See `Settings`.
+    pub max_attempts: Option<u32>,
+    /// See `Settings`.
+    pub backoff: Option<BackoffWish>,
+    /// Where a new group starts.
+    pub from: Option<From>,
+}
+
+/// See `Backoff`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackoffWish {
+    base_ms: Option<u64>,
+    factor: Option<f64>,
+    cap_ms: Option<u64>,
+    jitter: Option<f64>,
+}
+
+/// Where a new group starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum From {
+    /// With what the log has kept.
+    #[default]
+    Beginning,
+    /// With what comes next.
+    New,
+}
+
+/// A parameter that is not as it must be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WishError {
+    /// Name of a group.
+    #[error("`group` is 1 to {GROUP_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
+    Group,
+    /// None, too many, or one that is empty or too long.
+    #[error("`channels` is 1 to {CHANNELS_MAX} names or patterns of 1 to {CHANNEL_BYTES_MAX} bytes")]
+    Channels,
+    /// One that belongs to the queue groups themselves.
+    #[error("channels that start with `{QUEUE_PREFIX}` are reserved")]
+    Reserved,
+    /// A number outside its range.
+    #[error("`{name}` is {range}")]
+    Range {
+        /// Parameter.
+        name: &'static str,
+        /// What it may be.
+        range: &'static str,
+    },
+}
+
+/// Is this a name that workers may give a group?
+#[must_use]
+pub fn is_group_name(name: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= GROUP_BYTES_MAX && name.bytes().all(allowed)
+}
+
+/// A number within its range, or why not.
+///
+/// # Errors
+/// It is outside.
+pub fn within<T: PartialOrd>(
+    value: T,
+    low: T,
+    high: T,
+    name: &'static str,
+    range: &'static str,
+) -> Result<T, WishError> {
+    if value < low || value > high {
+        return Err(WishError::Range { name, range });
+    }
+    Ok(value)
+}
+
+impl Wish {
+    /// The rules that these parameters make of those that count so far.
+    ///
+    /// # Errors
+    /// A parameter is not as it must be, or a new group has no channels.
+    pub fn settings(&self, before: Option<&Settings>) -> Result<Settings, WishError> {
+        let mut settings = before.cloned().unwrap_or_default();
+        if let Some(channels) = &self.channels {
+            settings.channels.clone_from(channels);
+        }
+        check_channels(&settings.channels)?;
+        if let Some(ms) = self.ack_wait_ms {
+            settings.ack_wait = within(
+                Duration::from_millis(ms),
+                WAIT_MIN,
+                WAIT_MAX,
+                "ack_wait_ms",
+                "1000 to 43200000",
+            )?;
+        }
+        settings.ordered = self.ordered.unwrap_or(settings.ordered);
+        if let Some(attempts) = self.max_attempts {
+            settings.max_attempts =
+                within(attempts, 1, ATTEMPTS_MAX, "max_attempts", "1 to 100")?;
+        }
+        if let Some(wish) = &self.backoff {
+            wish.apply(&mut settings.backoff)?;
+        }
+        Ok(settings)
+    }
+}
+
+impl BackoffWish {
+    fn apply(&self, backoff: &mut Backoff) -> Result<(), WishError> {
+        if let Some(ms) = self.base_ms {
+            let base = Duration::from_millis(ms);
+            let zero = Duration::ZERO;
+            backoff.base = within(base, zero, WAIT_MAX, "backoff.base_ms", "0 to 43200000")?;
+        }
+        if let Some(factor) = self.factor {
+            backoff.factor = within(factor, 1.0, 100.0, "backoff.factor", "1 to 100")?;
+        }
+        if let Some(ms) = self.cap_ms {
+            let cap = Duration::from_millis(ms);
+            let zero = Duration::ZERO;
+            backoff.cap = within(cap, zero, WAIT_MAX, "backoff.cap_ms", "0 to 43200000")?;
+        }
+        if let Some(jitter) = self.jitter {
+            backoff.jitter = within(jitter, 0.0, 1.0, "backoff.jitter", "0 to 1")?;
+        }
+        Ok(())
+    }
+}
+
+fn check_channels(channels: &[Box<str>]) -> Result<(), WishError> {
+    let fits = |channel: &Box<str>| !channel.is_empty() && channel.len() <= CHANNEL_BYTES_MAX;
+    if channels.is_empty() || channels.len() > CHANNELS_MAX || !channels.iter().all(fits) {
+        return Err(WishError::Channels);
+    }
+    if channels.iter().any(|channel| channel.starts_with(QUEUE_PREFIX)) {
+        return Err(WishError::Reserved);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wish(json: &str) -> Wish {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn new_group_has_the_defaults_and_later_wishes_change_what_they_name() {
+        let first = wish(r#"{"group":"g","channels":["a:*"]}"#).settings(None).unwrap();
+        assert_eq!(first.ack_wait, Duration::from_secs(30));
+        assert_eq!((first.ordered, first.max_attempts), (false, 5));
+        let second = wish(r#"{"group":"g","ordered":true,"backoff":{"base_ms":5}}"#)
+            .settings(Some(&first))
+            .unwrap();
+        assert_eq!(second.channels, first.channels);
+        assert!(second.ordered);
+        assert_eq!(second.backoff.base, Duration::from_millis(5));
+        assert_eq!(second.backoff.cap, Duration::from_mins(5));
+    }
+
+    #[test]
+    fn parameters_outside_their_range_are_refused() {
+        for (json, error) in [
+            (r#"{"group":"g"}"#, WishError::Channels),
+            (r#"{"group":"g","channels":[""]}"#, WishError::Channels),
+            (r#"{"group":"g","channels":["$queue:x"]}"#, WishError::Reserved),
+        ] {
+            assert_eq!(wish(json).settings(None), Err(error), "{json}");
+        }
+        for part in [
+            r#""ack_wait_ms":999"#,
+            r#""ack_wait_ms":43200001"#,
+            r#""max_attempts":0"#,
+            r#""max_attempts":101"#,
+            r#""backoff":{"factor":0.5}"#,
+            r#""backoff":{"jitter":1.5}"#,
+            r#""backoff":{"base_ms":43200001}"#,
+            r#""backoff":{"cap_ms":43200001}"#,
+        ] {
+            let json = format!(r#"{{"group":"g","channels":["a"],{part}}}"#);
+            let refused = wish(&json).settings(None);
+            assert!(matches!(refused, Err(WishError::Range { .. })), "{json}");
+        }
+    }
+
+    #[test]
+    fn group_names_are_plain() {
+        assert!(is_group_name("billing.v2_a-b"));
+        for name in ["", "a b", "$trigger", "a:b", "a*", &"a".repeat(129)] {
+            assert!(!is_group_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn backoff_grows_to_its_cap_and_jitter_stays_within_its_share() {
+        let backoff = Backoff::default();
+        assert_eq!(backoff.nominal(1), Duration::from_secs(1));
+        assert_eq!(backoff.nominal(4), Duration::from_secs(8));
+        assert_eq!(backoff.nominal(60), Duration::from_mins(5));
+        let mut rng = Rng::new(7);
+        for _ in 0..1000 {
+            let delay = backoff.delay(2, &mut rng).as_secs_f64();
+            assert!((1.6..=2.4).contains(&delay), "{delay}");
+        }
+    }
+}
