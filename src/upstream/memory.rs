@@ -171,7 +171,11 @@ impl MemoryLog {
             taken.push(Leased {
                 lease,
                 entry: entry.clone(),
-                failures: state.failures.get(&entry.cursor).cloned().unwrap_or_default(),
+                failures: state
+                    .failures
+                    .get(&entry.cursor)
+                    .cloned()
+                    .unwrap_or_default(),
             });
         }
         Ok(taken)
@@ -390,7 +394,9 @@ impl Log for MemoryLog {
             Bound::Excluded((group.into(), event))
         });
         let letters = self.letters.borrow();
-        let behind = letters.range((from, Bound::Unbounded)).map(|(_, letter)| letter);
+        let behind = letters
+            .range((from, Bound::Unbounded))
+            .map(|(_, letter)| letter);
         let of_group = behind.filter(|letter| group.is_none_or(|group| *letter.group == *group));
         Ok(of_group.take(limit).cloned().collect())
     }

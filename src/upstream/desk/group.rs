@@ -233,8 +233,8 @@ impl Group {
             held_bytes: 0,
             entry_bytes: 16 << 10,
             ready: BTreeSet::new(),
-            lanes: HashMap::with_hasher(hasher),
-            deliveries: HashMap::with_hasher(hasher),
+            lanes: HashMap::with_hasher(hasher.clone()),
+            deliveries: HashMap::with_hasher(hasher.clone()),
             members: BTreeMap::new(),
             takers: HashMap::with_hasher(hasher),
             next_member: 0,
@@ -466,7 +466,10 @@ impl Group {
             }
             self.end_fetch(now, key);
         }
-        if self.idle_since.is_some_and(|since| now.at >= since + LINGER) {
+        if self
+            .idle_since
+            .is_some_and(|since| now.at >= since + LINGER)
+        {
             self.give_back_idle();
         }
     }
@@ -476,7 +479,10 @@ impl Group {
         while let Some(&(_, key)) = self.fetches.first() {
             self.end_fetch(now, key);
         }
-        let returned = self.held.values().map(|held| (held.lease, Settled::Returned));
+        let returned = self
+            .held
+            .values()
+            .map(|held| (held.lease, Settled::Returned));
         self.settled.extend(returned);
         self.held.clear();
         self.held_bytes = 0;
@@ -614,11 +620,9 @@ impl Group {
         let cursor = *self.deliveries.get(&delivery)?;
         match &self.held.get(&cursor)?.state {
             State::Given { holder, .. } if *holder == by => Some(cursor),
-            State::Given { .. }
-            | State::Waiting
-            | State::Ready
-            | State::Retry
-            | State::Burying => None,
+            State::Given { .. } | State::Waiting | State::Ready | State::Retry | State::Burying => {
+                None
+            }
         }
     }
 

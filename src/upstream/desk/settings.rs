@@ -144,7 +144,9 @@ pub enum WishError {
     #[error("`group` is 1 to {GROUP_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
     Group,
     /// None, too many, or one that is empty or too long.
-    #[error("`channels` is 1 to {CHANNELS_MAX} names or patterns of 1 to {CHANNEL_BYTES_MAX} bytes")]
+    #[error(
+        "`channels` is 1 to {CHANNELS_MAX} names or patterns of 1 to {CHANNEL_BYTES_MAX} bytes"
+    )]
     Channels,
     /// One that belongs to the queue groups themselves.
     #[error("channels that start with `{QUEUE_PREFIX}` are reserved")]
@@ -205,8 +207,7 @@ impl Wish {
         }
         settings.ordered = self.ordered.unwrap_or(settings.ordered);
         if let Some(attempts) = self.max_attempts {
-            settings.max_attempts =
-                within(attempts, 1, ATTEMPTS_MAX, "max_attempts", "1 to 100")?;
+            settings.max_attempts = within(attempts, 1, ATTEMPTS_MAX, "max_attempts", "1 to 100")?;
         }
         if let Some(wish) = &self.backoff {
             wish.apply(&mut settings.backoff)?;
@@ -242,7 +243,10 @@ fn check_channels(channels: &[Box<str>]) -> Result<(), WishError> {
     if channels.is_empty() || channels.len() > CHANNELS_MAX || !channels.iter().all(fits) {
         return Err(WishError::Channels);
     }
-    if channels.iter().any(|channel| channel.starts_with(QUEUE_PREFIX)) {
+    if channels
+        .iter()
+        .any(|channel| channel.starts_with(QUEUE_PREFIX))
+    {
         return Err(WishError::Reserved);
     }
     Ok(())
@@ -258,7 +262,9 @@ mod tests {
 
     #[test]
     fn new_group_has_the_defaults_and_later_wishes_change_what_they_name() {
-        let first = wish(r#"{"group":"g","channels":["a:*"]}"#).settings(None).unwrap();
+        let first = wish(r#"{"group":"g","channels":["a:*"]}"#)
+            .settings(None)
+            .unwrap();
         assert_eq!(first.ack_wait, Duration::from_secs(30));
         assert_eq!((first.ordered, first.max_attempts), (false, 5));
         let second = wish(r#"{"group":"g","ordered":true,"backoff":{"base_ms":5}}"#)
@@ -275,7 +281,10 @@ mod tests {
         for (json, error) in [
             (r#"{"group":"g"}"#, WishError::Channels),
             (r#"{"group":"g","channels":[""]}"#, WishError::Channels),
-            (r#"{"group":"g","channels":["$queue:x"]}"#, WishError::Reserved),
+            (
+                r#"{"group":"g","channels":["$queue:x"]}"#,
+                WishError::Reserved,
+            ),
         ] {
             assert_eq!(wish(json).settings(None), Err(error), "{json}");
         }

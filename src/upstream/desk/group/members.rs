@@ -6,7 +6,13 @@ use super::{Group, MEMBERS_MAX, Member, Output, Taker};
 use crate::time::{Instant, Now};
 
 impl Group {
-    pub(super) fn add(&mut self, taker: Taker, credit: usize, worker: &str, until: Instant) -> Option<u64> {
+    pub(super) fn add(
+        &mut self,
+        taker: Taker,
+        credit: usize,
+        worker: &str,
+        until: Instant,
+    ) -> Option<u64> {
         if self.members.len() >= MEMBERS_MAX {
             return None;
         }

@@ -1,0 +1,212 @@
+//! Dead letters: what became of publications whose attempts were used up, and their second life.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::Deserialize;
+
+use super::encode;
+use super::settings::QUEUE_PREFIX;
+use super::{Outlet, bad_request, not_found};
+use crate::mesh::durable::{Append, LogError, RequestId};
+use crate::model::{ChannelName, EventId, Origin, Record};
+use crate::upstream::Log;
+use crate::upstream::log::DeadLetter;
+
+/// Letters in one page.
+const PAGE_MAX: usize = 1000;
+/// Letters that are retried or dropped by one question.
+const ALL_MAX: usize = 100_000;
+/// Letters that are retried together.
+const TOGETHER: usize = 256;
+/// A retry that was interrupted and is asked for again within this time stores nothing twice.
+const KEY_TTL: std::time::Duration = std::time::Duration::from_hours(1);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    group: Option<Box<str>>,
+    event_id: Option<Box<str>>,
+    #[serde(default)]
+    all: bool,
+    after: Option<Box<str>>,
+    limit: Option<usize>,
+}
+
+fn parse(data: &[u8]) -> Result<Asked, LogError> {
+    serde_json::from_slice(data).map_err(|error| bad_request(&error.to_string()))
+}
+
+impl Asked {
+    /// The one letter that is meant.
+    fn one(&self) -> Result<(&str, EventId), LogError> {
+        let group = self
+            .group
+            .as_deref()
+            .ok_or_else(|| bad_request("`group` is missing"))?;
+        let event = self
+            .event_id
+            .as_deref()
+            .ok_or_else(|| bad_request("`event_id` is missing; `all: true` means every one"))?;
+        let event =
+            EventId::parse(event).ok_or_else(|| bad_request("`event_id` is not an event id"))?;
+        Ok((group, event))
+    }
+
+    /// Where the page begins: behind `group/event`.
+    fn after(&self) -> Result<Option<(&str, EventId)>, LogError> {
+        let Some(after) = self.after.as_deref().filter(|after| !after.is_empty()) else {
+            return Ok(None);
+        };
+        let wrong = || bad_request("`after` is what `next` was");
+        let (group, event) = after.rsplit_once('/').ok_or_else(wrong)?;
+        Ok(Some((group, EventId::parse(event).ok_or_else(wrong)?)))
+    }
+}
+
+/// A page of letters.
+pub(super) async fn list<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
+    let asked = parse(data)?;
+    let limit = asked.limit.unwrap_or(100).clamp(1, PAGE_MAX);
+    let letters = log
+        .dead_letters(asked.group.as_deref(), asked.after()?, limit)
+        .await?;
+    let mut out = BytesMut::from(&b"{\"letters\":["[..]);
+    for (at, letter) in letters.iter().enumerate() {
+        if at > 0 {
+            out.put_u8(b',');
+        }
+        encode::letter(&mut out, letter, false);
+    }
+    out.put_u8(b']');
+    if let Some(last) = letters.last().filter(|_| letters.len() == limit) {
+        out.put_slice(b",\"next\":");
+        let event = last.entry.record.event;
+        encode::string(&mut out, &format!("{}/{event}", last.group));
+    }
+    out.put_u8(b'}');
+    Ok(out.freeze())
+}
+
+/// One letter with everything.
+pub(super) async fn show<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
+    let asked = parse(data)?;
+    let (group, event) = asked.one()?;
+    let letter = log.dead_letter(group, event).await?;
+    let letter = letter.ok_or_else(|| not_found("there is no such dead letter"))?;
+    let mut out = BytesMut::new();
+    encode::letter(&mut out, &letter, true);
+    Ok(out.freeze())
+}
+
+/// Letters that a question means, some at a time.
+async fn some<L: Log>(log: &L, asked: &Asked) -> Result<Vec<DeadLetter>, LogError> {
+    if asked.all {
+        return log
+            .dead_letters(asked.group.as_deref(), None, TOGETHER)
+            .await;
+    }
+    let (group, event) = asked.one()?;
+    let letter = log.dead_letter(group, event).await?;
+    Ok(vec![letter.ok_or_else(|| {
+        not_found("there is no such dead letter")
+    })?])
+}
+
+/// Puts letters into the queues of their groups, then forgets them. Interrupted in between, a letter may live twice for a moment:
+/// whoever asks again stores nothing new.
+pub(super) async fn retry<L: Log, O: Outlet>(
+    log: &L,
+    outlet: &O,
+    data: &[u8],
+) -> Result<Bytes, LogError> {
+    let asked = parse(data)?;
+    let mut retried = 0;
+    while retried < ALL_MAX {
+        let letters = some(log, &asked).await?;
+        if letters.is_empty() {
+            break;
+        }
+        let appends = letters.iter().map(again).collect();
+        let results = outlet.append(appends).await;
+        for (letter, result) in letters.iter().zip(results) {
+            result?;
+            log.exhume(&letter.group, letter.entry.record.event).await?;
+            retried += 1;
+        }
+        if !asked.all {
+            break;
+        }
+    }
+    Ok(count("retried", retried))
+}
+
+/// Forgets letters.
+pub(super) async fn forget<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
+    let asked = parse(data)?;
+    let mut dropped = 0;
+    while dropped < ALL_MAX {
+        let letters = some(log, &asked).await?;
+        if letters.is_empty() {
+            break;
+        }
+        for letter in &letters {
+            log.exhume(&letter.group, letter.entry.record.event).await?;
+            dropped += 1;
+        }
+        if !asked.all {
+            break;
+        }
+    }
+    Ok(count("dropped", dropped))
+}
+
+fn count(name: &str, count: usize) -> Bytes {
+    Bytes::from(format!("{{\"{name}\":{count}}}"))
+}
+
+/// A letter on its way to its group once more.
+fn again(letter: &DeadLetter) -> Append {
+    let record = &letter.entry.record;
+    let key = format!("retry/{}/{}", record.event, letter.unix_ms);
+    into_queue(&letter.group, &letter.entry, key.into(), KEY_TTL)
+}
+
+/// An entry for the queue of one group.
+pub(super) fn into_queue(
+    group: &str,
+    entry: &crate::model::Entry,
+    key: Box<str>,
+    key_ttl: std::time::Duration,
+) -> Append {
+    let channel = ChannelName::new(&format!("{QUEUE_PREFIX}{group}"));
+    once_more(entry, channel, key, key_ttl)
+}
+
+/// An entry for another channel: it stays the same event, and says where it stood first.
+pub(super) fn once_more(
+    entry: &crate::model::Entry,
+    channel: ChannelName,
+    key: Box<str>,
+    key_ttl: std::time::Duration,
+) -> Append {
+    let origin = entry.record.origin.clone().unwrap_or_else(|| {
+        Box::new(Origin {
+            channel: entry.record.channel.clone(),
+            position: entry.position,
+        })
+    });
+    Append {
+        id: RequestId {
+            slot: 0,
+            generation: 0,
+        },
+        record: Record {
+            channel,
+            key,
+            origin: Some(origin),
+            ..entry.record.clone()
+        },
+        key_ttl,
+        version: 0,
+        version_epoch: Box::default(),
+    }
+}

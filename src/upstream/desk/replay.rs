@@ -1,0 +1,279 @@
+//! Replays: parts of the log read again, a page for each question, so that whoever asks sets the pace and goes on after a break.
+//!
+//! The cursor of a page holds everything that the next one needs: the replay's own number, where it goes on and where it
+//! ends. The end is fixed by the first page, so that a channel can be replayed into itself.
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use serde::Deserialize;
+
+use super::dead::{into_queue, once_more};
+use super::encode;
+use super::{Outlet, bad_request, no_group, not_found};
+use crate::mesh::durable::{LogError, Read};
+use crate::model::ChannelName;
+use crate::upstream::Log;
+use crate::upstream::filter::Filter;
+use crate::upstream::log::Scan;
+
+/// Events in one page.
+const LIMIT_MAX: usize = 10_000;
+/// Bytes of records in one page.
+const BYTES_MAX: usize = 8 << 20;
+/// Entries looked at for one page.
+const LOOKED_AT_MAX: usize = 100_000;
+/// Channels of one replay.
+const CHANNELS_MAX: usize = 64;
+/// A page that is asked for again within this time stores nothing twice.
+const KEY_TTL: std::time::Duration = std::time::Duration::from_hours(24);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    channels: Vec<Box<str>>,
+    from: Option<At>,
+    to: Option<At>,
+    #[serde(rename = "where")]
+    condition: Option<Box<str>>,
+    into: Option<Into>,
+    limit: Option<usize>,
+    bytes: Option<usize>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum At {
+    Word(Box<str>),
+    Place(Place),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    /// Unix milliseconds.
+    time: Option<u64>,
+    offset: Option<u64>,
+    cursor: Option<Box<str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+enum Into {
+    Channel(Box<str>),
+    Group(Box<str>),
+}
+
+/// Where a replay stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor {
+    /// Which replay: what it stores once more is told apart from what another one does.
+    id: u64,
+    after: u64,
+    /// Nothing behind it.
+    until: u64,
+}
+
+impl Cursor {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('-');
+        let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+        let cursor = Self {
+            id: number()?,
+            after: number()?,
+            until: number()?,
+        };
+        parts.next().is_none().then_some(cursor)
+    }
+
+    fn text(self) -> String {
+        format!("{:x}-{:x}-{:x}", self.id, self.after, self.until)
+    }
+}
+
+/// One page.
+pub(super) async fn page<L: Log, O: Outlet>(
+    log: &L,
+    outlet: &O,
+    data: &[u8],
+    random: u64,
+    has_group: impl Fn(&str) -> bool,
+) -> Result<Bytes, LogError> {
+    let asked: Asked =
+        serde_json::from_slice(data).map_err(|error| bad_request(&error.to_string()))?;
+    if asked.channels.is_empty() || asked.channels.len() > CHANNELS_MAX {
+        return Err(bad_request("`channels` is 1 to 64 names or patterns"));
+    }
+    if let Some(Into::Group(group)) = &asked.into
+        && !has_group(group)
+    {
+        return Err(no_group(group));
+    }
+    let condition = asked
+        .condition
+        .as_deref()
+        .map(Filter::parse)
+        .transpose()
+        .map_err(|error| bad_request(&format!("`where`: {error}")))?;
+    let cursor = begin(log, &asked, random).await?;
+    let scan = Scan {
+        after: cursor.after,
+        channels: asked.channels.clone(),
+        limit: asked.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX),
+        bytes: asked.bytes.unwrap_or(BYTES_MAX / 2).clamp(1, BYTES_MAX),
+        looked_at: LOOKED_AT_MAX,
+    };
+    let scanned = if cursor.after >= cursor.until {
+        None
+    } else {
+        Some(log.scan(&scan).await?)
+    };
+    let (entries, next, at_end) = scanned.map_or((Vec::new(), cursor.until, true), |scanned| {
+        (scanned.entries, scanned.next, scanned.at_end)
+    });
+    let looked_at = entries.len();
+    let events: Vec<_> = entries
+        .into_iter()
+        .filter(|entry| entry.cursor <= cursor.until)
+        .filter(|entry| {
+            condition
+                .as_ref()
+                .is_none_or(|condition| condition.matches(&entry.record.data))
+        })
+        .collect();
+    let next = Cursor {
+        after: next.min(cursor.until),
+        ..cursor
+    };
+    let done = at_end || next.after >= cursor.until;
+    let mut out = BytesMut::new();
+    match &asked.into {
+        None => {
+            out.put_slice(b"{\"events\":[");
+            for (at, entry) in events.iter().enumerate() {
+                out.put_slice(if at > 0 { b",{" } else { b"{" });
+                encode::entry(&mut out, entry, true);
+                out.put_u8(b'}');
+            }
+            out.put_u8(b']');
+        }
+        Some(into) => {
+            let appends = events
+                .iter()
+                .map(|entry| {
+                    let event = entry.record.event;
+                    let key = format!("replay/{:x}/{event}", cursor.id).into();
+                    match into {
+                        Into::Channel(name) => {
+                            once_more(entry, ChannelName::new(name), key, KEY_TTL)
+                        }
+                        Into::Group(group) => into_queue(group, entry, key, KEY_TTL),
+                    }
+                })
+                .collect();
+            let mut stored = 0;
+            for result in outlet.append(appends).await {
+                stored += u64::from(result?.is_new);
+            }
+            out.put_slice(b"{\"matched\":");
+            encode::number(&mut out, events.len() as u64);
+            out.put_slice(b",\"stored\":");
+            encode::number(&mut out, stored);
+        }
+    }
+    out.put_slice(b",\"next\":");
+    encode::string(&mut out, &next.text());
+    out.put_slice(b",\"done\":");
+    out.put_slice(if done { b"true" } else { b"false" });
+    out.put_slice(b",\"looked_at\":");
+    encode::number(&mut out, looked_at as u64);
+    out.put_u8(b'}');
+    Ok(out.freeze())
+}
+
+/// Where this page starts and where the replay ends.
+async fn begin<L: Log>(log: &L, asked: &Asked, random: u64) -> Result<Cursor, LogError> {
+    let end = log.status().end;
+    let after = match &asked.from {
+        None => 0,
+        Some(At::Word(word)) if &**word == "beginning" => 0,
+        Some(At::Word(_)) => {
+            return Err(bad_request(
+                "`from` is \"beginning\" or has `time` (Unix milliseconds), `offset` or `cursor`",
+            ));
+        }
+        Some(At::Place(Place {
+            cursor: Some(text), ..
+        })) => {
+            return Cursor::parse(text).ok_or_else(|| bad_request("`cursor` is what `next` was"));
+        }
+        Some(At::Place(place)) => before(log, asked, place, false).await?,
+    };
+    let until = match &asked.to {
+        None => end,
+        Some(At::Word(word)) if &**word == "now" => end,
+        Some(At::Word(_)) => {
+            return Err(bad_request(
+                "`to` is \"now\" or has `time` (Unix milliseconds) or `offset`",
+            ));
+        }
+        Some(At::Place(place)) => before(log, asked, place, true).await?.min(end),
+    };
+    Ok(Cursor {
+        id: random,
+        after,
+        until,
+    })
+}
+
+/// The cursor before a place; with an offset, up to and with it where the place is an end.
+async fn before<L: Log>(
+    log: &L,
+    asked: &Asked,
+    place: &Place,
+    is_end: bool,
+) -> Result<u64, LogError> {
+    if let Some(time) = place.time {
+        return Ok(log.seek(time).await?.saturating_sub(1));
+    }
+    let offset = place
+        .offset
+        .ok_or_else(|| bad_request("a place has `time` (Unix milliseconds) or `offset`"))?;
+    let [channel] = &asked.channels[..] else {
+        return Err(bad_request("an offset needs exactly one channel"));
+    };
+    if channel.contains('*') {
+        return Err(bad_request(
+            "an offset needs the name of a channel, not a pattern",
+        ));
+    }
+    let read = Read {
+        channel: ChannelName::new(channel),
+        after: offset.saturating_sub(1),
+        limit: 1,
+        bytes: 1,
+    };
+    let slice = log.read(&read).await?;
+    match slice.entries.first() {
+        Some(entry) if is_end && entry.position.offset.0 == offset => Ok(entry.cursor),
+        Some(entry) => Ok(entry.cursor.saturating_sub(1)),
+        None if is_end => Ok(log.status().end),
+        None => Err(not_found("the channel has nothing at this offset or later")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursor_comes_back_as_it_was() {
+        let cursor = Cursor {
+            id: u64::MAX,
+            after: 0,
+            until: 77,
+        };
+        assert_eq!(Cursor::parse(&cursor.text()), Some(cursor));
+        for text in ["", "1", "1-2", "1-2-3-4", "x-1-2", "1--2"] {
+            assert_eq!(Cursor::parse(text), None, "{text}");
+        }
+    }
+}
