@@ -71,9 +71,10 @@ impl Jetstream {
     /// Settings with which no attempt can be made.
     pub async fn connect(config: &Durable) -> Result<Self, ConnectError> {
         let link = Link::connect(config).await?;
+        let (tail, own) = Tail::spawn(link.clone());
         Ok(Self {
-            writer: Writer::spawn(link.clone()),
-            tail: Tail::spawn(link.clone()),
+            writer: Writer::spawn(link.clone(), own),
+            tail,
             reader: Reader::new(link.clone()),
             groups: Groups::new(link.clone()),
             supervisor: tokio::spawn(link.clone().supervise()),

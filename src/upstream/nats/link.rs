@@ -392,6 +392,7 @@ async fn options(
     let nats = &config.nats;
     let mut options = ConnectOptions::new()
         .name("ringmain")
+        .no_echo()
         .retry_on_initial_connect()
         .connection_timeout(API_TIMEOUT)
         .request_timeout(Some(API_TIMEOUT))

@@ -34,7 +34,7 @@ const SEEK_MAX: usize = 20_000;
 
 /// A request for messages (`$JS.API.DIRECT.GET`, ADR-31).
 #[derive(Serialize)]
-struct Ask<'a> {
+pub(super) struct Ask<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,17 +46,17 @@ struct Ask<'a> {
 }
 
 /// A message as it stands in the stream.
-struct Found {
-    sequence: u64,
-    subject: String,
-    headers: HeaderMap,
-    payload: Bytes,
+pub(super) struct Found {
+    pub sequence: u64,
+    pub subject: String,
+    pub headers: HeaderMap,
+    pub payload: Bytes,
 }
 
 /// Messages in order, and whether more are behind them.
-struct Answer {
-    messages: Vec<Found>,
-    pending: u64,
+pub(super) struct Answer {
+    pub messages: Vec<Found>,
+    pub pending: u64,
 }
 
 /// Reads parts of the log.
@@ -324,62 +324,73 @@ impl Reader {
     }
 
     async fn ask(&self, opened: &Opened, ask: Ask<'_>) -> Result<Answer, LogError> {
-        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
-        let subject = format!("$JS.API.DIRECT.GET.{}", opened.name);
-        let request = serde_json::to_vec(&ask).map_err(|error| failed(&error))?;
-        let client = &self.link.client;
-        let inbox = client.new_inbox();
-        let mut replies = client
-            .subscribe(inbox.clone())
-            .await
-            .map_err(|error| failed(&error))?;
-        let sent = client
-            .publish_with_reply(subject, inbox, request.into())
-            .await;
-        sent.map_err(|error| failed(&error))?;
-        let mut answer = Answer {
-            messages: Vec::new(),
-            pending: 0,
-        };
-        loop {
-            let reply = tokio::time::timeout(MESSAGE_TIMEOUT, replies.next()).await;
-            let Ok(Some(reply)) = reply else {
-                return Err(failed(&"NATS did not answer in time"));
-            };
-            let headers = reply.headers.unwrap_or_default();
-            let number = |name: &str| headers.get(name)?.as_str().parse::<u64>().ok();
-            match reply.status.map(|status| status.as_u16()) {
-                None | Some(200) => {}
-                Some(204) => {
-                    answer.pending = number("Nats-Num-Pending").unwrap_or(0);
-                    return Ok(answer);
-                }
-                Some(404) => return Ok(answer),
-                Some(503) => return Err(failed(&"the stream has no leader")),
-                Some(status) => {
-                    let text = reply.description.unwrap_or_default();
-                    return Err(failed(&format!("{status} {text}")));
-                }
-            }
-            let (Some(sequence), Some(subject)) =
-                (number("Nats-Sequence"), headers.get("Nats-Subject"))
-            else {
-                return Err(failed(&"NATS gave an answer that cannot be read"));
-            };
-            if answer.messages.len() >= PAGE {
-                return Err(failed(&"NATS gave more than it was asked for"));
-            }
-            answer.messages.push(Found {
-                sequence,
-                subject: subject.as_str().to_owned(),
-                payload: reply.payload,
-                headers,
-            });
-        }
+        direct(&self.link, opened, ask).await
     }
 }
 
-fn from_sequence(sequence: u64, subject: &str, batch: usize, max_bytes: usize) -> Ask<'_> {
+/// Messages from any server that has the stream.
+pub(super) async fn direct(link: &Link, opened: &Opened, ask: Ask<'_>) -> Result<Answer, LogError> {
+    let failed = |error: &dyn std::fmt::Display| link.failed(error);
+    let subject = format!("$JS.API.DIRECT.GET.{}", opened.name);
+    let request = serde_json::to_vec(&ask).map_err(|error| failed(&error))?;
+    let client = &link.client;
+    let inbox = client.new_inbox();
+    let mut replies = client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(|error| failed(&error))?;
+    let sent = client
+        .publish_with_reply(subject, inbox, request.into())
+        .await;
+    sent.map_err(|error| failed(&error))?;
+    let mut answer = Answer {
+        messages: Vec::new(),
+        pending: 0,
+    };
+    loop {
+        let reply = tokio::time::timeout(MESSAGE_TIMEOUT, replies.next()).await;
+        let Ok(Some(reply)) = reply else {
+            return Err(failed(&"NATS did not answer in time"));
+        };
+        let headers = reply.headers.unwrap_or_default();
+        let number = |name: &str| headers.get(name)?.as_str().parse::<u64>().ok();
+        match reply.status.map(|status| status.as_u16()) {
+            None | Some(200) => {}
+            Some(204) => {
+                answer.pending = number("Nats-Num-Pending").unwrap_or(0);
+                return Ok(answer);
+            }
+            Some(404) => return Ok(answer),
+            Some(503) => return Err(failed(&"the stream has no leader")),
+            Some(status) => {
+                let text = reply.description.unwrap_or_default();
+                return Err(failed(&format!("{status} {text}")));
+            }
+        }
+        let (Some(sequence), Some(subject)) =
+            (number("Nats-Sequence"), headers.get("Nats-Subject"))
+        else {
+            return Err(failed(&"NATS gave an answer that cannot be read"));
+        };
+        if answer.messages.len() >= PAGE {
+            return Err(failed(&"NATS gave more than it was asked for"));
+        }
+        answer.messages.push(Found {
+            sequence,
+            subject: subject.as_str().to_owned(),
+            payload: reply.payload,
+            headers,
+        });
+    }
+}
+
+/// Asks for messages from a sequence on.
+pub(super) fn from_sequence(
+    sequence: u64,
+    subject: &str,
+    batch: usize,
+    max_bytes: usize,
+) -> Ask<'_> {
     Ask {
         seq: Some(sequence.max(1)),
         start_time: None,

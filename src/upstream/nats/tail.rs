@@ -1,14 +1,21 @@
-//! What is stored, as it is stored: a consumer of this process alone, made anew from the next sequence whenever it falters.
+//! What is stored, in the order of the stream, each entry once.
+//!
+//! What this process stores it knows already: the writer says at which places. Only what stands between, which others have
+//! stored or whose answer was lost, is read from the stream. So a lone process reads nothing of its own again. That others
+//! publish is heard as they do it (the connection does not echo our own), and looked for now and then in any case.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::Subscriber;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
 
 use super::link::{Link, Opened, unavailable};
 use super::message::{self, Content};
+use super::reader;
 use crate::mesh::durable::LogError;
 use crate::model::Entry;
 
@@ -18,14 +25,36 @@ const ENTRIES_MAX: usize = 512;
 const BYTES_MAX: usize = 1 << 20;
 /// Parts that wait for whoever reads the tail.
 const WAITING_MAX: usize = 8;
-/// Messages asked for at once.
-const PULL: usize = 2000;
-/// The server says that often that nothing is there.
-const HEARTBEAT: Duration = Duration::from_millis(500);
-/// Pause before a consumer is made again.
-const AGAIN: Duration = Duration::from_millis(100);
+/// Entries of our own that wait for their turn, and their bytes; what comes beyond is read from the stream.
+const OWN_MAX: (usize, usize) = (65_536, 64 << 20);
+/// Messages of one look.
+const LOOK: usize = 512;
+/// How often the stream is looked at while nothing is heard.
+const IDLE: Duration = Duration::from_millis(500);
+/// How often after something was heard, and how many times: it is stored a little later.
+const EAGER: (Duration, u32) = (Duration::from_millis(5), 6);
+/// A server may be behind the stream's leader for this long.
+const BEHIND: Duration = Duration::from_secs(3);
 
 type Part = Result<Vec<Arc<Entry>>, LogError>;
+
+/// What this process has stored at consecutive places of a stream.
+pub(super) struct Own {
+    /// Which stream.
+    pub log: u128,
+    /// First place.
+    pub first: u64,
+    /// Last place.
+    pub last: u64,
+    /// Those of them that are entries.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+impl Own {
+    fn bytes(&self) -> usize {
+        self.entries.iter().map(|entry| entry.record.bytes()).sum()
+    }
+}
 
 /// The tail of the log.
 pub(super) struct Tail {
@@ -33,13 +62,13 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    /// Starts following; it ends when the `Tail` is gone.
-    pub(super) fn spawn(link: Arc<Link>) -> Self {
+    /// Starts following; it ends when the `Tail` is gone. The writer says there what it has stored.
+    pub(super) fn spawn(link: Arc<Link>) -> (Self, mpsc::UnboundedSender<Own>) {
         let (sender, parts) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(follow(link, sender));
-        Self {
-            parts: Mutex::new(parts),
-        }
+        let (own, owns) = mpsc::unbounded_channel();
+        tokio::spawn(follow(link, owns, sender));
+        let parts = Mutex::new(parts);
+        (Self { parts }, own)
     }
 
     /// The next entries.
@@ -51,126 +80,222 @@ impl Tail {
     }
 }
 
-async fn follow(link: Arc<Link>, parts: mpsc::Sender<Part>) {
+async fn follow(
+    link: Arc<Link>,
+    mut owns: mpsc::UnboundedReceiver<Own>,
+    parts: mpsc::Sender<Part>,
+) {
     let mut changes = link.opened.subscribe();
-    let mut known: Option<(u128, u64)> = None;
-    while !parts.is_closed() {
-        let Some(opened) = changes.borrow_and_update().clone() else {
+    let heard = link.client.subscribe(link.subjects.publications()).await;
+    let Ok(mut heard) = heard else {
+        return;
+    };
+    let mut following: Option<Following> = None;
+    loop {
+        let current = changes.borrow_and_update().clone();
+        if let Some(opened) = current
+            && following
+                .as_ref()
+                .is_none_or(|known| known.opened.log != opened.log)
+        {
+            let is_lost = following.is_some();
+            following = Some(Following::new(link.clone(), opened));
+            if is_lost
+                && parts
+                    .send(Err(unavailable("the stream was made anew")))
+                    .await
+                    .is_err()
+            {
+                return;
+            }
+        }
+        let Some(following) = &mut following else {
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = parts.closed() => return,
             }
             continue;
         };
-        let next = match known {
-            Some((log, next)) if log == opened.log => next,
-            lost => {
-                known = Some((opened.log, opened.end + 1));
-                if lost.is_some()
-                    && parts
-                        .send(Err(unavailable("the stream was made anew")))
-                        .await
-                        .is_err()
-                {
-                    return;
-                }
-                continue;
-            }
-        };
-        let mut next = next;
+        following.advance();
         tokio::select! {
-            end = consume(&link, &opened, &mut next, &parts) => {
-                if let Err(error) = end {
-                    tracing::debug!("the tail of the durable log is made anew: {}", link.failed(&error));
+            own = owns.recv() => match own {
+                Some(own) => {
+                    following.take(own);
+                    while let Ok(own) = owns.try_recv() {
+                        following.take(own);
+                    }
                 }
-                known = Some((opened.log, next));
-                tokio::time::sleep(AGAIN).await;
+                None => return,
+            },
+            place = parts.reserve(), if !following.out.is_empty() => match place {
+                Ok(place) => place.send(Ok(following.part())),
+                Err(_) => return,
+            },
+            () = tokio::time::sleep_until(following.look_at), if following.out.len() < ENTRIES_MAX => {
+                following.look().await;
             }
-            changed = changes.changed() => {
-                known = Some((opened.log, next));
-                if changed.is_err() { return }
-            }
+            () = hear(&mut heard) => following.is_told(),
+            changed = changes.changed() => if changed.is_err() { return },
             () = parts.closed() => return,
         }
     }
 }
 
-/// Follows until something is wrong; `next` is the sequence after the last entry that was given.
-async fn consume(
-    link: &Link,
-    opened: &Opened,
-    next: &mut u64,
-    parts: &mpsc::Sender<Part>,
-) -> Result<(), async_nats::Error> {
-    let consumer = opened
-        .stream
-        .create_consumer(pull::Config {
-            description: Some("tail of a ringmain process".to_owned()),
-            deliver_policy: DeliverPolicy::ByStartSequence {
-                start_sequence: *next,
-            },
-            ack_policy: AckPolicy::None,
-            filter_subject: link.subjects.publications(),
-            inactive_threshold: Duration::from_secs(30),
-            memory_storage: true,
-            num_replicas: 1,
-            ..pull::Config::default()
-        })
-        .await?;
-    let mut messages = consumer
-        .stream()
-        .max_messages_per_batch(PULL)
-        .heartbeat(HEARTBEAT)
-        .expires(Duration::from_secs(5))
-        .messages()
-        .await?;
-    let mut consumed = 0;
-    while let Some(message) = messages.next().await {
-        let mut part = Vec::new();
-        let mut bytes = 0;
-        let mut message = message?;
-        let mut reached = *next;
-        loop {
-            let info = message.info()?;
-            let (sequence, number) = (info.stream_sequence, info.consumer_sequence);
-            if number != consumed + 1 {
-                return Err("messages were lost on the way".into());
+/// Waits until others publish.
+async fn hear(heard: &mut Subscriber) {
+    match heard.next().await {
+        Some(_) => while let Some(Some(_)) = heard.next().now_or_never() {},
+        None => std::future::pending().await,
+    }
+}
+
+struct Following {
+    link: Arc<Link>,
+    opened: Arc<Opened>,
+    /// Everything before this place was given or is in `out`.
+    next: u64,
+    /// Our own from `next` on, by first place.
+    own: BTreeMap<u64, Own>,
+    own_entries: usize,
+    own_bytes: usize,
+    out: VecDeque<Arc<Entry>>,
+    look_at: Instant,
+    /// Looks that are to follow soon.
+    eager: u32,
+    /// Since when a server may be behind.
+    behind: Option<Instant>,
+}
+
+impl Following {
+    fn new(link: Arc<Link>, opened: Arc<Opened>) -> Self {
+        Self {
+            link,
+            next: opened.end + 1,
+            opened,
+            own: BTreeMap::new(),
+            own_entries: 0,
+            own_bytes: 0,
+            out: VecDeque::new(),
+            look_at: Instant::now(),
+            eager: 0,
+            behind: None,
+        }
+    }
+
+    fn take(&mut self, own: Own) {
+        let has_room = self.own_entries < OWN_MAX.0 && self.own_bytes < OWN_MAX.1;
+        if own.log == self.opened.log && own.last >= self.next && has_room {
+            self.own_entries += own.entries.len();
+            self.own_bytes += own.bytes();
+            self.own.insert(own.first, own);
+        }
+    }
+
+    fn is_told(&mut self) {
+        self.eager = EAGER.1;
+        self.look_at = self.look_at.min(Instant::now() + EAGER.0);
+    }
+
+    /// Puts out what comes next of our own. What stands before it is looked for at once.
+    fn advance(&mut self) {
+        while self.out.len() < ENTRIES_MAX
+            && let Some(first) = self.own.first_entry()
+        {
+            if first.get().last >= self.next && *first.key() > self.next {
+                let soon = Instant::now() + EAGER.0;
+                self.look_at = self.look_at.min(if self.behind.is_some() {
+                    soon
+                } else {
+                    Instant::now()
+                });
+                return;
             }
-            consumed = number;
-            if sequence >= reached {
-                reached = sequence + 1;
-                let headers = message.headers.clone().unwrap_or_default();
-                let content = message::decode(
-                    &link.subjects,
-                    &message.subject,
-                    sequence,
-                    &headers,
-                    message.payload.clone(),
-                );
-                if let Some(Content::Entry(entry)) = content {
-                    bytes += entry.record.bytes();
-                    part.push(Arc::from(entry));
+            let own = first.remove();
+            self.own_entries -= own.entries.len();
+            self.own_bytes -= own.bytes();
+            let next = self.next;
+            self.out
+                .extend(own.entries.into_iter().filter(|entry| entry.cursor >= next));
+            self.next = next.max(own.last + 1);
+            self.behind = None;
+        }
+    }
+
+    fn part(&mut self) -> Vec<Arc<Entry>> {
+        let mut part = Vec::with_capacity(self.out.len().min(ENTRIES_MAX));
+        let mut bytes = 0;
+        while part.len() < ENTRIES_MAX
+            && bytes < BYTES_MAX
+            && let Some(entry) = self.out.pop_front()
+        {
+            bytes += entry.record.bytes();
+            part.push(entry);
+        }
+        part
+    }
+
+    /// Reads what others have stored from `next` on, up to our own.
+    async fn look(&mut self) {
+        let before = self.next;
+        let end = self.own.first_key_value().map(|(first, _)| *first);
+        let filter = self.link.subjects.publications();
+        let ask = reader::from_sequence(self.next, &filter, LOOK, BYTES_MAX);
+        match reader::direct(&self.link, &self.opened, ask).await {
+            Ok(answer) => {
+                let has_more = answer.pending > 0;
+                let mut is_complete = false;
+                for found in answer.messages {
+                    if end.is_some_and(|end| found.sequence >= end) {
+                        is_complete = true;
+                        break;
+                    }
+                    self.next = found.sequence + 1;
+                    let subjects = &self.link.subjects;
+                    let sequence = found.sequence;
+                    let content = message::decode(
+                        subjects,
+                        &found.subject,
+                        sequence,
+                        &found.headers,
+                        found.payload,
+                    );
+                    if let Some(Content::Entry(entry)) = content {
+                        self.out.push_back(Arc::from(entry));
+                    }
+                }
+                if let Some(end) = end
+                    && (is_complete || !has_more && self.is_believed())
+                {
+                    self.next = self.next.max(end);
+                    self.behind = None;
                 }
             }
-            if part.len() >= ENTRIES_MAX || bytes >= BYTES_MAX {
-                break;
-            }
-            match messages.next().now_or_never() {
-                Some(Some(Ok(another))) => message = another,
-                Some(Some(Err(error))) => return Err(error.into()),
-                Some(None) | None => break,
-            }
+            Err(error) => tracing::debug!("the tail of the durable log: {error}"),
         }
-        if !part.is_empty() {
-            // A place in the queue first: from then on nothing is lost if this ends here.
-            let place = parts.reserve().await?;
-            place.send(Ok(part));
+        if self.next > before {
+            self.eager = EAGER.1;
+            let last = self.next - 1;
+            self.link.status.send_if_modified(|status| {
+                status.end = status.end.max(last);
+                false
+            });
+        } else {
+            self.eager = self.eager.saturating_sub(1);
         }
-        *next = reached;
-        link.status.send_if_modified(|status| {
-            status.end = status.end.max(reached - 1);
-            false
-        });
+        let pause = if self.eager > 0 || self.behind.is_some() {
+            EAGER.0
+        } else {
+            IDLE
+        };
+        self.look_at = Instant::now() + pause;
     }
-    Ok(())
+
+    /// Is there nothing before our own where a server has found nothing? One that does not lead the stream may be behind.
+    fn is_believed(&mut self) -> bool {
+        if !self.link.is_replicated() {
+            return true;
+        }
+        let since = *self.behind.get_or_insert_with(Instant::now);
+        since.elapsed() > BEHIND
+    }
 }

@@ -20,7 +20,9 @@ use tokio::time::Instant;
 use super::batch::{self, BYTES_MAX, MESSAGES_MAX, Message, Outcome, Unit};
 use super::head::{self, Head};
 use super::link::{Link, Opened, unavailable};
+use super::tail::Own;
 use crate::mesh::durable::{Append, Appended, LogError};
+use crate::model::Entry;
 
 use async_nats::Subscriber;
 use futures_util::{FutureExt, StreamExt};
@@ -63,10 +65,10 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the task; it ends when the last `Writer` is gone.
-    pub(super) fn spawn(link: Arc<Link>) -> Self {
+    /// Starts the task; it ends when the last `Writer` is gone. What it stores it says there.
+    pub(super) fn spawn(link: Arc<Link>, own: mpsc::UnboundedSender<Own>) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        tokio::spawn(Writing::new(link).run(receiver));
+        tokio::spawn(Writing::new(link, own).run(receiver));
         Self { commands }
     }
 
@@ -167,6 +169,8 @@ struct Writing {
     /// Channels whose end must be read.
     unread: VecDeque<Box<str>>,
     tasks: JoinSet<Done>,
+    /// Who follows the log learns there what was stored.
+    own: mpsc::UnboundedSender<Own>,
     units: mpsc::UnboundedSender<Unit>,
     /// Where answers come.
     inbox: String,
@@ -180,10 +184,11 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(link: Arc<Link>) -> Self {
+    fn new(link: Arc<Link>, own: mpsc::UnboundedSender<Own>) -> Self {
         let (units, waiting) = mpsc::unbounded_channel();
         tokio::spawn(batch::send(link.clone(), waiting));
         Self {
+            own,
             units,
             inbox: link.client.new_inbox(),
             flights: BTreeMap::new(),
@@ -594,27 +599,45 @@ impl Writing {
 
     /// A chunk is stored; its first message has this place.
     fn settle(&mut self, chunk: Chunk, first: u64) {
-        let (subject, log) = (chunk.subject.clone(), chunk.log);
-        let (head, results) = chunk.settled(first);
-        if let Some(channel) = self.channels.get_mut(&subject) {
+        let head = chunk.head(first);
+        if let Some(channel) = self.channels.get_mut(&chunk.subject) {
             channel.busy = false;
-            let is_current = self.opened.as_ref().is_some_and(|opened| opened.log == log);
+            let is_current = self
+                .opened
+                .as_ref()
+                .is_some_and(|opened| opened.log == chunk.log);
             channel.head = is_current.then_some(head);
         }
         let now = Instant::now();
-        for (item, appended) in results {
-            if let What::Append {
-                append,
-                key: Some(key),
-            } = &item.what
-                && appended.is_new
+        let mut entries = Vec::with_capacity(chunk.items.len());
+        for (item, placed) in chunk.items {
+            self.answer(&item, Ok(placed.appended()));
+            let What::Append { append, key } = item.what else {
+                continue;
+            };
+            if let Some(key) = key
+                && placed.is_new
             {
-                self.keys
-                    .insert(key.clone(), appended.position, now + append.key_ttl);
+                self.keys.insert(key, placed.position, now + append.key_ttl);
             }
-            self.answer(&item, Ok(appended));
+            if let Some(at) = placed.at {
+                entries.push(Arc::new(Entry {
+                    cursor: first + at as u64,
+                    position: placed.position,
+                    record: append.record,
+                }));
+            }
         }
-        self.list(&subject);
+        if chunk.messages > 0 {
+            // Nobody follows any more where this fails.
+            let _ = self.own.send(Own {
+                log: chunk.log,
+                first,
+                last: first + chunk.messages as u64 - 1,
+                entries,
+            });
+        }
+        self.list(&chunk.subject);
     }
 
     fn give_up(&mut self, chunks: Vec<Chunk>, reason: &str) {

@@ -140,8 +140,10 @@ pub(super) struct Chunk {
 /// Where an item stands once the chunk is stored.
 #[derive(Clone, Copy)]
 pub(super) struct Placed {
-    position: StreamPosition,
-    is_new: bool,
+    pub position: StreamPosition,
+    pub is_new: bool,
+    /// Which of the chunk's messages it is; `None` if it is none.
+    pub at: Option<usize>,
 }
 
 /// What was found after a conflict.
@@ -227,6 +229,7 @@ impl Chunk {
             return Placed {
                 position: self.position,
                 is_new: false,
+                at: None,
             };
         }
         if append.version > 0 {
@@ -247,6 +250,7 @@ impl Chunk {
         let placed = Placed {
             position: self.position,
             is_new: true,
+            at: Some(messages.len()),
         };
         messages.push(Message {
             subject: self.subject.to_string(),
@@ -270,6 +274,7 @@ impl Chunk {
         let placed = Placed {
             position: self.position,
             is_new: false,
+            at: None,
         };
         // What was never written needs no mark.
         if self.before.sequence > 0 {
@@ -286,19 +291,16 @@ impl Chunk {
         placed
     }
 
-    /// The channel's end and each item's place, now that the chunk's first message is stored there.
-    pub(super) fn settled(self, first: u64) -> (Head, Vec<(Item, Appended)>) {
-        let head = Head {
+    /// The channel's end, now that the chunk's first message is stored there.
+    pub(super) fn head(&self, first: u64) -> Head {
+        Head {
             sequence: match self.last {
                 Some(last) => first + last as u64,
                 None => self.before.sequence,
             },
             position: self.position,
-            version: self.version,
-        };
-        let items = self.items.into_iter();
-        let placed = items.map(|(item, placed)| (item, placed.appended()));
-        (head, placed.collect())
+            version: self.version.clone(),
+        }
     }
 
     /// After a conflict: reads what is in the way.
