@@ -19,6 +19,8 @@ mod bystander;
 mod command_line;
 #[path = "server/drain.rs"]
 mod drain;
+#[path = "server/durable.rs"]
+mod durable;
 #[path = "server/echo.rs"]
 mod echo;
 #[path = "server/echo_deflate.rs"]
