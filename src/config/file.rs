@@ -5,6 +5,7 @@
 //! what one key alone cannot tell.
 
 mod check;
+mod check_durable;
 mod check_hooks;
 mod duration;
 mod error;

@@ -2,9 +2,9 @@
 
 use super::super::namespace::{ChannelRules, Namespace, RecoveryMode};
 use super::super::{Client, Config, ListenAddr, Token};
-use super::check_hooks;
 use super::reader::Keys;
 use super::{ConfigError, Origin};
+use super::{check_durable, check_hooks};
 
 /// Adds everything that does not fit together. The namespaces are still in the order of the file.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
@@ -13,6 +13,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     client(&config.client, &config.channels, keys, errors);
     marks(&config.channels, keys, errors);
     check_hooks::check(config, keys, errors);
+    check_durable::check(config, keys, errors);
     namespace(
         "channel.without_namespace",
         &config.channels.without_namespace,

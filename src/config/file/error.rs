@@ -194,6 +194,16 @@ pub enum ConfigError {
         /// Where it would be configured.
         missing: String,
     },
+    /// What a namespace says about durable publications does not fit together.
+    #[error("{origin}: `{key}` needs {needs}")]
+    Durable {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// What is missing.
+        needs: &'static str,
+    },
     /// A name that means something already.
     #[error("{origin}: `{key}` is a name that has a meaning already; choose another")]
     ReservedName {
@@ -277,6 +287,7 @@ impl ConfigError {
             | Self::PongNotBelowPing { origin, .. }
             | Self::UnknownNamespace { origin, .. }
             | Self::UnknownTarget { origin, .. }
+            | Self::Durable { origin, .. }
             | Self::ReservedName { origin, .. }
             | Self::OneOfTwo { origin, .. }
             | Self::StatusOk { origin, .. }
@@ -306,6 +317,7 @@ impl ConfigError {
             | Self::PongNotBelowPing { key, .. }
             | Self::UnknownNamespace { key, .. }
             | Self::UnknownTarget { key, .. }
+            | Self::Durable { key, .. }
             | Self::ReservedName { key, .. }
             | Self::OneOfTwo { key, .. }
             | Self::StatusOk { key, .. }

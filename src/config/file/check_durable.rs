@@ -1,0 +1,112 @@
+//! What a namespace says about durable publications, where one key alone cannot tell.
+
+use super::super::namespace::Namespace;
+use super::super::{ChannelRules, Config};
+use super::reader::Keys;
+use super::{ConfigError, Origin};
+
+/// Adds everything that does not fit together.
+pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let hook = &config.queue.dead_letter_hook;
+    if !hook.is_empty() && !has_hook(config, hook) {
+        unknown_hook("queue.dead_letter_hook".to_owned(), hook, keys, errors);
+    }
+    namespace(
+        "channel.without_namespace",
+        &config.channels.without_namespace,
+        config,
+        keys,
+        errors,
+    );
+    for (index, one) in config.channels.namespaces.iter().enumerate() {
+        let path = format!("channel.namespaces[{index}]");
+        namespace(&path, one, config, keys, errors);
+    }
+}
+
+fn namespace(
+    path: &str,
+    namespace: &Namespace,
+    config: &Config,
+    keys: &Keys,
+    errors: &mut Vec<ConfigError>,
+) {
+    let mut wrong = |key: String, needs: &'static str| {
+        errors.push(ConfigError::Durable {
+            origin: keys.origin(&key),
+            key,
+            needs,
+        });
+    };
+    if namespace.is_durable() {
+        if namespace.history_size == 0 {
+            wrong(
+                format!("{path}.history_size"),
+                "more than 0 in a durable namespace: it says how much of it stays in memory",
+            );
+        }
+    } else if !namespace.schema.accepted.is_empty() || namespace.schema.required {
+        wrong(format!("{path}.schema"), "`delivery = \"durable\"`");
+    } else if !namespace.triggers.is_empty() {
+        wrong(format!("{path}.triggers"), "`delivery = \"durable\"`");
+    }
+    for (index, version) in namespace.schema.accepted.iter().enumerate() {
+        let versions = &namespace.schema.accepted[..index];
+        let is_again = versions.iter().any(|one| one.version == version.version);
+        let key = format!("{path}.schema.versions[{index}].version");
+        if version.version == 0 {
+            wrong(key, "a number from 1");
+        } else if is_again {
+            wrong(key, "a version that stands here once");
+        }
+    }
+    for (index, trigger) in namespace.triggers.iter().enumerate() {
+        let path = format!("{path}.triggers[{index}]");
+        let before = &namespace.triggers[..index];
+        if trigger.name.is_empty() {
+            wrong(format!("{path}.name"), "a name");
+        } else if before.iter().any(|one| one.name == trigger.name) {
+            wrong(format!("{path}.name"), "a name of its own in its namespace");
+        }
+        if trigger.append.is_empty() == trigger.hook.is_empty() {
+            wrong(
+                format!("{path}.append"),
+                "exactly one of `append` and `hook`",
+            );
+        } else if !trigger.append.is_empty() && !is_durable(&config.channels, &trigger.append) {
+            wrong(
+                format!("{path}.append"),
+                "a channel of a namespace with `delivery = \"durable\"`",
+            );
+        }
+    }
+    for (index, trigger) in namespace.triggers.iter().enumerate() {
+        if !trigger.hook.is_empty() && !has_hook(config, &trigger.hook) {
+            let key = format!("{path}.triggers[{index}].hook");
+            unknown_hook(key, &trigger.hook, keys, errors);
+        }
+    }
+}
+
+/// The namespaces are still in the order of the file.
+fn is_durable(rules: &ChannelRules, channel: &str) -> bool {
+    let Some((name, _)) = channel.split_once(rules.namespace_boundary.as_str()) else {
+        return rules.without_namespace.is_durable();
+    };
+    let mut namespaces = rules.namespaces.iter();
+    namespaces.any(|namespace| namespace.name == name && namespace.is_durable())
+}
+
+fn has_hook(config: &Config, name: &str) -> bool {
+    let mut targets = config.hooks.targets();
+    targets.any(|target| target.name == name && target.is_set())
+}
+
+fn unknown_hook(key: String, name: &str, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let origin: Origin = keys.origin(&key);
+    errors.push(ConfigError::UnknownTarget {
+        origin,
+        key,
+        missing: format!("endpoint of `{name}` under [[proxies]]"),
+    });
+}
