@@ -16,7 +16,7 @@ use super::segments::{Retention, Segments, View, cursor_of, index_key};
 use super::store::Store;
 use crate::config::durable::Durable;
 use crate::mesh::durable::{Append, Appended, epoch_of};
-use crate::model::{ChannelName, Entry, Offset, Record, StreamPosition};
+use crate::model::{ChannelName, Entry, Offset, StreamPosition};
 
 const LOG_ID: &[u8] = b"m/log";
 const LIVES: &[u8] = b"m/lives";
@@ -70,7 +70,8 @@ pub struct Core {
 struct Staged {
     channel: ChannelName,
     row: Row,
-    records: Vec<Record>,
+    /// Without their cursors. In their last place from the start: records are large to move.
+    entries: Vec<Arc<Entry>>,
     is_touched: bool,
 }
 
@@ -303,7 +304,11 @@ impl Core {
             plan.keys.insert(row_key, position.offset.0);
         }
         plan.staged[place].is_touched = true;
-        plan.staged[place].records.push(append.record);
+        plan.staged[place].entries.push(Arc::new(Entry {
+            cursor: 0,
+            position,
+            record: append.record,
+        }));
         Ok(Appended {
             position,
             is_new: true,
@@ -337,7 +342,7 @@ impl Core {
         plan.staged.push(Staged {
             channel: channel.clone(),
             row,
-            records: Vec::new(),
+            entries: Vec::new(),
             is_touched: false,
         });
         Ok(place)
@@ -351,16 +356,20 @@ impl Core {
         now_ms: u64,
     ) -> Vec<Arc<Entry>> {
         let mut cursor = self.end;
-        let mut entries = Vec::with_capacity(plan.staged.iter().map(|s| s.records.len()).sum());
+        let mut entries = Vec::with_capacity(plan.staged.iter().map(|s| s.entries.len()).sum());
         // Small rows stand together, where the library's journal gathers them into one write.
         let mut index = Vec::new();
         for staged in plan.staged.iter_mut().filter(|staged| staged.is_touched) {
-            let mut offset = staged.row.top - staged.records.len() as u64;
-            let mut records = std::mem::take(&mut staged.records).into_iter();
-            while !records.as_slice().is_empty() {
-                let count = block_records(records.as_slice());
-                let part = &records.as_slice()[..count];
-                let latest = part.iter().map(|record| record.unix_ms).max().unwrap_or(0);
+            let mut offset = staged.row.top - staged.entries.len() as u64;
+            let mut new = std::mem::take(&mut staged.entries).into_iter();
+            while !new.as_slice().is_empty() {
+                let count = block_records(new.as_slice());
+                let part = &new.as_slice()[..count];
+                let latest = part
+                    .iter()
+                    .map(|entry| entry.record.unix_ms)
+                    .max()
+                    .unwrap_or(0);
                 self.mark_ms = self.mark_ms.max(latest.min(now_ms + AHEAD_MS_MAX));
                 let active = self.segments.active();
                 let head = Head {
@@ -373,23 +382,18 @@ impl Core {
                     count: u16::try_from(count).unwrap_or(u16::MAX),
                     channel: staged.channel.clone(),
                 };
-                let value = block::encode(&head, part.iter());
+                let value = block::encode(&head, part.iter().map(|entry| &entry.record));
                 active.bytes += value.len() as u64;
                 let key = (cursor + 1).to_be_bytes();
                 batch.insert(&active.blocks, key, value);
                 index.push((index_key(staged.row.id, offset + 1), key));
-                for record in records.by_ref().take(count) {
+                offset += count as u64;
+                for mut entry in new.by_ref().take(count) {
                     cursor += 1;
-                    offset += 1;
-                    let position = StreamPosition {
-                        epoch: staged.row.epoch,
-                        offset: Offset(offset),
-                    };
-                    entries.push(Arc::new(Entry {
-                        cursor,
-                        position,
-                        record,
-                    }));
+                    if let Some(entry) = Arc::get_mut(&mut entry) {
+                        entry.cursor = cursor;
+                    }
+                    entries.push(entry);
                 }
             }
             staged.row.cursor = cursor;
@@ -530,13 +534,13 @@ impl Core {
 }
 
 /// Records that go into the next block.
-fn block_records(records: &[Record]) -> usize {
+fn block_records(entries: &[Arc<Entry>]) -> usize {
     let mut bytes = 0;
-    records
+    entries
         .iter()
         .take(block::RECORDS_MAX)
-        .take_while(|record| {
-            bytes += record.bytes();
+        .take_while(|entry| {
+            bytes += entry.record.bytes();
             bytes <= block::BYTES_MAX
         })
         .count()
