@@ -523,9 +523,12 @@ mod tests {
             queue: Arc::new(ArrayQueue::new(TO_SHARD_MAX)),
             bell: Arc::<Bell>::clone(&bell),
             hooks: crate::mesh::hook::HookLink::new(Arc::<Bell>::clone(&bell)),
+            durable: crate::mesh::durable::DurableLink::new(Arc::<Bell>::clone(&bell)),
         };
         Control::new(Parts {
             hook_bell: Arc::default(),
+            configs: watch::Sender::new(Arc::new(Config::built_in())),
+            durable: None,
             config: Arc::new(Config::built_in()),
             links: (0..shards).map(link).collect(),
             reports: Arc::new(ArrayQueue::new(16)),

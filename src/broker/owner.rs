@@ -234,8 +234,8 @@ impl Owner {
         })
     }
 
-    /// Takes a subscriber of `from` in: interest, presence, what it missed. `None` if the log has to be asked first:
-    /// it is then among those of `take_woken` later.
+    /// Takes a subscriber of `from` in: interest, presence, what it missed. `None` if the log has to be asked first: it is
+    /// then among those of `take_woken` later.
     pub fn interest(
         &mut self,
         now: Now,
@@ -243,7 +243,7 @@ impl Owner {
         interest: Box<Interest>,
         tries: u8,
         rules: &ChannelRules,
-    ) -> Result<Interested, ()> {
+    ) -> Option<Interested> {
         let mut answer = Interested {
             channel: interest.channel.clone(),
             hub: interest.hub,
@@ -257,12 +257,12 @@ impl Owner {
         };
         if tries == STALE {
             answer.overloaded = true;
-            return Ok(answer);
+            return Some(answer);
         }
         let hash = channel_hash(&interest.channel);
         let Ok(channel) = self.open(now, hash, &interest.channel, rules) else {
             answer.overloaded = true;
-            return Ok(answer);
+            return Some(answer);
         };
         channel.expire(now);
         let cache = channel.namespace.force_recovery_mode == RecoveryMode::Cache;
@@ -282,7 +282,7 @@ impl Owner {
                         .parked
                         .push((asker, tries.saturating_add(1).min(TRIES_MAX)));
                     self.reads.extend(read);
-                    return Err(());
+                    return None;
                 }
             }
             answer.position = channel.position();
@@ -307,7 +307,7 @@ impl Owner {
                 .insert(Arc::clone(info));
         }
         self.active += u32::from(is_first);
-        Ok(answer)
+        Some(answer)
     }
 
     /// A question about a durable channel that may have to ask the log. `None`: the asker is among those of `take_woken` later.

@@ -390,6 +390,7 @@ mod tests {
             readiness.subscribe(),
             questions_in,
             hooks_in,
+            None,
         ));
         tokio::spawn(async move {
             while let Some(question) = questions.recv().await {

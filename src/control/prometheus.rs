@@ -486,6 +486,7 @@ mod tests {
             draining: false,
             process: Process::default(),
             hooks: &[],
+            durable: None,
         })
     }
 

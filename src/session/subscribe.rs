@@ -393,11 +393,9 @@ impl Session {
             slot: answer.hub.0,
             generation: answer.hub.1,
         };
-        let Some(index) = self.subscription_at(hub.slot).filter(|&index| {
+        let index = self.subscription_at(hub.slot).filter(|&index| {
             self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some()
-        }) else {
-            return None;
-        };
+        })?;
         if let ReplyTo::Part { .. } = answer.reply_to {
             return self.part_came(context, hub, index, &answer);
         }

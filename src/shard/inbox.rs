@@ -110,7 +110,7 @@ impl Shard {
         let answer = self
             .owner
             .interest(self.now, from, interest, tries, &config.channels);
-        let Ok(answer) = answer else {
+        let Some(answer) = answer else {
             self.read_log();
             return;
         };

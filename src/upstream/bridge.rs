@@ -375,13 +375,11 @@ fn bell_again(bell: &Bell) {
 
 /// The schemas in force. What cannot be read or does not fit the past is told, and the namespace refuses publications.
 async fn compiled<L: Log>(log: &L, config: &Config) -> Schemas {
-    match Schemas::load(log, config).await {
-        Ok(schemas) => schemas,
-        Err(error) => {
-            warn!(%error, "schema");
-            Schemas::refusing(&error)
-        }
+    let (schemas, errors) = Schemas::load(log, config).await;
+    for error in errors {
+        warn!(%error, "the namespace refuses publications");
     }
+    schemas
 }
 
 /// Takes what the shards have asked. `true` if some queue may hold more.

@@ -1042,3 +1042,6 @@ pub(in crate::upstream) fn unix_ms() -> u64 {
 fn seed() -> u64 {
     getrandom::u64().unwrap_or_else(|_| unix_ms())
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,20 +48,6 @@ pub fn entry(cursor: u64, offset: u64, record: Record) -> Arc<Entry> {
     })
 }
 
-/// What to append.
-pub fn append(record: Record) -> Append {
-    Append {
-        id: RequestId {
-            slot: 0,
-            generation: 0,
-        },
-        record,
-        key_ttl: Duration::from_hours(24),
-        version: 0,
-        version_epoch: "".into(),
-    }
-}
-
 /// See the module.
 #[derive(Default)]
 pub struct MemoryLog {
@@ -92,8 +78,8 @@ impl State {
     fn takes(&self, entry: &Entry) -> bool {
         let own = format!("$queue:{}", self.group.name);
         let channel = entry.record.channel.as_str();
-        let matches = |glob: &Box<str>| glob_match(glob, channel);
-        (channel == own || self.group.channels.iter().any(matches))
+        let matches = |glob: &str| glob_match(glob, channel);
+        (channel == own || self.group.channels.iter().any(|glob| matches(glob)))
             && entry.cursor > self.begins_after
             && !self.done.contains_key(&entry.cursor)
     }

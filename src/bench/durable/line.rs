@@ -139,7 +139,7 @@ impl Line {
     fn send(&mut self, message: &[u8]) {
         self.mask = self
             .mask
-            .wrapping_mul(0x01_9660_0d)
+            .wrapping_mul(0x0196_600d)
             .wrapping_add(0x3c6e_f35f);
         frame::write_masked(self.opcode(), message, self.mask, &mut self.out);
     }

@@ -338,16 +338,16 @@ mod tests {
         for (error, code, message, status) in table {
             let bare = format!(r#"{{"code":{code},"message":"{message}"}}"#);
             assert_eq!(
-                encoded(Err(error), Shape::Single),
+                encoded(Err(error.clone()), Shape::Single),
                 format!(r#"{{"error":{bare}}}"#)
             );
             assert_eq!(
-                encoded(Err(error), Shape::BatchItem),
+                encoded(Err(error.clone()), Shape::BatchItem),
                 format!(r#"{{"error":{bare}}}"#)
             );
-            assert_eq!(encoded(Err(error), Shape::Transport), bare);
+            assert_eq!(encoded(Err(error.clone()), Shape::Transport), bare);
             assert_eq!(
-                encoded(Err(error), Shape::Legacy(Some(3))),
+                encoded(Err(error.clone()), Shape::Legacy(Some(3))),
                 format!(r#"{{"id":3,"error":{bare}}}"#)
             );
             assert_eq!(error.http_status(), status);

@@ -594,7 +594,7 @@ mod tests {
     #[test]
     fn publish_carries_every_field() {
         let body = r#"{"channel":"a","data":{"n":1},"skip_history":true,"tags":{"k":"v","l":null},
-            "idempotency_key":"i","delta":true,"version":7,"version_epoch":"e"}"#;
+            "idempotency_key":"i","delta":true,"version":7,"version_epoch":"e","schema":2,"trace":"t"}"#;
         let options = PublishOptions {
             skip_history: true,
             tags: vec![("k".into(), "v".into()), ("l".into(), "".into())],
@@ -602,6 +602,8 @@ mod tests {
             delta: true,
             version: 7,
             version_epoch: "e".into(),
+            schema: 2,
+            trace: "t".into(),
         };
         let data: Cow<'_, [u8]> = Cow::Borrowed(br#"{"n":1}"#);
         assert_eq!(

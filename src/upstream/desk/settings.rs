@@ -239,8 +239,11 @@ impl BackoffWish {
 }
 
 fn check_channels(channels: &[Box<str>]) -> Result<(), WishError> {
-    let fits = |channel: &Box<str>| !channel.is_empty() && channel.len() <= CHANNEL_BYTES_MAX;
-    if channels.is_empty() || channels.len() > CHANNELS_MAX || !channels.iter().all(fits) {
+    let fits = |channel: &str| !channel.is_empty() && channel.len() <= CHANNEL_BYTES_MAX;
+    if channels.is_empty()
+        || channels.len() > CHANNELS_MAX
+        || !channels.iter().all(|channel| fits(channel))
+    {
         return Err(WishError::Channels);
     }
     if channels

@@ -1,0 +1,478 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::group::Given;
+use super::*;
+use crate::model::{ClientId, ConsumeGrant, Entry, EventId, Offset};
+use crate::upstream::log::Leased;
+use crate::upstream::memory::{self, MemoryLog};
+
+/// What the desk says, kept.
+struct Kept {
+    log: Rc<MemoryLog>,
+    answers: RefCell<BTreeMap<u32, Result<Value, LogError>>>,
+    deliveries: RefCell<Vec<(WorkerId, Value)>>,
+    announced: RefCell<Vec<(String, Value)>>,
+    hooked: RefCell<Vec<String>>,
+}
+
+impl Outlet for Kept {
+    fn answer(&self, to: Asker, result: Result<Bytes, LogError>) {
+        let result = result.map(|json| serde_json::from_slice(&json).expect("answers are JSON"));
+        let before = self.answers.borrow_mut().insert(to.1.slot, result);
+        assert!(before.is_none(), "a question has one answer");
+    }
+    fn deliver(&self, to: WorkerId, delivery: Bytes) {
+        let delivery = serde_json::from_slice(&delivery).expect("deliveries are JSON");
+        self.deliveries.borrow_mut().push((to, delivery));
+    }
+    fn announce(&self, channel: &str, data: Bytes) {
+        let data = serde_json::from_slice(&data).expect("announcements are JSON");
+        self.announced.borrow_mut().push((channel.to_owned(), data));
+    }
+    async fn hook(&self, name: &str, _: Bytes) -> Result<(), String> {
+        self.hooked.borrow_mut().push(name.to_owned());
+        Ok(())
+    }
+    async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, LogError>> {
+        self.log.append(appends).await
+    }
+}
+
+struct Table {
+    desk: Desk<MemoryLog, Kept>,
+    kept: Rc<Kept>,
+    next: Cell<u32>,
+}
+
+impl Table {
+    fn new(log: &Rc<MemoryLog>, config: &Config) -> Self {
+        let kept = Rc::new(Kept {
+            log: Rc::clone(log),
+            answers: RefCell::default(),
+            deliveries: RefCell::default(),
+            announced: RefCell::default(),
+            hooked: RefCell::default(),
+        });
+        Self {
+            desk: Desk::new(Rc::clone(log), Rc::clone(&kept), config),
+            kept,
+            next: Cell::new(0),
+        }
+    }
+
+    async fn ask(&self, method: Method, caller: Caller, data: Value) -> Result<Value, LogError> {
+        let slot = self.next.get() + 1;
+        self.next.set(slot);
+        let id = RequestId {
+            slot,
+            generation: 0,
+        };
+        let ask = Ask {
+            method,
+            data: Bytes::from(data.to_string()),
+            caller,
+        };
+        self.desk.ask((ShardId(0), id), ask);
+        wait("an answer", || self.kept.answers.borrow_mut().remove(&slot)).await
+    }
+
+    async fn service(&self, method: Method, data: Value) -> Result<Value, LogError> {
+        self.ask(method, Caller::Service, data).await
+    }
+
+    async fn delivery(&self) -> (WorkerId, Value) {
+        wait("a delivery", || {
+            let mut deliveries = self.kept.deliveries.borrow_mut();
+            (!deliveries.is_empty()).then(|| deliveries.remove(0))
+        })
+        .await
+    }
+}
+
+async fn wait<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let until = clock() + Duration::from_secs(20);
+    loop {
+        if let Some(value) = poll() {
+            return value;
+        }
+        assert!(clock() < until, "no {what}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn client(slot: u32) -> Caller {
+    Caller::Client {
+        conn: ConnId {
+            slot,
+            generation: 0,
+        },
+        client: ClientId(u128::from(slot)),
+        user: "w".into(),
+        grants: Arc::from([ConsumeGrant {
+            groups: "g*".into(),
+            channels: Box::new(["a:*".into()]),
+        }]),
+    }
+}
+
+fn log_with(count: u64) -> Rc<MemoryLog> {
+    let log = MemoryLog::default();
+    log.put_all((1..=count).map(|n| {
+        memory::record(
+            &format!("a:{}", n % 3),
+            EventId(u128::from(n)),
+            &n.to_string(),
+        )
+    }));
+    Rc::new(log)
+}
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, test);
+}
+
+#[test]
+fn credit_bounds_what_is_under_way_and_going_gives_it_back() {
+    run(async {
+        let log = log_with(10);
+        let table = Table::new(&log, &Config::built_in());
+        let consume = json!({ "group": "g", "channels": ["a:*"], "credit": 3 });
+        let result = table.ask(Method::Consume, client(1), consume.clone()).await;
+        assert_eq!(result, Ok(json!({ "group": "g", "credit": 3 })));
+        let mut first = Vec::new();
+        for _ in 0..3 {
+            first.push(table.delivery().await.1["data"].as_u64().expect("a number"));
+        }
+        assert_eq!(first, [1, 2, 3]);
+        let (worker, _) = (
+            (
+                ShardId(0),
+                ConnId {
+                    slot: 1,
+                    generation: 0,
+                },
+            ),
+            (),
+        );
+        table.desk.gone(worker);
+        let result = table.ask(Method::Consume, client(2), consume).await;
+        assert!(result.is_ok());
+        let mut again = BTreeSet::new();
+        for _ in 0..10 {
+            let (to, delivery) = table.delivery().await;
+            assert_eq!(to.1.slot, 2);
+            assert_eq!(delivery["attempt"], 1, "going is no attempt");
+            assert!(again.insert(delivery["data"].as_u64().expect("a number")));
+            let ack = json!({ "delivery": delivery["delivery"] });
+            let result = table.ask(Method::Ack, client(2), ack.clone()).await;
+            assert_eq!(result, Ok(json!({ "acked": 1 })));
+            let foreign = table
+                .ask(Method::Ack, client(3), ack)
+                .await
+                .expect("an answer");
+            assert_eq!(foreign["acked"], 0);
+        }
+        table.desk.close().await;
+        assert_eq!(log.leased("g"), 0);
+        assert!(
+            table.service(Method::Groups, json!({})).await.is_err(),
+            "closed"
+        );
+    });
+}
+
+#[test]
+fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
+    run(async {
+        const COUNT: u64 = 60;
+        let log = log_with(COUNT);
+        let mut done = BTreeSet::new();
+        let mut rng = Rng::new(11);
+        for life in 0..4 {
+            let table = Table::new(&log, &Config::built_in());
+            let fetch = json!({ "group": "g", "channels": ["a:*"], "limit": 7, "wait_ms": 200, "max_attempts": 2,
+                "backoff": { "base_ms": 0 } });
+            for _ in 0..if life == 3 { 1000 } else { 6 } {
+                let result = table
+                    .service(Method::Fetch, fetch.clone())
+                    .await
+                    .expect("deliveries");
+                let deliveries = result["deliveries"].as_array().expect("a list").clone();
+                let dead = table
+                    .service(Method::DeadList, json!({}))
+                    .await
+                    .expect("letters");
+                let dead = dead["letters"].as_array().expect("a list").len() as u64;
+                if deliveries.is_empty() && done.len() as u64 + dead == COUNT {
+                    break;
+                }
+                for delivery in deliveries {
+                    let n = delivery["data"].as_u64().expect("a number");
+                    let settle = json!({ "delivery": delivery["delivery"], "reason": "poisoned" });
+                    if n % 10 == 0 {
+                        table.service(Method::Nak, settle).await.expect("settled");
+                    } else if rng.below(4) > 0 {
+                        table.service(Method::Ack, settle).await.expect("settled");
+                        assert!(done.insert(n), "{n} was done already");
+                    }
+                    // Or the process ends before it says anything.
+                }
+            }
+            table.desk.close().await;
+            log.restart();
+        }
+        let table = Table::new(&log, &Config::built_in());
+        let dead = table
+            .service(Method::DeadList, json!({}))
+            .await
+            .expect("letters");
+        let dead: BTreeSet<u64> = dead["letters"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|letter| {
+                u64::from_str_radix(
+                    &letter["event_id"].as_str().expect("an id").replace('-', ""),
+                    16,
+                )
+                .expect("hex")
+            })
+            .collect();
+        assert_eq!(dead, (1..=COUNT).filter(|n| n % 10 == 0).collect());
+        assert_eq!(done.len() + dead.len(), COUNT as usize);
+    });
+}
+
+#[test]
+fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again() {
+    run(async {
+        let log = log_with(25);
+        let table = Table::new(&log, &Config::built_in());
+        let mut from = json!("beginning");
+        let mut seen = Vec::new();
+        loop {
+            let ask = json!({ "channels": ["a:*"], "from": from, "to": "now", "limit": 7, "where": "0 != x" });
+            let page = table.service(Method::Replay, ask).await.expect("a page");
+            for event in page["events"].as_array().expect("events") {
+                seen.push(event["data"].as_u64().expect("a number"));
+            }
+            if page["done"] == true {
+                break;
+            }
+            from = json!({ "cursor": page["next"] });
+        }
+        assert_eq!(seen, (1..=25).collect::<Vec<_>>());
+        let first = json!({ "channels": ["a:1"], "limit": 3, "into": { "channel": "b:1" } });
+        let page = table.service(Method::Replay, first).await.expect("a page");
+        assert_eq!((&page["matched"], &page["stored"]), (&json!(3), &json!(3)));
+        let next = json!({ "channels": ["a:1"], "limit": 3, "into": { "channel": "b:1" }, "from": { "cursor": page["next"] } });
+        let page = table
+            .service(Method::Replay, next.clone())
+            .await
+            .expect("a page");
+        assert_eq!(page["stored"], 3);
+        let again = table.service(Method::Replay, next).await.expect("a page");
+        assert_eq!(
+            (&again["matched"], &again["stored"]),
+            (&json!(3), &json!(0))
+        );
+        let replayed = log
+            .all()
+            .into_iter()
+            .filter(|entry| entry.record.channel.as_str() == "b:1");
+        assert!(replayed.clone().all(|entry| entry.record.origin.is_some()));
+        assert_eq!(replayed.count(), 6);
+        for bad in [
+            json!({ "channels": [] }),
+            json!({ "channels": ["a"], "from": "yesterday" }),
+            json!({ "channels": ["a:*"], "from": { "offset": 1 } }),
+            json!({ "channels": ["a"], "from": { "cursor": "x" } }),
+            json!({ "channels": ["a"], "where": "=" }),
+            json!({ "channels": ["a"], "unknown": 1 }),
+        ] {
+            let result = table.service(Method::Replay, bad.clone()).await;
+            assert!(
+                matches!(result, Err(LogError::BadRequest(_))),
+                "{bad}: {result:?}"
+            );
+        }
+        let nowhere = json!({ "channels": ["a"], "into": { "group": "none" } });
+        let result = table.service(Method::Replay, nowhere).await;
+        assert!(matches!(result, Err(LogError::NotFound(_))), "{result:?}");
+    });
+}
+
+#[test]
+fn dead_letter_is_announced_and_comes_back_when_it_is_tried_again() {
+    run(async {
+        let log = log_with(1);
+        let mut config = Config::built_in();
+        config.queue.dead_letter_hook = "ops".to_owned();
+        let table = Table::new(&log, &config);
+        let fetch =
+            json!({ "group": "g", "channels": ["a:*"], "wait_ms": 5000, "max_attempts": 1 });
+        let got = table
+            .service(Method::Fetch, fetch.clone())
+            .await
+            .expect("deliveries");
+        let delivery = got["deliveries"][0]["delivery"].clone();
+        table
+            .service(Method::Nak, json!({ "delivery": delivery, "reason": "no" }))
+            .await
+            .expect("settled");
+        let announced = wait("an announcement", || {
+            table.kept.announced.borrow_mut().pop()
+        })
+        .await;
+        assert_eq!(announced.0, "$dead:g");
+        assert_eq!(announced.1["reason"], "no");
+        wait("the hook", || table.kept.hooked.borrow_mut().pop()).await;
+        let retried = table
+            .service(Method::DeadRetry, json!({ "group": "g", "all": true }))
+            .await;
+        assert_eq!(retried, Ok(json!({ "retried": 1 })));
+        let got = table
+            .service(Method::Fetch, fetch)
+            .await
+            .expect("deliveries");
+        let again = &got["deliveries"][0];
+        assert_eq!(
+            (&again["channel"], &again["attempt"]),
+            (&json!("a:1"), &json!(1))
+        );
+        let none = table
+            .service(
+                Method::DeadDrop,
+                json!({ "group": "g", "event_id": again["event_id"] }),
+            )
+            .await;
+        assert!(matches!(none, Err(LogError::NotFound(_))));
+        let gone = table
+            .service(Method::DeleteGroup, json!({ "group": "g" }))
+            .await;
+        assert_eq!(gone, Ok(json!({})));
+        let groups = table
+            .service(Method::Groups, json!({}))
+            .await
+            .expect("groups");
+        assert_eq!(groups["groups"], json!([]));
+    });
+}
+
+#[test]
+fn grant_covers_what_lies_within_it() {
+    for (granted, wanted, expected) in [
+        ("a:*", "a:1", true),
+        ("a:*", "a:*", true),
+        ("a:*", "a:b*", true),
+        ("a:*", "*", false),
+        ("a:*", "b:*", false),
+        ("*", "x*y", true),
+        ("a*b", "a*", false),
+        ("a*b", "a1b", true),
+        ("a:1", "a:1", true),
+    ] {
+        assert_eq!(covers(granted, wanted), expected, "{granted} {wanted}");
+    }
+}
+
+fn leased(cursor: u64, channel: &str) -> Leased {
+    Leased {
+        lease: Lease(cursor),
+        entry: Arc::new(Entry {
+            cursor,
+            ..Arc::unwrap_or_clone(memory::entry(
+                cursor,
+                cursor,
+                memory::record(channel, EventId(u128::from(cursor)), "1"),
+            ))
+        }),
+        failures: Vec::new(),
+    }
+}
+
+#[test]
+fn ordered_group_has_one_of_each_channel_under_way_and_keeps_their_order() {
+    let mut now = Now::default();
+    for seed in 0..200 {
+        let mut rng = Rng::new(seed);
+        let settings = Settings {
+            ordered: true,
+            max_attempts: 3,
+            ..Settings::default()
+        };
+        let mut group = Group::new("g", 0, settings, seed);
+        let taker = Taker::Trigger;
+        assert!(group.handle_joined(taker, 1 + rng.below(6) as usize, "w"));
+        let entries = 40;
+        let all = (1..=entries).map(|cursor| leased(cursor, &format!("c{}", cursor % 4)));
+        group.handle_leased(now, all.collect());
+        let mut under_way: Vec<Given> = Vec::new();
+        let mut last = BTreeMap::<String, Offset>::new();
+        let (mut settled, mut dead) = (BTreeSet::new(), 0);
+        for _ in 0..5000 {
+            now.at = now.at + Duration::from_millis(rng.below(3000));
+            group.handle_timeout(now);
+            while let Some(output) = group.poll_output() {
+                match output {
+                    Output::Triggered(given) => {
+                        let channel = given.entry.record.channel.as_str().to_owned();
+                        let is_alone = under_way
+                            .iter()
+                            .all(|other| other.entry.record.channel.as_str() != channel);
+                        assert!(is_alone, "two of {channel} under way, seed {seed}");
+                        let offset = given.entry.position.offset;
+                        let before = last.insert(channel, offset);
+                        assert!(before.is_none_or(|before| before <= offset), "seed {seed}");
+                        under_way.push(given);
+                    }
+                    Output::Bury(letter) => {
+                        assert_eq!(letter.failures.len(), 3);
+                        dead += 1;
+                        group.handle_buried(now, letter.entry.cursor, true);
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            for (lease, what) in group.take_settled() {
+                if what == Settled::Done {
+                    assert!(settled.insert(lease), "settled twice, seed {seed}");
+                }
+            }
+            if under_way.is_empty() {
+                if group.held() == 0 {
+                    break;
+                }
+                continue;
+            }
+            let at = rng.below(under_way.len() as u64) as usize;
+            let given = under_way.swap_remove(at);
+            let known = if rng.below(3) == 0 {
+                group.handle_failed(now, Holder::Trigger, given.delivery, "no", None)
+            } else {
+                group.handle_acked(now, Holder::Trigger, given.delivery)
+            };
+            assert!(known);
+        }
+        for (lease, what) in group.take_settled() {
+            if what == Settled::Done {
+                settled.insert(lease);
+            }
+        }
+        assert_eq!(
+            (group.held(), settled.len() as u64),
+            (0, entries),
+            "seed {seed}"
+        );
+        assert_eq!(group.counters().dead, dead);
+        assert_eq!(group.counters().acked + dead, entries);
+    }
+}
