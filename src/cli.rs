@@ -121,6 +121,18 @@ pub(crate) struct TokenArgs {
     /// Connection info (with --channel: subscription info), one JSON value
     #[arg(long, value_parser = json, value_name = "JSON")]
     pub(crate) info: Option<serde_json::Value>,
+    /// Let its client consume a queue group from channels, both patterns; may be given several times
+    #[arg(long, value_parser = consume, value_name = "GROUP=CHANNEL,…", conflicts_with = "channel")]
+    pub(crate) consume: Vec<(String, Vec<String>)>,
+}
+
+fn consume(text: &str) -> Result<(String, Vec<String>), String> {
+    let (group, channels) = text
+        .split_once('=')
+        .filter(|(group, channels)| !group.is_empty() && !channels.is_empty())
+        .ok_or("a group and its channels, such as billing=orders:*")?;
+    let channels = channels.split(',').map(str::to_owned).collect();
+    Ok((group.to_owned(), channels))
 }
 
 /// The configuration goes to standard output, what does not carry over, and why, to standard error.

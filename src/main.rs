@@ -87,6 +87,7 @@ fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
         let claims = Claims {
             user: first_run::USER.to_owned(),
             expires: Some(expires),
+            consume: vec![("*".to_owned(), vec!["*".to_owned()])],
             ..Claims::default()
         };
         let token = token::mint(&config.client.token, &claims)?;
@@ -284,6 +285,7 @@ fn mint(path: Option<PathBuf>, args: TokenArgs) -> Result<u8, Failure> {
         channel: args.channel,
         expires,
         info: args.info,
+        consume: args.consume,
     };
     let token = token::mint(rules, &claims).map_err(|error| Failure::Usage(anyhow!(error)))?;
     print(&format!("{token}\n"))?;

@@ -661,7 +661,9 @@ fn option_table_lists_exactly_the_keys_that_are_read() {
     let read = effective["channel"]["without_namespace"]
         .as_table()
         .unwrap();
-    assert_eq!(read.len(), OPTIONS.len());
+    // `schema` and `triggers` are tables with keys of their own.
+    let plain = read.values().filter(|value| !value.is_table()).count();
+    assert_eq!(plain, OPTIONS.len());
     for (name, kind, default, meaning) in OPTIONS {
         let value = read
             .get(*name)

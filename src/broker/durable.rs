@@ -323,8 +323,10 @@ impl Channel {
         let covers = |list: &Arc<Publication>| list.offset.0 <= offset + 1;
         let some = |list: &mut dyn Iterator<Item = &Arc<Publication>>| {
             let mut sum = 0;
+            // A part may have been read when the log had more than has come down as news yet.
             let publications: Vec<_> = list
                 .take(limit)
+                .take_while(|publication| publication.offset.0 <= top)
                 .take_while(|publication| {
                     let fits = sum == 0 || sum + publication.data.len() <= bytes;
                     sum += publication.data.len();
@@ -510,6 +512,7 @@ mod tests {
         );
         assert!(channel.open_read().is_some());
         assert!(channel.open_read().is_none(), "asked once");
+        assert!(!channel.asks_again());
         channel.opened(position(top));
         channel
     }
@@ -570,6 +573,7 @@ mod tests {
         let mut channel = channel(5, 4);
         assert!(matches!(channel.stored(publication(8)), Stored::Nothing));
         assert!(channel.open_read().is_some());
+        assert!(!channel.asks_again());
         let opened = channel.opened(position(7));
         assert_eq!(opened.later.len(), 1, "8 was kept");
     }
@@ -590,6 +594,18 @@ mod tests {
             channel.missed(&recover(2 * size, 10)),
             Found::Read(2 * size)
         );
+    }
+
+    #[test]
+    fn part_that_is_ahead_of_the_news_is_given_up_to_the_end_that_is_known() {
+        let mut channel = channel(10, 4);
+        read(&mut channel, 0, 14);
+        let (found, more) = offsets(channel.missed(&recover(6, 100)));
+        assert_eq!((found, more), (vec![7, 8, 9, 10], false));
+        for offset in 11..=14 {
+            let stored = channel.stored(publication(offset));
+            assert!(matches!(stored, Stored::Next(_)), "{offset} comes once");
+        }
     }
 
     #[test]

@@ -146,6 +146,16 @@ allow_subscribe_for_client = true
 allow_publish_for_client = true
 allow_presence_for_client = true
 allow_history_for_client = true
+
+[durable.embedded]
+directory = "{DATA_DIRECTORY}/log"
+
+[[channel.namespaces]]
+name = "orders"
+delivery = "durable"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allow_history_for_client = true
 "#,
         origins = origins.join(", "),
         hmac_secret = secrets.hmac_secret,

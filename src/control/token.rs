@@ -16,6 +16,8 @@ pub struct Claims {
     pub expires: Option<u64>,
     /// Connection or subscription info.
     pub info: Option<Value>,
+    /// Queue groups that its client may consume, and the channels that they may take from: globs.
+    pub consume: Vec<(String, Vec<String>)>,
 }
 
 /// Why no token was made.
@@ -52,6 +54,18 @@ pub fn mint(rules: &Token, claims: &Claims) -> Result<String, MintError> {
     }
     if let Some(info) = &claims.info {
         body.insert("info".to_owned(), info.clone());
+    }
+    if !claims.consume.is_empty() {
+        let mut consume = Map::new();
+        for (group, channels) in &claims.consume {
+            let list = consume
+                .entry(group.as_str())
+                .or_insert_with(|| Value::Array(Vec::new()));
+            if let Value::Array(list) = list {
+                list.extend(channels.iter().map(|channel| Value::from(channel.as_str())));
+            }
+        }
+        body.insert("consume".to_owned(), Value::Object(consume));
     }
     for (claim, expected) in [("aud", &rules.audience), ("iss", &rules.issuer)] {
         if !expected.is_empty() {

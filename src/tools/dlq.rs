@@ -11,6 +11,9 @@ use super::{Chosen, ToolError, when};
 /// Letters asked for at a time.
 const PAGE: u64 = 500;
 
+/// Letters that the server takes in one question that means all.
+const ALL_MAX: u64 = 100_000;
+
 /// What is done with a letter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -23,6 +26,14 @@ impl Change {
         match self {
             Self::Retry => "dlq/retry",
             Self::Drop => "dlq/drop",
+        }
+    }
+
+    /// How the server calls the number of them.
+    const fn counted(self) -> &'static str {
+        match self {
+            Self::Retry => "retried",
+            Self::Drop => "dropped",
         }
     }
 
@@ -92,10 +103,7 @@ fn row(letter: &Value) -> Vec<String> {
     let attempts = letter["attempts"]
         .as_u64()
         .or(failures.map(|all| all.len() as u64));
-    let last = failures.and_then(|all| all.last());
-    let died = letter["died_at"]
-        .as_u64()
-        .or(last.and_then(|last| last["time"].as_u64()));
+    let died = letter["died_at"].as_u64();
     vec![
         text(&letter["group"]),
         text(&letter["event_id"]),
@@ -103,7 +111,7 @@ fn row(letter: &Value) -> Vec<String> {
         text(&letter["offset"]),
         attempts.map_or_else(String::new, |n| n.to_string()),
         died.map_or_else(String::new, when::shown),
-        last.map_or_else(String::new, |last| text(&last["reason"])),
+        text(&letter["reason"]),
     ]
 }
 
@@ -131,10 +139,10 @@ pub(super) fn each(client: &mut Client, change: Change, chosen: &Chosen) -> Resu
         loop {
             let request = json!({ "group": chosen.group, "all": true });
             let result = client.call(change.path(), &request)?;
-            let count = result["count"].as_u64().unwrap_or(0);
+            let count = result[change.counted()].as_u64().unwrap_or(0);
             done += count;
-            // The server takes so many at a time and says whether some are left.
-            if count == 0 || !result["more"].as_bool().unwrap_or(false) {
+            // Letters that have died again meanwhile are for the next time.
+            if count < ALL_MAX {
                 break;
             }
         }
