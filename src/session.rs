@@ -11,6 +11,7 @@ mod hooked;
 pub mod key;
 mod later;
 mod liveness;
+mod parts;
 pub mod poll;
 mod publish;
 mod query;

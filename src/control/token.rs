@@ -97,6 +97,7 @@ mod tests {
             channel: Some("lobby".to_owned()),
             expires: Some(4_000_000_000),
             info: Some(serde_json::json!({ "name": "Ada" })),
+            consume: vec![("g*".to_owned(), vec!["a:*".to_owned()])],
         };
         let token = mint(&rules(), &claims).expect("a token");
         let mut validation = jsonwebtoken::Validation::new(Algorithm::HS256);
@@ -109,6 +110,7 @@ mod tests {
         assert_eq!(read["channel"], "lobby");
         assert_eq!(read["exp"], 4_000_000_000_u64);
         assert_eq!(read["info"]["name"], "Ada");
+        assert_eq!(read["consume"]["g*"][0], "a:*");
     }
 
     #[test]

@@ -17,12 +17,12 @@ use crate::broker::{Filter, HubChannel, HubId};
 use crate::config::Namespace;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
-use crate::mesh::message::{Interest, Interested, Leave, Recover, ReplyTo};
+use crate::mesh::message::{Interested, Leave, Recover, ReplyTo};
 use crate::model::{ChannelName, Overrides, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
-use crate::protocol::push::{Push, ReplyBody, Shape, Unsubscribe};
+use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
 
 /// Why a subscribe fails.
 enum Refusal {
@@ -440,109 +440,12 @@ impl Session {
         None
     }
 
-    /// Joins the channel's subscribers, unless more of what was missed comes first.
-    fn join(&mut self, context: &mut Context<'_>, index: usize, answer: &Interested) {
-        let last = answer.missed.last().map(|last| last.offset.0);
-        let is_ending = self.subscriptions[index]
-            .extra
-            .as_ref()
-            .is_some_and(|extra| extra.ends.is_some() || !extra.unsubscribes.is_empty());
-        let Some(offset) = last.filter(|_| answer.more && !is_ending) else {
-            self.activate(context, index, answer);
-            return;
-        };
-        let subscription = &mut self.subscriptions[index];
-        subscription.flags |= flag::IN_PARTS;
-        subscription.extra.get_or_insert_default().next = Some(Recover {
-            epoch: Some(Some(answer.position.epoch)),
-            offset,
-            limit: context.config.client.recovery_max_publication_limit,
-            cache: false,
-        });
-        let (slot, generation) = answer.hub;
-        context
-            .parts
-            .push_back((context.conn, HubId { slot, generation }));
-    }
-
-    /// Asks for the next part of what was missed. `false`: later, the owner could not be asked.
-    pub fn ask_part(&mut self, context: &mut Context<'_>, hub: HubId) -> bool {
-        let Some(channel) = context.hub.channel(hub).map(|channel| channel.name.clone()) else {
-            return true;
-        };
-        let Some(index) = self.subscription_at(hub.slot) else {
-            return true;
-        };
-        let subscription = &mut self.subscriptions[index];
-        let next = subscription.extra.as_mut().and_then(|extra| extra.next);
-        let Some(recover) = next.filter(|_| subscription.is_pending()) else {
-            return true;
-        };
-        let owner = context.owner(&channel);
-        let interest = Interest {
-            channel,
-            hub: (hub.slot, hub.generation),
-            reply_to: ReplyTo::Part { conn: context.conn },
-            recover: Some(recover),
-            presence: None,
-            keep: false,
-            join: false,
-            delta: subscription.has(flag::DELTA) && subscription.has(flag::POSITIONED),
-        };
-        context
-            .command(owner, Message::Interest(Box::new(interest)))
-            .is_ok()
-    }
-
-    /// The next part of what was missed follows what went out before.
-    fn part_came(
+    pub(super) fn activate(
         &mut self,
         context: &mut Context<'_>,
-        hub: HubId,
         index: usize,
         answer: &Interested,
-    ) -> Option<Disconnect> {
-        let subscription = &mut self.subscriptions[index];
-        if let Some(extra) = &mut subscription.extra {
-            extra.next = None;
-        }
-        let filter = subscription.filter().cloned();
-        let has_delta = subscription.has(flag::DELTA);
-        let is_lost = answer.overloaded || !answer.recovered;
-        if is_lost {
-            let is_server_side = subscription.has(flag::SERVER_SIDE);
-            self.activate(context, index, answer);
-            if is_server_side {
-                return Some(Disconnect::InsufficientState);
-            }
-            let extra = self.subscriptions[index].extra.get_or_insert_default();
-            extra.ends = Some(Unsubscribe::Insufficient);
-            self.run_unsubscribes(context, hub);
-            return None;
-        }
-        context.counters.recovery_parts += 1;
-        for publication in &answer.missed {
-            let passes = filter
-                .as_ref()
-                .is_none_or(|filter| filter.passes(&publication.tags));
-            if passes {
-                let push = if has_delta {
-                    Push::Shaped(publication, Shape::Whole)
-                } else {
-                    Push::Publication(publication)
-                };
-                context.push(answer.channel.as_str(), &push);
-            }
-        }
-        self.join(context, index, answer);
-        if !self.subscriptions[index].is_pending() {
-            self.subscriptions[index].flags &= !flag::IN_PARTS;
-            self.run_unsubscribes(context, hub);
-        }
-        None
-    }
-
-    fn activate(&mut self, context: &mut Context<'_>, index: usize, answer: &Interested) {
+    ) {
         let subscription = &mut self.subscriptions[index];
         let delta = match (
             subscription.has(flag::DELTA),
@@ -672,7 +575,7 @@ impl Session {
     }
 
     /// Ends that waited for the owner's answer: unsubscribe commands, and the server's.
-    fn run_unsubscribes(&mut self, context: &mut Context<'_>, hub: HubId) {
+    pub(super) fn run_unsubscribes(&mut self, context: &mut Context<'_>, hub: HubId) {
         let Some(index) = self.subscription_at(hub.slot) else {
             return;
         };

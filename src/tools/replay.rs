@@ -19,7 +19,7 @@ const PATH: &str = "replay";
 /// Events of a page: what the server gives at most.
 const PAGE_EVENTS: u64 = 10_000;
 /// Bytes of a page's records.
-const PAGE_BYTES: u64 = 16 << 20;
+const PAGE_BYTES: u64 = 8 << 20;
 /// Pages a second when the rate is limited.
 const PAGES_PER_SECOND: u64 = 10;
 /// Times that a temporary error is answered by asking again.
@@ -37,9 +37,9 @@ const WAIT_STEP: Duration = Duration::from_millis(50);
 struct Answer<'a> {
     #[serde(borrow, default)]
     events: Vec<&'a RawValue>,
-    /// Events that the server has appended itself.
+    /// Events that the server has stored elsewhere itself.
     #[serde(default)]
-    appended: u64,
+    matched: u64,
     next: String,
     done: bool,
 }
@@ -82,7 +82,7 @@ struct Pace {
 /// Runs the command to its end.
 pub(super) fn run(client: Client, args: &ReplayArgs) -> Result<(), ToolError> {
     check(args)?;
-    let query = query(args, when::unix_ms());
+    let query = query(args);
     let kept = match &args.resume {
         Some(path) => Place::load(path, &query)?,
         None => None,
@@ -139,11 +139,11 @@ fn check(args: &ReplayArgs) -> Result<(), ToolError> {
 }
 
 /// The parameters that stay the same for all pages.
-fn query(args: &ReplayArgs, now: u64) -> Value {
+fn query(args: &ReplayArgs) -> Value {
     let mut query = json!({
         "channels": args.channels,
-        "from": args.from.json(now),
-        "to": args.to.json(now),
+        "from": args.from.json(),
+        "to": args.to.json(),
     });
     if let Some(filter) = &args.filter {
         query["where"] = json!(filter);
@@ -159,6 +159,13 @@ fn query(args: &ReplayArgs, now: u64) -> Value {
 
 /// The server appends: a page is asked for when the place of the last one is kept, lest one comes twice.
 fn copy(mut pages: Pages, mut writer: Writer, progress: &Progress) -> Result<u64, ToolError> {
+    if pages.cursor.is_none() {
+        // A place without events: what is asked for twice from there is stored once, also the first page.
+        let Some(start) = pages.start()? else {
+            return stopped(&mut writer);
+        };
+        writer.write(b"", 0, &start.next, false)?;
+    }
     while let Some(page) = pages.next()? {
         writer.write(b"", page.events, &page.next, page.done)?;
         progress.set(&page, writer.place());
@@ -242,6 +249,13 @@ impl Pages {
         }
     }
 
+    /// The place before the first page; `None` when the command is to stop.
+    fn start(&mut self) -> Result<Option<Page>, ToolError> {
+        let page = self.ask(0)?;
+        self.cursor = page.as_ref().map(|page| page.next.clone());
+        Ok(page)
+    }
+
     /// The next page; `None` when the command is to stop.
     fn next(&mut self) -> Result<Option<Page>, ToolError> {
         if let Some(pace) = &self.pace
@@ -249,33 +263,8 @@ impl Pages {
         {
             return Ok(None);
         }
-        let mut request = self.query.clone();
-        if let Some(cursor) = &self.cursor {
-            request["from"] = json!({ "cursor": cursor });
-        }
-        request["limit"] = json!(self.limit);
-        request["bytes"] = json!(PAGE_BYTES);
-        let mut tries = 0;
-        let page = loop {
-            if self.interrupt.is_asked() {
-                return Ok(None);
-            }
-            match self
-                .client
-                .post(PATH, &request)
-                .and_then(|body| page(&body))
-            {
-                Ok(page) => break page,
-                Err(error) => {
-                    tries += 1;
-                    let Some(delay) = retry_after(&error).filter(|_| tries < TRIES_MAX) else {
-                        return Err(error);
-                    };
-                    if !wait(now() + delay, &self.interrupt) {
-                        return Ok(None);
-                    }
-                }
-            }
+        let Some(page) = self.ask(self.limit)? else {
+            return Ok(None);
         };
         if !page.done && self.cursor.as_ref() == Some(&page.next) {
             return Err(ToolError::Answer {
@@ -288,6 +277,35 @@ impl Pages {
             pace.events += page.events;
         }
         Ok(Some(page))
+    }
+
+    /// Asks for a page until there is one, or an error that stays.
+    fn ask(&mut self, limit: u64) -> Result<Option<Page>, ToolError> {
+        let mut request = self.query.clone();
+        if let Some(cursor) = &self.cursor {
+            request["from"] = json!({ "cursor": cursor });
+        }
+        request["limit"] = json!(limit);
+        request["bytes"] = json!(PAGE_BYTES);
+        let mut tries = 0;
+        loop {
+            if self.interrupt.is_asked() {
+                return Ok(None);
+            }
+            let answer = self.client.post(PATH, &request);
+            match answer.and_then(|body| page(&body)) {
+                Ok(page) => return Ok(Some(page)),
+                Err(error) => {
+                    tries += 1;
+                    let Some(delay) = retry_after(&error).filter(|_| tries < TRIES_MAX) else {
+                        return Err(error);
+                    };
+                    if !wait(now() + delay, &self.interrupt) {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -340,7 +358,7 @@ fn page(body: &[u8]) -> Result<Page, ToolError> {
     };
     Ok(Page {
         lines,
-        events: answer.appended.max(answer.events.len() as u64),
+        events: answer.matched.max(answer.events.len() as u64),
         first_ms: published(answer.events.first()),
         last_ms: published(answer.events.last()),
         next: answer.next,
@@ -361,6 +379,7 @@ struct Progress {
 impl Progress {
     fn new(place: &Place) -> Self {
         let time = |key: &str| place.query[key]["time"].as_u64();
+        let end = (place.query["to"] == "now").then(when::unix_ms);
         let bar = ProgressBar::new(1000);
         if let Ok(style) = ProgressStyle::with_template("[{bar:40}] {percent:>3} %  {msg}") {
             bar.set_style(style);
@@ -370,7 +389,7 @@ impl Progress {
             started: now(),
             before: place.events,
             from: std::cell::Cell::new(time("from")),
-            to: time("to"),
+            to: time("to").or(end),
         }
     }
 
@@ -419,7 +438,7 @@ mod tests {
             let mut result =
                 json!({ "next": end.to_string(), "done": end == count, "looked_at": end - from });
             if is_into {
-                result["appended"] = json!(end - from);
+                result["matched"] = json!(end - from);
             } else {
                 result["events"] = json!(events);
             }
@@ -486,7 +505,7 @@ mod tests {
         ));
         let (address, _asked) = log(25_000);
         let interrupt = Interrupt::default();
-        let place = Place::new(query(&args, 1));
+        let place = Place::new(query(&args));
         let mut pages = Pages::new(
             Client::new(&address, None).unwrap(),
             &place,
@@ -540,9 +559,10 @@ mod tests {
         // Three pages of ten: the third may be asked for after 0.2 s.
         assert!(begun.elapsed() >= Duration::from_millis(200));
         let asked: Vec<Value> = asked.try_iter().collect();
-        assert_eq!((asked.len(), &asked[0]["limit"]), (3, &json!(10)));
+        assert_eq!((asked.len(), &asked[1]["limit"]), (4, &json!(10)));
+        assert_eq!(asked[0]["limit"], 0, "a place before anything is stored");
         assert_eq!(asked[0]["into"], json!({ "channel": "b:1" }));
-        let place = Place::load(&resume, &query(&args("--channel a:* --into b:1"), 1))
+        let place = Place::load(&resume, &query(&args("--channel a:* --into b:1")))
             .unwrap()
             .unwrap();
         assert_eq!((place.events, place.done), (30, true));

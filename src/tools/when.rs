@@ -51,11 +51,11 @@ impl When {
         })
     }
 
-    /// As the server API takes it; `now` is a moment, lest the end runs away.
-    pub(super) fn json(self, now: u64) -> serde_json::Value {
+    /// As the server API takes it.
+    pub(super) fn json(self) -> serde_json::Value {
         match self {
             Self::Beginning => "beginning".into(),
-            Self::Now => serde_json::json!({ "time": now }),
+            Self::Now => "now".into(),
             Self::Time(ms) => serde_json::json!({ "time": ms }),
             Self::Offset(offset) => serde_json::json!({ "offset": offset }),
         }

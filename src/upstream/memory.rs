@@ -13,7 +13,7 @@ use super::log::{
     DeadLetter, Failure, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
 };
 use crate::config::glob_match;
-use crate::mesh::durable::{Append, Appended, LogError, Read, RequestId};
+use crate::mesh::durable::{Append, Appended, LogError, Read};
 use crate::model::{ChannelName, Entry, Epoch, EventId, Offset, Record, StreamPosition};
 
 /// A publication of a service.

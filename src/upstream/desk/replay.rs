@@ -13,9 +13,9 @@ use crate::mesh::durable::{LogError, Read};
 use crate::model::ChannelName;
 use crate::upstream::Log;
 use crate::upstream::filter::Filter;
-use crate::upstream::log::Scan;
+use crate::upstream::log::{Scan, Scanned};
 
-/// Events in one page.
+/// Events in one page; 0 asks for the place alone where a replay begins.
 const LIMIT_MAX: usize = 10_000;
 /// Bytes of records in one page.
 const BYTES_MAX: usize = 8 << 20;
@@ -121,7 +121,15 @@ pub(super) async fn page<L: Log, O: Outlet>(
         bytes: asked.bytes.unwrap_or(BYTES_MAX / 2).clamp(1, BYTES_MAX),
         looked_at: LOOKED_AT_MAX,
     };
-    let scanned = if cursor.after >= cursor.until {
+    let is_over = cursor.after >= cursor.until;
+    // Of no events: where the replay begins, so that its first page can be asked for twice, too.
+    let scanned = if asked.limit == Some(0) {
+        Some(Scanned {
+            entries: Vec::new(),
+            next: cursor.after,
+            at_end: is_over,
+        })
+    } else if is_over {
         None
     } else {
         Some(log.scan(&scan).await?)

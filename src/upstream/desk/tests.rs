@@ -4,10 +4,14 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::group::Given;
+use super::grant::covers;
+use super::group::{Given, Holder, Output, Taker};
+use super::settings::Settings;
 use super::*;
+use crate::mesh::durable::Caller;
 use crate::model::{ClientId, ConsumeGrant, Entry, EventId, Offset};
-use crate::upstream::log::Leased;
+use crate::time::Now;
+use crate::upstream::log::{Lease, Leased, Settled};
 use crate::upstream::memory::{self, MemoryLog};
 
 /// What the desk says, kept.

@@ -1,0 +1,476 @@
+//! What is asked of the desk, and the answers.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::group::{GROUPS_MAX, Group, Holder, LEASE, Taker, index_of};
+use super::settings::{Settings, WAIT_MAX, Wish, WishError, is_group_name, within};
+use super::{
+    Asker, CREDIT, CREDIT_MAX, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
+    FETCH_WAIT_MIN_MS, GROUPS_PER_WORKER_MAX, Inner, LOAD_WAIT, Outlet, Place, RETRY,
+    TRIGGER_CREDIT, WorkerId, bad_request, closed, dead, encode, grant, no_group, not_found,
+    replay, settings, unix_ms, wrong,
+};
+use crate::mesh::durable::{Ask, Caller, LogError, Method};
+use crate::time::{Instant, Now};
+use crate::upstream::Log;
+use crate::upstream::log::{Group as LogGroup, worker_name};
+use crate::upstream::triggers::Rule;
+
+/// Parameters of what settles deliveries.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settling {
+    delivery: Option<u64>,
+    #[serde(default)]
+    deliveries: Vec<u64>,
+    delay_ms: Option<u64>,
+    reason: Option<Box<str>>,
+    ms: Option<u64>,
+}
+
+/// Parameters of `credit` and `leave`.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Standing {
+    group: Box<str>,
+    credit: Option<u32>,
+}
+
+impl<L: Log, O: Outlet> Inner<L, O> {
+    pub(super) fn now(&self) -> Now {
+        Now {
+            at: Instant(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+            unix_ms: unix_ms(),
+        }
+    }
+
+    pub(super) fn place(&self, name: &str) -> Option<Rc<Place>> {
+        let index = *self.by_name.borrow().get(name)?;
+        self.groups.borrow().get(index)?.clone()
+    }
+
+    pub(super) async fn answer(self: Rc<Self>, asker: Asker, ask: Ask, worker: Option<WorkerId>) {
+        while !self.is_loaded.get() {
+            let loaded = self.loaded.notified();
+            if self.is_loaded.get() {
+                break;
+            }
+            // The log may be down: whoever asks is told.
+            if tokio::time::timeout(LOAD_WAIT, loaded).await.is_err() {
+                self.ends_to_join(worker);
+                return self.outlet.answer(asker, Err(closed()));
+            }
+        }
+        let result = match ask.method {
+            Method::Consume => self.consume(asker, &ask).await.map(Some),
+            Method::Fetch => self.fetch(asker, &ask).await.map(|()| None),
+            Method::Groups => Ok(Some(self.list())),
+            Method::DeleteGroup => self.delete(&ask).await.map(Some),
+            Method::DeadList => dead::list(&*self.log, &ask.data).await.map(Some),
+            Method::DeadShow => dead::show(&*self.log, &ask.data).await.map(Some),
+            Method::DeadRetry => dead::retry(&*self.log, &*self.outlet, &ask.data)
+                .await
+                .map(Some),
+            Method::DeadDrop => dead::forget(&*self.log, &ask.data).await.map(Some),
+            Method::Replay => {
+                let permit = self.replays.acquire().await;
+                let random = self.rng.borrow_mut().bits();
+                let has_group = |name: &str| self.by_name.borrow().contains_key(name);
+                let page =
+                    replay::page(&*self.log, &*self.outlet, &ask.data, random, has_group).await;
+                drop(permit);
+                page.map(Some)
+            }
+            Method::Ack | Method::Nak | Method::Extend | Method::Credit | Method::Leave => {
+                Err(bad_request("answered elsewhere"))
+            }
+        };
+        self.ends_to_join(worker);
+        match result {
+            Ok(Some(json)) => self.outlet.answer(asker, Ok(json)),
+            // The group answers.
+            Ok(None) => {}
+            Err(error) => self.outlet.answer(asker, Err(error)),
+        }
+    }
+
+    pub(super) fn begins_to_join(&self, asker: Asker, ask: &Ask) -> Option<WorkerId> {
+        let Caller::Client { conn, .. } = ask.caller else {
+            return None;
+        };
+        let worker = (asker.0, conn);
+        self.joining
+            .borrow_mut()
+            .entry(worker)
+            .or_insert((0, false))
+            .0 += 1;
+        Some(worker)
+    }
+
+    /// What it joined while it went away, it leaves.
+    pub(super) fn ends_to_join(&self, worker: Option<WorkerId>) {
+        let Some(worker) = worker else { return };
+        let mut joining = self.joining.borrow_mut();
+        let Some((count, is_gone)) = joining.get_mut(&worker) else {
+            return;
+        };
+        *count -= 1;
+        let is_gone = *is_gone;
+        if *count == 0 {
+            joining.remove(&worker);
+        }
+        drop(joining);
+        if is_gone {
+            self.drop_worker(worker);
+        }
+    }
+
+    pub(super) fn drop_worker(&self, worker: WorkerId) {
+        let left = self.workers.borrow_mut().remove(&worker);
+        let now = self.now();
+        for index in left.unwrap_or_default() {
+            let place = self.groups.borrow().get(index).cloned().flatten();
+            if let Some(place) = place {
+                place
+                    .group
+                    .borrow_mut()
+                    .handle_left(now, Taker::Connection(worker));
+                place.wake.notify_one();
+            }
+        }
+    }
+
+    pub(super) async fn consume(
+        self: &Rc<Self>,
+        asker: Asker,
+        ask: &Ask,
+    ) -> Result<Bytes, LogError> {
+        let Caller::Client {
+            conn, client, user, ..
+        } = &ask.caller
+        else {
+            return Err(bad_request("only a connection consumes: a service fetches"));
+        };
+        let wish = wish_of(&ask.data)?;
+        let credit = wish.credit.unwrap_or(CREDIT);
+        let credit = within(credit, 1, CREDIT_MAX, "credit", "1 to 10000").map_err(wrong)?;
+        let worker = (asker.0, *conn);
+        let groups_of_worker = self.workers.borrow().get(&worker).map_or(0, BTreeSet::len);
+        if groups_of_worker >= GROUPS_PER_WORKER_MAX {
+            return Err(bad_request("a connection consumes at most 16 groups"));
+        }
+        let place = self.open(&wish, &ask.caller).await?;
+        let name = worker_name(user, *client);
+        let taker = Taker::Connection(worker);
+        let joined = place
+            .group
+            .borrow_mut()
+            .handle_joined(taker, credit as usize, &name);
+        if !joined {
+            return Err(LogError::Busy { retry_after: RETRY });
+        }
+        self.workers
+            .borrow_mut()
+            .entry(worker)
+            .or_default()
+            .insert(place.index);
+        place.wake.notify_one();
+        let mut out = BytesMut::new();
+        out.extend_from_slice(b"{\"group\":");
+        encode::string(&mut out, &place.name);
+        out.extend_from_slice(b",\"credit\":");
+        encode::number(&mut out, u64::from(credit));
+        out.extend_from_slice(b"}");
+        Ok(out.freeze())
+    }
+
+    pub(super) async fn fetch(self: &Rc<Self>, asker: Asker, ask: &Ask) -> Result<(), LogError> {
+        let wish = wish_of(&ask.data)?;
+        let limit = wish.limit.unwrap_or(1);
+        let limit = within(limit, 1, FETCH_LIMIT_MAX, "limit", "1 to 1000").map_err(wrong)?;
+        let wait = wish.wait_ms.unwrap_or(0);
+        let wait = within(wait, 0, FETCH_WAIT_MAX_MS, "wait_ms", "0 to 20000").map_err(wrong)?;
+        // Even who does not wait gets what is there; the log needs a moment to say so.
+        let wait = std::time::Duration::from_millis(wait.max(FETCH_WAIT_MIN_MS));
+        let place = self.open(&wish, &ask.caller).await?;
+        let now = self.now();
+        let taken = place
+            .group
+            .borrow_mut()
+            .handle_fetch(now, asker, limit as usize, wait);
+        if !taken {
+            return Err(LogError::Busy { retry_after: RETRY });
+        }
+        place.wake.notify_one();
+        Ok(())
+    }
+
+    /// The group of a wish, made or changed as it says.
+    pub(super) async fn open(
+        self: &Rc<Self>,
+        wish: &Wish,
+        caller: &Caller,
+    ) -> Result<Rc<Place>, LogError> {
+        if !is_group_name(&wish.group) {
+            return Err(wrong(WishError::Group));
+        }
+        let before = self.place(&wish.group);
+        let settings_before = before
+            .as_ref()
+            .map(|place| place.group.borrow().settings().clone());
+        let settings = wish.settings(settings_before.as_ref()).map_err(wrong)?;
+        grant::permit(caller, &wish.group, &settings.channels)?;
+        if let Some(place) = &before
+            && settings_before.as_ref() == Some(&settings)
+        {
+            return Ok(Rc::clone(place));
+        }
+        let _one = self.opening.lock().await;
+        let from_beginning = wish.from.unwrap_or_default() == settings::From::Beginning;
+        self.make(&wish.group, settings, from_beginning, None).await
+    }
+
+    /// Makes a group or changes it.
+    pub(super) async fn make(
+        self: &Rc<Self>,
+        name: &str,
+        settings: Settings,
+        from_beginning: bool,
+        trigger: Option<Rc<Rule>>,
+    ) -> Result<Rc<Place>, LogError> {
+        let of_log = LogGroup {
+            name: name.into(),
+            channels: settings.channels.clone(),
+            from_beginning,
+            lease: LEASE,
+        };
+        let text = serde_json::to_vec(&settings).map_err(|_| bad_request("settings"))?;
+        self.log.put(&format!("group/{name}"), Some(&text)).await?;
+        self.log.open_group(&of_log).await?;
+        if let Some(place) = self.place(name) {
+            let now = self.now();
+            place.group.borrow_mut().handle_settings(now, settings);
+            *place.trigger.borrow_mut() = trigger;
+            place.wake.notify_one();
+            return Ok(place);
+        }
+        self.start(name, settings, trigger)
+    }
+
+    pub(super) fn start(
+        self: &Rc<Self>,
+        name: &str,
+        settings: Settings,
+        trigger: Option<Rc<Rule>>,
+    ) -> Result<Rc<Place>, LogError> {
+        let mut groups = self.groups.borrow_mut();
+        let index = groups
+            .iter()
+            .position(Option::is_none)
+            .unwrap_or(groups.len());
+        if index >= GROUPS_MAX {
+            return Err(bad_request("there are as many groups as there may be"));
+        }
+        let seed = self.rng.borrow_mut().bits();
+        let is_trigger = trigger.is_some();
+        let place = Rc::new(Place {
+            name: name.into(),
+            index,
+            group: std::cell::RefCell::new(Group::new(name, index, settings, seed)),
+            wake: tokio::sync::Notify::new(),
+            is_gone: std::cell::Cell::new(false),
+            ended: std::cell::Cell::new(false),
+            lag: std::cell::Cell::default(),
+            trigger: std::cell::RefCell::new(trigger),
+        });
+        if is_trigger {
+            place
+                .group
+                .borrow_mut()
+                .handle_joined(Taker::Trigger, TRIGGER_CREDIT, "trigger");
+        }
+        if index == groups.len() {
+            groups.push(Some(Rc::clone(&place)));
+        } else {
+            groups[index] = Some(Rc::clone(&place));
+        }
+        self.by_name.borrow_mut().insert(name.into(), index);
+        tokio::task::spawn_local(Rc::clone(self).drive(Rc::clone(&place)));
+        Ok(place)
+    }
+
+    pub(super) fn settle(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
+        let asked: Settling =
+            serde_json::from_slice(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+        if asked.deliveries.len() > DELIVERIES_MAX {
+            return Err(bad_request("`deliveries` has at most 10000 members"));
+        }
+        let holder = match ask.caller {
+            Caller::Service => Holder::Service,
+            Caller::Client { conn, .. } => Holder::Connection((asker.0, conn)),
+        };
+        let time = |ms: Option<u64>| ms.map(std::time::Duration::from_millis);
+        if time(asked.delay_ms).max(time(asked.ms)) > Some(WAIT_MAX) {
+            return Err(bad_request("`delay_ms` and `ms` are 0 to 43200000"));
+        }
+        let now = self.now();
+        let mut done = 0;
+        let mut unknown = Vec::new();
+        let groups = self.groups.borrow();
+        for &delivery in asked.delivery.iter().chain(&asked.deliveries) {
+            let place = groups.get(index_of(delivery)).and_then(Option::as_ref);
+            let known = place.is_some_and(|place| {
+                let mut group = place.group.borrow_mut();
+                let known = match ask.method {
+                    Method::Ack => group.handle_acked(now, holder, delivery),
+                    Method::Nak => {
+                        let reason = asked.reason.as_deref().unwrap_or("nak");
+                        group.handle_failed(now, holder, delivery, reason, time(asked.delay_ms))
+                    }
+                    _ => group.handle_extended(now, holder, delivery, time(asked.ms)),
+                };
+                place.wake.notify_one();
+                known
+            });
+            if known {
+                done += 1;
+            } else {
+                unknown.push(delivery);
+            }
+        }
+        let name: &[u8] = match ask.method {
+            Method::Ack => b"{\"acked\":",
+            Method::Nak => b"{\"naked\":",
+            _ => b"{\"extended\":",
+        };
+        let mut out = BytesMut::from(name);
+        encode::number(&mut out, done);
+        if !unknown.is_empty() {
+            out.extend_from_slice(b",\"unknown\":[");
+            for (at, delivery) in unknown.into_iter().enumerate() {
+                if at > 0 {
+                    out.extend_from_slice(b",");
+                }
+                encode::number(&mut out, delivery);
+            }
+            out.extend_from_slice(b"]");
+        }
+        out.extend_from_slice(b"}");
+        Ok(out.freeze())
+    }
+
+    pub(super) fn credit(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
+        let asked: Standing =
+            serde_json::from_slice(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+        let Caller::Client { conn, .. } = ask.caller else {
+            return Err(bad_request("only a connection has credit"));
+        };
+        let credit = asked
+            .credit
+            .ok_or_else(|| bad_request("`credit` is missing"))?;
+        let credit = within(credit, 0, CREDIT_MAX, "credit", "0 to 10000").map_err(wrong)?;
+        let place = self
+            .place(&asked.group)
+            .ok_or_else(|| no_group(&asked.group))?;
+        let taker = Taker::Connection((asker.0, conn));
+        let known = place
+            .group
+            .borrow_mut()
+            .handle_credit(taker, credit as usize);
+        place.wake.notify_one();
+        if known {
+            Ok(Bytes::from_static(b"{}"))
+        } else {
+            Err(not_found("this connection does not consume the group"))
+        }
+    }
+
+    pub(super) fn leave(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
+        let asked: Standing =
+            serde_json::from_slice(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+        let Caller::Client { conn, .. } = ask.caller else {
+            return Err(bad_request("only a connection leaves"));
+        };
+        let worker = (asker.0, conn);
+        let place = self
+            .place(&asked.group)
+            .ok_or_else(|| no_group(&asked.group))?;
+        let now = self.now();
+        let known = place
+            .group
+            .borrow_mut()
+            .handle_left(now, Taker::Connection(worker));
+        if let Some(groups) = self.workers.borrow_mut().get_mut(&worker) {
+            groups.remove(&place.index);
+        }
+        place.wake.notify_one();
+        if known {
+            Ok(Bytes::from_static(b"{}"))
+        } else {
+            Err(not_found("this connection does not consume the group"))
+        }
+    }
+
+    pub(super) fn list(&self) -> Bytes {
+        let groups = self.groups.borrow();
+        let now = unix_ms();
+        let mut list: Vec<serde_json::Value> = groups
+            .iter()
+            .flatten()
+            .map(|place| {
+                let report = place.report();
+                let group = place.group.borrow();
+                let settings = group.settings();
+                serde_json::json!({
+                    "group": report.name, "channels": settings.channels, "ordered": settings.ordered,
+                    "max_attempts": settings.max_attempts, "ack_wait_ms": settings.ack_wait.as_millis() as u64,
+                    "workers": report.workers, "in_flight": report.in_flight, "held": report.held,
+                    "retries": report.retries, "lag": report.lag,
+                    "oldest_age_ms": report.oldest_unix_ms.map(|at| now.saturating_sub(at)),
+                    "delivered": report.delivered, "redelivered": report.redelivered, "acked": report.acked,
+                    "naked": report.naked, "timed_out": report.timed_out, "dead": report.dead,
+                })
+            })
+            .collect();
+        list.sort_by(|a, b| a["group"].as_str().cmp(&b["group"].as_str()));
+        Bytes::from(serde_json::json!({ "groups": list }).to_string())
+    }
+
+    pub(super) async fn delete(self: &Rc<Self>, ask: &Ask) -> Result<Bytes, LogError> {
+        let asked: Standing =
+            serde_json::from_slice(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+        if !is_group_name(&asked.group) {
+            return Err(wrong(WishError::Group));
+        }
+        let _one = self.opening.lock().await;
+        if self.forget(&asked.group).await? {
+            Ok(Bytes::from_static(b"{}"))
+        } else {
+            Err(no_group(&asked.group))
+        }
+    }
+
+    pub(super) async fn forget(&self, name: &str) -> Result<bool, LogError> {
+        if let Some(place) = self.place(name) {
+            place.is_gone.set(true);
+            place.wake.notify_one();
+            while !place.ended.get() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            self.by_name.borrow_mut().remove(name);
+            self.groups.borrow_mut()[place.index] = None;
+            for groups in self.workers.borrow_mut().values_mut() {
+                groups.remove(&place.index);
+            }
+        }
+        self.log.put(&format!("group/{name}"), None).await?;
+        self.log.delete_group(name).await
+    }
+}
+
+fn wish_of(data: &[u8]) -> Result<Wish, LogError> {
+    serde_json::from_slice(data).map_err(|error| bad_request(&error.to_string()))
+}

@@ -1,0 +1,247 @@
+//! What the desk does by itself: it drives groups, works off triggers, and looks how far behind everybody is.
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+
+use super::group::{Given, Group, Holder, Output};
+use super::settings::Settings;
+use super::{
+    HELD_BYTES_IN_ALL_MAX, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, Outlet, Place, RETRY, encode,
+};
+use crate::mesh::durable::LogError;
+use crate::upstream::Log;
+use crate::upstream::log::{DeadLetter, Lease, Settled};
+use crate::upstream::triggers::{Fault, Rule, TRIGGER_PREFIX};
+
+impl<L: Log, O: Outlet> Inner<L, O> {
+    /// Reads the groups of the log; until then questions wait.
+    pub(super) async fn load(self: Rc<Self>) {
+        loop {
+            match self.load_once().await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "queue groups");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+        self.is_loaded.set(true);
+        self.loaded.notify_waiters();
+        self.start_triggers().await;
+    }
+
+    pub(super) async fn load_once(self: &Rc<Self>) -> Result<(), LogError> {
+        for group in self.log.groups().await? {
+            if group.name.starts_with(TRIGGER_PREFIX) || self.place(&group.name).is_some() {
+                continue;
+            }
+            let text = self.log.get(&format!("group/{}", group.name)).await?;
+            let settings = text
+                .and_then(|text| serde_json::from_slice::<Settings>(&text).ok())
+                .unwrap_or_else(|| Settings {
+                    channels: group.channels.clone(),
+                    ..Settings::default()
+                });
+            self.start(&group.name, settings, None)?;
+        }
+        Ok(())
+    }
+
+    /// Triggers of the configuration run; those that are gone do not, and their groups are forgotten.
+    pub(super) async fn start_triggers(self: Rc<Self>) {
+        let _one = self.opening.lock().await;
+        let rules = Rule::all(&self.config.borrow());
+        let present: Vec<Box<str>> = match self.log.groups().await {
+            Ok(groups) => groups.into_iter().map(|group| group.name).collect(),
+            Err(_) => Vec::new(),
+        };
+        for name in present {
+            let is_old =
+                name.starts_with(TRIGGER_PREFIX) && !rules.iter().any(|rule| rule.group == *name);
+            if is_old && let Err(error) = self.forget(&name).await {
+                tracing::warn!(%error, group = &*name, "a trigger's group is not forgotten yet");
+            }
+        }
+        for rule in rules {
+            let name = rule.group.clone();
+            let settings = Settings {
+                channels: rule.channels.clone(),
+                ..Settings::default()
+            };
+            let rule = Rc::new(rule);
+            while let Err(error) = self
+                .make(&name, settings.clone(), true, Some(Rc::clone(&rule)))
+                .await
+            {
+                tracing::warn!(%error, group = name, "a trigger does not start");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+
+    pub(super) async fn watch_lags(self: Rc<Self>) {
+        while !self.is_closed.get() {
+            let places: Vec<_> = self.groups.borrow().iter().flatten().cloned().collect();
+            for place in places {
+                if let Ok(lag) = self.log.lag(&place.name).await {
+                    place.lag.set(lag);
+                }
+                tokio::task::yield_now().await;
+            }
+            tokio::time::sleep(LAG_INTERVAL).await;
+        }
+    }
+
+    /// Drives one group until it is gone.
+    pub(super) async fn drive(self: Rc<Self>, place: Rc<Place>) {
+        let mut unsettled: Vec<(Lease, Settled)> = Vec::new();
+        let mut fails = false;
+        loop {
+            let (wanted, due, is_gone) = {
+                let mut group = place.group.borrow_mut();
+                let now = self.now();
+                if place.is_gone.get() {
+                    group.handle_closed(now);
+                } else {
+                    group.handle_timeout(now);
+                }
+                self.carry_out(&place, &mut group);
+                unsettled.extend(group.take_settled());
+                let wanted = group.wanted(self.room());
+                (wanted, group.poll_timeout(), place.is_gone.get())
+            };
+            if !unsettled.is_empty() {
+                match self.log.settle(&place.name, &unsettled).await {
+                    Ok(()) => unsettled.clear(),
+                    Err(error) => {
+                        tracing::debug!(%error, group = &*place.name, "settling is tried again");
+                        if !is_gone {
+                            tokio::time::sleep(RETRY).await;
+                        }
+                    }
+                }
+            }
+            if is_gone {
+                place.ended.set(true);
+                return;
+            }
+            let now = self.now().at;
+            let until = due.map_or(IDLE, |due| due.since(now)).min(IDLE);
+            tokio::select! {
+                leased = self.log.fetch(&place.name, wanted.max(1)), if wanted > 0 && !fails => {
+                    match leased {
+                        Ok(leased) => {
+                            let now = self.now();
+                            place.group.borrow_mut().handle_leased(now, leased);
+                        }
+                        Err(error) => {
+                            tracing::debug!(%error, group = &*place.name, "fetching is tried again");
+                            fails = true;
+                        }
+                    }
+                }
+                () = place.wake.notified() => {}
+                () = tokio::time::sleep(if fails { RETRY.min(until) } else { until }) => fails = false,
+            }
+        }
+    }
+
+    /// Bytes that all groups together may hold besides.
+    pub(super) fn room(&self) -> usize {
+        let groups = self.groups.borrow();
+        let held: usize = groups
+            .iter()
+            .flatten()
+            .filter_map(|place| place.group.try_borrow().ok())
+            .map(|group| group.held_bytes())
+            .sum();
+        HELD_BYTES_IN_ALL_MAX.saturating_sub(held)
+    }
+
+    pub(super) fn carry_out(self: &Rc<Self>, place: &Rc<Place>, group: &mut Group) {
+        while let Some(output) = group.poll_output() {
+            match output {
+                Output::Deliver(worker, given) => {
+                    let mut out = BytesMut::new();
+                    encode::delivery(&mut out, &place.name, &given);
+                    self.outlet.deliver(worker, out.freeze());
+                }
+                Output::Fetched(asker, givens) => {
+                    let mut out = BytesMut::from(&b"{\"deliveries\":["[..]);
+                    for (at, given) in givens.iter().enumerate() {
+                        if at > 0 {
+                            out.extend_from_slice(b",");
+                        }
+                        encode::delivery(&mut out, &place.name, given);
+                    }
+                    out.extend_from_slice(b"]}");
+                    self.outlet.answer(asker, Ok(out.freeze()));
+                }
+                Output::Triggered(given) => {
+                    tokio::task::spawn_local(Rc::clone(self).trigger(Rc::clone(place), given));
+                }
+                Output::Bury(letter) => {
+                    tokio::task::spawn_local(Rc::clone(self).bury(Rc::clone(place), letter));
+                }
+            }
+        }
+    }
+
+    pub(super) async fn bury(self: Rc<Self>, place: Rc<Place>, letter: Box<DeadLetter>) {
+        let outcome = self.log.bury(&letter).await;
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, group = &*place.name, "a dead letter is not kept yet");
+        }
+        let now = self.now();
+        let cursor = letter.entry.cursor;
+        place
+            .group
+            .borrow_mut()
+            .handle_buried(now, cursor, outcome.is_ok());
+        place.wake.notify_one();
+        if outcome.is_err() {
+            return;
+        }
+        let mut out = BytesMut::new();
+        encode::obituary(&mut out, &letter);
+        let text = out.freeze();
+        self.outlet
+            .announce(&format!("$dead:{}", letter.group), text.clone());
+        let hook = self.config.borrow().queue.dead_letter_hook.clone();
+        if hook.is_empty() {
+            return;
+        }
+        for attempt in 1..=HOOK_ATTEMPTS {
+            let Err(error) = self.outlet.hook(&hook, text.clone()).await else {
+                return;
+            };
+            tracing::warn!(error, attempt, hook, "a dead letter could not be told");
+            tokio::time::sleep(RETRY * attempt).await;
+        }
+    }
+
+    /// Does what a trigger's rule says about one publication.
+    pub(super) async fn trigger(self: Rc<Self>, place: Rc<Place>, given: Given) {
+        let rule = place.trigger.borrow().clone();
+        let delivery = given.delivery;
+        let outcome = match rule {
+            Some(rule) => rule.run(&*self.outlet, &place.name, &given).await,
+            None => Ok(()),
+        };
+        let now = self.now();
+        {
+            let mut group = place.group.borrow_mut();
+            match outcome {
+                Ok(()) => group.handle_acked(now, Holder::Trigger, delivery),
+                Err(Fault::Failed(reason)) => {
+                    group.handle_failed(now, Holder::Trigger, delivery, &reason, None)
+                }
+                Err(Fault::Hopeless(reason)) => {
+                    group.handle_hopeless(now, Holder::Trigger, delivery, &reason)
+                }
+            };
+        }
+        place.wake.notify_one();
+    }
+}
