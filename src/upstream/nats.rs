@@ -17,7 +17,7 @@
 //! Only this program may publish below the prefix. What others put there is no publication and is skipped; the channel's
 //! next publication begins a new epoch.
 //!
-//! The oldest server is NATS 2.12.1: atomic batches with ids came with it. Whether a server syncs each message to its disk it tells
+//! The oldest server is NATS 2.12.3 (`nats/link` says why). Whether a server syncs each message to its disk it tells
 //! nobody, so one replica is always warned of.
 
 mod batch;

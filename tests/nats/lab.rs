@@ -57,10 +57,12 @@ pub(crate) fn config(server: &NatsServer) -> Durable {
 /// A log that can be written.
 pub(crate) async fn open(config: &Durable) -> Jetstream {
     let log = Jetstream::connect(config).await.expect("settings");
-    until("the log to open", async || {
-        log.status().down.is_none().then_some(())
-    })
-    .await;
+    let opened = until("the log to open", async || match log.status().down {
+        None => Some(Ok(())),
+        Some(reason) if reason.contains("oldest") => Some(Err(reason)),
+        Some(_) => None,
+    });
+    opened.await.expect("a server that is new enough");
     log
 }
 

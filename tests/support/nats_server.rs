@@ -14,6 +14,7 @@ pub(crate) struct NatsServer {
     port: u16,
     arguments: Vec<String>,
     process: Option<Child>,
+    guard: Option<Child>,
 }
 
 impl NatsServer {
@@ -31,6 +32,7 @@ impl NatsServer {
             port: free_port(),
             arguments,
             process: None,
+            guard: None,
         }
     }
 
@@ -77,6 +79,7 @@ impl NatsServer {
             .stderr(log)
             .spawn()
             .expect("nats-server on the PATH, or where `go install` puts it");
+        self.guard = Some(guard(child.id()));
         self.process = Some(child);
     }
 
@@ -96,7 +99,8 @@ impl NatsServer {
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
+        // The guard first: afterwards the number may be another process's.
+        for mut process in self.guard.take().into_iter().chain(self.process.take()) {
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -122,6 +126,17 @@ impl Drop for NatsServer {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Kills the server when this test process is gone, however it ends: the guard's standard input closes with it.
+fn guard(pid: u32) -> Child {
+    Command::new("sh")
+        .args(["-c", &format!("read _; kill -9 {pid} 2>/dev/null")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a shell")
 }
 
 /// A port that nobody has now.

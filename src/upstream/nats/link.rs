@@ -14,8 +14,9 @@ use crate::config::durable::Durable;
 use crate::mesh::durable::LogError;
 use crate::upstream::log::Status;
 
-/// The oldest server that takes ids in atomic batches.
-const OLDEST: (u32, u32, u32) = (2, 12, 1);
+/// The oldest server that takes ids in atomic batches (2.12.1) and does not lock itself up when many messages are read at
+/// once while others are stored (2.12.3).
+const OLDEST: (u32, u32, u32) = (2, 12, 3);
 /// How often the stream is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How soon opening is tried again.
@@ -265,7 +266,7 @@ impl Link {
             })?
         };
         if !info.config.allow_atomic_publish || !info.config.allow_message_ttl {
-            return Err(text(&"its server is older than NATS 2.12.1"));
+            return Err(text(&"its server is older than NATS 2.12.3"));
         }
         Ok(info)
     }
@@ -366,7 +367,7 @@ fn check_version(version: &str) -> Result<(), String> {
         .map_while(|part| part.parse().ok());
     match (parts.next(), parts.next(), parts.next()) {
         (Some(major), Some(minor), Some(patch)) if (major, minor, patch) < OLDEST => Err(format!(
-            "the NATS server has version {version}; 2.12.1 is the oldest that can keep durable channels"
+            "the NATS server has version {version}; 2.12.3 is the oldest that can keep durable channels"
         )),
         _ => Ok(()),
     }
@@ -476,12 +477,12 @@ mod tests {
 
     #[test]
     fn servers_that_are_too_old_are_refused_by_name() {
-        assert!(check_version("2.12.1").is_ok() && check_version("2.15.2").is_ok());
+        assert!(check_version("2.12.3").is_ok() && check_version("2.15.2").is_ok());
         assert!(check_version("3.0.0-dev").is_ok() && check_version("2.14.0-RC.1").is_ok());
-        for old in ["2.12.0", "2.11.9", "2.9.10", "1.4.1"] {
+        for old in ["2.12.1", "2.12.0", "2.11.9", "2.9.10", "1.4.1"] {
             let reason = check_version(old).unwrap_err();
             assert!(
-                reason.contains(old) && reason.contains("2.12.1"),
+                reason.contains(old) && reason.contains("2.12.3"),
                 "{reason}"
             );
         }
