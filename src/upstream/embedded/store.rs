@@ -1,7 +1,8 @@
 //! The storage library below the log: one directory, its lock, its version mark, its keyspaces.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -50,7 +51,12 @@ impl Directory {
     /// Another process has it, its format is newer, or the system refuses.
     pub fn claim(path: &Path) -> Result<Self, OpenError> {
         let failed = |error: io::Error| OpenError::of_io(path, &error);
-        fs::create_dir_all(path).map_err(failed)?;
+        // What is published is nobody else's business on this machine.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(failed)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
