@@ -251,7 +251,7 @@ impl Drop for Small {
 
 #[test]
 fn full_disk_is_a_temporary_error_and_ends_when_there_is_room() {
-    // Where the test may not mount, `scripts/chaos` fills a disk.
+    // Where the test may not mount, there is no small disk to fill.
     let Some(small) = Small::mount(24 << 20) else {
         return;
     };
