@@ -71,16 +71,28 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             Method::DeleteGroup => self.delete(&ask).await.map(Some),
             Method::DeadList => dead::list(&*self.log, &ask.data).await.map(Some),
             Method::DeadShow => dead::show(&*self.log, &ask.data).await.map(Some),
-            Method::DeadRetry => dead::retry(&*self.log, &*self.outlet, &ask.data)
-                .await
-                .map(Some),
+            Method::DeadRetry => {
+                let has_group = |name: &str| self.by_name.borrow().contains_key(name);
+                dead::retry(&*self.log, &*self.outlet, &ask.data, has_group)
+                    .await
+                    .map(Some)
+            }
             Method::DeadDrop => dead::forget(&*self.log, &ask.data).await.map(Some),
             Method::Replay => {
                 let permit = self.replays.acquire().await;
                 let random = self.rng.borrow_mut().bits();
                 let has_group = |name: &str| self.by_name.borrow().contains_key(name);
+                let is_durable = |channel: &str| {
+                    let config = self.config.borrow();
+                    let namespace = config.channels.resolve(channel);
+                    namespace.is_ok_and(|namespace| namespace.is_durable())
+                };
+                let targets = replay::Targets {
+                    has_group,
+                    is_durable,
+                };
                 let page =
-                    replay::page(&*self.log, &*self.outlet, &ask.data, random, has_group).await;
+                    replay::page(&*self.log, &*self.outlet, &ask.data, random, targets).await;
                 drop(permit);
                 page.map(Some)
             }
@@ -158,11 +170,13 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let credit = wish.credit.unwrap_or(CREDIT);
         let credit = within(credit, 1, CREDIT_MAX, "credit", "1 to 10000").map_err(wrong)?;
         let worker = (asker.0, *conn);
-        let groups_of_worker = self.workers.borrow().get(&worker).map_or(0, BTreeSet::len);
-        if groups_of_worker >= GROUPS_PER_WORKER_MAX {
+        let place = self.open(&wish, &ask.caller).await?;
+        let is_one_more = |of_worker: &BTreeSet<usize>| {
+            of_worker.len() >= GROUPS_PER_WORKER_MAX && !of_worker.contains(&place.index)
+        };
+        if self.workers.borrow().get(&worker).is_some_and(is_one_more) {
             return Err(bad_request("a connection consumes at most 16 groups"));
         }
-        let place = self.open(&wish, &ask.caller).await?;
         let name = worker_name(user, *client);
         let taker = Taker::Connection(worker);
         let joined = place
@@ -217,7 +231,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         if !is_group_name(&wish.group) {
             return Err(wrong(WishError::Group));
         }
-        let before = self.place(&wish.group);
+        let before = self.place(&wish.group).filter(|place| !place.is_gone.get());
         let settings_before = before
             .as_ref()
             .map(|place| place.group.borrow().settings().clone());
@@ -229,6 +243,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             return Ok(Rc::clone(place));
         }
         let _one = self.opening.lock().await;
+        if self.is_closed.get() {
+            return Err(closed());
+        }
         let from_beginning = wish.from.unwrap_or_default() == settings::From::Beginning;
         self.make(&wish.group, settings, from_beginning, None).await
     }

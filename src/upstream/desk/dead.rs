@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::encode;
 use super::settings::QUEUE_PREFIX;
-use super::{Outlet, bad_request, not_found};
+use super::{Outlet, bad_request, no_group, not_found};
 use crate::mesh::durable::{Append, LogError, RequestId};
 use crate::model::{ChannelName, EventId, Origin, Record};
 use crate::upstream::Log;
@@ -117,6 +117,7 @@ pub(super) async fn retry<L: Log, O: Outlet>(
     log: &L,
     outlet: &O,
     data: &[u8],
+    has_group: impl Fn(&str) -> bool,
 ) -> Result<Bytes, LogError> {
     let asked = parse(data)?;
     let mut retried = 0;
@@ -124,6 +125,9 @@ pub(super) async fn retry<L: Log, O: Outlet>(
         let letters = some(log, &asked).await?;
         if letters.is_empty() {
             break;
+        }
+        if let Some(letter) = letters.iter().find(|letter| !has_group(&letter.group)) {
+            return Err(no_group(&letter.group));
         }
         let appends = letters.iter().map(again).collect();
         let results = outlet.append(appends).await;

@@ -17,13 +17,11 @@ use crate::upstream::triggers::{Fault, Rule, TRIGGER_PREFIX};
 impl<L: Log, O: Outlet> Inner<L, O> {
     /// Reads the groups of the log; until then questions wait.
     pub(super) async fn load(self: Rc<Self>) {
-        loop {
-            match self.load_once().await {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::debug!(%error, "queue groups");
-                    tokio::time::sleep(RETRY).await;
-                }
+        while let Err(error) = self.load_once().await {
+            tracing::debug!(%error, "queue groups");
+            tokio::time::sleep(RETRY).await;
+            if self.is_closed.get() {
+                return;
             }
         }
         self.is_loaded.set(true);
@@ -50,17 +48,22 @@ impl<L: Log, O: Outlet> Inner<L, O> {
 
     /// Triggers of the configuration run; those that are gone do not, and their groups are forgotten.
     pub(super) async fn start_triggers(self: Rc<Self>) {
-        let _one = self.opening.lock().await;
+        while !self.is_closed.get() {
+            let opening = self.opening.lock().await;
+            let started = self.try_start_triggers().await;
+            drop(opening);
+            let Err(error) = started else { return };
+            tracing::warn!(%error, "triggers do not start yet");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn try_start_triggers(self: &Rc<Self>) -> Result<(), LogError> {
         let rules = Rule::all(&self.config.borrow());
-        let present: Vec<Box<str>> = match self.log.groups().await {
-            Ok(groups) => groups.into_iter().map(|group| group.name).collect(),
-            Err(_) => Vec::new(),
-        };
-        for name in present {
-            let is_old =
-                name.starts_with(TRIGGER_PREFIX) && !rules.iter().any(|rule| rule.group == *name);
-            if is_old && let Err(error) = self.forget(&name).await {
-                tracing::warn!(%error, group = &*name, "a trigger's group is not forgotten yet");
+        for group in self.log.groups().await? {
+            let is_kept = rules.iter().any(|rule| rule.group == *group.name);
+            if group.name.starts_with(TRIGGER_PREFIX) && !is_kept {
+                self.forget(&group.name).await?;
             }
         }
         for rule in rules {
@@ -69,15 +72,10 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 channels: rule.channels.clone(),
                 ..Settings::default()
             };
-            let rule = Rc::new(rule);
-            while let Err(error) = self
-                .make(&name, settings.clone(), true, Some(Rc::clone(&rule)))
-                .await
-            {
-                tracing::warn!(%error, group = name, "a trigger does not start");
-                tokio::time::sleep(RETRY).await;
-            }
+            self.make(&name, settings, true, Some(Rc::new(rule)))
+                .await?;
         }
+        Ok(())
     }
 
     pub(super) async fn watch_lags(self: Rc<Self>) {
@@ -116,6 +114,8 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                     Ok(()) => unsettled.clear(),
                     Err(error) => {
                         tracing::debug!(%error, group = &*place.name, "settling is tried again");
+                        // Said again in time; the list would grow as long as the log is down.
+                        unsettled.retain(|(_, settled)| *settled != Settled::Kept);
                         if !is_gone {
                             tokio::time::sleep(RETRY).await;
                         }

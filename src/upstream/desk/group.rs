@@ -733,3 +733,6 @@ fn bounded(reason: &str) -> &str {
     }
     &reason[..end]
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,14 +3,17 @@
 //! The cursor of a page holds everything that the next one needs: the replay's own number, where it goes on and where it
 //! ends. The end is fixed by the first page, so that a channel can be replayed into itself.
 
+use std::sync::Arc;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde::Deserialize;
 
 use super::dead::{into_queue, once_more};
 use super::encode;
+use super::settings::QUEUE_PREFIX;
 use super::{Outlet, bad_request, no_group, not_found};
 use crate::mesh::durable::{LogError, Read};
-use crate::model::ChannelName;
+use crate::model::{ChannelName, Entry};
 use crate::upstream::Log;
 use crate::upstream::filter::Filter;
 use crate::upstream::log::{Scan, Scanned};
@@ -21,6 +24,10 @@ const LIMIT_MAX: usize = 10_000;
 const BYTES_MAX: usize = 8 << 20;
 /// Entries looked at for one page.
 const LOOKED_AT_MAX: usize = 100_000;
+/// Events that are written, or compared with a condition, before others have the thread.
+const SLICE: usize = 128;
+/// Publications that are stored once more together.
+const APPENDS_MAX: usize = 1024;
 /// Channels of one replay.
 const CHANNELS_MAX: usize = 64;
 /// A page that is asked for again within this time stores nothing twice.
@@ -89,24 +96,40 @@ impl Cursor {
     }
 }
 
+/// What a replay may be put into.
+pub(super) struct Targets<G, D> {
+    /// There is such a group.
+    pub has_group: G,
+    /// There is such a channel, and its publications are kept.
+    pub is_durable: D,
+}
+
+impl<G: Fn(&str) -> bool, D: Fn(&str) -> bool> Targets<G, D> {
+    fn check(&self, into: Option<&Into>) -> Result<(), LogError> {
+        match into {
+            Some(Into::Group(group)) if !(self.has_group)(group) => Err(no_group(group)),
+            Some(Into::Channel(name)) if !(self.is_durable)(name) => Err(bad_request(
+                "`into.channel` is a channel of a durable namespace",
+            )),
+            Some(Into::Group(_) | Into::Channel(_)) | None => Ok(()),
+        }
+    }
+}
+
 /// One page.
 pub(super) async fn page<L: Log, O: Outlet>(
     log: &L,
     outlet: &O,
     data: &[u8],
     random: u64,
-    has_group: impl Fn(&str) -> bool,
+    targets: Targets<impl Fn(&str) -> bool, impl Fn(&str) -> bool>,
 ) -> Result<Bytes, LogError> {
     let asked: Asked =
         serde_json::from_slice(data).map_err(|error| bad_request(&error.to_string()))?;
     if asked.channels.is_empty() || asked.channels.len() > CHANNELS_MAX {
         return Err(bad_request("`channels` is 1 to 64 names or patterns"));
     }
-    if let Some(Into::Group(group)) = &asked.into
-        && !has_group(group)
-    {
-        return Err(no_group(group));
-    }
+    targets.check(asked.into.as_ref())?;
     let condition = asked
         .condition
         .as_deref()
@@ -114,77 +137,33 @@ pub(super) async fn page<L: Log, O: Outlet>(
         .transpose()
         .map_err(|error| bad_request(&format!("`where`: {error}")))?;
     let cursor = begin(log, &asked, random).await?;
-    let scan = Scan {
-        after: cursor.after,
-        channels: asked.channels.clone(),
-        limit: asked.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX),
-        bytes: asked.bytes.unwrap_or(BYTES_MAX / 2).clamp(1, BYTES_MAX),
-        looked_at: LOOKED_AT_MAX,
-    };
-    let is_over = cursor.after >= cursor.until;
-    // Of no events: where the replay begins, so that its first page can be asked for twice, too.
-    let scanned = if asked.limit == Some(0) {
-        Some(Scanned {
-            entries: Vec::new(),
-            next: cursor.after,
-            at_end: is_over,
-        })
-    } else if is_over {
-        None
-    } else {
-        Some(log.scan(&scan).await?)
-    };
-    let (entries, next, at_end) = scanned.map_or((Vec::new(), cursor.until, true), |scanned| {
-        (scanned.entries, scanned.next, scanned.at_end)
-    });
-    let looked_at = entries.len();
-    let events: Vec<_> = entries
-        .into_iter()
-        .filter(|entry| entry.cursor <= cursor.until)
-        .filter(|entry| {
-            condition
-                .as_ref()
-                .is_none_or(|condition| condition.matches(&entry.record.data))
-        })
-        .collect();
+    let scanned = scan(log, &asked, cursor).await?;
+    let looked_at = scanned.entries.len();
     let next = Cursor {
-        after: next.min(cursor.until),
+        after: scanned.next.min(cursor.until),
         ..cursor
     };
-    let done = at_end || next.after >= cursor.until;
+    let done = scanned.at_end || next.after >= cursor.until;
+    let mut channels = asked.channels.iter();
+    let with_queues = channels.any(|channel| channel.starts_with(QUEUE_PREFIX));
+    let is_meant = |entry: &Entry| {
+        let channel = entry.record.channel.as_str();
+        entry.cursor <= cursor.until
+            && (with_queues || !channel.starts_with(QUEUE_PREFIX))
+            && condition
+                .as_ref()
+                .is_none_or(|condition| condition.matches(&entry.record.data))
+    };
     let mut out = BytesMut::new();
     match &asked.into {
-        None => {
-            out.put_slice(b"{\"events\":[");
-            for (at, entry) in events.iter().enumerate() {
-                out.put_slice(if at > 0 { b",{" } else { b"{" });
-                encode::entry(&mut out, entry, true);
-                out.put_u8(b'}');
-            }
-            out.put_u8(b']');
-        }
+        None => tell(&mut out, &scanned.entries, is_meant).await,
         Some(into) => {
-            let appends = events
-                .iter()
-                .map(|entry| {
-                    let event = entry.record.event;
-                    let key = format!("replay/{:x}/{event}", cursor.id).into();
-                    match into {
-                        Into::Channel(name) => {
-                            once_more(entry, ChannelName::new(name), key, KEY_TTL)
-                        }
-                        Into::Group(group) => into_queue(group, entry, key, KEY_TTL),
-                    }
-                })
-                .collect();
-            let mut stored = 0;
-            for result in outlet.append(appends).await {
-                stored += u64::from(result?.is_new);
+            let mut events = Vec::new();
+            for slice in scanned.entries.chunks(SLICE) {
+                events.extend(slice.iter().filter(|entry| is_meant(entry)));
+                tokio::task::yield_now().await;
             }
-            out.put_slice(b"{\"matched\":");
-            encode::number(&mut out, events.len() as u64);
-            out.put_slice(b",\"stored\":");
-            encode::number(&mut out, stored);
+            put(&mut out, outlet, into, cursor, &events).await?;
         }
     }
     out.put_slice(b",\"next\":");
@@ -195,6 +174,84 @@ pub(super) async fn page<L: Log, O: Outlet>(
     encode::number(&mut out, looked_at as u64);
     out.put_u8(b'}');
     Ok(out.freeze())
+}
+
+/// The entries of a page, those that are not meant included.
+async fn scan<L: Log>(log: &L, asked: &Asked, cursor: Cursor) -> Result<Scanned, LogError> {
+    let is_over = cursor.after >= cursor.until;
+    // Of no events: where the replay begins, so that its first page can be asked for twice, too.
+    if is_over || asked.limit == Some(0) {
+        return Ok(Scanned {
+            entries: Vec::new(),
+            next: cursor.after,
+            at_end: is_over,
+        });
+    }
+    let scan = Scan {
+        after: cursor.after,
+        channels: asked.channels.clone(),
+        limit: asked.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX),
+        bytes: asked.bytes.unwrap_or(BYTES_MAX / 2).clamp(1, BYTES_MAX),
+        looked_at: LOOKED_AT_MAX,
+    };
+    log.scan(&scan).await
+}
+
+/// Writes events; others have the thread in between.
+async fn tell(out: &mut BytesMut, entries: &[Arc<Entry>], is_meant: impl Fn(&Entry) -> bool) {
+    out.put_slice(b"{\"events\":[");
+    let mut is_first = true;
+    for slice in entries.chunks(SLICE) {
+        for entry in slice.iter().filter(|entry| is_meant(entry)) {
+            out.put_slice(if is_first { b"{" } else { b",{" });
+            is_first = false;
+            encode::entry(out, entry, true);
+            out.put_u8(b'}');
+        }
+        tokio::task::yield_now().await;
+    }
+    out.put_u8(b']');
+}
+
+/// Stores events once more. What the target refuses is counted, and does not hold up what follows.
+async fn put<O: Outlet>(
+    out: &mut BytesMut,
+    outlet: &O,
+    into: &Into,
+    cursor: Cursor,
+    events: &[&Arc<Entry>],
+) -> Result<(), LogError> {
+    let (mut stored, mut refused, mut reason) = (0, 0, None);
+    for events in events.chunks(APPENDS_MAX) {
+        let appends = events.iter().map(|entry| {
+            let key = format!("replay/{:x}/{}", cursor.id, entry.record.event).into();
+            match into {
+                Into::Channel(name) => once_more(entry, ChannelName::new(name), key, KEY_TTL),
+                Into::Group(group) => into_queue(group, entry, key, KEY_TTL),
+            }
+        });
+        for result in outlet.append(appends.collect()).await {
+            match result {
+                Ok(appended) => stored += u64::from(appended.is_new),
+                Err(error) if error.retry_after().is_none() => {
+                    refused += 1;
+                    reason.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    out.put_slice(b"{\"matched\":");
+    encode::number(out, events.len() as u64);
+    out.put_slice(b",\"stored\":");
+    encode::number(out, stored);
+    if let Some(reason) = reason {
+        out.put_slice(b",\"refused\":");
+        encode::number(out, refused);
+        out.put_slice(b",\"reason\":");
+        encode::string(out, &reason.to_string());
+    }
+    Ok(())
 }
 
 /// Where this page starts and where the replay ends.

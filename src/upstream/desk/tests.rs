@@ -8,10 +8,13 @@ use super::grant::covers;
 use super::group::{Given, Holder, Output, Taker};
 use super::settings::Settings;
 use super::*;
+use crate::config::Namespace;
+use crate::config::durable::Trigger;
+use crate::config::namespace::Delivery;
 use crate::mesh::durable::Caller;
 use crate::model::{ClientId, ConsumeGrant, Entry, EventId, Offset};
 use crate::time::Now;
-use crate::upstream::log::{Lease, Leased, Settled};
+use crate::upstream::log::{DeadLetter, Lease, Leased, Settled};
 use crate::upstream::memory::{self, MemoryLog};
 
 /// What the desk says, kept.
@@ -121,6 +124,18 @@ fn client(slot: u32) -> Caller {
             channels: Box::new(["a:*".into()]),
         }]),
     }
+}
+
+/// With one durable namespace.
+fn durable(name: &str, triggers: Vec<Trigger>) -> Config {
+    let mut config = Config::built_in();
+    config.channels.namespaces = vec![Arc::new(Namespace {
+        name: name.to_owned(),
+        delivery: Delivery::Durable,
+        triggers,
+        ..Namespace::default()
+    })];
+    config
 }
 
 fn log_with(count: u64) -> Rc<MemoryLog> {
@@ -259,11 +274,12 @@ fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
 fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again() {
     run(async {
         let log = log_with(25);
-        let table = Table::new(&log, &Config::built_in());
+        log.put_all([memory::record("$queue:other", EventId(99), "99")]);
+        let table = Table::new(&log, &durable("b", Vec::new()));
         let mut from = json!("beginning");
         let mut seen = Vec::new();
         loop {
-            let ask = json!({ "channels": ["a:*"], "from": from, "to": "now", "limit": 7, "where": "0 != x" });
+            let ask = json!({ "channels": ["*"], "from": from, "to": "now", "limit": 7, "where": "0 != x" });
             let page = table.service(Method::Replay, ask).await.expect("a page");
             for event in page["events"].as_array().expect("events") {
                 seen.push(event["data"].as_u64().expect("a number"));
@@ -301,6 +317,7 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
             json!({ "channels": ["a"], "from": { "cursor": "x" } }),
             json!({ "channels": ["a"], "where": "=" }),
             json!({ "channels": ["a"], "unknown": 1 }),
+            json!({ "channels": ["a"], "into": { "channel": "ephemeral" } }),
         ] {
             let result = table.service(Method::Replay, bad.clone()).await;
             assert!(
@@ -479,4 +496,109 @@ fn ordered_group_has_one_of_each_channel_under_way_and_keeps_their_order() {
         assert_eq!(group.counters().dead, dead);
         assert_eq!(group.counters().acked + dead, entries);
     }
+}
+
+#[test]
+fn trigger_stores_what_matches_once_and_a_loop_ends_as_a_dead_letter() {
+    run(async {
+        let trigger = Trigger {
+            name: "again".to_owned(),
+            condition: "n >= 2".to_owned(),
+            append: "a:{rest}".to_owned(),
+            ..Trigger::default()
+        };
+        let config = durable("a", vec![trigger]);
+        let log = Rc::new(MemoryLog::default());
+        log.put_all([1, 2].map(|n| memory::record("a:1", EventId(n), &format!(r#"{{"n":{n}}}"#))));
+        let table = Table::new(&log, &config);
+        let group = "$trigger:a:again";
+        let died = wait("an announcement", || {
+            table.kept.announced.borrow_mut().pop()
+        })
+        .await;
+        assert_eq!(died.0, format!("$dead:{group}"));
+        assert!(
+            died.1["reason"]
+                .as_str()
+                .is_some_and(|why| why.starts_with("loop"))
+        );
+        let hops: Vec<u8> = log.all().iter().map(|entry| entry.record.hops).collect();
+        assert_eq!(hops, [0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        table.desk.close().await;
+        log.restart();
+        let table = Table::new(&log, &config);
+        let rest = wait("what was settled", || {
+            let report = table
+                .desk
+                .report()
+                .into_iter()
+                .find(|one| &*one.name == group)?;
+            (report.lag == 0 && report.held == 0).then_some(log.all().len())
+        });
+        assert_eq!(rest.await, 10);
+        table.desk.reload(&Config::built_in());
+        wait("the group to be forgotten", || {
+            table.desk.report().is_empty().then_some(())
+        })
+        .await;
+    });
+}
+
+#[test]
+fn connection_changes_its_credit_in_the_last_group_that_it_may_have() {
+    run(async {
+        let table = Table::new(&log_with(0), &Config::built_in());
+        for number in 0..16 {
+            let ask = json!({ "group": format!("g{number}"), "channels": ["a:*"] });
+            let joined = table.ask(Method::Consume, client(1), ask).await;
+            assert!(joined.is_ok(), "{joined:?}");
+        }
+        let again = json!({ "group": "g7", "credit": 3 });
+        let joined = table.ask(Method::Consume, client(1), again).await;
+        assert_eq!(joined, Ok(json!({ "group": "g7", "credit": 3 })));
+        let more = json!({ "group": "g16", "channels": ["a:*"] });
+        let refused = table.ask(Method::Consume, client(1), more).await;
+        assert!(
+            matches!(refused, Err(LogError::BadRequest(_))),
+            "{refused:?}"
+        );
+    });
+}
+
+#[test]
+fn group_that_is_asked_for_while_it_is_forgotten_is_a_new_one() {
+    run(async {
+        let log = log_with(1);
+        let table = Table::new(&log, &Config::built_in());
+        let wish = json!({ "group": "g", "channels": ["a:*"], "limit": 1, "wait_ms": 5000 });
+        let service = |method, data: &Value| table.service(method, data.clone());
+        service(Method::Fetch, &wish).await.expect("deliveries");
+        let (deleted, fetched) = tokio::join!(
+            service(Method::DeleteGroup, &json!({ "group": "g" })),
+            service(Method::Fetch, &wish),
+        );
+        assert_eq!(deleted, Ok(json!({})));
+        let deliveries = fetched.expect("an answer")["deliveries"].clone();
+        assert_eq!(deliveries.as_array().map(Vec::len), Some(1));
+    });
+}
+
+#[test]
+fn letter_of_a_group_that_is_forgotten_stays_where_it_is() {
+    run(async {
+        let log = log_with(0);
+        let letter = DeadLetter {
+            group: "gone".into(),
+            entry: memory::entry(1, 1, memory::record("a:1", EventId(1), "1")),
+            failures: Vec::new(),
+            unix_ms: 1,
+        };
+        log.bury(&letter).await.expect("kept");
+        let table = Table::new(&log, &Config::built_in());
+        let all = json!({ "group": "gone", "all": true });
+        let retried = table.service(Method::DeadRetry, all).await;
+        assert!(matches!(retried, Err(LogError::NotFound(_))), "{retried:?}");
+        let kept = log.dead_letter("gone", EventId(1)).await;
+        assert_eq!(kept, Ok(Some(letter)));
+    });
 }
