@@ -32,8 +32,6 @@ use crate::model::{ChannelName, Entry, Publication, ShardId};
 use outlet::Counter;
 pub use thread::{StartError, start};
 
-/// Appends in one batch.
-const BATCH_MAX: usize = 2048;
 /// Bytes of records in one batch.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// Requests taken from one shard at a time.
@@ -211,13 +209,21 @@ impl Shared {
         down.deliveries.borrow_mut().push((conn, delivery));
     }
 
-    /// The next batch: what waits, up to a bound.
-    fn batch(&self) -> (Vec<Whose>, Vec<Append>) {
+    /// Why a publication does not fit its namespace; `None` if it does.
+    fn refused(&self, record: &crate::model::Record) -> Option<LogError> {
+        let error = self.schemas.borrow().check(record).err()?;
+        let refused = &self.counter.schema_refused;
+        refused.set(refused.get() + 1);
+        Some(error)
+    }
+
+    /// The next batch: what waits, at most `most`.
+    fn batch(&self, most: usize) -> (Vec<Whose>, Vec<Append>) {
         let mut waiting = self.waiting.borrow_mut();
         let mut whose = Vec::new();
         let mut batch = Vec::new();
         let mut bytes = 0;
-        while batch.len() < BATCH_MAX && bytes < BATCH_BYTES_MAX {
+        while batch.len() < most && bytes < BATCH_BYTES_MAX {
             let Some((one, append)) = waiting.pop_front() else {
                 break;
             };
@@ -398,12 +404,7 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
             };
             match request {
                 ToLog::Append(append) => {
-                    let refused = shared.schemas.borrow().check(&append.record);
-                    if let Err(error) = refused {
-                        shared
-                            .counter
-                            .schema_refused
-                            .set(shared.counter.schema_refused.get() + 1);
+                    if let Some(error) = shared.refused(&append.record) {
                         shared.send(shard, FromLog::Appended(vec![(append.id, Err(error))]));
                         continue;
                     }
@@ -443,7 +444,7 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
 /// Appends what waits, batch after batch.
 async fn commit<L: Log>(log: Rc<L>, shared: Rc<Shared>) {
     loop {
-        let (whose, batch) = shared.batch();
+        let (whose, batch) = shared.batch(L::BATCH_MAX);
         if batch.is_empty() {
             shared.waits.notified().await;
             continue;

@@ -1,312 +1,446 @@
-//! JSON Schema of durable namespaces: what publications must be like, and what a changed schema may not do.
+//! Schemas of namespaces: what a payload must be before it is appended.
+//!
+//! A version's text may change as long as everything it accepted is still accepted (`compatible`): what is kept in the
+//! log was checked by the earlier text, and whoever reads it relies on the version it names. The last text of each
+//! version is remembered in the log under `schema/<namespace>/<version>`.
+//!
+//! References are followed within a text only, patterns are matched in linear time (no look-around), and `format`
+//! is a rule in every dialect.
 
-mod compatibility;
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::time::Duration;
 
-use std::sync::Arc;
-
-use hashbrown::HashMap;
-use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
+use tracing::warn;
 
-use super::log::Log;
-use crate::config::{Config, Namespace};
+use self::compatible::Narrowed;
+use super::Log;
+use crate::config::durable::{Schema, SchemaVersion};
+use crate::config::{ChannelRules, Config, Namespace};
 use crate::mesh::durable::LogError;
 use crate::model::Record;
 
+mod compatible;
+
+/// Bytes of one version's text.
+const TEXT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that one compiled pattern of a schema may take.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a refusal.
 const REFUSAL_BYTES_MAX: usize = 512;
+/// Bytes of one part of a refusal: a name, a path, what the validator says.
+const PART_BYTES_MAX: usize = 96;
+/// Bytes of a payload's value in a refusal.
+const VALUE_BYTES_MAX: usize = 48;
+
+/// Why the schemas of a configuration are not used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("namespace `{namespace}`, schema version {version}: {fault}")]
+pub struct SchemaError {
+    /// Empty for `channel.without_namespace`.
+    pub namespace: Box<str>,
+    /// Of the schema.
+    pub version: u32,
+    /// What is wrong with it.
+    pub fault: SchemaFault,
+}
+
+/// What is wrong with a version of a schema.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaFault {
+    /// The namespace has the version twice.
+    #[error("the version is listed twice")]
+    Repeated,
+    /// Over 256 KiB.
+    #[error("the text has {0} bytes, {TEXT_BYTES_MAX} are allowed")]
+    TooLarge(usize),
+    /// The text is no JSON.
+    #[error("the text is not JSON: {0}")]
+    NotJson(Box<str>),
+    /// The text is no JSON Schema, or one that cannot be used here.
+    #[error("the text is no usable JSON Schema: {reason} at `{pointer}`")]
+    NotASchema {
+        /// Where in the text, a JSON pointer.
+        pointer: Box<str>,
+        /// What the validator says.
+        reason: Box<str>,
+    },
+    /// A reference leads out of the text, or nowhere.
+    #[error(
+        "a reference cannot be followed ({0}); only references within the text are followed, nothing is fetched"
+    )]
+    Reference(Box<str>),
+    /// Not everything that was accepted is accepted still.
+    #[error("{0}; keep the text of this version and add a new version")]
+    Incompatible(#[from] Narrowed),
+}
 
 /// The schemas in force.
 pub struct Schemas {
-    config: Arc<Config>,
-    /// By namespace; those without a schema are not here.
-    rules: HashMap<String, Rules, foldhash::fast::FixedState>,
+    /// `None` if no namespace has a schema.
+    rules: Option<Box<ChannelRules>>,
+    /// By namespace.
+    checks: BTreeMap<String, Check>,
 }
 
-struct Rules {
-    versions: Vec<(u32, Option<Validator>)>,
-    required: bool,
-    /// Everything is refused, for this reason.
-    refusal: Option<String>,
-}
-
-/// Why schemas do not count.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SchemaError {
-    /// It is no JSON Schema.
-    #[error("namespace `{namespace}`, schema version {version}: {reason}")]
-    Invalid {
-        /// Namespace.
-        namespace: String,
-        /// Version.
-        version: u32,
-        /// What is wrong.
-        reason: String,
+/// What is done with publications of a namespace.
+enum Check {
+    /// By version.
+    Against {
+        required: bool,
+        /// Empty accepts every version. `None` accepts every payload.
+        accepted: BTreeMap<u32, Option<Box<Validator>>>,
     },
-    /// What was valid before would not be any more.
-    #[error(
-        "namespace `{namespace}`, schema version {version}: {rule}; a schema that is changed must accept what it accepted before: add a new version instead"
-    )]
-    Incompatible {
-        /// Namespace.
-        namespace: String,
-        /// Version.
-        version: u32,
-        /// What the change would break.
-        rule: String,
-    },
+    /// Nothing is let in: the reason.
+    Refuse(Box<str>),
 }
 
-impl SchemaError {
-    fn namespace(&self) -> &str {
-        match self {
-            Self::Invalid { namespace, .. } | Self::Incompatible { namespace, .. } => namespace,
-        }
+impl fmt::Debug for Schemas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.checks.keys()).finish()
     }
 }
 
 impl Schemas {
-    /// Compiles the schemas of a configuration, and compares each with the text that counted before. A namespace whose schema does
-    /// not count refuses every publication; the others are not concerned.
+    /// Compiles the schemas of a configuration, and compares each text with the one that the log remembers. A namespace
+    /// with a text that cannot be used, or that accepts less than it did, refuses every publication; the others are not
+    /// concerned. A log that does not answer within `durable.append_timeout` changes nothing but that texts are not
+    /// compared, which is told.
     pub async fn load<L: Log>(log: &L, config: &Config) -> (Self, Vec<SchemaError>) {
-        let mut rules = HashMap::default();
+        let mut memory = Memory {
+            log,
+            patience: config.durable.append_timeout,
+            answers: true,
+        };
+        let mut checks = BTreeMap::new();
         let mut errors = Vec::new();
-        let namespaces = std::iter::once(&config.channels.without_namespace)
-            .chain(&config.channels.namespaces)
-            .filter(|one| one.is_durable())
-            .filter(|one| one.schema.required || !one.schema.accepted.is_empty());
+        let rules = &config.channels;
+        let namespaces = std::iter::once(&rules.without_namespace)
+            .chain(&rules.namespaces)
+            .filter(|namespace| namespace.is_durable() && has_schema(&namespace.schema));
         for namespace in namespaces {
-            let loaded = match Self::rules_of(log, namespace).await {
-                Ok(loaded) => loaded,
-                Err(error) => {
-                    let refusal = Some(error.to_string());
-                    debug_assert_eq!(error.namespace(), namespace.name);
-                    errors.push(error);
-                    Rules {
-                        versions: Vec::new(),
-                        required: true,
-                        refusal,
-                    }
-                }
-            };
-            rules.insert(namespace.name.clone(), loaded);
+            let check = memory.check_of(namespace).await.unwrap_or_else(|error| {
+                let reason = error.to_string().into();
+                errors.push(error);
+                Check::Refuse(reason)
+            });
+            checks.insert(namespace.name.clone(), check);
         }
         let schemas = Self {
-            config: Arc::new(config.clone()),
-            rules,
+            rules: (!checks.is_empty()).then(|| Box::new(rules.clone())),
+            checks,
         };
         (schemas, errors)
     }
 
-    async fn rules_of<L: Log>(log: &L, namespace: &Namespace) -> Result<Rules, SchemaError> {
-        let mut versions = Vec::new();
-        for version in &namespace.schema.accepted {
-            if version.json_schema.is_empty() {
-                versions.push((version.version, None));
-                continue;
-            }
-            let invalid = |reason: String| SchemaError::Invalid {
-                namespace: namespace.name.clone(),
-                version: version.version,
-                reason,
-            };
-            let schema: Value = serde_json::from_str(&version.json_schema)
-                .map_err(|error| invalid(format!("not JSON: {error}")))?;
-            let validator = jsonschema::validator_for(&schema)
-                .map_err(|error| invalid(bounded(error.to_string())))?;
-            let key = format!("schema/{}/{}", namespace.name, version.version);
-            remember(log, &key, &schema)
-                .await
-                .map_err(|rule| SchemaError::Incompatible {
-                    namespace: namespace.name.clone(),
-                    version: version.version,
-                    rule,
-                })?;
-            versions.push((version.version, Some(validator)));
-        }
-        Ok(Rules {
-            versions,
-            required: namespace.schema.required,
-            refusal: None,
-        })
-    }
-
-    /// May this publication be stored?
+    /// May this publication be appended?
     ///
     /// # Errors
-    /// `LogError::Refused`, which says by which rule.
+    /// `Refused` with the rule that it breaks, in at most 512 bytes.
     pub fn check(&self, record: &Record) -> Result<(), LogError> {
-        if self.rules.is_empty() {
+        let Some(rules) = &self.rules else {
+            return Ok(());
+        };
+        let Ok(namespace) = rules.resolve(record.channel.as_str()) else {
+            return Ok(());
+        };
+        if !has_schema(&namespace.schema) {
             return Ok(());
         }
-        let Ok(namespace) = self.config.channels.resolve(record.channel.as_str()) else {
+        let Some(check) = self.checks.get(&namespace.name) else {
             return Ok(());
         };
-        let Some(rules) = self.rules.get(&namespace.name) else {
-            return Ok(());
-        };
-        rules
-            .check(record)
-            .map_err(|reason| LogError::Refused(bounded(reason).into()))
+        check.run(record).map_err(|reason| {
+            let name = shortened(&namespace.name, PART_BYTES_MAX);
+            let text = match check {
+                Check::Refuse(_) => reason,
+                Check::Against { .. } => format!("namespace `{name}`: {reason}"),
+            };
+            LogError::Refused(shortened(&text, REFUSAL_BYTES_MAX).into())
+        })
     }
 }
 
-impl Rules {
-    fn check(&self, record: &Record) -> Result<(), String> {
-        if let Some(refusal) = &self.refusal {
-            return Err(refusal.clone());
-        }
-        if record.schema == 0 {
-            return if self.required {
-                Err(
-                    "`schema`: a publication of this namespace names the version of its schema"
-                        .to_owned(),
-                )
+impl Check {
+    fn run(&self, record: &Record) -> Result<(), String> {
+        let (required, accepted) = match self {
+            Self::Refuse(reason) => return Err(reason.to_string()),
+            Self::Against { required, accepted } => (*required, accepted),
+        };
+        let version = record.schema;
+        if version == 0 {
+            return if required {
+                let which = listed(accepted);
+                Err(format!(
+                    "the publication must name its schema version{which}"
+                ))
             } else {
                 Ok(())
             };
         }
-        if self.versions.is_empty() {
+        if accepted.is_empty() {
             return Ok(());
         }
-        let Some((_, validator)) = self
-            .versions
-            .iter()
-            .find(|(version, _)| *version == record.schema)
-        else {
-            let accepted: Vec<String> = self
-                .versions
-                .iter()
-                .map(|(version, _)| version.to_string())
-                .collect();
-            return Err(format!(
-                "`schema`: version {} is not accepted, only {}",
-                record.schema,
-                accepted.join(", ")
-            ));
+        let Some(validator) = accepted.get(&version) else {
+            let which = listed(accepted);
+            return Err(format!("schema version {version} is not accepted{which}"));
         };
         let Some(validator) = validator else {
             return Ok(());
         };
-        let payload: Value = serde_json::from_slice(&record.data)
-            .map_err(|_malformed| "the payload is not JSON".to_owned())?;
-        match validator.iter_errors(&payload).next() {
-            None => Ok(()),
-            Some(error) => Err(format!(
-                "schema version {}, rule `{}`, at `{}`: {}",
-                record.schema,
-                error.schema_path(),
-                error.instance_path(),
-                error.masked()
-            )),
-        }
-    }
-}
-
-/// Compares a schema with what counted before and keeps it. A log that does not answer says nothing against it.
-async fn remember<L: Log>(log: &L, key: &str, schema: &Value) -> Result<(), String> {
-    let before = match log.get(key).await {
-        Ok(before) => before,
-        Err(error) => {
-            tracing::warn!(%error, key, "a schema is not compared with the one before");
+        let payload: Value = serde_json::from_slice(&record.data).map_err(|error| {
+            format!("schema version {version}: the payload is not JSON: {error}")
+        })?;
+        if validator.is_valid(&payload) {
             return Ok(());
         }
-    };
-    let before = before.and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-    if before.as_ref() == Some(schema) {
-        return Ok(());
+        match validator.validate(&payload) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(format!("schema version {version}: {}", broken(&error))),
+        }
     }
-    if let Some(before) = before {
-        compatibility::accepts_all(&before, schema)?;
-    }
-    if let Err(error) = log.put(key, Some(schema.to_string().as_bytes())).await {
-        tracing::warn!(%error, key, "a schema is not kept for comparison");
-    }
-    Ok(())
 }
 
-fn bounded(mut text: String) -> String {
-    let mut end = text.len().min(REFUSAL_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+/// What the log remembers of schemas.
+struct Memory<'a, L> {
+    log: &'a L,
+    patience: Duration,
+    /// It has answered so far: a log that is down is waited for once.
+    answers: bool,
+}
+
+impl<L: Log> Memory<'_, L> {
+    /// Texts are remembered once all of the namespace are in order.
+    async fn check_of(&mut self, namespace: &Namespace) -> Result<Check, SchemaError> {
+        let mut accepted = BTreeMap::new();
+        let mut changed = Vec::new();
+        for version in &namespace.schema.accepted {
+            let failed = |fault| SchemaError {
+                namespace: namespace.name.as_str().into(),
+                version: version.version,
+                fault,
+            };
+            let text = text_of(version);
+            let (parsed, validator) = compile(text).map_err(failed)?;
+            if accepted.insert(version.version, validator).is_some() {
+                return Err(failed(SchemaFault::Repeated));
+            }
+            let key = format!("schema/{}/{}", namespace.name, version.version);
+            let Some(before) = self.recall(&key).await else {
+                continue;
+            };
+            if before.as_deref() == Some(text.as_bytes()) {
+                continue;
+            }
+            if let Some(before) = before {
+                let narrowed = compare(&before, &parsed);
+                narrowed.map_err(|narrowed| failed(narrowed.into()))?;
+            }
+            changed.push((key, text));
+        }
+        for (key, text) in changed {
+            self.remember(&key, text).await;
+        }
+        Ok(Check::Against {
+            required: namespace.schema.required,
+            accepted,
+        })
     }
-    text.truncate(end);
+
+    /// `None` if the log does not answer.
+    async fn recall(&mut self, key: &str) -> Option<Option<Vec<u8>>> {
+        if !self.answers {
+            return None;
+        }
+        let answer = tokio::time::timeout(self.patience, self.log.get(key)).await;
+        self.told(answer, "schemas are not compared with earlier texts")
+    }
+
+    async fn remember(&mut self, key: &str, text: &str) {
+        if !self.answers {
+            return;
+        }
+        let answer = self.log.put(key, Some(text.as_bytes()));
+        let answer = tokio::time::timeout(self.patience, answer).await;
+        self.told(answer, "the texts of schemas are not remembered");
+    }
+
+    fn told<T, E>(&mut self, answer: Result<Result<T, LogError>, E>, what: &str) -> Option<T> {
+        match answer {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(error)) => warn!(%error, "{what}"),
+            Err(_) => warn!("the durable log does not answer: {what}"),
+        }
+        self.answers = false;
+        None
+    }
+}
+
+fn has_schema(schema: &Schema) -> bool {
+    schema.required || !schema.accepted.is_empty()
+}
+
+/// No text accepts everything, and is remembered as such: setting one later narrows.
+fn text_of(version: &SchemaVersion) -> &str {
+    if version.json_schema.trim().is_empty() {
+        "true"
+    } else {
+        &version.json_schema
+    }
+}
+
+fn compile(text: &str) -> Result<(Value, Option<Box<Validator>>), SchemaFault> {
+    if text.len() > TEXT_BYTES_MAX {
+        return Err(SchemaFault::TooLarge(text.len()));
+    }
+    let parsed: Value = serde_json::from_str(text)
+        .map_err(|error| SchemaFault::NotJson(error.to_string().into()))?;
+    if parsed == Value::Bool(true) {
+        return Ok((parsed, None));
+    }
+    let patterns = PatternOptions::regex()
+        .size_limit(PATTERN_BYTES_MAX)
+        .dfa_size_limit(PATTERN_BYTES_MAX);
+    let validator = jsonschema::options()
+        .offline()
+        .should_validate_formats(true)
+        .with_pattern_options(patterns)
+        .build(&parsed)
+        .map_err(|error| match error.kind() {
+            ValidationErrorKind::Referencing(reason) => {
+                SchemaFault::Reference(said(&reason).into())
+            }
+            _ => SchemaFault::NotASchema {
+                pointer: shortened(error.instance_path().as_str(), PART_BYTES_MAX).into(),
+                reason: said(&error).into(),
+            },
+        })?;
+    Ok((parsed, Some(Box::new(validator))))
+}
+
+fn compare(before: &[u8], now: &Value) -> Result<(), Narrowed> {
+    match serde_json::from_slice(before) {
+        Ok(before) => compatible::compare(&before, now),
+        Err(_) => Err(Narrowed::unreadable()),
+    }
+}
+
+/// The versions, for people.
+fn listed<T>(accepted: &BTreeMap<u32, T>) -> String {
+    const SHOWN: usize = 16;
+    if accepted.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from(", accepted are ");
+    for (index, version) in accepted.keys().take(SHOWN).enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        // A String takes what it is given.
+        let _ = write!(text, "{comma}{version}");
+    }
+    if accepted.len() > SHOWN {
+        text.push_str(", …");
+    }
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
+/// The rule that a payload breaks: where in the payload, which keyword, where in the schema, and what was found.
+fn broken(error: &ValidationError<'_>) -> String {
+    let place = match error.instance_path().as_str() {
+        "" => "the payload",
+        path => path,
+    };
+    let mut value = Short::new(VALUE_BYTES_MAX);
+    // The end of the room ends the writing.
+    let _ = serde_json::to_writer(&mut value, error.instance().as_ref());
+    format!(
+        "`{}` breaks `{}` (schema `{}`): {}, it is {}",
+        shortened(place, PART_BYTES_MAX),
+        error.kind().keyword(),
+        shortened(error.schema_path().as_str(), PART_BYTES_MAX),
+        said(&error.masked_with("the value")),
+        value.into_text(),
+    )
+}
 
-    use super::*;
-    use crate::config::durable::SchemaVersion;
-    use crate::config::namespace::Delivery;
-    use crate::model::EventId;
-    use crate::upstream::memory::{self, MemoryLog};
+/// What somebody else's error says, up to a bound.
+fn said(what: &impl fmt::Display) -> String {
+    let mut text = Short::new(PART_BYTES_MAX);
+    // The end of the room ends the writing.
+    let _ = write!(&mut text as &mut dyn fmt::Write, "{what}");
+    text.into_text()
+}
 
-    fn config(schema: &str, required: bool) -> Config {
-        let mut config = Config::built_in();
-        let mut namespace = Namespace {
-            name: "orders".to_owned(),
-            delivery: Delivery::Durable,
-            history_size: 1,
-            history_ttl: Duration::from_secs(1),
-            ..Namespace::default()
-        };
-        namespace.schema.required = required;
-        namespace.schema.accepted = vec![SchemaVersion {
-            version: 1,
-            json_schema: schema.to_owned(),
-        }];
-        config.channels.namespaces = vec![Arc::new(namespace)];
-        config
+fn shortened(text: &str, bytes: usize) -> String {
+    let mut short = Short::new(bytes);
+    // The end of the room ends the writing.
+    let _ = fmt::Write::write_str(&mut short, text);
+    short.into_text()
+}
+
+/// The start of a text: who writes beyond it is stopped.
+struct Short {
+    bytes: Vec<u8>,
+    room: usize,
+    cut: bool,
+}
+
+impl Short {
+    const END: &'static str = "…";
+
+    fn new(room: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            room,
+            cut: false,
+        }
     }
 
-    fn refusal(schemas: &Schemas, version: u32, data: &str) -> Option<String> {
-        let record = Record {
-            schema: version,
-            ..memory::record("orders:1", EventId(1), data)
-        };
-        schemas.check(&record).err().map(|error| error.to_string())
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        let left = self.room - self.bytes.len();
+        self.cut |= bytes.len() > left;
+        self.bytes
+            .extend_from_slice(&bytes[..bytes.len().min(left)]);
+        !self.cut
     }
 
-    const SCHEMA: &str =
-        r#"{"type":"object","required":["n"],"properties":{"n":{"type":"integer","minimum":1}}}"#;
-
-    #[tokio::test]
-    async fn refusal_names_the_rule() {
-        let log = MemoryLog::default();
-        let (schemas, errors) = Schemas::load(&log, &config(SCHEMA, true)).await;
-        assert_eq!(errors, []);
-        assert_eq!(refusal(&schemas, 1, r#"{"n":1}"#), None);
-        let says = |version, data, part: &str| {
-            let text = refusal(&schemas, version, data).unwrap_or_default();
-            assert!(text.contains(part), "{text}");
+    fn into_text(mut self) -> String {
+        if self.cut {
+            self.bytes.truncate(self.room - Self::END.len());
+        }
+        let whole = match str::from_utf8(&self.bytes) {
+            Ok(_) => self.bytes.len(),
+            Err(error) => error.valid_up_to(),
         };
-        says(1, r#"{"n":0}"#, "/properties/n/minimum");
-        says(1, "{}", "/required");
-        says(2, r#"{"n":1}"#, "only 1");
-        says(0, r#"{"n":1}"#, "names the version");
-        says(1, "nonsense", "not JSON");
-        let other = memory::record("elsewhere", EventId(1), "1");
-        assert_eq!(schemas.check(&other), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn changed_schema_must_accept_what_it_accepted() {
-        let log = MemoryLog::default();
-        Schemas::load(&log, &config(SCHEMA, false)).await;
-        let wider = SCHEMA.replace("\"minimum\":1", "\"minimum\":0");
-        let (_, errors) = Schemas::load(&log, &config(&wider, false)).await;
-        assert_eq!(errors, []);
-        let (schemas, errors) = Schemas::load(&log, &config(SCHEMA, false)).await;
-        assert!(
-            matches!(&errors[..], [SchemaError::Incompatible { .. }]),
-            "{errors:?}"
-        );
-        let text = refusal(&schemas, 1, r#"{"n":5}"#).unwrap_or_default();
-        assert!(text.contains("add a new version"), "{text}");
-        let (_, errors) = Schemas::load(&log, &config("{", false)).await;
-        assert!(matches!(&errors[..], [SchemaError::Invalid { .. }]));
+        self.bytes.truncate(whole);
+        let mut text = String::from_utf8(self.bytes).unwrap_or_default();
+        if self.cut {
+            text.push_str(Self::END);
+        }
+        text
     }
 }
+
+impl fmt::Write for Short {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.take(text.as_bytes()).then_some(()).ok_or(fmt::Error)
+    }
+}
+
+impl std::io::Write for Short {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.take(bytes) {
+            true => Ok(bytes.len()),
+            false => Err(std::io::ErrorKind::WriteZero.into()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -39,6 +39,7 @@ pub(crate) struct Start {
     shards: u32,
     reactor: String,
     deflate: bool,
+    environment: Vec<(String, String)>,
 }
 
 /// `uring` or `portable`: what `RINGMAIN_TEST_REACTOR` asks for.
@@ -63,6 +64,7 @@ impl Start {
             shards: 1,
             reactor: reactor_under_test(),
             deflate: false,
+            environment: Vec::new(),
         }
     }
 
@@ -84,6 +86,12 @@ impl Start {
     /// More shards than one.
     pub(crate) fn shards(mut self, shards: u32) -> Self {
         self.shards = shards;
+        self
+    }
+
+    /// With a variable in the environment of the process.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -156,7 +164,8 @@ impl Start {
             .arg(ready_file)
             .env("RINGMAIN__ADMIN__LISTEN", "127.0.0.1:0")
             .env("RINGMAIN__LOG__LEVEL", "info")
-            .env("RINGMAIN__LOG__FORMAT", "json");
+            .env("RINGMAIN__LOG__FORMAT", "json")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 }

@@ -98,7 +98,12 @@ impl Outlet for Line {
             let mut queue = self.0.waiting.borrow_mut();
             for append in appends {
                 let (sender, receiver) = oneshot::channel();
-                queue.push_back((Whose::Desk(sender), append));
+                // What is published once more, or by a trigger, must fit the namespace that it goes to like anything else.
+                match self.0.refused(&append.record) {
+                    // The receiver is here.
+                    Some(error) => drop(sender.send(Err(error))),
+                    None => queue.push_back((Whose::Desk(sender), append)),
+                }
                 waiting.push(receiver);
             }
         }
