@@ -358,6 +358,7 @@ fn large(plan: &Plan) {
                 channels: vec![channels.into()],
                 from_beginning: true,
                 lease: Duration::from_secs(60),
+                ordered: false,
             };
             log.open_group(&group).await.expect("opens");
             let wanted = if channels == "*" {

@@ -146,7 +146,7 @@ pub enum Method {
     Credit,
     /// `ringmain.leave`
     Leave,
-    /// `/api/queue/fetch`: deliveries come as the answer.
+    /// `ringmain.fetch`, `/api/queue/fetch`: deliveries come as the answer.
     Fetch,
     /// `/api/queue/groups`: all groups and how they do.
     Groups,
@@ -185,6 +185,7 @@ impl Method {
     pub fn of_rpc(name: &str) -> Option<Self> {
         Some(match name {
             "ringmain.consume" => Self::Consume,
+            "ringmain.fetch" => Self::Fetch,
             "ringmain.ack" => Self::Ack,
             "ringmain.nak" => Self::Nak,
             "ringmain.extend" => Self::Extend,
@@ -194,23 +195,26 @@ impl Method {
         })
     }
 
+    /// The methods of the server API, by their paths behind `/api/`.
+    pub const API: [(&'static str, Self); 11] = [
+        ("queue/fetch", Self::Fetch),
+        ("queue/ack", Self::Ack),
+        ("queue/nak", Self::Nak),
+        ("queue/extend", Self::Extend),
+        ("queue/groups", Self::Groups),
+        ("queue/delete", Self::DeleteGroup),
+        ("dlq/list", Self::DeadList),
+        ("dlq/show", Self::DeadShow),
+        ("dlq/retry", Self::DeadRetry),
+        ("dlq/drop", Self::DeadDrop),
+        ("replay", Self::Replay),
+    ];
+
     /// The method of the server API with this path, behind `/api/`.
     #[must_use]
     pub fn of_api(path: &str) -> Option<Self> {
-        Some(match path {
-            "queue/fetch" => Self::Fetch,
-            "queue/ack" => Self::Ack,
-            "queue/nak" => Self::Nak,
-            "queue/extend" => Self::Extend,
-            "queue/groups" => Self::Groups,
-            "queue/delete" => Self::DeleteGroup,
-            "dlq/list" => Self::DeadList,
-            "dlq/show" => Self::DeadShow,
-            "dlq/retry" => Self::DeadRetry,
-            "dlq/drop" => Self::DeadDrop,
-            "replay" => Self::Replay,
-            _ => return None,
-        })
+        let found = Self::API.iter().find(|(known, _)| *known == path);
+        found.map(|&(_, method)| method)
     }
 }
 

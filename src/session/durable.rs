@@ -350,8 +350,8 @@ impl Session {
         if !context.config.is_durable() {
             return Err(ClientError::NotAvailable);
         }
-        if self.grants().is_empty() && method == Method::Consume && !context.config.client.insecure
-        {
+        let takes = matches!(method, Method::Consume | Method::Fetch);
+        if takes && self.grants().is_empty() && !context.config.client.insecure {
             return Err(ClientError::PermissionDenied);
         }
         let grants = if context.config.client.insecure {
@@ -377,7 +377,7 @@ impl Session {
             .log
             .ask(Waiting::Rpc { conn, id }, ask)
             .map_err(|error| ClientError::of_log(&error))?;
-        self.rare.get_or_insert_default().is_worker |= method == Method::Consume;
+        self.rare.get_or_insert_default().is_worker |= takes;
         Ok(())
     }
 

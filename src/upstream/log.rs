@@ -161,6 +161,10 @@ pub struct Group {
     pub from_beginning: bool,
     /// A lease that is neither settled nor kept for this long may be given to others, by logs that are shared.
     pub lease: Duration,
+    /// A channel's entries come in order, also those that a process had when it died: they come first, once its leases have run
+    /// out.
+    #[serde(default)]
+    pub ordered: bool,
 }
 
 /// A leased entry of a group: opaque.

@@ -13,7 +13,6 @@ use super::actors::{acknowledged, parameters};
 use super::ledger::Ledger;
 use super::link::{Link, temporary};
 use super::world::{Engine, OWN, Random, World};
-use crate::support::token;
 use crate::support::wait::now;
 
 /// Longest wait for one step of a fault.
@@ -80,7 +79,7 @@ pub(crate) fn torn(rounds: u32, seed: u64) -> Ledger {
 }
 
 fn send_without_reading(world: &World, numbers: std::ops::Range<u32>) -> Link {
-    let mut link = Link::open(world.orders.address, &token::user("torn")).expect("a proxy");
+    let mut link = Link::to(world.orders.address, "torn");
     for n in numbers {
         link.rpc("ringmain.publish", &parameters((OWN, n)))
             .unwrap_or_else(|_| panic!("a connection"));
@@ -89,7 +88,7 @@ fn send_without_reading(world: &World, numbers: std::ops::Range<u32>) -> Link {
 }
 
 fn publish_again(world: &mut World, numbers: std::ops::Range<u32>) {
-    let mut link = Link::open(world.orders.address, &token::user("torn")).expect("a proxy");
+    let mut link = Link::to(world.orders.address, "torn");
     let mut open: BTreeMap<u64, u32> = BTreeMap::new();
     let send = |link: &mut Link, open: &mut BTreeMap<u64, u32>, n| {
         let id = link.rpc("ringmain.publish", &parameters((OWN, n)));

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
 use crate::support::client::PATH;
+use crate::support::token;
+use crate::support::wait::until;
 
 /// Longest wait for a connection, and for a connect command to be answered.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +50,13 @@ impl Link {
             .set_read_timeout(Some(READ_STEP))
             .ok()?;
         Some(link)
+    }
+
+    /// Connected as a user to a proxy that is there. The ring of a killed one keeps its listener for some ten milliseconds more,
+    /// and whoever the kernel gives to that one is turned away.
+    pub(crate) fn to(address: SocketAddr, user: &str) -> Self {
+        let token = token::user(user);
+        until("a connection", || Self::open(address, &token))
     }
 
     /// Sends a command; its id.

@@ -20,6 +20,7 @@ fn group(channels: &[&str]) -> Group {
         channels: channels.iter().map(|channel| (*channel).into()).collect(),
         from_beginning: true,
         lease: Duration::from_secs(2),
+        ordered: false,
     }
 }
 

@@ -18,17 +18,17 @@ use crate::upstream::nats::{ConnectError, Jetstream};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The embedded one.
-    #[error("durable log: {0}")]
+    #[error("durable log")]
     Embedded(#[from] OpenError),
     /// The one in JetStream.
     #[cfg(feature = "nats")]
-    #[error("durable log: {0}")]
+    #[error("durable log")]
     Nats(#[from] ConnectError),
     /// This program was built without it.
     #[error("durable.engine = \"nats\": this program was built without the feature `nats`")]
     WithoutNats,
     /// The process is out of something.
-    #[error("durable log: {0}")]
+    #[error("durable log")]
     Process(#[from] io::Error),
 }
 

@@ -1,11 +1,10 @@
 //! What is asked of the desk, and the answers.
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::group::{GROUPS_MAX, Group, Holder, LEASE, Taker, index_of};
+use super::group::{GROUPS_MAX, Group, Holder, Taker, index_of};
 use super::settings::{Settings, WAIT_MAX, Wish, WishError, is_group_name, within};
 use super::{
     Asker, CREDIT, CREDIT_MAX, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
@@ -146,10 +145,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         for index in left.unwrap_or_default() {
             let place = self.groups.borrow().get(index).cloned().flatten();
             if let Some(place) = place {
-                place
-                    .group
-                    .borrow_mut()
-                    .handle_left(now, Taker::Connection(worker));
+                place.group.borrow_mut().handle_gone(now, worker);
                 place.wake.notify_one();
             }
         }
@@ -171,12 +167,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let credit = within(credit, 1, CREDIT_MAX, "credit", "1 to 10000").map_err(wrong)?;
         let worker = (asker.0, *conn);
         let place = self.open(&wish, &ask.caller).await?;
-        let is_one_more = |of_worker: &BTreeSet<usize>| {
-            of_worker.len() >= GROUPS_PER_WORKER_MAX && !of_worker.contains(&place.index)
-        };
-        if self.workers.borrow().get(&worker).is_some_and(is_one_more) {
-            return Err(bad_request("a connection consumes at most 16 groups"));
-        }
+        self.join(worker, &place)?;
         let name = worker_name(user, *client);
         let taker = Taker::Connection(worker);
         let joined = place
@@ -186,11 +177,6 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         if !joined {
             return Err(LogError::Busy { retry_after: RETRY });
         }
-        self.workers
-            .borrow_mut()
-            .entry(worker)
-            .or_default()
-            .insert(place.index);
         place.wake.notify_one();
         let mut out = BytesMut::new();
         out.extend_from_slice(b"{\"group\":");
@@ -210,15 +196,38 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         // Even who does not wait gets what is there; the log needs a moment to say so.
         let wait = std::time::Duration::from_millis(wait.max(FETCH_WAIT_MIN_MS));
         let place = self.open(&wish, &ask.caller).await?;
+        let (worker, name) = match &ask.caller {
+            Caller::Service => (None, "service".to_owned()),
+            Caller::Client {
+                conn, client, user, ..
+            } => (Some((asker.0, *conn)), worker_name(user, *client)),
+        };
+        if let Some(worker) = worker {
+            self.join(worker, &place)?;
+        }
         let now = self.now();
-        let taken = place
-            .group
-            .borrow_mut()
-            .handle_fetch(now, asker, limit as usize, wait);
+        let taken = place.group.borrow_mut().handle_fetch(
+            now,
+            Taker::Fetch(asker, worker),
+            limit as usize,
+            wait,
+            &name,
+        );
         if !taken {
             return Err(LogError::Busy { retry_after: RETRY });
         }
         place.wake.notify_one();
+        Ok(())
+    }
+
+    /// A connection takes from a group: what it has goes to others when it is gone.
+    fn join(&self, worker: WorkerId, place: &Place) -> Result<(), LogError> {
+        let mut workers = self.workers.borrow_mut();
+        let groups = workers.entry(worker).or_default();
+        if groups.len() >= GROUPS_PER_WORKER_MAX && !groups.contains(&place.index) {
+            return Err(bad_request("a connection consumes at most 16 groups"));
+        }
+        groups.insert(place.index);
         Ok(())
     }
 
@@ -262,7 +271,8 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             name: name.into(),
             channels: settings.channels.clone(),
             from_beginning,
-            lease: LEASE,
+            lease: settings.lease(),
+            ordered: settings.ordered,
         };
         let text = serde_json::to_vec(&settings).map_err(|_| bad_request("settings"))?;
         self.log.put(&format!("group/{name}"), Some(&text)).await?;
@@ -420,6 +430,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             .group
             .borrow_mut()
             .handle_left(now, Taker::Connection(worker));
+        place.group.borrow_mut().handle_gone(now, worker);
         if let Some(groups) = self.workers.borrow_mut().get_mut(&worker) {
             groups.remove(&place.index);
         }

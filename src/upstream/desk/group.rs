@@ -32,8 +32,6 @@ pub const FETCH_MAX: usize = 1024;
 pub const MEMBERS_MAX: usize = 10_000;
 /// Bytes of a reason that are kept.
 pub const REASON_BYTES_MAX: usize = 512;
-/// A lease is kept for this long after it was last spoken of.
-pub const LEASE: Duration = Duration::from_mins(1);
 /// What nobody takes is given back after this time.
 const LINGER: Duration = Duration::from_secs(1);
 /// A dead letter that could not be kept is tried again after this time.
@@ -58,8 +56,8 @@ pub const fn index_of(delivery: u64) -> usize {
 pub enum Taker {
     /// A connection, until it leaves.
     Connection(WorkerId),
-    /// A question that is answered with deliveries.
-    Fetch(Asker),
+    /// A question that is answered with deliveries: a connection's, or a service's.
+    Fetch(Asker, Option<WorkerId>),
     /// The desk itself.
     Trigger,
 }
@@ -79,7 +77,8 @@ impl Taker {
     const fn holder(self) -> Holder {
         match self {
             Self::Connection(worker) => Holder::Connection(worker),
-            Self::Fetch(_) => Holder::Service,
+            Self::Fetch(_, Some(worker)) => Holder::Connection(worker),
+            Self::Fetch(_, None) => Holder::Service,
             Self::Trigger => Holder::Trigger,
         }
     }
@@ -294,7 +293,7 @@ impl Group {
 
     /// A connection, or the desk, takes entries, or wants more or fewer at a time. `false`: there are too many.
     pub fn handle_joined(&mut self, taker: Taker, credit: usize, worker: &str) -> bool {
-        debug_assert!(!matches!(taker, Taker::Fetch(_)), "fetches do not stay");
+        debug_assert!(!matches!(taker, Taker::Fetch(..)), "fetches do not stay");
         if self.handle_credit(taker, credit) {
             return true;
         }
@@ -320,19 +319,48 @@ impl Group {
         };
         let has = self.remove_member(now, key);
         for cursor in has {
-            self.take_back(cursor);
-            if let Some(held) = self.held.get_mut(&cursor) {
-                held.state = State::Ready;
-                self.ready.insert(cursor);
-            }
+            self.give_back(cursor);
         }
         true
     }
 
+    /// A connection is gone: what it has, however it got it, goes to others, and this is no attempt.
+    pub fn handle_gone(&mut self, now: Now, worker: WorkerId) {
+        self.handle_left(now, Taker::Connection(worker));
+        let asks = |taker: &Taker| matches!(taker, Taker::Fetch(_, Some(asks)) if *asks == worker);
+        let waiting = self.takers.iter().filter(|(taker, _)| asks(taker));
+        for key in waiting.map(|(_, &key)| key).collect::<Vec<u64>>() {
+            // The answer finds nobody.
+            self.end_fetch(now, key);
+        }
+        let is_its = |held: &Held| matches!(held.state, State::Given { holder: Holder::Connection(has), .. } if has == worker);
+        let its = self.held.iter().filter(|(_, held)| is_its(held));
+        for cursor in its.map(|(&cursor, _)| cursor).collect::<Vec<u64>>() {
+            self.give_back(cursor);
+        }
+    }
+
+    /// Nobody has it any more, and it may be given at once.
+    fn give_back(&mut self, cursor: u64) {
+        self.take_back(cursor);
+        if let Some(held) = self.held.get_mut(&cursor) {
+            held.state = State::Ready;
+            self.ready.insert(cursor);
+        }
+    }
+
     /// Somebody asks for at most `limit` deliveries, and waits for them. `false`: too many do.
-    pub fn handle_fetch(&mut self, now: Now, asker: Asker, limit: usize, wait: Duration) -> bool {
+    pub fn handle_fetch(
+        &mut self,
+        now: Now,
+        taker: Taker,
+        limit: usize,
+        wait: Duration,
+        worker: &str,
+    ) -> bool {
+        debug_assert!(matches!(taker, Taker::Fetch(..)), "who asks, fetches");
         let until = now.at + wait;
-        let Some(key) = self.add(Taker::Fetch(asker), limit, "service", until) else {
+        let Some(key) = self.add(taker, limit, worker, until) else {
             return false;
         };
         self.fetches.insert((until, key));
@@ -342,7 +370,7 @@ impl Group {
     /// The log gave these.
     pub fn handle_leased(&mut self, now: Now, leased: Vec<Leased>) {
         if self.held.is_empty() {
-            self.keep_at = now.at + LEASE / 3;
+            self.keep_at = now.at + self.settings.lease() / 3;
         }
         for leased in leased {
             self.admit(now, leased);
@@ -455,7 +483,7 @@ impl Group {
             self.time_is_up(now, cursor);
         }
         if !self.held.is_empty() && now.at >= self.keep_at {
-            self.keep_at = now.at + LEASE / 3;
+            self.keep_at = now.at + self.settings.lease() / 3;
             let kept = self.held.values().map(|held| (held.lease, Settled::Kept));
             self.settled.extend(kept);
         }
@@ -575,7 +603,7 @@ impl Group {
         };
         let until = match member.taker {
             Taker::Trigger => Instant(u64::MAX),
-            Taker::Connection(_) | Taker::Fetch(_) => {
+            Taker::Connection(_) | Taker::Fetch(..) => {
                 let until = now.at + self.settings.ack_wait;
                 self.timers.insert((until, cursor));
                 until
@@ -601,7 +629,7 @@ impl Group {
         match member.taker {
             Taker::Connection(worker) => self.outputs.push_back(Output::Deliver(worker, given)),
             Taker::Trigger => self.outputs.push_back(Output::Triggered(given)),
-            Taker::Fetch(_) => {
+            Taker::Fetch(..) => {
                 if member.given.is_empty() {
                     self.served.push(key);
                 }

@@ -61,6 +61,19 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// A lease counts for this long after it was last spoken of. In an ordered group what a dead process had comes before anything
+    /// else, so the group stands still until its leases have run out.
+    #[must_use]
+    pub const fn lease(&self) -> Duration {
+        if self.ordered {
+            Duration::from_secs(10)
+        } else {
+            Duration::from_mins(1)
+        }
+    }
+}
+
 impl Default for Backoff {
     fn default() -> Self {
         Self {

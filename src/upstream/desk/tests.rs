@@ -271,6 +271,45 @@ fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
 }
 
 #[test]
+fn what_a_connection_fetched_is_its_own_until_it_goes() {
+    run(async {
+        let log = log_with(3);
+        let table = Table::new(&log, &Config::built_in());
+        let fetch = json!({ "group": "g", "channels": ["a:*"], "limit": 3, "wait_ms": 5000 });
+        let got = table
+            .ask(Method::Fetch, client(1), fetch.clone())
+            .await
+            .expect("deliveries");
+        let first = got["deliveries"][0].clone();
+        let ack = json!({ "delivery": first["delivery"] });
+        for stranger in [client(2), Caller::Service] {
+            let acked = table.ask(Method::Ack, stranger, ack.clone()).await;
+            assert_eq!(acked.expect("an answer")["acked"], 0);
+        }
+        let acked = table.ask(Method::Ack, client(1), ack).await;
+        assert_eq!(acked, Ok(json!({ "acked": 1 })));
+        let conn = ConnId {
+            slot: 1,
+            generation: 0,
+        };
+        table.desk.gone((ShardId(0), conn));
+        let again = table
+            .ask(Method::Fetch, client(2), fetch)
+            .await
+            .expect("deliveries");
+        let again = again["deliveries"].as_array().expect("a list");
+        let seen: Vec<_> = again
+            .iter()
+            .map(|one| (&one["data"], &one["attempt"]))
+            .collect();
+        assert_eq!(seen, [(&json!(2), &json!(1)), (&json!(3), &json!(1))]);
+        let other = json!({ "group": "other", "channels": ["a:*"] });
+        let refused = table.ask(Method::Fetch, client(2), other).await;
+        assert!(matches!(refused, Err(LogError::Forbidden(_))));
+    });
+}
+
+#[test]
 fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again() {
     run(async {
         let log = log_with(25);

@@ -96,6 +96,7 @@ fn group(name: &str, channels: &[&str]) -> Group {
         channels: channels.iter().map(|&channel| channel.into()).collect(),
         from_beginning: true,
         lease: Duration::from_secs(60),
+        ordered: false,
     }
 }
 

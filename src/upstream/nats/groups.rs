@@ -16,6 +16,7 @@ use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull::Config};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::link::{Link, Opened};
 use super::reader::Reader;
@@ -30,6 +31,8 @@ use pull::Pull;
 const UNSETTLED_MAX: i64 = 200_000;
 /// Bytes of an entry's history; the oldest failures go first.
 const HISTORY_BYTES_MAX: usize = 256 << 10;
+/// How much later than it should the server notices that a lease has run out.
+const LEASE_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long JetStream remembers that a history is gone.
 const GONE: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -154,7 +157,12 @@ impl Groups {
         let Some(spec) = spec else {
             return Err(LogError::NotFound(format!("no group {group}").into()));
         };
-        let pull = Rc::new(Pull::new(self.link.clone(), opened.log, spec));
+        let not_before = if spec.ordered {
+            self.leases_end(opened, &spec).await?
+        } else {
+            None
+        };
+        let pull = Rc::new(Pull::new(self.link.clone(), opened.log, spec, not_before));
         let mut pulls = self.pulls.borrow_mut();
         Ok(match pulls.get(group) {
             Some(other) if other.log == opened.log => other.clone(),
@@ -163,6 +171,20 @@ impl Groups {
                 pull
             }
         })
+    }
+
+    /// When leases that an earlier process has left have run out; `None` if there are none. The server gives what was leased
+    /// before anything later from then on, and before that only what is later.
+    async fn leases_end(
+        &self,
+        opened: &Opened,
+        group: &Group,
+    ) -> Result<Option<Instant>, LogError> {
+        let info = opened.stream.consumer_info(name(&group.name)).await;
+        let info = info.map_err(|error| self.link.failed(&error))?;
+        // Leases count from the last word about them or, where the group was opened with a longer lease, for that one.
+        let lease = info.config.ack_wait.max(group.lease) + LEASE_GRACE;
+        Ok((info.num_ack_pending > 0).then(|| Instant::now() + lease))
     }
 
     /// See `Log::settle`. The last word is answered by the server, which takes them in order.

@@ -69,7 +69,7 @@ impl Group {
         };
         self.fetches.remove(&(member.until, key));
         let given = std::mem::take(&mut member.given);
-        if let Taker::Fetch(asker) = member.taker {
+        if let Taker::Fetch(asker, _) = member.taker {
             self.outputs.push_back(Output::Fetched(asker, given));
         }
         self.remove_member(now, key);

@@ -259,7 +259,13 @@ impl World {
                 let asker = asker(self.askers);
                 self.fetching.insert(self.askers, limit);
                 let wait = Duration::from_secs(2);
-                assert!(self.group.handle_fetch(self.now, asker, limit, wait));
+                assert!(self.group.handle_fetch(
+                    self.now,
+                    Taker::Fetch(asker, None),
+                    limit,
+                    wait,
+                    "service"
+                ));
             }
             Step::Ack(at) => self.ack(at),
             Step::Nak(at, delay) => {
@@ -327,7 +333,10 @@ impl World {
             self.now.unix_ms += passed.as_nanos().div_ceil(1_000_000) as u64;
             self.turn();
             for kept in self.log.values().filter(|kept| kept.lease.is_some()) {
-                assert!(self.now.at.since(kept.spoken_at) < LEASE, "a lease ran out");
+                assert!(
+                    self.now.at.since(kept.spoken_at) < Settings::default().lease(),
+                    "a lease ran out"
+                );
             }
             if due.is_none() {
                 return;

@@ -90,12 +90,20 @@ pub(super) struct Pull {
     group: RefCell<Group>,
     leases: RefCell<Leases>,
     intake: Mutex<Intake>,
+    /// Nothing is asked for earlier.
+    not_before: Option<Instant>,
 }
 
 impl Pull {
-    pub(super) fn new(link: Arc<Link>, log: u128, group: Group) -> Self {
+    pub(super) fn new(
+        link: Arc<Link>,
+        log: u128,
+        group: Group,
+        not_before: Option<Instant>,
+    ) -> Self {
         Self {
             log,
+            not_before,
             group: RefCell::new(group),
             leases: RefCell::default(),
             intake: Mutex::new(Intake {
@@ -144,6 +152,9 @@ impl Pull {
         opened: &Opened,
         limit: usize,
     ) -> Result<Vec<Leased>, LogError> {
+        if let Some(at) = self.not_before {
+            tokio::time::sleep_until(at).await;
+        }
         let mut intake = self.intake.lock().await;
         loop {
             let leased = self.take(&mut intake, limit);
