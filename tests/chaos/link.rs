@@ -1,5 +1,6 @@
 //! A WebSocket connection of the harness: servers vanish under it, and that is no failure.
 
+use std::borrow::Cow;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -131,7 +132,7 @@ pub(crate) fn http(
     let (mut bytes, mut chunk) = (Vec::new(), [0; 16 * 1024]);
     loop {
         if let Some(answer) = whole(&bytes) {
-            return serde_json::from_slice(answer).ok();
+            return serde_json::from_slice(&answer).ok();
         }
         match stream.read(&mut chunk).ok()? {
             0 => return None,
@@ -141,7 +142,7 @@ pub(crate) fn http(
 }
 
 /// The body of a response once it is there.
-fn whole(bytes: &[u8]) -> Option<&[u8]> {
+fn whole(bytes: &[u8]) -> Option<Cow<'_, [u8]>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(start) = response.parse(bytes).ok()? else {
@@ -150,7 +151,30 @@ fn whole(bytes: &[u8]) -> Option<&[u8]> {
     let length = response
         .headers
         .iter()
-        .find(|header| header.name.eq_ignore_ascii_case("content-length"))?;
+        .find(|header| header.name.eq_ignore_ascii_case("content-length"));
+    let Some(length) = length else {
+        // Go sends long answers in chunks.
+        return chunks(bytes.get(start..)?).map(Cow::Owned);
+    };
     let length: usize = std::str::from_utf8(length.value).ok()?.parse().ok()?;
-    bytes.get(start..start.checked_add(length)?)
+    bytes
+        .get(start..start.checked_add(length)?)
+        .map(Cow::Borrowed)
+}
+
+/// The body in chunks, if the last one is there.
+fn chunks(mut bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let httparse::Status::Complete((head, length)) = httparse::parse_chunk_size(bytes).ok()?
+        else {
+            return None;
+        };
+        if length == 0 {
+            return Some(body);
+        }
+        let end = head.checked_add(usize::try_from(length).ok()?)?;
+        body.extend_from_slice(bytes.get(head..end)?);
+        bytes = bytes.get(end + 2..)?;
+    }
 }

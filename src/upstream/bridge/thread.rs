@@ -14,6 +14,9 @@ use crate::upstream::log::Log;
 #[cfg(feature = "nats")]
 use crate::upstream::nats::{ConnectError, Jetstream};
 
+/// How much later than a shard the log's threads get a core that both want.
+const NICE: i32 = 5;
+
 /// Why there is no durable log.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -43,6 +46,9 @@ pub fn start(parts: Parts) -> Result<Bridge, StartError> {
     let thread = std::thread::Builder::new()
         .name("durable".to_owned())
         .spawn(move || {
+            // The fast path goes first where cores are few. Threads that the log starts inherit it; a kernel that refuses it is no reason
+            // to have no log.
+            let _ = rustix::process::nice(NICE);
             let outcome = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .thread_name("durable-io")

@@ -11,10 +11,10 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use async_nats::Request;
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull::Config};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::{Request, RequestErrorKind};
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -33,6 +33,8 @@ const UNSETTLED_MAX: i64 = 200_000;
 const HISTORY_BYTES_MAX: usize = 256 << 10;
 /// How much later than it should the server notices that a lease has run out.
 const LEASE_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
+/// The server answers the last word of several within this time, if it knows the lease.
+const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long JetStream remembers that a history is gone.
 const GONE: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -237,9 +239,17 @@ impl Groups {
                 .await;
             sent.map_err(|error| failed(&error))?;
         }
-        let request = Request::new().payload(Bytes::from_static(word));
-        let answered = self.link.client.send_request(last, request).await;
-        answered.map_err(|error| failed(&error))?;
+        let request = Request::new()
+            .payload(Bytes::from_static(word))
+            .timeout(Some(ANSWER_WITHIN));
+        match self.link.client.send_request(last, request).await {
+            Ok(_) => {}
+            // A server that was killed may have forgotten the lease, and says nothing to it; the other words it has heard.
+            Err(error) if error.kind() == RequestErrorKind::TimedOut => {
+                self.link.opened()?;
+            }
+            Err(error) => return Err(failed(&error)),
+        }
         for (lease, what) in settled {
             match what {
                 Settled::Done | Settled::Returned => pull.forget(*lease),
