@@ -93,7 +93,7 @@ fn batch(names: &[ChannelName], from: u64, count: usize) -> Vec<Append> {
         publisher: None,
         trace: Box::default(),
         unix_ms: 1_700_000_000_000 + n / 1000,
-        data: vec![b'x'; PAYLOAD].into(),
+        data: payload(n).into(),
         json: false,
         delta: false,
         hops: 0,
@@ -183,10 +183,26 @@ impl Lane {
     }
 }
 
+/// Digits that differ, so that compression has no easy game: half of their bits are chance.
+fn payload(n: u64) -> Vec<u8> {
+    let mut state = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let digit = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        b"0123456789abcdef"[(state >> 60) as usize]
+    };
+    (0..PAYLOAD).map(digit).collect()
+}
+
 /// Payloads of one commit, as blocks of one channel each.
 fn raw_blocks() -> Vec<Vec<u8>> {
     (0..CHANNELS)
-        .map(|_| vec![b'x'; BATCH / CHANNELS * PAYLOAD])
+        .map(|channel| {
+            (0..BATCH / CHANNELS)
+                .flat_map(|n| payload((channel * BATCH + n) as u64))
+                .collect()
+        })
         .collect()
 }
 

@@ -80,13 +80,13 @@ const FAULTS: [Fault; 8] = [
     },
     Fault {
         name: "nats-server",
-        rounds: 50,
+        rounds: 200,
         rounds_short: 3,
         run: |rounds, seed| with_nats(|| jetstream::server(rounds, seed)),
     },
     Fault {
         name: "nats-leader",
-        rounds: 50,
+        rounds: 200,
         rounds_short: 2,
         run: |rounds, seed| with_nats(|| jetstream::leader(rounds, seed)),
     },

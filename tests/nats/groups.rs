@@ -97,6 +97,103 @@ fn each_entry_of_the_groups_channels_is_worked_off_once() {
     });
 }
 
+/// Takes deliveries of an ordered group as another process would, and says no word about them.
+async fn lost_deliveries(server: &NatsServer, count: usize) {
+    let client = async_nats::connect(server.url()).await.expect("connected");
+    let inbox = client.new_inbox();
+    let mut replies = client.subscribe(inbox.clone()).await.expect("subscribed");
+    let request = format!(r#"{{"batch":{count},"expires":5000000000,"group":"ordered"}}"#);
+    let subject = "$JS.API.CONSUMER.MSG.NEXT.RINGMAIN.mail=2F1";
+    let sent = client.publish_with_reply(subject, inbox, request.into());
+    sent.await.expect("asked");
+    for _ in 0..count {
+        let reply = tokio::time::timeout(DEADLINE, replies.next()).await;
+        let reply = reply.expect("in time").expect("a delivery");
+        assert_eq!(reply.status, None, "{:?}", reply.description);
+    }
+    unpin(server).await;
+}
+
+async fn unpin(server: &NatsServer) {
+    let client = async_nats::connect(server.url()).await.expect("connected");
+    let stream = jetstream::new(client).get_stream("RINGMAIN").await;
+    let stream = stream.expect("the stream");
+    let unpinned = stream.unpin_consumer("mail=2F1", "ordered").await;
+    unpinned.expect("unpinned");
+}
+
+async fn settle(log: &Jetstream, leased: &Leased, settled: Settled) {
+    let settled = log.settle("mail/1", &[(leased.lease, settled)]).await;
+    settled.expect("settled");
+}
+
+fn ordered(channels: &[&str]) -> Group {
+    Group {
+        ordered: true,
+        ..group(channels)
+    }
+}
+
+#[test]
+fn what_was_lost_on_its_way_comes_first_in_an_ordered_group() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        log.open_group(&ordered(&["orders:*"])).await.expect("made");
+        let events = store(&log, "orders:eu", 40).await;
+        let mut seen = Vec::new();
+        while seen.len() < events.len() {
+            if seen.len() % 10 == 0 && seen.len() < 30 {
+                lost_deliveries(&server, 3).await;
+            }
+            for leased in fetch(&log, 5).await {
+                seen.push(leased.entry.record.event);
+                settle(&log, &leased, Settled::Done).await;
+            }
+        }
+        assert_eq!(seen, events);
+    });
+}
+
+#[test]
+fn second_process_goes_on_when_the_first_has_done_its_part_of_an_ordered_group() {
+    let server = NatsServer::start();
+    run(async {
+        let first = open(&config(&server)).await;
+        let second = open(&config(&server)).await;
+        let group = ordered(&["orders:*"]);
+        first.open_group(&group).await.expect("made");
+        second.open_group(&group).await.expect("made");
+        let events = store(&first, "orders:eu", 6).await;
+        let held = fetch(&first, 2).await;
+        let of = |leased: &[Leased]| -> Vec<EventId> {
+            leased
+                .iter()
+                .map(|leased| leased.entry.record.event)
+                .collect()
+        };
+        assert_eq!(of(&held), events[..2]);
+        // The first one asks for no more; it works longer than a lease lasts.
+        unpin(&server).await;
+        let mut rest = std::pin::pin!(fetch(&second, 10));
+        for _ in 0..6 {
+            let early = tokio::time::timeout(group.lease / 2, &mut rest).await;
+            assert!(early.is_err(), "the first one is not done");
+            for leased in &held {
+                settle(&first, leased, Settled::Kept).await;
+            }
+        }
+        for leased in &held {
+            settle(&first, leased, Settled::Done).await;
+        }
+        let mut rest = rest.await;
+        while rest.len() < 4 {
+            rest.extend(fetch(&second, 10).await);
+        }
+        assert_eq!(of(&rest), events[2..]);
+    });
+}
+
 #[test]
 fn worker_of_nats_shares_a_group() {
     let server = NatsServer::start();

@@ -4,6 +4,7 @@
 //! acknowledged here at once. A lease is a delivery that was not acknowledged yet: the server gives it to others when it was
 //! not renewed for `Group::lease`. Failed attempts stand in a bucket of their own, by group and sequence.
 
+mod order;
 mod pull;
 
 use std::cell::RefCell;
@@ -16,7 +17,6 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull::Config};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::{Request, RequestErrorKind};
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::link::{Link, Opened};
 use super::reader::Reader;
@@ -25,14 +25,13 @@ use super::values;
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{Failure, Group, Lag, Lease, Leased, Settled};
 
+use order::PULLERS;
 use pull::Pull;
 
 /// Deliveries of a group that nobody has acknowledged: no more are given beyond it.
 const UNSETTLED_MAX: i64 = 200_000;
 /// Bytes of an entry's history; the oldest failures go first.
 const HISTORY_BYTES_MAX: usize = 256 << 10;
-/// How much later than it should the server notices that a lease has run out.
-const LEASE_GRACE: std::time::Duration = std::time::Duration::from_secs(1);
 /// The server answers the last word of several within this time, if it knows the lease.
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long JetStream remembers that a history is gone.
@@ -88,7 +87,7 @@ impl Groups {
     fn consumer(&self, group: &Group, name: String, start: DeliverPolicy) -> Config {
         let own = own_channel(&group.name);
         let globs = group.channels.iter().map(|glob| &**glob);
-        Config {
+        let mut config = Config {
             durable_name: Some(name.clone()),
             name: Some(name),
             description: Some("queue group of ringmain".to_owned()),
@@ -99,7 +98,11 @@ impl Groups {
             max_ack_pending: UNSETTLED_MAX,
             filter_subjects: self.link.subjects.filters(globs.chain([own.as_str()])),
             ..Config::default()
+        };
+        if group.ordered {
+            order::pin(&mut config);
         }
+        config
     }
 
     /// See `Log::groups`.
@@ -159,12 +162,12 @@ impl Groups {
         let Some(spec) = spec else {
             return Err(LogError::NotFound(format!("no group {group}").into()));
         };
-        let not_before = if spec.ordered {
-            self.leases_end(opened, &spec).await?
-        } else {
-            None
-        };
-        let pull = Rc::new(Pull::new(self.link.clone(), opened.log, spec, not_before));
+        if spec.ordered {
+            // A process that was killed is pinned for a while; whoever lives and is pinned asks again. What fails here runs out.
+            let consumer = name(&spec.name);
+            let _ = opened.stream.unpin_consumer(&consumer, PULLERS).await;
+        }
+        let pull = Rc::new(Pull::new(self.link.clone(), opened.log, spec));
         let mut pulls = self.pulls.borrow_mut();
         Ok(match pulls.get(group) {
             Some(other) if other.log == opened.log => other.clone(),
@@ -173,20 +176,6 @@ impl Groups {
                 pull
             }
         })
-    }
-
-    /// When leases that an earlier process has left have run out; `None` if there are none. The server gives what was leased
-    /// before anything later from then on, and before that only what is later.
-    async fn leases_end(
-        &self,
-        opened: &Opened,
-        group: &Group,
-    ) -> Result<Option<Instant>, LogError> {
-        let info = opened.stream.consumer_info(name(&group.name)).await;
-        let info = info.map_err(|error| self.link.failed(&error))?;
-        // Leases count from the last word about them or, where the group was opened with a longer lease, for that one.
-        let lease = info.config.ack_wait.max(group.lease) + LEASE_GRACE;
-        Ok((info.num_ack_pending > 0).then(|| Instant::now() + lease))
     }
 
     /// See `Log::settle`. The last word is answered by the server, which takes them in order.
@@ -200,6 +189,7 @@ impl Groups {
         let Some(pull) = self.pulls.borrow().get(group).cloned() else {
             return Ok(());
         };
+        let _settling = pull.settling();
         let mut words: Vec<(async_nats::Subject, &'static [u8])> = Vec::new();
         for (lease, what) in settled {
             let Some(held) = pull.held(*lease) else {

@@ -1,6 +1,6 @@
 //! What one group has fetched here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::{history_key, own_channel, spec};
+use super::order::{Account, Order, Puller};
+use super::{history_key, is_absent, own_channel, spec};
 use crate::mesh::durable::LogError;
 use crate::model::Entry;
 use crate::upstream::log::{Failure, Group, Lease, Leased};
@@ -42,6 +43,8 @@ struct Request {
     max_bytes: usize,
     /// Nanoseconds.
     expires: u128,
+    #[serde(flatten)]
+    puller: Option<Puller>,
 }
 
 /// A delivery that is not settled.
@@ -73,6 +76,8 @@ struct Intake {
     raw: VecDeque<async_nats::Message>,
     /// What is leased and nobody has taken.
     waiting: VecDeque<(Leased, Instant)>,
+    /// Read in ordered groups only.
+    order: Order,
 }
 
 /// What a delivery turned out to be.
@@ -80,6 +85,16 @@ enum Delivery {
     /// None of the group's, or somebody here works on it: what had to be said is said.
     Settled,
     Entry(Arc<Entry>, Held),
+}
+
+/// Counts a settlement as over when it is dropped.
+pub(super) struct Settling<'a>(&'a Cell<(u64, u64)>);
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        let (begun, ended) = self.0.get();
+        self.0.set((begun, ended + 1));
+    }
 }
 
 /// One group in this process.
@@ -90,21 +105,15 @@ pub(super) struct Pull {
     group: RefCell<Group>,
     leases: RefCell<Leases>,
     intake: Mutex<Intake>,
-    /// Nothing is asked for earlier.
-    not_before: Option<Instant>,
+    /// Settlements that have begun, and that are over.
+    settlements: Cell<(u64, u64)>,
 }
 
 impl Pull {
-    pub(super) fn new(
-        link: Arc<Link>,
-        log: u128,
-        group: Group,
-        not_before: Option<Instant>,
-    ) -> Self {
+    pub(super) fn new(link: Arc<Link>, log: u128, group: Group) -> Self {
         Self {
             log,
-            not_before,
-            group: RefCell::new(group),
+            settlements: Cell::default(),
             leases: RefCell::default(),
             intake: Mutex::new(Intake {
                 replies: None,
@@ -113,7 +122,9 @@ impl Pull {
                 until: Instant::now(),
                 raw: VecDeque::new(),
                 waiting: VecDeque::new(),
+                order: Order::new(group.lease),
             }),
+            group: RefCell::new(group),
             link,
         }
     }
@@ -121,6 +132,13 @@ impl Pull {
     /// The group was opened with other channels.
     pub(super) fn changed(&self, group: Group) {
         *self.group.borrow_mut() = group;
+    }
+
+    /// To be kept while leases are settled.
+    pub(super) fn settling(&self) -> Settling<'_> {
+        let (begun, ended) = self.settlements.get();
+        self.settlements.set((begun + 1, ended));
+        Settling(&self.settlements)
     }
 
     pub(super) fn held(&self, lease: Lease) -> Option<Held> {
@@ -152,9 +170,6 @@ impl Pull {
         opened: &Opened,
         limit: usize,
     ) -> Result<Vec<Leased>, LogError> {
-        if let Some(at) = self.not_before {
-            tokio::time::sleep_until(at).await;
-        }
         let mut intake = self.intake.lock().await;
         loop {
             let leased = self.take(&mut intake, limit);
@@ -165,22 +180,30 @@ impl Pull {
                 self.lease(opened, &mut intake).await?;
                 continue;
             }
-            self.ask(opened, &mut intake, limit).await?;
-            let message = {
-                let until = intake.until;
-                let Some(replies) = &mut intake.replies else {
+            let until = if !self.is_ordered() || intake.order.is_known() {
+                self.ask(opened, &mut intake, limit).await?;
+                intake.until
+            } else {
+                if self.look_at_account(opened, &mut intake).await? {
                     continue;
-                };
+                }
+                intake.order.look_at()
+            };
+            let message = {
+                let replies = self.replies(&mut intake).await?;
                 match tokio::time::timeout_at(until, replies.next()).await {
                     Ok(Some(message)) => message,
                     Ok(None) => {
                         intake.replies = None;
+                        intake.expected = 0;
                         continue;
                     }
                     Err(_) => {
-                        // The answer was lost with a connection, or the server is gone.
-                        intake.expected = 0;
-                        self.link.opened()?;
+                        if Instant::now() >= intake.until {
+                            // The answer was lost with a connection, or the server is gone.
+                            intake.expected = 0;
+                            self.link.opened()?;
+                        }
                         continue;
                     }
                 }
@@ -189,20 +212,123 @@ impl Pull {
         }
     }
 
+    fn is_ordered(&self) -> bool {
+        self.group.borrow().ordered
+    }
+
+    fn lease_time(&self) -> Duration {
+        self.group.borrow().lease
+    }
+
+    /// Compares what the server has leased with what is here. `true` if it is the same, and what was collected goes on; else
+    /// what is missing is asked for when it is time.
+    async fn look_at_account(
+        &self,
+        opened: &Opened,
+        intake: &mut Intake,
+    ) -> Result<bool, LogError> {
+        if Instant::now() < intake.order.look_at() {
+            return Ok(false);
+        }
+        self.renew_collected(intake).await?;
+        let before = self.settlements.get();
+        let consumer = name(&self.group.borrow().name);
+        let info = match opened.stream.consumer_info(&consumer).await {
+            Ok(info) => info,
+            Err(error) if is_absent(error.kind()) => {
+                return Err(LogError::NotFound("the group is gone".into()));
+            }
+            Err(error) => return Err(self.link.failed(&error)),
+        };
+        let after = self.settlements.get();
+        let account = {
+            let leases = self.leases.borrow();
+            Account::new(&info, leases.held.values().map(|held| held.sequence))
+        };
+        // What is being settled is on one side only.
+        let is_steady = before == after && before.0 == before.1;
+        if intake.order.look(&account, is_steady) {
+            self.pass_on_collected(intake);
+            return Ok(true);
+        }
+        let wanted = intake.order.wanted(&account);
+        if wanted > 0 {
+            self.ask(opened, intake, wanted).await?;
+        }
+        Ok(false)
+    }
+
+    fn pass_on_collected(&self, intake: &mut Intake) {
+        for leased in std::mem::take(&mut intake.order.collected).into_values() {
+            if let Some(held) = self.held(leased.lease) {
+                intake.waiting.push_back((leased, held.since));
+            }
+        }
+    }
+
+    /// What was collected must not run out while it waits.
+    async fn renew_collected(&self, intake: &Intake) -> Result<(), LogError> {
+        let age = self.lease_time() / 4;
+        for leased in intake.order.collected.values() {
+            if let Some(held) = self.held(leased.lease)
+                && held.since.elapsed() > age
+            {
+                self.say(held.reply, b"+WPI").await?;
+                self.kept(leased.lease);
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody else gets deliveries: what was collected is theirs.
+    async fn give_up_collected(&self, intake: &mut Intake) -> Result<(), LogError> {
+        intake.order.lose(self.lease_time());
+        for leased in intake.order.unpinned().into_values() {
+            if let Some(held) = self.held(leased.lease) {
+                self.forget(leased.lease);
+                self.say(held.reply, b"-NAK").await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn say(&self, reply: Subject, word: &'static [u8]) -> Result<(), LogError> {
+        let sent = self.link.client.publish(reply, Bytes::from_static(word));
+        sent.await.map_err(|error| self.link.failed(&error))
+    }
+
     /// Leases that are there and have not run out meanwhile.
     fn take(&self, intake: &mut Intake, limit: usize) -> Vec<Leased> {
-        let lease = self.group.borrow().lease;
+        let lease = self.lease_time();
         let mut leased = Vec::new();
         while leased.len() < limit
             && let Some((entry, since)) = intake.waiting.pop_front()
         {
             if since.elapsed() < lease / 2 {
                 leased.push(entry);
-            } else {
-                self.forget(entry.lease);
+                continue;
+            }
+            self.forget(entry.lease);
+            if self.is_ordered() {
+                // It comes again; what is behind it must not come first.
+                for (entry, _) in intake.waiting.drain(..) {
+                    self.forget(entry.lease);
+                }
+                intake.order.lose(lease);
             }
         }
         leased
+    }
+
+    async fn replies<'a>(&self, intake: &'a mut Intake) -> Result<&'a mut Subscriber, LogError> {
+        let replies = match intake.replies.take() {
+            Some(replies) => replies,
+            None => {
+                let replies = self.link.client.subscribe(intake.inbox.clone()).await;
+                replies.map_err(|error| self.link.failed(&error))?
+            }
+        };
+        Ok(intake.replies.insert(replies))
     }
 
     async fn ask(
@@ -216,15 +342,14 @@ impl Pull {
         if intake.expected > 0 && now < intake.until && intake.replies.is_some() {
             return Ok(());
         }
+        self.replies(intake).await?;
         let client = &self.link.client;
-        if intake.replies.is_none() {
-            let replies = client.subscribe(intake.inbox.clone()).await;
-            intake.replies = Some(replies.map_err(|error| failed(&error))?);
-        }
+        let is_ordered = self.is_ordered();
         let request = Request {
             batch: limit.min(PULL_MAX),
             max_bytes: PULL_BYTES.max(2 * client.max_payload()),
             expires: EXPIRES.as_nanos(),
+            puller: is_ordered.then(|| intake.order.puller()),
         };
         let consumer = name(&self.group.borrow().name);
         let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{consumer}", opened.name);
@@ -233,6 +358,7 @@ impl Pull {
         sent.await.map_err(|error| failed(&error))?;
         intake.expected = request.batch;
         intake.until = now + EXPIRES + GRACE;
+        intake.order.asked(self.lease_time());
         Ok(())
     }
 
@@ -256,6 +382,9 @@ impl Pull {
             .into_iter()
             .partition(|message| message.status.is_some());
         intake.expected = intake.expected.saturating_sub(deliveries.len());
+        for headers in deliveries.iter().filter_map(|found| found.headers.as_ref()) {
+            intake.order.pinned(headers);
+        }
         intake.raw.extend(deliveries);
         for message in statuses {
             let Some(status) = message.status else {
@@ -265,6 +394,10 @@ impl Pull {
                 100 | 200 => {}
                 // The request has ended, in whatever way; a group that is gone says so when it is asked again.
                 404 | 408 => intake.expected = 0,
+                423 => {
+                    intake.expected = 0;
+                    self.give_up_collected(intake).await?;
+                }
                 503 => {
                     intake.expected = 0;
                     let group = self.group.borrow().name.clone();
@@ -291,70 +424,81 @@ impl Pull {
     async fn lease(&self, opened: &Opened, intake: &mut Intake) -> Result<(), LogError> {
         let raw = intake.raw.iter().take(AT_ONCE);
         let looked = join_all(raw.map(|message| self.look(opened, message))).await;
-        for delivery in looked {
-            let delivery = delivery?;
+        let (is_ordered, lease_time) = (self.is_ordered(), self.lease_time());
+        if !is_ordered {
+            intake.order.lose(lease_time);
+            self.pass_on_collected(intake);
+        }
+        for looked in looked {
+            let (number, delivery) = looked?;
             intake.raw.pop_front();
-            if let Delivery::Entry(entry, held) = delivery {
-                let (failures, since) = (held.failures.clone(), held.since);
-                let leased = Leased {
-                    lease: self.hold(held),
-                    entry,
-                    failures,
-                };
+            if let Some((number, times)) = number
+                && is_ordered
+            {
+                intake.order.came(number, times, lease_time);
+            }
+            let Delivery::Entry(entry, held) = delivery else {
+                continue;
+            };
+            let (failures, since, sequence) = (held.failures.clone(), held.since, held.sequence);
+            let leased = Leased {
+                lease: self.hold(held),
+                entry,
+                failures,
+            };
+            if is_ordered && !intake.order.is_known() {
+                intake.order.collected.insert(sequence, leased);
+            } else {
                 intake.waiting.push_back((leased, since));
             }
         }
         Ok(())
     }
 
+    /// What a delivery is, its number and how often its entry was given.
     async fn look(
         &self,
         opened: &Opened,
         message: &async_nats::Message,
-    ) -> Result<Delivery, LogError> {
+    ) -> Result<(Option<(u64, i64)>, Delivery), LogError> {
         let message = Message {
             message: message.clone(),
             context: self.link.js.clone(),
         };
         // What has no place in the stream is no delivery.
         let (Some(reply), Ok(info)) = (message.reply.clone(), message.info()) else {
-            return Ok(Delivery::Settled);
+            return Ok((None, Delivery::Settled));
         };
-        let (sequence, delivered) = (info.stream_sequence, info.delivered);
-        let say = async |word: &'static [u8]| {
-            let sent = self
-                .link
-                .client
-                .publish(reply.clone(), Bytes::from_static(word))
-                .await;
-            sent.map(|()| Delivery::Settled)
-                .map_err(|error| self.link.failed(&error))
-        };
+        let (sequence, times) = (info.stream_sequence, info.delivered);
+        let number = Some((info.consumer_sequence, times));
         let headers = message.headers.clone().unwrap_or_default();
         let payload = message.payload.clone();
         let subjects = &self.link.subjects;
         let content = message::decode(subjects, &message.subject, sequence, &headers, payload);
-        let Some(Content::Entry(entry)) = content else {
-            return say(b"+ACK").await;
+        let word: &'static [u8] = match content {
+            Some(Content::Entry(entry))
+                if self.takes(opened, entry.record.channel.as_str()).await? =>
+            {
+                if !self.renew(sequence, &reply) {
+                    let failures = if times > 1 {
+                        self.history(opened, sequence).await?
+                    } else {
+                        Vec::new()
+                    };
+                    let held = Held {
+                        sequence,
+                        reply,
+                        failures,
+                        since: Instant::now(),
+                    };
+                    return Ok((number, Delivery::Entry(Arc::from(entry), held)));
+                }
+                b"+WPI"
+            }
+            _ => b"+ACK",
         };
-        if !self.takes(opened, entry.record.channel.as_str()).await? {
-            return say(b"+ACK").await;
-        }
-        if self.renew(sequence, &reply) {
-            return say(b"+WPI").await;
-        }
-        let failures = if delivered > 1 {
-            self.history(opened, sequence).await?
-        } else {
-            Vec::new()
-        };
-        let held = Held {
-            sequence,
-            reply,
-            failures,
-            since: Instant::now(),
-        };
-        Ok(Delivery::Entry(Arc::from(entry), held))
+        self.say(reply, word).await?;
+        Ok((number, Delivery::Settled))
     }
 
     /// Does the group take from this channel? Another process may have changed it.
