@@ -19,5 +19,7 @@ mod lab;
 mod proxy;
 #[path = "nats/reads.rs"]
 mod reads;
+#[path = "nats/secure.rs"]
+mod secure;
 #[path = "nats/setup.rs"]
 mod setup;

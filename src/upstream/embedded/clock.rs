@@ -28,6 +28,12 @@ impl LogClock {
         self.at = at;
         self.now_us / 1000
     }
+
+    /// Lets time pass.
+    #[cfg(test)]
+    pub fn skip(&mut self, time: Duration) {
+        self.now_us += u64::try_from(time.as_micros()).expect("some years");
+    }
 }
 
 /// Log time after `passed`.

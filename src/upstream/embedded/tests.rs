@@ -336,6 +336,77 @@ fn retention_by_age_empties_the_log_and_keeps_the_positions() {
     });
 }
 
+/// Lets time pass, and does what is due then.
+async fn later(log: &Embedded, time: Duration) {
+    let mut inner = log.inner.borrow_mut();
+    inner.core.as_mut().unwrap().clock.skip(time);
+    inner.tend().unwrap();
+    drop(inner);
+}
+
+#[test]
+fn key_counts_for_its_time_and_its_memory_goes_after_it() {
+    let directory = TempDir::new().unwrap();
+    run(async {
+        let log = open(directory.path());
+        let keyspaces = || {
+            let inner = log.inner.borrow();
+            let names = inner.core.as_ref().unwrap().store.db.list_keyspace_names();
+            names
+                .iter()
+                .filter(|name| name.starts_with("keys-"))
+                .count()
+        };
+        assert_eq!(offset(&log, keyed("a", "1", "k")).await, (1, true));
+        for _ in 0..23 {
+            later(&log, Duration::from_hours(1)).await;
+            assert_eq!(offset(&log, keyed("a", "again", "k")).await, (1, false));
+        }
+        later(&log, Duration::from_hours(1)).await;
+        assert_eq!(offset(&log, keyed("a", "2", "k")).await, (2, true));
+        for hour in 0..100 {
+            later(&log, Duration::from_hours(1)).await;
+            store(&log, vec![keyed("a", "x", &hour.to_string())]).await;
+            // They are dropped beside.
+            while keyspaces() > 8 {
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn channel_that_nobody_uses_is_forgotten_and_begins_anew() {
+    let directory = TempDir::new().unwrap();
+    run(async {
+        let log = open(directory.path());
+        let day = Duration::from_hours(24);
+        let idle = store(&log, vec![append("idle", "1"), append("idle", "2")]).await[1];
+        let used = store(&log, vec![append("used", "1")]).await[0];
+        for n in 0..29u64 {
+            later(&log, day).await;
+            assert_eq!(offset(&log, append("used", "x")).await, (n + 2, true));
+        }
+        // Its entries went with their time; its position stays for longer.
+        let slice = page(&log, "idle", 0, 10).await;
+        assert_eq!((slice.position, slice.entries.len()), (idle.position, 0));
+        later(&log, 4 * day).await;
+        let anew = page(&log, "idle", 0, 10).await.position;
+        assert_eq!(anew.offset.0, 0);
+        assert_ne!(anew.epoch, idle.position.epoch);
+        drop(log);
+        let log = open(directory.path());
+        let first = store(&log, vec![append("idle", "3")]).await[0];
+        assert_eq!(
+            (first.position.offset.0, first.position.epoch),
+            (1, anew.epoch)
+        );
+        let slice = page(&log, "used", 0, 10).await;
+        assert_eq!(slice.position.epoch, used.position.epoch);
+        assert_eq!(slice.position.offset.0, 30);
+    });
+}
+
 #[test]
 fn trimmed_entries_are_gone_for_everybody_and_the_position_stays() {
     let directory = TempDir::new().unwrap();

@@ -27,6 +27,8 @@ const BYTES_MAX: usize = 1 << 20;
 const WAITING_MAX: usize = 8;
 /// Entries of our own that wait for their turn, and their bytes; what comes beyond is read from the stream.
 const OWN_MAX: (usize, usize) = (65_536, 64 << 20);
+/// Of them, runs that were not taken in yet: while the stream is looked at.
+const OWN_RUNS_MAX: usize = 256;
 /// Messages of one look.
 const LOOK: usize = 512;
 /// How often the stream is looked at while nothing is heard.
@@ -63,9 +65,9 @@ pub(super) struct Tail {
 
 impl Tail {
     /// Starts following; it ends when the `Tail` is gone. The writer says there what it has stored.
-    pub(super) fn spawn(link: Arc<Link>) -> (Self, mpsc::UnboundedSender<Own>) {
+    pub(super) fn spawn(link: Arc<Link>) -> (Self, mpsc::Sender<Own>) {
         let (sender, parts) = mpsc::channel(WAITING_MAX);
-        let (own, owns) = mpsc::unbounded_channel();
+        let (own, owns) = mpsc::channel(OWN_RUNS_MAX);
         tokio::spawn(follow(link, owns, sender));
         let parts = Mutex::new(parts);
         (Self { parts }, own)
@@ -80,11 +82,7 @@ impl Tail {
     }
 }
 
-async fn follow(
-    link: Arc<Link>,
-    mut owns: mpsc::UnboundedReceiver<Own>,
-    parts: mpsc::Sender<Part>,
-) {
+async fn follow(link: Arc<Link>, mut owns: mpsc::Receiver<Own>, parts: mpsc::Sender<Part>) {
     let mut changes = link.opened.subscribe();
     let heard = link.client.subscribe(link.subjects.publications()).await;
     let Ok(mut heard) = heard else {

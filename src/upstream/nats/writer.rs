@@ -66,7 +66,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task; it ends when the last `Writer` is gone. What it stores it says there.
-    pub(super) fn spawn(link: Arc<Link>, own: mpsc::UnboundedSender<Own>) -> Self {
+    pub(super) fn spawn(link: Arc<Link>, own: mpsc::Sender<Own>) -> Self {
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         tokio::spawn(Writing::new(link, own).run(receiver));
         Self { commands }
@@ -170,7 +170,7 @@ struct Writing {
     unread: VecDeque<Box<str>>,
     tasks: JoinSet<Done>,
     /// Who follows the log learns there what was stored.
-    own: mpsc::UnboundedSender<Own>,
+    own: mpsc::Sender<Own>,
     units: mpsc::UnboundedSender<Unit>,
     /// Where answers come.
     inbox: String,
@@ -184,7 +184,8 @@ struct Writing {
 }
 
 impl Writing {
-    fn new(link: Arc<Link>, own: mpsc::UnboundedSender<Own>) -> Self {
+    fn new(link: Arc<Link>, own: mpsc::Sender<Own>) -> Self {
+        // As long as `MESSAGES_AT_ONCE` lets it grow.
         let (units, waiting) = mpsc::unbounded_channel();
         tokio::spawn(batch::send(link.clone(), waiting));
         Self {
@@ -630,7 +631,8 @@ impl Writing {
         }
         if chunk.messages > 0 {
             // Nobody follows any more where this fails.
-            let _ = self.own.send(Own {
+            // What is too much is read from the stream.
+            let _ = self.own.try_send(Own {
                 log: chunk.log,
                 first,
                 last: first + chunk.messages as u64 - 1,
