@@ -15,7 +15,7 @@ use crate::upstream::log::Log;
 use crate::upstream::nats::{ConnectError, Jetstream};
 
 /// How much later than a shard the log's threads get a core that both want.
-const NICE: i32 = 5;
+const NICE: i32 = 19;
 
 /// Why there is no durable log.
 #[derive(Debug, thiserror::Error)]
