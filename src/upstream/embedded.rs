@@ -95,7 +95,7 @@ impl Embedded {
                 unsynced: None,
                 damaged: 0,
                 bytes: core.store.db.disk_space().unwrap_or(0),
-                entries: 0,
+                entries: core.end + 1 - core.segments.first(core.end),
                 end: core.end,
                 core: Some(core),
             }),
