@@ -1,11 +1,30 @@
 //! The description of the server API is what the running server does.
 
+use std::sync::OnceLock;
+
 use serde_json::{Value, json};
 
-use crate::servers::{durable, plain};
+use crate::servers::plain;
 use crate::support::client::Client;
 use crate::support::http::Http;
-use crate::support::process::API_KEY;
+use crate::support::process::{API_KEY, Server, config};
+
+/// With a durable log.
+fn durable() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        Server::start(&config(
+            r#"
+[durable.embedded]
+directory = "events"
+
+[[channel.namespaces]]
+name = "orders"
+delivery = "durable"
+"#,
+        ))
+    })
+}
 
 fn document() -> Value {
     let response = Http::open(plain().admin).get("/api/openapi.json", &[]);

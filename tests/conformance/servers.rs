@@ -193,23 +193,6 @@ allowed_origins = ["https://*.example.com"]
     })
 }
 
-/// With a durable log.
-pub(crate) fn durable() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    SERVER.get_or_init(|| {
-        Server::start(&config(
-            r#"
-[durable.embedded]
-directory = "events"
-
-[[channel.namespaces]]
-name = "orders"
-delivery = "durable"
-"#,
-        ))
-    })
-}
-
 /// Tokens only, from one issuer for one audience.
 pub(crate) fn strict() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
