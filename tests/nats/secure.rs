@@ -34,18 +34,26 @@ fn with_credentials(directory: &Path) -> NatsServer {
         KeyPair::new_account(),
         KeyPair::new_user(),
     );
+    let system = KeyPair::new_account();
     let of_operator = json!({"type": "operator", "version": 2});
-    let limits = json!({
+    let without_streams = json!({
         "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true, "conn": -1, "leaf": -1,
-        "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
     });
+    let mut limits = without_streams.clone();
+    for unlimited in ["mem_storage", "disk_storage", "streams", "consumer"] {
+        limits[unlimited] = json!(-1);
+    }
     let of_account = json!({"type": "account", "version": 2, "limits": limits});
     let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});
+    let of_system = json!({"type": "account", "version": 2, "limits": without_streams});
     let settings = format!(
-        "operator: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {} }}\n",
+        "operator: {}\nsystem_account: {}\nresolver: MEMORY\nresolver_preload: {{ {}: {}, {}: {} }}\n",
         signed(&operator, &operator, "operator", &of_operator),
+        system.public_key(),
         account.public_key(),
         signed(&operator, &account, "account", &of_account),
+        system.public_key(),
+        signed(&operator, &system, "system", &of_system),
     );
     let path = directory.join("nats.conf");
     std::fs::write(&path, settings).expect("written");
@@ -63,7 +71,7 @@ fn with_credentials(directory: &Path) -> NatsServer {
 /// What is said of a log that does not get in, without what must not be said.
 async fn refusal(config: &Durable, secret: &str) -> String {
     let log = Jetstream::connect(config).await.expect("settings");
-    let is_of_connection = |reason: &str| reason != "not connected to NATS yet";
+    let is_of_connection = |reason: &str| reason != "not connected yet";
     let reason = until("a refusal", async || {
         let down = log.status().down.map(|reason| reason.to_string());
         down.filter(|reason| is_of_connection(reason))

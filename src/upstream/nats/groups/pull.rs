@@ -242,8 +242,13 @@ impl Pull {
         };
         let after = self.settlements.get();
         let account = {
-            let leases = self.leases.borrow();
-            Account::new(&info, leases.held.values().map(|held| held.sequence))
+            // What has run out is elsewhere until it has come again.
+            let (leases, lease) = (self.leases.borrow(), self.lease_time());
+            let alive = leases
+                .held
+                .values()
+                .filter(|held| held.since.elapsed() < lease);
+            Account::new(&info, alive.map(|held| held.sequence))
         };
         // What is being settled is on one side only.
         let is_steady = before == after && before.0 == before.1;
@@ -283,11 +288,14 @@ impl Pull {
     /// Somebody else gets deliveries: what was collected is theirs.
     async fn give_up_collected(&self, intake: &mut Intake) -> Result<(), LogError> {
         intake.order.lose(self.lease_time());
+        let mut replies = Vec::new();
+        // All are forgotten before anything is waited for: what is not said runs out.
         for leased in intake.order.unpinned().into_values() {
-            if let Some(held) = self.held(leased.lease) {
-                self.forget(leased.lease);
-                self.say(held.reply, b"-NAK").await?;
-            }
+            replies.extend(self.held(leased.lease).map(|held| held.reply));
+            self.forget(leased.lease);
+        }
+        for reply in replies {
+            self.say(reply, b"-NAK").await?;
         }
         Ok(())
     }
@@ -440,6 +448,10 @@ impl Pull {
             let Delivery::Entry(entry, held) = delivery else {
                 continue;
             };
+            // The same entry may have come twice before it was looked at.
+            if self.renew(held.sequence, &held.reply) {
+                continue;
+            }
             let (failures, since, sequence) = (held.failures.clone(), held.since, held.sequence);
             let leased = Leased {
                 lease: self.hold(held),
