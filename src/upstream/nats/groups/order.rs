@@ -174,3 +174,67 @@ pub(super) fn pin(config: &mut Config) {
     config.priority_groups = vec![PULLERS.to_owned()];
     config.priority_timeout = PIN;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(10);
+
+    fn account(leased: usize, held: usize) -> Account {
+        Account {
+            leased,
+            held,
+            delivered: 7,
+        }
+    }
+
+    fn known() -> Order {
+        let mut order = Order::new(LEASE);
+        assert!(!order.is_known(), "an earlier process may have leases");
+        assert!(order.look(&account(3, 3), true));
+        order
+    }
+
+    #[test]
+    fn deliveries_without_a_hole_go_on_and_one_that_is_missing_stops_them() {
+        let mut order = known();
+        order.came(8, 1, LEASE);
+        order.came(9, 2, LEASE);
+        assert!(order.is_known());
+        order.came(11, 1, LEASE);
+        assert!(!order.is_known());
+        order.came(12, 1, LEASE);
+        assert!(!order.is_known());
+    }
+
+    #[test]
+    fn number_that_was_there_already_is_a_hole_too() {
+        let mut order = known();
+        order.came(7, 1, LEASE);
+        assert!(!order.is_known());
+    }
+
+    #[test]
+    fn account_that_differs_or_moves_proves_nothing() {
+        let mut order = known();
+        order.lose(LEASE);
+        assert!(!order.look(&account(3, 2), true));
+        assert!(!order.look(&account(2, 3), true));
+        assert!(!order.look(&account(3, 3), false));
+        assert!(order.look(&account(0, 0), true));
+    }
+
+    #[test]
+    fn what_is_missing_is_asked_for_when_it_has_run_out_and_more_of_it_at_once() {
+        let mut order = known();
+        order.lose(LEASE);
+        assert_eq!(order.wanted(&account(5, 2)), 0, "it is leased still");
+        order.came(20, 1, LEASE);
+        assert_eq!(order.wanted(&account(5, 2)), 0, "that was never given");
+        order.came(21, 2, LEASE);
+        assert_eq!(order.wanted(&account(5, 2)), 3);
+        order.asked(LEASE);
+        assert_eq!(order.wanted(&account(5, 2)), 0);
+    }
+}
