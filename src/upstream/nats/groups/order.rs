@@ -154,7 +154,8 @@ impl Order {
 
     /// Remembers how the server calls this process.
     pub(super) fn pinned(&mut self, headers: &HeaderMap) {
-        if let Some(id) = headers.get("Nats-Pin-Id")
+        // The server's word is the last one; a publisher may have said something before.
+        if let Some(id) = headers.get_last("Nats-Pin-Id")
             && self.pin.as_deref() != Some(id.as_str())
         {
             self.pin = Some(id.as_str().to_owned());
@@ -223,6 +224,18 @@ mod tests {
         assert!(!order.look(&account(2, 3), true));
         assert!(!order.look(&account(3, 3), false));
         assert!(order.look(&account(0, 0), true));
+    }
+
+    #[test]
+    fn server_is_believed_who_is_pinned_and_no_publisher() {
+        let mut order = known();
+        let mut headers = HeaderMap::new();
+        headers.append("Nats-Pin-Id", "of a publisher");
+        headers.append("Nats-Pin-Id", "of the server");
+        order.pinned(&headers);
+        assert_eq!(order.puller().id.as_deref(), Some("of the server"));
+        order.unpinned();
+        assert_eq!(order.puller().id, None);
     }
 
     #[test]
