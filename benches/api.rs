@@ -104,7 +104,14 @@ impl House {
             })
             .collect();
         let conn = shards[0]
-            .handle_accepted(Now::default(), 0, Peer { ip: None })
+            .handle_accepted(
+                Now::default(),
+                0,
+                Peer {
+                    ip: None,
+                    door: ringmain::shard::Door::Clients,
+                },
+            )
             .expect("taken");
         Self {
             shards,

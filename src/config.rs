@@ -4,6 +4,7 @@ pub mod durable;
 mod file;
 mod glob;
 pub mod hooks;
+mod host;
 pub mod keys;
 pub mod namespace;
 mod network;
@@ -58,6 +59,8 @@ pub struct Config {
     pub poll: Poll,
     /// The server API.
     pub http_api: HttpApi,
+    /// Health on the clients' listeners.
+    pub health: Health,
     /// Namespaces and the grammar of channel names.
     pub channels: ChannelRules,
     /// Who decides about clients' events.
@@ -85,6 +88,19 @@ impl Config {
         self.channels.is_durable()
     }
 
+    /// Is the server API on the clients' listeners?
+    #[must_use]
+    pub const fn serves_api_to_clients(&self) -> bool {
+        self.http_api.external || self.server.internal_listen.is_empty()
+    }
+
+    /// May pages of operators be asked for under this `Host`? A name that a stranger's name server can point here makes a
+    /// browser take these pages for the stranger's own; an address and `localhost` cannot be such a name.
+    #[must_use]
+    pub fn allows_host(&self, host: Option<&str>) -> bool {
+        host.is_none_or(|host| host::is_trusted(host, &self.admin.hosts))
+    }
+
     /// May a request with this `Origin` header open a connection (`spec/centrifuge.md` §1.2)?
     /// A request without the header may always; an empty list refuses every other.
     #[must_use]
@@ -103,6 +119,8 @@ impl Config {
 pub struct Server {
     /// Where clients and services connect. Default `127.0.0.1:8000`.
     pub listen: Vec<ListenAddr>,
+    /// Where services and probes connect: the server API, health, readiness, metrics, and nothing for clients.
+    pub internal_listen: Vec<ListenAddr>,
     /// Shards; 0 means one for each core this process may use. May exceed the cores. At most 64.
     pub shards: u16,
     /// Which reactor drives the shards.
@@ -147,6 +165,8 @@ pub enum ReactorChoice {
 pub struct Admin {
     /// `/health`, `/ready`, `/metrics`; default `127.0.0.1:8001`. `None` turns it off (`listen = ""`).
     pub listen: Option<SocketAddr>,
+    /// Names under which the pages of operators may be asked for, beside `localhost` and addresses: exact, or `*.example`.
+    pub hosts: Vec<String>,
 }
 
 /// `[client]`: names and defaults of `spec/centrifuge.md` §1.2, §2.6, §4.1.
@@ -332,6 +352,17 @@ pub struct HttpApi {
     pub insecure: bool,
     /// `error_mode = "transport"`: errors become HTTP statuses.
     pub transport_errors: bool,
+    /// On the clients' listeners too where there are internal ones.
+    pub external: bool,
+}
+
+/// `[health]`: answers `{}` on the clients' listeners as long as the process runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Default false.
+    pub enabled: bool,
+    /// Path, without a trailing slash.
+    pub handler_prefix: String,
 }
 
 /// `[drain]`
@@ -379,6 +410,7 @@ impl Default for Config {
             init: Init::default(),
             poll: Poll::default(),
             http_api: HttpApi::default(),
+            health: Health::default(),
             channels: ChannelRules::default(),
             hooks: hooks::Hooks::default(),
             durable: durable::Durable::default(),
@@ -396,6 +428,7 @@ impl Default for Server {
                 Ipv4Addr::LOCALHOST,
                 8000,
             )))],
+            internal_listen: Vec::new(),
             shards: 0,
             reactor: ReactorChoice::Auto,
             cores: Vec::new(),
@@ -412,6 +445,16 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8001))),
+            hosts: Vec::new(),
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            handler_prefix: "/health".to_owned(),
         }
     }
 }

@@ -31,12 +31,14 @@ use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
-use crate::mesh::control::{DrainOutcome, FromShard, ShardLink, TO_SHARD_MAX, ToShard};
-use crate::model::ShardId;
+use crate::mesh::control::{
+    DrainOutcome, FromShard, Page, PageKind, ShardLink, TO_SHARD_MAX, ToShard,
+};
+use crate::model::{ConnId, ShardId};
 use crate::upstream::bell::Bell;
 use crate::upstream::bridge::{HookCall, Question as LogQuestion, Report as LogReport};
 
-use admin::{Phase, Readiness};
+use admin::{Addresses, Admin, Phase, Readiness};
 use hooks::Hooks;
 
 use observe::{Gather, Question};
@@ -48,8 +50,8 @@ const OBSERVE_TIMEOUT: Duration = Duration::from_secs(1);
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// Places of a shard's queue kept for what must arrive: `Drain` and `Stop`.
 const QUEUE_RESERVE: usize = 8;
-/// Keys that found a shard's queue full are offered again after this.
-const KEYS_RETRY: Duration = Duration::from_millis(100);
+/// Keys and pages that found a shard's queue full are offered again after this.
+const RETRY: Duration = Duration::from_millis(100);
 /// Scrapes that may wait for counters at a time; more are refused with 503.
 const QUESTIONS_MAX: usize = 64;
 
@@ -77,8 +79,8 @@ pub struct Parts {
     pub admin: Option<std::net::TcpListener>,
     /// `uring` or `portable`.
     pub reactor: &'static str,
-    /// Where clients connect, with the ports the kernel gave.
-    pub listen: Vec<String>,
+    /// Where clients, and services and probes, connect, with the ports the kernel gave.
+    pub addresses: Addresses,
     /// Written once every shard is ready.
     pub ready_file: Option<PathBuf>,
     /// Printed to standard output once every shard is ready.
@@ -152,7 +154,7 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
         control.parts.configs.subscribe(),
         asked,
     ));
-    let durable = control.parts.durable.take().map(|durable| {
+    let log = control.parts.durable.take().map(|durable| {
         let configs = control.parts.configs.subscribe();
         tokio::spawn(log_hooks::run(durable.hooks, configs));
         admin::Log {
@@ -160,16 +162,20 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
             questions: durable.questions,
         }
     });
-    if let Some(listener) = control.parts.admin.take() {
+    let (pages_in, mut pages) = mpsc::unbounded_channel();
+    control.pages = Some(Pages {
+        admin: Admin {
+            readiness: control.readiness.subscribe(),
+            questions: questions_in,
+            hooks: asked_in,
+            log,
+        },
+        written: pages_in,
+    });
+    if let (Some(listener), Some(pages)) = (control.parts.admin.take(), &control.pages) {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        tokio::spawn(admin::serve(
-            listener,
-            control.readiness.subscribe(),
-            questions_in,
-            asked_in,
-            durable,
-        ));
+        tokio::spawn(admin::serve(listener, pages.admin.clone()));
     }
     loop {
         let bell = Arc::clone(&control.parts.bell);
@@ -183,6 +189,7 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
             () = bell.rung() => {}
             Some(question) = questions.recv() => control.ask(question),
             Some((source, set)) = fetched.recv() => control.spread(source, set),
+            Some(page) = pages.recv() => control.deliver_page(page),
             () = until(control.deadline()) => {}
         }
         control.collect()?;
@@ -241,9 +248,20 @@ struct Control {
     key_services: Option<jwks::Services>,
     /// What the services said last, for shards (by index) whose queue was full.
     keys_undelivered: Vec<(usize, KeySource, Option<Arc<KeySet>>)>,
-    keys_retry: Option<Instant>,
-    /// Where the admin listener is; empty when it is off.
-    admin_address: String,
+    retry: Option<Instant>,
+    /// Writes pages for those who ask at the shards; `None` before the runtime runs.
+    pages: Option<Pages>,
+    /// Pages for shards whose queue was full.
+    pages_undelivered: Vec<Written>,
+}
+
+/// A page for a connection of a shard.
+type Written = (ShardId, ConnId, Page);
+
+/// Who writes pages, and where they go. A shard awaits `PAGES_MAX` of them at most.
+struct Pages {
+    admin: Admin,
+    written: mpsc::UnboundedSender<Written>,
 }
 
 impl Control {
@@ -262,11 +280,6 @@ impl Control {
             shards_ready: 0,
             reactor: parts.reactor,
         };
-        let admin_address = parts
-            .admin
-            .as_ref()
-            .and_then(|listener| listener.local_addr().ok())
-            .map_or_else(String::new, |at| at.to_string());
         Self {
             parts,
             roster,
@@ -275,8 +288,9 @@ impl Control {
             readiness: watch::Sender::new(readiness),
             key_services: None,
             keys_undelivered: Vec::new(),
-            keys_retry: None,
-            admin_address,
+            retry: None,
+            pages: None,
+            pages_undelivered: Vec::new(),
         }
     }
 
@@ -371,7 +385,40 @@ impl Control {
             let keys = ToShard::Keys(*source, set.clone());
             !roster.has_ended(link.shard) && !send(link, keys, QUEUE_RESERVE)
         });
-        self.keys_retry = (!self.keys_undelivered.is_empty()).then(|| Instant::now() + KEYS_RETRY);
+        self.retry_later();
+    }
+
+    /// Has a page written for a connection of a shard.
+    fn write_page(&self, shard: ShardId, conn: ConnId, kind: PageKind) {
+        let Some(Pages { admin, written }) = &self.pages else {
+            return;
+        };
+        let (admin, written) = (admin.clone(), written.clone());
+        tokio::spawn(async move {
+            // Control may be gone.
+            let _ = written.send((shard, conn, admin.page(kind).await));
+        });
+    }
+
+    fn deliver_page(&mut self, page: Written) {
+        self.pages_undelivered.push(page);
+        self.deliver_pages();
+    }
+
+    fn deliver_pages(&mut self) {
+        let (links, roster) = (&self.parts.links, &self.roster);
+        self.pages_undelivered.retain(|(shard, conn, page)| {
+            let link = &links[usize::from(shard.0)];
+            let page = ToShard::Page(*conn, page.clone());
+            !roster.has_ended(*shard) && !send(link, page, QUEUE_RESERVE)
+        });
+        self.retry_later();
+    }
+
+    /// What found a shard's queue full is offered again.
+    fn retry_later(&mut self) {
+        let is_due = !self.keys_undelivered.is_empty() || !self.pages_undelivered.is_empty();
+        self.retry = is_due.then(|| Instant::now() + RETRY);
     }
 
     /// Starts a gathering of counters, or joins the one under way.
@@ -398,6 +445,7 @@ impl Control {
                     }
                 }
                 FromShard::Ready(shard) => self.on_ready(shard)?,
+                FromShard::PageWanted(shard, conn, kind) => self.write_page(shard, conn, kind),
                 FromShard::Observed(shard, counters) => {
                     if let Some(gather) = &mut self.gather {
                         gather.observed(shard, counters);
@@ -434,10 +482,15 @@ impl Control {
         }
         self.readiness
             .send_modify(|readiness| readiness.phase = Phase::Serving);
-        let (listen, admin) = (self.parts.listen.join(" "), self.admin_address.clone());
-        info!(%listen, %admin, reactor = self.parts.reactor, shards = ready, "ready");
+        let Addresses {
+            listen,
+            internal,
+            admin,
+        } = &self.parts.addresses;
+        let (listen, internal) = (listen.join(" "), internal.join(" "));
+        info!(%listen, %internal, %admin, reactor = self.parts.reactor, shards = ready, "ready");
         if let Some(path) = self.parts.ready_file.take() {
-            admin::write_ready_file(&path, &self.parts.listen, &admin, self.parts.reactor)?;
+            admin::write_ready_file(&path, &self.parts.addresses, self.parts.reactor)?;
         }
         if let Some(text) = self.parts.announcement.take() {
             // Nobody may be reading; that is no reason to stop.
@@ -458,7 +511,7 @@ impl Control {
     fn deadline(&self) -> Option<Instant> {
         [
             self.drain_until,
-            self.keys_retry,
+            self.retry,
             self.gather.as_ref().map(|gather| gather.until),
         ]
         .into_iter()
@@ -468,8 +521,9 @@ impl Control {
 
     /// Closes what is complete or out of time.
     fn expire(&mut self, now: Instant) -> Option<Ending> {
-        if self.keys_retry.is_some_and(|at| at <= now) {
+        if self.retry.is_some_and(|at| at <= now) {
             self.deliver_keys();
+            self.deliver_pages();
         }
         if let Some(gather) = self
             .gather
@@ -535,7 +589,7 @@ mod tests {
             bell: Arc::clone(&bell),
             admin: None,
             reactor: "portable",
-            listen: Vec::new(),
+            addresses: Addresses::default(),
             ready_file: None,
             announcement: None,
             reread: Box::new(|old| {

@@ -60,6 +60,8 @@ pub const BACKLOG_BYTES_MAX: usize = 1 << 30;
 pub const HELD_BYTES_MAX: usize = 1 << 20;
 /// Items of one server API call (broadcast channels, batch commands).
 pub const API_ITEMS_MAX: usize = 10_000;
+/// Pages that one shard awaits of control for whoever asks at its internal listeners; beyond it they get 503.
+pub const PAGES_MAX: u32 = 16;
 /// Server API calls under way on one shard.
 pub const API_CALLS_MAX: u32 = 65_536;
 /// Largest payload that a patch is made of or for; larger ones are sent whole.

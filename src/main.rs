@@ -158,10 +158,17 @@ fn run(
     let running = reactor::start(plan, Arc::clone(&reports), control_bell, for_hooks, for_log)
         // Its text names the cause already.
         .map_err(|error| anyhow!("{error}"))?;
-    let listen: Vec<String> = running.listening.iter().map(address).collect();
+    let addresses = control::admin::Addresses {
+        listen: running.listening.iter().map(address).collect(),
+        internal: running.internal.iter().map(address).collect(),
+        admin: admin
+            .as_ref()
+            .and_then(|listener| listener.local_addr().ok())
+            .map_or_else(String::new, |at| at.to_string()),
+    };
     let (configs, follow) = tokio::sync::watch::channel(Arc::clone(&config));
     let (durable, log) = open_log(&config, &running.links, log_bell, follow)?.unzip();
-    let announcement = announce(&config, &listen)?;
+    let announcement = announce(&config, &addresses.listen)?;
     let parts = control::Parts {
         configs,
         durable,
@@ -175,7 +182,7 @@ fn run(
             Chosen::Uring(_) => "uring",
             Chosen::Portable => "portable",
         },
-        listen,
+        addresses,
         ready_file,
         announcement,
         reread,

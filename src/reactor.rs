@@ -30,7 +30,7 @@ use crate::mesh::control::{ControlLink, Doorbell, FromShard, ShardLink, TO_SHARD
 use crate::mesh::durable::DurableLink;
 use crate::mesh::hook::HookLink;
 use crate::model::ShardId;
-use crate::shard::Mode;
+use crate::shard::{Door, Mode};
 use crate::uring::{Abilities, ProbeError, probe, socket};
 
 pub use clock::Clock;
@@ -70,6 +70,8 @@ pub struct Running {
     pub links: Vec<ShardLink>,
     /// Where they listen: the configured addresses with the ports that the kernel chose.
     pub listening: Vec<ListenAddr>,
+    /// Where they listen for services and probes alone.
+    pub internal: Vec<ListenAddr>,
     /// The threads. One ends after its shard reported `Drained` or `Failed`.
     pub threads: Vec<JoinHandle<()>>,
 }
@@ -119,6 +121,12 @@ pub fn choose(config: &Config, shards: u16) -> Result<(Chosen, Option<ProbeError
     }
 }
 
+/// A socket that a shard accepts on, and what for.
+pub(super) struct Listener {
+    pub(super) socket: socket2::Socket,
+    pub(super) door: Door,
+}
+
 /// Everything that a shard's thread takes with it.
 struct ShardThread {
     id: ShardId,
@@ -127,7 +135,7 @@ struct ShardThread {
     seed: u64,
     key: [u8; 32],
     endpoint: mesh::Endpoint,
-    listeners: Vec<socket2::Socket>,
+    listeners: Vec<Listener>,
     link: ControlLink,
     sleepers: Arc<Sleepers>,
     clock: Clock,
@@ -143,22 +151,24 @@ pub fn start(
 ) -> Result<Running, StartError> {
     socket::raise_descriptors_max();
     let mut listeners = (0..plan.shards).map(|_| Vec::new()).collect::<Vec<_>>();
-    let mut listening = Vec::new();
-    for address in &plan.config.server.listen {
-        let bound =
-            listen(address, plan.config.server.backlog, &mut listeners).map_err(|cause| {
-                StartError::Listen {
-                    address: display(address),
-                    cause,
-                }
-            })?;
-        listening.push(bound);
-    }
+    let mut listen_on = |addresses: &[ListenAddr], door| -> Result<Vec<ListenAddr>, StartError> {
+        let bound = addresses.iter().map(|address| {
+            let bound = listen(address, door, plan.config.server.backlog, &mut listeners);
+            bound.map_err(|cause| StartError::Listen {
+                address: display(address),
+                cause,
+            })
+        });
+        bound.collect()
+    };
+    let listening = listen_on(&plan.config.server.listen, Door::Clients)?;
+    let internal = listen_on(&plan.config.server.internal_listen, Door::Internal)?;
     let sleepers = Arc::new(Sleepers::new(plan.shards)?);
     let clock = Clock::start();
     let mut running = Running {
         links: Vec::new(),
         listening,
+        internal,
         threads: Vec::new(),
     };
     let (started, starts) = mpsc::channel();
@@ -279,14 +289,16 @@ fn listen_unix(path: &Path, backlog: u32) -> io::Result<socket2::Socket> {
 /// Gives every shard a listener on the address: its own on TCP, a shared one on a unix socket, which has no REUSEPORT.
 fn listen(
     address: &ListenAddr,
+    door: Door,
     backlog: u32,
-    shards: &mut [Vec<socket2::Socket>],
+    shards: &mut [Vec<Listener>],
 ) -> io::Result<ListenAddr> {
     match address {
         ListenAddr::Unix(path) => {
             let socket = listen_unix(path, backlog)?;
             for shard in shards {
-                shard.push(socket.try_clone()?);
+                let socket = socket.try_clone()?;
+                shard.push(Listener { socket, door });
             }
             Ok(address.clone())
         }
@@ -295,7 +307,7 @@ fn listen(
             for shard in shards {
                 let socket = socket::listen_tcp(bound, backlog)?;
                 bound = socket.local_addr()?.as_socket().unwrap_or(bound);
-                shard.push(socket);
+                shard.push(Listener { socket, door });
             }
             Ok(ListenAddr::Tcp(bound))
         }

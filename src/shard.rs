@@ -17,6 +17,7 @@ mod inbox;
 pub mod inspect;
 mod keys;
 mod outbox;
+mod pages;
 mod poll;
 mod revoke;
 mod rings;
@@ -67,6 +68,18 @@ pub enum Mode {
 pub struct Peer {
     /// Its address; `None` on a unix socket.
     pub ip: Option<IpAddr>,
+    /// Where it came in.
+    pub door: Door,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Door {
+    /// Clients, and services unless they have a door of their own.
+    #[default]
+    Clients,
+    /// Services and probes: `server.internal_listen`.
+    Internal,
 }
 
 /// Why a socket was not taken.
@@ -152,6 +165,8 @@ pub struct Shard {
     users: users::Users,
     admission: admission::Admission,
     calls: api::Calls,
+    /// Pages that are awaited of control.
+    pages: u32,
     waits: waits::Waits,
     hooks: Calls,
     /// What is asked of the log.
@@ -221,6 +236,7 @@ impl Shard {
             users: users::Users::new(rng.bits()),
             admission: admission::Admission::new(rng.bits()),
             calls: api::Calls::default(),
+            pages: 0,
             waits: waits::Waits::default(),
             hooks: Calls::default(),
             log: Requests::default(),
@@ -283,7 +299,11 @@ impl Shard {
             self.counters.refused += 1;
             return Err(Refused::Full);
         }
-        let generation = self.connections.insert_at(slot, Connection::default());
+        let connection = Connection {
+            door: peer.door,
+            ..Connection::default()
+        };
+        let generation = self.connections.insert_at(slot, connection);
         self.counters.accepted += 1;
         self.came(slot, peer);
         let by = TimerWheel::tick_after(now.at, self.config.server.handshake_timeout);
@@ -358,6 +378,7 @@ impl Shard {
                 let observed = FromShard::Observed(self.id, Box::new(self.counters()));
                 self.reports.push_back(observed);
             }
+            ToShard::Page(conn, page) => self.page_answered(conn, &page),
             ToShard::Keys(source, set) => self.keys_answered(source, set.as_ref()),
             ToShard::Stop => self.stop(),
         }

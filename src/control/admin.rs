@@ -24,10 +24,13 @@ use super::hooks;
 use super::observe::Question;
 use super::process::Process;
 use super::prometheus::{self, Snapshot};
+use crate::mesh::control::{Page, PageKind};
 use crate::mesh::durable::Method as AskMethod;
 use crate::protocol::api::{Answer as ApiAnswer, ApiError, Shape, encode_answer};
 use crate::upstream::bridge::{Question as LogQuestion, Report as LogReport};
 
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
 /// Bytes of a question to the durable log.
 const ASK_BYTES_MAX: usize = 1 << 20;
 /// Connections at a time; more wait in the accept queue.
@@ -78,22 +81,17 @@ pub struct Log {
     pub questions: mpsc::Sender<LogQuestion>,
 }
 
+/// What control knows, for whoever may ask: at the admin listener, and through the shards at the internal ones.
 #[derive(Clone)]
-struct Admin {
-    readiness: watch::Receiver<Readiness>,
-    questions: mpsc::Sender<Question>,
-    hooks: mpsc::Sender<hooks::Question>,
-    log: Option<Log>,
+pub(super) struct Admin {
+    pub(super) readiness: watch::Receiver<Readiness>,
+    pub(super) questions: mpsc::Sender<Question>,
+    pub(super) hooks: mpsc::Sender<hooks::Question>,
+    pub(super) log: Option<Log>,
 }
 
 /// Serves until the process ends.
-pub(super) async fn serve(
-    listener: TcpListener,
-    readiness: watch::Receiver<Readiness>,
-    questions: mpsc::Sender<Question>,
-    hooks: mpsc::Sender<hooks::Question>,
-    log: Option<Log>,
-) {
+pub(super) async fn serve(listener: TcpListener, admin: Admin) {
     let routes = Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
@@ -101,12 +99,7 @@ pub(super) async fn serve(
         .route("/api/openapi.json", get(openapi))
         .route("/api/{*method}", post(ask_log))
         .layer(DefaultBodyLimit::max(ASK_BYTES_MAX))
-        .with_state(Admin {
-            readiness,
-            questions,
-            hooks,
-            log,
-        });
+        .with_state(admin);
     let listener = Bounded {
         listener,
         room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -124,17 +117,28 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address)
 }
 
+/// Where this process listens, with the ports the kernel gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// For clients.
+    pub listen: Vec<String>,
+    /// For services and probes.
+    pub internal: Vec<String>,
+    /// The admin listener; empty when it is off.
+    pub admin: String,
+}
+
 /// Tells a supervisor where this process listens. The file appears whole or not at all.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn write_ready_file(
-    path: &Path,
-    listen: &[String],
-    admin: &str,
-    reactor: &str,
-) -> io::Result<()> {
-    let text = serde_json::json!({ "listen": listen, "admin": admin, "reactor": reactor });
+pub fn write_ready_file(path: &Path, addresses: &Addresses, reactor: &str) -> io::Result<()> {
+    let text = serde_json::json!({
+        "listen": addresses.listen,
+        "internal": addresses.internal,
+        "admin": addresses.admin,
+        "reactor": reactor,
+    });
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     std::fs::write(&partial, format!("{text}\n"))?;
@@ -143,7 +147,7 @@ pub fn write_ready_file(
 
 /// What the server API is, for tools and people. It names no key.
 async fn openapi() -> Response {
-    let headers = [(header::CONTENT_TYPE, "application/json")];
+    let headers = [(header::CONTENT_TYPE, JSON)];
     (headers, crate::protocol::api::OPENAPI).into_response()
 }
 
@@ -152,30 +156,21 @@ async fn health() -> Response {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    let Readiness {
-        phase,
-        shards,
-        shards_ready,
-        reactor,
-    } = *admin.readiness.borrow();
-    let ready = phase == Phase::Serving;
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    let body = serde_json::json!({
-        "ready": ready,
-        "phase": phase.as_str(),
-        "draining": phase == Phase::Draining,
-        "shards": shards,
-        "shards_ready": shards_ready,
-        "reactor": reactor,
-        // A backend that fails is told and does not make this process unready: what needs no hook is served.
-        "hooks": hook_details(&admin.reports().await),
-        "durable": admin.log.as_ref().map(|log| log_details(&log.report.borrow())),
-    });
-    json(status, &body)
+    shown(admin.page(PageKind::Ready).await)
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    shown(admin.page(PageKind::Metrics).await)
+}
+
+fn shown(page: Page) -> Response {
+    let Page {
+        status,
+        content_type,
+        body,
+    } = page;
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [(header::CONTENT_TYPE, content_type)], body).into_response()
 }
 
 /// How the durable log does. A process whose log is down is ready: what is not durable is served, and publishers of
@@ -219,7 +214,7 @@ async fn ask_log(
     let mut out = Vec::new();
     let answer = result.map(ApiAnswer::Log).map_err(ApiError::Log);
     encode_answer(&mut out, &answer, Shape::Single);
-    ([(header::CONTENT_TYPE, "application/json")], out).into_response()
+    ([(header::CONTENT_TYPE, JSON)], out).into_response()
 }
 
 fn hook_details(reports: &[hooks::Report]) -> serde_json::Value {
@@ -235,6 +230,67 @@ fn hook_details(reports: &[hooks::Report]) -> serde_json::Value {
 }
 
 impl Admin {
+    /// A page for whoever may see it.
+    pub(super) async fn page(&self, kind: PageKind) -> Page {
+        match kind {
+            PageKind::Ready => self.ready_page().await,
+            PageKind::Metrics => self.metrics_page().await.unwrap_or(Page {
+                status: 503,
+                content_type: TEXT,
+                body: Bytes::from_static(b"the counters are not to be had\n"),
+            }),
+        }
+    }
+
+    async fn ready_page(&self) -> Page {
+        let Readiness {
+            phase,
+            shards,
+            shards_ready,
+            reactor,
+        } = *self.readiness.borrow();
+        let ready = phase == Phase::Serving;
+        let body = serde_json::json!({
+            "ready": ready,
+            "phase": phase.as_str(),
+            "draining": phase == Phase::Draining,
+            "shards": shards,
+            "shards_ready": shards_ready,
+            "reactor": reactor,
+            // A backend that fails is told and does not make this process unready: what needs no hook is served.
+            "hooks": hook_details(&self.reports().await),
+            "durable": self.log.as_ref().map(|log| log_details(&log.report.borrow())),
+        });
+        Page {
+            status: if ready { 200 } else { 503 },
+            content_type: JSON,
+            body: body.to_string().into(),
+        }
+    }
+
+    /// `None` when nobody can say.
+    async fn metrics_page(&self) -> Option<Page> {
+        let (question, answer) = oneshot::channel();
+        self.questions.try_send(question).ok()?;
+        let shards = answer.await.ok()?;
+        let reports = self.reports().await;
+        let Readiness { phase, reactor, .. } = *self.readiness.borrow();
+        let text = prometheus::render(&Snapshot {
+            shards: &shards,
+            reactor,
+            ready: phase == Phase::Serving,
+            draining: phase == Phase::Draining,
+            process: Process::read(),
+            hooks: &reports,
+            durable: self.log.as_ref().map(|log| log.report.borrow().clone()),
+        });
+        Some(Page {
+            status: 200,
+            content_type: prometheus::CONTENT_TYPE,
+            body: text.into(),
+        })
+    }
+
     /// How the targets of hooks do; nothing when nobody can say.
     async fn reports(&self) -> Vec<hooks::Report> {
         let (question, answer) = oneshot::channel();
@@ -246,34 +302,7 @@ impl Admin {
 }
 
 fn json(status: StatusCode, body: &serde_json::Value) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        body.to_string(),
-    )
-        .into_response()
-}
-
-async fn metrics(State(admin): State<Admin>) -> Response {
-    let (question, answer) = oneshot::channel();
-    if admin.questions.try_send(question).is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    }
-    let Ok(shards) = answer.await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
-    let reports = admin.reports().await;
-    let Readiness { phase, reactor, .. } = *admin.readiness.borrow();
-    let text = prometheus::render(&Snapshot {
-        shards: &shards,
-        reactor,
-        ready: phase == Phase::Serving,
-        draining: phase == Phase::Draining,
-        process: Process::read(),
-        hooks: &reports,
-        durable: admin.log.as_ref().map(|log| log.report.borrow().clone()),
-    });
-    ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response()
+    (status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 
 /// Accepts while there is room.
@@ -385,13 +414,13 @@ mod tests {
         });
         let (questions_in, mut questions) = mpsc::channel::<Question>(4);
         let (hooks_in, _) = mpsc::channel(1);
-        tokio::spawn(serve(
-            listener,
-            readiness.subscribe(),
-            questions_in,
-            hooks_in,
-            None,
-        ));
+        let admin = Admin {
+            readiness: readiness.subscribe(),
+            questions: questions_in,
+            hooks: hooks_in,
+            log: None,
+        };
+        tokio::spawn(serve(listener, admin));
         tokio::spawn(async move {
             while let Some(question) = questions.recv().await {
                 drop(question.send(vec![None]));
@@ -499,8 +528,11 @@ mod tests {
         let path = directory.path().join("ready.json");
         write_ready_file(
             &path,
-            &["127.0.0.1:8000".to_owned()],
-            "127.0.0.1:8001",
+            &Addresses {
+                listen: vec!["127.0.0.1:8000".to_owned()],
+                internal: vec!["127.0.0.1:9000".to_owned()],
+                admin: "127.0.0.1:8001".to_owned(),
+            },
             "uring",
         )
         .expect("written");
@@ -508,7 +540,12 @@ mod tests {
             serde_json::from_str(&std::fs::read_to_string(&path).expect("a file")).expect("JSON");
         assert_eq!(
             value,
-            serde_json::json!({ "listen": ["127.0.0.1:8000"], "admin": "127.0.0.1:8001", "reactor": "uring" })
+            serde_json::json!({
+                "listen": ["127.0.0.1:8000"],
+                "internal": ["127.0.0.1:9000"],
+                "admin": "127.0.0.1:8001",
+                "reactor": "uring",
+            })
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
 use super::durable::DurableLink;
@@ -10,7 +11,7 @@ use super::hook::HookLink;
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
 use crate::metrics::Counters;
-use crate::model::ShardId;
+use crate::model::{ConnId, ShardId};
 
 /// Messages that control may have under way to one shard.
 pub const TO_SHARD_MAX: usize = 64;
@@ -37,6 +38,8 @@ pub enum ToShard {
     },
     /// Report the counters.
     Observe,
+    /// Answer to `PageWanted`.
+    Page(ConnId, Page),
     /// The service with the public keys has answered, or does not (`None`).
     Keys(KeySource, Option<Arc<KeySet>>),
     /// End now.
@@ -50,12 +53,34 @@ pub enum FromShard {
     KeysWanted(ShardId, KeySource),
     /// The listeners are up.
     Ready(ShardId),
+    /// Somebody at an internal listener asks for a page that control writes. Answered by `Page`, always.
+    PageWanted(ShardId, ConnId, PageKind),
     /// Answer to `Observe`.
     Observed(ShardId, Box<Counters>),
     /// No connection, operation or message is left, or the deadline passed. The shard's thread ends after it.
     Drained(ShardId, DrainOutcome),
     /// The shard's thread ended for a reason of its own; the process cannot go on.
     Failed(ShardId, String),
+}
+
+/// Pages that control writes, wherever they are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageKind {
+    /// Is this process ready?
+    Ready,
+    /// All counters.
+    Metrics,
+}
+
+/// A page that control wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// HTTP status.
+    pub status: u16,
+    /// `Content-Type`
+    pub content_type: &'static str,
+    /// What is written.
+    pub body: Bytes,
 }
 
 /// How a drain ended.

@@ -2,8 +2,9 @@
 
 use std::io;
 
+use super::Listener;
 use super::hot::Hot;
-use crate::shard::Peer;
+use crate::shard::{Door, Peer};
 use crate::time::Now;
 use crate::uring::{Accepted, Completion, Ring, Sqe};
 
@@ -14,7 +15,7 @@ pub(super) const RESERVED: u32 = 64;
 
 /// The listeners and the accepts waiting on them.
 pub(super) struct Accepts {
-    listeners: Vec<socket2::Socket>,
+    listeners: Vec<Listener>,
     /// Accepts to arm: (index, listener).
     unarmed: Vec<(u32, u32)>,
     /// Accepts that failed for want of something; armed again at the next safety tick.
@@ -30,7 +31,7 @@ impl Accepts {
     /// Puts the listeners into the ring's reserved slots.
     pub(super) fn new(
         ring: &mut Ring,
-        listeners: Vec<socket2::Socket>,
+        listeners: Vec<Listener>,
         connections_max: u32,
     ) -> io::Result<Self> {
         let count = listeners.len() as u32;
@@ -38,7 +39,7 @@ impl Accepts {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         for (slot, listener) in listeners.iter().enumerate() {
-            ring.install(slot as u32, listener)?;
+            ring.install(slot as u32, &listener.socket)?;
         }
         let table = ring.slots().saturating_sub(RESERVED);
         Ok(Self {
@@ -52,6 +53,12 @@ impl Accepts {
             listeners,
             open_max: (u64::from(table) * 95 / 100).min(u64::from(connections_max)) as u32,
         })
+    }
+
+    /// What the listener is for. Nobody is taken in any more where there is none.
+    fn door(&self, listener: u32) -> Door {
+        let listener = self.listeners.get(listener as usize);
+        listener.map(|listener| listener.door).unwrap_or_default()
     }
 
     /// The kernel holds no listener any more: the address is free for a successor.
@@ -131,6 +138,7 @@ impl Hot {
         }
         let peer = Peer {
             ip: accepted.peer.map(|address| address.ip()),
+            door: self.accepts.door(accepted.listener),
         };
         match self.shard.handle_accepted(now, slot, peer) {
             Ok(conn) => {

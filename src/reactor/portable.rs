@@ -15,15 +15,15 @@ use std::task::{Context, Poll, Waker};
 use monoio::net::UnixStream as Source;
 use monoio::{LegacyDriver, RuntimeBuilder};
 
-use super::ShardThread;
 use super::clock::Clock;
 use super::doorbell::{LocalBell, Sleepers};
 use super::reports::Reports;
 use super::send::SLICE;
 use super::thread::SAFETY_TICK;
+use super::{Listener, ShardThread};
 use crate::mesh::control::Doorbell as _;
 use crate::model::ShardId;
-use crate::shard::{Output, Peer, SendBatch, Shard};
+use crate::shard::{Door, Output, Peer, SendBatch, Shard};
 use crate::time::{Instant, Now};
 use crate::uring::{EventFd, socket};
 use connection::{Connection, Connections, outcome};
@@ -134,12 +134,16 @@ fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
     let stops = core.accepting.clone();
     let core = Rc::new(RefCell::new(core));
     for (listener, stopped) in listeners.into_iter().zip(stops) {
+        let Listener {
+            socket: listener,
+            door,
+        } = listener;
         listener.set_nonblocking(true)?;
         // monoio waits on any descriptor that it takes for a stream; the accept itself is ours.
         let source = Source::from_std(UnixStream::from(std::os::fd::OwnedFd::from(
             listener.try_clone()?,
         )))?;
-        monoio::spawn(accept(Rc::clone(&core), listener, source, stopped));
+        monoio::spawn(accept(Rc::clone(&core), (listener, door), source, stopped));
     }
     Ok((core, bell))
 }
@@ -324,7 +328,12 @@ impl Core {
 }
 
 /// Accepts until the shard stops accepting.
-async fn accept(core: Shared, listener: socket2::Socket, source: Source, stopped: Rc<LocalBell>) {
+async fn accept(
+    core: Shared,
+    (listener, door): (socket2::Socket, Door),
+    source: Source,
+    stopped: Rc<LocalBell>,
+) {
     while core.borrow().shard.is_accepting() {
         if !core.borrow().has_place() {
             // Rung by the safety tick: places come back one by one, and waiting in the backlog costs a client little.
@@ -349,7 +358,7 @@ async fn accept(core: Shared, listener: socket2::Socket, source: Source, stopped
                 Ok((socket, address)) => {
                     let ip = address.as_socket().map(|address| address.ip());
                     // A socket that epoll does not take is closed by its drop.
-                    let _ = open(&core, socket, Peer { ip });
+                    let _ = open(&core, socket, Peer { ip, door });
                 }
                 Err(error)
                     if matches!(

@@ -2,7 +2,7 @@
 
 use crate::mem::{RingRange, Tick};
 use crate::session::Session;
-use crate::shard::Close;
+use crate::shard::{Close, Door};
 use crate::wire::websocket::Decoder;
 
 /// How far a connection has come.
@@ -43,6 +43,8 @@ pub(super) struct Connection {
     /// Tick under which the slot is filed in the wheel; 0 for none.
     pub(super) filed: Tick,
     pub(super) state: State,
+    /// Where it came in.
+    pub(super) door: Door,
     /// The WebSocket carries a session (else it is an echo).
     pub(super) is_session: bool,
     /// The session is connected and filed among the users.

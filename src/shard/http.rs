@@ -6,6 +6,7 @@ use super::route::{ApiKey, Asked, Route};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::model::Framing;
+use crate::protocol::api::OPENAPI;
 use crate::wire::http::{
     BodyLength, CONTINUE, Cors, Decoded, HttpError, Method, Response, decode_chunked, decode_head,
     encode_response, encode_upgrade,
@@ -62,11 +63,13 @@ impl Shard {
 
     /// Takes one request: how many bytes it was, `None` if it is not whole yet.
     fn http_request(&mut self, slot: u32, bytes: &mut [u8]) -> Result<Option<usize>, HttpError> {
+        let door = self.connections.at(slot).map(|connection| connection.door);
+        let door = door.unwrap_or_default();
         let (asked, address, head_len, body, keep_alive, expects, is_head) =
             match decode_head(bytes)? {
                 Decoded::Incomplete => return Ok(None),
                 Decoded::Complete(head, used) => (
-                    self.route(&head),
+                    self.route(door, &head),
                     self.client_address(slot, &head),
                     used,
                     head.body,
@@ -134,6 +137,10 @@ impl Shard {
                 let headers = headers.unwrap_or_default();
                 self.respond_with(slot, 204, "", &headers, b"");
             }
+            Route::Health if is_head => self.respond(slot, 200, JSON, b""),
+            Route::Health => self.respond(slot, 200, JSON, b"{}"),
+            Route::Control(kind) => self.ask_control(slot, kind),
+            Route::OpenApi => self.respond(slot, 200, JSON, OPENAPI.as_bytes()),
             Route::Init => self.respond_to(slot, 200, JSON, cors, b"{}"),
             Route::Api {
                 key: ApiKey::Wrong, ..

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::hooks::Kept;
-use super::{Mode, Shard};
+use super::{Door, Mode, Shard};
 use crate::config::Config;
 use crate::limits::HTTP_BODY_BYTES_MAX;
+use crate::mesh::control::PageKind;
 use crate::model::{Encoding, Format, Framing};
 use crate::wire::http::{Cors, HttpError, Method, RequestHead, query_value};
 use crate::wire::websocket::deflate::{Agreement, MalformedExtensions, Terms, negotiate};
@@ -40,6 +41,12 @@ pub(super) enum Route {
     Poll(Box<PollRoute>),
     /// `{}`
     Init,
+    /// `{}`, for probes.
+    Health,
+    /// A page that control writes.
+    Control(PageKind),
+    /// What the server API is.
+    OpenApi,
     /// A browser asks what its script may do here.
     Preflight(&'static str),
     /// Server API: `None` is the newline form.
@@ -126,7 +133,7 @@ impl From<Route> for Asked {
 }
 
 impl Shard {
-    pub(super) fn route(&self, head: &RequestHead<'_>) -> Asked {
+    pub(super) fn route(&self, door: Door, head: &RequestHead<'_>) -> Asked {
         if self.mode == Mode::Echo {
             let Some(upgrade) = &head.upgrade else {
                 return Route::Refused(HttpError::UpgradeRequired).into();
@@ -141,6 +148,9 @@ impl Shard {
             .into();
         }
         let path = head.path.trim_end_matches('/');
+        if door == Door::Internal {
+            return self.internal_route(head, path);
+        }
         if let Some((route, body_bytes_max)) = client_route(&self.config, head, path) {
             return Asked {
                 route,
@@ -153,6 +163,13 @@ impl Shard {
                 Method::Get | Method::Head => Route::Page,
                 _ => Route::Refused(HttpError::MethodNotAllowed),
             },
+            _ if self.config.health.enabled && path == self.config.health.handler_prefix => {
+                match head.method {
+                    Method::Get | Method::Head => Route::Health,
+                    _ => Route::Refused(HttpError::MethodNotAllowed),
+                }
+            }
+            _ if !self.config.serves_api_to_clients() => Route::NotFound,
             "/api" => api_route(&self.config, head, None),
             _ => match path.strip_prefix("/api/") {
                 Some(method) => api_route(&self.config, head, Some(method.to_owned())),
@@ -417,7 +434,7 @@ fn poll_timeout(text: &str) -> Option<Duration> {
     digits.parse().ok().map(Duration::from_secs)
 }
 
-fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<String>) -> Route {
+pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<String>) -> Route {
     if head.method != Method::Post {
         return Route::Refused(HttpError::MethodNotAllowed);
     }

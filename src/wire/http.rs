@@ -8,7 +8,7 @@ mod head;
 mod response;
 
 pub use body::{CHUNK_FRAMING_BYTES_MAX, decode_chunked};
-pub use cors::Cors;
+pub use cors::{Cors, is_same_site};
 pub use head::{BodyLength, Method, RequestHead, UpgradeRequest, decode_head, query_value};
 pub use response::{
     CONTINUE, LAST_CHUNK, Response, encode_response, encode_response_head, encode_stream_head,

@@ -103,6 +103,86 @@ fn several_listeners_serve_the_same_channels() {
 }
 
 #[test]
+fn internal_listener_has_api_health_readiness_and_metrics_and_nothing_for_clients() {
+    let internal = "[server]\ninternal_listen = [\"127.0.0.1:0\"]\n";
+    let server = Start::with_config(&config(&format!("{internal}{OPEN}")))
+        .shards(2)
+        .run();
+    let mut client = Client::anonymous(&server);
+    client.subscribe("news");
+    let body = json!({ "channel": "news", "data": 1 }).to_string();
+    let key = [("X-API-Key", API_KEY)];
+    let mut inside = Http::open(server.internal);
+    let published = inside.post("/api/publish", &key, body.as_bytes());
+    assert_eq!(published.json(), json!({ "result": {} }));
+    assert_eq!(client.publication("news")["data"], 1);
+    assert_eq!(
+        inside.post("/api/publish", &[], body.as_bytes()).status,
+        401,
+        "the key is asked for here too"
+    );
+    let mut inside = Http::open(server.internal);
+    assert_eq!(inside.get("/health", &[]).json(), json!({}));
+    let ready = inside.get("/ready", &[]);
+    assert_eq!((ready.status, &ready.json()["ready"]), (200, &json!(true)));
+    let metrics = inside.get("/metrics", &[]);
+    assert_eq!(metrics.status, 200);
+    assert!(metrics.text().contains("ringmain_connections{shard=\"1\"}"));
+    assert!(inside.get("/api/openapi.json", &[]).json()["paths"].is_object());
+    for path in [PATH, "/", "/connection/uni_sse"] {
+        assert_eq!(inside.get(path, &[]).status, 404, "{path}");
+    }
+    let outside = Http::open(server.listen).post("/api/publish", &key, body.as_bytes());
+    assert_eq!(outside.status, 404, "the API has a listener of its own");
+}
+
+#[test]
+fn external_server_api_is_on_both_listeners() {
+    let config = config("[server]\ninternal_listen = [\"127.0.0.1:0\"]\n").replacen(
+        "[http_api]",
+        "[http_api]\nexternal = true",
+        1,
+    );
+    let server = Start::with_config(&config).run();
+    for address in [server.listen, server.internal] {
+        let answer = Http::open(address).post("/api/info", &[("X-API-Key", API_KEY)], b"{}");
+        assert_eq!(answer.status, 200, "{address}");
+    }
+}
+
+#[test]
+fn page_of_a_stranger_reads_nothing_at_the_internal_listener() {
+    let internal = "[server]\ninternal_listen = [\"127.0.0.1:0\"]\n";
+    let hosts = "[admin]\nhosts = [\"probe.internal\"]\n";
+    let server = Start::with_config(&config(&format!("{internal}{hosts}"))).run();
+    for path in ["/ready", "/metrics"] {
+        for header in [
+            ("Host", "evil.example"),
+            ("Origin", "http://evil.example"),
+            ("Origin", "null"),
+            ("Sec-Fetch-Site", "cross-site"),
+        ] {
+            let answer = Http::open(server.internal).get(path, &[header]);
+            assert_eq!(answer.status, 403, "{path} {header:?}");
+        }
+        let answer = Http::open(server.internal).get(path, &[("Host", "probe.internal:9000")]);
+        assert_eq!(answer.status, 200, "{path}");
+    }
+}
+
+#[test]
+fn health_is_on_the_clients_port_where_it_is_asked_for() {
+    let health = "[health]\nenabled = true\nhandler_prefix = \"/healthz/\"\n";
+    let server = Start::with_config(&config(health)).run();
+    let mut http = Http::open(server.listen);
+    let answer = http.get("/healthz", &[("Host", "edge.example")]);
+    assert_eq!((answer.status, answer.json()), (200, json!({})));
+    assert_eq!(http.get("/health", &[]).status, 404);
+    let server = Start::with_config(&config("")).run();
+    assert_eq!(Http::open(server.listen).get("/health", &[]).status, 404);
+}
+
+#[test]
 fn address_in_use_is_named_and_the_status_is_not_0() {
     let server = Start::with_config(&config(OPEN)).run();
     let directory = TempDir::new().expect("a directory");

@@ -7,7 +7,7 @@ use ringmain::mem::Rng;
 use ringmain::mesh::control::{DrainOutcome, FromShard, ToShard};
 use ringmain::model::{ConnId, ShardId};
 use ringmain::shard::{
-    Close, EndCause, Output, Peer, Refused, RingRange, SendBatch, SendFailed, Shard,
+    Close, Door, EndCause, Output, Peer, Refused, RingRange, SendBatch, SendFailed, Shard,
 };
 use ringmain::time::Now;
 
@@ -167,7 +167,10 @@ impl Reactor {
         }
         while let Some(link) = self.backlog.pop_front() {
             let slot = self.free.pop().unwrap_or(self.sockets.len() as u32);
-            let peer = Peer { ip: None };
+            let peer = Peer {
+                ip: None,
+                door: Door::Clients,
+            };
             match self.shard.handle_accepted(outside.now, slot, peer) {
                 Ok(conn) => {
                     if slot as usize == self.sockets.len() {

@@ -26,6 +26,8 @@ pub(crate) struct Server {
     pub(crate) listen: SocketAddr,
     /// The control thread's own listener.
     pub(crate) admin: SocketAddr,
+    /// Where services and probes connect. Port 0 for a server without such a listener.
+    pub(crate) internal: SocketAddr,
     /// Which reactor the process says it runs.
     pub(crate) reactor: String,
 }
@@ -129,12 +131,11 @@ impl Start {
             ready
         });
         let address = |value: &Value| value.as_str().and_then(|text| text.parse().ok());
+        let first = |key: &str| ready[key].as_array()?.iter().find_map(address);
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         Server {
-            listen: ready["listen"]
-                .as_array()
-                .and_then(|all| all.iter().find_map(address))
-                .unwrap_or(nowhere),
+            listen: first("listen").unwrap_or(nowhere),
+            internal: first("internal").unwrap_or(nowhere),
             admin: address(&ready["admin"]).unwrap_or(nowhere),
             reactor: ready["reactor"].as_str().unwrap_or_default().to_owned(),
             child,

@@ -45,36 +45,42 @@ fn listeners(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
             key,
         });
     }
-    let has_fixed_port =
-        |addr: &ListenAddr| !matches!(addr, ListenAddr::Tcp(addr) if addr.port() == 0);
-    for (index, addr) in listen
+    let member = |list: &'static str| {
+        move |(index, addr): (usize, &ListenAddr)| (format!("{list}[{index}]"), addr.clone())
+    };
+    let clients = listen.iter().enumerate().map(member("server.listen"));
+    let internal = &config.server.internal_listen;
+    let internal = internal
         .iter()
         .enumerate()
-        .filter(|(_, addr)| has_fixed_port(addr))
-    {
-        if let Some(first) = listen[..index].iter().position(|other| other == addr) {
-            let key = format!("server.listen[{index}]");
-            let first = keys.origin(&format!("server.listen[{first}]"));
-            errors.push(ConfigError::Repeated {
-                origin: keys.origin(&key),
-                key,
-                first,
-            });
-        }
-    }
+        .map(member("server.internal_listen"));
     let admin = config
         .admin
         .listen
-        .map(ListenAddr::Tcp)
-        .filter(has_fixed_port);
-    if let Some(index) = admin.and_then(|admin| listen.iter().position(|addr| *addr == admin)) {
-        let key = "admin.listen".to_owned();
-        let first = keys.origin(&format!("server.listen[{index}]"));
-        errors.push(ConfigError::Repeated {
-            origin: keys.origin(&key),
-            key,
-            first,
-        });
+        .map(|addr| ("admin.listen".to_owned(), ListenAddr::Tcp(addr)));
+    let all: Vec<(String, ListenAddr)> = clients.chain(internal).chain(admin).collect();
+    for (index, (key, addr)) in all.iter().enumerate() {
+        if let Some((first, _)) = all[..index].iter().find(|(_, other)| meets(addr, other)) {
+            errors.push(ConfigError::Repeated {
+                origin: keys.origin(key),
+                key: key.clone(),
+                first: keys.origin(first),
+            });
+        }
+    }
+}
+
+/// Would a connection to one of these be one to the other? Every address of a family is all of that family.
+fn meets(one: &ListenAddr, other: &ListenAddr) -> bool {
+    match (one, other) {
+        (ListenAddr::Tcp(one), ListenAddr::Tcp(other)) => {
+            let is_one_family = one.is_ipv4() == other.is_ipv4();
+            let is_all = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.port() != 0
+                && one.port() == other.port()
+                && (one.ip() == other.ip() || is_one_family && is_all)
+        }
+        (one, other) => one == other,
     }
 }
 
@@ -108,6 +114,11 @@ fn endpoints(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
         ),
         ("init", config.init.enabled, &config.init.handler_prefix),
         ("poll", config.poll.enabled, &config.poll.handler_prefix),
+        (
+            "health",
+            config.health.enabled,
+            &config.health.handler_prefix,
+        ),
     ];
     for (index, (section, on, path)) in paths.iter().enumerate() {
         let first = paths[..index]

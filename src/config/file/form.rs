@@ -95,6 +95,18 @@ pub(super) const ORIGIN: Form<String> = Form {
     number: false,
 };
 
+pub(super) const HOST_NAME: Form<String> = Form {
+    expected: "a list of host names without a port such as \"probe.internal\" or \"*.cluster.local\"",
+    parse: |text| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let name = text.strip_prefix('*').unwrap_or(text);
+        (!text.is_empty() && text.len() <= 253 && name.bytes().all(fits))
+            .then(|| text.to_ascii_lowercase())
+    },
+    show: String::clone,
+    number: false,
+};
+
 pub(super) const TRUSTED_PROXY: Form<TrustedProxy> = Form {
     expected: "a list of networks such as \"10.0.0.0/8\", or \"unix\"",
     parse: TrustedProxy::parse,

@@ -13,9 +13,9 @@ use super::super::{
     UserLimitPolicy, WebSocket,
 };
 use super::form::{
-    ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, Form, HEADER_OR_NONE, HOUR_MS, KEY_SET_URL,
-    LISTEN, LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH,
-    PATTERN, RSA_KEY, Span, TEXT, TRUSTED_PROXY, millis, or_off, seconds,
+    ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, Form, HEADER_OR_NONE, HOST_NAME, HOUR_MS,
+    KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE,
+    ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT, TRUSTED_PROXY, millis, or_off, seconds,
 };
 use super::hooks;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
@@ -73,6 +73,10 @@ pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
     v.section("websocket", |v| websocket(v, &mut config.websocket));
     transports::transports(v, config);
     v.section("http_api", |v| http_api(v, &mut config.http_api));
+    v.section("health", |v| {
+        v.boolean("enabled", &mut config.health.enabled);
+        v.text("handler_prefix", &PATH, &mut config.health.handler_prefix);
+    });
     v.section("channel", |v| {
         channel(v, &mut config.channels);
         hooks::of_channel(v, &mut config.hooks);
@@ -92,6 +96,7 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
         ("portable", ReactorChoice::Portable),
     ];
     v.list("listen", &LISTEN, &mut server.listen);
+    v.list("internal_listen", &LISTEN, &mut server.internal_listen);
     v.integer("shards", 0, SHARDS_MAX as u64, &mut server.shards);
     v.choice("reactor", REACTORS, &mut server.reactor);
     v.list("cores", &CORE, &mut server.cores);
@@ -121,6 +126,7 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
 
 fn admin<V: Visit>(v: &mut V, admin: &mut Admin) {
     v.text("listen", &ADMIN, &mut admin.listen);
+    v.list("hosts", &HOST_NAME, &mut admin.hosts);
 }
 
 fn client<V: Visit>(v: &mut V, client: &mut Client) {
@@ -309,6 +315,7 @@ fn websocket<V: Visit>(v: &mut V, websocket: &mut WebSocket) {
 fn http_api<V: Visit>(v: &mut V, http_api: &mut HttpApi) {
     v.secret("key", &mut http_api.key);
     v.boolean("insecure", &mut http_api.insecure);
+    v.boolean("external", &mut http_api.external);
     v.choice(
         "error_mode",
         &[("", false), ("transport", true)],

@@ -50,7 +50,14 @@ impl House {
             body.len()
         );
         let conn = self.shards[0]
-            .handle_accepted(self.now, slot, Peer { ip: None })
+            .handle_accepted(
+                self.now,
+                slot,
+                Peer {
+                    ip: None,
+                    door: super::super::Door::Clients,
+                },
+            )
             .unwrap();
         let mut bytes = request.into_bytes();
         self.shards[0].handle_received(self.now, conn, &mut bytes);

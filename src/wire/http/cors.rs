@@ -39,3 +39,51 @@ impl Cors {
         headers
     }
 }
+
+/// May this request come from a page of this very host, or from no page at all? `origin` and `fetch_site` are what browsers
+/// say of the page (`Origin`, `Sec-Fetch-Site`), and scripts cannot change it.
+#[must_use]
+pub fn is_same_site(host: Option<&str>, origin: Option<&str>, fetch_site: Option<&str>) -> bool {
+    let is_own = origin.is_none_or(|origin| {
+        let rest = origin
+            .strip_prefix("http://")
+            .or_else(|| origin.strip_prefix("https://"));
+        rest.zip(host)
+            .is_some_and(|(origin, host)| origin.eq_ignore_ascii_case(host))
+    });
+    is_own
+        && fetch_site.is_none_or(|site| {
+            site.eq_ignore_ascii_case("same-origin") || site.eq_ignore_ascii_case("none")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_page_and_no_page_are_the_same_site() {
+        let host = Some("127.0.0.1:8001");
+        for (origin, site) in [
+            (None, None),
+            (None, Some("none")),
+            (Some("http://127.0.0.1:8001"), Some("same-origin")),
+            (Some("https://127.0.0.1:8001"), None),
+        ] {
+            assert!(is_same_site(host, origin, site), "{origin:?} {site:?}");
+        }
+        for (origin, site) in [
+            (Some("null"), None),
+            (Some("http://evil.example"), None),
+            (Some("http://127.0.0.1:8000"), None),
+            (Some("http://127.0.0.1"), None),
+            (Some(""), None),
+            (None, Some("cross-site")),
+            (None, Some("same-site")),
+            (Some("http://127.0.0.1:8001"), Some("cross-site")),
+        ] {
+            assert!(!is_same_site(host, origin, site), "{origin:?} {site:?}");
+        }
+        assert!(!is_same_site(None, Some("http://a"), None));
+    }
+}
