@@ -114,6 +114,15 @@ impl Config {
     }
 }
 
+impl Config {
+    /// May a request of a browser that does not say its origin come from anywhere? Only where every origin may.
+    #[must_use]
+    pub fn allows_every_origin(&self) -> bool {
+        let patterns = &self.client.allowed_origins;
+        patterns.iter().any(|pattern| pattern == "*")
+    }
+}
+
 /// `[server]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {

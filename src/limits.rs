@@ -10,6 +10,8 @@ pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub const HTTP_HEADERS_MAX: usize = 64;
 /// Bytes of one HTTP request body of the server API.
 pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of the body of a request that nobody asked for one: it is read past.
+pub const BODY_UNUSED_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one message on `ringmain echo`.
 pub const ECHO_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a channel name as the operator may configure it at most.

@@ -255,8 +255,35 @@ pub enum Framing {
     Stream,
     /// A server-sent event in a chunk of an HTTP response body (`spec/centrifuge.md` §1.6).
     EventStream,
+    /// As `Stream` without chunks: the body of a response to HTTP/1.0, which ends with the connection.
+    PlainStream,
+    /// As `EventStream` without chunks.
+    PlainEventStream,
     /// Nothing: the session's one answer is the response to a long poll, which the shard writes.
     Poll,
+}
+
+impl Framing {
+    /// Messages are the body of an HTTP response without a known end.
+    #[must_use]
+    pub const fn is_stream(self) -> bool {
+        match self {
+            Self::Stream | Self::EventStream | Self::PlainStream | Self::PlainEventStream => true,
+            Self::WebSocket | Self::Joined | Self::Deflate | Self::Poll => false,
+        }
+    }
+
+    /// Messages are server-sent events.
+    #[must_use]
+    pub const fn is_events(self) -> bool {
+        matches!(self, Self::EventStream | Self::PlainEventStream)
+    }
+
+    /// Messages are chunks of an HTTP response body, which needs a last one.
+    #[must_use]
+    pub const fn is_chunked(self) -> bool {
+        matches!(self, Self::Stream | Self::EventStream)
+    }
 }
 
 /// An error that a backend chose for a client (`spec/centrifuge.md` §9.2).

@@ -48,6 +48,7 @@ use crate::session::fanout::Compression;
 use crate::session::poll::Said;
 use crate::session::{Calls, Context, Requests, Session, Tokens};
 use crate::time::{Deadline, Instant, Now};
+use crate::wire::http::DateLine;
 use crate::wire::websocket::Inflater;
 
 pub use crate::mem::RingRange;
@@ -207,6 +208,8 @@ pub struct Shard {
     /// See `Context::said`.
     said: VecDeque<(ConnId, Said)>,
     secrets: Secrets,
+    /// `Date` of answers.
+    date: DateLine,
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
 }
@@ -263,6 +266,7 @@ impl Shard {
             fan_out_since: None,
             said: VecDeque::new(),
             secrets: Secrets::new(&seeded_key(seed), id.0),
+            date: DateLine::default(),
             moved: Vec::new(),
         }
     }

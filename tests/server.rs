@@ -35,6 +35,8 @@ mod first_run;
 mod hooks;
 #[path = "server/http.rs"]
 mod http;
+#[path = "server/http_musts.rs"]
+mod http_musts;
 #[path = "server/jwks.rs"]
 mod jwks;
 #[path = "server/listeners.rs"]
@@ -43,6 +45,8 @@ mod listeners;
 mod reload;
 #[path = "server/revocation.rs"]
 mod revocation;
+#[path = "server/rfc6455.rs"]
+mod rfc6455;
 #[path = "server/shards.rs"]
 mod shards;
 #[path = "server/slow_consumer.rs"]

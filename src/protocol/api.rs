@@ -11,7 +11,7 @@ mod openapi;
 mod request;
 
 pub use answer::{Answer, Node, Shape, encode_answer};
-pub use decode::{LegacyCommand, MethodFields, decode, decode_legacy, methods};
+pub use decode::{LegacyCommand, MethodFields, decode, decode_legacy, is_method, methods};
 pub use error::{ApiDecodeError, ApiError};
 pub use openapi::OPENAPI;
 pub use request::{

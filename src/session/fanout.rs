@@ -172,6 +172,8 @@ impl Head {
             }
             // No message of such a session is ever written.
             Framing::Poll => {}
+            Framing::PlainStream => {}
+            Framing::PlainEventStream => head.add(EVENT),
             Framing::Stream => head.chunk(payload_len + tail(format).len() - CHUNK_END.len()),
             Framing::EventStream => {
                 let around = EVENT.len() + tail(format).len() - CHUNK_END.len();
@@ -205,7 +207,10 @@ const CHUNK_END: &[u8] = b"\r\n";
 /// What stands behind a message.
 const fn tail(format: Format) -> &'static [u8] {
     match (format.framing, format.encoding) {
-        (Framing::WebSocket | Framing::Joined | Framing::Deflate | Framing::Poll, _) => b"",
+        (Framing::WebSocket | Framing::Joined | Framing::Deflate | Framing::Poll, _)
+        | (Framing::PlainStream, Encoding::Protobuf) => b"",
+        (Framing::PlainStream, Encoding::Json) => b"\n",
+        (Framing::PlainEventStream, _) => b"\n\n",
         (Framing::Stream, Encoding::Json) => b"\n\r\n",
         (Framing::Stream, Encoding::Protobuf) => CHUNK_END,
         (Framing::EventStream, _) => b"\n\n\r\n",
@@ -319,6 +324,17 @@ mod tests {
         let event = written(format(Encoding::Json, Framing::EventStream), 300);
         assert!(event.starts_with(b"134\r\ndata: xxx") && event.ends_with(b"x\n\n\r\n"));
         assert_eq!(event.len(), 5 + 0x134 + 2);
+    }
+
+    #[test]
+    fn a_message_of_a_stream_without_chunks_is_what_a_chunk_would_hold() {
+        let plain = |encoding, framing| written(format(encoding, framing), 3);
+        assert_eq!(plain(Encoding::Json, Framing::PlainStream), b"xxx\n");
+        assert_eq!(plain(Encoding::Protobuf, Framing::PlainStream), b"\x03xxx");
+        assert_eq!(
+            plain(Encoding::Json, Framing::PlainEventStream),
+            b"data: xxx\n\n"
+        );
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::net::IpAddr;
 use hashbrown::HashMap;
 
 use super::connection::State;
+use super::http::TEXT;
 use super::{Peer, Shard};
 use crate::config::{Config, TrustedProxy};
 use crate::mesh::Message;
 use crate::mesh::message::{Enter, Prefix, TurnedAway};
 use crate::model::{ConnId, ShardId};
-use crate::wire::http::{RequestHead, Response, encode_response};
+use crate::wire::http::RequestHead;
 use gate::{Gate, prefix_of};
 
 /// The shard that keeps the gate.
@@ -163,7 +164,10 @@ impl Shard {
         self.admission.places.remove(&slot);
         // It may have been cut meanwhile.
         match self.connections.at_mut(slot) {
-            Some(connection) if connection.state == State::Waiting => connection.held = None,
+            Some(connection) if connection.state == State::Waiting => {
+                connection.held = None;
+                connection.keep_alive = false;
+            }
             _ => return,
         }
         let counter = match why {
@@ -184,19 +188,7 @@ impl Shard {
             .iter()
             .map(|seconds| ("Retry-After", seconds.as_str()))
             .collect();
-        let mut out = Vec::new();
-        encode_response(
-            &mut out,
-            &Response {
-                status: 503,
-                content_type: "text/plain; charset=utf-8",
-                headers: &headers,
-                body: b"too many connections\n",
-                keep_alive: false,
-            },
-        );
-        self.queue(slot, &out);
-        self.finish(slot);
+        self.respond_with(slot, 503, TEXT, &headers, b"too many connections\n");
     }
 
     /// A connection is gone: its place is free. One that still waits gives it back when the gate answers.

@@ -9,7 +9,7 @@ use super::http::{JSON, TEXT};
 use super::route::{ClientRoute, Transport};
 use crate::config::UniStream;
 use crate::model::{ConnId, Encoding, Format, Framing};
-use crate::protocol::centrifuge::decode_connect;
+use crate::protocol::centrifuge::{commands, decode_connect};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::Push;
@@ -23,14 +23,21 @@ const CONNECT_ID: u32 = 1;
 impl Connection {
     /// A session whose pushes are the body of an HTTP response.
     pub(super) fn is_stream(&self) -> bool {
-        let framing = self.session.format.framing;
-        self.is_session && matches!(framing, Framing::Stream | Framing::EventStream)
+        self.is_session && self.session.format.framing.is_stream()
     }
 
     /// A session that is a long poll.
     pub(super) fn is_poll(&self) -> bool {
         self.is_session && self.session.format.framing == Framing::Poll
     }
+}
+
+/// A query carries a connect command and nothing else: whoever can make a browser follow a link would otherwise act as its
+/// user (`spec/centrifuge.md` §1.2).
+fn is_one_connect(frame: &str) -> bool {
+    let mut commands = commands(Encoding::Json, frame.as_bytes());
+    let is_connect = |command: Command<'_>| matches!(command.body, Body::Connect(_));
+    commands.next().and_then(Result::ok).is_some_and(is_connect) && commands.next().is_none()
 }
 
 impl Shard {
@@ -68,6 +75,12 @@ impl Shard {
                 }
             }
             Transport::Stream { connect } => {
+                if let Some(connect) = connect.as_deref()
+                    && !format.unidirectional
+                    && !is_one_connect(connect)
+                {
+                    return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
+                }
                 let first = connect.as_deref().map_or(first, str::as_bytes);
                 if format.unidirectional && decode_connect(first).is_err() {
                     return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
@@ -83,17 +96,20 @@ impl Shard {
     }
 
     fn open_stream(&mut self, slot: u32, format: Format, cors: Option<Box<Cors>>) {
-        let content_type = match (format.framing, format.encoding) {
-            (Framing::EventStream, _) => "text/event-stream; charset=utf-8",
-            (_, Encoding::Protobuf) => "application/octet-stream",
-            (_, Encoding::Json) => "application/x-ndjson",
+        let content_type = match (format.framing.is_events(), format.encoding) {
+            (true, _) => "text/event-stream; charset=utf-8",
+            (false, Encoding::Protobuf) => "application/octet-stream",
+            (false, Encoding::Json) => "application/x-ndjson",
         };
+        let chunked = format.framing.is_chunked();
         let headers = cors.as_deref().map(Cors::headers).unwrap_or_default();
         let mut head = Vec::new();
-        encode_stream_head(&mut head, content_type, &headers);
-        if format.framing == Framing::EventStream {
+        let date = self.date.at(self.now.unix_s());
+        encode_stream_head(&mut head, date, content_type, chunked, &headers);
+        if format.framing.is_events() {
             // Opens the stream early where something on the way waits for a first byte.
-            head.extend_from_slice(b"2\r\n\r\n\r\n");
+            let opening: &[u8] = if chunked { b"2\r\n\r\n\r\n" } else { b"\r\n" };
+            head.extend_from_slice(opening);
         }
         let waits = self
             .uni_stream(format)
@@ -112,23 +128,19 @@ impl Shard {
 
     /// Configuration of the endpoint whose connections are written like this.
     fn uni_stream(&self, format: Format) -> Option<&UniStream> {
-        match format.framing {
-            Framing::Stream if format.unidirectional => Some(&self.config.uni_http_stream),
-            Framing::EventStream if format.unidirectional => Some(&self.config.uni_sse),
-            Framing::Stream
-            | Framing::EventStream
-            | Framing::WebSocket
-            | Framing::Joined
-            | Framing::Deflate
-            | Framing::Poll => None,
+        if !format.unidirectional || !format.framing.is_stream() {
+            None
+        } else if format.framing.is_events() {
+            Some(&self.config.uni_sse)
+        } else {
+            Some(&self.config.uni_http_stream)
         }
     }
 
     /// The connection carries a session from here on.
     pub(super) fn begin(&mut self, slot: u32, format: Format, frame_pings: bool) {
         let (now, config) = (self.now, Arc::clone(&self.config));
-        let named = matches!(format.framing, Framing::Stream | Framing::EventStream)
-            || format.unidirectional;
+        let named = format.framing.is_stream() || format.unidirectional;
         let secret = named.then(|| self.secrets.make());
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Open;
@@ -281,7 +293,10 @@ impl Shard {
         *counter += 1;
         match format.framing {
             Framing::Poll => self.end_poll(slot, disconnect),
-            Framing::Stream | Framing::EventStream => self.end_stream(slot, format, disconnect),
+            Framing::Stream
+            | Framing::EventStream
+            | Framing::PlainStream
+            | Framing::PlainEventStream => self.end_stream(slot, format, disconnect),
             // TCP is dropped without a close frame; the client sees 1006.
             Framing::WebSocket | Framing::Joined | Framing::Deflate
                 if *disconnect == Disconnect::ConnectionClosed =>
@@ -297,7 +312,7 @@ impl Shard {
         }
     }
 
-    /// A push that says why, then the last chunk.
+    /// A push that says why, then the last chunk where there are chunks, and the end of the connection.
     fn end_stream(&mut self, slot: u32, format: Format, disconnect: &Disconnect) {
         if self.answer_refused(slot, u32::from(disconnect.code()), disconnect.reason()) {
             return;
@@ -307,7 +322,9 @@ impl Shard {
             let push = Push::Disconnect(disconnect.code(), disconnect.reason());
             fanout::push(&mut last, format, &mut self.compression, "", &push);
         }
-        last.extend_from_slice(LAST_CHUNK);
+        if format.framing.is_chunked() {
+            last.extend_from_slice(LAST_CHUNK);
+        }
         self.end_session(slot);
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Finishing;

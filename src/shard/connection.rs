@@ -57,6 +57,8 @@ pub(super) struct Connection {
     pub(super) is_sending: bool,
     /// The HTTP connection outlives its request.
     pub(super) keep_alive: bool,
+    /// The answer to the request has no body.
+    pub(super) is_head: bool,
     /// `100 Continue` was sent for the request that is arriving.
     pub(super) continued: bool,
     /// How it will be closed, once everything is sent.

@@ -2,14 +2,14 @@
 
 use super::Shard;
 use super::connection::State;
-use super::route::{ApiKey, Asked, Route};
+use super::route::{Asked, Route};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::model::Framing;
 use crate::protocol::api::OPENAPI;
 use crate::wire::http::{
     BodyLength, CONTINUE, Cors, Decoded, HttpError, Method, Response, decode_chunked, decode_head,
-    encode_response, encode_upgrade,
+    encode_response, encode_response_head, encode_upgrade,
 };
 use crate::wire::websocket::deflate::{Agreement, Deflater, Inflater};
 
@@ -17,6 +17,8 @@ use crate::wire::websocket::deflate::{Agreement, Deflater, Inflater};
 const PAGE: &[u8] = include_bytes!("../page/index.html");
 pub(super) const JSON: &str = "application/json";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+/// Header that every 401 needs.
+const CHALLENGE: &str = "WWW-Authenticate";
 
 impl Shard {
     /// Bytes of a connection that speaks HTTP.
@@ -108,8 +110,9 @@ impl Shard {
         };
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.keep_alive = keep_alive && self.drain.is_none();
+            connection.is_head = is_head;
         }
-        self.serve(slot, asked, body, is_head);
+        self.serve(slot, asked, body);
         Ok(Some(head_len + body_len))
     }
 
@@ -125,7 +128,7 @@ impl Shard {
         None
     }
 
-    fn serve(&mut self, slot: u32, asked: Asked, body: &mut [u8], is_head: bool) {
+    fn serve(&mut self, slot: u32, asked: Asked, body: &mut [u8]) {
         let cors = asked.cors.as_deref();
         match asked.route {
             Route::Client(client) => self.open_client(slot, *client, asked.cors, body),
@@ -137,26 +140,23 @@ impl Shard {
                 let headers = headers.unwrap_or_default();
                 self.respond_with(slot, 204, "", &headers, b"");
             }
-            Route::Health if is_head => self.respond(slot, 200, JSON, b""),
             Route::Health => self.respond(slot, 200, JSON, b"{}"),
             Route::Control(kind) => self.ask_control(slot, kind),
             Route::OpenApi => self.respond(slot, 200, JSON, OPENAPI.as_bytes()),
-            Route::Init => self.respond_to(slot, 200, JSON, cors, b"{}"),
-            Route::Api {
-                key: ApiKey::Wrong, ..
-            } => self.respond(slot, 401, TEXT, b"unauthorized\n"),
+            Route::Init => match cors {
+                Some(_) => self.respond_to(slot, 200, JSON, cors, b"{}"),
+                // What another origin may read is not for a cache to say.
+                None => self.respond_with(slot, 200, JSON, &[("Vary", "Origin")], b"{}"),
+            },
             Route::Api {
                 method,
-                key: ApiKey::Right,
                 transport_errors,
             } => {
                 self.api_request(slot, method.as_deref(), body, transport_errors);
             }
-            Route::Page if is_head => self.respond(slot, 200, "text/html; charset=utf-8", b""),
             Route::Page => self.respond(slot, 200, "text/html; charset=utf-8", PAGE),
+            Route::Options(allow) => self.respond_with(slot, 204, "", &[("Allow", allow)], b""),
             Route::Refused(error) => self.refuse_request(slot, error, cors),
-            Route::Forbidden => self.respond(slot, 403, TEXT, b"origin not allowed\n"),
-            Route::NotFound => self.respond(slot, 404, TEXT, b"not found\n"),
         }
     }
 
@@ -233,18 +233,32 @@ impl Shard {
         let keep_alive = connection.keep_alive;
         connection.state = State::Head;
         connection.continued = false;
+        let is_head = std::mem::take(&mut connection.is_head);
+        let has = |name: &str| headers.iter().any(|(one, _)| *one == name);
+        let mut challenged: Vec<(&str, &str)>;
+        let headers = if status == 401 && !has(CHALLENGE) {
+            // A token of a client is what is wanted.
+            challenged = headers.to_vec();
+            challenged.push((CHALLENGE, "Bearer realm=\"clients\""));
+            &challenged
+        } else {
+            headers
+        };
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
-        encode_response(
-            &mut out,
-            &Response {
-                status,
-                content_type,
-                headers,
-                body,
-                keep_alive,
-            },
-        );
+        let response = Response {
+            status,
+            content_type,
+            date: self.date.at(self.now.unix_s()),
+            headers,
+            body,
+            keep_alive,
+        };
+        if is_head {
+            encode_response_head(&mut out, &response);
+        } else {
+            encode_response(&mut out, &response);
+        }
         self.queue(slot, &out);
         out.shrink_to(64 * 1024);
         self.scratch = out;
@@ -262,17 +276,24 @@ impl Shard {
     }
 
     fn refuse_request(&mut self, slot: u32, error: HttpError, cors: Option<&Cors>) {
-        self.counters.http_refused += 1;
-        let mut out = Vec::new();
-        let response = error.response();
-        let mut headers = response.headers.to_vec();
+        let is_known = matches!(
+            error,
+            HttpError::Unauthorized | HttpError::Forbidden | HttpError::NotFound
+        );
+        self.counters.http_refused += u64::from(!is_known);
+        if error.ends_connection()
+            && let Some(connection) = self.connections.at_mut(slot)
+        {
+            connection.keep_alive = false;
+        }
+        let mut headers = error.headers();
         headers.extend(cors.map(Cors::headers).unwrap_or_default());
-        let response = Response {
-            headers: &headers,
-            ..response
-        };
-        encode_response(&mut out, &response);
-        self.queue(slot, &out);
-        self.finish(slot);
+        self.respond_with(
+            slot,
+            error.status(),
+            TEXT,
+            &headers,
+            error.text().as_bytes(),
+        );
     }
 }

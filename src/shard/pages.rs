@@ -27,17 +27,17 @@ impl Shard {
             "/api" => return api_route(&self.config, head, None).into(),
             _ => {
                 return match path.strip_prefix("/api/") {
-                    Some(method) => api_route(&self.config, head, Some(method.to_owned())).into(),
-                    None => Route::NotFound.into(),
+                    Some(method) => api_route(&self.config, head, Some(method)).into(),
+                    None => Route::Refused(HttpError::NotFound).into(),
                 };
             }
         };
         if !matches!(head.method, Method::Get | Method::Head) {
-            return Route::Refused(HttpError::MethodNotAllowed).into();
+            return Route::Refused(HttpError::MethodNotAllowed("GET, HEAD")).into();
         }
         // Health says nothing that a page of a stranger could use.
         if !matches!(route, Route::Health) && !is_no_stranger(&self.config, head) {
-            return Route::Forbidden.into();
+            return Route::Refused(HttpError::Forbidden).into();
         }
         route.into()
     }

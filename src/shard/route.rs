@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::hooks::Kept;
 use super::{Door, Mode, Shard};
 use crate::config::Config;
-use crate::limits::HTTP_BODY_BYTES_MAX;
+use crate::limits::{BODY_UNUSED_BYTES_MAX, HTTP_BODY_BYTES_MAX};
 use crate::mesh::control::PageKind;
+use crate::mesh::durable::Method as LogMethod;
 use crate::model::{Encoding, Format, Framing};
+use crate::protocol::api::is_method;
 use crate::wire::http::{Cors, HttpError, Method, RequestHead, query_value};
 use crate::wire::websocket::deflate::{Agreement, MalformedExtensions, Terms, negotiate};
 
@@ -16,6 +18,8 @@ use crate::wire::websocket::deflate::{Agreement, MalformedExtensions, Terms, neg
 const SUBPROTOCOLS: [&str; 2] = [JSON, PROTOBUF];
 const JSON: &str = "centrifuge-json";
 const PROTOBUF: &str = "centrifuge-protobuf";
+/// Methods of the endpoints that take commands in a body.
+const POST_OPTIONS: &str = "POST, OPTIONS";
 
 /// What a request head asks for, and how it is answered.
 pub(super) struct Asked {
@@ -49,20 +53,17 @@ pub(super) enum Route {
     OpenApi,
     /// A browser asks what its script may do here.
     Preflight(&'static str),
-    /// Server API: `None` is the newline form.
+    /// Server API, with the right key: `None` is the newline form.
     Api {
         method: Option<String>,
-        key: ApiKey,
         transport_errors: bool,
     },
     /// The page.
     Page,
+    /// What the server as a whole knows: the value of `Allow`.
+    Options(&'static str),
     /// An answer that needs no body of the request.
     Refused(HttpError),
-    /// The origin is not allowed.
-    Forbidden,
-    /// Nothing is here.
-    NotFound,
 }
 
 /// What a client connection is opened with.
@@ -106,13 +107,6 @@ pub(super) struct PollRoute {
     pub(super) kept: Kept,
 }
 
-/// Does the request carry the key of the server API?
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum ApiKey {
-    Right,
-    Wrong,
-}
-
 /// A browser whose origin is not allowed is told nothing; without an origin there is nobody to tell (`spec/centrifuge.md` §1.2).
 fn cors(config: &Config, head: &RequestHead<'_>) -> Option<Box<Cors>> {
     let origin = head.origin?;
@@ -147,13 +141,21 @@ impl Shard {
             }
             .into();
         }
-        let path = head.path.trim_end_matches('/');
+        if head.method == Method::Unknown {
+            return Route::Refused(HttpError::MethodUnknown).into();
+        }
+        // What is written otherwise is another path, also where a URL's reader could take it for the same: whoever guards
+        // paths in front of this program sees what it sees.
+        let path = head.path.strip_suffix('/').unwrap_or(head.path);
+        if path == "*" {
+            return Route::Options("GET, HEAD, POST, OPTIONS").into();
+        }
         if door == Door::Internal {
             return self.internal_route(head, path);
         }
-        if let Some((route, body_bytes_max)) = client_route(&self.config, head, path) {
+        if let Some((endpoint, body_bytes_max)) = Endpoint::at(&self.config, path) {
             return Asked {
-                route,
+                route: endpoint.route(&self.config, head),
                 cors: cors(&self.config, head),
                 body_bytes_max,
             };
@@ -161,81 +163,114 @@ impl Shard {
         match path {
             "" => match head.method {
                 Method::Get | Method::Head => Route::Page,
-                _ => Route::Refused(HttpError::MethodNotAllowed),
+                _ => Route::Refused(HttpError::MethodNotAllowed("GET, HEAD")),
             },
             _ if self.config.health.enabled && path == self.config.health.handler_prefix => {
                 match head.method {
                     Method::Get | Method::Head => Route::Health,
-                    _ => Route::Refused(HttpError::MethodNotAllowed),
+                    _ => Route::Refused(HttpError::MethodNotAllowed("GET, HEAD")),
                 }
             }
-            _ if !self.config.serves_api_to_clients() => Route::NotFound,
+            _ if !self.config.serves_api_to_clients() => Route::Refused(HttpError::NotFound),
             "/api" => api_route(&self.config, head, None),
             _ => match path.strip_prefix("/api/") {
-                Some(method) => api_route(&self.config, head, Some(method.to_owned())),
-                None => Route::NotFound,
+                Some(method) => api_route(&self.config, head, Some(method)),
+                None => Route::Refused(HttpError::NotFound),
             },
         }
         .into()
     }
 }
 
-/// The endpoints of clients, and how long a body each takes.
-fn client_route(config: &Config, head: &RequestHead<'_>, path: &str) -> Option<(Route, usize)> {
-    let is = |on: bool, prefix: &str| on && path == prefix;
-    let (stream, sse) = (&config.http_stream, &config.sse);
-    let (uni_stream, uni_sse) = (&config.uni_http_stream, &config.uni_sse);
-    let (websocket, uni_websocket) = (&config.websocket, &config.uni_websocket);
-    let emulation = &config.emulation;
-    Some(if is(!websocket.disabled, &websocket.handler_prefix) {
-        (websocket_route(config, head), HTTP_BODY_BYTES_MAX)
-    } else if is(stream.enabled, &stream.handler_prefix) {
-        (
-            stream_route(config, head, false),
-            stream.max_request_body_size,
-        )
-    } else if is(sse.enabled, &sse.handler_prefix) {
-        (sse_route(config, head, false), sse.max_request_body_size)
-    } else if is(stream.enabled || sse.enabled, &emulation.handler_prefix) {
-        (emulation_route(head), emulation.max_request_body_size)
-    } else if is(uni_websocket.enabled, &uni_websocket.handler_prefix) {
-        (uni_websocket_route(config, head), HTTP_BODY_BYTES_MAX)
-    } else if is(uni_sse.enabled, &uni_sse.handler_prefix) {
-        (sse_route(config, head, true), uni_sse.max_request_body_size)
-    } else if is(uni_stream.enabled, &uni_stream.handler_prefix) {
-        (
-            stream_route(config, head, true),
-            uni_stream.max_request_body_size,
-        )
-    } else if is(config.poll.enabled, &config.poll.handler_prefix) {
-        (poll_route(config, head), HTTP_BODY_BYTES_MAX)
-    } else if is(config.init.enabled, &config.init.handler_prefix) {
-        let route = match head.method {
-            Method::Get => Route::Init,
-            _ => Route::Refused(HttpError::MethodNotAllowed),
-        };
-        (route, HTTP_BODY_BYTES_MAX)
-    } else {
-        return None;
-    })
+/// Where clients may knock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Endpoint {
+    WebSocket,
+    HttpStream,
+    Sse,
+    Emulation,
+    UniWebSocket,
+    UniSse,
+    UniHttpStream,
+    Poll,
+    Init,
 }
 
-/// What both WebSocket endpoints ask of a request. Another origin is refused here, as no browser would do it for us.
-fn upgrade_key(config: &Config, head: &RequestHead<'_>) -> Result<String, Route> {
+impl Endpoint {
+    /// The endpoint at a path, and how long a body it takes.
+    fn at(config: &Config, path: &str) -> Option<(Self, usize)> {
+        let is = |on: bool, prefix: &str| on && path == prefix;
+        let (stream, sse) = (&config.http_stream, &config.sse);
+        let (uni_stream, uni_sse) = (&config.uni_http_stream, &config.uni_sse);
+        let (websocket, uni_websocket) = (&config.websocket, &config.uni_websocket);
+        let emulation = &config.emulation;
+        Some(if is(!websocket.disabled, &websocket.handler_prefix) {
+            (Self::WebSocket, BODY_UNUSED_BYTES_MAX)
+        } else if is(stream.enabled, &stream.handler_prefix) {
+            (Self::HttpStream, stream.max_request_body_size)
+        } else if is(sse.enabled, &sse.handler_prefix) {
+            (Self::Sse, sse.max_request_body_size)
+        } else if is(stream.enabled || sse.enabled, &emulation.handler_prefix) {
+            (Self::Emulation, emulation.max_request_body_size)
+        } else if is(uni_websocket.enabled, &uni_websocket.handler_prefix) {
+            (Self::UniWebSocket, BODY_UNUSED_BYTES_MAX)
+        } else if is(uni_sse.enabled, &uni_sse.handler_prefix) {
+            (Self::UniSse, uni_sse.max_request_body_size)
+        } else if is(uni_stream.enabled, &uni_stream.handler_prefix) {
+            (Self::UniHttpStream, uni_stream.max_request_body_size)
+        } else if is(config.poll.enabled, &config.poll.handler_prefix) {
+            (Self::Poll, BODY_UNUSED_BYTES_MAX)
+        } else if is(config.init.enabled, &config.init.handler_prefix) {
+            (Self::Init, BODY_UNUSED_BYTES_MAX)
+        } else {
+            return None;
+        })
+    }
+
+    fn route(self, config: &Config, head: &RequestHead<'_>) -> Route {
+        // Nothing is done at `init`: a browser keeps the answer from a script that may not have it.
+        if self != Self::Init && !is_welcome(config, head) {
+            return Route::Refused(HttpError::Forbidden);
+        }
+        match self {
+            Self::WebSocket => websocket_route(config, head),
+            Self::HttpStream => stream_route(config, head, false),
+            Self::Sse => sse_route(config, head, false),
+            Self::Emulation => emulation_route(head),
+            Self::UniWebSocket => uni_websocket_route(config, head),
+            Self::UniSse => sse_route(config, head, true),
+            Self::UniHttpStream => stream_route(config, head, true),
+            Self::Poll => poll_route(config, head),
+            Self::Init => match head.method {
+                Method::Get | Method::Head => Route::Init,
+                _ => Route::Refused(HttpError::MethodNotAllowed("GET, HEAD")),
+            },
+        }
+    }
+}
+
+/// May a client speak for whoever the request comes from? A browser names the page's origin where a script asks or a form
+/// is sent. With an image or a link it only says that another site asks: its user's cookies come along all the same.
+fn is_welcome(config: &Config, head: &RequestHead<'_>) -> bool {
+    match head.origin {
+        Some(_) => config.allows_origin(head.origin),
+        None => !head.is_cross_site || config.allows_every_origin(),
+    }
+}
+
+/// What both WebSocket endpoints ask of a request.
+fn upgrade_key(head: &RequestHead<'_>) -> Result<String, Route> {
     if head.method != Method::Get {
-        return Err(Route::Refused(HttpError::MethodNotAllowed));
+        return Err(Route::Refused(HttpError::MethodNotAllowed("GET")));
     }
     let Some(upgrade) = &head.upgrade else {
         return Err(Route::Refused(HttpError::UpgradeRequired));
     };
-    if !config.allows_origin(head.origin) {
-        return Err(Route::Forbidden);
-    }
     Ok(upgrade.key.to_owned())
 }
 
 fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
-    let key = match upgrade_key(config, head) {
+    let key = match upgrade_key(head) {
         Ok(key) => key,
         Err(refused) => return refused,
     };
@@ -289,7 +324,7 @@ fn deflate(
 }
 
 fn uni_websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
-    let key = match upgrade_key(config, head) {
+    let key = match upgrade_key(head) {
         Ok(key) => key,
         Err(refused) => return refused,
     };
@@ -321,14 +356,18 @@ fn stream_route(config: &Config, head: &RequestHead<'_>, unidirectional: bool) -
                 } else {
                     body_encoding(head)
                 },
-                framing: Framing::Stream,
+                framing: if head.is_http_11 {
+                    Framing::Stream
+                } else {
+                    Framing::PlainStream
+                },
                 unidirectional,
             },
             None,
             head,
         ),
-        Method::Options => Route::Preflight("POST, OPTIONS"),
-        _ => Route::Refused(HttpError::MethodNotAllowed),
+        Method::Options => Route::Preflight(POST_OPTIONS),
+        _ => Route::Refused(HttpError::MethodNotAllowed(POST_OPTIONS)),
     }
 }
 
@@ -340,26 +379,26 @@ fn sse_route(config: &Config, head: &RequestHead<'_>, unidirectional: bool) -> R
             None => return Route::Refused(HttpError::BadRequest),
         },
         Method::Post => None,
-        _ => return Route::Refused(HttpError::MethodNotAllowed),
+        _ => return Route::Refused(HttpError::MethodNotAllowed("GET, POST")),
     };
     let format = Format {
         encoding: Encoding::Json,
-        framing: Framing::EventStream,
+        framing: if head.is_http_11 {
+            Framing::EventStream
+        } else {
+            Framing::PlainEventStream
+        },
         unidirectional,
     };
     stream(config, format, connect, head)
 }
 
-/// A body without an end needs chunks, which HTTP/1.0 does not have.
 fn stream(
     config: &Config,
     format: Format,
     connect: Option<Box<str>>,
     head: &RequestHead<'_>,
 ) -> Route {
-    if !head.is_http_11 {
-        return Route::Refused(HttpError::VersionUnsupported);
-    }
     Route::Client(Box::new(ClientRoute {
         transport: Transport::Stream { connect },
         format,
@@ -370,8 +409,8 @@ fn stream(
 fn emulation_route(head: &RequestHead<'_>) -> Route {
     match head.method {
         Method::Post => Route::Emulation(body_encoding(head)),
-        Method::Options => Route::Preflight("POST, OPTIONS"),
-        _ => Route::Refused(HttpError::MethodNotAllowed),
+        Method::Options => Route::Preflight(POST_OPTIONS),
+        _ => Route::Refused(HttpError::MethodNotAllowed(POST_OPTIONS)),
     }
 }
 
@@ -396,7 +435,7 @@ fn poll_route(config: &Config, head: &RequestHead<'_>) -> Route {
     match head.method {
         Method::Get => {}
         Method::Options => return Route::Preflight("GET, OPTIONS"),
-        _ => return Route::Refused(HttpError::MethodNotAllowed),
+        _ => return Route::Refused(HttpError::MethodNotAllowed("GET, OPTIONS")),
     }
     let value = |name: &str| query_value(head.query, name).map(Cow::into_owned);
     let bearer = || {
@@ -434,9 +473,10 @@ fn poll_timeout(text: &str) -> Option<Duration> {
     digits.parse().ok().map(Duration::from_secs)
 }
 
-pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<String>) -> Route {
+/// Method, key and name are looked at before a body is waited for; what the key does not open is not spoken of.
+pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<&str>) -> Route {
     if head.method != Method::Post {
-        return Route::Refused(HttpError::MethodNotAllowed);
+        return Route::Refused(HttpError::MethodNotAllowed("POST"));
     }
     let api = &config.http_api;
     let given = head.header("X-API-Key").map(str::to_owned).or_else(|| {
@@ -449,9 +489,14 @@ pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<
     let right = api.insecure
         || !api.key.0.is_empty()
             && given.is_some_and(|given| same_secret(given.as_bytes(), api.key.0.as_bytes()));
+    if !right {
+        return Route::Refused(HttpError::Unauthorized);
+    }
+    if method.is_some_and(|method| !is_method(method) && LogMethod::of_api(method).is_none()) {
+        return Route::Refused(HttpError::NotFound);
+    }
     Route::Api {
-        method,
-        key: if right { ApiKey::Right } else { ApiKey::Wrong },
+        method: method.map(str::to_owned),
         transport_errors: api.transport_errors
             || head
                 .header("X-Centrifugo-Error-Mode")

@@ -4,11 +4,13 @@
 
 mod body;
 mod cors;
+mod date;
 mod head;
 mod response;
 
 pub use body::{CHUNK_FRAMING_BYTES_MAX, decode_chunked};
 pub use cors::{Cors, is_same_site};
+pub use date::DateLine;
 pub use head::{BodyLength, Method, RequestHead, UpgradeRequest, decode_head, query_value};
 pub use response::{
     CONTINUE, LAST_CHUNK, Response, encode_response, encode_response_head, encode_stream_head,
@@ -24,33 +26,48 @@ pub enum Decoded<T> {
     Incomplete,
 }
 
-/// Why a request is refused. Its bytes have no trustworthy end: the connection closes after the answer, which is [`HttpError::response`].
+/// Why a request is refused. See [`HttpError::ends_connection`] for what becomes of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
     /// Against RFC 9112 or RFC 6455, or ambiguous.
     #[error("bad request")]
     BadRequest,
-    /// The path knows other methods only.
+    /// The key of the server API is missing or wrong.
+    #[error("unauthorized")]
+    Unauthorized,
+    /// The origin is not allowed.
+    #[error("origin not allowed")]
+    Forbidden,
+    /// Nothing is at this path.
+    #[error("not found")]
+    NotFound,
+    /// The path knows only these methods: the value of `Allow`.
     #[error("method not allowed")]
-    MethodNotAllowed,
+    MethodNotAllowed(&'static str),
     /// The request did not arrive in time.
     #[error("request timeout")]
     Timeout,
-    /// Beyond `HTTP_BODY_BYTES_MAX`, or chunked into crumbs.
+    /// Beyond what its path takes, or chunked into crumbs.
     #[error("content too large")]
     BodyTooLarge,
     /// The request line alone is beyond `HTTP_HEAD_BYTES_MAX`.
     #[error("URI too long")]
     UriTooLong,
+    /// `Expect` names something else than `100-continue`.
+    #[error("expectation failed")]
+    ExpectationFailed,
+    /// A WebSocket version other than 13, or a plain request where only WebSocket is spoken.
+    #[error("upgrade required")]
+    UpgradeRequired,
     /// Beyond `HTTP_HEAD_BYTES_MAX`.
     #[error("request header fields too large")]
     HeadTooLarge,
     /// More than `HTTP_HEADERS_MAX`.
     #[error("too many request header fields")]
     TooManyHeaders,
-    /// A WebSocket version other than 13, or a plain request where only WebSocket is spoken.
-    #[error("upgrade required")]
-    UpgradeRequired,
+    /// A method that no path of this program knows.
+    #[error("method not implemented")]
+    MethodUnknown,
     /// A transfer coding other than `chunked`.
     #[error("transfer coding not implemented")]
     TransferEncodingUnsupported,
@@ -61,43 +78,91 @@ pub enum HttpError {
 
 impl HttpError {
     /// The status code of the answer.
-    pub fn status(self) -> u16 {
+    #[must_use]
+    pub const fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
-            Self::MethodNotAllowed => 405,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed(_) => 405,
             Self::Timeout => 408,
             Self::BodyTooLarge => 413,
             Self::UriTooLong => 414,
+            Self::ExpectationFailed => 417,
             Self::UpgradeRequired => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
-            Self::TransferEncodingUnsupported => 501,
+            Self::MethodUnknown | Self::TransferEncodingUnsupported => 501,
             Self::VersionUnsupported => 505,
         }
     }
 
-    /// The answer: a line of text, and the connection's end.
-    pub fn response(self) -> Response<'static> {
-        let (body, headers): (&str, &[(&str, &str)]) = match self {
-            Self::BadRequest => ("bad request\n", &[]),
-            Self::MethodNotAllowed => ("method not allowed\n", &[]),
-            Self::Timeout => ("the request did not arrive in time\n", &[]),
-            Self::BodyTooLarge => ("request body too large\n", &[]),
-            Self::UriTooLong => ("request line too long\n", &[]),
-            Self::UpgradeRequired => (
-                "WebSocket version 13 is spoken here\n",
-                &[("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")],
-            ),
-            Self::HeadTooLarge => ("request head too large\n", &[]),
-            Self::TooManyHeaders => ("too many request headers\n", &[]),
-            Self::TransferEncodingUnsupported => ("transfer coding not implemented\n", &[]),
-            Self::VersionUnsupported => ("HTTP version not supported\n", &[]),
-        };
-        Response {
-            status: self.status(),
-            content_type: "text/plain; charset=utf-8",
-            headers,
-            body: body.as_bytes(),
-            keep_alive: false,
+    /// The body of the answer: a line of text.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::BadRequest => "bad request\n",
+            Self::Unauthorized => "unauthorized\n",
+            Self::Forbidden => "origin not allowed\n",
+            Self::NotFound => "not found\n",
+            Self::MethodNotAllowed(_) => "method not allowed\n",
+            Self::Timeout => "the request did not arrive in time\n",
+            Self::BodyTooLarge => "request body too large\n",
+            Self::UriTooLong => "request line too long\n",
+            Self::ExpectationFailed => "expectation not known\n",
+            Self::UpgradeRequired => "WebSocket version 13 is spoken here\n",
+            Self::HeadTooLarge => "request head too large\n",
+            Self::TooManyHeaders => "too many request headers\n",
+            Self::MethodUnknown => "method not implemented\n",
+            Self::TransferEncodingUnsupported => "transfer coding not implemented\n",
+            Self::VersionUnsupported => "HTTP version not supported\n",
+        }
+    }
+
+    /// What the status asks for beside it (RFC 9110 §15.5.2, §15.5.6, §15.5.22; RFC 6455 §4.2.2).
+    #[must_use]
+    pub fn headers(self) -> Vec<(&'static str, &'static str)> {
+        match self {
+            Self::Unauthorized => vec![("WWW-Authenticate", "ApiKey realm=\"server API\"")],
+            Self::Forbidden => vec![("Vary", "Origin")],
+            Self::MethodNotAllowed(allow) => vec![("Allow", allow)],
+            Self::UpgradeRequired => {
+                vec![("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+            }
+            Self::BadRequest
+            | Self::NotFound
+            | Self::Timeout
+            | Self::BodyTooLarge
+            | Self::UriTooLong
+            | Self::ExpectationFailed
+            | Self::HeadTooLarge
+            | Self::TooManyHeaders
+            | Self::MethodUnknown
+            | Self::TransferEncodingUnsupported
+            | Self::VersionUnsupported => Vec::new(),
+        }
+    }
+
+    /// The end of the request cannot be trusted, or will not be waited for: the connection ends with the answer. Where it is
+    /// false the head was understood and the next request begins behind its body.
+    #[must_use]
+    pub const fn ends_connection(self) -> bool {
+        match self {
+            Self::Unauthorized
+            | Self::Forbidden
+            | Self::NotFound
+            | Self::MethodNotAllowed(_)
+            | Self::UpgradeRequired => false,
+            Self::BadRequest
+            | Self::Timeout
+            | Self::BodyTooLarge
+            | Self::UriTooLong
+            | Self::ExpectationFailed
+            | Self::HeadTooLarge
+            | Self::TooManyHeaders
+            | Self::MethodUnknown
+            | Self::TransferEncodingUnsupported
+            | Self::VersionUnsupported => true,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Checks 64 – 68, check 2 for every endpoint of clients, and the traps of streams: everything beside the WebSocket.
 
+use std::io::{Read as _, Write as _};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::support::client::{Client, tcp, upgrade_over};
-use crate::support::http::{Http, Response};
+use crate::support::http::{Http, Response, encode};
 use crate::support::process::{Server, config};
 use crate::support::stream::{Shape, Stream};
 use crate::support::token;
@@ -81,8 +82,109 @@ fn allows(response: &Response, origin: Option<&str>) {
     );
 }
 
+/// An endpoint of every transport of clients, and a request that it would take but for its origin.
+const DOORS: [(&str, &str); 11] = [
+    ("GET", "/connection/websocket"),
+    ("GET", "/connection/uni_websocket"),
+    ("POST", "/connection/http_stream"),
+    ("POST", "/connection/sse"),
+    (
+        "GET",
+        "/connection/sse?cf_connect=%7B%22id%22%3A1%2C%22connect%22%3A%7B%7D%7D",
+    ),
+    ("POST", "/connection/uni_http_stream"),
+    ("POST", "/connection/uni_sse"),
+    ("GET", "/connection/uni_sse"),
+    ("POST", "/emulation"),
+    ("OPTIONS", "/emulation"),
+    ("GET", "/connection/poll?channel=c02&timeout=0"),
+];
+
 #[test]
-fn c02_other_transports_leave_the_cors_headers_out_for_a_bad_origin() {
+fn c02_every_client_transport_refuses_a_bad_origin() {
+    let upgrade = [
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let asks = |method: &str, path: &str, more: &[(&str, &str)]| {
+        let headers = match path.ends_with("websocket") {
+            true => [&upgrade[..], more].concat(),
+            false => more.to_vec(),
+        };
+        let mut stream = tcp(server().listen);
+        stream
+            .write_all(&encode(method, path, &headers, b""))
+            .expect("the server reads");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("a head");
+            head.push(byte[0]);
+        }
+        let head = String::from_utf8(head).expect("text");
+        let status = head[9..12].parse::<u16>().expect("a status");
+        let allowed = head
+            .lines()
+            .find_map(|line| line.strip_prefix("Access-Control-Allow-Origin: "));
+        (status, allowed.map(str::to_owned))
+    };
+    for (method, path) in DOORS {
+        let (plain, allowed) = asks(method, path, &[]);
+        assert_eq!(allowed, None, "{path}");
+        assert_ne!(plain, 403, "{path}");
+        let good = asks(method, path, &[("Origin", GOOD)]);
+        assert_eq!(good, (plain, Some(GOOD.to_owned())), "{path}");
+        for headers in [
+            &[("Origin", BAD)][..],
+            &[("Origin", "null")],
+            &[("Origin", BAD), ("Sec-Fetch-Site", "same-origin")],
+            // An image or a link: the browser sends its cookies and no origin.
+            &[("Sec-Fetch-Site", "cross-site")],
+        ] {
+            let refused = asks(method, path, headers);
+            assert_eq!(refused, (403, None), "{method} {path} {headers:?}");
+        }
+        for headers in [
+            &[("Sec-Fetch-Site", "same-origin")][..],
+            &[("Sec-Fetch-Site", "none")],
+        ] {
+            assert_eq!(
+                asks(method, path, headers),
+                (plain, None),
+                "{path} {headers:?}"
+            );
+        }
+        let allowed = [("Origin", GOOD), ("Sec-Fetch-Site", "cross-site")];
+        assert_eq!(asks(method, path, &allowed).0, plain, "{path}");
+    }
+}
+
+#[test]
+fn c02_query_carries_one_connect_command_and_nothing_else() {
+    let get = |frame: &str| {
+        let path = format!("/connection/sse?cf_connect={}", query(frame));
+        http().request("GET", &path, &[], b"").status
+    };
+    let connect = "{\"id\":1,\"connect\":{}}";
+    for frame in [
+        format!("{connect}\n{{\"id\":2,\"publish\":{{\"channel\":\"c02\",\"data\":1}}}}"),
+        format!("{connect}\n{connect}"),
+        "{\"id\":1,\"subscribe\":{\"channel\":\"c02\"}}".to_owned(),
+        "{}".to_owned(),
+        format!("{connect}\n{{"),
+        "{".to_owned(),
+    ] {
+        assert_eq!(get(&frame), 400, "{frame}");
+    }
+    let path = format!("/connection/sse?cf_connect={}", query(connect));
+    let mut stream = Stream::request(server(), Shape::Events, "GET", &path, &[], b"");
+    assert_eq!(stream.next()["id"], 1);
+}
+
+#[test]
+fn c02_allowed_origins_get_the_cors_headers() {
     for (method, path) in [
         ("GET", "/connection/init"),
         ("GET", "/connection/sse"),
@@ -96,6 +198,7 @@ fn c02_other_transports_leave_the_cors_headers_out_for_a_bad_origin() {
         allows(&plain, None);
         let good = http().request(method, path, &[("Origin", GOOD)], b"");
         allows(&good, Some(GOOD));
+        assert_eq!(good.header("vary"), Some("Origin"), "{path}");
         assert_eq!(good.header("access-control-allow-headers"), None);
         assert_eq!(good.status, plain.status, "{path}");
         let asked = [
@@ -111,37 +214,22 @@ fn c02_other_transports_leave_the_cors_headers_out_for_a_bad_origin() {
         );
         let bad = http().request(method, path, &[("Origin", BAD)], b"");
         allows(&bad, None);
-        assert_eq!(bad.status, plain.status, "the browser refuses, not we");
     }
+    let bad = http().get("/connection/init", &[("Origin", BAD)]);
+    assert_eq!(
+        bad.status, 200,
+        "nothing is done there: the browser refuses"
+    );
     let connect = json!({ "id": 1, "connect": {} }).to_string();
-    for (origin, allowed) in [(GOOD, Some(GOOD)), (BAD, None)] {
-        let stream = Stream::request(
-            server(),
-            Shape::Lines,
-            "POST",
-            "/connection/http_stream",
-            &[("Origin", origin)],
-            connect.as_bytes(),
-        );
-        assert_eq!(stream.header("access-control-allow-origin"), allowed);
-    }
-    let upgrade = |origin: &str| {
-        let path = "/connection/uni_websocket";
-        upgrade_over(tcp(server().listen), path, &[("Origin", origin)]).map(drop)
-    };
-    assert_eq!((upgrade(GOOD), upgrade(BAD)), (Ok(()), Err(403)));
-    for path in ["/connection/websocket", "/connection/uni_websocket"] {
-        let headers = [
-            ("Origin", GOOD),
-            ("Connection", "Upgrade"),
-            ("Upgrade", "websocket"),
-            ("Sec-WebSocket-Version", "13"),
-            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ];
-        let response = http().get(path, &headers);
-        assert_eq!(response.status, 101);
-        allows(&response, Some(GOOD));
-    }
+    let stream = Stream::request(
+        server(),
+        Shape::Lines,
+        "POST",
+        "/connection/http_stream",
+        &[("Origin", GOOD)],
+        connect.as_bytes(),
+    );
+    assert_eq!(stream.header("access-control-allow-origin"), Some(GOOD));
 }
 
 #[test]
@@ -168,7 +256,7 @@ fn c02_preflights_are_answered_204_where_there_are_any() {
         let bad = http().request("OPTIONS", path, &[("Origin", BAD)], b"");
         assert_eq!(
             (bad.status, bad.header("access-control-max-age")),
-            (204, None)
+            (403, None)
         );
     }
     for path in ["/connection/sse", "/connection/uni_sse"] {
@@ -187,7 +275,7 @@ fn c64_http_stream_brings_replies_line_by_line_to_commands_of_other_requests() {
         ),
         ("pragma", "no-cache"),
         ("expire", "0"),
-        ("connection", "keep-alive"),
+        ("connection", "close"),
     ] {
         assert_eq!(stream.header(name), Some(value), "{name}");
     }

@@ -191,11 +191,36 @@ fn half_closed_stream_is_over() {
 }
 
 #[test]
-fn client_of_http_1_0_is_told_that_it_cannot_have_a_stream() {
-    let mut http = Http::open(server().listen);
-    http.send(b"POST /connection/http_stream HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}");
-    assert_eq!(http.response().expect("an answer").status, 505);
-    assert_eq!(http.rest(), b"", "and the connection ends");
+fn stream_over_http_1_0_is_a_body_that_ends_with_the_connection() {
+    for shape in BOTH {
+        // What a proxy sends that was not told otherwise.
+        let mut stream = Stream::connect_as(server(), shape, &json!({}), "HTTP/1.0");
+        let channel = format!("live:plain{shape:?}");
+        stream.subscribe(&channel);
+        let mut beside = Stream::connect(server(), shape, &json!({}));
+        beside.subscribe(&channel);
+        for n in 0..20 {
+            publish(server(), &channel, &json!(n));
+        }
+        for reader in [&mut stream, &mut beside] {
+            for n in 0..20 {
+                let push = reader.wait_for(|message| message.get("push").is_some());
+                assert_eq!(push["push"]["pub"]["data"], n);
+            }
+        }
+        assert_eq!(stream.emulate("{}").status, 204);
+        assert_eq!(stream.ends_with(), (3501, "bad request".into()));
+    }
+    for (shape, path) in [
+        (Shape::Events, "/connection/uni_sse"),
+        (Shape::Lines, "/connection/uni_http_stream"),
+    ] {
+        let request = format!("POST {path} HTTP/1.0\r\nContent-Length: 2\r\n\r\n{{}}");
+        let socket = std::net::TcpStream::connect(server().listen).expect("accepted");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a deadline");
+        let mut uni = Stream::over(socket, server(), shape, request.as_bytes());
+        assert!(uni.next().get("connect").is_some());
+    }
     let mut http = Http::open(server().listen);
     http.send(b"POST /emulation HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}");
     assert_eq!(

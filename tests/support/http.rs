@@ -99,7 +99,7 @@ impl<S: Read + Write> Http<S> {
         body: &[u8],
     ) -> Response {
         self.send(&encode(method, path, headers, body));
-        self.response().expect("a response")
+        self.response_to(method).expect("a response")
     }
 
     /// Sends bytes as they are.
@@ -114,8 +114,13 @@ impl<S: Read + Write> Http<S> {
 
     /// The next response; `None` when the server closed without one.
     pub(crate) fn response(&mut self) -> Option<Response> {
+        self.response_to("GET")
+    }
+
+    /// The same to a request with this method: one to `HEAD` has no body.
+    fn response_to(&mut self, method: &str) -> Option<Response> {
         loop {
-            if let Some((response, length)) = parse(&self.received) {
+            if let Some((response, length)) = parse(&self.received, method == "HEAD") {
                 self.received.drain(..length);
                 if response.status != 100 {
                     return Some(response);
@@ -178,7 +183,7 @@ pub(crate) fn encode(method: &str, path: &str, headers: &[(&str, &str)], body: &
 }
 
 /// A response and its length in `bytes`; `None` while it is not whole.
-fn parse(bytes: &[u8]) -> Option<(Response, usize)> {
+fn parse(bytes: &[u8], to_head: bool) -> Option<(Response, usize)> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut headers);
     let start = match head.parse(bytes).expect("an HTTP response") {
@@ -202,6 +207,7 @@ fn parse(bytes: &[u8]) -> Option<(Response, usize)> {
         body: Vec::new(),
     };
     let length = match response.header("content-length") {
+        Some(_) if to_head => 0,
         Some(text) => text.parse().expect("a length"),
         None => {
             assert!(

@@ -83,7 +83,13 @@ impl Stream {
         let head: Vec<u8> = stream.received.drain(..end).collect();
         stream.head = String::from_utf8(head).expect("text");
         assert!(stream.head.starts_with("HTTP/1.1 200 "), "{}", stream.head);
-        assert_eq!(stream.header("transfer-encoding"), Some("chunked"));
+        assert_eq!(stream.header("connection"), Some("close"));
+        let is_http_1_0 = request
+            .split(|&byte| byte == b'\r')
+            .next()
+            .is_some_and(|line| line.ends_with(b"HTTP/1.0"));
+        let coding = (!is_http_1_0).then_some("chunked");
+        assert_eq!(stream.header("transfer-encoding"), coding);
         if shape == Shape::Events {
             assert_eq!(
                 stream.chunk().as_deref(),
@@ -96,22 +102,32 @@ impl Stream {
 
     /// A connected client of `/connection/http_stream` or `/connection/sse`.
     pub(crate) fn connect(server: &Server, shape: Shape, request: &Value) -> Self {
+        Self::connect_as(server, shape, request, "HTTP/1.1")
+    }
+
+    /// The same, asked for in this version of HTTP.
+    pub(crate) fn connect_as(
+        server: &Server,
+        shape: Shape,
+        request: &Value,
+        version: &str,
+    ) -> Self {
         let command = json!({ "id": 1, "connect": request }).to_string();
-        let mut stream = match shape {
-            Shape::Lines => Self::request(
-                server,
-                shape,
-                "POST",
-                "/connection/http_stream",
-                &[],
-                command.as_bytes(),
-            ),
+        let request = match shape {
+            Shape::Lines => encode("POST", "/connection/http_stream", &[], command.as_bytes()),
             Shape::Events => {
                 let query: String = form_urlencoded::byte_serialize(command.as_bytes()).collect();
-                let path = format!("/connection/sse?cf_connect={query}");
-                Self::request(server, shape, "GET", &path, &[], b"")
+                encode(
+                    "GET",
+                    &format!("/connection/sse?cf_connect={query}"),
+                    &[],
+                    b"",
+                )
             }
         };
+        let request = String::from_utf8(request).expect("text");
+        let request = request.replacen("HTTP/1.1", version, 1);
+        let mut stream = Self::over(tcp(server.listen), server, shape, request.as_bytes());
         let reply = stream.next();
         assert_eq!(reply["id"], 1, "{reply}");
         stream.connected = reply["connect"].clone();
@@ -217,6 +233,9 @@ impl Stream {
 
     /// The next chunk of the body; `None` for the last one, after which the connection must end.
     pub(crate) fn chunk(&mut self) -> Option<Vec<u8>> {
+        if self.header("transfer-encoding").is_none() {
+            return self.piece();
+        }
         loop {
             let line = self.received.windows(2).position(|two| two == b"\r\n");
             if let Some(line) = line {
@@ -235,6 +254,29 @@ impl Stream {
                 }
             }
             assert!(self.receive(), "the stream ends with its last chunk");
+        }
+    }
+
+    /// The same of a body without chunks: what one message takes, as its shape ends it.
+    fn piece(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let end: &[u8] = match self.shape {
+                Shape::Lines => b"\n",
+                Shape::Events if self.received.starts_with(b"\r") => b"\r\n",
+                Shape::Events => b"\n\n",
+            };
+            let mut places = self.received.windows(end.len());
+            if let Some(found) = places.position(|place| place == end) {
+                return Some(self.received.drain(..found + end.len()).collect());
+            }
+            if !self.receive() {
+                assert!(
+                    self.received.is_empty(),
+                    "half a message: {:?}",
+                    self.received
+                );
+                return None;
+            }
         }
     }
 

@@ -100,10 +100,10 @@ const fn transport(format: Format) -> &'static str {
     match (format.framing, format.unidirectional) {
         (Framing::WebSocket | Framing::Joined | Framing::Deflate, false) => "websocket",
         (Framing::WebSocket | Framing::Joined | Framing::Deflate, true) => "uni_websocket",
-        (Framing::Stream, false) => "http_stream",
-        (Framing::Stream, true) => "uni_http_stream",
-        (Framing::EventStream, false) => "sse",
-        (Framing::EventStream, true) => "uni_sse",
+        (Framing::Stream | Framing::PlainStream, false) => "http_stream",
+        (Framing::Stream | Framing::PlainStream, true) => "uni_http_stream",
+        (Framing::EventStream | Framing::PlainEventStream, false) => "sse",
+        (Framing::EventStream | Framing::PlainEventStream, true) => "uni_sse",
         (Framing::Poll, _) => "poll",
     }
 }

@@ -30,6 +30,12 @@ pub fn decode<'a>(
     Ok(decoded.unwrap_or(Err(ApiError::BadRequest)))
 }
 
+/// Is there a method of this name, as in `/api/<method>`?
+#[must_use]
+pub fn is_method(name: &str) -> bool {
+    Method::named(name).is_some()
+}
+
 /// What the decoder reads of one method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MethodFields {

@@ -23,6 +23,8 @@ impl Cors {
         let mut headers = vec![
             ("Access-Control-Allow-Origin", &*self.origin),
             ("Access-Control-Allow-Credentials", "true"),
+            // A cache must not give to one origin what says that another may read it.
+            ("Vary", "Origin"),
         ];
         if let Some(wanted) = &self.headers {
             headers.push(("Access-Control-Allow-Headers", wanted));

@@ -31,6 +31,9 @@ pub struct RequestHead<'a> {
     pub body: BodyLength,
     /// `Origin`, which browsers send and scripts in them cannot change.
     pub origin: Option<&'a str>,
+    /// A browser says that a page of another site asks (`Sec-Fetch-Site`). It does so also where it sends no `Origin`: with
+    /// an image or a link.
+    pub is_cross_site: bool,
     /// `Host`, or the authority of an absolute request target. Always there in HTTP/1.1.
     pub host: Option<&'a str>,
     /// The client waits for [`super::CONTINUE`] before it sends the body.
@@ -52,8 +55,10 @@ pub enum Method {
     Options,
     /// `HEAD`
     Head,
-    /// Every other.
+    /// One of the other methods that HTTP defines: no path has it.
     Other,
+    /// Nobody here knows it.
+    Unknown,
 }
 
 /// How the end of a request's body is known (RFC 9112 §6.3).
@@ -136,11 +141,18 @@ pub fn decode_head(bytes: &[u8]) -> Result<Decoded<RequestHead<'_>>, HttpError> 
     };
     let fields = Fields::collect(request.headers)?;
     let is_http_11 = minor_version == 1;
+    if method == "CONNECT" {
+        // It asks for a tunnel, and its target is no path.
+        return Err(HttpError::MethodUnknown);
+    }
     let method = Method::parse(method);
     let (authority, path, query) = split_target(target, method)?;
     let host = authority.or(fields.host);
-    if is_http_11 && fields.host.is_none() {
+    if is_http_11 && fields.host.is_none() || !host.is_none_or(is_host) {
         return Err(HttpError::BadRequest);
+    }
+    if fields.expects_other {
+        return Err(HttpError::ExpectationFailed);
     }
     let body = fields.body(is_http_11)?;
     let upgrade = if is_http_11 && method == Method::Get {
@@ -156,6 +168,7 @@ pub fn decode_head(bytes: &[u8]) -> Result<Decoded<RequestHead<'_>>, HttpError> 
         keep_alive: !fields.connection_close && (is_http_11 || fields.connection_keep_alive),
         body,
         origin: fields.origin,
+        is_cross_site: fields.cross_site,
         host,
         expect_continue: is_http_11 && fields.expect_continue,
         upgrade,
@@ -205,7 +218,7 @@ fn split_target(target: &str, method: Method) -> Result<(Option<&str>, &str, &st
         None => return Err(HttpError::BadRequest),
         Some(rest) => {
             let (authority, local) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-            if authority.is_empty() {
+            if authority.is_empty() || !is_host(authority) {
                 return Err(HttpError::BadRequest);
             }
             (Some(authority), local)
@@ -227,7 +240,8 @@ impl Method {
             "POST" => Self::Post,
             "OPTIONS" => Self::Options,
             "HEAD" => Self::Head,
-            _ => Self::Other,
+            "PUT" | "DELETE" | "PATCH" | "TRACE" => Self::Other,
+            _ => Self::Unknown,
         }
     }
 }
@@ -237,12 +251,14 @@ impl Method {
 struct Fields<'a> {
     host: Option<&'a str>,
     origin: Option<&'a str>,
+    cross_site: bool,
     content_length: Option<u64>,
     transfer_encoding: Option<&'a str>,
     connection_close: bool,
     connection_keep_alive: bool,
     connection_upgrade: bool,
     expect_continue: bool,
+    expects_other: bool,
     upgrade_websocket: bool,
     websocket_key: Option<&'a str>,
     websocket_version: Option<&'a str>,
@@ -259,7 +275,10 @@ impl<'a> Fields<'a> {
                 4 if is("host") => once(&mut fields.host, text(header)?)?,
                 6 if is("origin") => once(&mut fields.origin, text(header)?)?,
                 6 if is("expect") => {
-                    fields.expect_continue |= text(header)?.eq_ignore_ascii_case("100-continue")
+                    let value = text(header)?;
+                    let known = has_token(value, "100-continue");
+                    fields.expect_continue |= known;
+                    fields.expects_other |= !known || value.contains(',');
                 }
                 7 if is("upgrade") => {
                     fields.upgrade_websocket |= has_token(text(header)?, "websocket")
@@ -269,6 +288,9 @@ impl<'a> Fields<'a> {
                     fields.connection_close |= has_token(value, "close");
                     fields.connection_keep_alive |= has_token(value, "keep-alive");
                     fields.connection_upgrade |= has_token(value, "upgrade");
+                }
+                14 if is("sec-fetch-site") => {
+                    fields.cross_site |= header.value.eq_ignore_ascii_case(b"cross-site")
                 }
                 14 if is("content-length") => {
                     let length = content_length(header.value)?;
@@ -303,10 +325,7 @@ impl<'a> Fields<'a> {
             (None, Some(length)) => Ok(BodyLength::Length(length as usize)),
             (Some(_), Some(_)) => Err(HttpError::BadRequest),
             (Some(_), None) if !is_http_11 => Err(HttpError::BadRequest),
-            (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => {
-                Ok(BodyLength::Chunked)
-            }
-            (Some(_), None) => Err(HttpError::TransferEncodingUnsupported),
+            (Some(coding), None) => coded(coding),
         }
     }
 
@@ -333,6 +352,60 @@ impl<'a> Fields<'a> {
             protocols: self.websocket_protocols.unwrap_or_default(),
         }))
     }
+}
+
+/// A body whose last coding is not `chunked`, or that is chunked twice, has no end that can be known (RFC 9112 §6.3); what
+/// is under the chunks is a matter of codings that are spoken here, and none is.
+fn coded(codings: &str) -> Result<BodyLength, HttpError> {
+    let mut codings = codings
+        .rsplit(',')
+        .map(|coding| coding.trim_matches([' ', '\t']));
+    let is_chunked = |coding: &str| coding.eq_ignore_ascii_case("chunked");
+    if !codings.next().is_some_and(is_chunked) {
+        return Err(HttpError::BadRequest);
+    }
+    let mut below = codings.filter(|coding| !coding.is_empty()).peekable();
+    if below.peek().is_none() {
+        return Ok(BodyLength::Chunked);
+    }
+    if below.any(is_chunked) {
+        return Err(HttpError::BadRequest);
+    }
+    Err(HttpError::TransferEncodingUnsupported)
+}
+
+/// Whether a URL may name a host like this, with or without a port (RFC 3986 §3.2.2). Nobody is named by an empty one, which
+/// is legal as well (RFC 9112 §3.2).
+fn is_host(text: &str) -> bool {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let Some((address, port)) = rest.split_once(']') else {
+                return false;
+            };
+            // What comes after IPv6 has a version of its own, which nobody uses.
+            if address.parse::<std::net::Ipv6Addr>().is_err() {
+                return false;
+            }
+            ("", port)
+        }
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(digits) {
+        return false;
+    }
+    let mut bytes = host.bytes();
+    while let Some(byte) = bytes.next() {
+        let escaped = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit());
+        let is_legal = match byte {
+            b'%' => escaped(bytes.next()) && escaped(bytes.next()),
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+        if !is_legal {
+            return false;
+        }
+    }
+    true
 }
 
 /// A header that may come once only.
@@ -550,11 +623,77 @@ mod tests {
             head(&get("Transfer-Encoding: Chunked\r\n")).body,
             BodyLength::Chunked
         );
-        for coding in ["gzip, chunked", "identity", "chunked, chunked", "xchunked"] {
+        let refused_for = |coding: &str| refused(&get(&format!("Transfer-Encoding: {coding}\r\n")));
+        for coding in ["gzip, chunked", "GZIP,\tchunked"] {
             assert_eq!(
-                refused(&get(&format!("Transfer-Encoding: {coding}\r\n"))),
-                HttpError::TransferEncodingUnsupported
+                refused_for(coding),
+                HttpError::TransferEncodingUnsupported,
+                "{coding}"
             );
+        }
+        for coding in [
+            "identity",
+            "chunked, chunked",
+            "chunked, gzip",
+            "xchunked",
+            "chunked;a=b",
+            "",
+        ] {
+            assert_eq!(refused_for(coding), HttpError::BadRequest, "{coding}");
+        }
+        assert_eq!(
+            head(&get("Transfer-Encoding: , chunked\r\n")).body,
+            BodyLength::Chunked
+        );
+    }
+
+    #[test]
+    fn host_is_what_a_url_may_have() {
+        let with = |host: &str| format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        for host in [
+            "a",
+            "a.b:80",
+            "a:",
+            "127.0.0.1:8000",
+            "[::1]",
+            "[::1]:80",
+            "xn--a",
+            "a%C3%A4b",
+            "a_b",
+            "",
+        ] {
+            assert_eq!(head(&with(host)).host, Some(host));
+        }
+        for host in [
+            "a b", "a/b", "a?b", "a@b", "a#b", "a:b", "a:80:80", "[::1", "::1", "[a]", "[::1]x",
+            "a%", "a%zz", "a\\b", "a\"b", "<a>", "\u{e4}", "a\tb",
+        ] {
+            assert_eq!(refused(&with(host)), HttpError::BadRequest, "{host:?}");
+        }
+        for target in ["http://a b/", "http://u@a/", "http://a:b/"] {
+            let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!(refused(&request), HttpError::BadRequest, "{target}");
+        }
+        assert_eq!(
+            refused("GET / HTTP/1.0\r\nHost: a b\r\n\r\n"),
+            HttpError::BadRequest
+        );
+    }
+
+    #[test]
+    fn methods_that_nobody_knows_and_expectations_that_nobody_meets_are_told_apart() {
+        let method = |name: &str| head(&get("").replace("GET", name)).method;
+        assert_eq!(method("DELETE"), Method::Other);
+        assert_eq!(method("get"), Method::Unknown, "methods have a case");
+        assert_eq!(method("BREW"), Method::Unknown);
+        assert_eq!(
+            refused("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"),
+            HttpError::MethodUnknown
+        );
+        assert!(head(&get("Expect: 100-Continue\r\n")).expect_continue);
+        for other in ["200-ok", "100-continue, x", ""] {
+            let lines = format!("Expect: {other}\r\n");
+            assert_eq!(refused(&get(&lines)), HttpError::ExpectationFailed);
         }
     }
 

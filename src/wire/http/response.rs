@@ -15,6 +15,8 @@ pub struct Response<'a> {
     pub status: u16,
     /// `Content-Type`; empty: no such header.
     pub content_type: &'a str,
+    /// `Date`.
+    pub date: &'a str,
     /// Further headers, name and value. Neither holds a CR or LF.
     pub headers: &'a [(&'a str, &'a str)],
     /// The body; empty with status 204 and 304.
@@ -37,6 +39,7 @@ pub fn encode_response_head(out: &mut Vec<u8>, response: &Response<'_>) {
     out.push(b' ');
     out.extend_from_slice(reason_phrase(response.status).as_bytes());
     out.extend_from_slice(b"\r\n");
+    encode_header(out, "Date", response.date);
     if !response.content_type.is_empty() {
         encode_header(out, "Content-Type", response.content_type);
     }
@@ -54,19 +57,28 @@ pub fn encode_response_head(out: &mut Vec<u8>, response: &Response<'_>) {
         .iter()
         .any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
     match (response.keep_alive, upgrade) {
-        (true, _) => encode_header(out, "Connection", "keep-alive"),
+        (true, false) => encode_header(out, "Connection", "keep-alive"),
+        (true, true) => encode_header(out, "Connection", "keep-alive, upgrade"),
         (false, false) => encode_header(out, "Connection", "close"),
         (false, true) => encode_header(out, "Connection", "close, upgrade"),
     }
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the head of a response whose body goes on in chunks until [`LAST_CHUNK`]. Nobody between here and the client is
-/// to keep or gather what comes (`spec/centrifuge.md` §1.5).
-pub fn encode_stream_head(out: &mut Vec<u8>, content_type: &str, headers: &[(&str, &str)]) {
+/// Appends the head of a response whose body goes on: in chunks until [`LAST_CHUNK`], or until the connection ends, as
+/// HTTP/1.0 has it. Either way the connection ends with it, and says so. Nobody between here and the client is to keep or
+/// gather what comes (`spec/centrifuge.md` §1.5).
+pub fn encode_stream_head(
+    out: &mut Vec<u8>,
+    date: &str,
+    content_type: &str,
+    chunked: bool,
+    headers: &[(&str, &str)],
+) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
-    encode_header(out, "Content-Type", content_type);
     for (name, value) in [
+        ("Date", date),
+        ("Content-Type", content_type),
         ("X-Accel-Buffering", "no"),
         (
             "Cache-Control",
@@ -74,10 +86,12 @@ pub fn encode_stream_head(out: &mut Vec<u8>, content_type: &str, headers: &[(&st
         ),
         ("Pragma", "no-cache"),
         ("Expire", "0"),
-        ("Connection", "keep-alive"),
-        ("Transfer-Encoding", "chunked"),
+        ("Connection", "close"),
     ] {
         encode_header(out, name, value);
+    }
+    if chunked {
+        encode_header(out, "Transfer-Encoding", "chunked");
     }
     for (name, value) in headers {
         encode_header(out, name, value);
@@ -135,6 +149,7 @@ fn reason_phrase(status: u16) -> &'static str {
         413 => "Content Too Large",
         414 => "URI Too Long",
         415 => "Unsupported Media Type",
+        417 => "Expectation Failed",
         426 => "Upgrade Required",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
@@ -181,6 +196,8 @@ mod tests {
         parse(&out)
     }
 
+    const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+
     fn pair(name: &str, value: &str) -> (String, String) {
         (name.into(), value.into())
     }
@@ -190,11 +207,13 @@ mod tests {
         let response = Response {
             status: 200,
             content_type: "application/json",
+            date: DATE,
             headers: &[("Vary", "Origin")],
             body: b"{}",
             keep_alive: true,
         };
         let headers = vec![
+            pair("Date", DATE),
             pair("Content-Type", "application/json"),
             pair("Content-Length", "2"),
             pair("Vary", "Origin"),
@@ -211,39 +230,77 @@ mod tests {
         let response = Response {
             status: 204,
             content_type: "",
+            date: DATE,
             headers: &[],
             body: b"",
             keep_alive: false,
         };
         assert_eq!(
             encoded(&response),
-            (204, vec![pair("Connection", "close")], Vec::new())
+            (
+                204,
+                vec![pair("Date", DATE), pair("Connection", "close")],
+                Vec::new()
+            )
         );
     }
 
+    fn refusal(error: HttpError) -> (u16, Vec<(String, String)>, Vec<u8>) {
+        encoded(&Response {
+            status: error.status(),
+            content_type: "text/plain",
+            date: DATE,
+            headers: &error.headers(),
+            body: error.text().as_bytes(),
+            keep_alive: !error.ends_connection(),
+        })
+    }
+
     #[test]
-    fn each_refusal_has_its_status_and_ends_the_connection() {
-        for (error, status) in [
-            (HttpError::BadRequest, 400),
-            (HttpError::MethodNotAllowed, 405),
-            (HttpError::Timeout, 408),
-            (HttpError::BodyTooLarge, 413),
-            (HttpError::UriTooLong, 414),
-            (HttpError::UpgradeRequired, 426),
-            (HttpError::HeadTooLarge, 431),
-            (HttpError::TooManyHeaders, 431),
-            (HttpError::TransferEncodingUnsupported, 501),
-            (HttpError::VersionUnsupported, 505),
+    fn each_refusal_has_its_status_and_what_the_status_asks_for() {
+        for (error, status, header) in [
+            (HttpError::BadRequest, 400, None),
+            (HttpError::Unauthorized, 401, Some("WWW-Authenticate")),
+            (HttpError::Forbidden, 403, Some("Vary")),
+            (HttpError::NotFound, 404, None),
+            (HttpError::MethodNotAllowed("GET"), 405, Some("Allow")),
+            (HttpError::Timeout, 408, None),
+            (HttpError::BodyTooLarge, 413, None),
+            (HttpError::UriTooLong, 414, None),
+            (HttpError::ExpectationFailed, 417, None),
+            (HttpError::UpgradeRequired, 426, Some("Upgrade")),
+            (HttpError::HeadTooLarge, 431, None),
+            (HttpError::TooManyHeaders, 431, None),
+            (HttpError::MethodUnknown, 501, None),
+            (HttpError::TransferEncodingUnsupported, 501, None),
+            (HttpError::VersionUnsupported, 505, None),
         ] {
-            let (code, headers, body) = encoded(&error.response());
+            let (code, headers, body) = refusal(error);
             assert_eq!(code, status);
-            assert_eq!(headers[1], pair("Content-Length", &body.len().to_string()));
-            assert!(headers.last().unwrap().1.starts_with("close"));
+            assert_eq!(headers[2], pair("Content-Length", &body.len().to_string()));
+            assert_eq!(headers[0], pair("Date", DATE));
             assert!(!reason_phrase(status).is_empty());
+            if let Some(header) = header {
+                assert!(headers.iter().any(|(name, _)| name == header), "{error:?}");
+            }
         }
-        let (_, headers, _) = encoded(&HttpError::UpgradeRequired.response());
+        let (_, headers, _) = refusal(HttpError::UpgradeRequired);
         assert!(headers.contains(&pair("Sec-WebSocket-Version", "13")));
-        assert!(headers.contains(&pair("Connection", "close, upgrade")));
+        assert!(headers.contains(&pair("Connection", "keep-alive, upgrade")));
+    }
+
+    #[test]
+    fn stream_says_from_its_start_that_the_connection_ends_with_it() {
+        for chunked in [true, false] {
+            let mut out = Vec::new();
+            encode_stream_head(&mut out, DATE, "text/plain", chunked, &[("Vary", "Origin")]);
+            let (status, headers, rest) = parse(&out);
+            assert_eq!((status, rest.len()), (200, 0));
+            assert!(headers.contains(&pair("Connection", "close")));
+            assert!(headers.contains(&pair("Vary", "Origin")));
+            let has_chunks = headers.contains(&pair("Transfer-Encoding", "chunked"));
+            assert_eq!(has_chunks, chunked);
+        }
     }
 
     #[test]
