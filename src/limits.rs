@@ -58,8 +58,17 @@ pub const OWN_PIECE_BYTES_MAX: u32 = OWN_RING_BYTES / 8;
 pub const PENDING_JOIN_BYTES_MAX: u32 = 4096;
 /// Unsent bytes of all connections of one shard.
 pub const BACKLOG_BYTES_MAX: usize = 1 << 30;
-/// Bytes that a connection may have sent ahead while it waits for the answer to an earlier request.
-pub const HELD_BYTES_MAX: usize = 1 << 20;
+/// Bytes sent ahead, behind a request or command that waits, after which the connection is read no further until that is
+/// answered.
+pub const HELD_PAUSE_BYTES: usize = 64 << 10;
+/// Receive buffers of one shard on io_uring: what may still come of one connection after it was paused.
+pub const RECEIVE_POOL_BYTES: usize = 2 << 20;
+/// Bytes that a connection may hold in all; what comes beyond ends it.
+pub const HELD_BYTES_MAX: usize = 4 << 20;
+const _: () = assert!(
+    HELD_PAUSE_BYTES + RECEIVE_POOL_BYTES <= HELD_BYTES_MAX,
+    "a paused connection is not ended for what was on its way"
+);
 /// Items of one server API call (broadcast channels, batch commands).
 pub const API_ITEMS_MAX: usize = 10_000;
 /// Pages that one shard awaits of control for whoever asks at its internal listeners; beyond it they get 503.

@@ -136,6 +136,8 @@ counters! {
     Counter sends_short,
     /// Receives that found no buffer.
     Counter receives_starved,
+    /// Times that a connection was read no further because too much of its input waits.
+    Counter receives_paused,
     /// Client commands handled.
     Counter commands,
     /// Client commands answered with an error.

@@ -143,6 +143,11 @@ pub enum Output {
         /// How.
         how: Close,
     },
+    /// Read no further from it. What had been read by then still comes: at most `RECEIVE_POOL_BYTES`. The end of the
+    /// connection is still told where it is broken; one that the peer only closed is told when reading goes on.
+    Pause(ConnId),
+    /// Read again.
+    Resume(ConnId),
     /// Ring that shard's bell.
     Wake(ShardId),
     /// Hand to control.

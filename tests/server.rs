@@ -31,6 +31,8 @@ mod encodings;
 mod fallback;
 #[path = "server/first_run.rs"]
 mod first_run;
+#[path = "server/gone.rs"]
+mod gone;
 #[path = "server/hooks.rs"]
 mod hooks;
 #[path = "server/http.rs"]
@@ -41,6 +43,8 @@ mod http_musts;
 mod jwks;
 #[path = "server/listeners.rs"]
 mod listeners;
+#[path = "server/reading.rs"]
+mod reading;
 #[path = "server/reload.rs"]
 mod reload;
 #[path = "server/revocation.rs"]

@@ -144,7 +144,7 @@ impl Hot {
             Ok(conn) => {
                 debug_assert_eq!(conn.slot, slot);
                 self.slots.insert(conn);
-                self.arm_receive(conn.slot, conn.generation)
+                self.arm(conn.slot, conn.generation)
             }
             Err(_) => self.ring.push(&Sqe::close(slot, 0)),
         }

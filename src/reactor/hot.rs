@@ -41,6 +41,12 @@ pub(super) struct Hot {
     pub(super) early: Vec<Accepted>,
     /// Receives that ended: (slot, generation).
     pub(super) unarmed: Vec<(u32, u32)>,
+    /// Streams that ended and paused connections that nobody watches yet: (slot, generation).
+    pub(super) unwatched: Vec<(u32, u32)>,
+    /// Connections that said something since the last look at their health: (slot, generation).
+    pub(super) heard: VecDeque<(u32, u32)>,
+    /// When that was.
+    pub(super) probed: Instant,
     /// Silent sends of the slice being built.
     pub(super) slice: Vec<(ConnId, RingRange)>,
     /// Closes to start when everything before them is sent.
@@ -62,6 +68,8 @@ impl Hot {
         self.arm_receives()?;
         self.think(now);
         let more = self.flush(now)?;
+        self.arm_watches()?;
+        self.probe(now)?;
         self.accepts
             .arm(&mut self.ring, self.slots.open(), self.shard.is_accepting())?;
         self.reports.hand_over();
@@ -124,6 +132,7 @@ impl Hot {
                 Some(Kind::Accept) => self.accepted(now, completion)?,
                 Some(Kind::Close) => self.closed(now, conn)?,
                 Some(Kind::Abort) => self.abort_refused(conn)?,
+                Some(Kind::Probe) => self.probed(now, conn, completion.result()),
                 // The turn itself is the answer to `Wake`. A cancel that found nothing came too late, which its
                 // operation's own completion tells; a wake-up that failed was for a shard that has ended.
                 Some(Kind::Wake | Kind::Cancel | Kind::WakeFailed) => {}

@@ -22,8 +22,8 @@ use super::send::SLICE;
 use super::thread::SAFETY_TICK;
 use super::{Listener, ShardThread};
 use crate::mesh::control::Doorbell as _;
-use crate::model::ShardId;
-use crate::shard::{Door, Output, Peer, SendBatch, Shard};
+use crate::model::{ConnId, ShardId};
+use crate::shard::{Door, EndCause, Output, Peer, SendBatch, Shard};
 use crate::time::{Instant, Now};
 use crate::uring::{EventFd, socket};
 use connection::{Connection, Connections, outcome};
@@ -58,6 +58,8 @@ struct Core {
     connections_max: u32,
     /// Where every receive lands; the shard takes the bytes before the next one.
     scratch: Vec<u8>,
+    /// Connections that nothing is read from, or nothing can be: whether they are broken is asked from time to time.
+    watched: Vec<ConnId>,
     /// Tasks that go on after the next flush: readers that had their share.
     after_flush: Vec<Waker>,
     /// Accept tasks that wait for a place, and what stops them.
@@ -72,6 +74,7 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
     let (core, bell) = prepare(thread)?;
     monoio::spawn(listen_to(wake.try_clone()?, Rc::clone(&bell)));
     let mut sleep = pin!(monoio::time::sleep(SAFETY_TICK));
+    let mut tick = core.borrow().clock.now().at;
     started(Ok(()));
     loop {
         let due = match turn(&core) {
@@ -90,16 +93,19 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
             core.clock.to_std(due.map_or(latest, |due| due.min(latest)))
         };
         sleep.as_mut().reset(alarm.into());
-        let ticked = poll_fn(|context| {
+        poll_fn(|context| {
             if bell.poll(context).is_ready() {
-                return Poll::Ready(false);
+                return Poll::Ready(());
             }
-            sleep.as_mut().poll(context).map(|()| true)
+            sleep.as_mut().poll(context)
         })
         .await;
-        let core = core.borrow();
+        let mut core = core.borrow_mut();
         core.sleepers.rise(core.id);
-        if ticked {
+        let now = core.clock.now().at;
+        if now >= tick {
+            tick = now + SAFETY_TICK;
+            core.look_after_watched();
             core.accepting.iter().for_each(|stopped| stopped.ring());
         }
     }
@@ -127,6 +133,7 @@ fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
         sleepers: thread.sleepers,
         clock: thread.clock,
         scratch: vec![0; RECEIVE],
+        watched: Vec::new(),
         after_flush: Vec::new(),
         accepting: listeners.iter().map(|_| Rc::default()).collect(),
         bell: Rc::clone(&bell),
@@ -297,10 +304,46 @@ impl Core {
                     self.close_if_done(now, conn);
                 }
             }
+            Output::Pause(conn) => {
+                if let Some(connection) = self.connections.of(conn) {
+                    connection.pause(true);
+                    self.watch(conn);
+                }
+            }
+            Output::Resume(conn) => {
+                if let Some(connection) = self.connections.of(conn) {
+                    connection.pause(false);
+                }
+            }
             Output::Wake(shard) => self.sleepers.wake(shard),
             Output::Report(report) => self.reports.push(report),
             Output::Call(call) => self.reports.call(call),
             Output::Log(request) => self.reports.ask_log(request),
+        }
+    }
+
+    fn watch(&mut self, conn: ConnId) {
+        if let Some(connection) = self.connections.of(conn)
+            && !connection.watched.replace(true)
+        {
+            self.watched.push(conn);
+        }
+    }
+
+    /// Tells the shard which of the watched connections are broken.
+    fn look_after_watched(&mut self) {
+        let now = self.clock.now();
+        for conn in std::mem::take(&mut self.watched) {
+            let Some(connection) = self.connections.of(conn) else {
+                continue;
+            };
+            connection.watched.set(false);
+            if connection.is_closing() {
+            } else if socket::is_broken(&connection.source) {
+                self.shard.handle_ended(now, conn, EndCause::Reset);
+            } else if connection.is_paused() || connection.has_ended() {
+                self.watch(conn);
+            }
         }
     }
 
@@ -314,7 +357,7 @@ impl Core {
         self.bell.ring();
     }
 
-    fn close_if_done(&mut self, now: Now, conn: crate::model::ConnId) {
+    fn close_if_done(&mut self, now: Now, conn: ConnId) {
         if self
             .connections
             .of(conn)
@@ -420,7 +463,13 @@ async fn read(core: Shared, connection: Rc<Connection>) {
         while core.borrow().shard.is_full() {
             after_flush(&core).await;
         }
-        if connection.is_closing() || !receive(&core, &connection) {
+        if connection.is_closing() {
+            break;
+        }
+        if connection.is_paused() {
+            continue;
+        }
+        if !receive(&core, &connection) {
             break;
         }
         after_flush(&core).await;
@@ -433,9 +482,11 @@ fn receive(core: &Shared, connection: &Connection) -> bool {
     let this = &mut *core.borrow_mut();
     let now = this.clock.now();
     match socket::receive(&connection.source, &mut this.scratch) {
-        Ok(0) => this
-            .shard
-            .handle_ended(now, connection.conn, crate::shard::EndCause::Eof),
+        Ok(0) => {
+            connection.set_ended();
+            this.watch(connection.conn);
+            this.shard.handle_ended(now, connection.conn, EndCause::Eof);
+        }
         Ok(received) => {
             this.shard
                 .handle_received(now, connection.conn, &mut this.scratch[..received]);
@@ -451,7 +502,7 @@ fn receive(core: &Shared, connection: &Connection) -> bool {
         }
         Err(_) => this
             .shard
-            .handle_ended(now, connection.conn, crate::shard::EndCause::Reset),
+            .handle_ended(now, connection.conn, EndCause::Reset),
     }
     false
 }

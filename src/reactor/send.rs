@@ -53,6 +53,7 @@ impl Hot {
                         "a connection has at most one send in flight"
                     );
                     state.range = range;
+                    state.spoken();
                     self.slice.push((conn, range));
                 }
             }
@@ -62,11 +63,14 @@ impl Hot {
             } => match self.slots.of(conn.slot, conn.generation) {
                 Some(state) => {
                     state.set_sending(true);
+                    state.spoken();
                     self.ring.push_send(conn.slot, conn.generation, batch)?;
                 }
                 None => debug_assert!(false, "a send for a connection that is gone"),
             },
             Output::Close { conn, how } => self.closes.push((conn, how)),
+            Output::Pause(conn) => self.pause(conn)?,
+            Output::Resume(conn) => self.resume(conn)?,
             Output::Wake(shard) => {
                 if let Some(ring) = self.sleepers.ring_to_wake(shard) {
                     self.ring.push(&Sqe::wake(ring))?;

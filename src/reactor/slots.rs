@@ -6,14 +6,19 @@ use crate::shard::{Close, RingRange};
 /// Slots of one piece of the table; a piece is taken when the first of its slots is used.
 const PIECE: usize = 1024;
 
-const OPEN: u8 = 1 << 0;
-const ARMED: u8 = 1 << 1;
-const SENDING: u8 = 1 << 2;
-const ENDED: u8 = 1 << 3;
-const FINISHING: u8 = 1 << 4;
-const ABORTING: u8 = 1 << 5;
-const ABORTED: u8 = 1 << 6;
-const CLOSE_QUEUED: u8 = 1 << 7;
+const OPEN: u16 = 1 << 0;
+const ARMED: u16 = 1 << 1;
+const SENDING: u16 = 1 << 2;
+const ENDED: u16 = 1 << 3;
+const FINISHING: u16 = 1 << 4;
+const ABORTING: u16 = 1 << 5;
+const ABORTED: u16 = 1 << 6;
+const CLOSE_QUEUED: u16 = 1 << 7;
+const CLOSED: u16 = 1 << 8;
+const PAUSED: u16 = 1 << 9;
+const WATCHING: u16 = 1 << 10;
+const HEARD: u16 = 1 << 11;
+const LISTED: u16 = 1 << 12;
 
 /// One socket's operations.
 #[derive(Clone, Copy, Default)]
@@ -21,18 +26,26 @@ pub(super) struct Slot {
     /// The ring range under way in this flush; meaningless otherwise.
     pub(super) range: RingRange,
     generation: u32,
-    flags: u8,
-    closed: bool,
+    flags: u16,
 }
 
 const _: () = assert!(size_of::<Slot>() <= 16, "idle memory is counted in these");
+
+/// What is armed on a socket. Both go by one `user_data`, so that a close ends whichever it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arm {
+    /// Bytes are wanted.
+    Receive,
+    /// No bytes are wanted, or none can come: only the end of the connection is of interest.
+    Watch,
+}
 
 /// What has to be submitted to close a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Reset it; its operations then end by themselves.
     Abort,
-    /// End the receive, then free the slot.
+    /// End the receive or the watch, then free the slot.
     CancelAndClose,
     /// Free the slot.
     Close,
@@ -47,11 +60,11 @@ impl Slot {
         }
     }
 
-    fn has(&self, flag: u8) -> bool {
+    fn has(&self, flag: u16) -> bool {
         self.flags & flag != 0
     }
 
-    fn set(&mut self, flag: u8, value: bool) {
+    fn set(&mut self, flag: u16, value: bool) {
         if value {
             self.flags |= flag;
         } else {
@@ -67,17 +80,68 @@ impl Slot {
         self.has(FINISHING | ABORTING)
     }
 
-    /// A receive should be armed and is not.
-    pub(super) fn wants_receive(&self) -> bool {
-        self.has(OPEN) && !self.has(ARMED | ENDED | FINISHING | ABORTING)
+    /// What should be armed and is not.
+    pub(super) fn wanted(&self) -> Option<Arm> {
+        if !self.has(OPEN) || self.has(ARMED | FINISHING | ABORTING) {
+            None
+        } else if self.has(ENDED | PAUSED) {
+            Some(Arm::Watch)
+        } else {
+            Some(Arm::Receive)
+        }
     }
 
-    pub(super) fn set_armed(&mut self, armed: bool) {
-        self.set(ARMED, armed);
+    /// That is armed now.
+    pub(super) fn arm(&mut self, what: Arm) {
+        self.set(ARMED, true);
+        self.set(WATCHING, what == Arm::Watch);
+    }
+
+    /// What was armed is over.
+    pub(super) fn disarm(&mut self) {
+        self.set(ARMED | WATCHING, false);
     }
 
     pub(super) fn is_armed(&self) -> bool {
         self.has(ARMED)
+    }
+
+    /// What is armed is no receive.
+    pub(super) fn is_watching(&self) -> bool {
+        self.has(WATCHING)
+    }
+
+    /// Nothing more is to be read for now. True if what is armed has to be cancelled for it; the rest follows from its end.
+    pub(super) fn pause(&mut self) -> bool {
+        let first = !self.has(PAUSED);
+        self.set(PAUSED, true);
+        first && self.has(ARMED) && !self.has(WATCHING | FINISHING | ABORTING)
+    }
+
+    /// Reading goes on. True as with `pause`.
+    pub(super) fn resume(&mut self) -> bool {
+        let paused = self.has(PAUSED);
+        self.set(PAUSED, false);
+        paused && self.has(WATCHING) && !self.has(ENDED | FINISHING | ABORTING)
+    }
+
+    /// Bytes came. True if the socket is to be listed for a look at its health: see `Hot::probe`.
+    pub(super) fn heard(&mut self) -> bool {
+        let listed = self.has(LISTED);
+        self.set(HEARD | LISTED, true);
+        !listed
+    }
+
+    /// Something is sent: if the peer is gone, that tells.
+    pub(super) fn spoken(&mut self) {
+        self.set(HEARD, false);
+    }
+
+    /// Takes the socket off the list. True if nothing was sent since bytes came last, and a receive waits for more.
+    pub(super) fn unlist(&mut self) -> bool {
+        let heard = self.has(HEARD);
+        self.set(HEARD | LISTED, false);
+        heard && self.has(ARMED) && !self.has(WATCHING | ENDED | FINISHING | ABORTING)
     }
 
     /// The peer has nothing more to say. `false` if that was known.
@@ -111,7 +175,7 @@ impl Slot {
     }
 
     /// What to submit now, at most once each. A finish waits for the send under way; nothing closes the slot under an
-    /// armed receive, which would outlive it and meet the slot's next owner.
+    /// armed receive, which would outlive it and meet the slot's next owner. An abort ends a receive but no watch.
     pub(super) fn next_step(&mut self) -> Option<Step> {
         if !self.is_closing() || self.has(CLOSE_QUEUED) {
             return None;
@@ -120,7 +184,8 @@ impl Slot {
             self.set(ABORTED, true);
             return Some(Step::Abort);
         }
-        if self.has(SENDING) || (self.has(ABORTED) && self.has(ARMED)) {
+        let receives = self.has(ARMED) && !self.has(WATCHING);
+        if self.has(SENDING) || self.has(ABORTED) && receives {
             return None;
         }
         self.set(CLOSE_QUEUED, true);
@@ -133,12 +198,12 @@ impl Slot {
 
     /// The kernel has freed the slot.
     pub(super) fn set_closed(&mut self) {
-        self.closed = true;
+        self.set(CLOSED, true);
     }
 
     /// No operation is left and the kernel has freed the slot.
     pub(super) fn is_gone(&self) -> bool {
-        self.closed && !self.has(ARMED | SENDING)
+        self.has(CLOSED) && !self.has(ARMED | SENDING)
     }
 }
 
@@ -199,12 +264,12 @@ mod tests {
     #[test]
     fn a_finish_cancels_an_armed_receive_before_the_slot_is_freed() {
         let mut slot = Slot::opened(1);
-        slot.set_armed(true);
+        slot.arm(Arm::Receive);
         slot.close(Close::Finish);
         assert_eq!(steps(&mut slot), [Step::CancelAndClose]);
         slot.set_closed();
         assert!(!slot.is_gone(), "the receive has not ended");
-        slot.set_armed(false);
+        slot.disarm();
         assert!(slot.is_gone());
     }
 
@@ -212,7 +277,11 @@ mod tests {
     fn a_finish_after_the_end_of_the_stream_is_a_plain_close() {
         let mut slot = Slot::opened(1);
         assert!(slot.end() && !slot.end());
-        assert!(!slot.wants_receive());
+        assert_eq!(
+            slot.wanted(),
+            Some(Arm::Watch),
+            "a half-closed peer may still be cut off"
+        );
         slot.close(Close::Finish);
         assert_eq!(steps(&mut slot), [Step::Close]);
     }
@@ -232,11 +301,76 @@ mod tests {
     #[test]
     fn an_abort_frees_the_slot_only_after_the_receive_has_ended() {
         let mut slot = Slot::opened(1);
-        slot.set_armed(true);
+        slot.arm(Arm::Receive);
         slot.close(Close::Abort);
         assert_eq!(steps(&mut slot), [Step::Abort]);
-        slot.set_armed(false);
+        slot.disarm();
         assert_eq!(steps(&mut slot), [Step::Close]);
+    }
+
+    #[test]
+    fn a_paused_socket_is_watched_and_read_again_afterwards() {
+        let mut slot = Slot::opened(1);
+        assert_eq!(slot.wanted(), Some(Arm::Receive));
+        slot.arm(Arm::Receive);
+        assert_eq!(slot.wanted(), None);
+        assert!(slot.pause(), "the receive has to end");
+        assert!(!slot.pause(), "once");
+        slot.disarm();
+        assert_eq!(slot.wanted(), Some(Arm::Watch));
+        slot.arm(Arm::Watch);
+        assert!(slot.is_watching());
+        assert!(slot.resume(), "the watch has to end");
+        assert!(!slot.resume(), "once");
+        slot.disarm();
+        assert_eq!(slot.wanted(), Some(Arm::Receive));
+    }
+
+    #[test]
+    fn a_pause_that_is_over_before_the_receive_ended_arms_a_receive() {
+        let mut slot = Slot::opened(1);
+        slot.arm(Arm::Receive);
+        assert!(slot.pause());
+        assert!(!slot.resume(), "the receive is ending already");
+        slot.disarm();
+        assert_eq!(slot.wanted(), Some(Arm::Receive));
+        assert!(!slot.pause(), "nothing is armed");
+        assert_eq!(slot.wanted(), Some(Arm::Watch));
+    }
+
+    #[test]
+    fn a_paused_socket_is_closed_like_any_other() {
+        for how in [Close::Finish, Close::Abort] {
+            let mut slot = Slot::opened(1);
+            slot.pause();
+            slot.arm(Arm::Watch);
+            slot.close(how);
+            assert!(!slot.resume() && slot.wanted().is_none());
+            match how {
+                Close::Finish => assert_eq!(steps(&mut slot), [Step::CancelAndClose]),
+                Close::Abort => {
+                    assert_eq!(steps(&mut slot), [Step::Abort, Step::CancelAndClose]);
+                }
+            }
+            slot.disarm();
+            slot.set_closed();
+            assert!(slot.is_gone());
+        }
+    }
+
+    #[test]
+    fn a_socket_that_was_heard_is_looked_at_unless_something_was_sent_since() {
+        let mut slot = Slot::opened(1);
+        slot.arm(Arm::Receive);
+        assert!(slot.heard() && !slot.heard());
+        assert!(slot.unlist());
+        assert!(!slot.unlist());
+        assert!(slot.heard());
+        slot.spoken();
+        assert!(!slot.unlist());
+        assert!(slot.heard());
+        slot.close(Close::Finish);
+        assert!(!slot.unlist(), "it is going");
     }
 
     #[test]

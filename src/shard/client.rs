@@ -168,7 +168,9 @@ impl Shard {
             }
             State::Waiting => self.hold(slot, bytes),
             State::Open | State::Closing => self.websocket_received(slot, bytes),
-            State::Finishing | State::Gone => {}
+            // It was told to go.
+            State::Finishing => self.stop_reading(slot),
+            State::Gone => {}
         }
     }
 
@@ -343,7 +345,10 @@ impl Shard {
         self.end_session(slot);
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Closing;
+            connection.is_parked = false;
+            connection.held = None;
         }
+        self.read_on(slot);
         if push {
             let mut frame = Vec::new();
             let push = Push::Disconnect(disconnect.code(), disconnect.reason());

@@ -53,6 +53,8 @@ pub(super) struct Connection {
     pub(super) is_parked: bool,
     /// An entry in the outbox's list of dirty connections.
     pub(super) is_dirty: bool,
+    /// `Output::Pause` is out: nothing more is read.
+    pub(super) is_paused: bool,
     /// An owned batch is in flight.
     pub(super) is_sending: bool,
     /// The HTTP connection outlives its request.
@@ -92,6 +94,11 @@ impl Connection {
                 .backlog
                 .as_ref()
                 .is_none_or(|backlog| backlog.bytes.is_empty())
+    }
+
+    /// Input is kept and not read yet.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.state == State::Waiting || self.is_parked
     }
 
     /// Pushes must wait for the connect reply.

@@ -10,7 +10,8 @@ use super::{Close, Output, SendBatch, SendFailed, Shard};
 use crate::broker::hub::Subscriber;
 use crate::config::namespace::SlowConsumer;
 use crate::limits::{
-    BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
+    BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES, OWN_PIECE_BYTES_MAX,
+    PENDING_JOIN_BYTES_MAX,
 };
 use crate::mem::{RingRange, Slab};
 use crate::model::ConnId;
@@ -26,7 +27,8 @@ pub(super) struct Outbox {
     dirty: VecDeque<(u32, Heads)>,
     /// Connections to close once the kernel has what they sent.
     closing: Vec<u32>,
-    closes: VecDeque<Output>,
+    /// What the reactor is to do with connections: closes, pauses and their ends, in order.
+    orders: VecDeque<Output>,
     backlog_bytes: usize,
     /// Ring batches were polled since the last flush: their bytes are still needed.
     is_unflushed: bool,
@@ -46,7 +48,7 @@ impl Outbox {
             rings: Rings::new(shared_bytes, own_bytes),
             dirty: VecDeque::new(),
             closing: Vec::new(),
-            closes: VecDeque::new(),
+            orders: VecDeque::new(),
             backlog_bytes: 0,
             is_unflushed: false,
         }
@@ -291,8 +293,8 @@ impl Shard {
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Output> {
-        if let Some(close) = self.outbox.closes.pop_front() {
-            return Some(close);
+        if let Some(order) = self.outbox.orders.pop_front() {
+            return Some(order);
         }
         while let Some((slot, _)) = self.outbox.dirty.pop_front() {
             let generation = self.connections.generation(slot);
@@ -444,11 +446,44 @@ impl Shard {
                 && connection.is_sent()
             {
                 connection.state = State::Gone;
-                self.outbox.closes.push_back(Output::Close {
+                self.outbox.orders.push_back(Output::Close {
                     conn: ConnId { slot, generation },
                     how,
                 });
             }
+        }
+    }
+
+    /// Reads no further from a connection: what it sends stays in its socket. What the reactor has read by now still comes.
+    pub(super) fn stop_reading(&mut self, slot: u32) {
+        let generation = self.connections.generation(slot);
+        if let Some(connection) = self.connections.at_mut(slot)
+            && connection.state != State::Gone
+            && !std::mem::replace(&mut connection.is_paused, true)
+        {
+            self.counters.receives_paused += 1;
+            self.outbox
+                .orders
+                .push_back(Output::Pause(ConnId { slot, generation }));
+        }
+    }
+
+    /// Reads again, unless much is held that still waits. What is held because the rest is missing waits for nothing else.
+    pub(super) fn read_on(&mut self, slot: u32) {
+        let generation = self.connections.generation(slot);
+        if let Some(connection) = self.connections.at_mut(slot)
+            && connection.state != State::Gone
+            && connection.is_paused
+            && !(connection.is_held_up()
+                && connection
+                    .held
+                    .as_ref()
+                    .is_some_and(|held| held.len() >= HELD_PAUSE_BYTES))
+        {
+            connection.is_paused = false;
+            self.outbox
+                .orders
+                .push_back(Output::Resume(ConnId { slot, generation }));
         }
     }
 
@@ -479,7 +514,7 @@ impl Shard {
         if connection.state != State::Gone {
             connection.state = State::Gone;
             connection.pending = RingRange::default();
-            self.outbox.closes.push_back(Output::Close {
+            self.outbox.orders.push_back(Output::Close {
                 conn: ConnId { slot, generation },
                 how: Close::Abort,
             });

@@ -7,7 +7,7 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use super::connection::{Connection, State};
 use super::{Mode, Shard};
-use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX};
+use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX, HELD_PAUSE_BYTES};
 use crate::mem::TimerWheel;
 use crate::model::Framing;
 use crate::protocol::centrifuge::{self, join_commands};
@@ -284,6 +284,9 @@ impl Shard {
             return;
         }
         held.extend_from_slice(bytes);
+        if held.len() >= HELD_PAUSE_BYTES {
+            self.stop_reading(slot);
+        }
     }
 
     /// Goes on with input that waited.
@@ -307,6 +310,7 @@ impl Shard {
             State::Head => self.http_received(slot, &mut held),
             State::Waiting | State::Closing | State::Finishing | State::Gone => {}
         }
+        self.read_on(slot);
     }
 
     fn refuse_websocket(&mut self, slot: u32, error: WebSocketError) {
@@ -334,6 +338,7 @@ impl Shard {
             connection.is_parked = false;
             connection.held = None;
         }
+        self.read_on(slot);
         self.queue(slot, &frame);
         self.set_deadline(slot, TimerWheel::tick_after(self.now.at, CLOSE_TIMEOUT));
     }

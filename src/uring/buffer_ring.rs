@@ -20,7 +20,7 @@ impl BufferConfig {
     /// What a shard takes: 2 MiB. Every buffer returns within the turn that filled it.
     pub const SHARD: Self = Self {
         count: 64,
-        size: 32 * 1024,
+        size: (crate::limits::RECEIVE_POOL_BYTES / 64) as u32,
         incremental: true,
     };
 }

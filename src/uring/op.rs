@@ -1,6 +1,7 @@
 //! What is submitted: the meaning of `user_data`, and submissions that refer to no memory of this process.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::AtomicU8;
 
 use io_uring::{opcode, squeue, types};
 
@@ -41,6 +42,8 @@ pub enum Kind {
     Connect = 11,
     /// A socket option was set or an address bound; success is silent.
     Prepare = 12,
+    /// A socket was asked whether its connection still lives.
+    Probe = 13,
 }
 
 impl Kind {
@@ -58,6 +61,7 @@ impl Kind {
             10 => Self::Socket,
             11 => Self::Connect,
             12 => Self::Prepare,
+            13 => Self::Probe,
             _ => return None,
         })
     }
@@ -114,6 +118,8 @@ static UNSPECIFIED: libc::sockaddr = libc::sockaddr {
     sa_family: libc::AF_UNSPEC as u16,
     sa_data: [0; 14],
 };
+/// Where the byte of a probe goes. Nobody reads it.
+static PROBED: AtomicU8 = AtomicU8::new(0);
 /// The value of a socket option that is switched on.
 static ON: libc::c_int = 1;
 
@@ -132,6 +138,41 @@ impl Sqe {
         )
     }
 
+    /// Waits for the end of the connection in place of a receive, and goes by the same `user_data`. The result of a
+    /// completion is events: `is_end` tells. The kernel also tells, once, of a peer that only closed its side, and nothing
+    /// switches that off: so the watch stays armed, and each change is told once.
+    #[must_use]
+    pub fn watch(slot: u32, generation: u32) -> Self {
+        Self(
+            opcode::PollAdd::new(
+                types::Fixed(slot),
+                u32::from((libc::POLLERR | libc::POLLHUP).cast_unsigned()),
+            )
+            .multi(true)
+            .build()
+            .user_data(UserData::new(Kind::Receive, slot, generation).0),
+        )
+    }
+
+    /// The events of a watch say that the connection is broken, or has ended both ways.
+    #[must_use]
+    pub const fn is_end(events: i32) -> bool {
+        events > 0 && events & (libc::POLLERR | libc::POLLHUP) as i32 != 0
+    }
+
+    /// Asks whether the connection still lives, at once and without taking anything: `EAGAIN` if nothing has arrived, 1 if
+    /// bytes wait, 0 at the end of the stream, else how it broke. A reset that came with the bytes before it wakes the armed
+    /// receive only once, for the bytes.
+    #[must_use]
+    pub fn probe(slot: u32, generation: u32) -> Self {
+        Self(
+            opcode::Recv::new(types::Fixed(slot), PROBED.as_ptr(), 1)
+                .flags(libc::MSG_PEEK | libc::MSG_DONTWAIT)
+                .build()
+                .user_data(UserData::new(Kind::Probe, slot, generation).0),
+        )
+    }
+
     /// Frees the slot. Only after the last completion of its receive: an armed receive keeps the socket alive (§3).
     #[must_use]
     pub fn close(slot: u32, generation: u32) -> Self {
@@ -142,7 +183,7 @@ impl Sqe {
         )
     }
 
-    /// Ends the slot's armed receive, which then completes with `ECANCELED`.
+    /// Ends the slot's armed receive or watch, which then completes with `ECANCELED`.
     #[must_use]
     pub fn cancel_receive(slot: u32, generation: u32) -> Self {
         Self(
@@ -269,7 +310,7 @@ mod tests {
 
     #[test]
     fn user_data_gives_back_what_was_packed() {
-        for byte in 1..=12 {
+        for byte in 1..=13 {
             let kind = Kind::from_u8(byte).unwrap();
             let packed = UserData::new(kind, u32::MAX - 7, GENERATION_MASK + 3);
             assert_eq!(

@@ -76,6 +76,18 @@ pub fn receive(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<usize> {
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
+/// Whether the connection was reset, or has ended both ways. A peer that only closed its side does not count.
+pub fn is_broken(socket: &impl AsRawFd) -> bool {
+    let mut poll = libc::pollfd {
+        fd: socket.as_raw_fd(),
+        events: 0,
+        revents: 0,
+    };
+    // SAFETY: the kernel writes one live `pollfd` within the call, which does not wait.
+    let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
+    ready > 0 && poll.revents & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
 /// Resets a connection at once: the peer gets RST, waiting operations end. A unix socket, which knows no reset, is shut
 /// down both ways.
 pub fn abort(socket: &impl AsRawFd) {

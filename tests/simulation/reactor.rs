@@ -24,6 +24,8 @@ struct Socket {
     /// `Output::Close` came: turns until it is carried out.
     closing: Option<(Close, u64)>,
     end_told: bool,
+    /// `Output::Pause` came: receives that had been made by then.
+    paused: Option<u64>,
 }
 
 /// What a turn needs beside the reactor.
@@ -81,8 +83,8 @@ impl Reactor {
     fn has_event(socket: &Socket, links: &[Link]) -> bool {
         let link = &links[socket.link];
         socket.closing.is_some()
-            || !link.up.is_empty()
-            || !socket.end_told && (link.up_fin || link.up_reset)
+            || !link.up.is_empty() && socket.paused != Some(0)
+            || !socket.end_told && (link.up_fin && socket.paused.is_none() || link.up_reset)
             || socket.owned.is_some() && (link.room() > 0 || link.up_reset)
     }
 
@@ -183,6 +185,7 @@ impl Reactor {
                         owned: None,
                         closing: None,
                         end_told: false,
+                        paused: None,
                     });
                 }
                 Err(refused) => {
@@ -248,6 +251,11 @@ impl Reactor {
                     .handle_ended(outside.now, socket.conn, EndCause::Reset);
             }
             return;
+        }
+        match &mut socket.paused {
+            Some(0) => return,
+            Some(late) => *late -= 1,
+            None => {}
         }
         if !link.up.is_empty() {
             let most = match outside.rng.below(8) {
@@ -380,6 +388,14 @@ impl Reactor {
                 );
                 socket.closing = Some((how, outside.rng.below(4)));
             }
+            Output::Pause(conn) => {
+                let late = outside.rng.below(3);
+                let paused = self.paused(conn).replace(late);
+                assert!(paused.is_none(), "paused twice");
+            }
+            Output::Resume(conn) => {
+                assert!(self.paused(conn).take().is_some(), "not paused");
+            }
             Output::Wake(shard) => outside.wakes.push(shard),
             Output::Report(FromShard::Drained(_, outcome)) => {
                 assert!(self.drained.replace(outcome).is_none(), "drained twice");
@@ -395,6 +411,18 @@ impl Reactor {
                 outside.calm,
             ),
         }
+    }
+
+    fn paused(&mut self, conn: ConnId) -> &mut Option<u64> {
+        let socket = self.sockets[conn.slot as usize]
+            .as_mut()
+            .expect("a pause names an open socket");
+        assert_eq!(
+            socket.conn, conn,
+            "a pause names a connection that is there"
+        );
+        assert!(socket.closing.is_none(), "nothing is paused after close");
+        &mut socket.paused
     }
 
     /// The kernel takes a batch out of the ring: all, some, or none.

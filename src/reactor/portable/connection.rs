@@ -19,8 +19,14 @@ pub(super) struct Connection {
     /// Any stream socket: monoio only waits on it.
     pub(super) source: Source,
     closing: Cell<Option<Close>>,
-    /// Ends the reader.
-    stop: LocalBell,
+    /// Nothing is read.
+    paused: Cell<bool>,
+    /// The peer has nothing more to say.
+    ended: Cell<bool>,
+    /// Rung for the reader when it has to look whether it goes on.
+    changed: LocalBell,
+    /// The core looks after its end.
+    pub(super) watched: Cell<bool>,
     /// A reader, and a writer while a batch is out.
     tasks: Cell<u8>,
 }
@@ -32,7 +38,10 @@ impl Connection {
             conn,
             source,
             closing: Cell::new(None),
-            stop: LocalBell::default(),
+            paused: Cell::new(false),
+            ended: Cell::new(false),
+            changed: LocalBell::default(),
+            watched: Cell::new(false),
             tasks: Cell::new(1),
         }
     }
@@ -55,7 +64,25 @@ impl Connection {
             socket::abort(&self.source);
         }
         self.closing.set(Some(how));
-        self.stop.ring();
+        self.changed.ring();
+    }
+
+    /// Nothing is read for now, or again.
+    pub(super) fn pause(&self, paused: bool) {
+        self.paused.set(paused);
+        self.changed.ring();
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    pub(super) fn set_ended(&self) {
+        self.ended.set(true);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.get()
     }
 
     pub(super) fn is_closing(&self) -> bool {
@@ -67,12 +94,16 @@ impl Connection {
         self.is_closing() && self.tasks.get() == 0
     }
 
-    /// Waits for bytes or the end of the stream; `false` when the connection is being closed.
+    /// Waits for bytes or the end of the stream, and for the end of a pause; `false` when the connection is being closed.
     pub(super) async fn readable(&self) -> bool {
         let mut readable = pin!(self.source.readable(false));
         poll_fn(|context| {
-            if self.is_closing() || self.stop.poll(context).is_ready() {
+            while self.changed.poll(context).is_ready() {}
+            if self.is_closing() {
                 return Poll::Ready(false);
+            }
+            if self.is_paused() {
+                return Poll::Pending;
             }
             // What is wrong with the socket the receive will tell.
             readable.as_mut().poll(context).map(|_| true)
