@@ -10,7 +10,8 @@ use ringmain::config::Setting;
 #[derive(Debug, Parser)]
 #[command(name = "ringmain", version, about, long_about = None)]
 pub(crate) struct Cli {
-    /// Configuration file. Without one ./ringmain.toml is taken, and without that a development set-up
+    /// Configuration file. Without one ./ringmain.toml is taken; without that the environment, if it sets a key, and a
+    /// development set-up otherwise
     #[arg(long, global = true, env = "RINGMAIN_CONFIG", value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
@@ -34,6 +35,91 @@ impl Cli {
         };
         Ok((self.config, command))
     }
+}
+
+/// Commands and options of Centrifugo, and what does the same here.
+const CENTRIFUGO: &[(&[&str], &str)] = &[
+    (
+        &["genconfig"],
+        "`ringmain` without a configuration makes a development set-up with secrets of its own; tuning/ringmain.example.toml is a configuration to begin with",
+    ),
+    (
+        &["checkconfig"],
+        "`ringmain check --config FILE`, and `ringmain import-centrifugo FILE` for a file of Centrifugo",
+    ),
+    (
+        &["defaultconfig", "defaultenv", "configdoc"],
+        "`ringmain check` prints every key with its value; RINGMAIN__TABLE__KEY sets one from the environment",
+    ),
+    (&["version"], "`ringmain --version`"),
+    (&["gentoken"], "`ringmain token --user ID`"),
+    (
+        &["gensubtoken"],
+        "`ringmain token --user ID --channel CHANNEL`",
+    ),
+    (
+        &["checktoken", "checksubtoken"],
+        "no command looks at a token; a client that connects with it is told what is wrong, and the audience, issuer and keys in force are in `ringmain check`",
+    ),
+    (&["-c"], "`--config FILE`"),
+    (
+        &[
+            "-p",
+            "--port",
+            "-a",
+            "--address",
+            "--http_server.port",
+            "--http_server.address",
+        ],
+        "`--listen ADDRESS:PORT`, or server.listen in the configuration",
+    ),
+    (
+        &[
+            "--internal_port",
+            "--internal_address",
+            "--http_server.internal_port",
+            "--http_server.internal_address",
+        ],
+        "`--admin ADDRESS:PORT`, or admin.listen in the configuration",
+    ),
+    (
+        &["--admin", "--admin.enabled"],
+        "there is no web interface; `--admin ADDRESS:PORT` says where /health, /ready and /metrics are",
+    ),
+    (
+        &[
+            "--health",
+            "--health.enabled",
+            "--prometheus",
+            "--prometheus.enabled",
+        ],
+        "/health and /metrics are always on, at admin.listen",
+    ),
+];
+
+/// What to do instead of a command or option of Centrifugo that stands on the command line.
+pub(crate) fn hint(arguments: &[String]) -> Option<String> {
+    let named = |word: &str| {
+        CENTRIFUGO
+            .iter()
+            .find(|(words, _)| words.contains(&word))
+            .map(|(_, instead)| format!("`{word}` is Centrifugo's; here: {instead}"))
+    };
+    let option = |word: &str| {
+        let name = word.strip_prefix("--")?;
+        name.contains(['_', '.']).then(|| {
+            format!(
+                "`{word}` looks like an option of Centrifugo; `ringmain import-centrifugo --args \"{word} …\"` makes a configuration of its options"
+            )
+        })
+    };
+    let words = || {
+        arguments
+            .iter()
+            .skip(1)
+            .map(|word| word.split('=').next().unwrap_or(word))
+    };
+    words().find_map(named).or_else(|| words().find_map(option))
 }
 
 #[derive(Debug, Subcommand)]
@@ -324,6 +410,42 @@ mod tests {
         ] {
             let error = parse(&format!("ringmain {line}")).err();
             assert_eq!(error.map(|error| error.exit_code()), Some(2), "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_and_options_of_centrifugo_are_met_with_ours() {
+        for (line, instead) in [
+            ("genconfig", "ringmain.example.toml"),
+            ("checkconfig -c config.json", "ringmain check"),
+            ("version", "--version"),
+            ("gentoken -u 42", "token --user ID"),
+            ("gensubtoken -u 42 -s news", "--channel"),
+            ("checktoken x", "no command"),
+            ("-c config.json", "--config"),
+            ("--port=9000", "--listen"),
+            ("serve --port 9000 --address 0.0.0.0", "--listen"),
+            ("--admin", "no web interface"),
+            ("--health", "admin.listen"),
+            ("--client_insecure", "import-centrifugo"),
+            ("--engine.type redis", "import-centrifugo"),
+        ] {
+            let line = format!("ringmain {line}");
+            assert_eq!(
+                parse(&line).err().map(|error| error.exit_code()),
+                Some(2),
+                "{line}"
+            );
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let hint = hint(&words).expect(&line);
+            assert!(hint.contains(instead), "{line}: {hint}");
+        }
+        for line in ["--never", "never", "--shards x"] {
+            let words: Vec<String> = format!("ringmain {line}")
+                .split(' ')
+                .map(str::to_owned)
+                .collect();
+            assert_eq!(hint(&words), None, "{line}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Configuration: as written (`file`), as checked (`Config`), and the rules of channels (`namespace`).
 
+mod doubts;
 pub mod durable;
 mod file;
 mod glob;
@@ -16,8 +17,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use file::{ConfigError, ConfigErrors, Key, KeyKind, Origin, ReloadRefused, Setting, Source};
-pub use file::{keys, parse_duration, show_duration};
-pub use glob::glob_match;
+pub use file::{keys, parse_duration, show_duration, shown_url};
+pub use glob::{Glob, GlobError, glob_match};
 pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
 pub use network::{Network, TrustedProxy};
@@ -110,7 +111,7 @@ impl Config {
         self.client
             .allowed_origins
             .iter()
-            .any(|pattern| glob_match(pattern, &origin))
+            .any(|pattern| pattern.matches(&origin))
     }
 }
 
@@ -119,7 +120,7 @@ impl Config {
     #[must_use]
     pub fn allows_every_origin(&self) -> bool {
         let patterns = &self.client.allowed_origins;
-        patterns.iter().any(|pattern| pattern == "*")
+        patterns.iter().any(|pattern| pattern.as_str() == "*")
     }
 }
 
@@ -185,8 +186,8 @@ pub struct Client {
     pub token: Token,
     /// `[client.subscription_token]` if `enabled`, else a copy of `token`.
     pub subscription_token: Token,
-    /// Glob patterns, lower case. Empty refuses every request that has an Origin.
-    pub allowed_origins: Vec<String>,
+    /// Patterns, lower case. Empty refuses every request that has an Origin.
+    pub allowed_origins: Vec<Glob>,
     /// `None` when disabled (`ping_interval = "0s"`).
     pub ping_interval: Option<Duration>,
     /// Must be smaller than the interval.
@@ -542,7 +543,7 @@ mod tests {
 
     fn with_origins(patterns: &[&str]) -> Config {
         let mut config = Config::built_in();
-        config.client.allowed_origins = patterns.iter().map(|&p| p.to_owned()).collect();
+        config.client.allowed_origins = patterns.iter().map(|p| Glob::parse(p).unwrap()).collect();
         config
     }
 

@@ -2,11 +2,14 @@
 //!
 //! `Host::read` reads, everything else is pure.
 
+mod places;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use crate::config::{ReactorChoice, Server};
+pub use places::places;
 
 /// Oldest kernel with everything that the io_uring reactor uses.
 const KERNEL_MIN: (u32, u32) = (6, 12);

@@ -16,6 +16,10 @@ pub const BODY_UNUSED_BYTES_MAX: usize = 64 * 1024;
 pub const ECHO_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a channel name as the operator may configure it at most.
 pub const CHANNEL_NAME_BYTES_MAX: usize = 1024;
+/// Bytes of a pattern for origins or channel names.
+pub const GLOB_BYTES_MAX: usize = 1024;
+/// Braces within each other in such a pattern.
+pub const GLOB_DEPTH_MAX: usize = 8;
 /// Bytes of a user id.
 pub const USER_ID_BYTES_MAX: usize = 1024;
 /// Commands in one client frame.

@@ -46,9 +46,9 @@ impl From<anyhow::Error> for Failure {
 }
 
 fn main() -> ExitCode {
-    let (config, command) = Cli::parse()
-        .into_command()
-        .unwrap_or_else(|error| error.exit());
+    let (config, command) = Cli::try_parse()
+        .and_then(Cli::into_command)
+        .unwrap_or_else(|error| refuse(&error));
     let status = match command {
         Command::Serve(args) => serve(config, &args),
         Command::Echo(args) => echo(&args),
@@ -68,6 +68,19 @@ fn main() -> ExitCode {
     };
     eprintln!("ringmain: {error:#}");
     ExitCode::from(status)
+}
+
+/// Ends the process over its command line, or after its help.
+fn refuse(error: &clap::Error) -> ! {
+    if error.use_stderr() {
+        let arguments: Vec<String> = std::env::args_os()
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        if let Some(hint) = cli::hint(&arguments) {
+            eprintln!("ringmain: {hint}\n");
+        }
+    }
+    error.exit()
 }
 
 fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
@@ -270,11 +283,13 @@ fn may_pin(core: usize) -> bool {
 fn check(path: Option<PathBuf>) -> Result<u8, Failure> {
     let sources = Sources::new(path, Vec::new());
     let (config, _) = sources.read().map_err(Failure::Usage)?;
-    let from = sources.file.as_ref().map_or_else(
-        || "the development set-up".to_owned(),
-        |path| path.display().to_string(),
-    );
+    shards_and_cores(&config)?;
+    let from = sources.name();
     print(&format!("# from {from}\n{}", config.effective()))?;
+    for doubt in config.doubts().into_iter().chain(doctor::places(&config)) {
+        eprintln!("ringmain: warning: {doubt}");
+    }
+    eprintln!("ringmain: {from}: fine");
     Ok(0)
 }
 
@@ -452,9 +467,27 @@ impl Sources {
         Self { file, options }
     }
 
-    /// The configuration, and the generated secrets where there is no file.
+    /// What was read, for people.
+    fn name(&self) -> String {
+        let file = self.file.as_ref().map(|path| path.display().to_string());
+        let variables = match environment().len() {
+            0 => None,
+            1 => Some("1 variable of the environment".to_owned()),
+            count => Some(format!("{count} variables of the environment")),
+        };
+        match (file, variables) {
+            (Some(file), None) => file,
+            (Some(file), Some(variables)) => format!("{file} and {variables}"),
+            (None, Some(variables)) => variables,
+            (None, None) => "the development set-up".to_owned(),
+        }
+    }
+
+    /// The configuration, and the generated secrets where neither a file nor the environment says anything: who sets a
+    /// key has a configuration, and gets nothing but what it says.
     fn read(&self) -> anyhow::Result<(Config, Option<Secrets>)> {
         let mut settings = environment();
+        let is_configured = !settings.is_empty();
         settings.extend(self.options.iter().cloned());
         if let Some(path) = &self.file {
             let name = path.display().to_string();
@@ -469,6 +502,9 @@ impl Sources {
                 )?,
                 None,
             ));
+        }
+        if is_configured {
+            return Ok((Config::load(&[], &settings)?, None));
         }
         let secrets = Secrets::open(Path::new(first_run::DATA_DIRECTORY))?;
         // The page's own origins follow from where it will be served.

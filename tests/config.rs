@@ -1,5 +1,10 @@
 //! The configuration as an operator meets it: text in, a checked configuration or errors that say what to do, out.
 
+#[path = "config/environment.rs"]
+mod environment;
+#[path = "config/reach.rs"]
+mod reach;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -65,19 +70,6 @@ fn load(text: &str) -> Result<Config, ConfigErrors> {
             text,
         }],
         &[],
-    )
-}
-
-fn with_environment(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
-    let variables = variables
-        .iter()
-        .map(|&(name, value)| (name.to_owned(), value.to_owned()));
-    Config::load(
-        &[Source {
-            name: "ringmain.toml",
-            text,
-        }],
-        &Setting::from_environment(variables),
     )
 }
 
@@ -524,87 +516,6 @@ fn later_files_go_over_earlier_ones_key_by_key() {
 }
 
 #[test]
-fn environment_overrides_a_key() {
-    let config = with_environment(
-        "[server]\nshards = 2\nbacklog = 7\n[channel.without_namespace]\npresence = true",
-        &[
-            ("RINGMAIN__SERVER__SHARDS", "3"),
-            ("RINGMAIN__SERVER__LISTEN", "127.0.0.1:1,unix:/tmp/x"),
-            ("RINGMAIN__SERVER__CORES", "[1, 2]"),
-            ("RINGMAIN__CLIENT__PING_INTERVAL", "5s"),
-            ("RINGMAIN__CLIENT__PONG_TIMEOUT", "2s"),
-            (
-                "RINGMAIN__CLIENT__ALLOWED_ORIGINS",
-                r#"["https://a.com", "https://b.com"]"#,
-            ),
-            ("RINGMAIN__CLIENT__TOKEN__HMAC_SECRET_KEY", "[not = a list"),
-            (
-                "RINGMAIN__CHANNEL__WITHOUT_NAMESPACE",
-                r#"{"join_leave": true}"#,
-            ),
-            ("RINGMAIN__CHANNEL__WITHOUT_NAMESPACE__RATE", "9"),
-            (
-                "RINGMAIN__CHANNEL__NAMESPACES",
-                r#"[{"name": "chat", "presence": true, "history_size": 2, "history_ttl": "3s"}]"#,
-            ),
-            ("RINGMAIN__DRAIN", "{ window = \"1s\" }"),
-            ("RINGMAIN__DRAIN__GRACE", "2s"),
-            ("RINGMAIN_CONFIG", "not ours"),
-            ("PATH", "/bin"),
-        ],
-    )
-    .unwrap();
-    assert_eq!((config.server.shards, config.server.backlog), (3, 7));
-    assert_eq!(config.server.listen.len(), 2);
-    assert_eq!(config.server.cores, [1, 2]);
-    assert_eq!(config.client.ping_interval, Some(Duration::from_secs(5)));
-    assert_eq!(
-        config.client.allowed_origins,
-        ["https://a.com", "https://b.com"]
-    );
-    assert_eq!(config.client.token.hmac_secret_key.0, "[not = a list");
-    let without = &config.channels.without_namespace;
-    assert!(without.presence && without.join_leave && without.rate == 9);
-    assert_eq!(config.channels.resolve("chat:1").unwrap().history_size, 2);
-    assert_eq!(
-        (config.drain.window, config.drain.grace),
-        (Duration::from_secs(1), Duration::from_secs(2))
-    );
-}
-
-#[test]
-fn error_in_the_environment_names_the_variable() {
-    let text = |name: &str, value: &str| {
-        with_environment("[server]\nshards = 2", &[(name, value)])
-            .unwrap_err()
-            .to_string()
-    };
-    assert_eq!(
-        text("RINGMAIN__SERVER__SHARD", "3"),
-        "RINGMAIN__SERVER__SHARD: unknown key `server.shard`; did you mean `server.shards`?"
-    );
-    assert_eq!(
-        text("RINGMAIN__SERVER__SHARDS", "many"),
-        "RINGMAIN__SERVER__SHARDS: `server.shards` must be a whole number"
-    );
-    for (name, value) in [
-        ("RINGMAIN__SERVER__SHARDS__X", "1"),
-        ("RINGMAIN__SERVER", "1"),
-        ("RINGMAIN____", "1"),
-        ("RINGMAIN__", "1"),
-        ("RINGMAIN__CLIENT__INSECURE", "yes"),
-        ("RINGMAIN__CHANNEL__NAMESPACES", "chat"),
-        ("RINGMAIN__CHANNEL__NAMESPACES__0__NAME", "chat"),
-        ("RINGMAIN__SERVER__LISTEN", "[1"),
-    ] {
-        assert!(
-            text(name, value).starts_with(&format!("{name}: ")),
-            "{name}"
-        );
-    }
-}
-
-#[test]
 fn command_line_goes_the_same_way() {
     let shards = |text: &str| Setting {
         origin: "--shards".to_owned(),
@@ -788,7 +699,7 @@ proptest! {
 
     #[test]
     fn arbitrary_settings_never_panic(name in "RINGMAIN(__(SERVER|CHANNEL|SHARDS|NAMESPACES|X)){0,3}", text in ".{0,30}") {
-        let _ = with_environment("[server]\nshards = 1", &[(&name, &text)]);
+        let _ = environment::with_environment("[server]\nshards = 1", &[(&name, &text)]);
     }
 
     #[test]

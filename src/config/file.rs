@@ -7,6 +7,7 @@
 mod check;
 mod check_durable;
 mod check_hooks;
+mod check_reach;
 mod duration;
 mod error;
 mod form;
@@ -15,10 +16,12 @@ mod outline;
 mod reader;
 mod schema;
 mod tree;
+mod web_origin;
 mod writer;
 
 pub use error::{ConfigError, ConfigErrors, Origin, ReloadRefused};
 pub use outline::{Key, KeyKind, keys, parse_duration, show_duration};
+pub use writer::shown_url;
 
 use super::Config;
 use tree::Table;
@@ -46,7 +49,7 @@ pub struct Setting {
     pub origin: String,
     /// The key, with dots: `server.shards`.
     pub key: String,
-    /// The value. Booleans, numbers and strings are written bare; a list as `a,b` or as TOML or JSON; a table, or a
+    /// The value. Booleans, numbers and strings are written bare; a list as `a,b`, `a b` or as TOML or JSON; a table, or a
     /// list of tables, as TOML or JSON.
     pub text: String,
 }

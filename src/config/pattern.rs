@@ -3,6 +3,7 @@
 use std::fmt;
 
 use regex::{Regex, RegexBuilder};
+use regex_syntax::hir::{Hir, HirKind, Look};
 
 /// Bytes that a compiled pattern may take.
 const COMPILED_BYTES_MAX: usize = 1 << 20;
@@ -22,6 +23,12 @@ impl Pattern {
             .map(Self)
     }
 
+    /// Is there a text that this pattern matches? A look at its structure: `true` where it does not tell.
+    #[must_use]
+    pub fn can_match(text: &str) -> bool {
+        regex_syntax::parse(text).map_or(true, |hir| reachable(&hir))
+    }
+
     /// Does it match somewhere in the text? `^` and `$` tie it to the ends.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
@@ -32,6 +39,33 @@ impl Pattern {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+}
+
+/// Can this part of a pattern match at all? Nothing stands in front of the begin of the text, or behind its end.
+fn reachable(hir: &Hir) -> bool {
+    // A part that matches nothing has no least length.
+    let Some(_) = hir.properties().minimum_len() else {
+        return false;
+    };
+    match hir.kind() {
+        HirKind::Capture(capture) => reachable(&capture.sub),
+        HirKind::Repetition(repetition) => repetition.min == 0 || reachable(&repetition.sub),
+        HirKind::Alternation(parts) => parts.iter().any(reachable),
+        HirKind::Concat(parts) => {
+            let mut before = 0;
+            let mut is_over = false;
+            parts.iter().all(|part| {
+                let properties = part.properties();
+                let length = properties.minimum_len().unwrap_or(0);
+                let starts = properties.look_set_prefix().contains(Look::Start);
+                let fits = !(starts && before > 0 || is_over && length > 0);
+                before += length;
+                is_over |= properties.look_set_suffix().contains(Look::End);
+                fits && reachable(part)
+            })
+        }
+        HirKind::Empty | HirKind::Literal(_) | HirKind::Class(_) | HirKind::Look(_) => true,
     }
 }
 
@@ -57,6 +91,37 @@ mod tests {
     fn pattern_that_is_none_or_too_large_is_refused() {
         assert!(Pattern::parse("(").is_none());
         assert!(Pattern::parse("(?:a{1000}){1000}").is_none());
+    }
+
+    #[test]
+    fn pattern_that_matches_no_text_is_told_from_one_that_does() {
+        for never in [
+            "a^b",
+            "a$b",
+            "(a^)b",
+            "x(?:^a|^b)",
+            "[^\\s\\S]",
+            "(a$)+b",
+            "(?:b$|a$)c",
+        ] {
+            assert!(Pattern::parse(never).is_some(), "{never}");
+            assert!(!Pattern::can_match(never), "{never}");
+        }
+        for some in [
+            "",
+            "^",
+            "^a$",
+            "a*^b",
+            "a$b?",
+            "(^a|b)c",
+            "x(^a|b)",
+            "(?m)a\\n^b",
+            "a|b^c",
+            "^^a$$",
+            "\\bx\\b",
+        ] {
+            assert!(Pattern::can_match(some), "{some}");
+        }
     }
 
     #[test]

@@ -182,20 +182,29 @@ fn origins(address: &str) -> Vec<String> {
     origins
 }
 
+/// Where a client of this machine reaches an address.
+fn reachable(address: &str) -> String {
+    let address = address
+        .replacen("0.0.0.0", "127.0.0.1", 1)
+        .replacen("[::]", "[::1]", 1);
+    format!("http://{address}")
+}
+
 /// What is printed once the shards are ready. `listen` are the addresses with the ports the kernel gave.
 #[must_use]
 pub fn welcome(listen: &[String], token: &str, api_key: &str) -> String {
-    let base = listen
-        .iter()
-        .find(|address| !address.starts_with("unix:"))
-        .map_or_else(String::new, |address| {
-            format!(
-                "http://{}",
-                address
-                    .replacen("0.0.0.0", "127.0.0.1", 1)
-                    .replacen("[::]", "[::1]", 1)
+    let tcp = listen.iter().find(|address| !address.starts_with("unix:"));
+    let (base, socket) = match (tcp, listen.first()) {
+        (Some(address), _) => (reachable(address), String::new()),
+        (None, Some(unix)) => {
+            let path = unix.trim_start_matches("unix:");
+            (
+                "http://localhost".to_owned(),
+                format!("--unix-socket '{path}' "),
             )
-        });
+        }
+        (None, None) => (String::new(), String::new()),
+    };
     format!(
         r#"
   ringmain runs in its development set-up: no configuration was found, so it made one.
@@ -207,7 +216,7 @@ pub fn welcome(listen: &[String], token: &str, api_key: &str) -> String {
 
   Publish to it from a shell:
 
-    curl -H 'X-API-Key: {api_key}' -d '{{"channel":"{CHANNEL}","data":{{"text":"hello from curl"}}}}' {base}/api/publish
+    curl {socket}-H 'X-API-Key: {api_key}' -d '{{"channel":"{CHANNEL}","data":{{"text":"hello from curl"}}}}' {base}/api/publish
 
   Token of user `{USER}` for an SDK, valid for {hours} hours:
 
@@ -282,5 +291,11 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("curl -H 'X-API-Key: KEY'"), "{text}");
+        let text = welcome(&["unix:/x y".to_owned()], "TOKEN", "KEY");
+        assert!(
+            text.contains("curl --unix-socket '/x y' -H 'X-API-Key: KEY'"),
+            "{text}"
+        );
+        assert!(text.contains(" http://localhost/api/publish\n"), "{text}");
     }
 }

@@ -16,8 +16,8 @@ use tracing::{info, warn};
 
 use super::http_client::{self, Client};
 use crate::auth::token::KEY_SET_TTL;
-use crate::config::Config;
 use crate::config::keys::{KeySet, KeySetError, KeySource};
+use crate::config::{Config, shown_url};
 use crate::limits::JWKS_BYTES_MAX;
 
 /// One attempt, from connecting to the last byte.
@@ -173,13 +173,13 @@ impl Fetcher {
         }
         match result {
             Ok(set) => {
-                info!(endpoint = %self.endpoint, keys = set.len(), "token keys fetched");
+                info!(endpoint = %shown_url(&self.endpoint), keys = set.len(), "token keys fetched");
                 self.failing = false;
                 Some(Arc::new(set))
             }
             Err(error) => {
                 if !self.failing {
-                    warn!(endpoint = %self.endpoint, %error, "token keys cannot be fetched");
+                    warn!(endpoint = %shown_url(&self.endpoint), %error, "token keys cannot be fetched");
                 }
                 self.failing = true;
                 None

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::Glob;
 use crate::metrics::Counters;
 use crate::model::{
     ChannelName, ClientId, ClientInfo, ConnId, Epoch, Overrides, Publication, StreamPosition,
@@ -460,8 +461,8 @@ pub struct UserSubscribe {
 /// See `Asked::Gather`.
 #[derive(Debug)]
 pub struct Gather {
-    /// `Some(glob)`: channels with local subscribers; empty matches all. `None`: numbers.
-    pub channels: Option<Box<str>>,
+    /// `Some`: channels with local subscribers whose names match. `None`: numbers.
+    pub channels: Option<Box<Glob>>,
 }
 
 /// See `Answered::Gathered`.

@@ -253,6 +253,19 @@ fn c70_channels_lists_active_channels_by_pattern() {
         plain().api_result("channels", &json!({ "pattern": "open:c70-none*" })),
         json!({ "channels": {} })
     );
+    for pattern in [
+        "open:c70-list-[ab]",
+        "open:c70-list-?",
+        "{open,closed}:c70-list-*",
+        "open:c70-list-[!x-z]",
+    ] {
+        let listed = plain().api_result("channels", &json!({ "pattern": pattern }));
+        assert_eq!(listed, json!({ "channels": expected }), "{pattern}");
+    }
+    for broken in ["open:[a-", "{open", "open\\", &"x".repeat(1025)] {
+        let answer = plain().api("channels", &json!({ "pattern": broken }));
+        assert_eq!(answer["error"]["code"], 107, "{broken}: {answer}");
+    }
     let all = plain().api_result("channels", &json!({}));
     assert_eq!(
         all["channels"]["open:c70-list-a"],

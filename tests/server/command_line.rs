@@ -32,6 +32,59 @@ fn check_prints_the_effective_configuration_without_secrets() {
 }
 
 #[test]
+fn check_says_in_one_line_what_was_read_and_that_it_is_fine() {
+    let (status, printed) = run(&["check"], &config(""));
+    assert_eq!(status, Some(0), "{printed}");
+    let last = printed.lines().last();
+    assert_eq!(last, Some("ringmain: ringmain.toml: fine"), "{printed}");
+    let odd = "[server]\nlisten = [\"unix:/nowhere/at/all.sock\"]\n[client.token]\nhmac_secret_key = \"hunter2\\n\"\n";
+    let (status, printed) = run(&["check"], odd);
+    assert_eq!(status, Some(0), "it may yet be made: {printed}");
+    assert!(
+        printed.contains("warning: server.listen: the directory /nowhere/at is not there"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("warning: client.token.hmac_secret_key ends with a line break"),
+        "{printed}"
+    );
+    assert!(!printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
+fn check_refuses_what_a_start_would_refuse() {
+    let (status, printed) = run(&["check"], "[server]\ncores = [4000]\n");
+    assert_eq!(status, Some(2), "{printed}");
+    assert!(printed.contains("server.cores"), "{printed}");
+    let (status, printed) = run(&["check"], "[client]\nallowed_origins = [\"https://x/\"]\n");
+    assert_eq!(status, Some(2), "{printed}");
+    assert!(
+        printed.contains("ringmain.toml:2") && printed.contains("write \"https://x\""),
+        "{printed}"
+    );
+}
+
+#[test]
+fn commands_of_centrifugo_are_met_with_ours() {
+    for (line, instead) in [
+        ("genconfig", "ringmain.example.toml"),
+        ("checkconfig", "ringmain check"),
+        ("version", "ringmain --version"),
+        ("gentoken --user 42", "ringmain token --user ID"),
+        ("gensubtoken --user 42 --channel news", "--channel CHANNEL"),
+        ("serve --port 9000", "--listen"),
+        ("--address 0.0.0.0", "--listen"),
+        ("--admin", "no web interface"),
+        ("-c config.json", "--config FILE"),
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (status, printed) = run(&arguments, &config(""));
+        assert_eq!(status, Some(2), "{line}: {printed}");
+        assert!(printed.contains(instead), "{line}: {printed}");
+    }
+}
+
+#[test]
 fn unknown_key_is_refused_with_file_line_and_the_nearest_name() {
     for command in [&["check"][..], &["serve"], &[]] {
         let (status, printed) = run(command, "[client]\nchanel_limit = 77\n");

@@ -179,3 +179,91 @@ fn page_of_another_origin_may_not_connect() {
     assert_eq!(status("https://evil.example.com"), 403);
     assert_eq!(status("null"), 403);
 }
+
+#[test]
+fn environment_alone_is_production_and_never_the_development_set_up() {
+    let directory = TempDir::new().expect("a directory");
+    let ready = directory.path().join("ready.json");
+    let mut command = binary(directory.path());
+    command
+        .args(["--reactor", &reactor_under_test(), "--ready-file"])
+        .arg(&ready)
+        .envs([
+            ("RINGMAIN__HTTP_API__KEY", "api-key-of-the-tests"),
+            ("RINGMAIN__SERVER__LISTEN", "127.0.0.1:0"),
+            ("RINGMAIN__ADMIN__LISTEN", "127.0.0.1:0"),
+            (
+                "RINGMAIN__CHANNEL__NAMESPACES",
+                r#"[{ name = "chat", history_size = 1, history_ttl = "1m" }]"#,
+            ),
+        ]);
+    let child = command.spawn().expect("the binary starts");
+    let guard = guard(child.id());
+    let said = wait::until("the ready file", || {
+        let text = std::fs::read_to_string(&ready).ok()?;
+        serde_json::from_str::<Value>(&text).ok()
+    });
+    let run = FirstRun {
+        child,
+        guard,
+        printed: read_log(directory.path()),
+    };
+    let address: SocketAddr = said["listen"][0]
+        .as_str()
+        .and_then(|text| text.parse().ok())
+        .expect("an address");
+    for secret in ["curl", "development", "token=", "api-key-of-the-tests"] {
+        assert!(!run.printed.contains(secret), "{secret}: {}", run.printed);
+    }
+    assert!(
+        !directory.path().join("ringmain-data").exists(),
+        "nothing is generated"
+    );
+    let publish = |key: &str| {
+        let body = br#"{"channel":"chat:1","data":{}}"#;
+        let headers = [("X-API-Key", key)];
+        let mut http = Http::open(address);
+        http.post("/api/publish", &headers, body)
+    };
+    assert_eq!(publish("wrong").status, 401);
+    let answer = publish("api-key-of-the-tests");
+    assert_eq!(answer.json()["result"]["offset"], 1, "{}", answer.text());
+    // What is open to everybody in the development set-up is not here.
+    let body = br#"{"channel":"lobby","data":{}}"#;
+    let answer = Http::open(address).post(
+        "/api/publish",
+        &[("X-API-Key", "api-key-of-the-tests")],
+        body,
+    );
+    assert_eq!(
+        answer.json()["result"].get("offset"),
+        None,
+        "{}",
+        answer.text()
+    );
+    let mut client = Client::over(upgrade(address, PATH, &[]));
+    client.send("connect", &json!({}));
+    client.ends_with(3501);
+}
+
+#[test]
+fn any_key_in_the_environment_ends_the_development_set_up() {
+    for (name, text) in [
+        ("RINGMAIN__LOG__LEVEL", "info"),
+        ("RINGMAIN__SERVER__SHARDS", "1"),
+    ] {
+        let directory = TempDir::new().expect("a directory");
+        let status = binary(directory.path())
+            .arg("check")
+            .env(name, text)
+            .status()
+            .expect("the binary starts");
+        let printed = read_log(directory.path());
+        assert!(status.success(), "{printed}");
+        assert!(
+            printed.contains("1 variable of the environment: fine"),
+            "{printed}"
+        );
+        assert!(!directory.path().join("ringmain-data").exists());
+    }
+}

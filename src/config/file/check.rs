@@ -4,12 +4,13 @@ use super::super::namespace::{ChannelRules, Namespace, RecoveryMode};
 use super::super::{Client, Config, ListenAddr, Token};
 use super::reader::Keys;
 use super::{ConfigError, Origin};
-use super::{check_durable, check_hooks};
+use super::{check_durable, check_hooks, check_reach};
 
 /// Adds everything that does not fit together. The namespaces are still in the order of the file.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     listeners(config, keys, errors);
-    endpoints(config, keys, errors);
+    paths(config, keys, errors);
+    check_reach::check(config, keys, errors);
     client(&config.client, &config.channels, keys, errors);
     marks(&config.channels, keys, errors);
     check_hooks::check(config, keys, errors);
@@ -28,7 +29,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
 }
 
 /// Was a value of these keys refused? Then a default stands in its place, and says nothing about the file.
-fn refused(errors: &[ConfigError], keys: &[&str]) -> bool {
+pub(super) fn refused(errors: &[ConfigError], keys: &[&str]) -> bool {
     errors
         .iter()
         .filter_map(ConfigError::key)
@@ -84,33 +85,27 @@ fn meets(one: &ListenAddr, other: &ListenAddr) -> bool {
     }
 }
 
-/// Two endpoints cannot be at one path.
-fn endpoints(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+/// The endpoints of clients: section, whether it is on, and where.
+pub(super) fn endpoints(config: &Config) -> [(&'static str, bool, &str); 10] {
     let emulation = config.http_stream.enabled || config.sse.enabled;
     let (websocket, uni_websocket) = (&config.websocket, &config.uni_websocket);
-    let paths = [
+    let (stream, sse) = (&config.http_stream, &config.sse);
+    let (uni_stream, uni_sse) = (&config.uni_http_stream, &config.uni_sse);
+    [
         ("websocket", !websocket.disabled, &websocket.handler_prefix),
-        (
-            "http_stream",
-            config.http_stream.enabled,
-            &config.http_stream.handler_prefix,
-        ),
-        ("sse", config.sse.enabled, &config.sse.handler_prefix),
+        ("http_stream", stream.enabled, &stream.handler_prefix),
+        ("sse", sse.enabled, &sse.handler_prefix),
         ("emulation", emulation, &config.emulation.handler_prefix),
         (
             "uni_websocket",
             uni_websocket.enabled,
             &uni_websocket.handler_prefix,
         ),
-        (
-            "uni_sse",
-            config.uni_sse.enabled,
-            &config.uni_sse.handler_prefix,
-        ),
+        ("uni_sse", uni_sse.enabled, &uni_sse.handler_prefix),
         (
             "uni_http_stream",
-            config.uni_http_stream.enabled,
-            &config.uni_http_stream.handler_prefix,
+            uni_stream.enabled,
+            &uni_stream.handler_prefix,
         ),
         ("init", config.init.enabled, &config.init.handler_prefix),
         ("poll", config.poll.enabled, &config.poll.handler_prefix),
@@ -119,7 +114,12 @@ fn endpoints(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
             config.health.enabled,
             &config.health.handler_prefix,
         ),
-    ];
+    ]
+}
+
+/// Two endpoints cannot be at one path.
+fn paths(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let paths = endpoints(config);
     for (index, (section, on, path)) in paths.iter().enumerate() {
         let first = paths[..index]
             .iter()

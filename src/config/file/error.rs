@@ -72,6 +72,16 @@ pub enum ConfigError {
         /// What belongs here.
         expected: &'static str,
     },
+    /// Of the right form, and yet it could not work.
+    #[error("{origin}: `{key}`: {why}")]
+    Unworkable {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// Why, and what would. It shows a value only where values are public, as origins and paths are.
+        why: String,
+    },
     /// Too small or too large.
     #[error("{origin}: `{key}` must be between {min} and {max}{}", or_zero(*zero))]
     OutOfRange {
@@ -275,6 +285,7 @@ impl ConfigError {
             | Self::UnknownKey { origin, .. }
             | Self::WrongType { origin, .. }
             | Self::Malformed { origin, .. }
+            | Self::Unworkable { origin, .. }
             | Self::OutOfRange { origin, .. }
             | Self::NotOneOf { origin, .. }
             | Self::NotWholeSeconds { origin, .. }
@@ -305,6 +316,7 @@ impl ConfigError {
             Self::UnknownKey { key, .. }
             | Self::WrongType { key, .. }
             | Self::Malformed { key, .. }
+            | Self::Unworkable { key, .. }
             | Self::OutOfRange { key, .. }
             | Self::NotOneOf { key, .. }
             | Self::NotWholeSeconds { key, .. }

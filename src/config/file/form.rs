@@ -5,7 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::namespace::DeltaType;
-use super::super::{ListenAddr, Pattern, PublicKey, TrustedProxy};
+use super::super::{Glob, ListenAddr, Pattern, PublicKey, TrustedProxy};
+use super::web_origin;
+
+/// Bytes of the path of a unix socket: what the kernel takes, less the byte that ends it.
+const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// Which durations a key takes.
 #[derive(Clone, Copy)]
@@ -25,6 +29,14 @@ pub(super) struct Form<T> {
     pub(super) show: fn(&T) -> String,
     /// Written as a number, not as a string.
     pub(super) number: bool,
+    /// Why a text is not one, if more can be said than what belongs here. It shows nothing that may be a secret.
+    pub(super) why: fn(&str) -> Option<String>,
+    /// Its query may hold secrets.
+    pub(super) is_url: bool,
+}
+
+fn unsaid(_: &str) -> Option<String> {
+    None
 }
 
 pub(super) const fn millis(min: u64, max: u64) -> Span {
@@ -57,7 +69,7 @@ pub(super) const LONG_S: u64 = 3650 * DAY_S;
 pub(super) const LISTEN: Form<ListenAddr> = Form {
     expected: "an address and port such as \"127.0.0.1:8000\" or \"[::]:8000\", or \"unix:PATH\"",
     parse: |text| match text.strip_prefix("unix:") {
-        Some(path) => (!path.is_empty() && !path.contains('\0'))
+        Some(path) => (!path.is_empty() && unusable_socket(text).is_none())
             .then(|| ListenAddr::Unix(PathBuf::from(path))),
         None => text.parse().ok().map(ListenAddr::Tcp),
     },
@@ -66,7 +78,52 @@ pub(super) const LISTEN: Form<ListenAddr> = Form {
         ListenAddr::Unix(path) => format!("unix:{}", path.display()),
     },
     number: false,
+    why: |text| unusable_socket(text).or_else(|| almost_an_address(text)),
+    is_url: false,
 };
+
+/// Why the kernel makes no socket of this path.
+fn unusable_socket(text: &str) -> Option<String> {
+    let path = text.strip_prefix("unix:")?;
+    if path.len() > UNIX_PATH_BYTES_MAX {
+        return Some(format!(
+            "the path of a unix socket has at most {UNIX_PATH_BYTES_MAX} bytes, and this one has {}",
+            path.len()
+        ));
+    }
+    if path.contains('\0') {
+        return Some("the path of a unix socket has no NUL".to_owned());
+    }
+    path.ends_with('/')
+        .then(|| "the path of a unix socket does not end with a slash".to_owned())
+}
+
+/// What people write in place of an address and a port.
+fn almost_an_address(text: &str) -> Option<String> {
+    if text.parse::<u16>().is_ok() {
+        return Some(format!(
+            "this is a port without an address: write \"0.0.0.0:{text}\" for every IPv4 address, \"[::]:{text}\" for IPv6"
+        ));
+    }
+    if let Some(port) = text
+        .strip_prefix(':')
+        .filter(|port| port.parse::<u16>().is_ok())
+    {
+        return Some(format!(
+            "an address stands before the port: write \"0.0.0.0:{port}\" for every IPv4 address, \"[::]:{port}\" for IPv6"
+        ));
+    }
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        return Some("a port stands behind the address, as in \"127.0.0.1:8000\"".to_owned());
+    }
+    let (host, port) = text.rsplit_once(':')?;
+    let is_name = host
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
+    (is_name && port.parse::<u16>().is_ok()).then(|| {
+        "a listener has an address of this host, not a name, as the name may come to mean another".to_owned()
+    })
+}
 
 pub(super) const ADMIN: Form<Option<SocketAddr>> = Form {
     expected: "an address and port such as \"127.0.0.1:8001\", or \"\" to turn it off",
@@ -79,6 +136,8 @@ pub(super) const ADMIN: Form<Option<SocketAddr>> = Form {
     },
     show: |addr| addr.map(|addr| addr.to_string()).unwrap_or_default(),
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const CORE: Form<usize> = Form {
@@ -86,13 +145,17 @@ pub(super) const CORE: Form<usize> = Form {
     parse: |text| text.parse().ok().filter(|&core| core < 4096),
     show: usize::to_string,
     number: true,
+    why: unsaid,
+    is_url: false,
 };
 
-pub(super) const ORIGIN: Form<String> = Form {
+pub(super) const ORIGIN: Form<Glob> = Form {
     expected: "a list of origins such as \"https://*.example.com\", or [\"*\"] for all",
-    parse: |text| (!text.is_empty()).then(|| text.to_lowercase()),
-    show: String::clone,
+    parse: |text| web_origin::parse(text).ok(),
+    show: |origin| origin.as_str().to_owned(),
     number: false,
+    why: |text| web_origin::parse(text).err(),
+    is_url: false,
 };
 
 pub(super) const HOST_NAME: Form<String> = Form {
@@ -105,6 +168,8 @@ pub(super) const HOST_NAME: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const TRUSTED_PROXY: Form<TrustedProxy> = Form {
@@ -112,6 +177,8 @@ pub(super) const TRUSTED_PROXY: Form<TrustedProxy> = Form {
     parse: TrustedProxy::parse,
     show: TrustedProxy::to_string,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const TEXT: Form<String> = Form {
@@ -119,6 +186,8 @@ pub(super) const TEXT: Form<String> = Form {
     parse: |text| Some(text.to_owned()),
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const FILE: Form<PathBuf> = Form {
@@ -126,6 +195,8 @@ pub(super) const FILE: Form<PathBuf> = Form {
     parse: |text| (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text)),
     show: |path| path.display().to_string(),
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const FILE_OR_NONE: Form<PathBuf> = Form {
@@ -133,6 +204,8 @@ pub(super) const FILE_OR_NONE: Form<PathBuf> = Form {
     parse: |text| (!text.contains('\0')).then(|| PathBuf::from(text)),
     show: |path| path.display().to_string(),
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const SERVER: Form<String> = Form {
@@ -144,6 +217,8 @@ pub(super) const SERVER: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: true,
 };
 
 pub(super) const TRIGGER_NAME: Form<String> = Form {
@@ -154,13 +229,15 @@ pub(super) const TRIGGER_NAME: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const PATH: Form<String> = Form {
     expected: "a path such as \"/connection/websocket\", of printable ASCII without `?` and `#`",
     parse: |text| {
         let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#');
-        (text.starts_with('/') && text.bytes().all(fits))
+        (text.starts_with('/') && text.bytes().all(fits) && unreachable_path(text).is_none())
             .then(|| text.trim_end_matches('/').to_owned())
     },
     // What is left of the root is nothing.
@@ -172,7 +249,33 @@ pub(super) const PATH: Form<String> = Form {
         }
     },
     number: false,
+    why: unreachable_path,
+    is_url: false,
 };
+
+/// Why no client comes to a path. Paths are compared as they are sent.
+fn unreachable_path(text: &str) -> Option<String> {
+    /// What browsers send in another form.
+    const ENCODED: [char; 10] = ['"', '<', '>', '`', '{', '}', '^', '|', '\\', '%'];
+    if !text.starts_with('/') {
+        return (!text.is_empty() && !text.contains("://"))
+            .then(|| format!("a path begins with a slash: write \"/{text}\""));
+    }
+    if text.trim_end_matches('/').contains("//") {
+        return Some(format!(
+            "{text:?} has two slashes in a row, which many clients and proxies make one"
+        ));
+    }
+    if text.split('/').any(|part| matches!(part, "." | "..")) {
+        return Some(format!(
+            "{text:?} has a part that clients resolve before they send it"
+        ));
+    }
+    let encoded = text.chars().find(|c| ENCODED.contains(c))?;
+    Some(format!(
+        "{text:?} has `{encoded}`, and paths are compared as they are sent: browsers send it in another form, or it stands for another character"
+    ))
+}
 
 pub(super) const CLAIM: Form<String> = Form {
     expected: "the name of a claim, of letters and `_`",
@@ -183,6 +286,8 @@ pub(super) const CLAIM: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const RSA_KEY: Form<Option<PublicKey>> = Form {
@@ -193,6 +298,8 @@ pub(super) const RSA_KEY: Form<Option<PublicKey>> = Form {
             .map_or_else(String::new, |key| key.pem().to_owned())
     },
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const ECDSA_KEY: Form<Option<PublicKey>> = Form {
@@ -203,17 +310,29 @@ pub(super) const ECDSA_KEY: Form<Option<PublicKey>> = Form {
             .map_or_else(String::new, |key| key.pem().to_owned())
     },
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const PATTERN: Form<Option<Pattern>> = Form {
     expected: "a regular expression",
-    parse: |text| optional(text, Pattern::parse),
+    parse: |text| {
+        optional(text, |text| {
+            Pattern::parse(text).filter(|_| Pattern::can_match(text))
+        })
+    },
     show: |pattern| {
         pattern
             .as_ref()
             .map_or_else(String::new, |pattern| pattern.as_str().to_owned())
     },
     number: false,
+    why: |text| {
+        let is_one = Pattern::parse(text).is_some();
+        (is_one && !Pattern::can_match(text))
+            .then(|| "this regular expression matches no text at all, as with something in front of ^ or behind $".to_owned())
+    },
+    is_url: false,
 };
 
 /// The empty text is no value.
@@ -234,6 +353,8 @@ pub(super) const KEY_SET_URL: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: true,
 };
 
 pub(super) const NAMESPACE_NAME: Form<String> = Form {
@@ -241,6 +362,8 @@ pub(super) const NAMESPACE_NAME: Form<String> = Form {
     parse: |text| is_namespace_name(text).then(|| text.to_owned()),
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const NAMESPACE_NAME_OR_NONE: Form<String> = Form {
@@ -248,6 +371,8 @@ pub(super) const NAMESPACE_NAME_OR_NONE: Form<String> = Form {
     parse: |text| (text.is_empty() || is_namespace_name(text)).then(|| text.to_owned()),
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const DELTA_TYPE: Form<DeltaType> = Form {
@@ -257,6 +382,8 @@ pub(super) const DELTA_TYPE: Form<DeltaType> = Form {
         DeltaType::Fossil => "fossil".to_owned(),
     },
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const MARK: Form<String> = Form {
@@ -266,6 +393,8 @@ pub(super) const MARK: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const MARK_OR_NONE: Form<String> = Form {
@@ -273,6 +402,8 @@ pub(super) const MARK_OR_NONE: Form<String> = Form {
     parse: |text| (text.len() <= 16 && text.is_ascii()).then(|| text.to_owned()),
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 fn is_namespace_name(text: &str) -> bool {
@@ -292,10 +423,15 @@ pub(super) const ENDPOINT: Form<String> = Form {
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
         let authority = uri.authority()?;
         let is_plain = !authority.host().is_empty() && !authority.as_str().contains('@');
-        (is_http && is_plain).then(|| text.to_owned())
+        // What is no port number is none to `port` either.
+        let has_colon = authority.as_str().len() > authority.host().len();
+        let has_port = !has_colon || authority.port_u16().is_some_and(|port| port > 0);
+        (is_http && is_plain && has_port).then(|| text.to_owned())
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: true,
 };
 
 pub(super) const HEADER: Form<String> = Form {
@@ -307,7 +443,37 @@ pub(super) const HEADER: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
+
+/// A header that every call carries.
+pub(super) const STATIC_HEADER: Form<String> = Form {
+    expected: HEADER.expected,
+    parse: |text| (HEADER.parse)(text).filter(|name| of_the_message(name).is_none()),
+    show: String::clone,
+    number: false,
+    why: of_the_message,
+    is_url: false,
+};
+
+/// Headers that say how a message is framed or for whom it is.
+fn of_the_message(name: &str) -> Option<String> {
+    const OWN: [&str; 10] = [
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    OWN.contains(&name.to_ascii_lowercase().as_str())
+        .then(|| "this header is ringmain's own to set; take it out".to_owned())
+}
 
 pub(super) const HEADER_OR_NONE: Form<String> = Form {
     expected: "the name of an HTTP header, or \"\" to turn it off",
@@ -320,6 +486,8 @@ pub(super) const HEADER_OR_NONE: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const HEADER_VALUE: Form<String> = Form {
@@ -331,6 +499,8 @@ pub(super) const HEADER_VALUE: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const METHOD: Form<String> = Form {
@@ -338,6 +508,8 @@ pub(super) const METHOD: Form<String> = Form {
     parse: |text| (!text.is_empty()).then(|| text.to_owned()),
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const MESSAGE: Form<String> = Form {
@@ -345,6 +517,8 @@ pub(super) const MESSAGE: Form<String> = Form {
     parse: |text| (text.len() <= 1024).then(|| text.to_owned()),
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const REASON_OF_OURS: Form<String> = Form {
@@ -352,6 +526,8 @@ pub(super) const REASON_OF_OURS: Form<String> = Form {
     parse: |text| (REASON.parse)(text).filter(|reason| !reason.is_empty()),
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };
 
 pub(super) const REASON: Form<String> = Form {
@@ -362,4 +538,6 @@ pub(super) const REASON: Form<String> = Form {
     },
     show: String::clone,
     number: false,
+    why: unsaid,
+    is_url: false,
 };

@@ -6,7 +6,7 @@ use super::super::hooks::{Breaker, Hooks, MethodNamespace, Methods, Target, Tran
 use super::super::namespace::Namespace;
 use super::form::{
     DAY_S, ENDPOINT, HEADER, HEADER_VALUE, HOUR_MS, MARK, MESSAGE, METHOD, NAMESPACE_NAME, REASON,
-    millis, or_off,
+    STATIC_HEADER, millis, or_off,
 };
 use super::schema::Visit;
 
@@ -124,7 +124,7 @@ fn target<V: Visit>(v: &mut V, target: &mut Target) {
     v.section("http", |v| {
         v.secrets(
             "static_headers",
-            &HEADER,
+            &STATIC_HEADER,
             &HEADER_VALUE,
             &mut target.static_headers,
         );

@@ -135,6 +135,18 @@ impl Reader {
         });
     }
 
+    /// A text that is no value of its kind.
+    fn misformed<T>(&mut self, key: &str, origin: Origin, form: &Form<T>, text: &str) {
+        match (form.why)(text) {
+            Some(why) => {
+                let key = self.key(key);
+                self.errors
+                    .push(ConfigError::Unworkable { origin, key, why });
+            }
+            None => self.malformed(key, origin, form.expected),
+        }
+    }
+
     fn malformed(&mut self, key: &str, origin: Origin, expected: &'static str) {
         let key = self.key(key);
         self.errors.push(ConfigError::Malformed {
@@ -156,7 +168,7 @@ impl Reader {
         }
     }
 
-    /// The members of a list. A bare text is one in TOML or JSON, or members with commas between them.
+    /// The members of a list. A bare text is one in TOML or JSON, or members with commas or blanks between them.
     fn members(&mut self, key: &'static str, expected: &'static str) -> Option<Vec<Entry>> {
         let entry = self.take(key)?;
         let Entry { origin, value } = entry;
@@ -173,15 +185,12 @@ impl Reader {
                 None
             }
             Value::Bare(text) => {
-                let members = text
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|member| !member.is_empty());
+                let members = bare_members(&text);
                 let entry = |member: &str| Entry {
                     origin: origin.clone(),
                     value: Value::Bare(member.to_owned()),
                 };
-                Some(members.map(entry).collect())
+                Some(members.into_iter().map(entry).collect())
             }
             other => {
                 self.wrong(key, origin, expected, &other);
@@ -207,6 +216,29 @@ impl Reader {
             }
         }
     }
+}
+
+/// Members with commas or blanks between them. A comma within braces or brackets belongs to its member, and so does a
+/// blank in the path of a unix socket.
+fn bare_members(text: &str) -> Vec<&str> {
+    let mut depth = 0_usize;
+    let is_comma = |c: char| {
+        match c {
+            '{' | '[' => depth += 1,
+            '}' | ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    };
+    let mut members = Vec::new();
+    for part in text.split(is_comma).map(str::trim) {
+        if part.starts_with("unix:") {
+            members.push(part);
+        } else {
+            members.extend(part.split_whitespace());
+        }
+    }
+    members
 }
 
 impl Visit for Reader {
@@ -240,7 +272,7 @@ impl Visit for Reader {
             self.wrong(
                 key,
                 entry.origin,
-                "a list of tables, in a file written as [[channel.namespaces]]",
+                "a list of tables: in a file [[channel.namespaces]] and its like, in the environment [{ name = \"chat\" }] in TOML or JSON",
                 &list,
             );
             return;
@@ -354,7 +386,7 @@ impl Visit for Reader {
         };
         match (form.parse)(&text) {
             Some(parsed) => *value = parsed,
-            None => self.malformed(key, origin, form.expected),
+            None => self.misformed(key, origin, form, &text),
         }
     }
 
@@ -372,9 +404,9 @@ impl Visit for Reader {
             };
             let path = format!("{}[{index}]", self.key(key));
             self.keys.0.push((path, member.origin.clone()));
-            match text.map(|text| (form.parse)(&text)) {
-                Some(Some(value)) => values.push(value),
-                Some(None) => self.malformed(key, member.origin, form.expected),
+            match text.map(|text| (form.parse)(&text).ok_or(text)) {
+                Some(Ok(value)) => values.push(value),
+                Some(Err(text)) => self.misformed(key, member.origin, form, &text),
                 None => self.wrong(key, member.origin, form.expected, &member.value),
             }
         }
@@ -406,8 +438,8 @@ impl Visit for Reader {
             };
             match ((names.parse)(&name), (texts.parse)(text)) {
                 (Some(name), Some(text)) => values.push((name, Secret(text))),
-                (None, _) => self.malformed(&path, origin, names.expected),
-                (_, None) => self.malformed(&path, origin, texts.expected),
+                (None, _) => self.misformed(&path, origin, names, &name),
+                (_, None) => self.misformed(&path, origin, texts, text),
             }
         }
     }

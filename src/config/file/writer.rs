@@ -65,7 +65,48 @@ pub(super) fn toml(config: &Config) -> String {
     out
 }
 
+/// A URL without what may be secret: the values of its query, and a user's name and password.
+#[must_use]
+pub fn shown_url(url: &str) -> String {
+    let (rest, query) = url
+        .split_once('?')
+        .map_or((url, None), |(rest, query)| (rest, Some(query)));
+    let mut out = match rest.split_once("://") {
+        Some((scheme, behind)) => {
+            let (authority, path) = behind.split_at(behind.find('/').unwrap_or(behind.len()));
+            match authority.rsplit_once('@') {
+                Some((_, host)) => format!("{scheme}://***@{host}{path}"),
+                None => rest.to_owned(),
+            }
+        }
+        None => rest.to_owned(),
+    };
+    for (at, pair) in query
+        .into_iter()
+        .flat_map(|query| query.split('&'))
+        .enumerate()
+    {
+        out.push(if at == 0 { '?' } else { '&' });
+        match pair.split_once('=') {
+            Some((name, _)) => {
+                out.push_str(name);
+                out.push_str("=***");
+            }
+            None => out.push_str("***"),
+        }
+    }
+    out
+}
+
 impl Writer {
+    fn shown<T>(&self, form: &Form<T>, value: &T) -> String {
+        if form.is_url && self.secrets == Secrets::Hidden {
+            string(&shown_url(&(form.show)(value)))
+        } else {
+            shown(form, value)
+        }
+    }
+
     fn line(&mut self, key: &'static str, text: String) {
         let header = self.table.join(".");
         let header = if self.in_list {
@@ -152,11 +193,12 @@ impl Visit for Writer {
     }
 
     fn text<T>(&mut self, key: &'static str, form: &Form<T>, value: &mut T) {
-        self.line(key, shown(form, value));
+        let text = self.shown(form, value);
+        self.line(key, text);
     }
 
     fn list<T>(&mut self, key: &'static str, form: &Form<T>, values: &mut Vec<T>) {
-        let shown: Vec<String> = values.iter().map(|value| shown(form, value)).collect();
+        let shown: Vec<String> = values.iter().map(|value| self.shown(form, value)).collect();
         self.line(key, format!("[{}]", shown.join(", ")));
     }
 

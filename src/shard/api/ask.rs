@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::broker::owner::owner_of;
-use crate::config::Config;
+use crate::config::{Config, Glob};
 use crate::limits::{API_ITEMS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::mesh::durable::Method;
 use crate::mesh::message::{
@@ -169,7 +169,14 @@ impl Planner<'_> {
             }
             Request::HistoryRemove { channel } => self.query(&channel, QueryKind::HistoryRemove),
             Request::Channels { pattern } => {
-                self.gather(Some(&pattern), Answer::Channels(Vec::new()))
+                let glob = match &*pattern {
+                    "" => Ok(Glob::any()),
+                    pattern => Glob::parse(pattern),
+                };
+                match glob {
+                    Ok(glob) => self.gather(Some(&glob), Answer::Channels(Vec::new())),
+                    Err(_) => self.done(Err(ApiError::BadRequest)),
+                }
             }
             Request::Log(method, body) => {
                 let data = Bytes::copy_from_slice(body);
@@ -415,10 +422,10 @@ impl Planner<'_> {
         })
     }
 
-    fn gather(&mut self, channels: Option<&str>, answer: Answer) -> Plan {
+    fn gather(&mut self, channels: Option<&Glob>, answer: Answer) -> Plan {
         self.ask_all(false, answer, || {
             Asked::Gather(Gather {
-                channels: channels.map(Into::into),
+                channels: channels.map(|glob| Box::new(glob.clone())),
             })
         })
     }

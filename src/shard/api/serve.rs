@@ -269,9 +269,7 @@ impl Shard {
             .hub
             .iter()
             .filter(|channel| !channel.subscribers.is_empty())
-            .filter(|channel| {
-                pattern.is_empty() || crate::config::glob_match(pattern, channel.name.as_str())
-            })
+            .filter(|channel| pattern.matches(channel.name.as_str()))
             .map(|channel| (channel.name.clone(), channel.subscribers.len() as u32))
             .collect();
         Gathered {
