@@ -17,6 +17,7 @@ mod inbox;
 pub mod inspect;
 mod keys;
 mod outbox;
+mod outgoing;
 mod pages;
 mod poll;
 mod revoke;
@@ -180,6 +181,8 @@ pub struct Shard {
     /// Subscribers that get the next part of what they missed when their connection takes it.
     parts: VecDeque<(ConnId, HubId)>,
     outbox: Outbox,
+    /// What the log's side gives connections.
+    outgoing: outgoing::Outgoing,
     reports: VecDeque<FromShard>,
     wheel: TimerWheel,
     drain: Option<drain::Drain>,
@@ -249,6 +252,7 @@ impl Shard {
             hooks: Calls::default(),
             log: Requests::default(),
             parts: VecDeque::new(),
+            outgoing: outgoing::Outgoing::default(),
             outbox: Outbox::new(limits::FANOUT_RING_BYTES, limits::OWN_RING_BYTES),
             reports: VecDeque::new(),
             wheel: TimerWheel::default(),
@@ -347,7 +351,8 @@ impl Shard {
             (State::Waiting, EndCause::Eof)
                 if !connection.is_session && !self.admission.is_asked(conn.slot) =>
             {
-                connection.keep_alive = false
+                connection.keep_alive = false;
+                self.abandon_fetch(conn.slot);
             }
             (_, EndCause::Eof) => self.finish(conn.slot),
             (_, EndCause::Reset) => self.abort(conn.slot),
@@ -366,6 +371,7 @@ impl Shard {
             return;
         }
         self.end_session(conn.slot);
+        self.fetch_is_over(conn.slot);
         self.leave_place(conn.slot);
         if let Some(connection) = self.connections.remove(conn.slot) {
             self.outbox.forget(&connection);

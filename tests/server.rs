@@ -59,3 +59,5 @@ mod slow_consumer;
 mod streams;
 #[path = "server/violations.rs"]
 mod violations;
+#[path = "server/workers.rs"]
+mod workers;

@@ -161,12 +161,18 @@ type GroupNumber = (
     fn(&GroupReport) -> u64,
 );
 
-const GROUPS: [GroupNumber; 11] = [
+const GROUPS: [GroupNumber; 12] = [
     (
         "group_workers",
         "gauge",
         "Connections that take from the group.",
         |group| group.workers as u64,
+    ),
+    (
+        "group_waiting",
+        "gauge",
+        "Fetches that wait for deliveries.",
+        |group| group.waiting as u64,
     ),
     (
         "group_in_flight",

@@ -1,8 +1,8 @@
 //! Between a shard and the durable log: two bounded queues, and the bells at both ends.
 //!
-//! A shard has at most `APPENDS_MAX` appends and `ASKS_MAX` questions under way, and control of a worker's end; each is in
-//! one place at a time, so `requests` is never full. What comes down is never lost: where `answers` is full, the bridge
-//! keeps it and takes no new requests until there is room.
+//! A shard has at most `APPENDS_MAX` appends and `ASKS_MAX` questions under way, which fit into `requests`. What it says beside
+//! them (a worker has ended, an answer was taken or not) waits in the reactor where the queue is full. What comes down is
+//! never lost: where `answers` is full, the bridge keeps it and takes no new requests until there is room.
 
 use std::fmt;
 use std::sync::Arc;
@@ -49,6 +49,11 @@ pub enum ToLog {
     Ask(RequestId, Box<Ask>),
     /// A worker's connection is gone: what it has not acknowledged goes to others.
     Gone(ConnId),
+    /// Nobody waits for the answer to this question any more. A fetch that waits is over; deliveries that were on their way go to
+    /// others.
+    Abandoned(RequestId),
+    /// The answer to a fetch is with its caller, as far as can be known here.
+    Taken(RequestId),
 }
 
 /// Keep this publication.

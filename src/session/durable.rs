@@ -55,6 +55,13 @@ pub enum Waiting {
         /// Its command.
         id: u32,
     },
+    /// `ringmain.fetch`
+    RpcFetch {
+        /// Its connection.
+        conn: ConnId,
+        /// Its command.
+        id: u32,
+    },
     /// A part of a server API call.
     Api {
         /// The call.
@@ -170,7 +177,7 @@ impl Requests {
         &mut self,
         waiting: Waiting,
         request: impl FnOnce(RequestId) -> ToLog,
-    ) -> Result<(), LogError> {
+    ) -> Result<RequestId, LogError> {
         let busy = LogError::Busy {
             retry_after: BUSY_RETRY,
         };
@@ -180,14 +187,14 @@ impl Requests {
         let id = self.begin(waiting, 0, false).ok_or(busy)?;
         self.asks += 1;
         self.outgoing.push_back(request(id));
-        Ok(())
+        Ok(id)
     }
 
     /// Asks something that the log's side answers in JSON.
     ///
     /// # Errors
     /// `LogError::Busy` when too much is under way.
-    pub fn ask(&mut self, waiting: Waiting, ask: Ask) -> Result<(), LogError> {
+    pub fn ask(&mut self, waiting: Waiting, ask: Ask) -> Result<RequestId, LogError> {
         self.ask_with(waiting, |id| ToLog::Ask(id, Box::new(ask)))
     }
 
@@ -197,6 +204,7 @@ impl Requests {
     /// `LogError::Busy` when too much is under way.
     pub fn trim(&mut self, waiting: Waiting, channel: ChannelName) -> Result<(), LogError> {
         self.ask_with(waiting, |id| ToLog::Trim(id, channel))
+            .map(|_| ())
     }
 
     /// Reads for the owner of a channel.
@@ -205,11 +213,22 @@ impl Requests {
     /// `LogError::Busy` when too much is under way.
     pub fn read(&mut self, read: Read) -> Result<(), LogError> {
         self.ask_with(Waiting::Owner, |id| ToLog::Read(id, read))
+            .map(|_| ())
     }
 
     /// A worker's connection is gone.
     pub fn gone(&mut self, conn: ConnId) {
         self.outgoing.push_back(ToLog::Gone(conn));
+    }
+
+    /// Nobody waits for the answer to a question any more, or it did not get there.
+    pub fn abandoned(&mut self, id: RequestId) {
+        self.outgoing.push_back(ToLog::Abandoned(id));
+    }
+
+    /// The answer to a fetch is with its caller.
+    pub fn taken(&mut self, id: RequestId) {
+        self.outgoing.push_back(ToLog::Taken(id));
     }
 
     /// The next request to hand over.
@@ -373,9 +392,14 @@ impl Session {
             },
         };
         let conn = context.conn;
+        let waiting = if method == Method::Fetch {
+            Waiting::RpcFetch { conn, id }
+        } else {
+            Waiting::Rpc { conn, id }
+        };
         context
             .log
-            .ask(Waiting::Rpc { conn, id }, ask)
+            .ask(waiting, ask)
             .map_err(|error| ClientError::of_log(&error))?;
         self.rare.get_or_insert_default().is_worker |= takes;
         Ok(())

@@ -146,6 +146,7 @@ impl Shard {
             let Some(ask) = call.asks.pop_front() else {
                 break;
             };
+            let mut fetch = None;
             for (leaf, to_log) in ask.to_log {
                 let id = CallId {
                     slot: call_slot,
@@ -162,14 +163,16 @@ impl Shard {
                     AskLog::Trim(channel) => self.log.trim(waiting, channel),
                     AskLog::Ask(method, data) => {
                         let caller = Caller::Service;
-                        self.log.ask(
-                            waiting,
-                            LogAsk {
-                                method,
-                                data,
-                                caller,
-                            },
-                        )
+                        let ask = LogAsk {
+                            method,
+                            data,
+                            caller,
+                        };
+                        let asked = self.log.ask(waiting, ask);
+                        if let (Ok(request), Method::Fetch) = (&asked, method) {
+                            fetch = Some((call.conn, *request));
+                        }
+                        asked.map(|_| ())
                     }
                 };
                 match asked {
@@ -177,6 +180,12 @@ impl Shard {
                     Err(error) => call.leaves[leaf as usize] = Err(ApiError::Log(error)),
                 }
             }
+            if let Some((conn, request)) = fetch {
+                self.fetch_begins(conn, request);
+            }
+            let Some(call) = self.calls.calls.at_mut(call_slot) else {
+                return;
+            };
             for (shard, items) in ask.shards.into_iter().enumerate() {
                 if items.is_empty() {
                     continue;
@@ -247,6 +256,19 @@ impl Shard {
         leaf: u32,
         result: Result<Bytes, LogError>,
     ) {
+        let conn = self
+            .calls
+            .calls
+            .current(id.slot, id.generation)
+            .map(|call| call.conn);
+        let result = match (conn, result) {
+            (Some(conn), Ok(json)) => Ok(self.fetch_answered(conn, json)),
+            (Some(conn), Err(error)) => {
+                self.fetch_failed(conn);
+                Err(error)
+            }
+            (None, result) => result,
+        };
         let answer = result.map(Answer::Log).map_err(ApiError::Log);
         self.api_leaf(id, leaf, answer);
     }

@@ -78,6 +78,8 @@ pub(super) struct Backlog {
     pub(super) bytes: Vec<u8>,
     /// Bytes of the batch in flight.
     pub(super) in_flight: usize,
+    /// Bytes of the message that was queued when nothing else was: one is always possible, whatever its size.
+    pub(super) alone: usize,
     /// Pieces of `bytes`, in order: length and the hub slot of a publication that may be dropped, else `KEEP`.
     pub(super) pieces: Vec<(u32, u32)>,
 }
@@ -111,6 +113,11 @@ impl Connection {
     /// Bytes that wait because the peer does not take them.
     pub(super) fn backlog_bytes(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.unsent())
+    }
+
+    /// Bytes that the kernel has not taken.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.pending.len as usize + self.backlog_bytes()
     }
 }
 

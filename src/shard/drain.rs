@@ -107,7 +107,10 @@ impl Shard {
         };
         match connection.state {
             // A request that waits for its answer gets it; then the connection closes.
-            State::Waiting if !connection.is_session => connection.keep_alive = false,
+            State::Waiting if !connection.is_session => {
+                connection.keep_alive = false;
+                self.abandon_fetch(slot);
+            }
             State::Head => self.finish(slot),
             State::Open | State::Waiting if connection.is_session => {
                 self.disconnect(slot, &Disconnect::Shutdown)

@@ -10,7 +10,7 @@ use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::mesh::message::{Answer, AnswerKind, Answered, Interest, Interested, Publish, ReplyTo};
 use crate::model::{ChannelName, ChosenError, ConnId, Publication, StreamPosition};
 use crate::protocol::error::ClientError;
-use crate::protocol::push::{Push, ReplyBody};
+use crate::protocol::push::ReplyBody;
 use crate::session::{Phase, Waiting, appended_json};
 use crate::shard::inbox::bits;
 use crate::time::Now;
@@ -44,7 +44,7 @@ impl Shard {
             FromLog::Answered(id, result) => self.log_answered(id, result),
             FromLog::Deliver(deliveries) => {
                 for (conn, data) in deliveries {
-                    self.deliver_to_worker(conn, &data);
+                    self.deliver_to_worker(conn, data);
                 }
             }
             FromLog::Announce(channel, data) => self.announce_there(channel, data),
@@ -177,13 +177,14 @@ impl Shard {
             (
                 Waiting::Publish { conn, id }
                 | Waiting::RpcPublish { conn, id, .. }
-                | Waiting::Rpc { conn, id },
+                | Waiting::Rpc { conn, id }
+                | Waiting::RpcFetch { conn, id },
                 Err(error),
             ) => self.reply_log_error(conn, id, &error),
             (Waiting::Api { call, leaf }, result) => {
                 self.api_appended(call, leaf, result.map(|appended| appended.position));
             }
-            (Waiting::Rpc { .. } | Waiting::Owner, _) => {}
+            (Waiting::Rpc { .. } | Waiting::RpcFetch { .. } | Waiting::Owner, _) => {}
         }
     }
 
@@ -208,12 +209,15 @@ impl Shard {
         }
     }
 
-    fn log_answered(&mut self, id: RequestId, result: Result<bytes::Bytes, LogError>) {
-        match (self.log.answered(id), result) {
+    fn log_answered(&mut self, request: RequestId, result: Result<bytes::Bytes, LogError>) {
+        match (self.log.answered(request), result) {
             (Some(Waiting::Rpc { conn, id }), Ok(json)) => {
                 self.reply(conn, id, ReplyBody::Rpc(&json));
             }
-            (Some(Waiting::Rpc { conn, id }), Err(error)) => {
+            (Some(Waiting::RpcFetch { conn, id }), Ok(json)) => {
+                self.answer_worker(conn, id, request, json);
+            }
+            (Some(Waiting::Rpc { conn, id } | Waiting::RpcFetch { conn, id }), Err(error)) => {
                 self.reply_log_error(conn, id, &error);
             }
             (Some(Waiting::Api { call, leaf }), result) => {
@@ -223,21 +227,6 @@ impl Shard {
                 Some(Waiting::Publish { .. } | Waiting::RpcPublish { .. } | Waiting::Owner) | None,
                 _,
             ) => {}
-        }
-    }
-
-    fn deliver_to_worker(&mut self, conn: ConnId, data: &[u8]) {
-        let is_there = self
-            .connections
-            .current(conn.slot, conn.generation)
-            .is_some_and(|connection| {
-                connection.is_session && connection.session.phase == Phase::Connected
-            });
-        if is_there {
-            self.counters.worker_deliveries += 1;
-            self.with_session(conn.slot, |_, context| {
-                context.push("", &Push::Message(data));
-            });
         }
     }
 

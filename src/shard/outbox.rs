@@ -124,7 +124,11 @@ impl Outbox {
     /// Copies bytes behind everything the connection has to send.
     fn copy(&mut self, connection: &mut Connection, slot: u32, bytes: &[u8], hub: u32) {
         self.own_pending(connection);
-        connection.backlog.get_or_insert_default().push(bytes, hub);
+        let backlog = connection.backlog.get_or_insert_default();
+        if backlog.unsent() == 0 {
+            backlog.alone = bytes.len();
+        }
+        backlog.push(bytes, hub);
         self.backlog_bytes += bytes.len();
         let head = self.rings.heads();
         self.make_dirty(connection, slot, head);
@@ -254,6 +258,7 @@ impl Shard {
             return;
         };
         let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
+        let limit = limit + backlog.alone;
         if backlog.unsent() <= limit && !too_many_bytes {
             return;
         }
@@ -406,6 +411,10 @@ impl Shard {
                 }
                 if backlog.bytes.is_empty() {
                     connection.backlog = None;
+                    self.look_at_outgoing();
+                    let Some(connection) = self.connections.at_mut(conn.slot) else {
+                        return;
+                    };
                     if connection.close.is_some() && connection.pending.len == 0 {
                         self.outbox.closing.push(conn.slot);
                         self.close_sent();
@@ -430,6 +439,7 @@ impl Shard {
                 .fan_out
                 .record(u64::try_from(now.at.since(since).as_nanos()).unwrap_or(u64::MAX));
         }
+        self.look_at_outgoing();
         self.close_sent();
         self.settle();
     }
@@ -507,6 +517,7 @@ impl Shard {
     /// Closes with RST; what is queued is lost.
     pub(super) fn abort(&mut self, slot: u32) {
         self.end_session(slot);
+        self.fetch_is_over(slot);
         let generation = self.connections.generation(slot);
         let Some(connection) = self.connections.at_mut(slot) else {
             return;

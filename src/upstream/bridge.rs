@@ -432,6 +432,8 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
                 }
                 ToLog::Ask(id, ask) => desk.ask((shard, id), *ask),
                 ToLog::Gone(conn) => desk.gone((shard, conn)),
+                ToLog::Abandoned(id) => desk.abandoned((shard, id)),
+                ToLog::Taken(id) => desk.taken((shard, id)),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The desk: whatever is asked about queue groups, dead letters and replays is answered here, on the bridge's thread.
 
+mod answered;
 mod ask;
 mod dead;
 mod drive;
@@ -26,7 +27,8 @@ use crate::mem::Rng;
 use crate::mesh::durable::{Append, Appended, Ask, LogError, Method, RequestId};
 use crate::model::{ConnId, ShardId};
 
-use group::Group;
+use answered::Fetch;
+use group::{Group, Window};
 use settings::{GROUP_BYTES_MAX, WishError};
 
 /// Deliveries under way at a worker that does not say how many.
@@ -94,6 +96,8 @@ pub struct GroupReport {
     pub name: Box<str>,
     /// Connections that take from it.
     pub workers: usize,
+    /// Fetches that wait for deliveries.
+    pub waiting: usize,
     /// Deliveries that are neither settled nor run out.
     pub in_flight: usize,
     /// Entries that are leased to this process, those in flight included.
@@ -127,8 +131,9 @@ struct Inner<L, O> {
     /// By the index that their deliveries begin with.
     groups: RefCell<Vec<Option<Rc<Place>>>>,
     by_name: RefCell<BTreeMap<Box<str>, usize>>,
-    /// Groups of each connection.
-    workers: RefCell<HashMap<WorkerId, BTreeSet<usize>, FixedState>>,
+    workers: RefCell<HashMap<WorkerId, Worker, FixedState>>,
+    /// Fetches that are not known to be over.
+    fetches: RefCell<HashMap<Asker, Fetch, FixedState>>,
     /// Connections whose `consume` is under way, and whether they are gone meanwhile.
     joining: RefCell<HashMap<WorkerId, (u32, bool), FixedState>>,
     config: RefCell<Config>,
@@ -141,6 +146,31 @@ struct Inner<L, O> {
     replays: tokio::sync::Semaphore,
     started: std::time::Instant,
     rng: RefCell<Rng>,
+}
+
+/// A connection that takes deliveries.
+struct Worker {
+    /// Indexes of its groups.
+    groups: BTreeSet<usize>,
+    /// Bytes of what it was given as messages and has not settled.
+    pushed: Rc<Window>,
+    /// Bytes of answers that its connection has not taken.
+    answered: Rc<Window>,
+    /// Those answers.
+    answers: Vec<Asker>,
+}
+
+impl Worker {
+    /// Each window is a half of what may wait for its connection.
+    fn new(config: &Config) -> Self {
+        let half = config.client.queue_max_size / 2;
+        Self {
+            groups: BTreeSet::new(),
+            pushed: Window::new(half),
+            answered: Window::new(half),
+            answers: Vec::new(),
+        }
+    }
 }
 
 /// A group and the task that drives it.
@@ -166,6 +196,7 @@ impl<L: Log, O: Outlet> Desk<L, O> {
             groups: RefCell::default(),
             by_name: RefCell::default(),
             workers: RefCell::default(),
+            fetches: RefCell::default(),
             joining: RefCell::default(),
             config: RefCell::new(config.clone()),
             is_loaded: Cell::new(false),
@@ -201,6 +232,9 @@ impl<L: Log, O: Outlet> Desk<L, O> {
             | Method::DeadDrop
             | Method::Replay => {
                 let worker = inner.begins_to_join(asker, &ask);
+                if ask.method == Method::Fetch {
+                    inner.begins_to_fetch(asker, worker);
+                }
                 tokio::task::spawn_local(Rc::clone(inner).answer(asker, ask, worker));
                 return;
             }
@@ -214,6 +248,16 @@ impl<L: Log, O: Outlet> Desk<L, O> {
             *is_gone = true;
         }
         self.0.drop_worker(worker);
+    }
+
+    /// Whoever asked does not wait any more. Deliveries that it was given go to others, and this is no attempt.
+    pub fn abandoned(&self, asker: Asker) {
+        self.0.abandon(asker);
+    }
+
+    /// The answer to a fetch is with its caller.
+    pub fn taken(&self, asker: Asker) {
+        self.0.take_answer(asker);
     }
 
     /// Another configuration counts: triggers that are gone stop, and their groups are forgotten.
@@ -260,6 +304,7 @@ impl Place {
         GroupReport {
             name: self.name.clone(),
             workers: group.workers(),
+            waiting: group.waiting(),
             in_flight: group.in_flight(),
             held: group.held(),
             retries: group.retries(),

@@ -138,7 +138,9 @@ impl FaultyLog {
                 let message = FromLog::Answered(id, Ok(bytes::Bytes::from_static(b"{}")));
                 self.say(now, shard, delay, message);
             }
-            ToLog::Ask(..) | ToLog::Gone(_) => unreachable!("no client consumes"),
+            ToLog::Ask(..) | ToLog::Gone(_) | ToLog::Abandoned(_) | ToLog::Taken(_) => {
+                unreachable!("no client consumes")
+            }
         }
     }
 

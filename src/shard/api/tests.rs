@@ -1,8 +1,10 @@
 use super::*;
 use crate::broker::owner::owner_of;
+use crate::config::namespace::Delivery;
 use crate::config::{Config, Namespace, Secret};
 use crate::mesh::build;
-use crate::shard::{Mode, Output, Peer, SendBatch};
+use crate::mesh::durable::{FromLog, RequestId, ToLog};
+use crate::shard::{EndCause, Mode, Output, Peer, SendBatch};
 use crate::time::Now;
 use std::sync::Arc;
 
@@ -25,6 +27,11 @@ impl House {
             history_ttl: std::time::Duration::from_secs(60),
             ..Namespace::default()
         })];
+        config.channels.namespaces.push(Arc::new(Namespace {
+            name: "log".to_owned(),
+            delivery: Delivery::Durable,
+            ..Namespace::default()
+        }));
         let config = Arc::new(config);
         let shards = build(shards)
             .into_iter()
@@ -76,6 +83,34 @@ impl House {
         for shard in &mut self.shards {
             shard.handle_mesh(self.now);
         }
+    }
+
+    /// What shard 0 wants to have sent, and what it says to the log.
+    fn outputs(&mut self) -> (Vec<SendBatch>, Vec<ToLog>) {
+        let (mut sent, mut said) = (Vec::new(), Vec::new());
+        while let Some(output) = self.shards[0].poll_output() {
+            match output {
+                Output::Transmit { batch, .. } => sent.push(batch),
+                Output::Log(request) => said.push(request),
+                _ => {}
+            }
+        }
+        (sent, said)
+    }
+
+    /// A fetch that the log's side has been asked.
+    fn fetch(&mut self, slot: u32) -> (ConnId, RequestId) {
+        let conn = self.post(slot, "queue/fetch", r#"{"group":"g","wait_ms":20000}"#);
+        let said = self.outputs().1;
+        let [ToLog::Ask(id, _)] = said[..] else {
+            panic!("{said:?}");
+        };
+        (conn, id)
+    }
+
+    fn fetched(&mut self, id: RequestId, payload: usize) {
+        let json = format!(r#"{{"deliveries":["{}"]}}"#, "x".repeat(payload));
+        self.shards[0].handle_log(self.now, FromLog::Answered(id, Ok(json.into())));
     }
 
     /// What shard 0 has written: body of the last response.
@@ -222,4 +257,72 @@ fn user_on_two_shards_counts_once() {
     let union = UserCount::union(many.iter());
     assert!((85_000..95_000).contains(&union), "{union}");
     assert_eq!(UserCount::union([].iter()), 0);
+}
+
+fn is_abandoned(said: &[ToLog], id: RequestId) -> bool {
+    matches!(said, [ToLog::Abandoned(of)] if *of == id)
+}
+
+fn is_taken(said: &[ToLog], id: RequestId) -> bool {
+    matches!(said, [ToLog::Taken(of)] if *of == id)
+}
+
+#[test]
+fn fetch_whose_caller_goes_while_it_waits_is_over_and_its_answer_is_empty() {
+    let mut house = House::new(1);
+    for (slot, cause) in [(0, EndCause::Eof), (1, EndCause::Reset)] {
+        let (conn, id) = house.fetch(slot);
+        house.shards[0].handle_ended(house.now, conn, cause);
+        assert!(is_abandoned(&house.outputs().1, id), "{cause:?}");
+        // What was on its way goes to others: the log's side knows.
+        house.fetched(id, 10);
+        if cause == EndCause::Eof {
+            let response = house.response();
+            assert_eq!(response["result"], serde_json::json!({ "deliveries": [] }));
+        }
+        house.shards[0].handle_closed(house.now, conn);
+        assert!(house.outputs().1.is_empty(), "said once");
+    }
+}
+
+#[test]
+fn answer_that_the_kernel_did_not_take_whole_was_not_taken() {
+    for taken in [0, 100_000] {
+        let mut house = House::new(1);
+        let (conn, id) = house.fetch(0);
+        house.fetched(id, 200_000);
+        let (sent, said) = house.outputs();
+        assert!(said.is_empty());
+        let [SendBatch::Owned(bytes)] = &sent[..] else {
+            panic!("{sent:?}");
+        };
+        let batch = SendBatch::Owned(bytes.clone());
+        house.shards[0].handle_sent(house.now, conn, batch, Ok(taken));
+        house.shards[0].handle_ended(house.now, conn, EndCause::Reset);
+        assert!(is_abandoned(&house.outputs().1, id));
+        house.shards[0].handle_closed(house.now, conn);
+        assert!(house.outputs().1.is_empty(), "said once");
+    }
+}
+
+#[test]
+fn answer_that_the_kernel_has_is_taken() {
+    let mut house = House::new(1);
+    let (_, id) = house.fetch(0);
+    house.fetched(id, 10);
+    assert!(house.outputs().1.is_empty());
+    house.shards[0].handle_flushed(house.now);
+    assert!(is_taken(&house.outputs().1, id), "through the ring");
+
+    let (conn, id) = house.fetch(1);
+    house.fetched(id, 200_000);
+    let (sent, _) = house.outputs();
+    for batch in sent {
+        let SendBatch::Owned(bytes) = &batch else {
+            panic!("{batch:?}");
+        };
+        let len = bytes.len();
+        house.shards[0].handle_sent(house.now, conn, batch, Ok(len));
+    }
+    assert!(is_taken(&house.outputs().1, id), "through its own memory");
 }

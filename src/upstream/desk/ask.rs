@@ -4,14 +4,15 @@ use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::group::{GROUPS_MAX, Group, Holder, Taker, index_of};
+use super::group::{GROUPS_MAX, Group, Holder, Taker, Window, index_of};
 use super::settings::{Settings, WAIT_MAX, Wish, WishError, is_group_name, within};
 use super::{
     Asker, CREDIT, CREDIT_MAX, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
     FETCH_WAIT_MIN_MS, GROUPS_PER_WORKER_MAX, Inner, LOAD_WAIT, Outlet, Place, RETRY,
-    TRIGGER_CREDIT, WorkerId, bad_request, closed, dead, encode, grant, no_group, not_found,
-    replay, settings, unix_ms, wrong,
+    TRIGGER_CREDIT, Worker, WorkerId, bad_request, closed, dead, encode, grant, no_group,
+    not_found, replay, settings, unix_ms, wrong,
 };
+use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::mesh::durable::{Ask, Caller, LogError, Method};
 use crate::time::{Instant, Now};
 use crate::upstream::Log;
@@ -60,6 +61,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             // The log may be down: whoever asks is told.
             if tokio::time::timeout(LOAD_WAIT, loaded).await.is_err() {
                 self.ends_to_join(worker);
+                self.ends_to_fetch(asker);
                 return self.outlet.answer(asker, Err(closed()));
             }
         }
@@ -104,7 +106,10 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             Ok(Some(json)) => self.outlet.answer(asker, Ok(json)),
             // The group answers.
             Ok(None) => {}
-            Err(error) => self.outlet.answer(asker, Err(error)),
+            Err(error) => {
+                self.ends_to_fetch(asker);
+                self.outlet.answer(asker, Err(error));
+            }
         }
     }
 
@@ -140,12 +145,15 @@ impl<L: Log, O: Outlet> Inner<L, O> {
     }
 
     pub(super) fn drop_worker(&self, worker: WorkerId) {
-        let left = self.workers.borrow_mut().remove(&worker);
+        let Some(left) = self.workers.borrow_mut().remove(&worker) else {
+            return;
+        };
+        self.forget_answers(&left);
         let now = self.now();
-        for index in left.unwrap_or_default() {
+        for index in left.groups {
             let place = self.groups.borrow().get(index).cloned().flatten();
             if let Some(place) = place {
-                place.group.borrow_mut().handle_gone(now, worker);
+                place.group.borrow_mut().handle_gone(now, worker, true);
                 place.wake.notify_one();
             }
         }
@@ -167,13 +175,12 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let credit = within(credit, 1, CREDIT_MAX, "credit", "1 to 10000").map_err(wrong)?;
         let worker = (asker.0, *conn);
         let place = self.open(&wish, &ask.caller).await?;
-        self.join(worker, &place)?;
+        let (window, _) = self.join(worker, &place)?;
         let name = worker_name(user, *client);
         let taker = Taker::Connection(worker);
-        let joined = place
-            .group
-            .borrow_mut()
-            .handle_joined(taker, credit as usize, &name);
+        let mut group = place.group.borrow_mut();
+        let joined = group.handle_joined(taker, credit as usize, &window, &name);
+        drop(group);
         if !joined {
             return Err(LogError::Busy { retry_after: RETRY });
         }
@@ -202,14 +209,20 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 conn, client, user, ..
             } => (Some((asker.0, *conn)), worker_name(user, *client)),
         };
-        if let Some(worker) = worker {
-            self.join(worker, &place)?;
+        let window = match worker {
+            Some(worker) => self.join(worker, &place)?.1,
+            None => Window::new(HTTP_BODY_BYTES_MAX),
+        };
+        if !self.waits_in(asker, &place) {
+            self.answer_fetch(&place, asker, &[], 0);
+            return Ok(());
         }
         let now = self.now();
         let taken = place.group.borrow_mut().handle_fetch(
             now,
             Taker::Fetch(asker, worker),
             limit as usize,
+            &window,
             wait,
             &name,
         );
@@ -220,15 +233,18 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         Ok(())
     }
 
-    /// A connection takes from a group: what it has goes to others when it is gone.
-    fn join(&self, worker: WorkerId, place: &Place) -> Result<(), LogError> {
+    /// A connection takes from a group: what it has goes to others when it is gone. Gives its windows: of messages, of answers.
+    fn join(&self, worker: WorkerId, place: &Place) -> Result<(Rc<Window>, Rc<Window>), LogError> {
         let mut workers = self.workers.borrow_mut();
-        let groups = workers.entry(worker).or_default();
+        let worker = workers
+            .entry(worker)
+            .or_insert_with(|| Worker::new(&self.config.borrow()));
+        let groups = &mut worker.groups;
         if groups.len() >= GROUPS_PER_WORKER_MAX && !groups.contains(&place.index) {
             return Err(bad_request("a connection consumes at most 16 groups"));
         }
         groups.insert(place.index);
-        Ok(())
+        Ok((Rc::clone(&worker.pushed), Rc::clone(&worker.answered)))
     }
 
     /// The group of a wish, made or changed as it says.
@@ -314,10 +330,12 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             trigger: std::cell::RefCell::new(trigger),
         });
         if is_trigger {
-            place
-                .group
-                .borrow_mut()
-                .handle_joined(Taker::Trigger, TRIGGER_CREDIT, "trigger");
+            place.group.borrow_mut().handle_joined(
+                Taker::Trigger,
+                TRIGGER_CREDIT,
+                &Window::new(usize::MAX),
+                "trigger",
+            );
         }
         if index == groups.len() {
             groups.push(Some(Rc::clone(&place)));
@@ -430,9 +448,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             .group
             .borrow_mut()
             .handle_left(now, Taker::Connection(worker));
-        place.group.borrow_mut().handle_gone(now, worker);
-        if let Some(groups) = self.workers.borrow_mut().get_mut(&worker) {
-            groups.remove(&place.index);
+        place.group.borrow_mut().handle_gone(now, worker, false);
+        if let Some(worker) = self.workers.borrow_mut().get_mut(&worker) {
+            worker.groups.remove(&place.index);
         }
         place.wake.notify_one();
         if known {
@@ -455,7 +473,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 serde_json::json!({
                     "group": report.name, "channels": settings.channels, "ordered": settings.ordered,
                     "max_attempts": settings.max_attempts, "ack_wait_ms": settings.ack_wait.as_millis() as u64,
-                    "workers": report.workers, "in_flight": report.in_flight, "held": report.held,
+                    "workers": report.workers, "waiting": report.waiting, "in_flight": report.in_flight, "held": report.held,
                     "retries": report.retries, "lag": report.lag,
                     "oldest_age_ms": report.oldest_unix_ms.map(|at| now.saturating_sub(at)),
                     "delivered": report.delivered, "redelivered": report.redelivered, "acked": report.acked,
@@ -490,8 +508,8 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             }
             self.by_name.borrow_mut().remove(name);
             self.groups.borrow_mut()[place.index] = None;
-            for groups in self.workers.borrow_mut().values_mut() {
-                groups.remove(&place.index);
+            for worker in self.workers.borrow_mut().values_mut() {
+                worker.groups.remove(&place.index);
             }
         }
         self.log.put(&format!("group/{name}"), None).await?;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
+use super::answered::{deleted, deleted_message};
 use super::group::{Given, Group, Holder, Output};
 use super::settings::Settings;
 use super::{
@@ -167,17 +168,17 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                     encode::delivery(&mut out, &place.name, &given);
                     self.outlet.deliver(worker, out.freeze());
                 }
-                Output::Fetched(asker, givens) => {
-                    let mut out = BytesMut::from(&b"{\"deliveries\":["[..]);
-                    for (at, given) in givens.iter().enumerate() {
-                        if at > 0 {
-                            out.extend_from_slice(b",");
-                        }
-                        encode::delivery(&mut out, &place.name, given);
-                    }
-                    out.extend_from_slice(b"]}");
-                    self.outlet.answer(asker, Ok(out.freeze()));
+                Output::Fetched(asker, givens, bytes) => {
+                    self.answer_fetch(place, asker, &givens, bytes);
                 }
+                Output::Ended(asker) => {
+                    self.ends_to_fetch(asker);
+                    self.outlet.answer(asker, Err(deleted(&place.name)));
+                }
+                Output::Deleted(worker) => {
+                    self.outlet.deliver(worker, deleted_message(&place.name));
+                }
+                Output::Freed(worker) => self.wake_groups_of(worker),
                 Output::Triggered(given) => {
                     tokio::task::spawn_local(Rc::clone(self).trigger(Rc::clone(place), given));
                 }

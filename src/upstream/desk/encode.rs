@@ -34,6 +34,43 @@ pub fn delivery(out: &mut BytesMut, group: &str, given: &Given) {
     out.put_u8(b'}');
 }
 
+/// Bytes of a delivery, at most a few hundred more than it has.
+#[must_use]
+pub fn delivery_bytes(group: &str, entry: &Entry) -> usize {
+    let record = &entry.record;
+    let tags = record.tags.iter();
+    let tags: usize = tags
+        .map(|(name, value)| text_bytes(name) + text_bytes(value) + 2)
+        .sum();
+    let user = record
+        .publisher
+        .as_ref()
+        .map_or(0, |info| text_bytes(&info.user));
+    let data = if record.json {
+        record.data.len()
+    } else {
+        record.data.len().div_ceil(3) * 4
+    };
+    FRAME_BYTES
+        + text_bytes(group)
+        + text_bytes(place(entry).0.as_str())
+        + text_bytes(&record.key)
+        + text_bytes(&record.trace)
+        + tags
+        + user
+        + data
+}
+
+/// Bytes of a string with its quotes.
+fn text_bytes(text: &str) -> usize {
+    let of = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(of).sum::<usize>() + 2
+}
+
 /// An entry's members, without braces.
 pub fn entry(out: &mut BytesMut, entry: &Entry, with_data: bool) {
     let record = &entry.record;
@@ -258,6 +295,11 @@ mod tests {
             };
             let mut placed = Arc::unwrap_or_clone(memory::entry(1, 1, record));
             placed.position.offset = Offset(offset);
+            let given = Given { delivery: (1 << 53) - 1, attempt: u32::MAX, entry: Arc::new(placed.clone()) };
+            let mut out = BytesMut::new();
+            delivery(&mut out, &key, &given);
+            let (size, most) = (out.len(), delivery_bytes(&key, &given.entry));
+            prop_assert!(size <= most && most <= size + 2 * FRAME_BYTES, "{} {}", size, most);
             let mut out = BytesMut::from(&b"{"[..]);
             entry(&mut out, &placed, true);
             out.put_u8(b'}');

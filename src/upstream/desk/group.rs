@@ -4,10 +4,13 @@
 //! An entry is called by its cursor. It is held from the moment it is leased until `take_settled` says that it is done or
 //! returned; meanwhile it is in one `State`.
 
+mod ends;
 mod lanes;
 mod members;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +25,8 @@ use crate::model::{ChannelName, Entry};
 use crate::time::{Instant, Now};
 use crate::upstream::log::{DeadLetter, Failure, Lease, Leased, Settled};
 
+pub use window::Window;
+
 /// Entries that one group holds at a time.
 pub const HELD_MAX: usize = 16_384;
 /// Bytes of them, as far as entries are about as large as those before.
@@ -32,6 +37,10 @@ pub const FETCH_MAX: usize = 1024;
 pub const MEMBERS_MAX: usize = 10_000;
 /// Bytes of a reason that are kept.
 pub const REASON_BYTES_MAX: usize = 512;
+/// Members that are asked for one entry which they have no room for, before others are looked at.
+const PASSED_MAX: usize = 256;
+/// An entry that was under way when its worker's connection ended, so often, has failed once: it may be what ends them.
+pub const LOSSES_PER_ATTEMPT: u32 = 16;
 /// What nobody takes is given back after this time.
 const LINGER: Duration = Duration::from_secs(1);
 /// A dead letter that could not be kept is tried again after this time.
@@ -100,8 +109,14 @@ pub struct Given {
 pub enum Output {
     /// A connection gets this.
     Deliver(WorkerId, Given),
-    /// A fetch is over.
-    Fetched(Asker, Vec<Given>),
+    /// A fetch is over. The bytes of its deliveries stay in its window until they are known to be taken.
+    Fetched(Asker, Vec<Given>, usize),
+    /// A fetch is over because the group is deleted.
+    Ended(Asker),
+    /// A connection does not take from the group any more, because it is deleted.
+    Deleted(WorkerId),
+    /// A connection has room for bytes again that this group, or another one, has for it.
+    Freed(WorkerId),
     /// The desk gets this.
     Triggered(Given),
     /// Keep this dead letter, then say `handle_buried`.
@@ -167,6 +182,10 @@ struct Held {
     entry: Arc<Entry>,
     failures: Vec<Failure>,
     bytes: usize,
+    /// Of its delivery.
+    wire_bytes: usize,
+    /// Connections that have ended while they had it.
+    losses: u32,
     was_delivered: bool,
     /// Not to be given before.
     not_before: Instant,
@@ -206,7 +225,10 @@ struct Member {
     taker: Taker,
     worker: Arc<str>,
     credit: usize,
+    window: Rc<Window>,
     has: BTreeSet<u64>,
+    /// Of what it has.
+    bytes: usize,
     in_rotation: bool,
     /// Of a fetch.
     until: Instant,
@@ -291,13 +313,26 @@ impl Group {
         self.members.len() - self.fetches.len()
     }
 
+    /// Fetches that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.fetches.len()
+    }
+
     /// A connection, or the desk, takes entries, or wants more or fewer at a time. `false`: there are too many.
-    pub fn handle_joined(&mut self, taker: Taker, credit: usize, worker: &str) -> bool {
+    pub fn handle_joined(
+        &mut self,
+        taker: Taker,
+        credit: usize,
+        window: &Rc<Window>,
+        worker: &str,
+    ) -> bool {
         debug_assert!(!matches!(taker, Taker::Fetch(..)), "fetches do not stay");
         if self.handle_credit(taker, credit) {
             return true;
         }
-        self.add(taker, credit, worker, Instant(u64::MAX)).is_some()
+        let never = Instant(u64::MAX);
+        self.add(taker, credit, window, worker, never).is_some()
     }
 
     /// At most that many deliveries are under way at this one from now on. `false`: it does not take from this group.
@@ -312,55 +347,19 @@ impl Group {
         true
     }
 
-    /// It takes nothing any more: what it has goes to others, and this is no attempt. `false`: it did not take.
-    pub fn handle_left(&mut self, now: Now, taker: Taker) -> bool {
-        let Some(&key) = self.takers.get(&taker) else {
-            return false;
-        };
-        let has = self.remove_member(now, key);
-        for cursor in has {
-            self.give_back(cursor);
-        }
-        true
-    }
-
-    /// A connection is gone: what it has, however it got it, goes to others, and this is no attempt.
-    pub fn handle_gone(&mut self, now: Now, worker: WorkerId) {
-        self.handle_left(now, Taker::Connection(worker));
-        let asks = |taker: &Taker| matches!(taker, Taker::Fetch(_, Some(asks)) if *asks == worker);
-        let waiting = self.takers.iter().filter(|(taker, _)| asks(taker));
-        for key in waiting.map(|(_, &key)| key).collect::<Vec<u64>>() {
-            // The answer finds nobody.
-            self.end_fetch(now, key);
-        }
-        let is_its = |held: &Held| matches!(held.state, State::Given { holder: Holder::Connection(has), .. } if has == worker);
-        let its = self.held.iter().filter(|(_, held)| is_its(held));
-        for cursor in its.map(|(&cursor, _)| cursor).collect::<Vec<u64>>() {
-            self.give_back(cursor);
-        }
-    }
-
-    /// Nobody has it any more, and it may be given at once.
-    fn give_back(&mut self, cursor: u64) {
-        self.take_back(cursor);
-        if let Some(held) = self.held.get_mut(&cursor) {
-            held.state = State::Ready;
-            self.ready.insert(cursor);
-        }
-    }
-
     /// Somebody asks for at most `limit` deliveries, and waits for them. `false`: too many do.
     pub fn handle_fetch(
         &mut self,
         now: Now,
         taker: Taker,
         limit: usize,
+        window: &Rc<Window>,
         wait: Duration,
         worker: &str,
     ) -> bool {
         debug_assert!(matches!(taker, Taker::Fetch(..)), "who asks, fetches");
         let until = now.at + wait;
-        let Some(key) = self.add(taker, limit, worker, until) else {
+        let Some(key) = self.add(taker, limit, window, worker, until) else {
             return false;
         };
         self.fetches.insert((until, key));
@@ -502,30 +501,11 @@ impl Group {
         }
     }
 
-    /// The end, or the group is forgotten: everything is returned, waiting fetches are over. Nobody takes from it any more.
-    pub fn handle_closed(&mut self, now: Now) {
-        while let Some(&(_, key)) = self.fetches.first() {
-            self.end_fetch(now, key);
-        }
-        let returned = self
-            .held
-            .values()
-            .map(|held| (held.lease, Settled::Returned));
-        self.settled.extend(returned);
-        self.held.clear();
-        self.held_bytes = 0;
-        self.ready.clear();
-        self.lanes.clear();
-        self.deliveries.clear();
-        self.timers.clear();
-        self.members.clear();
-        self.takers.clear();
-        self.rotation.clear();
-    }
-
-    /// Gives ready entries to members with credit. Called before outputs are taken.
+    /// Gives ready entries to members with credit and room. Called before outputs are taken. The oldest entry is given first,
+    /// so a large one waits until a worker has room and is overtaken by nothing.
     pub fn dispatch(&mut self, now: Now) {
-        while !self.ready.is_empty() {
+        let mut passed = 0;
+        while let Some(&cursor) = self.ready.first() {
             let Some(key) = self.rotation.pop_front() else {
                 break;
             };
@@ -536,9 +516,24 @@ impl Group {
             if member.has.len() >= member.credit {
                 continue;
             }
-            if let Some(cursor) = self.ready.pop_first() {
-                self.give(now, key, cursor);
+            let bytes = self.held.get(&cursor).map_or(0, |held| held.wire_bytes);
+            if !member.window.fits(bytes) {
+                if !member.given.is_empty() {
+                    // It is answered with what it has got.
+                    continue;
+                }
+                member.window.miss();
+                member.in_rotation = true;
+                self.rotation.push_back(key);
+                passed += 1;
+                if passed >= self.rotation.len().min(PASSED_MAX) {
+                    break;
+                }
+                continue;
             }
+            passed = 0;
+            self.ready.pop_first();
+            self.give(now, key, cursor);
             self.queue(key);
         }
         for key in std::mem::take(&mut self.served) {
@@ -563,7 +558,12 @@ impl Group {
         let mut free = 0;
         for key in &self.rotation {
             if let Some(member) = self.members.get(key) {
-                free += member.credit.saturating_sub(member.has.len());
+                let credit = member.credit.saturating_sub(member.has.len());
+                let room = member.window.room(self.entry_bytes);
+                if room < credit {
+                    member.window.miss();
+                }
+                free += credit.min(room);
             }
             if free >= FETCH_MAX {
                 break;
@@ -625,6 +625,8 @@ impl Group {
         self.counters.redelivered += u64::from(held.was_delivered);
         held.was_delivered = true;
         member.has.insert(cursor);
+        member.bytes += held.wire_bytes;
+        member.window.take(held.wire_bytes);
         self.deliveries.insert(delivery, cursor);
         match member.taker {
             Taker::Connection(worker) => self.outputs.push_back(Output::Deliver(worker, given)),
@@ -667,10 +669,15 @@ impl Group {
         else {
             return None;
         };
+        let bytes = held.wire_bytes;
         self.timers.remove(&(until, cursor));
         self.deliveries.remove(&delivery);
         if let Some(at) = self.members.get_mut(&member) {
             at.has.remove(&cursor);
+            at.bytes = at.bytes.saturating_sub(bytes);
+            if let (true, Taker::Connection(worker)) = (at.window.give(bytes), at.taker) {
+                self.outputs.push_back(Output::Freed(worker));
+            }
         }
         self.queue(member);
         Some(worker)

@@ -471,7 +471,8 @@ fn ordered_group_has_one_of_each_channel_under_way_and_keeps_their_order() {
         };
         let mut group = Group::new("g", 0, settings, seed);
         let taker = Taker::Trigger;
-        assert!(group.handle_joined(taker, 1 + rng.below(6) as usize, "w"));
+        let window = group::Window::new(usize::MAX);
+        assert!(group.handle_joined(taker, 1 + rng.below(6) as usize, &window, "w"));
         let entries = 40;
         let all = (1..=entries).map(|cursor| leased(cursor, &format!("c{}", cursor % 4)));
         group.handle_leased(now, all.collect());

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::model::{ChannelName, Entry};
 use crate::time::Now;
-use crate::upstream::desk::encode::place;
+use crate::upstream::desk::encode::{delivery_bytes, place};
 use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::log::{Leased, Settled};
 
@@ -30,6 +30,7 @@ impl Group {
             return;
         }
         let bytes = entry.record.bytes() + size_of::<Entry>();
+        let wire_bytes = delivery_bytes(&self.name, &entry);
         self.entry_bytes = ((self.entry_bytes * 7 + bytes) / 8).max(size_of::<Entry>());
         self.held_bytes += bytes;
         let not_before = failures.last().map_or(now.at, |last| {
@@ -46,6 +47,8 @@ impl Group {
             was_delivered: !failures.is_empty(),
             failures,
             bytes,
+            wire_bytes,
+            losses: 0,
             not_before,
             state: State::Waiting,
         };

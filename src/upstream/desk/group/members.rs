@@ -1,8 +1,9 @@
 //! Who takes entries, and in which order.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
-use super::{Group, MEMBERS_MAX, Member, Output, Taker};
+use super::{Group, MEMBERS_MAX, Member, Output, Taker, Window};
 use crate::time::{Instant, Now};
 
 impl Group {
@@ -10,6 +11,7 @@ impl Group {
         &mut self,
         taker: Taker,
         credit: usize,
+        window: &Rc<Window>,
         worker: &str,
         until: Instant,
     ) -> Option<u64> {
@@ -25,7 +27,9 @@ impl Group {
                 taker,
                 worker: worker.into(),
                 credit,
+                window: Rc::clone(window),
                 has: BTreeSet::new(),
+                bytes: 0,
                 in_rotation: false,
                 until,
                 given: Vec::new(),
@@ -42,6 +46,12 @@ impl Group {
             return BTreeSet::new();
         };
         self.takers.remove(&member.taker);
+        // The bytes of an answer are under way until it is known to be taken.
+        if let Taker::Connection(worker) = member.taker
+            && member.window.give(member.bytes)
+        {
+            self.outputs.push_back(Output::Freed(worker));
+        }
         if self.rotation.len() > 2 * self.members.len() + 16 {
             let members = &self.members;
             self.rotation.retain(|key| members.contains_key(key));
@@ -70,7 +80,8 @@ impl Group {
         self.fetches.remove(&(member.until, key));
         let given = std::mem::take(&mut member.given);
         if let Taker::Fetch(asker, _) = member.taker {
-            self.outputs.push_back(Output::Fetched(asker, given));
+            let bytes = member.bytes;
+            self.outputs.push_back(Output::Fetched(asker, given, bytes));
         }
         self.remove_member(now, key);
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::mesh::durable::RequestId;
 use crate::model::{ConnId, EventId, ShardId};
+use crate::upstream::desk::encode::delivery_bytes;
 use crate::upstream::memory;
 
 const ATTEMPTS: u32 = 3;
@@ -65,6 +66,8 @@ struct World {
     leases: u64,
     out: Vec<Out>,
     credit: BTreeMap<u32, usize>,
+    windows: BTreeMap<u32, Rc<Window>>,
+    window_bytes: usize,
     fetching: BTreeMap<u32, usize>,
     askers: u32,
     acked: BTreeSet<u64>,
@@ -86,6 +89,8 @@ impl World {
             leases: 0,
             out: Vec::new(),
             credit: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            window_bytes: usize::MAX,
             fetching: BTreeMap::new(),
             askers: 0,
             acked: BTreeSet::new(),
@@ -112,6 +117,7 @@ impl World {
         }
         self.out.clear();
         self.credit.clear();
+        self.windows.clear();
         self.fetching.clear();
     }
 
@@ -187,8 +193,16 @@ impl World {
                 self.given(holder, &given);
                 let has = self.out.iter().filter(|out| out.holder == holder).count();
                 assert!(has <= self.credit[&conn.slot], "more than its credit");
+                let bytes = self.bytes_of(holder);
+                assert!(has == 1 || bytes <= self.window_bytes, "more than fits");
             }
-            Output::Fetched((_, id), givens) => {
+            Output::Fetched((_, id), givens, bytes) => {
+                let sum = givens.iter().map(|given| delivery_bytes("g", &given.entry));
+                assert_eq!(bytes, sum.sum::<usize>());
+                assert!(
+                    givens.len() <= 1 || bytes <= self.window_bytes,
+                    "more than fits"
+                );
                 let limit = self.fetching.remove(&id.slot).expect("one answer");
                 assert!(givens.len() <= limit, "more than was asked for");
                 for given in &givens {
@@ -206,7 +220,16 @@ impl World {
                     .handle_buried(self.now, cursor, !self.cannot_bury);
             }
             Output::Triggered(_) => panic!("there are no triggers"),
+            Output::Ended(_) | Output::Deleted(_) => panic!("the group is not deleted"),
+            Output::Freed(_) => {}
         }
+    }
+
+    /// Of what somebody has.
+    fn bytes_of(&self, holder: Holder) -> usize {
+        let its = self.out.iter().filter(|out| out.holder == holder);
+        its.map(|out| delivery_bytes("g", &self.entries[&out.cursor]))
+            .sum()
     }
 
     fn given(&mut self, holder: Holder, given: &Given) {
@@ -244,7 +267,10 @@ impl World {
             Step::Join(number, credit) => {
                 self.credit.insert(number, credit);
                 let taker = Taker::Connection(worker(number));
-                assert!(self.group.handle_joined(taker, credit, "w"));
+                let bytes = self.window_bytes;
+                let window = self.windows.entry(number);
+                let window = window.or_insert_with(|| Window::new(bytes));
+                assert!(self.group.handle_joined(taker, credit, window, "w"));
             }
             Step::Leave(number) => {
                 let left = self
@@ -253,6 +279,24 @@ impl World {
                 assert_eq!(left, self.credit.remove(&number).is_some());
                 let gone = Holder::Connection(worker(number));
                 self.out.retain(|out| out.holder != gone);
+            }
+            Step::Gone(number) => {
+                self.group.handle_gone(self.now, worker(number), true);
+                self.credit.remove(&number);
+                self.windows.remove(&number);
+                let gone = Holder::Connection(worker(number));
+                self.out.retain(|out| out.holder != gone);
+            }
+            Step::Abandon => {
+                let waits = self.group.handle_abandoned(self.now, asker(self.askers));
+                assert_eq!(waits, self.fetching.contains_key(&self.askers));
+            }
+            Step::Return(at) => {
+                if let Some((delivery, holder, cursor)) = self.pick(at) {
+                    let returned = self.group.handle_returned(delivery);
+                    assert_eq!(returned, holder == Holder::Service);
+                    self.out.retain(|out| out.cursor != cursor || !returned);
+                }
             }
             Step::Fetch(limit) => {
                 self.askers += 1;
@@ -263,6 +307,7 @@ impl World {
                     self.now,
                     Taker::Fetch(asker, None),
                     limit,
+                    &Window::new(self.window_bytes),
                     wait,
                     "service"
                 ));
@@ -290,6 +335,10 @@ impl World {
             Step::Bury(can) => self.cannot_bury = !can,
         }
         self.turn();
+        for number in self.credit.keys() {
+            let bytes = self.bytes_of(Holder::Connection(worker(*number)));
+            assert_eq!(self.windows[number].used(), bytes);
+        }
     }
 
     fn ack(&mut self, at: usize) {
@@ -375,6 +424,9 @@ enum Step {
     Publish(usize),
     Join(u32, usize),
     Leave(u32),
+    Gone(u32),
+    Abandon,
+    Return(usize),
     Fetch(usize),
     Ack(usize),
     Nak(usize, Option<u64>),
@@ -390,6 +442,9 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..CHANNELS.len()).prop_map(Step::Publish),
         3 => (0..4u32, 1..5usize).prop_map(|(worker, credit)| Step::Join(worker, credit)),
         1 => (0..4u32).prop_map(Step::Leave),
+        1 => (0..4u32).prop_map(Step::Gone),
+        1 => Just(Step::Abandon),
+        1 => any::<usize>().prop_map(Step::Return),
         2 => (1..4usize).prop_map(Step::Fetch),
         5 => any::<usize>().prop_map(Step::Ack),
         4 => (any::<usize>(), prop::option::of(0..20_000u64)).prop_map(|(at, delay)| Step::Nak(at, delay)),
@@ -406,9 +461,13 @@ proptest! {
 
     #[test]
     fn every_entry_is_done_or_dead_once_whatever_happens(
-        ordered in any::<bool>(), steps in prop::collection::vec(step(), 1..80),
+        ordered in any::<bool>(), is_narrow in any::<bool>(), steps in prop::collection::vec(step(), 1..80),
     ) {
         let mut world = World::new(ordered);
+        if is_narrow {
+            // Two deliveries, whatever the credit.
+            world.window_bytes = 1000;
+        }
         for step in &steps {
             world.do_(step);
         }
@@ -560,9 +619,12 @@ fn group_holds_no_more_than_it_may() {
             .insert(cursor, memory::entry(cursor, cursor, record));
         world.log.insert(cursor, Kept::default());
     }
-    world
-        .group
-        .handle_joined(Taker::Connection(worker(0)), 10, "w");
+    world.group.handle_joined(
+        Taker::Connection(worker(0)),
+        10,
+        &Window::new(usize::MAX),
+        "w",
+    );
     loop {
         let wanted = world.group.wanted(usize::MAX);
         if wanted == 0 {
@@ -606,4 +668,95 @@ fn closed_group_returns_everything() {
     world.turn();
     assert!(world.fetching.is_empty(), "waiting fetches are answered");
     assert!(world.log.values().all(|kept| kept.lease.is_none()));
+}
+
+/// An entry with a payload of so many bytes.
+fn large(world: &mut World, cursor: u64, bytes: usize) {
+    let payload = format!("\"{}\"", "x".repeat(bytes));
+    let record = memory::record("a:1", EventId(cursor.into()), &payload);
+    let entry = memory::entry(cursor, cursor, record);
+    world.entries.insert(cursor, entry);
+    world.log.insert(cursor, Kept::default());
+}
+
+#[test]
+fn bytes_under_way_are_credit_and_one_delivery_is_always_possible() {
+    let mut world = World::new(false);
+    world.window_bytes = 500_000;
+    for cursor in 1..=6 {
+        large(
+            &mut world,
+            cursor,
+            if cursor == 3 { 1_500_000 } else { 200_000 },
+        );
+    }
+    world.do_(&Step::Join(0, 16));
+    let cursors = |world: &World| world.out.iter().map(|out| out.cursor).collect::<Vec<_>>();
+    assert_eq!(cursors(&world), [1, 2]);
+    world.do_(&Step::Ack(0));
+    assert_eq!(
+        cursors(&world),
+        [2],
+        "the large one is next and waits for all the room"
+    );
+    world.do_(&Step::Ack(0));
+    assert_eq!(cursors(&world), [3]);
+    world.do_(&Step::Nak(0, Some(0)));
+    assert_eq!(cursors(&world), [3], "alone once more");
+    world.do_(&Step::Ack(0));
+    assert_eq!(cursors(&world), [4, 5]);
+    world.finish();
+}
+
+#[test]
+fn worker_without_room_holds_up_nobody_who_has_some() {
+    let mut world = World::new(false);
+    world.window_bytes = 500_000;
+    for cursor in 1..=8 {
+        large(&mut world, cursor, 200_000);
+    }
+    for number in 0..3 {
+        world.do_(&Step::Join(number, 16));
+    }
+    for number in 0..3 {
+        let holder = Holder::Connection(worker(number));
+        assert!(world.bytes_of(holder) > 400_000, "{number}");
+    }
+    world.do_(&Step::Leave(1));
+    world.do_(&Step::Fetch(100));
+    assert!(
+        world.fetching.is_empty(),
+        "a fetch is answered with what fits"
+    );
+}
+
+#[test]
+fn window_is_shared_by_groups_and_whoever_waits_for_room_is_told() {
+    let mut world = World::new(false);
+    let window = Window::new(1000);
+    window.take(900);
+    let taker = Taker::Connection(worker(0));
+    world.group.handle_joined(taker, 4, &window, "w");
+    world.credit.insert(0, 4);
+    world.windows.insert(0, Rc::clone(&window));
+    world.publish(0);
+    assert!(world.out.is_empty(), "another group has the room");
+    assert!(window.give(900), "this group waits for it");
+    world.turn();
+    assert_eq!(world.out.len(), 1);
+}
+
+#[test]
+fn what_ends_every_connection_that_has_it_is_dead_at_last() {
+    let mut world = world_with(false, 1);
+    for losses in 1..=ATTEMPTS * LOSSES_PER_ATTEMPT {
+        assert!(!world.log[&1].is_dead, "{losses}");
+        world.do_(&Step::Join(0, 1));
+        world.advance(Duration::from_secs(10));
+        assert_eq!(world.out.len(), 1, "{losses}");
+        world.do_(&Step::Gone(0));
+    }
+    assert!(world.log[&1].is_dead);
+    let reasons = world.log[&1].failures.iter().map(|one| &*one.reason);
+    assert!(reasons.eq(["connection_lost"; ATTEMPTS as usize]));
 }

@@ -1,0 +1,239 @@
+//! What the log's side gives connections, until they have it.
+//!
+//! Deliveries and answers with deliveries go to a worker as its connection takes them: one that keeps up is never ended for
+//! what it was given at once. How much may wait here the desk knows: it counts bytes (`desk/group/window`). Fetches over HTTP
+//! are followed until their answer is with the kernel, so that what finds nobody goes to others.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+
+use super::Shard;
+use super::connection::State;
+use crate::mesh::durable::RequestId;
+use crate::model::ConnId;
+use crate::protocol::push::{Push, ReplyBody};
+use crate::session::Phase;
+
+/// Connections that are looked at in one turn.
+const LOOKED_AT_MAX: usize = 256;
+/// The answer to a fetch that found nothing.
+const NOTHING: &[u8] = b"{\"deliveries\":[]}";
+
+/// What waits for a worker's connection to take what is before it.
+enum Message {
+    Delivery(Bytes),
+    /// To a command.
+    Answer {
+        id: u32,
+        request: RequestId,
+        json: Bytes,
+    },
+}
+
+impl Message {
+    const fn bytes(&self) -> usize {
+        match self {
+            Self::Delivery(json) | Self::Answer { json, .. } => json.len(),
+        }
+    }
+}
+
+/// A service's fetch.
+struct Fetch {
+    generation: u32,
+    request: RequestId,
+    is_answered: bool,
+    /// Nobody waits for it any more, and the log's side knows.
+    is_abandoned: bool,
+}
+
+/// The shard's part of the module.
+#[derive(Default)]
+pub(super) struct Outgoing {
+    /// By slot, with the generation.
+    workers: BTreeMap<u32, (u32, VecDeque<Message>)>,
+    /// Where the next look at them begins.
+    at: u32,
+    fetches: BTreeMap<u32, Fetch>,
+    /// Slots of those whose answer is being sent.
+    sending: BTreeSet<u32>,
+}
+
+impl Shard {
+    /// A delivery for a worker.
+    pub(super) fn deliver_to_worker(&mut self, conn: ConnId, json: Bytes) {
+        self.queue_for_worker(conn, Message::Delivery(json));
+    }
+
+    /// The answer to a worker's fetch.
+    pub(super) fn answer_worker(&mut self, conn: ConnId, id: u32, request: RequestId, json: Bytes) {
+        if &*json == NOTHING {
+            return self.reply(conn, id, ReplyBody::Rpc(&json));
+        }
+        self.queue_for_worker(conn, Message::Answer { id, request, json });
+    }
+
+    fn queue_for_worker(&mut self, conn: ConnId, message: Message) {
+        let is_there = self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some_and(|connection| {
+                connection.is_session && connection.session.phase == Phase::Connected
+            });
+        if !is_there {
+            // Its end was told, and what it was given goes to others.
+            return;
+        }
+        let (generation, messages) = self
+            .outgoing
+            .workers
+            .entry(conn.slot)
+            .or_insert_with(|| (conn.generation, VecDeque::new()));
+        if *generation != conn.generation {
+            (*generation, *messages) = (conn.generation, VecDeque::new());
+        }
+        messages.push_back(message);
+        self.feed_worker(conn.slot);
+    }
+
+    /// Gives a worker what its connection has room for. What is larger than that goes when nothing else waits to be sent.
+    fn feed_worker(&mut self, slot: u32) {
+        let room = self.config.client.queue_max_size / 2;
+        loop {
+            let Some((generation, messages)) = self.outgoing.workers.get_mut(&slot) else {
+                return;
+            };
+            let generation = *generation;
+            let unsent = self
+                .connections
+                .current(slot, generation)
+                .filter(|connection| connection.session.phase == Phase::Connected)
+                .map(super::Connection::unsent_bytes);
+            let (Some(unsent), Some(next)) = (unsent, messages.front()) else {
+                self.outgoing.workers.remove(&slot);
+                return;
+            };
+            if unsent > 0 && unsent.saturating_add(next.bytes()) > room {
+                return;
+            }
+            let Some(message) = messages.pop_front() else {
+                return;
+            };
+            match message {
+                Message::Delivery(json) => {
+                    self.counters.worker_deliveries += 1;
+                    self.with_session(slot, |_, context| context.push("", &Push::Message(&json)));
+                }
+                Message::Answer { id, request, json } => {
+                    self.reply(ConnId { slot, generation }, id, ReplyBody::Rpc(&json));
+                    self.log.taken(request);
+                }
+            }
+        }
+    }
+
+    /// The kernel has taken bytes: workers get more, answers to fetches may be with their callers.
+    pub(super) fn look_at_outgoing(&mut self) {
+        if !self.outgoing.workers.is_empty() {
+            let at = self.outgoing.at;
+            let behind = self.outgoing.workers.range(at..);
+            let from_start = self.outgoing.workers.range(..at);
+            let slots: Vec<u32> = behind
+                .chain(from_start)
+                .map(|(&slot, _)| slot)
+                .take(LOOKED_AT_MAX)
+                .collect();
+            self.outgoing.at = slots.last().map_or(0, |slot| slot + 1);
+            for slot in slots {
+                self.feed_worker(slot);
+            }
+        }
+        if !self.outgoing.sending.is_empty() {
+            let connections = &self.connections;
+            let sent: Vec<u32> = self
+                .outgoing
+                .sending
+                .iter()
+                .copied()
+                .filter(|&slot| connections.at(slot).is_none_or(|c| c.unsent_bytes() == 0))
+                .collect();
+            for slot in sent {
+                self.fetch_is_over(slot);
+            }
+        }
+    }
+
+    /// A service's fetch was asked.
+    pub(super) fn fetch_begins(&mut self, conn: ConnId, request: RequestId) {
+        // The answer to the one before was taken: the next request of a connection is read behind it.
+        self.fetch_is_over(conn.slot);
+        let fetch = Fetch {
+            generation: conn.generation,
+            request,
+            is_answered: false,
+            is_abandoned: false,
+        };
+        self.outgoing.fetches.insert(conn.slot, fetch);
+    }
+
+    /// It is answered: what its caller gets.
+    pub(super) fn fetch_answered(&mut self, conn: ConnId, answer: Bytes) -> Bytes {
+        let fetches = &mut self.outgoing.fetches;
+        let Some(fetch) = fetches
+            .get_mut(&conn.slot)
+            .filter(|fetch| fetch.generation == conn.generation)
+        else {
+            return answer;
+        };
+        if fetch.is_abandoned || &*answer == NOTHING {
+            fetches.remove(&conn.slot);
+            return Bytes::from_static(NOTHING);
+        }
+        fetch.is_answered = true;
+        self.outgoing.sending.insert(conn.slot);
+        answer
+    }
+
+    /// It is answered without deliveries.
+    pub(super) fn fetch_failed(&mut self, conn: ConnId) {
+        let fetches = &mut self.outgoing.fetches;
+        if fetches
+            .get(&conn.slot)
+            .is_some_and(|fetch| fetch.generation == conn.generation)
+        {
+            fetches.remove(&conn.slot);
+        }
+    }
+
+    /// Whoever waits at this connection is not to be waited for: its fetch is answered at once, with nothing.
+    pub(super) fn abandon_fetch(&mut self, slot: u32) {
+        let Some(fetch) = self.outgoing.fetches.get_mut(&slot) else {
+            return;
+        };
+        if !fetch.is_answered && !fetch.is_abandoned {
+            fetch.is_abandoned = true;
+            let request = fetch.request;
+            self.log.abandoned(request);
+        }
+    }
+
+    /// Its connection is closed, or has sent everything: was the answer taken?
+    pub(super) fn fetch_is_over(&mut self, slot: u32) {
+        let Some(fetch) = self.outgoing.fetches.remove(&slot) else {
+            return;
+        };
+        self.outgoing.sending.remove(&slot);
+        let is_sent = self
+            .connections
+            .current(slot, fetch.generation)
+            .is_some_and(|connection| {
+                connection.unsent_bytes() == 0 && connection.state != State::Gone
+            });
+        match (fetch.is_answered, fetch.is_abandoned) {
+            (_, true) => {}
+            (true, false) if is_sent => self.log.taken(fetch.request),
+            (true | false, false) => self.log.abandoned(fetch.request),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Fetches from the question until their answer is known to be with its caller: what finds nobody goes to others.
+
+use bytes::{Bytes, BytesMut};
+
+use super::group::Given;
+use super::{Asker, Inner, Outlet, Place, Worker, WorkerId, encode};
+use crate::mesh::durable::LogError;
+use crate::upstream::Log;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Fetch {
+    /// The connection that asked; `None` for a service.
+    worker: Option<WorkerId>,
+    /// Whoever asked does not wait any more.
+    is_abandoned: bool,
+    /// Index of the group where it waits, or that it was given from.
+    group: Option<usize>,
+    /// Deliveries of its answer.
+    given: Vec<u64>,
+    /// Their bytes.
+    bytes: usize,
+}
+
+impl<L: Log, O: Outlet> Inner<L, O> {
+    pub(super) fn begins_to_fetch(&self, asker: Asker, worker: Option<WorkerId>) {
+        let fetch = Fetch {
+            worker,
+            ..Fetch::default()
+        };
+        self.fetches.borrow_mut().insert(asker, fetch);
+    }
+
+    /// A group answers it from now on. `false`: nobody waits for that.
+    pub(super) fn waits_in(&self, asker: Asker, place: &Place) -> bool {
+        let mut fetches = self.fetches.borrow_mut();
+        let Some(fetch) = fetches.get_mut(&asker) else {
+            return false;
+        };
+        fetch.group = Some(place.index);
+        !fetch.is_abandoned
+    }
+
+    /// It is answered without deliveries.
+    pub(super) fn ends_to_fetch(&self, asker: Asker) {
+        self.fetches.borrow_mut().remove(&asker);
+    }
+
+    /// Gives a fetch its deliveries. They stay its own until the answer is known to be taken.
+    pub(super) fn answer_fetch(&self, place: &Place, asker: Asker, givens: &[Given], bytes: usize) {
+        if givens.is_empty() {
+            self.ends_to_fetch(asker);
+        } else if let Some(fetch) = self.fetches.borrow_mut().get_mut(&asker) {
+            fetch.given = givens.iter().map(|given| given.delivery).collect();
+            fetch.bytes = bytes;
+            if let Some(worker) = fetch.worker
+                && let Some(worker) = self.workers.borrow_mut().get_mut(&worker)
+            {
+                worker.answers.push(asker);
+            }
+        }
+        let mut out = BytesMut::from(&b"{\"deliveries\":["[..]);
+        for (at, given) in givens.iter().enumerate() {
+            if at > 0 {
+                out.extend_from_slice(b",");
+            }
+            encode::delivery(&mut out, &place.name, given);
+        }
+        out.extend_from_slice(b"]}");
+        self.outlet.answer(asker, Ok(out.freeze()));
+    }
+
+    /// See `Desk::taken`.
+    pub(super) fn take_answer(&self, asker: Asker) {
+        let Some(fetch) = self.fetches.borrow_mut().remove(&asker) else {
+            return;
+        };
+        let Some(name) = fetch.worker else { return };
+        let is_awaited = self
+            .workers
+            .borrow_mut()
+            .get_mut(&name)
+            .is_some_and(|worker| {
+                worker.answers.retain(|answer| *answer != asker);
+                worker.answered.give(fetch.bytes)
+            });
+        if is_awaited {
+            self.wake_groups_of(name);
+        }
+    }
+
+    /// See `Desk::abandoned`.
+    pub(super) fn abandon(&self, asker: Asker) {
+        let (index, given) = {
+            let mut fetches = self.fetches.borrow_mut();
+            let Some(fetch) = fetches.get_mut(&asker) else {
+                return;
+            };
+            fetch.is_abandoned = true;
+            let found = (fetch.group, std::mem::take(&mut fetch.given));
+            if !found.1.is_empty() {
+                fetches.remove(&asker);
+            }
+            found
+        };
+        let place = index.and_then(|index| self.groups.borrow().get(index).cloned().flatten());
+        let Some(place) = place else { return };
+        let mut group = place.group.borrow_mut();
+        if given.is_empty() {
+            group.handle_abandoned(self.now(), asker);
+        }
+        for delivery in given {
+            group.handle_returned(delivery);
+        }
+        place.wake.notify_one();
+    }
+
+    /// Its connection is gone, and so are its answers.
+    pub(super) fn forget_answers(&self, worker: &Worker) {
+        let mut fetches = self.fetches.borrow_mut();
+        for answer in &worker.answers {
+            fetches.remove(answer);
+        }
+    }
+
+    /// A connection has room for bytes again.
+    pub(super) fn wake_groups_of(&self, worker: WorkerId) {
+        let workers = self.workers.borrow();
+        let groups = self.groups.borrow();
+        for index in workers
+            .get(&worker)
+            .into_iter()
+            .flat_map(|worker| &worker.groups)
+        {
+            if let Some(Some(place)) = groups.get(*index) {
+                place.wake.notify_one();
+            }
+        }
+    }
+}
+
+/// What a connection is told when a group that it takes from is deleted.
+pub(super) fn deleted_message(group: &str) -> Bytes {
+    let mut out = BytesMut::from(&b"{\"group\":"[..]);
+    encode::string(&mut out, group);
+    out.extend_from_slice(b",\"deleted\":true}");
+    out.freeze()
+}
+
+/// Why a fetch has no answer.
+pub(super) fn deleted(group: &str) -> LogError {
+    LogError::NotFound(format!("the group `{group}` was deleted").into())
+}

@@ -1,0 +1,130 @@
+//! How workers and the group itself come to an end: what somebody had goes to others.
+
+use super::{Group, Held, Holder, LOSSES_PER_ATTEMPT, Output, State, Taker};
+use crate::time::Now;
+use crate::upstream::desk::{Asker, WorkerId};
+use crate::upstream::log::Settled;
+
+impl Group {
+    /// It takes nothing any more: what it has goes to others, and this is no attempt. `false`: it did not take.
+    pub fn handle_left(&mut self, now: Now, taker: Taker) -> bool {
+        let Some(&key) = self.takers.get(&taker) else {
+            return false;
+        };
+        let has = self.remove_member(now, key);
+        for cursor in has {
+            self.give_back(cursor);
+        }
+        true
+    }
+
+    /// A connection takes nothing any more: what it has, however it got it, goes to others, and this is no attempt. Where it
+    /// `has_ended`, what many connections have ended with is taken to be the reason for it.
+    pub fn handle_gone(&mut self, now: Now, worker: WorkerId, has_ended: bool) {
+        if let Some(&key) = self.takers.get(&Taker::Connection(worker)) {
+            // What it has is found below, with what it has fetched.
+            self.remove_member(now, key);
+        }
+        let asks = |taker: &Taker| matches!(taker, Taker::Fetch(_, Some(asks)) if *asks == worker);
+        let waiting = self.takers.iter().filter(|(taker, _)| asks(taker));
+        for key in waiting.map(|(_, &key)| key).collect::<Vec<u64>>() {
+            // The answer finds nobody.
+            self.end_fetch(now, key);
+        }
+        let is_its = |held: &Held| matches!(held.state, State::Given { holder: Holder::Connection(has), .. } if has == worker);
+        let its = self.held.iter().filter(|(_, held)| is_its(held));
+        for cursor in its.map(|(&cursor, _)| cursor).collect::<Vec<u64>>() {
+            if has_ended {
+                self.lose(now, cursor);
+            } else {
+                self.give_back(cursor);
+            }
+        }
+    }
+
+    /// The service that asked is gone: it gets nothing. `false`: it does not wait.
+    pub fn handle_abandoned(&mut self, now: Now, asker: Asker) -> bool {
+        let Some(&key) = self.takers.get(&Taker::Fetch(asker, None)) else {
+            return false;
+        };
+        self.end_fetch(now, key);
+        true
+    }
+
+    /// An answer with this delivery found nobody: it goes to others, and this is no attempt. `false`: it is not a service's.
+    pub fn handle_returned(&mut self, delivery: u64) -> bool {
+        let Some(cursor) = self.delivered(Holder::Service, delivery) else {
+            return false;
+        };
+        self.give_back(cursor);
+        true
+    }
+
+    /// Nobody has it any more, and it may be given at once.
+    fn give_back(&mut self, cursor: u64) {
+        self.take_back(cursor);
+        if let Some(held) = self.held.get_mut(&cursor) {
+            held.state = State::Ready;
+            self.ready.insert(cursor);
+        }
+    }
+
+    /// The connection that had it has ended.
+    fn lose(&mut self, now: Now, cursor: u64) {
+        let Some(held) = self.held.get_mut(&cursor) else {
+            return;
+        };
+        held.losses += 1;
+        if held.losses % LOSSES_PER_ATTEMPT == 0 {
+            self.fail(now, cursor, "connection_lost", None);
+        } else {
+            self.give_back(cursor);
+        }
+    }
+
+    /// The end, or the group is forgotten: everything is returned, waiting fetches are over. Nobody takes from it any more.
+    pub fn handle_closed(&mut self, now: Now) {
+        while let Some(&(_, key)) = self.fetches.first() {
+            self.end_fetch(now, key);
+        }
+        let returned = self
+            .held
+            .values()
+            .map(|held| (held.lease, Settled::Returned));
+        self.settled.extend(returned);
+        self.held.clear();
+        self.held_bytes = 0;
+        self.ready.clear();
+        self.lanes.clear();
+        self.deliveries.clear();
+        self.timers.clear();
+        self.members.clear();
+        self.takers.clear();
+        self.rotation.clear();
+    }
+
+    /// The group is deleted: whoever takes from it, or waits, is told so. `handle_closed` follows.
+    pub fn handle_deleted(&mut self, now: Now) {
+        let takers: Vec<(Taker, u64)> = self
+            .takers
+            .iter()
+            .map(|(&taker, &key)| (taker, key))
+            .collect();
+        for (taker, key) in takers {
+            match taker {
+                Taker::Connection(worker) => {
+                    self.remove_member(now, key);
+                    self.outputs.push_back(Output::Deleted(worker));
+                }
+                Taker::Fetch(asker, _) => {
+                    if let Some(member) = self.members.get(&key) {
+                        self.fetches.remove(&(member.until, key));
+                    }
+                    self.remove_member(now, key);
+                    self.outputs.push_back(Output::Ended(asker));
+                }
+                Taker::Trigger => {}
+            }
+        }
+    }
+}
