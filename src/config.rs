@@ -89,6 +89,24 @@ impl Config {
         self.channels.is_durable()
     }
 
+    /// Opens what the admin listener does not show to everybody.
+    #[must_use]
+    pub const fn admin_key(&self) -> &Secret {
+        if self.admin.key.0.is_empty() {
+            &self.http_api.key
+        } else {
+            &self.admin.key
+        }
+    }
+
+    /// Do only programs on this host reach the shards?
+    #[must_use]
+    pub fn listens_locally(&self) -> bool {
+        let server = &self.server;
+        let mut all = server.listen.iter().chain(&server.internal_listen);
+        all.all(|listen| !matches!(listen, ListenAddr::Tcp(at) if !at.ip().is_loopback()))
+    }
+
     /// Is the server API on the clients' listeners?
     #[must_use]
     pub const fn serves_api_to_clients(&self) -> bool {
@@ -133,6 +151,13 @@ pub struct Server {
     pub internal_listen: Vec<ListenAddr>,
     /// Shards; 0 means one for each core this process may use. May exceed the cores. At most 64.
     pub shards: u16,
+    /// Several processes may listen on the same addresses, and the kernel spreads clients over them. Otherwise the second
+    /// one does not start.
+    pub shared_port: bool,
+    /// Who may connect to the unix sockets, as for files: connecting needs to write.
+    pub unix_mode: FileMode,
+    /// Group of the unix sockets, by name or number; empty is the process' own.
+    pub unix_group: String,
     /// Which reactor drives the shards.
     pub reactor: ReactorChoice,
     /// Cores to pin shards to, in order, wrapping around; empty means every allowed core.
@@ -159,6 +184,19 @@ pub enum ListenAddr {
     Unix(PathBuf),
 }
 
+impl std::fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Permissions of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
 /// `server.reactor`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReactorChoice {
@@ -174,7 +212,14 @@ pub enum ReactorChoice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// `/health`, `/ready`, `/metrics`; default `127.0.0.1:8001`. `None` turns it off (`listen = ""`).
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddr>,
+    /// Opens what changes something, and what shows payloads: queue groups, dead letters, replays. Empty is `http_api.key`.
+    /// On a unix socket none is asked for: its mode says who may connect.
+    pub key: Secret,
+    /// Who may connect to the listener if it is a unix socket.
+    pub unix_mode: FileMode,
+    /// Group of the unix socket, by name or number; empty is the process' own.
+    pub unix_group: String,
     /// Names under which the pages of operators may be asked for, beside `localhost` and addresses: exact, or `*.example`.
     pub hosts: Vec<String>,
 }
@@ -311,6 +356,22 @@ pub struct Token {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(pub String);
 
+impl Secret {
+    /// Is it this text? Compares in time that depends on the lengths only. An empty secret is none.
+    #[must_use]
+    pub fn is(&self, given: &[u8]) -> bool {
+        let own = self.0.as_bytes();
+        !own.is_empty()
+            && given.len() == own.len()
+            && std::hint::black_box(
+                given
+                    .iter()
+                    .zip(own)
+                    .fold(0, |differ, (a, b)| differ | (a ^ b)),
+            ) == 0
+    }
+}
+
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
@@ -439,6 +500,9 @@ impl Default for Server {
                 8000,
             )))],
             internal_listen: Vec::new(),
+            shared_port: false,
+            unix_mode: FileMode(0o660),
+            unix_group: String::new(),
             shards: 0,
             reactor: ReactorChoice::Auto,
             cores: Vec::new(),
@@ -454,7 +518,13 @@ impl Default for Server {
 impl Default for Admin {
     fn default() -> Self {
         Self {
-            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8001))),
+            listen: Some(ListenAddr::Tcp(SocketAddr::from((
+                Ipv4Addr::LOCALHOST,
+                8001,
+            )))),
+            key: Secret::default(),
+            unix_mode: FileMode(0o600),
+            unix_group: String::new(),
             hosts: Vec::new(),
         }
     }

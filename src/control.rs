@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
@@ -38,7 +38,7 @@ use crate::model::{ConnId, ShardId};
 use crate::upstream::bell::Bell;
 use crate::upstream::bridge::{HookCall, Question as LogQuestion, Report as LogReport};
 
-use admin::{Addresses, Admin, Phase, Readiness};
+use admin::{Addresses, Admin, Listening, Phase, Readiness};
 use hooks::Hooks;
 
 use observe::{Gather, Question};
@@ -75,8 +75,8 @@ pub struct Parts {
     pub bell: Arc<Bell>,
     /// Rung by the shards after a call to a backend.
     pub hook_bell: Arc<Bell>,
-    /// The admin listener, bound; `None` when it is off.
-    pub admin: Option<std::net::TcpListener>,
+    /// The admin listener; `None` when it is off.
+    pub admin: Option<Listening>,
     /// `uring` or `portable`.
     pub reactor: &'static str,
     /// Where clients, and services and probes, connect, with the ports the kernel gave.
@@ -127,19 +127,84 @@ impl Ending {
     }
 }
 
-/// Supervises until the process may end. Runs its own single-threaded runtime on the calling thread.
-///
-/// # Errors
-/// When the runtime or the signals cannot be set up, or the ready file cannot be written.
-pub fn run(parts: Parts) -> io::Result<Ending> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(supervise(parts))
+/// The control thread before there is something to supervise: its runtime, and what signals ask for. Made first of all, so
+/// that from then on no signal ends the process otherwise than in order.
+pub struct Supervisor {
+    runtime: tokio::runtime::Runtime,
+    signals: Signals,
+    /// A reload was asked for while there was nothing to reload.
+    reload: bool,
 }
 
-async fn supervise(parts: Parts) -> io::Result<Ending> {
-    let mut signals = Signals::install()?;
+impl Supervisor {
+    /// Takes the signals.
+    ///
+    /// # Errors
+    /// When the runtime or the signals cannot be set up.
+    pub fn new() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::install()?
+        };
+        Ok(Self {
+            runtime,
+            signals,
+            reload: false,
+        })
+    }
+
+    /// Lets another thread prepare what is to be supervised. `None` when the process was told to end meanwhile: nobody
+    /// was accepted yet, so there is nobody to tell.
+    ///
+    /// # Errors
+    /// When there is no such thread, or it panicked.
+    pub fn prepare<T: Send + 'static>(
+        &mut self,
+        prepare: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<Option<T>> {
+        let (done, mut prepared) = oneshot::channel();
+        let prepare = move || drop(done.send(prepare()));
+        std::thread::Builder::new()
+            .name("start".to_owned())
+            .spawn(prepare)?;
+        self.runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    biased;
+                    word = self.signals.next() => match word {
+                        Word::Reload => self.reload = true,
+                        Word::End(signal) => {
+                            info!(signal, "ended while starting");
+                            return Ok(None);
+                        }
+                    },
+                    done = &mut prepared => {
+                        let panicked = |_| io::Error::other("the start ended in a panic");
+                        return done.map(Some).map_err(panicked);
+                    }
+                }
+            }
+        })
+    }
+
+    /// Supervises until the process may end, on the calling thread.
+    ///
+    /// # Errors
+    /// When the ready file cannot be written.
+    pub fn run(self, parts: Parts) -> io::Result<Ending> {
+        let Self {
+            runtime,
+            signals,
+            reload,
+        } = self;
+        runtime.block_on(supervise(parts, signals, reload))
+    }
+}
+
+async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Result<Ending> {
     let (questions_in, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let (fetched_in, mut fetched) = mpsc::channel(jwks::RESULTS_MAX);
     let mut control = Control::new(parts);
@@ -165,6 +230,7 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
     let (pages_in, mut pages) = mpsc::unbounded_channel();
     control.pages = Some(Pages {
         admin: Admin {
+            config: control.parts.configs.subscribe(),
             readiness: control.readiness.subscribe(),
             questions: questions_in,
             hooks: asked_in,
@@ -173,9 +239,10 @@ async fn supervise(parts: Parts) -> io::Result<Ending> {
         written: pages_in,
     });
     if let (Some(listener), Some(pages)) = (control.parts.admin.take(), &control.pages) {
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
         tokio::spawn(admin::serve(listener, pages.admin.clone()));
+    }
+    if reload {
+        control.reload();
     }
     loop {
         let bell = Arc::clone(&control.parts.bell);
@@ -568,7 +635,6 @@ fn send(link: &ShardLink, message: ToShard, reserve: usize) -> bool {
 mod tests {
     use super::*;
     use crate::metrics::Counters;
-    use tokio::sync::oneshot;
 
     fn control(shards: u16) -> Control {
         let bell = Arc::new(Bell::default());

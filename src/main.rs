@@ -13,14 +13,15 @@ use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use crossbeam_queue::ArrayQueue;
 use ringmain::config::{Config, ListenAddr, Setting, Source};
-use ringmain::control::first_run::{self, Secrets};
+use ringmain::control::first_run::{self, Secrets, SecretsError};
 use ringmain::control::token::{self, Claims};
-use ringmain::control::{self, admin, logging};
-use ringmain::mesh::control::{Doorbell, FROM_SHARD_MAX, ShardLink};
+use ringmain::control::{self, Supervisor, logging};
+use ringmain::mesh::control::{Doorbell, FROM_SHARD_MAX, FromShard, ShardLink};
 use ringmain::reactor::Chosen;
-use ringmain::shard::Mode;
+use ringmain::shard::{Door, Mode};
 use ringmain::upstream::bell::Bell;
 use ringmain::upstream::bridge;
+use ringmain::uring::listen::{Bound, Terms};
 use ringmain::{bench, doctor, import, reactor, tools};
 
 use cli::{Cli, Command, EchoArgs, ImportArgs, ServeArgs, TokenArgs};
@@ -84,6 +85,7 @@ fn refuse(error: &clap::Error) -> ! {
 }
 
 fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
+    let supervisor = Supervisor::new().context("control")?;
     let sources = Sources::new(path, args.settings());
     let (config, secrets) = sources.read().map_err(Failure::Usage)?;
     let reread = Box::new(move |old: &Config| {
@@ -107,6 +109,7 @@ fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
         Ok(Some(first_run::welcome(listen, &token, &secrets.api_key)))
     };
     run(
+        supervisor,
         config,
         Mode::Proxy,
         args.shards.ready_file.clone(),
@@ -116,11 +119,13 @@ fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
 }
 
 fn echo(args: &EchoArgs) -> Result<u8, Failure> {
+    let supervisor = Supervisor::new().context("control")?;
     let mut settings = environment();
     settings.extend(args.settings());
     let config = Config::load(&[], &settings).map_err(|errors| Failure::Usage(anyhow!(errors)))?;
     let reread = Box::new(|_: &Config| Err("`ringmain echo` has no configuration".to_owned()));
     run(
+        supervisor,
         config,
         Mode::Echo,
         args.shards.ready_file.clone(),
@@ -131,6 +136,7 @@ fn echo(args: &EchoArgs) -> Result<u8, Failure> {
 
 /// Everything from the kernel probe on. `announce` gets the addresses with the ports the kernel gave.
 fn run(
+    mut supervisor: Supervisor,
     config: Config,
     mode: Mode,
     ready_file: Option<PathBuf>,
@@ -139,54 +145,44 @@ fn run(
 ) -> Result<u8, Failure> {
     let set_level = logging::install(&config.log);
     let config = Arc::new(config);
-    let (shards, cores) = shards_and_cores(&config)?;
-    let (reactor, refusal) = reactor::choose(&config, shards).context("server.reactor")?;
-    if let Some(refusal) = refusal {
-        tracing::warn!(%refusal, "io_uring is refused: the portable reactor serves");
-    }
-    let admin = config
-        .admin
-        .listen
-        .map(|at| admin::bind(at).with_context(|| format!("admin.listen {at}")))
-        .transpose()?;
-    let reports = Arc::new(ArrayQueue::new(FROM_SHARD_MAX));
-    let bell = Arc::new(Bell::default());
-    let seed = getrandom::u64().map_err(|_| anyhow!("the kernel gives no randomness"))?;
-    let mut key = [0; 32];
-    getrandom::fill(&mut key).map_err(|_| anyhow!("the kernel gives no randomness"))?;
-    let plan = reactor::Plan {
-        config: Arc::clone(&config),
-        mode,
+    let of_start = Arc::clone(&config);
+    let start = supervisor
+        .prepare(move || Start::prepare(of_start, mode))
+        .context("control")?;
+    let Some(start) = start else {
+        return Ok(0);
+    };
+    let Start {
         reactor,
         shards,
-        cores,
-        seed,
-        key,
-    };
-    let control_bell: Arc<dyn Doorbell> = Arc::<Bell>::clone(&bell);
-    let hook_bell = Arc::new(Bell::default());
-    let for_hooks: Arc<dyn Doorbell> = Arc::<Bell>::clone(&hook_bell);
-    let log_bell = Arc::new(Bell::default());
-    let for_log: Arc<dyn Doorbell> = Arc::<Bell>::clone(&log_bell);
-    let running = reactor::start(plan, Arc::clone(&reports), control_bell, for_hooks, for_log)
-        // Its text names the cause already.
-        .map_err(|error| anyhow!("{error}"))?;
+        admin,
+        configs,
+        log,
+        reports,
+        bell,
+        hook_bell,
+    } = start?;
     let addresses = control::admin::Addresses {
-        listen: running.listening.iter().map(address).collect(),
-        internal: running.internal.iter().map(address).collect(),
+        listen: shards.addresses(Door::Clients).map(display).collect(),
+        internal: shards.addresses(Door::Internal).map(display).collect(),
         admin: admin
             .as_ref()
-            .and_then(|listener| listener.local_addr().ok())
-            .map_or_else(String::new, |at| at.to_string()),
+            .map_or_else(String::new, |bound| display(bound.address())),
     };
-    let (configs, follow) = tokio::sync::watch::channel(Arc::clone(&config));
-    let (durable, log) = open_log(&config, &running.links, log_bell, follow)?.unzip();
     let announcement = announce(&config, &addresses.listen)?;
+    let (durable, log) = log.unzip();
+    let links = shards.links.clone();
+    // From here on whoever connects is served, and a signal finds somebody who obeys it.
+    let admin = admin
+        .map(|bound| control::admin::listen(&bound))
+        .transpose()
+        .map_err(|error| anyhow!("{error}"))?;
+    shards.launch().map_err(|error| anyhow!("{error}"))?;
     let parts = control::Parts {
         configs,
         durable,
         config,
-        links: running.links,
+        links,
         reports,
         bell,
         hook_bell,
@@ -201,13 +197,86 @@ fn run(
         reread,
         set_level,
     };
-    let ending = control::run(parts).context("control")?;
+    let ending = supervisor.run(parts).context("control")?;
     if let Some((stop, thread)) = log {
         // It may have ended already.
         let _ = stop.send(());
         let _ = thread.join();
     }
     Ok(ending.status())
+}
+
+/// What stands before anybody is accepted.
+struct Start {
+    reactor: Chosen,
+    shards: reactor::Prepared,
+    admin: Option<Bound>,
+    configs: tokio::sync::watch::Sender<Arc<Config>>,
+    log: Option<(control::Durable, LogEnd)>,
+    reports: Arc<ArrayQueue<FromShard>>,
+    bell: Arc<Bell>,
+    hook_bell: Arc<Bell>,
+}
+
+impl Start {
+    /// Addresses are taken before the log is opened, and listened on after it: who finds either in use has disturbed nobody.
+    fn prepare(config: Arc<Config>, mode: Mode) -> Result<Self, Failure> {
+        let (shards, cores) = shards_and_cores(&config)?;
+        let (reactor, refusal) = reactor::choose(&config, shards).context("server.reactor")?;
+        if let Some(refusal) = refusal {
+            tracing::warn!(%refusal, "io_uring is refused: the portable reactor serves");
+        }
+        let terms = Terms {
+            key: "admin.listen",
+            backlog: control::admin::BACKLOG,
+            shared: false,
+            only_v6: false,
+            mode: config.admin.unix_mode,
+            group: config.admin.unix_group.clone(),
+        };
+        let admin = config.admin.listen.as_ref();
+        let admin = admin
+            .map(|at| Bound::new(at, 1, &terms))
+            .transpose()
+            // Its text names the cause already.
+            .map_err(|error| anyhow!("{error}"))?;
+        let no_randomness = |_| anyhow!("the kernel gives no randomness");
+        let seed = getrandom::u64().map_err(no_randomness)?;
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(no_randomness)?;
+        let plan = reactor::Plan {
+            config: Arc::clone(&config),
+            mode,
+            reactor,
+            shards,
+            cores,
+            seed,
+            key,
+        };
+        let reports = Arc::new(ArrayQueue::new(FROM_SHARD_MAX));
+        let [bell, hook_bell, log_bell] = [(); 3].map(|()| Arc::new(Bell::default()));
+        let ring = |bell: &Arc<Bell>| -> Arc<dyn Doorbell> { Arc::<Bell>::clone(bell) };
+        let shards = reactor::prepare(
+            plan,
+            Arc::clone(&reports),
+            ring(&bell),
+            ring(&hook_bell),
+            ring(&log_bell),
+        )
+        .map_err(|error| anyhow!("{error}"))?;
+        let (configs, follow) = tokio::sync::watch::channel(Arc::clone(&config));
+        let log = open_log(&config, &shards.links, log_bell, follow)?;
+        Ok(Self {
+            reactor,
+            shards,
+            admin,
+            configs,
+            log,
+            reports,
+            bell,
+            hook_bell,
+        })
+    }
 }
 
 /// Stops the bridge, and waits for its end.
@@ -333,11 +402,15 @@ fn tool(
     target: &tools::TargetArgs,
     run: impl FnOnce(&Config) -> Result<(), tools::ToolError>,
 ) -> Result<u8, Failure> {
-    let config = if target.address.is_some() {
-        Config::load(&[], &[]).map_err(|errors| Failure::Usage(anyhow!(errors)))?
-    } else {
-        let sources = Sources::new(path, Vec::new());
+    let sources = Sources::new(path, Vec::new());
+    let config = if target.address.is_none() {
         sources.read().map_err(Failure::Usage)?.0
+    } else {
+        // Only its key may be wanted, and the server that is asked need not be the one that this directory configures.
+        match sources.read_if_there() {
+            Some(config) => config,
+            None => Config::load(&[], &[]).map_err(|errors| Failure::Usage(anyhow!(errors)))?,
+        }
     };
     run(&config).map(|()| 0).map_err(|error| {
         if error.is_usage() {
@@ -422,11 +495,8 @@ fn print(text: &str) -> anyhow::Result<()> {
         .context("standard output")
 }
 
-fn address(address: &ListenAddr) -> String {
-    match address {
-        ListenAddr::Tcp(at) => at.to_string(),
-        ListenAddr::Unix(path) => format!("unix:{}", path.display()),
-    }
+fn display(address: &ListenAddr) -> String {
+    address.to_string()
 }
 
 #[expect(
@@ -465,6 +535,15 @@ impl Sources {
                 .then(|| PathBuf::from(CONFIG_FILE))
         });
         Self { file, options }
+    }
+
+    /// The configuration, if there is one that can be read. Makes nothing.
+    fn read_if_there(&self) -> Option<Config> {
+        let is_there =
+            self.file.is_some() || first_run::is_there(Path::new(first_run::DATA_DIRECTORY));
+        is_there
+            .then(|| self.read().ok())?
+            .map(|(config, _)| config)
     }
 
     /// What was read, for people.
@@ -506,14 +585,13 @@ impl Sources {
         if is_configured {
             return Ok((Config::load(&[], &settings)?, None));
         }
+        let bare = Config::load(&[], &settings)?;
+        if let Some(address) = first_run::exposed(&bare) {
+            return Err(SecretsError::Exposed(address.clone()).into());
+        }
         let secrets = Secrets::open(Path::new(first_run::DATA_DIRECTORY))?;
         // The page's own origins follow from where it will be served.
-        let listen: Vec<String> = Config::load(&[], &settings)?
-            .server
-            .listen
-            .iter()
-            .map(address)
-            .collect();
+        let listen: Vec<String> = bare.server.listen.iter().map(display).collect();
         let text = first_run::configuration(&secrets, &listen);
         let config = Config::load(
             &[Source {

@@ -14,13 +14,10 @@ mod slots;
 mod thread;
 
 use std::io;
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
@@ -31,6 +28,7 @@ use crate::mesh::durable::DurableLink;
 use crate::mesh::hook::HookLink;
 use crate::model::ShardId;
 use crate::shard::{Door, Mode};
+use crate::uring::listen::{Bound, ListenError, Terms};
 use crate::uring::{Abilities, ProbeError, probe, socket};
 
 pub use clock::Clock;
@@ -64,30 +62,12 @@ pub struct Plan {
     pub key: [u8; 32],
 }
 
-/// Shards that run.
-pub struct Running {
-    /// Control's end of the line to each shard.
-    pub links: Vec<ShardLink>,
-    /// Where they listen: the configured addresses with the ports that the kernel chose.
-    pub listening: Vec<ListenAddr>,
-    /// Where they listen for services and probes alone.
-    pub internal: Vec<ListenAddr>,
-    /// The threads. One ends after its shard reported `Drained` or `Failed`.
-    pub threads: Vec<JoinHandle<()>>,
-}
-
 /// Why the shards did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address could not be listened on.
-    #[error("cannot listen on {address}: {cause}")]
-    Listen {
-        /// As configured.
-        address: String,
-        /// Why.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// A shard's thread did not come up.
     #[error("shard {shard} did not start: {cause}")]
     Shard {
@@ -141,44 +121,42 @@ struct ShardThread {
     clock: Clock,
 }
 
-/// Binds the listeners and starts a thread for each shard. Returns when all of them serve.
-pub fn start(
+/// Shards whose threads wait for the word to serve, and addresses that are taken and not listened on yet.
+pub struct Prepared {
+    /// Control's end of the line to each shard.
+    pub links: Vec<ShardLink>,
+    bound: Vec<(Bound, Door)>,
+    /// One word for each thread.
+    go: Vec<mpsc::Sender<()>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Takes the addresses and makes a thread for each shard with everything that can fail. Nobody is accepted before `launch`.
+pub fn prepare(
     plan: Plan,
     reports: Arc<ArrayQueue<FromShard>>,
     control_bell: Arc<dyn Doorbell>,
     hook_bell: Arc<dyn Doorbell>,
     log_bell: Arc<dyn Doorbell>,
-) -> Result<Running, StartError> {
+) -> Result<Prepared, StartError> {
     socket::raise_descriptors_max();
-    let mut listeners = (0..plan.shards).map(|_| Vec::new()).collect::<Vec<_>>();
-    let mut listen_on = |addresses: &[ListenAddr], door| -> Result<Vec<ListenAddr>, StartError> {
-        let bound = addresses.iter().map(|address| {
-            let bound = listen(address, door, plan.config.server.backlog, &mut listeners);
-            bound.map_err(|cause| StartError::Listen {
-                address: display(address),
-                cause,
-            })
-        });
-        bound.collect()
-    };
-    let listening = listen_on(&plan.config.server.listen, Door::Clients)?;
-    let internal = listen_on(&plan.config.server.internal_listen, Door::Internal)?;
+    let bound = bind(&plan)?;
     let sleepers = Arc::new(Sleepers::new(plan.shards)?);
     let clock = Clock::start();
-    let mut running = Running {
+    let mut prepared = Prepared {
         links: Vec::new(),
-        listening,
-        internal,
+        bound,
+        go: Vec::new(),
         threads: Vec::new(),
     };
     let (started, starts) = mpsc::channel();
-    for (endpoint, listeners) in mesh::build(plan.shards).into_iter().zip(listeners) {
+    for endpoint in mesh::build(plan.shards) {
         let id = endpoint.shard();
         let inbox = Arc::new(ArrayQueue::new(TO_SHARD_MAX));
         let bell: Arc<dyn Doorbell> = Arc::new(sleepers.bell(id).try_clone()?);
         let hooks = HookLink::new(Arc::clone(&hook_bell));
         let durable = DurableLink::new(Arc::clone(&log_bell));
-        running.links.push(ShardLink {
+        prepared.links.push(ShardLink {
             shard: id,
             queue: Arc::clone(&inbox),
             bell,
@@ -192,7 +170,7 @@ pub fn start(
             seed: plan.seed,
             key: plan.key,
             endpoint,
-            listeners,
+            listeners: prepared.listeners(id)?,
             link: ControlLink {
                 inbox,
                 reports: Arc::clone(&reports),
@@ -208,15 +186,77 @@ pub fn start(
             .get(usize::from(id.0) % plan.cores.len().max(1))
             .copied();
         let (reactor, started) = (plan.reactor, started.clone());
+        let (go, word) = mpsc::channel();
+        prepared.go.push(go);
         let thread = std::thread::Builder::new()
             .name(format!("shard-{}", id.0))
-            .spawn(move || run(thread, reactor, core, &started))?;
-        running.threads.push(thread);
+            .spawn(move || run(thread, reactor, core, &started, &word))?;
+        prepared.threads.push(thread);
     }
     for (shard, result) in starts.iter().take(usize::from(plan.shards)) {
         result.map_err(|cause| StartError::Shard { shard, cause })?;
     }
-    Ok(running)
+    Ok(prepared)
+}
+
+/// Takes all addresses of the plan.
+fn bind(plan: &Plan) -> Result<Vec<(Bound, Door)>, StartError> {
+    let server = &plan.config.server;
+    let doors = [
+        ("server.listen", &server.listen, Door::Clients),
+        (
+            "server.internal_listen",
+            &server.internal_listen,
+            Door::Internal,
+        ),
+    ];
+    let mut bound = Vec::new();
+    for (key, addresses, door) in doors {
+        let terms = Terms {
+            key,
+            backlog: server.backlog,
+            shared: server.shared_port,
+            only_v6: true,
+            mode: server.unix_mode,
+            group: server.unix_group.clone(),
+        };
+        for address in addresses {
+            let one = Bound::new(address, usize::from(plan.shards), &terms)?;
+            bound.push((one, door));
+        }
+    }
+    Ok(bound)
+}
+
+impl Prepared {
+    /// Where they will listen: the configured addresses with the ports that the kernel chose.
+    pub fn addresses(&self, door: Door) -> impl Iterator<Item = &ListenAddr> {
+        let of_door = self.bound.iter().filter(move |(_, of)| *of == door);
+        of_door.map(|(bound, _)| bound.address())
+    }
+
+    /// What a shard accepts on: on TCP a socket of its own, of a unix socket its share.
+    fn listeners(&self, shard: ShardId) -> io::Result<Vec<Listener>> {
+        let listener = |(bound, door): &(Bound, Door)| {
+            bound.socket(usize::from(shard.0)).map(|socket| Listener {
+                socket,
+                door: *door,
+            })
+        };
+        self.bound.iter().map(listener).collect()
+    }
+
+    /// From now on whoever connects is served. Gives the threads; one ends after its shard reported `Drained` or `Failed`.
+    pub fn launch(self) -> Result<Vec<JoinHandle<()>>, StartError> {
+        for (bound, _) in &self.bound {
+            bound.listen()?;
+        }
+        for go in &self.go {
+            // One that failed meanwhile has reported it.
+            let _ = go.send(());
+        }
+        Ok(self.threads)
+    }
 }
 
 /// One shard's thread from start to end. What goes wrong is reported: a shard that is gone takes the process with it.
@@ -225,6 +265,7 @@ fn run(
     reactor: Chosen,
     core: Option<usize>,
     starts: &mpsc::Sender<(u16, io::Result<()>)>,
+    go: &mpsc::Receiver<()>,
 ) {
     let id = thread.id;
     let link = thread.link.clone();
@@ -234,12 +275,14 @@ fn run(
     let mut reports = Reports::new(link.clone());
     let starts = starts.clone();
     let started = move |result: io::Result<()>| {
-        if result.is_ok() {
+        let is_ok = result.is_ok();
+        // Nobody waits any more if another shard failed first.
+        let _ = starts.send((id.0, result));
+        // Without the word the process is about to end.
+        if is_ok && go.recv().is_ok() {
             reports.push(FromShard::Ready(id));
             reports.hand_over();
         }
-        // Nobody waits any more if another shard failed first.
-        let _ = starts.send((id.0, result));
     };
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| match reactor {
         Chosen::Uring(abilities) => thread::run(thread, abilities, started),
@@ -265,51 +308,4 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panic: {}", text.unwrap_or("without text"))
-}
-
-fn display(address: &ListenAddr) -> String {
-    match address {
-        ListenAddr::Tcp(address) => address.to_string(),
-        ListenAddr::Unix(path) => format!("unix:{}", path.display()),
-    }
-}
-
-/// The ring of a process that was killed keeps its listener for some ten milliseconds after the process is gone.
-fn listen_unix(path: &Path, backlog: u32) -> io::Result<socket2::Socket> {
-    const PATIENCE: Duration = Duration::from_millis(20);
-    for _ in 0..50 {
-        match socket::listen_unix(path, backlog) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::sleep(PATIENCE),
-            other => return other,
-        }
-    }
-    socket::listen_unix(path, backlog)
-}
-
-/// Gives every shard a listener on the address: its own on TCP, a shared one on a unix socket, which has no REUSEPORT.
-fn listen(
-    address: &ListenAddr,
-    door: Door,
-    backlog: u32,
-    shards: &mut [Vec<Listener>],
-) -> io::Result<ListenAddr> {
-    match address {
-        ListenAddr::Unix(path) => {
-            let socket = listen_unix(path, backlog)?;
-            for shard in shards {
-                let socket = socket.try_clone()?;
-                shard.push(Listener { socket, door });
-            }
-            Ok(address.clone())
-        }
-        ListenAddr::Tcp(address) => {
-            let mut bound: SocketAddr = *address;
-            for shard in shards {
-                let socket = socket::listen_tcp(bound, backlog)?;
-                bound = socket.local_addr()?.as_socket().unwrap_or(bound);
-                shard.push(Listener { socket, door });
-            }
-            Ok(ListenAddr::Tcp(bound))
-        }
-    }
 }

@@ -21,10 +21,19 @@ pub use when::When;
 /// Which server is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct TargetArgs {
-    /// Server to ask, HOST:PORT: an admin listener, or with --api-key a server API [default: as configured]
+    /// Server to ask, HOST:PORT or unix:PATH: an admin listener, or with --api-key a server API [default: as configured]
     #[arg(long, value_name = "HOST:PORT")]
     pub address: Option<String>,
-    /// Key of the server API
+    /// Key of the admin listener [default: as configured, if this host is asked]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "RINGMAIN_ADMIN_KEY",
+        hide_env_values = true,
+        conflicts_with = "api_key"
+    )]
+    pub key: Option<String>,
+    /// Key of the server API, which is then asked
     #[arg(
         long,
         value_name = "KEY",
@@ -264,7 +273,9 @@ impl ToolError {
 
 const fn status_hint(status: u16) -> &'static str {
     match status {
-        401 | 403 => "the key is not accepted: --api-key takes http_api.key of the server. ",
+        401 | 403 => {
+            "the key is not accepted: --key takes admin.key of the server, --api-key its http_api.key. "
+        }
         404 => {
             "not known there: this is no admin listener or server API of a ringmain with a durable log. "
         }
@@ -324,18 +335,25 @@ pub fn replay(config: &Config, args: &ReplayArgs) -> Result<(), ToolError> {
     replay::run(client(config, &args.target)?, args)
 }
 
-/// Whom to ask: what the arguments name, else the configured admin listener, else the configured server API.
+/// Whom to ask: what the arguments name, else the configured admin listener, else the configured server API. A configured
+/// key is shown to this host only: another one has no right to know it.
 fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
+    let own_key = Some(config.admin_key().0.as_str()).filter(|key| !key.is_empty());
     if let Some(address) = &args.address {
-        return Client::new(address, args.api_key.as_deref());
+        let given = args.key.as_deref().or(args.api_key.as_deref());
+        let own_key = own_key.filter(|_| is_this_host(address));
+        return Client::new(address, given.or(own_key));
     }
-    if let (Some(admin), None) = (config.admin.listen, &args.api_key) {
-        return Client::new(&reachable(admin).to_string(), None);
+    if let (Some(admin), None) = (&config.admin.listen, &args.api_key) {
+        let key = args.key.as_deref().or(own_key);
+        return Client::new(&reachable(admin), key);
     }
-    let tcp = config.server.listen.iter().find_map(|listen| match listen {
-        ListenAddr::Tcp(address) => Some(reachable(*address)),
-        ListenAddr::Unix(_) => None,
-    });
+    let tcp = config
+        .server
+        .internal_listen
+        .iter()
+        .chain(&config.server.listen)
+        .find(|listen| matches!(listen, ListenAddr::Tcp(_)));
     let Some(address) = tcp else {
         let text = "the configuration has neither admin.listen nor a TCP address in server.listen: name one with --address";
         return Err(ToolError::Usage(text.to_owned()));
@@ -345,18 +363,34 @@ fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
         let text = "without admin.listen the server API is asked, and the configuration has no http_api.key: name one with --api-key";
         return Err(ToolError::Usage(text.to_owned()));
     }
-    Client::new(&address.to_string(), Some(key))
+    Client::new(&reachable(address), Some(key))
 }
 
 /// Where a listener on every address is reached from this host.
-fn reachable(mut address: std::net::SocketAddr) -> std::net::SocketAddr {
+fn reachable(address: &ListenAddr) -> String {
+    let ListenAddr::Tcp(mut address) = *address else {
+        return address.to_string();
+    };
     if address.ip().is_unspecified() {
         address.set_ip(match address {
             std::net::SocketAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
             std::net::SocketAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
         });
     }
-    address
+    address.to_string()
+}
+
+/// Does the address never leave this host?
+fn is_this_host(address: &str) -> bool {
+    let address = address.strip_prefix("http://").unwrap_or(address);
+    let address = address.trim_end_matches('/');
+    address.starts_with("unix:")
+        || address
+            .parse::<std::net::SocketAddr>()
+            .is_ok_and(|address| address.ip().is_loopback())
+        || address
+            .rsplit_once(':')
+            .is_some_and(|(host, _)| host.eq_ignore_ascii_case("localhost"))
 }
 
 #[cfg(test)]
@@ -382,21 +416,43 @@ mod tests {
             ("admin.listen", "0.0.0.0:8101"),
             ("server.listen", "0.0.0.0:8100"),
             ("http_api.key", "secret"),
+            ("admin.key", "own"),
         ]);
         let asked = |address: Option<&str>, key: Option<&str>| {
             let args = TargetArgs {
                 address: address.map(str::to_owned),
+                key: None,
                 api_key: key.map(str::to_owned),
             };
             let client = client(&config, &args).unwrap();
             (client.address().to_owned(), client.key().map(str::to_owned))
         };
-        assert_eq!(asked(None, None), ("127.0.0.1:8101".to_owned(), None));
+        let own = Some("own".to_owned());
+        assert_eq!(
+            asked(None, None),
+            ("127.0.0.1:8101".to_owned(), own.clone())
+        );
+        for here in ["127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/run/x/"] {
+            assert_eq!(asked(Some(here), None), (here.to_owned(), own.clone()));
+        }
         assert_eq!(
             asked(None, Some("k")),
             ("127.0.0.1:8100".to_owned(), Some("k".to_owned()))
         );
-        assert_eq!(asked(Some("other:1"), None), ("other:1".to_owned(), None));
+        assert_eq!(
+            asked(Some("other:1"), None),
+            ("other:1".to_owned(), None),
+            "another host has no right to the key"
+        );
+        let args = TargetArgs {
+            key: Some("k".to_owned()),
+            ..TargetArgs::default()
+        };
+        let client = client(&config, &args).unwrap();
+        assert_eq!(
+            (client.address(), client.key()),
+            ("127.0.0.1:8101", Some("k"))
+        );
     }
 
     #[test]

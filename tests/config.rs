@@ -115,7 +115,10 @@ fn nothing_written_gives_the_documented_defaults() {
         config.server.listen,
         [ListenAddr::Tcp("127.0.0.1:8000".parse().unwrap())]
     );
-    assert_eq!(config.admin.listen, Some("127.0.0.1:8001".parse().unwrap()));
+    assert_eq!(
+        config.admin.listen,
+        Some(ListenAddr::Tcp("127.0.0.1:8001".parse().unwrap()))
+    );
     let client = &config.client;
     assert_eq!(client.ping_interval, Some(Duration::from_secs(25)));
     assert_eq!(client.pong_timeout, Duration::from_secs(8));

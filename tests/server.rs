@@ -55,6 +55,8 @@ mod rfc6455;
 mod shards;
 #[path = "server/slow_consumer.rs"]
 mod slow_consumer;
+#[path = "server/start.rs"]
+mod start;
 #[path = "server/streams.rs"]
 mod streams;
 #[path = "server/violations.rs"]

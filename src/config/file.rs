@@ -31,7 +31,13 @@ const ENVIRONMENT_PREFIX: &str = "RINGMAIN__";
 /// What separates the parts of a key in an environment variable.
 const ENVIRONMENT_SEPARATOR: &str = "__";
 /// Keys, or starts of keys, that are read once, at start.
-const FIXED_AT_START: &[&str] = &["server.", "admin.listen", "log.format", "durable."];
+const FIXED_AT_START: &[&str] = &[
+    "server.",
+    "admin.listen",
+    "admin.unix_",
+    "log.format",
+    "durable.",
+];
 
 /// One configuration file.
 #[derive(Clone, Copy, Debug)]

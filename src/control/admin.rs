@@ -1,42 +1,46 @@
-//! The admin listener: `/health`, `/ready`, `/metrics`, `/api/openapi.json`. Bounded, so that a slow or greedy client costs a fixed amount.
+//! The admin listener: `/health`, `/ready`, `/metrics`, `/api/openapi.json`, and with a key what concerns the durable log.
+//!
+//! It trusts nobody. A browser on this host can be sent here by any page: what a page of a stranger can have asked for is
+//! refused by its head, and what changes something or shows payloads needs the key. Bounded, so that a slow or greedy
+//! client costs a fixed amount and keeps nobody away.
+
+mod crowd;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path as Method, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Path as PathOf, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::hooks;
 use super::observe::Question;
 use super::process::Process;
 use super::prometheus::{self, Snapshot};
+use crate::config::{Config, ListenAddr};
 use crate::mesh::control::{Page, PageKind};
 use crate::mesh::durable::Method as AskMethod;
 use crate::protocol::api::{Answer as ApiAnswer, ApiError, Shape, encode_answer};
 use crate::upstream::bridge::{Question as LogQuestion, Report as LogReport};
+use crate::uring::listen::Bound;
+use crate::wire::http::is_same_site;
+
+pub use crowd::{Door, Listening};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Bytes of a question to the durable log.
 const ASK_BYTES_MAX: usize = 1 << 20;
-/// Connections at a time; more wait in the accept queue.
-const CONNECTIONS_MAX: usize = 64;
-/// From one byte of answer to the next: time for a whole request to arrive and for the client to read.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections that the kernel keeps until they are let in.
+pub const BACKLOG: u32 = 1024;
+/// What the server API is.
+const OPENAPI_PATH: &str = "/api/openapi.json";
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,37 +88,164 @@ pub struct Log {
 /// What control knows, for whoever may ask: at the admin listener, and through the shards at the internal ones.
 #[derive(Clone)]
 pub(super) struct Admin {
+    pub(super) config: watch::Receiver<Arc<Config>>,
     pub(super) readiness: watch::Receiver<Readiness>,
     pub(super) questions: mpsc::Sender<Question>,
     pub(super) hooks: mpsc::Sender<hooks::Question>,
     pub(super) log: Option<Log>,
 }
 
-/// Serves until the process ends.
-pub(super) async fn serve(listener: TcpListener, admin: Admin) {
-    let routes = Router::new()
+/// What everybody who is let in may ask, each by whom `guard` lets.
+fn routes(admin: Admin, door: Door) -> Router {
+    let guarded = Guarded {
+        config: admin.config.clone(),
+        door,
+    };
+    Router::new()
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .route("/api/openapi.json", get(openapi))
+        .route(OPENAPI_PATH, get(openapi))
         .route("/api/{*method}", post(ask_log))
         .layer(DefaultBodyLimit::max(ASK_BYTES_MAX))
-        .with_state(admin);
-    let listener = Bounded {
-        listener,
-        room: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        .layer(from_fn_with_state(guarded, guard))
+        .with_state(admin)
+}
+
+/// Serves until the process ends.
+pub(super) async fn serve(listener: Listening, admin: Admin) {
+    let routes = routes(admin, listener.door());
+    crowd::attend(listener, routes).await;
+}
+
+#[derive(Clone)]
+struct Guarded {
+    config: watch::Receiver<Arc<Config>>,
+    door: Door,
+}
+
+/// Decides by the head alone who is answered: nothing of a body is read for others.
+async fn guard(State(guarded): State<Guarded>, request: Request, next: Next) -> Response {
+    let verdict = {
+        let config = guarded.config.borrow();
+        verdict(&config, guarded.door, &request)
     };
-    if let Err(error) = axum::serve(listener, routes).await {
-        tracing::error!(%error, "the admin listener ended");
+    match verdict {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => refusal.response(),
     }
 }
 
-/// Binds the admin listener before any shard starts, so that a taken port is told at once.
+/// Why a request is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It may come from a page of a stranger.
+    Stranger,
+    /// The key is missing or wrong.
+    Key,
+    /// No key is configured that could be right.
+    NoKey,
+    /// The body is not said to be JSON. A form of a stranger's page could send what it likes, but not that.
+    ContentType,
+}
+
+impl Refusal {
+    fn response(self) -> Response {
+        const KEY_WANTED: [(header::HeaderName, &str); 1] = [(header::WWW_AUTHENTICATE, "apikey")];
+        match self {
+            Self::Stranger => (
+                StatusCode::FORBIDDEN,
+                "asked by a page of another site, or under a name that is not in admin.hosts\n",
+            )
+                .into_response(),
+            Self::Key => (
+                StatusCode::UNAUTHORIZED,
+                KEY_WANTED,
+                "X-API-Key must be admin.key, or http_api.key where that is empty\n",
+            )
+                .into_response(),
+            Self::NoKey => (
+                StatusCode::UNAUTHORIZED,
+                KEY_WANTED,
+                "no key is configured: set admin.key or http_api.key\n",
+            )
+                .into_response(),
+            Self::ContentType => (
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "Content-Type must be application/json\n",
+            )
+                .into_response(),
+        }
+    }
+}
+
+fn verdict<B>(
+    config: &Config,
+    door: Door,
+    request: &axum::http::Request<B>,
+) -> Result<(), Refusal> {
+    let path = request.uri().path();
+    // No browser speaks over a unix socket, and its mode says who may connect.
+    if path == "/health" || door == Door::Unix {
+        return Ok(());
+    }
+    let header = |name: header::HeaderName| match request.headers().get(name) {
+        None => Ok(None),
+        Some(value) => value.to_str().map(Some).map_err(|_| Refusal::Stranger),
+    };
+    let authority = request.uri().authority().map(|name| name.as_str());
+    let host = header(header::HOST)?;
+    let is_allowed = config.allows_host(host)
+        && config.allows_host(authority)
+        && is_same_site(
+            host,
+            header(header::ORIGIN)?,
+            header(header::HeaderName::from_static("sec-fetch-site"))?,
+        );
+    if !is_allowed {
+        return Err(Refusal::Stranger);
+    }
+    if !path.starts_with("/api/") || path == OPENAPI_PATH {
+        return Ok(());
+    }
+    let key = config.admin_key();
+    if key.0.is_empty() {
+        return Err(Refusal::NoKey);
+    }
+    if !given_key(request.headers()).is_some_and(|given| key.is(given)) {
+        return Err(Refusal::Key);
+    }
+    let kind = header(header::CONTENT_TYPE)?.unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if request.method() == Method::POST && !kind.eq_ignore_ascii_case(JSON) {
+        return Err(Refusal::ContentType);
+    }
+    Ok(())
+}
+
+/// `X-API-Key: KEY`, or `Authorization: apikey KEY`.
+fn given_key(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(key) = headers.get("X-API-Key") {
+        return Some(key.as_bytes());
+    }
+    let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, key) = given.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("apikey")
+        .then(|| key.trim().as_bytes())
+}
+
+/// Listens on the admin address, which was bound before any shard started, so that a taken port is told at once.
 ///
 /// # Errors
-/// What `bind` says.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    std::net::TcpListener::bind(address)
+/// What `listen` says.
+pub fn listen(bound: &Bound) -> io::Result<Listening> {
+    bound.listen().map_err(io::Error::other)?;
+    let socket = bound.socket(0)?;
+    Ok(match bound.address() {
+        ListenAddr::Tcp(_) => Listening::Tcp(socket.into()),
+        ListenAddr::Unix(_) => Listening::Unix(socket.into()),
+    })
 }
 
 /// Where this process listens, with the ports the kernel gave.
@@ -186,10 +317,10 @@ fn log_details(report: &LogReport) -> serde_json::Value {
     })
 }
 
-/// Questions about queue groups, dead letters and replays, which need no key here: bulk reading does not go through a shard.
+/// Questions about queue groups, dead letters and replays: bulk reading does not go through a shard.
 async fn ask_log(
     State(admin): State<Admin>,
-    Method(method): Method<String>,
+    PathOf(method): PathOf<String>,
     data: Bytes,
 ) -> Response {
     let Some(asked) = AskMethod::of_api(&method).filter(|method| method.is_for_admin()) else {
@@ -305,98 +436,17 @@ fn json(status: StatusCode, body: &serde_json::Value) -> Response {
     (status, [(header::CONTENT_TYPE, JSON)], body.to_string()).into_response()
 }
 
-/// Accepts while there is room.
-struct Bounded {
-    listener: TcpListener,
-    room: Arc<Semaphore>,
-}
-
-impl Listener for Bounded {
-    type Io = Timed;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Timed, SocketAddr) {
-        let place = Arc::clone(&self.room)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        (
-            Timed {
-                stream,
-                sleep: Box::pin(sleep(IDLE_TIMEOUT)),
-                _place: place,
-            },
-            peer,
-        )
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that ends when no byte of an answer left for `IDLE_TIMEOUT`. Bytes received do not count: a request that trickles in
-/// is cut like one that never comes.
-struct Timed {
-    stream: TcpStream,
-    sleep: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Timed {
-    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.sleep.as_mut().poll(cx) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(()),
-        }
-    }
-
-    fn progress(&mut self) {
-        self.sleep.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
-    }
-}
-
-impl AsyncRead for Timed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.check(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Timed {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.check(cx)?;
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        if matches!(written, Poll::Ready(Ok(_))) {
-            self.progress();
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::io::{Read as _, Write as _};
-    use std::net::TcpStream as Client;
+    use std::net::{SocketAddr, TcpStream as Client};
+    use std::time::Duration;
     use tokio::task::spawn_blocking;
+
+    use crate::config::Secret;
+
+    const KEY: &str = "the-key";
 
     struct Served {
         address: SocketAddr,
@@ -404,7 +454,7 @@ mod tests {
     }
 
     async fn served() -> Served {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("an address");
         let readiness = watch::Sender::new(Readiness {
             phase: Phase::Starting,
@@ -414,13 +464,18 @@ mod tests {
         });
         let (questions_in, mut questions) = mpsc::channel::<Question>(4);
         let (hooks_in, _) = mpsc::channel(1);
+        let mut config = Config::built_in();
+        config.admin.key = Secret(KEY.to_owned());
+        config.admin.hosts = vec!["probe.internal".to_owned()];
+        let (_, config) = watch::channel(Arc::new(config));
         let admin = Admin {
+            config,
             readiness: readiness.subscribe(),
             questions: questions_in,
             hooks: hooks_in,
             log: None,
         };
-        tokio::spawn(serve(listener, admin));
+        tokio::spawn(serve(Listening::Tcp(listener), admin));
         tokio::spawn(async move {
             while let Some(question) = questions.recv().await {
                 drop(question.send(vec![None]));
@@ -445,7 +500,7 @@ mod tests {
             let mut client = client(address);
             write!(
                 client,
-                "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
             )
             .expect("a request");
             let mut answer = String::new();
@@ -520,6 +575,133 @@ mod tests {
             ),
             "{kind}"
         );
+    }
+
+    fn asked(path: &str, headers: &[(&str, &str)]) -> Result<(), Refusal> {
+        let mut config = Config::built_in();
+        config.admin.key = Secret(KEY.to_owned());
+        config.http_api.key = Secret("another".to_owned());
+        config.admin.hosts = vec!["probe.internal".to_owned()];
+        let is_question = path.starts_with("/api/") && path != OPENAPI_PATH;
+        let mut request = axum::http::Request::builder()
+            .method(if is_question { "POST" } else { "GET" })
+            .uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        verdict(&config, Door::Tcp, &request.body(()).expect("a request"))
+    }
+
+    #[test]
+    fn a_page_of_a_stranger_is_refused_whatever_it_asks_and_knows() {
+        let paths = [
+            "/ready",
+            "/metrics",
+            OPENAPI_PATH,
+            "/api/queue/delete",
+            "/api/replay",
+        ];
+        for path in paths {
+            for strange in [
+                ("Host", "rebind.evil"),
+                ("Host", "127.0.0.1.evil:8001"),
+                ("Origin", "http://evil"),
+                ("Origin", "null"),
+                ("Origin", "http://127.0.0.1:8000"),
+                ("Sec-Fetch-Site", "cross-site"),
+                ("Sec-Fetch-Site", "same-site"),
+            ] {
+                let mut headers = vec![
+                    ("X-API-Key", KEY),
+                    ("Content-Type", "application/json"),
+                    strange,
+                ];
+                if strange.0 != "Host" {
+                    headers.push(("Host", "127.0.0.1:8001"));
+                }
+                assert_eq!(
+                    asked(path, &headers),
+                    Err(Refusal::Stranger),
+                    "{path} {strange:?}"
+                );
+            }
+        }
+        assert_eq!(asked("/health", &[("Host", "anything")]), Ok(()));
+    }
+
+    #[test]
+    fn what_changes_or_shows_payloads_needs_the_key_and_json() {
+        const JSON_BODY: (&str, &str) = ("Content-Type", "application/json; charset=utf-8");
+        const HOST: (&str, &str) = ("Host", "probe.internal:8001");
+        for path in [
+            "/api/queue/groups",
+            "/api/dlq/drop",
+            "/api/replay",
+            "/api/never",
+        ] {
+            let ask = |headers: &[(&str, &str)]| asked(path, &[&[HOST], headers].concat());
+            assert_eq!(ask(&[JSON_BODY]), Err(Refusal::Key), "{path}");
+            for wrong in ["", "the-kez", "the-key2", "another"] {
+                assert_eq!(ask(&[JSON_BODY, ("X-API-Key", wrong)]), Err(Refusal::Key));
+            }
+            assert_eq!(ask(&[("X-API-Key", KEY)]), Err(Refusal::ContentType));
+            let form = ("Content-Type", "text/plain");
+            assert_eq!(ask(&[("X-API-Key", KEY), form]), Err(Refusal::ContentType));
+            assert_eq!(ask(&[("X-API-Key", KEY), JSON_BODY]), Ok(()));
+            let bearer = ("Authorization", "ApiKey the-key");
+            assert_eq!(ask(&[bearer, JSON_BODY]), Ok(()));
+            let own_page = ("Origin", "http://probe.internal:8001");
+            assert_eq!(ask(&[bearer, JSON_BODY, own_page]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn without_a_key_of_its_own_the_key_of_the_server_api_counts() {
+        let mut config = Config::built_in();
+        let request = |key: &str| {
+            axum::http::Request::post("/api/queue/groups")
+                .header("Host", "localhost")
+                .header("Content-Type", JSON)
+                .header("X-API-Key", key)
+                .body(())
+                .expect("a request")
+        };
+        let ask = |config: &Config, key| verdict(config, Door::Tcp, &request(key));
+        assert_eq!(ask(&config, ""), Err(Refusal::NoKey));
+        config.http_api.key = Secret("k".to_owned());
+        assert_eq!(ask(&config, "k"), Ok(()));
+        config.admin.key = Secret("own".to_owned());
+        assert_eq!(ask(&config, "k"), Err(Refusal::Key));
+        assert_eq!(verdict(&config, Door::Unix, &request("")), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_thousand_idle_connections_delay_no_probe() {
+        let served = served().await;
+        let address = served.address;
+        let probes = move || {
+            let mut idle: Vec<Client> = (0..500).map(|_| client(address)).collect();
+            idle.extend((0..500).map(|_| {
+                let mut slow = client(address);
+                slow.write_all(
+                    b"POST /api/replay HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n",
+                )
+                .expect("a start");
+                slow
+            }));
+            let start = tokio::time::Instant::now();
+            let mut probe = client(address);
+            probe
+                .write_all(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .expect("a request");
+            let mut answer = String::new();
+            probe.read_to_string(&mut answer).expect("an answer");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            drop(idle);
+            start.elapsed()
+        };
+        let took = spawn_blocking(probes).await.expect("the probe ends");
+        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 
     #[test]

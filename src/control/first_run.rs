@@ -7,6 +7,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::{Config, ListenAddr};
+
 /// Where generated secrets are kept, relative to the working directory.
 pub const DATA_DIRECTORY: &str = "ringmain-data";
 /// How long the printed token counts.
@@ -25,6 +27,8 @@ pub struct Secrets {
     pub hmac_secret: String,
     /// Opens the server API.
     pub api_key: String,
+    /// Opens what the admin listener does not show to everybody.
+    pub admin_key: String,
 }
 
 /// Why there are no secrets.
@@ -41,6 +45,11 @@ pub enum SecretsError {
     /// A file holds something else.
     #[error("{0} does not hold a generated secret: delete it and a new one is made")]
     NotASecret(PathBuf),
+    /// Others than this host could reach it.
+    #[error(
+        "the development set-up, which is used where there is no configuration, serves this host only, not {0}; write a ringmain.toml (tuning/ringmain.example.toml explains every key), or set keys in the environment, such as RINGMAIN__CLIENT__TOKEN__HMAC_SECRET_KEY, and listen there"
+    )]
+    Exposed(ListenAddr),
     /// The kernel gives no randomness.
     #[error("no randomness for a secret")]
     NoRandomness,
@@ -64,8 +73,29 @@ impl Secrets {
         Ok(Self {
             hmac_secret: secret(&directory.join("hmac_secret"))?,
             api_key: secret(&directory.join("api_key"))?,
+            admin_key: secret(&directory.join("admin_key"))?,
         })
     }
+}
+
+/// Were secrets made in this directory?
+#[must_use]
+pub fn is_there(directory: &Path) -> bool {
+    directory.join("hmac_secret").exists()
+}
+
+/// Where the development set-up would be reached by others than this host; `None` if nowhere. Its page, its open channels
+/// and a token in its address are for whoever sits here.
+#[must_use]
+pub fn exposed(config: &Config) -> Option<&ListenAddr> {
+    let server = &config.server;
+    let all = server
+        .listen
+        .iter()
+        .chain(&server.internal_listen)
+        .chain(&config.admin.listen);
+    all.into_iter()
+        .find(|listen| matches!(listen, ListenAddr::Tcp(at) if !at.ip().is_loopback()))
 }
 
 fn secret(path: &Path) -> Result<String, SecretsError> {
@@ -126,7 +156,10 @@ pub fn configuration(secrets: &Secrets, listen: &[String]) -> String {
         .map(|origin| format!("{origin:?}"))
         .collect();
     format!(
-        r#"[client]
+        r#"[admin]
+key = "{admin_key}"
+
+[client]
 allowed_origins = [{origins}]
 
 [client.token]
@@ -160,6 +193,7 @@ allow_history_for_client = true
         origins = origins.join(", "),
         hmac_secret = secrets.hmac_secret,
         api_key = secrets.api_key,
+        admin_key = secrets.admin_key,
     )
 }
 
@@ -173,11 +207,8 @@ fn origins(address: &str) -> Vec<String> {
     }
     let port = if port == "0" { "*" } else { port };
     let mut origins = vec![format!("http://{host}:{port}")];
-    if matches!(host, "127.0.0.1" | "[::1]" | "0.0.0.0" | "[::]") {
+    if matches!(host, "127.0.0.1" | "[::1]") {
         origins.push(format!("http://localhost:{port}"));
-    }
-    if matches!(host, "0.0.0.0" | "[::]") {
-        origins.push(format!("http://127.0.0.1:{port}"));
     }
     origins
 }
@@ -243,7 +274,7 @@ mod tests {
         assert_eq!(mode(&data), 0o700);
         assert_eq!(mode(&data.join("hmac_secret")), 0o600);
         assert_eq!(mode(&data.join("api_key")), 0o600);
-        assert_eq!(fs::read_dir(&data).expect("a directory").count(), 2);
+        assert_eq!(fs::read_dir(&data).expect("a directory").count(), 3);
         assert_ne!(first.hmac_secret, first.api_key);
         fs::set_permissions(data.join("api_key"), Permissions::from_mode(0o644)).expect("a mode");
         let second = Secrets::open(&data).expect("secrets");
@@ -282,7 +313,7 @@ mod tests {
     #[test]
     fn the_welcome_can_be_pasted() {
         let text = welcome(
-            &["unix:/x".to_owned(), "0.0.0.0:8123".to_owned()],
+            &["unix:/x".to_owned(), "127.0.0.1:8123".to_owned()],
             "TOKEN",
             "KEY",
         );

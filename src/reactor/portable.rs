@@ -71,11 +71,13 @@ type Shared = Rc<RefCell<Core>>;
 
 async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io::Result<()> {
     let wake = thread.sleepers.bell(thread.id).try_clone()?;
-    let (core, bell) = prepare(thread)?;
+    let (core, bell, listeners) = prepare(thread);
     monoio::spawn(listen_to(wake.try_clone()?, Rc::clone(&bell)));
     let mut sleep = pin!(monoio::time::sleep(SAFETY_TICK));
     let mut tick = core.borrow().clock.now().at;
     started(Ok(()));
+    // Not before they listen: epoll would say of each that it is at its end, and never take that back.
+    listen(&core, listeners)?;
     loop {
         let due = match turn(&core) {
             Next::End => return Ok(()),
@@ -111,7 +113,7 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
     }
 }
 
-fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
+fn prepare(thread: ShardThread) -> (Shared, Rc<LocalBell>, Vec<Listener>) {
     let bell = Rc::new(LocalBell::default());
     let descriptors = socket::descriptors_max().saturating_sub(DESCRIPTORS_SPARE);
     let listeners = thread.listeners;
@@ -138,8 +140,12 @@ fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
         accepting: listeners.iter().map(|_| Rc::default()).collect(),
         bell: Rc::clone(&bell),
     };
-    let stops = core.accepting.clone();
-    let core = Rc::new(RefCell::new(core));
+    (Rc::new(RefCell::new(core)), bell, listeners)
+}
+
+/// A task for each listener.
+fn listen(core: &Shared, listeners: Vec<Listener>) -> io::Result<()> {
+    let stops = core.borrow().accepting.clone();
     for (listener, stopped) in listeners.into_iter().zip(stops) {
         let Listener {
             socket: listener,
@@ -150,9 +156,9 @@ fn prepare(thread: ShardThread) -> io::Result<(Shared, Rc<LocalBell>)> {
         let source = Source::from_std(UnixStream::from(std::os::fd::OwnedFd::from(
             listener.try_clone()?,
         )))?;
-        monoio::spawn(accept(Rc::clone(&core), (listener, door), source, stopped));
+        monoio::spawn(accept(Rc::clone(core), (listener, door), source, stopped));
     }
-    Ok((core, bell))
+    Ok(())
 }
 
 /// Turns signals of the eventfd into rings of the bell.

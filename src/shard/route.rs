@@ -252,10 +252,17 @@ impl Endpoint {
 /// May a client speak for whoever the request comes from? A browser names the page's origin where a script asks or a form
 /// is sent. With an image or a link it only says that another site asks: its user's cookies come along all the same.
 fn is_welcome(config: &Config, head: &RequestHead<'_>) -> bool {
-    match head.origin {
+    let is_welcome = match head.origin {
         Some(_) => config.allows_origin(head.origin),
         None => !head.is_cross_site || config.allows_every_origin(),
-    }
+    };
+    is_welcome && (!config.client.insecure || is_local_name(config, head))
+}
+
+/// Where nothing is asked of who comes, and only this host can: is it asked for under a name of this host? A page of a
+/// stranger reads what it gets from its own name, and that name can be made to mean this host.
+fn is_local_name(config: &Config, head: &RequestHead<'_>) -> bool {
+    !config.listens_locally() || config.allows_host(head.host)
 }
 
 /// What both WebSocket endpoints ask of a request.
@@ -486,11 +493,12 @@ pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<
             .then(|| key.trim().to_owned())
     });
     let given = given.or_else(|| query_value(head.query, "api_key").map(Cow::into_owned));
-    let right = api.insecure
-        || !api.key.0.is_empty()
-            && given.is_some_and(|given| same_secret(given.as_bytes(), api.key.0.as_bytes()));
+    let right = api.insecure || given.is_some_and(|given| api.key.is(given.as_bytes()));
     if !right {
         return Route::Refused(HttpError::Unauthorized);
+    }
+    if api.insecure && !(is_welcome(config, head) && is_local_name(config, head)) {
+        return Route::Refused(HttpError::Forbidden);
     }
     if method.is_some_and(|method| !is_method(method) && LogMethod::of_api(method).is_none()) {
         return Route::Refused(HttpError::NotFound);
@@ -502,15 +510,4 @@ pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<
                 .header("X-Centrifugo-Error-Mode")
                 .is_some_and(|mode| mode.eq_ignore_ascii_case("transport")),
     }
-}
-
-/// Compares in time that depends on the lengths only.
-fn same_secret(given: &[u8], wanted: &[u8]) -> bool {
-    given.len() == wanted.len()
-        && std::hint::black_box(
-            given
-                .iter()
-                .zip(wanted)
-                .fold(0, |differ, (a, b)| differ | (a ^ b)),
-        ) == 0
 }

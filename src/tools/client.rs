@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -17,14 +18,17 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a response's body: a page with every byte escaped, several times over.
 const BODY_BYTES_MAX: usize = 512 << 20;
+/// What the address of a unix socket begins with.
+const UNIX: &str = "unix:";
 /// Header lines of a response.
 const HEADERS_MAX: usize = 64;
 
 /// A connection to a server.
 pub(super) struct Client {
+    /// HOST:PORT, or `unix:PATH`.
     address: String,
     key: Option<String>,
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     /// Read and not taken yet.
     buffer: Vec<u8>,
 }
@@ -62,17 +66,24 @@ impl Client {
             let text = "--address: this command speaks plain HTTP; ask the admin listener on the host itself";
             return Err(ToolError::Usage(text.to_owned()));
         }
-        let address = address.strip_prefix("http://").unwrap_or(address);
-        let address = address.trim_end_matches('/');
         let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
-        if address.is_empty() || !is_plain(address) || address.contains('/') {
+        let is_unix = address.starts_with(UNIX);
+        let address = address.strip_prefix("http://").unwrap_or(address);
+        let address = if is_unix {
+            address
+        } else {
+            address.trim_end_matches('/')
+        };
+        let is_host =
+            !is_unix && !address.is_empty() && is_plain(address) && !address.contains('/');
+        if !(is_host || is_unix && address.len() > UNIX.len()) {
             return Err(ToolError::Usage(
-                "--address: HOST:PORT is expected".to_owned(),
+                "--address: HOST:PORT or unix:PATH is expected".to_owned(),
             ));
         }
         if !key.is_none_or(is_plain) {
             return Err(ToolError::Usage(
-                "--api-key: a key has no spaces".to_owned(),
+                "--key, --api-key: a key has no spaces".to_owned(),
             ));
         }
         Ok(Self {
@@ -104,13 +115,17 @@ impl Client {
     /// The body of the answer.
     pub(super) fn post(&mut self, path: &str, request: &Value) -> Result<Vec<u8>, ToolError> {
         let body = request.to_string();
+        let host = if self.address.starts_with(UNIX) {
+            "localhost"
+        } else {
+            &self.address
+        };
         let key = self
             .key
             .as_ref()
             .map_or_else(String::new, |key| format!("X-API-Key: {key}\r\n"));
         let bytes = format!(
-            "POST /api/{path} HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{key}\r\n{body}",
-            self.address,
+            "POST /api/{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{key}\r\n{body}",
             body.len()
         );
         let was_used = self.stream.is_some();
@@ -238,7 +253,44 @@ fn refused(path: &str, refusal: Refusal) -> ToolError {
     }
 }
 
-fn connect(address: &str) -> std::io::Result<TcpStream> {
+/// A connection over TCP or a unix socket.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(buf),
+            Self::Unix(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(buf),
+            Self::Unix(stream) => stream.write(buf),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.flush(),
+            Self::Unix(stream) => stream.flush(),
+        }
+    }
+}
+
+fn connect(address: &str) -> std::io::Result<Stream> {
+    if let Some(path) = address.strip_prefix(UNIX) {
+        let stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        return Ok(Stream::Unix(stream));
+    }
     let mut last = ErrorKind::AddrNotAvailable.into();
     for address in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
@@ -246,7 +298,7 @@ fn connect(address: &str) -> std::io::Result<TcpStream> {
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(SILENCE_MAX))?;
                 stream.set_write_timeout(Some(SILENCE_MAX))?;
-                return Ok(stream);
+                return Ok(Stream::Tcp(stream));
             }
             Err(error) => last = error,
         }
@@ -476,7 +528,7 @@ pub(super) mod tests {
             })
         ));
         let refused = ask(3).unwrap_err();
-        assert!(refused.to_string().contains("--api-key"), "{refused}");
+        assert!(refused.to_string().contains("--key"), "{refused}");
         assert_eq!(ask(4).unwrap(), serde_json::json!([1]));
     }
 
@@ -506,7 +558,7 @@ pub(super) mod tests {
             let mut client = Client::new(&address, None).unwrap();
             assert!(client.call("x", &Value::Null).is_err(), "{answer}");
         }
-        for address in ["", "a/b", "https://a:1", "a b:1"] {
+        for address in ["", "a/b", "https://a:1", "a b:1", "unix:"] {
             assert!(Client::new(address, None).is_err(), "{address}");
         }
         assert!(Client::new("a:1", Some("k\r\nX: y")).is_err());

@@ -1,12 +1,11 @@
 //! Listeners, descriptor limits, and sends and receives that never block.
 
+use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// A listener for TCP. Several may listen on one address: the kernel spreads connections over them.
 /// `TCP_NODELAY` is set here and inherited by every accepted socket.
@@ -27,25 +26,66 @@ pub fn listen_tcp(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A listener on a unix socket. The file of a socket that nobody listens on is removed first; a live one is
-/// `AddrInUse`, and so is a file that is no socket. Shards share it by `Socket::try_clone`.
-pub fn listen_unix(path: &Path, backlog: u32) -> io::Result<Socket> {
-    let address = SockAddr::unix(path)?;
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    if let Ok(metadata) = std::fs::symlink_metadata(path) {
-        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        let stale = metadata.file_type().is_socket()
-            && probe
-                .connect(&address)
-                .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
-        if !stale {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        std::fs::remove_file(path)?;
+/// The number of a group: its name is looked up where this host keeps names.
+#[must_use]
+pub fn group_id(name: &str) -> Option<u32> {
+    if let Ok(id) = name.parse() {
+        return Some(id);
     }
-    socket.bind(&address)?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    Ok(socket)
+    let name = CString::new(name).ok()?;
+    let mut buffer = vec![0u8; 64 * 1024];
+    // SAFETY: all zero is a valid `group`: its pointers are null and its numbers 0.
+    let mut group: libc::group = unsafe { std::mem::zeroed() };
+    let mut found = std::ptr::null_mut();
+    // SAFETY: passes live locals, the buffer with its length; what it points to is not looked at afterwards.
+    let status = unsafe {
+        libc::getgrnam_r(
+            name.as_ptr(),
+            &raw mut group,
+            buffer.as_mut_ptr().cast(),
+            buffer.len(),
+            &raw mut found,
+        )
+    };
+    (status == 0 && !found.is_null()).then_some(group.gr_gid)
+}
+
+/// Numbers that an option of a socket consists of; `None` where the kernel says fewer.
+fn numbers<const N: usize>(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> Option<[u32; N]> {
+    let mut numbers = [0; N];
+    let mut len = size_of_val(&numbers) as libc::socklen_t;
+    // SAFETY: the kernel writes into a live local, at most `len` bytes.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            numbers.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    (status == 0 && len as usize == size_of_val(&numbers)).then_some(numbers)
+}
+
+/// Connections that wait on a TCP listener to be accepted, and how many may: `tcp_info` says it in two fields that mean
+/// something else for connections (`tcpi_unacked`, `tcpi_sacked`).
+#[must_use]
+pub fn accept_queue(listener: &impl AsRawFd) -> Option<(u32, u32)> {
+    let info: [u32; 8] = numbers(listener, libc::IPPROTO_TCP, libc::TCP_INFO)?;
+    Some((info[6], info[7]))
+}
+
+/// Connections that the kernel refused on a listener because its queue was full.
+#[must_use]
+pub fn drops(listener: &impl AsRawFd) -> Option<u32> {
+    /// `SO_MEMINFO` of `asm-generic/socket.h`, and `SK_MEMINFO_DROPS`.
+    const SO_MEMINFO: libc::c_int = 55;
+    let info: [u32; 9] = numbers(listener, libc::SOL_SOCKET, SO_MEMINFO)?;
+    Some(info[8])
 }
 
 /// Sends without waiting; the bytes taken.
@@ -140,35 +180,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s");
-        let first = listen_unix(&path, 8).unwrap();
-        assert_eq!(
-            listen_unix(&path, 8).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
-        drop(first);
-        listen_unix(&path, 8).unwrap();
+    fn groups_are_found_by_name_and_by_number() {
+        assert_eq!(group_id("root"), Some(0));
+        assert_eq!(group_id("4711"), Some(4711));
+        assert_eq!(group_id("no-such-group"), None);
+        assert_eq!(group_id("a\0b"), None);
     }
 
     #[test]
-    fn a_file_that_is_no_socket_is_left_alone() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s");
-        std::fs::write(&path, "precious").unwrap();
-        assert_eq!(
-            listen_unix(&path, 8).unwrap_err().kind(),
-            io::ErrorKind::AddrInUse
-        );
-        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
-    }
-
-    #[test]
-    fn accepted_sockets_inherit_nodelay() {
-        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), 8).unwrap();
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        client.connect(&listener.local_addr().unwrap()).unwrap();
-        assert!(listener.accept().unwrap().0.tcp_nodelay().unwrap());
+    fn a_full_accept_queue_is_seen_with_what_it_dropped() {
+        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), 1).unwrap();
+        assert_eq!(accept_queue(&listener), Some((0, 1)));
+        let at = listener.local_addr().unwrap();
+        let clients: Vec<Socket> = (0..4)
+            .map(|_| {
+                let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                client.set_nonblocking(true).unwrap();
+                let _ = client.connect(&at);
+                client
+            })
+            .collect();
+        // The queue takes one more than its length.
+        assert_eq!(accept_queue(&listener), Some((2, 1)));
+        assert!(drops(&listener).is_some_and(|dropped| dropped > 0));
+        drop(clients);
     }
 }

@@ -267,3 +267,29 @@ fn any_key_in_the_environment_ends_the_development_set_up() {
         assert!(!directory.path().join("ringmain-data").exists());
     }
 }
+
+#[test]
+fn development_set_up_is_not_served_to_the_network() {
+    for arguments in [
+        ["--listen", "0.0.0.0:0"],
+        ["--listen", "[::]:0"],
+        ["--listen", "192.0.2.1:8000"],
+        ["--admin", "0.0.0.0:0"],
+    ] {
+        let directory = TempDir::new().expect("a directory");
+        let status = binary(directory.path())
+            .args(arguments)
+            .status()
+            .expect("the binary starts");
+        let said = read_log(directory.path());
+        assert_eq!(status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(
+            said.contains("ringmain.toml") && said.contains(arguments[1]),
+            "{said}"
+        );
+        assert!(
+            !directory.path().join("ringmain-data").exists(),
+            "nothing is made"
+        );
+    }
+}

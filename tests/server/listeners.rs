@@ -1,5 +1,6 @@
 //! Where clients may connect: IPv4, IPv6, unix sockets, several at once.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
 use serde_json::json;
@@ -7,7 +8,9 @@ use tempfile::TempDir;
 
 use crate::support::client::{Client, PATH, upgrade_over};
 use crate::support::http::Http;
-use crate::support::process::{API_KEY, Start, config};
+use crate::support::process::{
+    API_KEY, Start, binary, config, free_port, guard, reactor_under_test, read_log,
+};
 use crate::support::wait::{self, DEADLINE};
 
 const OPEN: &str = "[client]\ninsecure = true\n";
@@ -182,22 +185,171 @@ fn health_is_on_the_clients_port_where_it_is_asked_for() {
     assert_eq!(Http::open(server.listen).get("/health", &[]).status, 404);
 }
 
-#[test]
-fn address_in_use_is_named_and_the_status_is_not_0() {
-    let server = Start::with_config(&config(OPEN)).run();
+/// Starts a second process on an address; its status, and what it said.
+fn second(listen: &str, more: &[(&str, &str)]) -> (Option<i32>, String) {
     let directory = TempDir::new().expect("a directory");
-    let mut command = crate::support::process::binary(directory.path());
-    let listen = server.listen.to_string();
-    // Shards share a port with SO_REUSEPORT; another process must not slip in between them.
-    let status = command
-        .args(["--listen", &listen, "--shards", "1"])
-        .env("RINGMAIN__ADMIN__LISTEN", server.admin.to_string())
+    std::fs::write(directory.path().join("ringmain.toml"), config("")).expect("a file");
+    let status = binary(directory.path())
+        .args(["--listen", listen, "--shards", "2"])
+        .args(["--reactor", &reactor_under_test()])
+        .env("RINGMAIN__ADMIN__LISTEN", "")
+        .envs(more.iter().copied())
         .status()
         .expect("the binary starts");
-    assert_eq!(status.code(), Some(1));
-    let log = crate::support::process::read_log(directory.path());
-    assert!(
-        log.contains(&server.admin.to_string()) || log.contains(&listen),
-        "{log}"
-    );
+    (status.code(), read_log(directory.path()))
+}
+
+#[test]
+fn second_process_on_an_address_is_refused_whatever_its_admin_listener() {
+    let directory = TempDir::new().expect("a directory");
+    let path = directory.path().join("socket");
+    let unix = format!("unix:{}", path.display());
+    let listen = format!("[server]\nlisten = [\"127.0.0.1:0\", \"{unix}\"]\n{OPEN}");
+    let first = Start::with_config(&config(&listen))
+        .listen("")
+        .shards(2)
+        .run();
+    let tcp = first.listen.to_string();
+    std::thread::scope(|scope| {
+        for (listen, more) in [
+            (&tcp, &[][..]),
+            (&tcp, &[("RINGMAIN__ADMIN__LISTEN", "127.0.0.1:0")]),
+            (&tcp, &[("RINGMAIN__SERVER__REACTOR", "portable")]),
+            (&unix, &[]),
+        ] {
+            scope.spawn(move || {
+                let (status, said) = second(listen, more);
+                assert_eq!(status, Some(1), "{listen} {more:?}: {said}");
+                let names = said.contains(listen.as_str()) && said.contains("server.listen");
+                assert!(names && said.contains("another process"), "{said}");
+            });
+        }
+        let admin = first.admin.to_string();
+        scope.spawn(move || {
+            let (status, said) = second("127.0.0.1:0", &[("RINGMAIN__ADMIN__LISTEN", &admin)]);
+            assert_eq!(status, Some(1), "{said}");
+            assert!(
+                said.contains(&admin) && said.contains("admin.listen"),
+                "{said}"
+            );
+        });
+    });
+    for _ in 0..20 {
+        let answer = Http::open(first.listen).post("/api/info", &[("X-API-Key", API_KEY)], b"{}");
+        assert_eq!(answer.status, 200, "nobody was taken away");
+    }
+    assert!(UnixStream::connect(&path).is_ok());
+}
+
+#[test]
+fn processes_that_say_so_share_a_port() {
+    let shared = config("[server]\nshared_port = true\n");
+    let first = Start::with_config(&shared).run();
+    let _second = Start::with_config(&shared)
+        .listen(&first.listen.to_string())
+        .run();
+    let mut nodes = std::collections::BTreeSet::new();
+    wait::until("both to answer", || {
+        let answer = Http::open(first.listen).post("/api/info", &[("X-API-Key", API_KEY)], b"{}");
+        nodes.insert(answer.json()["result"]["nodes"][0]["uid"].to_string());
+        (nodes.len() == 2).then_some(())
+    });
+}
+
+#[test]
+fn successor_of_a_killed_process_resets_nobody() {
+    let mut server = Start::with_config(&config("[health]\nenabled = true\n"))
+        .shards(2)
+        .run();
+    let listen = server.listen.to_string();
+    for round in 0..6 {
+        server.signal("KILL");
+        server = Start::with_config(&config("[health]\nenabled = true\n"))
+            .listen(&listen)
+            .shards(2)
+            .run();
+        for connection in 0..20 {
+            let answer = Http::open(server.listen).get("/health", &[]);
+            assert_eq!(answer.status, 200, "round {round}, connection {connection}");
+        }
+    }
+}
+
+#[test]
+fn of_two_that_start_at_once_one_serves() {
+    for _ in 0..4 {
+        let directories = [(); 2].map(|()| TempDir::new().expect("a directory"));
+        let listen = free_port().to_string();
+        let mut both = directories.each_ref().map(|directory| {
+            std::fs::write(directory.path().join("ringmain.toml"), config("")).expect("a file");
+            let child = binary(directory.path())
+                .args(["--listen", &listen, "--shards", "2", "--admin", ""])
+                .args(["--reactor", &reactor_under_test()])
+                .spawn()
+                .expect("the binary starts");
+            let guard = guard(child.id());
+            (child, guard)
+        });
+        let loser = wait::until("one to give up", || {
+            both.iter_mut()
+                .position(|(child, _)| child.try_wait().expect("a status").is_some())
+        });
+        let (lost, winner) = (&directories[loser], &directories[1 - loser]);
+        assert!(
+            read_log(lost.path()).contains("another process"),
+            "{}",
+            read_log(lost.path())
+        );
+        for _ in 0..10 {
+            let answer = Http::open(listen.parse().expect("an address")).post(
+                "/api/info",
+                &[("X-API-Key", API_KEY)],
+                b"{}",
+            );
+            assert_eq!(answer.status, 200, "{}", read_log(winner.path()));
+        }
+        for (mut child, mut guard) in both {
+            for process in [&mut guard, &mut child] {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+    }
+}
+
+#[test]
+fn addresses_that_meet_are_found_by_check() {
+    for listen in [
+        "listen = [\"0.0.0.0:8100\", \"127.0.0.1:8100\"]",
+        "listen = [\"[::]:8100\", \"[::1]:8100\"]",
+        "listen = [\"127.0.0.1:8100\"]\ninternal_listen = [\"127.0.0.1:8100\"]",
+        "listen = [\"127.0.0.1:8100\"]\ninternal_listen = [\"0.0.0.0:8001\"]",
+        "listen = [\"unix:/a\"]\ninternal_listen = [\"unix:/a\"]",
+    ] {
+        let directory = TempDir::new().expect("a directory");
+        let text = config(&format!("[server]\n{listen}\n"));
+        std::fs::write(directory.path().join("ringmain.toml"), text).expect("a file");
+        let status = binary(directory.path())
+            .arg("check")
+            .status()
+            .expect("it starts");
+        let said = read_log(directory.path());
+        assert_eq!(status.code(), Some(2), "{listen}: {said}");
+        assert!(said.contains("repeats"), "{said}");
+    }
+}
+
+#[test]
+fn unix_socket_has_the_mode_that_is_configured() {
+    for (more, mode) in [("", 0o660), ("unix_mode = \"0666\"\n", 0o666)] {
+        let directory = TempDir::new().expect("a directory");
+        let path = directory.path().join("socket");
+        let text = format!("[server]\nlisten = [\"unix:{}\"]\n{more}", path.display());
+        let _server = Start::with_config(&config(&text)).listen("").run();
+        let found = std::fs::metadata(&path)
+            .expect("the socket")
+            .permissions()
+            .mode();
+        assert_eq!(found & 0o777, mode);
+    }
 }

@@ -138,6 +138,13 @@ impl<S: Read + Write> Http<S> {
         }
     }
 
+    /// The first line of what comes.
+    pub(crate) fn first_line(&mut self) -> String {
+        while !self.received.contains(&b'\n') && self.receive() {}
+        let line = self.received.split(|byte| *byte == b'\n').next();
+        String::from_utf8_lossy(line.unwrap_or_default()).into_owned()
+    }
+
     /// Reads until the server closes and returns what came.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         while self.receive() {}

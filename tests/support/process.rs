@@ -187,6 +187,12 @@ pub(crate) fn binary(directory: &Path) -> Command {
     command
 }
 
+/// An address of the loopback that nobody has now.
+pub(crate) fn free_port() -> SocketAddr {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    socket.local_addr().expect("its address")
+}
+
 /// Kills `pid` when this test process is gone, however it ends: the guard's standard input closes with it.
 pub(crate) fn guard(pid: u32) -> Child {
     Command::new("sh")

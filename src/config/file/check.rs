@@ -55,10 +55,8 @@ fn listeners(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
         .iter()
         .enumerate()
         .map(member("server.internal_listen"));
-    let admin = config
-        .admin
-        .listen
-        .map(|addr| ("admin.listen".to_owned(), ListenAddr::Tcp(addr)));
+    let admin = config.admin.listen.clone();
+    let admin = admin.map(|addr| ("admin.listen".to_owned(), addr));
     let all: Vec<(String, ListenAddr)> = clients.chain(internal).chain(admin).collect();
     for (index, (key, addr)) in all.iter().enumerate() {
         if let Some((first, _)) = all[..index].iter().find(|(_, other)| meets(addr, other)) {

@@ -1,11 +1,10 @@
 //! Kinds of values: how each is written, and which ones a key takes.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::super::namespace::DeltaType;
-use super::super::{Glob, ListenAddr, Pattern, PublicKey, TrustedProxy};
+use super::super::{FileMode, Glob, ListenAddr, Pattern, PublicKey, TrustedProxy};
 use super::web_origin;
 
 /// Bytes of the path of a unix socket: what the kernel takes, less the byte that ends it.
@@ -73,10 +72,7 @@ pub(super) const LISTEN: Form<ListenAddr> = Form {
             .then(|| ListenAddr::Unix(PathBuf::from(path))),
         None => text.parse().ok().map(ListenAddr::Tcp),
     },
-    show: |listen| match listen {
-        ListenAddr::Tcp(addr) => addr.to_string(),
-        ListenAddr::Unix(path) => format!("unix:{}", path.display()),
-    },
+    show: ListenAddr::to_string,
     number: false,
     why: |text| unusable_socket(text).or_else(|| almost_an_address(text)),
     is_url: false,
@@ -125,16 +121,43 @@ fn almost_an_address(text: &str) -> Option<String> {
     })
 }
 
-pub(super) const ADMIN: Form<Option<SocketAddr>> = Form {
-    expected: "an address and port such as \"127.0.0.1:8001\", or \"\" to turn it off",
+pub(super) const ADMIN: Form<Option<ListenAddr>> = Form {
+    expected: "an address and port such as \"127.0.0.1:8001\", or \"unix:PATH\", or \"\" to turn it off",
     parse: |text| {
         if text.is_empty() {
             Some(None)
         } else {
-            text.parse().ok().map(Some)
+            (LISTEN.parse)(text).map(Some)
         }
     },
-    show: |addr| addr.map(|addr| addr.to_string()).unwrap_or_default(),
+    show: |addr| addr.as_ref().map(ToString::to_string).unwrap_or_default(),
+    number: false,
+    why: |text| (LISTEN.why)(text),
+    is_url: false,
+};
+
+pub(super) const MODE: Form<FileMode> = Form {
+    expected: "permissions in octal such as \"0660\"",
+    parse: |text| {
+        let digits = text.strip_prefix("0o").unwrap_or(text);
+        let is_octal =
+            (3..=4).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        let mode = u32::from_str_radix(digits, 8).ok().filter(|_| is_octal)?;
+        (mode <= 0o777).then_some(FileMode(mode))
+    },
+    show: |mode| format!("{:04o}", mode.0),
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+pub(super) const GROUP_OR_NONE: Form<String> = Form {
+    expected: "the name or number of a group of this host, or \"\"",
+    parse: |text| {
+        let fits = |byte: u8| byte.is_ascii_graphic() && byte != b':';
+        (text.len() <= 64 && text.bytes().all(fits)).then(|| text.to_owned())
+    },
+    show: String::clone,
     number: false,
     why: unsaid,
     is_url: false,

@@ -13,9 +13,10 @@ use super::super::{
     UserLimitPolicy, WebSocket,
 };
 use super::form::{
-    ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, Form, HEADER_OR_NONE, HOST_NAME, HOUR_MS,
-    KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE,
-    ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT, TRUSTED_PROXY, millis, or_off, seconds,
+    ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, Form, GROUP_OR_NONE, HEADER_OR_NONE,
+    HOST_NAME, HOUR_MS, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE, MODE, NAMESPACE_NAME,
+    NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT, TRUSTED_PROXY, millis,
+    or_off, seconds,
 };
 use super::hooks;
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
@@ -98,6 +99,9 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
     v.list("listen", &LISTEN, &mut server.listen);
     v.list("internal_listen", &LISTEN, &mut server.internal_listen);
     v.integer("shards", 0, SHARDS_MAX as u64, &mut server.shards);
+    v.boolean("shared_port", &mut server.shared_port);
+    v.text("unix_mode", &MODE, &mut server.unix_mode);
+    v.text("unix_group", &GROUP_OR_NONE, &mut server.unix_group);
     v.choice("reactor", REACTORS, &mut server.reactor);
     v.list("cores", &CORE, &mut server.cores);
     v.integer("backlog", 1, 65_535, &mut server.backlog);
@@ -126,6 +130,9 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
 
 fn admin<V: Visit>(v: &mut V, admin: &mut Admin) {
     v.text("listen", &ADMIN, &mut admin.listen);
+    v.secret("key", &mut admin.key);
+    v.text("unix_mode", &MODE, &mut admin.unix_mode);
+    v.text("unix_group", &GROUP_OR_NONE, &mut admin.unix_group);
     v.list("hosts", &HOST_NAME, &mut admin.hosts);
 }
 
