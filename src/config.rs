@@ -267,6 +267,9 @@ pub struct Client {
     pub history_max_publication_limit: u32,
     /// Cap of recovery.
     pub recovery_max_publication_limit: u32,
+    /// Levels of nesting of JSON that is published, default 64: what is deeper some client's parser does not read, and it would lose its
+    /// connection each time it comes back.
+    pub json_depth_max: u32,
     /// Header of the upgrade request whose value is the user id of a connection without a token, set by a trusted proxy
     /// in front; empty is off. In lower case.
     pub user_id_http_header: String,
@@ -562,6 +565,7 @@ impl Default for Client {
             user_connection_limit_policy: UserLimitPolicy::Refuse,
             history_max_publication_limit: 300,
             recovery_max_publication_limit: 300,
+            json_depth_max: 64,
             user_id_http_header: String::new(),
             allow_anonymous_connect_without_token: false,
             disallow_anonymous_connection_tokens: false,

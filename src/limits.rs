@@ -24,6 +24,8 @@ pub const GLOB_DEPTH_MAX: usize = 8;
 pub const USER_ID_BYTES_MAX: usize = 1024;
 /// Commands in one client frame.
 pub const COMMANDS_PER_FRAME_MAX: usize = 10_000;
+/// Levels of a JSON payload as the operator may allow them at most: whoever reads one into a tree here stops at 128.
+pub const JSON_DEPTH_MAX: u64 = 100;
 /// Levels of a tags filter.
 pub const FILTER_DEPTH_MAX: usize = 32;
 /// Nodes of a tags filter.

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         Err(Failure::Usage(error)) => (2, error),
         Err(Failure::Running(error)) => (1, error),
     };
-    eprintln!("ringmain: {error:#}");
+    eprintln!("ringmain: {}", told(&error));
     ExitCode::from(status)
 }
 
@@ -84,12 +84,25 @@ fn refuse(error: &clap::Error) -> ! {
     error.exit()
 }
 
+/// An error with its causes. A cause that the text before it holds already is not told again.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
 fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
     let supervisor = Supervisor::new().context("control")?;
     let sources = Sources::new(path, args.settings());
     let (config, secrets) = sources.read().map_err(Failure::Usage)?;
     let reread = Box::new(move |old: &Config| {
-        let (new, _) = sources.read().map_err(|error| format!("{error:#}"))?;
+        let (new, _) = sources.read().map_err(|error| told(&error))?;
         old.reload_from(&new)
             .map_err(|refused| refused.to_string())?;
         Ok(new)

@@ -25,7 +25,7 @@ pub use admission::ServerSubscription;
 pub use context::{Context, KeyWanted, Tokens};
 pub use durable::{Requests, TIMEOUT_RETRY, ToAppend, Waiting, appended_json, published_json};
 pub use hooked::{Awaiting, Calls, ForHooks};
-pub use publish::check_data;
+pub use publish::{PayloadRefused, check_data};
 pub use query::epoch_sent;
 
 use crate::auth::revocation::Revocations;

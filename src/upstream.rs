@@ -7,7 +7,6 @@ pub mod bell;
 pub mod bridge;
 pub mod desk;
 pub mod embedded;
-pub mod filter;
 pub mod log;
 #[cfg(test)]
 mod memory;

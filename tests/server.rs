@@ -39,6 +39,8 @@ mod hooks;
 mod http;
 #[path = "server/http_musts.rs"]
 mod http_musts;
+#[path = "server/json.rs"]
+mod json;
 #[path = "server/jwks.rs"]
 mod jwks;
 #[path = "server/listeners.rs"]

@@ -19,10 +19,12 @@ const LAYERS: &[&[&str]] = &[
     &["control", "reactor"],
 ];
 
-/// What the mesh carries between threads besides layer 0, and what the tools of layer 5 look at.
+/// What the mesh carries between threads besides layer 0, what the configuration has checked of conditions, and what the tools of layer 5
+/// look at.
 const SAME_LAYER: &[(&str, &str)] = &[
     ("mesh", "config"),
     ("mesh", "metrics"),
+    ("config", "wire"),
     ("bench", "uring"),
     ("doctor", "uring"),
 ];

@@ -1,11 +1,10 @@
 //! Options of a namespace that a token or a backend sets for one subscription, as they stand in JSON: `{"presence": {"value": true}}`.
 
-use serde::Deserialize;
-
 use crate::model::Overrides;
+use crate::wire::json::fields;
 
 /// `override` as sent; lowered to `Overrides`.
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 pub(crate) struct RawOverride {
     presence: Option<Flag>,
     join_leave: Option<Flag>,
@@ -13,12 +12,20 @@ pub(crate) struct RawOverride {
     force_recovery: Option<Flag>,
     force_positioning: Option<Flag>,
 }
+fields!(RawOverride {
+    "presence" => presence,
+    "join_leave" => join_leave,
+    "force_push_join_leave" => force_push_join_leave,
+    "force_recovery" => force_recovery,
+    "force_positioning" => force_positioning,
+});
 
-#[derive(Deserialize)]
+/// An option that is set: `{}` and `{"value": null}` are `false`, as the reference has it.
+#[derive(Default)]
 struct Flag {
-    #[serde(default)]
     value: bool,
 }
+fields!(Flag { "value" => value });
 
 impl RawOverride {
     /// What is not set stays the namespace's.

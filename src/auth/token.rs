@@ -3,6 +3,7 @@
 //! Signatures are `jsonwebtoken`'s (HMAC compares in constant time). Header, times and claims are checked here,
 //! because the clock is an argument and the claims are the protocol's own.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -11,8 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, crypto};
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserialize, Error as _, IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 use remote::Remote;
@@ -21,6 +21,7 @@ use super::overrides::RawOverride;
 use crate::config::{KeySet, Pattern, PublicKey, Secret, Token};
 use crate::model::{ConsumeGrant, Overrides};
 use crate::time::Now;
+use crate::wire::json::{Object, Value, expected, fields, object, value};
 
 pub use remote::KEY_SET_TTL;
 
@@ -245,39 +246,33 @@ impl Verifier {
     /// See `TokenError`. A subscription token (one with `channel`) is invalid here.
     pub fn connection(&self, token: &str, now: Now) -> Result<ConnectionClaims, TokenError> {
         let payload = self.payload(token, now)?;
-        let claims: RawClaims<'_> = parse(&payload)?;
+        let claims: RawClaims<'_> = read(&payload)?;
         let exp = self.expect(&claims, now.unix_s())?;
         if claims.channel.is_some() {
             return Err(TokenError::Invalid);
         }
-        let subs = match claims.subs {
-            Some(subs) if !subs.is_empty() => {
-                let subs = subs
-                    .into_iter()
-                    .map(|(channel, options)| Ok((channel, options.lower()?)));
-                subs.collect::<Result<_, TokenError>>()?
-            }
-            _ => {
-                let mut channels = claims.channels.unwrap_or_default();
-                channels.sort_unstable();
-                channels.dedup();
-                channels
-                    .into_iter()
-                    .map(|channel| (channel, SubOptions::default()))
-                    .collect()
-            }
-        };
+        let mut subs = BTreeMap::new();
+        for (channel, options) in claims.subs {
+            subs.insert(channel, options.unwrap_or_default().lower()?);
+        }
+        if subs.is_empty() {
+            let channels = claims.channels.into_iter().flatten();
+            subs.extend(channels.map(|channel| (channel, SubOptions::default())));
+        }
         Ok(ConnectionClaims {
             mark: Mark {
-                id: claims.jti.unwrap_or_default(),
+                id: claims.jti.unwrap_or_default().into_owned(),
                 issued_at: claims.iat.map_or(0, Seconds::unix),
             },
             user: self.user(claims.sub, &payload)?,
             expire_at: expiry(claims.expire_at, exp),
             info: payload_of(claims.info, claims.b64info)?,
-            subs,
+            subs: subs
+                .into_iter()
+                .map(|(channel, options)| (channel.into_owned(), options))
+                .collect(),
             meta: claims.meta.map(one_line).unwrap_or_default(),
-            consume: claims.consume.map_or_else(Vec::new, grants),
+            consume: grants(claims.consume),
         })
     }
 
@@ -288,7 +283,7 @@ impl Verifier {
     /// See `TokenError`. A connection token (one without `channel`) is invalid here.
     pub fn subscription(&self, token: &str, now: Now) -> Result<SubscriptionClaims, TokenError> {
         let payload = self.payload(token, now)?;
-        let claims: RawClaims<'_> = parse(&payload)?;
+        let claims: RawClaims<'_> = read(&payload)?;
         let exp = self.expect(&claims, now.unix_s())?;
         let channel = claims.channel.ok_or(TokenError::Invalid)?;
         let channel: String = parse(channel.get().as_bytes())?;
@@ -297,12 +292,15 @@ impl Verifier {
         }
         Ok(SubscriptionClaims {
             mark: Mark {
-                id: claims.jti.unwrap_or_default(),
+                id: claims.jti.unwrap_or_default().into_owned(),
                 issued_at: claims.iat.map_or(0, Seconds::unix),
             },
             user: self.user(claims.sub, &payload)?,
             channel,
-            client: claims.client.filter(|client| !client.is_empty()),
+            client: claims
+                .client
+                .filter(|client| !client.is_empty())
+                .map(Cow::into_owned),
             info: payload_of(claims.info, claims.b64info)?,
             data: payload_of(claims.data, claims.b64data)?,
             expire_at: expiry(claims.expire_at, exp),
@@ -320,8 +318,8 @@ impl Verifier {
         let header = URL_SAFE_NO_PAD
             .decode(header)
             .map_err(|_| TokenError::Invalid)?;
-        let header: Header = parse(&header)?;
-        if header.crit.is_some() || header.alg.eq_ignore_ascii_case("none") {
+        let header: Header<'_> = read(&header)?;
+        if header.crit.0 || header.alg.eq_ignore_ascii_case("none") {
             return Err(TokenError::Invalid);
         }
         if !self.is_signed(&header, signed.as_bytes(), signature, now)? {
@@ -335,7 +333,7 @@ impl Verifier {
     /// Is there a key for what the header names, and was it used?
     fn is_signed(
         &self,
-        header: &Header,
+        header: &Header<'_>,
         signed: &[u8],
         signature: &str,
         now: Now,
@@ -371,8 +369,7 @@ impl Verifier {
         };
         let audience_fits = match (&self.audience, &claims.aud) {
             (Expected::Anything, _) => true,
-            (audience, Some(Audience::One(found))) => audience.fits(found),
-            (audience, Some(Audience::Many(many))) => many.iter().any(|one| audience.fits(one)),
+            (audience, Some(Audience(many))) => many.iter().any(|one| audience.fits(one)),
             (_, None) => false,
         };
         if !issuer_fits || !audience_fits {
@@ -387,15 +384,15 @@ impl Verifier {
     }
 
     /// The user id: `sub`, or the configured claim.
-    fn user(&self, sub: Option<String>, payload: &[u8]) -> Result<String, TokenError> {
+    fn user(&self, sub: Option<Cow<'_, str>>, payload: &[u8]) -> Result<String, TokenError> {
         let Some(claim) = &self.user_id_claim else {
-            return Ok(sub.unwrap_or_default());
+            return Ok(sub.unwrap_or_default().into_owned());
         };
         let mut claims: BTreeMap<String, &RawValue> = parse(payload)?;
         let Some(user) = claims.remove(claim) else {
             return Ok(String::new());
         };
-        parse(user.get().as_bytes())
+        Ok(parse::<Option<String>>(user.get().as_bytes())?.unwrap_or_default())
     }
 }
 
@@ -403,8 +400,9 @@ impl Verifier {
 #[must_use]
 pub fn key_id(token: &str) -> Option<Box<str>> {
     let header = token.split('.').next()?;
-    let header: Header = parse(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
-    header.kid.map(String::into_boxed_str)
+    let header = URL_SAFE_NO_PAD.decode(header).ok()?;
+    let header: Header<'_> = read(&header).ok()?;
+    header.kid.map(Into::into)
 }
 
 /// The secrets and public keys of a configuration.
@@ -434,68 +432,101 @@ fn own_keys(config: &Token) -> Keys {
 }
 
 /// The header of a token.
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
+#[derive(Default)]
+struct Header<'a> {
+    alg: Cow<'a, str>,
     /// Which key of a set.
-    kid: Option<String>,
-    /// Extensions that must be understood (RFC 7515 §4.1.11). None is.
-    crit: Option<IgnoredAny>,
+    kid: Option<Cow<'a, str>>,
+    /// Extensions that must be understood (RFC 7515 §4.1.11). None is, and whatever stands there, `null` too, asks for one.
+    crit: Present,
+}
+fields!(@Signed Header<'de> { "alg" => alg, "kid" => kid, "crit" => crit });
+
+/// Whether a member is there, with any value.
+#[derive(Default)]
+struct Present(bool);
+
+impl<'de> Value<'de> for Present {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        map.next_value::<IgnoredAny>()?;
+        Ok(Self(true))
+    }
 }
 
-/// The claims as they stand in the token. A claim that stands twice does not parse.
-#[derive(Deserialize)]
+/// The claims as they stand in the token. A claim that stands twice does not parse, and a name counts as it is written: what one
+/// reader takes for a claim is one for every reader. A claim that is `null` is absent, `exp` and `channel` as well: who can write that
+/// could have left it out.
+#[derive(Default)]
 struct RawClaims<'a> {
-    sub: Option<String>,
+    sub: Option<Cow<'a, str>>,
     exp: Option<Seconds>,
     nbf: Option<Seconds>,
     iat: Option<Seconds>,
-    jti: Option<String>,
+    jti: Option<Cow<'a, str>>,
     expire_at: Option<Seconds>,
-    aud: Option<Audience>,
-    iss: Option<String>,
-    #[serde(borrow)]
+    aud: Option<Audience<'a>>,
+    iss: Option<Cow<'a, str>>,
     channel: Option<&'a RawValue>,
-    client: Option<String>,
-    #[serde(borrow)]
+    client: Option<Cow<'a, str>>,
     info: Option<&'a RawValue>,
-    b64info: Option<String>,
-    #[serde(borrow)]
+    b64info: Option<Cow<'a, str>>,
     data: Option<&'a RawValue>,
-    b64data: Option<String>,
-    #[serde(borrow)]
+    b64data: Option<Cow<'a, str>>,
     meta: Option<&'a RawValue>,
-    channels: Option<Vec<String>>,
-    consume: Option<BTreeMap<Box<str>, Vec<Box<str>>>>,
-    #[serde(borrow)]
-    subs: Option<BTreeMap<String, RawSub<'a>>>,
-    #[serde(rename = "override")]
+    channels: Vec<Option<Cow<'a, str>>>,
+    consume: Consume<'a>,
+    subs: Vec<(Cow<'a, str>, Option<RawSub<'a>>)>,
     override_: Option<RawOverride>,
 }
+fields!(@Signed RawClaims<'de> {
+    "sub" => sub,
+    "exp" => exp,
+    "nbf" => nbf,
+    "iat" => iat,
+    "jti" => jti,
+    "expire_at" => expire_at,
+    "aud" => aud,
+    "iss" => iss,
+    "channel" => channel,
+    "client" => client,
+    "info" => info,
+    "b64info" => b64info,
+    "data" => data,
+    "b64data" => b64data,
+    "meta" => meta,
+    "channels" => channels,
+    "consume" => consume,
+    "subs" => subs,
+    "override" => override_,
+});
 
-/// The `consume` claim: groups and the channels that they may take from.
-fn grants(claim: BTreeMap<Box<str>, Vec<Box<str>>>) -> Vec<ConsumeGrant> {
-    claim
+/// Groups, each with its channels.
+type Consume<'a> = Vec<(Cow<'a, str>, Vec<Option<Cow<'a, str>>>)>;
+
+/// The `consume` claim: groups and the channels that they may take from, by group. Of a group that stands twice the last counts.
+fn grants(claim: Consume<'_>) -> Vec<ConsumeGrant> {
+    let by_group: BTreeMap<_, _> = claim.into_iter().collect();
+    by_group
         .into_iter()
         .map(|(groups, channels)| ConsumeGrant {
-            groups,
-            channels: channels.into_boxed_slice(),
+            groups: groups.into(),
+            channels: channels.into_iter().flatten().map(Into::into).collect(),
         })
         .collect()
 }
 
 /// One member of the `subs` claim.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct RawSub<'a> {
-    #[serde(borrow)]
     info: Option<&'a RawValue>,
-    b64info: Option<String>,
-    #[serde(borrow)]
+    b64info: Option<Cow<'a, str>>,
     data: Option<&'a RawValue>,
-    b64data: Option<String>,
-    #[serde(rename = "override")]
+    b64data: Option<Cow<'a, str>>,
     override_: Option<RawOverride>,
 }
+fields!(@Signed RawSub<'de> {
+    "info" => info, "b64info" => b64info, "data" => data, "b64data" => b64data, "override" => override_
+});
 
 impl RawSub<'_> {
     fn lower(self) -> Result<SubOptions, TokenError> {
@@ -507,19 +538,44 @@ impl RawSub<'_> {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Many(Vec<String>),
+/// Whom a token is for: one or many.
+struct Audience<'a>(Vec<Cow<'a, str>>);
+
+impl<'de> Value<'de> for Option<Audience<'de>> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        let Some(raw) = value::<Option<&'de RawValue>, A>(map)? else {
+            return Ok(None);
+        };
+        let audience = if raw.get().starts_with('[') {
+            serde_json::from_str::<Vec<Option<Cow<'de, str>>>>(raw.get())
+                .map(|many| many.into_iter().flatten().collect())
+        } else {
+            serde_json::from_str::<Cow<'de, str>>(raw.get()).map(|one| vec![one])
+        };
+        match audience {
+            Ok(audience) => Ok(Some(Audience(audience))),
+            Err(_) => Err(A::Error::custom(": expected a string or a list of strings")),
+        }
+    }
 }
 
 /// A NumericDate (RFC 7519 §2): seconds, maybe with a fraction.
-#[derive(Clone, Copy, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Copy)]
 enum Seconds {
     Whole(u64),
     Any(f64),
+}
+
+impl<'de> Value<'de> for Option<Seconds> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        let number: Result<Option<serde_json::Number>, _> = map.next_value();
+        let number = number.map_err(|error| expected("a number of seconds", error))?;
+        let seconds = |number: serde_json::Number| match number.as_u64() {
+            Some(whole) => Some(Seconds::Whole(whole)),
+            None => number.as_f64().map(Seconds::Any),
+        };
+        Ok(number.and_then(seconds))
+    }
 }
 
 impl Seconds {
@@ -541,16 +597,26 @@ fn expiry(expire_at: Option<Seconds>, exp: Option<u64>) -> Option<u64> {
     }
 }
 
+fn read<'a, T: Object<'a>>(json: &'a [u8]) -> Result<T, TokenError> {
+    // Nothing is not a set of claims.
+    if !json.trim_ascii_start().starts_with(b"{") {
+        return Err(TokenError::Invalid);
+    }
+    object(json).map_err(|_malformed| TokenError::Invalid)
+}
+
 fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, TokenError> {
     serde_json::from_slice(json).map_err(|_| TokenError::Invalid)
 }
 
 /// A payload from its JSON claim or its base64 claim; the latter wins and may hold any bytes, for Protobuf clients.
-fn payload_of(json: Option<&RawValue>, base64: Option<String>) -> Result<Bytes, TokenError> {
+fn payload_of(json: Option<&RawValue>, base64: Option<Cow<'_, str>>) -> Result<Bytes, TokenError> {
     let Some(base64) = base64.filter(|text| !text.is_empty()) else {
         return Ok(json.map(one_line).unwrap_or_default());
     };
-    let bytes = STANDARD.decode(base64).map_err(|_| TokenError::BadBase64)?;
+    let bytes = STANDARD
+        .decode(base64.as_bytes())
+        .map_err(|_| TokenError::BadBase64)?;
     Ok(match parse::<&RawValue>(&bytes) {
         Ok(json) => one_line(json),
         Err(_) => bytes.into(),

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 
 use crate::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_NODES_MAX};
 use crate::model::FilterNode;
+use crate::wire::decimal::Decimal;
 
 /// A filter that was checked. Two that are written alike are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +118,7 @@ fn leaf(sent: &FilterNode) -> Result<Node, FilterError> {
         return Err(FilterError::IncompleteLeaf);
     }
     let val = || sent.val.clone();
-    let number = |orders| Test::Number(orders, Decimal::parse(&sent.val));
+    let number = |orders| Test::Number(orders, Decimal::plain(&sent.val));
     let (less, equal, greater) = (
         Some(Ordering::Less),
         Some(Ordering::Equal),
@@ -183,7 +184,7 @@ impl Test {
             Self::EndsWith(value) => tag.is_some_and(|tag| tag.ends_with(&**value)),
             Self::Contains(value) => tag.is_some_and(|tag| tag.contains(&**value)),
             Self::Number(orders, operand) => {
-                let number = tag.and_then(Decimal::parse);
+                let number = tag.and_then(Decimal::plain);
                 let order = number
                     .zip(operand.as_ref())
                     .map(|(number, operand)| number.order(operand));
@@ -197,50 +198,6 @@ fn has(sorted: &[Box<str>], value: &str) -> bool {
     sorted
         .binary_search_by(|entry| (**entry).cmp(value))
         .is_ok()
-}
-
-/// A decimal number as its digits: `-12.50`, `+7`, `.5`, no exponent. Compared digit by digit, so there is no rounding at
-/// any length.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Decimal {
-    /// Never set for zero.
-    negative: bool,
-    /// Without leading zeros.
-    whole: Box<str>,
-    /// Without trailing zeros.
-    fraction: Box<str>,
-}
-
-impl Decimal {
-    fn parse(text: &str) -> Option<Self> {
-        let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-        let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
-        let are_digits = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.len() + fraction.len() == 0 || !are_digits(whole) || !are_digits(fraction) {
-            return None;
-        }
-        let whole = whole.trim_start_matches('0');
-        let fraction = fraction.trim_end_matches('0');
-        Some(Self {
-            negative: text.starts_with('-') && !(whole.is_empty() && fraction.is_empty()),
-            whole: whole.into(),
-            fraction: fraction.into(),
-        })
-    }
-
-    fn order(&self, other: &Self) -> Ordering {
-        let size = |number: &Self| number.whole.len();
-        let magnitude = size(self)
-            .cmp(&size(other))
-            .then_with(|| self.whole.cmp(&other.whole))
-            .then_with(|| self.fraction.cmp(&other.fraction));
-        match (self.negative, other.negative) {
-            (false, false) => magnitude,
-            (true, true) => magnitude.reverse(),
-            (false, true) => Ordering::Greater,
-            (true, false) => Ordering::Less,
-        }
-    }
 }
 
 #[cfg(test)]

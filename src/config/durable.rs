@@ -103,7 +103,7 @@ pub struct Trigger {
     pub name: String,
     /// Channels, a glob over whole names; empty for all of the namespace.
     pub channels: String,
-    /// What the payload must say, see `upstream::filter`; empty for all.
+    /// What the payload must say, see `wire::condition`; empty for all.
     pub condition: String,
     /// Durable channel that gets the publication too; `{channel}` is the name of its channel, `{rest}` what stands in it
     /// behind the namespace. Empty for none.

@@ -1,15 +1,14 @@
 //! Publications that must not be lost, and what else is asked of the log: what is under way, and who waits for it.
 
-use std::collections::VecDeque;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
-use super::{Context, Session, refused};
+use super::{Context, PayloadRefused, Session, refused};
 use crate::auth::permission;
-use crate::limits::{TRACE_BYTES_MAX, USER_ID_BYTES_MAX};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mem::{Slab, SlotPool};
 use crate::mesh::durable::{
     APPEND_BYTES_MAX, APPENDS_MAX, ASKS_MAX, Append, Appended, Ask, Caller, LogError, Method, Read,
@@ -18,11 +17,13 @@ use crate::mesh::durable::{
 use crate::mesh::hook::Published;
 use crate::mesh::message::CallId;
 use crate::model::{
-    ChannelName, ClientInfo, ConnId, ConsumeGrant, EventId, Record, StreamPosition,
+    ChannelName, ChosenError, ClientInfo, ConnId, ConsumeGrant, EventId, Record, StreamPosition,
 };
 use crate::protocol::centrifuge::json;
 use crate::protocol::error::ClientError;
+use crate::protocol::push::ReplyBody;
 use crate::time::{Instant, Now};
+use crate::wire::json::{fields, object};
 
 /// What a publisher is told to wait when too much is under way.
 pub const BUSY_RETRY: Duration = Duration::from_millis(200);
@@ -296,24 +297,89 @@ impl Requests {
 }
 
 /// Parameters of `ringmain.publish`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Default)]
 struct RpcPublish<'a> {
-    #[serde(borrow)]
-    channel: std::borrow::Cow<'a, str>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    b64data: Option<std::borrow::Cow<'a, str>>,
-    #[serde(default)]
+    channel: Cow<'a, str>,
+    data: &'a [u8],
+    b64data: Option<Cow<'a, str>>,
     key: Box<str>,
-    #[serde(default)]
     schema: u32,
-    #[serde(default)]
-    tags: std::collections::BTreeMap<Box<str>, Box<str>>,
-    #[serde(default)]
+    tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     trace: Box<str>,
-    #[serde(default)]
     delta: bool,
+}
+fields!(@Own RpcPublish<'de> {
+    "channel" => channel,
+    "data" => data,
+    "b64data" => b64data,
+    "key" => key,
+    "schema" => schema,
+    "tags" => tags,
+    "trace" => trace,
+    "delta" => delta,
+});
+
+impl RpcPublish<'_> {
+    /// The payload, and whether it is JSON. `null` is a payload where there is no other.
+    fn payload(&self) -> Result<(Vec<u8>, bool), RpcRefusal> {
+        let raw = (!self.data.is_empty()).then_some(self.data);
+        match (raw, &self.b64data) {
+            (Some(data), None) => Ok((json::compact(data).into_owned(), true)),
+            (None | Some(b"null"), Some(text)) => {
+                use base64::Engine as _;
+                let data = base64::engine::general_purpose::STANDARD
+                    .decode(text.as_bytes())
+                    .map_err(|_malformed| {
+                        RpcRefusal::Said("b64data: expected standard base64".into())
+                    })?;
+                let json = json::is_json(&data);
+                Ok((data, json))
+            }
+            (Some(_), Some(_)) => Err(RpcRefusal::Said(
+                "`data` and `b64data` exclude each other".into(),
+            )),
+            (None, None) => Err(RpcRefusal::Said("`data` is missing".into())),
+        }
+    }
+}
+
+impl RpcPublish<'_> {
+    fn check(&self) -> Result<(), RpcRefusal> {
+        let too_long = |name: &str, max: usize| format!("{name}: expected at most {max} bytes");
+        let wrong = if self.channel.is_empty() {
+            "`channel` is missing".to_owned()
+        } else if self.trace.len() > TRACE_BYTES_MAX {
+            too_long("trace", TRACE_BYTES_MAX)
+        } else if self.key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+            too_long("key", IDEMPOTENCY_KEY_BYTES_MAX)
+        } else {
+            return Ok(());
+        };
+        Err(RpcRefusal::Said(wrong.into()))
+    }
+}
+
+/// Why a method of this program's own is not carried out.
+enum RpcRefusal {
+    /// As every command.
+    Plain(ClientError),
+    /// Parameters are not as they must be: 107, with what is wrong.
+    Said(Box<str>),
+}
+
+impl RpcRefusal {
+    fn of_payload(refused: PayloadRefused) -> Self {
+        match ClientError::from(refused) {
+            ClientError::BadRequest => Self::Said(format!("data: {refused}").into()),
+            error => Self::Plain(error),
+        }
+    }
+}
+
+impl From<ClientError> for RpcRefusal {
+    fn from(error: ClientError) -> Self {
+        Self::Plain(error)
+    }
 }
 
 /// What a durable publication carries beside what every publication does.
@@ -361,17 +427,39 @@ impl Session {
         id: u32,
         method: &str,
         data: &[u8],
-    ) -> Result<(), ClientError> {
+    ) {
+        match self.try_rpc_own(context, id, method, data) {
+            Ok(()) => {}
+            Err(RpcRefusal::Plain(error)) => context.error(id, error),
+            Err(RpcRefusal::Said(what)) => {
+                context.counters.command_errors += 1;
+                let chosen = ChosenError {
+                    code: ClientError::BadRequest.code(),
+                    message: format!("{}: {what}", ClientError::BadRequest.message()).into(),
+                    temporary: false,
+                };
+                context.reply(id, ReplyBody::ChosenError(&chosen));
+            }
+        }
+    }
+
+    fn try_rpc_own(
+        &mut self,
+        context: &mut Context<'_>,
+        id: u32,
+        method: &str,
+        data: &[u8],
+    ) -> Result<(), RpcRefusal> {
         if method == "ringmain.publish" {
             return self.rpc_publish(context, id, data);
         }
         let method = Method::of_rpc(method).ok_or(ClientError::MethodNotFound)?;
         if !context.config.is_durable() {
-            return Err(ClientError::NotAvailable);
+            return Err(ClientError::NotAvailable.into());
         }
         let takes = matches!(method, Method::Consume | Method::Fetch);
         if takes && self.grants().is_empty() && !context.config.client.insecure {
-            return Err(ClientError::PermissionDenied);
+            return Err(ClientError::PermissionDenied.into());
         }
         let grants = if context.config.client.insecure {
             std::sync::Arc::from([ConsumeGrant {
@@ -416,27 +504,11 @@ impl Session {
         context: &mut Context<'_>,
         id: u32,
         data: &[u8],
-    ) -> Result<(), ClientError> {
+    ) -> Result<(), RpcRefusal> {
         let asked: RpcPublish<'_> =
-            serde_json::from_slice(data).map_err(|_malformed| ClientError::BadRequest)?;
-        let (payload, json) = match (asked.data, &asked.b64data) {
-            (Some(data), None) => (json::compact(data.get().as_bytes()).into_owned(), true),
-            (None, Some(text)) => {
-                use base64::Engine as _;
-                let data = base64::engine::general_purpose::STANDARD
-                    .decode(text.as_bytes())
-                    .map_err(|_malformed| ClientError::BadRequest)?;
-                let json = json::is_json(&data);
-                (data, json)
-            }
-            (Some(_), Some(_)) | (None, None) => return Err(ClientError::BadRequest),
-        };
-        if asked.channel.is_empty()
-            || asked.trace.len() > TRACE_BYTES_MAX
-            || asked.key.len() > crate::limits::IDEMPOTENCY_KEY_BYTES_MAX
-        {
-            return Err(ClientError::BadRequest);
-        }
+            object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
+        let (payload, json) = asked.payload()?;
+        asked.check()?;
         let namespace = context
             .config
             .channels
@@ -445,19 +517,25 @@ impl Session {
         let subscribed = self.find(context, &asked.channel).is_some();
         if namespace.publish_proxy_enabled {
             // The backend decides about publish commands; another way in would go around it.
-            return Err(ClientError::NotAvailable);
+            return Err(ClientError::NotAvailable.into());
         }
         permission::may_publish(namespace, &self.asker(context, subscribed)).map_err(refused)?;
-        super::check_data(namespace, &payload, json)?;
+        super::check_data(context.config, namespace, &payload, json)
+            .map_err(RpcRefusal::of_payload)?;
         if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
-            return Err(ClientError::TooManyRequests);
+            return Err(ClientError::TooManyRequests.into());
         }
-        if !namespace.is_durable() && (asked.schema > 0 || !asked.trace.is_empty()) {
-            return Err(ClientError::BadRequest);
+        if let Some(what) = namespace.refuses(asked.schema > 0, !asked.trace.is_empty()) {
+            return Err(RpcRefusal::Said(what.into()));
         }
         let channel = self.name_of(context, &asked.channel);
+        // Of a name that stands twice the last counts.
+        let tags: BTreeMap<_, _> = asked.tags.into_iter().collect();
         let options = Published {
-            tags: asked.tags.into_iter().collect(),
+            tags: tags
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             idempotency_key: asked.key,
             delta: asked.delta,
             ..Published::default()
@@ -474,7 +552,8 @@ impl Session {
             json,
             options,
             Some(durable),
-        )
+        )?;
+        Ok(())
     }
 
     /// Sends what may be published to the log.

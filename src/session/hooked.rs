@@ -695,9 +695,11 @@ impl Session {
             }
         };
         let result = match context.config.channels.resolve(channel.as_str()) {
-            Ok(namespace) => check_data(namespace, &data, is_json).and_then(|()| {
-                self.send_publish(context, id, channel, data, is_json, published, None)
-            }),
+            Ok(namespace) => check_data(context.config, namespace, &data, is_json)
+                .map_err(ClientError::from)
+                .and_then(|()| {
+                    self.send_publish(context, id, channel, data, is_json, published, None)
+                }),
             Err(_unknown) => Err(ClientError::UnknownChannel),
         };
         if let Err(error) = result {
@@ -720,10 +722,7 @@ impl Session {
 
     pub(super) fn rpc(&mut self, context: &mut Context<'_>, id: u32, method: &str, data: &[u8]) {
         if method.starts_with("ringmain.") {
-            if let Err(error) = self.rpc_own(context, id, method, data) {
-                context.error(id, error);
-            }
-            return;
+            return self.rpc_own(context, id, method, data);
         }
         let result = match context.config.hooks.route(method) {
             Route::Ping => {

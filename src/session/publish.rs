@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::durable::DurableOptions;
 use super::{Context, Session, refused};
 use crate::auth::permission;
-use crate::config::Namespace;
 use crate::config::namespace::DataFormat;
+use crate::config::{Config, Namespace};
 use crate::mem::Tick;
 use crate::mesh::Message;
 use crate::mesh::hook::Published;
@@ -17,6 +17,7 @@ use crate::model::{ChannelName, Encoding};
 use crate::protocol::centrifuge::json;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
+use crate::wire::json::is_deeper;
 
 /// Publishes of one session within the current second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,19 +26,55 @@ pub struct Rate {
     count: u32,
 }
 
-/// Is the payload what the namespace wants?
-pub fn check_data(namespace: &Namespace, data: &[u8], json: bool) -> Result<(), ClientError> {
-    let fits = match namespace.publication_data_format {
-        DataFormat::NotEmpty => !data.is_empty(),
-        DataFormat::Json => json,
-        DataFormat::JsonObject => json && data.trim_ascii_start().first() == Some(&b'{'),
-        DataFormat::Binary => true,
-    };
-    if !fits {
-        return Err(ClientError::BadRequest);
+/// Why a payload is not published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadRefused {
+    /// There is none.
+    #[error("expected a payload that is not empty")]
+    Empty,
+    /// The namespace takes JSON.
+    #[error("expected JSON")]
+    NotJson,
+    /// The namespace takes objects.
+    #[error("expected a JSON object")]
+    NotAnObject,
+    /// Some client would not read it.
+    #[error("expected JSON of at most {0} levels, as client.json_depth_max says")]
+    TooDeep(u32),
+    /// Over `size_max`.
+    #[error("expected at most {0} bytes")]
+    TooLarge(u32),
+}
+
+impl From<PayloadRefused> for ClientError {
+    fn from(refused: PayloadRefused) -> Self {
+        match refused {
+            PayloadRefused::TooLarge(_) => Self::LimitExceeded,
+            _ => Self::BadRequest,
+        }
+    }
+}
+
+/// Is the payload what the namespace wants, and what every client can read?
+pub fn check_data(
+    config: &Config,
+    namespace: &Namespace,
+    data: &[u8],
+    json: bool,
+) -> Result<(), PayloadRefused> {
+    let is_object = || data.trim_ascii_start().first() == Some(&b'{');
+    match namespace.publication_data_format {
+        DataFormat::NotEmpty if data.is_empty() => return Err(PayloadRefused::Empty),
+        DataFormat::Json | DataFormat::JsonObject if !json => return Err(PayloadRefused::NotJson),
+        DataFormat::JsonObject if !is_object() => return Err(PayloadRefused::NotAnObject),
+        DataFormat::NotEmpty | DataFormat::Json | DataFormat::JsonObject | DataFormat::Binary => {}
     }
     if namespace.size_max > 0 && data.len() > namespace.size_max as usize {
-        return Err(ClientError::LimitExceeded);
+        return Err(PayloadRefused::TooLarge(namespace.size_max));
+    }
+    let levels = config.client.json_depth_max;
+    if json && is_deeper(data, levels as usize) {
+        return Err(PayloadRefused::TooDeep(levels));
     }
     Ok(())
 }
@@ -84,7 +121,7 @@ impl Session {
             Encoding::Json => (json::compact(data), !data.is_empty()),
             Encoding::Protobuf => (Cow::Borrowed(data), json::is_json(data)),
         };
-        check_data(namespace, &data, json)?;
+        check_data(config, namespace, &data, json)?;
         if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
             return Err(ClientError::TooManyRequests);
         }

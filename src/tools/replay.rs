@@ -40,6 +40,12 @@ struct Answer<'a> {
     /// Events that the server has stored elsewhere itself.
     #[serde(default)]
     matched: u64,
+    /// Events whose payloads the condition could not read.
+    #[serde(default)]
+    unreadable: u64,
+    /// The first of them.
+    #[serde(default)]
+    unreadable_events: Vec<String>,
     next: String,
     done: bool,
 }
@@ -356,6 +362,13 @@ fn page(body: &[u8]) -> Result<Page, ToolError> {
         let published = serde_json::from_str::<Published>(event?.get()).ok()?;
         published.published_at
     };
+    if answer.unreadable > 0 {
+        eprintln!(
+            "ringmain: {} events are left out, as --where cannot read their payloads: {}",
+            answer.unreadable,
+            answer.unreadable_events.join(", ")
+        );
+    }
     Ok(Page {
         lines,
         events: answer.matched.max(answer.events.len() as u64),

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::mem::Rng;
 use crate::mesh::durable::{Append, Appended, Ask, LogError, Method, RequestId};
 use crate::model::{ConnId, ShardId};
+use crate::wire::json::{self, Object, Rules};
 
 use answered::Fetch;
 use group::{Group, Window};
@@ -318,6 +319,23 @@ impl Place {
             dead: counters.dead,
         }
     }
+}
+
+/// The parameters of a question that has none.
+#[derive(Default)]
+struct Nothing;
+
+impl<'de> Object<'de> for Nothing {
+    const RULES: Rules = Rules::Own;
+
+    fn read<A: serde::de::MapAccess<'de>>(&mut self, _: &str, _: &mut A) -> Result<bool, A::Error> {
+        Ok(false)
+    }
+}
+
+/// The parameters of a question.
+fn asked<'a, T: Object<'a>>(data: &'a [u8]) -> Result<T, LogError> {
+    json::object(data).map_err(|error| bad_request(&error.to_string()))
 }
 
 fn bad_request(why: &str) -> LogError {

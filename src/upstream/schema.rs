@@ -22,6 +22,7 @@ use crate::config::durable::{Schema, SchemaVersion};
 use crate::config::{ChannelRules, Config, Namespace};
 use crate::mesh::durable::LogError;
 use crate::model::Record;
+use crate::wire::json::tree;
 
 mod compatible;
 
@@ -191,8 +192,8 @@ impl Check {
         let Some(validator) = validator else {
             return Ok(());
         };
-        let payload: Value = serde_json::from_slice(&record.data).map_err(|error| {
-            format!("schema version {version}: the payload is not JSON: {error}")
+        let payload = tree(&record.data).map_err(|error| {
+            format!("schema version {version}: the payload cannot be checked: {error}")
         })?;
         if validator.is_valid(&payload) {
             return Ok(());

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::desk::Outlet;
 use super::desk::encode;
 use super::desk::group::Given;
-use super::filter::Filter;
 use crate::config::Config;
 use crate::config::durable::Trigger;
 use crate::mesh::durable::{Append, LogError, RequestId};
 use crate::model::{ChannelName, EventId, Record};
+use crate::wire::condition::Condition;
 
 /// Start of the names of triggers' groups.
 pub const TRIGGER_PREFIX: &str = "$trigger:";
@@ -28,7 +28,7 @@ pub struct Rule {
     /// Channels it listens to.
     pub channels: Vec<Box<str>>,
     /// `None`: every publication. `Some(Err)`: the condition cannot be read.
-    condition: Option<Result<Filter, String>>,
+    condition: Option<Result<Condition, String>>,
     trigger: Trigger,
 }
 
@@ -57,8 +57,9 @@ impl Rule {
                 } else {
                     trigger.channels.clone()
                 };
-                let condition = (!trigger.condition.is_empty())
-                    .then(|| Filter::parse(&trigger.condition).map_err(|error| error.to_string()));
+                let condition = (!trigger.condition.is_empty()).then(|| {
+                    Condition::parse(&trigger.condition).map_err(|error| error.to_string())
+                });
                 rules.push(Self {
                     group: format!("{TRIGGER_PREFIX}{}:{}", namespace.name, trigger.name),
                     channels: vec![channels.into()],
@@ -80,8 +81,15 @@ impl Rule {
         let record = &given.entry.record;
         match &self.condition {
             Some(Err(error)) => return Err(Fault::Failed(format!("condition: {error}"))),
-            Some(Ok(condition)) if !condition.matches(&record.data) => return Ok(()),
-            Some(Ok(_)) | None => {}
+            Some(Ok(condition)) => match condition.matches(&record.data) {
+                Ok(true) => {}
+                Ok(false) => return Ok(()),
+                // Whoever publishes does not get around a rule by a payload that the rule cannot read.
+                Err(unreadable) => {
+                    return Err(Fault::Hopeless(format!("condition: {unreadable}")));
+                }
+            },
+            None => {}
         }
         if !self.trigger.append.is_empty() {
             if record.hops >= HOPS_MAX {

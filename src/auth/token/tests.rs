@@ -650,3 +650,92 @@ proptest! {
         prop_assert_eq!(verifier().connection(&changed, NOW), Err(TokenError::Invalid));
     }
 }
+
+#[test]
+fn claims_that_are_null_are_absent_ones() {
+    use crate::wire::json::null;
+    let sub = serde_json::json!({
+        "info": 1, "b64info": "Mg==", "data": 2, "b64data": "Mg==",
+        "override": {
+            "presence": { "value": true }, "join_leave": { "value": true }, "force_push_join_leave": { "value": true },
+            "force_recovery": { "value": true }, "force_positioning": { "value": true },
+        },
+    });
+    let mut sample = serde_json::json!({
+        "sub": "42", "exp": NOW_S + 60, "nbf": NOW_S - 60, "iat": NOW_S, "jti": "t", "expire_at": NOW_S + 50,
+        "aud": ["us"], "iss": "me", "client": "c", "channel": "chat:1", "channels": ["a"],
+        "subs": { "b": sub }, "consume": { "g": ["x:*"] }, "meta": { "m": 1 },
+    });
+    for (name, value) in sub.as_object().unwrap() {
+        sample[name] = value.clone();
+    }
+    null::covers(&sample, &null::names::<RawClaims<'_>>());
+    null::covers(&sample["subs"]["b"], &null::names::<RawSub<'_>>());
+    let config = Token {
+        audience: "us".to_owned(),
+        issuer: "me".to_owned(),
+        ..config()
+    };
+    let verifier = Verifier::new(&config, false);
+    // Names of channels and groups, and all of `meta`, are data.
+    let data = ["subs", "consume", "meta"];
+    null::same(&sample, &data, |claims| {
+        format!("{:?}", verifier.subscription(&token(claims), NOW))
+    });
+    sample.as_object_mut().unwrap().remove("channel");
+    null::same(&sample, &data, |claims| {
+        format!("{:?}", verifier.connection(&token(claims), NOW))
+    });
+    let by_claim = Token {
+        user_id_claim: "uid".to_owned(),
+        ..config
+    };
+    let by_claim = Verifier::new(&by_claim, false);
+    sample["uid"] = "7".into();
+    null::same(&sample, &data, |claims| {
+        format!("{:?}", by_claim.connection(&token(claims), NOW))
+    });
+}
+
+#[test]
+fn names_in_subs_and_consume_count_without_options() {
+    let claims =
+        connection(r#"{"subs":{"chat:1":null},"consume":{"g":null,"h":["a",null]}}"#).unwrap();
+    assert_eq!(claims.subs, [("chat:1".to_owned(), SubOptions::default())]);
+    assert_eq!(claims.consume.len(), 2);
+    assert!(claims.consume[0].channels.is_empty(), "nothing is granted");
+    assert_eq!(*claims.consume[1].channels, ["a".into()]);
+    let claims = connection(r#"{"channels":["a",null]}"#).unwrap();
+    assert_eq!(claims.subs, [("a".to_owned(), SubOptions::default())]);
+}
+
+#[test]
+fn what_is_signed_is_read_strictly() {
+    let header = r#"{"alg":"HS256"}"#;
+    let of = |header: &str, payload: &str| verifier().connection(&raw(header, payload), NOW);
+    for payload in [
+        r#"{"sub":"a","sub":"b"}"#,
+        r#"{"sub":"a","\u0073ub":"b"}"#,
+        r#"{"x":1,"x":1}"#,
+        "null",
+        "[]",
+        r#""a""#,
+        "",
+    ] {
+        assert_eq!(of(header, payload), Err(TokenError::Invalid), "{payload}");
+    }
+    assert_eq!(of(header, r#"{"SUB":"a","Exp":1}"#).unwrap().user, "");
+    assert_eq!(
+        of(header, r#"{"sub":"a","later":{"x":1}}"#).unwrap().user,
+        "a"
+    );
+    for header in [
+        r#"{"alg":"HS256","crit":null}"#,
+        r#"{"alg":"HS256","alg":"HS256"}"#,
+        r#"{"alg":null}"#,
+        "null",
+    ] {
+        assert_eq!(of(header, "{}"), Err(TokenError::Invalid), "{header}");
+    }
+    assert!(of(r#"{"alg":"HS256","kid":null,"typ":null}"#, "{}").is_ok());
+}

@@ -4,6 +4,7 @@ use super::super::namespace::Namespace;
 use super::super::{ChannelRules, Config};
 use super::reader::Keys;
 use super::{ConfigError, Origin};
+use crate::wire::condition::Condition;
 
 /// Adds everything that does not fit together.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
@@ -31,6 +32,7 @@ fn namespace(
     keys: &Keys,
     errors: &mut Vec<ConfigError>,
 ) {
+    let mut unreadable = Vec::new();
     let mut wrong = |key: String, needs: &'static str| {
         errors.push(ConfigError::Durable {
             origin: keys.origin(&key),
@@ -68,6 +70,11 @@ fn namespace(
         } else if before.iter().any(|one| one.name == trigger.name) {
             wrong(format!("{path}.name"), "a name of its own in its namespace");
         }
+        if !trigger.condition.is_empty()
+            && let Err(fault) = Condition::parse(&trigger.condition)
+        {
+            unreadable.push((format!("{path}.condition"), fault));
+        }
         if trigger.append.is_empty() == trigger.hook.is_empty() {
             wrong(
                 format!("{path}.append"),
@@ -79,6 +86,13 @@ fn namespace(
                 "a channel of a namespace with `delivery = \"durable\"`",
             );
         }
+    }
+    for (key, fault) in unreadable {
+        errors.push(ConfigError::Condition {
+            origin: keys.origin(&key),
+            key,
+            fault,
+        });
     }
     for (index, trigger) in namespace.triggers.iter().enumerate() {
         if !trigger.hook.is_empty() && !has_hook(config, &trigger.hook) {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::wire::condition::ConditionError;
+
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
@@ -204,6 +206,16 @@ pub enum ConfigError {
         /// Where it would be configured.
         missing: String,
     },
+    /// The condition of a trigger cannot be read, or no payload can fit it. Conditions are no secrets.
+    #[error("{origin}: `{key}`: {fault}")]
+    Condition {
+        /// Where.
+        origin: Origin,
+        /// The whole key.
+        key: String,
+        /// What is wrong with it.
+        fault: ConditionError,
+    },
     /// What a namespace says about durable publications does not fit together.
     #[error("{origin}: `{key}` needs {needs}")]
     Durable {
@@ -304,6 +316,7 @@ impl ConfigError {
             | Self::StatusOk { origin, .. }
             | Self::SameMark { origin, .. }
             | Self::Both { origin, .. }
+            | Self::Condition { origin, .. }
             | Self::PreviousKeyAlone { origin, .. } => origin,
         }
     }
@@ -335,6 +348,7 @@ impl ConfigError {
             | Self::StatusOk { key, .. }
             | Self::SameMark { key, .. }
             | Self::Both { key, .. }
+            | Self::Condition { key, .. }
             | Self::PreviousKeyAlone { key, .. } => Some(key),
         }
     }

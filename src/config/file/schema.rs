@@ -19,7 +19,9 @@ use super::form::{
     or_off, seconds,
 };
 use super::hooks;
-use crate::limits::{CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, SHARDS_MAX};
+use crate::limits::{
+    CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX, SHARDS_MAX,
+};
 
 /// What is done with each key.
 pub(super) trait Visit {
@@ -242,6 +244,7 @@ fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
         PUBLICATIONS_MAX,
         recovery,
     );
+    v.integer("json_depth_max", 1, JSON_DEPTH_MAX, &mut c.json_depth_max);
 }
 
 fn client_switches<V: Visit>(v: &mut V, c: &mut Client) {

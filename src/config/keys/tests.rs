@@ -110,6 +110,34 @@ fn algorithm_that_a_published_key_names_is_its_only_one() {
 }
 
 #[test]
+fn members_of_a_key_that_are_null_are_absent_ones() {
+    let modulus = URL_SAFE_NO_PAD.encode([0xff; 256]);
+    let rsa = serde_json::json!({
+        "kty": "RSA", "kid": "r", "alg": "PS256", "use": "sig", "key_ops": ["verify"], "n": modulus, "e": "AQAB",
+        "crv": "P-256", "x": "AQ", "y": "AQ", "x5c": ["later"],
+    });
+    let mut plain = rsa.clone();
+    plain.as_object_mut().unwrap().remove("crv");
+    let read = |key: &serde_json::Value| format!("{:?}", set(&[&key.to_string()]));
+    assert!(set(&[&plain.to_string()]).is_ok());
+    for sample in [&rsa, &plain] {
+        for name in [
+            "kty", "kid", "alg", "use", "key_ops", "crv", "n", "e", "x", "y", "x5c",
+        ] {
+            let (mut null, mut without) = (sample.clone(), sample.clone());
+            null[name] = serde_json::Value::Null;
+            without.as_object_mut().unwrap().remove(name);
+            assert_eq!(read(&null), read(&without), "{name}");
+        }
+    }
+    let with_null = format!(r#"{{"keys":[null,{plain}],"later":null}}"#);
+    assert!(KeySet::parse(with_null.as_bytes()).is_ok());
+    for text in [r#"{"keys":null}"#, "{}", "null"] {
+        assert!(KeySet::parse(text.as_bytes()).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn rsa_keys_that_are_weak_or_dear_are_left_out() {
     let rsa = |modulus: &[u8], exponent: &str| {
         let modulus = URL_SAFE_NO_PAD.encode(modulus);

@@ -1,11 +1,11 @@
 //! What a backend says, read into a verdict (`spec/centrifuge.md` §9.2, §9.3).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::auth::overrides::RawOverride;
@@ -14,116 +14,122 @@ use crate::limits::{HOOK_KEPT_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::hook::{Connected, Event, Published, Refreshed, Subscribed, Verdict};
 use crate::model::ChosenError;
 use crate::protocol::centrifuge::json::{compact, is_json};
+use crate::wire::json::{Malformed, Object, fields, object};
 
-/// The body is not what was agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
-
-#[derive(Deserialize)]
+#[derive(Default)]
 struct Envelope<'a> {
-    #[serde(borrow)]
     result: Option<&'a RawValue>,
-    error: Option<RawError>,
-    disconnect: Option<RawDisconnect>,
+    error: Option<RawError<'a>>,
+    disconnect: Option<RawDisconnect<'a>>,
 }
+fields!(Envelope<'de> { "result" => result, "error" => error, "disconnect" => disconnect });
 
-#[derive(Deserialize)]
-struct RawError {
-    #[serde(default)]
+#[derive(Default)]
+struct RawError<'a> {
     code: u32,
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
+    message: Cow<'a, str>,
     temporary: bool,
 }
+fields!(RawError<'de> { "code" => code, "message" => message, "temporary" => temporary });
 
-#[derive(Deserialize)]
-struct RawDisconnect {
-    #[serde(default)]
+#[derive(Default)]
+struct RawDisconnect<'a> {
     code: u32,
-    #[serde(default)]
-    reason: String,
+    reason: Cow<'a, str>,
 }
+fields!(RawDisconnect<'de> { "code" => code, "reason" => reason });
 
-/// A payload, as JSON or as base64.
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 struct RawConnected<'a> {
-    #[serde(default)]
-    user: String,
-    #[serde(default)]
+    user: Cow<'a, str>,
     expire_at: i64,
-    #[serde(borrow)]
     info: Option<&'a RawValue>,
-    b64info: Option<String>,
-    #[serde(borrow)]
+    b64info: Cow<'a, str>,
     data: Option<&'a RawValue>,
-    b64data: Option<String>,
-    #[serde(default)]
-    channels: Option<Vec<String>>,
-    #[serde(borrow, default)]
-    subs: Option<BTreeMap<String, RawSubscribed<'a>>>,
-    #[serde(borrow)]
+    b64data: Cow<'a, str>,
+    channels: Vec<Option<Cow<'a, str>>>,
+    subs: Vec<(Cow<'a, str>, Option<RawSubscribed<'a>>)>,
     meta: Option<&'a RawValue>,
 }
+fields!(RawConnected<'de> {
+    "user" => user,
+    "expire_at" => expire_at,
+    "info" => info,
+    "b64info" => b64info,
+    "data" => data,
+    "b64data" => b64data,
+    "channels" => channels,
+    "subs" => subs,
+    "meta" => meta,
+});
 
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 struct RawSubscribed<'a> {
-    #[serde(default)]
     expire_at: i64,
-    #[serde(borrow)]
     info: Option<&'a RawValue>,
-    b64info: Option<String>,
-    #[serde(borrow)]
+    b64info: Cow<'a, str>,
     data: Option<&'a RawValue>,
-    b64data: Option<String>,
-    #[serde(rename = "override")]
+    b64data: Cow<'a, str>,
     override_: Option<RawOverride>,
-    #[serde(default)]
     cache_recover: bool,
 }
+fields!(RawSubscribed<'de> {
+    "expire_at" => expire_at,
+    "info" => info,
+    "b64info" => b64info,
+    "data" => data,
+    "b64data" => b64data,
+    "override" => override_,
+    "cache_recover" => cache_recover,
+});
 
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 struct RawRefreshed<'a> {
-    #[serde(default)]
     expired: bool,
-    #[serde(default)]
     expire_at: i64,
-    #[serde(borrow)]
     info: Option<&'a RawValue>,
-    b64info: Option<String>,
-    #[serde(borrow)]
+    b64info: Cow<'a, str>,
     meta: Option<&'a RawValue>,
 }
+fields!(RawRefreshed<'de> {
+    "expired" => expired, "expire_at" => expire_at, "info" => info, "b64info" => b64info, "meta" => meta
+});
 
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 struct RawPublished<'a> {
-    #[serde(borrow)]
     data: Option<&'a RawValue>,
-    b64data: Option<String>,
-    #[serde(default)]
+    b64data: Cow<'a, str>,
     skip_history: bool,
-    #[serde(default)]
-    tags: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    idempotency_key: String,
-    #[serde(default)]
+    tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    idempotency_key: Cow<'a, str>,
     delta: bool,
-    #[serde(default)]
     version: u64,
-    #[serde(default)]
-    version_epoch: String,
+    version_epoch: Cow<'a, str>,
 }
+fields!(RawPublished<'de> {
+    "data" => data,
+    "b64data" => b64data,
+    "skip_history" => skip_history,
+    "tags" => tags,
+    "idempotency_key" => idempotency_key,
+    "delta" => delta,
+    "version" => version,
+    "version_epoch" => version_epoch,
+});
 
-#[derive(Default, Deserialize)]
+#[derive(Default)]
 struct RawCalled<'a> {
-    #[serde(borrow)]
     data: Option<&'a RawValue>,
-    b64data: Option<String>,
+    b64data: Cow<'a, str>,
 }
+fields!(RawCalled<'de> { "data" => data, "b64data" => b64data });
 
-/// Reads the body of a response with status 200.
+/// Reads the body of a response with status 200. Members that are `null` are absent, unknown ones are ignored.
 pub(super) fn read(event: &Event, body: &[u8]) -> Result<Verdict, Malformed> {
-    let envelope: Envelope<'_> = serde_json::from_slice(body).map_err(|_| Malformed)?;
+    if !body.trim_ascii_start().starts_with(b"{") {
+        return Err(Malformed::member("the answer", "expected an object"));
+    }
+    let envelope: Envelope<'_> = object(body)?;
     // What expires is not asked whether it may: only a result counts.
     let is_refresh = matches!(event, Event::Refresh | Event::SubRefresh { .. });
     if let Some(disconnect) = envelope.disconnect.filter(|_| !is_refresh) {
@@ -139,7 +145,11 @@ pub(super) fn read(event: &Event, body: &[u8]) -> Result<Verdict, Malformed> {
             temporary: error.temporary,
         }));
     }
-    let result = envelope.result;
+    verdict(event, envelope.result).map_err(|malformed| malformed.within("result"))
+}
+
+/// What a result says of an event.
+fn verdict(event: &Event, result: Option<&RawValue>) -> Result<Verdict, Malformed> {
     Ok(match event {
         Event::Connect { .. } => {
             let connected = result.map(|raw| connected(parse(raw)?)).transpose()?;
@@ -152,7 +162,7 @@ pub(super) fn read(event: &Event, body: &[u8]) -> Result<Verdict, Malformed> {
         Event::Publish { .. } => Verdict::Publish(Box::new(published(optional(result)?)?)),
         Event::Rpc { .. } => {
             let called: RawCalled<'_> = optional(result)?;
-            Verdict::Rpc(payload(called.data, called.b64data)?)
+            Verdict::Rpc(payload("data", called.data, &called.b64data)?)
         }
     })
 }
@@ -180,42 +190,47 @@ pub(super) fn transformed(transforms: &[Transform], event: &Event, status: u16) 
     })
 }
 
-fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Result<T, Malformed> {
-    serde_json::from_str(raw.get()).map_err(|_| Malformed)
+fn parse<'a, T: Object<'a>>(raw: &'a RawValue) -> Result<T, Malformed> {
+    object(raw.get().as_bytes())
 }
 
-fn optional<'a, T: Deserialize<'a> + Default>(raw: Option<&'a RawValue>) -> Result<T, Malformed> {
+fn optional<'a, T: Object<'a>>(raw: Option<&'a RawValue>) -> Result<T, Malformed> {
     raw.map_or_else(|| Ok(T::default()), parse)
 }
 
 fn connected(raw: RawConnected<'_>) -> Result<Connected, Malformed> {
     if raw.user.len() > USER_ID_BYTES_MAX {
-        return Err(Malformed);
+        let what = format!("expected at most {USER_ID_BYTES_MAX} bytes");
+        return Err(Malformed::member("user", &what));
     }
-    let mut subs = Vec::new();
-    let mut with_options = raw.subs.unwrap_or_default();
-    for channel in raw.channels.unwrap_or_default() {
+    let mut subs = BTreeMap::new();
+    for (channel, options) in raw.subs {
+        let options = subscribed(options.unwrap_or_default());
+        let options = options.map_err(|malformed| malformed.of("subs", &channel))?;
+        subs.insert(channel, options);
+    }
+    for channel in raw.channels.into_iter().flatten() {
         // Options win over the bare name.
-        with_options.entry(channel).or_default();
-    }
-    for (channel, options) in with_options {
-        subs.push((channel.into(), subscribed(options)?));
+        subs.entry(channel).or_default();
     }
     Ok(Connected {
         user: raw.user.into(),
         expire_at: seconds(raw.expire_at)?,
-        info: kept(raw.info, raw.b64info)?,
-        data: payload(raw.data, raw.b64data)?,
-        subs,
-        meta: kept(raw.meta, None)?,
+        info: kept("info", raw.info, &raw.b64info)?,
+        data: payload("data", raw.data, &raw.b64data)?,
+        subs: subs
+            .into_iter()
+            .map(|(channel, options)| (channel.into(), options))
+            .collect(),
+        meta: kept("meta", raw.meta, "")?,
     })
 }
 
 fn subscribed(raw: RawSubscribed<'_>) -> Result<Subscribed, Malformed> {
     Ok(Subscribed {
         expire_at: seconds(raw.expire_at)?,
-        info: kept(raw.info, raw.b64info)?,
-        data: payload(raw.data, raw.b64data)?,
+        info: kept("info", raw.info, &raw.b64info)?,
+        data: payload("data", raw.data, &raw.b64data)?,
         overrides: raw.override_.unwrap_or_default().lower(),
         cache_recover: raw.cache_recover,
     })
@@ -225,23 +240,25 @@ fn refreshed(raw: RawRefreshed<'_>) -> Result<Refreshed, Malformed> {
     Ok(Refreshed {
         expired: raw.expired,
         expire_at: seconds(raw.expire_at)?,
-        info: kept(raw.info, raw.b64info)?,
-        meta: kept(raw.meta, None)?,
+        info: kept("info", raw.info, &raw.b64info)?,
+        meta: kept("meta", raw.meta, "")?,
     })
 }
 
 fn published(raw: RawPublished<'_>) -> Result<Published, Malformed> {
     // The raw form wins here, and only here.
-    let data = match (raw.data, raw.b64data.filter(|text| !text.is_empty())) {
-        (Some(_), _) => Some(payload(raw.data, None)?),
-        (None, Some(base64)) => Some(payload(None, Some(base64))?),
-        (None, None) => None,
+    let data = match raw.data {
+        None if raw.b64data.is_empty() => None,
+        None => Some(payload("data", None, &raw.b64data)?),
+        Some(data) => Some(payload("data", Some(data), "")?),
     };
-    let tags = raw.tags.unwrap_or_default().into_iter();
+    // Of a name that stands twice the last counts.
+    let tags: BTreeMap<_, _> = raw.tags.into_iter().collect();
     Ok(Published {
         data,
         skip_history: raw.skip_history,
         tags: tags
+            .into_iter()
             .map(|(key, value)| (key.into(), value.into()))
             .collect(),
         idempotency_key: raw.idempotency_key.into(),
@@ -251,39 +268,47 @@ fn published(raw: RawPublished<'_>) -> Result<Published, Malformed> {
     })
 }
 
-/// Unix seconds; what is negative is none.
+/// Unix seconds.
 fn seconds(at: i64) -> Result<u64, Malformed> {
-    u64::try_from(at).map_err(|_| Malformed)
+    let wrong = |_| Malformed::member("expire_at", "expected a number from 0");
+    u64::try_from(at).map_err(wrong)
 }
 
-/// A payload; base64 wins.
-fn payload(json: Option<&RawValue>, base64: Option<String>) -> Result<Bytes, Malformed> {
-    match base64.filter(|text| !text.is_empty()) {
-        Some(text) => BASE64.decode(text).map(Bytes::from).map_err(|_| Malformed),
-        None => Ok(json.map_or_else(Bytes::new, |json| {
+/// A payload; base64 wins. `member` is its name without `b64`.
+fn payload(member: &str, json: Option<&RawValue>, base64: &str) -> Result<Bytes, Malformed> {
+    if base64.is_empty() {
+        return Ok(json.map_or_else(Bytes::new, |json| {
             Bytes::copy_from_slice(&compact(json.get().as_bytes()))
-        })),
+        }));
     }
+    let wrong = |_| Malformed::member(&format!("b64{member}"), "expected standard base64");
+    BASE64.decode(base64).map(Bytes::from).map_err(wrong)
 }
 
 /// A payload that stays with the connection, or goes to every encoding: JSON of a bounded size.
-fn kept(json: Option<&RawValue>, base64: Option<String>) -> Result<Bytes, Malformed> {
-    let is_base64 = base64.as_ref().is_some_and(|text| !text.is_empty());
-    let bytes = payload(json, base64)?;
-    if bytes.len() > HOOK_KEPT_BYTES_MAX || is_base64 && !is_json(&bytes) {
-        return Err(Malformed);
+fn kept(member: &str, json: Option<&RawValue>, base64: &str) -> Result<Bytes, Malformed> {
+    let bytes = payload(member, json, base64)?;
+    if bytes.len() > HOOK_KEPT_BYTES_MAX {
+        let what = format!("expected at most {HOOK_KEPT_BYTES_MAX} bytes");
+        return Err(Malformed::member(member, &what));
     }
-    Ok(if is_base64 {
-        Bytes::copy_from_slice(&compact(&bytes))
-    } else {
-        bytes
-    })
+    if base64.is_empty() {
+        return Ok(bytes);
+    }
+    if !is_json(&bytes) {
+        let member = format!("b64{member}");
+        return Err(Malformed::member(&member, "expected JSON in base64"));
+    }
+    Ok(Bytes::copy_from_slice(&compact(&bytes)))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::model::ChannelName;
+    use crate::wire::json::null;
 
     fn event(name: &str) -> Event {
         let channel = ChannelName::new("chat:1");
@@ -306,7 +331,7 @@ mod tests {
         }
     }
 
-    fn verdict(name: &str, body: &str) -> Result<Verdict, Malformed> {
+    fn answered(name: &str, body: &str) -> Result<Verdict, Malformed> {
         read(&event(name), body.as_bytes())
     }
 
@@ -325,7 +350,7 @@ mod tests {
         let error = r#"{"result":{},"error":{"code":1000,"message":"no","temporary":true}}"#;
         for name in ["connect", "subscribe", "publish", "rpc"] {
             assert_eq!(
-                verdict(name, all),
+                answered(name, all),
                 Ok(Verdict::Disconnect(4500, "bye".into()))
             );
             let chosen = ChosenError {
@@ -333,28 +358,28 @@ mod tests {
                 message: "no".into(),
                 temporary: true,
             };
-            assert_eq!(verdict(name, error), Ok(Verdict::Error(chosen)));
+            assert_eq!(answered(name, error), Ok(Verdict::Error(chosen)));
         }
         for name in ["refresh", "sub_refresh"] {
-            assert!(matches!(verdict(name, all), Ok(Verdict::Refresh(Some(_)))));
+            assert!(matches!(answered(name, all), Ok(Verdict::Refresh(Some(_)))));
         }
     }
 
     #[test]
     fn an_empty_answer_allows_what_is_asked_and_knows_nobody() {
         for body in ["{}", r#"{"result":null}"#] {
-            assert_eq!(verdict("connect", body), Ok(Verdict::Connect(None)));
-            assert_eq!(verdict("refresh", body), Ok(Verdict::Refresh(None)));
-            assert_eq!(verdict("sub_refresh", body), Ok(Verdict::Refresh(None)));
+            assert_eq!(answered("connect", body), Ok(Verdict::Connect(None)));
+            assert_eq!(answered("refresh", body), Ok(Verdict::Refresh(None)));
+            assert_eq!(answered("sub_refresh", body), Ok(Verdict::Refresh(None)));
             assert_eq!(
-                verdict("subscribe", body),
+                answered("subscribe", body),
                 Ok(Verdict::Subscribe(Subscribed::default()))
             );
             assert_eq!(
-                verdict("publish", body),
+                answered("publish", body),
                 Ok(Verdict::Publish(Box::default()))
             );
-            assert_eq!(verdict("rpc", body), Ok(Verdict::Rpc(Bytes::new())));
+            assert_eq!(answered("rpc", body), Ok(Verdict::Rpc(Bytes::new())));
         }
     }
 
@@ -372,29 +397,203 @@ mod tests {
                 r#"{"result":"x"}"#,
                 r#"{"result":{}} x"#,
             ] {
-                assert_eq!(verdict(name, body), Err(Malformed), "{name} {body}");
+                assert!(answered(name, body).is_err(), "{name} {body}");
             }
         }
-        for body in [
-            r#"{"result":{"user":5}}"#,
-            r#"{"result":{"expire_at":-1}}"#,
-            r#"{"result":{"b64info":"%"}}"#,
-            r#"{"result":{"b64info":"/w=="}}"#,
-            r#"{"result":{"subs":{"a":5}}}"#,
-        ] {
-            assert_eq!(verdict("connect", body), Err(Malformed), "{body}");
-        }
         let long = format!(r#"{{"result":{{"user":"{}"}}}}"#, "u".repeat(2000));
-        assert_eq!(verdict("connect", &long), Err(Malformed));
+        assert!(answered("connect", &long).is_err());
         let long = format!(r#"{{"result":{{"info":"{}"}}}}"#, "u".repeat(70_000));
-        assert_eq!(verdict("connect", &long), Err(Malformed));
+        assert!(answered("connect", &long).is_err());
+    }
+
+    #[test]
+    fn refused_answer_says_which_member_and_no_value() {
+        for (name, body, wanted) in [
+            ("connect", "SECRET", "the answer: expected an object"),
+            (
+                "connect",
+                "{",
+                "not JSON: EOF while parsing an object at line 1 column 1",
+            ),
+            (
+                "connect",
+                r#"{"result":"SECRET"}"#,
+                "result: expected an object",
+            ),
+            (
+                "rpc",
+                r#"{"error":{"code":"SECRET"}}"#,
+                "error.code: expected a whole number from 0 to 4294967295",
+            ),
+            (
+                "rpc",
+                r#"{"disconnect":{"reason":9090}}"#,
+                "disconnect.reason: expected a string",
+            ),
+            (
+                "connect",
+                r#"{"result":{"user":9090}}"#,
+                "result.user: expected a string",
+            ),
+            (
+                "connect",
+                r#"{"result":{"expire_at":-9090}}"#,
+                "result.expire_at: expected a number from 0",
+            ),
+            (
+                "connect",
+                r#"{"result":{"expire_at":"SECRET"}}"#,
+                "result.expire_at: expected a whole number",
+            ),
+            (
+                "connect",
+                r#"{"result":{"b64info":"SECRET%"}}"#,
+                "result.b64info: expected standard base64",
+            ),
+            (
+                "connect",
+                r#"{"result":{"b64info":"/w=="}}"#,
+                "result.b64info: expected JSON in base64",
+            ),
+            (
+                "connect",
+                r#"{"result":{"channels":["SECRET",5]}}"#,
+                "result.channels: expected a list of strings",
+            ),
+            (
+                "connect",
+                r#"{"result":{"subs":{"a":9090}}}"#,
+                r#"result.subs.a: expected an object"#,
+            ),
+            (
+                "connect",
+                r#"{"result":{"subs":{"chat:1":{"expire_at":"SECRET"}}}}"#,
+                r#"result.subs["chat:1"].expire_at: expected a whole number"#,
+            ),
+            (
+                "connect",
+                r#"{"result":{"subs":{"chat:1":{"expire_at":-1}}}}"#,
+                r#"result.subs["chat:1"].expire_at: expected a number from 0"#,
+            ),
+            (
+                "subscribe",
+                r#"{"result":{"override":{"presence":{"value":"SECRET"}}}}"#,
+                "result.override.presence.value: expected true or false",
+            ),
+            (
+                "publish",
+                r#"{"result":{"tags":{"a":9090}}}"#,
+                "result.tags.a: expected a string",
+            ),
+            (
+                "publish",
+                r#"{"result":{"version":-9090}}"#,
+                "result.version: expected a whole number from 0",
+            ),
+            (
+                "refresh",
+                r#"{"result":{"expired":"SECRET"}}"#,
+                "result.expired: expected true or false",
+            ),
+        ] {
+            let error = answered(name, body).expect_err(body).to_string();
+            assert_eq!(error, wanted, "{body}");
+        }
+    }
+
+    /// A result with every member of an event.
+    fn full(name: &str) -> Value {
+        let subscribed = json!({
+            "expire_at": 9, "info": 1, "b64info": "Mg==", "data": 2, "b64data": "Mg==", "cache_recover": true,
+            "override": {
+                "presence": { "value": true }, "join_leave": { "value": true }, "force_push_join_leave": { "value": true },
+                "force_recovery": { "value": true }, "force_positioning": { "value": true },
+            },
+        });
+        match name {
+            "connect" => json!({
+                "user": "42", "expire_at": 77, "info": 1, "b64info": "Mg==", "data": 2, "b64data": "Mg==",
+                "channels": ["a"], "subs": { "b": subscribed }, "meta": { "m": 1 },
+            }),
+            "subscribe" => subscribed,
+            "publish" => json!({
+                "data": 1, "b64data": "Mg==", "skip_history": true, "tags": { "k": "v" }, "idempotency_key": "i",
+                "delta": true, "version": 7, "version_epoch": "e",
+            }),
+            "rpc" => json!({ "data": 1, "b64data": "Mg==" }),
+            _ => {
+                json!({ "expired": true, "expire_at": 5, "info": 1, "b64info": "Mg==", "meta": 1 })
+            }
+        }
+    }
+
+    #[test]
+    fn null_members_of_every_answer_are_absent_ones() {
+        let known = |name: &str| match name {
+            "connect" => null::names::<RawConnected<'_>>(),
+            "subscribe" => null::names::<RawSubscribed<'_>>(),
+            "publish" => null::names::<RawPublished<'_>>(),
+            "rpc" => null::names::<RawCalled<'_>>(),
+            _ => null::names::<RawRefreshed<'_>>(),
+        };
+        for name in ALL {
+            let result = full(name);
+            null::covers(&result, &known(name));
+            if name == "connect" {
+                null::covers(&result["subs"]["b"], &null::names::<RawSubscribed<'_>>());
+                null::covers(
+                    &result["subs"]["b"]["override"],
+                    &null::names::<RawOverride>(),
+                );
+            }
+            let whole = json!({
+                "result": result,
+                "error": { "code": 1000, "message": "no", "temporary": true },
+                "disconnect": { "code": 4500, "reason": "bye" },
+            });
+            let only_result = json!({ "result": result });
+            let only_error = json!({ "error": whole["error"] });
+            for body in [whole, only_result, only_error] {
+                // A name of a channel is data: its options are what may be absent.
+                for case in null::cases(&body, &["subs", "tags", "meta"]) {
+                    let with = answered(name, &case.with_null).expect(&case.path);
+                    let without = answered(name, &case.without).expect(&case.path);
+                    assert_eq!(with, without, "{name}: {}", case.path);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_data_count_with_their_options_or_values_left_out() {
+        let body = r#"{"result":{"channels":["c",null],"subs":{"b":null}}}"#;
+        let Ok(Verdict::Connect(Some(connected))) = answered("connect", body) else {
+            panic!("no result");
+        };
+        let subs: Vec<&str> = connected.subs.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(subs, ["b", "c"]);
+        let Ok(Verdict::Publish(published)) =
+            answered("publish", r#"{"result":{"tags":{"k":null}}}"#)
+        else {
+            panic!("no result");
+        };
+        assert_eq!(published.tags, [("k".into(), "".into())]);
+    }
+
+    #[test]
+    fn unknown_members_are_ignored_and_the_case_of_names_does_not_count() {
+        let body = r#"{"Result":{"User":"5","future":{"a":[1]},"EXPIRE_AT":7},"trace":"x"}"#;
+        let Ok(Verdict::Connect(Some(connected))) = answered("connect", body) else {
+            panic!("no result");
+        };
+        assert_eq!((&*connected.user, connected.expire_at), ("5", 7));
     }
 
     #[test]
     fn every_member_of_a_connect_result_is_read() {
         let body = r#"{"result":{"user":"42","expire_at":77,"info":{"i":
 1},"b64data":"aGk=","channels":["a","b"],"subs":{"b":{"info":5,"data":6,"expire_at":9,"override":{"presence":{"value":true}},"cache_recover":true}},"meta":{"m":1},"caps":[]}}"#;
-        let Ok(Verdict::Connect(Some(connected))) = verdict("connect", body) else {
+        let Ok(Verdict::Connect(Some(connected))) = answered("connect", body) else {
             panic!("no result");
         };
         assert_eq!((&*connected.user, connected.expire_at), ("42", 77));
@@ -414,7 +613,7 @@ mod tests {
 
     #[test]
     fn replacement_of_a_publication_is_raw_before_base64() {
-        let data = |body: &str| match verdict("publish", body) {
+        let data = |body: &str| match answered("publish", body) {
             Ok(Verdict::Publish(published)) => published.data,
             other => panic!("{other:?}"),
         };

@@ -15,6 +15,7 @@ use super::{answer, request};
 use crate::config::hooks::Target;
 use crate::limits::HOOK_RESPONSE_BYTES_MAX;
 use crate::mesh::hook::{Call, Verdict};
+use crate::wire::json::Malformed;
 
 /// Idle connections kept for one backend.
 const IDLE_MAX: usize = 64;
@@ -57,8 +58,8 @@ pub(super) enum Failure {
     #[error("body: {0}")]
     Body(String),
     /// Not as agreed.
-    #[error("the answer is not what was agreed on")]
-    Malformed,
+    #[error("the answer is not what was agreed on: {0}")]
+    Malformed(Malformed),
 }
 
 /// A call that is over.
@@ -103,7 +104,7 @@ async fn ask(client: &Client, target: &Prepared, call: &Call) -> Result<Verdict,
     let body = body
         .map_err(|error| Failure::Body(error.to_string()))?
         .to_bytes();
-    answer::read(&call.event, &body).map_err(|answer::Malformed| Failure::Malformed)
+    answer::read(&call.event, &body).map_err(Failure::Malformed)
 }
 
 /// The innermost error: the outer ones say only that something is wrong.

@@ -13,6 +13,9 @@ use crate::config::hooks;
 use crate::mesh::hook::Call;
 use crate::metrics::Histogram;
 
+/// Failures of one target are told at most this often; the others are counted, and their number comes with the next line.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
 /// A call and the shard that waits for it.
 pub(super) struct Pending {
     pub(super) shard: usize,
@@ -31,8 +34,8 @@ pub(super) struct Target {
     in_flight: u32,
     waiting: VecDeque<Waiting>,
     counts: Counts,
-    /// The last failure was told; the next one is told after a success.
-    told: bool,
+    /// When a failure was told last, and how many have not been told since.
+    told: Option<(Instant, u64)>,
 }
 
 /// What is counted of a target.
@@ -87,7 +90,7 @@ impl Target {
             in_flight: 0,
             waiting: VecDeque::new(),
             counts: Counts::default(),
-            told: false,
+            told: None,
         }
     }
 
@@ -183,12 +186,7 @@ impl Target {
         if let Err(failure) = &done.result {
             self.counts.failures += 1;
             self.counts.timeouts += u64::from(*failure == Failure::Timeout);
-            if !self.told {
-                self.told = true;
-                warn!(target_name = self.name(), %failure, "a hook failed; further failures are counted only");
-            }
-        } else {
-            self.told = false;
+            self.tell(now, failure);
         }
         match self
             .breaker
@@ -206,6 +204,20 @@ impl Target {
             Change::Closed => info!(target_name = self.name(), "hooks are answered again"),
             Change::None => {}
         }
+    }
+
+    /// A failure in the log: at most one in a while, whatever comes between.
+    fn tell(&mut self, now: Instant, failure: &Failure) {
+        let untold = match &mut self.told {
+            Some((at, untold)) if now < *at + TELL_EVERY => {
+                *untold += 1;
+                return;
+            }
+            Some((_, untold)) => *untold,
+            None => 0,
+        };
+        self.told = Some((now, 0));
+        warn!(target_name = self.name(), %failure, untold, "a hook failed");
     }
 
     pub(super) fn report(&self, now: Instant) -> Report {

@@ -1,6 +1,7 @@
 //! What can be wrong with an API request.
 
 use crate::mesh::durable::LogError;
+use crate::wire::json::Malformed;
 
 /// Answers one request in place of its result (`spec/centrifuge.md` §8.1).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +21,9 @@ pub enum ApiError {
     /// 107
     #[error("bad request")]
     BadRequest,
+    /// 107, with the member that is missing or wrong.
+    #[error("bad request: {0}")]
+    Member(Box<str>),
     /// 108
     #[error("not available")]
     NotAvailable,
@@ -47,6 +51,18 @@ impl ApiError {
         Self::UnrecoverablePosition,
     ];
 
+    /// A member that must be there is not.
+    #[must_use]
+    pub fn missing(member: &str) -> Self {
+        Self::Member(format!("`{member}` is missing").into())
+    }
+
+    /// A member is not what it must be.
+    #[must_use]
+    pub fn wrong(member: &str, what: &str) -> Self {
+        Self::Member(format!("{member}: {what}").into())
+    }
+
     /// Code on the wire.
     #[must_use]
     pub const fn code(&self) -> u32 {
@@ -55,7 +71,7 @@ impl ApiError {
             Self::UnknownChannel => 102,
             Self::NotFound => 104,
             Self::LimitExceeded => 106,
-            Self::BadRequest => 107,
+            Self::BadRequest | Self::Member(_) => 107,
             Self::NotAvailable => 108,
             Self::TooManyRequests => 111,
             Self::UnrecoverablePosition => 112,
@@ -76,6 +92,7 @@ impl ApiError {
             Self::NotFound => "not found".into(),
             Self::LimitExceeded => "limit exceeded".into(),
             Self::BadRequest => "bad request".into(),
+            Self::Member(_) => self.to_string().into(),
             Self::NotAvailable => "not available".into(),
             Self::TooManyRequests => "too many requests".into(),
             Self::UnrecoverablePosition => "unrecoverable position".into(),
@@ -100,7 +117,7 @@ impl ApiError {
         match self {
             Self::Internal | Self::LimitExceeded | Self::TooManyRequests => 500,
             Self::UnknownChannel | Self::NotFound => 404,
-            Self::BadRequest | Self::NotAvailable => 400,
+            Self::BadRequest | Self::Member(_) | Self::NotAvailable => 400,
             Self::UnrecoverablePosition => 416,
             Self::Log(LogError::Unavailable { .. } | LogError::Busy { .. }) => 503,
             Self::Log(LogError::Refused(_) | LogError::BadRequest(_)) => 400,
@@ -111,7 +128,7 @@ impl ApiError {
 }
 
 /// Spoils the whole HTTP request; answered in plain text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiDecodeError {
     /// The path names no method of this server.
     #[error("unknown method")]
@@ -122,9 +139,9 @@ pub enum ApiDecodeError {
     /// No body, where at least `{}` is needed.
     #[error("empty body")]
     EmptyBody,
-    /// Not JSON, or a field of another type than its own.
-    #[error("malformed body")]
-    BadJson,
+    /// Not JSON, or a member of another type than its own.
+    #[error("malformed body: {0}")]
+    Malformed(#[from] Malformed),
     /// More commands than `limits::COMMANDS_PER_FRAME_MAX`.
     #[error("too many commands")]
     TooManyCommands,
@@ -133,12 +150,13 @@ pub enum ApiDecodeError {
 impl ApiDecodeError {
     /// HTTP status of the answer.
     #[must_use]
-    pub const fn http_status(self) -> u16 {
+    pub const fn http_status(&self) -> u16 {
         match self {
             Self::UnknownMethod => 404,
-            Self::UnknownLegacyMethod | Self::EmptyBody | Self::BadJson | Self::TooManyCommands => {
-                400
-            }
+            Self::UnknownLegacyMethod
+            | Self::EmptyBody
+            | Self::Malformed(_)
+            | Self::TooManyCommands => 400,
         }
     }
 }

@@ -12,9 +12,9 @@ use super::request::{
 };
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, TOKEN_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::message::Revocation;
-use crate::protocol::centrifuge::json::read::{Object, fields};
 use crate::protocol::centrifuge::json::{Position, compact};
 use crate::protocol::disconnect::Disconnect;
+use crate::wire::json::{Object, fields};
 
 /// What decoding gives when the HTTP request itself is sound.
 pub(super) type Decoded<'a> = Result<Request<'a>, ApiError>;
@@ -26,9 +26,9 @@ pub(super) trait Fields<'de>: Object<'de> {
 }
 
 /// Text that must not be empty.
-fn required(text: Cow<'_, str>) -> Result<Cow<'_, str>, ApiError> {
+fn required<'a>(member: &str, text: Cow<'a, str>) -> Result<Cow<'a, str>, ApiError> {
     if text.is_empty() {
-        Err(ApiError::BadRequest)
+        Err(ApiError::missing(member))
     } else {
         Ok(text)
     }
@@ -39,13 +39,17 @@ const fn moment(unix_s: i64) -> Option<i64> {
     if unix_s == 0 { None } else { Some(unix_s) }
 }
 
-/// `data` and `b64data`: the latter wins unless it is empty. `None` if neither was sent.
-fn payload<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Option<Data<'a>>, ApiError> {
+/// `data` and `b64data`, or another pair: the latter wins unless it is empty. `None` if neither was sent.
+fn payload<'a>(
+    member: &str,
+    raw: &'a [u8],
+    b64: Option<Cow<'a, str>>,
+) -> Result<Option<Data<'a>>, ApiError> {
     match b64 {
         Some(text) if !text.is_empty() => {
-            let bytes = STANDARD
-                .decode(text.as_bytes())
-                .map_err(|_| ApiError::BadRequest)?;
+            let bytes = STANDARD.decode(text.as_bytes()).map_err(|_| {
+                ApiError::wrong(&format!("b64{member}"), "expected standard base64")
+            })?;
             Ok(Some(Cow::Owned(bytes)))
         }
         _ if !raw.is_empty() => Ok(Some(compact(raw))),
@@ -56,9 +60,13 @@ fn payload<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Option<Data<'
 
 /// `info` and `b64info`, or the `data` of a Subscribe push: one JSON value or, for Protobuf clients, bytes; empty when absent
 /// or `null`.
-fn payload_some<'a>(raw: &'a [u8], b64: Option<Cow<'a, str>>) -> Result<Data<'a>, ApiError> {
+fn payload_some<'a>(
+    member: &str,
+    raw: &'a [u8],
+    b64: Option<Cow<'a, str>>,
+) -> Result<Data<'a>, ApiError> {
     let raw = if raw == b"null" { b"" } else { raw };
-    Ok(payload(raw, b64)?.unwrap_or_default())
+    Ok(payload(member, raw, b64)?.unwrap_or_default())
 }
 
 fields!(PublishOptions<'de> {
@@ -80,16 +88,23 @@ pub(super) struct PublishFields<'a> {
     data: &'a [u8],
     b64data: Option<Cow<'a, str>>,
     options: PublishOptions<'a>,
+    unknown: Option<Box<str>>,
 }
-fields!(PublishFields<'de> { "channel" => channel, "data" => data, "b64data" => b64data, .. options });
+fields!(PublishFields<'de> {
+    "channel" => channel, "data" => data, "b64data" => b64data, .. options, else unknown
+});
 
 impl<'de> Fields<'de> for PublishFields<'de> {
     fn request(self) -> Decoded<'de> {
-        let data = payload(self.data, self.b64data)?.ok_or(ApiError::BadRequest)?;
+        let data = payload("data", self.data, self.b64data)?;
+        let data = data.ok_or_else(|| ApiError::missing("data"))?;
         Ok(Request::Publish {
-            channel: required(self.channel)?,
+            channel: required("channel", self.channel)?,
             data,
-            options: self.options,
+            options: PublishOptions {
+                unknown: self.unknown,
+                ..self.options
+            },
         })
     }
 }
@@ -100,19 +115,25 @@ pub(super) struct BroadcastFields<'a> {
     data: &'a [u8],
     b64data: Option<Cow<'a, str>>,
     options: PublishOptions<'a>,
+    unknown: Option<Box<str>>,
 }
-fields!(BroadcastFields<'de> { "channels" => channels, "data" => data, "b64data" => b64data, .. options });
+fields!(BroadcastFields<'de> {
+    "channels" => channels, "data" => data, "b64data" => b64data, .. options, else unknown
+});
 
 impl<'de> Fields<'de> for BroadcastFields<'de> {
     fn request(self) -> Decoded<'de> {
         if self.channels.is_empty() {
-            return Err(ApiError::BadRequest);
+            return Err(ApiError::missing("channels"));
         }
-        let data = payload(self.data, self.b64data)?.unwrap_or_default();
+        let data = payload("data", self.data, self.b64data)?.unwrap_or_default();
         Ok(Request::Broadcast(Broadcast {
             channels: self.channels,
             data,
-            options: self.options,
+            options: PublishOptions {
+                unknown: self.unknown,
+                ..self.options
+            },
         }))
     }
 }
@@ -127,7 +148,7 @@ fields!(UnsubscribeFields<'de> { "channel" => channel, .. target });
 impl<'de> Fields<'de> for UnsubscribeFields<'de> {
     fn request(self) -> Decoded<'de> {
         Ok(Request::Unsubscribe {
-            channel: required(self.channel)?,
+            channel: required("channel", self.channel)?,
             target: self.target,
         })
     }
@@ -152,7 +173,13 @@ impl<'de> Fields<'de> for DisconnectFields<'de> {
     fn request(self) -> Decoded<'de> {
         let disconnect = match self.disconnect {
             Some(chosen) if chosen.code != 0 || !chosen.reason.is_empty() => {
-                Disconnect::chosen(chosen.code, &chosen.reason).ok_or(ApiError::BadRequest)?
+                let disconnect = Disconnect::chosen(chosen.code, &chosen.reason);
+                disconnect.ok_or_else(|| {
+                    ApiError::wrong(
+                        "disconnect",
+                        "expected a code from 3000 to 4999 and a short plain reason",
+                    )
+                })?
             }
             Some(_) | None => Disconnect::ForceDisconnect,
         };
@@ -176,7 +203,7 @@ macro_rules! about_channel {
 
             impl<'de> Fields<'de> for $fields<'de> {
                 fn request(self) -> Decoded<'de> {
-                    Ok(Request::$request { channel: required(self.channel)? })
+                    Ok(Request::$request { channel: required("channel", self.channel)? })
                 }
             }
         )+
@@ -207,11 +234,14 @@ impl<'de> Fields<'de> for HistoryFields<'de> {
         } = self;
         // Nothing lies before the first publication (§4.5).
         if reverse && since.as_ref().is_some_and(|since| since.offset == 0) {
-            return Err(ApiError::BadRequest);
+            return Err(ApiError::wrong(
+                "since.offset",
+                "expected a number from 1 where `reverse` is set",
+            ));
         }
         let since = since.map(|since| (since.offset, since.epoch));
         Ok(Request::History(History {
-            channel: required(channel)?,
+            channel: required("channel", channel)?,
             limit,
             since,
             reverse,
@@ -257,7 +287,7 @@ fields!(RpcFields<'de> { "method" => method });
 impl<'de> Fields<'de> for RpcFields<'de> {
     /// No method can be registered, so none is found.
     fn request(self) -> Decoded<'de> {
-        required(self.method)?;
+        required("method", self.method)?;
         Err(ApiError::NotFound)
     }
 }
@@ -314,10 +344,10 @@ impl<'de> Fields<'de> for SubscribeFields<'de> {
         let overrides = self.overrides.unwrap_or_default();
         Ok(Request::Subscribe(Box::new(Subscribe {
             target: self.target,
-            channel: required(self.channel)?,
+            channel: required("channel", self.channel)?,
             expire_at: moment(self.expire_at),
-            info: payload_some(self.info, self.b64info)?,
-            data: payload_some(self.data, self.b64data)?,
+            info: payload_some("info", self.info, self.b64info)?,
+            data: payload_some("data", self.data, self.b64data)?,
             recover_since: self.recover_since.map(|since| (since.offset, since.epoch)),
             overrides: crate::model::Overrides {
                 presence: flag(overrides.presence),
@@ -340,10 +370,10 @@ fields!(RevokeTokenFields<'de> { "uid" => uid, "expire_at" => expire_at });
 impl<'de> Fields<'de> for RevokeTokenFields<'de> {
     fn request(self) -> Decoded<'de> {
         if self.uid.len() > TOKEN_ID_BYTES_MAX {
-            return Err(ApiError::BadRequest);
+            return Err(too_long("uid", TOKEN_ID_BYTES_MAX));
         }
         Ok(Request::Revoke(Revocation::Token {
-            id: (*required(self.uid)?).into(),
+            id: (*required("uid", self.uid)?).into(),
             until: end(self.expire_at),
         }))
     }
@@ -363,7 +393,7 @@ fields!(InvalidateFields<'de> {
 impl<'de> Fields<'de> for InvalidateFields<'de> {
     fn request(self) -> Decoded<'de> {
         if self.channel.len() > CHANNEL_NAME_BYTES_MAX {
-            return Err(ApiError::BadRequest);
+            return Err(too_long("channel", CHANNEL_NAME_BYTES_MAX));
         }
         Ok(Request::Revoke(Revocation::UserTokens {
             user: user_id(&self.user)?,
@@ -404,10 +434,17 @@ impl<'de> Fields<'de> for UnblockUserFields<'de> {
     }
 }
 
+fn too_long(member: &str, max: usize) -> ApiError {
+    ApiError::wrong(member, &format!("expected at most {max} bytes"))
+}
+
 /// A user who is meant by name: the anonymous one cannot be shut out.
 fn user_id(user: &str) -> Result<Box<str>, ApiError> {
-    if user.is_empty() || user.len() > USER_ID_BYTES_MAX {
-        return Err(ApiError::BadRequest);
+    if user.is_empty() {
+        return Err(ApiError::missing("user"));
+    }
+    if user.len() > USER_ID_BYTES_MAX {
+        return Err(too_long("user", USER_ID_BYTES_MAX));
     }
     Ok(user.into())
 }
@@ -432,7 +469,7 @@ impl<'de> Fields<'de> for RefreshFields<'de> {
             target: self.target,
             expired: self.expired,
             expire_at: moment(self.expire_at),
-            info: payload_some(self.info, None)?,
+            info: payload_some("info", self.info, None)?,
         }))
     }
 }

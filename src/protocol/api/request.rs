@@ -96,6 +96,9 @@ pub struct PublishOptions<'a> {
     pub schema: u64,
     /// Trace id that goes with a durable publication; empty for none.
     pub trace: Cow<'a, str>,
+    /// What is wrong with the first member that nobody knows. The reference ignores it; a durable publication is refused, lest it
+    /// is kept without what its publisher asked for.
+    pub unknown: Option<Box<str>>,
 }
 
 /// Publish the same into many channels; each answers on its own.

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use memchr::memchr2;
 use serde::de::IgnoredAny;
 
-pub(in crate::protocol) mod read;
 pub(in crate::protocol) mod write;
 
 mod body;

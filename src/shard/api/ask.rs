@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::broker::owner::owner_of;
-use crate::config::{Config, Glob};
+use crate::config::{Config, Glob, Namespace};
 use crate::limits::{API_ITEMS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX};
 use crate::mesh::durable::Method;
 use crate::mesh::message::{
@@ -251,12 +251,13 @@ impl Planner<'_> {
         options: &PublishOptions<'_>,
     ) -> usize {
         if channel.is_empty() {
-            return self.leaf(Err(ApiError::BadRequest));
+            return self.leaf(Err(ApiError::missing("channel")));
         }
         let checked = match self.config.channels.resolve(channel) {
             Err(_) => Err(ApiError::UnknownChannel),
-            Ok(namespace) => check_data(namespace, payload.data, payload.json)
-                .map_err(|_refused| ApiError::BadRequest),
+            Ok(namespace) => check_data(self.config, namespace, payload.data, payload.json)
+                .map_err(|refused| ApiError::wrong("data", &refused.to_string()))
+                .and_then(|()| fits(namespace, options)),
         };
         if let Err(error) = checked {
             return self.leaf(Err(error));
@@ -269,9 +270,6 @@ impl Planner<'_> {
             .is_ok_and(|namespace| namespace.is_durable());
         if is_durable {
             return self.append(channel, payload, options);
-        }
-        if options.schema > 0 || !options.trace.is_empty() {
-            return self.leaf(Err(ApiError::BadRequest));
         }
         let publish = Publish {
             channel: channel.clone(),
@@ -299,11 +297,9 @@ impl Planner<'_> {
         payload: &Payload<'_>,
         options: &PublishOptions<'_>,
     ) -> usize {
-        let fits = options.idempotency_key.len() <= IDEMPOTENCY_KEY_BYTES_MAX
-            && options.trace.len() <= TRACE_BYTES_MAX;
-        let schema = u32::try_from(options.schema);
-        let (true, Ok(schema)) = (fits, schema) else {
-            return self.leaf(Err(ApiError::BadRequest));
+        let Ok(schema) = u32::try_from(options.schema) else {
+            let error = ApiError::wrong("schema", "expected a version up to 4294967295");
+            return self.leaf(Err(error));
         };
         let key_ttl = self
             .config
@@ -428,6 +424,28 @@ impl Planner<'_> {
                 channels: channels.map(|glob| Box::new(glob.clone())),
             })
         })
+    }
+}
+
+/// May a publication of this namespace have these options?
+fn fits(namespace: &Namespace, options: &PublishOptions<'_>) -> Result<(), ApiError> {
+    let too_long =
+        |name: &str, max: usize| ApiError::wrong(name, &format!("expected at most {max} bytes"));
+    if let Some(what) = namespace.refuses(options.schema > 0, !options.trace.is_empty()) {
+        return Err(ApiError::Member(what.into()));
+    }
+    if !namespace.is_durable() {
+        return Ok(());
+    }
+    if options.idempotency_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        return Err(too_long("idempotency_key", IDEMPOTENCY_KEY_BYTES_MAX));
+    }
+    if options.trace.len() > TRACE_BYTES_MAX {
+        return Err(too_long("trace", TRACE_BYTES_MAX));
+    }
+    match &options.unknown {
+        Some(what) => Err(ApiError::Member(what.clone())),
+        None => Ok(()),
     }
 }
 

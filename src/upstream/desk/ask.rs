@@ -8,8 +8,8 @@ use super::group::{GROUPS_MAX, Group, Holder, Taker, Window, index_of};
 use super::settings::{Settings, WAIT_MAX, Wish, WishError, is_group_name, within};
 use super::{
     Asker, CREDIT, CREDIT_MAX, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
-    FETCH_WAIT_MIN_MS, GROUPS_PER_WORKER_MAX, Inner, LOAD_WAIT, Outlet, Place, RETRY,
-    TRIGGER_CREDIT, Worker, WorkerId, bad_request, closed, dead, encode, grant, no_group,
+    FETCH_WAIT_MIN_MS, GROUPS_PER_WORKER_MAX, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY,
+    TRIGGER_CREDIT, Worker, WorkerId, asked, bad_request, closed, dead, encode, grant, no_group,
     not_found, replay, settings, unix_ms, wrong,
 };
 use crate::limits::HTTP_BODY_BYTES_MAX;
@@ -18,26 +18,28 @@ use crate::time::{Instant, Now};
 use crate::upstream::Log;
 use crate::upstream::log::{Group as LogGroup, worker_name};
 use crate::upstream::triggers::Rule;
+use crate::wire::json::fields;
 
 /// Parameters of what settles deliveries.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 struct Settling {
     delivery: Option<u64>,
-    #[serde(default)]
     deliveries: Vec<u64>,
     delay_ms: Option<u64>,
     reason: Option<Box<str>>,
     ms: Option<u64>,
 }
+fields!(@Own Settling {
+    "delivery" => delivery, "deliveries" => deliveries, "delay_ms" => delay_ms, "reason" => reason, "ms" => ms
+});
 
 /// Parameters of `credit` and `leave`.
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 struct Standing {
     group: Box<str>,
     credit: Option<u32>,
 }
+fields!(@Own Standing { "group" => group, "credit" => credit });
 
 impl<L: Log, O: Outlet> Inner<L, O> {
     pub(super) fn now(&self) -> Now {
@@ -68,7 +70,8 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let result = match ask.method {
             Method::Consume => self.consume(asker, &ask).await.map(Some),
             Method::Fetch => self.fetch(asker, &ask).await.map(|()| None),
-            Method::Groups => Ok(Some(self.list())),
+            Method::Groups if ask.data.is_empty() => Ok(Some(self.list())),
+            Method::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
             Method::DeleteGroup => self.delete(&ask).await.map(Some),
             Method::DeadList => dead::list(&*self.log, &ask.data).await.map(Some),
             Method::DeadShow => dead::show(&*self.log, &ask.data).await.map(Some),
@@ -170,7 +173,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         else {
             return Err(bad_request("only a connection consumes: a service fetches"));
         };
-        let wish = wish_of(&ask.data)?;
+        let wish = asked::<Wish>(&ask.data)?;
         let credit = wish.credit.unwrap_or(CREDIT);
         let credit = within(credit, 1, CREDIT_MAX, "credit", "1 to 10000").map_err(wrong)?;
         let worker = (asker.0, *conn);
@@ -195,7 +198,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
     }
 
     pub(super) async fn fetch(self: &Rc<Self>, asker: Asker, ask: &Ask) -> Result<(), LogError> {
-        let wish = wish_of(&ask.data)?;
+        let wish = asked::<Wish>(&ask.data)?;
         let limit = wish.limit.unwrap_or(1);
         let limit = within(limit, 1, FETCH_LIMIT_MAX, "limit", "1 to 1000").map_err(wrong)?;
         let wait = wish.wait_ms.unwrap_or(0);
@@ -348,8 +351,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
     }
 
     pub(super) fn settle(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Settling =
-            serde_json::from_slice(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+        let asked: Settling = asked(&ask.data)?;
         if asked.deliveries.len() > DELIVERIES_MAX {
             return Err(bad_request("`deliveries` has at most 10000 members"));
         }
@@ -408,8 +410,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
     }
 
     pub(super) fn credit(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Standing =
-            serde_json::from_slice(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+        let asked: Standing = asked(&ask.data)?;
         let Caller::Client { conn, .. } = ask.caller else {
             return Err(bad_request("only a connection has credit"));
         };
@@ -434,8 +435,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
     }
 
     pub(super) fn leave(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Standing =
-            serde_json::from_slice(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+        let asked: Standing = asked(&ask.data)?;
         let Caller::Client { conn, .. } = ask.caller else {
             return Err(bad_request("only a connection leaves"));
         };
@@ -486,8 +486,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
     }
 
     pub(super) async fn delete(self: &Rc<Self>, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Standing =
-            serde_json::from_slice(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+        let asked: Standing = asked(&ask.data)?;
         if !is_group_name(&asked.group) {
             return Err(wrong(WishError::Group));
         }
@@ -517,6 +516,33 @@ impl<L: Log, O: Outlet> Inner<L, O> {
     }
 }
 
-fn wish_of(data: &[u8]) -> Result<Wish, LogError> {
-    serde_json::from_slice(data).map_err(|error| bad_request(&error.to_string()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::json::{null, object};
+
+    #[test]
+    fn null_parameters_are_absent_ones_and_unknown_ones_are_named() {
+        let settling = serde_json::json!({
+            "delivery": 1, "deliveries": [2], "delay_ms": 3, "reason": "r", "ms": 4,
+        });
+        null::covers(&settling, &null::names::<Settling>());
+        null::same(&settling, &[], |text| {
+            format!("{:?}", object::<Settling>(text.as_bytes()))
+        });
+        let standing = serde_json::json!({ "group": "g", "credit": 1 });
+        null::covers(&standing, &null::names::<Standing>());
+        null::same(&standing, &[], |text| {
+            format!("{:?}", object::<Standing>(text.as_bytes()))
+        });
+        let error = asked::<Settling>(br#"{"delay":5}"#).expect_err("unknown");
+        assert_eq!(
+            error.to_string(),
+            "delay: unknown, known are delivery, deliveries, delay_ms, reason, ms"
+        );
+        let error = asked::<Nothing>(br#"{"group":"g"}"#)
+            .map(|Nothing| ())
+            .expect_err("unknown");
+        assert_eq!(error.to_string(), "group: unknown, nothing may stand here");
+    }
 }

@@ -1,15 +1,15 @@
 //! Dead letters: what became of publications whose attempts were used up, and their second life.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use serde::Deserialize;
 
 use super::encode;
 use super::settings::QUEUE_PREFIX;
-use super::{Outlet, bad_request, no_group, not_found};
+use super::{Outlet, asked, bad_request, no_group, not_found};
 use crate::mesh::durable::{Append, LogError, RequestId};
 use crate::model::{ChannelName, EventId, Origin, Record};
 use crate::upstream::Log;
 use crate::upstream::log::DeadLetter;
+use crate::wire::json::fields;
 
 /// Letters in one page.
 const PAGE_MAX: usize = 1000;
@@ -20,20 +20,17 @@ const TOGETHER: usize = 256;
 /// A retry that was interrupted and is asked for again within this time stores nothing twice.
 const KEY_TTL: std::time::Duration = std::time::Duration::from_hours(1);
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 struct Asked {
     group: Option<Box<str>>,
     event_id: Option<Box<str>>,
-    #[serde(default)]
     all: bool,
     after: Option<Box<str>>,
     limit: Option<usize>,
 }
-
-fn parse(data: &[u8]) -> Result<Asked, LogError> {
-    serde_json::from_slice(data).map_err(|error| bad_request(&error.to_string()))
-}
+fields!(@Own Asked {
+    "group" => group, "event_id" => event_id, "all" => all, "after" => after, "limit" => limit
+});
 
 impl Asked {
     /// The one letter that is meant.
@@ -64,7 +61,7 @@ impl Asked {
 
 /// A page of letters.
 pub(super) async fn list<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
-    let asked = parse(data)?;
+    let asked = asked::<Asked>(data)?;
     let limit = asked.limit.unwrap_or(100).clamp(1, PAGE_MAX);
     let letters = log
         .dead_letters(asked.group.as_deref(), asked.after()?, limit)
@@ -88,7 +85,7 @@ pub(super) async fn list<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError
 
 /// One letter with everything.
 pub(super) async fn show<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
-    let asked = parse(data)?;
+    let asked = asked::<Asked>(data)?;
     let (group, event) = asked.one()?;
     let letter = log.dead_letter(group, event).await?;
     let letter = letter.ok_or_else(|| not_found("there is no such dead letter"))?;
@@ -119,7 +116,7 @@ pub(super) async fn retry<L: Log, O: Outlet>(
     data: &[u8],
     has_group: impl Fn(&str) -> bool,
 ) -> Result<Bytes, LogError> {
-    let asked = parse(data)?;
+    let asked = asked::<Asked>(data)?;
     let mut retried = 0;
     while retried < ALL_MAX {
         let letters = some(log, &asked).await?;
@@ -145,7 +142,7 @@ pub(super) async fn retry<L: Log, O: Outlet>(
 
 /// Forgets letters.
 pub(super) async fn forget<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
-    let asked = parse(data)?;
+    let asked = asked::<Asked>(data)?;
     let mut dropped = 0;
     while dropped < ALL_MAX {
         let letters = some(log, &asked).await?;
@@ -212,5 +209,24 @@ pub(super) fn once_more(
         key_ttl,
         version: 0,
         version_epoch: Box::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::json::{null, object};
+
+    #[test]
+    fn null_parameters_are_absent_ones_and_unknown_ones_are_named() {
+        let sample = serde_json::json!({
+            "group": "g", "event_id": "e", "all": true, "after": "a", "limit": 5,
+        });
+        null::covers(&sample, &null::names::<Asked>());
+        null::same(&sample, &[], |text| {
+            format!("{:?}", object::<Asked>(text.as_bytes()))
+        });
+        let error = asked::<Asked>(br#"{"event":"e"}"#).expect_err("unknown");
+        assert!(error.to_string().starts_with("event: unknown"), "{error}");
     }
 }

@@ -3,20 +3,23 @@
 //! The cursor of a page holds everything that the next one needs: the replay's own number, where it goes on and where it
 //! ends. The end is fixed by the first page, so that a channel can be replayed into itself.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use serde::Deserialize;
+use serde::de::{Error as _, MapAccess};
+use serde_json::value::RawValue;
 
 use super::dead::{into_queue, once_more};
 use super::encode;
 use super::settings::QUEUE_PREFIX;
-use super::{Outlet, bad_request, no_group, not_found};
+use super::{Outlet, asked, bad_request, no_group, not_found};
 use crate::mesh::durable::{LogError, Read};
-use crate::model::{ChannelName, Entry};
+use crate::model::{ChannelName, Entry, EventId};
 use crate::upstream::Log;
-use crate::upstream::filter::Filter;
 use crate::upstream::log::{Scan, Scanned};
+use crate::wire::condition::Condition;
+use crate::wire::json::{Value, fields, object, value};
 
 /// Events in one page; 0 asks for the place alone where a replay begins.
 const LIMIT_MAX: usize = 10_000;
@@ -28,45 +31,88 @@ const LOOKED_AT_MAX: usize = 100_000;
 const SLICE: usize = 128;
 /// Publications that are stored once more together.
 const APPENDS_MAX: usize = 1024;
+/// Events that a page names of those that its condition could not read.
+const UNJUDGED_TOLD_MAX: usize = 16;
 /// Channels of one replay.
 const CHANNELS_MAX: usize = 64;
 /// A page that is asked for again within this time stores nothing twice.
 const KEY_TTL: std::time::Duration = std::time::Duration::from_hours(24);
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 struct Asked {
     channels: Vec<Box<str>>,
     from: Option<At>,
     to: Option<At>,
-    #[serde(rename = "where")]
     condition: Option<Box<str>>,
     into: Option<Into>,
     limit: Option<usize>,
     bytes: Option<usize>,
 }
+fields!(@Own Asked {
+    "channels" => channels,
+    "from" => from,
+    "to" => to,
+    "where" => condition,
+    "into" => into,
+    "limit" => limit,
+    "bytes" => bytes,
+});
 
-#[derive(Deserialize)]
-#[serde(untagged)]
+#[derive(Debug)]
 enum At {
     Word(Box<str>),
     Place(Place),
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+impl<'de> Value<'de> for Option<At> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        let Some(raw) = value::<Option<&'de RawValue>, A>(map)? else {
+            return Ok(None);
+        };
+        if let Ok(word) = serde_json::from_str::<Box<str>>(raw.get()) {
+            return Ok(Some(At::Word(word)));
+        }
+        let place = object::<Place>(raw.get().as_bytes());
+        let place = place.map_err(|error| A::Error::custom(error.as_part()))?;
+        Ok(Some(At::Place(place)))
+    }
+}
+
+#[derive(Debug, Default)]
 struct Place {
     /// Unix milliseconds.
     time: Option<u64>,
     offset: Option<u64>,
     cursor: Option<Box<str>>,
 }
+fields!(@Own Place { "time" => time, "offset" => offset, "cursor" => cursor });
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Debug)]
 enum Into {
     Channel(Box<str>),
     Group(Box<str>),
+}
+
+#[derive(Default)]
+struct IntoFields {
+    channel: Option<Box<str>>,
+    group: Option<Box<str>>,
+}
+fields!(@Own IntoFields { "channel" => channel, "group" => group });
+
+impl<'de> Value<'de> for Option<Into> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        let Some(into) = value::<Option<IntoFields>, A>(map)? else {
+            return Ok(None);
+        };
+        match (into.channel, into.group) {
+            (Some(channel), None) => Ok(Some(Into::Channel(channel))),
+            (None, Some(group)) => Ok(Some(Into::Group(group))),
+            _ => Err(A::Error::custom(
+                ": expected either `channel` or `group` in it",
+            )),
+        }
+    }
 }
 
 /// Where a replay stands.
@@ -124,8 +170,7 @@ pub(super) async fn page<L: Log, O: Outlet>(
     random: u64,
     targets: Targets<impl Fn(&str) -> bool, impl Fn(&str) -> bool>,
 ) -> Result<Bytes, LogError> {
-    let asked: Asked =
-        serde_json::from_slice(data).map_err(|error| bad_request(&error.to_string()))?;
+    let asked: Asked = asked(data)?;
     if asked.channels.is_empty() || asked.channels.len() > CHANNELS_MAX {
         return Err(bad_request("`channels` is 1 to 64 names or patterns"));
     }
@@ -133,7 +178,7 @@ pub(super) async fn page<L: Log, O: Outlet>(
     let condition = asked
         .condition
         .as_deref()
-        .map(Filter::parse)
+        .map(Condition::parse)
         .transpose()
         .map_err(|error| bad_request(&format!("`where`: {error}")))?;
     let cursor = begin(log, &asked, random).await?;
@@ -146,13 +191,15 @@ pub(super) async fn page<L: Log, O: Outlet>(
     let done = scanned.at_end || next.after >= cursor.until;
     let mut channels = asked.channels.iter();
     let with_queues = channels.any(|channel| channel.starts_with(QUEUE_PREFIX));
+    let unjudged = Unjudged::default();
     let is_meant = |entry: &Entry| {
         let channel = entry.record.channel.as_str();
         entry.cursor <= cursor.until
             && (with_queues || !channel.starts_with(QUEUE_PREFIX))
-            && condition
-                .as_ref()
-                .is_none_or(|condition| condition.matches(&entry.record.data))
+            && condition.as_ref().is_none_or(|condition| {
+                let fits = condition.matches(&entry.record.data);
+                fits.unwrap_or_else(|_unreadable| unjudged.add(entry))
+            })
     };
     let mut out = BytesMut::new();
     match &asked.into {
@@ -172,8 +219,44 @@ pub(super) async fn page<L: Log, O: Outlet>(
     out.put_slice(if done { b"true" } else { b"false" });
     out.put_slice(b",\"looked_at\":");
     encode::number(&mut out, looked_at as u64);
+    unjudged.tell(&mut out);
     out.put_u8(b'}');
     Ok(out.freeze())
+}
+
+/// Events of which nobody can say whether they fit the condition: they are left out, and the page says so.
+#[derive(Default)]
+struct Unjudged {
+    count: Cell<u64>,
+    first: RefCell<Vec<EventId>>,
+}
+
+impl Unjudged {
+    /// One more. It does not count as fitting.
+    fn add(&self, entry: &Entry) -> bool {
+        self.count.set(self.count.get() + 1);
+        let mut first = self.first.borrow_mut();
+        if first.len() < UNJUDGED_TOLD_MAX {
+            first.push(entry.record.event);
+        }
+        false
+    }
+
+    fn tell(&self, out: &mut BytesMut) {
+        if self.count.get() == 0 {
+            return;
+        }
+        out.put_slice(b",\"unreadable\":");
+        encode::number(out, self.count.get());
+        out.put_slice(b",\"unreadable_events\":[");
+        for (at, event) in self.first.borrow().iter().enumerate() {
+            if at > 0 {
+                out.put_u8(b',');
+            }
+            encode::string(out, &event.to_string());
+        }
+        out.put_u8(b']');
+    }
 }
 
 /// The entries of a page, those that are not meant included.
@@ -328,6 +411,51 @@ async fn before<L: Log>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn null_parameters_are_absent_ones_and_unknown_ones_are_named() {
+        use crate::wire::json::null;
+        let sample = serde_json::json!({
+            "channels": ["a"], "from": { "time": 1, "offset": 2, "cursor": "c" }, "to": { "time": 1, "offset": 2, "cursor": "c" },
+            "where": "n = 1", "into": { "channel": "c", "group": "g" }, "limit": 1, "bytes": 2,
+        });
+        null::covers(&sample, &null::names::<Asked>());
+        null::covers(&sample["from"], &null::names::<Place>());
+        null::covers(&sample["into"], &null::names::<IntoFields>());
+        let mut one = sample;
+        for into in ["channel", "group"] {
+            null::same(&one, &[], |text| {
+                format!("{:?}", object::<Asked>(text.as_bytes()))
+            });
+            one["into"] = serde_json::json!({ into: "x" });
+        }
+        for (text, wanted) in [
+            (
+                r#"{"cursor":"x"}"#,
+                "cursor: unknown, known are channels, from, to, where, into, limit, bytes",
+            ),
+            (
+                r#"{"from":{"cursos":"x"}}"#,
+                "from.cursos: unknown, did you mean `cursor`?",
+            ),
+            (r#"{"from":5}"#, "from: expected an object"),
+            (
+                r#"{"from":{"time":"x"}}"#,
+                "from.time: expected a whole number from 0",
+            ),
+            (
+                r#"{"into":{}}"#,
+                "into: expected either `channel` or `group` in it",
+            ),
+            (
+                r#"{"into":{"queue":"x"}}"#,
+                "into.queue: unknown, known are channel, group",
+            ),
+        ] {
+            let error = object::<Asked>(text.as_bytes()).expect_err(text);
+            assert_eq!(error.to_string(), wanted, "{text}");
+        }
+    }
 
     #[test]
     fn cursor_comes_back_as_it_was() {

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use serde::de::MapAccess;
 use serde::{Deserialize, Serialize};
 
 use crate::mem::Rng;
+use crate::wire::json::{Value, fields, word};
 
 /// Longest ack wait, extension and delay.
 pub const WAIT_MAX: Duration = Duration::from_hours(12);
@@ -104,8 +106,7 @@ impl Backoff {
 }
 
 /// Rules of a group as a worker writes them. What is left out stays as it is, or is the default in a new group.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default)]
 pub struct Wish {
     /// Group.
     pub group: Box<str>,
@@ -128,26 +129,47 @@ pub struct Wish {
     /// Where a new group starts.
     pub from: Option<From>,
 }
+fields!(@Own Wish {
+    "group" => group,
+    "channels" => channels,
+    "credit" => credit,
+    "limit" => limit,
+    "wait_ms" => wait_ms,
+    "ack_wait_ms" => ack_wait_ms,
+    "ordered" => ordered,
+    "max_attempts" => max_attempts,
+    "backoff" => backoff,
+    "from" => from,
+});
 
 /// See `Backoff`.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct BackoffWish {
     base_ms: Option<u64>,
     factor: Option<f64>,
     cap_ms: Option<u64>,
     jitter: Option<f64>,
 }
+fields!(@Own BackoffWish { "base_ms" => base_ms, "factor" => factor, "cap_ms" => cap_ms, "jitter" => jitter });
 
 /// Where a new group starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum From {
     /// With what the log has kept.
     #[default]
     Beginning,
     /// With what comes next.
     New,
+}
+
+impl<'de> Value<'de> for Option<From> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        word(map, "\"beginning\" or \"new\"", |text| match text {
+            "beginning" => Some(From::Beginning),
+            "new" => Some(From::New),
+            _ => None,
+        })
+    }
 }
 
 /// A parameter that is not as it must be.
@@ -273,7 +295,7 @@ mod tests {
     use super::*;
 
     fn wish(json: &str) -> Wish {
-        serde_json::from_str(json).unwrap()
+        crate::wire::json::object(json.as_bytes()).unwrap()
     }
 
     #[test]
@@ -317,6 +339,53 @@ mod tests {
             let json = format!(r#"{{"group":"g","channels":["a"],{part}}}"#);
             let refused = wish(&json).settings(None);
             assert!(matches!(refused, Err(WishError::Range { .. })), "{json}");
+        }
+    }
+
+    #[test]
+    fn null_parameters_are_absent_ones_and_unknown_ones_are_named() {
+        use crate::wire::json::{null, object};
+        let sample = serde_json::json!({
+            "group": "g", "channels": ["a"], "credit": 1, "limit": 2, "wait_ms": 3, "ack_wait_ms": 4000, "ordered": true,
+            "max_attempts": 5, "backoff": { "base_ms": 1, "factor": 2.0, "cap_ms": 3, "jitter": 0.5 }, "from": "new",
+        });
+        null::covers(&sample, &null::names::<Wish>());
+        null::covers(&sample["backoff"], &null::names::<BackoffWish>());
+        null::same(&sample, &[], |text| {
+            format!("{:?}", object::<Wish>(text.as_bytes()))
+        });
+        for (text, wanted) in [
+            (
+                r#"{"acks_wait_ms":1}"#,
+                "acks_wait_ms: unknown, did you mean `ack_wait_ms`?",
+            ),
+            (r#"{"Group":"g"}"#, "Group: unknown, did you mean `group`?"),
+            (
+                r#"{"backoff":{"caps_ms":1}}"#,
+                "backoff.caps_ms: unknown, did you mean `cap_ms`?",
+            ),
+            (
+                r#"{"backoff":{"x":1}}"#,
+                "backoff.x: unknown, known are base_ms, factor, cap_ms, jitter",
+            ),
+            (r#"{"group":"g","group":"h"}"#, "group: stands here twice"),
+            (
+                r#"{"from":"end"}"#,
+                "from: expected \"beginning\" or \"new\"",
+            ),
+            (
+                r#"{"credit":-1}"#,
+                "credit: expected a whole number from 0 to 4294967295",
+            ),
+            (
+                r#"{"channels":"a"}"#,
+                "channels: expected a list of strings",
+            ),
+            (r#"{"ordered":"yes"}"#, "ordered: expected true or false"),
+            ("[]", "expected an object"),
+        ] {
+            let error = object::<Wish>(text.as_bytes()).expect_err(text);
+            assert_eq!(error.to_string(), wanted, "{text}");
         }
     }
 

@@ -318,7 +318,7 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
         let mut from = json!("beginning");
         let mut seen = Vec::new();
         loop {
-            let ask = json!({ "channels": ["*"], "from": from, "to": "now", "limit": 7, "where": "0 != x" });
+            let ask = json!({ "channels": ["*"], "from": from, "to": "now", "limit": 7, "where": "0 != \"x\"" });
             let page = table.service(Method::Replay, ask).await.expect("a page");
             for event in page["events"].as_array().expect("events") {
                 seen.push(event["data"].as_u64().expect("a number"));

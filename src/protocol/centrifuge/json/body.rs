@@ -1,8 +1,8 @@
 //! What stands in a request's body or query by itself, not in a frame (`spec/centrifuge.md` §1.8).
 
-use super::read::{Object, Part};
 use crate::protocol::command::Connect;
 use crate::protocol::disconnect::Disconnect;
+use crate::wire::json::{Object, Part};
 
 /// A connect request by itself; `null` counts as `{}`.
 pub fn decode_connect(text: &[u8]) -> Result<Connect<'_>, Disconnect> {

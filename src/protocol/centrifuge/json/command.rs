@@ -7,11 +7,10 @@ use memchr::memchr;
 use serde::de::MapAccess;
 
 use super::PING;
-use super::filter::filter;
-use super::read::{Object, Part, fields, first, value};
 use crate::limits::COMMANDS_PER_FRAME_MAX;
 use crate::protocol::command::{Body, Command, Connect, Emulation, History, Subscribe};
 use crate::protocol::disconnect::Disconnect;
+use crate::wire::json::{Object, Part, Value, fields, first, value};
 
 /// The commands of one frame, in order. The first malformed one yields `Disconnect::BadRequest` and ends the frame.
 ///
@@ -188,63 +187,49 @@ impl<'de> Object<'de> for Envelope<'de> {
     }
 }
 
-impl<'de> Object<'de> for Connect<'de> {
-    fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "token" => self.token = value(map)?,
-            "data" => self.data = Cow::Borrowed(value(map)?),
-            "name" => self.name = value(map)?,
-            "version" => self.version = value(map)?,
-            "headers" => self.headers = value(map)?,
-            "subs" => {
-                let subs: Vec<(Cow<'de, str>, Option<Subscribe<'de>>)> = value(map)?;
-                let named = |(channel, sub): (_, Option<_>)| Subscribe {
-                    channel,
-                    ..sub.unwrap_or_default()
-                };
-                self.subs = subs.into_iter().map(named).collect();
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
+fields!(Connect<'de> {
+    "token" => token,
+    "data" => data,
+    "name" => name,
+    "version" => version,
+    "headers" => headers,
+    "subs" => subs,
+});
+
+/// By channel: one with `null` is asked for without options.
+impl<'de> Value<'de> for Vec<Subscribe<'de>> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        let subs: Vec<(Cow<'de, str>, Option<Subscribe<'de>>)> = value(map)?;
+        let named = |(channel, sub): (_, Option<_>)| Subscribe {
+            channel,
+            ..sub.unwrap_or_default()
+        };
+        Ok(subs.into_iter().map(named).collect())
     }
 }
 
-impl<'de> Object<'de> for Subscribe<'de> {
-    fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "channel" => self.channel = value(map)?,
-            "token" => self.token = value(map)?,
-            "recover" => self.recover = value(map)?,
-            "epoch" => self.epoch = value(map)?,
-            "offset" => self.offset = value(map)?,
-            "data" => self.data = Cow::Borrowed(value(map)?),
-            "positioned" => self.positioned = value(map)?,
-            "recoverable" => self.recoverable = value(map)?,
-            "join_leave" => self.join_leave = value(map)?,
-            "delta" => self.delta = value(map)?,
-            "tf" => self.filter = filter(map)?,
-            "flag" => self.flag = value(map)?,
-            "type" => self.kind = value(map)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-}
+fields!(Subscribe<'de> {
+    "channel" => channel,
+    "token" => token,
+    "recover" => recover,
+    "epoch" => epoch,
+    "offset" => offset,
+    "data" => data,
+    "positioned" => positioned,
+    "recoverable" => recoverable,
+    "join_leave" => join_leave,
+    "delta" => delta,
+    "tf" => filter,
+    "flag" => flag,
+    "type" => kind,
+});
 
-impl<'de> Object<'de> for History<'de> {
-    fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        match name {
-            "channel" => self.channel = value(map)?,
-            "limit" => self.limit = value(map)?,
-            "since" => {
-                let since: Option<Position<'de>> = value(map)?;
-                self.since = since.map(|since| (since.offset, since.epoch));
-            }
-            "reverse" => self.reverse = value(map)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
+fields!(History<'de> { "channel" => channel, "limit" => limit, "since" => since, "reverse" => reverse });
+
+impl<'de> Value<'de> for Option<(u64, Cow<'de, str>)> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        let since: Option<Position<'de>> = value(map)?;
+        Ok(since.map(|since| (since.offset, since.epoch)))
     }
 }
 
@@ -713,6 +698,77 @@ mod tests {
             let frame = format!(r#"{{"id":1,"subscribe":{{"tf":{tf}}}}}"#);
             assert!(is_refused(frame.as_bytes()), "{tf}");
         }
+    }
+
+    #[test]
+    fn null_members_of_every_command_are_absent_ones() {
+        use crate::wire::json::null;
+        let leaf = serde_json::json!({ "op": "and", "key": "k", "cmp": "in", "val": "v", "vals": ["a"], "nodes": [{}] });
+        let subscribe = serde_json::json!({
+            "channel": "c", "token": "t", "recover": true, "epoch": "e", "offset": 5, "data": 1, "positioned": true,
+            "recoverable": true, "join_leave": true, "delta": "fossil", "tf": leaf, "flag": 3, "type": 1,
+        });
+        null::covers(&subscribe, &null::names::<Subscribe<'_>>());
+        let connect = serde_json::json!({
+            "token": "t", "data": 1, "name": "n", "version": "v", "headers": { "h": "v" }, "subs": { "s": subscribe },
+        });
+        null::covers(&connect, &null::names::<Connect<'_>>());
+        let history = serde_json::json!({
+            "channel": "c", "limit": 1, "since": { "offset": 1, "epoch": "e" }, "reverse": true,
+        });
+        null::covers(&history, &null::names::<History<'_>>());
+        for (part, body) in [
+            ("connect", connect),
+            ("subscribe", subscribe),
+            ("history", history),
+            ("unsubscribe", serde_json::json!({ "channel": "c" })),
+            ("presence", serde_json::json!({ "channel": "c" })),
+            ("presence_stats", serde_json::json!({ "channel": "c" })),
+            ("publish", serde_json::json!({ "channel": "c" })),
+            ("rpc", serde_json::json!({ "method": "m" })),
+            ("refresh", serde_json::json!({ "token": "t" })),
+            (
+                "sub_refresh",
+                serde_json::json!({ "channel": "c", "token": "t" }),
+            ),
+        ] {
+            let command = serde_json::json!({ "id": 1, part: body });
+            for case in null::cases(&command, &["headers"]) {
+                // Channels are data, and `null` is a payload like any other.
+                if case.path.ends_with("/data") || case.path.ends_with("subs/s") {
+                    continue;
+                }
+                let read = |frame: &str| format!("{:?}", all(frame.as_bytes()));
+                assert_eq!(
+                    read(&case.with_null),
+                    read(&case.without),
+                    "{part}{}",
+                    case.path
+                );
+            }
+        }
+        for (frame, payload) in [
+            (
+                r#"{"id":1,"publish":{"channel":"c","data":null}}"#,
+                &b"null"[..],
+            ),
+            (r#"{"id":1,"publish":{"channel":"c"}}"#, b""),
+        ] {
+            let Body::Publish { data, .. } = one(frame).body else {
+                panic!("no publication")
+            };
+            assert_eq!(&*data, payload);
+        }
+    }
+
+    #[test]
+    fn null_members_of_an_emulation_request_are_absent_ones() {
+        use crate::wire::json::null;
+        let sample = serde_json::json!({ "session": "s", "node": "n", "data": "{}" });
+        null::covers(&sample, &null::names::<EmulationRequest<'_>>());
+        null::same(&sample, &[], |text| {
+            format!("{:?}", decode_emulation(text.as_bytes()))
+        });
     }
 
     #[test]

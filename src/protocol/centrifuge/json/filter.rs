@@ -4,18 +4,18 @@ use std::borrow::Cow;
 
 use serde::de::{Error, MapAccess};
 
-use super::read::{Object, Part, value};
 use crate::limits::FILTER_DEPTH_MAX;
 use crate::model::FilterNode;
+use crate::wire::json::{Object, Part, Value, value};
 
-/// Reads a filter; `None` for `null`. The JSON reader bounds how deep it may recurse, this the depth of what is kept.
-pub(super) fn filter<'de, A: MapAccess<'de>>(
-    map: &mut A,
-) -> Result<Option<Box<FilterNode>>, A::Error> {
-    match value::<Option<Node>, A>(map)? {
-        None => Ok(None),
-        Some(Node(node)) if fits(&node, FILTER_DEPTH_MAX) => Ok(Some(Box::new(node))),
-        Some(_) => Err(A::Error::custom("a filter that is too deep")),
+/// `None` for `null`. The JSON reader bounds how deep it may recurse, this the depth of what is kept.
+impl<'de> Value<'de> for Option<Box<FilterNode>> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        match value::<Option<Node>, A>(map)? {
+            None => Ok(None),
+            Some(Node(node)) if fits(&node, FILTER_DEPTH_MAX) => Ok(Some(Box::new(node))),
+            Some(_) => Err(A::Error::custom(": expected a filter of fewer levels")),
+        }
     }
 }
 
