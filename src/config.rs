@@ -247,6 +247,8 @@ pub struct Client {
     pub queue_max_size: usize,
     /// Subscriptions of one connection.
     pub channel_limit: usize,
+    /// Calls to backends (RPC) of one connection under way at the same time. Commands behind them wait, and replies keep their order.
+    pub concurrency: u32,
     /// Client connections of this node, those that have not sent their connect command included; 0 is off.
     pub connection_limit: u32,
     /// New client connections of this node in a second, as many at once; 0 is off.
@@ -555,6 +557,7 @@ impl Default for Client {
             expired_sub_close_delay: Duration::from_secs(25),
             queue_max_size: 1_048_576,
             channel_limit: 128,
+            concurrency: 1,
             connection_limit: 0,
             connection_rate_limit: 0,
             connection_limit_per_prefix: 0,

@@ -26,6 +26,12 @@ pub const USER_ID_BYTES_MAX: usize = 1024;
 pub const COMMANDS_PER_FRAME_MAX: usize = 10_000;
 /// Levels of a JSON payload as the operator may allow them at most: whoever reads one into a tree here stops at 128.
 pub const JSON_DEPTH_MAX: u64 = 100;
+/// Commands of one connection that are under way; what comes behind them waits.
+pub const COMMANDS_UNDER_WAY_MAX: usize = 128;
+/// Commands of one connection that backends decide about at the same time.
+pub const DECISIONS_UNDER_WAY_MAX: usize = 64;
+/// Bytes of one connection's commands that wait for their turn: what comes behind them is not read.
+pub const WAITING_BYTES_MAX: usize = 256 << 10;
 /// Levels of a tags filter.
 pub const FILTER_DEPTH_MAX: usize = 32;
 /// Nodes of a tags filter.

@@ -96,7 +96,7 @@ impl fmt::Debug for ChannelName {
 }
 
 /// Unique id of a client connection, a version 4 UUID. Aligned to eight bytes: sixteen would cost a session sixteen more.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(Rust, packed(8))]
 pub struct ClientId(pub u128);
 

@@ -9,8 +9,8 @@ mod durable;
 pub mod fanout;
 mod hooked;
 pub mod key;
-mod later;
 mod liveness;
+pub mod order;
 mod parts;
 pub mod poll;
 mod publish;
@@ -25,6 +25,7 @@ pub use admission::ServerSubscription;
 pub use context::{Context, KeyWanted, Tokens};
 pub use durable::{Requests, TIMEOUT_RETRY, ToAppend, Waiting, appended_json, published_json};
 pub use hooked::{Awaiting, Calls, ForHooks};
+pub use order::Order;
 pub use publish::{PayloadRefused, check_data};
 pub use query::epoch_sent;
 
@@ -56,8 +57,8 @@ pub enum Phase {
 /// State of one client.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// Unique id, given at connect.
-    pub client: Option<ClientId>,
+    /// Unique id, given at connect; all bits 0 before.
+    pub client: ClientId,
     /// User id; empty for the anonymous user.
     pub user: Box<str>,
     /// Connection info: one JSON value or empty.
@@ -66,6 +67,8 @@ pub struct Session {
     pub subscriptions: SmallVec<[Subscription; 1]>,
     /// While `Connecting`.
     pub connecting: Option<Box<Connecting>>,
+    /// Commands that wait for their reply or their turn.
+    pub order: Option<Box<Order>>,
     /// What few sessions have.
     pub rare: Option<Box<Rare>>,
     /// Unix seconds at which the connection expires; 0 for never.
@@ -93,8 +96,6 @@ pub struct Session {
 /// See `Session::rare`.
 #[derive(Debug, Default)]
 pub struct Rare {
-    /// Commands that wait until their channel is left.
-    pub later: Vec<Command<'static>>,
     /// Publishes of late, where a namespace limits their rate.
     pub rate: publish::Rate,
     /// Secret of its `SessionKey`, where the client is told one.
@@ -180,8 +181,8 @@ pub struct Extra {
     pub data: Box<[u8]>,
     /// Which publications it gets.
     pub filter: Option<Arc<Filter>>,
-    /// Unsubscribe commands that came while the subscription was pending.
-    pub unsubscribes: SmallVec<[u32; 2]>,
+    /// The unsubscribe command that came while the subscription was pending.
+    pub unsubscribe: Option<u32>,
     /// From where the next part of what it missed follows.
     pub next: Option<crate::mesh::message::Recover>,
     /// The server ended the subscription while it was pending.
@@ -244,6 +245,19 @@ impl Session {
             Phase::Fresh | Phase::Connecting | Phase::Connected => {}
         }
         context.counters.commands += 1;
+        context.is_command = true;
+        let result = self.carry_out(context, command);
+        if result.is_ok() {
+            self.await_reply(context, command.id);
+        }
+        result
+    }
+
+    fn carry_out(
+        &mut self,
+        context: &mut Context<'_>,
+        command: &Command<'_>,
+    ) -> Result<(), Disconnect> {
         match &command.body {
             Body::Connect(connect) => self.connect(context, command.id, connect),
             Body::Subscribe(subscribe) => self.subscribe(context, command.id, subscribe),
@@ -270,7 +284,7 @@ impl Session {
     pub fn client_info(&self, chan_info: &[u8]) -> ClientInfo {
         ClientInfo {
             user: self.user.clone(),
-            client: self.client.unwrap_or(ClientId(0)),
+            client: self.client,
             conn_info: Bytes::copy_from_slice(&self.info),
             chan_info: Bytes::copy_from_slice(chan_info),
         }

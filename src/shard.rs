@@ -16,6 +16,7 @@ mod http;
 mod inbox;
 pub mod inspect;
 mod keys;
+mod order;
 mod outbox;
 mod outgoing;
 mod pages;
@@ -46,6 +47,7 @@ use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::fanout::Compression;
+use crate::session::order::{Mark, Spares};
 use crate::session::poll::Said;
 use crate::session::{Calls, Context, Requests, Session, Tokens};
 use crate::time::{Deadline, Instant, Now};
@@ -220,6 +222,25 @@ pub struct Shard {
     date: DateLine,
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
+    /// See `Context::marks`.
+    marks: Vec<Mark>,
+    /// See `Context::spares`.
+    spares: Spares,
+    /// Sessions that can go on with commands that waited.
+    ready: VecDeque<ConnId>,
+    /// Publications of clients that are out, not answered: their subscribers get them first, the publisher among them.
+    published: Vec<inbox::PublishedTo>,
+}
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handled {
+    /// It is carried out.
+    Done,
+    /// It has to wait for its turn, and is read again then.
+    Waits,
+    /// It ended the session.
+    Ended,
 }
 
 impl Shard {
@@ -277,6 +298,10 @@ impl Shard {
             secrets: Secrets::new(&seeded_key(seed), id.0),
             date: DateLine::default(),
             moved: Vec::new(),
+            marks: Vec::new(),
+            spares: Vec::new(),
+            ready: VecDeque::new(),
+            published: Vec::new(),
         }
     }
 
@@ -286,13 +311,15 @@ impl Shard {
         self.id
     }
 
-    /// The key of the process for secrets of connections. Without it they follow from the seed, as a repeatable run wants.
+    /// The key of the process: what clients are told (their ids, secrets of connections, the process' own id, epochs) follows from
+    /// it, and nothing else follows from that. Without it all comes from the seed, as a repeatable run wants.
     #[must_use]
-    pub fn with_key(self, key: &[u8; 32]) -> Self {
-        Self {
-            secrets: Secrets::new(key, self.id.0),
-            ..self
-        }
+    pub fn with_key(mut self, key: &[u8; 32]) -> Self {
+        let own = |secrets: &mut Secrets| u128::from_le_bytes(secrets.make()) as u64;
+        self.secrets = Secrets::new(key, self.id.0);
+        self.owner.reseed(own(&mut self.secrets));
+        self.uid = format!("{:016x}", own(&mut Secrets::new(key, ALL_SHARDS)));
+        self
     }
 
     /// A socket was accepted. `slot` is the reactor's number for it and must be free. When it is refused the reactor closes
@@ -449,6 +476,7 @@ impl Shard {
             || !self.unasked.is_empty()
             || self.owner.has_woken()
             || !self.parts.is_empty()
+            || !self.ready.is_empty()
             || self.key_waits.has_answers()
     }
 
@@ -466,11 +494,18 @@ impl Shard {
 
     /// What is to be done; `None` when there is nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if !self.runs.is_empty() {
-            self.fan_out_since.get_or_insert(self.now.at);
-            self.give_runs();
-            self.forget_runs();
-            self.settle();
+        // What comes of these goes to connections that may have a batch in this slice: one send for each.
+        if !self.outbox.has_unflushed() {
+            if !self.runs.is_empty() {
+                self.fan_out_since.get_or_insert(self.now.at);
+                self.give_runs();
+                self.forget_runs();
+                self.settle();
+            }
+            if !self.published.is_empty() {
+                self.tell_published();
+                self.settle();
+            }
         }
         if let Some(shard) = self.mesh.poll_wake() {
             return Some(Output::Wake(shard));
@@ -498,6 +533,7 @@ impl Shard {
         let connection = self.connections.at_mut(slot)?;
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
+        let is_ordered = connection.session.order.is_some();
         let mut context = Context {
             now: self.now,
             conn: ConnId { slot, generation },
@@ -512,6 +548,7 @@ impl Shard {
             parts: &mut self.parts,
             counters: &mut self.counters,
             rng: &mut self.rng,
+            secrets: &mut self.secrets,
             out: &mut out,
             inappropriate: false,
             compression: &mut self.compression,
@@ -519,9 +556,23 @@ impl Shard {
             said: &mut self.said,
             moved: &mut self.moved,
             key_wanted: &mut self.key_wanted,
+            is_command: false,
+            awaits: None,
+            answer_bytes: 0,
+            is_ordered,
+            marks: &mut self.marks,
+            spares: &mut self.spares,
         };
         let result = run(&mut connection.session, &mut context);
-        let inappropriate = context.inappropriate;
+        let (inappropriate, is_command) = (context.inappropriate, context.is_command);
+        let answer_bytes = context.answer_bytes;
+        if is_ordered && !self.marks.is_empty() {
+            let session = &mut connection.session;
+            if session.put_in_order(&mut out, &self.marks, is_command, &mut self.spares) {
+                self.ready.push_back(ConnId { slot, generation });
+            }
+            self.marks.clear();
+        }
         for (conn, hub, place) in self.moved.drain(..) {
             if let Some(other) = self.connections.at_mut(conn)
                 && let Some(index) = other.session.subscription_at(hub)
@@ -530,7 +581,7 @@ impl Shard {
             }
         }
         if !out.is_empty() {
-            self.queue(slot, &out);
+            self.queue_answer(slot, &out, answer_bytes);
         }
         self.scratch = out;
         if inappropriate {
@@ -550,6 +601,9 @@ impl Shard {
         }
     }
 }
+
+/// In place of a shard's number, for what is the same on all of them.
+const ALL_SHARDS: u16 = u16::MAX;
 
 /// A key that a seed stands for.
 fn seeded_key(seed: u64) -> [u8; 32] {

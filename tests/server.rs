@@ -45,6 +45,8 @@ mod json;
 mod jwks;
 #[path = "server/listeners.rs"]
 mod listeners;
+#[path = "server/order.rs"]
+mod order;
 #[path = "server/reading.rs"]
 mod reading;
 #[path = "server/reload.rs"]

@@ -30,6 +30,8 @@ pub struct Channel {
     pub(super) patched: u64,
     /// Shards that lost a delivery and have not been told.
     pub(super) behind: u64,
+    /// Shards that lost something that is not kept, and have not been told.
+    pub(super) lost: u64,
     pub(super) presence: Option<Box<Presence>>,
     pub(super) idempotency: Option<Box<Idempotency>>,
     /// What a durable channel has in place of everything in memory.
@@ -56,12 +58,18 @@ impl Channel {
             interest: 0,
             patched: 0,
             behind: 0,
+            lost: 0,
             presence: None,
             idempotency: None,
             durable: None,
             version: None,
             used: now,
         }
+    }
+
+    /// Some shard has to be told that it lost something.
+    pub(super) const fn is_behind(&self) -> bool {
+        self.behind | self.lost != 0
     }
 
     pub(super) const fn position(&self) -> StreamPosition {

@@ -10,7 +10,7 @@ use super::durable::{Asker, Found, STALE, Stored, TRIES_MAX};
 use super::recovery;
 use crate::config::ChannelRules;
 use crate::config::namespace::RecoveryMode;
-use crate::limits::{CHANNELS_OWNED_MAX, LOG_PAGES_BYTES_MAX, SHARDS_MAX};
+use crate::limits::{CHANNELS_OWNED_MAX, LOG_PAGE_BYTES, LOG_PAGES_BYTES_MAX, SHARDS_MAX};
 use crate::mem::{Rng, Slab, SlotPool};
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{
@@ -67,6 +67,19 @@ pub struct ChannelOwned {
     pub kept: Vec<u64>,
 }
 
+/// A channel of which something did not reach shards with subscribers.
+#[derive(Debug)]
+pub struct Behind {
+    /// Its name.
+    pub name: ChannelName,
+    /// Where it stands.
+    pub position: StreamPosition,
+    /// Shards that can read again what they lost: bit n for shard n.
+    pub behind: u64,
+    /// Shards that cannot.
+    pub lost: u64,
+}
+
 /// What came of a publish.
 pub struct Outcome {
     /// Position given, or that of the first publication with the same key.
@@ -95,6 +108,11 @@ impl Owner {
             parts_swept: Instant::START,
             parts_old: 0,
         }
+    }
+
+    /// Epochs come from this seed from now on: nobody is told anything else that follows from it.
+    pub fn reseed(&mut self, seed: u64) {
+        self.rng = Rng::new(seed);
     }
 
     /// Channels owned.
@@ -254,6 +272,7 @@ impl Owner {
             after: interest.recover.map_or(0, |recover| recover.offset),
             overloaded: false,
             more: false,
+            joined: None,
         };
         if tries == STALE {
             answer.overloaded = true;
@@ -291,6 +310,7 @@ impl Owner {
             if let Some(recover) = recover {
                 (answer.missed, answer.recovered) =
                     recovery::recover(&channel.history, answer.position, &recover);
+                answer.more = recovery::cut(&mut answer.missed, LOG_PAGE_BYTES as usize);
             }
         }
         let is_first = channel.interest == 0;
@@ -436,7 +456,7 @@ impl Owner {
             let interest = channel.interest;
             if opened.moved && interest != 0 {
                 // Subscribers stand where the channel ended before; what lies between is read by their shards.
-                if channel.behind == 0 {
+                if !channel.is_behind() {
                     self.behind.push(slot);
                 }
                 channel.behind |= interest;
@@ -592,13 +612,28 @@ impl Owner {
         let Some(slot) = self.find(channel_hash(name), name) else {
             return;
         };
-        if let Some(channel) = self.channels.at_mut(slot)
-            && channel.namespace.history_size > 0
-        {
-            if channel.behind == 0 {
+        if let Some(channel) = self.channels.at_mut(slot) {
+            if !channel.is_behind() {
                 self.behind.push(slot);
             }
-            channel.behind |= 1 << shard.0;
+            if channel.namespace.history_size > 0 {
+                channel.behind |= 1 << shard.0;
+            } else {
+                channel.lost |= 1 << shard.0;
+            }
+        }
+    }
+
+    /// Something of a channel that is not kept was dropped on its way to `shard`.
+    pub fn mark_lost(&mut self, name: &ChannelName, shard: ShardId) {
+        let Some(slot) = self.find(channel_hash(name), name) else {
+            return;
+        };
+        if let Some(channel) = self.channels.at_mut(slot) {
+            if !channel.is_behind() {
+                self.behind.push(slot);
+            }
+            channel.lost |= 1 << shard.0;
         }
     }
 
@@ -608,25 +643,30 @@ impl Owner {
         !self.behind.is_empty()
     }
 
-    /// The channels that are behind on a shard for which there is room: name, position, shards. Each is reported once.
-    pub fn take_behind(
-        &mut self,
-        has_room: impl Fn(ShardId) -> bool,
-    ) -> Vec<(ChannelName, StreamPosition, u64)> {
+    /// The channels that are behind on a shard for which there is room. Each is reported once.
+    pub fn take_behind(&mut self, has_room: impl Fn(ShardId) -> bool) -> Vec<Behind> {
         let mut out = Vec::new();
         for slot in std::mem::take(&mut self.behind) {
             let Some(channel) = self.channels.at_mut(slot) else {
                 continue;
             };
             channel.behind &= channel.interest;
+            channel.lost &= channel.interest;
+            let all = channel.behind | channel.lost;
             let told = (0..SHARDS_MAX as u16)
-                .filter(|&shard| channel.behind >> shard & 1 == 1 && has_room(ShardId(shard)))
+                .filter(|&shard| all >> shard & 1 == 1 && has_room(ShardId(shard)))
                 .fold(0, |mask, shard| mask | 1 << shard);
-            channel.behind &= !told;
             if told != 0 {
-                out.push((channel.name.clone(), channel.position(), told));
+                out.push(Behind {
+                    name: channel.name.clone(),
+                    position: channel.position(),
+                    behind: channel.behind & told,
+                    lost: channel.lost & told,
+                });
             }
-            if channel.behind != 0 {
+            channel.behind &= !told;
+            channel.lost &= !told;
+            if channel.is_behind() {
                 self.behind.push(slot);
             }
         }

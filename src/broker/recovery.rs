@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::limits::HISTORY_BYTES_MAX;
 use crate::mesh::message::Recover;
 use crate::model::{Epoch, Offset, Publication, StreamPosition};
 
@@ -44,6 +45,20 @@ pub fn recover(
     }
 }
 
+/// Keeps what is at the front within a number of payload bytes, one publication whatever its size. True if something was left out.
+pub fn cut(publications: &mut Vec<Arc<Publication>>, bytes_max: usize) -> bool {
+    let mut bytes = 0;
+    let over = publications.iter().position(|publication| {
+        let is_first = bytes == 0;
+        bytes += publication.data.len().max(1);
+        !is_first && bytes > bytes_max
+    });
+    over.is_some_and(|over| {
+        publications.truncate(over);
+        true
+    })
+}
+
 /// Cache recovery: the latest publication, unless the client has it.
 fn latest(history: &History, top: StreamPosition, from: &Recover) -> (Vec<Arc<Publication>>, bool) {
     let has_it = from.offset == top.offset.0 && from.epoch == Some(Some(top.epoch));
@@ -66,7 +81,7 @@ pub fn page(
         return None;
     }
     let limit = limit as usize;
-    Some(match (since, reverse) {
+    let mut page: Vec<_> = match (since, reverse) {
         (Some((offset, _)), false) => newer(history, offset).take(limit).cloned().collect(),
         (Some((offset, _)), true) => {
             let end = history.partition_point(|publication| publication.offset < Offset(offset));
@@ -74,7 +89,10 @@ pub fn page(
         }
         (None, false) => history.iter().take(limit).cloned().collect(),
         (None, true) => history.iter().rev().take(limit).cloned().collect(),
-    })
+    };
+    // The next page begins where this one ends.
+    cut(&mut page, HISTORY_BYTES_MAX);
+    Some(page)
 }
 
 #[cfg(test)]
@@ -83,6 +101,36 @@ mod tests {
     use bytes::Bytes;
 
     const EPOCH: Epoch = Epoch(*b"abcdefgh");
+
+    #[test]
+    fn cut_keeps_what_fits_and_one_publication_in_any_case() {
+        let sized = |sizes: &[usize]| -> Vec<Arc<Publication>> {
+            let (history, _) = history(1..=sizes.len() as u64);
+            let with = |(publication, size): (&Arc<Publication>, &usize)| {
+                let data = Bytes::from(vec![b'1'; *size]);
+                Arc::new(Publication {
+                    data,
+                    ..Publication::clone(publication)
+                })
+            };
+            history.iter().zip(sizes).map(with).collect()
+        };
+        for (sizes, kept) in [
+            (&[4, 6][..], 2),
+            (&[4, 6, 1], 2),
+            (&[11], 1),
+            (&[11, 1], 1),
+            (&[], 0),
+        ] {
+            let mut publications = sized(sizes);
+            let is_cut = cut(&mut publications, 10);
+            assert_eq!(
+                (publications.len(), is_cut),
+                (kept, kept < sizes.len()),
+                "{sizes:?}"
+            );
+        }
+    }
 
     fn history(offsets: std::ops::RangeInclusive<u64>) -> (History, StreamPosition) {
         let top = StreamPosition {

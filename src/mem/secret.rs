@@ -8,6 +8,8 @@ use sha2::Sha256;
 pub struct Secrets {
     mac: Hmac<Sha256>,
     made: u64,
+    /// The other half of what was computed last.
+    spare: Option<[u8; 16]>,
 }
 
 impl Secrets {
@@ -19,17 +21,27 @@ impl Secrets {
         block[..key.len()].copy_from_slice(key);
         let mut mac = Hmac::<Sha256>::new((&block).into());
         mac.update(&shard.to_le_bytes());
-        Self { mac, made: 0 }
+        Self {
+            mac,
+            made: 0,
+            spare: None,
+        }
     }
 
     /// 128 bits that nobody without the key can guess.
     pub fn make(&mut self) -> [u8; 16] {
+        if let Some(secret) = self.spare.take() {
+            return secret;
+        }
         let mut mac = self.mac.clone();
         mac.update(&self.made.to_le_bytes());
         self.made += 1;
-        let mut secret = [0; 16];
-        secret.copy_from_slice(&mac.finalize().into_bytes()[..16]);
-        secret
+        let tag: [u8; 32] = mac.finalize().into_bytes().into();
+        let (mut first, mut second) = ([0; 16], [0; 16]);
+        first.copy_from_slice(&tag[..16]);
+        second.copy_from_slice(&tag[16..]);
+        self.spare = Some(second);
+        first
     }
 }
 

@@ -46,6 +46,8 @@ pub enum Message {
     Presence(ChannelName, Arc<ClientInfo>, bool),
     /// To a subscribers' shard that lost deliveries: where the channel stands. Never lost.
     Behind(ChannelName, StreamPosition),
+    /// To a subscribers' shard that lost something of a channel that nothing brings back. Never lost.
+    Lost(ChannelName),
     /// Answer to `Interest`.
     Interested(Box<Interested>),
     /// Answer to `Publish`.
@@ -307,6 +309,8 @@ pub struct Interested {
     pub overloaded: bool,
     /// `missed` is the first part of what was missed: the subscriber comes again for the next.
     pub more: bool,
+    /// Its join is told on the shard that asked.
+    pub joined: Option<Arc<ClientInfo>>,
 }
 
 /// See `Message::Commands`.

@@ -65,11 +65,3 @@ pub fn decode_emulation(encoding: Encoding, body: &[u8]) -> Result<Emulation<'_>
 pub fn decode_connect(text: &[u8]) -> Result<Connect<'_>, Disconnect> {
     json::decode_connect(text)
 }
-
-/// Appends what must stand between two frames of commands that become one.
-pub fn join_commands(frames: &mut Vec<u8>, encoding: Encoding, frame: &[u8]) {
-    if encoding == Encoding::Json && !frames.is_empty() && frames.last() != Some(&b'\n') {
-        frames.push(b'\n');
-    }
-    frames.extend_from_slice(frame);
-}

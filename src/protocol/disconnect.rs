@@ -71,6 +71,12 @@ impl Disconnect {
         Some(Self::Custom(code, reason.into()))
     }
 
+    /// The peer is not told: its connection is dropped (code 3000, also where a service chose it).
+    #[must_use]
+    pub const fn is_silent(&self) -> bool {
+        self.code() == Self::ConnectionClosed.code()
+    }
+
     /// Status code of the close frame.
     #[must_use]
     pub const fn code(&self) -> u16 {

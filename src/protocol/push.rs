@@ -211,6 +211,8 @@ pub enum Push<'a> {
 pub enum Unsubscribe {
     /// 2000
     Server,
+    /// 2000, as the namespace is gone: nobody could subscribe again.
+    Gone,
     /// 2500
     Insufficient,
     /// 2501
@@ -223,6 +225,7 @@ impl Unsubscribe {
     pub const fn code_reason(self) -> (u32, &'static str) {
         match self {
             Self::Server => (2000, "server unsubscribe"),
+            Self::Gone => (2000, "namespace removed"),
             Self::Insufficient => (2500, "insufficient state"),
             Self::Expired => (2501, "subscription expired"),
         }

@@ -20,7 +20,7 @@ use crate::limits::USER_ID_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
 use crate::mesh::message::{Admit, Interest, Interested, Recover, ReplyTo};
-use crate::model::{ChannelName, ClientId, Framing, Overrides, Publication, StreamPosition};
+use crate::model::{ChannelName, Framing, Overrides, Publication, StreamPosition};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -171,7 +171,7 @@ impl Session {
                 return Ok(());
             }
         };
-        self.client = Some(ClientId::from_random(context.rng.wide_bits()));
+        self.client = context.make_client_id();
         if let Some(claims) = claims {
             self.keep_token(claims);
         }
@@ -521,7 +521,7 @@ impl Session {
             }
         };
         let result = ConnectResult {
-            client: self.client.unwrap_or(ClientId(0)),
+            client: self.client,
             ttl: if self.has_token && context.config.hooks.of_refresh().is_none() {
                 ttl(context.now, self.expire_at)
             } else {

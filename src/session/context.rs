@@ -9,15 +9,16 @@ use crate::broker::Hub;
 use crate::broker::owner::owner_of;
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
-use crate::mem::Rng;
+use crate::mem::{Rng, Secrets};
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
-use crate::model::{ChannelName, ConnId, Encoding, Format, Framing, ShardId};
+use crate::model::{ChannelName, ClientId, ConnId, Encoding, Format, Framing, ShardId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
 
 use super::fanout::{self, Compression};
+use super::order::{Group, Mark, Spares};
 use super::poll::{Polled, Said};
 use super::{Calls, Requests};
 
@@ -142,6 +143,8 @@ pub struct Context<'a> {
     pub parts: &'a mut VecDeque<(ConnId, crate::broker::HubId)>,
     /// Random numbers.
     pub rng: &'a mut Rng,
+    /// What nobody can guess.
+    pub secrets: &'a mut Secrets,
     /// Frames for this session's connection.
     pub out: &'a mut Vec<u8>,
     /// Something was to be said that is no JSON, to a client that reads nothing else: the shard disconnects it (3506).
@@ -156,6 +159,18 @@ pub struct Context<'a> {
     pub moved: &'a mut Vec<(u32, u32, u32)>,
     /// The command changed nothing: it waits for this key, and is read again.
     pub key_wanted: &'a mut Option<KeyWanted>,
+    /// A command is carried out.
+    pub is_command: bool,
+    /// Its reply comes later; what may be under way beside it.
+    pub awaits: Option<Group>,
+    /// Bytes of replies in `out`.
+    pub answer_bytes: usize,
+    /// Replies have an order to keep.
+    pub is_ordered: bool,
+    /// Where in `out` they are, if so.
+    pub marks: &'a mut Vec<Mark>,
+    /// For sessions whose commands have to wait.
+    pub spares: &'a mut Spares,
 }
 
 impl Context<'_> {
@@ -165,11 +180,17 @@ impl Context<'_> {
         *self.key_wanted = Some(KeyWanted { source, id });
     }
 
+    /// An id for a client. It cannot be guessed from others: tokens may name one, and so may services.
+    pub fn make_client_id(&mut self) -> ClientId {
+        ClientId::from_random(u128::from_le_bytes(self.secrets.make()))
+    }
+
     /// Answers a command.
     pub fn reply(&mut self, id: u32, body: ReplyBody<'_>) {
         if !self.fits(|| body.fits_json()) {
             return;
         }
+        let from = self.out.len();
         let polls = self.format.framing == Framing::Poll;
         if polls || self.format.unidirectional {
             self.said
@@ -177,6 +198,10 @@ impl Context<'_> {
         }
         if !polls {
             fanout::reply(self.out, self.format, self.compression, &Reply { id, body });
+        }
+        self.answer_bytes += self.out.len() - from;
+        if self.is_ordered {
+            self.marks.push((id, from, self.out.len()));
         }
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::order::Group;
 use super::{Context, PayloadRefused, Session, refused};
 use crate::auth::permission;
 use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX, USER_ID_BYTES_MAX};
@@ -429,7 +430,9 @@ impl Session {
         data: &[u8],
     ) {
         match self.try_rpc_own(context, id, method, data) {
-            Ok(()) => {}
+            // A fetch waits for deliveries: nothing behind it waits for it.
+            Ok(()) if method == "ringmain.fetch" => {}
+            Ok(()) => context.awaits = Some(Group::Apart),
             Err(RpcRefusal::Plain(error)) => context.error(id, error),
             Err(RpcRefusal::Said(what)) => {
                 context.counters.command_errors += 1;
@@ -474,7 +477,7 @@ impl Session {
             data: Bytes::copy_from_slice(data),
             caller: Caller::Client {
                 conn: context.conn,
-                client: self.client.unwrap_or(crate::model::ClientId(0)),
+                client: self.client,
                 user: self.user.clone(),
                 grants,
             },

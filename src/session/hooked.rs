@@ -1,7 +1,7 @@
 //! Commands that a backend decides about (`spec/centrifuge.md` §9): what is asked, and what follows from the answer.
 //!
 //! A call takes with it what its command needs to go on, and comes back with it; a subscribe and a connect leave the rest
-//! in the session. Nothing else of the connection waits, but what stands behind a connect.
+//! in the session.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::admission::recover_of;
 use super::liveness::kept_expiry;
+use super::order::Group;
 use super::subscribe::Grant;
 use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, check_data, flag};
 use crate::broker::HubId;
@@ -19,7 +20,7 @@ use crate::mesh::hook::{
     Answer, CALL_BYTES_MAX, CALLS_MAX, Call, Connected, Event, Header, Published, Refreshed,
     Subscribed, Verdict,
 };
-use crate::model::{ChannelName, ChosenError, ClientId, Encoding};
+use crate::model::{ChannelName, ChosenError, Encoding};
 use crate::protocol::centrifuge::json;
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
@@ -59,8 +60,6 @@ pub struct ForHooks {
 pub struct Awaiting {
     id: u32,
     asked: Subscribe<'static>,
-    /// Unsubscribe commands that came meanwhile: the subscribe is answered first.
-    unsubscribes: Vec<u32>,
     /// The server ended the subscription meanwhile.
     is_ended: bool,
 }
@@ -211,7 +210,7 @@ impl Session {
             target: Arc::clone(target),
             conn: context.conn,
             id,
-            client: self.client.unwrap_or(ClientId(0)),
+            client: self.client,
             format: context.format,
             user: self.user.clone(),
             meta,
@@ -235,12 +234,20 @@ impl Session {
         context: &mut Context<'_>,
         answer: Answer,
     ) -> Result<(), Disconnect> {
-        let Answer { call, verdict } = answer;
-        if self.client != Some(call.client) {
+        if self.client != answer.call.client {
             // A connection may carry one session after the other.
             return Ok(());
         }
         self.calls -= 1;
+        match self.keep_decision(answer) {
+            Some(answer) => self.decided(context, answer),
+            None => Ok(()),
+        }
+    }
+
+    /// What follows from a backend's answer.
+    pub fn decided(&mut self, context: &mut Context<'_>, answer: Answer) -> Result<(), Disconnect> {
+        let Answer { call, verdict } = answer;
         let wanted = match call.event {
             Event::Connect { .. } => Phase::Connecting,
             _ => Phase::Connected,
@@ -305,7 +312,7 @@ impl Session {
         connect: &Connect<'_>,
         target: &Arc<Target>,
     ) {
-        self.client = Some(ClientId::from_random(context.rng.wide_bits()));
+        self.client = context.make_client_id();
         self.phase = Phase::Connecting;
         let limit = context.config.client.recovery_max_publication_limit;
         let recovers = connect.subs.iter().filter(|asked| asked.recover);
@@ -543,13 +550,6 @@ fn is_valid(context: &Context<'_>, refreshed: &Refreshed) -> bool {
 
 // Subscribe.
 
-impl Awaiting {
-    /// The subscription ends with the backend's answer.
-    pub(super) const fn will_end(&self) -> bool {
-        self.is_ended || !self.unsubscribes.is_empty()
-    }
-}
-
 impl Session {
     /// A subscribe to this channel waits for its backend.
     pub(super) fn awaiting(&mut self, channel: &str) -> Option<&mut Awaiting> {
@@ -564,15 +564,6 @@ impl Session {
         self.rare
             .as_deref()
             .map_or(0, |rare| rare.hooks.subscribes.len())
-    }
-
-    /// An unsubscribe command for a channel whose subscribe waits for its backend: it is answered after it.
-    pub(super) fn unsubscribe_awaiting(&mut self, id: u32, channel: &str) -> bool {
-        let Some(awaiting) = self.awaiting(channel) else {
-            return false;
-        };
-        awaiting.unsubscribes.push(id);
-        true
     }
 
     /// The server ends the subscription to a channel whose subscribe waits for its backend: once it is answered.
@@ -600,9 +591,9 @@ impl Session {
         self.for_hooks().subscribes.push(Awaiting {
             id,
             asked: for_later(asked),
-            unsubscribes: Vec::new(),
             is_ended: false,
         });
+        context.awaits = Some(Group::Decisions);
         Ok(())
     }
 
@@ -622,7 +613,6 @@ impl Session {
         let Awaiting {
             id,
             asked,
-            unsubscribes,
             is_ended,
         } = subscribes.swap_remove(at);
         match verdict {
@@ -638,9 +628,6 @@ impl Session {
         if is_ended && let Some(index) = self.find(context, channel.as_str()) {
             let hub = self.subscriptions[index].hub;
             self.end_subscription(context, hub, Some(Unsubscribe::Server));
-        }
-        for id in unsubscribes {
-            self.unsubscribe(context, id, channel.as_str())?;
         }
         Ok(())
     }
@@ -734,7 +721,9 @@ impl Session {
                     method: method.into(),
                     data: Bytes::copy_from_slice(data),
                 };
-                self.call(context, &Arc::clone(target), id, event)
+                let called = self.call(context, &Arc::clone(target), id, event);
+                context.awaits = called.is_ok().then_some(Group::Calls);
+                called
             }
             Route::Unknown => Err(ClientError::MethodNotFound),
             Route::NotAvailable => Err(ClientError::NotAvailable),

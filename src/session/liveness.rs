@@ -115,7 +115,12 @@ impl Session {
             Phase::Connected => {}
         }
         if self.pong_by != 0 && self.pong_by <= tick {
-            return Err(Disconnect::NoPong);
+            if !self.awaits_replies() {
+                return Err(Disconnect::NoPong);
+            }
+            // The pong may stand among the commands that wait for their turn.
+            let timeout = context.config.client.pong_timeout;
+            self.pong_by = TimerWheel::tick_after(context.now.at, timeout);
         }
         let config = context.config;
         let unix_ms = context.now.unix_ms;

@@ -15,7 +15,7 @@ impl Session {
         let is_ending = self.subscriptions[index]
             .extra
             .as_ref()
-            .is_some_and(|extra| extra.ends.is_some() || !extra.unsubscribes.is_empty());
+            .is_some_and(|extra| extra.ends.is_some() || extra.unsubscribe.is_some());
         let Some(offset) = last.filter(|_| answer.more && !is_ending) else {
             self.activate(context, index, answer);
             return;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::durable::DurableOptions;
+use super::order::Group;
 use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::config::namespace::DataFormat;
@@ -90,8 +91,9 @@ impl Session {
         if channel.is_empty() {
             return Err(Disconnect::BadRequest);
         }
-        if let Err(error) = self.try_publish(context, id, channel, data) {
-            context.error(id, error);
+        match self.try_publish(context, id, channel, data) {
+            Ok(group) => context.awaits = Some(group),
+            Err(error) => context.error(id, error),
         }
         Ok(())
     }
@@ -102,7 +104,7 @@ impl Session {
         id: u32,
         channel: &str,
         data: &[u8],
-    ) -> Result<(), ClientError> {
+    ) -> Result<Group, ClientError> {
         let config = context.config;
         let namespace = config
             .channels
@@ -127,10 +129,12 @@ impl Session {
         }
         let data = Bytes::copy_from_slice(&data);
         if let Some(target) = target {
-            return self.ask_publish(context, id, channel, data, target);
+            self.ask_publish(context, id, channel, data, target)?;
+            return Ok(Group::Decisions);
         }
         let channel = self.name_of(context, channel);
-        self.send_publish(context, id, channel, data, json, Published::default(), None)
+        self.send_publish(context, id, channel, data, json, Published::default(), None)?;
+        Ok(Group::Apart)
     }
 
     /// The channel's name, shared with the hub if the client is subscribed.

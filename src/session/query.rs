@@ -1,5 +1,6 @@
 //! Presence and history asked by a client (`spec/centrifuge.md` §4.5, §4.6).
 
+use super::order::Group;
 use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::mesh::Message;
@@ -115,8 +116,9 @@ impl Session {
             };
             context.command(owner, Message::Query(Box::new(query)))
         });
-        if let Err(error) = asked {
-            context.error(id, error);
+        match asked {
+            Ok(()) => context.awaits = Some(Group::Alone),
+            Err(error) => context.error(id, error),
         }
     }
 }

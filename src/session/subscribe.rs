@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use super::admission::{ConnectedSubscription, recover_of};
 use super::liveness::{kept_expiry, ttl};
+use super::order::Group;
 use super::{
     Context, Extra, ForHooks, PENDING, Phase, Session, Subscription, flag, forced_flags, refused,
 };
@@ -14,8 +14,8 @@ use crate::auth::permission;
 use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
 use crate::broker::hub::{Class, Delta};
 use crate::broker::{Filter, HubChannel, HubId};
-use crate::config::Namespace;
 use crate::config::namespace::NameError;
+use crate::config::{Config, Namespace};
 use crate::mesh::Message;
 use crate::mesh::message::{Interested, Leave, Recover, ReplyTo};
 use crate::model::{ChannelName, Overrides, StreamPosition};
@@ -117,9 +117,6 @@ impl Session {
             Ok(()) => {}
         }
         if self.find(context, channel).is_some() || self.awaiting(channel).is_some() {
-            if self.is_ending(context, channel) && self.put_off_subscribe(id, asked) {
-                return Ok(());
-            }
             return Err(ClientError::AlreadySubscribed.into());
         }
         if self.subscriptions.len() + self.awaiting_count() >= config.client.channel_limit {
@@ -140,13 +137,7 @@ impl Session {
             4 => return Err(ClientError::NotAvailable.into()),
             _ => return Err(ClientError::PermissionDenied.into()),
         }
-        let is_user_limited = namespace.allow_user_limited_channels
-            && config.channels.user_limited(channel).is_some();
-        if namespace.subscribe_proxy_enabled
-            && asked.token.is_empty()
-            && !is_user_limited
-            && !config.channels.is_private(channel)
-        {
+        if is_hooked(config, namespace, asked) {
             let target = config.hooks.of_subscribe(&namespace.subscribe_proxy_name);
             let target = target.ok_or(ClientError::NotAvailable)?;
             self.ask_subscribe(context, id, asked, target)?;
@@ -278,10 +269,10 @@ impl Session {
 
     /// A subscription token must name this channel, this user and, if it names one, this client.
     fn check_claims(&self, claims: &SubscriptionClaims, channel: &str) -> Result<(), Disconnect> {
-        let client_fits = claims.client.as_deref().is_none_or(|client| {
-            self.client
-                .is_some_and(|own| own.encode() == *client.as_bytes())
-        });
+        let client_fits = claims
+            .client
+            .as_deref()
+            .is_none_or(|client| self.client.encode() == *client.as_bytes());
         if claims.channel != channel || *claims.user != *self.user || !client_fits {
             return Err(Disconnect::InvalidToken);
         }
@@ -340,11 +331,14 @@ impl Session {
             return Err(ClientError::Internal.into());
         };
         let name = channel.name.clone();
+        let is_durable = channel.namespace.is_durable();
         let flags = self
             .subscriptions
             .last()
             .map_or(0, |subscription| subscription.flags);
-        if channel.confirmed && channel.run.is_empty() && flags & NEEDS_OWNER == 0 {
+        // Its reply must not have to wait for others once it gets publications: the owner answers in order.
+        let is_next = !self.awaits_replies();
+        if channel.confirmed && channel.run.is_empty() && flags & NEEDS_OWNER == 0 && is_next {
             let mut answer = Interested {
                 channel: name,
                 hub: (hub.slot, hub.generation),
@@ -358,6 +352,7 @@ impl Session {
                 after: 0,
                 overloaded: false,
                 more: false,
+                joined: None,
             };
             let index = self.subscriptions.len() - 1;
             self.answer_subscribe(context, hub, index, &mut answer);
@@ -379,6 +374,12 @@ impl Session {
             },
             recover,
         )?;
+        // What waits for the log is not answered in order.
+        context.awaits = Some(if is_durable {
+            Group::Alone
+        } else {
+            Group::Subscribes(context.owner(&name))
+        });
         Ok(())
     }
 
@@ -486,10 +487,10 @@ impl Session {
         self.join(context, index, answer);
         let result = ConnectedSubscription::new(&self.subscriptions[index], answer);
         if result.fails() {
-            let unsubscribes = self.take_unsubscribes(index);
+            let unsubscribe = self.take_unsubscribe(index);
             self.end_subscription(context, hub.slot, None);
             context.error(id, ClientError::UnrecoverablePosition);
-            reply_unsubscribed(context, &unsubscribes);
+            reply_unsubscribed(context, unsubscribe);
             return;
         }
         let body = ReplyBody::Subscribe(result.result(context));
@@ -506,7 +507,7 @@ impl Session {
         index: usize,
         answer: &Interested,
     ) {
-        let unsubscribes = self.take_unsubscribes(index);
+        let unsubscribe = self.take_unsubscribe(index);
         self.subscriptions.remove(index);
         let (_, last) = context.hub.exit(hub, None);
         if last {
@@ -524,7 +525,6 @@ impl Session {
         match answer.reply_to {
             ReplyTo::Client { id, .. } => {
                 context.error(id, ClientError::Internal);
-                reply_unsubscribed(context, &unsubscribes);
             }
             ReplyTo::Connect { .. } => {
                 let id = self
@@ -539,6 +539,7 @@ impl Session {
             | ReplyTo::Added { .. }
             | ReplyTo::CatchUp { .. } => {}
         }
+        reply_unsubscribed(context, unsubscribe);
     }
 
     pub(super) fn unsubscribe(
@@ -550,54 +551,43 @@ impl Session {
         if channel.is_empty() {
             return Err(Disconnect::BadRequest);
         }
-        if self.put_off_unsubscribe(id, channel) {
-            return Ok(());
-        }
         if let Some(index) = self.find(context, channel) {
             let subscription = &mut self.subscriptions[index];
             if subscription.is_pending() {
-                // The subscribe is answered first; then it ends.
-                subscription
-                    .extra
-                    .get_or_insert_default()
-                    .unsubscribes
-                    .push(id);
+                // The server's subscribe is told first, or the part of what was missed that is on its way; then it ends.
+                subscription.extra.get_or_insert_default().unsubscribe = Some(id);
+                context.awaits = Some(Group::Alone);
                 return Ok(());
             }
             let hub = subscription.hub;
             self.end_subscription(context, hub, None);
         }
-        if self.unsubscribe_awaiting(id, channel) {
-            return Ok(());
-        }
         context.reply(id, ReplyBody::Unsubscribe);
         Ok(())
     }
 
-    /// Ends that waited for the owner's answer: unsubscribe commands, and the server's.
+    /// Ends that waited for the owner's answer: an unsubscribe command, and the server's.
     pub(super) fn run_unsubscribes(&mut self, context: &mut Context<'_>, hub: HubId) {
         let Some(index) = self.subscription_at(hub.slot) else {
             return;
         };
-        let unsubscribes = self.take_unsubscribes(index);
+        let unsubscribe = self.take_unsubscribe(index);
         let ends = self.subscriptions[index]
             .extra
             .as_mut()
             .and_then(|extra| extra.ends.take());
-        if unsubscribes.is_empty() && ends.is_none() {
+        if unsubscribe.is_none() && ends.is_none() {
             return;
         }
         self.end_subscription(context, hub.slot, ends);
-        reply_unsubscribed(context, &unsubscribes);
+        reply_unsubscribed(context, unsubscribe);
     }
 
-    fn take_unsubscribes(&mut self, index: usize) -> SmallVec<[u32; 2]> {
+    fn take_unsubscribe(&mut self, index: usize) -> Option<u32> {
         self.subscriptions[index]
             .extra
             .as_mut()
-            .map_or_else(SmallVec::new, |extra| {
-                std::mem::take(&mut extra.unsubscribes)
-            })
+            .and_then(|extra| extra.unsubscribe.take())
     }
 
     /// Ends one subscription: presence and leave first, then the push if there is one.
@@ -663,6 +653,7 @@ impl Session {
                 .keep(registry, Message::Release(self.user.clone(), context.conn));
         }
         self.connecting = None;
+        self.order = None;
         if let Some(rare) = &mut self.rare {
             if std::mem::take(&mut rare.is_worker) {
                 context.log.gone(context.conn);
@@ -762,10 +753,19 @@ fn checked_filter(
     Ok(Some(Arc::new(filter)))
 }
 
-fn reply_unsubscribed(context: &mut Context<'_>, ids: &[u32]) {
-    for &id in ids {
+fn reply_unsubscribed(context: &mut Context<'_>, id: Option<u32>) {
+    if let Some(id) = id {
         context.reply(id, ReplyBody::Unsubscribe);
     }
+}
+
+/// A backend decides about the subscribe: nothing else does.
+pub(super) fn is_hooked(config: &Config, namespace: &Namespace, asked: &Subscribe<'_>) -> bool {
+    namespace.subscribe_proxy_enabled
+        && asked.token.is_empty()
+        && !config.channels.is_private(&asked.channel)
+        && !(namespace.allow_user_limited_channels
+            && config.channels.user_limited(&asked.channel).is_some())
 }
 
 fn extra_of(grant: &Grant) -> Option<Box<Extra>> {

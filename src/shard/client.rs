@@ -300,9 +300,7 @@ impl Shard {
             | Framing::PlainStream
             | Framing::PlainEventStream => self.end_stream(slot, format, disconnect),
             // TCP is dropped without a close frame; the client sees 1006.
-            Framing::WebSocket | Framing::Joined | Framing::Deflate
-                if *disconnect == Disconnect::ConnectionClosed =>
-            {
+            Framing::WebSocket | Framing::Joined | Framing::Deflate if disconnect.is_silent() => {
                 self.finish(slot);
             }
             Framing::WebSocket | Framing::Joined | Framing::Deflate => {
@@ -320,7 +318,7 @@ impl Shard {
             return;
         }
         let mut last = Vec::new();
-        if *disconnect != Disconnect::ConnectionClosed {
+        if !disconnect.is_silent() {
             let push = Push::Disconnect(disconnect.code(), disconnect.reason());
             fanout::push(&mut last, format, &mut self.compression, "", &push);
         }

@@ -1,6 +1,7 @@
 //! The record of one connection: a socket with framing, and the session behind it.
 
 use crate::mem::{RingRange, Tick};
+use crate::model::ChannelName;
 use crate::session::Session;
 use crate::shard::{Close, Door};
 use crate::wire::websocket::Decoder;
@@ -78,11 +79,22 @@ pub(super) struct Backlog {
     pub(super) bytes: Vec<u8>,
     /// Bytes of the batch in flight.
     pub(super) in_flight: usize,
-    /// Bytes of the message that was queued when nothing else was: one is always possible, whatever its size.
-    pub(super) alone: usize,
+    /// Unsent bytes up to the end of the last answer among them.
+    before: usize,
+    /// Bytes of answers in there.
+    answers: usize,
+    /// The largest message.
+    large: usize,
+    /// Unsent bytes up to its end.
+    before_large: usize,
+    /// What its peer has to be told that it lost: channel and publications.
+    pub(super) lost: Vec<(ChannelName, u64)>,
     /// Pieces of `bytes`, in order: length and the hub slot of a publication that may be dropped, else `KEEP`.
     pub(super) pieces: Vec<(u32, u32)>,
 }
+
+/// Bytes of answers that may wait to be sent before the next command is carried out.
+const ANSWERS_BYTES_MAX: usize = 64 << 10;
 
 /// See `Backlog::pieces`.
 pub(super) const KEEP: u32 = u32::MAX;
@@ -100,7 +112,7 @@ impl Connection {
 
     /// Input is kept and not read yet.
     pub(super) fn is_held_up(&self) -> bool {
-        self.state == State::Waiting || self.is_parked
+        self.state == State::Waiting || self.is_parked || self.session.has_enough()
     }
 
     /// Pushes must wait for the connect reply.
@@ -110,6 +122,23 @@ impl Connection {
 }
 
 impl Connection {
+    /// Its session may carry out a command.
+    pub(super) fn can_answer(&self) -> bool {
+        self.state == State::Open && !self.is_parked && !self.owes_answers()
+    }
+
+    /// Answers that the peer asked for and has not taken: it gets no more before they are out.
+    pub(super) fn owes_answers(&self) -> bool {
+        self.backlog
+            .as_ref()
+            .is_some_and(|backlog| backlog.owes_answers())
+    }
+
+    /// Nothing more is read of its input: what came is not carried out yet.
+    pub(super) fn must_hold(&self) -> bool {
+        self.is_held_up() || self.held.is_some()
+    }
+
     /// Bytes that wait because the peer does not take them.
     pub(super) fn backlog_bytes(&self) -> usize {
         self.backlog.as_ref().map_or(0, |backlog| backlog.unsent())
@@ -124,6 +153,10 @@ impl Connection {
 impl Backlog {
     pub(super) fn push(&mut self, bytes: &[u8], hub: u32) {
         self.bytes.extend_from_slice(bytes);
+        if bytes.len() > self.large.min(self.before_large) {
+            self.large = bytes.len();
+            self.before_large = self.unsent();
+        }
         match self.pieces.last_mut() {
             Some((len, last)) if *last == KEEP && hub == KEEP => *len += bytes.len() as u32,
             _ => self.pieces.push((bytes.len() as u32, hub)),
@@ -136,6 +169,31 @@ impl Backlog {
         self.pieces.insert(0, (bytes.len() as u32, KEEP));
     }
 
+    /// An answer was added last.
+    pub(super) fn answered(&mut self, bytes: usize) {
+        self.before = self.unsent();
+        self.answers += bytes;
+    }
+
+    /// So much was sent.
+    pub(super) const fn gone(&mut self, bytes: usize) {
+        self.before = self.before.saturating_sub(bytes);
+        if self.before == 0 {
+            self.answers = 0;
+        }
+        self.before_large = self.before_large.saturating_sub(bytes);
+    }
+
+    /// Unsent bytes that count: all but the largest message, which a peer that keeps up gets whatever its size is.
+    pub(super) fn waiting(&self) -> usize {
+        self.unsent() - self.large.min(self.before_large).min(self.unsent())
+    }
+
+    /// Answers that make commands wait until they are sent.
+    pub(super) const fn owes_answers(&self) -> bool {
+        self.answers > ANSWERS_BYTES_MAX
+    }
+
     pub(super) fn unsent(&self) -> usize {
         self.bytes.len() + self.in_flight
     }
@@ -145,21 +203,30 @@ impl Backlog {
         self.drop_pieces(|_, of| of == hub)
     }
 
-    /// Drops the oldest droppable pieces until `keep_bytes` are left. Returns the hub slots that lost something, and how many were lost.
-    pub(super) fn drop_oldest(&mut self, keep_bytes: usize) -> (Vec<u32>, u64) {
+    /// Drops the oldest droppable pieces until `keep_bytes` are left. Returns the hub slots that lost something, and how much each.
+    pub(super) fn drop_oldest(&mut self, keep_bytes: usize) -> Vec<(u32, u64)> {
         let mut excess = self.bytes.len().saturating_sub(keep_bytes);
-        let mut lost = Vec::new();
-        let count = self.drop_pieces(|len, hub| {
+        let mut lost: Vec<(u32, u64)> = Vec::new();
+        self.drop_pieces(|len, hub| {
             if hub == KEEP || excess == 0 {
                 return false;
             }
             excess = excess.saturating_sub(len as usize);
-            if !lost.contains(&hub) {
-                lost.push(hub);
+            match lost.iter_mut().find(|(other, _)| *other == hub) {
+                Some((_, count)) => *count += 1,
+                None => lost.push((hub, 1)),
             }
             true
         });
-        (lost, count)
+        lost
+    }
+
+    /// The peer is to be told of publications that it did not get.
+    pub(super) fn lose(&mut self, channel: &ChannelName, publications: u64) {
+        match self.lost.iter_mut().find(|(other, _)| other == channel) {
+            Some((_, count)) => *count += publications,
+            None => self.lost.push((channel.clone(), publications)),
+        }
     }
 
     fn drop_pieces(&mut self, mut drops: impl FnMut(u32, u32) -> bool) -> u64 {
@@ -188,6 +255,43 @@ mod tests {
     use super::*;
 
     #[test]
+    fn one_message_does_not_count_whatever_its_size_is() {
+        let mut backlog = Backlog::default();
+        backlog.push(&[0; 10], KEEP);
+        backlog.push(&[0; 5000], 1);
+        backlog.push(&[0; 20], 1);
+        assert_eq!((backlog.unsent(), backlog.waiting()), (5030, 30));
+        // While it is on its way a second one counts.
+        backlog.push(&[0; 4000], 1);
+        assert_eq!(backlog.waiting(), 4030);
+        backlog.in_flight = std::mem::take(&mut backlog.bytes).len();
+        for taken in [2000, 3010] {
+            backlog.in_flight -= taken;
+            backlog.gone(taken);
+        }
+        assert_eq!((backlog.unsent(), backlog.waiting()), (4020, 4020));
+        backlog.push(&[0; 9000], 1);
+        assert_eq!(backlog.waiting(), 4020);
+    }
+
+    #[test]
+    fn answers_that_are_not_taken_are_owed_until_the_last_byte() {
+        let mut backlog = Backlog::default();
+        backlog.push(&[0; 100], KEEP);
+        backlog.push(&[0; ANSWERS_BYTES_MAX], KEEP);
+        backlog.answered(ANSWERS_BYTES_MAX);
+        assert!(!backlog.owes_answers(), "as much as may wait");
+        backlog.push(&[0; 1], KEEP);
+        backlog.answered(1);
+        backlog.push(&[0; 1000], 1);
+        assert!(backlog.owes_answers());
+        backlog.gone(100 + ANSWERS_BYTES_MAX);
+        assert!(backlog.owes_answers());
+        backlog.gone(1);
+        assert!(!backlog.owes_answers(), "what follows is no answer");
+    }
+
+    #[test]
     fn only_the_oldest_droppable_pieces_go() {
         let mut backlog = Backlog::default();
         for (bytes, hub) in [
@@ -199,8 +303,8 @@ mod tests {
         ] {
             backlog.push(bytes, hub);
         }
-        let (lost, count) = backlog.drop_oldest(12);
-        assert_eq!((lost, count), (vec![1, 2], 2));
+        let lost = backlog.drop_oldest(12);
+        assert_eq!(lost, [(1, 1), (2, 1)]);
         assert_eq!(backlog.bytes, b"replymorea2");
         assert_eq!(backlog.pieces, [(5, KEEP), (4, KEEP), (2, 1)]);
     }

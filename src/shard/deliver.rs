@@ -21,6 +21,18 @@ const MIXED_RUN_BYTES_MAX: usize = FANOUT_PIECE_BYTES_MAX as usize;
 /// A run's memory is kept for the next turn up to this many publications.
 const RUN_PUBLICATIONS_KEPT: usize = 256;
 
+/// What a subscriber is told who has missed publications that nothing brings back; how many, where that is known.
+pub(super) fn lost(channel: &ChannelName, publications: Option<u64>) -> Vec<u8> {
+    let channel = channel.as_str();
+    let lost = match publications {
+        Some(publications) => {
+            serde_json::json!({ "channel": channel, "publications": publications })
+        }
+        None => serde_json::json!({ "channel": channel }),
+    };
+    serde_json::json!({ "lost": lost }).to_string().into_bytes()
+}
+
 impl Shard {
     /// A publication from its owner.
     pub(super) fn deliver(&mut self, name: &ChannelName, publication: &Arc<Publication>) {
@@ -184,7 +196,7 @@ impl Shard {
             return;
         };
         let mut written = std::mem::take(&mut self.written);
-        written.push(channel, &push, &mut self.compression);
+        written.push(channel, name.as_str(), &push, &mut self.compression);
         self.fan_out(id.slot, &mut written, false, |subscriber| {
             subscriber.join_leave
         });
@@ -301,9 +313,21 @@ impl Shard {
         let Some(channel) = self.hub.channel_mut(id) else {
             return;
         };
-        channel.position = position;
+        let before = std::mem::replace(&mut channel.position, position);
         channel.catching_up = false;
         let hub = id.slot;
+        let missed = match before.epoch == position.epoch {
+            true => Some(position.offset.0.saturating_sub(before.offset.0)),
+            false if before.offset.0 > 0 || position.offset.0 > 0 => None,
+            // Nothing was ever kept.
+            false => Some(0),
+        };
+        if missed != Some(0) {
+            self.tell_lost(id, missed, false);
+        }
+        let Some(channel) = self.hub.channel(id) else {
+            return;
+        };
         let slots: Vec<u32> = channel
             .subscribers
             .iter()
@@ -312,6 +336,43 @@ impl Shard {
         for slot in slots {
             self.tell_insufficient(slot, hub);
         }
+    }
+
+    /// Something of a channel without a stream, or of its joins and leaves, did not reach this shard.
+    pub(super) fn lost(&mut self, name: &ChannelName) {
+        if let Some(id) = self.hub.find(name) {
+            self.give_run(id);
+            self.tell_lost(id, None, true);
+        }
+    }
+
+    /// Subscribers are told that they have missed something: those to whom no recovery brings it back, or everybody.
+    fn tell_lost(&mut self, id: HubId, publications: Option<u64>, everybody: bool) {
+        let Some(channel) = self.hub.channel(id) else {
+            return;
+        };
+        let said = lost(&channel.name, publications);
+        let mut written = std::mem::take(&mut self.written);
+        written.push(channel, "", &Push::Message(&said), &mut self.compression);
+        let connections: Vec<u32> = (channel.subscribers.iter())
+            .map(|subscriber| subscriber.conn)
+            .collect();
+        let plain: hashbrown::HashSet<u32, foldhash::fast::FixedState> = connections
+            .into_iter()
+            .filter(|&slot| {
+                let session = self.connections.at(slot).map(|one| &one.session);
+                session.is_some_and(|session| {
+                    let at = session.subscription_at(id.slot);
+                    at.is_some_and(|at| {
+                        everybody || !session.subscriptions[at].has(flag::POSITIONED)
+                    })
+                })
+            })
+            .collect();
+        self.fan_out(id.slot, &mut written, false, |subscriber| {
+            plain.contains(&subscriber.conn)
+        });
+        self.written = written;
     }
 
     /// A positioned subscriber has a gap: its subscription ends so that it recovers; one made by the server ends with its connection.

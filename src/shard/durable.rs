@@ -295,5 +295,6 @@ fn overloaded(interest: &Interest) -> Interested {
         after: interest.recover.map_or(0, |recover| recover.offset),
         overloaded: true,
         more: false,
+        joined: None,
     }
 }

@@ -4,6 +4,7 @@
 use super::Shard;
 use super::connection::{Connection, State};
 use super::http::TEXT;
+use crate::limits::HELD_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
 use crate::mesh::message::Emulate;
@@ -73,12 +74,12 @@ impl Shard {
             .connections
             .current(slot, generation)
             .filter(|connection| known(connection))
-            .map(|connection| (connection.state, connection.is_parked));
+            .map(|connection| (connection.state, connection.session.waiting_bytes()));
         match state {
-            Some((State::Open, false)) => self.commands(slot, &emulate.frame),
-            Some((State::Open, true) | (State::Waiting, _)) => {
-                self.hold_frame(slot, &emulate.frame);
+            Some((State::Open | State::Waiting, waits)) if waits > HELD_BYTES_MAX => {
+                self.abort(slot);
             }
+            Some((State::Open | State::Waiting, _)) => self.commands(slot, &emulate.frame),
             Some((State::Head | State::Closing | State::Finishing | State::Gone, _)) | None => {}
         }
         self.mesh.answer(from, Message::Emulated(emulate.request));

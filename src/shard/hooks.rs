@@ -5,6 +5,8 @@ use super::connection::State;
 use crate::config::Config;
 use crate::limits::{HOOK_HEADERS_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::hook::{Answer, Header};
+use crate::model::ConnId;
+use crate::protocol::disconnect::Disconnect;
 use crate::session::Session;
 use crate::time::Now;
 use crate::wire::http::RequestHead;
@@ -34,13 +36,25 @@ impl Shard {
             let result = self.with_session(conn.slot, |session, context| {
                 session.answered(context, answer)
             });
-            if let Some(Err(disconnect)) = result {
-                self.disconnect(conn.slot, &disconnect);
-            }
-            self.settle();
-            self.went_on(conn.slot);
+            self.follow_answer(conn, result);
         }
         self.settle();
+    }
+
+    /// A backend's answer came before its command's turn, which is now.
+    pub(super) fn decided(&mut self, conn: ConnId, answer: Answer) {
+        let result = self.with_session(conn.slot, |session, context| {
+            session.decided(context, answer)
+        });
+        self.follow_answer(conn, result);
+    }
+
+    fn follow_answer(&mut self, conn: ConnId, result: Option<Result<(), Disconnect>>) {
+        if let Some(Err(disconnect)) = result {
+            self.disconnect(conn.slot, &disconnect);
+        }
+        self.answer_own();
+        self.went_on(conn.slot);
     }
 }
 

@@ -6,6 +6,7 @@ use super::Shard;
 use super::connection::State;
 use crate::broker::HubId;
 use crate::broker::durable::Asker;
+use crate::broker::owner::Behind;
 use crate::mesh::Message;
 use crate::mesh::message::{
     Admit, Answer, AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
@@ -20,6 +21,14 @@ use crate::wire::websocket::Inflater;
 
 /// Messages taken from one peer in one turn, so that sockets are served in between.
 const MESSAGES_PER_TURN: usize = 512;
+
+/// A client that waits for the answer to its publish.
+pub(super) struct PublishedTo {
+    conn: ConnId,
+    id: u32,
+    by_rpc: bool,
+    result: Result<StreamPosition, PublishError>,
+}
 
 impl Shard {
     /// Takes what other shards have sent, as far as there is room for what comes of it.
@@ -51,8 +60,17 @@ impl Shard {
         }
     }
 
-    /// Handles what the shard has said to itself, until it has nothing more to say.
+    /// Handles what the shard has said to itself, until it has nothing more to say and no session can go on.
     pub(super) fn settle(&mut self) {
+        self.answer_own();
+        while !self.ready.is_empty() && !self.is_full() {
+            self.take_up_ready();
+            self.answer_own();
+        }
+    }
+
+    /// Handles what the shard has said to itself.
+    pub(super) fn answer_own(&mut self) {
         loop {
             self.hear();
             let Some(message) = self.mesh.receive(self.id) else {
@@ -89,6 +107,7 @@ impl Shard {
             }
             Message::Presence(name, info, joined) => self.announce(&name, &info, joined),
             Message::Behind(name, position) => self.behind(&name, position),
+            Message::Lost(name) => self.lost(&name),
             Message::Interested(answer) => self.interested(*answer),
             Message::Published(reply_to, result) => self.published(reply_to, result),
             Message::Answer(answer) => self.answered(*answer),
@@ -110,7 +129,7 @@ impl Shard {
         let answer = self
             .owner
             .interest(self.now, from, interest, tries, &config.channels);
-        let Some(answer) = answer else {
+        let Some(mut answer) = answer else {
             self.read_log();
             return;
         };
@@ -122,11 +141,13 @@ impl Shard {
             };
             *counter += 1;
         }
-        let overloaded = answer.overloaded;
+        let joins = joins.filter(|_| !answer.overloaded);
+        // Where the subscriber is, the join follows its reply at once, whatever comes next.
+        answer.joined = joins.as_ref().map(|(_, info)| Arc::clone(info));
         self.mesh
             .answer(from, Message::Interested(Box::new(answer)));
-        if !overloaded && let Some((channel, info)) = joins {
-            let mask = self.owner.interest_of(&channel);
+        if let Some((channel, info)) = joins {
+            let mask = self.owner.interest_of(&channel) & !(1 << from.0);
             self.tell_presence(&channel, &info, true, mask);
         }
     }
@@ -151,6 +172,7 @@ impl Shard {
                 Message::Presence(channel.clone(), Arc::clone(info), joined),
             ) {
                 self.counters.dropped_mesh += 1;
+                self.owner.mark_lost(channel, shard);
             }
         }
     }
@@ -203,17 +225,37 @@ impl Shard {
     /// Tells the shards that lost deliveries where their channels stand, once there is room for it.
     fn tell_behind(&mut self) {
         let mesh = &self.mesh;
-        for (name, position, mask) in self.owner.take_behind(|shard| mesh.has_room(shard)) {
-            for shard in bits(mask) {
+        for behind in self.owner.take_behind(|shard| mesh.has_room(shard)) {
+            let Behind {
+                name,
+                position,
+                behind,
+                lost,
+            } = behind;
+            for shard in bits(behind) {
                 self.mesh
                     .keep(shard, Message::Behind(name.clone(), position));
+            }
+            for shard in bits(lost) {
+                self.mesh.keep(shard, Message::Lost(name.clone()));
             }
         }
     }
 
     // As the one who asked.
 
-    fn interested(&mut self, answer: Interested) {
+    fn interested(&mut self, mut answer: Interested) {
+        let joined = answer
+            .joined
+            .take()
+            .map(|info| (answer.channel.clone(), info));
+        self.subscribed(answer);
+        if let Some((channel, info)) = joined {
+            self.announce(&channel, &info, true);
+        }
+    }
+
+    fn subscribed(&mut self, answer: Interested) {
         let hub = HubId {
             slot: answer.hub.0,
             generation: answer.hub.1,
@@ -295,32 +337,22 @@ impl Shard {
                 .at(slot)
                 .is_some_and(|c| c.state == State::Open)
         {
-            self.resume(slot);
-        }
-        let later = self
-            .connections
-            .at_mut(slot)
-            .map(|c| c.session.take_later());
-        for command in later.unwrap_or_default() {
-            if !self.command(slot, Ok(command)) {
-                return;
-            }
+            self.make_ready(slot);
         }
     }
 
-    fn published(&mut self, reply_to: ReplyTo, result: Result<StreamPosition, PublishError>) {
-        match reply_to {
-            ReplyTo::Client { conn, id } => {
-                let body = match result {
-                    Ok(_) => ReplyBody::Publish,
-                    Err(PublishError::UnknownChannel) => {
-                        ReplyBody::Error(ClientError::UnknownChannel)
-                    }
-                    Err(PublishError::Overloaded) => ReplyBody::Error(ClientError::Internal),
-                };
-                self.reply(conn, id, body);
-            }
-            ReplyTo::Rpc { conn, id } => match result {
+    /// The publishers are answered once their publications have been given to the subscribers, whom they may be among.
+    pub(super) fn tell_published(&mut self) {
+        let mut published = std::mem::take(&mut self.published);
+        for PublishedTo {
+            conn,
+            id,
+            by_rpc,
+            result,
+        } in published.drain(..)
+        {
+            match result {
+                Ok(_) if !by_rpc => self.reply(conn, id, ReplyBody::Publish),
                 Ok(position) => {
                     let json = published_json(position, None);
                     self.reply(conn, id, ReplyBody::Rpc(&json));
@@ -331,7 +363,25 @@ impl Shard {
                 Err(PublishError::Overloaded) => {
                     self.reply(conn, id, ReplyBody::Error(ClientError::Internal));
                 }
-            },
+            }
+        }
+        if self.published.is_empty() {
+            self.published = published;
+        }
+    }
+
+    fn published(&mut self, reply_to: ReplyTo, result: Result<StreamPosition, PublishError>) {
+        let mut tell = |conn, id, by_rpc| {
+            self.published.push(PublishedTo {
+                conn,
+                id,
+                by_rpc,
+                result,
+            });
+        };
+        match reply_to {
+            ReplyTo::Client { conn, id } => tell(conn, id, false),
+            ReplyTo::Rpc { conn, id } => tell(conn, id, true),
             ReplyTo::Nobody
             | ReplyTo::Connect { .. }
             | ReplyTo::Part { .. }
@@ -409,6 +459,7 @@ impl Shard {
         let limits_now =
             config.client.limits_connections() && !self.config.client.limits_connections();
         self.config = config;
+        self.end_what_is_gone();
         if limits_now {
             self.count_insiders();
         }

@@ -54,6 +54,8 @@ pub struct UnderWay {
     pub api_calls: usize,
     /// Requests that the log has not answered.
     pub log_requests: usize,
+    /// Sessions with commands that wait for a reply or for their turn.
+    pub waiting: usize,
     /// Subscribers that get more of what they missed.
     pub parts: usize,
     /// Somebody waited for the log and has not been answered.
@@ -108,7 +110,7 @@ impl Shard {
                     );
                 }
                 out.push(Subscribed {
-                    client: connection.session.client.unwrap_or(ClientId(0)),
+                    client: connection.session.client,
                     channel: channel.name.clone(),
                     active: !subscription.is_pending(),
                     present: subscription.has(flag::PRESENCE),
@@ -157,6 +159,9 @@ impl Shard {
             mesh_own: self.mesh.own(),
             api_calls: self.calls.under_way(),
             log_requests: self.log.appends() + self.log.asks(),
+            waiting: (self.connections.iter())
+                .filter(|(_, connection)| connection.session.order.is_some())
+                .count(),
             parts: self.parts.len(),
             woken: self.owner.has_woken(),
             unopened: self.owner.unopened(),

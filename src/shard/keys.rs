@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shard;
-use super::connection::{Connection, State};
 use crate::config::keys::{KeySet, KeySource};
 use crate::mesh::control::FromShard;
 use crate::model::ConnId;
@@ -145,15 +144,21 @@ impl Shard {
             let Some(connection) = self.connections.current_mut(slot, generation) else {
                 continue;
             };
-            if !std::mem::take(&mut connection.is_parked) {
+            if !connection.is_parked {
                 continue;
             }
-            self.command(slot, Ok(*parked.command));
-            let goes_on =
-                |connection: &&Connection| connection.state == State::Open && !connection.is_parked;
-            if self.connections.at(slot).filter(goes_on).is_some() {
-                self.resume(slot);
+            let waits = self.with_session(slot, |session, context| {
+                session.must_wait(context, &parked.command)
+            });
+            if waits == Some(true) {
+                self.key_waits.answered.push_back(parked);
+                continue;
             }
+            if let Some(connection) = self.connections.at_mut(slot) {
+                connection.is_parked = false;
+            }
+            self.command(slot, Ok(*parked.command));
+            self.make_ready(slot);
             self.file(slot);
             self.settle();
         }

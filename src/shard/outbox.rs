@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use super::connection::{Connection, KEEP, State};
+use super::deliver::lost;
 use super::rings::{Heads, Rings};
 use super::written::Written;
 use super::{Close, Output, SendBatch, SendFailed, Shard};
@@ -16,7 +17,8 @@ use crate::limits::{
 use crate::mem::{RingRange, Slab};
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
-use crate::session::flag;
+use crate::protocol::push::Push;
+use crate::session::{fanout, flag};
 use crate::time::Now;
 
 /// The shard's half of every outbox.
@@ -60,6 +62,11 @@ impl Outbox {
 
     pub(super) const fn backlog_bytes(&self) -> usize {
         self.backlog_bytes
+    }
+
+    /// Batches of the rings were polled and are not known to be with the kernel.
+    pub(super) const fn has_unflushed(&self) -> bool {
+        self.is_unflushed
     }
 
     pub(super) const fn ring_used(&self) -> u32 {
@@ -124,11 +131,7 @@ impl Outbox {
     /// Copies bytes behind everything the connection has to send.
     fn copy(&mut self, connection: &mut Connection, slot: u32, bytes: &[u8], hub: u32) {
         self.own_pending(connection);
-        let backlog = connection.backlog.get_or_insert_default();
-        if backlog.unsent() == 0 {
-            backlog.alone = bytes.len();
-        }
-        backlog.push(bytes, hub);
+        connection.backlog.get_or_insert_default().push(bytes, hub);
         self.backlog_bytes += bytes.len();
         let head = self.rings.heads();
         self.make_dirty(connection, slot, head);
@@ -146,6 +149,18 @@ impl Outbox {
 }
 
 impl Shard {
+    /// Queues what a session says. Answers among it that its peer does not take make the next command wait.
+    pub(super) fn queue_answer(&mut self, slot: u32, bytes: &[u8], answer_bytes: usize) {
+        self.queue(slot, bytes);
+        if answer_bytes > 0
+            && let Some(connection) = self.connections.at_mut(slot)
+            && let Some(backlog) = &mut connection.backlog
+            && !backlog.bytes.is_empty()
+        {
+            backlog.answered(answer_bytes);
+        }
+    }
+
     /// Queues bytes for one connection.
     pub(super) fn queue(&mut self, slot: u32, bytes: &[u8]) {
         let Some(connection) = self.connections.at_mut(slot) else {
@@ -230,9 +245,10 @@ impl Shard {
             return;
         };
         if let Some(connecting) = &mut connection.session.connecting {
-            connecting.pushes.extend_from_slice(frame);
             if connecting.pushes.len() > self.config.client.queue_max_size {
                 self.disconnect(slot, &Disconnect::Slow);
+            } else {
+                connecting.pushes.extend_from_slice(frame);
             }
             return;
         }
@@ -258,8 +274,7 @@ impl Shard {
             return;
         };
         let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
-        let limit = limit + backlog.alone;
-        if backlog.unsent() <= limit && !too_many_bytes {
+        if backlog.waiting() <= limit && !too_many_bytes {
             return;
         }
         if matches!(
@@ -276,23 +291,27 @@ impl Shard {
             return;
         }
         let before = backlog.bytes.len();
-        let (lost, mut count) = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
-        for &hub in &lost {
+        let lost = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        let mut count = 0;
+        for &(hub, publications) in &lost {
+            count += publications;
             let session = &connection.session;
-            if session
-                .subscription_at(hub)
-                .is_some_and(|at| session.subscriptions[at].has(flag::POSITIONED))
-            {
+            let Some(at) = session.subscription_at(hub) else {
+                continue;
+            };
+            if session.subscriptions[at].has(flag::POSITIONED) {
                 count += backlog.purge(hub);
+            } else if let Some(channel) = self.hub.at(hub) {
+                backlog.lose(&channel.name, publications);
             }
         }
         self.outbox.backlog_bytes -= before - backlog.bytes.len();
         self.counters.dropped_slow += count;
-        if backlog.unsent() > limit {
+        if backlog.waiting() > limit || too_many_bytes && lost.is_empty() {
             self.disconnect(slot, &Disconnect::Slow);
             return;
         }
-        for hub in lost {
+        for (hub, _) in lost {
             self.tell_insufficient(slot, hub);
         }
     }
@@ -325,9 +344,21 @@ impl Shard {
             {
                 self.outbox.own_pending(connection);
                 connection.is_sending = true;
+                let format = connection.session.format;
+                let listens = connection.state == State::Open;
                 let Some(backlog) = &mut connection.backlog else {
                     continue;
                 };
+                let told = std::mem::take(&mut backlog.lost).into_iter();
+                for (channel, publications) in told.filter(|_| listens) {
+                    let before = backlog.bytes.len();
+                    let said = lost(&channel, Some(publications));
+                    let mut message = Vec::new();
+                    let push = Push::Message(&said);
+                    fanout::push(&mut message, format, &mut self.compression, "", &push);
+                    backlog.push(&message, KEEP);
+                    self.outbox.backlog_bytes += backlog.bytes.len() - before;
+                }
                 backlog.pieces.clear();
                 backlog.in_flight = backlog.bytes.len();
                 let batch = SendBatch::Owned(std::mem::take(&mut backlog.bytes));
@@ -404,6 +435,8 @@ impl Shard {
                 let Some(backlog) = &mut connection.backlog else {
                     return;
                 };
+                let owed = backlog.owes_answers();
+                backlog.gone(taken);
                 self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
                 if taken < bytes.len() {
                     backlog.push_front(&bytes[taken..]);
@@ -417,11 +450,16 @@ impl Shard {
                     };
                     if connection.close.is_some() && connection.pending.len == 0 {
                         self.outbox.closing.push(conn.slot);
-                        self.close_sent();
+                        return self.close_sent();
                     }
                 } else {
                     let head = self.outbox.rings.heads();
                     self.outbox.make_dirty(connection, conn.slot, head);
+                }
+                let owes = |one: &Connection| one.owes_answers();
+                if owed && !self.connections.at(conn.slot).is_some_and(owes) {
+                    self.make_ready(conn.slot);
+                    self.settle();
                 }
             }
         }

@@ -74,3 +74,44 @@ impl Shard {
         });
     }
 }
+
+impl Shard {
+    /// A new configuration has taken a namespace away, or the history that subscriptions rely on: their clients are told, so that
+    /// none listens where nothing comes any more. What else it allows less holds for those who come.
+    pub(super) fn end_what_is_gone(&mut self) {
+        let mut ends: Vec<(u32, u32, Unsubscribe)> = Vec::new();
+        for (slot, connection) in self.connections.iter() {
+            for subscription in &connection.session.subscriptions {
+                let Some(channel) = self.hub.at(subscription.hub) else {
+                    continue;
+                };
+                match self.config.channels.resolve(channel.name.as_str()) {
+                    Err(_unknown) => ends.push((slot, subscription.hub, Unsubscribe::Gone)),
+                    Ok(namespace)
+                        if namespace.history_size == 0 && subscription.has(flag::POSITIONED) =>
+                    {
+                        ends.push((slot, subscription.hub, Unsubscribe::Insufficient));
+                    }
+                    Ok(_) => {}
+                }
+            }
+        }
+        for (slot, hub, why) in ends {
+            self.give_run(self.hub.id_at(hub));
+            let is_positioned = why == Unsubscribe::Insufficient;
+            if is_positioned
+                && self.connections.at(slot).is_some_and(|connection| {
+                    let session = &connection.session;
+                    let at = session.subscription_at(hub);
+                    at.is_some_and(|at| !session.subscriptions[at].is_pending())
+                })
+            {
+                self.tell_insufficient(slot, hub);
+            } else {
+                self.with_session(slot, |session, context| {
+                    session.end_subscription(context, hub, Some(why));
+                });
+            }
+        }
+    }
+}

@@ -2,17 +2,11 @@
 
 use std::time::Duration;
 
-use tungstenite::protocol::frame::Frame;
-use tungstenite::protocol::frame::coding::{Data, OpCode};
-
 use super::connection::{Connection, State};
 use super::{Mode, Shard};
 use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX, HELD_PAUSE_BYTES};
 use crate::mem::TimerWheel;
 use crate::model::Framing;
-use crate::protocol::centrifuge::{self, join_commands};
-use crate::protocol::command::{Body, Command};
-use crate::protocol::disconnect::Disconnect;
 use crate::session::Phase;
 use crate::wire::websocket::{
     Decoder, Event, Opcode, ServerHeader, WebSocketError, encode_close, encode_frame_header,
@@ -24,11 +18,6 @@ pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 impl Shard {
     /// Bytes of an open WebSocket.
     pub(super) fn websocket_received(&mut self, slot: u32, bytes: &mut [u8]) {
-        self.websocket_input(slot, bytes, 0);
-    }
-
-    /// The same. Messages may be longer than their limit up to `held_bytes_max`.
-    fn websocket_input(&mut self, slot: u32, bytes: &mut [u8], held_bytes_max: usize) {
         let message_bytes_max = match self.mode {
             Mode::Echo => ECHO_MESSAGE_BYTES_MAX,
             Mode::Proxy => self.config.websocket.message_size_limit,
@@ -41,18 +30,20 @@ impl Shard {
         } else {
             message_bytes_max
         };
-        let message_bytes_max = message_bytes_max.max(held_bytes_max);
         let deflates = connection.session.format.framing == Framing::Deflate;
         let mut decoder = std::mem::take(&mut connection.decoder);
         let mut input = bytes;
         loop {
-            let connection = self.connections.at(slot);
-            match connection.map(|connection| (connection.state, connection.is_parked)) {
-                Some((State::Open | State::Closing, false)) => {}
-                Some((State::Waiting, _) | (_, true)) => {
+            match self.connections.at(slot) {
+                Some(connection) if connection.state == State::Closing => {}
+                Some(connection)
+                    if matches!(connection.state, State::Open | State::Waiting)
+                        && connection.must_hold() =>
+                {
                     self.hold(slot, input);
                     break;
                 }
+                Some(connection) if connection.state == State::Open => {}
                 _ => return,
             }
             let event = if deflates {
@@ -168,88 +159,6 @@ impl Shard {
         self.scratch = frame;
     }
 
-    /// The commands of one frame, strictly in order. Those behind a connect that waits for owners wait with it.
-    pub(super) fn commands(&mut self, slot: u32, frame: &[u8]) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
-        let mut commands = centrifuge::commands(connection.session.format.encoding, frame);
-        while let Some(command) = commands.next() {
-            if !self.command(slot, command) {
-                return;
-            }
-            let connection = self.connections.at(slot);
-            match connection.map(|connection| (connection.state, connection.is_parked)) {
-                Some((State::Open, false)) => {}
-                Some((State::Waiting, _) | (State::Open, true)) => {
-                    if let Some(rest) = commands.rest() {
-                        self.hold_frame(slot, rest);
-                    }
-                    return;
-                }
-                _ => return,
-            }
-        }
-    }
-
-    /// Handles one command. False if it ended the session.
-    pub(super) fn command(&mut self, slot: u32, command: Result<Command<'_>, Disconnect>) -> bool {
-        let mut moves_deadline = false;
-        let result = match command {
-            Ok(command) => {
-                moves_deadline = matches!(
-                    command.body,
-                    Body::Connect(_)
-                        | Body::Subscribe(_)
-                        | Body::Refresh { .. }
-                        | Body::SubRefresh { .. }
-                );
-                let result =
-                    self.with_session(slot, |session, context| session.command(context, &command));
-                if let Some(wanted) = self.key_wanted.take() {
-                    self.wait_for_key(slot, wanted, command);
-                    return true;
-                }
-                result
-            }
-            Err(disconnect) => Some(Err(disconnect)),
-        };
-        match result {
-            None => return false,
-            Some(Err(disconnect)) => {
-                self.disconnect(slot, &disconnect);
-                return false;
-            }
-            Some(Ok(())) => {}
-        }
-        self.settle();
-        if moves_deadline {
-            self.follow_phase(slot);
-            self.file(slot);
-        }
-        true
-    }
-
-    /// Commands behind one that waits are held in the form in which they would have come by themselves.
-    pub(super) fn hold_frame(&mut self, slot: u32, rest: &[u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        let encoding = connection.session.format.encoding;
-        if connection.is_stream() {
-            let mut held = connection.held.take().map_or_else(Vec::new, |held| *held);
-            join_commands(&mut held, encoding, rest);
-            return self.hold(slot, &held);
-        }
-        // The type of a frame does not matter.
-        let mut frame = Frame::message(rest.to_vec(), OpCode::Data(Data::Binary), true);
-        frame.header_mut().mask = Some([0; 4]);
-        let mut bytes = Vec::with_capacity(frame.len());
-        if frame.format(&mut bytes).is_ok() {
-            self.hold(slot, &bytes);
-        }
-    }
-
     /// A session that waits for owners makes its connection wait; one that has its answer lets it go on.
     pub(super) fn follow_phase(&mut self, slot: u32) {
         let Some(connection) = self.connections.at_mut(slot) else {
@@ -298,15 +207,7 @@ impl Shard {
             return;
         };
         match connection.state {
-            State::Open if connection.is_stream() => self.commands(slot, &held),
-            State::Open => {
-                // Commands that came compressed are held as they were once inflated.
-                let held_bytes_max = match connection.session.format.framing {
-                    Framing::Deflate => self.config.websocket.inflated_bytes_max(),
-                    _ => 0,
-                };
-                self.websocket_input(slot, &mut held, held_bytes_max);
-            }
+            State::Open => self.websocket_received(slot, &mut held),
             State::Head => self.http_received(slot, &mut held),
             State::Waiting | State::Closing | State::Finishing | State::Gone => {}
         }

@@ -189,14 +189,14 @@ impl Written {
         }
     }
 
-    /// Writes one push that is no publication.
+    /// Writes one push that is no publication, about the channel `name` or, without one, the connection.
     pub(super) fn push(
         &mut self,
         channel: &HubChannel,
+        name: &str,
         push: &Push<'_>,
         compression: &mut Compression,
     ) {
-        let name = channel.name.as_str();
         self.clear();
         self.distinct.clear();
         for (at, class) in channel.classes.iter().enumerate() {

@@ -500,6 +500,33 @@ fn c68_uni_streams_begin_with_a_connect_push_and_bring_bare_pushes() {
 }
 
 #[test]
+fn c68_disconnect_with_3000_drops_the_connection_without_a_word() {
+    let end = |user: &str| {
+        let disconnect = json!({ "code": 3000, "reason": "not told" });
+        let request = json!({ "user": user, "disconnect": disconnect });
+        server().api_result("disconnect", &request);
+    };
+    let mut client = Client::user(server(), "c68-3000");
+    end("c68-3000");
+    assert_eq!(client.ended().code, 1006, "no close frame");
+    for shape in [Shape::Lines, Shape::Events] {
+        let signed = token::sign(&json!({ "sub": "c68-3000" }));
+        let mut stream = Stream::connect(server(), shape, &json!({ "token": signed }));
+        end("c68-3000");
+        assert_eq!(stream.try_next(), None, "no push");
+    }
+    let signed = token::sign(&json!({ "sub": "c68-3000" }));
+    let path = "/connection/uni_websocket";
+    let mut client = Client::open_with(server(), path, &[]);
+    client.send_text(&json!({ "token": signed }).to_string());
+    client.receive().expect("the connect push");
+    client.unread();
+    end("c68-3000");
+    assert_eq!(client.ended().code, 1006, "no close frame");
+    assert!(client.unread().is_empty(), "and no push");
+}
+
+#[test]
 fn c68_uni_websocket_begins_with_a_connect_push_and_ends_with_push_and_close_frame() {
     let by_query = format!(
         "/connection/uni_websocket?cf_connect={}",

@@ -5,6 +5,7 @@ use serde_json::json;
 use crate::support::client::Client;
 use crate::support::http::Http;
 use crate::support::process::{Server, config};
+use crate::support::token::sign;
 use crate::support::wait;
 
 const BEFORE: &str = r#"
@@ -45,6 +46,43 @@ fn sighup_applies_namespaces_and_keys_to_old_and_new_connections() {
     };
     assert_eq!(status("new-key"), 200);
     assert_eq!(status("api-key-of-the-tests"), 401);
+}
+
+#[test]
+fn subscribers_of_a_namespace_that_a_reload_removes_are_told() {
+    let server = Server::start(&config(BEFORE));
+    let mut client = Client::anonymous(&server);
+    client.subscribe("before:a");
+    let token = sign(&json!({ "sub": "7", "channels": ["before:b"] }));
+    let mut by_server = Client::with_token(&server, &token);
+    server.write_config(&config(&BEFORE.replace("\"before\"", "\"after\"")));
+    server.signal("HUP");
+    for (client, channel) in [(&mut client, "before:a"), (&mut by_server, "before:b")] {
+        let push = client.push();
+        assert_eq!(push["channel"], channel, "{push}");
+        // A code below 2500: nobody tries again.
+        assert_eq!(
+            push["unsubscribe"],
+            json!({ "code": 2000, "reason": "namespace removed" })
+        );
+    }
+    assert_eq!(
+        client.error("subscribe", &json!({ "channel": "before:a" })),
+        102
+    );
+    client.subscribe("after:a");
+}
+
+#[test]
+fn subscribers_that_rely_on_a_history_that_a_reload_takes_away_subscribe_anew() {
+    let kept = format!("{BEFORE}history_size = 5\nhistory_ttl = \"60s\"\nforce_recovery = true\n");
+    let server = Server::start(&config(&kept));
+    let mut client = Client::anonymous(&server);
+    assert_eq!(client.subscribe("before:a")["recoverable"], true);
+    server.write_config(&config(BEFORE));
+    server.signal("HUP");
+    assert_eq!(client.push()["unsubscribe"]["code"], 2500);
+    assert!(client.subscribe("before:a").get("recoverable").is_none());
 }
 
 /// The reload is refused with a warning that contains `reason`; nothing has changed.

@@ -1,14 +1,18 @@
 //! A subscriber that stops reading costs its own connection, or what its namespace says, and nothing else.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use crate::bystander::Bystander;
-use crate::support::client::{Client, PATH, upgrade_over};
+use crate::support::client::{Client, Encoding, PATH, upgrade_over};
+use crate::support::http::encode;
 use crate::support::process::{Server, config};
-use crate::support::wait::DEADLINE;
+use crate::support::stream::{Shape, Stream};
+use crate::support::token::sign;
+use crate::support::wait::{self, DEADLINE};
 
 const PUBLICATIONS: u64 = 300;
 
@@ -35,8 +39,8 @@ allow_subscribe_for_anonymous = true
     ))
 }
 
-/// A subscriber with small kernel buffers.
-fn narrow(server: &Server, channel: &str) -> Client {
+/// A connection with small kernel buffers.
+fn narrow_socket(server: &Server) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket
         .set_recv_buffer_size(32 * 1024)
@@ -44,11 +48,17 @@ fn narrow(server: &Server, channel: &str) -> Client {
     socket
         .connect(&server.listen.into())
         .expect("the listener accepts");
-    let stream = std::net::TcpStream::from(socket);
+    let stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(DEADLINE)).expect("a deadline");
     stream
         .set_write_timeout(Some(DEADLINE))
         .expect("a deadline");
+    stream
+}
+
+/// A subscriber on such a connection.
+fn narrow(server: &Server, channel: &str) -> Client {
+    let stream = narrow_socket(server);
     let mut client =
         Client::over(upgrade_over(stream, PATH, &[]).expect("the upgrade is accepted"))
             .connect(&json!({}));
@@ -133,6 +143,348 @@ fn many_slow_subscribers_stay_within_memory_limits() {
     }
 }
 
+/// Every kind of subscription, where each policy holds.
+fn kinds() -> Server {
+    Server::start(&config(
+        r#"
+[client]
+allow_anonymous_connect_without_token = true
+queue_max_size = 65536
+
+[http_stream]
+enabled = true
+[sse]
+enabled = true
+[uni_sse]
+enabled = true
+[uni_http_stream]
+enabled = true
+[uni_websocket]
+enabled = true
+
+[[channel.namespaces]]
+name = "lossy"
+slow_consumer = "drop_oldest"
+history_size = 10
+history_ttl = "60s"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+allow_positioning = true
+allow_recovery = true
+allow_tags_filter = true
+allowed_delta_types = ["fossil"]
+
+[[channel.namespaces]]
+name = "bare"
+slow_consumer = "drop_oldest"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+
+[[channel.namespaces]]
+name = "strict"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+"#,
+    ))
+}
+
+/// Whoever reads one message after the other, and how its transport names what it hears.
+enum Reader {
+    Socket(Client),
+    Stream(Stream),
+}
+
+impl Reader {
+    fn socket(server: &Server, encoding: Encoding, connect: &Value) -> Self {
+        let client = Client::open_over(narrow_socket(server), PATH, &[], encoding);
+        Self::Socket(client.connect(connect))
+    }
+
+    fn stream(server: &Server, shape: Shape, subscribe: &Value) -> Self {
+        let socket = narrow_socket(server);
+        let connect = json!({ "id": 1, "connect": {} });
+        let commands = format!("{connect}\n{}", json!({ "id": 2, "subscribe": subscribe }));
+        let request = encode("POST", PATHS[shape as usize], &[], commands.as_bytes());
+        let mut stream = Stream::over(socket, server, shape, &request);
+        assert_eq!(stream.next()["id"], 1);
+        assert_eq!(stream.next()["id"], 2);
+        Self::Stream(stream)
+    }
+
+    /// A unidirectional client with a subscription of its token.
+    fn uni(server: &Server, path: &str, shape: Shape, channel: &str) -> Self {
+        let token = sign(&json!({ "sub": "7", "channels": [channel] }));
+        let request = encode(
+            "POST",
+            path,
+            &[],
+            json!({ "token": token }).to_string().as_bytes(),
+        );
+        let mut stream = Stream::over(narrow_socket(server), server, shape, &request);
+        assert!(stream.next().get("connect").is_some());
+        Self::Stream(stream)
+    }
+
+    fn subscribed(mut self, request: &Value) -> Self {
+        if let Self::Socket(client) = &mut self {
+            client.ok("subscribe", request);
+        }
+        self
+    }
+
+    /// The next push; the code when the server ends it.
+    fn push(&mut self) -> Result<Value, u64> {
+        match self {
+            Self::Socket(client) => loop {
+                let unread = client.unread_push();
+                if let Some(push) = unread {
+                    return Ok(push);
+                }
+                if let Err(ended) = client.receive() {
+                    return Err(u64::from(ended.code));
+                }
+            },
+            Self::Stream(stream) => {
+                let message = stream.try_next().ok_or(1006u64)?;
+                let push = message.get("push").unwrap_or(&message).clone();
+                match push["disconnect"]["code"].as_u64() {
+                    Some(code) => Err(code),
+                    None => Ok(push),
+                }
+            }
+        }
+    }
+}
+
+/// By `Shape`.
+const PATHS: [&str; 2] = ["/connection/http_stream", "/connection/sse"];
+
+/// What a reader that comes back hears of what it could not take.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    /// It got so many, and was told that it did not get so many.
+    Lost { got: u64, lost: u64 },
+    /// Its subscription ended with this code.
+    Unsubscribed(u64),
+    /// Its connection ended with this code.
+    Ended(u64),
+}
+
+fn told(name: &str, reader: &mut Reader, channel: &str) -> Told {
+    let (mut got, mut lost, mut is_end) = (0, 0, false);
+    loop {
+        let push = match reader.push() {
+            Ok(push) => push,
+            Err(code) => return Told::Ended(code),
+        };
+        if let Some(publication) = push.get("pub") {
+            got += 1;
+            is_end |= publication["data"].to_string().contains("the end");
+        } else if let Some(unsubscribe) = push.get("unsubscribe") {
+            return Told::Unsubscribed(unsubscribe["code"].as_u64().expect("a code"));
+        } else {
+            let said = &push["message"]["data"]["lost"];
+            assert_eq!(said["channel"], channel, "{name}: {push}");
+            lost += said["publications"].as_u64().expect("how many");
+        }
+        if is_end && lost > 0 {
+            return Told::Lost { got, lost };
+        }
+    }
+}
+
+fn flood_and_end(server: &Server, channel: &str) {
+    let fill = "x".repeat(60_000);
+    for n in 1..PUBLICATIONS {
+        let data = json!({ "n": n, "fill": fill });
+        server.api_result("publish", &json!({ "channel": channel, "data": data }));
+    }
+    server.api_result("publish", &json!({ "channel": channel, "data": "the end" }));
+}
+
+#[test]
+fn every_kind_of_subscription_is_told_what_a_lossy_namespace_dropped() {
+    let server = kinds();
+    for channel in ["lossy:news", "bare:news"] {
+        let named = json!({ "channel": channel });
+        let with = |part: &str, value: Value| {
+            let mut request = named.clone();
+            request[part] = value;
+            request
+        };
+        let json = || Reader::socket(&server, Encoding::Json, &json!({}));
+        let mut plain = vec![
+            ("JSON", json().subscribed(&named)),
+            (
+                "Protobuf",
+                Reader::socket(&server, Encoding::Protobuf, &json!({})).subscribed(&named),
+            ),
+            ("http_stream", Reader::stream(&server, Shape::Lines, &named)),
+            ("sse", Reader::stream(&server, Shape::Events, &named)),
+            (
+                "uni_sse",
+                Reader::uni(&server, "/connection/uni_sse", Shape::Events, channel),
+            ),
+            (
+                "uni_http_stream",
+                Reader::uni(
+                    &server,
+                    "/connection/uni_http_stream",
+                    Shape::Lines,
+                    channel,
+                ),
+            ),
+            (
+                "server-side",
+                Reader::socket(
+                    &server,
+                    Encoding::Json,
+                    &json!({ "token": sign(&json!({ "sub": "7", "channels": [channel] })) }),
+                ),
+            ),
+        ];
+        let mut tracked = Vec::new();
+        if channel == "lossy:news" {
+            plain.push(("delta", json().subscribed(&with("delta", json!("fossil")))));
+            let filter = json!({ "key": "none", "cmp": "nex" });
+            plain.push(("filtered", json().subscribed(&with("tf", filter))));
+            for (name, option) in [("positioned", "positioned"), ("recoverable", "recoverable")] {
+                let reader = json().subscribed(&with(option, json!(true)));
+                tracked.push((name, reader, Told::Unsubscribed(2500)));
+            }
+            let over = json!({ "override": { "force_positioning": { "value": true } } });
+            let token = sign(&json!({ "sub": "7", "subs": { channel: over } }));
+            tracked.push((
+                "positioned, server-side",
+                Reader::socket(&server, Encoding::Json, &json!({ "token": token })),
+                Told::Ended(3010),
+            ));
+        }
+        flood_and_end(&server, channel);
+        for (name, reader) in &mut plain {
+            match told(name, reader, channel) {
+                Told::Lost { got, lost } => {
+                    assert_eq!(
+                        got + lost,
+                        PUBLICATIONS,
+                        "{channel}, {name}: {got} and {lost}"
+                    );
+                }
+                other => panic!("{channel}, {name}: {other:?}"),
+            }
+        }
+        for (name, reader, wanted) in &mut tracked {
+            assert_eq!(told(name, reader, channel), *wanted, "{channel}, {name}");
+        }
+    }
+}
+
+#[test]
+fn every_transport_says_that_a_slow_subscriber_was_disconnected() {
+    let server = kinds();
+    let channel = "strict:news";
+    let named = json!({ "channel": channel });
+    let mut readers = [
+        (
+            "JSON",
+            Reader::socket(&server, Encoding::Json, &json!({})).subscribed(&named),
+        ),
+        (
+            "Protobuf",
+            Reader::socket(&server, Encoding::Protobuf, &json!({})).subscribed(&named),
+        ),
+        ("http_stream", Reader::stream(&server, Shape::Lines, &named)),
+        ("sse", Reader::stream(&server, Shape::Events, &named)),
+        (
+            "uni_sse",
+            Reader::uni(&server, "/connection/uni_sse", Shape::Events, channel),
+        ),
+    ];
+    let fill = "x".repeat(60_000);
+    let publish = || {
+        let data = json!({ "fill": fill });
+        server.api_result("publish", &json!({ "channel": channel, "data": data }));
+    };
+    wait::until("all of them to be slow", || {
+        publish();
+        (server.metric("ringmain_disconnected_slow_total") >= 5.0).then_some(())
+    });
+    for (name, reader) in &mut readers {
+        let code = loop {
+            if let Err(code) = reader.push() {
+                break code;
+            }
+        };
+        assert_eq!(code, 3008, "{name}");
+    }
+}
+
+#[test]
+fn one_large_publication_or_answer_costs_no_reader_that_keeps_up() {
+    let server = Server::start(&config(
+        r#"
+[client]
+allow_anonymous_connect_without_token = true
+queue_max_size = 65536
+
+[channel.without_namespace]
+history_size = 20
+history_ttl = "60s"
+force_recovery = true
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+allow_history_for_client = true
+allow_history_for_anonymous = true
+"#,
+    ));
+    let mut client = Client::anonymous(&server);
+    let begin = client.subscribe("large");
+    for n in 0..5 {
+        let data = json!({ "n": n, "fill": "x".repeat(1_500_000) });
+        server.api_result("publish", &json!({ "channel": "large", "data": data }));
+        assert_eq!(client.publication("large")["data"]["n"], n);
+    }
+    // Its history comes in pages that are bounded by bytes, several of them asked for in one frame.
+    let ids: Vec<u64> = (0..4)
+        .map(|_| client.send("history", &json!({ "channel": "large", "limit": -1 })))
+        .collect();
+    for id in ids {
+        let reply = client.next();
+        assert_eq!(reply["id"], id);
+        let kept = reply["history"]["publications"].as_array().map(Vec::len);
+        assert_eq!(kept, Some(2), "4 MiB");
+    }
+    let mut seen = Vec::new();
+    while seen.len() < 5 {
+        let since = json!({ "offset": seen.len(), "epoch": begin["epoch"] });
+        let page = client.ok(
+            "history",
+            &json!({ "channel": "large", "limit": -1, "since": since }),
+        );
+        for publication in page["publications"].as_array().expect("publications") {
+            seen.push(publication["offset"].as_u64().expect("an offset"));
+        }
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5]);
+    // What it missed comes in parts: the first in the reply, the rest as publications.
+    let mut again = Client::anonymous(&server);
+    let since =
+        json!({ "channel": "large", "recover": true, "offset": 0, "epoch": begin["epoch"] });
+    let reply = again.ok("subscribe", &since);
+    assert_eq!(reply["recovered"], true);
+    let mut offsets: Vec<Value> = (reply["publications"].as_array().into_iter().flatten())
+        .map(|publication| publication["offset"].clone())
+        .collect();
+    assert_eq!(offsets, [1]);
+    while offsets.len() < 5 {
+        offsets.push(again.publication("large")["offset"].take());
+    }
+    assert_eq!(offsets, [1, 2, 3, 4, 5]);
+    server.api_result("publish", &json!({ "channel": "large", "data": "live" }));
+    assert_eq!(again.publication("large")["offset"], 6);
+    assert_eq!(client.publication("large")["offset"], 6);
+}
+
 #[test]
 fn subscriber_of_a_lossy_namespace_keeps_its_connection_and_the_newest() {
     let server = server();
@@ -146,6 +498,9 @@ fn subscriber_of_a_lossy_namespace_keeps_its_connection_and_the_newest() {
     let mut last = 0;
     while last <= PUBLICATIONS {
         let push = slow.push();
+        if push.get("message").is_some() {
+            continue;
+        }
         assert!(
             push["pub"].is_object(),
             "not positioned, so the gap is visible in the offsets: {push}"
@@ -154,5 +509,10 @@ fn subscriber_of_a_lossy_namespace_keeps_its_connection_and_the_newest() {
         assert!(offset > last, "{offset} after {last}");
         last = offset;
     }
-    assert_eq!(slow.pending(), Vec::<Value>::new(), "still connected");
+    assert!(
+        slow.pending()
+            .iter()
+            .all(|one| one["push"].get("message").is_some()),
+        "still connected, and told of the last gap"
+    );
 }

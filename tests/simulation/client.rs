@@ -96,6 +96,9 @@ pub struct Client {
     pub stalled: u64,
     ignores_pings: bool,
     heard_close: bool,
+    /// Publications that it missed without being positioned, and of how many it was told, by channel.
+    missed: BTreeMap<String, u64>,
+    lost: BTreeMap<String, u64>,
 }
 
 /// What a client acts with.
@@ -132,6 +135,8 @@ impl Client {
             stalled: 0,
             ignores_pings: false,
             heard_close: false,
+            missed: BTreeMap::new(),
+            lost: BTreeMap::new(),
         }
     }
 
@@ -143,6 +148,13 @@ impl Client {
     pub fn check_quiet(&self) {
         if self.stage == Stage::Open {
             assert!(self.asked.is_empty(), "no reply to {:?}", self.asked);
+            for (channel, missed) in &self.missed {
+                let told = self.lost.get(channel).copied().unwrap_or(0);
+                assert!(
+                    told >= *missed,
+                    "{missed} publications of {channel} are missing, and it was told of {told}"
+                );
+            }
         }
         assert_ne!(self.stage, Stage::Upgrading, "no answer to the upgrade");
     }
@@ -155,6 +167,8 @@ impl Client {
         self.stage = Stage::Offline;
         self.id = None;
         self.asked.clear();
+        self.missed.clear();
+        self.lost.clear();
         self.reader = FrameReader::default();
         self.head.clear();
         self.stalled = 0;
@@ -516,6 +530,12 @@ impl Client {
             return self.pushed(push, scene);
         }
         let id = value["id"].as_u64().expect("a reply has an id") as u32;
+        let first = self.asked.keys().next();
+        assert_eq!(
+            first,
+            Some(&id),
+            "a reply before that to an earlier command: {value}"
+        );
         let Some(asked) = self.asked.remove(&id) else {
             panic!("a reply that nobody asked for: {value}")
         };
@@ -666,6 +686,9 @@ impl Client {
         if push.get("refresh").is_some() {
             return;
         }
+        if let Some(message) = push.get("message") {
+            return self.lost(&message["data"]["lost"], scene);
+        }
         let channel = push["channel"].as_str().expect("a push names its channel");
         if let Some(publication) = push.get("pub") {
             return self.published(channel, publication, scene);
@@ -709,6 +732,17 @@ impl Client {
         panic!("an unknown push: {push}");
     }
 
+    /// It is told what it will not get: it has to have missed it, and be told of all that it has.
+    fn lost(&mut self, lost: &Value, scene: &mut Scene<'_>) {
+        scene.truth.count("told of a loss");
+        let channel = lost["channel"].as_str().expect("a loss names its channel");
+        let told = self.lost.entry(channel.to_owned()).or_default();
+        *told = match lost["publications"].as_u64() {
+            Some(publications) => told.saturating_add(publications),
+            None => u64::MAX,
+        };
+    }
+
     fn published(&mut self, channel: &str, publication: &Value, scene: &mut Scene<'_>) {
         let Some(sub) = self.subs.get_mut(channel) else {
             panic!(
@@ -738,6 +772,10 @@ impl Client {
             "{channel}: {offset} after {}",
             sub.last_offset
         );
+        if sub.next.is_none() && sub.last_offset > 0 {
+            let missed = offset - sub.last_offset - 1;
+            *self.missed.entry(channel.to_owned()).or_default() += missed;
+        }
         sub.last_offset = offset;
     }
 

@@ -328,6 +328,7 @@ impl World {
                 mesh_own: 0,
                 api_calls: 0,
                 log_requests: 0,
+                waiting: 0,
                 parts: 0,
                 woken: false,
                 unopened: 0,

@@ -320,6 +320,17 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
         push["pub"].take()
     }
 
+    /// A push that has come already.
+    pub(crate) fn unread_push(&mut self) -> Option<Value> {
+        let at = self
+            .received
+            .iter()
+            .position(|object| object.get("push").is_some())?;
+        self.received
+            .remove(at)
+            .map(|mut object| object["push"].take())
+    }
+
     /// The next object, whatever it is.
     pub(crate) fn next(&mut self) -> Value {
         self.find("anything", |_| true)

@@ -203,6 +203,7 @@ fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
     let users_max = u64::from(u32::MAX);
     v.integer("queue_max_size", 1024, 1 << 30, &mut c.queue_max_size);
     v.integer("channel_limit", 1, 65_535, &mut c.channel_limit);
+    v.integer("concurrency", 1, 1024, &mut c.concurrency);
     v.integer("connection_limit", 0, users_max, &mut c.connection_limit);
     let (rate, limit, prefix_rate) = (
         &mut c.connection_rate_limit,

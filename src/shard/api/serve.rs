@@ -161,9 +161,7 @@ impl Shard {
                 continue;
             };
             let session = &connection.session;
-            let is_client = command
-                .client
-                .is_none_or(|wanted| session.client == Some(wanted));
+            let is_client = command.client.is_none_or(|wanted| session.client == wanted);
             let is_session = command.session.is_empty() || session.is_named(&command.session);
             if is_client && is_session {
                 self.user_action(slot, &command.action, wait);
@@ -196,7 +194,7 @@ impl Shard {
                 let client = self
                     .connections
                     .at(slot)
-                    .and_then(|connection| connection.session.client);
+                    .map(|connection| connection.session.client);
                 if !client.is_some_and(|client| whitelist.contains(&client)) {
                     self.disconnect(slot, &Disconnect::Custom(*code, reason.clone()));
                 }

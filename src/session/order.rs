@@ -1,0 +1,382 @@
+//! The order of a client's commands: each is carried out with the rights of its place, and replies leave in the order of their commands,
+//! wherever what they wait for is. What does not depend on the commands before it may be under way beside them; what does, waits,
+//! and everything behind it.
+
+use std::collections::VecDeque;
+
+use super::{Context, Session};
+use crate::limits::{COMMANDS_UNDER_WAY_MAX, DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX};
+use crate::mesh::hook::Answer;
+use crate::model::ShardId;
+use crate::protocol::command::{Body, Command, Subscribe};
+
+/// What waits of one session, there only while something does.
+#[derive(Debug, Default)]
+pub struct Order {
+    /// Commands that were carried out, oldest first, up to the first one without reply and beyond.
+    entries: VecDeque<Entry>,
+    /// What all of them are.
+    group: Group,
+    /// Frames with commands that wait, oldest first.
+    frames: VecDeque<Frame>,
+    /// Of these frames.
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: u32,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Its reply is not there.
+    Awaited,
+    /// Its reply waits for those before it.
+    Said(Box<[u8]>),
+    /// Its backend has answered; what follows from that is done in its turn.
+    Decided(Box<Answer>),
+}
+
+/// Commands that may be under way at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Group {
+    /// It goes alone.
+    #[default]
+    Alone,
+    /// Publications and questions to the log: nothing of the session changes with them.
+    Apart,
+    /// Subscribes to channels of one owner, which answers them in order.
+    Subscribes(ShardId),
+    /// Commands that a backend decides about first. The decisions are asked for together, and carried out in order.
+    Decisions,
+    /// Calls to backends, `client.concurrency` at a time.
+    Calls,
+}
+
+/// A frame of which the first `at` bytes are done.
+#[derive(Debug)]
+pub struct Frame {
+    /// As it came, without what its transport has around it.
+    pub bytes: Vec<u8>,
+    /// Where the next command begins.
+    pub at: usize,
+}
+
+/// Memory of a frame beside its bytes, about.
+const AROUND_FRAME: usize = 64;
+
+impl Frame {
+    const fn weight(&self) -> usize {
+        self.bytes.len() + AROUND_FRAME
+    }
+}
+
+/// Where the reply to a command stands among what a session says: id, begin and end.
+pub type Mark = (u32, usize, usize);
+
+/// Idle ones, for the next session that needs one.
+#[allow(
+    clippy::vec_box,
+    reason = "they move from session to session as they are"
+)]
+pub type Spares = Vec<Box<Order>>;
+
+/// Idle `Order`s that one shard keeps for the next session that needs one.
+const SPARES_MAX: usize = 64;
+/// Places for entries that a spare one may hold on to.
+const SPARE_ENTRIES_MAX: usize = COMMANDS_UNDER_WAY_MAX;
+
+impl Order {
+    fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.frames.is_empty()
+    }
+
+    /// Something can go on: no reply is awaited and commands wait, or the oldest one is decided.
+    fn goes_on(&self) -> bool {
+        match self.entries.front() {
+            None => !self.frames.is_empty(),
+            Some(first) => matches!(first.state, State::Decided(_)),
+        }
+    }
+
+    fn position(&self, id: u32) -> Option<usize> {
+        let awaits = |entry: &Entry| entry.id == id && matches!(entry.state, State::Awaited);
+        self.entries.iter().position(awaits)
+    }
+}
+
+/// The kind of an RPC.
+enum Rpc {
+    /// Waits for deliveries, as long as its caller says: nothing waits for it.
+    Fetch,
+    Log,
+    Call,
+}
+
+fn kind_of_rpc(method: &str) -> Rpc {
+    match method {
+        "ringmain.fetch" => Rpc::Fetch,
+        _ if method.starts_with("ringmain.") => Rpc::Log,
+        _ => Rpc::Call,
+    }
+}
+
+impl Session {
+    /// What may be under way beside this command. `None`: it has no place in the order.
+    fn group_of(&self, context: &Context<'_>, body: &Body<'_>) -> Option<Group> {
+        let channels = &context.config.channels;
+        Some(match body {
+            Body::Publish { channel, .. } => match channels.resolve(channel) {
+                Ok(namespace) if namespace.publish_proxy_enabled => Group::Decisions,
+                _ => Group::Apart,
+            },
+            Body::Rpc { method, .. } => match kind_of_rpc(method) {
+                Rpc::Fetch => return None,
+                Rpc::Log => Group::Apart,
+                Rpc::Call => Group::Calls,
+            },
+            Body::Subscribe(asked) => match channels.resolve(&asked.channel) {
+                Ok(namespace) if super::subscribe::is_hooked(context.config, namespace, asked) => {
+                    Group::Decisions
+                }
+                // What waits for the log is not answered in order.
+                Ok(namespace) if !namespace.is_durable() => {
+                    let channel = crate::model::ChannelName::new(&asked.channel);
+                    Group::Subscribes(context.owner(&channel))
+                }
+                _ => Group::Alone,
+            },
+            Body::Pong | Body::Connect(_) | Body::Send { .. } => return None,
+            Body::Unsubscribe { .. }
+            | Body::Presence { .. }
+            | Body::PresenceStats { .. }
+            | Body::History(_)
+            | Body::Refresh { .. }
+            | Body::SubRefresh { .. } => Group::Alone,
+        })
+    }
+
+    /// Does a command wait for the replies to those before it?
+    pub fn must_wait(&mut self, context: &Context<'_>, command: &Command<'_>) -> bool {
+        let Some(order) = &self.order else {
+            return false;
+        };
+        if order.entries.is_empty() || matches!(command.body, Body::Pong) {
+            return false;
+        }
+        let (under_way, now) = (order.entries.len(), order.group);
+        if under_way >= COMMANDS_UNDER_WAY_MAX && now != Group::Calls {
+            return true;
+        }
+        let Some(group) = self.group_of(context, &command.body) else {
+            return now != Group::Apart;
+        };
+        if group != now {
+            return true;
+        }
+        match (group, &command.body) {
+            (Group::Alone, _) => true,
+            (Group::Apart, _) => false,
+            (Group::Calls, _) => under_way >= context.config.client.concurrency as usize,
+            (Group::Subscribes(_), Body::Subscribe(asked)) => self.may_fail(context, asked),
+            (Group::Decisions, Body::Subscribe(asked)) => {
+                under_way >= DECISIONS_UNDER_WAY_MAX || self.may_fail(context, asked)
+            }
+            (Group::Subscribes(_) | Group::Decisions, _) => under_way >= DECISIONS_UNDER_WAY_MAX,
+        }
+    }
+
+    /// Whether a subscribe is allowed depends on what becomes of those before it.
+    fn may_fail(&mut self, context: &Context<'_>, asked: &Subscribe<'_>) -> bool {
+        let here = self.subscriptions.len() + self.awaiting_count();
+        here >= context.config.client.channel_limit
+            || self.find(context, &asked.channel).is_some()
+            || self.awaiting(&asked.channel).is_some()
+    }
+
+    /// A command was carried out. If its reply comes later, its place is kept.
+    pub(super) fn await_reply(&mut self, context: &mut Context<'_>, id: u32) {
+        let Some(group) = context.awaits.take() else {
+            return;
+        };
+        let order = self
+            .order
+            .get_or_insert_with(|| context.spares.pop().unwrap_or_default());
+        order.group = group;
+        order.entries.push_back(Entry {
+            id,
+            state: State::Awaited,
+        });
+    }
+
+    /// Puts the replies among what a session has said in order: those whose turn has not come are kept. `is_command`: it said
+    /// them while it carried out a command. True if something can go on.
+    pub fn put_in_order(
+        &mut self,
+        out: &mut Vec<u8>,
+        marks: &[Mark],
+        is_command: bool,
+        spares: &mut Spares,
+    ) -> bool {
+        let Some(order) = &mut self.order else {
+            return false;
+        };
+        let is_next = |entry: Option<&Entry>| {
+            entry.is_none_or(|entry| !matches!(entry.state, State::Said(_)))
+        };
+        match marks {
+            // Nearly always: the oldest one, and the next has none.
+            [(id, ..)]
+                if !is_command
+                    && order.position(*id) == Some(0)
+                    && is_next(order.entries.get(1)) =>
+            {
+                order.entries.pop_front();
+            }
+            _ => order.sort(out, marks, is_command),
+        }
+        let goes_on = order.goes_on();
+        self.drop_idle_order(spares);
+        goes_on
+    }
+
+    fn drop_idle_order(&mut self, spares: &mut Spares) {
+        if let Some(order) = self.order.take_if(|order| order.is_idle())
+            && spares.len() < SPARES_MAX
+            && order.entries.capacity() <= SPARE_ENTRIES_MAX
+        {
+            spares.push(order);
+        }
+    }
+
+    /// The backend has answered a command whose turn has not come: the answer is kept until then. It comes back otherwise.
+    pub(super) fn keep_decision(&mut self, answer: Answer) -> Option<Answer> {
+        let place = self.order.as_mut().and_then(|order| {
+            let at = order.position(answer.call.id).filter(|&at| at > 0)?;
+            order.entries.get_mut(at)
+        });
+        match place {
+            Some(entry) => {
+                entry.state = State::Decided(Box::new(answer));
+                None
+            }
+            None => Some(answer),
+        }
+    }
+
+    /// The decision about the oldest command, if it is there: it is carried out now.
+    pub fn take_decision(&mut self) -> Option<Answer> {
+        let first = self.order.as_mut()?.entries.front_mut()?;
+        match std::mem::replace(&mut first.state, State::Awaited) {
+            State::Decided(answer) => Some(*answer),
+            other => {
+                first.state = other;
+                None
+            }
+        }
+    }
+
+    /// Commands wait to be carried out.
+    #[must_use]
+    pub fn has_frames(&self) -> bool {
+        self.order
+            .as_ref()
+            .is_some_and(|order| !order.frames.is_empty())
+    }
+
+    /// Commands are carried out whose replies are not there.
+    #[must_use]
+    pub fn awaits_replies(&self) -> bool {
+        self.order
+            .as_ref()
+            .is_some_and(|order| !order.entries.is_empty())
+    }
+
+    /// So much waits that no more is read.
+    #[must_use]
+    pub fn has_enough(&self) -> bool {
+        self.order
+            .as_ref()
+            .is_some_and(|order| order.bytes >= WAITING_BYTES_MAX)
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn waiting_bytes(&self) -> usize {
+        self.order.as_ref().map_or(0, |order| order.bytes)
+    }
+
+    /// Keeps a frame behind the others.
+    pub fn push_frame(&mut self, spares: &mut Spares, bytes: Vec<u8>) {
+        let frame = Frame { bytes, at: 0 };
+        let order = self
+            .order
+            .get_or_insert_with(|| spares.pop().unwrap_or_default());
+        order.bytes += frame.weight();
+        order.frames.push_back(frame);
+    }
+
+    /// The oldest frame that waits.
+    pub fn pop_frame(&mut self) -> Option<Frame> {
+        let order = self.order.as_mut()?;
+        let frame = order.frames.pop_front()?;
+        order.bytes -= frame.weight();
+        Some(frame)
+    }
+
+    /// What is left of the oldest frame waits on.
+    pub fn put_back(&mut self, spares: &mut Spares, frame: Frame) {
+        let order = self
+            .order
+            .get_or_insert_with(|| spares.pop().unwrap_or_default());
+        order.bytes += frame.weight();
+        order.frames.push_front(frame);
+    }
+
+    /// Nothing waits any more.
+    pub fn forget_order(&mut self, spares: &mut Spares) {
+        self.drop_idle_order(spares);
+    }
+}
+
+impl Order {
+    fn sort(&mut self, out: &mut Vec<u8>, marks: &[Mark], is_command: bool) {
+        let mut sorted = Vec::with_capacity(out.len());
+        let mut at = 0;
+        for &(id, from, to) in marks {
+            sorted.extend_from_slice(&out[at..from]);
+            at = to;
+            let reply = &out[from..to];
+            let place = if is_command { None } else { self.position(id) };
+            match place {
+                Some(0) => {
+                    self.entries.pop_front();
+                    sorted.extend_from_slice(reply);
+                    self.say_next(&mut sorted);
+                }
+                Some(place) => self.entries[place].state = State::Said(reply.into()),
+                None if is_command && !self.entries.is_empty() => self.entries.push_back(Entry {
+                    id,
+                    state: State::Said(reply.into()),
+                }),
+                None => sorted.extend_from_slice(reply),
+            }
+        }
+        sorted.extend_from_slice(&out[at..]);
+        *out = sorted;
+    }
+
+    /// Replies whose turn has come.
+    fn say_next(&mut self, out: &mut Vec<u8>) {
+        while let Some(Entry {
+            state: State::Said(reply),
+            ..
+        }) = self.entries.front()
+        {
+            out.extend_from_slice(reply);
+            self.entries.pop_front();
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Who has how much under way in a table that all clients of a shard share: one connection, one user, one address prefix get a part
+//! of it, so that whoever asks for the rest finds room.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::model::ConnId;
+
+/// Whose a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whose<'a> {
+    /// The connection that asks.
+    pub conn: ConnId,
+    /// Its user; empty for the anonymous one, who is nobody in particular.
+    pub user: &'a str,
+    /// Its address prefix; 0 where that is unknown.
+    pub from: u32,
+}
+
+/// Holders of one request: keys of the table, each with the part of it that the holder may have, as a shift.
+pub type Holders = SmallVec<[(u64, u8); 3]>;
+
+/// One connection has a sixteenth, one user a quarter, one prefix half.
+const PARTS: [u8; 3] = [4, 2, 1];
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shares {
+    taken: HashMap<u64, (usize, usize), FixedState>,
+    seed: FixedState,
+    /// Requests that the table holds, and their bytes.
+    most: (usize, usize),
+}
+
+impl Shares {
+    /// Of a table with room for so many requests and bytes.
+    #[must_use]
+    pub fn new(requests: usize, bytes: usize) -> Self {
+        // Keys are hashes already, of what the client does not choose freely: a collision makes two share one part.
+        let seed = FixedState::with_seed(0x5368_6172);
+        Self {
+            taken: HashMap::with_hasher(seed.clone()),
+            seed,
+            most: (requests, bytes),
+        }
+    }
+
+    fn holders(&self, whose: &Whose<'_>) -> Holders {
+        let key = |kind: u8, write: &dyn Fn(&mut dyn Hasher)| {
+            let mut hasher = self.seed.build_hasher();
+            hasher.write_u8(kind);
+            write(&mut hasher);
+            hasher.finish()
+        };
+        let ConnId { slot, generation } = whose.conn;
+        let mut holders = Holders::new();
+        let conn = u64::from(slot) << 32 | u64::from(generation);
+        holders.push((key(0, &|hasher| hasher.write_u64(conn)), PARTS[0]));
+        if !whose.user.is_empty() {
+            let user = whose.user.as_bytes();
+            holders.push((key(1, &|hasher| hasher.write(user)), PARTS[1]));
+        }
+        if whose.from != 0 {
+            holders.push((key(2, &|hasher| hasher.write_u32(whose.from)), PARTS[2]));
+        }
+        holders
+    }
+
+    /// One request more with so many bytes. `None` if somebody would have too much; one request is always possible.
+    pub fn take(&mut self, whose: &Whose<'_>, bytes: usize) -> Option<Holders> {
+        let holders = self.holders(whose);
+        let is_over = holders.iter().any(|(key, part)| {
+            let (requests, held) = self.taken.get(key).copied().unwrap_or_default();
+            requests > 0
+                && (requests >= self.most.0 >> part || held + bytes > self.most.1 >> part)
+        });
+        if is_over {
+            return None;
+        }
+        for (key, _) in &holders {
+            let (requests, held) = self.taken.entry(*key).or_default();
+            *requests += 1;
+            *held += bytes;
+        }
+        Some(holders)
+    }
+
+    /// A request is over.
+    pub fn give(&mut self, holders: &Holders, bytes: usize) {
+        for (key, _) in holders {
+            let Some((requests, held)) = self.taken.get_mut(key) else {
+                continue;
+            };
+            *requests -= 1;
+            *held -= bytes;
+            if *requests == 0 {
+                self.taken.remove(key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whose(slot: u32, user: &str, from: u32) -> Whose<'_> {
+        let conn = ConnId { slot, generation: 1 };
+        Whose { conn, user, from }
+    }
+
+    #[test]
+    fn connection_user_and_prefix_have_their_parts_and_give_them_back() {
+        let mut shares = Shares::new(64, 6400);
+        let mut taken = Vec::new();
+        let mut count = |shares: &mut Shares, whose: &dyn Fn(u32) -> Whose<'static>| {
+            let mut count = 0;
+            for slot in 0..100 {
+                while let Some(holders) = shares.take(&whose(slot), 1) {
+                    taken.push(holders);
+                    count += 1;
+                }
+            }
+            count
+        };
+        assert_eq!(count(&mut shares, &|_| whose(7, "", 0)), 4, "one connection");
+        assert_eq!(count(&mut shares, &|slot| whose(100 + slot, "a", 1)), 16, "one user");
+        assert_eq!(count(&mut shares, &|slot| whose(300 + slot, "", 1)), 16, "one prefix");
+        assert_eq!(count(&mut shares, &|slot| whose(500 + slot, "b", 2)), 16, "another user");
+        for holders in taken.drain(..) {
+            shares.give(&holders, 1);
+        }
+        assert!(shares.taken.is_empty());
+    }
+
+    #[test]
+    fn bytes_count_as_well_and_one_request_is_always_possible() {
+        let mut shares = Shares::new(64, 6400);
+        let large = shares.take(&whose(1, "a", 1), 5000).expect("one is possible");
+        assert!(shares.take(&whose(1, "a", 1), 1).is_none());
+        shares.give(&large, 5000);
+        let some: Vec<_> = (0..4)
+            .map(|slot| shares.take(&whose(slot, "a", 1), 400).expect("a quarter"))
+            .collect();
+        assert!(shares.take(&whose(9, "a", 1), 1).is_none());
+        for holders in some {
+            shares.give(&holders, 400);
+        }
+        assert!(shares.taken.is_empty());
+    }
+}

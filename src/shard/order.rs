@@ -1,0 +1,190 @@
+//! Frames of commands, in order: those that can be carried out are, the rest waits in the session (`session/order`) and goes on when
+//! the replies before it are there.
+
+use super::connection::State;
+use super::{Handled, Shard};
+use crate::model::{ConnId, Encoding};
+use crate::protocol::centrifuge;
+use crate::protocol::command::{Body, Command};
+use crate::protocol::disconnect::Disconnect;
+
+/// Frames and decisions that are taken up again in one turn.
+const TAKEN_PER_TURN: usize = 256;
+
+/// Where the commands of a frame have come to.
+enum Stopped {
+    /// All are carried out, or the session is over.
+    Over,
+    /// The command that begins here has to wait.
+    At(usize),
+}
+
+impl Shard {
+    /// The commands of one frame, strictly in order.
+    pub(super) fn commands(&mut self, slot: u32, frame: &[u8]) {
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        if connection.session.has_frames() {
+            if is_pong(connection.session.format.encoding, frame) {
+                let pong = Command {
+                    id: 0,
+                    body: Body::Pong,
+                };
+                self.command(slot, Ok(pong));
+            } else {
+                self.keep_frame(slot, frame);
+            }
+            return;
+        }
+        if let Stopped::At(at) = self.carry_out(slot, frame) {
+            self.keep_frame(slot, &frame[at..]);
+        }
+    }
+
+    /// Keeps a frame behind those that wait.
+    pub(super) fn keep_frame(&mut self, slot: u32, frame: &[u8]) {
+        if let Some(connection) = self.connections.at_mut(slot) {
+            let session = &mut connection.session;
+            session.push_frame(&mut self.spares, frame.to_vec());
+        }
+    }
+
+    /// Carries out the commands of a frame until one has to wait.
+    fn carry_out(&mut self, slot: u32, frame: &[u8]) -> Stopped {
+        let Some(connection) = self.connections.at(slot) else {
+            return Stopped::Over;
+        };
+        let mut commands = centrifuge::commands(connection.session.format.encoding, frame);
+        while let Some(rest) = commands.rest() {
+            let at = frame.len() - rest.len();
+            match self.connections.at(slot) {
+                Some(connection) if connection.can_answer() => {}
+                Some(connection) if matches!(connection.state, State::Open | State::Waiting) => {
+                    return Stopped::At(at);
+                }
+                _ => return Stopped::Over,
+            }
+            let Some(command) = commands.next() else {
+                return Stopped::Over;
+            };
+            match self.command(slot, command) {
+                Handled::Done => {}
+                Handled::Waits => return Stopped::At(at),
+                Handled::Ended => return Stopped::Over,
+            }
+        }
+        Stopped::Over
+    }
+
+    /// Handles one command.
+    pub(super) fn command(
+        &mut self,
+        slot: u32,
+        command: Result<Command<'_>, Disconnect>,
+    ) -> Handled {
+        let mut moves_deadline = false;
+        let result = match command {
+            Ok(command) => {
+                moves_deadline = matches!(
+                    command.body,
+                    Body::Connect(_)
+                        | Body::Subscribe(_)
+                        | Body::Refresh { .. }
+                        | Body::SubRefresh { .. }
+                );
+                let result = self.with_session(slot, |session, context| {
+                    if session.must_wait(context, &command) {
+                        return None;
+                    }
+                    Some(session.command(context, &command))
+                });
+                if let Some(wanted) = self.key_wanted.take() {
+                    self.wait_for_key(slot, wanted, command);
+                    return Handled::Done;
+                }
+                match result {
+                    Some(None) => return Handled::Waits,
+                    Some(Some(result)) => Some(result),
+                    None => None,
+                }
+            }
+            Err(disconnect) => Some(Err(disconnect)),
+        };
+        match result {
+            None => return Handled::Ended,
+            Some(Err(disconnect)) => {
+                self.disconnect(slot, &disconnect);
+                return Handled::Ended;
+            }
+            Some(Ok(())) => {}
+        }
+        self.answer_own();
+        if moves_deadline {
+            self.follow_phase(slot);
+            self.file(slot);
+        }
+        Handled::Done
+    }
+
+    /// The session can go on with what waits, once the handler that runs is done with it.
+    pub(super) fn make_ready(&mut self, slot: u32) {
+        let generation = self.connections.generation(slot);
+        self.ready.push_back(ConnId { slot, generation });
+    }
+
+    /// Sessions whose turn has come go on.
+    pub(super) fn take_up_ready(&mut self) {
+        for _ in 0..TAKEN_PER_TURN {
+            if self.is_full() {
+                return;
+            }
+            let Some(conn) = self.ready.pop_front() else {
+                return;
+            };
+            self.take_up(conn);
+        }
+    }
+
+    /// One session goes on: with the decision about its oldest command, else with its oldest frame, else with input that was not read.
+    fn take_up(&mut self, conn: ConnId) {
+        let slot = conn.slot;
+        let Some(connection) = self.connections.current_mut(slot, conn.generation) else {
+            return;
+        };
+        if !connection.is_session || !connection.can_answer() {
+            return;
+        }
+        let session = &mut connection.session;
+        if let Some(answer) = session.take_decision() {
+            return self.decided(conn, answer);
+        }
+        let Some(mut frame) = session.pop_frame() else {
+            session.forget_order(&mut self.spares);
+            return self.resume(slot);
+        };
+        let stopped = self.carry_out(slot, &frame.bytes[frame.at..]);
+        let Some(connection) = self.connections.current_mut(slot, conn.generation) else {
+            return;
+        };
+        match stopped {
+            Stopped::At(at) => {
+                frame.at += at;
+                connection.session.put_back(&mut self.spares, frame);
+            }
+            // The next frame, or what was not read, in the same way.
+            Stopped::Over if connection.session.has_frames() || connection.held.is_some() => {
+                self.make_ready(slot);
+            }
+            Stopped::Over => connection.session.forget_order(&mut self.spares),
+        }
+    }
+}
+
+/// A pong waits for nothing, also where it comes behind commands that do.
+fn is_pong(encoding: Encoding, frame: &[u8]) -> bool {
+    match encoding {
+        Encoding::Json => frame.trim_ascii() == b"{}",
+        Encoding::Protobuf => frame == [0],
+    }
+}
