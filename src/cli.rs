@@ -132,7 +132,7 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Look whether this host fits: kernel, limits, settings, and what to change
     Doctor,
-    /// Turn a Centrifugo 6 configuration into one of ringmain, and say what has no equivalent
+    /// Turn a configuration of Centrifugo 3 to 6 into one of ringmain, and say what has no equivalent
     ImportCentrifugo(ImportArgs),
     /// Look at dead letters of queue groups, retry or drop them
     Dlq(ringmain::tools::DlqArgs),
@@ -223,16 +223,25 @@ fn consume(text: &str) -> Result<(String, Vec<String>), String> {
 
 /// The configuration goes to standard output, what does not carry over, and why, to standard error.
 ///
-/// Exit status: 0 everything came along, 3 something has no equivalent, 2 the input cannot be read, 1 ringmain refuses
-/// a value of it (nothing is written then) or a file cannot be written.
+/// Exit status: 0 everything came along, 3 something has no equivalent or is refused by ringmain (the rest came along),
+/// 2 the input cannot be read, 1 nothing can be made of it, or a file cannot be written.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
     /// Centrifugo's configuration: .json, .yaml, .yml or .toml; any other name is tried as each; `-` is standard input
-    #[arg(value_name = "FILE", required_unless_present = "env")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["env", "args"])]
     pub(crate) file: Option<PathBuf>,
     /// Lay this process' CENTRIFUGO_… variables over the file
     #[arg(long)]
     pub(crate) env: bool,
+    /// Options of Centrifugo's command line, which go over both: "--port 9000 --health"
+    #[arg(long, value_name = "OPTIONS", allow_hyphen_values = true)]
+    pub(crate) args: Option<String>,
+    /// For which version of Centrifugo all of it is, if its names are not to tell
+    #[arg(long, value_name = "3|4|5|6", value_parser = clap::value_parser!(u8).range(3..=6))]
+    pub(crate) centrifugo_version: Option<u8>,
+    /// Name also the keys that are off, empty or at their default
+    #[arg(long)]
+    pub(crate) verbose: bool,
     /// Write here instead of standard output. It holds the secrets of the input: only the owner may read it
     #[arg(long, value_name = "PATH")]
     pub(crate) output: Option<PathBuf>,

@@ -1,32 +1,40 @@
-//! From a Centrifugo 6 configuration to ours: `ringmain import-centrifugo`.
+//! From a Centrifugo configuration to ours: `ringmain import-centrifugo`.
 //!
-//! `document` (with `json`, `yaml`) reads a file into a tree, `environment` lays variables over it, `carry` gives
-//! every key a fate, `output` writes the file, and our own loader reads it before anybody gets it. What cannot be
-//! carried over is reported with its reason: no key is dropped silently.
+//! `document` (with `json`, `yaml`) reads a file into a tree, `environment` lays variables over it and `arguments` options,
+//! `legacy` puts what versions before 6 said where version 6 says it, `carry` gives every key a fate, `output` writes the
+//! file, and our own loader reads it before anybody gets it; what it refuses is left out. What cannot be carried over is
+//! reported with its reason: no key is dropped silently.
 
+mod arguments;
 mod carry;
 mod convert;
 mod document;
 mod environment;
 mod json;
 mod known;
+mod legacy;
 mod output;
 mod reasons;
 mod report;
+mod version;
 mod yaml;
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use crate::config::{Config, Source, keys};
+use crate::config::keys;
 use carry::Carry;
 pub use document::{BYTES_MAX, Format};
 use document::{Table, Value};
+use known::{Known, Shape};
+use legacy::Modern;
 pub use reasons::Reason;
+pub use version::Version;
 
 /// What is to be imported.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Input<'a> {
-    /// Name of the file, for the report; empty if there is only an environment.
+    /// Name of the file, for the report; empty if there is none.
     pub name: &'a str,
     /// Its bytes.
     pub bytes: &'a [u8],
@@ -34,6 +42,10 @@ pub struct Input<'a> {
     pub format: Option<Format>,
     /// Variables of the environment, of which those that begin with `CENTRIFUGO_` count.
     pub variables: &'a [(String, String)],
+    /// Options of Centrifugo's command line.
+    pub arguments: &'a str,
+    /// Which version all of it is for, if its names are not to tell.
+    pub version: Option<Version>,
 }
 
 /// A configuration that our loader accepts, and what became of each key.
@@ -41,18 +53,22 @@ pub struct Input<'a> {
 pub struct Imported {
     /// The file. It holds the secrets of the input.
     pub toml: String,
-    /// Every key of the input, sorted by path.
+    /// Every key of the input, in the order of names and of numbers in lists.
     pub entries: Vec<Entry>,
+    /// Which version the input is for.
+    pub version: Version,
 }
 
 /// One key of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its path: `channel.namespaces[0].history_ttl`, or the variable's name where it sets no key.
+    /// Its path: `channel.namespaces[0].history_ttl`, or the name of the variable or option where it sets no key.
     pub path: String,
+    /// The path with names of members in place of their numbers: `channel.namespaces[chat].history_ttl`.
+    pub label: String,
     /// The kind of its value: `a string`, `a list`. The value itself is never shown.
     pub kind: &'static str,
-    /// The variable that set it.
+    /// The variable or option that set it.
     pub variable: Option<String>,
     /// What became of it.
     pub fate: Fate,
@@ -70,10 +86,16 @@ pub enum Fate {
         /// What is lost.
         reason: &'static Reason,
     },
+    /// What it asks for is there, but somewhere else: where.
+    Moved(&'static str),
     /// There is nothing to write, and nothing is lost: why.
     Needless(String),
+    /// It is off, empty, or at a default that is ours too.
+    Default,
     /// It has no equivalent.
     Lost(&'static Reason),
+    /// Our loader takes no such value, which is left out: why.
+    Refused(String),
     /// Centrifugo has no such key either; the one that looks most like it.
     Unknown(Option<String>),
 }
@@ -89,20 +111,12 @@ pub enum ImportError {
         /// What is wrong, without any value.
         message: String,
     },
-    /// Our loader refuses what the input says.
+    /// Our loader refuses what the input says, whatever is left out of it.
     #[error("nothing was written:\n{}", keys.join("\n"))]
     Refused {
         /// One line for each key: which one of the input, and what is wrong with it.
         keys: Vec<String>,
-        /// What would have become of every key.
-        entries: Vec<Entry>,
     },
-}
-
-/// What did not come along and why, for a person; without values.
-#[must_use]
-pub fn report(entries: &[Entry]) -> String {
-    report::text(entries)
 }
 
 impl std::fmt::Debug for Imported {
@@ -118,22 +132,25 @@ impl Imported {
     /// Did everything that was asked for come along?
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.entries
-            .iter()
-            .all(|entry| matches!(entry.fate, Fate::Carried(_) | Fate::Needless(_)))
+        self.entries.iter().all(|entry| {
+            matches!(
+                entry.fate,
+                Fate::Carried(_) | Fate::Needless(_) | Fate::Default | Fate::Moved(_)
+            )
+        })
     }
 
-    /// What did not come along and why, for a person; without values.
+    /// What did not come along and why, for a person; without values. `verbose` also names what asked for nothing.
     #[must_use]
-    pub fn report(&self) -> String {
-        report(&self.entries)
+    pub fn report(&self, verbose: bool) -> String {
+        report::text(&self.entries, self.version, verbose)
     }
 
     /// The file with the report as comments at its end.
     #[must_use]
     pub fn annotated(&self) -> String {
         let mut out = self.toml.clone();
-        let report = self.report();
+        let report = self.report(false);
         if !report.is_empty() {
             out.push('\n');
             output::comment(&mut out, &report);
@@ -142,77 +159,310 @@ impl Imported {
     }
 }
 
-/// Reads a Centrifugo configuration and writes ours.
+/// Reads a Centrifugo configuration and writes ours. One part that cannot come along keeps no other from it.
 ///
 /// # Errors
-/// The input is no configuration, or our loader refuses a value of it.
+/// The input is no configuration at all.
 pub fn import(input: &Input<'_>) -> Result<Imported, ImportError> {
-    let unreadable = |message| ImportError::Unreadable {
-        name: if input.name.is_empty() {
-            "environment".to_owned()
-        } else {
-            input.name.to_owned()
-        },
+    let known = known::all();
+    let unreadable = |name: &str, message: String| ImportError::Unreadable {
+        name: name.to_owned(),
         message,
     };
     let mut root = if input.name.is_empty() {
         Table::new()
     } else {
-        document::read(input.bytes, input.format).map_err(unreadable)?
+        document::read(input.bytes, input.format)
+            .map_err(|message| unreadable(input.name, message))?
     };
-    let known = known::all();
-    let environment = environment::read(input.variables, &known, &root).map_err(unreadable)?;
-    let mut entries = Vec::new();
-    let mut variables = BTreeMap::new();
-    for setting in environment.settings {
-        let path = setting.path.clone();
-        let old = set(&mut root, &path, setting.value).map_err(unreadable)?;
-        if let Some(old) = old {
-            entries.push(Entry {
-                path: path.clone(),
-                kind: old.kind(),
-                variable: None,
-                fate: Fate::Needless(format!("{} goes over it", setting.variable)),
-            });
+    let flags = arguments::read(input.arguments, &known)
+        .map_err(|message| unreadable("command line", message))?;
+    let version = input.version.unwrap_or_else(|| {
+        let mut names = environment::names(input.variables);
+        names.extend(flags.iter().map(|flag| flag.key.replace('.', "_")));
+        version::detect(&root, &names, &known)
+    });
+    let mut over = Over::default();
+    over.environment(&mut root, input, version, &known);
+    over.flags(&mut root, flags, version, &known);
+    let unset = expand(&mut root, &known, input.variables);
+    let modern = if version == Version::Six {
+        Modern {
+            root,
+            ..Modern::default()
         }
-        variables.insert(path, setting.variable);
-    }
-    let none = |name: String, fate| Entry {
-        path: name.clone(),
-        kind: "a variable",
-        variable: Some(name),
-        fate,
+    } else {
+        legacy::modernise(root, version, &known)
     };
-    for (name, why) in environment.empty {
-        entries.push(none(name, Fate::Needless(why.to_owned())));
-    }
-    for name in environment.unknown {
-        entries.push(none(name, Fate::Unknown(None)));
-    }
-    expand(&mut root, &known, input.variables).map_err(unreadable)?;
+    finish(input, version, modern, over, unset, known)
+}
 
-    let root = Value::Table(root);
-    let mut carry = Carry::new(&root, known, keys());
-    let body = carry.run();
-    let toml = format!("{}{}", report::head(input.name), body);
-    entries.append(&mut carry.entries);
+/// Writes the file, and says what became of each key.
+fn finish(
+    input: &Input<'_>,
+    version: Version,
+    mut modern: Modern,
+    over: Over,
+    unset: Vec<(String, String)>,
+    known: BTreeMap<String, Known>,
+) -> Result<Imported, ImportError> {
+    let root = Value::Table(std::mem::take(&mut modern.root));
+    let mut carry = Carry::new(&root, known, keys(), modern.implied.clone());
+    carry.run();
+    let toml = carry
+        .accepted(&report::head(input.name, version))
+        .map_err(|errors| ImportError::Refused {
+            keys: report::refused(&errors, &carry.origins, &over.variables),
+        })?;
+    let carried = carry
+        .entries
+        .into_iter()
+        .filter(|entry| !modern.implied.contains_key(&entry.path))
+        .map(|entry| Entry {
+            path: modern.origin(&entry.path),
+            ..entry
+        });
+    let loose = modern.loose.iter().map(|(path, kind, fate)| Entry {
+        path: path.clone(),
+        label: String::new(),
+        kind,
+        variable: None,
+        fate: fate.clone(),
+    });
+    let mut entries = merged(carried.chain(loose));
+    entries.extend(over.entries);
+    for (path, why) in unset {
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.path == path) {
+            entry.fate = Fate::Refused(why);
+        }
+    }
     for entry in &mut entries {
         if entry.variable.is_none() {
-            entry.variable = variable_of(&variables, &entry.path);
+            entry.variable = variable_of(&over.variables, &entry.path);
+        }
+        entry.label = label(&over.labels, &entry.path);
+    }
+    entries.sort_by(|a, b| by_name_and_number(&a.path, &b.path));
+    Ok(Imported {
+        toml,
+        entries,
+        version,
+    })
+}
+
+/// Keys of the input once each, with what they became at all places.
+fn merged(entries: impl Iterator<Item = Entry>) -> Vec<Entry> {
+    let weight = |fate: &Fate| match fate {
+        Fate::Default => 0,
+        Fate::Needless(_) => 1,
+        Fate::Moved(_) => 2,
+        Fate::Carried(_) => 3,
+        Fate::Unknown(_) => 4,
+        Fate::Partly { .. } => 5,
+        Fate::Lost(_) => 6,
+        Fate::Refused(_) => 7,
+    };
+    let mut by_path: BTreeMap<String, Entry> = BTreeMap::new();
+    for entry in entries {
+        let Some(before) = by_path.get_mut(&entry.path) else {
+            by_path.insert(entry.path.clone(), entry);
+            continue;
+        };
+        if let (Fate::Carried(to), Fate::Carried(more)) = (&mut before.fate, &entry.fate) {
+            to.extend(more.iter().cloned());
+        } else if weight(&entry.fate) > weight(&before.fate) {
+            before.fate = entry.fate;
         }
     }
-    entries.sort_by(|a, b| a.path.cmp(&b.path));
-    let source = Source {
-        name: "output",
-        text: &toml,
-    };
-    match Config::load(&[source], &[]) {
-        Ok(_) => Ok(Imported { toml, entries }),
-        Err(errors) => Err(ImportError::Refused {
-            keys: report::refused(&errors, &carry.origins, &variables),
-            entries,
-        }),
+    by_path.into_values().collect()
+}
+
+/// What stands over the file.
+#[derive(Default)]
+struct Over {
+    entries: Vec<Entry>,
+    /// Who set a key, by path.
+    variables: BTreeMap<String, String>,
+    /// Names of the members of lists, by path.
+    labels: BTreeMap<String, String>,
+}
+
+impl Over {
+    fn entry(&mut self, path: &str, kind: &'static str, variable: Option<&str>, fate: Fate) {
+        self.entries.push(Entry {
+            path: path.to_owned(),
+            label: String::new(),
+            kind,
+            variable: variable.map(str::to_owned),
+            fate,
+        });
     }
+
+    /// A variable or option that sets no key.
+    fn alone(&mut self, name: &str, fate: Fate) {
+        let kind = if name.starts_with('-') {
+            "an option"
+        } else {
+            "a variable"
+        };
+        self.entry(name, kind, Some(name), fate);
+    }
+
+    fn lay(&mut self, root: &mut Table, by: String, path: String, value: Value) {
+        match set(root, &path, value) {
+            Ok(old) => {
+                if let Some(old) = old {
+                    let fate = Fate::Needless(format!("{by} goes over it"));
+                    let variable = self.variables.get(&path).cloned();
+                    self.entry(&path, old.kind(), variable.as_deref(), fate);
+                }
+                self.variables.insert(path, by);
+            }
+            Err(why) => self.alone(&by, Fate::Refused(why)),
+        }
+    }
+
+    fn environment(
+        &mut self,
+        root: &mut Table,
+        input: &Input<'_>,
+        version: Version,
+        known: &BTreeMap<String, Known>,
+    ) {
+        let environment = if version == Version::Six {
+            environment::read(input.variables, known, root)
+        } else {
+            environment::read_old(input.variables, known)
+        };
+        for setting in environment.settings {
+            self.lay(root, setting.variable, setting.path, setting.value);
+        }
+        for (name, why) in environment.empty {
+            let fate = match why {
+                environment::EMPTY => Fate::Default,
+                why => Fate::Needless(why.to_owned()),
+            };
+            self.alone(&name, fate);
+        }
+        for (name, nearest) in environment.unknown {
+            self.alone(&name, Fate::Unknown(nearest));
+        }
+        for (name, why) in environment.refused {
+            self.alone(&name, Fate::Refused(why));
+        }
+        label_members(root, "", &mut self.labels);
+    }
+
+    fn flags(
+        &mut self,
+        root: &mut Table,
+        flags: Vec<arguments::Flag>,
+        version: Version,
+        known: &BTreeMap<String, Known>,
+    ) {
+        for flag in flags {
+            let today = if known.contains_key(&flag.key) {
+                Some(flag.key.clone())
+            } else {
+                legacy::today(&flag.key, known)
+            };
+            let is_short = !flag.word.starts_with("--");
+            let path = match (version, &today) {
+                _ if flag.key == "config" => {
+                    let why = "the file to read is the command's own argument".to_owned();
+                    self.alone(&flag.word, Fate::Needless(why));
+                    continue;
+                }
+                (Version::Six, Some(path)) if is_short || known.contains_key(&flag.key) => {
+                    path.clone()
+                }
+                (Version::Six, near) => {
+                    let near = near.as_ref().map(|path| format!("--{path}"));
+                    self.alone(&flag.word, Fate::Unknown(near));
+                    continue;
+                }
+                _ => flag.key.clone(),
+            };
+            let shape = today
+                .and_then(|path| known.get(&path))
+                .map(|known| known.shape);
+            match environment::value(&flag.value, shape.unwrap_or(Shape::Text)) {
+                Ok(value) => self.lay(root, flag.word, path, value),
+                Err(why) => self.alone(&flag.word, Fate::Refused(why)),
+            }
+        }
+    }
+}
+
+/// Members of lists that have a name which is one.
+fn label_members(table: &Table, path: &str, labels: &mut BTreeMap<String, String>) {
+    const LABEL_BYTES_MAX: usize = 64;
+    let is_label = |text: &str| {
+        !text.is_empty()
+            && text.len() <= LABEL_BYTES_MAX
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'))
+    };
+    for (name, value) in table {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        match value {
+            Value::Table(inner) => label_members(inner, &path, labels),
+            Value::List(members) => {
+                for (index, member) in members.iter().enumerate() {
+                    let Value::Table(inner) = member else {
+                        continue;
+                    };
+                    let path = format!("{path}[{index}]");
+                    if let Some(Value::Text(name)) =
+                        inner.get("name").filter(|_| labels.len() < 10_000)
+                        && is_label(name)
+                    {
+                        labels.insert(path.clone(), name.clone());
+                    }
+                    label_members(inner, &path, labels);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A path with names in place of numbers.
+fn label(labels: &BTreeMap<String, String>, path: &str) -> String {
+    let mut out = String::new();
+    let mut from = 0;
+    while let Some(open) = path[from..].find('[').map(|at| from + at) {
+        let Some(close) = path[open..].find(']').map(|at| open + at) else {
+            break;
+        };
+        out.push_str(&path[from..=open]);
+        match labels.get(&path[..=close]) {
+            Some(name) => out.push_str(name),
+            None => out.push_str(&path[open + 1..close]),
+        }
+        out.push(']');
+        from = close + 1;
+    }
+    out.push_str(&path[from..]);
+    out
+}
+
+/// Names in the order of letters, members of lists in the order of numbers.
+fn by_name_and_number(a: &str, b: &str) -> Ordering {
+    let parts = |path: &str| -> Vec<(u64, String)> {
+        path.split(['.', '[', ']'])
+            .map(|part| match part.parse::<u64>() {
+                Ok(number) => (number, String::new()),
+                Err(_) => (0, part.to_owned()),
+            })
+            .collect()
+    };
+    parts(a).cmp(&parts(b)).then_with(|| a.cmp(b))
 }
 
 /// The variable that set a key or a list that the key is in.
@@ -252,57 +502,68 @@ fn set(root: &mut Table, path: &str, value: Value) -> Result<Option<Value>, Stri
     Ok(table.insert(leaf.to_owned(), value))
 }
 
-/// Puts the value of `${CENTRIFUGO_VAR_NAME}` in its place, in the maps that Centrifugo does it in.
+/// Puts the value of `${CENTRIFUGO_VAR_NAME}` in its place, in the maps that Centrifugo does it in. Returns the paths of
+/// those in which a variable is missing, which set nothing then, and what is wrong.
 fn expand(
     root: &mut Table,
-    known: &BTreeMap<String, known::Known>,
+    known: &BTreeMap<String, Known>,
     variables: &[(String, String)],
-) -> Result<(), String> {
+) -> Vec<(String, String)> {
     fn within(
-        value: &mut Value,
-        pattern: &str,
-        known: &BTreeMap<String, known::Known>,
+        table: &mut Table,
+        path: &str,
+        known: &BTreeMap<String, Known>,
         variables: &[(String, String)],
-    ) -> Result<(), String> {
-        let is_map = known
-            .get(pattern)
-            .is_some_and(|known| known.shape == known::Shape::Map);
-        match value {
-            Value::Table(table) => table.iter_mut().try_for_each(|(name, value)| {
-                match value {
-                    Value::Text(text) if is_map => *text = substitute(text, variables)?,
-                    _ => {
-                        let below = if pattern.is_empty() {
-                            name.clone()
-                        } else if is_map {
-                            pattern.to_owned()
-                        } else {
-                            format!("{pattern}.{name}")
-                        };
-                        within(value, &below, known, variables)?;
+        unset: &mut Vec<(String, String)>,
+    ) {
+        for (name, value) in table.iter_mut() {
+            let path = if path.is_empty() {
+                name.clone()
+            } else {
+                format!("{path}.{name}")
+            };
+            let is_map = known
+                .get(&carry::pattern(&path))
+                .is_some_and(|known| known.shape == Shape::Map);
+            match value {
+                value if is_map => {
+                    if let Err(why) = in_texts(value, variables) {
+                        *value = Value::Null;
+                        unset.push((path, why));
                     }
                 }
-                Ok(())
-            }),
-            Value::List(values) => {
-                let pattern = if is_map {
-                    pattern.to_owned()
-                } else {
-                    format!("{pattern}[]")
-                };
-                values
-                    .iter_mut()
-                    .try_for_each(|value| within(value, &pattern, known, variables))
+                Value::Table(inner) => within(inner, &path, known, variables, unset),
+                Value::List(members) => {
+                    for (index, member) in members.iter_mut().enumerate() {
+                        if let Value::Table(inner) = member {
+                            let path = format!("{path}[{index}]");
+                            within(inner, &path, known, variables, unset);
+                        }
+                    }
+                }
+                _ => {}
             }
-            _ => Ok(()),
         }
     }
-    let mut value = Value::Table(std::mem::take(root));
-    let result = within(&mut value, "", known, variables);
-    if let Value::Table(table) = value {
-        *root = table;
+    let mut unset = Vec::new();
+    within(root, "", known, variables, &mut unset);
+    unset
+}
+
+fn in_texts(value: &mut Value, variables: &[(String, String)]) -> Result<(), String> {
+    match value {
+        Value::Text(text) => {
+            *text = substitute(text, variables)?;
+            Ok(())
+        }
+        Value::Table(table) => table
+            .values_mut()
+            .try_for_each(|value| in_texts(value, variables)),
+        Value::List(values) => values
+            .iter_mut()
+            .try_for_each(|value| in_texts(value, variables)),
+        _ => Ok(()),
     }
-    result
 }
 
 fn substitute(text: &str, variables: &[(String, String)]) -> Result<String, String> {
@@ -392,7 +653,7 @@ mod tests {
                 Shape::Map => Value::Table(Table::from([("x".to_owned(), Value::Null)])),
             };
             let root = Value::Table(with_key(pattern, value, &known));
-            let mut carry = Carry::new(&root, known.clone(), keys());
+            let mut carry = Carry::new(&root, known.clone(), keys(), BTreeMap::new());
             carry.run();
             let path = pattern.replace("[]", "[0]");
             let entry = carry.entries.iter().find(|entry| entry.path == path);

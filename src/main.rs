@@ -450,13 +450,12 @@ fn import_centrifugo(args: &ImportArgs) -> Result<u8, Failure> {
         bytes: &bytes,
         format: import::Format::of_name(&name),
         variables: &variables,
+        arguments: args.args.as_deref().unwrap_or_default(),
+        version: args.centrifugo_version.and_then(import::Version::of_number),
     });
     let imported = imported.map_err(|error| match error {
         error @ import::ImportError::Unreadable { .. } => Failure::Usage(anyhow!(error)),
-        import::ImportError::Refused { ref entries, .. } => {
-            eprint!("{}", import::report(entries));
-            Failure::Running(anyhow!(error))
-        }
+        error @ import::ImportError::Refused { .. } => Failure::Running(anyhow!(error)),
     })?;
     let text = if args.annotate {
         imported.annotated()
@@ -469,7 +468,7 @@ fn import_centrifugo(args: &ImportArgs) -> Result<u8, Failure> {
         }
         None => print(&text)?,
     }
-    eprint!("{}", imported.report());
+    eprint!("{}", imported.report(args.verbose));
     Ok(if imported.is_whole() { 0 } else { 3 })
 }
 

@@ -12,7 +12,11 @@ mod support;
 
 #[path = "import/command.rs"]
 mod command;
+#[path = "import/forms.rs"]
+mod forms;
 #[path = "import/hostile.rs"]
 mod hostile;
 #[path = "import/keys.rs"]
 mod keys;
+#[path = "import/older.rs"]
+mod older;

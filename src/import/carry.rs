@@ -1,25 +1,23 @@
 //! From the keys of a Centrifugo configuration to ours: what has a key here is carried over as it is, a few keys are
 //! converted, and everything else gets a fate that says why.
 
+mod listeners;
+mod mend;
+
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::convert::{self, is_zero};
 use super::document::{Table, Value};
 use super::known::{self, Known, Shape};
+use super::legacy;
 use super::output::{Output, toml};
-use super::reasons::{self, INTERNAL, PONG};
+use super::reasons::{self, OWN_HEADERS, PONG};
 use super::{Entry, Fate};
 use crate::config::{Key, KeyKind, show_duration};
 
 /// Unknown keys that get a nearest name; each is compared with every known one.
 const NEAREST_MAX: usize = 200;
-const LISTEN: &str = "server.listen";
-const ADMIN: &str = "admin.listen";
-/// Port of health and metrics where the file names none.
-const ADMIN_PORT: u16 = 8001;
-
 /// One key of the input that stands for itself: a value, or a list of values.
 struct Leaf<'a> {
     /// With indices.
@@ -43,10 +41,17 @@ pub(super) struct Carry<'a> {
     /// Tables of lists that exist, by pattern: their defaults may have to be written.
     members: Vec<(String, String)>,
     unknown: usize,
+    /// Keys that no key of the input is, and why they are there.
+    implied: BTreeMap<String, &'static str>,
 }
 
 impl<'a> Carry<'a> {
-    pub(super) fn new(root: &'a Value, known: BTreeMap<String, Known>, keys: Vec<Key>) -> Self {
+    pub(super) fn new(
+        root: &'a Value,
+        known: BTreeMap<String, Known>,
+        keys: Vec<Key>,
+        implied: BTreeMap<String, &'static str>,
+    ) -> Self {
         let places = keys.into_iter().enumerate();
         Self {
             root,
@@ -59,18 +64,18 @@ impl<'a> Carry<'a> {
             origins: Vec::new(),
             members: Vec::new(),
             unknown: 0,
+            implied,
         }
     }
 
     /// Gives every key of the input its fate; then the file is whole.
-    pub(super) fn run(&mut self) -> String {
+    pub(super) fn run(&mut self) {
         let root = self.root;
         self.walk(root, String::new(), String::new(), &mut Vec::new());
         self.listen();
         self.admin();
         self.drain();
         self.defaults();
-        self.output.render()
     }
 
     fn walk(
@@ -118,14 +123,16 @@ impl<'a> Carry<'a> {
 
     fn leaf(&mut self, leaf: &Leaf<'a>) {
         let fate = if *leaf.value == Value::Null {
-            Fate::Needless("null sets nothing".to_owned())
+            Fate::Default
         } else {
-            self.special(leaf)
+            self.of_listeners(leaf)
+                .or_else(|| self.special(leaf))
                 .or_else(|| self.same(leaf))
                 .unwrap_or_else(|| self.fate(leaf))
         };
         self.entries.push(Entry {
             path: leaf.path.clone(),
+            label: String::new(),
             kind: leaf.value.kind(),
             variable: None,
             fate,
@@ -136,26 +143,11 @@ impl<'a> Carry<'a> {
     fn special(&mut self, leaf: &Leaf<'a>) -> Option<Fate> {
         let value = leaf.value;
         match leaf.pattern.as_str() {
-            "http_server.address" | "http_server.port" => Some(self.to(LISTEN, leaf)),
-            "http_server.internal_address" | "http_server.internal_port" => {
-                if is_zero(value) {
-                    return Some(Fate::Needless("empty: no second listener".to_owned()));
-                }
-                self.origin(ADMIN, leaf);
-                Some(Fate::Partly {
-                    to: vec![ADMIN.to_owned()],
-                    reason: &INTERNAL,
-                })
-            }
-            "prometheus.enabled" | "health.enabled" => {
-                Some(if convert::boolean(value) == Some(false) {
-                    Fate::Needless("health and metrics are always at admin.listen, which is loopback only unless you change it".to_owned())
-                } else {
-                    self.to(ADMIN, leaf)
-                })
-            }
             "log.level" => {
                 let (level, note) = log_level(value);
+                if level == Value::Text("info".to_owned()) || is_zero(value) {
+                    return Some(Fate::Default);
+                }
                 self.write("log.level", leaf, toml(&level), note);
                 Some(self.to("log.level", leaf))
             }
@@ -163,18 +155,13 @@ impl<'a> Carry<'a> {
                 self.origin("drain.window", leaf);
                 Some(self.to("drain.grace", leaf))
             }
-            "http_api.disabled" if !self.ours.contains_key("http_api.disabled") => {
-                Some(if convert::boolean(value) == Some(false) {
-                    Fate::Needless(
-                        "the server API is there; an empty http_api.key refuses every request"
-                            .to_owned(),
-                    )
-                } else {
-                    let note = "http_api.disabled: an empty key refuses every request".to_owned();
-                    self.write("http_api.key", leaf, "\"\"".to_owned(), Some(note));
-                    self.to("http_api.key", leaf)
-                })
-            }
+            "http_api.disabled" => Some(if convert::boolean(value) == Some(false) {
+                Fate::Default
+            } else {
+                let note = "http_api.disabled: an empty key refuses every request".to_owned();
+                self.write("http_api.key", leaf, "\"\"".to_owned(), Some(note));
+                self.to("http_api.key", leaf)
+            }),
             "http_api.key" | "http_api.insecure" if self.api_is_off() => Some(Fate::Needless(
                 "http_api.disabled is set: no key opens the server API".to_owned(),
             )),
@@ -210,48 +197,81 @@ impl<'a> Carry<'a> {
     fn same(&mut self, leaf: &Leaf<'a>) -> Option<Fate> {
         let key = self.ours.get(&leaf.pattern)?.1.clone();
         let known = self.known.get(&leaf.pattern);
-        if let Some(known) = known.filter(|known| !known.default.is_empty() && is_zero(leaf.value))
-        {
-            let why = format!(
-                "counts as unset there: its default {} stands",
-                known.default
-            );
-            return Some(Fate::Needless(why));
+        let is_unset = known.is_some_and(|known| !known.default.is_empty() && is_zero(leaf.value));
+        let is_empty_list = key.kind == KeyKind::Tables && is_empty(leaf.value);
+        let is_no_choice = matches!(key.kind, KeyKind::Choice(_)) && is_zero(leaf.value);
+        let is_no_time = key.kind == KeyKind::Duration && is_zero(leaf.value) && !takes_zero(&key);
+        if is_unset || is_empty_list || is_no_choice || is_no_time {
+            return Some(Fate::Default);
         }
-        if key.kind == KeyKind::Tables {
-            let is_empty = matches!(leaf.value, Value::List(values) if values.is_empty());
-            if is_empty {
-                return Some(Fate::Needless("an empty list".to_owned()));
-            }
-        }
-        if key.kind == KeyKind::Duration && is_zero(leaf.value) && !takes_zero(&key) {
-            return Some(Fate::Needless("zero counts as unset there".to_owned()));
+        if key.kind == KeyKind::Secrets {
+            return Some(self.headers(leaf, &key.kind));
         }
         let (text, note) = convert::to(&key.kind, leaf.value);
+        if !inherits(&leaf.pattern) && convert::is_same(&key.kind, &text, &key.default) {
+            let path = leaf.path.clone();
+            self.origin(&path, leaf);
+            return Some(Fate::Default);
+        }
         self.write(&leaf.path.clone(), leaf, text, note);
         Some(Fate::Carried(vec![leaf.path.clone()]))
+    }
+
+    /// Headers of every call of a hook, without those that ringmain sets itself.
+    fn headers(&mut self, leaf: &Leaf<'a>, kind: &KeyKind) -> Fate {
+        const OWN: [&str; 4] = [
+            "content-length",
+            "content-type",
+            "host",
+            "transfer-encoding",
+        ];
+        let Some(mut table) = convert::map(leaf.value) else {
+            let (text, note) = convert::to(kind, leaf.value);
+            self.write(&leaf.path.clone(), leaf, text, note);
+            return Fate::Carried(vec![leaf.path.clone()]);
+        };
+        let given = table.len();
+        table.retain(|name, _| !OWN.contains(&name.to_ascii_lowercase().as_str()));
+        let is_whole = table.len() == given;
+        if table.is_empty() {
+            return if is_whole {
+                Fate::Default
+            } else {
+                Fate::Lost(&OWN_HEADERS)
+            };
+        }
+        self.write(&leaf.path.clone(), leaf, toml(&Value::Table(table)), None);
+        let to = vec![leaf.path.clone()];
+        if is_whole {
+            Fate::Carried(to)
+        } else {
+            Fate::Partly {
+                to,
+                reason: &OWN_HEADERS,
+            }
+        }
     }
 
     /// There is no such key here.
     fn fate(&mut self, leaf: &Leaf<'a>) -> Fate {
         let known = self.known.get(&leaf.pattern).copied();
-        if let Some(known) = known {
-            if convert::is_default(known, leaf.value) {
-                return Fate::Needless("Centrifugo's default: nothing is asked for".to_owned());
-            }
-            if let Some(why) = self.is_off(leaf) {
-                return Fate::Needless(why);
-            }
+        if let Some(known) = known
+            && (convert::is_default(known, leaf.value) || self.is_off(leaf))
+        {
+            return Fate::Default;
         }
         let is_known = known.is_some() || self.is_table_of_known(&leaf.pattern);
         if is_known && is_empty(leaf.value) {
-            return Fate::Needless("empty: nothing is asked for".to_owned());
+            return Fate::Default;
         }
         let reason = if is_known {
             reasons::of(&leaf.pattern)
         } else {
-            reasons::of_pro(&leaf.pattern)
+            reasons::of_pro(&leaf.pattern).or_else(|| reasons::of_gone(&leaf.pattern))
         };
+        if !is_known && reason.is_some() && is_zero(leaf.value) {
+            return Fate::Default;
+        }
         match reason {
             Some(reason) if reason.is_loss => Fate::Lost(reason),
             Some(reason) => Fate::Needless(reason.why.to_owned()),
@@ -279,12 +299,13 @@ impl<'a> Carry<'a> {
             .keys()
             .chain(self.ours.keys())
             .map(String::as_str);
-        known::nearest(names, pattern).map(str::to_owned)
+        let old = || legacy::today(pattern, &self.known);
+        old().or_else(|| known::nearest(names, pattern).map(str::to_owned))
     }
 
     /// Does the key belong to something that is switched off or not chosen?
-    fn is_off(&self, leaf: &Leaf<'a>) -> Option<String> {
-        for (table, pattern) in &leaf.around {
+    fn is_off(&self, leaf: &Leaf<'a>) -> bool {
+        leaf.around.iter().any(|(table, pattern)| {
             let name = |key: &str| {
                 if pattern.is_empty() {
                     key.to_owned()
@@ -296,11 +317,11 @@ impl<'a> Carry<'a> {
             if self.known.contains_key(&switch) && leaf.pattern != switch {
                 let enabled = table.get("enabled").and_then(convert::boolean);
                 if enabled != Some(true) {
-                    return Some(format!("{switch} is not true"));
+                    return true;
                 }
             }
             let Some(known) = self.known.get(&choice).filter(|_| leaf.pattern != choice) else {
-                continue;
+                return false;
             };
             let chosen = match table.get("type") {
                 Some(Value::Text(text)) if !text.is_empty() => text.as_str(),
@@ -308,16 +329,12 @@ impl<'a> Carry<'a> {
             };
             let below = leaf.pattern[pattern.len()..].trim_start_matches('.');
             let (kind, rest) = below.split_once('.').unwrap_or((below, ""));
-            if !rest.is_empty() && kind != chosen {
-                return Some(format!("{choice} does not choose it"));
-            }
-        }
-        None
+            !rest.is_empty() && kind != chosen
+        })
     }
 
     fn api_is_off(&self) -> bool {
-        !self.ours.contains_key("http_api.disabled")
-            && self.root.at("http_api.disabled").and_then(convert::boolean) == Some(true)
+        self.root.at("http_api.disabled").and_then(convert::boolean) == Some(true)
     }
 
     fn origin(&mut self, ours: &str, leaf: &Leaf<'a>) {
@@ -332,7 +349,8 @@ impl<'a> Carry<'a> {
     /// Writes a key of ours that comes from a key of the input.
     fn write(&mut self, path: &str, leaf: &Leaf<'a>, text: String, note: Option<String>) {
         self.origin(path, leaf);
-        self.put(path, text, note);
+        let implied = self.implied.get(&leaf.path).map(|why| (*why).to_owned());
+        self.put(path, text, note.or(implied));
     }
 
     /// Writes a key of ours; a key that the schema does not have is not written.
@@ -340,70 +358,6 @@ impl<'a> Carry<'a> {
         if let Some((place, _)) = self.ours.get(&pattern(path)) {
             self.output.set(*place, path, text, note);
         }
-    }
-
-    fn text_at(&self, path: &str) -> Option<String> {
-        match self.root.at(path)? {
-            value if is_zero(value) => None,
-            Value::Text(text) => Some(text.clone()),
-            Value::Integer(integer) => Some(integer.to_string()),
-            _ => None,
-        }
-    }
-
-    fn listen(&mut self) {
-        let address = self.text_at("http_server.address");
-        let port = self
-            .text_at("http_server.port")
-            .unwrap_or_else(|| "8000".to_owned());
-        let (at, note): (Vec<String>, _) = match address.as_deref() {
-            None => (
-                vec![format!("0.0.0.0:{port}"), format!("[::]:{port}")],
-                Some("every address, as Centrifugo does; take [::] out on a host without IPv6"),
-            ),
-            Some("localhost") => (vec![format!("127.0.0.1:{port}")], None),
-            Some(address) => (vec![socket(address, &port)], None),
-        };
-        let at = Value::List(at.into_iter().map(Value::Text).collect());
-        self.put(LISTEN, toml(&at), note.map(str::to_owned));
-    }
-
-    fn admin(&mut self) {
-        let wants = |path: &str| self.root.at(path).and_then(convert::boolean) == Some(true);
-        let observed = wants("prometheus.enabled") || wants("health.enabled");
-        let address = self.text_at("http_server.internal_address");
-        let port = self.text_at("http_server.internal_port");
-        let main = self
-            .text_at("http_server.port")
-            .unwrap_or_else(|| "8000".to_owned());
-        let (at, note) = if address.is_some() || port.is_some() {
-            let address = address.or_else(|| self.text_at("http_server.address"));
-            let at = socket(
-                match address.as_deref() {
-                    None => "0.0.0.0",
-                    Some("localhost") => "127.0.0.1",
-                    Some(address) => address,
-                },
-                &port.unwrap_or(main),
-            );
-            (
-                at,
-                "/health, /ready and /metrics; the server API stays on server.listen",
-            )
-        } else if observed || main == ADMIN_PORT.to_string() {
-            let free = if main == ADMIN_PORT.to_string() {
-                ADMIN_PORT + 1
-            } else {
-                ADMIN_PORT
-            };
-            (
-                format!("127.0.0.1:{free}"),
-                "/health, /ready and /metrics are here, not on server.listen; metrics' names begin with ringmain_",
-            )
-        } else {
-            return;
-        };
-        self.put(ADMIN, toml(&Value::Text(at)), Some(note.to_owned()));
     }
 
     /// One timeout there, two times here: until all clients are told, and until those that stayed are cut.
@@ -505,12 +459,11 @@ pub(super) fn pattern(path: &str) -> String {
     out
 }
 
-fn socket(address: &str, port: &str) -> String {
-    let bare = address.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse() {
-        Ok(IpAddr::V6(_)) => format!("[{bare}]:{port}"),
-        _ => format!("{address}:{port}"),
-    }
+/// Options of a namespace whose default is said once for all of them: to say the same is not to say nothing.
+fn inherits(pattern: &str) -> bool {
+    let (table, leaf) = pattern.rsplit_once('.').unwrap_or(("", pattern));
+    matches!(table, "channel.without_namespace" | "channel.namespaces[]")
+        && matches!(leaf, "history_meta_ttl" | "publication_data_format")
 }
 
 fn log_level(value: &Value) -> (Value, Option<String>) {

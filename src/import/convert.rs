@@ -118,12 +118,13 @@ pub(super) fn is_default(known: Known, value: &Value) -> bool {
     if known.default.is_empty() {
         return is_zero(value) || boolean(value) == Some(false) && known.shape == Shape::Boolean;
     }
+    let default = Value::Text(known.default.to_owned());
     let same = match known.shape {
         Shape::Integer => whole(value) == integer(known.default),
         Shape::Duration => duration(value) == parse_duration(known.default),
-        Shape::Boolean | Shape::Text | Shape::List | Shape::Map => {
-            *value == Value::Text(known.default.to_owned())
-        }
+        Shape::Boolean => boolean(value) == boolean(&default),
+        Shape::List => *value == default || *value == Value::List(vec![default]),
+        Shape::Text | Shape::Map => *value == default,
     };
     same || is_zero(value)
 }
@@ -147,7 +148,7 @@ pub(super) fn is_same(kind: &KeyKind, a: &str, b: &str) -> bool {
 
 /// A table of names and strings, also where it is a list of `{key, value}`. `None` for any other form, and where a
 /// name comes twice.
-fn map(value: &Value) -> Option<Table> {
+pub(super) fn map(value: &Value) -> Option<Table> {
     let Value::List(pairs) = value else {
         return match value {
             Value::Table(table) => Some(table.clone()),

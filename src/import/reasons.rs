@@ -27,10 +27,15 @@ const fn needless(why: &'static str) -> Reason {
     }
 }
 
-/// The endpoints of the second listener.
-pub(super) const INTERNAL: Reason = lost(
-    "only health and metrics are on a listener of their own; the server API stays with the clients' listener",
-    "let the balancer pass only /connection/ and /emulation from outside, or bind a second address in server.listen for your services",
+/// Another path than `/health` on the second listener.
+pub(super) const HEALTH: Reason = lost(
+    "health is at /health of server.internal_listen",
+    "rewrite the path in the balancer",
+);
+/// Static headers of hooks that no configuration sets.
+pub(super) const OWN_HEADERS: Reason = lost(
+    "Content-Type, Content-Length, Transfer-Encoding and Host of a hook's request are ringmain's own to set",
+    "bodies are application/json; Host is the one of the endpoint",
 );
 /// `client.pong_timeout` below zero.
 pub(super) const PONG: Reason = lost(
@@ -53,8 +58,40 @@ const PRO_KEYS: &[&str] = &[
     "channel.*.presence_cel", "channel.*.state_proxy_enabled", "channel.*.state_proxy_name",
     "channel.*.cache_empty_proxy_enabled", "channel.*.cache_empty_proxy_name", "channel.*.engine", "channel.*.compaction",
     "channel.*.batch_max_size", "channel.*.batch_max_delay", "channel.*.batch_flush_latest", "channel.*.shared_position_sync",
-    "channel.proxy.state", "channel.proxy.cache_empty", "channel.batching", "admin.oidc", "admin.audit_log", "http_api.jwks",
-    "controller.redis", "controller.nats", "client.token.jwks", "client.token.meta_from_claim",
+    "channel.*.keep_latest_publication", "channel.*.state_events", "channel.*.broker_name", "channel.*.presence_manager_name",
+    "channel.*.map_broker_name", "channel.*.map.broker_name", "channel.*.allow_channel_compaction", "channel.*.client_publication",
+    "channel.*.server_tags_filter", "channel.*.delta_at_most_once",
+    "channel.proxy.state", "channel.proxy.cache_empty", "channel.batching", "admin.oidc", "admin.audit_log", "admin.api_key",
+    "http_api.jwks", "grpc_api.jwks", "http_server.enabled", "controller.redis", "controller.nats",
+    "client.token.jwks", "client.token.meta_from_claim", "client.token.labels_from_claim",
+    "client.write_delay", "client.write_with_timer", "client.reply_without_queue", "client.max_messages_in_frame",
+    "client.queue_initial_cap", "client.queue_shrink_delay", "client.batch_periodic_events",
+    "websocket.compression_prepared_message_cache_size", "websocket.process_commands_off_read_loop",
+    "prometheus.client_labels", "prometheus.channel_namespace_for_transport_messages_sent",
+    "prometheus.channel_namespace_for_transport_messages_received", "opentelemetry.metrics", "opentelemetry.resource_detectors",
+    "shared_poll.notification", "shared_poll_relay", "client_publication", "grpc_server", "sentry", "cache", "state", "brokers",
+    "presence_managers", "map_brokers", "hooks", "event_hooks", "bus",
+    "channel_patterns", "client_command_rate_limit", "user_command_rate_limit", "redis_user_command_rate_limit",
+    "client_error_limits", "admin_oidc", "partitioned_presence", "use_singleflight", "state_vacated_event_delay",
+    "client_write_delay", "client_reply_without_queue", "client_max_messages_in_frame", "client_queue_initial_cap",
+    "websocket_compression_prepared_message_cache_size", "channel_namespace_for_transport_messages_sent",
+    "channel_namespace_for_transport_messages_received", "throttling",
+];
+
+/// What older versions of Centrifugo had and version 6 has not.
+#[rustfmt::skip]
+const GONE: &[(&[&str], Reason)] = &[
+    (&["sockjs", "sockjs_url", "sockjs_handler_prefix", "sockjs_heartbeat_delay"], lost(
+        "SockJS is not spoken, nor is it by Centrifugo 6", "SDKs fall back to HTTP streaming and SSE: http_stream.enabled, sse.enabled")),
+    (&["tarantool_mode", "tarantool_address", "tarantool_user", "tarantool_password"], lost(
+        "ringmain runs as one node today, with channels, history and presence in its memory", "")),
+    (&["gomaxprocs"], needless("server.shards says how many cores there are")),
+    (&["granular_proxy_mode", "connect_proxy_name", "refresh_proxy_name"], needless("hooks are where version 6 has them")),
+    (&["use_client_protocol_v1_by_default", "disable_client_protocol_v1"], lost(
+        "the first client protocol is not spoken, nor is it by Centrifugo 5 and 6", "SDKs from July 2022 on speak the second one")),
+    (&["use_unlimited_history_by_default"], lost(
+        "a history command without a limit gives the position only, as in Centrifugo 4 and later", "clients say a limit")),
+    (&["channel.*.proxy_subscribe", "channel.*.proxy_publish"], needless("it is written under its name of version 6")),
 ];
 
 /// In this order: the first that fits counts. A pattern stands for the key and everything below it; `*` is any one
@@ -100,7 +137,8 @@ const REASONS: &[(&[&str], Reason)] = &[
         "this part of client RPC is not there", "let clients call your backend over HTTP")),
     (&["admin"], lost(
         "there is no admin web interface",
-        "/health, /ready and /metrics are at admin.listen; the server API answers info, channels, presence and history")),
+        "/ready and /metrics are at admin.listen; the server API answers info, channels, presence and history")),
+    (&["prometheus.handler_prefix"], lost("metrics are at /metrics", "tell the scraper")),
     (&["prometheus"], lost(
         "ringmain's metrics are a set of their own, whose names begin with ringmain_", "")),
     (&["swagger"], lost("there is no API explorer in the program", "")),
@@ -112,9 +150,7 @@ const REASONS: &[(&[&str], Reason)] = &[
     (&["pid_file"], lost("no file with the process id is written", "systemd knows it; --ready-file tells when the proxy listens")),
     (&["enable_unreleased_features"], needless("there are none")),
     (&["log.file"], lost("the log goes to standard error", "journald, or a redirection")),
-    (&["health.handler_prefix"], lost("health is at /health of admin.listen", "rewrite the path in the balancer")),
     (&["http_api.handler_prefix"], lost("the server API is at /api", "rewrite the path in the balancer")),
-    (&["http_api.external"], needless("the server API is always on the clients' listener")),
     (&["websocket.read_buffer_size", "websocket.write_buffer_size", "websocket.use_write_buffer_pool",
        "uni_websocket.read_buffer_size", "uni_websocket.write_buffer_size", "uni_websocket.use_write_buffer_pool"],
         needless("buffers are shared by all connections of a shard")),
@@ -136,6 +172,14 @@ pub(super) fn of(path: &str) -> Option<&'static Reason> {
     let fits = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, path));
     REASONS
         .iter()
+        .find(|(patterns, _)| fits(patterns))
+        .map(|(_, reason)| reason)
+}
+
+/// Why a key of an older version is no key of version 6 either.
+pub(super) fn of_gone(path: &str) -> Option<&'static Reason> {
+    let fits = |patterns: &[&str]| patterns.iter().any(|pattern| matches(pattern, path));
+    GONE.iter()
         .find(|(patterns, _)| fits(patterns))
         .map(|(_, reason)| reason)
 }
@@ -183,7 +227,7 @@ mod tests {
 
     #[test]
     fn reasons_read_as_part_of_a_line() {
-        for (patterns, reason) in REASONS {
+        for (patterns, reason) in REASONS.iter().chain(GONE) {
             for text in [reason.why, reason.instead] {
                 assert!(!text.ends_with('.') && !text.contains('\n'), "{patterns:?}");
             }

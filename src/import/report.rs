@@ -3,23 +3,111 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{Entry, Fate, Reason, variable_of};
+use super::{Entry, Fate, Reason, Version, variable_of};
 use crate::config::ConfigErrors;
 
 /// The first lines of the file.
-pub(super) fn head(name: &str) -> String {
+pub(super) fn head(name: &str, version: Version) -> String {
     let from = match name.rsplit('/').next() {
         None | Some("") => "environment variables".to_owned(),
         Some(name) => name.replace(|c: char| c.is_control(), " "),
     };
+    let of = match version {
+        Version::Six => String::new(),
+        older => format!(", of Centrifugo {older}"),
+    };
     format!(
-        "# Made from {from} by `ringmain import-centrifugo`. `ringmain check` shows all keys with their values.\n"
+        "# Made from {from}{of} by `ringmain import-centrifugo`. `ringmain check` shows all keys with their values.\n"
     )
 }
 
-/// Everything that is not carried over, by reason.
-pub(super) fn text(entries: &[Entry]) -> String {
+/// Everything that is not carried over as it is, by reason.
+pub(super) fn text(entries: &[Entry], version: Version, verbose: bool) -> String {
     let mut out = String::new();
+    if version != Version::Six {
+        line(
+            &mut out,
+            &format!(
+                "Read as a configuration of Centrifugo {version}; names of the input are those of that version."
+            ),
+        );
+    }
+    refusals(&mut out, entries);
+    losses(&mut out, entries);
+    section(
+        &mut out,
+        "Unknown to Centrifugo and to ringmain:",
+        entries,
+        |entry| {
+            let Fate::Unknown(nearest) = &entry.fate else {
+                return None;
+            };
+            let nearest = nearest
+                .as_ref()
+                .map(|near| format!("; did you mean {near}?"));
+            Some(format!("{}{}", entry.kind, nearest.unwrap_or_default()))
+        },
+    );
+    section(&mut out, "Somewhere else:", entries, |entry| {
+        match &entry.fate {
+            Fate::Moved(where_to) => Some((*where_to).to_owned()),
+            _ => None,
+        }
+    });
+    section(
+        &mut out,
+        "Nothing to carry over:",
+        entries,
+        |entry| match &entry.fate {
+            Fate::Needless(why) => Some(why.clone()),
+            Fate::Default if verbose => Some("off, empty, or the default".to_owned()),
+            _ => None,
+        },
+    );
+    let defaults = entries.iter().filter(|entry| entry.fate == Fate::Default);
+    let count = defaults.count();
+    if count > 0 && !verbose && !out.is_empty() {
+        line(
+            &mut out,
+            &format!(
+                "{count} keys are off, empty, or at a default that both share; --verbose names them."
+            ),
+        );
+    }
+    out
+}
+
+/// Lines for those entries that have something to say.
+fn section(
+    out: &mut String,
+    heading: &str,
+    entries: &[Entry],
+    say: impl Fn(&Entry) -> Option<String>,
+) {
+    let mut is_first = true;
+    for entry in entries {
+        if let Some(text) = say(entry) {
+            if std::mem::take(&mut is_first) {
+                line(out, heading);
+            }
+            line(out, &format!("  {}: {text}", name(entry)));
+        }
+    }
+}
+
+fn refusals(out: &mut String, entries: &[Entry]) {
+    section(
+        out,
+        "Refused by ringmain, and left out:",
+        entries,
+        |entry| match &entry.fate {
+            Fate::Refused(why) => Some(why.clone()),
+            _ => None,
+        },
+    );
+}
+
+fn losses(out: &mut String, entries: &[Entry]) {
     let mut reasons: Vec<(&Reason, Vec<&Entry>)> = Vec::new();
     for entry in entries {
         let (Fate::Lost(reason) | Fate::Partly { reason, .. }) = &entry.fate else {
@@ -31,43 +119,17 @@ pub(super) fn text(entries: &[Entry]) -> String {
         }
     }
     if !reasons.is_empty() {
-        line(&mut out, "No equivalent:");
+        line(out, "No equivalent:");
     }
     for (reason, under) in reasons {
         for entry in under {
-            keys(&mut out, entry);
+            line(out, &format!("  {}, {}", name(entry), entry.kind));
         }
-        line(&mut out, &format!("    why: {}", reason.why));
+        line(out, &format!("    why: {}", reason.why));
         if !reason.instead.is_empty() {
-            line(&mut out, &format!("    instead: {}", reason.instead));
+            line(out, &format!("    instead: {}", reason.instead));
         }
     }
-    let mut heading = "Unknown to Centrifugo 6 and to ringmain:";
-    for entry in entries {
-        let Fate::Unknown(nearest) = &entry.fate else {
-            continue;
-        };
-        if !heading.is_empty() {
-            line(&mut out, heading);
-            heading = "";
-        }
-        keys(&mut out, entry);
-        if let Some(nearest) = nearest {
-            line(&mut out, &format!("    did you mean {nearest}?"));
-        }
-    }
-    let mut heading = "Nothing to carry over:";
-    for entry in entries {
-        let Fate::Needless(why) = &entry.fate else {
-            continue;
-        };
-        if !heading.is_empty() {
-            line(&mut out, heading);
-            heading = "";
-        }
-        line(&mut out, &format!("  {}: {why}", name(entry)));
-    }
-    out
 }
 
 /// What our loader refuses, with the key of the input that it comes from.
@@ -100,15 +162,11 @@ fn origin<'a>(origins: &'a [(String, String)], key: &str) -> Option<&'a str> {
 }
 
 fn name(entry: &Entry) -> String {
-    let path = entry.path.replace(|c: char| c.is_control(), "?");
+    let label = entry.label.replace(|c: char| c.is_control(), "?");
     match &entry.variable {
-        Some(variable) if *variable != entry.path => format!("{path} ({variable})"),
-        _ => path,
+        Some(variable) if *variable != entry.path => format!("{label} ({variable})"),
+        _ => label,
     }
-}
-
-fn keys(out: &mut String, entry: &Entry) {
-    line(out, &format!("  {}, {}", name(entry), entry.kind));
 }
 
 fn line(out: &mut String, text: &str) {

@@ -33,7 +33,7 @@ fn of_file(name: &str) -> Imported {
         name,
         bytes: &vector(name),
         format: Format::of_name(name),
-        variables: &[],
+        ..Input::default()
     })
     .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
@@ -43,7 +43,7 @@ fn of_json(value: &Value) -> Result<Imported, ImportError> {
         name: "centrifugo.json",
         bytes: value.to_string().as_bytes(),
         format: Some(Format::Json),
-        variables: &[],
+        ..Input::default()
     })
 }
 
@@ -57,10 +57,11 @@ fn with_environment(value: &Value, variables: &[(&str, &str)]) -> Result<Importe
         bytes: value.to_string().as_bytes(),
         format: Some(Format::Json),
         variables: &variables,
+        ..Input::default()
     })
 }
 
-fn load(toml: &str) -> Config {
+pub(crate) fn load(toml: &str) -> Config {
     let source = Source {
         name: "output",
         text: toml,
@@ -68,7 +69,7 @@ fn load(toml: &str) -> Config {
     Config::load(&[source], &[]).expect("our loader accepts the output")
 }
 
-fn fate<'a>(imported: &'a Imported, path: &str) -> &'a Fate {
+pub(crate) fn fate<'a>(imported: &'a Imported, path: &str) -> &'a Fate {
     let found = imported.entries.iter().find(|entry| entry.path == path);
     &found
         .unwrap_or_else(|| panic!("{path} is accounted for"))
@@ -76,7 +77,7 @@ fn fate<'a>(imported: &'a Imported, path: &str) -> &'a Fate {
 }
 
 /// The keys of a file that stand for themselves, counted without the importer.
-fn leaves(value: &Value) -> BTreeSet<String> {
+pub(crate) fn leaves(value: &Value) -> BTreeSet<String> {
     fn walk(value: &Value, path: &str, name: &str, found: &mut BTreeSet<String>) {
         // Free names, which only count as such where Centrifugo has hooks.
         let is_hook = path.contains(".proxy.") || path.starts_with("proxies[");
@@ -109,7 +110,7 @@ fn leaves(value: &Value) -> BTreeSet<String> {
     found
 }
 
-fn paths(entries: &[Entry]) -> BTreeSet<String> {
+pub(crate) fn paths(entries: &[Entry]) -> BTreeSet<String> {
     entries.iter().map(|entry| entry.path.clone()).collect()
 }
 
@@ -118,7 +119,7 @@ fn check_vector(name: &str, as_json: &Value) {
     let stem = name.split('.').next().expect("a name");
     for (kind, text) in [
         ("expected.toml", imported.toml.clone()),
-        ("expected.txt", imported.report()),
+        ("expected.txt", imported.report(false)),
     ] {
         let path = format!("{VECTORS}/{stem}.{kind}");
         if std::env::var_os("RINGMAIN_WRITE_VECTORS").is_some() {
@@ -130,7 +131,7 @@ fn check_vector(name: &str, as_json: &Value) {
     load(&imported.toml);
     load(&imported.annotated());
     assert_eq!(paths(&imported.entries), leaves(as_json), "{name}");
-    let report = format!("{}{:?}", imported.report(), imported.entries);
+    let report = format!("{}{:?}", imported.report(false), imported.entries);
     for secret in SECRETS {
         // Names of keys may say `password`, values may not.
         let shown = report.matches(secret).count();
@@ -147,7 +148,7 @@ fn small_chat_comes_along_whole() {
         &serde_json::from_slice(&text).expect("JSON"),
     );
     let imported = of_file("small-chat.json");
-    assert!(imported.is_whole(), "{}", imported.report());
+    assert!(imported.is_whole(), "{}", imported.report(false));
     let config = load(&imported.toml);
     assert_eq!(config.log.level, "debug", "the nearest to trace");
     assert_eq!(
@@ -166,18 +167,25 @@ fn large_installation_comes_along_but_for_what_is_named() {
     check_vector("large.yaml", &expected);
     let lost: Vec<&str> = entries
         .iter()
-        .filter(|entry| !matches!(entry.fate, Fate::Carried(_) | Fate::Needless(_)))
+        .filter(|entry| {
+            !matches!(
+                entry.fate,
+                Fate::Carried(_) | Fate::Needless(_) | Fate::Default
+            )
+        })
         .map(|entry| entry.path.as_str())
         .collect();
-    assert_eq!(
-        lost,
-        ["http_server.internal_address", "http_server.internal_port"],
-        "the server API does not move to the second listener"
-    );
+    assert_eq!(lost, Vec::<&str>::new(), "the second listener too");
     let config = load(&imported.toml);
-    assert_eq!(
-        config.admin.listen.map(|at| at.to_string()).as_deref(),
-        Some("127.0.0.1:9001")
+    let internal: Vec<String> = config
+        .server
+        .internal_listen
+        .iter()
+        .map(|at| format!("{at:?}"))
+        .collect();
+    assert!(
+        internal.len() == 1 && internal[0].contains("127.0.0.1:9001"),
+        "{internal:?}"
     );
     assert_eq!(
         config.client.pong_timeout,
@@ -284,7 +292,7 @@ fn cluster_is_told_what_it_loses_and_why() {
         "uni_grpc.port",
     ] {
         assert!(
-            matches!(fate(&imported, path), Fate::Needless(_)),
+            matches!(fate(&imported, path), Fate::Default),
             "{path} is switched off"
         );
     }
@@ -317,8 +325,8 @@ fn nothing_said_gives_centrifugos_defaults_where_they_differ() {
 }
 
 #[test]
-fn refused_value_names_the_key_of_the_input() {
-    for (value, key) in [
+fn refused_value_is_left_out_and_the_rest_comes_along() {
+    for (mut value, key) in [
         (
             json!({ "client": { "channel_limit": 1_000_000 } }),
             "client.channel_limit",
@@ -345,20 +353,94 @@ fn refused_value_names_the_key_of_the_input() {
             "client.proxy.connect.endpoint",
         ),
         (
+            json!({ "client": { "token": { "jwks_public_endpoint": "https://id.example/{{realm}}/keys" } } }),
+            "client.token.jwks_public_endpoint",
+        ),
+        (
             json!({ "client": { "token": { "hmac_secret_key": ["s3cret"] } } }),
             "client.token.hmac_secret_key",
         ),
+        (
+            json!({ "client": { "allowed_origins": ["https://s3cret.example/", "https://b.example"] } }),
+            "client.allowed_origins",
+        ),
+        (
+            json!({ "client": { "pong_timeout": "25s" } }),
+            "client.pong_timeout",
+        ),
+        (
+            json!({ "client": { "ping_interval": "5s" } }),
+            "client.ping_interval",
+        ),
     ] {
-        let error = of_json(&value).expect_err("a value that our loader refuses");
-        let ImportError::Refused { keys, .. } = &error else {
-            panic!("{error}");
-        };
-        assert!(keys[0].contains(&format!("{key}: ")), "{keys:?}");
+        value["http_api"] = json!({ "key": "api-key-of-the-tests" });
+        let imported = of_json(&value).expect("the rest");
         assert!(
-            !format!("{error} {error:?}").contains("s3cret"),
-            "{error:?}"
+            matches!(fate(&imported, key), Fate::Refused(_)),
+            "{key}: {:?}",
+            fate(&imported, key)
         );
+        let report = imported.report(false);
+        assert!(
+            report.starts_with("Refused by ringmain, and left out:\n"),
+            "{report}"
+        );
+        assert!(!imported.is_whole());
+        let config = load(&imported.toml);
+        assert_eq!(config.http_api.key.0, "api-key-of-the-tests", "{key}");
+        if key != "client.allowed_origins" {
+            assert!(!report.contains("s3cret") && !imported.annotated().contains("s3cret"));
+        }
     }
+}
+
+#[test]
+fn what_is_left_out_opens_nothing() {
+    let imported = of_json(&json!({
+        "client": {
+            "allow_anonymous_connect_without_token": true,
+            "token": { "hmac_secret_key": "s3cret", "audience_regex": "(" },
+            "proxy": { "connect": { "enabled": true, "endpoint": "grpc://127.0.0.1:1" } },
+        },
+        "channel": {
+            "proxy": { "subscribe": { "endpoint": "grpc://127.0.0.1:1" }, "publish": { "endpoint": "http://127.0.0.1:1" } },
+            "namespaces": [
+                { "name": "a b", "presence": true },
+                { "name": "chat", "subscribe_proxy_enabled": true, "allow_subscribe_for_client": true,
+                  "publish_proxy_enabled": true, "allow_publish_for_client": true },
+                { "name": "news", "channel_regex": "(", "allow_subscribe_for_client": true },
+            ],
+        },
+    }))
+    .expect("the rest");
+    let config = load(&imported.toml);
+    assert!(!config.client.allow_anonymous_connect_without_token);
+    assert_eq!(
+        config.client.token.hmac_secret_key.0, "",
+        "no token without the check of its audience"
+    );
+    let chat = config.channels.resolve("chat:1").expect("the namespace");
+    assert!(!chat.subscribe_proxy_enabled && !chat.allow_subscribe_for_client);
+    assert!(
+        chat.publish_proxy_enabled && chat.allow_publish_for_client,
+        "that hook is there"
+    );
+    let news = config.channels.resolve("news:1").expect("the namespace");
+    assert!(!news.allow_subscribe_for_client);
+    for key in [
+        "channel.namespaces[0].presence",
+        "channel.namespaces[1].allow_subscribe_for_client",
+        "channel.namespaces[2].channel_regex",
+        "client.allow_anonymous_connect_without_token",
+        "client.token.hmac_secret_key",
+    ] {
+        assert!(matches!(fate(&imported, key), Fate::Refused(_)), "{key}");
+    }
+    let report = imported.report(false);
+    assert!(
+        report.contains("channel.namespaces[chat].allow_subscribe_for_client: left out too"),
+        "{report}"
+    );
 }
 
 #[test]
@@ -389,7 +471,7 @@ fn values_take_every_form_that_centrifugo_takes() {
     );
     assert_eq!(config.channels.max_length, 255, "zero is unset there");
     assert_eq!(config.channels.private_prefix, "$", "so is an empty text");
-    assert!(imported.is_whole(), "{}", imported.report());
+    assert!(imported.is_whole(), "{}", imported.report(false));
 }
 
 #[test]
@@ -449,7 +531,7 @@ fn variables_of_the_environment_go_over_the_file() {
         .collect();
     assert_eq!(named, ["bb"], "a list is replaced as a whole");
     assert_eq!(config.hooks.named[0].static_headers[0].1.0, "Bearer t0ken");
-    let report = imported.report();
+    let report = imported.report(false);
     assert!(
         report.contains("CENTRIFUGO_CLIENT_CHANEL_LIMIT"),
         "{report}"
@@ -457,11 +539,22 @@ fn variables_of_the_environment_go_over_the_file() {
     for hidden in ["s3cret", "t0ken", "10.0.0.1", "OTHER"] {
         assert!(!report.contains(hidden), "{report}");
     }
-    let error = with_environment(&file, &[("CENTRIFUGO_PROXIES", "{s3cret")]);
-    let error = error.expect_err("not JSON").to_string();
+    let imported =
+        with_environment(&file, &[("CENTRIFUGO_PROXIES", "[s3cret]")]).expect("the rest");
+    let report = imported.report(false);
     assert!(
-        error.contains("CENTRIFUGO_PROXIES") && !error.contains("s3cret"),
-        "{error}"
+        report.contains("CENTRIFUGO_PROXIES: not JSON") && !report.contains("s3cret"),
+        "{report}"
+    );
+    let unset = [(
+        "CENTRIFUGO_PROXIES_A_HTTP_STATIC_HEADERS",
+        r#"{"X-Key":"${CENTRIFUGO_VAR_NONE}"}"#,
+    )];
+    let imported = with_environment(&file, &unset).expect("the rest");
+    let found = fate(&imported, "proxies[0].http.static_headers");
+    assert!(
+        matches!(found, Fate::Refused(why) if why.contains("CENTRIFUGO_VAR_NONE")),
+        "{found:?}"
     );
 }
 
@@ -531,7 +624,6 @@ proptest! {
                 load(&imported.toml);
                 imported.entries
             }
-            Err(ImportError::Refused { entries, .. }) => entries,
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
         };
         prop_assert_eq!(entries.len(), paths(&entries).len(), "once");
