@@ -444,6 +444,8 @@ pub struct Health {
 /// `[drain]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drain {
+    /// Time between `/ready` turning 503 and the end of accepting, default 5 s: everything is served as before in it.
+    pub notice: Duration,
     /// Disconnects are spread over this time, default 5 s.
     pub window: Duration,
     /// Connections left after window + grace are cut, default 5 s.
@@ -599,6 +601,7 @@ impl Default for WebSocket {
 impl Default for Drain {
     fn default() -> Self {
         Self {
+            notice: Duration::from_secs(5),
             window: Duration::from_secs(5),
             grace: Duration::from_secs(5),
         }

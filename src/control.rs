@@ -308,6 +308,8 @@ struct Control {
     parts: Parts,
     roster: Roster,
     gather: Option<Gather>,
+    /// When the notice of the end is over; set until then.
+    notice_until: Option<Instant>,
     /// When shards that have not drained are given up; set while draining.
     drain_until: Option<Instant>,
     readiness: watch::Sender<Readiness>,
@@ -351,6 +353,7 @@ impl Control {
             parts,
             roster,
             gather: None,
+            notice_until: None,
             drain_until: None,
             readiness: watch::Sender::new(readiness),
             key_services: None,
@@ -364,21 +367,43 @@ impl Control {
     fn obey(&mut self, word: Word) -> Option<Ending> {
         match word {
             Word::Reload => self.reload(),
-            Word::End(signal) if self.drain_until.is_some() => {
+            Word::End(signal) if self.is_ending() => {
                 warn!(signal, "second signal: ending at once");
                 return Some(Ending::Aborted);
             }
             Word::End(signal) => {
-                info!(signal, "draining");
-                self.drain();
+                let drain = &self.parts.config.drain;
+                info!(signal, notice = ?drain.notice, window = ?drain.window, "draining");
+                // Nobody was told to come yet.
+                let notice = match self.roster.is_all_ready() {
+                    true => drain.notice,
+                    false => Duration::ZERO,
+                };
+                self.give_notice(notice);
             }
         }
         None
     }
 
-    /// Readiness goes off first, so that a load balancer turns away while connections still end in order.
+    const fn is_ending(&self) -> bool {
+        self.notice_until.is_some() || self.drain_until.is_some()
+    }
+
+    /// Readiness goes off first: while load balancers turn away, everybody who still comes is served.
+    fn give_notice(&mut self, notice: Duration) {
+        self.readiness
+            .send_modify(|readiness| readiness.phase = Phase::Draining);
+        if notice.is_zero() {
+            self.drain();
+        } else {
+            self.notice_until = Some(Instant::now() + notice);
+        }
+    }
+
+    /// Nobody new, and everybody is told.
     fn drain(&mut self) {
         let drain = self.parts.config.drain.clone();
+        self.notice_until = None;
         self.drain_until = Some(Instant::now() + drain.window + drain.grace + DRAIN_MARGIN);
         self.readiness
             .send_modify(|readiness| readiness.phase = Phase::Draining);
@@ -396,7 +421,7 @@ impl Control {
     }
 
     fn reload(&mut self) {
-        if self.drain_until.is_some() {
+        if self.is_ending() {
             warn!("reload refused: draining");
             return;
         }
@@ -544,7 +569,7 @@ impl Control {
         let ready = self.roster.ready_count();
         self.readiness
             .send_modify(|readiness| readiness.shards_ready = ready);
-        if !self.roster.is_all_ready() || self.drain_until.is_some() {
+        if !self.roster.is_all_ready() || self.is_ending() {
             return Ok(());
         }
         self.readiness
@@ -577,6 +602,7 @@ impl Control {
 
     fn deadline(&self) -> Option<Instant> {
         [
+            self.notice_until,
             self.drain_until,
             self.retry,
             self.gather.as_ref().map(|gather| gather.until),
@@ -597,6 +623,10 @@ impl Control {
             .take_if(|gather| gather.is_complete() || now >= gather.until)
         {
             gather.answer();
+        }
+        if self.notice_until.is_some_and(|at| at <= now) {
+            info!("closing the listeners");
+            self.drain();
         }
         let until = self.drain_until?;
         if self.roster.is_all_ended() {
@@ -637,6 +667,12 @@ mod tests {
     use crate::metrics::Counters;
 
     fn control(shards: u16) -> Control {
+        control_with(shards, Duration::ZERO)
+    }
+
+    fn control_with(shards: u16, notice: Duration) -> Control {
+        let mut config = Config::built_in();
+        config.drain.notice = notice;
         let bell = Arc::new(Bell::default());
         let link = |shard| ShardLink {
             shard: ShardId(shard),
@@ -647,9 +683,9 @@ mod tests {
         };
         Control::new(Parts {
             hook_bell: Arc::default(),
-            configs: watch::Sender::new(Arc::new(Config::built_in())),
+            configs: watch::Sender::new(Arc::new(config.clone())),
             durable: None,
-            config: Arc::new(Config::built_in()),
+            config: Arc::new(config),
             links: (0..shards).map(link).collect(),
             reports: Arc::new(ArrayQueue::new(16)),
             bell: Arc::clone(&bell),
@@ -694,6 +730,31 @@ mod tests {
         assert_eq!(control.obey(Word::End("SIGTERM")), None);
         assert_eq!(control.readiness.borrow().phase, Phase::Draining);
         assert!(matches!(taken(&control, 0), Some(ToShard::Drain { .. })));
+        assert_eq!(control.obey(Word::End("SIGTERM")), Some(Ending::Aborted));
+    }
+
+    #[tokio::test]
+    async fn shards_are_told_to_drain_when_the_notice_is_over_and_readiness_goes_first() {
+        let notice = Duration::from_secs(3);
+        let mut control = control_with(1, notice);
+        report(&mut control, FromShard::Ready(ShardId(0)));
+        control.obey(Word::End("SIGTERM"));
+        assert_eq!(control.readiness.borrow().phase, Phase::Draining);
+        let until = control.deadline().expect("a deadline");
+        assert_eq!(control.expire(until - Duration::from_millis(1)), None);
+        assert!(taken(&control, 0).is_none(), "everything is served still");
+        control.obey(Word::Reload);
+        assert!(taken(&control, 0).is_none(), "nothing changes any more");
+        assert_eq!(control.expire(until), None);
+        assert!(matches!(taken(&control, 0), Some(ToShard::Drain { .. })));
+        assert_eq!(control.obey(Word::End("SIGINT")), Some(Ending::Aborted));
+    }
+
+    #[tokio::test]
+    async fn second_signal_cuts_the_notice_short_too() {
+        let mut control = control_with(1, Duration::from_secs(3));
+        report(&mut control, FromShard::Ready(ShardId(0)));
+        assert_eq!(control.obey(Word::End("SIGTERM")), None);
         assert_eq!(control.obey(Word::End("SIGTERM")), Some(Ending::Aborted));
     }
 

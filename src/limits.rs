@@ -4,6 +4,8 @@
 pub const SHARDS_MAX: usize = 64;
 /// Connections of one shard: slots of its ring's file table and of its connection table.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
+/// Silence after which a peer that is sent no pings is taken for dead.
+pub const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(60);
 /// Bytes of one HTTP request head.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of one HTTP request.

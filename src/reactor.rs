@@ -22,6 +22,7 @@ use std::thread::JoinHandle;
 use crossbeam_queue::ArrayQueue;
 
 use crate::config::{Config, ListenAddr, ReactorChoice};
+use crate::limits::SILENCE_MAX;
 use crate::mesh;
 use crate::mesh::control::{ControlLink, Doorbell, FromShard, ShardLink, TO_SHARD_MAX};
 use crate::mesh::durable::DurableLink;
@@ -29,6 +30,7 @@ use crate::mesh::hook::HookLink;
 use crate::model::ShardId;
 use crate::shard::{Door, Mode};
 use crate::uring::listen::{Bound, ListenError, Terms};
+use crate::uring::socket::Patience;
 use crate::uring::{Abilities, ProbeError, probe, socket};
 
 pub use clock::Clock;
@@ -170,7 +172,7 @@ pub fn prepare(
             seed: plan.seed,
             key: plan.key,
             endpoint,
-            listeners: prepared.listeners(id)?,
+            listeners: prepared.listeners(id, patience(&plan.config))?,
             link: ControlLink {
                 inbox,
                 reports: Arc::clone(&reports),
@@ -228,6 +230,19 @@ fn bind(plan: &Plan) -> Result<Vec<(Bound, Door)>, StartError> {
     Ok(bound)
 }
 
+/// The kernel watches peers as closely as pings do: also where nothing is sent to them, or nobody answers pings.
+fn patience(config: &Config) -> Patience {
+    let (idle, pong) = match config.client.ping_interval {
+        Some(interval) => (interval, config.client.pong_timeout),
+        None => (SILENCE_MAX / 2, SILENCE_MAX / 2),
+    };
+    Patience {
+        idle,
+        interval: pong / 4,
+        total: idle + pong,
+    }
+}
+
 impl Prepared {
     /// Where they will listen: the configured addresses with the ports that the kernel chose.
     pub fn addresses(&self, door: Door) -> impl Iterator<Item = &ListenAddr> {
@@ -236,12 +251,14 @@ impl Prepared {
     }
 
     /// What a shard accepts on: on TCP a socket of its own, of a unix socket its share.
-    fn listeners(&self, shard: ShardId) -> io::Result<Vec<Listener>> {
+    fn listeners(&self, shard: ShardId, patience: Patience) -> io::Result<Vec<Listener>> {
         let listener = |(bound, door): &(Bound, Door)| {
-            bound.socket(usize::from(shard.0)).map(|socket| Listener {
-                socket,
-                door: *door,
-            })
+            let socket = bound.socket(usize::from(shard.0))?;
+            if matches!(bound.address(), ListenAddr::Tcp(_)) {
+                socket::set_patience(&socket, patience)?;
+            }
+            let door = *door;
+            Ok(Listener { socket, door })
         };
         self.bound.iter().map(listener).collect()
     }

@@ -33,6 +33,7 @@ mod written;
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::auth::revocation::Revocations;
 use crate::broker::{Hub, HubId, Owner};
@@ -151,6 +152,8 @@ pub enum Output {
     Pause(ConnId),
     /// Read again.
     Resume(ConnId),
+    /// Its peer is dead when it has not acknowledged something for this long: nobody there answers pings.
+    Patience(ConnId, Duration),
     /// Ring that shard's bell.
     Wake(ShardId),
     /// Hand to control.
@@ -326,7 +329,11 @@ impl Shard {
     /// it and speaks of it no more.
     pub fn handle_accepted(&mut self, now: Now, slot: u32, peer: Peer) -> Result<ConnId, Refused> {
         self.now = now;
-        if self.drain.is_some() {
+        if self
+            .drain
+            .as_ref()
+            .is_some_and(|drain| !drain.takes_in(now.at))
+        {
             self.counters.refused += 1;
             return Err(Refused::Draining);
         }
@@ -346,6 +353,9 @@ impl Shard {
         let generation = self.connections.insert_at(slot, connection);
         self.counters.accepted += 1;
         self.came(slot, peer);
+        if let Some(drain) = &mut self.drain {
+            drain.came(now.at, slot);
+        }
         let by = TimerWheel::tick_after(now.at, self.config.server.handshake_timeout);
         self.set_deadline(slot, by);
         Ok(ConnId { slot, generation })
@@ -456,7 +466,8 @@ impl Shard {
         &mut self.counters
     }
 
-    /// False while draining: accepts are not armed again, listeners are closed.
+    /// False while draining: what stands in the listeners' queues is taken in, then they are closed, and
+    /// `handle_unlistened` says so.
     #[must_use]
     pub const fn is_accepting(&self) -> bool {
         self.drain.is_none()

@@ -17,6 +17,8 @@ mod bad_input;
 mod bystander;
 #[path = "server/command_line.rs"]
 mod command_line;
+#[path = "server/cut.rs"]
+mod cut;
 #[path = "server/drain.rs"]
 mod drain;
 #[path = "server/durable.rs"]

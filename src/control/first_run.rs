@@ -168,6 +168,9 @@ hmac_secret_key = "{hmac_secret}"
 [http_api]
 key = "{api_key}"
 
+[drain]
+notice = "0s"
+
 [channel.without_namespace]
 presence = true
 join_leave = true

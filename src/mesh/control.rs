@@ -29,7 +29,7 @@ pub trait Doorbell: Send + Sync {
 pub enum ToShard {
     /// The configuration changed.
     Reload(Arc<Config>),
-    /// Stop accepting, disconnect everybody within `window`, cut what is left after `grace` more.
+    /// Stop listening, answer what waits, disconnect everybody within `window`, cut what is left after `grace` more.
     Drain {
         /// Disconnects are spread over this time.
         window: Duration,

@@ -54,6 +54,8 @@ pub enum ToLog {
     Abandoned(RequestId),
     /// The answer to a fetch is with its caller, as far as can be known here.
     Taken(RequestId),
+    /// The shard drains: whoever waits through it for deliveries is answered with what there is, from now on.
+    Hurry,
 }
 
 /// Keep this publication.

@@ -1,21 +1,29 @@
 //! Accepting: a fixed number of one-shot accepts, armed again once each turn, which bounds the rate.
 
 use std::io;
+use std::time::Duration;
 
 use super::Listener;
 use super::hot::Hot;
 use crate::shard::{Door, Peer};
-use crate::time::Now;
-use crate::uring::{Accepted, Completion, Ring, Sqe};
+use crate::time::{Instant, Now};
+use crate::uring::{Accepted, Completion, Ring, Sqe, socket};
 
 /// Accepts armed at once, shared by the listeners. Also the most that one turn takes in.
 pub(super) const ACCEPTS: u32 = 64;
 /// Slots of the file table below which no connection lives: one for each listener.
 pub(super) const RESERVED: u32 = 64;
 
+/// What stands in the listeners' queues when accepting ends is served for this long at most.
+pub(super) const LAST_ACCEPTS: Duration = Duration::from_secs(1);
+
 /// The listeners and the accepts waiting on them.
 pub(super) struct Accepts {
     listeners: Vec<Listener>,
+    /// What each listener is for; kept beyond its end, since accepts may still be on their way.
+    doors: Vec<Door>,
+    /// Until when queues are emptied; set when accepting ends.
+    last: Option<Instant>,
     /// Accepts to arm: (index, listener).
     unarmed: Vec<(u32, u32)>,
     /// Accepts that failed for want of something; armed again at the next safety tick.
@@ -50,15 +58,15 @@ impl Accepts {
             },
             failed: Vec::new(),
             armed: 0,
+            doors: listeners.iter().map(|listener| listener.door).collect(),
+            last: None,
             listeners,
             open_max: (u64::from(table) * 95 / 100).min(u64::from(connections_max)) as u32,
         })
     }
 
-    /// What the listener is for. Nobody is taken in any more where there is none.
     fn door(&self, listener: u32) -> Door {
-        let listener = self.listeners.get(listener as usize);
-        listener.map(|listener| listener.door).unwrap_or_default()
+        self.doors[listener as usize]
     }
 
     /// The kernel holds no listener any more: the address is free for a successor.
@@ -71,10 +79,20 @@ impl Accepts {
         self.unarmed.append(&mut self.failed);
     }
 
-    /// Arms what is due, or ends the listeners when the shard stopped accepting.
-    pub(super) fn arm(&mut self, ring: &mut Ring, open: u32, accepting: bool) -> io::Result<()> {
+    /// Arms what is due. When the shard stopped accepting, the listeners' queues are emptied and the listeners ended.
+    pub(super) fn arm(
+        &mut self,
+        ring: &mut Ring,
+        now: Instant,
+        open: u32,
+        accepting: bool,
+    ) -> io::Result<()> {
         if !accepting {
-            return self.stop(ring);
+            let last = *self.last.get_or_insert(now + LAST_ACCEPTS);
+            let somebody_waits = |listener: &Listener| socket::is_readable(&listener.socket);
+            if now >= last || !self.listeners.iter().any(somebody_waits) {
+                return self.stop(ring);
+            }
         }
         let room = self.open_max.saturating_sub(open + self.armed) as usize;
         let due = self.unarmed.len().min(room);

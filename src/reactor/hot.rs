@@ -47,6 +47,10 @@ pub(super) struct Hot {
     pub(super) heard: VecDeque<(u32, u32)>,
     /// When that was.
     pub(super) probed: Instant,
+    /// The last value of `Output::Patience`, milliseconds.
+    pub(super) unacknowledged_max: &'static u32,
+    /// The shard knows that no listener is left.
+    pub(super) unlistened: bool,
     /// Silent sends of the slice being built.
     pub(super) slice: Vec<(ConnId, RingRange)>,
     /// Closes to start when everything before them is sent.
@@ -70,8 +74,14 @@ impl Hot {
         let more = self.flush(now)?;
         self.arm_watches()?;
         self.probe(now)?;
+        let accepting = self.shard.is_accepting();
         self.accepts
-            .arm(&mut self.ring, self.slots.open(), self.shard.is_accepting())?;
+            .arm(&mut self.ring, now.at, self.slots.open(), accepting)?;
+        let unlistened = !accepting && self.accepts.are_stopped() && self.early.is_empty();
+        let tells = unlistened && !std::mem::replace(&mut self.unlistened, unlistened);
+        if tells {
+            self.shard.handle_unlistened(now);
+        }
         self.reports.hand_over();
         if busy || more {
             let taken = self.clock.now().at.since(now.at);
@@ -88,7 +98,7 @@ impl Hot {
                 Next::Turn
             });
         }
-        if more || !self.pending.is_empty() {
+        if more || tells || !self.pending.is_empty() {
             return Ok(Next::Turn);
         }
         if self.ring.queued() > 0 {
@@ -135,8 +145,9 @@ impl Hot {
                 Some(Kind::Probe) => self.probed(now, conn, completion.result()),
                 // The turn itself is the answer to `Wake`. A cancel that found nothing came too late, which its
                 // operation's own completion tells; a wake-up that failed was for a shard that has ended.
-                Some(Kind::Wake | Kind::Cancel | Kind::WakeFailed) => {}
-                Some(Kind::SendNow | Kind::Socket | Kind::Connect | Kind::Prepare) | None => {
+                // An option that could not be set leaves the socket as it was.
+                Some(Kind::Wake | Kind::Cancel | Kind::WakeFailed | Kind::Prepare) => {}
+                Some(Kind::SendNow | Kind::Socket | Kind::Connect) | None => {
                     unreachable!("a completion of something never submitted: {completion:?}")
                 }
             }

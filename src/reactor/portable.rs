@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 use monoio::net::UnixStream as Source;
 use monoio::{LegacyDriver, RuntimeBuilder};
 
+use super::accept::LAST_ACCEPTS;
 use super::clock::Clock;
 use super::doorbell::{LocalBell, Sleepers};
 use super::reports::Reports;
@@ -64,6 +65,8 @@ struct Core {
     after_flush: Vec<Waker>,
     /// Accept tasks that wait for a place, and what stops them.
     accepting: Vec<Rc<LocalBell>>,
+    /// Accept tasks that have not ended; `None` once the shard knows that none is left.
+    listeners: Option<usize>,
     bell: Rc<LocalBell>,
 }
 
@@ -138,6 +141,7 @@ fn prepare(thread: ShardThread) -> (Shared, Rc<LocalBell>, Vec<Listener>) {
         watched: Vec::new(),
         after_flush: Vec::new(),
         accepting: listeners.iter().map(|_| Rc::default()).collect(),
+        listeners: Some(listeners.len()),
         bell: Rc::clone(&bell),
     };
     (Rc::new(RefCell::new(core)), bell, listeners)
@@ -212,6 +216,11 @@ fn turn(core: &Shared) -> Next {
     if !this.shard.is_accepting() {
         for stopped in this.accepting.drain(..) {
             stopped.ring();
+        }
+        if this.listeners == Some(0) {
+            this.listeners = None;
+            this.shard.handle_unlistened(now);
+            this.bell.ring();
         }
     }
     this.reports.hand_over();
@@ -321,6 +330,12 @@ impl Core {
                     connection.pause(false);
                 }
             }
+            Output::Patience(conn, time) => {
+                if let Some(connection) = self.connections.of(conn) {
+                    // On a unix socket this fails, and its peer cannot be out of reach.
+                    let _ = socket::set_unacknowledged_max(&connection.source, time);
+                }
+            }
             Output::Wake(shard) => self.sleepers.wake(shard),
             Output::Report(report) => self.reports.push(report),
             Output::Call(call) => self.reports.call(call),
@@ -399,36 +414,62 @@ async fn accept(
             }
         })
         .await;
-        for _ in 0..ACCEPTS {
-            if !core.borrow().has_place() {
-                break;
-            }
-            match listener.accept() {
-                Ok((socket, address)) => {
-                    let ip = address.as_socket().map(|address| address.ip());
-                    // A socket that epoll does not take is closed by its drop.
-                    let _ = open(&core, socket, Peer { ip, door });
-                }
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
-                    ) =>
-                {
-                    poll_fn(|context| stopped.poll(context)).await;
-                    break;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_) => {}
-            }
+        if take_in(&core, &listener, door) == Taken::Short {
+            poll_fn(|context| stopped.poll(context)).await;
         }
         after_flush(&core).await;
     }
+    // Who stands in the queue has been let in by the kernel.
+    let last = core.borrow().clock.now().at + LAST_ACCEPTS;
+    while take_in(&core, &listener, door) == Taken::Some && core.borrow().clock.now().at < last {
+        after_flush(&core).await;
+    }
+    drop((listener, source));
+    let mut core = core.borrow_mut();
+    core.listeners = core.listeners.map(|left| left - 1);
+    core.bell.ring();
+}
+
+/// What became of accepting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// There may be more.
+    Some,
+    /// Nobody else stands in the queue, or there is no place.
+    All,
+    /// The process is short of something.
+    Short,
+}
+
+fn take_in(core: &Shared, listener: &socket2::Socket, door: Door) -> Taken {
+    for _ in 0..ACCEPTS {
+        if !core.borrow().has_place() {
+            return Taken::All;
+        }
+        match listener.accept() {
+            Ok((socket, address)) => {
+                let ip = address.as_socket().map(|address| address.ip());
+                // A socket that epoll does not take is closed by its drop.
+                let _ = open(core, socket, Peer { ip, door });
+            }
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
+                ) =>
+            {
+                return Taken::Short;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Taken::All,
+            Err(_) => {}
+        }
+    }
+    Taken::Some
 }
 
 impl Core {
     fn has_place(&self) -> bool {
-        self.shard.is_accepting() && self.connections.open() < self.connections_max
+        self.connections.open() < self.connections_max
     }
 }
 

@@ -1,6 +1,7 @@
 //! Sending: what the shard has to say, in slices, and the close that follows.
 
 use std::io;
+use std::time::Duration;
 
 use super::hot::Hot;
 use super::slots::Step;
@@ -71,6 +72,7 @@ impl Hot {
             Output::Close { conn, how } => self.closes.push((conn, how)),
             Output::Pause(conn) => self.pause(conn)?,
             Output::Resume(conn) => self.resume(conn)?,
+            Output::Patience(conn, time) => self.limit_unacknowledged(conn, time)?,
             Output::Wake(shard) => {
                 if let Some(ring) = self.sleepers.ring_to_wake(shard) {
                     self.ring.push(&Sqe::wake(ring))?;
@@ -81,6 +83,21 @@ impl Hot {
             Output::Log(request) => self.reports.ask_log(request),
         }
         Ok(())
+    }
+
+    /// On a unix socket this fails, and its peer cannot be out of reach.
+    fn limit_unacknowledged(&mut self, conn: ConnId, time: Duration) -> io::Result<()> {
+        let wanted = u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        // The kernel reads it where it is. It changes with the configuration, and then stays: four bytes for each reload.
+        if *self.unacknowledged_max != wanted {
+            self.unacknowledged_max = Box::leak(Box::new(wanted));
+        }
+        let ConnId { slot, generation } = conn;
+        if self.slots.of(slot, generation).is_none() {
+            return Ok(());
+        }
+        let sqe = Sqe::unacknowledged_max(slot, generation, self.unacknowledged_max);
+        self.ring.push(&sqe)
     }
 
     /// Submits the slice and everything queued, then tells the shard what was not taken.

@@ -1,7 +1,7 @@
 //! Publications that must not be lost, and what else is asked of the log: what is under way, and who waits for it.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -233,6 +233,11 @@ impl Requests {
         self.outgoing.push_back(ToLog::Taken(id));
     }
 
+    /// Nobody on this shard can wait any longer.
+    pub fn hurry(&mut self) {
+        self.outgoing.push_back(ToLog::Hurry);
+    }
+
     /// The next request to hand over.
     pub fn pop(&mut self) -> Option<ToLog> {
         self.outgoing.pop_front()
@@ -288,6 +293,21 @@ impl Requests {
             .iter()
             .filter(|(_, request)| request.is_append && !request.is_overdue)
             .count()
+    }
+
+    /// Clients whose question or publication is not answered.
+    #[must_use]
+    pub fn clients(&self) -> BTreeSet<ConnId> {
+        let waiting = self.requests.iter().filter(|(_, one)| !one.is_overdue);
+        waiting
+            .filter_map(|(_, request)| match request.waiting {
+                Waiting::Publish { conn, .. }
+                | Waiting::RpcPublish { conn, .. }
+                | Waiting::Rpc { conn, .. }
+                | Waiting::RpcFetch { conn, .. } => Some(conn),
+                Waiting::Api { .. } | Waiting::Owner => None,
+            })
+            .collect()
     }
 
     /// Reads and questions under way.

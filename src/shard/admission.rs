@@ -148,11 +148,7 @@ impl Shard {
                     && connection.state == State::Waiting
                 {
                     connection.state = State::Head;
-                    if self.drain.is_some() {
-                        self.finish(slot);
-                    } else {
-                        self.resume(slot);
-                    }
+                    self.resume(slot);
                 }
             }
             Err(turned_away) => self.turn_away(slot, turned_away),

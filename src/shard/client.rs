@@ -115,6 +115,9 @@ impl Shard {
             .uni_stream(format)
             .is_some_and(|endpoint| endpoint.connect_code_to_http_response.enabled);
         self.begin(slot, format, false);
+        if format.unidirectional {
+            self.expect_acknowledgements(slot);
+        }
         if !waits {
             self.queue(slot, &head);
             return;

@@ -1,13 +1,16 @@
-//! The end of a shard: nobody new, everybody told to come back elsewhere, at a pace that makes no storm.
+//! The end of a shard: nobody new but those who stood in the listeners' queues, what waits is answered, everybody is told to come
+//! back elsewhere, at a pace that makes no storm.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::connection::{Connection, State};
+use super::http::TEXT;
 use super::{Mode, Shard};
 use crate::mesh::control::{DrainOutcome, FromShard};
+use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 
 /// Connections are told in steps of this length.
 const STEP: Duration = Duration::from_millis(50);
@@ -25,9 +28,23 @@ pub(super) struct Drain {
     total: usize,
     outcome: DrainOutcome,
     reported: bool,
+    /// No listener is left.
+    unlistened: bool,
 }
 
 impl Drain {
+    /// Is somebody taken in who stood in a listener's queue?
+    pub(super) fn takes_in(&self, now: Instant) -> bool {
+        !self.unlistened && now < self.deadline
+    }
+
+    /// Somebody was: told last, and not before its request can have been read.
+    pub(super) fn came(&mut self, now: Instant, slot: u32) {
+        self.next = now + STEP;
+        self.total += 1;
+        self.waiting.push_back(slot);
+    }
+
     /// A connection is gone.
     pub(super) fn closed(&mut self, connection: &Connection) {
         if connection.close == Some(super::Close::Finish) {
@@ -48,7 +65,8 @@ impl Shard {
             waiting.swap(at, self.rng.below(at as u64 + 1) as usize);
         }
         self.drain = Some(Drain {
-            next: self.now.at,
+            // What has arrived is read, and who waits for deliveries is answered, before the first is told to go.
+            next: self.now.at + STEP,
             started: self.now.at,
             window,
             deadline: self.now.at + window + grace,
@@ -56,8 +74,19 @@ impl Shard {
             waiting: waiting.into(),
             outcome: DrainOutcome::default(),
             reported: false,
+            unlistened: false,
         });
-        self.drain_step();
+        if self.config.is_durable() {
+            self.log.hurry();
+        }
+    }
+
+    /// The listeners of a shard that drains are closed: nobody comes any more.
+    pub fn handle_unlistened(&mut self, now: Now) {
+        self.now = now;
+        if let Some(drain) = &mut self.drain {
+            drain.unlistened = true;
+        }
     }
 
     /// Ends at once: whoever is left is cut.
@@ -96,8 +125,20 @@ impl Shard {
             .waiting
             .drain(..due.saturating_sub(told).min(drain.waiting.len()))
             .collect();
+        if batch.is_empty() {
+            return;
+        }
+        let asking = self.log.clients();
         for slot in batch {
-            self.drain_connection(slot);
+            let generation = self.connections.generation(slot);
+            if asking.contains(&ConnId { slot, generation }) || self.admission.is_asked(slot) {
+                // Told once it has its answer.
+                if let Some(drain) = &mut self.drain {
+                    drain.waiting.push_back(slot);
+                }
+            } else {
+                self.drain_connection(slot);
+            }
         }
     }
 
@@ -110,6 +151,10 @@ impl Shard {
             State::Waiting if !connection.is_session => {
                 connection.keep_alive = false;
                 self.abandon_fetch(slot);
+            }
+            State::Head if connection.held.is_some() => {
+                connection.keep_alive = false;
+                self.respond_with(slot, 503, TEXT, &[("Retry-After", "1")], b"shutting down\n");
             }
             State::Head => self.finish(slot),
             State::Open | State::Waiting if connection.is_session => {
@@ -131,7 +176,7 @@ impl Shard {
         let Some(drain) = &mut self.drain else { return };
         // What is on its way to the log is awaited, also where its publisher is gone: it may have been told to come back for the answer.
         let awaits = self.log.appends() > 0 && self.now.at < drain.deadline;
-        if self.connections.is_empty() && !awaits && !drain.reported {
+        if self.connections.is_empty() && drain.unlistened && !awaits && !drain.reported {
             drain.reported = true;
             drain.outcome.unacked = self.log.appends() as u64;
             self.reports

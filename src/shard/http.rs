@@ -230,7 +230,7 @@ impl Shard {
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };
-        let keep_alive = connection.keep_alive;
+        let keep_alive = connection.keep_alive && self.drain.is_none();
         connection.state = State::Head;
         connection.continued = false;
         let is_head = std::mem::take(&mut connection.is_head);

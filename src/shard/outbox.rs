@@ -535,6 +535,16 @@ impl Shard {
         }
     }
 
+    /// Pings of a connection whose client sends nothing are answered by the kernel's acknowledgements alone.
+    pub(super) fn expect_acknowledgements(&mut self, slot: u32) {
+        let client = &self.config.client;
+        if client.ping_interval.is_some() {
+            let generation = self.connections.generation(slot);
+            let order = Output::Patience(ConnId { slot, generation }, client.pong_timeout);
+            self.outbox.orders.push_back(order);
+        }
+    }
+
     /// Sends what is queued, then closes with FIN.
     pub(super) fn finish(&mut self, slot: u32) {
         self.end_session(slot);

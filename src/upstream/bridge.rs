@@ -434,6 +434,7 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
                 ToLog::Gone(conn) => desk.gone((shard, conn)),
                 ToLog::Abandoned(id) => desk.abandoned((shard, id)),
                 ToLog::Taken(id) => desk.taken((shard, id)),
+                ToLog::Hurry => desk.hurry(shard),
             }
         }
     }

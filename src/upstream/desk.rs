@@ -137,6 +137,8 @@ struct Inner<L, O> {
     fetches: RefCell<HashMap<Asker, Fetch, FixedState>>,
     /// Connections whose `consume` is under way, and whether they are gone meanwhile.
     joining: RefCell<HashMap<WorkerId, (u32, bool), FixedState>>,
+    /// Shards that drain: nobody waits through them.
+    hurried: RefCell<BTreeSet<ShardId>>,
     config: RefCell<Config>,
     /// The groups of the log are known here.
     is_loaded: Cell<bool>,
@@ -199,6 +201,7 @@ impl<L: Log, O: Outlet> Desk<L, O> {
             workers: RefCell::default(),
             fetches: RefCell::default(),
             joining: RefCell::default(),
+            hurried: RefCell::default(),
             config: RefCell::new(config.clone()),
             is_loaded: Cell::new(false),
             loaded: Notify::new(),
@@ -259,6 +262,16 @@ impl<L: Log, O: Outlet> Desk<L, O> {
     /// The answer to a fetch is with its caller.
     pub fn taken(&self, asker: Asker) {
         self.0.take_answer(asker);
+    }
+
+    /// The shard drains: fetches that wait through it are answered with what there is, later ones do not wait.
+    pub fn hurry(&self, shard: ShardId) {
+        self.0.hurried.borrow_mut().insert(shard);
+        let now = self.0.now();
+        for place in self.0.groups.borrow().iter().flatten() {
+            place.group.borrow_mut().handle_hurry(now, shard);
+            place.wake.notify_one();
+        }
     }
 
     /// Another configuration counts: triggers that are gone stop, and their groups are forgotten.

@@ -271,6 +271,27 @@ impl Sqe {
         )
     }
 
+    /// See `socket::set_unacknowledged_max`. `milliseconds` lives as long as the process.
+    #[must_use]
+    pub fn unacknowledged_max(
+        slot: u32,
+        generation: u32,
+        milliseconds: &'static libc::c_uint,
+    ) -> Self {
+        Self(
+            opcode::SetSockOpt::new(
+                types::Fixed(slot),
+                libc::IPPROTO_TCP as u32,
+                libc::TCP_USER_TIMEOUT as u32,
+                (&raw const *milliseconds).cast(),
+                size_of::<libc::c_uint>() as u32,
+            )
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS)
+            .user_data(UserData::new(Kind::Prepare, slot, generation).0),
+        )
+    }
+
     /// Starts the next submission only when this one has ended, whatever its result.
     #[must_use]
     pub(super) fn then(self) -> Self {

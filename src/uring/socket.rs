@@ -4,8 +4,9 @@ use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// A listener for TCP. Several may listen on one address: the kernel spreads connections over them.
 /// `TCP_NODELAY` is set here and inherited by every accepted socket.
@@ -88,6 +89,48 @@ pub fn drops(listener: &impl AsRawFd) -> Option<u32> {
     Some(info[8])
 }
 
+/// How long a peer may be silent until the kernel takes it for dead. A peer whose network is gone says nothing at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Silence after which it is asked.
+    pub idle: Duration,
+    /// Time between questions.
+    pub interval: Duration,
+    /// Silence after a question, and age of what it has not acknowledged, that ends the connection.
+    pub total: Duration,
+}
+
+/// Sets it on a listener: accepted sockets inherit it.
+pub fn set_patience(listener: &Socket, patience: Patience) -> io::Result<()> {
+    const SECOND: Duration = Duration::from_secs(1);
+    let questions = patience.total.as_secs() / patience.interval.as_secs().max(1) + 1;
+    let keepalive = TcpKeepalive::new()
+        .with_time(patience.idle.max(SECOND))
+        .with_interval(patience.interval.max(SECOND))
+        .with_retries(u32::try_from(questions).unwrap_or(u32::MAX).clamp(1, 100));
+    listener.set_tcp_keepalive(&keepalive)?;
+    set_unacknowledged_max(listener, patience.total)
+}
+
+/// Ends the connection when its peer has not acknowledged something, or has taken nothing, for this long.
+pub fn set_unacknowledged_max(socket: &impl AsRawFd, time: Duration) -> io::Result<()> {
+    let milliseconds = libc::c_uint::try_from(time.as_millis()).unwrap_or(libc::c_uint::MAX);
+    // SAFETY: the kernel reads a live local of the given length within the call.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_USER_TIMEOUT,
+            (&raw const milliseconds).cast(),
+            size_of::<libc::c_uint>() as libc::socklen_t,
+        )
+    };
+    if set < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Sends without waiting; the bytes taken.
 pub fn send(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads `bytes` within the call.
@@ -116,16 +159,26 @@ pub fn receive(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<usize> {
     usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
-/// Whether the connection was reset, or has ended both ways. A peer that only closed its side does not count.
-pub fn is_broken(socket: &impl AsRawFd) -> bool {
+/// The events of these that hold for the socket now, and the two that the kernel adds.
+fn poll(socket: &impl AsRawFd, events: libc::c_short) -> libc::c_short {
     let mut poll = libc::pollfd {
         fd: socket.as_raw_fd(),
-        events: 0,
+        events,
         revents: 0,
     };
     // SAFETY: the kernel writes one live `pollfd` within the call, which does not wait.
     let ready = unsafe { libc::poll(&raw mut poll, 1, 0) };
-    ready > 0 && poll.revents & (libc::POLLERR | libc::POLLHUP) != 0
+    if ready > 0 { poll.revents } else { 0 }
+}
+
+/// Whether the connection was reset, or has ended both ways. A peer that only closed its side does not count.
+pub fn is_broken(socket: &impl AsRawFd) -> bool {
+    poll(socket, 0) & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
+/// Whether somebody waits to be accepted, or bytes to be read.
+pub fn is_readable(socket: &impl AsRawFd) -> bool {
+    poll(socket, libc::POLLIN) & libc::POLLIN != 0
 }
 
 /// Resets a connection at once: the peer gets RST, waiting operations end. A unix socket, which knows no reset, is shut
@@ -204,5 +257,26 @@ mod tests {
         assert_eq!(accept_queue(&listener), Some((2, 1)));
         assert!(drops(&listener).is_some_and(|dropped| dropped > 0));
         drop(clients);
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_nodelay_and_patience() {
+        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), 8).unwrap();
+        let patience = Patience {
+            idle: Duration::from_secs(25),
+            interval: Duration::from_secs(2),
+            total: Duration::from_secs(33),
+        };
+        set_patience(&listener, patience).unwrap();
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        client.connect(&listener.local_addr().unwrap()).unwrap();
+        let accepted = listener.accept().unwrap().0;
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), patience.idle);
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(patience.total));
+        let shorter = Duration::from_millis(1500);
+        set_unacknowledged_max(&accepted, shorter).unwrap();
+        assert_eq!(accepted.tcp_user_timeout().unwrap(), Some(shorter));
     }
 }

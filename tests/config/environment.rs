@@ -46,7 +46,7 @@ fn environment_overrides_a_key() {
                 "RINGMAIN__CHANNEL__NAMESPACES",
                 r#"[{"name": "chat", "presence": true, "history_size": 2, "history_ttl": "3s"}]"#,
             ),
-            ("RINGMAIN__DRAIN", "{ window = \"1s\" }"),
+            ("RINGMAIN__DRAIN", "{ notice = \"7s\", window = \"1s\" }"),
             ("RINGMAIN__DRAIN__GRACE", "2s"),
             ("RINGMAIN_CONFIG", "not ours"),
             ("PATH", "/bin"),
@@ -66,8 +66,12 @@ fn environment_overrides_a_key() {
     assert!(without.presence && without.join_leave && without.rate == 9);
     assert_eq!(config.channels.resolve("chat:1").unwrap().history_size, 2);
     assert_eq!(
-        (config.drain.window, config.drain.grace),
-        (Duration::from_secs(1), Duration::from_secs(2))
+        (config.drain.notice, config.drain.window, config.drain.grace),
+        (
+            Duration::from_secs(7),
+            Duration::from_secs(1),
+            Duration::from_secs(2)
+        )
     );
 }
 

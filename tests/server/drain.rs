@@ -1,4 +1,5 @@
-//! SIGTERM ends the process in order: no new connections, clients told to reconnect elsewhere, everything flushed.
+//! SIGTERM ends the process in order: notice first, then no new connections, what waits is answered, clients are told to
+//! reconnect elsewhere, everything is flushed, and it ends as soon as nobody is left.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -6,8 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::client::{Client, tcp};
-use crate::support::http::Http;
-use crate::support::process::{Server, Start, config};
+use crate::support::http::{Http, encode};
+use crate::support::process::{API_KEY, Server, Start, config};
+use crate::support::token::{after, sign};
 use crate::support::wait::{self, now};
 
 fn drained_over(window: &str) -> Start {
@@ -201,4 +203,184 @@ fn pipelined_requests_are_answered_before_the_end() {
         assert_eq!(response.json()["result"]["offset"], n);
     }
     assert_eq!(server.exit_status().code(), Some(0));
+}
+
+#[test]
+fn everything_is_served_during_the_notice_while_readiness_says_503() {
+    for shards in [1, 3] {
+        let text = config(
+            r#"
+[client]
+allow_anonymous_connect_without_token = true
+
+[channel.without_namespace]
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+
+[drain]
+notice = "3s"
+window = "100ms"
+grace = "2s"
+"#,
+        );
+        let mut server = Start::with_config(&text).shards(shards).run();
+        let mut old = Client::anonymous(&server);
+        old.subscribe("news");
+        let mut admin = Http::open(server.admin);
+        let started = now();
+        server.signal("TERM");
+        wait::until("readiness to say no", || {
+            (admin.get("/ready", &[]).status == 503).then_some(())
+        });
+        let mut new = Client::anonymous(&server);
+        new.subscribe("news");
+        server.api_result("publish", &json!({ "channel": "news", "data": 1 }));
+        assert_eq!(old.publication("news")["data"], 1);
+        assert_eq!(new.publication("news")["data"], 1);
+        assert!(
+            started.elapsed() < Duration::from_millis(2500),
+            "all of that was within the notice"
+        );
+        ends(vec![old, new]);
+        assert!(
+            started.elapsed() >= Duration::from_secs(3),
+            "nobody is told before the notice is over"
+        );
+        assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+    }
+}
+
+#[test]
+fn second_signal_ends_the_notice_and_everything_else_at_once() {
+    let text = config("[drain]\nnotice = \"60s\"\n");
+    let mut server = Start::with_config(&text).run();
+    let mut admin = Http::open(server.admin);
+    server.signal("TERM");
+    wait::until("readiness to say no", || {
+        (admin.get("/ready", &[]).status == 503).then_some(())
+    });
+    let started = now();
+    server.signal("TERM");
+    server.exit_status();
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn those_who_stand_in_the_queue_of_a_listener_are_served_before_it_closes() {
+    const WAITING: usize = 300;
+    let mut server = drained_over("100ms").run();
+    let body = json!({ "channel": "news", "data": 1 }).to_string();
+    let request = encode(
+        "POST",
+        "/api/publish",
+        &[("X-API-Key", API_KEY)],
+        body.as_bytes(),
+    );
+    // A process that stands still takes nobody in: the kernel does, into the queue.
+    server.signal("STOP");
+    let mut waiting: Vec<Http> = (0..WAITING)
+        .map(|_| {
+            let mut http = Http::open(server.listen);
+            http.send(&request);
+            http
+        })
+        .collect();
+    server.signal("TERM");
+    server.signal("CONT");
+    for (at, http) in waiting.iter_mut().enumerate() {
+        let response = http.response().unwrap_or_else(|| panic!("answer {at}"));
+        assert_eq!(response.status, 200, "{at}");
+    }
+    assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn what_waits_is_answered_and_the_end_does_not_wait_for_the_grace() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = config(&format!(
+        r#"
+[durable.embedded]
+directory = "{}"
+
+[poll]
+enabled = true
+
+[client]
+allow_anonymous_connect_without_token = true
+
+[channel.without_namespace]
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+
+[[channel.namespaces]]
+name = "orders"
+delivery = "durable"
+history_size = 8
+history_ttl = "60s"
+
+[drain]
+window = "200ms"
+grace = "60s"
+"#,
+        directory.path().display()
+    ));
+    let mut server = Start::with_config(&text).shards(2).run();
+    let wish = json!({ "group": "g", "channels": ["orders:*"], "limit": 1, "wait_ms": 20_000 });
+    let send = |bytes: &[u8]| {
+        let mut http = Http::open(server.listen);
+        http.send(bytes);
+        http
+    };
+    let key = [("X-API-Key", API_KEY)];
+    let fetch = encode(
+        "POST",
+        "/api/queue/fetch",
+        &key,
+        wish.to_string().as_bytes(),
+    );
+    let mut fetches: Vec<Http> = (0..8).map(|_| send(&fetch)).collect();
+    let poll = encode("GET", "/connection/poll?channel=p&timeout=60", &[], b"");
+    let mut poll = send(&poll);
+    let mut half_head = send(b"POST /api/publish HTTP/1.1\r\nHost:");
+    let mut half_body = encode("POST", "/api/publish", &key, &[b' '; 100]);
+    half_body.truncate(half_body.len() - 50);
+    let mut half_body = send(&half_body);
+    let idle = {
+        let mut http = Http::open(server.listen);
+        assert_eq!(http.get("/nothing", &[]).status, 404);
+        http
+    };
+    let claims = json!({ "sub": "w", "exp": after(600), "consume": { "g*": ["orders:*"] } });
+    let mut worker = Client::with_token(&server, &sign(&claims));
+    let asked = worker.send("rpc", &json!({ "method": "ringmain.fetch", "data": wish }));
+    wait::until("everybody to wait", || {
+        (server.metric("ringmain_log_asks") >= 9.0).then_some(())
+    });
+    let started = now();
+    server.signal("TERM");
+    for fetch in &mut fetches {
+        let response = fetch.response().expect("the fetch is answered");
+        assert_eq!(response.status, 200);
+        assert_eq!(response.json()["result"]["deliveries"], json!([]));
+        assert_eq!(response.header("connection"), Some("close"));
+    }
+    let reply = worker.reply(asked);
+    assert_eq!(reply["rpc"]["data"]["deliveries"], json!([]), "{reply}");
+    worker.ends_with(3001);
+    let response = poll.response().expect("the poll is answered");
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("connection"), Some("close"));
+    for (half, what) in [(&mut half_head, "head"), (&mut half_body, "body")] {
+        let response = half.response().unwrap_or_else(|| panic!("half a {what}"));
+        assert_eq!(response.status, 503, "{what}");
+        assert_eq!(response.header("connection"), Some("close"));
+        assert!(response.header("retry-after").is_some());
+    }
+    assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+    assert!(
+        started.elapsed() < Duration::from_secs(10),
+        "everybody is gone: {:?}",
+        started.elapsed()
+    );
+    drop(idle);
 }

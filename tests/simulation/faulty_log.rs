@@ -138,6 +138,7 @@ impl FaultyLog {
                 let message = FromLog::Answered(id, Ok(bytes::Bytes::from_static(b"{}")));
                 self.say(now, shard, delay, message);
             }
+            ToLog::Hurry => {}
             ToLog::Ask(..) | ToLog::Gone(_) | ToLog::Abandoned(_) | ToLog::Taken(_) => {
                 unreachable!("no client consumes")
             }

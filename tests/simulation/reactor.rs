@@ -57,6 +57,8 @@ pub struct Reactor {
     stale: Vec<ConnId>,
     /// Turns that are skipped.
     pub asleep: u64,
+    /// The shard was told that no listener is left.
+    unlistened: bool,
 }
 
 impl Reactor {
@@ -72,6 +74,7 @@ impl Reactor {
             output_left: false,
             stale: Vec::new(),
             asleep: 0,
+            unlistened: false,
         }
     }
 
@@ -162,7 +165,8 @@ impl Reactor {
     }
 
     fn accept(&mut self, outside: &mut Outside<'_>) {
-        if !self.shard.is_accepting() {
+        let ends = !self.shard.is_accepting();
+        if self.unlistened {
             for link in self.backlog.drain(..) {
                 outside.links[link].down_reset = true;
             }
@@ -189,13 +193,20 @@ impl Reactor {
                     });
                 }
                 Err(refused) => {
-                    assert_eq!(refused, Refused::Full, "a shard that accepts refused");
+                    assert!(
+                        refused == Refused::Full || ends,
+                        "a shard that accepts refused"
+                    );
                     if (slot as usize) < self.sockets.len() {
                         self.free.push(slot);
                     }
                     outside.links[link].down_reset = true;
                 }
             }
+        }
+        if ends && !std::mem::replace(&mut self.unlistened, true) {
+            self.shard.handle_unlistened(outside.now);
+            self.bell = true;
         }
     }
 
@@ -397,6 +408,9 @@ impl Reactor {
                 assert!(self.paused(conn).take().is_some(), "not paused");
             }
             Output::Wake(shard) => outside.wakes.push(shard),
+            Output::Patience(conn, _) => {
+                self.paused(conn);
+            }
             Output::Report(FromShard::Drained(_, outcome)) => {
                 assert!(self.drained.replace(outcome).is_none(), "drained twice");
             }

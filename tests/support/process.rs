@@ -42,6 +42,7 @@ pub(crate) struct Start {
     reactor: String,
     deflate: bool,
     environment: Vec<(String, String)>,
+    namespace: Option<String>,
 }
 
 /// `uring` or `portable`: what `RINGMAIN_TEST_REACTOR` asks for.
@@ -67,6 +68,7 @@ impl Start {
             reactor: reactor_under_test(),
             deflate: false,
             environment: Vec::new(),
+            namespace: None,
         }
     }
 
@@ -82,6 +84,12 @@ impl Start {
     /// With `--deflate`.
     pub(crate) fn deflate(mut self) -> Self {
         self.deflate = true;
+        self
+    }
+
+    /// In a network namespace that exists.
+    pub(crate) fn in_namespace(mut self, name: &str) -> Self {
+        self.namespace = Some(name.to_owned());
         self
     }
 
@@ -145,7 +153,15 @@ impl Start {
     }
 
     fn command(&self, directory: &Path, ready_file: &Path) -> Command {
-        let mut command = binary(directory);
+        let mut command = match &self.namespace {
+            None => binary(directory),
+            Some(name) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", name, env!("CARGO_BIN_EXE_ringmain")]);
+                prepare(&mut command, directory);
+                command
+            }
+        };
         if let Some(config) = &self.config {
             let path = directory.join("ringmain.toml");
             std::fs::write(&path, config).expect("the configuration can be written");
@@ -164,6 +180,7 @@ impl Start {
             .arg("--ready-file")
             .arg(ready_file)
             .env("RINGMAIN__ADMIN__LISTEN", "127.0.0.1:0")
+            .envs(quick_drain(self.config.as_deref()))
             .env("RINGMAIN__LOG__LEVEL", "info")
             .env("RINGMAIN__LOG__FORMAT", "json")
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -171,11 +188,22 @@ impl Start {
     }
 }
 
+/// Without the notice of a drain, unless the configuration says one: no test waits for balancers.
+fn quick_drain(config: Option<&str>) -> Option<(&'static str, &'static str)> {
+    let says = config.is_some_and(|config| config.contains("notice = "));
+    (!says).then_some(("RINGMAIN__DRAIN__NOTICE", "0s"))
+}
+
 /// The binary with a clean environment, its output in `log` of `directory`.
 pub(crate) fn binary(directory: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
+    prepare(&mut command, directory);
+    command
+}
+
+fn prepare(command: &mut Command, directory: &Path) {
     let log = File::create(directory.join("log")).expect("the log can be created");
     let errors = log.try_clone().expect("the log can be shared");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ringmain"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("RINGMAIN_")) {
         command.env_remove(name);
     }
@@ -184,7 +212,6 @@ pub(crate) fn binary(directory: &Path) -> Command {
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors);
-    command
 }
 
 /// An address of the loopback that nobody has now.

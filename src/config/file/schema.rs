@@ -500,6 +500,7 @@ fn permissions<V: Visit>(v: &mut V, ns: &mut Namespace) {
 }
 
 fn drain<V: Visit>(v: &mut V, drain: &mut Drain) {
+    v.duration("notice", millis(0, HOUR_MS), &mut drain.notice);
     v.duration("window", millis(0, HOUR_MS), &mut drain.window);
     v.duration("grace", millis(0, HOUR_MS), &mut drain.grace);
 }

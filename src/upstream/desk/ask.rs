@@ -206,6 +206,11 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         // Even who does not wait gets what is there; the log needs a moment to say so.
         let wait = std::time::Duration::from_millis(wait.max(FETCH_WAIT_MIN_MS));
         let place = self.open(&wish, &ask.caller).await?;
+        let wait = if self.hurried.borrow().contains(&asker.0) {
+            std::time::Duration::from_millis(FETCH_WAIT_MIN_MS)
+        } else {
+            wait
+        };
         let (worker, name) = match &ask.caller {
             Caller::Service => (None, "service".to_owned()),
             Caller::Client {

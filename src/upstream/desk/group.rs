@@ -21,7 +21,7 @@ use super::encode::place;
 use super::settings::{QUEUE_PREFIX, Settings};
 use super::{Asker, WorkerId};
 use crate::mem::Rng;
-use crate::model::{ChannelName, Entry};
+use crate::model::{ChannelName, Entry, ShardId};
 use crate::time::{Instant, Now};
 use crate::upstream::log::{DeadLetter, Failure, Lease, Leased, Settled};
 
@@ -364,6 +364,21 @@ impl Group {
         };
         self.fetches.insert((until, key));
         true
+    }
+
+    /// Who waits through this shard waits no longer.
+    pub fn handle_hurry(&mut self, now: Now, shard: ShardId) {
+        let waits =
+            |taker: &Taker| matches!(taker, Taker::Fetch((through, _), _) if *through == shard);
+        let keys: Vec<u64> = self
+            .takers
+            .iter()
+            .filter(|(taker, _)| waits(taker))
+            .map(|(_, &key)| key)
+            .collect();
+        for key in keys {
+            self.end_fetch(now, key);
+        }
     }
 
     /// The log gave these.
