@@ -2,12 +2,16 @@
 
 mod channel;
 pub mod durable;
+mod epochs;
 pub mod filter;
 pub mod hub;
 mod idempotency;
+mod list;
+mod makers;
 pub mod owner;
 mod presence;
 pub mod recovery;
+mod table;
 
 pub use filter::{Filter, FilterError};
 pub use hub::{Hub, HubChannel, HubId};

@@ -32,7 +32,7 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
 use crate::mesh::control::{
-    DrainOutcome, FromShard, Page, PageKind, ShardLink, TO_SHARD_MAX, ToShard,
+    DrainOutcome, FromShard, Page, PageKind, ShardLink, TO_SHARD_MAX, Table, ToShard,
 };
 use crate::model::{ConnId, ShardId};
 use crate::upstream::bell::Bell;
@@ -348,6 +348,7 @@ impl Control {
             shards: parts.links.len(),
             shards_ready: 0,
             reactor: parts.reactor,
+            filling: [0; Table::ALL.len()],
         };
         Self {
             parts,
@@ -538,6 +539,9 @@ impl Control {
                 }
                 FromShard::Ready(shard) => self.on_ready(shard)?,
                 FromShard::PageWanted(shard, conn, kind) => self.write_page(shard, conn, kind),
+                FromShard::Table(shard, table, is_filling) => {
+                    self.table_fills(shard, table, is_filling);
+                }
                 FromShard::Observed(shard, counters) => {
                     if let Some(gather) = &mut self.gather {
                         gather.observed(shard, counters);
@@ -562,6 +566,28 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// A table that peers fill is nearly full, or has room again: one line, and a word in `/ready`.
+    fn table_fills(&mut self, shard: ShardId, table: Table, is_filling: bool) {
+        if is_filling {
+            warn!(
+                shard = shard.0,
+                table = table.name(),
+                "a table is four fifths full: what was not used for the longest time goes first, then newcomers are refused"
+            );
+        } else {
+            info!(
+                shard = shard.0,
+                table = table.name(),
+                "a table has room again"
+            );
+        }
+        self.readiness.send_modify(|readiness| {
+            let shards = &mut readiness.filling[table as usize];
+            *shards &= !(1 << shard.0);
+            *shards |= u64::from(is_filling) << shard.0;
+        });
     }
 
     fn on_ready(&mut self, shard: ShardId) -> io::Result<()> {

@@ -24,6 +24,10 @@ pub const GLOB_BYTES_MAX: usize = 1024;
 pub const GLOB_DEPTH_MAX: usize = 8;
 /// Bytes of a user id.
 pub const USER_ID_BYTES_MAX: usize = 1024;
+/// Bytes of a channel name that a service, a token or a hook says: that of the personal channel of a user has a user id in it.
+pub const SERVER_CHANNEL_NAME_BYTES_MAX: usize = CHANNEL_NAME_BYTES_MAX + USER_ID_BYTES_MAX;
+/// Bytes of a token; a longer one is invalid.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Commands in one client frame.
 pub const COMMANDS_PER_FRAME_MAX: usize = 10_000;
 /// Levels of a JSON payload as the operator may allow them at most: whoever reads one into a tree here stops at 128.
@@ -42,8 +46,8 @@ pub const FILTER_NODES_MAX: usize = 256;
 pub const FILTER_BYTES_MAX: usize = 16 * 1024;
 /// Classes of one channel's subscribers on one shard: filters and formats that differ.
 pub const CLASSES_PER_CHANNEL_MAX: usize = 4096;
-/// Idempotency keys remembered for one channel; the oldest goes first.
-pub const IDEMPOTENCY_KEYS_PER_CHANNEL_MAX: usize = 10_000;
+/// Idempotency keys remembered by one shard for all of its channels that are not durable; who ends first goes first.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 1 << 19;
 /// Bytes of an idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 512;
 /// Bytes of a trace id.
@@ -58,7 +62,7 @@ pub const LOG_PAGES_BYTES_MAX: usize = 64 << 20;
 pub const HISTORY_ENTRIES_MAX: u64 = 10_000;
 /// Bytes of them.
 pub const HISTORY_BYTES_MAX: usize = 4 << 20;
-/// Channels owned by one shard.
+/// Channels owned by one shard, and channels with subscribers on it, as the operator may configure it at most.
 pub const CHANNELS_OWNED_MAX: usize = 1 << 20;
 /// Bytes of one shard's fan-out ring, a power of two.
 pub const FANOUT_RING_BYTES: u32 = 1 << 20;

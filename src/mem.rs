@@ -9,7 +9,7 @@ mod timer_wheel;
 
 pub use fanout_ring::{FanoutRing, RingRange};
 pub use rng::Rng;
-pub use secret::Secrets;
+pub use secret::{Key, SecretHash, Secrets};
 pub use slab::Slab;
 pub use slot_pool::SlotPool;
 pub use timer_wheel::{Tick, TimerWheel};

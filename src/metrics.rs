@@ -78,6 +78,12 @@ counters! {
     Gauge channels_local,
     /// Channels owned by this shard.
     Gauge channels_owned,
+    /// Channels that this shard may own: `channel.owned_limit`.
+    Gauge channels_owned_limit,
+    /// Idempotency keys of channels that are not durable.
+    Gauge idempotency_keys,
+    /// Address prefixes whose clients are counted, on the shard that counts them.
+    Gauge prefixes,
     /// Unsent bytes held for slow connections.
     Gauge backlog_bytes,
     /// Messages waiting in the queues to this shard.
@@ -156,6 +162,16 @@ counters! {
     Counter api_requests,
     /// Server API requests answered with an error.
     Counter api_errors,
+    /// Channels without subscribers that were forgotten before their time to make room for others.
+    Counter channels_evicted,
+    /// Subscriptions and publications refused because every place of this owner's table was taken by a channel in use.
+    Counter channels_refused,
+    /// Publications of clients refused because they made channels or idempotency keys faster than `channel.new_rate_limit…`.
+    Counter new_channels_refused,
+    /// Subscriptions refused because their client's user or address prefix has most channels of a table that is filling.
+    Counter subscriptions_crowded,
+    /// Idempotency keys that were forgotten before their time to make room for others.
+    Counter idempotency_keys_evicted,
     /// Publications accepted by this shard as owner.
     Counter publications,
     /// Publications written in JSON for local subscribers, once however many there are.

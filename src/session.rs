@@ -35,6 +35,7 @@ use crate::mem::Tick;
 use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
+use crate::time::{Instant, Now};
 use crate::wire::websocket::{Deflater, Inflater};
 use bytes::Bytes;
 
@@ -71,7 +72,7 @@ pub struct Session {
     pub order: Option<Box<Order>>,
     /// What few sessions have.
     pub rare: Option<Box<Rare>>,
-    /// Unix seconds at which the connection expires; 0 for never.
+    /// When the connection expires, in seconds since the start of the process; 0 for never.
     pub expire_at: u32,
     /// `iat` of the connection token in Unix seconds; 0 when absent.
     pub issued_at: u32,
@@ -127,7 +128,7 @@ pub struct Subscription {
     pub hub: u32,
     /// Place in the hub's list; `PENDING` while the owner has not answered.
     pub place: u32,
-    /// Unix seconds; 0 for never.
+    /// When it expires, in seconds since the start of the process; 0 for never.
     pub expire_at: u32,
     /// See `flag`.
     pub flags: u16,
@@ -305,9 +306,9 @@ impl Session {
     }
 
     /// Keeps what a connection token is known by, and what it says to the server alone.
-    fn keep_token(&mut self, claims: crate::auth::token::ConnectionClaims) {
+    fn keep_token(&mut self, now: Now, claims: crate::auth::token::ConnectionClaims) {
         self.has_token = true;
-        self.expire_at = liveness::kept_expiry(claims.expire_at);
+        self.expire_at = liveness::kept_expiry(now, claims.expire_at);
         self.issued_at = u32::try_from(claims.mark.issued_at).unwrap_or(u32::MAX);
         if !claims.info.is_empty() {
             self.info = claims.info.to_vec().into_boxed_slice();
@@ -329,13 +330,13 @@ impl Session {
 
     /// Has a service shut out the user or the token of this session? How it ends.
     #[must_use]
-    pub fn shut_out(&self, revocations: &Revocations, now_unix_s: u64) -> Option<Disconnect> {
-        if revocations.is_blocked(&self.user, now_unix_s) {
+    pub fn shut_out(&self, revocations: &Revocations, now: Instant) -> Option<Disconnect> {
+        if revocations.is_blocked(&self.user, now) {
             return Some(Disconnect::ForceDisconnect);
         }
         let issued_at = u64::from(self.issued_at);
         let is_revoked = self.has_token
-            && revocations.is_revoked(&self.user, self.token_id(), issued_at, "", now_unix_s);
+            && revocations.is_revoked(&self.user, self.token_id(), issued_at, "", now);
         is_revoked.then_some(Disconnect::InvalidToken)
     }
 

@@ -24,6 +24,7 @@ mod poll;
 mod revoke;
 mod rings;
 mod route;
+mod tables;
 mod timers;
 mod users;
 mod waits;
@@ -39,7 +40,7 @@ use crate::auth::revocation::Revocations;
 use crate::broker::{Hub, HubId, Owner};
 use crate::config::Config;
 use crate::limits;
-use crate::mem::{Rng, Secrets, Slab, Tick, TimerWheel};
+use crate::mem::{Key, Rng, SecretHash, Secrets, Slab, Tick, TimerWheel};
 use crate::mesh::Endpoint;
 use crate::mesh::control::{FromShard, ToShard};
 use crate::mesh::durable::ToLog;
@@ -201,7 +202,6 @@ pub struct Shard {
     rng: Rng,
     /// Both clocks as of the handler that runs.
     now: Now,
-    swept: Instant,
     /// Unique id of the process, the same on every shard.
     uid: String,
     /// Frames of the session that runs; kept for its capacity.
@@ -233,6 +233,11 @@ pub struct Shard {
     ready: VecDeque<ConnId>,
     /// Publications of clients that are out, not answered: their subscribers get them first, the publisher among them.
     published: Vec<inbox::PublishedTo>,
+    /// Stands for the address prefix of each connection, by slot; 0 where it is not known.
+    prefixes: Vec<u32>,
+    prefix_hash: SecretHash,
+    /// Tables of which control was told that they are filling.
+    filling: tables::Filling,
 }
 
 /// What came of a command.
@@ -256,7 +261,8 @@ impl Shard {
         endpoint: Endpoint,
         seed: u64,
     ) -> Self {
-        let mut rng = Rng::new(seed ^ u64::from(id.0) << 48);
+        let rng = Rng::new(seed ^ u64::from(id.0) << 48);
+        let key = key_of_tables(&seeded_key(seed), id);
         let compression = Compression::new(&config.websocket);
         let inflater = Inflater::shared(config.websocket.inflated_bytes_max());
         Self {
@@ -265,11 +271,11 @@ impl Shard {
             tokens: Tokens::new(&config),
             config,
             connections: Slab::default(),
-            hub: Hub::default(),
-            owner: Owner::new(rng.bits()),
+            hub: Hub::new(&key),
+            owner: Owner::new(&key),
             mesh: endpoint,
-            users: users::Users::new(rng.bits()),
-            admission: admission::Admission::new(rng.bits()),
+            users: users::Users::new(&key),
+            admission: admission::Admission::new(&key),
             calls: api::Calls::default(),
             pages: 0,
             waits: waits::Waits::default(),
@@ -283,12 +289,11 @@ impl Shard {
             drain: None,
             unasked: Vec::new(),
             key_waits: keys::KeyWaits::default(),
-            revocations: Revocations::new(rng.bits()),
+            revocations: Revocations::new(&key),
             key_wanted: None,
             counters: Counters::default(),
             rng,
             now: Now::default(),
-            swept: Instant::START,
             uid: format!("{:016x}", Rng::new(!seed).bits()),
             scratch: Vec::new(),
             runs: Vec::new(),
@@ -305,6 +310,9 @@ impl Shard {
             spares: Vec::new(),
             ready: VecDeque::new(),
             published: Vec::new(),
+            prefixes: Vec::new(),
+            prefix_hash: hash_of_prefixes(&seeded_key(seed)),
+            filling: tables::Filling::default(),
         }
     }
 
@@ -315,14 +323,27 @@ impl Shard {
     }
 
     /// The key of the process: what clients are told (their ids, secrets of connections, the process' own id, epochs) follows from
-    /// it, and nothing else follows from that. Without it all comes from the seed, as a repeatable run wants.
+    /// it, and nothing else follows from that; where tables file what peers name as well. Without it all comes from the seed,
+    /// as a repeatable run wants. For a shard that has nothing yet.
+    ///
+    /// # Panics
+    /// If the shard has connections.
     #[must_use]
-    pub fn with_key(mut self, key: &[u8; 32]) -> Self {
+    pub fn with_key(self, key: &[u8; 32]) -> Self {
+        assert!(self.connections.is_empty(), "a key comes before everything");
         let own = |secrets: &mut Secrets| u128::from_le_bytes(secrets.make()) as u64;
-        self.secrets = Secrets::new(key, self.id.0);
-        self.owner.reseed(own(&mut self.secrets));
-        self.uid = format!("{:016x}", own(&mut Secrets::new(key, ALL_SHARDS)));
-        self
+        let tables = key_of_tables(key, self.id);
+        Self {
+            secrets: Secrets::new(key, self.id.0),
+            uid: format!("{:016x}", own(&mut Secrets::new(key, ALL_SHARDS))),
+            hub: Hub::new(&tables),
+            owner: Owner::new(&tables),
+            users: users::Users::new(&tables),
+            admission: admission::Admission::new(&tables),
+            revocations: Revocations::new(&tables),
+            prefix_hash: hash_of_prefixes(key),
+            ..self
+        }
     }
 
     /// A socket was accepted. `slot` is the reactor's number for it and must be free. When it is refused the reactor closes
@@ -450,6 +471,15 @@ impl Shard {
             .sum();
         counters.channels_local = self.hub.len() as u64;
         counters.channels_owned = self.owner.len() as u64;
+        counters.channels_owned_limit = u64::from(self.config.channels.owned_limit);
+        let owned = self.owner.counts();
+        counters.idempotency_keys = owned.keys;
+        counters.idempotency_keys_evicted = owned.keys_evicted;
+        counters.channels_evicted = owned.evicted;
+        counters.channels_refused = owned.refused_full;
+        counters.new_channels_refused = owned.refused_rate;
+        counters.subscriptions_crowded = self.hub.crowded();
+        counters.prefixes = self.admission.prefixes() as u64;
         [counters.encoded_json, counters.encoded_protobuf] = self.written.encoded;
         counters.backlog_bytes = self.outbox.backlog_bytes() as u64;
         counters.revocations = self.revocations.len() as u64;
@@ -531,6 +561,7 @@ impl Shard {
             return Some(Output::Log(request));
         }
         self.drained();
+        self.watch_tables();
         self.reports.pop_front().map(Output::Report)
     }
 
@@ -547,6 +578,7 @@ impl Shard {
         let is_ordered = connection.session.order.is_some();
         let mut context = Context {
             now: self.now,
+            prefix: self.prefixes.get(slot as usize).copied().unwrap_or(0),
             conn: ConnId { slot, generation },
             format: connection.session.format,
             config: &self.config,
@@ -615,6 +647,16 @@ impl Shard {
 
 /// In place of a shard's number, for what is the same on all of them.
 const ALL_SHARDS: u16 = u16::MAX;
+
+/// What stands for address prefixes, the same on every shard of the process.
+fn hash_of_prefixes(key: &[u8; 32]) -> SecretHash {
+    SecretHash::new(&Key::new(*key).derive("address prefixes"))
+}
+
+/// The key that the tables of one shard follow from.
+fn key_of_tables(key: &[u8; 32], id: ShardId) -> Key {
+    Key::new(*key).derive(&format!("tables of shard {}", id.0))
+}
 
 /// A key that a seed stands for.
 fn seeded_key(seed: u64) -> [u8; 32] {

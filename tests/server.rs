@@ -15,6 +15,8 @@ mod admission;
 mod bad_input;
 #[path = "server/bystander.rs"]
 mod bystander;
+#[path = "server/channels.rs"]
+mod channels;
 #[path = "server/command_line.rs"]
 mod command_line;
 #[path = "server/cut.rs"]

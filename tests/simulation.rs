@@ -53,6 +53,7 @@ const REACHED: &[&str] = &[
     "counter turned_away_limit",
     "counter users_displaced",
     "counter users_refused",
+    "wall clock set",
 ];
 
 fn variable(name: &str) -> Option<u64> {

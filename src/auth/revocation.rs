@@ -2,20 +2,21 @@
 
 use std::hash::Hash;
 
-use foldhash::fast::FixedState;
 use hashbrown::{Equivalent, HashMap};
 
 use crate::limits::REVOCATIONS_MAX;
+use crate::mem::{Key, SecretHash};
 use crate::mesh::message::Revocation;
+use crate::time::{Instant, Now};
 
 /// There are `limits::REVOCATIONS_MAX` of the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many revocations")]
 pub struct Full;
 
-/// Unix seconds; `u64::MAX` is never.
-type Until = u64;
-type Table<K, V> = HashMap<K, V, FixedState>;
+/// When it is forgotten; the greatest is never. A wall clock that is set does not move it.
+type Until = Instant;
+type Table<K, V> = HashMap<K, V, SecretHash>;
 
 /// See the module.
 pub struct Revocations {
@@ -28,12 +29,12 @@ pub struct Revocations {
 impl Revocations {
     /// Nothing is shut out.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
-        let seed = FixedState::with_seed(seed);
+    pub fn new(key: &Key) -> Self {
+        let hash = SecretHash::new(key);
         Self {
-            tokens: HashMap::with_hasher(seed.clone()),
-            user_tokens: HashMap::with_hasher(seed.clone()),
-            blocked: HashMap::with_hasher(seed),
+            tokens: HashMap::with_hasher(hash.clone()),
+            user_tokens: HashMap::with_hasher(hash.clone()),
+            blocked: HashMap::with_hasher(hash),
         }
     }
 
@@ -41,12 +42,12 @@ impl Revocations {
     ///
     /// # Errors
     /// `Full`, when nothing of the kind has ended either.
-    pub fn add(&mut self, revocation: &Revocation, now_unix_s: u64) -> Result<(), Full> {
-        let end = |until: &Option<u64>| until.unwrap_or(u64::MAX);
+    pub fn add(&mut self, revocation: &Revocation, now: Now) -> Result<(), Full> {
+        let end = |until: &Option<u64>| until.map_or(Instant(u64::MAX), |at| now.instant_of(at));
         match revocation {
             Revocation::Token { id, until } => {
                 let table = &mut self.tokens;
-                make_room(table, id, |until| *until > now_unix_s)?;
+                make_room(table, id, |until| *until > now.at)?;
                 table.insert(id.clone(), end(until));
             }
             Revocation::UserTokens {
@@ -57,12 +58,12 @@ impl Revocations {
             } => {
                 let key = (user.clone(), channel.clone());
                 let table = &mut self.user_tokens;
-                make_room(table, &key, |(_, until)| *until > now_unix_s)?;
-                table.insert(key, (issued_before.unwrap_or(now_unix_s), end(until)));
+                make_room(table, &key, |(_, until)| *until > now.at)?;
+                table.insert(key, (issued_before.unwrap_or(now.unix_s()), end(until)));
             }
             Revocation::Block { user, until } => {
                 let table = &mut self.blocked;
-                make_room(table, user, |until| *until > now_unix_s)?;
+                make_room(table, user, |until| *until > now.at)?;
                 table.insert(user.clone(), end(until));
             }
             Revocation::Unblock { user } => {
@@ -74,12 +75,8 @@ impl Revocations {
 
     /// May this user not connect?
     #[must_use]
-    pub fn is_blocked(&self, user: &str, now_unix_s: u64) -> bool {
-        !self.blocked.is_empty()
-            && self
-                .blocked
-                .get(user)
-                .is_some_and(|until| *until > now_unix_s)
+    pub fn is_blocked(&self, user: &str, now: Instant) -> bool {
+        !self.blocked.is_empty() && self.blocked.get(user).is_some_and(|until| *until > now)
     }
 
     /// Is a token with this `jti` and `iat` shut out? `channel` is that of a subscription token, empty for a connection token.
@@ -90,27 +87,34 @@ impl Revocations {
         id: &str,
         issued_at: u64,
         channel: &str,
-        now_unix_s: u64,
+        now: Instant,
     ) -> bool {
-        let token = !id.is_empty() && self.tokens.get(id).is_some_and(|until| *until > now_unix_s);
+        let token = !id.is_empty() && self.tokens.get(id).is_some_and(|until| *until > now);
         token
-            || self.is_too_old(user, issued_at, "", now_unix_s)
-            || !channel.is_empty() && self.is_too_old(user, issued_at, channel, now_unix_s)
+            || self.is_too_old(user, issued_at, "", now)
+            || !channel.is_empty() && self.is_too_old(user, issued_at, channel, now)
     }
 
-    fn is_too_old(&self, user: &str, issued_at: u64, channel: &str, now_unix_s: u64) -> bool {
+    fn is_too_old(&self, user: &str, issued_at: u64, channel: &str, now: Instant) -> bool {
         if self.user_tokens.is_empty() {
             return false;
         }
         self.user_tokens
             .get(&UserChannel(user, channel))
-            .is_some_and(|(before, until)| *until > now_unix_s && issued_at < *before)
+            .is_some_and(|(before, until)| *until > now && issued_at < *before)
     }
 
     /// Entries, ended ones that were not needed yet included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tokens.len() + self.user_tokens.len() + self.blocked.len()
+    }
+
+    /// Entries of the kind that has most.
+    #[must_use]
+    pub fn fullest(&self) -> usize {
+        let users = self.user_tokens.len();
+        self.tokens.len().max(users).max(self.blocked.len())
     }
 
     /// Nothing is shut out.
@@ -151,6 +155,29 @@ fn make_room<K: Eq + Hash, V>(
 mod tests {
     use super::*;
 
+    /// A clock that shows `unix_s` at `at`.
+    const fn at(at: u64, unix_s: u64) -> Now {
+        Now {
+            at: second(at),
+            unix_ms: unix_s * 1000,
+        }
+    }
+
+    const fn second(at: u64) -> Instant {
+        Instant(at * 1_000_000_000)
+    }
+
+    #[test]
+    fn end_of_a_revocation_does_not_move_with_the_wall_clock() {
+        let mut all = Revocations::new(&Key::new([1; 32]));
+        let block = Revocation::Block {
+            user: "42".into(),
+            until: Some(1_700_000_060),
+        };
+        all.add(&block, at(10, 1_700_000_000)).unwrap();
+        assert!(all.is_blocked("42", second(69)) && !all.is_blocked("42", second(70)));
+    }
+
     fn user_tokens(channel: &str) -> Revocation {
         Revocation::UserTokens {
             user: "42".into(),
@@ -162,67 +189,72 @@ mod tests {
 
     #[test]
     fn token_is_revoked_by_its_id_until_the_end() {
-        let mut all = Revocations::new(1);
+        let mut all = Revocations::new(&Key::new([1; 32]));
         let token = Revocation::Token {
             id: "a".into(),
             until: Some(10),
         };
-        all.add(&token, 0).unwrap();
-        assert!(all.is_revoked("42", "a", 5, "", 9));
-        assert!(!all.is_revoked("42", "a", 5, "", 10));
-        assert!(!all.is_revoked("42", "b", 5, "", 9));
-        assert!(!all.is_revoked("42", "", 5, "", 9));
+        all.add(&token, at(0, 0)).unwrap();
+        assert!(all.is_revoked("42", "a", 5, "", second(9)));
+        assert!(!all.is_revoked("42", "a", 5, "", second(10)));
+        assert!(!all.is_revoked("42", "b", 5, "", second(9)));
+        assert!(!all.is_revoked("42", "", 5, "", second(9)));
     }
 
     #[test]
     fn older_tokens_of_a_user_are_revoked_and_those_without_a_time_are_old() {
-        let mut all = Revocations::new(1);
-        all.add(&user_tokens(""), 0).unwrap();
-        assert!(all.is_revoked("42", "", 99, "", 9));
-        assert!(all.is_revoked("42", "", 0, "chat", 9));
-        assert!(!all.is_revoked("42", "", 100, "", 9));
-        assert!(!all.is_revoked("43", "", 99, "", 9));
-        assert!(!all.is_revoked("42", "", 99, "", 1000));
+        let mut all = Revocations::new(&Key::new([1; 32]));
+        all.add(&user_tokens(""), at(0, 0)).unwrap();
+        assert!(all.is_revoked("42", "", 99, "", second(9)));
+        assert!(all.is_revoked("42", "", 0, "chat", second(9)));
+        assert!(!all.is_revoked("42", "", 100, "", second(9)));
+        assert!(!all.is_revoked("43", "", 99, "", second(9)));
+        assert!(!all.is_revoked("42", "", 99, "", second(1000)));
     }
 
     #[test]
     fn channel_narrows_revocation_to_its_subscription_tokens() {
-        let mut all = Revocations::new(1);
-        all.add(&user_tokens("chat"), 0).unwrap();
-        assert!(all.is_revoked("42", "", 99, "chat", 9));
-        assert!(!all.is_revoked("42", "", 99, "news", 9));
-        assert!(!all.is_revoked("42", "", 99, "", 9));
+        let mut all = Revocations::new(&Key::new([1; 32]));
+        all.add(&user_tokens("chat"), at(0, 0)).unwrap();
+        assert!(all.is_revoked("42", "", 99, "chat", second(9)));
+        assert!(!all.is_revoked("42", "", 99, "news", second(9)));
+        assert!(!all.is_revoked("42", "", 99, "", second(9)));
     }
 
     #[test]
     fn blocked_user_is_out_until_the_end_or_until_unblocked() {
-        let mut all = Revocations::new(1);
+        let mut all = Revocations::new(&Key::new([1; 32]));
         let block = |until| Revocation::Block {
             user: "42".into(),
             until,
         };
-        all.add(&block(Some(10)), 0).unwrap();
-        assert!(all.is_blocked("42", 9) && !all.is_blocked("42", 10) && !all.is_blocked("43", 9));
-        all.add(&block(None), 0).unwrap();
-        assert!(all.is_blocked("42", u64::MAX - 1));
-        all.add(&Revocation::Unblock { user: "42".into() }, 0)
+        all.add(&block(Some(10)), at(0, 0)).unwrap();
+        assert!(
+            all.is_blocked("42", second(9))
+                && !all.is_blocked("42", second(10))
+                && !all.is_blocked("43", second(9))
+        );
+        all.add(&block(None), at(0, 0)).unwrap();
+        assert!(all.is_blocked("42", Instant(u64::MAX - 1)));
+        all.add(&Revocation::Unblock { user: "42".into() }, at(0, 0))
             .unwrap();
-        assert!(!all.is_blocked("42", 9) && all.is_empty());
+        assert!(!all.is_blocked("42", second(9)) && all.is_empty());
     }
 
     #[test]
     fn full_table_refuses_until_something_ends_and_still_replaces() {
-        let mut all = Revocations::new(1);
+        let mut all = Revocations::new(&Key::new([1; 32]));
         let token = |id: usize, until| Revocation::Token {
             id: id.to_string().into(),
             until: Some(until),
         };
         for id in 0..REVOCATIONS_MAX {
-            all.add(&token(id, 10 + u64::from(id > 0)), 0).unwrap();
+            all.add(&token(id, 10 + u64::from(id > 0)), at(0, 0))
+                .unwrap();
         }
-        assert_eq!(all.add(&token(REVOCATIONS_MAX, 20), 9), Err(Full));
-        assert_eq!(all.add(&token(1, 20), 9), Ok(()));
-        assert_eq!(all.add(&token(REVOCATIONS_MAX, 20), 10), Ok(()));
+        assert_eq!(all.add(&token(REVOCATIONS_MAX, 20), at(9, 9)), Err(Full));
+        assert_eq!(all.add(&token(1, 20), at(9, 9)), Ok(()));
+        assert_eq!(all.add(&token(REVOCATIONS_MAX, 20), at(10, 10)), Ok(()));
         assert_eq!(all.len(), REVOCATIONS_MAX);
     }
 }

@@ -19,6 +19,7 @@ use remote::Remote;
 
 use super::overrides::RawOverride;
 use crate::config::{KeySet, Pattern, PublicKey, Secret, Token};
+use crate::limits::TOKEN_BYTES_MAX;
 use crate::model::{ConsumeGrant, Overrides};
 use crate::time::Now;
 use crate::wire::json::{Object, Value, expected, fields, object, value};
@@ -26,9 +27,6 @@ use crate::wire::json::{Object, Value, expected, fields, object, value};
 pub use remote::KEY_SET_TTL;
 
 mod remote;
-
-/// Bytes of one token.
-pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// Why a token does not count. What follows from it is §4.1 for connections and §4.3 for subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,20 +1,24 @@
 //! A channel as its owner keeps it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::durable::Durable;
-use super::idempotency::Idempotency;
+use super::list::Link;
+use super::makers::Made;
 use super::presence::Presence;
 use super::recovery::History;
 use crate::config::Namespace;
 use crate::model::{ChannelName, Epoch, Offset, Publication, StreamPosition};
-use crate::time::{Instant, Now};
+use crate::time::Instant;
 use crate::wire::fossil;
 
 /// A durable channel without subscribers stays in memory for this long.
-const DURABLE_KEPT: std::time::Duration = std::time::Duration::from_secs(60);
+const DURABLE_KEPT: Duration = Duration::from_secs(60);
+/// One that the log has nothing of, or that was not asked for after all.
+const DURABLE_EMPTY_KEPT: Duration = Duration::from_secs(1);
 
 /// State of one owned channel.
 #[derive(Debug)]
@@ -33,13 +37,18 @@ pub struct Channel {
     /// Shards that lost something that is not kept, and have not been told.
     pub(super) lost: u64,
     pub(super) presence: Option<Box<Presence>>,
-    pub(super) idempotency: Option<Box<Idempotency>>,
     /// What a durable channel has in place of everything in memory.
     pub(super) durable: Option<Box<Durable>>,
     /// Highest version published, and the life of the version numbers.
     pub(super) version: Option<Box<(u64, Box<str>)>>,
     /// Last use by a publisher or reader: the position outlives it by `history_meta_ttl`.
     pub(super) used: Instant,
+    /// Neighbours among those without subscribers.
+    pub(super) idle: Link,
+    /// Which client made it, if one did.
+    pub(super) made: Option<Box<Made>>,
+    /// When it is looked at again, in seconds since the start of the process; 0 for never.
+    pub(super) filed: u32,
 }
 
 impl Channel {
@@ -54,16 +63,18 @@ impl Channel {
             namespace,
             epoch,
             top: Offset(0),
-            history: History::new(),
+            history: History::default(),
             interest: 0,
             patched: 0,
             behind: 0,
             lost: 0,
             presence: None,
-            idempotency: None,
             durable: None,
             version: None,
             used: now,
+            idle: Link::default(),
+            made: None,
+            filed: 0,
         }
     }
 
@@ -80,27 +91,21 @@ impl Channel {
     }
 
     /// Forgets publications older than the time-to-live.
-    pub(super) fn expire(&mut self, now: Now) {
-        let ttl_ms = self.namespace.history_ttl.as_millis() as u64;
+    pub(super) fn expire(&mut self, now: Instant) {
+        let ttl = self.namespace.history_ttl;
         while self
             .history
-            .front()
-            .is_some_and(|oldest| oldest.unix_ms + ttl_ms <= now.unix_ms)
+            .oldest()
+            .is_some_and(|taken| taken + ttl <= now)
         {
             self.history.pop_front();
-        }
-        if self
-            .idempotency
-            .as_mut()
-            .is_some_and(|keys| keys.expire(now.at))
-        {
-            self.idempotency = None;
         }
     }
 
     /// Gives the publication its place and keeps it if the channel keeps history.
     pub(super) fn append(
         &mut self,
+        now: Instant,
         mut publication: Publication,
         skip_history: bool,
     ) -> Arc<Publication> {
@@ -114,7 +119,7 @@ impl Channel {
             while self.history.len() >= self.namespace.history_size as usize {
                 self.history.pop_front();
             }
-            self.history.push_back(Arc::clone(&publication));
+            self.history.push(now, Arc::clone(&publication));
             return publication;
         }
         Arc::new(publication)
@@ -132,29 +137,54 @@ impl Channel {
         fossil::create(&before.data, &publication.data).map(Bytes::from)
     }
 
-    /// Nothing is lost when the channel is forgotten.
-    pub(super) fn is_forgettable(&self, now: Instant) -> bool {
-        if self.namespace.is_durable() {
-            // The log knows everything; it is only asked again.
-            return self.interest == 0
-                && now.since(self.used) >= DURABLE_KEPT
-                && self
-                    .durable
-                    .as_ref()
-                    .is_none_or(|durable| durable.parked.is_empty() && durable.woken.is_empty())
-                && self
-                    .presence
-                    .as_ref()
-                    .is_none_or(|presence| presence.is_empty());
+    /// Nobody knows a position in it beyond that before its first publication, and nothing else is kept of it.
+    fn is_unwritten(&self) -> bool {
+        self.top == Offset(0) && self.version.is_none()
+    }
+
+    /// How long its record stays without a subscriber, once it keeps no publication.
+    fn kept_for(&self) -> Duration {
+        match (self.namespace.is_durable(), self.is_unwritten()) {
+            (true, false) => DURABLE_KEPT,
+            (true, true) => DURABLE_EMPTY_KEPT,
+            (false, true) => Duration::ZERO,
+            (false, false) => self.namespace.history_meta_ttl,
         }
+    }
+
+    /// No subscriber needs it, and nothing of it is under way: it may make room for another.
+    pub(super) fn may_go(&self) -> bool {
         self.interest == 0
-            && self.history.is_empty()
-            && self.idempotency.is_none()
             && self
                 .presence
                 .as_ref()
                 .is_none_or(|presence| presence.is_empty())
-            && (self.top == Offset(0) && self.version.is_none() && self.namespace.history_size == 0
-                || now.since(self.used) >= self.namespace.history_meta_ttl)
+            && self
+                .durable
+                .as_ref()
+                .is_none_or(|durable| !durable.is_busy())
+    }
+
+    /// Nothing is lost when the channel is forgotten.
+    pub(super) fn is_forgettable(&self, now: Instant) -> bool {
+        // The log knows everything of a durable one; it is only asked again.
+        self.may_go()
+            && (self.history.is_empty() || self.namespace.is_durable())
+            && now.since(self.used) >= self.kept_for()
+    }
+
+    /// When something of it ends; `None` while that is up to its subscribers. Publications are looked for later than they
+    /// end: whoever asks for them finds out in time.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        let ttl = self.namespace.history_ttl;
+        let history = self.history.oldest().map(|taken| taken + ttl + ttl / 8);
+        let record = (self.interest == 0).then(|| self.used + self.kept_for());
+        match (history, record) {
+            (Some(history), Some(record)) if self.namespace.is_durable() => {
+                Some(history.min(record))
+            }
+            (Some(history), _) => Some(history),
+            (None, record) => record,
+        }
     }
 }

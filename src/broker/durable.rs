@@ -9,6 +9,7 @@ use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_PAGE_BYTES, LOG_
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{Interest, Leave, Query, QueryKind, Recover};
 use crate::model::{ClientInfo, Publication, ShardId, StreamPosition};
+use crate::time::Instant;
 
 /// Publications that are kept while the channel's end is asked for.
 const AHEAD_MAX: usize = 1024;
@@ -56,6 +57,11 @@ impl Durable {
         let was_empty = self.woken.is_empty();
         self.woken.extend(self.parked.drain(..));
         was_empty && !self.woken.is_empty()
+    }
+
+    /// Somebody waits for the log, or the log is being asked.
+    pub(super) fn is_busy(&self) -> bool {
+        !(self.parked.is_empty() && self.woken.is_empty() && self.reading.is_empty())
     }
 
     /// A subscriber is gone: if it waits here, it is answered without counting.
@@ -154,7 +160,7 @@ impl Channel {
     }
 
     /// A publication from the log. What subscribers get of it: nothing, or it and those that waited for it.
-    pub(super) fn stored(&mut self, publication: Arc<Publication>) -> Stored {
+    pub(super) fn stored(&mut self, now: Instant, publication: Arc<Publication>) -> Stored {
         let durable = self.durable_mut();
         if !durable.is_open {
             if durable.ahead.len() < AHEAD_MAX {
@@ -169,9 +175,9 @@ impl Channel {
         }
         if publication.epoch != self.epoch || publication.offset.0 != self.top.0 + 1 {
             self.reopen();
-            return self.stored(publication);
+            return self.stored(now, publication);
         }
-        Stored::Next(self.keep(publication))
+        Stored::Next(self.keep(now, publication))
     }
 
     /// The end is asked for anew.
@@ -191,7 +197,7 @@ impl Channel {
     }
 
     /// The log says where the channel ends. What came meanwhile and is later.
-    pub(super) fn opened(&mut self, position: StreamPosition) -> Opened {
+    pub(super) fn opened(&mut self, now: Instant, position: StreamPosition) -> Opened {
         let is_same = self.epoch == position.epoch && self.top == position.offset;
         if !is_same {
             // What is in memory may end before the new end.
@@ -210,7 +216,7 @@ impl Channel {
         let lost = std::mem::take(&mut durable.ahead_lost);
         let mut later = Vec::new();
         for publication in ahead {
-            if let Stored::Next(publication) = self.stored(publication) {
+            if let Stored::Next(publication) = self.stored(now, publication) {
                 later.push(publication);
             }
         }
@@ -223,7 +229,7 @@ impl Channel {
         }
     }
 
-    fn keep(&mut self, mut publication: Arc<Publication>) -> Arc<Publication> {
+    fn keep(&mut self, now: Instant, mut publication: Arc<Publication>) -> Arc<Publication> {
         self.top = publication.offset;
         let patch = self.patch(&publication);
         let tells_time = self.namespace.publication_time;
@@ -235,7 +241,7 @@ impl Channel {
         while self.history.len() >= (self.namespace.history_size as usize).max(1) {
             self.history.pop_front();
         }
-        self.history.push_back(Arc::clone(&publication));
+        self.history.push(now, Arc::clone(&publication));
         publication
     }
 
@@ -282,9 +288,9 @@ impl Channel {
 
     /// Forgets the oldest part that was read. Its bytes.
     pub(super) fn drop_part(&mut self) -> usize {
-        self.durable_mut()
-            .pages
-            .pop_front()
+        self.durable
+            .as_mut()
+            .and_then(|durable| durable.pages.pop_front())
             .map_or(0, |part| bytes_of(&part.publications))
     }
 
@@ -471,7 +477,6 @@ mod tests {
     use crate::config::Namespace;
     use crate::config::namespace::Delivery;
     use crate::model::{ChannelName, Epoch, Offset};
-    use crate::time::Instant;
 
     const EPOCH: Epoch = Epoch(*b"abcdefgh");
 
@@ -513,7 +518,7 @@ mod tests {
         assert!(channel.open_read().is_some());
         assert!(channel.open_read().is_none(), "asked once");
         assert!(!channel.asks_again());
-        channel.opened(position(top));
+        channel.opened(Instant::START, position(top));
         channel
     }
 
@@ -555,26 +560,35 @@ mod tests {
         channel.reopen();
         for offset in 5..=7 {
             assert!(matches!(
-                channel.stored(publication(offset)),
+                channel.stored(Instant::START, publication(offset)),
                 Stored::Nothing
             ));
         }
-        let opened = channel.opened(position(5));
+        let opened = channel.opened(Instant::START, position(5));
         assert!(opened.moved);
         let later: Vec<u64> = opened.later.iter().map(|p| p.offset.0).collect();
         assert_eq!(later, [6, 7]);
         assert_eq!(channel.top, Offset(7));
-        assert!(matches!(channel.stored(publication(7)), Stored::Nothing));
-        assert!(matches!(channel.stored(publication(8)), Stored::Next(_)));
+        assert!(matches!(
+            channel.stored(Instant::START, publication(7)),
+            Stored::Nothing
+        ));
+        assert!(matches!(
+            channel.stored(Instant::START, publication(8)),
+            Stored::Next(_)
+        ));
     }
 
     #[test]
     fn gap_in_the_log_makes_the_owner_ask_again() {
         let mut channel = channel(5, 4);
-        assert!(matches!(channel.stored(publication(8)), Stored::Nothing));
+        assert!(matches!(
+            channel.stored(Instant::START, publication(8)),
+            Stored::Nothing
+        ));
         assert!(channel.open_read().is_some());
         assert!(!channel.asks_again());
-        let opened = channel.opened(position(7));
+        let opened = channel.opened(Instant::START, position(7));
         assert_eq!(opened.later.len(), 1, "8 was kept");
     }
 
@@ -603,7 +617,7 @@ mod tests {
         let (found, more) = offsets(channel.missed(&recover(6, 100)));
         assert_eq!((found, more), (vec![7, 8, 9, 10], false));
         for offset in 11..=14 {
-            let stored = channel.stored(publication(offset));
+            let stored = channel.stored(Instant::START, publication(offset));
             assert!(matches!(stored, Stored::Next(_)), "{offset} comes once");
         }
     }
@@ -643,7 +657,7 @@ mod tests {
     fn history_pages_go_both_ways_through_memory_and_log() {
         let mut channel = channel(0, 4);
         for offset in 1..=10 {
-            channel.stored(publication(offset));
+            channel.stored(Instant::START, publication(offset));
         }
         let page = |limit, since: Option<u64>, reverse| QueryKind::History {
             limit,

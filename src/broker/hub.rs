@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
 use super::filter::Filter;
-use super::owner::channel_hash;
 use crate::config::Namespace;
 use crate::limits::{CHANNELS_OWNED_MAX, CLASSES_PER_CHANNEL_MAX};
-use crate::mem::{Slab, SlotPool};
+use crate::mem::{Key, SecretHash, Slab, SlotPool};
 use crate::model::{ChannelName, Encoding, Format, Framing, Publication, StreamPosition};
 
 /// One channel of the hub. A stale generation names a channel that lost its last subscriber.
@@ -93,6 +92,8 @@ pub struct HubChannel {
     pub catching_up: bool,
     /// Number of the last question for lost deliveries: only its answer counts.
     pub round: u32,
+    /// Who subscribed first: numbers for its user and its address prefix, 0 where there is none.
+    opener: [u32; 2],
 }
 
 impl HubChannel {
@@ -186,19 +187,84 @@ pub struct Hub {
     channels: Slab<HubChannel>,
     slots: SlotPool,
     by_name: HashTable<u32>,
+    names: SecretHash,
+    /// Channels that each user and each prefix was the first to subscribe to.
+    opened: HashMap<u32, u32, SecretHash>,
+    /// Places of the table.
+    most: usize,
+    /// Subscriptions refused because who asked has too large a part of a table that is filling.
+    crowded: u64,
 }
 
-impl Default for Hub {
-    fn default() -> Self {
+/// Who subscribes: a user, empty for the anonymous one, and what stands for an address prefix, 0 where it is not known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Opener<'a> {
+    /// User id.
+    pub user: &'a str,
+    /// See `Context::prefix`.
+    pub prefix: u32,
+}
+
+/// Of a table that is half full, one user or address prefix may have one in so many places.
+const SHARE: usize = 4;
+
+impl Hub {
+    /// Nobody listens yet. Where names are filed follows from `key`.
+    #[must_use]
+    pub fn new(key: &Key) -> Self {
         Self {
             channels: Slab::default(),
             slots: SlotPool::new(CHANNELS_OWNED_MAX as u32),
             by_name: HashTable::new(),
+            names: SecretHash::new(key),
+            opened: HashMap::with_hasher(SecretHash::new(&key.derive("openers"))),
+            most: CHANNELS_OWNED_MAX,
+            crowded: 0,
         }
     }
-}
 
-impl Hub {
+    /// Subscriptions refused because who asked has too large a part of a table that is filling.
+    #[must_use]
+    pub const fn crowded(&self) -> u64 {
+        self.crowded
+    }
+
+    /// What the one who opens a channel is counted under. `None` if it has its share.
+    fn opener(&mut self, opener: Opener<'_>) -> Option<[u32; 2]> {
+        let user = match opener.user {
+            "" => 0,
+            user => (self.opened.hasher().of(user.as_bytes()) as u32).max(1),
+        };
+        let keys = [user, opener.prefix];
+        let has_share = |key: &u32| {
+            let opened = self.opened.get(key).copied().unwrap_or(0);
+            *key != 0 && opened as usize >= self.most / SHARE
+        };
+        if self.len() >= self.most / 2 && keys.iter().any(has_share) {
+            self.crowded += 1;
+            return None;
+        }
+        for key in keys.into_iter().filter(|&key| key != 0) {
+            *self.opened.entry(key).or_default() += 1;
+        }
+        Some(keys)
+    }
+
+    fn closed(&mut self, opener: [u32; 2]) {
+        for key in opener {
+            if let Some(opened) = self.opened.get_mut(&key) {
+                *opened -= 1;
+                if *opened == 0 {
+                    self.opened.remove(&key);
+                }
+            }
+        }
+    }
+
+    fn hash(&self, name: &ChannelName) -> u64 {
+        self.names.of(name.as_str().as_bytes())
+    }
+
     /// Channels with a local subscriber.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -214,7 +280,7 @@ impl Hub {
     /// The channel of this name.
     #[must_use]
     pub fn find(&self, name: &ChannelName) -> Option<HubId> {
-        self.find_str(channel_hash(name), name.as_str())
+        self.find_str(self.hash(name), name.as_str())
     }
 
     fn find_str(&self, hash: u64, name: &str) -> Option<HubId> {
@@ -229,12 +295,22 @@ impl Hub {
         })
     }
 
-    /// Adds a pending subscriber, and the channel if it is new. `None` when there are too many channels.
-    pub fn enter(&mut self, name: &ChannelName, namespace: &Arc<Namespace>) -> Option<HubId> {
-        let hash = channel_hash(name);
+    /// Adds a pending subscriber, and the channel if it is new. `None` when there are too many channels, of all or of this
+    /// subscriber's user or prefix.
+    pub fn enter(
+        &mut self,
+        name: &ChannelName,
+        namespace: &Arc<Namespace>,
+        opener: Opener<'_>,
+    ) -> Option<HubId> {
+        let hash = self.hash(name);
         let id = match self.find_str(hash, name.as_str()) {
             Some(id) => id,
             None => {
+                if self.len() >= self.most {
+                    return None;
+                }
+                let opener = self.opener(opener)?;
                 let slot = self.slots.take()?;
                 let generation = self.channels.insert_at(
                     slot,
@@ -250,13 +326,14 @@ impl Hub {
                         run: Vec::new(),
                         run_bytes: 0,
                         round: 0,
+                        opener,
                     },
                 );
-                let channels = &self.channels;
+                let (channels, names) = (&self.channels, &self.names);
                 self.by_name.insert_unique(hash, slot, |&slot| {
                     channels
                         .at(slot)
-                        .map_or(0, |channel| channel_hash(&channel.name))
+                        .map_or(0, |channel| names.of(channel.name.as_str().as_bytes()))
                 });
                 HubId { slot, generation }
             }
@@ -313,12 +390,22 @@ impl Hub {
         };
         let gone = channel.pending == 0 && channel.subscribers.is_empty();
         if gone {
-            let hash = channel_hash(&channel.name);
+            let hash = self.names.of(channel.name.as_str().as_bytes());
             if let Ok(entry) = self.by_name.find_entry(hash, |&slot| slot == id.slot) {
                 entry.remove();
             }
+            let opener = channel.opener;
             self.channels.remove(id.slot);
+            if self.by_name.capacity() > 4096 && self.by_name.len() < self.by_name.capacity() / 8 {
+                let (channels, names) = (&self.channels, &self.names);
+                self.by_name.shrink_to(self.by_name.len() * 2, |&slot| {
+                    channels
+                        .at(slot)
+                        .map_or(0, |channel| names.of(channel.name.as_str().as_bytes()))
+                });
+            }
             self.slots.give(id.slot);
+            self.closed(opener);
         }
         (moved, gone)
     }
@@ -389,11 +476,13 @@ mod tests {
 
     /// A channel with a subscriber for each class, on connections 0, 1, 2 …
     fn hub(classes: &[Class]) -> (Hub, HubId) {
-        let mut hub = Hub::default();
+        let mut hub = Hub::new(&Key::new([1; 32]));
         let name = ChannelName::new("a");
         let mut id = None;
         for (conn, class) in classes.iter().enumerate() {
-            let entered = hub.enter(&name, &Arc::default()).unwrap();
+            let entered = hub
+                .enter(&name, &Arc::default(), Opener::default())
+                .unwrap();
             hub.activate(entered, conn as u32, false, class.clone());
             id = Some(entered);
         }
@@ -441,8 +530,44 @@ mod tests {
         let name = ChannelName::new("a");
         for _ in 1..CLASSES_PER_CHANNEL_MAX {
             assert!(hub.channel(id).unwrap().has_room_for_class());
-            hub.enter(&name, &Arc::default()).unwrap();
+            hub.enter(&name, &Arc::default(), Opener::default())
+                .unwrap();
         }
         assert!(!hub.channel(id).unwrap().has_room_for_class());
+    }
+
+    #[test]
+    fn nobody_has_most_of_a_table_that_is_filling() {
+        let mut hub = Hub::new(&Key::new([1; 32]));
+        hub.most = 40;
+        let enter = |hub: &mut Hub, n: usize, user, prefix| {
+            let name = ChannelName::new(&n.to_string());
+            hub.enter(&name, &Arc::default(), Opener { user, prefix })
+        };
+        let ids: Vec<_> = (0..30)
+            .filter_map(|n| enter(&mut hub, n, "42", 7))
+            .collect();
+        assert_eq!(ids.len(), 20, "it may have more while there is room");
+        assert!(
+            enter(&mut hub, 100, "43", 7).is_none(),
+            "another user of the prefix"
+        );
+        assert!(
+            enter(&mut hub, 100, "42", 8).is_none(),
+            "the user from elsewhere"
+        );
+        assert!(
+            enter(&mut hub, 0, "43", 7).is_some(),
+            "a channel that is there"
+        );
+        assert_eq!(hub.crowded(), 12);
+        assert!(enter(&mut hub, 101, "43", 8).is_some());
+        assert!(enter(&mut hub, 102, "", 0).is_some());
+        for id in ids.into_iter().skip(1).take(12) {
+            hub.exit(id, None);
+        }
+        assert!(enter(&mut hub, 103, "42", 7).is_some(), "it has left some");
+        let filled = (200..300).filter(|&n| enter(&mut hub, n, "", 0).is_some());
+        assert_eq!(filled.count(), 40 - 11);
     }
 }

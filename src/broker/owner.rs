@@ -1,40 +1,43 @@
 //! The owner's side of every channel whose name hashes to this shard: offsets, history, presence, interest.
 
+mod log;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-use hashbrown::HashTable;
+use std::time::Duration;
 
 use super::channel::Channel;
-use super::durable::{Asker, Found, STALE, Stored, TRIES_MAX};
-use super::recovery;
+use super::durable::{Asker, STALE, TRIES_MAX};
+use super::idempotency::Idempotency;
+use super::makers::Maker;
+use super::recovery::{self, History};
+use super::table::{NoRecord, Table};
 use crate::config::ChannelRules;
 use crate::config::namespace::RecoveryMode;
-use crate::limits::{CHANNELS_OWNED_MAX, LOG_PAGE_BYTES, LOG_PAGES_BYTES_MAX, SHARDS_MAX};
-use crate::mem::{Rng, Slab, SlotPool};
-use crate::mesh::durable::{Page, Read};
+use crate::limits::{IDEMPOTENCY_KEYS_MAX, LOG_PAGE_BYTES, SHARDS_MAX};
+use crate::mem::Key;
+use crate::mesh::durable::Read;
 use crate::mesh::message::{
-    AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind, Recover,
+    AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind,
 };
 use crate::model::{
-    ChannelName, ClientId, ClientInfo, Epoch, Publication, ShardId, StreamPosition,
+    ChannelName, ClientId, ClientInfo, Epoch, Offset, Publication, ShardId, StreamPosition,
 };
 use crate::time::{Instant, Now};
 
 /// Parts of the log are kept for once to twice this long.
-const PARTS_KEPT: std::time::Duration = std::time::Duration::from_secs(5);
-/// Channels looked at in one sweep.
-const SWEEP: u32 = 1024;
+const PARTS_KEPT: Duration = Duration::from_secs(5);
+/// Channels whose end could not be asked for are asked for again after this.
+const UNOPENED_RETRY: Duration = Duration::from_millis(500);
+/// Idempotency keys forgotten in one sweep.
+const KEYS_SWEEP: usize = 1024;
 
 /// All channels owned by one shard.
 pub struct Owner {
-    channels: Slab<Channel>,
-    slots: SlotPool,
-    by_name: HashTable<u32>,
-    rng: Rng,
+    table: Table,
+    keys: Idempotency,
     /// Channels with a shard in `behind`.
     behind: Vec<u32>,
-    swept: u32,
     /// Channels with a bit in `interest`.
     active: u32,
     /// What the log has to be asked.
@@ -45,11 +48,32 @@ pub struct Owner {
     parts: VecDeque<u32>,
     /// Bytes of these parts.
     part_bytes: usize,
-    /// Channels with subscribers whose end could not be asked for: again at the next sweep.
+    /// Channels with subscribers whose end could not be asked for.
     unopened: Vec<u32>,
+    /// When they were asked for last.
+    unopened_tried: Instant,
     parts_swept: Instant,
     /// Parts that were there at that time.
     parts_old: usize,
+    /// What was refused for want of a place.
+    refused_full: u64,
+    /// What clients were refused because they make too much.
+    refused_rate: u64,
+}
+
+/// What an owner counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Channels that made room for others.
+    pub evicted: u64,
+    /// Subscriptions, publications and questions refused because every place was taken by a channel in use.
+    pub refused_full: u64,
+    /// Publications of clients refused because they made too many channels or keys.
+    pub refused_rate: u64,
+    /// Idempotency keys.
+    pub keys: u64,
+    /// Idempotency keys that made room for others.
+    pub keys_evicted: u64,
 }
 
 /// A channel as its owner sees it.
@@ -89,42 +113,37 @@ pub struct Outcome {
 }
 
 impl Owner {
-    /// Owns nothing yet; epochs come from `seed`.
+    /// Owns nothing yet. What nobody shall foresee follows from `key`.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn new(key: &Key) -> Self {
         Self {
-            channels: Slab::default(),
-            slots: SlotPool::new(CHANNELS_OWNED_MAX as u32),
-            by_name: HashTable::new(),
-            rng: Rng::new(seed),
+            table: Table::new(key),
+            keys: Idempotency::new(key, IDEMPOTENCY_KEYS_MAX),
             behind: Vec::new(),
-            swept: 0,
             active: 0,
             reads: Vec::new(),
             woken: VecDeque::new(),
             parts: VecDeque::new(),
             part_bytes: 0,
             unopened: Vec::new(),
+            unopened_tried: Instant::START,
             parts_swept: Instant::START,
             parts_old: 0,
+            refused_full: 0,
+            refused_rate: 0,
         }
-    }
-
-    /// Epochs come from this seed from now on: nobody is told anything else that follows from it.
-    pub fn reseed(&mut self, seed: u64) {
-        self.rng = Rng::new(seed);
     }
 
     /// Channels owned.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.channels.len()
+        self.table.len()
     }
 
     /// No channel is owned.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.channels.is_empty()
+        self.table.len() == 0
     }
 
     /// Channels that have a subscriber on any shard.
@@ -133,48 +152,58 @@ impl Owner {
         self.active
     }
 
-    fn find(&self, hash: u64, name: &ChannelName) -> Option<u32> {
-        self.by_name
-            .find(hash, |&slot| {
-                self.channels
-                    .at(slot)
-                    .is_some_and(|channel| channel.name == *name)
-            })
-            .copied()
+    /// Idempotency keys.
+    #[must_use]
+    pub fn keys(&self) -> usize {
+        self.keys.len()
     }
 
-    /// The channel, made if it is new. `None` when its namespace is gone or there are too many.
+    /// What it has counted.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts {
+            evicted: self.table.evicted,
+            refused_full: self.refused_full,
+            refused_rate: self.refused_rate,
+            keys: self.keys.len() as u64,
+            keys_evicted: self.keys.evicted,
+        }
+    }
+
+    /// The channel's slot, made if it is new.
     fn open(
+        &mut self,
+        now: Now,
+        name: &ChannelName,
+        rules: &ChannelRules,
+    ) -> Result<u32, PublishError> {
+        let hash = self.table.hash(name);
+        match self.table.find(hash, name) {
+            Some(slot) => {
+                self.table.touch(now.at, slot);
+                Ok(slot)
+            }
+            None => self.make(now, hash, name, None, rules),
+        }
+    }
+
+    /// The slot of a channel that has no record.
+    fn make(
         &mut self,
         now: Now,
         hash: u64,
         name: &ChannelName,
+        maker: Option<Maker>,
         rules: &ChannelRules,
-    ) -> Result<&mut Channel, PublishError> {
-        let slot = match self.find(hash, name) {
-            Some(slot) => slot,
-            None => {
-                let Ok(namespace) = rules.resolve(name.as_str()) else {
-                    return Err(PublishError::UnknownChannel);
-                };
-                let slot = self.slots.take().ok_or(PublishError::Overloaded)?;
-                let epoch = Epoch::from_random(self.rng.bits());
-                self.channels.insert_at(
-                    slot,
-                    Channel::new(name.clone(), Arc::clone(namespace), epoch, now.at),
-                );
-                let channels = &self.channels;
-                self.by_name.insert_unique(hash, slot, |&slot| {
-                    channels
-                        .at(slot)
-                        .map_or(0, |channel| channel_hash(&channel.name))
-                });
-                slot
-            }
-        };
-        let channel = self.channels.at_mut(slot).ok_or(PublishError::Overloaded)?;
-        channel.used = now.at;
-        Ok(channel)
+    ) -> Result<u32, PublishError> {
+        let namespace = rules
+            .resolve(name.as_str())
+            .map_err(|_gone| PublishError::UnknownChannel)?;
+        let made = self.table.make(now.at, hash, name, namespace, maker, rules);
+        made.map_err(|NoRecord| {
+            self.refused_full += 1;
+            PublishError::Overloaded
+        })
     }
 
     /// Takes a publication in.
@@ -184,43 +213,82 @@ impl Owner {
         publish: Publish,
         rules: &ChannelRules,
     ) -> Result<Outcome, PublishError> {
-        let hash = channel_hash(&publish.channel);
-        if self.find(hash, &publish.channel).is_none() {
-            let Ok(namespace) = rules.resolve(publish.channel.as_str()) else {
-                return Err(PublishError::UnknownChannel);
-            };
-            let keeps = namespace.history_size > 0 && !publish.skip_history;
-            if !keeps && publish.idempotency_key.is_empty() && publish.version == 0 {
-                return Ok(Outcome {
-                    position: StreamPosition::default(),
-                    deliver: None,
-                });
-            }
-        }
-        let channel = self.open(now, hash, &publish.channel, rules)?;
-        if channel.namespace.is_durable() {
+        let hash = self.table.hash(&publish.channel);
+        let known = self.table.find(hash, &publish.channel);
+        let namespace = match known.and_then(|slot| self.table.at(slot)) {
+            Some(channel) => &channel.namespace,
+            None => rules
+                .resolve(publish.channel.as_str())
+                .map_err(|_gone| PublishError::UnknownChannel)?,
+        };
+        if namespace.is_durable() {
             // It was on its way when the namespace was another: the log did not get it.
             return Err(PublishError::Overloaded);
         }
-        channel.expire(now);
-        if !publish.idempotency_key.is_empty()
-            && let Some(keys) = &mut channel.idempotency
-            && let Some(position) = keys.find(now.at, &publish.idempotency_key)
-        {
+        let key_ttl = namespace.idempotency_ttl;
+        let keeps = namespace.history_size > 0 && !publish.skip_history || publish.version > 0;
+        let key = (!publish.idempotency_key.is_empty())
+            .then(|| self.keys.name(&publish.channel, &publish.idempotency_key));
+        if let Some(position) = key.and_then(|key| self.keys.find(now.at, key)) {
             return Ok(Outcome {
                 position,
                 deliver: None,
             });
         }
+        let makes = known.is_none() && keeps;
+        let maker = if makes || key.is_some() {
+            Maker::of(&publish, self.table.makers())
+        } else {
+            None
+        };
+        if !self.table.take_rate(now.at, maker, rules) {
+            self.refused_rate += 1;
+            return Err(PublishError::TooManyNew);
+        }
+        let slot = match known {
+            Some(slot) => {
+                self.table.touch(now.at, slot);
+                Some(slot)
+            }
+            None if makes => Some(self.make(now, hash, &publish.channel, maker, rules)?),
+            None => None,
+        };
+        let outcome = match slot {
+            Some(slot) => {
+                let outcome = self.append(now, slot, publish);
+                self.table.settle(now.at, slot);
+                outcome
+            }
+            // Nobody listens, and nothing is kept.
+            None => Outcome {
+                position: StreamPosition::default(),
+                deliver: None,
+            },
+        };
+        if let Some(key) = key {
+            self.keys.remember(now.at, key, outcome.position, key_ttl);
+        }
+        Ok(outcome)
+    }
+
+    /// Gives a publication its place in a channel, unless its version is not newer.
+    fn append(&mut self, now: Now, slot: u32, publish: Publish) -> Outcome {
+        let Some(channel) = self.table.at_mut(slot) else {
+            return Outcome {
+                position: StreamPosition::default(),
+                deliver: None,
+            };
+        };
+        channel.expire(now.at);
         if publish.version > 0 {
             if let Some(last) = &channel.version
                 && last.1 == publish.version_epoch
                 && publish.version <= last.0
             {
-                return Ok(Outcome {
+                return Outcome {
                     position: channel.position(),
                     deliver: None,
-                });
+                };
             }
             channel.version = Some(Box::new((publish.version, publish.version_epoch)));
         }
@@ -236,20 +304,14 @@ impl Owner {
             patch: None,
             delta: publish.delta,
         };
-        let publication = channel.append(publication, publish.skip_history);
-        let position = StreamPosition {
-            epoch: publication.epoch,
-            offset: publication.offset,
-        };
-        if !publish.idempotency_key.is_empty() {
-            let ttl = channel.namespace.idempotency_ttl;
-            let keys = channel.idempotency.get_or_insert_default();
-            keys.remember(now.at, publish.idempotency_key, position, ttl);
-        }
-        Ok(Outcome {
-            position,
+        let publication = channel.append(now.at, publication, publish.skip_history);
+        Outcome {
+            position: StreamPosition {
+                epoch: publication.epoch,
+                offset: publication.offset,
+            },
             deliver: Some((publication, channel.interest)),
-        })
+        }
     }
 
     /// Takes a subscriber of `from` in: interest, presence, what it missed. `None` if the log has to be asked first: it is
@@ -278,19 +340,20 @@ impl Owner {
             answer.overloaded = true;
             return Some(answer);
         }
-        let hash = channel_hash(&interest.channel);
-        let Ok(channel) = self.open(now, hash, &interest.channel, rules) else {
+        let slot = self.open(now, &interest.channel, rules).ok();
+        let found = slot.and_then(|slot| self.table.at_mut(slot).map(|channel| (slot, channel)));
+        let Some((slot, channel)) = found else {
             answer.overloaded = true;
             return Some(answer);
         };
-        channel.expire(now);
+        channel.expire(now.at);
         let cache = channel.namespace.force_recovery_mode == RecoveryMode::Cache;
         let recover = interest.recover.map(|mut recover| {
             recover.cache |= cache;
             recover
         });
         if channel.namespace.is_durable() {
-            match durable_missed(channel, recover.as_ref(), tries) {
+            match log::durable_missed(channel, recover.as_ref(), tries) {
                 Ok((missed, recovered, more)) => {
                     (answer.missed, answer.recovered, answer.more) = (missed, recovered, more);
                 }
@@ -301,6 +364,7 @@ impl Owner {
                         .parked
                         .push((asker, tries.saturating_add(1).min(TRIES_MAX)));
                     self.reads.extend(read);
+                    self.table.settle(now.at, slot);
                     return None;
                 }
             }
@@ -313,8 +377,6 @@ impl Owner {
                 answer.more = recovery::cut(&mut answer.missed, LOG_PAGE_BYTES as usize);
             }
         }
-        let is_first = channel.interest == 0;
-        channel.interest |= 1 << from.0;
         if interest.delta {
             channel.patched |= 1 << from.0;
         }
@@ -326,263 +388,67 @@ impl Owner {
                 .get_or_insert_default()
                 .insert(Arc::clone(info));
         }
-        self.active += u32::from(is_first);
+        self.active += u32::from(self.table.occupy(slot, from));
         Some(answer)
-    }
-
-    /// A question about a durable channel that may have to ask the log. `None`: the asker is among those of `take_woken` later.
-    pub fn query_durable(
-        &mut self,
-        now: Now,
-        query: Box<Query>,
-        asker: impl FnOnce(Box<Query>) -> Asker,
-        tries: u8,
-        rules: &ChannelRules,
-    ) -> Option<AnswerKind> {
-        let QueryKind::History { limit, .. } = query.what else {
-            return Some(self.query(now, &query, rules));
-        };
-        let hash = channel_hash(&query.channel);
-        let Ok(channel) = self.open(now, hash, &query.channel, rules) else {
-            return Some(AnswerKind::Overloaded);
-        };
-        channel.expire(now);
-        let read = if !channel.is_open() {
-            channel.open_read()
-        } else if limit == 0 {
-            return Some(AnswerKind::History(Vec::new(), channel.position()));
-        } else {
-            match channel.page(query.what, tries) {
-                Found::Some { publications, .. } => {
-                    return Some(AnswerKind::History(publications, channel.position()));
-                }
-                Found::Gone => return Some(AnswerKind::Unrecoverable),
-                Found::Read(after) => channel.part_read(after),
-            }
-        };
-        let asker = asker(query);
-        channel
-            .durable_mut()
-            .parked
-            .push((asker, tries.saturating_add(1).min(TRIES_MAX)));
-        self.reads.extend(read);
-        None
-    }
-
-    /// What the log is to be asked, once each.
-    pub fn take_reads(&mut self) -> Vec<Read> {
-        std::mem::take(&mut self.reads)
-    }
-
-    /// Somebody waits whose answer can be given, or whose question has to be asked anew.
-    #[must_use]
-    pub fn has_woken(&self) -> bool {
-        !self.woken.is_empty()
-    }
-
-    /// Channels with subscribers whose end has to be asked for again.
-    #[must_use]
-    pub const fn unopened(&self) -> usize {
-        self.unopened.len()
-    }
-
-    /// One of those who waited, and how often it has.
-    pub fn take_woken(&mut self) -> Option<(Asker, u8)> {
-        loop {
-            let slot = *self.woken.front()?;
-            let durable = self
-                .channels
-                .at_mut(slot)
-                .and_then(|channel| channel.durable.as_mut());
-            if let Some(asker) = durable.and_then(|durable| durable.woken.pop_front()) {
-                return Some(asker);
-            }
-            self.woken.pop_front();
-        }
-    }
-
-    /// A publication out of the log, for a channel that this shard owns: what goes to whom.
-    pub fn stored(
-        &mut self,
-        name: &ChannelName,
-        publication: Arc<Publication>,
-    ) -> Option<(Arc<Publication>, u64)> {
-        let slot = self.find(channel_hash(name), name)?;
-        let channel = self.channels.at_mut(slot)?;
-        if !channel.namespace.is_durable() {
-            return None;
-        }
-        let was_open = channel.is_open();
-        match channel.stored(publication) {
-            Stored::Next(publication) => Some((publication, channel.interest)),
-            Stored::Nothing => {
-                if was_open && !channel.is_open() {
-                    self.reads.extend(channel.open_read());
-                }
-                None
-            }
-        }
-    }
-
-    /// The log's side lost its place: what is in use is asked for anew, the rest is forgotten.
-    pub fn restarted(&mut self) {
-        for slot in 0..self.channels.slots() {
-            if let Some(channel) = self.channels.at_mut(slot)
-                && channel.namespace.is_durable()
-            {
-                channel.reopen();
-                if channel.interest != 0 {
-                    self.reads.extend(channel.open_read());
-                }
-            }
-        }
-    }
-
-    /// A part of the log came. What goes to whom because of it.
-    pub fn read(&mut self, page: Page) -> Vec<(Arc<Publication>, u64)> {
-        let Some(slot) = self.find(channel_hash(&page.channel), &page.channel) else {
-            return Vec::new();
-        };
-        let Some(channel) = self.channels.at_mut(slot) else {
-            return Vec::new();
-        };
-        let mut out = Vec::new();
-        if page.after == u64::MAX {
-            if channel.asks_again() {
-                self.reads.extend(channel.open_read());
-                return out;
-            }
-            let opened = channel.opened(page.position);
-            let interest = channel.interest;
-            if opened.moved && interest != 0 {
-                // Subscribers stand where the channel ended before; what lies between is read by their shards.
-                if !channel.is_behind() {
-                    self.behind.push(slot);
-                }
-                channel.behind |= interest;
-            }
-            out.extend(opened.later.into_iter().map(|later| (later, interest)));
-            if !channel.is_open() {
-                self.reads.extend(channel.open_read());
-            }
-        } else {
-            let bytes = channel.part_came(page);
-            if bytes > 0 {
-                self.parts.push_back(slot);
-                self.part_bytes += bytes;
-            }
-        }
-        if channel.durable_mut().wake() {
-            self.woken.push_back(slot);
-        }
-        while self.part_bytes > LOG_PAGES_BYTES_MAX && self.parts.len() > 1 {
-            self.drop_part();
-        }
-        out
-    }
-
-    fn drop_part(&mut self) {
-        if let Some(slot) = self.parts.pop_front()
-            && let Some(channel) = self.channels.at_mut(slot)
-        {
-            self.part_bytes = self.part_bytes.saturating_sub(channel.drop_part());
-        }
-        if self.parts.is_empty() {
-            self.part_bytes = 0;
-        }
-    }
-
-    /// A part of the log could not be read: whoever waited for the channel gets an error.
-    pub fn read_failed(&mut self, name: &ChannelName) -> Vec<Asker> {
-        let Some(slot) = self.find(channel_hash(name), name) else {
-            return Vec::new();
-        };
-        let Some(channel) = self.channels.at_mut(slot) else {
-            return Vec::new();
-        };
-        channel.read_failed();
-        if !channel.is_open() && channel.interest != 0 {
-            self.unopened.push(slot);
-        }
-        let parked = std::mem::take(&mut channel.durable_mut().parked);
-        parked.into_iter().map(|(asker, _)| asker).collect()
     }
 
     /// Shards that want to know of a join or leave.
     #[must_use]
     pub fn interest_of(&self, name: &ChannelName) -> u64 {
-        self.find(channel_hash(name), name)
-            .and_then(|slot| self.channels.at(slot))
+        self.table
+            .find(self.table.hash(name), name)
+            .and_then(|slot| self.table.at(slot))
             .map_or(0, |channel| channel.interest)
     }
 
     /// Takes a subscriber of `from` out. Returns who is told of it, and which shards get it.
-    pub fn leave(&mut self, from: ShardId, leave: Leave) -> Option<(Arc<ClientInfo>, u64)> {
-        let slot = self.find(channel_hash(&leave.channel), &leave.channel)?;
-        let channel = self.channels.at_mut(slot)?;
+    pub fn leave(
+        &mut self,
+        now: Now,
+        from: ShardId,
+        leave: Leave,
+    ) -> Option<(Arc<ClientInfo>, u64)> {
+        let (slot, channel) = self.table.find_mut(&leave.channel)?;
         if let Some(durable) = &mut channel.durable {
             durable.disown(from, &leave);
         }
-        if leave.last && channel.interest != 0 {
-            channel.interest &= !(1 << from.0);
-            self.active -= u32::from(channel.interest == 0);
-            channel.patched &= channel.interest;
-        }
-        let info = leave.info?;
-        if let Some(presence) = &mut channel.presence
+        if let (Some(info), Some(presence)) = (&leave.info, &mut channel.presence)
             && presence.remove(info.client)
             && presence.is_empty()
         {
             channel.presence = None;
         }
-        leave.leave.then_some((info, channel.interest))
+        if leave.last && self.table.vacate(slot, from) {
+            self.active -= 1;
+            self.table.touch(now.at, slot);
+        }
+        let interest = self.table.at(slot).map_or(0, |channel| channel.interest);
+        if interest == 0 {
+            self.table.settle(now.at, slot);
+        }
+        let info = leave.info?;
+        leave.leave.then_some((info, interest))
     }
 
-    /// Answers a question about a channel. A question does not make a channel unless its position is asked.
+    /// Answers a question about a channel. A question leaves nothing behind.
     pub fn query(&mut self, now: Now, query: &Query, rules: &ChannelRules) -> AnswerKind {
-        let Some(slot) = self.find(channel_hash(&query.channel), &query.channel) else {
-            return match query.what {
-                QueryKind::Presence => AnswerKind::Presence(Vec::new()),
-                QueryKind::PresenceStats => AnswerKind::PresenceStats {
-                    clients: 0,
-                    users: 0,
-                },
-                QueryKind::HistoryRemove => AnswerKind::Removed,
-                QueryKind::History {
-                    limit,
-                    since,
-                    reverse,
-                } => match self.open(now, channel_hash(&query.channel), &query.channel, rules) {
-                    Ok(channel) => Self::history(channel, limit, since, reverse),
-                    Err(_) => AnswerKind::Overloaded,
-                },
-            };
+        let hash = self.table.hash(&query.channel);
+        let known = self.table.find(hash, &query.channel);
+        if let Some(slot) = known {
+            self.table.touch(now.at, slot);
+        }
+        let Some(channel) = known.and_then(|slot| self.table.at_mut(slot)) else {
+            return self.query_unknown(hash, query, rules);
         };
-        let Some(channel) = self.channels.at_mut(slot) else {
-            return AnswerKind::Overloaded;
-        };
-        channel.expire(now);
+        channel.expire(now.at);
+        let presence = channel.presence.as_ref();
         match query.what {
-            QueryKind::Presence => AnswerKind::Presence(
-                channel
-                    .presence
-                    .as_ref()
-                    .map_or_else(Vec::new, |presence| presence.list()),
-            ),
-            QueryKind::PresenceStats => {
-                let (clients, users) = channel
-                    .presence
-                    .as_ref()
-                    .map_or((0, 0), |presence| presence.stats());
-                AnswerKind::PresenceStats { clients, users }
+            QueryKind::Presence => {
+                AnswerKind::Presence(presence.map_or_else(Vec::new, |presence| presence.list()))
             }
-            QueryKind::History {
-                limit,
-                since,
-                reverse,
-            } => {
-                channel.used = now.at;
-                Self::history(channel, limit, since, reverse)
+            QueryKind::PresenceStats => {
+                let (clients, users) = presence.map_or((0, 0), |presence| presence.stats());
+                AnswerKind::PresenceStats { clients, users }
             }
             QueryKind::HistoryRemove => {
                 if channel.namespace.is_durable() {
@@ -592,27 +458,35 @@ impl Owner {
                 }
                 AnswerKind::Removed
             }
+            QueryKind::History { .. } => history(&channel.history, channel.position(), query.what),
         }
     }
 
-    fn history(
-        channel: &Channel,
-        limit: u32,
-        since: Option<(u64, Option<Option<Epoch>>)>,
-        reverse: bool,
-    ) -> AnswerKind {
-        match recovery::page(&channel.history, channel.position(), limit, since, reverse) {
-            Some(page) => AnswerKind::History(page, channel.position()),
-            None => AnswerKind::Unrecoverable,
+    /// Answers a question about a channel that nothing is kept of.
+    fn query_unknown(&self, hash: u64, query: &Query, rules: &ChannelRules) -> AnswerKind {
+        match query.what {
+            QueryKind::Presence => AnswerKind::Presence(Vec::new()),
+            QueryKind::PresenceStats => AnswerKind::PresenceStats {
+                clients: 0,
+                users: 0,
+            },
+            QueryKind::HistoryRemove => AnswerKind::Removed,
+            QueryKind::History { .. } if rules.resolve(query.channel.as_str()).is_err() => {
+                AnswerKind::Overloaded
+            }
+            QueryKind::History { .. } => {
+                let position = StreamPosition {
+                    epoch: self.table.epoch(hash, &query.channel),
+                    offset: Offset(0),
+                };
+                history(&History::default(), position, query.what)
+            }
         }
     }
 
     /// A delivery to `shard` was dropped: it is told where the channel stands as soon as there is room.
     pub fn mark_behind(&mut self, name: &ChannelName, shard: ShardId) {
-        let Some(slot) = self.find(channel_hash(name), name) else {
-            return;
-        };
-        if let Some(channel) = self.channels.at_mut(slot) {
+        if let Some((slot, channel)) = self.table.find_mut(name) {
             if !channel.is_behind() {
                 self.behind.push(slot);
             }
@@ -626,10 +500,7 @@ impl Owner {
 
     /// Something of a channel that is not kept was dropped on its way to `shard`.
     pub fn mark_lost(&mut self, name: &ChannelName, shard: ShardId) {
-        let Some(slot) = self.find(channel_hash(name), name) else {
-            return;
-        };
-        if let Some(channel) = self.channels.at_mut(slot) {
+        if let Some((slot, channel)) = self.table.find_mut(name) {
             if !channel.is_behind() {
                 self.behind.push(slot);
             }
@@ -647,7 +518,7 @@ impl Owner {
     pub fn take_behind(&mut self, has_room: impl Fn(ShardId) -> bool) -> Vec<Behind> {
         let mut out = Vec::new();
         for slot in std::mem::take(&mut self.behind) {
-            let Some(channel) = self.channels.at_mut(slot) else {
+            let Some(channel) = self.table.at_mut(slot) else {
                 continue;
             };
             channel.behind &= channel.interest;
@@ -675,22 +546,39 @@ impl Owner {
 
     /// A new configuration: channels whose namespace still exists follow it.
     pub fn reload(&mut self, rules: &ChannelRules) {
-        for slot in 0..self.channels.slots() {
-            if let Some(channel) = self.channels.at_mut(slot)
+        for slot in 0..self.table.slots() {
+            if let Some(channel) = self.table.at_mut(slot)
                 && let Ok(namespace) = rules.resolve(channel.name.as_str())
             {
                 channel.namespace = Arc::clone(namespace);
             }
         }
+        self.table.refile();
     }
 
-    /// Forgets what is too old, a bounded number of channels at a time.
+    /// When `sweep` wants to be called.
+    #[must_use]
+    pub fn next_sweep(&self) -> Option<Instant> {
+        /// Keys are no concern of anybody once they have ended: they are looked for together.
+        const KEYS_LATER: Duration = Duration::from_secs(1);
+        let parts = (!self.parts.is_empty()).then(|| self.parts_swept + PARTS_KEPT);
+        let unopened = (!self.unopened.is_empty()).then(|| self.unopened_tried + UNOPENED_RETRY);
+        let keys = self.keys.next().map(|end| end + KEYS_LATER);
+        let all = [self.table.next(), parts, unopened, keys];
+        all.into_iter().flatten().min()
+    }
+
+    /// Forgets what has ended, a bounded part of it at a time.
     pub fn sweep(&mut self, now: Now) {
-        for slot in std::mem::take(&mut self.unopened) {
-            if let Some(channel) = self.channels.at_mut(slot)
-                && channel.namespace.is_durable()
-            {
-                self.reads.extend(channel.open_read());
+        if now.at.since(self.unopened_tried) >= UNOPENED_RETRY {
+            self.unopened_tried = now.at;
+            for slot in std::mem::take(&mut self.unopened) {
+                if let Some(channel) = self.table.at_mut(slot)
+                    && channel.namespace.is_durable()
+                    && channel.interest != 0
+                {
+                    self.reads.extend(channel.open_read());
+                }
             }
         }
         // Parts of the log serve those who come back together; nobody else does for long.
@@ -701,23 +589,8 @@ impl Owner {
             }
             self.parts_old = self.parts.len();
         }
-        let slots = self.channels.slots();
-        for _ in 0..SWEEP.min(slots) {
-            self.swept = (self.swept + 1) % slots;
-            let Some(channel) = self.channels.at_mut(self.swept) else {
-                continue;
-            };
-            channel.expire(now);
-            if channel.is_forgettable(now.at) {
-                let slot = self.swept;
-                let hash = channel_hash(&channel.name);
-                if let Ok(entry) = self.by_name.find_entry(hash, |&other| other == slot) {
-                    entry.remove();
-                }
-                self.channels.remove(slot);
-                self.slots.give(slot);
-            }
-        }
+        self.keys.sweep(now.at, KEYS_SWEEP);
+        self.table.sweep(now.at);
     }
 
     /// All channels, for the simulator's checkers.
@@ -736,46 +609,32 @@ impl Owner {
                 .map(|publication| publication.offset.0)
                 .collect(),
         };
-        self.channels
-            .iter()
-            .map(|(_, channel)| of(channel))
-            .collect()
+        self.table.iter().map(of).collect()
     }
 }
 
-/// What a subscriber of a durable channel missed, whether that is what it asked for, and whether more follows. `Err` if the
-/// log has to be asked (what for, unless that is under way).
-#[allow(clippy::type_complexity, reason = "named where it is used")]
-fn durable_missed(
-    channel: &mut Channel,
-    recover: Option<&Recover>,
-    tries: u8,
-) -> Result<(Vec<Arc<Publication>>, bool, bool), Option<Read>> {
-    if !channel.is_open() {
-        return Err(channel.open_read());
-    }
-    let Some(recover) = recover else {
-        return Ok((Vec::new(), false, false));
+/// The page of history that is asked for; the position alone where something else is.
+fn history(kept: &History, position: StreamPosition, what: QueryKind) -> AnswerKind {
+    let (limit, since, reverse) = match what {
+        QueryKind::History {
+            limit,
+            since,
+            reverse,
+        } => (limit, since, reverse),
+        QueryKind::Presence | QueryKind::PresenceStats | QueryKind::HistoryRemove => {
+            (0, None, false)
+        }
     };
-    let found = if recover.cache {
-        channel.latest(recover)
-    } else {
-        channel.missed(recover)
-    };
-    match found {
-        Found::Some { publications, more } => Ok((publications, true, more)),
-        Found::Gone => Ok((Vec::new(), false, false)),
-        Found::Read(_) if tries >= TRIES_MAX => Ok((Vec::new(), false, false)),
-        Found::Read(after) => Err(channel.part_read(after)),
+    match recovery::page(kept, position, limit, since, reverse) {
+        Some(page) => AnswerKind::History(page, position),
+        None => AnswerKind::Unrecoverable,
     }
 }
 
-/// The hash that names a channel's owner and files it, the same on every shard.
-#[must_use]
-pub fn channel_hash(name: &ChannelName) -> u64 {
+/// The hash that names a channel's owner, the same on every shard and in every process. Names that share it can be made up:
+/// it files nothing.
+fn channel_hash(name: &ChannelName) -> u64 {
     use std::hash::{BuildHasher, Hasher};
-    // The seed is fixed: an owner must not change while one shard restarts. Collisions cost time, not correctness,
-    // and names cost the attacker a permission each.
     let mut hasher = foldhash::fast::FixedState::with_seed(0x7269_6e67_6d61_696e).build_hasher();
     hasher.write(name.as_str().as_bytes());
     hasher.finish()
@@ -793,7 +652,7 @@ pub fn user_registry(user: &str, shards: u16) -> ShardId {
     ShardId(((u128::from(user_hash(user)) * u128::from(shards)) >> 64) as u16)
 }
 
-/// The hash that names a user's registry, the same on every shard.
+/// The hash that names a user's registry, the same on every shard. It files nothing.
 #[must_use]
 pub fn user_hash(user: &str) -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -803,70 +662,4 @@ pub fn user_hash(user: &str) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::mesh::message::ReplyTo;
-
-    fn publish(version: u64, delta: bool) -> Publish {
-        Publish {
-            channel: ChannelName::new("c"),
-            reply_to: ReplyTo::Nobody,
-            data: Bytes::from_static(b"1"),
-            json: true,
-            info: None,
-            tags: Box::default(),
-            skip_history: false,
-            delta,
-            idempotency_key: Box::default(),
-            version,
-            version_epoch: Box::default(),
-        }
-    }
-
-    #[test]
-    fn publication_says_whether_its_publisher_allows_a_patch() {
-        let mut owner = Owner::new(1);
-        for delta in [true, false] {
-            let outcome = owner
-                .publish(
-                    Now::default(),
-                    publish(1 + u64::from(!delta), delta),
-                    &ChannelRules::default(),
-                )
-                .unwrap();
-            assert_eq!(outcome.deliver.unwrap().0.delta, delta);
-        }
-    }
-
-    #[test]
-    fn version_outlives_the_sweep_in_a_channel_without_history() {
-        let rules = ChannelRules::default();
-        let mut owner = Owner::new(1);
-        let mut now = Now::default();
-        assert!(
-            owner
-                .publish(now, publish(5, false), &rules)
-                .unwrap()
-                .deliver
-                .is_some()
-        );
-        now.at = Instant::START + std::time::Duration::from_secs(60);
-        owner.sweep(now);
-        assert!(
-            owner
-                .publish(now, publish(5, false), &rules)
-                .unwrap()
-                .deliver
-                .is_none()
-        );
-        assert!(
-            owner
-                .publish(now, publish(6, false), &rules)
-                .unwrap()
-                .deliver
-                .is_some()
-        );
-    }
-}
+mod tests;

@@ -1,14 +1,53 @@
 //! What a returning subscriber missed (`spec/centrifuge.md` §4.4), and pages of history (§4.5).
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::limits::HISTORY_BYTES_MAX;
 use crate::mesh::message::Recover;
 use crate::model::{Epoch, Offset, Publication, StreamPosition};
+use crate::time::Instant;
 
 /// Publications kept, ascending and without holes, ending at `top.offset` unless some were removed.
-pub type History = VecDeque<Arc<Publication>>;
+#[derive(Debug, Default)]
+pub struct History {
+    publications: VecDeque<Arc<Publication>>,
+    /// When each was taken in. The wall clock in a publication may be set; this one only runs.
+    taken: VecDeque<Instant>,
+}
+
+impl History {
+    /// One more, the newest.
+    pub fn push(&mut self, now: Instant, publication: Arc<Publication>) {
+        self.publications.push_back(publication);
+        self.taken.push_back(now);
+    }
+
+    /// When the oldest was taken in.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.taken.front().copied()
+    }
+
+    /// Forgets the oldest.
+    pub fn pop_front(&mut self) {
+        self.publications.pop_front();
+        self.taken.pop_front();
+    }
+
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+impl Deref for History {
+    type Target = VecDeque<Arc<Publication>>;
+    fn deref(&self) -> &Self::Target {
+        &self.publications
+    }
+}
 
 /// Entries with an offset greater than `after`.
 fn newer(history: &History, after: u64) -> impl DoubleEndedIterator<Item = &Arc<Publication>> {
@@ -137,8 +176,10 @@ mod tests {
             epoch: EPOCH,
             offset: Offset(*offsets.end()),
         };
-        let history = offsets
-            .map(|offset| {
+        let mut history = History::default();
+        for offset in offsets {
+            history.push(
+                Instant::START,
                 Arc::new(Publication {
                     offset: Offset(offset),
                     epoch: EPOCH,
@@ -150,9 +191,9 @@ mod tests {
                     tells_time: false,
                     patch: None,
                     delta: false,
-                })
-            })
-            .collect();
+                }),
+            );
+        }
         (history, top)
     }
 
@@ -207,7 +248,7 @@ mod tests {
             (vec![8], true),
             "another epoch"
         );
-        let none = History::new();
+        let none = History::default();
         assert_eq!(latest(&none, fits, 8), (vec![], true));
         assert_eq!(latest(&none, fits, 7), (vec![], false));
         assert_eq!(latest(&none, Some(None), 8), (vec![], false));

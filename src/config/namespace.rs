@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Pattern;
 use super::durable::{Schema, Trigger};
 use super::hooks::DEFAULT_NAME;
+use crate::limits::{CHANNELS_OWNED_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
 
 /// What a channel's namespace allows and keeps. Field names are the configuration's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,11 +261,37 @@ pub struct ChannelRules {
     pub without_namespace: Arc<Namespace>,
     /// `channel.namespaces`, sorted by name.
     pub namespaces: Vec<Arc<Namespace>>,
+    /// `channel.owned_limit`: channels that one shard keeps a record of. Over it, the one without subscribers that was used
+    /// longest ago is forgotten.
+    pub owned_limit: u32,
+    /// `channel.new_rate_limit`: channels and idempotency keys that one connection may make in a second on each shard, those
+    /// of ten seconds at once; 0 is off. Over it: error 111. Only what outlives its publication counts.
+    pub new_rate_limit: u32,
+    /// `channel.new_rate_limit_per_user`
+    pub new_rate_limit_per_user: u32,
+    /// `channel.new_rate_limit_per_prefix`
+    pub new_rate_limit_per_prefix: u32,
+    /// `channel.kept_limit_per_user`: channels that one user made and one shard still keeps; 0 is off. Over it, the user's own
+    /// oldest without subscribers is forgotten.
+    pub kept_limit_per_user: u32,
+    /// `channel.kept_limit_per_prefix`
+    pub kept_limit_per_prefix: u32,
 }
 
 /// Why a name has no rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ResolveError {
+    /// The name's namespace is not configured.
+    #[error("unknown namespace")]
+    Unknown,
+}
+
+/// Why a channel that a service names has no rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ServerNameError {
+    /// No name, or one over `limits::SERVER_CHANNEL_NAME_BYTES_MAX` bytes.
+    #[error("the length of a channel name")]
+    Length,
     /// The name's namespace is not configured.
     #[error("unknown namespace")]
     Unknown,
@@ -291,6 +318,12 @@ impl Default for ChannelRules {
             user_separator: ",".to_owned(),
             without_namespace: Arc::new(Namespace::default()),
             namespaces: Vec::new(),
+            owned_limit: CHANNELS_OWNED_MAX as u32,
+            new_rate_limit: 200,
+            new_rate_limit_per_user: 500,
+            new_rate_limit_per_prefix: 2000,
+            kept_limit_per_user: 1 << 14,
+            kept_limit_per_prefix: 1 << 18,
         }
     }
 }
@@ -307,6 +340,19 @@ impl ChannelRules {
             return Ok(&self.without_namespace);
         };
         self.namespace(namespace).ok_or(ResolveError::Unknown)
+    }
+
+    /// The namespace of a channel that a service, a token or a hook names. Clients need not be able to subscribe to it by
+    /// themselves, so only its length has a bound.
+    ///
+    /// # Errors
+    /// The name is empty or too long, or its namespace is not configured.
+    pub fn resolve_named_by_server(&self, name: &str) -> Result<&Arc<Namespace>, ServerNameError> {
+        if name.is_empty() || name.len() > SERVER_CHANNEL_NAME_BYTES_MAX {
+            return Err(ServerNameError::Length);
+        }
+        self.resolve(name)
+            .map_err(|_unknown| ServerNameError::Unknown)
     }
 
     /// A name without private prefix.

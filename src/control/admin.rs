@@ -24,7 +24,7 @@ use super::observe::Question;
 use super::process::Process;
 use super::prometheus::{self, Snapshot};
 use crate::config::{Config, ListenAddr};
-use crate::mesh::control::{Page, PageKind};
+use crate::mesh::control::{Page, PageKind, Table};
 use crate::mesh::durable::Method as AskMethod;
 use crate::protocol::api::{Answer as ApiAnswer, ApiError, Shape, encode_answer};
 use crate::upstream::bridge::{Question as LogQuestion, Report as LogReport};
@@ -74,6 +74,8 @@ pub struct Readiness {
     pub shards_ready: usize,
     /// `uring` or `portable`.
     pub reactor: &'static str,
+    /// Shards on which each table is nearly full: bit n for shard n.
+    pub filling: [u64; Table::ALL.len()],
 }
 
 /// The durable log as the admin listener sees it.
@@ -379,7 +381,13 @@ impl Admin {
             shards,
             shards_ready,
             reactor,
+            filling,
         } = *self.readiness.borrow();
+        let filling: Vec<&str> = Table::ALL
+            .into_iter()
+            .filter(|&table| filling[table as usize] != 0)
+            .map(Table::name)
+            .collect();
         let ready = phase == Phase::Serving;
         let body = serde_json::json!({
             "ready": ready,
@@ -388,6 +396,7 @@ impl Admin {
             "shards": shards,
             "shards_ready": shards_ready,
             "reactor": reactor,
+            "filling": filling,
             // A backend that fails is told and does not make this process unready: what needs no hook is served.
             "hooks": hook_details(&self.reports().await),
             "durable": self.log.as_ref().map(|log| log_details(&log.report.borrow())),
@@ -461,6 +470,7 @@ mod tests {
             shards: 1,
             shards_ready: 0,
             reactor: "portable",
+            filling: [0; Table::ALL.len()],
         });
         let (questions_in, mut questions) = mpsc::channel::<Question>(4);
         let (hooks_in, _) = mpsc::channel(1);

@@ -1,7 +1,81 @@
-//! Secrets of connections. Unlike `Rng`, what it has given says nothing about what it will give.
+//! What follows from the key of the process. Unlike `Rng`, what it has given says nothing about what it will give.
+
+use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
+
+/// A key from which others follow, one for each purpose.
+#[derive(Clone)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key itself.
+    #[must_use]
+    pub const fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The key for one purpose. It says nothing about this one, nor about that for another purpose.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Self {
+        Self(self.mac(&[purpose.as_bytes()]))
+    }
+
+    /// HMAC-SHA256 of parts, each with its length: no two lists of parts have the same.
+    #[must_use]
+    pub fn mac(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = mac_with(&self.0);
+        for part in parts {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
+    /// A number in place of the key.
+    #[must_use]
+    pub const fn seed(&self) -> u64 {
+        u64::from_le_bytes(*self.0.first_chunk().expect("32 bytes begin with eight"))
+    }
+}
+
+/// A hash that nobody foresees who has not the key: whoever chooses the names of a table cannot choose where they are filed.
+/// It is SipHash; a faster one with a seed alone has names that collide whatever the seed.
+#[derive(Clone, Debug)]
+pub struct SecretHash(DefaultHasher);
+
+impl SecretHash {
+    /// The hash with this key.
+    #[must_use]
+    pub fn new(key: &Key) -> Self {
+        let mut keyed = DefaultHasher::new();
+        keyed.write(&key.0);
+        Self(keyed)
+    }
+
+    /// The hash of some bytes.
+    #[must_use]
+    pub fn of(&self, bytes: &[u8]) -> u64 {
+        let mut hasher = self.0.clone();
+        hasher.write(bytes);
+        hasher.finish()
+    }
+}
+
+impl BuildHasher for SecretHash {
+    type Hasher = DefaultHasher;
+    fn build_hasher(&self) -> DefaultHasher {
+        self.0.clone()
+    }
+}
+
+fn mac_with(key: &[u8; 32]) -> Hmac<Sha256> {
+    // A key shorter than a block of the hash is filled up with zeros (RFC 2104).
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(key);
+    Hmac::<Sha256>::new((&block).into())
+}
 
 /// A key, and how many secrets were made with it: HMAC-SHA256 of a number that never comes again.
 #[derive(Clone)]
@@ -16,10 +90,7 @@ impl Secrets {
     /// With the key of the process. `shard` keeps shards with one key apart.
     #[must_use]
     pub fn new(key: &[u8; 32], shard: u16) -> Self {
-        // A key shorter than a block of the hash is filled up with zeros (RFC 2104).
-        let mut block = [0; 64];
-        block[..key.len()].copy_from_slice(key);
-        let mut mac = Hmac::<Sha256>::new((&block).into());
+        let mut mac = mac_with(key);
         mac.update(&shard.to_le_bytes());
         Self {
             mac,
@@ -60,5 +131,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn keys_and_hashes_differ_by_purpose_and_parts_are_not_run_together() {
+        let key = Key::new([1; 32]);
+        let (a, b) = (key.derive("a"), key.derive("b"));
+        assert_ne!(a.seed(), b.seed());
+        assert_ne!(a.mac(&[b"x", b"yz"]), a.mac(&[b"xy", b"z"]));
+        assert_ne!(
+            SecretHash::new(&a).of(b"name"),
+            SecretHash::new(&b).of(b"name")
+        );
+        assert_eq!(
+            SecretHash::new(&a).of(b"name"),
+            SecretHash::new(&key.derive("a")).of(b"name")
+        );
     }
 }

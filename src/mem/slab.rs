@@ -1,17 +1,26 @@
-//! Values in numbered slots with generations. Grows in chunks: nothing moves, nothing is over-allocated by more than a chunk.
+//! Values in numbered slots with generations. Grows and shrinks in chunks: nothing moves, nothing is over-allocated by more
+//! than a chunk, and what was needed by many is given back when they are gone.
 
 const CHUNK: usize = 128;
 /// Generations have 24 bits because a completion's `user_data` carries that many.
 const GENERATION_MASK: u32 = (1 << 24) - 1;
 
-struct Entry<T> {
-    generation: u32,
-    value: Option<T>,
+/// Values of neighbouring slots.
+type Values<T> = Box<[Option<T>]>;
+
+struct Chunk<T> {
+    /// They outlive the values: an id from before means nothing afterwards.
+    generations: Box<[u32; CHUNK]>,
+    /// Nothing is allocated while no slot has one.
+    values: Values<T>,
+    taken: usize,
 }
 
 /// Slots are chosen by the caller (`insert_at`), who has them from the kernel or from a `SlotPool`.
 pub struct Slab<T> {
-    chunks: Vec<Box<[Entry<T>]>>,
+    chunks: Vec<Chunk<T>>,
+    /// The last chunk's memory that was not needed any more, so that one slot taken and given again costs no allocation.
+    spare: Option<Values<T>>,
     len: usize,
 }
 
@@ -19,6 +28,7 @@ impl<T> Default for Slab<T> {
     fn default() -> Self {
         Self {
             chunks: Vec::new(),
+            spare: None,
             len: 0,
         }
     }
@@ -43,45 +53,44 @@ impl<T> Slab<T> {
         (self.chunks.len() * CHUNK) as u32
     }
 
-    fn entry(&self, slot: u32) -> Option<&Entry<T>> {
-        self.chunks
-            .get(slot as usize / CHUNK)
-            .map(|chunk| &chunk[slot as usize % CHUNK])
-    }
-
-    fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry<T>> {
-        self.chunks
-            .get_mut(slot as usize / CHUNK)
-            .map(|chunk| &mut chunk[slot as usize % CHUNK])
-    }
-
     /// Puts a value into a free slot and returns the slot's generation.
     ///
     /// # Panics
     /// If the slot is taken: whoever numbers the slots is wrong.
     pub fn insert_at(&mut self, slot: u32, value: T) -> u32 {
-        while self.chunks.len() <= slot as usize / CHUNK {
-            self.chunks.push(
-                (0..CHUNK)
-                    .map(|_| Entry {
-                        generation: 0,
-                        value: None,
-                    })
-                    .collect(),
-            );
+        let (at, within) = place(slot);
+        while self.chunks.len() <= at {
+            self.chunks.push(Chunk {
+                generations: Box::new([0; CHUNK]),
+                values: Box::default(),
+                taken: 0,
+            });
         }
-        let entry = &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
-        assert!(entry.value.is_none(), "a slot was given twice");
-        entry.value = Some(value);
+        let chunk = &mut self.chunks[at];
+        if chunk.values.is_empty() {
+            let empty = || std::iter::repeat_with(|| None).take(CHUNK).collect();
+            chunk.values = self.spare.take().unwrap_or_else(empty);
+        }
+        let place = &mut chunk.values[within];
+        assert!(place.is_none(), "a slot was given twice");
+        *place = Some(value);
+        chunk.taken += 1;
         self.len += 1;
-        entry.generation
+        chunk.generations[within]
     }
 
     /// Takes the value out; the slot's generation moves on.
     pub fn remove(&mut self, slot: u32) -> Option<T> {
-        let entry = self.entry_mut(slot)?;
-        let value = entry.value.take()?;
-        entry.generation = (entry.generation + 1) & GENERATION_MASK;
+        let (at, within) = place(slot);
+        let chunk = self.chunks.get_mut(at)?;
+        let value = chunk.values.get_mut(within)?.take()?;
+        let generation = &mut chunk.generations[within];
+        *generation = (*generation + 1) & GENERATION_MASK;
+        chunk.taken -= 1;
+        if chunk.taken == 0 {
+            let values = std::mem::take(&mut chunk.values);
+            self.spare.get_or_insert(values);
+        }
         self.len -= 1;
         Some(value)
     }
@@ -89,26 +98,32 @@ impl<T> Slab<T> {
     /// The value in a slot, whatever its generation.
     #[must_use]
     pub fn at(&self, slot: u32) -> Option<&T> {
-        self.entry(slot)?.value.as_ref()
+        let (at, within) = place(slot);
+        self.chunks.get(at)?.values.get(within)?.as_ref()
     }
 
     /// The value in a slot, whatever its generation.
     pub fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.entry_mut(slot)?.value.as_mut()
+        let (at, within) = place(slot);
+        self.chunks.get_mut(at)?.values.get_mut(within)?.as_mut()
     }
 
     /// Generation of a slot.
     #[must_use]
     pub fn generation(&self, slot: u32) -> u32 {
-        self.entry(slot).map_or(0, |entry| entry.generation)
+        let (at, within) = place(slot);
+        self.chunks
+            .get(at)
+            .map_or(0, |chunk| chunk.generations[within])
     }
 
     /// The value, if the slot still has this generation.
     #[must_use]
     pub fn current(&self, slot: u32, generation: u32) -> Option<&T> {
-        let entry = self.entry(slot)?;
-        if entry.generation == generation {
-            entry.value.as_ref()
+        let (at, within) = place(slot);
+        let chunk = self.chunks.get(at)?;
+        if chunk.generations[within] == generation {
+            chunk.values.get(within)?.as_ref()
         } else {
             None
         }
@@ -116,9 +131,10 @@ impl<T> Slab<T> {
 
     /// The value, if the slot still has this generation.
     pub fn current_mut(&mut self, slot: u32, generation: u32) -> Option<&mut T> {
-        let entry = self.entry_mut(slot)?;
-        if entry.generation == generation {
-            entry.value.as_mut()
+        let (at, within) = place(slot);
+        let chunk = self.chunks.get_mut(at)?;
+        if chunk.generations[within] == generation {
+            chunk.values.get_mut(within)?.as_mut()
         } else {
             None
         }
@@ -126,12 +142,19 @@ impl<T> Slab<T> {
 
     /// All values with their slots, in slot order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        self.chunks
-            .iter()
-            .flat_map(|chunk| chunk.iter())
-            .enumerate()
-            .filter_map(|(slot, entry)| entry.value.as_ref().map(|value| (slot as u32, value)))
+        self.chunks.iter().enumerate().flat_map(|(at, chunk)| {
+            let first = (at * CHUNK) as u32;
+            let values = chunk.values.iter().enumerate();
+            values.filter_map(move |(within, value)| {
+                value.as_ref().map(|value| (first + within as u32, value))
+            })
+        })
     }
+}
+
+/// Which chunk, and which place in it.
+const fn place(slot: u32) -> (usize, usize) {
+    (slot as usize / CHUNK, slot as usize % CHUNK)
 }
 
 #[cfg(test)]
@@ -148,5 +171,25 @@ mod tests {
         assert_eq!(slab.current(300, first), None);
         assert_eq!(slab.current(300, second), Some(&"b"));
         assert_eq!(slab.iter().collect::<Vec<_>>(), [(300, &"b")]);
+    }
+
+    #[test]
+    fn memory_that_many_needed_is_given_back_and_their_ids_stay_stale() {
+        let mut slab = Slab::default();
+        let slots = 10 * CHUNK as u32;
+        let before: Vec<u32> = (0..slots).map(|slot| slab.insert_at(slot, slot)).collect();
+        for slot in 0..slots {
+            assert_eq!(slab.remove(slot), Some(slot));
+        }
+        assert!(slab.chunks.iter().all(|chunk| chunk.values.is_empty()));
+        assert!(slab.spare.is_some(), "the next one costs no allocation");
+        for slot in 0..slots {
+            assert_ne!(slab.insert_at(slot, slot), before[slot as usize]);
+            assert_eq!(slab.current(slot, before[slot as usize]), None);
+        }
+        assert_eq!(
+            (slab.len(), slab.iter().count() as u32),
+            (10 * CHUNK, slots)
+        );
     }
 }

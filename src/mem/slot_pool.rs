@@ -34,10 +34,14 @@ impl SlotPool {
     /// Gives a slot back.
     pub fn give(&mut self, slot: u32) {
         debug_assert!(
-            slot < self.next && !self.free.contains(&slot),
+            slot < self.next && self.free.len() < self.next as usize,
             "a slot was returned that nobody held"
         );
         self.free.push(slot);
+        if self.free.len() == self.next as usize {
+            // All are back: the lowest come first again, and nothing remembers how many there were.
+            *self = Self::new(self.slots_max);
+        }
     }
 }
 

@@ -55,6 +55,8 @@ pub enum FromShard {
     Ready(ShardId),
     /// Somebody at an internal listener asks for a page that control writes. Answered by `Page`, always.
     PageWanted(ShardId, ConnId, PageKind),
+    /// A table that peers fill is four fifths full (`true`), or no longer so.
+    Table(ShardId, Table, bool),
     /// Answer to `Observe`.
     Observed(ShardId, Box<Counters>),
     /// No connection, operation or message is left, or the deadline passed. The shard's thread ends after it.
@@ -81,6 +83,44 @@ pub struct Page {
     pub content_type: &'static str,
     /// What is written.
     pub body: Bytes,
+}
+
+/// A table of a shard with a bound, filled by what peers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Table {
+    /// Channels that the shard owns: `channel.owned_limit`.
+    ChannelsOwned,
+    /// Channels with subscribers on the shard.
+    ChannelsLocal,
+    /// Idempotency keys of channels that are not durable.
+    IdempotencyKeys,
+    /// Address prefixes whose clients are counted.
+    Prefixes,
+    /// Revoked tokens, or users that are shut out.
+    Revocations,
+}
+
+impl Table {
+    /// All.
+    pub const ALL: [Self; 5] = [
+        Self::ChannelsOwned,
+        Self::ChannelsLocal,
+        Self::IdempotencyKeys,
+        Self::Prefixes,
+        Self::Revocations,
+    ];
+
+    /// Its metric.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ChannelsOwned => "channels_owned",
+            Self::ChannelsLocal => "channels_local",
+            Self::IdempotencyKeys => "idempotency_keys",
+            Self::Prefixes => "prefixes",
+            Self::Revocations => "revocations",
+        }
+    }
 }
 
 /// How a drain ended.

@@ -203,6 +203,8 @@ pub struct Publish {
     pub json: bool,
     /// Set only when a client published.
     pub info: Option<Box<ClientInfo>>,
+    /// Stands for the address prefix of that client; 0 where it is not known.
+    pub prefix: u32,
     /// Tags.
     pub tags: Box<[(Box<str>, Box<str>)]>,
     /// Do not keep it.
@@ -224,6 +226,8 @@ pub enum PublishError {
     UnknownChannel,
     /// A queue was full or the owner holds as many channels as it may: try again.
     Overloaded,
+    /// The client has made many channels or keys of late: try again.
+    TooManyNew,
 }
 
 /// See `Message::Query`.

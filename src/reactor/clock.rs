@@ -11,15 +11,21 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock whose monotonic time starts here.
+    /// A clock whose monotonic time starts at the last whole second of the wall clock but one: seconds of both begin together,
+    /// so that what is kept in whole ones is not rounded, and second 0, which stands for never, is over.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
         reason = "the reactor is where clocks are read"
     )]
     pub fn start() -> Self {
+        let unix = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        let start = StdInstant::now();
+        let since = Duration::from_secs(1) + Duration::from_nanos(u64::from(unix.subsec_nanos()));
         Self {
-            start: StdInstant::now(),
+            start: start.checked_sub(since).unwrap_or(start),
         }
     }
 

@@ -40,7 +40,7 @@ pub struct ServerSubscription {
     pub info: Bytes,
     /// Goes to the client, JSON or empty.
     pub data: Bytes,
-    /// Unix seconds; 0 for never.
+    /// When it ends, in seconds since the start of the process; 0 for never.
     pub expire_at: u32,
     /// Options set for this subscription.
     pub overrides: Overrides,
@@ -173,7 +173,7 @@ impl Session {
         };
         self.client = context.make_client_id();
         if let Some(claims) = claims {
-            self.keep_token(claims);
+            self.keep_token(context.now, claims);
         }
         self.connecting = Some(Box::new(Connecting {
             id,
@@ -283,7 +283,7 @@ impl Session {
         if claims.user.len() > USER_ID_BYTES_MAX {
             return Err(Disconnect::InvalidToken.into());
         }
-        let now = context.now.unix_s();
+        let now = context.now.at;
         let Mark { id, issued_at } = &claims.mark;
         let revocations = context.revocations;
         if revocations.is_revoked(&claims.user, id, *issued_at, "", now) {
@@ -320,8 +320,12 @@ impl Session {
             return Ok(list);
         }
         for (channel, options) in claims.map_or(&[][..], |claims| &claims.subs) {
+            // A list of channels that was split from an empty text has one without a name.
+            if channel.is_empty() {
+                continue;
+            }
             let namespace = rules
-                .resolve(channel)
+                .resolve_named_by_server(channel)
                 .map_err(|_unknown| ClientError::UnknownChannel)?;
             list.push(ServerSubscription {
                 info: options.info.clone(),
@@ -335,6 +339,10 @@ impl Session {
             list.push(personal);
         }
         for asked in &connect.subs {
+            if list.len() > client.channel_limit {
+                // They are refused together.
+                break;
+            }
             if !list
                 .iter()
                 .any(|subscription| subscription.channel.as_str() == asked.channel)
@@ -362,7 +370,7 @@ impl Session {
                 subscription.recover = Some(recover_of(asked, limit));
             }
         }
-        let mut seen = hashbrown::HashSet::with_hasher(foldhash::fast::FixedState::default());
+        let mut seen = std::collections::BTreeSet::new();
         list.retain(|subscription| seen.insert(subscription.channel.clone()));
         Ok(list)
     }
@@ -441,7 +449,11 @@ impl Session {
         }
         let hub = context
             .hub
-            .enter(&wanted.channel, &wanted.namespace)
+            .enter(
+                &wanted.channel,
+                &wanted.namespace,
+                self.opener(context.prefix),
+            )
             .ok_or(ClientError::Internal)?;
         let has_extra = !wanted.info.is_empty() || !wanted.data.is_empty();
         self.subscriptions.push(Subscription {

@@ -119,6 +119,8 @@ impl Tokens {
 pub struct Context<'a> {
     /// Both clocks.
     pub now: Now,
+    /// Stands for the address prefix of the client; 0 where it is not known.
+    pub prefix: u32,
     /// The session's connection.
     pub conn: ConnId,
     /// How its messages are written.

@@ -532,6 +532,7 @@ impl Session {
             object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
         let (payload, json) = asked.payload()?;
         asked.check()?;
+        self.check_name(context, &asked.channel)?;
         let namespace = context
             .config
             .channels

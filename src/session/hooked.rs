@@ -30,7 +30,7 @@ use crate::protocol::push::{ReplyBody, Unsubscribe};
 /// Calls of one connection under way: one client must not use up what a shard has.
 const CALLS_PER_CONNECTION_MAX: u16 = (CALLS_MAX / 4) as u16;
 /// What expires while its backend does not answer is prolonged by this, seconds.
-const PROLONGED_S: u64 = 60;
+const PROLONGED_S: u32 = 60;
 
 /// The calls of one shard.
 #[derive(Debug, Default)]
@@ -371,7 +371,7 @@ impl Session {
         };
         match self.subscriptions_by_hook(context, &connected) {
             Ok(list) => {
-                self.expire_at = kept_expiry(Some(connected.expire_at).filter(|&at| at > 0));
+                self.expire_at = expiry(context, connected.expire_at);
                 // Without a refresh hook the client comes with a token once the connection expires.
                 self.has_token = self.expire_at != 0;
                 self.info = connected.info.to_vec().into_boxed_slice();
@@ -401,8 +401,11 @@ impl Session {
         let rules = &context.config.channels;
         let mut list = Vec::with_capacity(connected.subs.len());
         for (channel, options) in &connected.subs {
+            if channel.is_empty() {
+                continue;
+            }
             let namespace = rules
-                .resolve(channel)
+                .resolve_named_by_server(channel)
                 .map_err(|_unknown| ClientError::UnknownChannel)?;
             if is_past(options.expire_at) {
                 return Err(ClientError::Expired);
@@ -410,7 +413,7 @@ impl Session {
             list.push(ServerSubscription {
                 info: options.info.clone(),
                 data: embedded(context, &options.data).ok_or(ClientError::Internal)?,
-                expire_at: kept_expiry(Some(options.expire_at).filter(|&at| at > 0)),
+                expire_at: expiry(context, options.expire_at),
                 overrides: options.overrides,
                 cache_recover: options.cache_recover,
                 ..ServerSubscription::plain(channel, namespace)
@@ -419,7 +422,7 @@ impl Session {
         if let Some(personal) = self.personal_channel(context)? {
             list.push(personal);
         }
-        let mut seen = hashbrown::HashSet::with_hasher(foldhash::fast::FixedState::default());
+        let mut seen = std::collections::BTreeSet::new();
         list.retain(|subscription| seen.insert(subscription.channel.clone()));
         for (channel, recover) in self.connecting.iter().flat_map(|waits| &waits.recovers) {
             if let Some(subscription) = list
@@ -446,7 +449,7 @@ impl Session {
 
     fn prolong(&mut self, context: &Context<'_>) {
         self.for_hooks().is_refreshing = false;
-        self.expire_at = kept_expiry(Some(context.now.unix_s() + PROLONGED_S));
+        self.expire_at = context.now.at.secs() + PROLONGED_S;
     }
 
     fn refresh_answered(
@@ -457,7 +460,7 @@ impl Session {
         self.for_hooks().is_refreshing = false;
         match verdict {
             Verdict::Refresh(Some(refreshed)) if is_valid(context, &refreshed) => {
-                self.expire_at = kept_expiry(Some(refreshed.expire_at).filter(|&at| at > 0));
+                self.expire_at = expiry(context, refreshed.expire_at);
                 if !refreshed.info.is_empty() {
                     self.info = refreshed.info.to_vec().into_boxed_slice();
                 }
@@ -502,7 +505,7 @@ impl Session {
     fn prolong_subscription(&mut self, context: &Context<'_>, index: usize) {
         let subscription = &mut self.subscriptions[index];
         subscription.flags &= !flag::REFRESHING;
-        subscription.expire_at = kept_expiry(Some(context.now.unix_s() + PROLONGED_S));
+        subscription.expire_at = context.now.at.secs() + PROLONGED_S;
     }
 
     fn sub_refresh_answered(
@@ -523,8 +526,7 @@ impl Session {
         subscription.flags &= !flag::REFRESHING;
         match verdict {
             Verdict::Refresh(Some(refreshed)) if is_valid(context, &refreshed) => {
-                subscription.expire_at =
-                    kept_expiry(Some(refreshed.expire_at).filter(|&at| at > 0));
+                subscription.expire_at = expiry(context, refreshed.expire_at);
                 if !refreshed.info.is_empty() {
                     subscription.extra.get_or_insert_default().info =
                         refreshed.info.to_vec().into_boxed_slice();
@@ -540,6 +542,11 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Unix seconds of an answer as a session keeps them; 0 for never in both.
+fn expiry(context: &Context<'_>, unix_s: u64) -> u32 {
+    kept_expiry(context.now, Some(unix_s).filter(|&at| at > 0))
 }
 
 /// Neither ended by its backend nor by the clock.
@@ -618,7 +625,7 @@ impl Session {
         match verdict {
             Verdict::Subscribe(subscribed) => match embedded(context, &subscribed.data) {
                 Some(data) => {
-                    let grant = grant(subscribed, data);
+                    let grant = grant(context, subscribed, data);
                     self.subscribe_granted(context, id, &asked, grant)?;
                 }
                 None => context.error(id, ClientError::Internal),
@@ -633,9 +640,9 @@ impl Session {
     }
 }
 
-fn grant(subscribed: &Subscribed, data: Bytes) -> Grant {
+fn grant(context: &Context<'_>, subscribed: &Subscribed, data: Bytes) -> Grant {
     Grant {
-        expire_at: kept_expiry(Some(subscribed.expire_at).filter(|&at| at > 0)),
+        expire_at: expiry(context, subscribed.expire_at),
         info: subscribed.info.clone(),
         data,
         overrides: subscribed.overrides,

@@ -10,34 +10,40 @@ use crate::model::Framing;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ReplyBody, Unsubscribe};
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use crate::wire::websocket::{Opcode, encode_frame_header};
 
 use super::fanout;
 
 /// Longest time to live that a client is told: 365 days.
-const TTL_MAX: u64 = 365 * 24 * 3600;
+const TTL_MAX: u32 = 365 * 24 * 3600;
 
-/// Seconds until `expire_at`, as a client is told.
+/// Seconds until something ends that is kept so, as a client is told.
 #[must_use]
 pub(super) fn ttl(now: Now, expire_at: u32) -> Option<u32> {
-    (expire_at != 0).then(|| {
-        u64::from(expire_at)
-            .saturating_sub(now.unix_s())
-            .clamp(1, TTL_MAX) as u32
-    })
+    (expire_at != 0).then(|| expire_at.saturating_sub(now.at.secs()).clamp(1, TTL_MAX))
 }
 
-/// Unix seconds as a session keeps them: 0 means never.
+/// Unix seconds as a session keeps them: seconds since the start of the process, 0 means never.
 #[must_use]
-pub(super) fn kept_expiry(expire_at: Option<u64>) -> u32 {
-    expire_at.map_or(0, |at| u32::try_from(at).unwrap_or(u32::MAX))
+pub(super) fn kept_expiry(now: Now, expire_at: Option<u64>) -> u32 {
+    expire_at.map_or(0, |at| now.second_of(at))
+}
+
+/// Has it ended, as it is kept?
+#[must_use]
+pub(super) const fn is_past(now: Now, expire_at: u32) -> bool {
+    expire_at != 0 && expire_at <= now.at.secs()
+}
+
+/// When something that is kept so ends.
+const fn end_of(expire_at: u32) -> Instant {
+    Instant(expire_at as u64 * 1_000_000_000)
 }
 
 /// The tick at which something that expires at `expire_at` has used up its grace.
 fn expiry_tick(now: Now, expire_at: u32, grace: Duration) -> Tick {
-    let left = (u64::from(expire_at) * 1000).saturating_sub(now.unix_ms);
-    TimerWheel::tick_after(now.at, Duration::from_millis(left) + grace)
+    TimerWheel::tick_after(now.at, (end_of(expire_at) + grace).since(now.at))
 }
 
 /// Time after its expiry in which the client may refresh a connection. A hook is asked at once.
@@ -123,10 +129,8 @@ impl Session {
             self.pong_by = TimerWheel::tick_after(context.now.at, timeout);
         }
         let config = context.config;
-        let unix_ms = context.now.unix_ms;
-        let over = |at: u32, grace: Duration| {
-            at != 0 && u64::from(at) * 1000 + grace.as_millis() as u64 <= unix_ms
-        };
+        let now = context.now.at;
+        let over = |at: u32, grace: Duration| at != 0 && end_of(at) + grace <= now;
         if over(self.expire_at, grace_of_connection(config)) && !self.is_refreshing() {
             let Some(target) = config.hooks.of_refresh() else {
                 return Err(Disconnect::Expired);
@@ -220,29 +224,29 @@ impl Session {
             }
         };
         let (token_id, issued_at) = (&claims.mark.id, claims.mark.issued_at);
-        let now = context.now.unix_s();
+        let now = context.now.at;
         let is_revoked = context
             .revocations
             .is_revoked(&self.user, token_id, issued_at, "", now);
         if *claims.user != *self.user || is_revoked {
             return Err(Disconnect::InvalidToken);
         }
-        let expire_at = kept_expiry(claims.expire_at);
-        if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
+        let expire_at = kept_expiry(context.now, claims.expire_at);
+        if is_past(context.now, expire_at) {
             context.error(id, ClientError::Expired);
             return Ok(());
         }
         if self.server_side_changed(context, &claims) {
             return Err(Disconnect::InsufficientState);
         }
-        self.keep_token(claims);
+        self.keep_token(context.now, claims);
         context.reply(id, ReplyBody::Refresh(ttl(context.now, expire_at)));
         Ok(())
     }
 
     /// The server API gives the connection a new expiry; `None` is never.
     pub fn refreshed(&mut self, context: &mut Context<'_>, expire_at: Option<u64>, info: &[u8]) {
-        self.expire_at = kept_expiry(expire_at);
+        self.expire_at = kept_expiry(context.now, expire_at);
         if !info.is_empty() {
             self.info = info.into();
         }

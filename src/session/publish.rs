@@ -106,6 +106,7 @@ impl Session {
         data: &[u8],
     ) -> Result<Group, ClientError> {
         let config = context.config;
+        self.check_name(context, channel)?;
         let namespace = config
             .channels
             .resolve(channel)
@@ -135,6 +136,19 @@ impl Session {
         let channel = self.name_of(context, channel);
         self.send_publish(context, id, channel, data, json, Published::default(), None)?;
         Ok(Group::Apart)
+    }
+
+    /// Could the client be subscribed to a channel of this name, or is it? Nothing is kept or asked under any other.
+    pub(super) fn check_name(
+        &self,
+        context: &Context<'_>,
+        channel: &str,
+    ) -> Result<(), ClientError> {
+        let fits = context.config.channels.check_client_name(channel).is_ok();
+        if fits || self.find(context, channel).is_some() {
+            return Ok(());
+        }
+        Err(ClientError::BadRequest)
     }
 
     /// The channel's name, shared with the hub if the client is subscribed.
@@ -179,6 +193,7 @@ impl Session {
             data,
             json,
             info: Some(Box::new(info)),
+            prefix: context.prefix,
             tags: options.tags.into_boxed_slice(),
             skip_history: options.skip_history,
             delta: options.delta,

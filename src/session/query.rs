@@ -37,7 +37,9 @@ impl Session {
             QueryKind::Presence
         };
         let config = context.config;
+        let named = self.check_name(context, channel);
         let checked = match config.channels.resolve(channel) {
+            _ if named.is_err() => Err(ClientError::BadRequest),
             Err(_) => Err(ClientError::UnknownChannel),
             Ok(namespace) => {
                 let subscribed = self.find(context, channel).is_some();
@@ -69,6 +71,7 @@ impl Session {
         history: &History<'_>,
     ) -> Result<QueryKind, ClientError> {
         let config = context.config;
+        self.check_name(context, &history.channel)?;
         let namespace = config
             .channels
             .resolve(&history.channel)

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::admission::{ConnectedSubscription, recover_of};
-use super::liveness::{kept_expiry, ttl};
+use super::liveness::{is_past, kept_expiry, ttl};
 use super::order::Group;
 use super::{
     Context, Extra, ForHooks, PENDING, Phase, Session, Subscription, flag, forced_flags, refused,
 };
 use crate::auth::permission;
 use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
-use crate::broker::hub::{Class, Delta};
+use crate::broker::hub::{Class, Delta, Opener};
 use crate::broker::{Filter, HubChannel, HubId};
 use crate::config::namespace::NameError;
 use crate::config::{Config, Namespace};
@@ -23,6 +23,7 @@ use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
+use crate::time::Now;
 
 /// Why a subscribe fails.
 enum Refusal {
@@ -47,7 +48,7 @@ impl From<Disconnect> for Refusal {
 /// What a token or a hook says about a subscription that it allows.
 #[derive(Default)]
 pub(super) struct Grant {
-    /// Unix seconds; 0 for never.
+    /// When the subscription ends, in seconds since the start of the process; 0 for never.
     pub(super) expire_at: u32,
     /// Subscription info, JSON or empty.
     pub(super) info: Bytes,
@@ -59,10 +60,10 @@ pub(super) struct Grant {
     pub(super) by_token: bool,
 }
 
-impl From<SubscriptionClaims> for Grant {
-    fn from(claims: SubscriptionClaims) -> Self {
+impl Grant {
+    fn of(now: Now, claims: SubscriptionClaims) -> Self {
         Self {
-            expire_at: kept_expiry(claims.expire_at),
+            expire_at: kept_expiry(now, claims.expire_at),
             info: claims.info,
             data: claims.data,
             overrides: claims.overrides,
@@ -144,12 +145,8 @@ impl Session {
             return Ok(());
         }
         let claims = self.check_subscribe(context, asked)?;
-        self.become_subscriber(
-            context,
-            id,
-            asked,
-            claims.map(Grant::from).unwrap_or_default(),
-        )
+        let grant = claims.map(|claims| Grant::of(context.now, claims));
+        self.become_subscriber(context, id, asked, grant.unwrap_or_default())
     }
 
     /// A hook has allowed what `asked` is left of.
@@ -193,7 +190,7 @@ impl Session {
             .map_err(|_unknown| ClientError::UnknownChannel)?;
         let filter = checked_filter(context, namespace, asked)?;
         let expire_at = grant.expire_at;
-        if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
+        if is_past(context.now, expire_at) {
             return Err(ClientError::Expired.into());
         }
         let mut flags = self.granted(context, namespace, asked, grant.overrides);
@@ -207,7 +204,11 @@ impl Session {
         }
         let hub = context
             .hub
-            .enter(&ChannelName::new(channel), namespace)
+            .enter(
+                &ChannelName::new(channel),
+                namespace,
+                self.opener(context.prefix),
+            )
             .ok_or(ClientError::Internal)?;
         self.subscriptions.push(Subscription {
             hub: hub.slot,
@@ -223,6 +224,12 @@ impl Session {
         }
         self.enter(context, id, hub, asked)?;
         Ok(())
+    }
+
+    /// Who subscribes, for the table of channels.
+    pub(super) fn opener(&self, prefix: u32) -> Opener<'_> {
+        let user = &self.user;
+        Opener { user, prefix }
     }
 
     /// Checks 9 to 16: token, user-limited channel, permission.
@@ -710,8 +717,8 @@ impl Session {
         if is_revoked(context, &claims) {
             return Err(Disconnect::InvalidToken);
         }
-        let expire_at = kept_expiry(claims.expire_at);
-        if expire_at != 0 && u64::from(expire_at) <= context.now.unix_s() {
+        let expire_at = kept_expiry(context.now, claims.expire_at);
+        if is_past(context.now, expire_at) {
             context.error(id, ClientError::Expired);
             return Ok(());
         }
@@ -723,7 +730,7 @@ impl Session {
 
 fn is_revoked(context: &Context<'_>, claims: &SubscriptionClaims) -> bool {
     let Mark { id, issued_at } = &claims.mark;
-    let now = context.now.unix_s();
+    let now = context.now.at;
     context
         .revocations
         .is_revoked(&claims.user, id, *issued_at, &claims.channel, now)

@@ -3,6 +3,7 @@
 
 mod gate;
 
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
@@ -11,6 +12,7 @@ use super::connection::State;
 use super::http::TEXT;
 use super::{Peer, Shard};
 use crate::config::{Config, TrustedProxy};
+use crate::mem::Key;
 use crate::mesh::Message;
 use crate::mesh::message::{Enter, Prefix, TurnedAway};
 use crate::model::{ConnId, ShardId};
@@ -38,16 +40,21 @@ enum Place {
 }
 
 impl Admission {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(key: &Key) -> Self {
         Self {
-            gate: Gate::new(seed),
-            places: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(!seed)),
+            gate: Gate::new(key),
+            places: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(key.seed())),
         }
     }
 
     /// Connections that the gate on this shard has let in.
     pub(super) const fn inside(&self) -> u32 {
         self.gate.inside()
+    }
+
+    /// Address prefixes that the gate on this shard counts.
+    pub(super) fn prefixes(&self) -> usize {
+        self.gate.prefixes()
     }
 
     /// The connection waits for the gate.
@@ -63,19 +70,34 @@ impl Admission {
 }
 
 impl Shard {
-    /// A socket was accepted: its address is remembered if a limit needs it.
+    /// A socket was accepted: its address is remembered if a limit needs it, or if it may be that of a proxy.
     pub(super) fn came(&mut self, slot: u32, peer: Peer) {
-        if self.config.client.limits_prefixes()
+        self.know_prefix(slot, peer.ip);
+        if (self.config.client.limits_prefixes() || !self.config.server.trusted_proxies.is_empty())
             && let Some(address) = peer.ip
         {
             self.admission.places.insert(slot, Place::Came(address));
         }
     }
 
-    /// The address that a client's request comes from: the peer's, or what trusted proxies say of it. `None` when no limit
-    /// needs it, or on a unix socket that is not trusted.
-    pub(super) fn client_address(&self, slot: u32, head: &RequestHead<'_>) -> Option<IpAddr> {
-        if !self.config.client.limits_prefixes() {
+    /// Where the client of a connection is, as far as that is known.
+    fn know_prefix(&mut self, slot: u32, address: Option<IpAddr>) {
+        let slot = slot as usize;
+        if self.prefixes.len() <= slot {
+            self.prefixes.resize(slot + 1, 0);
+        }
+        let client = &self.config.client;
+        self.prefixes[slot] = address.map_or(0, |address| {
+            let prefix = prefix_of(client, address);
+            (self.prefix_hash.hash_one(prefix) as u32).max(1)
+        });
+    }
+
+    /// The address that a client's request comes from: the peer's, or what trusted proxies say of it. `None` when no limit of
+    /// connections needs it, or on a unix socket that is not trusted.
+    pub(super) fn client_address(&mut self, slot: u32, head: &RequestHead<'_>) -> Option<IpAddr> {
+        let limits_prefixes = self.config.client.limits_prefixes();
+        if !limits_prefixes && self.config.server.trusted_proxies.is_empty() {
             return None;
         }
         let peer = match self.admission.places.get(&slot) {
@@ -83,7 +105,9 @@ impl Shard {
             Some(Place::Asked | Place::In(_)) => return None,
             None => None,
         };
-        forwarded(&self.config, peer, head.headers("X-Forwarded-For"))
+        let address = forwarded(&self.config, peer, head.headers("X-Forwarded-For"));
+        self.know_prefix(slot, address);
+        address.filter(|_| limits_prefixes)
     }
 
     /// May the client's request on this connection be served? If not now, the connection waits, and its request is read

@@ -337,7 +337,8 @@ fn published(result: Result<StreamPosition, PublishError>) -> Result<Answer, Api
     match result {
         Ok(position) => Ok(Answer::Publish((position.offset.0 > 0).then_some(position))),
         Err(PublishError::UnknownChannel) => Err(ApiError::UnknownChannel),
-        Err(PublishError::Overloaded) => Err(ApiError::Internal),
+        // A service is not held back.
+        Err(PublishError::Overloaded | PublishError::TooManyNew) => Err(ApiError::Internal),
     }
 }
 

@@ -34,7 +34,9 @@ impl Shard {
             }
             FromLog::Stored(publications) => {
                 for (name, publication) in publications {
-                    if let Some((publication, mask)) = self.owner.stored(&name, publication) {
+                    if let Some((publication, mask)) =
+                        self.owner.stored(self.now, &name, publication)
+                    {
                         self.hand_out(&name, &publication, mask);
                     }
                 }
@@ -111,7 +113,7 @@ impl Shard {
         match result {
             Ok(page) => {
                 let name = page.channel.clone();
-                for (publication, mask) in self.owner.read(*page) {
+                for (publication, mask) in self.owner.read(self.now, *page) {
                     self.hand_out(&name, &publication, mask);
                 }
                 self.read_log();
@@ -237,6 +239,7 @@ impl Shard {
             data,
             json: true,
             info: None,
+            prefix: 0,
             tags: Box::default(),
             skip_history: false,
             delta: false,

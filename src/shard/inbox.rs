@@ -154,7 +154,7 @@ impl Shard {
 
     fn own_leave(&mut self, from: ShardId, leave: Leave) {
         let channel = leave.channel.clone();
-        if let Some((info, mask)) = self.owner.leave(from, leave) {
+        if let Some((info, mask)) = self.owner.leave(self.now, from, leave) {
             self.tell_presence(&channel, &info, false, mask);
         }
     }
@@ -362,6 +362,9 @@ impl Shard {
                 }
                 Err(PublishError::Overloaded) => {
                     self.reply(conn, id, ReplyBody::Error(ClientError::Internal));
+                }
+                Err(PublishError::TooManyNew) => {
+                    self.reply(conn, id, ReplyBody::Error(ClientError::TooManyRequests));
                 }
             }
         }

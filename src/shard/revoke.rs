@@ -8,8 +8,7 @@ use crate::session::flag;
 impl Shard {
     /// Keeps it, then ends what it concerns. `false` if there is no room.
     pub(super) fn revoke(&mut self, revocation: &Revocation) -> bool {
-        let now = self.now.unix_s();
-        if self.revocations.add(revocation, now).is_err() {
+        if self.revocations.add(revocation, self.now).is_err() {
             return false;
         }
         match revocation {
@@ -52,9 +51,7 @@ impl Shard {
         let Some(connection) = self.connections.at(slot) else {
             return;
         };
-        let shut_out = connection
-            .session
-            .shut_out(&self.revocations, self.now.unix_s());
+        let shut_out = connection.session.shut_out(&self.revocations, self.now.at);
         if let Some(disconnect) = shut_out {
             self.disconnect(slot, &disconnect);
         }

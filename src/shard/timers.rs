@@ -8,8 +8,6 @@ use crate::mem::{Tick, TimerWheel};
 use crate::time::{Instant, Now};
 use crate::wire::http::HttpError;
 
-/// Old history and forgotten channels are looked for this often.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Messages that found no room, or were left for another turn, are looked at again after this: nobody rings for them.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -22,8 +20,7 @@ impl Shard {
                 self.fired(slot, tick);
             }
         }
-        if !self.owner.is_empty() && now.at.since(self.swept) >= SWEEP_INTERVAL {
-            self.swept = now.at;
+        if self.owner.next_sweep().is_some_and(|at| at <= now.at) {
             self.owner.sweep(now);
         }
         self.keys_overdue();
@@ -34,11 +31,10 @@ impl Shard {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        let sweep = (!self.owner.is_empty()).then(|| self.swept + SWEEP_INTERVAL);
         let retry = self.has_work().then(|| self.now.at + RETRY_INTERVAL);
         [
             self.wheel.next_at(),
-            sweep,
+            self.owner.next_sweep(),
             retry,
             self.drain.as_ref().map(|drain| drain.next),
             self.key_waits.next(),

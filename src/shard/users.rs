@@ -1,15 +1,12 @@
 //! Whose connections are here, and, for the users registered on this shard, how many connections they have anywhere.
 
-use std::hash::{BuildHasher, Hasher};
-
-use foldhash::fast::FixedState;
 use hashbrown::{HashMap, HashSet, HashTable};
 use smallvec::SmallVec;
 
 use super::Shard;
 use super::connection::Connection;
 use crate::broker::owner::user_hash;
-use crate::mem::Slab;
+use crate::mem::{Key, SecretHash, Slab};
 use crate::mesh::Message;
 use crate::mesh::message::{Admit, ReplyTo, UserCount};
 use crate::model::{ConnId, ShardId};
@@ -18,12 +15,12 @@ use crate::protocol::disconnect::Disconnect;
 /// See the module. A connected session is one entry: four bytes and the user id it already has.
 pub(super) struct Users {
     slots: HashTable<u32>,
-    seed: FixedState,
+    hash: SecretHash,
     /// Distinct users among them.
     distinct: u32,
     /// Connections of the users registered here, while a limit is configured.
     /// Oldest first.
-    registry: HashMap<Box<str>, Places, FixedState>,
+    registry: HashMap<Box<str>, Places, SecretHash>,
     sample: Sample,
 }
 
@@ -33,7 +30,7 @@ type Places = SmallVec<[(ShardId, ConnId); 1]>;
 /// Hashes of local users, so that several shards can say how many users they have together. It holds everybody while they
 /// are few, then those with the smallest hashes.
 struct Sample {
-    hashes: HashSet<u64, FixedState>,
+    hashes: HashSet<u64, SecretHash>,
     /// Greatest hash that is taken in.
     below: u64,
 }
@@ -42,9 +39,9 @@ struct Sample {
 const SAMPLE_MAX: usize = 4096;
 
 impl Sample {
-    fn new(seed: FixedState) -> Self {
+    fn new(hash: SecretHash) -> Self {
         Self {
-            hashes: HashSet::with_hasher(seed),
+            hashes: HashSet::with_hasher(hash),
             below: u64::MAX,
         }
     }
@@ -68,21 +65,15 @@ impl Sample {
 }
 
 impl Users {
-    pub(super) fn new(seed: u64) -> Self {
-        let seed = FixedState::with_seed(seed);
+    pub(super) fn new(key: &Key) -> Self {
+        let hash = SecretHash::new(key);
         Self {
             slots: HashTable::new(),
-            registry: HashMap::with_hasher(seed.clone()),
-            sample: Sample::new(seed.clone()),
-            seed,
+            registry: HashMap::with_hasher(hash.clone()),
+            sample: Sample::new(hash.clone()),
+            hash,
             distinct: 0,
         }
-    }
-
-    fn hash(seed: &FixedState, user: &str) -> u64 {
-        let mut hasher = seed.build_hasher();
-        hasher.write(user.as_bytes());
-        hasher.finish()
     }
 
     pub(super) fn sessions(&self) -> u64 {
@@ -106,7 +97,7 @@ impl Users {
 
     /// Connections of a user.
     pub(super) fn of(&self, connections: &Slab<Connection>, user: &str) -> Vec<u32> {
-        let hash = Self::hash(&self.seed, user);
+        let hash = self.hash.of(user.as_bytes());
         self.slots
             .iter_hash(hash)
             .copied()
@@ -116,7 +107,7 @@ impl Users {
 
     pub(super) fn insert(&mut self, connections: &Slab<Connection>, slot: u32) {
         let user = Self::user(connections, slot);
-        let hash = Self::hash(&self.seed, user);
+        let hash = self.hash.of(user.as_bytes());
         if self
             .slots
             .find(hash, |&other| Self::user(connections, other) == user)
@@ -125,15 +116,15 @@ impl Users {
             self.distinct += 1;
             self.sample.insert(user_hash(user));
         }
-        let seed = &self.seed;
+        let filed = &self.hash;
         self.slots.insert_unique(hash, slot, |&slot| {
-            Self::hash(seed, Self::user(connections, slot))
+            filed.of(Self::user(connections, slot).as_bytes())
         });
     }
 
     pub(super) fn remove(&mut self, connections: &Slab<Connection>, slot: u32) {
         let user = Self::user(connections, slot);
-        let hash = Self::hash(&self.seed, user);
+        let hash = self.hash.of(user.as_bytes());
         if let Ok(entry) = self.slots.find_entry(hash, |&other| other == slot) {
             entry.remove();
             if self

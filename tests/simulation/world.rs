@@ -22,6 +22,8 @@ use super::setup::{self, Shape};
 use super::truth::Truth;
 
 const UNIX_MS: u64 = 1_700_000_000_000;
+/// The wall clock is set by at most so much.
+const STEP_MS_MAX: u64 = 2 * 3_600_000;
 /// Turns after which a run that is left alone must have come to rest.
 const REST_TURNS: u32 = 3000;
 /// Turns without anything after which nothing more will come: longer than a shard waits before it tries again.
@@ -30,6 +32,8 @@ const QUIET_TURNS: u32 = 25;
 pub struct World {
     rng: Rng,
     now: Now,
+    /// What the wall clock showed when the monotonic one began, as it is set now.
+    unix_start_ms: u64,
     shape: Shape,
     config: Config,
     shards: Vec<Reactor>,
@@ -102,6 +106,7 @@ impl World {
                 at: Instant(1_000_000),
                 unix_ms: UNIX_MS,
             },
+            unix_start_ms: UNIX_MS,
             services: (0..shape.services).map(|_| Service::default()).collect(),
             rng,
             shape,
@@ -124,7 +129,7 @@ impl World {
     fn advance(&mut self, by: Duration) {
         self.now = Now {
             at: self.now.at + by,
-            unix_ms: UNIX_MS + (self.now.at + by).0 / 1_000_000,
+            unix_ms: self.unix_start_ms + (self.now.at + by).0 / 1_000_000,
         };
     }
 
@@ -230,6 +235,11 @@ impl World {
                     .control
                     .push_back(ToShard::Reload(Arc::new(self.config.clone())));
             }
+        }
+        if self.rng.below(300) == 0 {
+            // Somebody sets the clock of the machine, to and fro.
+            self.unix_start_ms = UNIX_MS - STEP_MS_MAX + self.rng.below(2 * STEP_MS_MAX);
+            self.truth.count("wall clock set");
         }
         for shard in &mut self.shards {
             if self.rng.below(1000) < self.shape.sleeps {

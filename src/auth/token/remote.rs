@@ -3,12 +3,10 @@
 //! The set comes from control, which fetches it (`control/jwks`). A key id that is not known makes the shard ask; until
 //! the answer, the command with the token waits.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
-use hashbrown::HashMap;
 use jsonwebtoken::Algorithm;
 
 use super::TokenError;
@@ -27,7 +25,8 @@ const FAILED_TTL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Remote {
     set: Option<(Arc<KeySet>, Instant)>,
-    refused: HashMap<Box<str>, Instant, FixedState>,
+    /// Clients name the ids: a tree has no place that they could crowd.
+    refused: BTreeMap<Box<str>, Instant>,
     /// Keys of `refused`, the oldest first.
     order: VecDeque<Box<str>>,
     failed_until: Option<Instant>,

@@ -20,7 +20,8 @@ use super::form::{
 };
 use super::hooks;
 use crate::limits::{
-    CHANNEL_NAME_BYTES_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX, SHARDS_MAX,
+    CHANNEL_NAME_BYTES_MAX, CHANNELS_OWNED_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX,
+    JSON_DEPTH_MAX, SHARDS_MAX,
 };
 
 /// What is done with each key.
@@ -345,6 +346,23 @@ fn channel<V: Visit>(v: &mut V, rules: &mut ChannelRules) {
     v.text("namespace_boundary", &MARK, &mut rules.namespace_boundary);
     v.text("user_boundary", &MARK, &mut rules.user_boundary);
     v.text("user_separator", &MARK, &mut rules.user_separator);
+    let most = CHANNELS_OWNED_MAX as u64;
+    v.integer("owned_limit", 1, most, &mut rules.owned_limit);
+    for (key, limit) in [
+        ("new_rate_limit", &mut rules.new_rate_limit),
+        (
+            "new_rate_limit_per_user",
+            &mut rules.new_rate_limit_per_user,
+        ),
+        (
+            "new_rate_limit_per_prefix",
+            &mut rules.new_rate_limit_per_prefix,
+        ),
+        ("kept_limit_per_user", &mut rules.kept_limit_per_user),
+        ("kept_limit_per_prefix", &mut rules.kept_limit_per_prefix),
+    ] {
+        v.integer(key, 0, most, limit);
+    }
     // Two options have a default for all namespaces. It is not kept: every namespace has its own value.
     let mut fresh = Namespace::default();
     v.duration(

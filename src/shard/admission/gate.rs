@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::config::Client;
 use crate::limits::PREFIXES_MAX;
+use crate::mem::{Key, SecretHash};
 use crate::mesh::message::{Prefix, TurnedAway};
 use crate::time::Instant;
 
@@ -18,7 +18,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub(in crate::shard) struct Gate {
     inside: u32,
     rate: Bucket,
-    prefixes: HashMap<Prefix, Group, FixedState>,
+    prefixes: HashMap<Prefix, Group, SecretHash>,
     swept: Instant,
 }
 
@@ -59,11 +59,11 @@ const fn is_reached(limit: u32, inside: u32) -> bool {
 }
 
 impl Gate {
-    pub(in crate::shard) fn new(seed: u64) -> Self {
+    pub(in crate::shard) fn new(key: &Key) -> Self {
         Self {
             inside: 0,
             rate: Bucket::default(),
-            prefixes: HashMap::with_hasher(FixedState::with_seed(seed)),
+            prefixes: HashMap::with_hasher(SecretHash::new(key)),
             swept: Instant::START,
         }
     }
@@ -156,6 +156,10 @@ impl Gate {
     pub(in crate::shard) const fn inside(&self) -> u32 {
         self.inside
     }
+
+    pub(in crate::shard) fn prefixes(&self) -> usize {
+        self.prefixes.len()
+    }
 }
 
 /// The prefix of an address that limits are for.
@@ -194,7 +198,7 @@ mod tests {
             connection_limit: 2,
             ..Client::default()
         };
-        let mut gate = Gate::new(1);
+        let mut gate = Gate::new(&Key::new([1; 32]));
         assert_eq!(gate.enter(at(0), &client, None), Ok(()));
         assert_eq!(gate.enter(at(0), &client, None), Ok(()));
         assert_eq!(gate.enter(at(0), &client, None), Err(TurnedAway::Full));
@@ -209,7 +213,7 @@ mod tests {
             connection_rate_limit: 10,
             ..Client::default()
         };
-        let mut gate = Gate::new(1);
+        let mut gate = Gate::new(&Key::new([1; 32]));
         let now = at(5000);
         for _ in 0..10 {
             assert_eq!(gate.enter(now, &client, None), Ok(()));
@@ -236,7 +240,7 @@ mod tests {
             connection_limit_per_prefix: 1,
             ..Client::default()
         };
-        let mut gate = Gate::new(1);
+        let mut gate = Gate::new(&Key::new([1; 32]));
         let (a, b) = (from("10.0.0.1", &client), from("10.0.0.2", &client));
         assert_eq!(gate.enter(at(0), &client, a), Ok(()));
         assert_eq!(gate.enter(at(0), &client, a), Err(TurnedAway::PrefixFull));
@@ -269,7 +273,7 @@ mod tests {
             connection_rate_limit_per_prefix: 1,
             ..Client::default()
         };
-        let mut gate = Gate::new(1);
+        let mut gate = Gate::new(&Key::new([1; 32]));
         for bits in 0..PREFIXES_MAX as u128 {
             let prefix = Some(Prefix { bits, is_v4: false });
             assert_eq!(gate.enter(at(0), &client, prefix), Ok(()));

@@ -6,8 +6,11 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::broker::owner::owner_of;
+use crate::config::namespace::ServerNameError;
 use crate::config::{Config, Glob, Namespace};
-use crate::limits::{API_ITEMS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX};
+use crate::limits::{
+    API_ITEMS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, SERVER_CHANNEL_NAME_BYTES_MAX, TRACE_BYTES_MAX,
+};
 use crate::mesh::durable::Method;
 use crate::mesh::message::{
     Asked, Gather, Publish, Query, QueryKind, Recover, ReplyTo, Revocation, UserAction,
@@ -114,8 +117,8 @@ impl Planner<'_> {
             }
             Request::Subscribe(subscribe) => self.subscribe(&subscribe),
             Request::Unsubscribe { target, channel } => {
-                if self.config.channels.resolve(&channel).is_err() {
-                    return self.done(Err(ApiError::UnknownChannel));
+                if let Err(error) = named(self.config, &channel) {
+                    return self.done(Err(error));
                 }
                 let action = UserAction::Unsubscribe(ChannelName::new(&channel));
                 self.user(&target, &action, Answer::Unsubscribe)
@@ -250,15 +253,11 @@ impl Planner<'_> {
         payload: &Payload<'_>,
         options: &PublishOptions<'_>,
     ) -> usize {
-        if channel.is_empty() {
-            return self.leaf(Err(ApiError::missing("channel")));
-        }
-        let checked = match self.config.channels.resolve(channel) {
-            Err(_) => Err(ApiError::UnknownChannel),
-            Ok(namespace) => check_data(self.config, namespace, payload.data, payload.json)
+        let checked = named(self.config, channel).and_then(|namespace| {
+            check_data(self.config, namespace, payload.data, payload.json)
                 .map_err(|refused| ApiError::wrong("data", &refused.to_string()))
-                .and_then(|()| fits(namespace, options)),
-        };
+                .and_then(|()| fits(namespace, options))
+        });
         if let Err(error) = checked {
             return self.leaf(Err(error));
         }
@@ -277,6 +276,7 @@ impl Planner<'_> {
             data: payload.shared.clone(),
             json: payload.json,
             info: None,
+            prefix: 0,
             tags: options
                 .tags
                 .iter()
@@ -338,16 +338,12 @@ impl Planner<'_> {
     }
 
     fn query(&mut self, channel: &str, what: QueryKind) -> Plan {
-        let available = self
-            .config
-            .channels
-            .resolve(channel)
-            .map(|namespace| match what {
-                QueryKind::Presence | QueryKind::PresenceStats => namespace.presence,
-                QueryKind::History { .. } | QueryKind::HistoryRemove => namespace.history_size > 0,
-            });
+        let available = named(self.config, channel).map(|namespace| match what {
+            QueryKind::Presence | QueryKind::PresenceStats => namespace.presence,
+            QueryKind::History { .. } | QueryKind::HistoryRemove => namespace.history_size > 0,
+        });
         match available {
-            Err(_) => return self.done(Err(ApiError::UnknownChannel)),
+            Err(error) => return self.done(Err(error)),
             Ok(false) => return self.done(Err(ApiError::NotAvailable)),
             Ok(true) => {}
         }
@@ -371,8 +367,8 @@ impl Planner<'_> {
     }
 
     fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Plan {
-        if self.config.channels.resolve(&subscribe.channel).is_err() {
-            return self.done(Err(ApiError::UnknownChannel));
+        if let Err(error) = named(self.config, &subscribe.channel) {
+            return self.done(Err(error));
         }
         let limit = self.config.client.recovery_max_publication_limit;
         let action = UserAction::Subscribe(Box::new(UserSubscribe {
@@ -446,6 +442,18 @@ fn fits(namespace: &Namespace, options: &PublishOptions<'_>) -> Result<(), ApiEr
     match &options.unknown {
         Some(what) => Err(ApiError::Member(what.clone())),
         None => Ok(()),
+    }
+}
+
+/// The namespace of a channel that a service names.
+fn named<'c>(config: &'c Config, channel: &str) -> Result<&'c Namespace, ApiError> {
+    match config.channels.resolve_named_by_server(channel) {
+        Ok(namespace) => Ok(namespace),
+        Err(ServerNameError::Length) => Err(ApiError::wrong(
+            "channel",
+            &format!("expected 1 to {SERVER_CHANNEL_NAME_BYTES_MAX} bytes"),
+        )),
+        Err(ServerNameError::Unknown) => Err(ApiError::UnknownChannel),
     }
 }
 

@@ -229,7 +229,10 @@ impl Shard {
             namespace: Arc::clone(namespace),
             info: wanted.info.clone(),
             data: wanted.data.clone(),
-            expire_at: u32::try_from(wanted.expire_at).unwrap_or(u32::MAX),
+            expire_at: match wanted.expire_at {
+                0 => 0,
+                at => self.now.second_of(at),
+            },
             overrides: wanted.overrides,
             recover: wanted.recover,
             flags: 0,

@@ -157,7 +157,7 @@ pub struct Group {
     entry_bytes: usize,
     ready: BTreeSet<u64>,
     /// Empty unless the group is ordered.
-    lanes: HashMap<ChannelName, Lane, FixedState>,
+    lanes: BTreeMap<ChannelName, Lane>,
     deliveries: HashMap<u64, u64, FixedState>,
     members: BTreeMap<u64, Member>,
     takers: HashMap<Taker, u64, FixedState>,
@@ -254,7 +254,7 @@ impl Group {
             held_bytes: 0,
             entry_bytes: 16 << 10,
             ready: BTreeSet::new(),
-            lanes: HashMap::with_hasher(hasher.clone()),
+            lanes: BTreeMap::new(),
             deliveries: HashMap::with_hasher(hasher.clone()),
             members: BTreeMap::new(),
             takers: HashMap::with_hasher(hasher),

@@ -1,5 +1,7 @@
 //! What the log knows of each channel: a row on disk, and the rows of late in memory.
 
+use std::hash::RandomState;
+
 use bytes::Bytes;
 use hashbrown::HashMap;
 
@@ -89,10 +91,10 @@ impl Row {
 /// Rows of the channels that were used last.
 #[derive(Debug, Default)]
 pub struct Rows {
-    /// Used since the two were exchanged.
-    young: HashMap<ChannelName, Row, foldhash::fast::FixedState>,
+    /// Used since the two were exchanged. Publishers choose the names: the hash has a seed of its own.
+    young: HashMap<ChannelName, Row, RandomState>,
     /// Used before; dropped when `young` is full.
-    old: HashMap<ChannelName, Row, foldhash::fast::FixedState>,
+    old: HashMap<ChannelName, Row, RandomState>,
 }
 
 impl Rows {

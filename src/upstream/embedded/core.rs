@@ -1,5 +1,6 @@
 //! The log while it is open: appends, channels, retention. Everything here runs on the bridge's thread.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,7 +80,7 @@ struct Staged {
 #[derive(Default)]
 struct Plan {
     staged: Vec<Staged>,
-    places: Map<ChannelName, usize>,
+    places: BTreeMap<ChannelName, usize>,
     keys: Map<[u8; 24], u64>,
     rows: Vec<(Keyspace, Vec<u8>, Vec<u8>)>,
     new_channels: bool,

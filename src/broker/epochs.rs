@@ -1,0 +1,67 @@
+//! The epoch of a channel without a record of it: it follows from the name and a secret, so that a position before the first
+//! publication, given out to whoever asked, stays true while nothing is kept for it.
+
+use crate::mem::{Key, SecretHash};
+use crate::model::{ChannelName, Epoch};
+
+/// Groups of names that begin a new life together.
+const LIVES: usize = 4096;
+
+/// See the module.
+pub(super) struct Epochs {
+    names: SecretHash,
+    /// Which life the channels of each group are in. It ends for all of a group when one of them is forgotten that had
+    /// publications: nobody may take an offset of the life before for one of the next.
+    lives: Box<[u32]>,
+}
+
+impl Epochs {
+    pub(super) fn new(key: &Key) -> Self {
+        Self {
+            names: SecretHash::new(key),
+            lives: vec![0; LIVES].into_boxed_slice(),
+        }
+    }
+
+    /// The epoch of a channel that nothing is kept of. `hash` is that of its name, the same each time.
+    pub(super) fn of(&self, hash: u64, name: &ChannelName) -> Epoch {
+        use std::hash::{BuildHasher, Hasher};
+        let mut hasher = self.names.build_hasher();
+        hasher.write_u32(self.lives[group(hash)]);
+        hasher.write(name.as_str().as_bytes());
+        Epoch::from_random(hasher.finish())
+    }
+
+    /// A channel with publications is forgotten.
+    pub(super) fn end(&mut self, hash: u64) {
+        let life = &mut self.lives[group(hash)];
+        *life = life.wrapping_add(1);
+    }
+}
+
+const fn group(hash: u64) -> usize {
+    (hash % LIVES as u64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epoch_stays_until_a_channel_of_its_group_ends_and_never_comes_again() {
+        let mut epochs = Epochs::new(&Key::new([1; 32]));
+        let (a, b) = (ChannelName::new("a"), ChannelName::new("b"));
+        let first = epochs.of(7, &a);
+        assert_eq!(epochs.of(7, &a), first);
+        assert_ne!(epochs.of(7, &b), first, "each name has its own");
+        epochs.end(8);
+        assert_eq!(epochs.of(7, &a), first, "that was another group");
+        let mut seen = std::collections::HashSet::from([first]);
+        for _ in 0..1000 {
+            epochs.end(7);
+            assert!(seen.insert(epochs.of(7, &a)));
+        }
+        let other = Epochs::new(&Key::new([2; 32]));
+        assert_ne!(other.of(7, &a), first, "another process, another secret");
+    }
+}

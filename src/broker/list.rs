@@ -1,0 +1,100 @@
+//! Lists of channels through the channels themselves: whoever is in one is taken out without a search.
+
+use super::channel::Channel;
+use crate::mem::Slab;
+
+/// No channel.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A channel's neighbours in a list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    before: u32,
+    next: u32,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            before: NONE,
+            next: NONE,
+        }
+    }
+}
+
+/// A list of slots, the first one first.
+#[derive(Debug)]
+pub(super) struct List {
+    first: u32,
+    last: u32,
+    len: u32,
+    /// Which of its links a channel has for this list.
+    of: fn(&mut Channel) -> Option<&mut Link>,
+}
+
+impl List {
+    pub(super) const fn new(of: fn(&mut Channel) -> Option<&mut Link>) -> Self {
+        Self {
+            first: NONE,
+            last: NONE,
+            len: 0,
+            of,
+        }
+    }
+
+    /// Who is first; `NONE` in an empty list.
+    pub(super) const fn first(&self) -> u32 {
+        self.first
+    }
+
+    pub(super) const fn len(&self) -> u32 {
+        self.len
+    }
+
+    fn link<'c>(&self, channels: &'c mut Slab<Channel>, slot: u32) -> Option<&'c mut Link> {
+        channels.at_mut(slot).and_then(self.of)
+    }
+
+    /// Puts a channel that is not in the list at its end.
+    pub(super) fn push(&mut self, channels: &mut Slab<Channel>, slot: u32) {
+        let last = self.last;
+        let Some(link) = self.link(channels, slot) else {
+            return;
+        };
+        *link = Link {
+            before: last,
+            next: NONE,
+        };
+        match self.link(channels, last) {
+            Some(link) => link.next = slot,
+            None => self.first = slot,
+        }
+        self.last = slot;
+        self.len += 1;
+    }
+
+    /// Takes a channel that is in the list out of it.
+    pub(super) fn remove(&mut self, channels: &mut Slab<Channel>, slot: u32) {
+        let Some(link) = self.link(channels, slot) else {
+            return;
+        };
+        let Link { before, next } = std::mem::take(link);
+        match self.link(channels, before) {
+            Some(link) => link.next = next,
+            None => self.first = next,
+        }
+        match self.link(channels, next) {
+            Some(link) => link.before = before,
+            None => self.last = before,
+        }
+        self.len -= 1;
+    }
+
+    /// Puts a channel that is in the list at its end.
+    pub(super) fn touch(&mut self, channels: &mut Slab<Channel>, slot: u32) {
+        if self.last != slot {
+            self.remove(channels, slot);
+            self.push(channels, slot);
+        }
+    }
+}

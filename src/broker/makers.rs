@@ -1,0 +1,341 @@
+//! What clients make that outlives them: how fast each may make more, and how much of each is kept.
+
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::channel::Channel;
+use super::list::{Link, List, NONE};
+use crate::config::ChannelRules;
+use crate::mem::{Key, SecretHash, Slab};
+use crate::mesh::message::Publish;
+use crate::time::Instant;
+
+/// What was not made in this time may be made at once.
+const BURST: Duration = Duration::from_secs(10);
+/// Buckets of the table of rates. Who shares both of its buckets with others shares their rate.
+const BUCKETS: usize = 1 << 13;
+/// Channels looked at for one that may go.
+const LOOKS_MAX: usize = 64;
+
+/// Who makes something: numbers that stand for its connection, its user, its address prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Maker {
+    connection: u64,
+    /// That of the connection where the user is anonymous.
+    user: u64,
+    /// 0 where the prefix is not known.
+    prefix: u64,
+}
+
+/// What a channel that a client made remembers of that.
+#[derive(Debug)]
+pub(super) struct Made {
+    user: u64,
+    prefix: u64,
+    by_user: Link,
+    by_prefix: Link,
+}
+
+/// Channels by who made them.
+struct Kept {
+    by: HashMap<u64, List, SecretHash>,
+    of: fn(&mut Channel) -> Option<&mut Link>,
+}
+
+/// See the module.
+pub(super) struct Makers {
+    hash: SecretHash,
+    users: Kept,
+    prefixes: Kept,
+    /// Two rows of token buckets, each kept as the time at which it is full again. There while somebody made something.
+    rates: Option<Box<[[Instant; BUCKETS]; 2]>>,
+}
+
+impl Maker {
+    /// The client that publishes; `None` for a service, whose key says that it is trusted.
+    pub(super) fn of(publish: &Publish, makers: &Makers) -> Option<Self> {
+        let info = publish.info.as_ref()?;
+        let client = info.client.0;
+        let connection = makers.hash.of(&client.to_le_bytes());
+        Some(Self {
+            connection,
+            user: match info.user.as_bytes() {
+                [] => connection,
+                user => makers.hash.of(user),
+            },
+            prefix: u64::from(publish.prefix),
+        })
+    }
+
+    /// What its channel remembers.
+    pub(super) fn made(self) -> Box<Made> {
+        Box::new(Made {
+            user: self.user,
+            prefix: self.prefix,
+            by_user: Link::default(),
+            by_prefix: Link::default(),
+        })
+    }
+}
+
+impl Kept {
+    fn new(key: &Key, of: fn(&mut Channel) -> Option<&mut Link>) -> Self {
+        Self {
+            by: HashMap::with_hasher(SecretHash::new(key)),
+            of,
+        }
+    }
+
+    fn add(&mut self, channels: &mut Slab<Channel>, key: u64, slot: u32) {
+        let of = self.of;
+        let list = self.by.entry(key).or_insert_with(|| List::new(of));
+        list.push(channels, slot);
+    }
+
+    fn remove(&mut self, channels: &mut Slab<Channel>, key: u64, slot: u32) {
+        if let Some(list) = self.by.get_mut(&key) {
+            list.remove(channels, slot);
+            if list.len() == 0 {
+                self.by.remove(&key);
+            }
+        }
+        if self.by.capacity() > 1024 && self.by.len() < self.by.capacity() / 8 {
+            self.by.shrink_to(self.by.len() * 2);
+        }
+    }
+
+    /// The oldest channel of this maker that may go, if it has reached `limit`.
+    fn oldest_over(
+        &mut self,
+        channels: &mut Slab<Channel>,
+        key: u64,
+        limit: u32,
+    ) -> Result<Option<u32>, Full> {
+        let Some(list) = self.by.get_mut(&key) else {
+            return Ok(None);
+        };
+        if limit == 0 || list.len() < limit {
+            return Ok(None);
+        }
+        first_that_may_go(list, channels).map(Some).ok_or(Full)
+    }
+}
+
+/// Nothing may go.
+#[derive(Debug)]
+pub(super) struct Full;
+
+/// The first channel of a list that may be forgotten. Those that may not are put at the end, lest they be looked at each time.
+pub(super) fn first_that_may_go(list: &mut List, channels: &mut Slab<Channel>) -> Option<u32> {
+    for _ in 0..LOOKS_MAX {
+        let slot = list.first();
+        if slot == NONE {
+            return None;
+        }
+        if channels.at(slot).is_some_and(Channel::may_go) {
+            return Some(slot);
+        }
+        list.touch(channels, slot);
+    }
+    None
+}
+
+impl Makers {
+    pub(super) fn new(key: &Key) -> Self {
+        Self {
+            hash: SecretHash::new(&key.derive("makers")),
+            users: Kept::new(&key.derive("makers by user"), |channel| {
+                Some(&mut channel.made.as_mut()?.by_user)
+            }),
+            prefixes: Kept::new(&key.derive("makers by prefix"), |channel| {
+                Some(&mut channel.made.as_mut()?.by_prefix)
+            }),
+            rates: None,
+        }
+    }
+
+    /// May this client make something now? It is counted if so.
+    pub(super) fn take(&mut self, now: Instant, maker: Maker, rules: &ChannelRules) -> bool {
+        let limits = [
+            (maker.connection, rules.new_rate_limit),
+            (maker.user, rules.new_rate_limit_per_user),
+            (maker.prefix, rules.new_rate_limit_per_prefix),
+        ];
+        let mut full = [None; 3];
+        for (at, (key, per_second)) in limits.into_iter().enumerate() {
+            // A user may stand for its connection: the two are counted apart.
+            let cells = cells(key.wrapping_add(at as u64));
+            if key == 0 || per_second == 0 {
+                continue;
+            }
+            let token = Duration::from_secs(1) / per_second;
+            let rates = self.rates.get_or_insert_with(empty_rates);
+            let least = rates[0][cells[0]].min(rates[1][cells[1]]).max(now) + token;
+            if least > now + BURST {
+                return false;
+            }
+            full[at] = Some((cells, least));
+        }
+        if let Some(rates) = &mut self.rates {
+            for (cells, least) in full.into_iter().flatten() {
+                for (row, cell) in rates.iter_mut().zip(cells) {
+                    row[cell] = row[cell].max(least);
+                }
+            }
+        }
+        true
+    }
+
+    /// Nobody has made anything of late: what counted them is given back.
+    pub(super) fn rest(&mut self, now: Instant) {
+        let is_over = |rates: &[[Instant; BUCKETS]; 2]| rates.iter().flatten().all(|&at| at <= now);
+        if self.rates.as_deref().is_some_and(is_over) {
+            self.rates = None;
+        }
+    }
+
+    /// The client makes one channel more: which of its own go for it.
+    pub(super) fn over_limit(
+        &mut self,
+        channels: &mut Slab<Channel>,
+        maker: Maker,
+        rules: &ChannelRules,
+    ) -> Result<Option<u32>, Full> {
+        let of_user = self
+            .users
+            .oldest_over(channels, maker.user, rules.kept_limit_per_user)?;
+        if of_user.is_some() {
+            return Ok(of_user);
+        }
+        let limit = rules.kept_limit_per_prefix;
+        self.prefixes.oldest_over(channels, maker.prefix, limit)
+    }
+
+    /// A channel was made by a client.
+    pub(super) fn add(&mut self, channels: &mut Slab<Channel>, slot: u32) {
+        let Some(made) = channels.at(slot).and_then(|channel| channel.made.as_ref()) else {
+            return;
+        };
+        let (user, prefix) = (made.user, made.prefix);
+        self.users.add(channels, user, slot);
+        if prefix != 0 {
+            self.prefixes.add(channels, prefix, slot);
+        }
+    }
+
+    /// A channel is about to be forgotten.
+    pub(super) fn remove(&mut self, channels: &mut Slab<Channel>, slot: u32) {
+        let Some(made) = channels.at(slot).and_then(|channel| channel.made.as_ref()) else {
+            return;
+        };
+        let (user, prefix) = (made.user, made.prefix);
+        self.users.remove(channels, user, slot);
+        if prefix != 0 {
+            self.prefixes.remove(channels, prefix, slot);
+        }
+    }
+}
+
+fn empty_rates() -> Box<[[Instant; BUCKETS]; 2]> {
+    let cells = vec![[Instant::START; BUCKETS]; 2].into_boxed_slice();
+    cells.try_into().expect("two rows")
+}
+
+/// The two buckets of a key that is a hash.
+const fn cells(key: u64) -> [usize; 2] {
+    let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    [
+        (key % BUCKETS as u64) as usize,
+        ((mixed >> 40) % BUCKETS as u64) as usize,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn maker(connection: u64, user: u64, prefix: u64) -> Maker {
+        let mix = |n: u64| {
+            if n == 0 {
+                0
+            } else {
+                n.wrapping_mul(0xdead_beef_1234_5671)
+            }
+        };
+        Maker {
+            connection: mix(connection),
+            user: mix(user),
+            prefix: mix(prefix),
+        }
+    }
+
+    fn rules(connection: u32, user: u32, prefix: u32) -> ChannelRules {
+        ChannelRules {
+            new_rate_limit: connection,
+            new_rate_limit_per_user: user,
+            new_rate_limit_per_prefix: prefix,
+            ..ChannelRules::default()
+        }
+    }
+
+    fn taken(
+        makers: &mut Makers,
+        at: Instant,
+        who: impl Fn(u64) -> Maker,
+        rules: &ChannelRules,
+    ) -> u64 {
+        (0..100_000)
+            .take_while(|&n| makers.take(at, who(n), rules))
+            .count() as u64
+    }
+
+    #[test]
+    fn connection_user_and_prefix_each_have_a_rate_and_ten_seconds_of_it_at_once() {
+        let now = Instant(5_000_000_000);
+        let rules = rules(10, 20, 40);
+        let mut makers = Makers::new(&Key::new([1; 32]));
+        let one = |_| maker(1, 1001, 2001);
+        assert_eq!(taken(&mut makers, now, one, &rules), 100, "a connection");
+        let user = |n| maker(10 + n, 1001, 2001);
+        assert_eq!(
+            taken(&mut makers, now, user, &rules),
+            100,
+            "its user has 200"
+        );
+        let prefix = |n| maker(100_000 + n, 200_000 + n, 2001);
+        assert_eq!(
+            taken(&mut makers, now, prefix, &rules),
+            200,
+            "the prefix has 400"
+        );
+        assert!(
+            makers.take(now, maker(7, 8, 9), &rules),
+            "others do not notice"
+        );
+        assert!(makers.take(now + Duration::from_secs(1), one(0), &rules));
+        assert_eq!(
+            taken(&mut makers, now + Duration::from_secs(60), one, &rules),
+            100
+        );
+    }
+
+    #[test]
+    fn rate_of_nothing_is_off_and_a_prefix_that_is_not_known_has_none() {
+        let mut makers = Makers::new(&Key::new([1; 32]));
+        let now = Instant(1_000_000_000);
+        let one = |_| maker(1, 2, 3);
+        assert_eq!(taken(&mut makers, now, one, &rules(0, 0, 0)), 100_000);
+        assert!(makers.rates.is_none());
+        let unknown = |_| maker(1, 2, 0);
+        assert_eq!(taken(&mut makers, now, unknown, &rules(0, 0, 1)), 100_000);
+        assert_eq!(taken(&mut makers, now, one, &rules(0, 0, 1)), 10);
+        makers.rest(now);
+        assert!(makers.rates.is_some());
+        makers.rest(now + BURST);
+        assert!(
+            makers.rates.is_none(),
+            "nothing is held for those who are gone"
+        );
+    }
+}

@@ -1,0 +1,216 @@
+//! What an owner asks of the durable log, and what comes of the answers.
+
+use std::sync::Arc;
+
+use super::Owner;
+use crate::broker::channel::Channel;
+use crate::broker::durable::{Asker, Found, Stored, TRIES_MAX};
+use crate::config::ChannelRules;
+use crate::limits::LOG_PAGES_BYTES_MAX;
+use crate::mesh::durable::{Page, Read};
+use crate::mesh::message::{AnswerKind, Query, QueryKind, Recover};
+use crate::model::{ChannelName, Publication};
+use crate::time::Now;
+
+impl Owner {
+    /// A question about a durable channel that may have to ask the log. `None`: the asker is among those of `take_woken` later.
+    pub fn query_durable(
+        &mut self,
+        now: Now,
+        query: Box<Query>,
+        asker: impl FnOnce(Box<Query>) -> Asker,
+        tries: u8,
+        rules: &ChannelRules,
+    ) -> Option<AnswerKind> {
+        let QueryKind::History { limit, .. } = query.what else {
+            return Some(self.query(now, &query, rules));
+        };
+        let slot = self.open(now, &query.channel, rules).ok();
+        let found = slot.and_then(|slot| self.table.at_mut(slot).map(|channel| (slot, channel)));
+        let Some((slot, channel)) = found else {
+            return Some(AnswerKind::Overloaded);
+        };
+        channel.expire(now.at);
+        let read = if !channel.is_open() {
+            channel.open_read()
+        } else if limit == 0 {
+            return Some(AnswerKind::History(Vec::new(), channel.position()));
+        } else {
+            match channel.page(query.what, tries) {
+                Found::Some { publications, .. } => {
+                    return Some(AnswerKind::History(publications, channel.position()));
+                }
+                Found::Gone => return Some(AnswerKind::Unrecoverable),
+                Found::Read(after) => channel.part_read(after),
+            }
+        };
+        let asker = asker(query);
+        channel
+            .durable_mut()
+            .parked
+            .push((asker, tries.saturating_add(1).min(TRIES_MAX)));
+        self.reads.extend(read);
+        self.table.settle(now.at, slot);
+        None
+    }
+
+    /// What the log is to be asked, once each.
+    pub fn take_reads(&mut self) -> Vec<Read> {
+        std::mem::take(&mut self.reads)
+    }
+
+    /// Somebody waits whose answer can be given, or whose question has to be asked anew.
+    #[must_use]
+    pub fn has_woken(&self) -> bool {
+        !self.woken.is_empty()
+    }
+
+    /// Channels with subscribers whose end has to be asked for again.
+    #[must_use]
+    pub const fn unopened(&self) -> usize {
+        self.unopened.len()
+    }
+
+    /// One of those who waited, and how often it has.
+    pub fn take_woken(&mut self) -> Option<(Asker, u8)> {
+        loop {
+            let slot = *self.woken.front()?;
+            let durable = self
+                .table
+                .at_mut(slot)
+                .and_then(|channel| channel.durable.as_mut());
+            if let Some(asker) = durable.and_then(|durable| durable.woken.pop_front()) {
+                return Some(asker);
+            }
+            self.woken.pop_front();
+        }
+    }
+
+    /// A publication out of the log, for a channel that this shard owns: what goes to whom.
+    pub fn stored(
+        &mut self,
+        now: Now,
+        name: &ChannelName,
+        publication: Arc<Publication>,
+    ) -> Option<(Arc<Publication>, u64)> {
+        let (_, channel) = self.table.find_mut(name)?;
+        if !channel.namespace.is_durable() {
+            return None;
+        }
+        let was_open = channel.is_open();
+        match channel.stored(now.at, publication) {
+            Stored::Next(publication) => Some((publication, channel.interest)),
+            Stored::Nothing => {
+                if was_open && !channel.is_open() {
+                    self.reads.extend(channel.open_read());
+                }
+                None
+            }
+        }
+    }
+
+    /// The log's side lost its place: what is in use is asked for anew, the rest is forgotten.
+    pub fn restarted(&mut self) {
+        for slot in 0..self.table.slots() {
+            if let Some(channel) = self.table.at_mut(slot)
+                && channel.namespace.is_durable()
+            {
+                channel.reopen();
+                if channel.interest != 0 {
+                    self.reads.extend(channel.open_read());
+                }
+            }
+        }
+    }
+
+    /// A part of the log came. What goes to whom because of it.
+    pub fn read(&mut self, now: Now, page: Page) -> Vec<(Arc<Publication>, u64)> {
+        let Some((slot, channel)) = self.table.find_mut(&page.channel) else {
+            return Vec::new();
+        };
+        let mut out = Vec::new();
+        if page.after == u64::MAX {
+            if channel.asks_again() {
+                self.reads.extend(channel.open_read());
+                return out;
+            }
+            let opened = channel.opened(now.at, page.position);
+            let interest = channel.interest;
+            if opened.moved && interest != 0 {
+                // Subscribers stand where the channel ended before; what lies between is read by their shards.
+                if !channel.is_behind() {
+                    self.behind.push(slot);
+                }
+                channel.behind |= interest;
+            }
+            out.extend(opened.later.into_iter().map(|later| (later, interest)));
+            if !channel.is_open() {
+                self.reads.extend(channel.open_read());
+            }
+        } else {
+            let bytes = channel.part_came(page);
+            if bytes > 0 {
+                self.parts.push_back(slot);
+                self.part_bytes += bytes;
+            }
+        }
+        if channel.durable_mut().wake() {
+            self.woken.push_back(slot);
+        }
+        while self.part_bytes > LOG_PAGES_BYTES_MAX && self.parts.len() > 1 {
+            self.drop_part();
+        }
+        out
+    }
+
+    pub(super) fn drop_part(&mut self) {
+        if let Some(slot) = self.parts.pop_front()
+            && let Some(channel) = self.table.at_mut(slot)
+        {
+            self.part_bytes = self.part_bytes.saturating_sub(channel.drop_part());
+        }
+        if self.parts.is_empty() {
+            self.part_bytes = 0;
+        }
+    }
+
+    /// A part of the log could not be read: whoever waited for the channel gets an error.
+    pub fn read_failed(&mut self, name: &ChannelName) -> Vec<Asker> {
+        let Some((slot, channel)) = self.table.find_mut(name) else {
+            return Vec::new();
+        };
+        channel.read_failed();
+        if !channel.is_open() && channel.interest != 0 {
+            self.unopened.push(slot);
+        }
+        let parked = std::mem::take(&mut channel.durable_mut().parked);
+        parked.into_iter().map(|(asker, _)| asker).collect()
+    }
+}
+
+/// What a subscriber of a durable channel missed, whether that is what it asked for, and whether more follows. `Err` if the
+/// log has to be asked (what for, unless that is under way).
+#[allow(clippy::type_complexity, reason = "named where it is used")]
+pub(super) fn durable_missed(
+    channel: &mut Channel,
+    recover: Option<&Recover>,
+    tries: u8,
+) -> Result<(Vec<Arc<Publication>>, bool, bool), Option<Read>> {
+    if !channel.is_open() {
+        return Err(channel.open_read());
+    }
+    let Some(recover) = recover else {
+        return Ok((Vec::new(), false, false));
+    };
+    let found = if recover.cache {
+        channel.latest(recover)
+    } else {
+        channel.missed(recover)
+    };
+    match found {
+        Found::Some { publications, more } => Ok((publications, true, more)),
+        Found::Gone => Ok((Vec::new(), false, false)),
+        Found::Read(_) if tries >= TRIES_MAX => Ok((Vec::new(), false, false)),
+        Found::Read(after) => Err(channel.part_read(after)),
+    }
+}

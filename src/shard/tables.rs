@@ -1,0 +1,41 @@
+//! How full the tables are that peers fill: control hears of it before one is full.
+
+use super::Shard;
+use crate::limits::{CHANNELS_OWNED_MAX, IDEMPOTENCY_KEYS_MAX, PREFIXES_MAX, REVOCATIONS_MAX};
+use crate::mesh::control::{FromShard, Table};
+
+/// By `Table`.
+pub(super) type Filling = [bool; Table::ALL.len()];
+
+impl Shard {
+    /// Reports a table that has become four fifths full, and one that is less than three fifths full again.
+    pub(super) fn watch_tables(&mut self) {
+        for (at, table) in Table::ALL.into_iter().enumerate() {
+            let (len, most) = self.fill_of(table);
+            let is_filling = if self.filling[at] {
+                len * 5 >= most * 3
+            } else {
+                len * 5 >= most * 4
+            };
+            if is_filling != self.filling[at] {
+                self.filling[at] = is_filling;
+                let report = FromShard::Table(self.id, table, is_filling);
+                self.reports.push_back(report);
+            }
+        }
+    }
+
+    /// Places taken, and places.
+    fn fill_of(&self, table: Table) -> (usize, usize) {
+        match table {
+            Table::ChannelsOwned => {
+                let most = self.config.channels.owned_limit as usize;
+                (self.owner.len(), most)
+            }
+            Table::ChannelsLocal => (self.hub.len(), CHANNELS_OWNED_MAX),
+            Table::IdempotencyKeys => (self.owner.keys(), IDEMPOTENCY_KEYS_MAX),
+            Table::Prefixes => (self.admission.prefixes(), PREFIXES_MAX),
+            Table::Revocations => (self.revocations.fullest(), REVOCATIONS_MAX),
+        }
+    }
+}
