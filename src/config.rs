@@ -269,7 +269,7 @@ pub struct Client {
     pub history_max_publication_limit: u32,
     /// Cap of recovery.
     pub recovery_max_publication_limit: u32,
-    /// Levels of nesting of JSON that is published, default 64: what is deeper some client's parser does not read, and it would lose its
+    /// Levels of nesting of JSON that goes to clients, default 64: what is deeper some client's parser does not read, and it would lose its
     /// connection each time it comes back.
     pub json_depth_max: u32,
     /// Header of the upgrade request whose value is the user id of a connection without a token, set by a trusted proxy

@@ -22,7 +22,7 @@ use crate::config::{KeySet, Pattern, PublicKey, Secret, Token};
 use crate::limits::TOKEN_BYTES_MAX;
 use crate::model::{ConsumeGrant, Overrides};
 use crate::time::Now;
-use crate::wire::json::{Object, Value, expected, fields, object, value};
+use crate::wire::json::{Object, Value, expected, fields, is_json_deeper, object, value};
 
 pub use remote::KEY_SET_TTL;
 
@@ -116,6 +116,8 @@ pub struct Verifier {
     audience: Expected,
     issuer: Expected,
     user_id_claim: Option<String>,
+    /// Levels of nesting of what goes to clients.
+    levels: usize,
 }
 
 /// Where keys come from.
@@ -198,7 +200,26 @@ impl Verifier {
             audience: Expected::new(&config.audience, config.audience_regex.as_ref()),
             issuer: Expected::new(&config.issuer, config.issuer_regex.as_ref()),
             user_id_claim: (!config.user_id_claim.is_empty()).then(|| config.user_id_claim.clone()),
+            levels: usize::MAX,
         }
+    }
+
+    /// Payloads of claims that go to clients may be nested so deep: every client must be able to read them.
+    #[must_use]
+    pub fn with_depth(mut self, levels: u32) -> Self {
+        self.levels = levels as usize;
+        self
+    }
+
+    fn check_depth<'a>(
+        &self,
+        payloads: impl IntoIterator<Item = &'a Bytes>,
+    ) -> Result<(), TokenError> {
+        let mut payloads = payloads.into_iter();
+        if payloads.any(|payload| is_json_deeper(payload, self.levels)) {
+            return Err(TokenError::Invalid);
+        }
+        Ok(())
     }
 
     /// The service with the keys has answered.
@@ -253,10 +274,13 @@ impl Verifier {
         for (channel, options) in claims.subs {
             subs.insert(channel, options.unwrap_or_default().lower()?);
         }
+        self.check_depth(subs.values().flat_map(|sub| [&sub.info, &sub.data]))?;
         if subs.is_empty() {
             let channels = claims.channels.into_iter().flatten();
             subs.extend(channels.map(|channel| (channel, SubOptions::default())));
         }
+        let info = payload_of(claims.info, claims.b64info)?;
+        self.check_depth([&info])?;
         Ok(ConnectionClaims {
             mark: Mark {
                 id: claims.jti.unwrap_or_default().into_owned(),
@@ -264,7 +288,7 @@ impl Verifier {
             },
             user: self.user(claims.sub, &payload)?,
             expire_at: expiry(claims.expire_at, exp),
-            info: payload_of(claims.info, claims.b64info)?,
+            info,
             subs: subs
                 .into_iter()
                 .map(|(channel, options)| (channel.into_owned(), options))
@@ -288,6 +312,9 @@ impl Verifier {
         if channel.is_empty() {
             return Err(TokenError::Invalid);
         }
+        let info = payload_of(claims.info, claims.b64info)?;
+        let data = payload_of(claims.data, claims.b64data)?;
+        self.check_depth([&info, &data])?;
         Ok(SubscriptionClaims {
             mark: Mark {
                 id: claims.jti.unwrap_or_default().into_owned(),
@@ -299,8 +326,8 @@ impl Verifier {
                 .client
                 .filter(|client| !client.is_empty())
                 .map(Cow::into_owned),
-            info: payload_of(claims.info, claims.b64info)?,
-            data: payload_of(claims.data, claims.b64data)?,
+            info,
+            data,
             expire_at: expiry(claims.expire_at, exp),
             overrides: claims.override_.unwrap_or_default().lower(),
         })

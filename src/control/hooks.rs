@@ -54,6 +54,8 @@ pub(super) struct Hooks {
     client: Client,
     targets: Vec<Target>,
     under_way: JoinSet<Finished>,
+    /// Levels of nesting of what goes to clients.
+    levels: usize,
 }
 
 /// Makes the calls of all shards until the process ends.
@@ -105,6 +107,7 @@ impl Hooks {
             client: exchange::client(),
             targets: Vec::new(),
             under_way: JoinSet::new(),
+            levels: 0,
         };
         hooks.reload(config);
         hooks
@@ -120,6 +123,7 @@ impl Hooks {
 
     fn reload(&mut self, config: &Config) {
         let now = Instant::now();
+        self.levels = config.client.json_depth_max as usize;
         let mut old = std::mem::take(&mut self.targets);
         for wanted in config.hooks.targets() {
             let at = old.iter().position(|target| target.name() == wanted.name);
@@ -177,8 +181,9 @@ impl Hooks {
     fn start(&mut self, at: usize, pending: Pending, pass: Pass) {
         let client = self.client.clone();
         let prepared = Arc::clone(&self.targets[at].prepared);
+        let levels = self.levels;
         self.under_way.spawn(async move {
-            let done = exchange::exchange(client, prepared, &pending.call).await;
+            let done = exchange::exchange(client, prepared, &pending.call, levels).await;
             Finished {
                 pending,
                 pass,

@@ -49,6 +49,7 @@ impl Tokens {
     #[must_use]
     pub fn new(config: &Config) -> Self {
         let skip = config.client.insecure_skip_token_signature_verify;
+        let depth = config.client.json_depth_max;
         let endpoints = [&config.client.token, &config.client.subscription_token]
             .map(|token| token.jwks_public_endpoint.clone());
         Self {
@@ -58,8 +59,8 @@ impl Tokens {
                 KeySource::Subscription
             },
             endpoints,
-            connection: Verifier::new(&config.client.token, skip),
-            subscription: Verifier::new(&config.client.subscription_token, skip),
+            connection: Verifier::new(&config.client.token, skip).with_depth(depth),
+            subscription: Verifier::new(&config.client.subscription_token, skip).with_depth(depth),
         }
     }
 }

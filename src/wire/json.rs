@@ -21,7 +21,7 @@ pub mod lookup;
 pub(crate) mod null;
 mod tree;
 
-pub use depth::is_deeper;
+pub use depth::{is_deeper, is_json_deeper};
 pub use tree::tree;
 
 /// Letters of a name or a path that an error shows.

@@ -96,6 +96,25 @@ fn refused_answer_of_a_backend_is_told_once_with_its_member_and_without_its_valu
 }
 
 #[test]
+fn what_a_backend_sends_to_clients_is_no_deeper_than_they_read() {
+    let deep = |levels: usize| serde_json::from_str::<Value>(&nested(levels)).expect("JSON");
+    let backend = Backend::start(move |asked| match asked.path.as_str() {
+        "/connect" => Reply::result(json!({ "user": "5", "data": deep(64) })),
+        "/rpc" => Reply::result(json!({ "data": deep(65) })),
+        _ => Reply::result(json!({ "info": deep(65), "data": deep(65) })),
+    });
+    let server = hooked(&backend);
+    let mut client = Client::open(&server);
+    client.ok("connect", &json!({}));
+    assert_eq!(client.error("rpc", &json!({ "method": "m" })), 100);
+    assert_eq!(client.error("subscribe", &json!({ "channel": "a" })), 100);
+    assert_eq!(
+        client.error("publish", &json!({ "channel": "a", "data": 1 })),
+        100
+    );
+}
+
+#[test]
 fn tokens_with_null_claims_connect_and_subscribe() {
     let server = Server::start(&config(""));
     let claims = json!({
@@ -255,6 +274,33 @@ fn json_deeper_than_clients_read_is_refused_at_every_door() {
             assert_eq!(client.error("rpc", &rpc), 107, "{channel}");
         }
     }
+    for (method, member) in [
+        ("subscribe", "info"),
+        ("subscribe", "data"),
+        ("refresh", "info"),
+    ] {
+        let mut body = json!({ "user": "42", "channel": "lobby" });
+        body[member] = data.clone();
+        assert_eq!(server.api_error(method, &body), 107, "{method} {member}");
+        body[member] = serde_json::from_str(&nested(20)).expect("JSON");
+        server.api_result(method, &body);
+    }
+    for claims in [
+        json!({ "sub": "42", "info": data }),
+        json!({ "sub": "42", "subs": { "lobby": { "info": data } } }),
+        json!({ "sub": "42", "subs": { "lobby": { "data": data } } }),
+    ] {
+        let mut client = Client::open(&server);
+        client.send("connect", &json!({ "token": sign(&claims) }));
+        client.ends_with(3500);
+    }
+    let mut client = Client::user(&server, "42");
+    let claims = json!({ "sub": "42", "channel": "lobby", "info": data });
+    client.send(
+        "subscribe",
+        &json!({ "channel": "lobby", "token": sign(&claims) }),
+    );
+    client.ends_with(3500);
     // What is no JSON has no depth.
     let binary = base64(&"[".repeat(5000));
     server.api_result("publish", &json!({ "channel": "lobby", "b64data": binary }));

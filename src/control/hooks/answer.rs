@@ -14,7 +14,7 @@ use crate::limits::{HOOK_KEPT_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::hook::{Connected, Event, Published, Refreshed, Subscribed, Verdict};
 use crate::model::ChosenError;
 use crate::protocol::centrifuge::json::{compact, is_json};
-use crate::wire::json::{Malformed, Object, fields, object};
+use crate::wire::json::{Malformed, Object, fields, is_json_deeper, object};
 
 #[derive(Default)]
 struct Envelope<'a> {
@@ -124,8 +124,9 @@ struct RawCalled<'a> {
 }
 fields!(RawCalled<'de> { "data" => data, "b64data" => b64data });
 
-/// Reads the body of a response with status 200. Members that are `null` are absent, unknown ones are ignored.
-pub(super) fn read(event: &Event, body: &[u8]) -> Result<Verdict, Malformed> {
+/// Reads the body of a response with status 200. Members that are `null` are absent, unknown ones are ignored; what goes to clients
+/// is nested at most `levels` deep.
+pub(super) fn read(event: &Event, body: &[u8], levels: usize) -> Result<Verdict, Malformed> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(Malformed::member("the answer", "expected an object"));
     }
@@ -145,7 +146,38 @@ pub(super) fn read(event: &Event, body: &[u8]) -> Result<Verdict, Malformed> {
             temporary: error.temporary,
         }));
     }
-    verdict(event, envelope.result).map_err(|malformed| malformed.within("result"))
+    let verdict = verdict(event, envelope.result);
+    let verdict = verdict.map_err(|malformed| malformed.within("result"))?;
+    match too_deep(&verdict, levels) {
+        Some(member) => {
+            let what = format!("expected JSON of at most {levels} levels");
+            Err(Malformed::member(member, &what))
+        }
+        None => Ok(verdict),
+    }
+}
+
+/// The member that some client could not read.
+fn too_deep(verdict: &Verdict, levels: usize) -> Option<&'static str> {
+    let deep = |payload: &Bytes| is_json_deeper(payload, levels);
+    let of_sub = |sub: &Subscribed| deep(&sub.info) || deep(&sub.data);
+    match verdict {
+        Verdict::Connect(Some(connected)) if deep(&connected.info) => Some("result.info"),
+        Verdict::Connect(Some(connected)) if deep(&connected.data) => Some("result.data"),
+        Verdict::Connect(Some(connected)) => {
+            let mut subs = connected.subs.iter();
+            subs.any(|(_, sub)| of_sub(sub)).then_some("result.subs")
+        }
+        Verdict::Subscribe(sub) if deep(&sub.info) => Some("result.info"),
+        Verdict::Subscribe(sub) if deep(&sub.data) => Some("result.data"),
+        Verdict::Refresh(Some(refreshed)) => deep(&refreshed.info).then_some("result.info"),
+        Verdict::Publish(published) => {
+            let data = published.data.as_ref();
+            data.is_some_and(deep).then_some("result.data")
+        }
+        Verdict::Rpc(data) => deep(data).then_some("result.data"),
+        _ => None,
+    }
 }
 
 /// What a result says of an event.
@@ -332,7 +364,7 @@ mod tests {
     }
 
     fn answered(name: &str, body: &str) -> Result<Verdict, Malformed> {
-        read(&event(name), body.as_bytes())
+        read(&event(name), body.as_bytes(), 64)
     }
 
     const ALL: [&str; 6] = [
@@ -501,6 +533,37 @@ mod tests {
         }
     }
 
+    #[test]
+    fn payloads_that_some_client_could_not_read_are_refused() {
+        let nested = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        for (name, member) in [
+            ("connect", "info"),
+            ("connect", "data"),
+            ("subscribe", "info"),
+            ("subscribe", "data"),
+            ("refresh", "info"),
+            ("sub_refresh", "info"),
+            ("publish", "data"),
+            ("rpc", "data"),
+        ] {
+            let body = |levels| format!(r#"{{"result":{{"{member}":{}}}}}"#, nested(levels));
+            assert!(answered(name, &body(64)).is_ok(), "{name} {member}");
+            let error = answered(name, &body(65)).expect_err(name).to_string();
+            let wanted = format!("result.{member}: expected JSON of at most 64 levels");
+            assert_eq!(error, wanted, "{name}");
+            let base64 = BASE64.encode(nested(65));
+            let body = format!(r#"{{"result":{{"b64{member}":"{base64}"}}}}"#);
+            assert!(answered(name, &body).is_err(), "{name} b64{member}");
+        }
+        let sub = format!(
+            r#"{{"result":{{"subs":{{"a":{{"info":{}}}}}}}}}"#,
+            nested(65)
+        );
+        assert!(answered("connect", &sub).is_err());
+        let kept = format!(r#"{{"result":{{"meta":{}}}}}"#, nested(65));
+        assert!(answered("connect", &kept).is_ok(), "it goes to no client");
+    }
+
     /// A result with every member of an event.
     fn full(name: &str) -> Value {
         let subscribed = json!({
@@ -659,7 +722,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(body: Vec<u8>, at in 0usize..6) {
-            let _ = read(&event(ALL[at]), &body);
+            let _ = read(&event(ALL[at]), &body, 64);
         }
     }
 }

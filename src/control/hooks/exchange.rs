@@ -68,10 +68,15 @@ pub(super) struct Done {
     pub(super) took: Duration,
 }
 
-/// Makes one call.
-pub(super) async fn exchange(client: Client, target: Arc<Prepared>, call: &Call) -> Done {
+/// Makes one call. What its answer has for clients is nested at most `levels` deep.
+pub(super) async fn exchange(
+    client: Client,
+    target: Arc<Prepared>,
+    call: &Call,
+    levels: usize,
+) -> Done {
     let began = Instant::now();
-    let result = timeout(target.config.timeout, ask(&client, &target, call))
+    let result = timeout(target.config.timeout, ask(&client, &target, call, levels))
         .await
         .unwrap_or(Err(Failure::Timeout));
     Done {
@@ -80,7 +85,12 @@ pub(super) async fn exchange(client: Client, target: Arc<Prepared>, call: &Call)
     }
 }
 
-async fn ask(client: &Client, target: &Prepared, call: &Call) -> Result<Verdict, Failure> {
+async fn ask(
+    client: &Client,
+    target: &Prepared,
+    call: &Call,
+    levels: usize,
+) -> Result<Verdict, Failure> {
     let uri = target
         .uri
         .clone()
@@ -104,7 +114,7 @@ async fn ask(client: &Client, target: &Prepared, call: &Call) -> Result<Verdict,
     let body = body
         .map_err(|error| Failure::Body(error.to_string()))?
         .to_bytes();
-    answer::read(&call.event, &body).map_err(Failure::Malformed)
+    answer::read(&call.event, &body, levels).map_err(Failure::Malformed)
 }
 
 /// The innermost error: the outer ones say only that something is wrong.

@@ -19,7 +19,8 @@ use crate::mesh::message::{
 use crate::model::{ChannelName, ClientId, EventId, Record};
 use crate::protocol::api::{Answer, ApiError, PublishOptions, Request, Subscribe, Target};
 use crate::protocol::centrifuge::json::is_json;
-use crate::session::{ToAppend, check_data, epoch_sent};
+use crate::session::{PayloadRefused, ToAppend, check_data, epoch_sent};
+use crate::wire::json::is_json_deeper;
 
 /// How leaves make up answers.
 pub(super) enum Plan {
@@ -139,6 +140,9 @@ impl Planner<'_> {
                 self.user(&target, &action, Answer::Disconnect)
             }
             Request::Refresh(refresh) => {
+                if let Err(error) = self.check_depth("info", &refresh.info) {
+                    return self.done(Err(error));
+                }
                 let expire_at = refresh.expire_at.map(|at| u64::try_from(at).unwrap_or(0));
                 let action = UserAction::Refresh {
                     expired: refresh.expired,
@@ -189,6 +193,16 @@ impl Planner<'_> {
             // A batch holds no batch, and its own commands are planned one by one.
             Request::Batch(_) => self.done(Err(ApiError::NotFound)),
         }
+    }
+
+    /// What goes to clients, every client can read.
+    fn check_depth(&self, member: &str, payload: &[u8]) -> Result<(), ApiError> {
+        let levels = self.config.client.json_depth_max;
+        if is_json_deeper(payload, levels as usize) {
+            let refused = PayloadRefused::TooDeep(levels).to_string();
+            return Err(ApiError::wrong(member, &refused));
+        }
+        Ok(())
     }
 
     /// A leaf that nobody is asked about, or whose answer is known unless a shard cannot be asked.
@@ -368,6 +382,10 @@ impl Planner<'_> {
 
     fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Plan {
         if let Err(error) = named(self.config, &subscribe.channel) {
+            return self.done(Err(error));
+        }
+        let checked = self.check_depth("info", &subscribe.info);
+        if let Err(error) = checked.and_then(|()| self.check_depth("data", &subscribe.data)) {
             return self.done(Err(error));
         }
         let limit = self.config.client.recovery_max_publication_limit;

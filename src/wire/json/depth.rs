@@ -1,6 +1,7 @@
 //! How deep a JSON text is nested.
 
 use memchr::{memchr2, memchr2_iter};
+use serde::de::IgnoredAny;
 
 /// Is this valid JSON nested deeper than `levels`? A scalar has none, `[]` has one.
 ///
@@ -8,9 +9,15 @@ use memchr::{memchr2, memchr2_iter};
 #[must_use]
 pub fn is_deeper(json: &[u8], levels: usize) -> bool {
     // A level takes two bytes, and an opening bracket.
-    json.len() > 2 * levels
+    json.len() > levels.saturating_mul(2)
         && memchr2_iter(b'{', b'[', json).nth(levels).is_some()
         && depth_passes(json, levels)
+}
+
+/// Is this JSON, and nested deeper than `levels`? What is no JSON has no depth.
+#[must_use]
+pub fn is_json_deeper(payload: &[u8], levels: usize) -> bool {
+    is_deeper(payload, levels) && serde_json::from_slice::<IgnoredAny>(payload).is_ok()
 }
 
 /// The whole rule: brackets within strings do not count.
@@ -66,6 +73,7 @@ mod tests {
         ] {
             assert!(!is_deeper(flat.as_bytes(), 2), "{flat}");
         }
+        assert!(is_json_deeper(b"[[[]]]", 2) && !is_json_deeper(b"[[[[[[[[", 2));
         let wide = format!("[{}]", vec!["[]"; 1000].join(","));
         assert!(!is_deeper(wide.as_bytes(), 2));
         assert!(is_deeper(wide.as_bytes(), 1));
