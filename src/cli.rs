@@ -80,20 +80,19 @@ const CENTRIFUGO: &[(&[&str], &str)] = &[
             "--http_server.internal_port",
             "--http_server.internal_address",
         ],
-        "`--admin ADDRESS:PORT`, or admin.listen in the configuration",
+        "server.internal_listen in the configuration, or RINGMAIN__SERVER__INTERNAL_LISTEN=ADDRESS:PORT",
     ),
     (
         &["--admin", "--admin.enabled"],
         "there is no web interface; `--admin ADDRESS:PORT` says where /health, /ready and /metrics are",
     ),
     (
-        &[
-            "--health",
-            "--health.enabled",
-            "--prometheus",
-            "--prometheus.enabled",
-        ],
-        "/health and /metrics are always on, at admin.listen",
+        &["--health", "--health.enabled"],
+        "health.enabled = true in the configuration, or RINGMAIN__HEALTH__ENABLED=true; it is always at admin.listen too",
+    ),
+    (
+        &["--prometheus", "--prometheus.enabled"],
+        "/metrics is always on, at admin.listen and server.internal_listen",
     ),
 ];
 
@@ -435,7 +434,7 @@ mod tests {
             ("--port=9000", "--listen"),
             ("serve --port 9000 --address 0.0.0.0", "--listen"),
             ("--admin", "no web interface"),
-            ("--health", "admin.listen"),
+            ("--health", "health.enabled"),
             ("--client_insecure", "import-centrifugo"),
             ("--engine.type redis", "import-centrifugo"),
         ] {

@@ -157,6 +157,9 @@ fn run(
     announce: impl FnOnce(&Config, &[String]) -> anyhow::Result<Option<String>>,
 ) -> Result<u8, Failure> {
     let set_level = logging::install(&config.log);
+    for doubt in config.doubts() {
+        tracing::warn!("{doubt}");
+    }
     let config = Arc::new(config);
     let of_start = Arc::clone(&config);
     let start = supervisor
@@ -366,6 +369,14 @@ fn check(path: Option<PathBuf>) -> Result<u8, Failure> {
     let sources = Sources::new(path, Vec::new());
     let (config, _) = sources.read().map_err(Failure::Usage)?;
     shards_and_cores(&config)?;
+    let unusable = ringmain::upstream::schema::unusable(&config);
+    if !unusable.is_empty() {
+        let lines = unusable
+            .iter()
+            .map(|(key, fault)| format!("`{key}`: {fault}"));
+        let lines: Vec<String> = lines.collect();
+        return Err(Failure::Usage(anyhow!(lines.join("\n"))));
+    }
     let from = sources.name();
     print(&format!("# from {from}\n{}", config.effective()))?;
     for doubt in config.doubts().into_iter().chain(doctor::places(&config)) {

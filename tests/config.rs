@@ -252,7 +252,7 @@ fn unknown_key_is_refused_with_the_nearest_known_name() {
 fn keys_of_features_that_do_not_exist_are_refused() {
     for text in [
         "[websocket]\ncompression_dictionary = true",
-        "[client]\nconcurrency = 8",
+        "[client]\npresence_update_interval = \"27s\"",
         "[channel.without_namespace]\nsubscribe_stream_proxy_enabled = true",
         "[channel.without_namespace]\nname = \"x\"",
         "[uni_grpc]\nenabled = true",

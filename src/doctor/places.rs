@@ -8,21 +8,33 @@ use rustix::fs::{Access, access};
 
 use crate::config::durable::Engine;
 use crate::config::{Config, ListenAddr};
+use crate::uring::socket::group_id;
 
 /// One sentence for each that a start would stumble over. It may yet be made, or started as another user.
 #[must_use]
 pub fn places(config: &Config) -> Vec<String> {
     let mut found = Vec::new();
-    for (key, list) in [
-        ("server.listen", &config.server.listen),
-        ("server.internal_listen", &config.server.internal_listen),
-    ] {
+    let server = &config.server;
+    let listeners = [
+        ("server.listen", &server.listen[..]),
+        ("server.internal_listen", &server.internal_listen[..]),
+        ("admin.listen", config.admin.listen.as_slice()),
+    ];
+    for (key, list) in listeners {
         for listen in list {
             if let ListenAddr::Unix(path) = listen
                 && let Some(what) = socket(path)
             {
                 found.push(format!("{key}: {what}"));
             }
+        }
+    }
+    for (key, group) in [
+        ("server.unix_group", &server.unix_group),
+        ("admin.unix_group", &config.admin.unix_group),
+    ] {
+        if !group.is_empty() && group_id(group).is_none() {
+            found.push(format!("{key}: this host has no group {group:?}"));
         }
     }
     if config.is_durable() {

@@ -201,7 +201,9 @@ impl<'a> Carry<'a> {
         let is_empty_list = key.kind == KeyKind::Tables && is_empty(leaf.value);
         let is_no_choice = matches!(key.kind, KeyKind::Choice(_)) && is_zero(leaf.value);
         let is_no_time = key.kind == KeyKind::Duration && is_zero(leaf.value) && !takes_zero(&key);
-        if is_unset || is_empty_list || is_no_choice || is_no_time {
+        let is_no_number =
+            matches!(key.kind, KeyKind::Integer { min: 1.., .. }) && is_zero(leaf.value);
+        if is_unset || is_empty_list || is_no_choice || is_no_time || is_no_number {
             return Some(Fate::Default);
         }
         if key.kind == KeyKind::Secrets {

@@ -157,7 +157,6 @@ const REASONS: &[(&[&str], Reason)] = &[
     (&["websocket.write_timeout", "uni_websocket.write_timeout"],
         needless("a reader is slow by its unsent bytes (client.queue_max_size), not by the time of one write")),
     (&["websocket", "uni_websocket"], lost("this option of the endpoint is not there", "")),
-    (&["client.concurrency"], needless("a command that waits for something slow does not hold up the shard")),
     (&["client.presence_update_interval"], needless("presence is exact: it is kept with the connection, not renewed by a timer")),
     (&["client.channel_position_check_delay", "client.channel_position_max_time_lag"],
         needless("positions are compared at every delivery, not by a timer")),

@@ -293,6 +293,30 @@ fn text_of(version: &SchemaVersion) -> &str {
     }
 }
 
+/// Why the texts of a configuration's schemas cannot be used, by key: what can be said without a log.
+#[must_use]
+pub fn unusable(config: &Config) -> Vec<(String, SchemaFault)> {
+    let rules = &config.channels;
+    let named = rules.namespaces.iter().map(|namespace| {
+        let key = format!("channel.namespaces ({})", namespace.name);
+        (key, namespace)
+    });
+    let without = (
+        "channel.without_namespace".to_owned(),
+        &rules.without_namespace,
+    );
+    let mut found = Vec::new();
+    for (key, namespace) in std::iter::once(without).chain(named) {
+        for version in &namespace.schema.accepted {
+            if let Err(fault) = compile(text_of(version)) {
+                let key = format!("{key}.schema.versions ({}).json_schema", version.version);
+                found.push((key, fault));
+            }
+        }
+    }
+    found
+}
+
 fn compile(text: &str) -> Result<(Value, Option<Box<Validator>>), SchemaFault> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(SchemaFault::TooLarge(text.len()));

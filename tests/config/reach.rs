@@ -119,9 +119,11 @@ fn key_that_no_header_can_carry_is_refused_and_not_shown() {
         ("hunter2\\u0007", "control character"),
         (" hunter2", "blanks"),
     ] {
-        let (path, error) = refused(&format!("[http_api]\nkey = \"{key}\""));
-        assert_eq!(path, "http_api.key");
-        assert!(error.contains(says) && !error.contains("hunt"), "{error}");
+        for table in ["http_api", "admin"] {
+            let (path, error) = refused(&format!("[{table}]\nkey = \"{key}\""));
+            assert_eq!(path, format!("{table}.key"));
+            assert!(error.contains(says) && !error.contains("hunt"), "{error}");
+        }
     }
 }
 
@@ -215,6 +217,7 @@ fn secrets_in_urls_are_not_shown() {
         "[rpc.proxy]\nendpoint = \"https://user:hunter2@backend/\"",
         "[client.token]\njwks_public_endpoint = \"ftp://id?hunter2\"",
         "[durable.nats]\nservers = [\"nats://hunter2@x\"]",
+        "[client]\nallowed_origins = [\"https://user:hunter2@x/\"]",
     ] {
         let errors = load(refused).expect_err(refused);
         assert!(
@@ -239,4 +242,68 @@ fn error_of_this_kind_says_key_and_place() {
             .starts_with("ringmain.toml:2: `http_api.key`: "),
         "{error}"
     );
+}
+
+#[test]
+fn namespace_that_no_name_leads_to_is_refused() {
+    let named = |name: &str| format!("[[channel.namespaces]]\nname = \"{name}\"\n");
+    for (text, says) in [
+        (
+            format!("[channel]\nnamespace_boundary = \"-\"\n{}", named("a-b")),
+            "namespace_boundary",
+        ),
+        (
+            format!("[channel]\nprivate_prefix = \"a\"\n{}", named("abc")),
+            "private_prefix",
+        ),
+        (
+            format!("[channel]\nmax_length = 5\n{}", named("chat")),
+            "max_length",
+        ),
+    ] {
+        let (key, error) = refused(&text);
+        assert_eq!(key, "channel.namespaces[0].name");
+        assert!(error.contains(says), "{error}");
+    }
+    load(&format!("[channel]\nmax_length = 6\n{}", named("chat"))).unwrap();
+    let (key, _) = refused("[rpc]\nnamespace_boundary = \"-\"\n[[rpc.namespaces]]\nname = \"a-b\"");
+    assert_eq!(key, "rpc.namespaces[0].name");
+}
+
+#[test]
+fn transform_of_no_code_is_refused() {
+    for list in [
+        "client.connect_code_to_unidirectional_disconnect.transforms",
+        "uni_sse.connect_code_to_http_response.transforms",
+        "uni_http_stream.connect_code_to_http_response.transforms",
+    ] {
+        let (key, _) = refused(&format!("[[{list}]]\n"));
+        assert_eq!(key, format!("{list}[0].code"));
+        load(&format!("[[{list}]]\ncode = 109\n")).unwrap();
+    }
+}
+
+#[test]
+fn trigger_that_nothing_sets_off_is_refused() {
+    let with = |trigger: &str| {
+        format!(
+            "[[channel.namespaces]]\nname = \"safe\"\ndelivery = \"durable\"\n[[channel.namespaces.triggers]]\nname = \"t\"\n{trigger}"
+        )
+    };
+    let (key, _) = refused(&with("channels = \"other:*\"\nappend = \"safe:x\""));
+    assert_eq!(key, "channel.namespaces[0].triggers[0].channels");
+    let (key, _) = refused(&with("append = \"safe:{name}\""));
+    assert_eq!(key, "channel.namespaces[0].triggers[0].append");
+    for fine in [
+        "channels = \"*\"",
+        "channels = \"sa*\"",
+        "channels = \"safe:a*\"",
+        "channels = \"safe:a\"",
+    ] {
+        load(&with(&format!("{fine}\nappend = \"safe:large:{{rest}}\""))).unwrap();
+    }
+    let (key, _) = refused(
+        "[channel.without_namespace]\ndelivery = \"durable\"\n[[channel.without_namespace.triggers]]\nname = \"t\"\nappend = \"x\"",
+    );
+    assert_eq!(key, "channel.without_namespace.triggers");
 }

@@ -56,6 +56,13 @@ fn check_refuses_what_a_start_would_refuse() {
     let (status, printed) = run(&["check"], "[server]\ncores = [4000]\n");
     assert_eq!(status, Some(2), "{printed}");
     assert!(printed.contains("server.cores"), "{printed}");
+    let schema = "[[channel.namespaces]]\nname = \"safe\"\ndelivery = \"durable\"\n[[channel.namespaces.schema.versions]]\nversion = 1\njson_schema = '{ \"type\": 5 }'\n";
+    let (status, printed) = run(&["check"], schema);
+    assert_eq!(status, Some(2), "{printed}");
+    assert!(
+        printed.contains("channel.namespaces (safe).schema.versions (1).json_schema"),
+        "{printed}"
+    );
     let (status, printed) = run(&["check"], "[client]\nallowed_origins = [\"https://x/\"]\n");
     assert_eq!(status, Some(2), "{printed}");
     assert!(

@@ -1,6 +1,7 @@
 //! What is well-formed and yet nobody would reach, or could use.
 
 use super::super::durable::Engine;
+use super::super::namespace::Namespace;
 use super::super::{Config, Secret};
 use super::check::{endpoints, refused};
 use super::reader::Keys;
@@ -10,6 +11,10 @@ use super::{ConfigError, Origin};
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     shadows(config, keys, errors);
     header_value("http_api.key", &config.http_api.key, keys, errors);
+    header_value("admin.key", &config.admin.key, keys, errors);
+    names(config, keys, errors);
+    transforms(config, keys, errors);
+    triggers(config, keys, errors);
     poll(config, keys, errors);
     sizes(config, keys, errors);
     if config.is_durable()
@@ -92,4 +97,120 @@ fn sizes(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
             unworkable(&format!("{path}.size_max"), why, keys, errors);
         }
     }
+}
+
+/// A namespace that no name leads to.
+fn names(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let rules = &config.channels;
+    let (boundary, prefix) = (
+        rules.namespace_boundary.as_str(),
+        rules.private_prefix.as_str(),
+    );
+    for (index, namespace) in rules.namespaces.iter().enumerate() {
+        let name = namespace.name.as_str();
+        let why = if name.is_empty() {
+            continue;
+        } else if name.contains(boundary) {
+            "no channel is in it, as a namespace ends at channel.namespace_boundary, which this name contains"
+        } else if !prefix.is_empty() && name.starts_with(prefix) {
+            "it begins with channel.private_prefix, which is taken off before the namespace is looked for"
+        } else if name.len() + boundary.len() >= rules.max_length {
+            "channel.max_length leaves no room for a channel of this namespace"
+        } else {
+            continue;
+        };
+        let key = format!("channel.namespaces[{index}].name");
+        unworkable(&key, why.to_owned(), keys, errors);
+    }
+    let methods = &config.hooks.methods;
+    for (index, namespace) in methods.namespaces.iter().enumerate() {
+        if namespace.name.contains(&methods.namespace_boundary) {
+            let why = "no method is in it, as a namespace ends at rpc.namespace_boundary, which this name contains";
+            let key = format!("rpc.namespaces[{index}].name");
+            unworkable(&key, why.to_owned(), keys, errors);
+        }
+    }
+}
+
+/// What becomes of no code is nothing.
+fn transforms(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let codes = |codes: &[u32]| -> Vec<usize> {
+        let at = codes.iter().enumerate().filter(|(_, code)| **code == 0);
+        at.map(|(index, _)| index).collect()
+    };
+    let disconnects = &config.client.connect_code_to_unidirectional_disconnect;
+    let (sse, stream) = (
+        &config.uni_sse.connect_code_to_http_response,
+        &config.uni_http_stream.connect_code_to_http_response,
+    );
+    let of = |list: &[(u32, _)]| list.iter().map(|(code, _)| *code).collect::<Vec<u32>>();
+    for (path, without) in [
+        (
+            "client.connect_code_to_unidirectional_disconnect",
+            codes(
+                &disconnects
+                    .transforms
+                    .iter()
+                    .map(|(code, _)| *code)
+                    .collect::<Vec<u32>>(),
+            ),
+        ),
+        (
+            "uni_sse.connect_code_to_http_response",
+            codes(&of(&sse.transforms)),
+        ),
+        (
+            "uni_http_stream.connect_code_to_http_response",
+            codes(&of(&stream.transforms)),
+        ),
+    ] {
+        for index in without {
+            let table = format!("{path}.transforms[{index}]");
+            let key = format!("{table}.code");
+            // A code that was refused stands somewhere.
+            if keys.origin(&key) == Origin::BuiltIn {
+                errors.push(ConfigError::Missing {
+                    origin: keys.origin(&table),
+                    key,
+                });
+            }
+        }
+    }
+}
+
+/// A trigger that nothing sets off, or whose target is not what it looks like.
+fn triggers(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let rules = &config.channels;
+    if !rules.without_namespace.triggers.is_empty() && rules.without_namespace.is_durable() {
+        let why = "only a namespace with a name has triggers".to_owned();
+        unworkable("channel.without_namespace.triggers", why, keys, errors);
+    }
+    for (index, namespace) in rules.namespaces.iter().enumerate() {
+        let start = format!("{}{}", namespace.name, rules.namespace_boundary);
+        for (at, key, why) in idle_triggers(namespace, &start) {
+            let key = format!("channel.namespaces[{index}].triggers[{at}].{key}");
+            unworkable(&key, why, keys, errors);
+        }
+    }
+}
+
+fn idle_triggers(namespace: &Namespace, start: &str) -> Vec<(usize, &'static str, String)> {
+    let mut found = Vec::new();
+    for (at, trigger) in namespace.triggers.iter().enumerate() {
+        let fixed = trigger.channels.split('*').next().unwrap_or_default();
+        let meets = start.starts_with(fixed) || fixed.starts_with(start);
+        if !trigger.channels.is_empty() && !meets {
+            let why = format!("no channel of this namespace matches: they begin with {start}");
+            found.push((at, "channels", why));
+        }
+        let bare = trigger
+            .append
+            .replace("{channel}", "")
+            .replace("{rest}", "");
+        if bare.contains(['{', '}']) {
+            let why = "only {channel} and {rest} stand for something here".to_owned();
+            found.push((at, "append", why));
+        }
+    }
+    found
 }

@@ -10,6 +10,9 @@ use super::super::{Glob, GlobError};
 /// Reads a member, in lower case. The error says why it can never match, and what would.
 pub(super) fn parse(text: &str) -> Result<Glob, String> {
     let lower = text.to_lowercase();
+    if lower.contains('@') {
+        return Err("an origin has no user name; write only what a browser sends".to_owned());
+    }
     let never = |why: String| format!("{text:?} can never match: {why}");
     if lower.is_empty() {
         return Err("an origin is empty; write [\"*\"] for all, or [] for none".to_owned());
@@ -104,9 +107,6 @@ fn without_marks(text: &str) -> Result<(), String> {
         return Err(format!(
             "nothing stands behind the host and port of an origin; write \"{scheme}://{host_and_port}\""
         ));
-    }
-    if rest.contains('@') {
-        return Err("an origin has no user name".to_owned());
     }
     let (host, port) = match rest.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
