@@ -148,8 +148,8 @@ pub enum QueueAction {
 /// Events go to standard output, one JSON object a line; how far it is to standard error.
 ///
 /// TIME is RFC 3339 (2026-11-25T08:00:00Z), a time before now (-2h, -15m, -3d) or Unix milliseconds. A number below
-/// 100000000000 is an offset, which needs one channel by its exact name. Exit status: 0 everything was replayed, 1 it ended
-/// early (`--resume` goes on there), 2 wrong usage.
+/// 100000000000 is an offset, which needs one channel by its exact name. Exit status: 0 everything was replayed, 1 there was
+/// nothing, or it ended early (`--resume` goes on there), 2 wrong usage.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ReplayArgs {
     /// Channel, or pattern with `*`; may be repeated
@@ -246,6 +246,9 @@ pub enum ToolError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// What was asked for is not there.
+    #[error("{0}")]
+    Nothing(String),
     /// Ctrl-C.
     #[error(
         "stopped after {events} events; with --resume FILE the same command goes on behind them"

@@ -355,6 +355,23 @@ impl ChannelRules {
             .map_err(|_unknown| ServerNameError::Unknown)
     }
 
+    /// May this name, or pattern (`*`), mean a channel of a durable namespace?
+    #[must_use]
+    pub fn reaches_durable(&self, pattern: &str) -> bool {
+        let Some((start, _)) = pattern.split_once('*') else {
+            return self.resolve(pattern).is_ok_and(|known| known.is_durable());
+        };
+        let boundary = self.namespace_boundary.as_str();
+        let start = self.bare(start);
+        if let Some((name, _)) = start.split_once(boundary) {
+            return self.namespace(name).is_some_and(|known| known.is_durable());
+        }
+        let begins_so =
+            |known: &Arc<Namespace>| known.is_durable() && known.name.starts_with(start);
+        self.namespaces.iter().any(begins_so)
+            || self.without_namespace.is_durable() && !pattern.contains(boundary)
+    }
+
     /// A name without private prefix.
     fn bare<'a>(&self, name: &'a str) -> &'a str {
         if self.private_prefix.is_empty() {
@@ -613,5 +630,44 @@ mod tests {
                 && !rules.allows_user("d#42,", "")
                 && !rules.allows_user("d", "")
         );
+    }
+
+    #[test]
+    fn pattern_reaches_what_some_channel_of_a_durable_namespace_matches() {
+        let durable = |name: &str| {
+            Arc::new(Namespace {
+                name: name.to_owned(),
+                delivery: Delivery::Durable,
+                ..Namespace::default()
+            })
+        };
+        let ephemeral = Arc::new(Namespace {
+            name: "chat".to_owned(),
+            ..Namespace::default()
+        });
+        let mut rules = ChannelRules {
+            namespaces: vec![ephemeral, durable("orders")],
+            ..ChannelRules::default()
+        };
+        for (pattern, expected) in [
+            ("orders:1", true),
+            ("$orders:1", true),
+            ("orders:*", true),
+            ("ord*", true),
+            ("*", true),
+            ("*:1", true),
+            ("chat:*", false),
+            ("cha*", false),
+            ("lobby", false),
+            ("lob*", false),
+            ("order:*", false),
+            ("orders", false),
+            ("ordersx*", false),
+        ] {
+            assert_eq!(rules.reaches_durable(pattern), expected, "{pattern}");
+        }
+        rules.without_namespace = durable("");
+        assert!(rules.reaches_durable("lobby") && rules.reaches_durable("lob*"));
+        assert!(!rules.reaches_durable("lob*:x"));
     }
 }

@@ -13,7 +13,8 @@ use crossbeam_queue::ArrayQueue;
 
 use super::control::Doorbell;
 use crate::model::{
-    ChannelName, ClientId, ConnId, ConsumeGrant, Epoch, Publication, Record, StreamPosition,
+    ChannelName, ClientId, ConnId, ConsumeGrant, Epoch, EventId, Publication, Record,
+    StreamPosition,
 };
 
 /// Appends of one shard under way; a publish beyond it gets a temporary error.
@@ -80,6 +81,9 @@ pub struct Appended {
     pub position: StreamPosition,
     /// It was stored now.
     pub is_new: bool,
+    /// What the publication at `position` is called: the one that was stored now, or the first with its key. `None` where a version
+    /// was not greater, so that nothing of this publisher stands there.
+    pub event: Option<EventId>,
 }
 
 /// A question about a channel's entries.

@@ -10,7 +10,7 @@ mod fields;
 mod openapi;
 mod request;
 
-pub use answer::{Answer, Node, Shape, encode_answer};
+pub use answer::{Answer, Node, Published, Shape, encode_answer};
 pub use decode::{LegacyCommand, MethodFields, decode, decode_legacy, is_method, methods};
 pub use error::{ApiDecodeError, ApiError};
 pub use openapi::OPENAPI;

@@ -47,8 +47,6 @@ pub enum Waiting {
         conn: ConnId,
         /// Its command.
         id: u32,
-        /// What the publication is called if it is new.
-        event: EventId,
     },
     /// Another RPC that the log's side answers.
     Rpc {
@@ -436,8 +434,8 @@ pub fn published_json(position: StreamPosition, event: Option<EventId>) -> Vec<u
 
 /// The same for a result of the log.
 #[must_use]
-pub fn appended_json(appended: Appended, event: EventId) -> Vec<u8> {
-    published_json(appended.position, appended.is_new.then_some(event))
+pub fn appended_json(appended: Appended) -> Vec<u8> {
+    published_json(appended.position, appended.event)
 }
 
 impl Session {
@@ -602,7 +600,7 @@ impl Session {
         let event = EventId::new(context.now.unix_ms, context.rng.wide_bits());
         let conn = context.conn;
         let waiting = if by_rpc.is_some() {
-            Waiting::RpcPublish { conn, id, event }
+            Waiting::RpcPublish { conn, id }
         } else {
             Waiting::Publish { conn, id }
         };

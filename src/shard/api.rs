@@ -17,14 +17,15 @@ use super::connection::State;
 use crate::limits::API_CALLS_MAX;
 use crate::mem::{Slab, SlotPool, TimerWheel};
 use crate::mesh::Message;
-use crate::mesh::durable::{Ask as LogAsk, Caller, LogError, Method};
+use crate::mesh::durable::{Appended, Ask as LogAsk, Caller, LogError, Method};
 use crate::mesh::message::{
     AnswerKind, Answered, Answers, CallId, Commands, Gathered, PublishError, UserCount,
 };
 use crate::metrics::{Counters, DESCRIPTIONS};
 use crate::model::{ChannelName, ConnId, EventId, ShardId, StreamPosition};
 use crate::protocol::api::{
-    Answer, ApiDecodeError, ApiError, Node, Request, Shape, decode, decode_legacy, encode_answer,
+    Answer, ApiDecodeError, ApiError, Node, Published, Request, Shape, decode, decode_legacy,
+    encode_answer,
 };
 use crate::session::Waiting;
 
@@ -241,11 +242,15 @@ impl Shard {
         &mut self,
         id: CallId,
         leaf: u32,
-        result: Result<StreamPosition, LogError>,
+        result: Result<Appended, LogError>,
     ) {
-        let answer = result
-            .map(|position| Answer::Publish(Some(position)))
-            .map_err(ApiError::Log);
+        let published = |appended: Appended| {
+            Answer::Publish(Some(Published {
+                position: appended.position,
+                event: appended.event,
+            }))
+        };
+        let answer = result.map(published).map_err(ApiError::Log);
         self.api_leaf(id, leaf, answer);
     }
 
@@ -335,7 +340,12 @@ impl Shard {
 
 fn published(result: Result<StreamPosition, PublishError>) -> Result<Answer, ApiError> {
     match result {
-        Ok(position) => Ok(Answer::Publish((position.offset.0 > 0).then_some(position))),
+        Ok(position) => Ok(Answer::Publish((position.offset.0 > 0).then_some(
+            Published {
+                position,
+                event: None,
+            },
+        ))),
         Err(PublishError::UnknownChannel) => Err(ApiError::UnknownChannel),
         // A service is not held back.
         Err(PublishError::Overloaded | PublishError::TooManyNew) => Err(ApiError::Internal),

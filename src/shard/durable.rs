@@ -172,19 +172,19 @@ impl Shard {
     fn tell_appended(&mut self, waiting: Waiting, result: Result<Appended, LogError>) {
         match (waiting, result) {
             (Waiting::Publish { conn, id }, Ok(_)) => self.reply(conn, id, ReplyBody::Publish),
-            (Waiting::RpcPublish { conn, id, event }, Ok(appended)) => {
-                let json = appended_json(appended, event);
+            (Waiting::RpcPublish { conn, id }, Ok(appended)) => {
+                let json = appended_json(appended);
                 self.reply(conn, id, ReplyBody::Rpc(&json));
             }
             (
                 Waiting::Publish { conn, id }
-                | Waiting::RpcPublish { conn, id, .. }
+                | Waiting::RpcPublish { conn, id }
                 | Waiting::Rpc { conn, id }
                 | Waiting::RpcFetch { conn, id },
                 Err(error),
             ) => self.reply_log_error(conn, id, &error),
             (Waiting::Api { call, leaf }, result) => {
-                self.api_appended(call, leaf, result.map(|appended| appended.position));
+                self.api_appended(call, leaf, result);
             }
             (Waiting::Rpc { .. } | Waiting::RpcFetch { .. } | Waiting::Owner, _) => {}
         }

@@ -154,6 +154,10 @@ pub(super) fn each(client: &mut Client, change: Change, chosen: &Chosen) -> Resu
         )?;
         done += 1;
     }
+    if done == 0 {
+        let text = format!("the group {} has no dead letters", chosen.group);
+        return Err(ToolError::Nothing(text));
+    }
     println!("{done} dead letters of {} {}", chosen.group, change.done());
     Ok(())
 }

@@ -117,6 +117,10 @@ pub(super) fn run(client: Client, args: &ReplayArgs) -> Result<(), ToolError> {
     };
     progress.clear();
     let (events, elapsed) = (events?, progress.elapsed());
+    if events == 0 {
+        let text = "nothing is kept there that was asked for: see --channel, --from, --to, --where";
+        return Err(ToolError::Nothing(text.to_owned()));
+    }
     if is_into {
         eprintln!(
             "ringmain: {events} events replayed in {:.1} s",

@@ -3,11 +3,13 @@
 mod answered;
 mod ask;
 mod dead;
+mod deleted;
 mod drive;
 pub mod encode;
 mod grant;
 pub mod group;
 pub mod replay;
+mod rules;
 pub mod settings;
 
 use std::cell::{Cell, RefCell};
@@ -29,6 +31,7 @@ use crate::model::{ConnId, ShardId};
 use crate::wire::json::{self, Object, Rules};
 
 use answered::Fetch;
+use deleted::Deleted;
 use group::{Group, Window};
 use settings::{GROUP_BYTES_MAX, WishError};
 
@@ -139,6 +142,8 @@ struct Inner<L, O> {
     joining: RefCell<HashMap<WorkerId, (u32, bool), FixedState>>,
     /// Shards that drain: nobody waits through them.
     hurried: RefCell<BTreeSet<ShardId>>,
+    /// Groups that were deleted of late.
+    deleted: RefCell<Deleted>,
     config: RefCell<Config>,
     /// The groups of the log are known here.
     is_loaded: Cell<bool>,
@@ -183,6 +188,8 @@ struct Place {
     group: RefCell<Group>,
     wake: Notify,
     is_gone: Cell<bool>,
+    /// It is gone because it is deleted.
+    is_deleted: Cell<bool>,
     ended: Cell<bool>,
     lag: Cell<Lag>,
     trigger: RefCell<Option<Rc<Rule>>>,
@@ -202,6 +209,7 @@ impl<L: Log, O: Outlet> Desk<L, O> {
             fetches: RefCell::default(),
             joining: RefCell::default(),
             hurried: RefCell::default(),
+            deleted: RefCell::default(),
             config: RefCell::new(config.clone()),
             is_loaded: Cell::new(false),
             loaded: Notify::new(),

@@ -48,12 +48,15 @@ pub fn entry(cursor: u64, offset: u64, record: Record) -> Arc<Entry> {
     })
 }
 
+/// Where a publication stands, and what it is called.
+type Named = (StreamPosition, EventId);
+
 /// See the module.
 #[derive(Default)]
 pub struct MemoryLog {
     entries: RefCell<Vec<Arc<Entry>>>,
     ends: RefCell<BTreeMap<ChannelName, u64>>,
-    keys: RefCell<BTreeMap<(ChannelName, Box<str>), StreamPosition>>,
+    keys: RefCell<BTreeMap<(ChannelName, Box<str>), Named>>,
     groups: RefCell<BTreeMap<Box<str>, State>>,
     letters: RefCell<BTreeMap<(Box<str>, EventId), DeadLetter>>,
     values: RefCell<BTreeMap<String, Vec<u8>>>,
@@ -187,18 +190,21 @@ impl Log for MemoryLog {
             }
             let key = (append.record.channel.clone(), append.record.key.clone());
             let first = self.keys.borrow().get(&key).copied();
-            if let Some(position) = first.filter(|_| !key.1.is_empty()) {
+            if let Some((position, event)) = first.filter(|_| !key.1.is_empty()) {
                 results.push(Ok(Appended {
                     position,
                     is_new: false,
+                    event: Some(event),
                 }));
                 continue;
             }
+            let event = append.record.event;
             let position = self.store(append.record);
-            self.keys.borrow_mut().insert(key, position);
+            self.keys.borrow_mut().insert(key, (position, event));
             results.push(Ok(Appended {
                 position,
                 is_new: true,
+                event: Some(event),
             }));
         }
         self.changed.notify_waiters();

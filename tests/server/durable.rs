@@ -120,9 +120,9 @@ fn many_subscribers_that_recover_the_same_read_the_log_once() {
 }
 
 #[test]
-fn publish_by_rpc_says_where_it_stands_and_what_it_is_called() {
+fn every_answer_to_a_durable_publish_says_where_it_stands_and_what_it_is_called() {
     let directory = tempfile::tempdir().expect("a directory");
-    let server = start(directory.path());
+    let mut server = start(directory.path());
     let mut client = Client::user(&server, "42");
     let publish = json!({ "method": "ringmain.publish", "data": {
         "channel": "orders:1", "data": { "n": 1 }, "key": "a", "tags": { "kind": "new" } } });
@@ -130,10 +130,32 @@ fn publish_by_rpc_says_where_it_stands_and_what_it_is_called() {
     assert_eq!(first["offset"], 1);
     assert_eq!(first["event_id"].as_str().map(str::len), Some(36));
     let second = client.ok("rpc", &publish)["data"].clone();
+    assert_eq!(second, first, "the same publication");
+    let same = json!({ "channel": "orders:1", "data": { "n": 1 }, "idempotency_key": "a" });
+    assert_eq!(server.api_result("publish", &same), first, "over HTTP too");
+    let one = json!({ "channel": "orders:1", "data": { "n": 2 }, "idempotency_key": "b" });
+    let batch = json!({ "commands": [{ "publish": one }, { "publish": one }] });
+    let replies = server.api("batch", &batch)["replies"].clone();
+    assert_eq!(replies[0], replies[1]);
     assert_eq!(
-        (&second["offset"], second.get("event_id")),
-        (&first["offset"], None)
+        replies[0]["publish"]["event_id"].as_str().map(str::len),
+        Some(36)
     );
+    let many = json!({ "channels": ["orders:1", "orders:2"], "data": { "n": 3 } });
+    let many = server.api_result("broadcast", &many)["responses"].clone();
+    for one in many.as_array().expect("responses") {
+        assert_eq!(one["result"]["event_id"].as_str().map(str::len), Some(36));
+    }
+    server.signal("KILL");
+    server.exit_status();
+    let server = start(directory.path());
+    assert_eq!(
+        server.api_result("publish", &same),
+        first,
+        "and after a crash"
+    );
+    let mut client = Client::user(&server, "42");
+    assert_eq!(client.ok("rpc", &publish)["data"], first);
     for bad in [
         json!({}),
         json!({ "channel": "orders:1" }),

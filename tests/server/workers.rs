@@ -256,3 +256,23 @@ fn worker_that_goes_with_an_answer_on_its_way_leaves_it_to_others() {
         }
     }
 }
+
+#[test]
+fn worker_and_whoever_waits_are_told_that_their_group_is_deleted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = start(directory.path());
+    let mut client = worker(&server);
+    let consume = json!({ "group": "g", "channels": ["orders:*"] });
+    rpc(&mut client, "ringmain.consume", &consume);
+    let fetch = json!({ "group": "g", "wait_ms": 20_000 });
+    let waiting = waiting_fetch(&server, &fetch);
+    server.api_result("queue/delete", &json!({ "group": "g" }));
+    assert_eq!(
+        client.push()["message"]["data"],
+        json!({ "group": "g", "deleted": true })
+    );
+    let answer = Http::over(waiting).response().expect("an answer").json();
+    assert_eq!(answer["error"]["code"], 104);
+    assert_eq!(answer["error"]["message"], "the group `g` was deleted");
+    assert_eq!(server.api_error("queue/fetch", &fetch), 104);
+}

@@ -189,6 +189,7 @@ impl FaultyLog {
             let repeated = Appended {
                 position,
                 is_new: false,
+                event: None,
             };
             return self.answer(now, shard, delay, id, Ok(repeated));
         }
@@ -224,6 +225,7 @@ impl FaultyLog {
             Ok(Appended {
                 position,
                 is_new: true,
+                event: Some(record.event),
             })
         };
         let told_first = rng.below(2) == 0;

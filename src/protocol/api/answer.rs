@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::error::ApiError;
-use crate::model::{ChannelName, ClientInfo, Publication, StreamPosition};
+use crate::model::{ChannelName, ClientInfo, EventId, Publication, StreamPosition};
 use crate::protocol::centrifuge::json::write::Members;
 use crate::protocol::centrifuge::json::{client_info, is_json, tags};
 
@@ -15,9 +15,9 @@ use crate::protocol::centrifuge::json::{client_info, is_json, tags};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// Where it went; `None` in a channel without history.
-    Publish(Option<StreamPosition>),
+    Publish(Option<Published>),
     /// One answer for each channel, in the request's order.
-    Broadcast(Vec<Result<Option<StreamPosition>, ApiError>>),
+    Broadcast(Vec<Result<Option<Published>, ApiError>>),
     /// Done.
     Subscribe,
     /// Done.
@@ -60,6 +60,15 @@ pub enum Answer {
     Log(Bytes),
     /// One answer for each command, in the request's order.
     Batch(Vec<Result<Answer, ApiError>>),
+}
+
+/// A publication that is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// Where it stands.
+    pub position: StreamPosition,
+    /// What it is called in the durable log.
+    pub event: Option<EventId>,
 }
 
 /// One server.
@@ -169,14 +178,14 @@ fn result(mut members: Members<'_>, answer: &Answer) {
         | Answer::UnblockUser
         | Answer::HistoryRemove
         | Answer::Log(_) => {}
-        Answer::Publish(position) => self::position(&mut members, *position),
+        Answer::Publish(published) => self::published(&mut members, *published),
         Answer::Broadcast(responses) => members.array("responses", responses, |out, response| {
             let mut item = Members::open(out);
             match response {
                 Err(error) => self::error(item.object("error"), error),
-                Ok(position) => {
+                Ok(published) => {
                     let mut result = item.object("result");
-                    self::position(&mut result, *position);
+                    self::published(&mut result, *published);
                 }
             }
         }),
@@ -224,10 +233,14 @@ fn result(mut members: Members<'_>, answer: &Answer) {
     }
 }
 
-fn position(members: &mut Members<'_>, position: Option<StreamPosition>) {
-    if let Some(position) = position {
-        members.number_some("offset", position.offset.0);
-        members.text("epoch", position.epoch.as_str());
+fn published(members: &mut Members<'_>, published: Option<Published>) {
+    let Some(Published { position, event }) = published else {
+        return;
+    };
+    members.number_some("offset", position.offset.0);
+    members.text("epoch", position.epoch.as_str());
+    if let Some(event) = event {
+        members.text("event_id", &event.to_string());
     }
 }
 
@@ -294,6 +307,33 @@ mod tests {
         }
     }
 
+    fn stands(offset: u64) -> Published {
+        Published {
+            position: at(offset),
+            event: None,
+        }
+    }
+
+    #[test]
+    fn publication_of_a_durable_channel_says_what_it_is_called() {
+        let published = Published {
+            event: Some(EventId(7)),
+            ..stands(5)
+        };
+        let id = EventId(7);
+        let members = format!(r#"{{"offset":5,"epoch":"abcdEFGH","event_id":"{id}"}}"#);
+        let answer = Answer::Publish(Some(published));
+        assert_eq!(single(answer.clone()), format!(r#"{{"result":{members}}}"#));
+        assert_eq!(
+            encoded(Ok(answer), Shape::BatchItem),
+            format!(r#"{{"publish":{members}}}"#)
+        );
+        assert_eq!(
+            single(Answer::Broadcast(vec![Ok(Some(published))])),
+            format!(r#"{{"result":{{"responses":[{{"result":{members}}}]}}}}"#)
+        );
+    }
+
     fn somebody() -> ClientInfo {
         ClientInfo {
             user: "u".into(),
@@ -357,7 +397,7 @@ mod tests {
 
     #[test]
     fn each_shape_wraps_the_result_in_its_own_way() {
-        let answer = || Ok(Answer::Publish(Some(at(5))));
+        let answer = || Ok(Answer::Publish(Some(stands(5))));
         let result = r#"{"offset":5,"epoch":"abcdEFGH"}"#;
         assert_eq!(
             encoded(answer(), Shape::Single),
@@ -401,7 +441,7 @@ mod tests {
 
     #[test]
     fn broadcast_answers_for_each_channel_in_order() {
-        let responses = vec![Ok(Some(at(2))), Err(ApiError::UnknownChannel), Ok(None)];
+        let responses = vec![Ok(Some(stands(2))), Err(ApiError::UnknownChannel), Ok(None)];
         let wanted = r#"{"result":{"responses":[{"result":{"offset":2,"epoch":"abcdEFGH"}},{"error":{"code":102,"message":"unknown channel"}},{"result":{}}]}}"#;
         assert_eq!(single(Answer::Broadcast(responses.clone())), wanted);
         assert_eq!(
@@ -415,7 +455,7 @@ mod tests {
         let replies = vec![
             Ok(Answer::Unsubscribe),
             Err(ApiError::NotFound),
-            Ok(Answer::Publish(Some(at(1)))),
+            Ok(Answer::Publish(Some(stands(1)))),
         ];
         let wanted = r#"{"replies":[{"unsubscribe":{}},{"error":{"code":104,"message":"not found"}},{"publish":{"offset":1,"epoch":"abcdEFGH"}}]}"#;
         for shape in [Shape::Single, Shape::Transport] {

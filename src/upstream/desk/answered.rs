@@ -1,10 +1,9 @@
 //! Fetches from the question until their answer is known to be with its caller: what finds nobody goes to others.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 
 use super::group::Given;
 use super::{Asker, Inner, Outlet, Place, Worker, WorkerId, encode};
-use crate::mesh::durable::LogError;
 use crate::upstream::Log;
 
 /// See the module.
@@ -137,17 +136,4 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             }
         }
     }
-}
-
-/// What a connection is told when a group that it takes from is deleted.
-pub(super) fn deleted_message(group: &str) -> Bytes {
-    let mut out = BytesMut::from(&b"{\"group\":"[..]);
-    encode::string(&mut out, group);
-    out.extend_from_slice(b",\"deleted\":true}");
-    out.freeze()
-}
-
-/// Why a fetch has no answer.
-pub(super) fn deleted(group: &str) -> LogError {
-    LogError::NotFound(format!("the group `{group}` was deleted").into())
 }

@@ -1,23 +1,22 @@
 //! What is asked of the desk, and the answers.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::group::{GROUPS_MAX, Group, Holder, Taker, Window, index_of};
-use super::settings::{Settings, WAIT_MAX, Wish, WishError, is_group_name, within};
+use super::group::{Holder, Taker, Window, index_of};
+use super::settings::{WAIT_MAX, Wish, WishError, is_group_name, within};
 use super::{
     Asker, CREDIT, CREDIT_MAX, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
     FETCH_WAIT_MIN_MS, GROUPS_PER_WORKER_MAX, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY,
-    TRIGGER_CREDIT, Worker, WorkerId, asked, bad_request, closed, dead, encode, grant, no_group,
-    not_found, replay, settings, unix_ms, wrong,
+    Worker, WorkerId, asked, bad_request, closed, dead, encode, not_found, replay, unix_ms, wrong,
 };
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::mesh::durable::{Ask, Caller, LogError, Method};
 use crate::time::{Instant, Now};
 use crate::upstream::Log;
-use crate::upstream::log::{Group as LogGroup, worker_name};
-use crate::upstream::triggers::Rule;
+use crate::upstream::log::worker_name;
 use crate::wire::json::fields;
 
 /// Parameters of what settles deliveries.
@@ -67,33 +66,34 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 return self.outlet.answer(asker, Err(closed()));
             }
         }
+        let absent = |name: &str| {
+            let is_here = self.by_name.borrow().contains_key(name);
+            (!is_here).then(|| self.absent(name))
+        };
         let result = match ask.method {
             Method::Consume => self.consume(asker, &ask).await.map(Some),
             Method::Fetch => self.fetch(asker, &ask).await.map(|()| None),
             Method::Groups if ask.data.is_empty() => Ok(Some(self.list())),
             Method::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
             Method::DeleteGroup => self.delete(&ask).await.map(Some),
-            Method::DeadList => dead::list(&*self.log, &ask.data).await.map(Some),
+            Method::DeadList => dead::list(&*self.log, &ask.data, absent).await.map(Some),
             Method::DeadShow => dead::show(&*self.log, &ask.data).await.map(Some),
-            Method::DeadRetry => {
-                let has_group = |name: &str| self.by_name.borrow().contains_key(name);
-                dead::retry(&*self.log, &*self.outlet, &ask.data, has_group)
-                    .await
-                    .map(Some)
-            }
-            Method::DeadDrop => dead::forget(&*self.log, &ask.data).await.map(Some),
+            Method::DeadRetry => dead::retry(&*self.log, &*self.outlet, &ask.data, absent)
+                .await
+                .map(Some),
+            Method::DeadDrop => dead::forget(&*self.log, &ask.data, absent).await.map(Some),
             Method::Replay => {
                 let permit = self.replays.acquire().await;
                 let random = self.rng.borrow_mut().bits();
-                let has_group = |name: &str| self.by_name.borrow().contains_key(name);
                 let is_durable = |channel: &str| {
                     let config = self.config.borrow();
                     let namespace = config.channels.resolve(channel);
                     namespace.is_ok_and(|namespace| namespace.is_durable())
                 };
                 let targets = replay::Targets {
-                    has_group,
+                    absent,
                     is_durable,
+                    reach: |channels: &[Box<str>]| self.check_reach(channels),
                 };
                 let page =
                     replay::page(&*self.log, &*self.outlet, &ask.data, random, targets).await;
@@ -255,106 +255,6 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         Ok((Rc::clone(&worker.pushed), Rc::clone(&worker.answered)))
     }
 
-    /// The group of a wish, made or changed as it says.
-    pub(super) async fn open(
-        self: &Rc<Self>,
-        wish: &Wish,
-        caller: &Caller,
-    ) -> Result<Rc<Place>, LogError> {
-        if !is_group_name(&wish.group) {
-            return Err(wrong(WishError::Group));
-        }
-        let before = self.place(&wish.group).filter(|place| !place.is_gone.get());
-        let settings_before = before
-            .as_ref()
-            .map(|place| place.group.borrow().settings().clone());
-        let settings = wish.settings(settings_before.as_ref()).map_err(wrong)?;
-        grant::permit(caller, &wish.group, &settings.channels)?;
-        if let Some(place) = &before
-            && settings_before.as_ref() == Some(&settings)
-        {
-            return Ok(Rc::clone(place));
-        }
-        let _one = self.opening.lock().await;
-        if self.is_closed.get() {
-            return Err(closed());
-        }
-        let from_beginning = wish.from.unwrap_or_default() == settings::From::Beginning;
-        self.make(&wish.group, settings, from_beginning, None).await
-    }
-
-    /// Makes a group or changes it.
-    pub(super) async fn make(
-        self: &Rc<Self>,
-        name: &str,
-        settings: Settings,
-        from_beginning: bool,
-        trigger: Option<Rc<Rule>>,
-    ) -> Result<Rc<Place>, LogError> {
-        let of_log = LogGroup {
-            name: name.into(),
-            channels: settings.channels.clone(),
-            from_beginning,
-            lease: settings.lease(),
-            ordered: settings.ordered,
-        };
-        let text = serde_json::to_vec(&settings).map_err(|_| bad_request("settings"))?;
-        self.log.put(&format!("group/{name}"), Some(&text)).await?;
-        self.log.open_group(&of_log).await?;
-        if let Some(place) = self.place(name) {
-            let now = self.now();
-            place.group.borrow_mut().handle_settings(now, settings);
-            *place.trigger.borrow_mut() = trigger;
-            place.wake.notify_one();
-            return Ok(place);
-        }
-        self.start(name, settings, trigger)
-    }
-
-    pub(super) fn start(
-        self: &Rc<Self>,
-        name: &str,
-        settings: Settings,
-        trigger: Option<Rc<Rule>>,
-    ) -> Result<Rc<Place>, LogError> {
-        let mut groups = self.groups.borrow_mut();
-        let index = groups
-            .iter()
-            .position(Option::is_none)
-            .unwrap_or(groups.len());
-        if index >= GROUPS_MAX {
-            return Err(bad_request("there are as many groups as there may be"));
-        }
-        let seed = self.rng.borrow_mut().bits();
-        let is_trigger = trigger.is_some();
-        let place = Rc::new(Place {
-            name: name.into(),
-            index,
-            group: std::cell::RefCell::new(Group::new(name, index, settings, seed)),
-            wake: tokio::sync::Notify::new(),
-            is_gone: std::cell::Cell::new(false),
-            ended: std::cell::Cell::new(false),
-            lag: std::cell::Cell::default(),
-            trigger: std::cell::RefCell::new(trigger),
-        });
-        if is_trigger {
-            place.group.borrow_mut().handle_joined(
-                Taker::Trigger,
-                TRIGGER_CREDIT,
-                &Window::new(usize::MAX),
-                "trigger",
-            );
-        }
-        if index == groups.len() {
-            groups.push(Some(Rc::clone(&place)));
-        } else {
-            groups[index] = Some(Rc::clone(&place));
-        }
-        self.by_name.borrow_mut().insert(name.into(), index);
-        tokio::task::spawn_local(Rc::clone(self).drive(Rc::clone(&place)));
-        Ok(place)
-    }
-
     pub(super) fn settle(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
         let asked: Settling = asked(&ask.data)?;
         if asked.deliveries.len() > DELIVERIES_MAX {
@@ -371,6 +271,8 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let now = self.now();
         let mut done = 0;
         let mut unknown = Vec::new();
+        let mut deleted = BTreeSet::new();
+        let gone = self.deleted.borrow();
         let groups = self.groups.borrow();
         for &delivery in asked.delivery.iter().chain(&asked.deliveries) {
             let place = groups.get(index_of(delivery)).and_then(Option::as_ref);
@@ -390,6 +292,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             if known {
                 done += 1;
             } else {
+                if place.is_none() {
+                    deleted.extend(gone.at(index_of(delivery)));
+                }
                 unknown.push(delivery);
             }
         }
@@ -410,6 +315,16 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             }
             out.extend_from_slice(b"]");
         }
+        if !deleted.is_empty() {
+            out.extend_from_slice(b",\"deleted_groups\":[");
+            for (at, group) in deleted.into_iter().enumerate() {
+                if at > 0 {
+                    out.extend_from_slice(b",");
+                }
+                encode::string(&mut out, group);
+            }
+            out.extend_from_slice(b"]");
+        }
         out.extend_from_slice(b"}");
         Ok(out.freeze())
     }
@@ -425,7 +340,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let credit = within(credit, 0, CREDIT_MAX, "credit", "0 to 10000").map_err(wrong)?;
         let place = self
             .place(&asked.group)
-            .ok_or_else(|| no_group(&asked.group))?;
+            .ok_or_else(|| self.absent(&asked.group))?;
         let taker = Taker::Connection((asker.0, conn));
         let known = place
             .group
@@ -447,7 +362,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let worker = (asker.0, conn);
         let place = self
             .place(&asked.group)
-            .ok_or_else(|| no_group(&asked.group))?;
+            .ok_or_else(|| self.absent(&asked.group))?;
         let now = self.now();
         let known = place
             .group
@@ -499,25 +414,8 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         if self.forget(&asked.group).await? {
             Ok(Bytes::from_static(b"{}"))
         } else {
-            Err(no_group(&asked.group))
+            Err(self.absent(&asked.group))
         }
-    }
-
-    pub(super) async fn forget(&self, name: &str) -> Result<bool, LogError> {
-        if let Some(place) = self.place(name) {
-            place.is_gone.set(true);
-            place.wake.notify_one();
-            while !place.ended.get() {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-            self.by_name.borrow_mut().remove(name);
-            self.groups.borrow_mut()[place.index] = None;
-            for worker in self.workers.borrow_mut().values_mut() {
-                worker.groups.remove(&place.index);
-            }
-        }
-        self.log.put(&format!("group/{name}"), None).await?;
-        self.log.delete_group(name).await
     }
 }
 

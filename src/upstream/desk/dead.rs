@@ -4,7 +4,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::encode;
 use super::settings::QUEUE_PREFIX;
-use super::{Outlet, asked, bad_request, no_group, not_found};
+use super::{Outlet, asked, bad_request, not_found};
 use crate::mesh::durable::{Append, LogError, RequestId};
 use crate::model::{ChannelName, EventId, Origin, Record};
 use crate::upstream::Log;
@@ -48,6 +48,12 @@ impl Asked {
         Ok((group, event))
     }
 
+    /// A group without letters is one that there is.
+    fn check_group(&self, absent: impl Fn(&str) -> Option<LogError>) -> Result<(), LogError> {
+        let absent = self.group.as_deref().and_then(absent);
+        absent.map_or(Ok(()), Err)
+    }
+
     /// Where the page begins: behind `group/event`.
     fn after(&self) -> Result<Option<(&str, EventId)>, LogError> {
         let Some(after) = self.after.as_deref().filter(|after| !after.is_empty()) else {
@@ -60,12 +66,19 @@ impl Asked {
 }
 
 /// A page of letters.
-pub(super) async fn list<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
+pub(super) async fn list<L: Log>(
+    log: &L,
+    data: &[u8],
+    absent: impl Fn(&str) -> Option<LogError>,
+) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
     let limit = asked.limit.unwrap_or(100).clamp(1, PAGE_MAX);
     let letters = log
         .dead_letters(asked.group.as_deref(), asked.after()?, limit)
         .await?;
+    if letters.is_empty() && asked.after()?.is_none() {
+        asked.check_group(&absent)?;
+    }
     let mut out = BytesMut::from(&b"{\"letters\":["[..]);
     for (at, letter) in letters.iter().enumerate() {
         if at > 0 {
@@ -114,17 +127,20 @@ pub(super) async fn retry<L: Log, O: Outlet>(
     log: &L,
     outlet: &O,
     data: &[u8],
-    has_group: impl Fn(&str) -> bool,
+    absent: impl Fn(&str) -> Option<LogError>,
 ) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
     let mut retried = 0;
     while retried < ALL_MAX {
         let letters = some(log, &asked).await?;
         if letters.is_empty() {
+            if retried == 0 {
+                asked.check_group(&absent)?;
+            }
             break;
         }
-        if let Some(letter) = letters.iter().find(|letter| !has_group(&letter.group)) {
-            return Err(no_group(&letter.group));
+        if let Some(error) = letters.iter().find_map(|letter| absent(&letter.group)) {
+            return Err(error);
         }
         let appends = letters.iter().map(again).collect();
         let results = outlet.append(appends).await;
@@ -141,12 +157,19 @@ pub(super) async fn retry<L: Log, O: Outlet>(
 }
 
 /// Forgets letters.
-pub(super) async fn forget<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
+pub(super) async fn forget<L: Log>(
+    log: &L,
+    data: &[u8],
+    absent: impl Fn(&str) -> Option<LogError>,
+) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
     let mut dropped = 0;
     while dropped < ALL_MAX {
         let letters = some(log, &asked).await?;
         if letters.is_empty() {
+            if dropped == 0 {
+                asked.check_group(&absent)?;
+            }
             break;
         }
         for letter in &letters {

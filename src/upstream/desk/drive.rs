@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 
-use super::answered::{deleted, deleted_message};
+use super::deleted;
 use super::group::{Given, Group, Holder, Output};
 use super::settings::Settings;
 use super::{
@@ -35,13 +35,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             if group.name.starts_with(TRIGGER_PREFIX) || self.place(&group.name).is_some() {
                 continue;
             }
-            let text = self.log.get(&format!("group/{}", group.name)).await?;
-            let settings = text
-                .and_then(|text| serde_json::from_slice::<Settings>(&text).ok())
-                .unwrap_or_else(|| Settings {
-                    channels: group.channels.clone(),
-                    ..Settings::default()
-                });
+            let settings = self.stored_settings(&group).await?;
             self.start(&group.name, settings, None)?;
         }
         Ok(())
@@ -101,6 +95,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 let mut group = place.group.borrow_mut();
                 let now = self.now();
                 if place.is_gone.get() {
+                    if place.is_deleted.get() {
+                        group.handle_deleted(now);
+                    }
                     group.handle_closed(now);
                 } else {
                     group.handle_timeout(now);
@@ -137,6 +134,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                             place.group.borrow_mut().handle_leased(now, leased);
                         }
                         Err(error) => {
+                            if matches!(error, LogError::NotFound(_)) {
+                                self.look_whether_deleted(&place).await;
+                            }
                             tracing::debug!(%error, group = &*place.name, "fetching is tried again");
                             fails = true;
                         }
@@ -173,10 +173,11 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 }
                 Output::Ended(asker) => {
                     self.ends_to_fetch(asker);
-                    self.outlet.answer(asker, Err(deleted(&place.name)));
+                    self.outlet
+                        .answer(asker, Err(deleted::deleted(&place.name)));
                 }
                 Output::Deleted(worker) => {
-                    self.outlet.deliver(worker, deleted_message(&place.name));
+                    self.outlet.deliver(worker, deleted::message(&place.name));
                 }
                 Output::Freed(worker) => self.wake_groups_of(worker),
                 Output::Triggered(given) => {

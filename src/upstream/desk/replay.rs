@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::dead::{into_queue, once_more};
 use super::encode;
 use super::settings::QUEUE_PREFIX;
-use super::{Outlet, asked, bad_request, no_group, not_found};
+use super::{Outlet, asked, bad_request, not_found};
 use crate::mesh::durable::{LogError, Read};
 use crate::model::{ChannelName, Entry, EventId};
 use crate::upstream::Log;
@@ -143,17 +143,30 @@ impl Cursor {
 }
 
 /// What a replay may be put into.
-pub(super) struct Targets<G, D> {
-    /// There is such a group.
-    pub has_group: G,
+pub(super) struct Targets<G, D, R> {
+    /// Why there is no such group, if there is none.
+    pub absent: G,
     /// There is such a channel, and its publications are kept.
     pub is_durable: D,
+    /// What is read may be there.
+    pub reach: R,
 }
 
-impl<G: Fn(&str) -> bool, D: Fn(&str) -> bool> Targets<G, D> {
-    fn check(&self, into: Option<&Into>) -> Result<(), LogError> {
+impl<G, D, R> Targets<G, D, R>
+where
+    G: Fn(&str) -> Option<LogError>,
+    D: Fn(&str) -> bool,
+    R: Fn(&[Box<str>]) -> Result<(), LogError>,
+{
+    fn check(&self, channels: &[Box<str>], into: Option<&Into>) -> Result<(), LogError> {
+        let kept: Vec<Box<str>> = channels
+            .iter()
+            .filter(|channel| !channel.starts_with(QUEUE_PREFIX))
+            .cloned()
+            .collect();
+        (self.reach)(&kept)?;
         match into {
-            Some(Into::Group(group)) if !(self.has_group)(group) => Err(no_group(group)),
+            Some(Into::Group(group)) if let Some(error) = (self.absent)(group) => Err(error),
             Some(Into::Channel(name)) if !(self.is_durable)(name) => Err(bad_request(
                 "`into.channel` is a channel of a durable namespace",
             )),
@@ -168,13 +181,17 @@ pub(super) async fn page<L: Log, O: Outlet>(
     outlet: &O,
     data: &[u8],
     random: u64,
-    targets: Targets<impl Fn(&str) -> bool, impl Fn(&str) -> bool>,
+    targets: Targets<
+        impl Fn(&str) -> Option<LogError>,
+        impl Fn(&str) -> bool,
+        impl Fn(&[Box<str>]) -> Result<(), LogError>,
+    >,
 ) -> Result<Bytes, LogError> {
     let asked: Asked = asked(data)?;
     if asked.channels.is_empty() || asked.channels.len() > CHANNELS_MAX {
         return Err(bad_request("`channels` is 1 to 64 names or patterns"));
     }
-    targets.check(asked.into.as_ref())?;
+    targets.check(&asked.channels, asked.into.as_ref())?;
     let condition = asked
         .condition
         .as_deref()

@@ -1,5 +1,6 @@
 //! What a group's workers say about it, and what the group makes of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::de::MapAccess;
@@ -64,6 +65,22 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Names of the rules that are not the same.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let channels = |settings: &Self| settings.channels.iter().cloned().collect::<BTreeSet<_>>();
+        [
+            ("channels", channels(self) == channels(other)),
+            ("ack_wait_ms", self.ack_wait == other.ack_wait),
+            ("ordered", self.ordered == other.ordered),
+            ("max_attempts", self.max_attempts == other.max_attempts),
+            ("backoff", self.backoff == other.backoff),
+        ]
+        .into_iter()
+        .filter_map(|(name, is_same)| (!is_same).then_some(name))
+        .collect()
+    }
+
     /// A lease counts for this long after it was last spoken of. In an ordered group what a dead process had comes before anything
     /// else, so the group stands still until its leases have run out.
     #[must_use]
@@ -128,6 +145,8 @@ pub struct Wish {
     pub backoff: Option<BackoffWish>,
     /// Where a new group starts.
     pub from: Option<From>,
+    /// Rules that differ from those of the group change it; else they are refused.
+    pub update: bool,
 }
 fields!(@Own Wish {
     "group" => group,
@@ -140,6 +159,7 @@ fields!(@Own Wish {
     "max_attempts" => max_attempts,
     "backoff" => backoff,
     "from" => from,
+    "update" => update,
 });
 
 /// See `Backoff`.
@@ -347,7 +367,7 @@ mod tests {
         use crate::wire::json::{null, object};
         let sample = serde_json::json!({
             "group": "g", "channels": ["a"], "credit": 1, "limit": 2, "wait_ms": 3, "ack_wait_ms": 4000, "ordered": true,
-            "max_attempts": 5, "backoff": { "base_ms": 1, "factor": 2.0, "cap_ms": 3, "jitter": 0.5 }, "from": "new",
+            "max_attempts": 5, "backoff": { "base_ms": 1, "factor": 2.0, "cap_ms": 3, "jitter": 0.5 }, "from": "new", "update": true,
         });
         null::covers(&sample, &null::names::<Wish>());
         null::covers(&sample["backoff"], &null::names::<BackoffWish>());

@@ -126,15 +126,23 @@ fn client(slot: u32) -> Caller {
     }
 }
 
-/// With one durable namespace.
+/// With durable namespaces `a` and `b`, of which one has triggers.
 fn durable(name: &str, triggers: Vec<Trigger>) -> Config {
     let mut config = Config::built_in();
-    config.channels.namespaces = vec![Arc::new(Namespace {
-        name: name.to_owned(),
-        delivery: Delivery::Durable,
-        triggers,
-        ..Namespace::default()
-    })];
+    config.channels.namespaces = ["a", "b"]
+        .map(|other| {
+            Arc::new(Namespace {
+                name: other.to_owned(),
+                delivery: Delivery::Durable,
+                triggers: if other == name {
+                    triggers.clone()
+                } else {
+                    Vec::new()
+                },
+                ..Namespace::default()
+            })
+        })
+        .into();
     config
 }
 
@@ -162,7 +170,7 @@ fn run(test: impl Future<Output = ()>) {
 fn credit_bounds_what_is_under_way_and_going_gives_it_back() {
     run(async {
         let log = log_with(10);
-        let table = Table::new(&log, &Config::built_in());
+        let table = Table::new(&log, &durable("a", Vec::new()));
         let consume = json!({ "group": "g", "channels": ["a:*"], "credit": 3 });
         let result = table.ask(Method::Consume, client(1), consume.clone()).await;
         assert_eq!(result, Ok(json!({ "group": "g", "credit": 3 })));
@@ -216,7 +224,7 @@ fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
         let mut done = BTreeSet::new();
         let mut rng = Rng::new(11);
         for life in 0..4 {
-            let table = Table::new(&log, &Config::built_in());
+            let table = Table::new(&log, &durable("a", Vec::new()));
             let fetch = json!({ "group": "g", "channels": ["a:*"], "limit": 7, "wait_ms": 200, "max_attempts": 2,
                 "backoff": { "base_ms": 0 } });
             for _ in 0..if life == 3 { 1000 } else { 6 } {
@@ -248,7 +256,7 @@ fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
             table.desk.close().await;
             log.restart();
         }
-        let table = Table::new(&log, &Config::built_in());
+        let table = Table::new(&log, &durable("a", Vec::new()));
         let dead = table
             .service(Method::DeadList, json!({}))
             .await
@@ -274,7 +282,7 @@ fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
 fn what_a_connection_fetched_is_its_own_until_it_goes() {
     run(async {
         let log = log_with(3);
-        let table = Table::new(&log, &Config::built_in());
+        let table = Table::new(&log, &durable("a", Vec::new()));
         let fetch = json!({ "group": "g", "channels": ["a:*"], "limit": 3, "wait_ms": 5000 });
         let got = table
             .ask(Method::Fetch, client(1), fetch.clone())
@@ -351,12 +359,12 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
         assert_eq!(replayed.count(), 6);
         for bad in [
             json!({ "channels": [] }),
-            json!({ "channels": ["a"], "from": "yesterday" }),
+            json!({ "channels": ["a:1"], "from": "yesterday" }),
             json!({ "channels": ["a:*"], "from": { "offset": 1 } }),
-            json!({ "channels": ["a"], "from": { "cursor": "x" } }),
-            json!({ "channels": ["a"], "where": "=" }),
-            json!({ "channels": ["a"], "unknown": 1 }),
-            json!({ "channels": ["a"], "into": { "channel": "ephemeral" } }),
+            json!({ "channels": ["a:1"], "from": { "cursor": "x" } }),
+            json!({ "channels": ["a:1"], "where": "=" }),
+            json!({ "channels": ["a:1"], "unknown": 1 }),
+            json!({ "channels": ["a:1"], "into": { "channel": "ephemeral" } }),
         ] {
             let result = table.service(Method::Replay, bad.clone()).await;
             assert!(
@@ -364,7 +372,7 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
                 "{bad}: {result:?}"
             );
         }
-        let nowhere = json!({ "channels": ["a"], "into": { "group": "none" } });
+        let nowhere = json!({ "channels": ["a:1"], "into": { "group": "none" } });
         let result = table.service(Method::Replay, nowhere).await;
         assert!(matches!(result, Err(LogError::NotFound(_))), "{result:?}");
     });
@@ -374,7 +382,7 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
 fn dead_letter_is_announced_and_comes_back_when_it_is_tried_again() {
     run(async {
         let log = log_with(1);
-        let mut config = Config::built_in();
+        let mut config = durable("a", Vec::new());
         config.queue.dead_letter_hook = "ops".to_owned();
         let table = Table::new(&log, &config);
         let fetch =
@@ -587,7 +595,7 @@ fn trigger_stores_what_matches_once_and_a_loop_ends_as_a_dead_letter() {
 #[test]
 fn connection_changes_its_credit_in_the_last_group_that_it_may_have() {
     run(async {
-        let table = Table::new(&log_with(0), &Config::built_in());
+        let table = Table::new(&log_with(0), &durable("a", Vec::new()));
         for number in 0..16 {
             let ask = json!({ "group": format!("g{number}"), "channels": ["a:*"] });
             let joined = table.ask(Method::Consume, client(1), ask).await;
@@ -609,7 +617,7 @@ fn connection_changes_its_credit_in_the_last_group_that_it_may_have() {
 fn group_that_is_asked_for_while_it_is_forgotten_is_a_new_one() {
     run(async {
         let log = log_with(1);
-        let table = Table::new(&log, &Config::built_in());
+        let table = Table::new(&log, &durable("a", Vec::new()));
         let wish = json!({ "group": "g", "channels": ["a:*"], "limit": 1, "wait_ms": 5000 });
         let service = |method, data: &Value| table.service(method, data.clone());
         service(Method::Fetch, &wish).await.expect("deliveries");
@@ -634,11 +642,247 @@ fn letter_of_a_group_that_is_forgotten_stays_where_it_is() {
             unix_ms: 1,
         };
         log.bury(&letter).await.expect("kept");
-        let table = Table::new(&log, &Config::built_in());
+        let table = Table::new(&log, &durable("a", Vec::new()));
         let all = json!({ "group": "gone", "all": true });
         let retried = table.service(Method::DeadRetry, all).await;
         assert!(matches!(retried, Err(LogError::NotFound(_))), "{retried:?}");
         let kept = log.dead_letter("gone", EventId(1)).await;
         assert_eq!(kept, Ok(Some(letter)));
+    });
+}
+
+#[test]
+fn worker_and_whoever_waits_are_told_that_their_group_is_deleted() {
+    run(async {
+        let log = log_with(1);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let consume = json!({ "group": "g", "channels": ["a:*"], "credit": 1 });
+        let joined = table.ask(Method::Consume, client(1), consume).await;
+        assert!(joined.is_ok());
+        let (_, delivery) = table.delivery().await;
+        let fetch = json!({ "group": "g", "wait_ms": 20_000 });
+        let (deleted, over_http, over_rpc) = tokio::join!(
+            async {
+                wait("both to wait", || {
+                    let report = table.desk.report();
+                    (report[0].waiting == 2).then_some(())
+                })
+                .await;
+                table
+                    .service(Method::DeleteGroup, json!({ "group": "g" }))
+                    .await
+            },
+            table.service(Method::Fetch, fetch.clone()),
+            table.ask(Method::Fetch, client(2), fetch.clone()),
+        );
+        assert_eq!(deleted, Ok(json!({})));
+        for answer in [over_http, over_rpc] {
+            let Err(LogError::NotFound(why)) = answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!(&*why, "the group `g` was deleted");
+        }
+        let (to, message) = table.delivery().await;
+        assert_eq!(to.1.slot, 1);
+        assert_eq!(message, json!({ "group": "g", "deleted": true }));
+        let ack = json!({ "delivery": delivery["delivery"] });
+        let acked = table.ask(Method::Ack, client(1), ack).await;
+        let expected =
+            json!({ "acked": 0, "unknown": [delivery["delivery"]], "deleted_groups": ["g"] });
+        assert_eq!(acked, Ok(expected));
+        for (method, caller, ask) in [
+            (Method::Fetch, Caller::Service, fetch),
+            (Method::Consume, client(1), json!({ "group": "g" })),
+            (
+                Method::Credit,
+                client(1),
+                json!({ "group": "g", "credit": 1 }),
+            ),
+            (Method::Leave, client(1), json!({ "group": "g" })),
+            (
+                Method::DeleteGroup,
+                Caller::Service,
+                json!({ "group": "g" }),
+            ),
+            (Method::DeadList, Caller::Service, json!({ "group": "g" })),
+        ] {
+            let refused = table.ask(method, caller, ask).await;
+            let Err(LogError::NotFound(why)) = refused else {
+                panic!("{method:?} {refused:?}");
+            };
+            assert_eq!(&*why, "the group `g` was deleted", "{method:?}");
+        }
+    });
+}
+
+#[test]
+fn group_that_is_deleted_elsewhere_is_gone_here_too() {
+    run(async {
+        let log = log_with(0);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let consume = json!({ "group": "g", "channels": ["a:*"] });
+        let joined = table.ask(Method::Consume, client(1), consume).await;
+        assert!(joined.is_ok());
+        assert_eq!(log.delete_group("g").await, Ok(true));
+        log.put_all([memory::record("a:1", EventId(1), "1")]);
+        let (_, message) = table.delivery().await;
+        assert_eq!(message, json!({ "group": "g", "deleted": true }));
+        assert!(table.desk.report().is_empty());
+    });
+}
+
+#[test]
+fn what_does_not_exist_is_said_to_be_missing() {
+    run(async {
+        let log = log_with(3);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let mistyped = json!({ "group": "biling" });
+        for method in [Method::Fetch, Method::DeadList, Method::DeleteGroup] {
+            let refused = table.service(method, mistyped.clone()).await;
+            let Err(LogError::NotFound(why)) = refused else {
+                panic!("{method:?} {refused:?}");
+            };
+            assert_eq!(&*why, "there is no group `biling`", "{method:?}");
+        }
+        for method in [Method::DeadRetry, Method::DeadDrop] {
+            let all = json!({ "group": "biling", "all": true });
+            let refused = table.service(method, all).await;
+            assert!(matches!(refused, Err(LogError::NotFound(_))), "{refused:?}");
+        }
+        for channels in [json!(["lobby"]), json!(["a:*", "c:*"]), json!(["lob*"])] {
+            let wish = json!({ "group": "g", "channels": channels });
+            let refused = table.service(Method::Fetch, wish).await;
+            assert!(
+                matches!(refused, Err(LogError::BadRequest(_))),
+                "{refused:?}"
+            );
+            let wish = json!({ "channels": channels });
+            let refused = table.service(Method::Replay, wish).await;
+            assert!(
+                matches!(refused, Err(LogError::BadRequest(_))),
+                "{refused:?}"
+            );
+        }
+        assert!(
+            table.desk.report().is_empty(),
+            "nothing was made by mistake"
+        );
+        let wish = json!({ "group": "g", "channels": ["*"] });
+        assert!(table.service(Method::Fetch, wish).await.is_ok());
+        let none = table
+            .service(Method::DeadRetry, json!({ "group": "g", "all": true }))
+            .await;
+        assert_eq!(none, Ok(json!({ "retried": 0 })), "there is such a group");
+    });
+}
+
+/// A worker whose token lets it take from these channels.
+fn granted(slot: u32, channels: &[&str]) -> Caller {
+    let Caller::Client {
+        conn, client, user, ..
+    } = client(slot)
+    else {
+        unreachable!("a client");
+    };
+    Caller::Client {
+        conn,
+        client,
+        user,
+        grants: Arc::from([ConsumeGrant {
+            groups: "*".into(),
+            channels: channels.iter().map(|channel| (*channel).into()).collect(),
+        }]),
+    }
+}
+
+#[test]
+fn group_is_changed_by_whoever_says_so_and_may_take_from_all_of_it() {
+    run(async {
+        let table = Table::new(&log_with(0), &durable("a", Vec::new()));
+        let make = json!({ "group": "g", "channels": ["a:*", "b:*"], "max_attempts": 2 });
+        let all = || granted(1, &["*"]);
+        assert!(
+            table
+                .ask(Method::Consume, all(), make.clone())
+                .await
+                .is_ok()
+        );
+        let part = || granted(2, &["a:*"]);
+        let differs = |answer: Result<Value, LogError>| {
+            let Err(LogError::BadRequest(why)) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(why.starts_with("rules differ"), "{why}");
+        };
+        let forbidden = |answer: Result<Value, LogError>| {
+            assert!(matches!(answer, Err(LogError::Forbidden(_))), "{answer:?}");
+        };
+        for caller in [part(), all(), Caller::Service] {
+            let ask = |wish: Value| table.ask(Method::Fetch, caller.clone(), wish);
+            differs(ask(json!({ "group": "g", "channels": ["a:1*"] })).await);
+            differs(ask(json!({ "group": "g", "max_attempts": 3 })).await);
+            differs(ask(json!({ "group": "g", "ack_wait_ms": 1000 })).await);
+            differs(ask(json!({ "group": "g", "ordered": true })).await);
+            differs(ask(json!({ "group": "g", "backoff": { "base_ms": 1 } })).await);
+        }
+        let update = |wish: Value| {
+            let mut wish = wish;
+            wish["update"] = json!(true);
+            wish
+        };
+        for narrow in [
+            json!({ "group": "g", "channels": ["a:*"] }),
+            json!({ "group": "g", "max_attempts": 3 }),
+            json!({ "group": "g" }),
+        ] {
+            forbidden(table.ask(Method::Fetch, part(), update(narrow)).await);
+        }
+        // The same channels in another order are the same rules.
+        let same = json!({ "group": "g", "channels": ["b:*", "a:*"], "max_attempts": 2 });
+        assert!(
+            table
+                .ask(Method::Consume, granted(3, &["*"]), same)
+                .await
+                .is_ok()
+        );
+        let narrowed = update(json!({ "group": "g", "channels": ["a:*"] }));
+        assert!(table.ask(Method::Consume, all(), narrowed).await.is_ok());
+        let widened = update(json!({ "group": "g", "channels": ["*"] }));
+        forbidden(table.ask(Method::Fetch, part(), widened).await);
+        differs(table.ask(Method::Consume, all(), make).await);
+        let groups = table.service(Method::Groups, json!({})).await;
+        assert_eq!(
+            groups.expect("groups")["groups"][0]["channels"],
+            json!(["a:*"])
+        );
+    });
+}
+
+#[test]
+fn rules_that_another_process_has_given_a_group_count_here_too() {
+    run(async {
+        let log = log_with(0);
+        let (here, there) = (
+            Table::new(&log, &durable("a", Vec::new())),
+            Table::new(&log, &durable("a", Vec::new())),
+        );
+        let first = json!({ "group": "g", "channels": ["a:*"], "max_attempts": 7 });
+        assert!(here.service(Method::Fetch, first.clone()).await.is_ok());
+        let other = json!({ "group": "g", "channels": ["a:*"], "max_attempts": 3 });
+        let refused = there.service(Method::Fetch, other.clone()).await;
+        assert!(
+            matches!(refused, Err(LogError::BadRequest(_))),
+            "{refused:?}"
+        );
+        assert!(there.service(Method::Fetch, first.clone()).await.is_ok());
+        let mut update = other.clone();
+        update["update"] = json!(true);
+        assert!(there.service(Method::Fetch, update).await.is_ok());
+        assert!(here.service(Method::Fetch, other).await.is_ok());
+        let refused = here.service(Method::Fetch, first).await;
+        assert!(
+            matches!(refused, Err(LogError::BadRequest(_))),
+            "{refused:?}"
+        );
     });
 }

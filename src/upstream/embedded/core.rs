@@ -17,7 +17,7 @@ use super::segments::{Retention, Segments, View, cursor_of, index_key};
 use super::store::Store;
 use crate::config::durable::Durable;
 use crate::mesh::durable::{Append, Appended, epoch_of};
-use crate::model::{ChannelName, Entry, Offset, StreamPosition};
+use crate::model::{ChannelName, Entry, EventId, Offset, StreamPosition};
 
 const LOG_ID: &[u8] = b"m/log";
 const LIVES: &[u8] = b"m/lives";
@@ -81,7 +81,7 @@ struct Staged {
 struct Plan {
     staged: Vec<Staged>,
     places: BTreeMap<ChannelName, usize>,
-    keys: Map<[u8; 24], u64>,
+    keys: Map<[u8; 24], (u64, EventId)>,
     rows: Vec<(Keyspace, Vec<u8>, Vec<u8>)>,
     new_channels: bool,
 }
@@ -270,16 +270,17 @@ impl Core {
         };
         if let Some(row_key) = &row_key {
             let first = match plan.keys.get(row_key) {
-                Some(offset) => Some(*offset),
+                Some(&(offset, event)) => Some((offset, Some(event))),
                 None => self.keys.find(row_key, now_ms)?,
             };
-            if let Some(offset) = first {
+            if let Some((offset, event)) = first {
                 return Ok(Appended {
                     position: StreamPosition {
                         epoch: plan.staged[place].row.epoch,
                         offset: Offset(offset),
                     },
                     is_new: false,
+                    event,
                 });
             }
         }
@@ -289,6 +290,7 @@ impl Core {
                 return Ok(Appended {
                     position: row.position(),
                     is_new: false,
+                    event: None,
                 });
             }
             row.version = append.version;
@@ -297,12 +299,14 @@ impl Core {
         row.top += 1;
         row.used_ms = now_ms;
         let position = row.position();
+        let event = append.record.event;
         if let Some(row_key) = row_key {
+            let place = (position.offset.0, event);
             let (keyspace, value) =
                 self.keys
-                    .place(&self.store.db, position.offset.0, append.key_ttl, now_ms)?;
+                    .place(&self.store.db, place, append.key_ttl, now_ms)?;
             plan.rows.push((keyspace, row_key.to_vec(), value.to_vec()));
-            plan.keys.insert(row_key, position.offset.0);
+            plan.keys.insert(row_key, place);
         }
         plan.staged[place].is_touched = true;
         plan.staged[place].entries.push(Arc::new(Entry {
@@ -313,6 +317,7 @@ impl Core {
         Ok(Appended {
             position,
             is_new: true,
+            event: Some(event),
         })
     }
 

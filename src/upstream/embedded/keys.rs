@@ -6,6 +6,7 @@ use fjall::{Database, Keyspace};
 use sha2::{Digest as _, Sha256};
 
 use super::store;
+use crate::model::EventId;
 
 const HOUR_MS: u64 = 3_600_000;
 /// A time-to-live is at most this: longer ones are cut.
@@ -61,12 +62,17 @@ impl Keys {
         Ok(Self { buckets })
     }
 
-    /// The offset that was stored with this key, unless it has expired.
+    /// The offset that was stored with this key and what stands there, unless it has expired. Rows without an event were written
+    /// before events were.
     ///
     /// # Errors
     ///
     /// The library's.
-    pub fn find(&self, row_key: &[u8; 24], now_ms: u64) -> fjall::Result<Option<u64>> {
+    pub fn find(
+        &self,
+        row_key: &[u8; 24],
+        now_ms: u64,
+    ) -> fjall::Result<Option<(u64, Option<EventId>)>> {
         for bucket in self.buckets.iter().filter(|bucket| bucket.end_ms > now_ms) {
             let Some(value) = bucket.keyspace.get(row_key)? else {
                 continue;
@@ -77,7 +83,9 @@ impl Keys {
             if let (Some(offset), Some(expires_ms)) = (number(0), number(8))
                 && expires_ms > now_ms
             {
-                return Ok(Some(offset));
+                let event = value.get(16..32).and_then(|event| event.try_into().ok());
+                let event = event.map(|event| EventId(u128::from_be_bytes(event)));
+                return Ok(Some((offset, event)));
             }
         }
         Ok(None)
@@ -91,15 +99,16 @@ impl Keys {
     pub fn place(
         &mut self,
         db: &Database,
-        offset: u64,
+        (offset, event): (u64, EventId),
         ttl: Duration,
         now_ms: u64,
-    ) -> fjall::Result<(Keyspace, [u8; 16])> {
+    ) -> fjall::Result<(Keyspace, [u8; 32])> {
         let ttl_ms = u64::try_from(ttl.min(TTL_MAX).as_millis()).unwrap_or(u64::MAX);
         let expires_ms = now_ms.saturating_add(ttl_ms);
-        let mut value = [0; 16];
+        let mut value = [0; 32];
         value[..8].copy_from_slice(&offset.to_be_bytes());
-        value[8..].copy_from_slice(&expires_ms.to_be_bytes());
+        value[8..16].copy_from_slice(&expires_ms.to_be_bytes());
+        value[16..].copy_from_slice(&event.0.to_be_bytes());
         // Powers of two, lest each time-to-live has buckets of its own.
         let width = (ttl_ms / 4 / HOUR_MS).max(1).next_power_of_two();
         let end_ms = (expires_ms / (width * HOUR_MS) + 1) * width * HOUR_MS;

@@ -28,6 +28,8 @@ pub(super) struct Last {
     pub head: Option<Head>,
     /// Which publication it is, if it is one.
     pub event: Option<EventId>,
+    /// Of which publication it is the mark, if it is a key's.
+    pub marked: Option<EventId>,
 }
 
 /// Reads the last message of a subject. Where several servers have the stream, the leader is asked: another one may be behind.
@@ -59,6 +61,7 @@ pub(super) async fn last(
             sequence: found.sequence,
             head,
             event: message::event(&found.headers),
+            marked: message::marked(&found.headers),
         }
     }))
 }

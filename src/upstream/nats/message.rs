@@ -27,6 +27,8 @@ use crate::model::{
 };
 
 const EVENT: HeaderName = HeaderName::from_static("Nats-Msg-Id");
+/// Not the other name: the server keeps messages apart by that one.
+const MARKED: HeaderName = HeaderName::from_static("Ringmain-Event");
 const POSITION: HeaderName = HeaderName::from_static("Ringmain-Position");
 const TIME: HeaderName = HeaderName::from_static("Ringmain-Time");
 const KEY: HeaderName = HeaderName::from_static("Ringmain-Key");
@@ -125,10 +127,16 @@ pub(super) fn trimmed(position: StreamPosition, version: &Version) -> HeaderMap 
 }
 
 /// Headers of the mark of an idempotency key: where its publication stands.
-pub(super) fn key_mark(position: StreamPosition) -> HeaderMap {
+pub(super) fn key_mark(position: StreamPosition, event: EventId) -> HeaderMap {
     let mut headers = HeaderMap::new();
     set(&mut headers, POSITION, position_text(position));
+    set(&mut headers, MARKED, event.to_string());
     headers
+}
+
+/// Which publication the mark of an idempotency key is of. Marks without it were written before it was.
+pub(super) fn marked(headers: &HeaderMap) -> Option<EventId> {
+    EventId::parse(headers.get(MARKED)?.as_str())
 }
 
 /// Reads a message at this place in the stream; `None` if this program did not write it.

@@ -321,10 +321,13 @@ impl Writing {
                 self.answer(&item, Err(error));
                 continue;
             }
-            if let Some(position) = item.what.key().and_then(|key| self.keys.find(key, now)) {
+            if let Some((position, event)) =
+                item.what.key().and_then(|key| self.keys.find(key, now))
+            {
                 let appended = Appended {
                     position,
                     is_new: false,
+                    event,
                 };
                 self.answer(&item, Ok(appended));
                 continue;
@@ -619,7 +622,8 @@ impl Writing {
             if let Some(key) = key
                 && placed.is_new
             {
-                self.keys.insert(key, placed.position, now + append.key_ttl);
+                let place = (placed.position, placed.event);
+                self.keys.insert(key, place, now + append.key_ttl);
             }
             if let Some(at) = placed.at {
                 entries.push(Arc::new(Entry {
@@ -697,14 +701,15 @@ impl Writing {
             } else {
                 item.attempts + 1
             };
-            if let Some(position) = first {
+            if let Some((position, event)) = first {
                 if let Some(key) = item.what.key() {
                     self.keys
-                        .insert(key.into(), position, Instant::now() + KEY_BELIEVED);
+                        .insert(key.into(), (position, event), Instant::now() + KEY_BELIEVED);
                 }
                 let appended = Appended {
                     position,
                     is_new: false,
+                    event,
                 };
                 self.answer(item, Ok(appended));
             } else if verdict.is_fenced {

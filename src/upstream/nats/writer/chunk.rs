@@ -142,6 +142,8 @@ pub(super) struct Chunk {
 pub(super) struct Placed {
     pub position: StreamPosition,
     pub is_new: bool,
+    /// What is called so there.
+    pub event: Option<EventId>,
     /// Which of the chunk's messages it is; `None` if it is none.
     pub at: Option<usize>,
 }
@@ -155,7 +157,7 @@ pub(super) struct Verdict {
     /// Items that are stored nevertheless, from the first on.
     pub stored: usize,
     /// For each of the others, where the first publication with its key stands.
-    pub first: Vec<Option<StreamPosition>>,
+    pub first: Vec<Option<(StreamPosition, Option<EventId>)>>,
 }
 
 impl Chunk {
@@ -229,6 +231,7 @@ impl Chunk {
             return Placed {
                 position: self.position,
                 is_new: false,
+                event: None,
                 at: None,
             };
         }
@@ -250,6 +253,7 @@ impl Chunk {
         let placed = Placed {
             position: self.position,
             is_new: true,
+            event: Some(append.record.event),
             at: Some(messages.len()),
         };
         messages.push(Message {
@@ -258,7 +262,7 @@ impl Chunk {
             payload: append.record.data.clone(),
         });
         if let Some(key) = key {
-            let mut headers = message::key_mark(self.position);
+            let mut headers = message::key_mark(self.position, append.record.event);
             batch::expect(&mut headers, 0);
             batch::forget_after(&mut headers, append.key_ttl);
             messages.push(Message {
@@ -274,6 +278,7 @@ impl Chunk {
         let placed = Placed {
             position: self.position,
             is_new: false,
+            event: None,
             at: None,
         };
         // What was never written needs no mark.
@@ -321,7 +326,7 @@ impl Chunk {
             first.push(match &item.what {
                 What::Append { key: Some(key), .. } => {
                     let mark = head::last(link, opened, &link.subjects.key(key)).await?;
-                    mark.and_then(|mark| mark.head).map(|head| head.position)
+                    mark.and_then(|mark| Some((mark.head?.position, mark.marked)))
                 }
                 What::Append { key: None, .. } | What::Trim => None,
             });
@@ -354,6 +359,7 @@ impl Placed {
         Appended {
             position: self.position,
             is_new: self.is_new,
+            event: self.event,
         }
     }
 }
