@@ -166,10 +166,13 @@ pub struct Server {
     pub backlog: u32,
     /// Connections of one shard, default 1 048 576, cut to what the descriptor limit allows.
     pub connections_per_shard_max: u32,
-    /// Time for a request head to arrive whole, default 10 s.
+    /// Time for a request head to arrive whole, and then for its body, default 10 s.
     pub handshake_timeout: Duration,
     /// An idle keep-alive HTTP connection is closed after this, default 60 s.
     pub http_idle_timeout: Duration,
+    /// Bytes of unfinished input that all connections of one shard hold together; those with the most are ended when it is
+    /// passed. Default 256 MiB.
+    pub input_max_size: usize,
     /// Proxies whose `X-Forwarded-For` says where a client is: limits per prefix are for the last address in it that
     /// is not one of them. Networks such as `10.0.0.0/8`, and `unix` for whoever connects to a unix socket.
     pub trusted_proxies: Vec<TrustedProxy>,
@@ -517,6 +520,7 @@ impl Default for Server {
             connections_per_shard_max: CONNECTIONS_MAX,
             handshake_timeout: Duration::from_secs(10),
             http_idle_timeout: Duration::from_secs(60),
+            input_max_size: 256 << 20,
             trusted_proxies: Vec::new(),
         }
     }

@@ -537,6 +537,11 @@ impl Control {
                         services.want(source);
                     }
                 }
+                FromShard::InputFull(shard, bytes) => warn!(
+                    shard = shard.0,
+                    bytes,
+                    "unfinished input of clients has reached server.input_max_size: the largest is given up"
+                ),
                 FromShard::Ready(shard) => self.on_ready(shard)?,
                 FromShard::PageWanted(shard, conn, kind) => self.write_page(shard, conn, kind),
                 FromShard::Table(shard, table, is_filling) => {

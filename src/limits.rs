@@ -14,6 +14,10 @@ pub const HTTP_HEADERS_MAX: usize = 64;
 pub const HTTP_BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of the body of a request that nobody asked for one: it is read past.
 pub const BODY_UNUSED_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that are read past once a request was refused; a peer that sends more is reset.
+pub const LINGER_BYTES_MAX: u32 = 64 << 20;
+/// Unsent bytes of answers on one connection beyond which its next request or command is not taken.
+pub const ANSWERS_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one message on `ringmain echo`.
 pub const ECHO_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of a channel name as the operator may configure it at most.

@@ -86,6 +86,8 @@ counters! {
     Gauge prefixes,
     /// Unsent bytes held for slow connections.
     Gauge backlog_bytes,
+    /// Bytes of unfinished input: half requests and messages, and what was sent behind those that wait.
+    Gauge input_bytes,
     /// Messages waiting in the queues to this shard.
     Gauge mesh_queued,
     /// Connections whose command waits for the key of its token.
@@ -200,6 +202,8 @@ counters! {
     Counter recovered,
     /// Recoveries that did not.
     Counter recovery_failed,
+    /// Connections ended because `server.input_max_size` was reached and they held the most unfinished input.
+    Counter input_given_up,
     /// HTTP requests refused as malformed or over a limit.
     Counter http_refused,
     /// WebSocket connections closed for a protocol violation.

@@ -4,6 +4,7 @@
 //! mark; nothing is sent before the reactor asks. See `ARCHITECTURE.md` for the contract.
 
 mod admission;
+mod answers;
 mod api;
 mod client;
 mod connection;
@@ -11,6 +12,7 @@ mod deliver;
 mod drain;
 mod durable;
 mod emulation;
+mod held;
 mod hooks;
 mod http;
 mod inbox;
@@ -155,6 +157,8 @@ pub enum Output {
     Resume(ConnId),
     /// Its peer is dead when it has not acknowledged something for this long: nobody there answers pings.
     Patience(ConnId, Duration),
+    /// Close our side: the peer is told that nothing more comes, and may still send. Everything is sent by then.
+    HalfClose(ConnId),
     /// Ring that shard's bell.
     Wake(ShardId),
     /// Hand to control.
@@ -223,6 +227,14 @@ pub struct Shard {
     secrets: Secrets,
     /// `Date` of answers.
     date: DateLine,
+    /// Bytes of unfinished input that all connections hold.
+    input_bytes: usize,
+    /// When control was told last that they have reached their bound.
+    input_told: Option<Instant>,
+    /// Connections whose answers may all be with the kernel after the next flush, if they are not yet.
+    owing: Vec<ConnId>,
+    /// Connections whose answers are sent and whose next request is to be taken.
+    taken: VecDeque<ConnId>,
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
     /// See `Context::marks`.
@@ -305,6 +317,10 @@ impl Shard {
             said: VecDeque::new(),
             secrets: Secrets::new(&seeded_key(seed), id.0),
             date: DateLine::default(),
+            input_bytes: 0,
+            input_told: None,
+            owing: Vec::new(),
+            taken: VecDeque::new(),
             moved: Vec::new(),
             marks: Vec::new(),
             spares: Vec::new(),
@@ -409,9 +425,11 @@ impl Shard {
             (State::Waiting, EndCause::Eof)
                 if !connection.is_session && !self.admission.is_asked(conn.slot) =>
             {
-                connection.keep_alive = false;
+                connection.has_ended = true;
+                connection.keep_alive &= connection.held.is_some();
                 self.abandon_fetch(conn.slot);
             }
+            (State::Owing, EndCause::Eof) => connection.has_ended = true,
             (_, EndCause::Eof) => self.finish(conn.slot),
             (_, EndCause::Reset) => self.abort(conn.slot),
         }
@@ -430,6 +448,7 @@ impl Shard {
         }
         self.end_session(conn.slot);
         self.fetch_is_over(conn.slot);
+        self.forget_input(conn.slot);
         self.leave_place(conn.slot);
         if let Some(connection) = self.connections.remove(conn.slot) {
             self.outbox.forget(&connection);
@@ -484,6 +503,7 @@ impl Shard {
         counters.backlog_bytes = self.outbox.backlog_bytes() as u64;
         counters.revocations = self.revocations.len() as u64;
         counters.key_waiting = self.key_waits.len() as u64;
+        counters.input_bytes = self.input_bytes as u64;
         counters.keys = self.tokens.fetched_keys() as u64;
         counters.log_appends = self.log.appends() as u64;
         counters.log_asks = self.log.asks() as u64;
@@ -519,6 +539,7 @@ impl Shard {
             || !self.parts.is_empty()
             || !self.ready.is_empty()
             || self.key_waits.has_answers()
+            || !self.taken.is_empty()
     }
 
     /// Bytes of a `SendBatch::Ring`, at the same address until `handle_flushed`.

@@ -26,6 +26,7 @@ backlog = 1024
 connections_per_shard_max = 1000
 handshake_timeout = "5s"
 http_idle_timeout = "1m30s"
+input_max_size = 1048576
 [admin]
 listen = ""
 [client]
@@ -170,6 +171,7 @@ fn every_section_is_read() {
     );
     assert_eq!(config.server.cores, [2, 3]);
     assert_eq!(config.server.http_idle_timeout, Duration::from_secs(90));
+    assert_eq!(config.server.input_max_size, 1 << 20);
     assert_eq!(config.admin.listen, None);
     assert_eq!(config.client.ping_interval, None);
     assert_eq!(config.client.subscription_token.hmac_secret_key.0, "other");

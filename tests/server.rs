@@ -13,6 +13,8 @@ mod admin;
 mod admission;
 #[path = "server/bad_input.rs"]
 mod bad_input;
+#[path = "server/bodies.rs"]
+mod bodies;
 #[path = "server/bystander.rs"]
 mod bystander;
 #[path = "server/channels.rs"]

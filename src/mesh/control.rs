@@ -51,6 +51,8 @@ pub enum ToShard {
 pub enum FromShard {
     /// Tokens name keys that are not known here. Answered by `Keys`.
     KeysWanted(ShardId, KeySource),
+    /// Unfinished input of clients has reached its bound: so many bytes. Told from time to time.
+    InputFull(ShardId, u64),
     /// The listeners are up.
     Ready(ShardId),
     /// Somebody at an internal listener asks for a page that control writes. Answered by `Page`, always.

@@ -141,6 +141,7 @@ impl Hot {
                 Some(Kind::SendOwned) => self.sent(now, completion)?,
                 Some(Kind::Accept) => self.accepted(now, completion)?,
                 Some(Kind::Close) => self.closed(now, conn)?,
+                Some(Kind::HalfClose) => self.half_closed(now, conn)?,
                 Some(Kind::Abort) => self.abort_refused(conn)?,
                 Some(Kind::Probe) => self.probed(now, conn, completion.result()),
                 // The turn itself is the answer to `Wake`. A cancel that found nothing came too late, which its

@@ -330,6 +330,11 @@ impl Core {
                     connection.pause(false);
                 }
             }
+            Output::HalfClose(conn) => {
+                if let Some(connection) = self.connections.of(conn) {
+                    socket::half_close(&connection.source);
+                }
+            }
             Output::Patience(conn, time) => {
                 if let Some(connection) = self.connections.of(conn) {
                     // On a unix socket this fails, and its peer cannot be out of reach.

@@ -73,6 +73,15 @@ impl Hot {
             Output::Pause(conn) => self.pause(conn)?,
             Output::Resume(conn) => self.resume(conn)?,
             Output::Patience(conn, time) => self.limit_unacknowledged(conn, time)?,
+            Output::HalfClose(conn) => {
+                if let Some(state) = self.slots.of(conn.slot, conn.generation)
+                    && !state.is_closing()
+                {
+                    state.set_shutting(true);
+                    self.ring
+                        .push(&Sqe::half_close(conn.slot, conn.generation))?;
+                }
+            }
             Output::Wake(shard) => {
                 if let Some(ring) = self.sleepers.ring_to_wake(shard) {
                     self.ring.push(&Sqe::wake(ring))?;
@@ -201,6 +210,14 @@ impl Hot {
         };
         let accepted = self.early.swap_remove(early);
         self.open(now, accepted)
+    }
+
+    /// Our side of a connection is closed, or it was broken. It lasts until its last operation has ended.
+    pub(super) fn half_closed(&mut self, now: Now, conn: ConnId) -> io::Result<()> {
+        if let Some(state) = self.slots.of(conn.slot, conn.generation) {
+            state.set_shutting(false);
+        }
+        self.advance_close(now, conn)
     }
 
     /// The kernel freed a slot.

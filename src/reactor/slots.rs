@@ -19,6 +19,7 @@ const PAUSED: u16 = 1 << 9;
 const WATCHING: u16 = 1 << 10;
 const HEARD: u16 = 1 << 11;
 const LISTED: u16 = 1 << 12;
+const SHUTTING: u16 = 1 << 13;
 
 /// One socket's operations.
 #[derive(Clone, Copy, Default)]
@@ -159,6 +160,11 @@ impl Slot {
         self.set(SENDING, sending);
     }
 
+    /// Our side of the connection is being closed, by a thread of the kernel's: the slot is its until then.
+    pub(super) fn set_shutting(&mut self, shutting: bool) {
+        self.set(SHUTTING, shutting);
+    }
+
     pub(super) fn is_sending(&self) -> bool {
         self.has(SENDING)
     }
@@ -185,7 +191,7 @@ impl Slot {
             return Some(Step::Abort);
         }
         let receives = self.has(ARMED) && !self.has(WATCHING);
-        if self.has(SENDING) || self.has(ABORTED) && receives {
+        if self.has(SENDING | SHUTTING) || self.has(ABORTED) && receives {
             return None;
         }
         self.set(CLOSE_QUEUED, true);
@@ -203,7 +209,7 @@ impl Slot {
 
     /// No operation is left and the kernel has freed the slot.
     pub(super) fn is_gone(&self) -> bool {
-        self.has(CLOSED) && !self.has(ARMED | SENDING)
+        self.has(CLOSED) && !self.has(ARMED | SENDING | SHUTTING)
     }
 }
 
@@ -296,6 +302,22 @@ mod tests {
         assert_eq!(steps(&mut slot), [Step::Abort]);
         slot.set_sending(false);
         assert_eq!(steps(&mut slot), [Step::Close]);
+    }
+
+    #[test]
+    fn a_close_waits_for_the_half_close_under_way() {
+        for how in [Close::Finish, Close::Abort] {
+            let mut slot = Slot::opened(1);
+            slot.set_shutting(true);
+            slot.close(how);
+            let before: &[Step] = match how {
+                Close::Finish => &[],
+                Close::Abort => &[Step::Abort],
+            };
+            assert_eq!(steps(&mut slot), before);
+            slot.set_shutting(false);
+            assert_eq!(steps(&mut slot), [Step::Close]);
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 
+use super::answers::TEXT;
 use super::connection::State;
-use super::http::TEXT;
 use super::{Peer, Shard};
 use crate::config::{Config, TrustedProxy};
 use crate::mem::Key;
@@ -185,11 +185,11 @@ impl Shard {
         // It may have been cut meanwhile.
         match self.connections.at_mut(slot) {
             Some(connection) if connection.state == State::Waiting => {
-                connection.held = None;
                 connection.keep_alive = false;
             }
             _ => return,
         }
+        self.drop_held(slot);
         let counter = match why {
             TurnedAway::Full => &mut self.counters.turned_away_limit,
             TurnedAway::TooFast(_) => &mut self.counters.turned_away_rate,

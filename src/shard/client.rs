@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::answers::{JSON, TEXT};
 use super::connection::{Connection, State};
-use super::http::{JSON, TEXT};
 use super::route::{ClientRoute, Transport};
 use crate::config::UniStream;
 use crate::model::{ConnId, Encoding, Format, Framing};
@@ -169,10 +169,11 @@ impl Shard {
             State::Open | State::Waiting if connection.is_stream() => {
                 self.stream_received(slot, bytes);
             }
-            State::Waiting => self.hold(slot, bytes),
+            State::Waiting | State::Owing => self.hold(slot, bytes),
             State::Open | State::Closing => self.websocket_received(slot, bytes),
             // It was told to go.
             State::Finishing => self.stop_reading(slot),
+            State::Refused | State::Lingering => self.read_past(slot, bytes.len()),
             State::Gone => {}
         }
     }
@@ -331,8 +332,8 @@ impl Shard {
         self.end_session(slot);
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Finishing;
-            connection.held = None;
         }
+        self.drop_held(slot);
         self.queue(slot, &last);
         self.finish(slot);
     }
@@ -347,9 +348,8 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Closing;
             connection.is_parked = false;
-            connection.held = None;
         }
-        self.read_on(slot);
+        self.drop_held(slot);
         if push {
             let mut frame = Vec::new();
             let push = Push::Disconnect(disconnect.code(), disconnect.reason());

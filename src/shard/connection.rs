@@ -1,5 +1,7 @@
 //! The record of one connection: a socket with framing, and the session behind it.
 
+use super::held::Held;
+use crate::limits::ANSWERS_BYTES_MAX;
 use crate::mem::{RingRange, Tick};
 use crate::model::ChannelName;
 use crate::session::Session;
@@ -18,8 +20,14 @@ pub(super) enum State {
     Open,
     /// Our close frame is queued or sent; the peer's is awaited.
     Closing,
+    /// Answers to earlier requests are on their way: the next request is taken once they are sent; what arrives is held.
+    Owing,
     /// Everything queued is sent, then the socket is closed.
     Finishing,
+    /// As `Finishing`, but the peer may be sending still: `Lingering` follows.
+    Refused,
+    /// Our side is closed; what the peer sends is read past for a while.
+    Lingering,
     /// `Output::Close` is out.
     Gone,
 }
@@ -34,11 +42,7 @@ pub(super) struct Connection {
     /// Unfinished WebSocket input.
     pub(super) decoder: Decoder,
     /// Unfinished HTTP input, or input behind a command that waits.
-    #[expect(
-        clippy::box_collection,
-        reason = "nearly every connection has none: eight bytes instead of 24"
-    )]
-    pub(super) held: Option<Box<Vec<u8>>>,
+    pub(super) held: Option<Box<Held>>,
     /// Deadline of the state, beside the session's own; 0 for none.
     pub(super) by: Tick,
     /// Tick under which the slot is filed in the wheel; 0 for none.
@@ -62,8 +66,10 @@ pub(super) struct Connection {
     pub(super) keep_alive: bool,
     /// The answer to the request has no body.
     pub(super) is_head: bool,
-    /// `100 Continue` was sent for the request that is arriving.
-    pub(super) continued: bool,
+    /// The peer has closed its side; what it has asked for is still answered.
+    pub(super) has_ended: bool,
+    /// Bytes that were read past since the connection was refused.
+    pub(super) read_past: u32,
     /// How it will be closed, once everything is sent.
     pub(super) close: Option<Close>,
     pub(super) session: Session,
@@ -92,9 +98,6 @@ pub(super) struct Backlog {
     /// Pieces of `bytes`, in order: length and the hub slot of a publication that may be dropped, else `KEEP`.
     pub(super) pieces: Vec<(u32, u32)>,
 }
-
-/// Bytes of answers that may wait to be sent before the next command is carried out.
-const ANSWERS_BYTES_MAX: usize = 64 << 10;
 
 /// See `Backlog::pieces`.
 pub(super) const KEEP: u32 = u32::MAX;

@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::connection::{Connection, State};
-use super::http::TEXT;
 use super::{Mode, Shard};
 use crate::mesh::control::{DrainOutcome, FromShard};
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
 use crate::time::{Instant, Now};
+use crate::wire::http::HttpError;
 
 /// Connections are told in steps of this length.
 const STEP: Duration = Duration::from_millis(50);
@@ -152,11 +152,8 @@ impl Shard {
                 connection.keep_alive = false;
                 self.abandon_fetch(slot);
             }
-            State::Head if connection.held.is_some() => {
-                connection.keep_alive = false;
-                self.respond_with(slot, 503, TEXT, &[("Retry-After", "1")], b"shutting down\n");
-            }
-            State::Head => self.finish(slot),
+            State::Head => self.end_of_http(slot, HttpError::ShuttingDown),
+            State::Owing => self.finish(slot),
             State::Open | State::Waiting if connection.is_session => {
                 self.disconnect(slot, &Disconnect::Shutdown)
             }
@@ -167,7 +164,8 @@ impl Shard {
                 );
                 self.close_websocket(slot, 1001, "going away");
             }
-            State::Closing | State::Finishing | State::Gone => {}
+            State::Closing | State::Finishing | State::Refused | State::Lingering | State::Gone => {
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 //! handled where the session is (`spec/centrifuge.md` §1.7).
 
 use super::Shard;
+use super::answers::TEXT;
 use super::connection::{Connection, State};
-use super::http::TEXT;
 use crate::limits::HELD_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
@@ -80,7 +80,17 @@ impl Shard {
                 self.abort(slot);
             }
             Some((State::Open | State::Waiting, _)) => self.commands(slot, &emulate.frame),
-            Some((State::Head | State::Closing | State::Finishing | State::Gone, _)) | None => {}
+            Some((
+                State::Head
+                | State::Owing
+                | State::Closing
+                | State::Finishing
+                | State::Refused
+                | State::Lingering
+                | State::Gone,
+                _,
+            ))
+            | None => {}
         }
         self.mesh.answer(from, Message::Emulated(emulate.request));
     }

@@ -1,134 +1,279 @@
-//! HTTP/1.1: the upgrade to WebSocket, the server API, the page of the first run.
+//! HTTP/1.1, what comes in: one request after the other, each judged by its head before a byte of its body is kept.
+
+use std::net::IpAddr;
 
 use super::Shard;
+use super::answers::JSON;
 use super::connection::State;
+use super::held::{Arriving, Held};
 use super::route::{Asked, Route};
-use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
+use crate::limits::{BODY_UNUSED_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::model::Framing;
 use crate::protocol::api::OPENAPI;
 use crate::wire::http::{
-    BodyLength, CONTINUE, Cors, Decoded, HttpError, Method, Response, decode_chunked, decode_head,
-    encode_response, encode_response_head, encode_upgrade,
+    BodyLength, BodyReader, CONTINUE, Cors, Decoded, HttpError, Method, decode_head,
 };
 use crate::wire::websocket::deflate::{Agreement, Deflater, Inflater};
 
 /// The page of the first run: connect, publish, presence, latency.
 const PAGE: &[u8] = include_bytes!("../page/index.html");
-pub(super) const JSON: &str = "application/json";
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
-/// Header that every 401 needs.
-const CHALLENGE: &str = "WWW-Authenticate";
+
+/// What a request head says, apart from the bytes that it lies in.
+struct Judged {
+    asked: Asked,
+    /// Where its client is.
+    address: Option<IpAddr>,
+    /// Bytes of the head.
+    len: usize,
+    body: BodyLength,
+    /// The client waits for a word before it sends the body.
+    expects: bool,
+}
 
 impl Shard {
     /// Bytes of a connection that speaks HTTP.
     pub(super) fn http_received(&mut self, slot: u32, bytes: &mut [u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else {
+        let Some(mut held) = self.take_held(slot) else {
+            let used = self.http_requests(slot, bytes);
+            if used < bytes.len() {
+                self.hold(slot, &bytes[used..]);
+                self.expect_rest(slot);
+            }
             return;
         };
-        match connection.held.take() {
-            Some(mut held) => {
-                if held.len() + bytes.len() > HTTP_HEAD_BYTES_MAX + HTTP_BODY_BYTES_MAX * 2 {
-                    self.refuse_http(slot, HttpError::BodyTooLarge);
-                    return;
-                }
-                held.extend_from_slice(bytes);
-                self.http_requests(slot, &mut held);
+        if held.arriving.is_some() {
+            let used = self.body_received(slot, held, bytes);
+            if used < bytes.len() {
+                self.received(slot, &mut bytes[used..]);
             }
-            None => self.http_requests(slot, bytes),
+            return;
+        }
+        // Without the end of a line there is no head that was none before, and nobody looks through the same bytes again.
+        let may_be_whole = memchr::memchr(b'\n', bytes).is_some();
+        held.push(bytes);
+        if may_be_whole || held.len() >= HTTP_HEAD_BYTES_MAX {
+            self.http_held(slot, held);
+        } else {
+            self.put_held(slot, held);
         }
     }
 
-    /// Takes requests one after the other; what is left over is held.
-    fn http_requests(&mut self, slot: u32, mut bytes: &mut [u8]) {
-        loop {
-            if bytes.is_empty() {
-                return;
+    /// Takes requests out of what was held; the rest is held again.
+    pub(super) fn http_held(&mut self, slot: u32, mut held: Box<Held>) {
+        if held.arriving.is_some() {
+            // It is read past, behind an answer that had to be sent first.
+            let mut bytes = held.take_bytes();
+            let used = self.body_received(slot, held, &bytes);
+            if used < bytes.len() {
+                self.received(slot, &mut bytes[used..]);
             }
+            return;
+        }
+        let used = self.http_requests(slot, held.rest());
+        held.skip(used);
+        self.put_held(slot, held);
+        self.expect_rest(slot);
+    }
+
+    /// Takes requests one after the other. What is left over has to be held: half a head, or what stands behind a request
+    /// that waits.
+    fn http_requests(&mut self, slot: u32, bytes: &mut [u8]) -> usize {
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &mut bytes[used..];
             match self.connections.at(slot).map(|connection| connection.state) {
                 Some(State::Head) => {}
-                Some(_) => return self.received(slot, bytes),
-                None => return,
-            }
-            match self.http_request(slot, bytes) {
-                Ok(Some(used)) => bytes = &mut bytes[used..],
-                Ok(None) => {
-                    if let Some(connection) = self.connections.at_mut(slot) {
-                        connection.held = Some(Box::new(bytes.to_vec()));
-                    }
-                    return;
+                Some(State::Waiting | State::Owing) if !self.is_stream_at(slot) => return used,
+                Some(_) => {
+                    self.received(slot, rest);
+                    return bytes.len();
                 }
-                Err(error) => return self.refuse_http(slot, error),
+                None => return bytes.len(),
             }
+            match self.http_request(slot, rest) {
+                Ok(Some(taken)) => used += taken,
+                Ok(None) => return used,
+                Err(error) => {
+                    self.refuse_http(slot, error);
+                    return bytes.len();
+                }
+            }
+        }
+        used
+    }
+
+    fn is_stream_at(&self, slot: u32) -> bool {
+        let connection = self.connections.at(slot);
+        connection.is_some_and(super::Connection::is_stream)
+    }
+
+    /// Half a request is there: the rest of its head, and then of its body, has a time to come.
+    fn expect_rest(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        let (state, by) = (connection.state, connection.by);
+        let is_half = |held: &Held| held.arriving.is_none();
+        if state == State::Head && connection.held.as_deref().is_some_and(is_half) {
+            let at = TimerWheel::tick_after(self.now.at, self.config.server.handshake_timeout);
+            self.set_deadline(slot, if by == 0 { at } else { by.min(at) });
         }
     }
 
-    /// Takes one request: how many bytes it was, `None` if it is not whole yet.
-    fn http_request(&mut self, slot: u32, bytes: &mut [u8]) -> Result<Option<usize>, HttpError> {
+    /// Reads a head and says what it asks for, which changes nothing.
+    fn judge(&mut self, slot: u32, bytes: &[u8]) -> Result<Option<Judged>, HttpError> {
+        let (head, len) = match decode_head(bytes)? {
+            Decoded::Incomplete => return Ok(None),
+            Decoded::Complete(head, len) => (head, len),
+        };
         let door = self.connections.at(slot).map(|connection| connection.door);
-        let door = door.unwrap_or_default();
-        let (asked, address, head_len, body, keep_alive, expects, is_head) =
-            match decode_head(bytes)? {
-                Decoded::Incomplete => return Ok(None),
-                Decoded::Complete(head, used) => (
-                    self.route(door, &head),
-                    self.client_address(slot, &head),
-                    used,
-                    head.body,
-                    head.keep_alive,
-                    head.expect_continue,
-                    head.method == Method::Head,
-                ),
-            };
-        // Before the body is looked at: a chunked one is changed in place, and the request may be read again.
-        let is_client = matches!(asked.route, Route::Client(_) | Route::Poll(_));
-        if is_client && !self.is_let_in(slot, address) {
-            return Ok(None);
-        }
-        let rest = &mut bytes[head_len..];
-        let most = asked.body_bytes_max;
-        let (body, body_len) = match body {
-            BodyLength::None => (&mut rest[..0], 0),
-            BodyLength::Length(len) if len > most => {
-                self.refuse_request(slot, HttpError::BodyTooLarge, asked.cors.as_deref());
-                return Ok(Some(bytes.len()));
-            }
-            BodyLength::Length(len) if rest.len() < len => {
-                return Ok(self.expect_body(slot, expects, rest.is_empty()));
-            }
-            BodyLength::Length(len) => (&mut rest[..len], len),
-            BodyLength::Chunked => match decode_chunked(rest, most) {
-                Ok(Decoded::Complete(len, used)) => (&mut rest[..len], used),
-                Ok(Decoded::Incomplete) => {
-                    return Ok(self.expect_body(slot, expects, rest.is_empty()));
-                }
-                Err(error) => {
-                    self.refuse_request(slot, error, asked.cors.as_deref());
-                    return Ok(Some(bytes.len()));
-                }
-            },
+        let judged = Judged {
+            asked: self.route(door.unwrap_or_default(), &head),
+            address: self.client_address(slot, &head),
+            len,
+            body: head.body,
+            expects: head.expect_continue,
         };
         if let Some(connection) = self.connections.at_mut(slot) {
-            connection.keep_alive = keep_alive && self.drain.is_none();
-            connection.is_head = is_head;
+            connection.keep_alive = head.keep_alive && self.drain.is_none();
+            connection.is_head = head.method == Method::Head;
         }
-        self.serve(slot, asked, body);
-        Ok(Some(head_len + body_len))
+        Ok(Some(judged))
     }
 
-    /// A client that waits for permission to send its body gets it once.
-    fn expect_body(&mut self, slot: u32, expects: bool, nothing_yet: bool) -> Option<usize> {
-        let asked = self
-            .connections
-            .at_mut(slot)
-            .is_some_and(|connection| std::mem::replace(&mut connection.continued, true));
-        if expects && nothing_yet && !asked {
-            self.queue(slot, CONTINUE);
+    /// Takes one request: how many bytes it was, `None` if its head is not whole, or waits to be let in.
+    fn http_request(&mut self, slot: u32, bytes: &[u8]) -> Result<Option<usize>, HttpError> {
+        let Some(judged) = self.judge(slot, bytes)? else {
+            return Ok(None);
+        };
+        let (asked, rest) = (judged.asked, &bytes[judged.len..]);
+        if let Route::Refused(error) = asked.route {
+            let cors = asked.cors.as_deref();
+            let used = self.refuse_by_head(slot, error, cors, judged.body, judged.expects, rest);
+            return Ok(Some(judged.len + used));
         }
-        None
+        let is_client = matches!(asked.route, Route::Client(_) | Route::Poll(_));
+        if is_client && !self.is_let_in(slot, judged.address) {
+            return Ok(None);
+        }
+        let used = match (
+            judged.body,
+            BodyReader::new(judged.body, asked.body_bytes_max),
+        ) {
+            (_, Err(error)) => {
+                self.refuse(slot, error, asked.cors.as_deref(), true);
+                rest.len()
+            }
+            (BodyLength::None, Ok(_)) => {
+                self.serve(slot, asked, &[]);
+                0
+            }
+            // Nearly every body has come with its head: it is read where it lies.
+            (BodyLength::Length(len), Ok(_)) if len <= rest.len() as u64 => {
+                self.serve(slot, asked, &rest[..len as usize]);
+                len as usize
+            }
+            (_, Ok(reader)) => {
+                let waits = judged.expects && rest.is_empty();
+                if waits {
+                    self.queue(slot, CONTINUE);
+                }
+                let arriving = Arriving::new(reader, Some(asked));
+                self.body_begun(slot, arriving, rest)
+            }
+        };
+        Ok(Some(judged.len + used))
     }
 
-    fn serve(&mut self, slot: u32, asked: Asked, body: &mut [u8]) {
+    /// A body that is not whole has begun.
+    fn body_begun(&mut self, slot: u32, arriving: Arriving, bytes: &[u8]) -> usize {
+        let at = TimerWheel::tick_after(self.now.at, self.config.server.handshake_timeout);
+        self.set_deadline(slot, at);
+        let held = Box::new(Held::of(arriving));
+        self.body_received(slot, held, bytes)
+    }
+
+    /// More of a body has come. Returns the bytes that were its.
+    fn body_received(&mut self, slot: u32, mut held: Box<Held>, bytes: &[u8]) -> usize {
+        let Some(arriving) = &mut held.arriving else {
+            return 0;
+        };
+        match arriving.read(bytes) {
+            Ok(used) if !arriving.is_whole() => {
+                self.put_held(slot, held);
+                used
+            }
+            Ok(used) => {
+                if let Some(arriving) = held.arriving.take() {
+                    self.body_arrived(slot, arriving);
+                }
+                used
+            }
+            Err(error) => {
+                match arriving.asked.take() {
+                    Some(asked) => self.refuse(slot, error, asked.cors.as_deref(), true),
+                    // The answer was given, and more comes than is read past.
+                    None => self.linger(slot),
+                }
+                bytes.len()
+            }
+        }
+    }
+
+    fn body_arrived(&mut self, slot: u32, arriving: Arriving) {
+        match arriving.asked {
+            Some(asked) => self.serve(slot, asked, &arriving.body),
+            None => self.await_request(slot),
+        }
+    }
+
+    /// Refuses a request whose head was understood, whatever its body is. What of the body is known to be little is read
+    /// past, and the connection goes on. Returns how many bytes of `rest` belong to it.
+    fn refuse_by_head(
+        &mut self,
+        slot: u32,
+        error: HttpError,
+        cors: Option<&Cors>,
+        body: BodyLength,
+        expects: bool,
+        rest: &[u8],
+    ) -> usize {
+        let keeps = |connection: &super::Connection| connection.keep_alive;
+        let keeps = self.connections.at(slot).is_some_and(keeps) && !error.ends_connection();
+        if let Ok(reader) = BodyReader::new(body, BODY_UNUSED_BYTES_MAX) {
+            let mut arriving = Arriving::new(reader, None);
+            if let Ok(used) = arriving.read(rest) {
+                if arriving.is_whole() {
+                    self.refuse(slot, error, cors, error.ends_connection());
+                    return used;
+                }
+                // A client that waits for a word may leave the body out: where the next request begins nobody knows.
+                if keeps && !expects {
+                    self.refuse(slot, error, cors, false);
+                    return self.body_begun(slot, arriving, &[]) + used;
+                }
+            }
+        }
+        self.refuse(slot, error, cors, true);
+        rest.len()
+    }
+
+    /// A connection that speaks HTTP ends: half a request is refused with this error.
+    pub(super) fn end_of_http(&mut self, slot: u32, error: HttpError) {
+        let held = self.connections.at(slot).and_then(|c| c.held.as_ref());
+        let is_answered = |held: &Held| {
+            let arriving = held.arriving.as_ref();
+            arriving.is_some_and(|arriving| arriving.asked.is_none())
+        };
+        match held {
+            Some(held) if !is_answered(held) => self.refuse_http(slot, error),
+            Some(_) => self.linger(slot),
+            None => self.finish(slot),
+        }
+    }
+
+    fn serve(&mut self, slot: u32, asked: Asked, body: &[u8]) {
         let cors = asked.cors.as_deref();
         match asked.route {
             Route::Client(client) => self.open_client(slot, *client, asked.cors, body),
@@ -156,7 +301,7 @@ impl Shard {
             }
             Route::Page => self.respond(slot, 200, "text/html; charset=utf-8", PAGE),
             Route::Options(allow) => self.respond_with(slot, 204, "", &[("Allow", allow)], b""),
-            Route::Refused(error) => self.refuse_request(slot, error, cors),
+            Route::Refused(error) => self.refuse(slot, error, cors, error.ends_connection()),
         }
     }
 
@@ -172,128 +317,5 @@ impl Shard {
                 Inflater::agreed(&agreement, ECHO_MESSAGE_BYTES_MAX),
             )));
         }
-    }
-
-    pub(super) fn upgrade(
-        &mut self,
-        slot: u32,
-        key: &str,
-        protocol: Option<&str>,
-        deflate: Option<&Agreement>,
-        cors: Option<&Cors>,
-    ) {
-        let mut out = std::mem::take(&mut self.scratch);
-        out.clear();
-        let extensions = deflate.map(ToString::to_string);
-        let mut headers = cors.map(Cors::headers).unwrap_or_default();
-        headers.extend(
-            extensions
-                .as_deref()
-                .map(|extensions| ("Sec-WebSocket-Extensions", extensions)),
-        );
-        encode_upgrade(&mut out, key, protocol, &headers);
-        self.queue(slot, &out);
-        self.scratch = out;
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Open;
-            connection.by = 0;
-        }
-    }
-
-    /// Answers a request; the connection waits for the next one, or closes.
-    pub(super) fn respond(&mut self, slot: u32, status: u16, content_type: &str, body: &[u8]) {
-        self.respond_to(slot, status, content_type, None, body);
-    }
-
-    /// The same for a script of another origin.
-    pub(super) fn respond_to(
-        &mut self,
-        slot: u32,
-        status: u16,
-        content_type: &str,
-        cors: Option<&Cors>,
-        body: &[u8],
-    ) {
-        let headers = cors.map(Cors::headers).unwrap_or_default();
-        self.respond_with(slot, status, content_type, &headers, body);
-    }
-
-    /// The same with these headers.
-    pub(super) fn respond_with(
-        &mut self,
-        slot: u32,
-        status: u16,
-        content_type: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        let keep_alive = connection.keep_alive && self.drain.is_none();
-        connection.state = State::Head;
-        connection.continued = false;
-        let is_head = std::mem::take(&mut connection.is_head);
-        let has = |name: &str| headers.iter().any(|(one, _)| *one == name);
-        let mut challenged: Vec<(&str, &str)>;
-        let headers = if status == 401 && !has(CHALLENGE) {
-            // A token of a client is what is wanted.
-            challenged = headers.to_vec();
-            challenged.push((CHALLENGE, "Bearer realm=\"clients\""));
-            &challenged
-        } else {
-            headers
-        };
-        let mut out = std::mem::take(&mut self.scratch);
-        out.clear();
-        let response = Response {
-            status,
-            content_type,
-            date: self.date.at(self.now.unix_s()),
-            headers,
-            body,
-            keep_alive,
-        };
-        if is_head {
-            encode_response_head(&mut out, &response);
-        } else {
-            encode_response(&mut out, &response);
-        }
-        self.queue(slot, &out);
-        out.shrink_to(64 * 1024);
-        self.scratch = out;
-        if keep_alive {
-            let by = TimerWheel::tick_after(self.now.at, self.config.server.http_idle_timeout);
-            self.set_deadline(slot, by);
-        } else {
-            self.finish(slot);
-        }
-    }
-
-    /// Refuses a request that cannot be understood or is too large; the connection closes.
-    pub(super) fn refuse_http(&mut self, slot: u32, error: HttpError) {
-        self.refuse_request(slot, error, None);
-    }
-
-    fn refuse_request(&mut self, slot: u32, error: HttpError, cors: Option<&Cors>) {
-        let is_known = matches!(
-            error,
-            HttpError::Unauthorized | HttpError::Forbidden | HttpError::NotFound
-        );
-        self.counters.http_refused += u64::from(!is_known);
-        if error.ends_connection()
-            && let Some(connection) = self.connections.at_mut(slot)
-        {
-            connection.keep_alive = false;
-        }
-        let mut headers = error.headers();
-        headers.extend(cors.map(Cors::headers).unwrap_or_default());
-        self.respond_with(
-            slot,
-            error.status(),
-            TEXT,
-            &headers,
-            error.text().as_bytes(),
-        );
     }
 }

@@ -40,6 +40,7 @@ impl Shard {
         self.next_parts();
         self.ask_again();
         self.resume_parked();
+        self.resume_owing();
         self.settle();
         self.tell_behind();
     }

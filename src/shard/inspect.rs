@@ -44,6 +44,10 @@ pub struct UnderWay {
     pub backlog_bytes: usize,
     /// The same, counted anew.
     pub backlog_bytes_counted: usize,
+    /// Bytes of unfinished input of all connections, as counted along the way.
+    pub input_bytes: usize,
+    /// The same, counted anew.
+    pub input_bytes_counted: usize,
     /// Messages to other shards that wait for room.
     pub mesh_held: usize,
     /// Messages from other shards that are not read.
@@ -150,10 +154,13 @@ impl Shard {
     #[must_use]
     pub fn under_way(&self) -> UnderWay {
         let (backlog_bytes, backlog_bytes_counted) = self.backlog_bytes_counted();
+        let (input_bytes, input_bytes_counted) = self.input_bytes_counted();
         UnderWay {
             ring_bytes: self.outbox.ring_used(),
             backlog_bytes,
             backlog_bytes_counted,
+            input_bytes,
+            input_bytes_counted,
             mesh_held: self.mesh.held(),
             mesh_queued: self.mesh.queued(),
             mesh_own: self.mesh.own(),

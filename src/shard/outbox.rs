@@ -279,7 +279,7 @@ impl Shard {
         }
         if matches!(
             connection.state,
-            State::Closing | State::Finishing | State::Gone
+            State::Closing | State::Finishing | State::Refused | State::Lingering | State::Gone
         ) || !connection.is_session
         {
             // A session that ends adds nothing but its close frame, which its peer may still read in time. An HTTP answer
@@ -444,6 +444,9 @@ impl Shard {
                 }
                 if backlog.bytes.is_empty() {
                     connection.backlog = None;
+                    if connection.state == State::Owing {
+                        self.owing.push(conn);
+                    }
                     self.look_at_outgoing();
                     let Some(connection) = self.connections.at_mut(conn.slot) else {
                         return;
@@ -479,6 +482,7 @@ impl Shard {
         }
         self.look_at_outgoing();
         self.close_sent();
+        self.answers_sent();
         self.settle();
     }
 
@@ -490,13 +494,19 @@ impl Shard {
                 continue;
             };
             if let Some(how) = connection.close
-                && connection.state != State::Gone
+                && !matches!(connection.state, State::Gone | State::Lingering)
                 && connection.is_sent()
             {
-                connection.state = State::Gone;
-                self.outbox.orders.push_back(Output::Close {
-                    conn: ConnId { slot, generation },
-                    how,
+                let conn = ConnId { slot, generation };
+                self.outbox.orders.push_back(match connection.state {
+                    State::Refused => {
+                        connection.state = State::Lingering;
+                        Output::HalfClose(conn)
+                    }
+                    _ => {
+                        connection.state = State::Gone;
+                        Output::Close { conn, how }
+                    }
                 });
             }
         }
@@ -548,6 +558,7 @@ impl Shard {
     /// Sends what is queued, then closes with FIN.
     pub(super) fn finish(&mut self, slot: u32) {
         self.end_session(slot);
+        self.forget_input(slot);
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };

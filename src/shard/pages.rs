@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::Shard;
+use super::answers::TEXT;
 use super::connection::State;
-use super::http::TEXT;
 use super::route::{Asked, Route, api_route};
 use crate::limits::PAGES_MAX;
 use crate::mem::TimerWheel;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shard;
+use super::answers::JSON;
 use super::connection::{Connection, State};
-use super::http::JSON;
 use super::route::PollRoute;
 use crate::broker::HubId;
 use crate::mem::TimerWheel;

@@ -66,6 +66,28 @@ pub(super) enum Route {
     Refused(HttpError),
 }
 
+impl Route {
+    /// The request has something to say in its body; else that is read past.
+    pub(super) fn wants_body(&self) -> bool {
+        match self {
+            Self::Client(client) => {
+                matches!(client.transport, Transport::Stream { connect: None })
+            }
+            Self::Emulation(_) | Self::Api { .. } => true,
+            Self::Echo { .. }
+            | Self::Poll(_)
+            | Self::Init
+            | Self::Health
+            | Self::Control(_)
+            | Self::OpenApi
+            | Self::Preflight(_)
+            | Self::Page
+            | Self::Options(_)
+            | Self::Refused(_) => false,
+        }
+    }
+}
+
 /// What a client connection is opened with.
 pub(super) struct ClientRoute {
     pub(super) transport: Transport,
@@ -118,10 +140,14 @@ fn cors(config: &Config, head: &RequestHead<'_>) -> Option<Box<Cors>> {
 
 impl From<Route> for Asked {
     fn from(route: Route) -> Self {
+        let body_bytes_max = match route.wants_body() {
+            true => HTTP_BODY_BYTES_MAX,
+            false => BODY_UNUSED_BYTES_MAX,
+        };
         Self {
             route,
             cors: None,
-            body_bytes_max: HTTP_BODY_BYTES_MAX,
+            body_bytes_max,
         }
     }
 }

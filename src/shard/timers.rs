@@ -70,15 +70,11 @@ impl Shard {
             State::Waiting if self.connections.at(slot).is_some_and(polls) => {
                 self.poll_overdue(slot);
             }
-            State::Head => {
-                let started = self.connections.at(slot).is_some_and(|c| c.held.is_some());
-                if started {
-                    self.refuse_http(slot, HttpError::Timeout);
-                } else {
-                    self.finish(slot);
-                }
+            State::Head => self.end_of_http(slot, HttpError::Timeout),
+            State::Owing | State::Lingering => self.finish(slot),
+            State::Waiting | State::Closing | State::Finishing | State::Refused => {
+                self.abort(slot);
             }
-            State::Waiting | State::Closing | State::Finishing => self.abort(slot),
             State::Open | State::Gone => {}
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, State};
 use super::{Mode, Shard};
-use crate::limits::{ECHO_MESSAGE_BYTES_MAX, HELD_BYTES_MAX, HELD_PAUSE_BYTES};
+use crate::limits::ECHO_MESSAGE_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::model::Framing;
 use crate::session::Phase;
@@ -32,6 +32,7 @@ impl Shard {
         };
         let deflates = connection.session.format.framing == Framing::Deflate;
         let mut decoder = std::mem::take(&mut connection.decoder);
+        self.input_bytes -= decoder.held_bytes();
         let mut input = bytes;
         loop {
             match self.connections.at(slot) {
@@ -61,7 +62,12 @@ impl Shard {
             }
         }
         if let Some(connection) = self.connections.at_mut(slot) {
+            let held = decoder.held_bytes();
             connection.decoder = decoder;
+            if held > 0 {
+                self.input_bytes += held;
+                self.bound_input();
+            }
         }
     }
 
@@ -182,38 +188,6 @@ impl Shard {
         }
     }
 
-    /// Keeps input that must wait.
-    pub(super) fn hold(&mut self, slot: u32, bytes: &[u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        let held = connection.held.get_or_insert_default();
-        if held.len() + bytes.len() > HELD_BYTES_MAX {
-            self.abort(slot);
-            return;
-        }
-        held.extend_from_slice(bytes);
-        if held.len() >= HELD_PAUSE_BYTES {
-            self.stop_reading(slot);
-        }
-    }
-
-    /// Goes on with input that waited.
-    pub(super) fn resume(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        let Some(mut held) = connection.held.take() else {
-            return;
-        };
-        match connection.state {
-            State::Open => self.websocket_received(slot, &mut held),
-            State::Head => self.http_received(slot, &mut held),
-            State::Waiting | State::Closing | State::Finishing | State::Gone => {}
-        }
-        self.read_on(slot);
-    }
-
     fn refuse_websocket(&mut self, slot: u32, error: WebSocketError) {
         self.counters.websocket_refused += 1;
         let closing = self
@@ -237,9 +211,8 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Closing;
             connection.is_parked = false;
-            connection.held = None;
         }
-        self.read_on(slot);
+        self.drop_held(slot);
         self.queue(slot, &frame);
         self.set_deadline(slot, TimerWheel::tick_after(self.now.at, CLOSE_TIMEOUT));
     }

@@ -44,6 +44,8 @@ pub enum Kind {
     Prepare = 12,
     /// A socket was asked whether its connection still lives.
     Probe = 13,
+    /// Our side of a connection was closed.
+    HalfClose = 14,
 }
 
 impl Kind {
@@ -62,6 +64,7 @@ impl Kind {
             11 => Self::Connect,
             12 => Self::Prepare,
             13 => Self::Probe,
+            14 => Self::HalfClose,
             _ => return None,
         })
     }
@@ -170,6 +173,17 @@ impl Sqe {
                 .flags(libc::MSG_PEEK | libc::MSG_DONTWAIT)
                 .build()
                 .user_data(UserData::new(Kind::Probe, slot, generation).0),
+        )
+    }
+
+    /// Closes our side of a connection; the peer may still send. A thread of the kernel's does it, so the slot must not be
+    /// freed before it completes.
+    #[must_use]
+    pub fn half_close(slot: u32, generation: u32) -> Self {
+        Self(
+            opcode::Shutdown::new(types::Fixed(slot), libc::SHUT_WR)
+                .build()
+                .user_data(UserData::new(Kind::HalfClose, slot, generation).0),
         )
     }
 
@@ -331,7 +345,7 @@ mod tests {
 
     #[test]
     fn user_data_gives_back_what_was_packed() {
-        for byte in 1..=13 {
+        for byte in 1..=14 {
             let kind = Kind::from_u8(byte).unwrap();
             let packed = UserData::new(kind, u32::MAX - 7, GENERATION_MASK + 3);
             assert_eq!(

@@ -197,6 +197,12 @@ pub fn abort(socket: &impl AsRawFd) {
     }
 }
 
+/// Closes our side of a connection: the peer reads its end. One that is broken already has no side to close.
+pub fn half_close(socket: &impl AsRawFd) {
+    // SAFETY: no memory is passed.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
+}
+
 fn limit(resource: libc::__rlimit_resource_t) -> libc::rlimit {
     let mut limit = libc::rlimit {
         rlim_cur: 0,

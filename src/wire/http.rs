@@ -8,7 +8,7 @@ mod date;
 mod head;
 mod response;
 
-pub use body::{CHUNK_FRAMING_BYTES_MAX, decode_chunked};
+pub use body::{BodyReader, CHUNK_FRAMING_BYTES_MAX};
 pub use cors::{Cors, is_same_site};
 pub use date::DateLine;
 pub use head::{BodyLength, Method, RequestHead, UpgradeRequest, decode_head, query_value};
@@ -65,6 +65,12 @@ pub enum HttpError {
     /// More than `HTTP_HEADERS_MAX`.
     #[error("too many request header fields")]
     TooManyHeaders,
+    /// The shard holds as much unfinished input as it may, and this connection the most of it.
+    #[error("too much unfinished input")]
+    Overloaded,
+    /// The request is not whole, and the program ends.
+    #[error("shutting down")]
+    ShuttingDown,
     /// A method that no path of this program knows.
     #[error("method not implemented")]
     MethodUnknown,
@@ -93,6 +99,7 @@ impl HttpError {
             Self::UpgradeRequired => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
             Self::MethodUnknown | Self::TransferEncodingUnsupported => 501,
+            Self::Overloaded | Self::ShuttingDown => 503,
             Self::VersionUnsupported => 505,
         }
     }
@@ -115,6 +122,8 @@ impl HttpError {
             Self::TooManyHeaders => "too many request headers\n",
             Self::MethodUnknown => "method not implemented\n",
             Self::TransferEncodingUnsupported => "transfer coding not implemented\n",
+            Self::Overloaded => "try again\n",
+            Self::ShuttingDown => "shutting down\n",
             Self::VersionUnsupported => "HTTP version not supported\n",
         }
     }
@@ -126,6 +135,7 @@ impl HttpError {
             Self::Unauthorized => vec![("WWW-Authenticate", "ApiKey realm=\"server API\"")],
             Self::Forbidden => vec![("Vary", "Origin")],
             Self::MethodNotAllowed(allow) => vec![("Allow", allow)],
+            Self::Overloaded | Self::ShuttingDown => vec![("Retry-After", "1")],
             Self::UpgradeRequired => {
                 vec![("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
             }
@@ -160,6 +170,8 @@ impl HttpError {
             | Self::ExpectationFailed
             | Self::HeadTooLarge
             | Self::TooManyHeaders
+            | Self::Overloaded
+            | Self::ShuttingDown
             | Self::MethodUnknown
             | Self::TransferEncodingUnsupported
             | Self::VersionUnsupported => true,

@@ -111,6 +111,15 @@ impl WebSocketError {
 }
 
 impl Decoder {
+    /// Bytes of memory that what is unfinished takes.
+    #[inline]
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.partial
+            .as_ref()
+            .map_or(0, |partial| partial.held_bytes())
+    }
+
     /// Takes the next event out of `input`, whose front moves past what was read. `Ok(None)`: all of `input` was read, and what is unfinished is kept for the next call.
     ///
     /// `message_bytes_max` bounds a message, in all its fragments together; it is checked as soon as a header is there and before memory is taken.
@@ -304,6 +313,12 @@ impl Partial {
 
     fn is_empty(&self) -> bool {
         !self.is_inside_frame() && self.message.is_none()
+    }
+
+    #[cold]
+    fn held_bytes(&self) -> usize {
+        let message = self.message.as_ref().map_or(0, Message::held_bytes);
+        size_of::<Self>() + message + self.control.capacity()
     }
 
     fn message_len(&self) -> Option<usize> {

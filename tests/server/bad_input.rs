@@ -312,7 +312,7 @@ fn body_over_the_limit_is_413_before_it_is_read() {
             let mut http = Http::open(server.listen);
             http.send(
                 format!(
-                    "POST /api/publish HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+                    "POST /api/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: {API_KEY}\r\nContent-Length: {length}\r\n\r\n"
                 )
                 .as_bytes(),
             );

@@ -149,7 +149,7 @@ fn read_head(stream: &mut TcpStream) -> String {
 #[test]
 fn handshake_is_answered_as_rfc_6455_asks() {
     let server = Server::start(&config(
-        "[client]\ninsecure = true\nallowed_origins = [\"https://good.example\"]\n",
+        "[client]\nallow_anonymous_connect_without_token = true\nallowed_origins = [\"https://good.example\"]\n",
     ));
     for Handshake(section, from, to, expected) in HANDSHAKES {
         let name = format!("{section}: {to:?} for {from:?}");

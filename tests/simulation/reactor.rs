@@ -399,6 +399,13 @@ impl Reactor {
                 );
                 socket.closing = Some((how, outside.rng.below(4)));
             }
+            Output::HalfClose(conn) => {
+                let socket = self.sockets[conn.slot as usize].as_ref();
+                let socket = socket.expect("a half close names an open socket");
+                assert!(socket.owned.is_none(), "closed before everything was sent");
+                assert!(ring.iter().all(|&(other, _)| other != conn));
+                outside.links[socket.link].down_fin = true;
+            }
             Output::Pause(conn) => {
                 let late = outside.rng.below(3);
                 let paused = self.paused(conn).replace(late);

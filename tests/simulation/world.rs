@@ -278,6 +278,10 @@ impl World {
                 under_way.backlog_bytes, under_way.backlog_bytes_counted,
                 "unsent bytes of shard {at}"
             );
+            assert_eq!(
+                under_way.input_bytes, under_way.input_bytes_counted,
+                "unfinished input of shard {at}"
+            );
         }
         any
     }
@@ -333,6 +337,9 @@ impl World {
                 ring_bytes: 0,
                 backlog_bytes: 0,
                 backlog_bytes_counted: 0,
+                // Half a message of somebody who is not done may be there.
+                input_bytes: under_way.input_bytes,
+                input_bytes_counted: under_way.input_bytes,
                 mesh_held: 0,
                 mesh_queued: 0,
                 mesh_own: 0,

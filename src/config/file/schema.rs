@@ -124,6 +124,12 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
         millis(10, HOUR_MS),
         &mut server.http_idle_timeout,
     );
+    v.integer(
+        "input_max_size",
+        1 << 20,
+        1 << 40,
+        &mut server.input_max_size,
+    );
     v.list(
         "trusted_proxies",
         &TRUSTED_PROXY,

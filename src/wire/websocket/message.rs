@@ -27,6 +27,10 @@ impl Message {
         self.bytes.len()
     }
 
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub(super) fn is_text(&self) -> bool {
         self.is_text
     }

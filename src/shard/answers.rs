@@ -1,0 +1,226 @@
+//! HTTP/1.1, what goes out: answers, refusals, and what becomes of their connections.
+
+use std::time::Duration;
+
+use super::Shard;
+use super::connection::State;
+use crate::limits::{ANSWERS_BYTES_MAX, LINGER_BYTES_MAX};
+use crate::mem::TimerWheel;
+use crate::model::ConnId;
+use crate::wire::http::{
+    Cors, HttpError, Response, encode_response, encode_response_head, encode_upgrade,
+};
+use crate::wire::websocket::deflate::Agreement;
+
+pub(super) const JSON: &str = "application/json";
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+/// Header that every 401 needs.
+const CHALLENGE: &str = "WWW-Authenticate";
+/// A peer that was refused may send on for this long. It is read past, so that no reset takes the answer from it
+/// (RFC 9112 §9.6).
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same while the program waits for everybody to be gone.
+const LINGER_TIMEOUT_IN_DRAIN: Duration = Duration::from_millis(500);
+
+impl Shard {
+    pub(super) fn upgrade(
+        &mut self,
+        slot: u32,
+        key: &str,
+        protocol: Option<&str>,
+        deflate: Option<&Agreement>,
+        cors: Option<&Cors>,
+    ) {
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let extensions = deflate.map(ToString::to_string);
+        let mut headers = cors.map(Cors::headers).unwrap_or_default();
+        headers.extend(
+            extensions
+                .as_deref()
+                .map(|extensions| ("Sec-WebSocket-Extensions", extensions)),
+        );
+        encode_upgrade(&mut out, key, protocol, &headers);
+        self.queue(slot, &out);
+        self.scratch = out;
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.state = State::Open;
+            connection.by = 0;
+        }
+    }
+
+    /// Answers a request; the connection waits for the next one, or closes.
+    pub(super) fn respond(&mut self, slot: u32, status: u16, content_type: &str, body: &[u8]) {
+        self.respond_to(slot, status, content_type, None, body);
+    }
+
+    /// The same for a script of another origin.
+    pub(super) fn respond_to(
+        &mut self,
+        slot: u32,
+        status: u16,
+        content_type: &str,
+        cors: Option<&Cors>,
+        body: &[u8],
+    ) {
+        let headers = cors.map(Cors::headers).unwrap_or_default();
+        self.respond_with(slot, status, content_type, &headers, body);
+    }
+
+    /// The same with these headers.
+    pub(super) fn respond_with(
+        &mut self,
+        slot: u32,
+        status: u16,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) {
+        match self.write_answer(slot, status, content_type, headers, body) {
+            Some(true) => self.await_request(slot),
+            Some(false) => self.finish(slot),
+            None => {}
+        }
+    }
+
+    /// Queues an answer. Returns whether the connection outlives it.
+    fn write_answer(
+        &mut self,
+        slot: u32,
+        status: u16,
+        content_type: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Option<bool> {
+        let connection = self.connections.at_mut(slot)?;
+        let keep_alive = connection.keep_alive && self.drain.is_none();
+        connection.state = State::Head;
+        let is_head = std::mem::take(&mut connection.is_head);
+        let has = |name: &str| headers.iter().any(|(one, _)| *one == name);
+        let mut challenged: Vec<(&str, &str)>;
+        let headers = if status == 401 && !has(CHALLENGE) {
+            // A token of a client is what is wanted.
+            challenged = headers.to_vec();
+            challenged.push((CHALLENGE, "Bearer realm=\"clients\""));
+            &challenged
+        } else {
+            headers
+        };
+        let mut out = std::mem::take(&mut self.scratch);
+        out.clear();
+        let response = Response {
+            status,
+            content_type,
+            date: self.date.at(self.now.unix_s()),
+            headers,
+            body,
+            keep_alive,
+        };
+        if is_head {
+            encode_response_head(&mut out, &response);
+        } else {
+            encode_response(&mut out, &response);
+        }
+        self.queue(slot, &out);
+        out.shrink_to(64 * 1024);
+        self.scratch = out;
+        Some(keep_alive)
+    }
+
+    /// The next request may come. It is not taken before the answers to those before it are sent, but for a few: what a peer
+    /// does not read costs little more than one answer.
+    pub(super) fn await_request(&mut self, slot: u32) {
+        let by = TimerWheel::tick_after(self.now.at, self.config.server.http_idle_timeout);
+        self.set_deadline(slot, by);
+        let generation = self.connections.generation(slot);
+        if let Some(connection) = self.connections.at_mut(slot)
+            && connection.state == State::Head
+            && connection.unsent_bytes() > ANSWERS_BYTES_MAX
+        {
+            connection.state = State::Owing;
+            self.owing.push(ConnId { slot, generation });
+        }
+    }
+
+    /// Everything polled so far is with the kernel: the next requests of those who have all their answers are taken.
+    pub(super) fn answers_sent(&mut self) {
+        let mut owing = std::mem::take(&mut self.owing);
+        owing.retain(|conn| {
+            let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else {
+                return false;
+            };
+            if connection.state != State::Owing {
+                return false;
+            }
+            if connection.is_sent() {
+                self.taken.push_back(*conn);
+                return false;
+            }
+            // Where the kernel did not take all, the end of what it was given then is awaited (`handle_sent`).
+            !connection.is_sending && connection.backlog.is_none()
+        });
+        self.owing = owing;
+    }
+
+    /// Refuses a request that cannot be understood or is too large; the connection ends.
+    pub(super) fn refuse_http(&mut self, slot: u32, error: HttpError) {
+        self.refuse(slot, error, None, true);
+    }
+
+    /// Answers with an error. `lingers`: more of the request may come, and the connection ends.
+    pub(super) fn refuse(
+        &mut self,
+        slot: u32,
+        error: HttpError,
+        cors: Option<&Cors>,
+        lingers: bool,
+    ) {
+        let is_known = matches!(
+            error,
+            HttpError::Unauthorized | HttpError::Forbidden | HttpError::NotFound
+        );
+        self.counters.http_refused += u64::from(!is_known);
+        if lingers && let Some(connection) = self.connections.at_mut(slot) {
+            connection.keep_alive = false;
+        }
+        let mut headers = error.headers();
+        headers.extend(cors.map(Cors::headers).unwrap_or_default());
+        let text = error.text().as_bytes();
+        if !lingers {
+            self.respond_with(slot, error.status(), TEXT, &headers, text);
+        } else if self
+            .write_answer(slot, error.status(), TEXT, &headers, text)
+            .is_some()
+        {
+            self.linger(slot);
+        }
+    }
+
+    /// Ends a connection whose peer may be sending still: the answer goes out, then our side is closed, and what comes is read
+    /// past for a while.
+    pub(super) fn linger(&mut self, slot: u32) {
+        self.finish(slot);
+        self.drop_held(slot);
+        if let Some(connection) = self.connections.at_mut(slot)
+            && connection.state == State::Finishing
+        {
+            connection.state = State::Refused;
+            let time = match self.drain {
+                Some(_) => LINGER_TIMEOUT_IN_DRAIN,
+                None => LINGER_TIMEOUT,
+            };
+            self.set_deadline(slot, TimerWheel::tick_after(self.now.at, time));
+        }
+    }
+
+    /// Bytes of a peer that was refused.
+    pub(super) fn read_past(&mut self, slot: u32, bytes: usize) {
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        connection.read_past = connection.read_past.saturating_add(bytes as u32);
+        if connection.read_past > LINGER_BYTES_MAX {
+            self.abort(slot);
+        }
+    }
+}

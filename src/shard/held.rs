@@ -1,0 +1,317 @@
+//! Input that cannot be handled yet: half of a request, what was sent behind one that waits, commands behind one that waits.
+//! All of it is counted, and has a bound for the shard beside those of each connection.
+
+use super::connection::{Connection, State};
+use super::route::Asked;
+use super::{Mode, Shard};
+use crate::limits::{HELD_BYTES_MAX, HELD_PAUSE_BYTES};
+use crate::mesh::control::FromShard;
+use crate::model::ConnId;
+use crate::protocol::disconnect::Disconnect;
+use crate::wire::http::{BodyReader, HttpError};
+
+/// Control is told at most this often that the bound was reached.
+const TOLD_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// What a connection holds.
+#[derive(Default)]
+pub(super) struct Held {
+    bytes: Vec<u8>,
+    /// The front of `bytes` that was handled.
+    handled: usize,
+    /// The request whose body is arriving: what is in `bytes` goes on with it.
+    pub(super) arriving: Option<Arriving>,
+    /// What the shard has counted for it.
+    counted: usize,
+}
+
+/// A request whose head was judged and whose body is not whole.
+pub(super) struct Arriving {
+    reader: BodyReader,
+    /// What it is; `None` if it is answered already, and its body is only read past.
+    pub(super) asked: Option<Asked>,
+    /// What has come of the body, if somebody wants it.
+    pub(super) body: Vec<u8>,
+}
+
+impl Arriving {
+    pub(super) const fn new(reader: BodyReader, asked: Option<Asked>) -> Self {
+        Self {
+            reader,
+            asked,
+            body: Vec::new(),
+        }
+    }
+
+    /// Takes what is of the body from the front of `input`: how many bytes that was.
+    pub(super) fn read(&mut self, input: &[u8]) -> Result<usize, HttpError> {
+        let body = &mut self.body;
+        if !self
+            .asked
+            .as_ref()
+            .is_some_and(|asked| asked.route.wants_body())
+        {
+            return self.reader.read(input, |_| {});
+        }
+        let left = self.reader.left().unwrap_or(u64::MAX);
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        self.reader.read(input, |bytes| {
+            // Memory is taken for what has come, for twice as much at most, and for no more than is to come.
+            if body.capacity() - body.len() < bytes.len() {
+                let wanted = left.min(body.len() + bytes.len()).max(bytes.len());
+                body.reserve_exact(wanted);
+            }
+            body.extend_from_slice(bytes);
+        })
+    }
+
+    pub(super) const fn is_whole(&self) -> bool {
+        self.reader.is_done()
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // What it holds are secrets of clients.
+        f.debug_struct("Held")
+            .field("len", &self.len())
+            .field("counted", &self.counted)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Held {
+    pub(super) fn of(arriving: Arriving) -> Self {
+        Self {
+            arriving: Some(arriving),
+            ..Self::default()
+        }
+    }
+
+    /// Takes what was not handled.
+    pub(super) fn take_bytes(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.drain(..std::mem::take(&mut self.handled));
+        bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len() - self.handled
+    }
+
+    /// What was not handled.
+    pub(super) fn rest(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.handled..]
+    }
+
+    /// So much of the rest was handled.
+    pub(super) fn skip(&mut self, bytes: usize) {
+        self.handled += bytes;
+        // What is moved is never more than what went before it.
+        if self.handled > self.bytes.len() / 2 {
+            self.bytes.drain(..self.handled);
+            self.handled = 0;
+        }
+    }
+
+    pub(super) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0 && self.arriving.is_none()
+    }
+
+    /// Bytes of memory.
+    fn size(&self) -> usize {
+        let arriving = self.arriving.as_ref();
+        self.bytes.capacity()
+            + arriving.map_or(0, |arriving| {
+                arriving.body.capacity() + arriving.reader.held_bytes()
+            })
+    }
+}
+
+impl Connection {
+    /// Bytes of unfinished input.
+    pub(super) fn input_bytes(&self) -> usize {
+        self.held.as_ref().map_or(0, |held| held.counted) + self.decoder.held_bytes()
+    }
+}
+
+impl Shard {
+    /// Takes what a connection holds, to handle it.
+    pub(super) fn take_held(&mut self, slot: u32) -> Option<Box<Held>> {
+        let mut held = self.connections.at_mut(slot)?.held.take()?;
+        self.input_bytes -= std::mem::take(&mut held.counted);
+        Some(held)
+    }
+
+    /// Gives back what is left of it. Nobody handles the input of a connection that is told to go.
+    pub(super) fn put_held(&mut self, slot: u32, mut held: Box<Held>) {
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        let goes = match connection.state {
+            State::Head | State::Waiting | State::Owing | State::Open => false,
+            State::Closing | State::Finishing | State::Refused | State::Lingering | State::Gone => {
+                true
+            }
+        };
+        if goes || held.is_empty() {
+            return;
+        }
+        debug_assert!(connection.held.is_none(), "it was taken");
+        held.counted = held.size();
+        self.input_bytes += held.counted;
+        let (len, size) = (held.len(), held.size());
+        connection.held = Some(held);
+        if len > HELD_BYTES_MAX {
+            self.abort(slot);
+        } else if len >= HELD_PAUSE_BYTES {
+            self.stop_reading(slot);
+        }
+        if size > 0 {
+            self.bound_input();
+        }
+    }
+
+    /// Forgets what a connection holds.
+    pub(super) fn drop_held(&mut self, slot: u32) {
+        drop(self.take_held(slot));
+        self.read_on(slot);
+    }
+
+    /// Keeps input that must wait.
+    pub(super) fn hold(&mut self, slot: u32, bytes: &[u8]) {
+        let mut held = self.take_held(slot).unwrap_or_default();
+        held.push(bytes);
+        self.put_held(slot, held);
+    }
+
+    /// Goes on with input that waited.
+    pub(super) fn resume(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        let (state, has_ended) = (connection.state, connection.has_ended);
+        match state {
+            State::Head => {
+                if let Some(held) = self.take_held(slot) {
+                    self.http_held(slot, held);
+                }
+                self.end_of_requests(slot, has_ended);
+            }
+            State::Open => {
+                if let Some(mut held) = self.take_held(slot) {
+                    self.websocket_received(slot, held.rest());
+                }
+            }
+            State::Waiting
+            | State::Owing
+            | State::Closing
+            | State::Finishing
+            | State::Refused
+            | State::Lingering
+            | State::Gone => {}
+        }
+        self.read_on(slot);
+    }
+
+    /// A peer that has closed its side gets what it asked for, and then the end.
+    pub(super) fn end_of_requests(&mut self, slot: u32, has_ended: bool) {
+        let is_idle = |connection: &Connection| connection.state == State::Head;
+        if has_ended && self.connections.at(slot).is_some_and(is_idle) {
+            self.finish(slot);
+        }
+    }
+
+    /// The unfinished input of all connections has a bound. When it is passed, those with the most of it go, until there is
+    /// some room: a look at all connections pays for many receives.
+    pub(super) fn bound_input(&mut self) {
+        let most = self.config.server.input_max_size;
+        if self.input_bytes <= most {
+            return;
+        }
+        let told = self.input_told;
+        if told.is_none_or(|told| self.now.at.since(told) >= TOLD_INTERVAL) {
+            self.input_told = Some(self.now.at);
+            self.reports
+                .push_back(FromShard::InputFull(self.id, self.input_bytes as u64));
+        }
+        let holders = self.connections.iter();
+        let mut holders: Vec<(usize, u32)> = holders
+            .map(|(slot, connection)| (connection.input_bytes(), slot))
+            .filter(|&(bytes, _)| bytes > 0)
+            .collect();
+        holders.sort_unstable_by(|a, b| b.cmp(a));
+        for (_, slot) in holders {
+            if self.input_bytes <= most - most / 8 {
+                return;
+            }
+            self.give_up_input(slot);
+        }
+    }
+
+    /// The connection's input is let go, and with it the connection: its peer may come again.
+    fn give_up_input(&mut self, slot: u32) {
+        self.counters.input_given_up += 1;
+        let held = self.take_held(slot);
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        let decoder = std::mem::take(&mut connection.decoder);
+        self.input_bytes -= decoder.held_bytes();
+        let is_answered = held
+            .and_then(|held| held.arriving)
+            .is_some_and(|arriving| arriving.asked.is_none());
+        match connection.state {
+            State::Head if !is_answered => self.refuse_http(slot, HttpError::Overloaded),
+            State::Open if connection.is_session && self.mode == Mode::Proxy => {
+                self.disconnect(slot, &Disconnect::TooManyRequests);
+            }
+            _ => self.abort(slot),
+        }
+    }
+
+    /// The connection in a slot is about to be forgotten.
+    pub(super) fn forget_input(&mut self, slot: u32) {
+        drop(self.take_held(slot));
+        if let Some(connection) = self.connections.at_mut(slot) {
+            self.input_bytes -= std::mem::take(&mut connection.decoder).held_bytes();
+        }
+    }
+
+    /// For the simulator's checkers: unfinished input, as counted along the way and counted anew.
+    #[must_use]
+    pub fn input_bytes_counted(&self) -> (usize, usize) {
+        let holders = self.connections.iter();
+        let counted = holders
+            .map(|(_, connection)| connection.input_bytes())
+            .sum();
+        (self.input_bytes, counted)
+    }
+
+    /// An answer was sent whole: the next request is taken. Some in each turn, so that nobody waits for those who ask much.
+    pub(super) fn resume_owing(&mut self) {
+        for _ in 0..RESUMED_PER_TURN {
+            if self.is_full() {
+                return;
+            }
+            let Some(ConnId { slot, generation }) = self.taken.pop_front() else {
+                return;
+            };
+            let Some(connection) = self.connections.current_mut(slot, generation) else {
+                continue;
+            };
+            if connection.state == State::Owing {
+                connection.state = State::Head;
+                self.resume(slot);
+                self.settle();
+            }
+        }
+    }
+}
+
+/// Connections whose next request is taken in one turn.
+const RESUMED_PER_TURN: usize = 64;
