@@ -575,7 +575,7 @@ pub enum TurnedAway {
     Full,
     /// `client.connection_rate_limit`; when to come again.
     TooFast(Duration),
-    /// `client.connection_limit_per_prefix`, or no more prefixes can be told apart.
+    /// `client.connection_limit_per_prefix`
     PrefixFull,
     /// `client.connection_rate_limit_per_prefix`; when to come again.
     PrefixTooFast(Duration),

@@ -137,9 +137,11 @@ impl Shard {
     }
 
     /// As the gate: somebody wants in.
-    pub(super) fn own_enter(&mut self, from: ShardId, enter: Box<Enter>) {
+    pub(super) fn own_enter(&mut self, from: ShardId, mut enter: Box<Enter>) {
         let client = &self.config.client;
-        let result = self.admission.gate.enter(self.now.at, client, enter.prefix);
+        let entered = self.admission.gate.enter(self.now.at, client, enter.prefix);
+        // It leaves under the prefix that it was counted under.
+        let result = entered.map(|counted| enter.prefix = counted);
         self.mesh.answer(from, Message::Entered(enter, result));
     }
 

@@ -36,6 +36,11 @@ struct Bucket {
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
+/// Stands for every prefix that came when the table was full: nobody is connected from the address of nobody.
+const OTHERS: Prefix = Prefix {
+    bits: 0,
+    is_v4: false,
+};
 
 impl Bucket {
     /// The bucket with one token fewer; how long to wait if it has none.
@@ -68,13 +73,13 @@ impl Gate {
         }
     }
 
-    /// Lets one more in, or says why not. A refused one leaves no trace.
+    /// Lets one more in, or says why not: under which prefix it is counted. A refused one leaves no trace.
     pub(in crate::shard) fn enter(
         &mut self,
         now: Instant,
         client: &Client,
         prefix: Option<Prefix>,
-    ) -> Result<(), TurnedAway> {
+    ) -> Result<Option<Prefix>, TurnedAway> {
         if is_reached(client.connection_limit, self.inside) {
             return Err(TurnedAway::Full);
         }
@@ -84,12 +89,27 @@ impl Gate {
                 .take(now, client.connection_rate_limit)
                 .map_err(TurnedAway::TooFast)?;
         }
-        if let Some(prefix) = prefix {
-            self.enter_prefix(now, client, prefix)?;
-        }
+        let counted = match prefix {
+            Some(prefix) => {
+                let counted = self.place_of(now, prefix);
+                self.enter_prefix(now, client, counted)?;
+                Some(counted)
+            }
+            None => None,
+        };
         self.rate = rate;
         self.inside += 1;
-        Ok(())
+        Ok(counted)
+    }
+
+    /// Under which prefix a client is counted: its own, or the one that all share who came when the table was full.
+    fn place_of(&mut self, now: Instant, prefix: Prefix) -> Prefix {
+        let has_place =
+            |gate: &Self| gate.prefixes.len() < PREFIXES_MAX || gate.prefixes.contains_key(&prefix);
+        if !has_place(self) {
+            self.sweep(now);
+        }
+        if has_place(self) { prefix } else { OTHERS }
     }
 
     fn enter_prefix(
@@ -98,12 +118,6 @@ impl Gate {
         client: &Client,
         prefix: Prefix,
     ) -> Result<(), TurnedAway> {
-        if self.prefixes.len() >= PREFIXES_MAX && !self.prefixes.contains_key(&prefix) {
-            self.sweep(now);
-            if self.prefixes.len() >= PREFIXES_MAX {
-                return Err(TurnedAway::PrefixFull);
-            }
-        }
         let group = self.prefixes.entry(prefix).or_default();
         if is_reached(client.connection_limit_per_prefix, group.inside) {
             return Err(TurnedAway::PrefixFull);
@@ -199,11 +213,11 @@ mod tests {
             ..Client::default()
         };
         let mut gate = Gate::new(&Key::new([1; 32]));
-        assert_eq!(gate.enter(at(0), &client, None), Ok(()));
-        assert_eq!(gate.enter(at(0), &client, None), Ok(()));
+        assert_eq!(gate.enter(at(0), &client, None), Ok(None));
+        assert_eq!(gate.enter(at(0), &client, None), Ok(None));
         assert_eq!(gate.enter(at(0), &client, None), Err(TurnedAway::Full));
         gate.leave(at(1), None);
-        assert_eq!(gate.enter(at(1), &client, None), Ok(()));
+        assert_eq!(gate.enter(at(1), &client, None), Ok(None));
         assert_eq!(gate.inside(), 2);
     }
 
@@ -216,17 +230,17 @@ mod tests {
         let mut gate = Gate::new(&Key::new([1; 32]));
         let now = at(5000);
         for _ in 0..10 {
-            assert_eq!(gate.enter(now, &client, None), Ok(()));
+            assert_eq!(gate.enter(now, &client, None), Ok(None));
         }
         let wait = Duration::from_millis(100);
         assert_eq!(
             gate.enter(now, &client, None),
             Err(TurnedAway::TooFast(wait))
         );
-        assert_eq!(gate.enter(at(5100), &client, None), Ok(()));
+        assert_eq!(gate.enter(at(5100), &client, None), Ok(None));
         assert!(gate.enter(at(5100), &client, None).is_err());
         for _ in 0..10 {
-            assert_eq!(gate.enter(at(7000), &client, None), Ok(()));
+            assert_eq!(gate.enter(at(7000), &client, None), Ok(None));
         }
         assert!(
             gate.enter(at(7000), &client, None).is_err(),
@@ -242,56 +256,58 @@ mod tests {
         };
         let mut gate = Gate::new(&Key::new([1; 32]));
         let (a, b) = (from("10.0.0.1", &client), from("10.0.0.2", &client));
-        assert_eq!(gate.enter(at(0), &client, a), Ok(()));
+        assert_eq!(gate.enter(at(0), &client, a), Ok(a));
         assert_eq!(gate.enter(at(0), &client, a), Err(TurnedAway::PrefixFull));
-        assert_eq!(gate.enter(at(0), &client, b), Ok(()));
+        assert_eq!(gate.enter(at(0), &client, b), Ok(b));
         assert_eq!(
             gate.enter(at(0), &client, from("::ffff:10.0.0.2", &client)),
             Err(TurnedAway::PrefixFull),
             "an IPv4 address written as IPv6 is the same"
         );
         let (c, d) = (from("2001:db8::1", &client), from("2001:db8::2", &client));
-        assert_eq!(gate.enter(at(0), &client, c), Ok(()));
+        assert_eq!(gate.enter(at(0), &client, c), Ok(c));
         assert_eq!(
             gate.enter(at(0), &client, d),
             Err(TurnedAway::PrefixFull),
             "one /64"
         );
         gate.leave(at(1), a);
-        assert_eq!(gate.enter(at(1), &client, a), Ok(()));
+        assert_eq!(gate.enter(at(1), &client, a), Ok(a));
         assert_eq!(
             gate.enter(at(1), &client, None),
-            Ok(()),
+            Ok(None),
             "no address, no limit"
         );
         assert_eq!(gate.inside(), 4);
     }
 
     #[test]
-    fn table_of_prefixes_is_bounded_and_swept() {
+    fn table_of_prefixes_is_bounded_and_who_finds_no_place_shares_one() {
         let client = Client {
             connection_rate_limit_per_prefix: 1,
+            connection_limit_per_prefix: 2,
             ..Client::default()
         };
         let mut gate = Gate::new(&Key::new([1; 32]));
-        for bits in 0..PREFIXES_MAX as u128 {
-            let prefix = Some(Prefix { bits, is_v4: false });
-            assert_eq!(gate.enter(at(0), &client, prefix), Ok(()));
-            gate.leave(at(0), prefix);
+        let prefix = |bits| Some(Prefix { bits, is_v4: false });
+        for bits in 1..=PREFIXES_MAX as u128 {
+            let one = prefix(bits);
+            assert_eq!(gate.enter(at(0), &client, one), Ok(one));
+            gate.leave(at(0), one);
         }
-        let prefix = Some(Prefix {
-            bits: u128::MAX,
-            is_v4: false,
-        });
+        let newcomer = prefix(u128::MAX);
+        let others = Some(OTHERS);
+        assert_eq!(gate.enter(at(500), &client, newcomer), Ok(others));
+        assert!(matches!(
+            gate.enter(at(500), &client, prefix(u128::MAX - 1)),
+            Err(TurnedAway::PrefixTooFast(_))
+        ));
+        gate.leave(at(600), others);
         assert_eq!(
-            gate.enter(at(500), &client, prefix),
-            Err(TurnedAway::PrefixFull)
+            gate.enter(at(2000), &client, newcomer),
+            Ok(newcomer),
+            "the second of the first ones is over"
         );
-        assert_eq!(
-            gate.enter(at(2000), &client, prefix),
-            Ok(()),
-            "their second is over"
-        );
-        assert!(gate.prefixes.len() < 10);
+        assert!(gate.prefixes() < 10);
     }
 }
