@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use file::{ConfigError, ConfigErrors, Key, KeyKind, Origin, ReloadRefused, Setting, Source};
-pub use file::{keys, parse_duration, show_duration, shown_url};
+pub use file::{keys, parse_duration, show_duration, shown_url, unmatched_origin};
 pub use glob::{Glob, GlobError, glob_match};
 pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};

@@ -21,6 +21,7 @@ mod writer;
 
 pub use error::{ConfigError, ConfigErrors, Origin, ReloadRefused};
 pub use outline::{Key, KeyKind, keys, parse_duration, show_duration};
+pub use web_origin::unmatched_origin;
 pub use writer::shown_url;
 
 use super::Config;

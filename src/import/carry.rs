@@ -14,7 +14,7 @@ use super::legacy;
 use super::output::{Output, toml};
 use super::reasons::{self, OWN_HEADERS, PONG};
 use super::{Entry, Fate};
-use crate::config::{Key, KeyKind, show_duration};
+use crate::config::{Key, KeyKind, show_duration, unmatched_origin};
 
 /// Unknown keys that get a nearest name; each is compared with every known one.
 const NEAREST_MAX: usize = 200;
@@ -155,6 +155,7 @@ impl<'a> Carry<'a> {
                 self.origin("drain.window", leaf);
                 Some(self.to("drain.grace", leaf))
             }
+            "client.allowed_origins" => self.origins_of_pages(leaf),
             "http_api.disabled" => Some(if convert::boolean(value) == Some(false) {
                 Fate::Default
             } else {
@@ -191,6 +192,31 @@ impl<'a> Carry<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Origins that can never match are left out: without them, as little matches as before.
+    fn origins_of_pages(&mut self, leaf: &Leaf<'a>) -> Option<Fate> {
+        let mut members = convert::list(leaf.value)?;
+        let mut faults = Vec::new();
+        members.retain(|member| {
+            let Value::Text(text) = member else {
+                return true;
+            };
+            let fault = unmatched_origin(text);
+            let fits = fault.is_none();
+            faults.extend(fault);
+            fits
+        });
+        if faults.is_empty() {
+            return None;
+        }
+        let rest = toml(&Value::List(members));
+        let note = format!("left out: {}", faults.join("; "));
+        self.write("client.allowed_origins", leaf, rest, Some(note));
+        Some(Fate::Refused(format!(
+            "{}; the others came along",
+            faults.join("; ")
+        )))
     }
 
     /// Our key has the same path.

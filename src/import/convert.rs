@@ -71,7 +71,7 @@ pub(super) fn to(kind: &KeyKind, value: &Value) -> (String, Option<String>) {
             (text.map(Value::Text), note)
         }
         KeyKind::Choice(_) | KeyKind::Text | KeyKind::Secret => (text(value), None),
-        KeyKind::List { numbers: false } => (list(value), None),
+        KeyKind::List { numbers: false } => (list(value).map(Value::List), None),
         KeyKind::Secrets => (map(value).map(Value::Table), None),
         KeyKind::List { numbers: true } | KeyKind::Tables => (None, None),
     };
@@ -102,14 +102,11 @@ fn text(value: &Value) -> Option<Value> {
     }
 }
 
-fn list(value: &Value) -> Option<Value> {
+/// The members of a list of texts; a single value is a list of one.
+pub(super) fn list(value: &Value) -> Option<Vec<Value>> {
     match value {
-        Value::List(values) => values
-            .iter()
-            .map(text)
-            .collect::<Option<_>>()
-            .map(Value::List),
-        _ => text(value).map(|text| Value::List(vec![text])),
+        Value::List(values) => values.iter().map(text).collect(),
+        _ => text(value).map(|text| vec![text]),
     }
 }
 

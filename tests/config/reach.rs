@@ -197,6 +197,18 @@ fn log_in_nats_has_a_server() {
         "[durable]\nengine = \"nats\"\n[durable.nats]\nservers = []\n[channel.without_namespace]\ndelivery = \"durable\"",
     );
     assert_eq!(key, "durable.nats.servers");
+    for server in [
+        "nats://a:99999",
+        "nats://",
+        "nats://a b",
+        "nats://a:x",
+        "http://a",
+    ] {
+        let (key, _) = refused(&format!("[durable.nats]\nservers = [\"{server}\"]"));
+        assert_eq!(key, "durable.nats.servers", "{server}");
+    }
+    load("[durable.nats]\nservers = [\"nats://a\", \"tls://[::1]:4222\", \"wss://a/path\"]")
+        .unwrap();
 }
 
 #[test]

@@ -395,6 +395,24 @@ fn refused_value_is_left_out_and_the_rest_comes_along() {
 }
 
 #[test]
+fn origin_that_can_never_match_is_left_out_alone() {
+    let imported = of_json(&json!({
+        "client": { "allowed_origins": ["https://a.example/", "https://b.example", "https://[ab].example"] },
+    }))
+    .expect("the rest");
+    let config = load(&imported.toml);
+    assert_eq!(
+        config.client.allowed_origins,
+        ["https://b.example", "https://[ab].example"]
+    );
+    let found = fate(&imported, "client.allowed_origins");
+    assert!(
+        matches!(found, Fate::Refused(why) if why.contains("write \"https://a.example\"")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn what_is_left_out_opens_nothing() {
     let imported = of_json(&json!({
         "client": {
@@ -438,7 +456,7 @@ fn what_is_left_out_opens_nothing() {
     }
     let report = imported.report(false);
     assert!(
-        report.contains("channel.namespaces[chat].allow_subscribe_for_client: left out too"),
+        report.contains("channel.namespaces[chat].allow_subscribe_for_client: it would open what"),
         "{report}"
     );
 }

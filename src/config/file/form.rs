@@ -234,9 +234,9 @@ pub(super) const FILE_OR_NONE: Form<PathBuf> = Form {
 pub(super) const SERVER: Form<String> = Form {
     expected: "a list of URLs such as \"nats://127.0.0.1:4222\" or \"tls://nats.example:4222\", without a user name",
     parse: |text| {
-        let (scheme, rest) = text.split_once("://")?;
-        let fits = matches!(scheme, "nats" | "tls" | "ws" | "wss") && !rest.contains('@');
-        (fits && !rest.is_empty()).then(|| text.to_owned())
+        let uri: http::Uri = text.parse().ok()?;
+        let fits = matches!(uri.scheme_str(), Some("nats" | "tls" | "ws" | "wss"));
+        (fits && is_plain_authority(uri.authority()?)).then(|| text.to_owned())
     },
     show: String::clone,
     number: false,
@@ -436,6 +436,14 @@ fn is_namespace_name(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
+/// A host and perhaps a port, without a user name.
+fn is_plain_authority(authority: &http::uri::Authority) -> bool {
+    // What is no port number is none to `port` either.
+    let has_colon = authority.as_str().len() > authority.host().len();
+    let has_port = !has_colon || authority.port_u16().is_some_and(|port| port > 0);
+    !authority.host().is_empty() && !authority.as_str().contains('@') && has_port
+}
+
 pub(super) const ENDPOINT: Form<String> = Form {
     expected: "an http:// or https:// URL such as \"https://backend.example/hooks\", without a user name; gRPC endpoints are not spoken",
     parse: |text| {
@@ -444,12 +452,7 @@ pub(super) const ENDPOINT: Form<String> = Form {
         }
         let uri: http::Uri = text.parse().ok()?;
         let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
-        let authority = uri.authority()?;
-        let is_plain = !authority.host().is_empty() && !authority.as_str().contains('@');
-        // What is no port number is none to `port` either.
-        let has_colon = authority.as_str().len() > authority.host().len();
-        let has_port = !has_colon || authority.port_u16().is_some_and(|port| port > 0);
-        (is_http && is_plain && has_port).then(|| text.to_owned())
+        (is_http && is_plain_authority(uri.authority()?)).then(|| text.to_owned())
     },
     show: String::clone,
     number: false,

@@ -7,6 +7,12 @@ use std::net::Ipv6Addr;
 
 use super::super::{Glob, GlobError};
 
+/// Why no browser sends an `Origin` that this member of `client.allowed_origins` matches; `None` if some may.
+#[must_use]
+pub fn unmatched_origin(text: &str) -> Option<String> {
+    parse(text).err()
+}
+
 /// Reads a member, in lower case. The error says why it can never match, and what would.
 pub(super) fn parse(text: &str) -> Result<Glob, String> {
     let lower = text.to_lowercase();

@@ -6,8 +6,7 @@ use crate::config::{Config, ConfigError, ConfigErrors, Source};
 
 /// Each round leaves out at least one key.
 const ROUNDS_MAX: usize = 100;
-const OPENS: &str =
-    "left out too, as it would open what another key that was left out decided about";
+const OPENS: &str = "it would open what a key that is left out decided about";
 
 impl Carry<'_> {
     /// The file as our loader accepts it.
