@@ -121,6 +121,37 @@ fn client_that_goes_through_many_names_leaves_nothing_behind() {
 }
 
 #[test]
+fn durable_channels_that_the_log_has_nothing_of_are_forgotten_as_well() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let rules = format!(
+        r#"
+[durable.embedded]
+directory = "{}"
+
+[[channel.namespaces]]
+name = "orders"
+delivery = "durable"
+allow_subscribe_for_client = true
+allow_history_for_client = true
+"#,
+        directory.path().display()
+    );
+    let server = Start::with_config(&config(&rules)).shards(2).run();
+    let mut client = Client::user(&server, "42");
+    let commands = (0..500).flat_map(|n| {
+        [
+            json!({ "subscribe": { "channel": format!("orders:s{n}") } }),
+            json!({ "unsubscribe": { "channel": format!("orders:s{n}") } }),
+            json!({ "history": { "channel": format!("orders:q{n}"), "limit": 1 } }),
+        ]
+    });
+    assert!(go_through(&mut client, commands).is_empty());
+    until("the table to be empty", || {
+        (server.metric("ringmain_channels_owned") == 0.0).then_some(())
+    });
+}
+
+#[test]
 fn position_of_a_channel_that_nobody_published_to_is_recovered_from_later() {
     let server = server("");
     let mut client = Client::user(&server, "42");
