@@ -15,6 +15,7 @@ mod observe;
 pub mod process;
 pub mod prometheus;
 mod roster;
+mod strain;
 pub mod token;
 
 use std::future;
@@ -29,20 +30,23 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
+use crate::config::{Config, ReactorChoice, Server};
+use crate::doctor;
 use crate::mesh::control::{
-    DrainOutcome, FromShard, Page, PageKind, ShardLink, TO_SHARD_MAX, Table, ToShard,
+    DrainOutcome, FromShard, Page, PageKind, ShardLink, Strain, TO_SHARD_MAX, Table, ToShard,
 };
 use crate::model::{ConnId, ShardId};
 use crate::upstream::bell::Bell;
 use crate::upstream::bridge::{HookCall, Question as LogQuestion, Report as LogReport};
+use crate::uring::socket;
 
 use admin::{Addresses, Admin, Listening, Phase, Readiness};
 use hooks::Hooks;
 
 use observe::{Gather, Question};
 use roster::Roster;
+use strain::{Line, Strains};
 
 /// A shard that does not report its counters within this time is reported as silent.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -93,6 +97,22 @@ pub struct Parts {
     pub durable: Option<Durable>,
     /// Follows `log.level` after a reload.
     pub set_level: logging::SetLevel,
+}
+
+impl Parts {
+    /// The server as it runs: so many shards on that reactor.
+    fn in_force(&self) -> Server {
+        let is_portable = self.reactor == "portable";
+        Server {
+            shards: u16::try_from(self.links.len()).unwrap_or(u16::MAX),
+            reactor: if is_portable {
+                ReactorChoice::Portable
+            } else {
+                ReactorChoice::Uring
+            },
+            ..self.config.server.clone()
+        }
+    }
 }
 
 /// Control's end of the line to the durable log.
@@ -207,6 +227,9 @@ impl Supervisor {
 async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Result<Ending> {
     let (questions_in, mut questions) = mpsc::channel(QUESTIONS_MAX);
     let (fetched_in, mut fetched) = mpsc::channel(jwks::RESULTS_MAX);
+    for cut in strain::at_start(doctor::examine(&parts.in_force())) {
+        info!("{cut}");
+    }
     let mut control = Control::new(parts);
     control
         .key_services
@@ -307,6 +330,7 @@ impl Signals {
 struct Control {
     parts: Parts,
     roster: Roster,
+    strains: Strains,
     gather: Option<Gather>,
     /// When the notice of the end is over; set until then.
     notice_until: Option<Instant>,
@@ -343,16 +367,20 @@ impl Control {
             );
         }
         let roster = Roster::new(parts.links.len());
+        let descriptors = socket::descriptors_max();
+        let strains = Strains::new(parts.links.len(), &parts.config.server, descriptors);
         let readiness = Readiness {
             phase: Phase::Starting,
             shards: parts.links.len(),
             shards_ready: 0,
             reactor: parts.reactor,
             filling: [0; Table::ALL.len()],
+            warnings: Vec::new(),
         };
         Self {
             parts,
             roster,
+            strains,
             gather: None,
             notice_until: None,
             drain_until: None,
@@ -481,6 +509,19 @@ impl Control {
         self.retry_later();
     }
 
+    /// A shard came near a limit of the system, or is no longer near it.
+    fn strained(&mut self, shard: ShardId, strain: Strain) {
+        for line in self.strains.take(usize::from(shard.0), strain) {
+            match line {
+                Line::Near(text) => warn!("{text}"),
+                Line::Over(text) => info!("{text}"),
+            }
+        }
+        let warnings = self.strains.warnings();
+        self.readiness
+            .send_modify(|readiness| readiness.warnings = warnings);
+    }
+
     /// Has a page written for a connection of a shard.
     fn write_page(&self, shard: ShardId, conn: ConnId, kind: PageKind) {
         let Some(Pages { admin, written }) = &self.pages else {
@@ -543,6 +584,7 @@ impl Control {
                     "unfinished input of clients has reached server.input_max_size: the largest is given up"
                 ),
                 FromShard::Ready(shard) => self.on_ready(shard)?,
+                FromShard::Strained(shard, strain) => self.strained(shard, strain),
                 FromShard::PageWanted(shard, conn, kind) => self.write_page(shard, conn, kind),
                 FromShard::Table(shard, table, is_filling) => {
                     self.table_fills(shard, table, is_filling);

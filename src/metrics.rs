@@ -114,8 +114,22 @@ counters! {
     Counter recovery_parts,
     /// Deliveries to workers of queue groups.
     Counter worker_deliveries,
+    /// Connections that this shard can have: `server.connections_per_shard_max`, or fewer where the limit of descriptors says so.
+    Gauge connections_max,
+    /// 1 while nobody is accepted: the shard is full, or accepting fails.
+    Gauge accepting_paused,
+    /// Connections that wait in the accept queues of this shard's TCP listeners.
+    Gauge accept_queue,
+    /// Places of the fullest of them: `server.backlog`, or fewer where `net.core.somaxconn` says so.
+    Gauge accept_queue_max,
     /// Sockets accepted.
     Counter accepted,
+    /// Times that accepting paused.
+    Counter accept_pauses,
+    /// Accepts that failed for want of a descriptor or memory.
+    Counter accept_failures,
+    /// Connections that the kernel refused because an accept queue was full.
+    Counter accept_queue_dropped,
     /// Sockets refused because a limit was reached.
     Counter refused,
     /// Client connections answered 503: `client.connection_limit` was reached.

@@ -11,6 +11,7 @@ mod receive;
 mod reports;
 mod send;
 mod slots;
+mod strain;
 mod thread;
 
 use std::io;

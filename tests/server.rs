@@ -49,6 +49,8 @@ mod http_musts;
 mod json;
 #[path = "server/jwks.rs"]
 mod jwks;
+#[path = "server/limits.rs"]
+mod limits;
 #[path = "server/listeners.rs"]
 mod listeners;
 #[path = "server/order.rs"]

@@ -64,7 +64,7 @@ impl Phase {
 }
 
 /// What `/ready` tells.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Readiness {
     /// Ready only while serving.
     pub phase: Phase,
@@ -76,6 +76,9 @@ pub struct Readiness {
     pub reactor: &'static str,
     /// Shards on which each table is nearly full: bit n for shard n.
     pub filling: [u64; Table::ALL.len()],
+    /// Limits of the system that are near, each with what to do. They do not make the process unready: who is connected
+    /// is served.
+    pub warnings: Vec<String>,
 }
 
 /// The durable log as the admin listener sees it.
@@ -382,7 +385,8 @@ impl Admin {
             shards_ready,
             reactor,
             filling,
-        } = *self.readiness.borrow();
+            warnings,
+        } = self.readiness.borrow().clone();
         let filling: Vec<&str> = Table::ALL
             .into_iter()
             .filter(|&table| filling[table as usize] != 0)
@@ -397,6 +401,7 @@ impl Admin {
             "shards_ready": shards_ready,
             "reactor": reactor,
             "filling": filling,
+            "warnings": warnings,
             // A backend that fails is told and does not make this process unready: what needs no hook is served.
             "hooks": hook_details(&self.reports().await),
             "durable": self.log.as_ref().map(|log| log_details(&log.report.borrow())),
@@ -471,6 +476,7 @@ mod tests {
             shards_ready: 0,
             reactor: "portable",
             filling: [0; Table::ALL.len()],
+            warnings: Vec::new(),
         });
         let (questions_in, mut questions) = mpsc::channel::<Question>(4);
         let (hooks_in, _) = mpsc::channel(1);

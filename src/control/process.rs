@@ -12,6 +12,8 @@ pub struct Process {
     pub cpu_seconds: f64,
     /// Open descriptors. Direct descriptors of a ring are not among them.
     pub descriptors: u64,
+    /// Descriptors that it may have; a ring has as many direct ones of its own at most.
+    pub descriptors_max: u64,
 }
 
 impl Process {
@@ -26,6 +28,7 @@ impl Process {
             resident_bytes: resident_bytes(&status).unwrap_or(0),
             cpu_seconds: cpu_seconds(&stat).unwrap_or(0.0),
             descriptors,
+            descriptors_max: crate::uring::socket::descriptors_max(),
         }
     }
 }

@@ -355,6 +355,7 @@ fn process(out: &mut String, snapshot: &Snapshot<'_>) {
         resident_bytes,
         cpu_seconds,
         descriptors,
+        descriptors_max,
     } = snapshot.process;
     head(
         out,
@@ -423,6 +424,13 @@ fn process(out: &mut String, snapshot: &Snapshot<'_>) {
         "Open descriptors, direct descriptors of a ring not among them.",
     );
     line(out, format_args!("process_open_fds {descriptors}"));
+    head(
+        out,
+        "process_max_fds",
+        "gauge",
+        "Descriptors that the process may have.",
+    );
+    line(out, format_args!("process_max_fds {descriptors_max}"));
 }
 
 fn plain(out: &mut String, answered: &[(usize, &Counters)]) {

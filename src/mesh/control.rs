@@ -59,12 +59,37 @@ pub enum FromShard {
     PageWanted(ShardId, ConnId, PageKind),
     /// A table that peers fill is four fifths full (`true`), or no longer so.
     Table(ShardId, Table, bool),
+    /// The shard came near a limit of the system, or is no longer near it.
+    Strained(ShardId, Strain),
     /// Answer to `Observe`.
     Observed(ShardId, Box<Counters>),
     /// No connection, operation or message is left, or the deadline passed. The shard's thread ends after it.
     Drained(ShardId, DrainOutcome),
     /// The shard's thread ended for a reason of its own; the process cannot go on.
     Failed(ShardId, String),
+}
+
+/// How near a shard is to what the system lets it have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Strain {
+    /// Open connections.
+    pub open: u32,
+    /// Connections at which no more are accepted.
+    pub open_max: u32,
+    /// Nine tenths of them were reached, and it has not come well below since.
+    pub is_near: bool,
+    /// Nobody is accepted.
+    pub is_paused: bool,
+    /// What accepting failed with last (`errno`); 0 when it did not.
+    pub failed: i32,
+    /// Connections that wait on the fullest listener.
+    pub queued: u32,
+    /// Places of its queue.
+    pub queued_max: u32,
+    /// Nine tenths of them were taken, and it has not come well below since.
+    pub is_crowded: bool,
+    /// Connections that the kernel refused since the shard was looked at last, because a queue was full.
+    pub dropped: u32,
 }
 
 /// Pages that control writes, wherever they are asked for.

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use super::Listener;
 use super::hot::Hot;
-use crate::shard::{Door, Peer};
+use super::strain::Watch;
+use super::thread::SAFETY_TICK;
+use crate::mesh::control::Strain;
+use crate::shard::{Door, Peer, Shard};
 use crate::time::{Instant, Now};
 use crate::uring::{Accepted, Completion, Ring, Sqe, socket};
 
@@ -26,8 +29,11 @@ pub(super) struct Accepts {
     last: Option<Instant>,
     /// Accepts to arm: (index, listener).
     unarmed: Vec<(u32, u32)>,
-    /// Accepts that failed for want of something; armed again at the next safety tick.
+    /// Accepts that failed for want of something; armed again after a while, however busy the shard is.
     failed: Vec<(u32, u32)>,
+    /// When they are.
+    retry_at: Instant,
+    watch: Watch,
     /// Accepts that the kernel holds.
     armed: u32,
     /// Connections at which no further accept is armed: 95 % of the table, so that no accept finds it full, which
@@ -57,6 +63,8 @@ impl Accepts {
                 (0..ACCEPTS).map(|index| (index, index % count)).collect()
             },
             failed: Vec::new(),
+            retry_at: Instant::START,
+            watch: Watch::default(),
             armed: 0,
             doors: listeners.iter().map(|listener| listener.door).collect(),
             last: None,
@@ -74,25 +82,23 @@ impl Accepts {
         self.listeners.is_empty() && self.armed == 0
     }
 
-    /// Failed accepts may be tried again.
-    pub(super) fn retry(&mut self) {
-        self.unarmed.append(&mut self.failed);
-    }
-
     /// Arms what is due. When the shard stopped accepting, the listeners' queues are emptied and the listeners ended.
     pub(super) fn arm(
         &mut self,
         ring: &mut Ring,
         now: Instant,
         open: u32,
-        accepting: bool,
+        shard: &mut Shard,
     ) -> io::Result<()> {
-        if !accepting {
+        if !shard.is_accepting() {
             let last = *self.last.get_or_insert(now + LAST_ACCEPTS);
             let somebody_waits = |listener: &Listener| socket::is_readable(&listener.socket);
             if now >= last || !self.listeners.iter().any(somebody_waits) {
                 return self.stop(ring);
             }
+        }
+        if !self.failed.is_empty() && now >= self.retry_at {
+            self.unarmed.append(&mut self.failed);
         }
         let room = self.open_max.saturating_sub(open + self.armed) as usize;
         let due = self.unarmed.len().min(room);
@@ -100,7 +106,20 @@ impl Accepts {
         for (index, listener) in self.unarmed.drain(..due) {
             ring.push_accept(index, listener, listener)?;
         }
+        let is_paused = self.armed == 0 && !self.listeners.is_empty();
+        self.watch.paused(is_paused, shard.counters_mut());
         Ok(())
+    }
+
+    /// What control should know about limits of the system.
+    pub(super) fn look(&mut self, now: Instant, open: u32, shard: &mut Shard) -> Option<Strain> {
+        if !self.watch.is_due(now) {
+            return None;
+        }
+        let places = (open, self.open_max);
+        let listeners = self.listeners.iter();
+        self.watch
+            .look(now, places, listeners, shard.counters_mut())
     }
 
     fn stop(&mut self, ring: &mut Ring) -> io::Result<()> {
@@ -132,15 +151,18 @@ impl Hot {
         let accepted = self.ring.take_accepted(completion);
         let place = (accepted.index, accepted.listener);
         self.accepts.armed -= 1;
-        if self.accepts.listeners.is_empty() {
+        let failed = accepted.slot.err();
+        let failed = failed.filter(|errno| !matches!(*errno, libc::ECONNABORTED | libc::EINTR));
+        match failed {
             // Stopped: nothing is armed again.
-        } else if accepted
-            .slot
-            .is_err_and(|errno| errno != libc::ECONNABORTED && errno != libc::EINTR)
-        {
-            self.accepts.failed.push(place);
-        } else {
-            self.accepts.unarmed.push(place);
+            _ if self.accepts.listeners.is_empty() => {}
+            Some(errno) => {
+                self.accepts.failed.push(place);
+                self.accepts.retry_at = now.at + SAFETY_TICK;
+                let counters = self.shard.counters_mut();
+                self.accepts.watch.failed(errno, counters);
+            }
+            None => self.accepts.unarmed.push(place),
         }
         self.open(now, accepted)
     }

@@ -9,6 +9,7 @@ use super::clock::Clock;
 use super::doorbell::Sleepers;
 use super::reports::Reports;
 use super::slots::Slots;
+use crate::mesh::control::FromShard;
 use crate::model::{ConnId, ShardId};
 use crate::shard::{Close, RingRange, Shard};
 use crate::time::{Instant, Now};
@@ -74,9 +75,13 @@ impl Hot {
         let more = self.flush(now)?;
         self.arm_watches()?;
         self.probe(now)?;
-        let accepting = self.shard.is_accepting();
+        let open = self.slots.open();
         self.accepts
-            .arm(&mut self.ring, now.at, self.slots.open(), accepting)?;
+            .arm(&mut self.ring, now.at, open, &mut self.shard)?;
+        if let Some(strain) = self.accepts.look(now.at, open, &mut self.shard) {
+            self.reports.push(FromShard::Strained(self.id, strain));
+        }
+        let accepting = self.shard.is_accepting();
         let unlistened = !accepting && self.accepts.are_stopped() && self.early.is_empty();
         let tells = unlistened && !std::mem::replace(&mut self.unlistened, unlistened);
         if tells {
@@ -205,10 +210,5 @@ impl Hot {
     pub(super) fn rise(&mut self) {
         self.sleepers.rise(self.id);
         self.ring.bell_off();
-    }
-
-    /// What is tried again from time to time.
-    pub(super) fn safety_tick(&mut self) {
-        self.accepts.retry();
     }
 }

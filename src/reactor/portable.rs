@@ -8,7 +8,7 @@ use std::future::{Future as _, poll_fn};
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -20,11 +20,12 @@ use super::clock::Clock;
 use super::doorbell::{LocalBell, Sleepers};
 use super::reports::Reports;
 use super::send::SLICE;
+use super::strain::Watch;
 use super::thread::SAFETY_TICK;
 use super::{Listener, ShardThread};
-use crate::mesh::control::Doorbell as _;
+use crate::mesh::control::{Doorbell as _, FromShard};
 use crate::model::{ConnId, ShardId};
-use crate::shard::{Door, EndCause, Output, Peer, SendBatch, Shard};
+use crate::shard::{EndCause, Output, Peer, SendBatch, Shard};
 use crate::time::{Instant, Now};
 use crate::uring::{EventFd, socket};
 use connection::{Connection, Connections, outcome};
@@ -33,8 +34,8 @@ use connection::{Connection, Connections, outcome};
 const RECEIVE: usize = 64 * 1024;
 /// Connections taken from one listener before the others get their turn.
 const ACCEPTS: u32 = 64;
-/// Descriptors that are not connections: listeners, bells, files.
-const DESCRIPTORS_SPARE: u64 = 128;
+/// Descriptors that are not connections: listeners, bells, files, the log, backends of hooks. Clients never get them.
+const DESCRIPTORS_SPARE: u64 = 256;
 
 /// Runs the shard until it has drained. `started` is called when it serves.
 pub(super) fn run(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io::Result<()> {
@@ -67,6 +68,11 @@ struct Core {
     accepting: Vec<Rc<LocalBell>>,
     /// Accept tasks that have not ended; `None` once the shard knows that none is left.
     listeners: Option<usize>,
+    /// What they accept on; it ends with its task.
+    queues: Vec<Weak<Listener>>,
+    /// Accept tasks that wait for a descriptor.
+    starved: usize,
+    watch: Watch,
     bell: Rc<LocalBell>,
 }
 
@@ -111,6 +117,7 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
         if now >= tick {
             tick = now + SAFETY_TICK;
             core.look_after_watched();
+            core.look(now);
             core.accepting.iter().for_each(|stopped| stopped.ring());
         }
     }
@@ -118,13 +125,11 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
 
 fn prepare(thread: ShardThread) -> (Shared, Rc<LocalBell>, Vec<Listener>) {
     let bell = Rc::new(LocalBell::default());
-    let descriptors = socket::descriptors_max().saturating_sub(DESCRIPTORS_SPARE);
+    let descriptors = connections_max(socket::descriptors_max(), thread.endpoint.shards());
     let listeners = thread.listeners;
     let core = Core {
         id: thread.id,
-        connections_max: u32::try_from(descriptors)
-            .unwrap_or(u32::MAX)
-            .min(thread.config.server.connections_per_shard_max),
+        connections_max: descriptors.min(thread.config.server.connections_per_shard_max),
         shard: Shard::new(
             thread.id,
             thread.mode,
@@ -142,25 +147,33 @@ fn prepare(thread: ShardThread) -> (Shared, Rc<LocalBell>, Vec<Listener>) {
         after_flush: Vec::new(),
         accepting: listeners.iter().map(|_| Rc::default()).collect(),
         listeners: Some(listeners.len()),
+        queues: Vec::new(),
+        starved: 0,
+        watch: Watch::default(),
         bell: Rc::clone(&bell),
     };
     (Rc::new(RefCell::new(core)), bell, listeners)
+}
+
+/// Connections that each of so many shards can have. All of them share the descriptors of the process.
+fn connections_max(descriptors: u64, shards: u16) -> u32 {
+    let spare = DESCRIPTORS_SPARE.min(descriptors / 4);
+    let each = (descriptors - spare) / u64::from(shards.max(1));
+    u32::try_from(each).unwrap_or(u32::MAX)
 }
 
 /// A task for each listener.
 fn listen(core: &Shared, listeners: Vec<Listener>) -> io::Result<()> {
     let stops = core.borrow().accepting.clone();
     for (listener, stopped) in listeners.into_iter().zip(stops) {
-        let Listener {
-            socket: listener,
-            door,
-        } = listener;
-        listener.set_nonblocking(true)?;
+        listener.socket.set_nonblocking(true)?;
         // monoio waits on any descriptor that it takes for a stream; the accept itself is ours.
         let source = Source::from_std(UnixStream::from(std::os::fd::OwnedFd::from(
-            listener.try_clone()?,
+            listener.socket.try_clone()?,
         )))?;
-        monoio::spawn(accept(Rc::clone(core), (listener, door), source, stopped));
+        let listener = Rc::new(listener);
+        core.borrow_mut().queues.push(Rc::downgrade(&listener));
+        monoio::spawn(accept(Rc::clone(core), listener, source, stopped));
     }
     Ok(())
 }
@@ -397,12 +410,7 @@ impl Core {
 }
 
 /// Accepts until the shard stops accepting.
-async fn accept(
-    core: Shared,
-    (listener, door): (socket2::Socket, Door),
-    source: Source,
-    stopped: Rc<LocalBell>,
-) {
+async fn accept(core: Shared, listener: Rc<Listener>, source: Source, stopped: Rc<LocalBell>) {
     while core.borrow().shard.is_accepting() {
         if !core.borrow().has_place() {
             // Rung by the safety tick: places come back one by one, and waiting in the backlog costs a client little.
@@ -419,14 +427,16 @@ async fn accept(
             }
         })
         .await;
-        if take_in(&core, &listener, door) == Taken::Short {
+        if take_in(&core, &listener) == Taken::Short {
+            core.borrow_mut().starved += 1;
             poll_fn(|context| stopped.poll(context)).await;
+            core.borrow_mut().starved -= 1;
         }
         after_flush(&core).await;
     }
     // Who stands in the queue has been let in by the kernel.
     let last = core.borrow().clock.now().at + LAST_ACCEPTS;
-    while take_in(&core, &listener, door) == Taken::Some && core.borrow().clock.now().at < last {
+    while take_in(&core, &listener) == Taken::Some && core.borrow().clock.now().at < last {
         after_flush(&core).await;
     }
     drop((listener, source));
@@ -446,14 +456,15 @@ enum Taken {
     Short,
 }
 
-fn take_in(core: &Shared, listener: &socket2::Socket, door: Door) -> Taken {
+fn take_in(core: &Shared, listener: &Listener) -> Taken {
     for _ in 0..ACCEPTS {
         if !core.borrow().has_place() {
             return Taken::All;
         }
-        match listener.accept() {
+        match listener.socket.accept() {
             Ok((socket, address)) => {
                 let ip = address.as_socket().map(|address| address.ip());
+                let door = listener.door;
                 // A socket that epoll does not take is closed by its drop.
                 let _ = open(core, socket, Peer { ip, door });
             }
@@ -463,6 +474,7 @@ fn take_in(core: &Shared, listener: &socket2::Socket, door: Door) -> Taken {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM)
                 ) =>
             {
+                core.borrow_mut().starve(&error);
                 return Taken::Short;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Taken::All,
@@ -473,6 +485,28 @@ fn take_in(core: &Shared, listener: &socket2::Socket, door: Door) -> Taken {
 }
 
 impl Core {
+    /// A listener cannot be accepted on for want of a descriptor.
+    fn starve(&mut self, error: &io::Error) {
+        let errno = error.raw_os_error().unwrap_or(libc::EMFILE);
+        self.watch.failed(errno, self.shard.counters_mut());
+    }
+
+    /// Looks how near the limits of the system are.
+    fn look(&mut self, now: Instant) {
+        let is_paused = self.shard.is_accepting() && (!self.has_place() || self.starved > 0);
+        self.watch.paused(is_paused, self.shard.counters_mut());
+        if self.watch.is_due(now) {
+            let places = (self.connections.open(), self.connections_max);
+            let listeners: Vec<Rc<Listener>> =
+                self.queues.iter().filter_map(Weak::upgrade).collect();
+            let listeners = listeners.iter().map(|listener| &**listener);
+            let counters = self.shard.counters_mut();
+            if let Some(strain) = self.watch.look(now, places, listeners, counters) {
+                self.reports.push(FromShard::Strained(self.id, strain));
+            }
+        }
+    }
+
     fn has_place(&self) -> bool {
         self.connections.open() < self.connections_max
     }

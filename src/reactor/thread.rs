@@ -35,7 +35,7 @@ const RECEIVE_CAP: u32 = 32 * 1024;
 pub(super) fn ring_config(connections_max: u32) -> RingConfig {
     RingConfig {
         slots: connections_max
-            .saturating_add(connections_max / 16)
+            .saturating_add(connections_max / 16 + 1)
             .saturating_add(RESERVED),
         reserved: RESERVED,
         accepts: ACCEPTS,
@@ -147,17 +147,14 @@ async fn serve(mut hot: Hot, started: impl FnOnce(io::Result<()>)) -> io::Result
             alarm = wanted;
             sleep.as_mut().reset(hot.clock.to_std(alarm).into());
         }
-        let ticked = poll_fn(|context| {
+        poll_fn(|context| {
             if bell.poll(context).is_ready() {
-                return Poll::Ready(false);
+                return Poll::Ready(());
             }
-            sleep.as_mut().poll(context).map(|()| true)
+            sleep.as_mut().poll(context)
         })
         .await;
         hot.rise();
-        if ticked {
-            hot.safety_tick();
-        }
         (turns, tasks_at) = (0, hot.clock.now().at);
     }
 }
@@ -175,5 +172,18 @@ async fn listen_to(eventfd: EventFd, bell: Rc<LocalBell>) {
             return;
         }
         bell.ring();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_room_for_every_connection_that_is_configured() {
+        for connections_max in (1..5000).chain([100_000, 1 << 20]) {
+            let table = ring_config(connections_max).slots - RESERVED;
+            assert!(u64::from(table) * 95 / 100 >= u64::from(connections_max));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Can the kernel serve a shard, and if not, why: set-up, operations, behaviour (§10).
 
 use std::fmt;
+use std::io::Read as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
@@ -252,6 +253,7 @@ fn check_behaviour(ring: &mut Ring) -> Result<bool, Cause> {
         }
         Err(other) => return Err(other.into_cause()),
     };
+    short_send(ring)?;
     Ok(receive_cap)
 }
 
@@ -306,6 +308,44 @@ fn exchange(ring: &mut Ring, receiver: u32, sender: u32, cap: u32) -> Result<(),
             .map_err(refused("entering"))?;
     }
     Err(Refused::Because("a receive that never came"))
+}
+
+/// A silent send into a socket that does not take all of it. The kernel has to say how much it took, as the rest is sent
+/// again by that count, and to say so of a socket that takes nothing.
+fn short_send(ring: &mut Ring) -> Result<(), Cause> {
+    const SENDER: u32 = 2;
+    /// More than a socket takes with so small a buffer.
+    const BYTES: usize = 1 << 20;
+    const SEND_BUFFER: usize = 64 << 10;
+    let failed = |_: std::io::Error| Cause::Behaviour("a short silent send");
+    let (sender, receiver) = UnixStream::pair().map_err(failed)?;
+    socket2::SockRef::from(&sender)
+        .set_send_buffer_size(SEND_BUFFER)
+        .map_err(failed)?;
+    ring.install(SENDER, &sender).map_err(failed)?;
+    let sent: Vec<u8> = (0..BYTES).map(|at| (at / 251) as u8).collect();
+    let send = |ring: &mut Ring| -> Result<i32, Cause> {
+        ring.send_now([(SENDER, 0, &sent[..])].into_iter())
+            .map_err(failed)?;
+        match ring.pop() {
+            Some(completion) if completion.kind() == Some(Kind::SendNow) => Ok(completion.result()),
+            _ => Err(Cause::Behaviour("a short silent send")),
+        }
+    };
+    let taken = send(ring)?;
+    let len = usize::try_from(taken).unwrap_or(0);
+    if len == 0 || len >= BYTES || send(ring)? != -libc::EAGAIN {
+        return Err(Cause::Behaviour("a short silent send"));
+    }
+    ring.uninstall(SENDER).map_err(failed)?;
+    drop(sender);
+    let mut received = Vec::new();
+    (&receiver).read_to_end(&mut received).map_err(failed)?;
+    if received == sent[..len] {
+        Ok(())
+    } else {
+        Err(Cause::Behaviour("the count of a short silent send"))
+    }
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ pub(crate) struct Start {
     deflate: bool,
     environment: Vec<(String, String)>,
     namespace: Option<String>,
+    descriptors: Option<u32>,
 }
 
 /// `uring` or `portable`: what `RINGMAIN_TEST_REACTOR` asks for.
@@ -69,6 +70,7 @@ impl Start {
             deflate: false,
             environment: Vec::new(),
             namespace: None,
+            descriptors: None,
         }
     }
 
@@ -102,6 +104,12 @@ impl Start {
     /// With a variable in the environment of the process.
     pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With so many descriptors at most.
+    pub(crate) fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
         self
     }
 
@@ -154,6 +162,14 @@ impl Start {
 
     fn command(&self, directory: &Path, ready_file: &Path) -> Command {
         let mut command = match &self.namespace {
+            None if self.descriptors.is_some() => {
+                let most = self.descriptors.unwrap_or_default();
+                let mut command = Command::new("sh");
+                let limited = format!("ulimit -n {most} && exec \"$@\"");
+                command.args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_ringmain")]);
+                prepare(&mut command, directory);
+                command
+            }
             None => binary(directory),
             Some(name) => {
                 let mut command = Command::new("ip");
