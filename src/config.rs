@@ -248,6 +248,11 @@ pub struct Client {
     pub expired_sub_close_delay: Duration,
     /// Unsent bytes of one connection.
     pub queue_max_size: usize,
+    /// Subscription tokens that are invalid, on one connection: with the last one it is closed (3500); 0 is off.
+    pub invalid_token_limit: u32,
+    /// Connections of one address prefix that may end for an invalid token in a second, as many at once, on each shard: beyond it,
+    /// tokens from there are not looked at (3013); 0 is off.
+    pub invalid_token_rate_per_prefix: u32,
     /// Subscriptions of one connection.
     pub channel_limit: usize,
     /// Calls to backends (RPC) of one connection under way at the same time. Commands behind them wait, and replies keep their order.
@@ -562,6 +567,8 @@ impl Default for Client {
             expired_close_delay: Duration::from_secs(25),
             expired_sub_close_delay: Duration::from_secs(25),
             queue_max_size: 1_048_576,
+            invalid_token_limit: 10,
+            invalid_token_rate_per_prefix: 0,
             channel_limit: 128,
             concurrency: 1,
             connection_limit: 0,

@@ -36,12 +36,22 @@ pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
 pub const COMMANDS_PER_FRAME_MAX: usize = 10_000;
 /// Levels of a JSON payload as the operator may allow them at most: whoever reads one into a tree here stops at 128.
 pub const JSON_DEPTH_MAX: u64 = 100;
+/// Connections of one shard that wait for the key of a token; beyond it they get a temporary error.
+pub const KEY_WAITS_MAX: usize = 16_384;
+/// Bytes of their commands.
+pub const KEY_WAITS_BYTES_MAX: usize = 128 << 20;
+/// Address prefixes with invalid tokens that one shard remembers.
+pub const OFFENDERS_MAX: usize = 65_536;
 /// Commands of one connection that are under way; what comes behind them waits.
 pub const COMMANDS_UNDER_WAY_MAX: usize = 128;
+/// The same while much is under way between shards: nobody is refused because somebody else has much.
+pub const COMMANDS_UNDER_PRESSURE_MAX: usize = 4;
 /// Commands of one connection that backends decide about at the same time.
 pub const DECISIONS_UNDER_WAY_MAX: usize = 64;
 /// Bytes of one connection's commands that wait for their turn: what comes behind them is not read.
 pub const WAITING_BYTES_MAX: usize = 256 << 10;
+/// The same of all connections of one shard: beyond it nothing is read behind commands that wait.
+pub const WAITING_BYTES_SHARD_MAX: usize = 256 << 20;
 /// Levels of a tags filter.
 pub const FILTER_DEPTH_MAX: usize = 32;
 /// Nodes of a tags filter.

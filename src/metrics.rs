@@ -84,6 +84,8 @@ counters! {
     Gauge idempotency_keys,
     /// Address prefixes whose clients are counted, on the shard that counts them.
     Gauge prefixes,
+    /// Bytes of commands that wait for the replies to those before them.
+    Gauge waiting_bytes,
     /// Unsent bytes held for slow connections.
     Gauge backlog_bytes,
     /// Bytes of unfinished input: half requests and messages, and what was sent behind those that wait.
@@ -210,6 +212,10 @@ counters! {
     Counter disconnected_bad_request,
     /// Sessions closed for an invalid token (3500).
     Counter disconnected_invalid_token,
+    /// Subscribes refused for an invalid token (103).
+    Counter invalid_subscription_tokens,
+    /// Sessions closed before their token was looked at, as too many from their address prefix were invalid (3013).
+    Counter tokens_not_looked_at,
     /// Sessions closed for any other reason.
     Counter disconnected_other,
     /// Recoveries that found every missed publication.

@@ -15,6 +15,7 @@ mod parts;
 pub mod poll;
 mod publish;
 mod query;
+pub mod shares;
 mod subscribe;
 
 use std::sync::Arc;
@@ -90,8 +91,6 @@ pub struct Session {
     pub admitted: bool,
     /// WebSocket ping frames instead of pings of the protocol.
     pub frame_pings: bool,
-    /// Calls to backends under way.
-    pub calls: u16,
 }
 
 /// See `Session::rare`.
@@ -115,6 +114,8 @@ pub struct Rare {
     pub is_worker: bool,
     /// `jti` of the connection token: it can be revoked.
     pub token_id: Box<str>,
+    /// Subscription tokens that were none.
+    pub invalid_tokens: u32,
     /// For hooks.
     pub hooks: ForHooks,
     /// Of a connection that keeps a context of its own.
@@ -289,6 +290,22 @@ impl Session {
             conn_info: Bytes::copy_from_slice(&self.info),
             chan_info: Bytes::copy_from_slice(chan_info),
         }
+    }
+
+    /// A command whose token cannot be looked at now gets a temporary error.
+    pub fn cannot_be_decided(&mut self, context: &mut Context<'_>, command: &Command<'_>) {
+        let error = crate::protocol::error::ClientError::Internal;
+        match &command.body {
+            Body::Connect(_) => self.refuse(context, command.id, error),
+            _ => context.error(command.id, error),
+        }
+    }
+
+    /// Who it is to tables that clients share.
+    #[must_use]
+    pub fn whose(&self, conn: crate::model::ConnId, from: u32) -> shares::Whose<'_> {
+        let user = &self.user;
+        shares::Whose { conn, user, from }
     }
 
     /// Is this the text of the session's key? Whoever has it may speak for the session.

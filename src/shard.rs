@@ -18,6 +18,7 @@ mod http;
 mod inbox;
 pub mod inspect;
 mod keys;
+mod offenders;
 mod order;
 mod outbox;
 mod outgoing;
@@ -199,6 +200,7 @@ pub struct Shard {
     /// Questions for lost deliveries that found a queue full: hub channel and round.
     unasked: Vec<(HubId, u32)>,
     key_waits: keys::KeyWaits,
+    offenders: offenders::Offenders,
     revocations: Revocations,
     /// See `Context::key_wanted`.
     key_wanted: Option<crate::session::KeyWanted>,
@@ -241,6 +243,8 @@ pub struct Shard {
     marks: Vec<Mark>,
     /// See `Context::spares`.
     spares: Spares,
+    /// Bytes of commands that wait for their turn.
+    waiting_bytes: usize,
     /// Sessions that can go on with commands that waited.
     ready: VecDeque<ConnId>,
     /// Publications of clients that are out, not answered: their subscribers get them first, the publisher among them.
@@ -301,6 +305,7 @@ impl Shard {
             drain: None,
             unasked: Vec::new(),
             key_waits: keys::KeyWaits::default(),
+            offenders: offenders::Offenders::default(),
             revocations: Revocations::new(&key),
             key_wanted: None,
             counters: Counters::default(),
@@ -324,6 +329,7 @@ impl Shard {
             moved: Vec::new(),
             marks: Vec::new(),
             spares: Vec::new(),
+            waiting_bytes: 0,
             ready: VecDeque::new(),
             published: Vec::new(),
             prefixes: Vec::new(),
@@ -508,6 +514,7 @@ impl Shard {
         counters.log_appends = self.log.appends() as u64;
         counters.log_asks = self.log.asks() as u64;
         counters.mesh_queued = self.mesh.queued() as u64;
+        counters.waiting_bytes = self.waiting_bytes as u64;
         counters
     }
 
@@ -593,13 +600,14 @@ impl Shard {
         run: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
     ) -> Option<R> {
         let generation = self.connections.generation(slot);
+        let prefix = self.prefix_at(slot);
         let connection = self.connections.at_mut(slot)?;
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
         let is_ordered = connection.session.order.is_some();
         let mut context = Context {
             now: self.now,
-            prefix: self.prefixes.get(slot as usize).copied().unwrap_or(0),
+            prefix,
             conn: ConnId { slot, generation },
             format: connection.session.format,
             config: &self.config,
@@ -652,6 +660,11 @@ impl Shard {
             self.disconnect(slot, &Disconnect::InappropriateProtocol);
         }
         Some(result)
+    }
+
+    /// What stands for the address prefix of a connection's client; 0 where it is not known.
+    fn prefix_at(&self, slot: u32) -> u32 {
+        self.prefixes.get(slot as usize).copied().unwrap_or(0)
     }
 
     /// Files a deadline of a connection if it is nearer than the one that is filed.

@@ -713,3 +713,28 @@ proptest! {
         prop_assert_eq!(load(&effective).map_err(|errors| format!("{errors}\n{effective}")), Ok(masked(config)));
     }
 }
+
+#[test]
+fn what_a_client_may_have_under_way_and_get_wrong_is_configured() {
+    let text =
+        "[client]\nconcurrency = 8\ninvalid_token_limit = 3\ninvalid_token_rate_per_prefix = 5\n";
+    let client = load(text).expect("a text without error").client;
+    assert_eq!(
+        (
+            client.concurrency,
+            client.invalid_token_limit,
+            client.invalid_token_rate_per_prefix
+        ),
+        (8, 3, 5)
+    );
+    let client = load("").expect("nothing").client;
+    assert_eq!(
+        (
+            client.concurrency,
+            client.invalid_token_limit,
+            client.invalid_token_rate_per_prefix
+        ),
+        (1, 10, 0)
+    );
+    error("[client]\nconcurrency = 0");
+}

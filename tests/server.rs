@@ -45,6 +45,8 @@ mod hooks;
 mod http;
 #[path = "server/http_musts.rs"]
 mod http_musts;
+#[path = "server/invalid_tokens.rs"]
+mod invalid_tokens;
 #[path = "server/json.rs"]
 mod json;
 #[path = "server/jwks.rs"]

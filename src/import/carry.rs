@@ -166,6 +166,8 @@ impl<'a> Carry<'a> {
             "http_api.key" | "http_api.insecure" if self.api_is_off() => Some(Fate::Needless(
                 "http_api.disabled is set: no key opens the server API".to_owned(),
             )),
+            // As here, one after the other.
+            "client.concurrency" if is_zero(value) => Some(Fate::Default),
             "client.ping_interval" if convert::is_negative(value) => {
                 let note = "a negative interval turns pings off".to_owned();
                 self.write(

@@ -209,6 +209,13 @@ impl Endpoint {
         Some(ShardId(shard as u16))
     }
 
+    /// Half of the commands that may be under way at some shard are.
+    #[must_use]
+    pub fn is_pressed(&self) -> bool {
+        let outstanding = |pair: &Pair| pair.outstanding > ANSWERS_MAX / 2;
+        self.pairs.iter().flatten().any(outstanding)
+    }
+
     /// A message waits to be received, or to be sent.
     #[must_use]
     pub fn has_work(&self) -> bool {

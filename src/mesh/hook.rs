@@ -36,6 +36,8 @@ pub struct Call {
     pub format: Format,
     /// User id; empty for the anonymous user, and before connect.
     pub user: Box<str>,
+    /// Where the client is, as its shard knows it.
+    pub from: u32,
     /// Connection's `meta`, JSON or empty; only if the target wants it.
     pub meta: Bytes,
     /// Headers of the client that the target wants: emulated ones first, those of the transport over them.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::order::Group;
+use super::shares::{Holders, Shares, Whose};
 use super::{Context, PayloadRefused, Session, refused};
 use crate::auth::permission;
 use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX, USER_ID_BYTES_MAX};
@@ -77,6 +78,8 @@ struct Request {
     waiting: Waiting,
     /// Of the record.
     bytes: usize,
+    /// Who has a share in it.
+    holders: Holders,
     is_append: bool,
     /// Whoever waited was told that it took too long.
     is_overdue: bool,
@@ -90,6 +93,8 @@ pub struct Requests {
     appends: usize,
     asks: usize,
     bytes: usize,
+    /// One client must not use up what the shard has: appends, and questions.
+    shares: [Shares; 2],
     /// Appends in the order in which they become overdue.
     overdue: VecDeque<(Instant, RequestId)>,
 }
@@ -103,6 +108,10 @@ impl Default for Requests {
             appends: 0,
             asks: 0,
             bytes: 0,
+            shares: [
+                Shares::new(ASKS_MAX, usize::MAX),
+                Shares::new(APPENDS_MAX, APPEND_BYTES_MAX),
+            ],
             overdue: VecDeque::new(),
         }
     }
@@ -121,7 +130,7 @@ pub struct ToAppend {
 }
 
 impl Requests {
-    /// Asks the log to keep a publication.
+    /// Asks the log to keep a publication, for a client or for a service.
     ///
     /// # Errors
     /// `LogError::Busy` when too much is under way.
@@ -129,7 +138,7 @@ impl Requests {
         &mut self,
         now: Now,
         timeout: Duration,
-        waiting: Waiting,
+        (waiting, whose): (Waiting, Option<Whose<'_>>),
         append: ToAppend,
     ) -> Result<(), LogError> {
         let bytes = append.record.bytes();
@@ -139,7 +148,7 @@ impl Requests {
         if self.appends >= APPENDS_MAX || self.bytes + bytes > APPEND_BYTES_MAX {
             return Err(busy);
         }
-        let id = self.begin(waiting, bytes, true).ok_or(busy)?;
+        let id = self.begin(waiting, whose, bytes, true).ok_or(busy)?;
         self.appends += 1;
         self.bytes += bytes;
         self.overdue.push_back((now.at + timeout, id));
@@ -159,13 +168,28 @@ impl Requests {
         Ok(())
     }
 
-    fn begin(&mut self, waiting: Waiting, bytes: usize, is_append: bool) -> Option<RequestId> {
-        let slot = self.slots.take()?;
+    fn begin(
+        &mut self,
+        waiting: Waiting,
+        whose: Option<Whose<'_>>,
+        bytes: usize,
+        is_append: bool,
+    ) -> Option<RequestId> {
+        let shares = &mut self.shares[usize::from(is_append)];
+        let holders = match whose {
+            Some(whose) => shares.take_kept(&whose, bytes)?,
+            None => Holders::new(),
+        };
+        let Some(slot) = self.slots.take() else {
+            shares.give_kept(&holders, bytes);
+            return None;
+        };
         let generation = self.requests.insert_at(
             slot,
             Request {
                 waiting,
                 bytes,
+                holders,
                 is_append,
                 is_overdue: false,
             },
@@ -176,6 +200,7 @@ impl Requests {
     fn ask_with(
         &mut self,
         waiting: Waiting,
+        whose: Option<Whose<'_>>,
         request: impl FnOnce(RequestId) -> ToLog,
     ) -> Result<RequestId, LogError> {
         let busy = LogError::Busy {
@@ -184,18 +209,23 @@ impl Requests {
         if self.asks >= ASKS_MAX {
             return Err(busy);
         }
-        let id = self.begin(waiting, 0, false).ok_or(busy)?;
+        let id = self.begin(waiting, whose, 0, false).ok_or(busy)?;
         self.asks += 1;
         self.outgoing.push_back(request(id));
         Ok(id)
     }
 
-    /// Asks something that the log's side answers in JSON.
+    /// Asks something that the log's side answers in JSON, for a client or for a service.
     ///
     /// # Errors
     /// `LogError::Busy` when too much is under way.
-    pub fn ask(&mut self, waiting: Waiting, ask: Ask) -> Result<RequestId, LogError> {
-        self.ask_with(waiting, |id| ToLog::Ask(id, Box::new(ask)))
+    pub fn ask(
+        &mut self,
+        waiting: Waiting,
+        whose: Option<Whose<'_>>,
+        ask: Ask,
+    ) -> Result<RequestId, LogError> {
+        self.ask_with(waiting, whose, |id| ToLog::Ask(id, Box::new(ask)))
     }
 
     /// Asks the log to forget what a channel has kept.
@@ -203,7 +233,7 @@ impl Requests {
     /// # Errors
     /// `LogError::Busy` when too much is under way.
     pub fn trim(&mut self, waiting: Waiting, channel: ChannelName) -> Result<(), LogError> {
-        self.ask_with(waiting, |id| ToLog::Trim(id, channel))
+        self.ask_with(waiting, None, |id| ToLog::Trim(id, channel))
             .map(|_| ())
     }
 
@@ -212,7 +242,7 @@ impl Requests {
     /// # Errors
     /// `LogError::Busy` when too much is under way.
     pub fn read(&mut self, read: Read) -> Result<(), LogError> {
-        self.ask_with(Waiting::Owner, |id| ToLog::Read(id, read))
+        self.ask_with(Waiting::Owner, None, |id| ToLog::Read(id, read))
             .map(|_| ())
     }
 
@@ -246,6 +276,7 @@ impl Requests {
         self.requests.current(id.slot, id.generation)?;
         let request = self.requests.remove(id.slot)?;
         self.slots.give(id.slot);
+        self.shares[usize::from(request.is_append)].give_kept(&request.holders, request.bytes);
         if request.is_append {
             self.appends -= 1;
             self.bytes -= request.bytes;
@@ -508,7 +539,7 @@ impl Session {
         };
         context
             .log
-            .ask(waiting, ask)
+            .ask(waiting, Some(self.whose(context.conn, context.prefix)), ask)
             .map_err(|error| ClientError::of_log(&error))?;
         self.rare.get_or_insert_default().is_worker |= takes;
         Ok(())
@@ -627,9 +658,10 @@ impl Session {
             version_epoch: options.version_epoch,
         };
         let timeout = context.config.durable.append_timeout;
+        let whose = self.whose(context.conn, context.prefix);
         context
             .log
-            .append(context.now, timeout, waiting, append)
+            .append(context.now, timeout, (waiting, Some(whose)), append)
             .map_err(|error| ClientError::of_log(&error))
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use super::admission::recover_of;
 use super::liveness::kept_expiry;
 use super::order::Group;
+use super::shares::{Shares, Whose};
 use super::subscribe::Grant;
 use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, check_data, flag};
 use crate::broker::HubId;
@@ -27,19 +28,38 @@ use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ReplyBody, Unsubscribe};
 
-/// Calls of one connection under way: one client must not use up what a shard has.
-const CALLS_PER_CONNECTION_MAX: u16 = (CALLS_MAX / 4) as u16;
 /// What expires while its backend does not answer is prolonged by this, seconds.
 const PROLONGED_S: u32 = 60;
 
 /// The calls of one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Calls {
     /// Not handed over yet.
     outgoing: std::collections::VecDeque<Box<Call>>,
     under_way: usize,
     /// Of those under way.
     bytes: usize,
+    /// One client must not use up what the shard has.
+    shares: Shares,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self {
+            outgoing: std::collections::VecDeque::new(),
+            under_way: 0,
+            bytes: 0,
+            shares: Shares::new(CALLS_MAX, CALL_BYTES_MAX),
+        }
+    }
+}
+
+const fn whose(call: &Call) -> Whose<'_> {
+    Whose {
+        conn: call.conn,
+        user: &call.user,
+        from: call.from,
+    }
 }
 
 /// What a session keeps for hooks.
@@ -78,6 +98,9 @@ impl Calls {
         if self.under_way >= CALLS_MAX || self.bytes + bytes > CALL_BYTES_MAX {
             return Err(ClientError::Internal);
         }
+        if !self.shares.take(&whose(&call), bytes) {
+            return Err(ClientError::TooManyRequests);
+        }
         self.under_way += 1;
         self.bytes += bytes;
         self.outgoing.push_back(call);
@@ -97,6 +120,7 @@ impl Calls {
         assert!(self.under_way > 0, "an answer to a call never made");
         self.under_way -= 1;
         self.bytes -= call.bytes();
+        self.shares.give(&whose(call), call.bytes());
     }
 
     /// Calls under way.
@@ -182,10 +206,6 @@ impl Session {
         id: u32,
         event: Event,
     ) -> Result<(), ClientError> {
-        if self.calls >= CALLS_PER_CONNECTION_MAX {
-            context.counters.refused_hooks += 1;
-            return Err(ClientError::TooManyRequests);
-        }
         let mut headers = Vec::new();
         let mut meta = Bytes::new();
         if let Some(Rare {
@@ -213,16 +233,14 @@ impl Session {
             client: self.client,
             format: context.format,
             user: self.user.clone(),
+            from: context.prefix,
             meta,
             headers,
             event,
         };
         let sent = context.hooks.push(Box::new(call));
         match sent {
-            Ok(()) => {
-                self.calls += 1;
-                context.counters.hooks += 1;
-            }
+            Ok(()) => context.counters.hooks += 1,
             Err(_) => context.counters.refused_hooks += 1,
         }
         sent
@@ -238,7 +256,6 @@ impl Session {
             // A connection may carry one session after the other.
             return Ok(());
         }
-        self.calls -= 1;
         match self.keep_decision(answer) {
             Some(answer) => self.decided(context, answer),
             None => Ok(()),

@@ -5,7 +5,9 @@
 use std::collections::VecDeque;
 
 use super::{Context, Session};
-use crate::limits::{COMMANDS_UNDER_WAY_MAX, DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX};
+use crate::limits::{
+    COMMANDS_UNDER_PRESSURE_MAX, COMMANDS_UNDER_WAY_MAX, DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX,
+};
 use crate::mesh::hook::Answer;
 use crate::model::ShardId;
 use crate::protocol::command::{Body, Command, Subscribe};
@@ -167,7 +169,12 @@ impl Session {
             return false;
         }
         let (under_way, now) = (order.entries.len(), order.group);
-        if under_way >= COMMANDS_UNDER_WAY_MAX && now != Group::Calls {
+        let most = if context.mesh.is_pressed() {
+            COMMANDS_UNDER_PRESSURE_MAX
+        } else {
+            COMMANDS_UNDER_WAY_MAX
+        };
+        if under_way >= most && now != Group::Calls {
             return true;
         }
         let Some(group) = self.group_of(context, &command.body) else {

@@ -39,7 +39,7 @@ impl Shares {
     /// Of a table with room for so many requests and bytes.
     #[must_use]
     pub fn new(requests: usize, bytes: usize) -> Self {
-        // Keys are hashes already, of what the client does not choose freely: a collision makes two share one part.
+        // A collision makes two share one part, which costs whoever chose it.
         let seed = FixedState::with_seed(0x5368_6172);
         Self {
             taken: HashMap::with_hasher(seed.clone()),
@@ -69,13 +69,18 @@ impl Shares {
         holders
     }
 
-    /// One request more with so many bytes. `None` if somebody would have too much; one request is always possible.
-    pub fn take(&mut self, whose: &Whose<'_>, bytes: usize) -> Option<Holders> {
+    /// One request more with so many bytes. `false` if somebody would have too much; one request is always possible.
+    #[must_use]
+    pub fn take(&mut self, whose: &Whose<'_>, bytes: usize) -> bool {
+        self.take_kept(whose, bytes).is_some()
+    }
+
+    /// The same, for those who cannot say later whose it was.
+    pub fn take_kept(&mut self, whose: &Whose<'_>, bytes: usize) -> Option<Holders> {
         let holders = self.holders(whose);
         let is_over = holders.iter().any(|(key, part)| {
             let (requests, held) = self.taken.get(key).copied().unwrap_or_default();
-            requests > 0
-                && (requests >= self.most.0 >> part || held + bytes > self.most.1 >> part)
+            requests > 0 && (requests >= self.most.0 >> part || held + bytes > self.most.1 >> part)
         });
         if is_over {
             return None;
@@ -89,7 +94,12 @@ impl Shares {
     }
 
     /// A request is over.
-    pub fn give(&mut self, holders: &Holders, bytes: usize) {
+    pub fn give(&mut self, whose: &Whose<'_>, bytes: usize) {
+        self.give_kept(&self.holders(whose), bytes);
+    }
+
+    /// The same.
+    pub fn give_kept(&mut self, holders: &Holders, bytes: usize) {
         for (key, _) in holders {
             let Some((requests, held)) = self.taken.get_mut(key) else {
                 continue;
@@ -108,7 +118,10 @@ mod tests {
     use super::*;
 
     fn whose(slot: u32, user: &str, from: u32) -> Whose<'_> {
-        let conn = ConnId { slot, generation: 1 };
+        let conn = ConnId {
+            slot,
+            generation: 1,
+        };
         Whose { conn, user, from }
     }
 
@@ -119,19 +132,35 @@ mod tests {
         let mut count = |shares: &mut Shares, whose: &dyn Fn(u32) -> Whose<'static>| {
             let mut count = 0;
             for slot in 0..100 {
-                while let Some(holders) = shares.take(&whose(slot), 1) {
+                while let Some(holders) = shares.take_kept(&whose(slot), 1) {
                     taken.push(holders);
                     count += 1;
                 }
             }
             count
         };
-        assert_eq!(count(&mut shares, &|_| whose(7, "", 0)), 4, "one connection");
-        assert_eq!(count(&mut shares, &|slot| whose(100 + slot, "a", 1)), 16, "one user");
-        assert_eq!(count(&mut shares, &|slot| whose(300 + slot, "", 1)), 16, "one prefix");
-        assert_eq!(count(&mut shares, &|slot| whose(500 + slot, "b", 2)), 16, "another user");
+        assert_eq!(
+            count(&mut shares, &|_| whose(7, "", 0)),
+            4,
+            "one connection"
+        );
+        assert_eq!(
+            count(&mut shares, &|slot| whose(100 + slot, "a", 1)),
+            16,
+            "one user"
+        );
+        assert_eq!(
+            count(&mut shares, &|slot| whose(300 + slot, "", 1)),
+            16,
+            "one prefix"
+        );
+        assert_eq!(
+            count(&mut shares, &|slot| whose(500 + slot, "b", 2)),
+            16,
+            "another user"
+        );
         for holders in taken.drain(..) {
-            shares.give(&holders, 1);
+            shares.give_kept(&holders, 1);
         }
         assert!(shares.taken.is_empty());
     }
@@ -139,15 +168,15 @@ mod tests {
     #[test]
     fn bytes_count_as_well_and_one_request_is_always_possible() {
         let mut shares = Shares::new(64, 6400);
-        let large = shares.take(&whose(1, "a", 1), 5000).expect("one is possible");
-        assert!(shares.take(&whose(1, "a", 1), 1).is_none());
-        shares.give(&large, 5000);
-        let some: Vec<_> = (0..4)
-            .map(|slot| shares.take(&whose(slot, "a", 1), 400).expect("a quarter"))
-            .collect();
-        assert!(shares.take(&whose(9, "a", 1), 1).is_none());
-        for holders in some {
-            shares.give(&holders, 400);
+        assert!(shares.take(&whose(1, "a", 1), 5000));
+        assert!(!shares.take(&whose(1, "a", 1), 1));
+        shares.give(&whose(1, "a", 1), 5000);
+        for slot in 0..4 {
+            assert!(shares.take(&whose(slot, "a", 1), 400), "a quarter");
+        }
+        assert!(!shares.take(&whose(9, "a", 1), 1));
+        for slot in 0..4 {
+            shares.give(&whose(slot, "a", 1), 400);
         }
         assert!(shares.taken.is_empty());
     }

@@ -144,9 +144,26 @@ impl Session {
             self.ask_subscribe(context, id, asked, target)?;
             return Ok(());
         }
-        let claims = self.check_subscribe(context, asked)?;
+        let claims = match self.check_subscribe(context, asked) {
+            Err(Refusal::Error(ClientError::PermissionDenied)) if !asked.token.is_empty() => {
+                return Err(self.invalid_token(context));
+            }
+            checked => checked?,
+        };
         let grant = claims.map(|claims| Grant::of(context.now, claims));
         self.become_subscriber(context, id, asked, grant.unwrap_or_default())
+    }
+
+    /// A token that is none costs its sender: so many, and the connection ends.
+    fn invalid_token(&mut self, context: &mut Context<'_>) -> Refusal {
+        context.counters.invalid_subscription_tokens += 1;
+        let limit = context.config.client.invalid_token_limit;
+        let count = &mut self.rare.get_or_insert_default().invalid_tokens;
+        *count += 1;
+        if limit > 0 && *count >= limit {
+            return Disconnect::InvalidToken.into();
+        }
+        ClientError::PermissionDenied.into()
     }
 
     /// A hook has allowed what `asked` is left of.

@@ -159,7 +159,7 @@ impl Shard {
                     AskLog::Append(mut append) => {
                         append.record.event = EventId::new(self.now.unix_ms, self.rng.wide_bits());
                         append.record.unix_ms = self.now.unix_ms;
-                        self.log.append(self.now, timeout, waiting, *append)
+                        self.log.append(self.now, timeout, (waiting, None), *append)
                     }
                     AskLog::Trim(channel) => self.log.trim(waiting, channel),
                     AskLog::Ask(method, data) => {
@@ -169,7 +169,7 @@ impl Shard {
                             data,
                             caller,
                         };
-                        let asked = self.log.ask(waiting, ask);
+                        let asked = self.log.ask(waiting, None, ask);
                         if let (Ok(request), Method::Fetch) = (&asked, method) {
                             fetch = Some((call.conn, *request));
                         }

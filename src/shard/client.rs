@@ -297,6 +297,9 @@ impl Shard {
             _ => &mut self.counters.disconnected_other,
         };
         *counter += 1;
+        if *disconnect == Disconnect::InvalidToken {
+            self.add_offender(slot);
+        }
         match format.framing {
             Framing::Poll => self.end_poll(slot, disconnect),
             Framing::Stream

@@ -76,7 +76,9 @@ impl Shard {
             .filter(|connection| known(connection))
             .map(|connection| (connection.state, connection.session.waiting_bytes()));
         match state {
-            Some((State::Open | State::Waiting, waits)) if waits > HELD_BYTES_MAX => {
+            Some((State::Open | State::Waiting, waits))
+                if waits > HELD_BYTES_MAX || waits > 0 && self.waits_enough() =>
+            {
                 self.abort(slot);
             }
             Some((State::Open | State::Waiting, _)) => self.commands(slot, &emulate.frame),

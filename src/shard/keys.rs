@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::Shard;
 use crate::config::keys::{KeySet, KeySource};
+use crate::limits::{KEY_WAITS_BYTES_MAX, KEY_WAITS_MAX};
 use crate::mesh::control::FromShard;
 use crate::model::ConnId;
-use crate::protocol::command::Command;
+use crate::protocol::command::{Body, Command};
 use crate::session::KeyWanted;
+use crate::session::shares::{Holders, Shares};
 use crate::time::Instant;
 
 /// Control answers much earlier, unless it is stuck: then the keys count as unavailable.
@@ -19,12 +21,23 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const RESUMED_PER_TURN: usize = 32;
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct KeyWaits {
     /// By source.
     sources: [Waiting; KeySource::ALL.len()],
     /// Answered; what waits is handled again.
     answered: VecDeque<Parked>,
+    /// Nobody may be all of those who wait.
+    shares: Shares,
+}
+
+impl Default for KeyWaits {
+    fn default() -> Self {
+        Self {
+            sources: Default::default(),
+            answered: VecDeque::new(),
+            shares: Shares::new(KEY_WAITS_MAX, KEY_WAITS_BYTES_MAX),
+        }
+    }
 }
 
 /// A connection and the command that waits.
@@ -33,6 +46,19 @@ struct Parked {
     command: Box<Command<'static>>,
     /// What was asked for; `None` once nothing follows from its absence.
     wanted: Option<KeyWanted>,
+    /// Of the command, and who has a share in it.
+    bytes: usize,
+    holders: Holders,
+}
+
+/// Bytes of a command that came with a token, about.
+fn weight(command: &Command<'_>) -> usize {
+    match &command.body {
+        Body::Connect(connect) => connect.token.len() + connect.data.len(),
+        Body::Subscribe(asked) => asked.token.len() + asked.data.len(),
+        Body::Refresh { token } | Body::SubRefresh { token, .. } => token.len(),
+        _ => 0,
+    }
 }
 
 #[derive(Default)]
@@ -64,6 +90,22 @@ impl Shard {
     /// A connection's command waits for a key. Control is asked once for everybody who waits.
     pub(super) fn wait_for_key(&mut self, slot: u32, wanted: KeyWanted, command: Command<'_>) {
         let generation = self.connections.generation(slot);
+        let prefix = self.prefix_at(slot);
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        let conn = ConnId { slot, generation };
+        let bytes = weight(&command);
+        let whose = connection.session.whose(conn, prefix);
+        let has_room = self.key_waits.len() < KEY_WAITS_MAX;
+        let shares = &mut self.key_waits.shares;
+        let holders = has_room.then(|| shares.take_kept(&whose, bytes));
+        let Some(holders) = holders.flatten() else {
+            self.with_session(slot, |session, context| {
+                session.cannot_be_decided(context, &command);
+            });
+            return;
+        };
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };
@@ -73,9 +115,11 @@ impl Shard {
         let source = wanted.source;
         let waiting = &mut self.key_waits.sources[source as usize];
         waiting.connections.push(Parked {
-            conn: ConnId { slot, generation },
+            conn,
             command: Box::new(command.into_owned()),
             wanted: Some(wanted),
+            bytes,
+            holders,
         });
         if waiting.until.is_none() {
             waiting.until = Some(self.now.at + ANSWER_TIMEOUT);
@@ -141,6 +185,8 @@ impl Shard {
                 self.tokens.refuse_if_unknown(wanted, self.now);
             }
             let ConnId { slot, generation } = parked.conn;
+            let shares = &mut self.key_waits.shares;
+            shares.give_kept(&parked.holders, parked.bytes);
             let Some(connection) = self.connections.current_mut(slot, generation) else {
                 continue;
             };
@@ -151,7 +197,10 @@ impl Shard {
                 session.must_wait(context, &parked.command)
             });
             if waits == Some(true) {
-                self.key_waits.answered.push_back(parked);
+                self.key_waits.answered.push_back(Parked {
+                    holders: Holders::new(),
+                    ..parked
+                });
                 continue;
             }
             if let Some(connection) = self.connections.at_mut(slot) {

@@ -3,6 +3,7 @@
 
 use super::connection::State;
 use super::{Handled, Shard};
+use crate::limits::WAITING_BYTES_SHARD_MAX;
 use crate::model::{ConnId, Encoding};
 use crate::protocol::centrifuge;
 use crate::protocol::command::{Body, Command};
@@ -46,8 +47,24 @@ impl Shard {
     pub(super) fn keep_frame(&mut self, slot: u32, frame: &[u8]) {
         if let Some(connection) = self.connections.at_mut(slot) {
             let session = &mut connection.session;
+            let before = session.waiting_bytes();
             session.push_frame(&mut self.spares, frame.to_vec());
+            self.waiting_bytes += session.waiting_bytes() - before;
         }
+    }
+
+    /// So much waits on this shard that nothing is read behind it.
+    pub(super) const fn waits_enough(&self) -> bool {
+        self.waiting_bytes >= WAITING_BYTES_SHARD_MAX
+    }
+
+    /// A session ends with what waits of it.
+    pub(super) fn forget_waiting(&mut self, slot: u32) {
+        let waiting = self
+            .connections
+            .at(slot)
+            .map_or(0, |one| one.session.waiting_bytes());
+        self.waiting_bytes -= waiting;
     }
 
     /// Carries out the commands of a frame until one has to wait.
@@ -85,6 +102,10 @@ impl Shard {
     ) -> Handled {
         let mut moves_deadline = false;
         let result = match command {
+            Ok(command) if self.is_offender(slot, &command) => {
+                self.counters.tokens_not_looked_at += 1;
+                Some(Err(Disconnect::TooManyRequests))
+            }
             Ok(command) => {
                 moves_deadline = matches!(
                     command.body,
@@ -159,10 +180,12 @@ impl Shard {
         if let Some(answer) = session.take_decision() {
             return self.decided(conn, answer);
         }
+        let before = session.waiting_bytes();
         let Some(mut frame) = session.pop_frame() else {
             session.forget_order(&mut self.spares);
             return self.resume(slot);
         };
+        self.waiting_bytes -= before - session.waiting_bytes();
         let stopped = self.carry_out(slot, &frame.bytes[frame.at..]);
         let Some(connection) = self.connections.current_mut(slot, conn.generation) else {
             return;
@@ -170,7 +193,10 @@ impl Shard {
         match stopped {
             Stopped::At(at) => {
                 frame.at += at;
-                connection.session.put_back(&mut self.spares, frame);
+                let session = &mut connection.session;
+                let before = session.waiting_bytes();
+                session.put_back(&mut self.spares, frame);
+                self.waiting_bytes += session.waiting_bytes() - before;
             }
             // The next frame, or what was not read, in the same way.
             Stopped::Over if connection.session.has_frames() || connection.held.is_some() => {

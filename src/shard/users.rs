@@ -223,6 +223,7 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.is_known = false;
         }
+        self.forget_waiting(slot);
         self.with_session(slot, |session, context| session.end(context));
     }
 }

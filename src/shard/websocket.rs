@@ -39,7 +39,8 @@ impl Shard {
                 Some(connection) if connection.state == State::Closing => {}
                 Some(connection)
                     if matches!(connection.state, State::Open | State::Waiting)
-                        && connection.must_hold() =>
+                        && (connection.must_hold()
+                            || self.waits_enough() && connection.session.has_frames()) =>
                 {
                     self.hold(slot, input);
                     break;

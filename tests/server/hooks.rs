@@ -304,6 +304,32 @@ fn one_client_cannot_use_up_the_calls_of_all() {
 }
 
 #[test]
+fn one_user_with_many_connections_cannot_use_up_the_calls_of_all() {
+    let backend = Backend::start(|asked| {
+        if asked.body["method"] == "hang" {
+            Reply::Late(Duration::from_secs(10), Box::new(Reply::Json(json!({}))))
+        } else {
+            Reply::Json(json!({}))
+        }
+    });
+    let bounds = "timeout = \"5s\"\nconcurrency_max = 5000\nqueue_max = 5000";
+    let server = Server::start(&concurrent(&text(backend.address, bounds)));
+    let mut greedy: Vec<Client> = (0..100).map(|_| Client::user(&server, "greedy")).collect();
+    let calls: Vec<String> = (1..=60)
+        .map(|id| json!({ "id": 1000 + id, "rpc": { "method": "hang" } }).to_string())
+        .collect();
+    for client in &mut greedy {
+        client.send_text(&calls.join("\n"));
+    }
+    // A quarter of the shard's places is theirs.
+    wait::until("the others to be refused", || {
+        (server.metric("ringmain_refused_hooks_total") >= 6000.0 - 1024.0).then_some(())
+    });
+    let mut other = Client::user(&server, "modest");
+    assert_eq!(other.ok("rpc", &json!({ "method": "x" })), json!({}));
+}
+
+#[test]
 fn second_subscribe_while_the_first_waits_is_105_and_unsubscribe_follows_it() {
     let (backend, mood) =
         moody(|_| Reply::Late(Duration::from_millis(300), Box::new(Reply::Json(json!({})))));

@@ -376,3 +376,27 @@ proxy_enabled = true
     client.reply(second);
     assert!(client.pings > 2, "{} pings", client.pings);
 }
+
+#[test]
+fn crowd_that_publishes_at_once_is_refused_nothing() {
+    let server = server(2, "");
+    let mut crowd: Vec<Client> = (0..60).map(|_| Client::anonymous(&server)).collect();
+    for (at, client) in crowd.iter_mut().enumerate() {
+        client.subscribe(&format!("own:{at}"));
+    }
+    let before = server.metric("ringmain_refused_mesh_total");
+    for (at, client) in crowd.iter_mut().enumerate() {
+        let request = json!({ "channel": format!("own:{at}"), "data": 1 });
+        let commands: Vec<Value> = (0..250)
+            .map(|n| json!({ "id": 1000 + n, "publish": request }))
+            .collect();
+        client.send_text(&lines(&commands));
+    }
+    for client in &mut crowd {
+        for id in 1000..1250 {
+            let reply = client.reply(id);
+            assert!(reply.get("error").is_none(), "{reply}");
+        }
+    }
+    assert_eq!(server.metric("ringmain_refused_mesh_total"), before);
+}

@@ -211,6 +211,12 @@ fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
     v.integer("queue_max_size", 1024, 1 << 30, &mut c.queue_max_size);
     v.integer("channel_limit", 1, 65_535, &mut c.channel_limit);
     v.integer("concurrency", 1, 1024, &mut c.concurrency);
+    let (limit, rate) = (
+        &mut c.invalid_token_limit,
+        &mut c.invalid_token_rate_per_prefix,
+    );
+    v.integer("invalid_token_limit", 0, 1_000_000, limit);
+    v.integer("invalid_token_rate_per_prefix", 0, RATE_MAX, rate);
     v.integer("connection_limit", 0, users_max, &mut c.connection_limit);
     let (rate, limit, prefix_rate) = (
         &mut c.connection_rate_limit,

@@ -167,6 +167,7 @@ pub(super) mod tests {
             client: ClientId::from_random(1),
             format: Format::default(),
             user: "56".into(),
+            from: 0,
             meta: Bytes::new(),
             headers: Vec::new(),
             event,

@@ -1,0 +1,103 @@
+//! Address prefixes whose tokens were invalid of late: a signature costs its reader more than its writer.
+
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use super::Shard;
+use crate::limits::OFFENDERS_MAX;
+use crate::protocol::command::{Body, Command};
+use crate::time::Instant;
+
+/// For each prefix, when all its tokens are forgiven: a bucket that holds one second's worth.
+pub(super) struct Offenders {
+    forgiven: HashMap<u32, Instant, FixedState>,
+}
+
+impl Default for Offenders {
+    fn default() -> Self {
+        // The keys follow from a secret.
+        Self {
+            forgiven: HashMap::with_hasher(FixedState::with_seed(0)),
+        }
+    }
+}
+
+impl Offenders {
+    /// One more.
+    fn add(&mut self, now: Instant, from: u32, per_second: u32) {
+        if self.forgiven.len() >= OFFENDERS_MAX && !self.forgiven.contains_key(&from) {
+            self.forgiven.retain(|_, at| *at > now);
+            if self.forgiven.len() >= OFFENDERS_MAX {
+                return;
+            }
+        }
+        let at = self.forgiven.entry(from).or_insert(now);
+        *at = (*at).max(now) + Duration::from_secs(1) / per_second;
+    }
+
+    /// There were as many as there may be: one more does not fit into the second.
+    fn is_barred(&self, now: Instant, from: u32, per_second: u32) -> bool {
+        let second = Duration::from_secs(1);
+        let forgiven = self.forgiven.get(&from).copied().unwrap_or(now);
+        forgiven.max(now).since(now) + second / per_second > second
+    }
+}
+
+impl Shard {
+    /// A session ended for an invalid token.
+    pub(super) fn add_offender(&mut self, slot: u32) {
+        let per_second = self.config.client.invalid_token_rate_per_prefix;
+        let from = self.prefix_at(slot);
+        if per_second > 0 && from != 0 {
+            self.offenders.add(self.now.at, from, per_second);
+        }
+    }
+
+    /// The token of this command is not looked at.
+    pub(super) fn is_offender(&self, slot: u32, command: &Command<'_>) -> bool {
+        let brings_token = match &command.body {
+            Body::Connect(connect) => !connect.token.is_empty(),
+            _ => false,
+        };
+        if !brings_token || self.offenders.forgiven.is_empty() {
+            return false;
+        }
+        let per_second = self.config.client.invalid_token_rate_per_prefix;
+        let from = self.prefix_at(slot);
+        per_second > 0 && self.offenders.is_barred(self.now.at, from, per_second)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_as_in_a_second_at_once_and_then_one_after_the_other() {
+        let mut offenders = Offenders::default();
+        let start = Instant::START + Duration::from_secs(5);
+        for _ in 0..10 {
+            assert!(!offenders.is_barred(start, 7, 10));
+            offenders.add(start, 7, 10);
+        }
+        assert!(offenders.is_barred(start, 7, 10));
+        assert!(!offenders.is_barred(start, 8, 10), "another prefix");
+        let later = start + Duration::from_millis(100);
+        assert!(!offenders.is_barred(later + Duration::from_millis(1), 7, 10));
+        offenders.add(later + Duration::from_millis(1), 7, 10);
+        assert!(offenders.is_barred(later + Duration::from_millis(1), 7, 10));
+    }
+
+    #[test]
+    fn prefixes_that_are_forgiven_make_room() {
+        let mut offenders = Offenders::default();
+        for from in 0..=OFFENDERS_MAX as u32 {
+            offenders.add(Instant::START, from, 1000);
+        }
+        assert_eq!(offenders.forgiven.len(), OFFENDERS_MAX);
+        offenders.add(Instant::START + Duration::from_secs(1), 0xabcdef, 1000);
+        assert_eq!(offenders.forgiven.len(), 1);
+    }
+}
