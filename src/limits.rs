@@ -88,6 +88,12 @@ pub const OWN_RING_BYTES: u32 = 512 << 10;
 pub const OWN_PIECE_BYTES_MAX: u32 = OWN_RING_BYTES / 8;
 /// Pending bytes of a connection that are moved within the ring to stay contiguous; beyond it they go to its backlog.
 pub const PENDING_JOIN_BYTES_MAX: u32 = 4096;
+/// Bytes that one connection is sent at a time of what waits for it.
+pub const OWNED_BATCH_BYTES_MAX: usize = 64 << 10;
+/// Bytes that one slice of sends hands to the kernel, about: it copies them while nothing is received.
+pub const SLICE_BYTES: usize = 1 << 20;
+/// Bytes that one turn receives, about, before what comes of them goes out.
+pub const RECEIVES_BYTES: usize = 512 << 10;
 /// Unsent bytes of all connections of one shard.
 pub const BACKLOG_BYTES_MAX: usize = 1 << 30;
 /// Bytes sent ahead, behind a request or command that waits, after which the connection is read no further until that is

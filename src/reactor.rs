@@ -182,7 +182,7 @@ pub fn prepare(
                 durable,
             },
             sleepers: Arc::clone(&sleepers),
-            clock,
+            clock: clock.clone(),
         };
         let core = plan
             .cores

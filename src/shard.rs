@@ -196,6 +196,8 @@ pub struct Shard {
     outgoing: outgoing::Outgoing,
     reports: VecDeque<FromShard>,
     wheel: TimerWheel,
+    /// Of the wheel: a tick, and the slots that are still to be looked at.
+    fired: (Tick, Vec<u32>),
     drain: Option<drain::Drain>,
     /// Questions for lost deliveries that found a queue full: hub channel and round.
     unasked: Vec<(HubId, u32)>,
@@ -302,6 +304,7 @@ impl Shard {
             outbox: Outbox::new(limits::FANOUT_RING_BYTES, limits::OWN_RING_BYTES),
             reports: VecDeque::new(),
             wheel: TimerWheel::default(),
+            fired: (0, Vec::new()),
             drain: None,
             unasked: Vec::new(),
             key_waits: keys::KeyWaits::default(),

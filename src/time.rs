@@ -1,5 +1,6 @@
 //! Time as values: the core never reads a clock, it is told.
 
+use std::cell::Cell;
 use std::ops::Add;
 use std::time::Duration;
 
@@ -31,6 +32,49 @@ impl Add<Duration> for Instant {
             self.0
                 .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
         )
+    }
+}
+
+/// Nanoseconds.
+const SECOND: u64 = 1_000_000_000;
+
+/// Time that somebody has lived through. Who looks at a clock after much longer than ever has stood still: the process was stopped, or
+/// its machine. That time does not count, so what arrived meanwhile is read before anything is over that it would have been in
+/// time for.
+#[derive(Clone, Debug)]
+pub struct Lived {
+    standstill: Duration,
+    /// The last look, in nanoseconds of the clock.
+    last: Cell<u64>,
+    /// Nanoseconds that did not count.
+    stood: Cell<u64>,
+}
+
+impl Lived {
+    /// Whoever looks less often than this has stood still. `start` is what the clock shows now.
+    #[must_use]
+    pub const fn new(standstill: Duration, start: Duration) -> Self {
+        Self {
+            standstill,
+            last: Cell::new(start.as_nanos() as u64),
+            stood: Cell::new(0),
+        }
+    }
+
+    /// A look at the clock.
+    pub fn look(&self, clock: u64) -> Instant {
+        let gap = clock.saturating_sub(self.last.replace(clock));
+        let most = u64::try_from(self.standstill.as_nanos()).unwrap_or(u64::MAX);
+        // Whole seconds: they begin together with those of the wall clock.
+        let stood = gap.saturating_sub(most) / SECOND * SECOND;
+        self.stood.set(self.stood.get() + stood);
+        Instant(clock - self.stood.get())
+    }
+
+    /// What the clock shows at a point of this time.
+    #[must_use]
+    pub const fn clock_at(&self, at: Instant) -> u64 {
+        at.0.saturating_add(self.stood.get())
     }
 }
 
@@ -98,5 +142,15 @@ mod tests {
         assert_eq!(now.instant_of(1_700_000_001), Instant(6_000_000_000));
         assert_eq!(now.instant_of(1_699_999_999), Instant(4_000_000_000));
         assert_eq!(now.instant_of(1), Instant(0));
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_look_does_not_count() {
+        let lived = Lived::new(Duration::from_secs(1), Duration::from_secs(8));
+        assert_eq!(lived.look(8 * SECOND + 7), Instant(8 * SECOND + 7));
+        assert_eq!(lived.look(60 * SECOND + 9), Instant(9 * SECOND + 9));
+        let later = lived.look(60 * SECOND + 11);
+        assert_eq!(later, Instant(9 * SECOND + 11));
+        assert_eq!(lived.clock_at(later), 60 * SECOND + 11);
     }
 }

@@ -10,6 +10,7 @@ mod buffer_ring;
 mod completion;
 mod in_flight;
 pub mod listen;
+pub mod memory;
 pub mod op;
 pub mod probe;
 mod ring;

@@ -71,6 +71,8 @@ mod shards;
 mod slow_consumer;
 #[path = "server/start.rs"]
 mod start;
+#[path = "server/stopped.rs"]
+mod stopped;
 #[path = "server/streams.rs"]
 mod streams;
 #[path = "server/violations.rs"]

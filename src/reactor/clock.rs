@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant as StdInstant, SystemTime};
 
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Lived, Now};
 
-/// Where `Instant` 0 lies. All shards of a process share one.
-#[derive(Clone, Copy, Debug)]
+/// Threads look at their clock far more often than this.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
+/// Where `Instant` 0 lies. All shards of a process begin with one; each then has lived through its own time.
+#[derive(Clone, Debug)]
 pub struct Clock {
     start: StdInstant,
+    time: Lived,
 }
 
 impl Clock {
@@ -24,8 +28,10 @@ impl Clock {
             .unwrap_or(Duration::ZERO);
         let start = StdInstant::now();
         let since = Duration::from_secs(1) + Duration::from_nanos(u64::from(unix.subsec_nanos()));
+        let start = start.checked_sub(since).unwrap_or(start);
         Self {
-            start: start.checked_sub(since).unwrap_or(start),
+            start,
+            time: Lived::new(STANDSTILL, start.elapsed()),
         }
     }
 
@@ -39,8 +45,9 @@ impl Clock {
         let unix = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
+        let elapsed = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Now {
-            at: Instant(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+            at: self.time.look(elapsed),
             unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -48,6 +55,6 @@ impl Clock {
     /// The same point as the standard library's clock has it.
     #[must_use]
     pub fn to_std(&self, at: Instant) -> StdInstant {
-        self.start + Duration::from_nanos(at.0)
+        self.start + Duration::from_nanos(self.time.clock_at(at))
     }
 }

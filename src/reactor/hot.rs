@@ -3,20 +3,30 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::accept::Accepts;
 use super::clock::Clock;
 use super::doorbell::Sleepers;
 use super::reports::Reports;
 use super::slots::Slots;
+use crate::limits::RECEIVES_BYTES;
 use crate::mesh::control::FromShard;
 use crate::model::{ConnId, ShardId};
 use crate::shard::{Close, RingRange, Shard};
 use crate::time::{Instant, Now};
-use crate::uring::{Accepted, Completion, Kind, Ring};
+use crate::uring::{Accepted, Completion, Kind, Ring, memory};
 
 /// Times that a turn enters for deferred completions, twenty of them each: about a millisecond of receiving.
 const ENTERS: u32 = 24;
+/// Time of dispatching after which what has come of it goes out.
+const DISPATCH_TIME: Duration = Duration::from_millis(3);
+/// Completions between two looks at the clock.
+const CLOCK_EVERY: u32 = 32;
+/// What was only needed in a rush is given back this often.
+pub(super) const SHRINK_INTERVAL: Duration = Duration::from_secs(4);
+/// Places that queues keep.
+const PLACES_KEPT: usize = 1024;
 
 /// What comes after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +60,8 @@ pub(super) struct Hot {
     pub(super) probed: Instant,
     /// The last value of `Output::Patience`, milliseconds.
     pub(super) unacknowledged_max: &'static u32,
+    /// When memory was given back last.
+    pub(super) shrunk: Instant,
     /// The shard knows that no listener is left.
     pub(super) unlistened: bool,
     /// Silent sends of the slice being built.
@@ -78,6 +90,7 @@ impl Hot {
         let open = self.slots.open();
         self.accepts
             .arm(&mut self.ring, now.at, open, &mut self.shard)?;
+        self.give_back_memory(now.at);
         if let Some(strain) = self.accepts.look(now.at, open, &mut self.shard) {
             self.reports.push(FromShard::Strained(self.id, strain));
         }
@@ -121,22 +134,31 @@ impl Hot {
         if self.ring.queued() > 0 || self.ring.needs_enter() {
             self.ring.enter(0)?;
         }
+        // What the turn before left is dispatched first.
+        let mut received = self.collect(now);
         for _ in 0..ENTERS {
-            if !self.ring.needs_enter() {
+            if !self.ring.needs_enter() || received >= RECEIVES_BYTES {
                 break;
             }
             self.ring.enter(0)?;
+            received += self.collect(now);
         }
-        self.collect(now);
         Ok(())
     }
 
     /// Feeds completions to the shard as long as it has room for what they cause. Returns whether there were any.
     fn dispatch(&mut self, now: Now) -> io::Result<bool> {
         let busy = !self.pending.is_empty();
+        let mut handled = 0;
         while !self.shard.is_full()
             && let Some(completion) = self.pending.pop_front()
         {
+            handled += 1;
+            if handled % CLOCK_EVERY == 0 && self.clock.now().at.since(now.at) >= DISPATCH_TIME {
+                // The rest is next, behind what has come of these.
+                self.pending.push_front(completion);
+                break;
+            }
             let conn = ConnId {
                 slot: completion.slot(),
                 generation: completion.generation(),
@@ -210,5 +232,19 @@ impl Hot {
     pub(super) fn rise(&mut self) {
         self.sleepers.rise(self.id);
         self.ring.bell_off();
+    }
+
+    /// Gives up what was only needed in a rush.
+    fn give_back_memory(&mut self, now: Instant) {
+        if now.since(self.shrunk) >= SHRINK_INTERVAL {
+            self.shrunk = now;
+            self.pending.shrink_to(PLACES_KEPT);
+            self.heard.shrink_to(PLACES_KEPT);
+            self.unarmed.shrink_to(PLACES_KEPT);
+            self.unwatched.shrink_to(PLACES_KEPT);
+            self.slots.shrink();
+            self.shard.shrink();
+            memory::give_back();
+        }
     }
 }

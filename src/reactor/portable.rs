@@ -18,8 +18,9 @@ use monoio::{LegacyDriver, RuntimeBuilder};
 use super::accept::LAST_ACCEPTS;
 use super::clock::Clock;
 use super::doorbell::{LocalBell, Sleepers};
+use super::hot::SHRINK_INTERVAL;
 use super::reports::Reports;
-use super::send::SLICE;
+use super::send::Slice;
 use super::strain::Watch;
 use super::thread::SAFETY_TICK;
 use super::{Listener, ShardThread};
@@ -27,7 +28,7 @@ use crate::mesh::control::{Doorbell as _, FromShard};
 use crate::model::{ConnId, ShardId};
 use crate::shard::{EndCause, Output, Peer, SendBatch, Shard};
 use crate::time::{Instant, Now};
-use crate::uring::{EventFd, socket};
+use crate::uring::{EventFd, memory, socket};
 use connection::{Connection, Connections, outcome};
 
 /// Bytes of one receive.
@@ -84,6 +85,7 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
     monoio::spawn(listen_to(wake.try_clone()?, Rc::clone(&bell)));
     let mut sleep = pin!(monoio::time::sleep(SAFETY_TICK));
     let mut tick = core.borrow().clock.now().at;
+    let mut shrunk = tick;
     started(Ok(()));
     // Not before they listen: epoll would say of each that it is at its end, and never take that back.
     listen(&core, listeners)?;
@@ -116,6 +118,11 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
         let now = core.clock.now().at;
         if now >= tick {
             tick = now + SAFETY_TICK;
+            if now.since(shrunk) >= SHRINK_INTERVAL {
+                shrunk = now;
+                core.shard.shrink();
+                memory::give_back();
+            }
             core.look_after_watched();
             core.look(now);
             core.accepting.iter().for_each(|stopped| stopped.ring());
@@ -276,15 +283,15 @@ fn lie_down(core: &Shared) -> bool {
 impl Core {
     /// Takes outputs until the shard has none or a slice is full. Returns whether there may be more.
     fn flush(&mut self, shared: &Shared, now: Now) -> bool {
-        let mut transmitted = 0;
+        let mut slice = Slice::default();
         let mut first = true;
         loop {
             let mut taken = 0;
-            while transmitted < SLICE
+            while !slice.is_full()
                 && let Some(output) = self.shard.poll_output()
             {
                 taken += 1;
-                transmitted += usize::from(matches!(output, Output::Transmit { .. }));
+                slice.add(&output);
                 self.carry_out(shared, now, output);
             }
             // `handle_flushed` may bring outputs: the loop ends when a flush has brought none.
@@ -294,7 +301,7 @@ impl Core {
             first = false;
             // Sending a slice takes its time; the fan-out is measured to its end.
             self.shard.handle_flushed(self.clock.now());
-            if transmitted >= SLICE {
+            if slice.is_full() {
                 return true;
             }
         }

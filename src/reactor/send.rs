@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::hot::Hot;
 use super::slots::Step;
+use crate::limits::SLICE_BYTES;
 use crate::model::ConnId;
 use crate::shard::{Output, SendBatch, SendFailed};
 use crate::time::Now;
@@ -13,18 +14,41 @@ use crate::uring::{Completion, Kind, Sqe};
 /// Sends of one slice. Each takes the thread for some microseconds in which nothing is received (§4).
 pub(super) const SLICE: usize = 256;
 
+/// What one slice has of sends so far. It ends by their number and by their bytes: the kernel copies both.
+#[derive(Default)]
+pub(super) struct Slice {
+    sends: usize,
+    bytes: usize,
+}
+
+impl Slice {
+    pub(super) fn add(&mut self, output: &Output) {
+        if let Output::Transmit { batch, .. } = output {
+            self.sends += 1;
+            self.bytes += match batch {
+                SendBatch::Ring(range) => range.len as usize,
+                SendBatch::Owned(bytes) => bytes.len(),
+            };
+        }
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.sends >= SLICE || self.bytes >= SLICE_BYTES
+    }
+}
+
 impl Hot {
     /// Takes outputs until the shard has none or a slice is full. Returns whether there may be more.
     pub(super) fn flush(&mut self, now: Now) -> io::Result<bool> {
-        let mut transmitted = 0;
+        let mut slice = Slice::default();
         let mut first = true;
         loop {
             let mut taken = 0;
-            while transmitted < SLICE
+            while !slice.is_full()
                 && let Some(output) = self.shard.poll_output()
             {
                 taken += 1;
-                transmitted += usize::from(matches!(output, Output::Transmit { .. }));
+                slice.add(&output);
                 self.carry_out(output)?;
             }
             // `handle_flushed` may bring outputs: the loop ends when a flush has brought none.
@@ -36,7 +60,7 @@ impl Hot {
             // Sending a slice takes its time; the fan-out is measured to its end.
             self.shard.handle_flushed(self.clock.now());
             self.start_closes(now)?;
-            if transmitted >= SLICE {
+            if slice.is_full() {
                 return Ok(true);
             }
         }
@@ -125,15 +149,21 @@ impl Hot {
     }
 
     /// Moves completions out of the kernel's queue. Failed silent sends are told at once: until then their bytes may
-    /// not be overwritten. Everything else waits its turn.
-    pub(super) fn collect(&mut self, now: Now) {
+    /// not be overwritten. Everything else waits its turn. Returns how many bytes were received.
+    pub(super) fn collect(&mut self, now: Now) -> usize {
+        let mut received = 0;
         while let Some(completion) = self.ring.pop() {
-            if completion.kind() == Some(Kind::SendNow) {
-                self.fell_short(now, &completion);
-            } else {
-                self.pending.push_back(completion);
+            match completion.kind() {
+                Some(Kind::SendNow) => self.fell_short(now, &completion),
+                kind => {
+                    if kind == Some(Kind::Receive) {
+                        received += usize::try_from(completion.result()).unwrap_or(0);
+                    }
+                    self.pending.push_back(completion);
+                }
             }
         }
+        received
     }
 
     fn fell_short(&mut self, now: Now, completion: &Completion) {

@@ -252,6 +252,14 @@ impl Slots {
         state
     }
 
+    /// Gives up the pieces that nobody is in.
+    pub(super) fn shrink(&mut self) {
+        for piece in &mut self.pieces {
+            let is_empty = |piece: &mut Box<[Slot; PIECE]>| !piece.iter().any(Slot::is_open);
+            piece.take_if(is_empty);
+        }
+    }
+
     pub(super) fn remove(&mut self, slot: u32) {
         assert!(self.at(slot).is_open(), "a slot is freed once");
         self.open -= 1;
@@ -407,5 +415,8 @@ mod tests {
         slots.remove(70_000);
         assert!(slots.of(70_000, 4).is_none());
         assert_eq!(slots.open(), 0);
+        slots.shrink();
+        assert!(slots.pieces.iter().all(Option::is_none));
+        assert!(slots.of(70_000, 4).is_none());
     }
 }

@@ -94,6 +94,7 @@ fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
         unwatched: Vec::new(),
         heard: VecDeque::new(),
         probed: crate::time::Instant::START,
+        shrunk: crate::time::Instant::START,
         unlistened: false,
         unacknowledged_max: &0,
         slice: Vec::with_capacity(SLICE),

@@ -1,7 +1,9 @@
 //! The record of one connection: a socket with framing, and the session behind it.
 
+use std::collections::VecDeque;
+
 use super::held::Held;
-use crate::limits::ANSWERS_BYTES_MAX;
+use crate::limits::{ANSWERS_BYTES_MAX, OWNED_BATCH_BYTES_MAX};
 use crate::mem::{RingRange, Tick};
 use crate::model::ChannelName;
 use crate::session::Session;
@@ -82,7 +84,7 @@ const _: () = assert!(size_of::<Connection>() <= 200, "bytes per idle connection
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     /// What the kernel has not been given.
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: VecDeque<u8>,
     /// Bytes of the batch in flight.
     pub(super) in_flight: usize,
     /// Unsent bytes up to the end of the last answer among them.
@@ -155,7 +157,7 @@ impl Connection {
 
 impl Backlog {
     pub(super) fn push(&mut self, bytes: &[u8], hub: u32) {
-        self.bytes.extend_from_slice(bytes);
+        self.bytes.extend(bytes);
         if bytes.len() > self.large.min(self.before_large) {
             self.large = bytes.len();
             self.before_large = self.unsent();
@@ -168,8 +170,42 @@ impl Backlog {
 
     /// Puts what the kernel did not take before everything that was queued since.
     pub(super) fn push_front(&mut self, bytes: &[u8]) {
-        self.bytes.splice(0..0, bytes.iter().copied());
+        self.bytes.extend(bytes);
+        self.bytes.rotate_right(bytes.len());
         self.pieces.insert(0, (bytes.len() as u32, KEEP));
+    }
+
+    /// Takes what is sent next: not so much that others wait for it.
+    pub(super) fn take_batch(&mut self) -> Vec<u8> {
+        let len = self.bytes.len().min(OWNED_BATCH_BYTES_MAX);
+        let batch = if len == self.bytes.len() {
+            Vec::from(std::mem::take(&mut self.bytes))
+        } else {
+            let (front, back) = self.bytes.as_slices();
+            let front = &front[..len.min(front.len())];
+            let mut batch = Vec::with_capacity(len);
+            batch.extend_from_slice(front);
+            batch.extend_from_slice(&back[..len - front.len()]);
+            self.bytes.drain(..len);
+            batch
+        };
+        self.in_flight = len;
+        let mut left = len as u32;
+        let mut whole = 0;
+        for (bytes, hub) in &mut self.pieces {
+            if *bytes > left {
+                if left > 0 {
+                    // Its head is on its way: the rest has to follow.
+                    *bytes -= left;
+                    *hub = KEEP;
+                }
+                break;
+            }
+            left -= *bytes;
+            whole += 1;
+        }
+        self.pieces.drain(..whole);
+        batch
     }
 
     /// An answer was added last.
@@ -237,8 +273,9 @@ impl Backlog {
         let mut kept = Vec::with_capacity(self.bytes.len());
         let mut pieces = Vec::with_capacity(self.pieces.len());
         let mut at = 0;
+        let bytes = self.bytes.make_contiguous();
         for &(len, hub) in &self.pieces {
-            let piece = &self.bytes[at..at + len as usize];
+            let piece = &bytes[at..at + len as usize];
             at += len as usize;
             if drops(len, hub) {
                 count += 1;
@@ -247,7 +284,7 @@ impl Backlog {
                 pieces.push((len, hub));
             }
         }
-        self.bytes = kept;
+        self.bytes = kept.into();
         self.pieces = pieces;
         count
     }
@@ -256,6 +293,28 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_batch_is_a_part_and_what_it_begins_can_no_longer_be_dropped() {
+        let mut backlog = Backlog::default();
+        backlog.push(b"reply", KEEP);
+        backlog.push(&[1; OWNED_BATCH_BYTES_MAX - 10], 1);
+        backlog.push(&[2; 20], 2);
+        backlog.push(&[3; 30], 1);
+        let batch = backlog.take_batch();
+        assert_eq!(batch.len(), OWNED_BATCH_BYTES_MAX);
+        assert_eq!(batch[..6], *b"reply\x01");
+        assert_eq!(batch[batch.len() - 5..], [2; 5]);
+        assert_eq!(backlog.pieces, [(15, KEEP), (30, 1)]);
+        assert_eq!(backlog.unsent(), OWNED_BATCH_BYTES_MAX + 45);
+        assert_eq!(backlog.drop_oldest(0), [(1, 1)]);
+        assert_eq!(backlog.bytes, [2; 15]);
+        // What the kernel did not take comes first again.
+        backlog.in_flight = 0;
+        backlog.push_front(&batch[batch.len() - 3..]);
+        assert_eq!(backlog.take_batch(), [2; 18]);
+        assert!(backlog.bytes.is_empty() && backlog.pieces.is_empty());
+    }
 
     #[test]
     fn one_message_does_not_count_whatever_its_size_is() {

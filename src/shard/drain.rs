@@ -15,6 +15,9 @@ use crate::wire::http::HttpError;
 /// Connections are told in steps of this length.
 const STEP: Duration = Duration::from_millis(50);
 
+/// Connections told in one turn.
+const TOLD_PER_TURN: usize = 1024;
+
 /// A drain under way.
 #[derive(Debug)]
 pub(super) struct Drain {
@@ -121,10 +124,11 @@ impl Shard {
             (drain.total as u128 * elapsed.as_nanos() / drain.window.as_nanos().max(1)) as usize
         };
         let told = drain.total - drain.waiting.len();
-        let batch: Vec<u32> = drain
-            .waiting
-            .drain(..due.saturating_sub(told).min(drain.waiting.len()))
-            .collect();
+        let batch = due.saturating_sub(told).min(drain.waiting.len());
+        if batch > TOLD_PER_TURN {
+            drain.next = now;
+        }
+        let batch: Vec<u32> = drain.waiting.drain(..batch.min(TOLD_PER_TURN)).collect();
         if batch.is_empty() {
             return;
         }

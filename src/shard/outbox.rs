@@ -359,9 +359,7 @@ impl Shard {
                     backlog.push(&message, KEEP);
                     self.outbox.backlog_bytes += backlog.bytes.len() - before;
                 }
-                backlog.pieces.clear();
-                backlog.in_flight = backlog.bytes.len();
-                let batch = SendBatch::Owned(std::mem::take(&mut backlog.bytes));
+                let batch = SendBatch::Owned(backlog.take_batch());
                 self.counters.sends += 1;
                 return Some(Output::Transmit { conn, batch });
             }
@@ -553,6 +551,18 @@ impl Shard {
             let order = Output::Patience(ConnId { slot, generation }, client.pong_timeout);
             self.outbox.orders.push_back(order);
         }
+    }
+
+    /// Gives up the memory that only a rush needed.
+    pub fn shrink(&mut self) {
+        /// Places that a queue keeps.
+        const KEPT: usize = 1024;
+        self.outbox.dirty.shrink_to(KEPT);
+        self.outbox.closing.shrink_to(KEPT);
+        self.outbox.orders.shrink_to(KEPT);
+        self.said.shrink_to(KEPT);
+        self.parts.shrink_to(KEPT);
+        self.scratch.shrink_to(64 << 10);
     }
 
     /// Sends what is queued, then closes with FIN.

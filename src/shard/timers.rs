@@ -8,6 +8,8 @@ use crate::mem::{Tick, TimerWheel};
 use crate::time::{Instant, Now};
 use crate::wire::http::HttpError;
 
+/// Connections whose time has come that one turn looks at.
+const FIRED_PER_TURN: usize = 2048;
 /// Messages that found no room, or were left for another turn, are looked at again after this: nobody rings for them.
 const RETRY_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -15,11 +17,7 @@ impl Shard {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
-        while let Some((tick, slots)) = self.wheel.fire(now.at) {
-            for slot in slots {
-                self.fired(slot, tick);
-            }
-        }
+        self.fire();
         if self.owner.next_sweep().is_some_and(|at| at <= now.at) {
             self.owner.sweep(now);
         }
@@ -30,9 +28,29 @@ impl Shard {
         self.settle();
     }
 
+    /// Looks at the connections whose time has come, some in each turn.
+    fn fire(&mut self) {
+        for _ in 0..FIRED_PER_TURN {
+            if self.fired.1.is_empty() {
+                let Some(fired) = self.wheel.fire(self.now.at) else {
+                    return;
+                };
+                self.fired = fired;
+            }
+            if self.is_full() {
+                return;
+            }
+            if let Some(slot) = self.fired.1.pop() {
+                self.fired(slot, self.fired.0);
+            }
+        }
+    }
+
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let retry = self.has_work().then(|| self.now.at + RETRY_INTERVAL);
+        let fired = (!self.fired.1.is_empty()).then_some(self.now.at);
         [
+            fired,
             self.wheel.next_at(),
             self.owner.next_sweep(),
             retry,

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::mem::Rng;
 use crate::mesh::durable::{Append, Appended, Ask, LogError, Method, RequestId};
 use crate::model::{ConnId, ShardId};
+use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
 
 use answered::Fetch;
@@ -63,6 +64,10 @@ const LOAD_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
 /// How far groups are behind is asked this often.
 const LAG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
+/// The desk looks at its clock this often.
+const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
+/// Much longer than that: the process or its machine was stopped. Acknowledgements that arrived meanwhile are in time.
+const STANDSTILL: std::time::Duration = std::time::Duration::from_secs(1);
 /// Time for returning what is leased at the end.
 const CLOSE_TIME: std::time::Duration = std::time::Duration::from_secs(2);
 /// Times that a hook is told of a dead letter until it listens.
@@ -153,6 +158,7 @@ struct Inner<L, O> {
     opening: tokio::sync::Mutex<()>,
     replays: tokio::sync::Semaphore,
     started: std::time::Instant,
+    time: Lived,
     rng: RefCell<Rng>,
 }
 
@@ -217,10 +223,12 @@ impl<L: Log, O: Outlet> Desk<L, O> {
             opening: tokio::sync::Mutex::new(()),
             replays: tokio::sync::Semaphore::new(REPLAYS_MAX),
             started: clock(),
+            time: Lived::new(STANDSTILL, std::time::Duration::ZERO),
             rng: RefCell::new(Rng::new(seed)),
         });
         tokio::task::spawn_local(Rc::clone(&inner).load());
         tokio::task::spawn_local(Rc::clone(&inner).watch_lags());
+        tokio::task::spawn_local(Rc::clone(&inner).look_at_clock());
         Self(inner)
     }
 

@@ -519,3 +519,40 @@ fn subscriber_of_a_lossy_namespace_keeps_its_connection_and_the_newest() {
         "still connected, and told of the last gap"
     );
 }
+
+#[test]
+fn many_that_stop_reading_delay_nobody_and_their_memory_goes_back() {
+    const SLOW: usize = 60;
+    let server = server();
+    let before = server.resident_bytes();
+    let mut slow: Vec<Client> = (0..SLOW).map(|_| narrow(&server, "news")).collect();
+    let bystander = Bystander::start(&server, "bystander");
+    let fill = "x".repeat(30_000);
+    let mut n = 0;
+    crate::support::wait::until("all of them to be disconnected as slow", || {
+        n += 1;
+        server.api_result(
+            "publish",
+            &json!({ "channel": "news", "data": { "n": n, "fill": fill } }),
+        );
+        (server.metric("ringmain_disconnected_slow_total") >= SLOW as f64).then_some(())
+    });
+    bystander.finish("sixty subscribers that stopped reading");
+    let peak = server.resident_bytes();
+    for client in &mut slow {
+        let ended = client.ended();
+        assert!(matches!(ended.code, 3008 | 1006), "{ended:?}");
+    }
+    drop(slow);
+    // While publications go on.
+    let left = crate::support::wait::until("the memory to go back", || {
+        server.api_result("publish", &json!({ "channel": "news", "data": n }));
+        let left = server.resident_bytes().saturating_sub(before);
+        (left < 24 << 20).then_some(left)
+    });
+    println!(
+        "resident: {} KiB more at the peak, {} KiB more at the end",
+        peak.saturating_sub(before) >> 10,
+        left >> 10
+    );
+}

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::mesh::durable::{Ask, Caller, LogError, Method};
-use crate::time::{Instant, Now};
+use crate::time::Now;
 use crate::upstream::Log;
 use crate::upstream::log::worker_name;
 use crate::wire::json::fields;
@@ -42,8 +42,9 @@ fields!(@Own Standing { "group" => group, "credit" => credit });
 
 impl<L: Log, O: Outlet> Inner<L, O> {
     pub(super) fn now(&self) -> Now {
+        let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Now {
-            at: Instant(u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)),
+            at: self.time.look(elapsed),
             unix_ms: unix_ms(),
         }
     }

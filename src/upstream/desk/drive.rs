@@ -8,7 +8,8 @@ use super::deleted;
 use super::group::{Given, Group, Holder, Output};
 use super::settings::Settings;
 use super::{
-    HELD_BYTES_IN_ALL_MAX, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, Outlet, Place, RETRY, encode,
+    HELD_BYTES_IN_ALL_MAX, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, Outlet, Place,
+    RETRY, encode,
 };
 use crate::mesh::durable::LogError;
 use crate::upstream::Log;
@@ -83,6 +84,14 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 tokio::task::yield_now().await;
             }
             tokio::time::sleep(LAG_INTERVAL).await;
+        }
+    }
+
+    /// Sees to it that a long time without a look at the clock means a stop.
+    pub(super) async fn look_at_clock(self: Rc<Self>) {
+        while !self.is_closed.get() {
+            self.now();
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
