@@ -431,17 +431,17 @@ fn questions_to_the_log_name_the_member_that_is_wrong_on_both_listeners() {
         ),
         (
             "replay",
-            json!({ "channels": ["a"], "were": "n = 1" }),
+            json!({ "channels": ["orders:*"], "were": "n = 1" }),
             "were: unknown, did you mean `where`?",
         ),
         (
             "replay",
-            json!({ "channels": ["a"], "where": "$.n = 3" }),
+            json!({ "channels": ["orders:*"], "where": "$.n = 3" }),
             "leave out `$`",
         ),
         (
             "replay",
-            json!({ "channels": ["a"], "where": "n = abc" }),
+            json!({ "channels": ["orders:*"], "where": "n = abc" }),
             r#"write `"abc"`"#,
         ),
     ] {
