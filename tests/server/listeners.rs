@@ -211,12 +211,10 @@ fn second_process_on_an_address_is_refused_whatever_its_admin_listener() {
         .shards(2)
         .run();
     let tcp = first.listen.to_string();
-    let reactor = reactor_under_test();
     std::thread::scope(|scope| {
         for (listen, more) in [
             (&tcp, &[][..]),
             (&tcp, &[("RINGMAIN__ADMIN__LISTEN", "127.0.0.1:0")]),
-            (&tcp, &[("RINGMAIN__SERVER__REACTOR", reactor.as_str())]),
             (&unix, &[]),
         ] {
             scope.spawn(move || {
