@@ -161,7 +161,7 @@ type GroupNumber = (
     fn(&GroupReport) -> u64,
 );
 
-const GROUPS: [GroupNumber; 12] = [
+const GROUPS: [GroupNumber; 13] = [
     (
         "group_workers",
         "gauge",
@@ -230,6 +230,12 @@ const GROUPS: [GroupNumber; 12] = [
         "counter",
         "Publications that became dead letters.",
         |group| group.dead,
+    ),
+    (
+        "group_lost_total",
+        "counter",
+        "Publications that were forgotten before the group was done with them, by retention or by order; about as many.",
+        |group| group.lost,
     ),
 ];
 

@@ -40,6 +40,7 @@ fn table(groups: &[Value]) -> String {
         "WORKERS",
         "REDELIVERED",
         "DEAD",
+        "LOST",
     ]);
     for group in groups {
         let channels = group["channels"]
@@ -51,7 +52,7 @@ fn table(groups: &[Value]) -> String {
             .as_u64()
             .map_or_else(String::new, when::age);
         let mut row = vec![text(&group["group"]), channels, text(&group["lag"]), oldest];
-        for key in ["in_flight", "workers", "redelivered", "dead"] {
+        for key in ["in_flight", "workers", "redelivered", "dead", "lost"] {
             row.push(text(&group[key]));
         }
         table.push(row);

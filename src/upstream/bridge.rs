@@ -538,6 +538,8 @@ async fn observe<L: Log>(
             }
             was_down.clone_from(&status.down);
         }
+        let mut status = status;
+        status.warnings.extend(desk.warnings());
         report.send_replace(Report {
             status,
             groups: desk.report(),

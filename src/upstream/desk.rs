@@ -62,6 +62,8 @@ const RETRY: std::time::Duration = std::time::Duration::from_millis(250);
 const LOAD_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 /// A group looks after itself at least this often.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
+/// What a group has lost is told at most this often.
+const LOST_INTERVAL: std::time::Duration = std::time::Duration::from_mins(1);
 /// How far groups are behind is asked this often.
 const LAG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
 /// The desk looks at its clock this often.
@@ -129,6 +131,8 @@ pub struct GroupReport {
     pub timed_out: u64,
     /// Entries that became dead letters.
     pub dead: u64,
+    /// Entries that were taken from it before they were done, as far as the log remembers.
+    pub lost: u64,
 }
 
 /// See the module. Lives on a current-thread runtime, within a `LocalSet`.
@@ -198,6 +202,8 @@ struct Place {
     is_deleted: Cell<bool>,
     ended: Cell<bool>,
     lag: Cell<Lag>,
+    /// What was told of its losses, and when.
+    lost_told: Cell<Option<(u64, std::time::Instant)>>,
     trigger: RefCell<Option<Rc<Rule>>>,
 }
 
@@ -311,6 +317,24 @@ impl<L: Log, O: Outlet> Desk<L, O> {
         reports
     }
 
+    /// What an operator should know, a sentence each.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Box<str>> {
+        let groups = self.0.groups.borrow();
+        let losses = groups.iter().flatten().filter_map(|place| {
+            let lag = place.lag.get();
+            let lost = lag.lost.saturating_sub(lag.lost_before);
+            (lost > 0).then(|| {
+                format!(
+                    "queue group {} has lost up to {lost} publications that were forgotten before they were done",
+                    place.name
+                )
+                .into()
+            })
+        });
+        losses.collect()
+    }
+
     /// Gives back everything that is leased. Later questions are answered with an error.
     pub async fn close(&self) {
         self.0.is_closed.set(true);
@@ -346,6 +370,7 @@ impl Place {
             naked: counters.naked,
             timed_out: counters.timed_out,
             dead: counters.dead,
+            lost: lag.lost,
         }
     }
 }

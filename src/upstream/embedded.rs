@@ -184,6 +184,33 @@ impl Embedded {
         Ok(found.scanned)
     }
 
+    /// For each group that takes from the channel, how many of its entries nobody has looked at.
+    async fn unread_of(&self, channel: &ChannelName) -> Result<Vec<(Box<str>, u64)>, LogError> {
+        let behind: Vec<(Box<str>, u64)> = {
+            let inner = self.inner.borrow();
+            let takes =
+                |state: &State| state.filter.wants(channel.as_str()) && state.scanned() < inner.end;
+            let groups = inner.groups.iter().filter(|(_, state)| takes(state));
+            groups
+                .map(|(name, state)| (name.clone(), state.scanned()))
+                .collect()
+        };
+        if behind.is_empty() {
+            return Ok(Vec::new());
+        }
+        let filter = read::Filter::of_scan(&[channel.as_str().into()]);
+        self.reading(move |view, _| {
+            behind
+                .into_iter()
+                .map(|(name, after)| {
+                    let (unread, _) = read::count(view, after, &filter, usize::MAX)?;
+                    Ok((name, unread))
+                })
+                .collect()
+        })
+        .await
+    }
+
     fn group<T>(&self, name: &str, run: impl FnOnce(&mut State) -> T) -> Result<T, LogError> {
         let mut inner = self.inner.borrow_mut();
         let state = inner.groups.get_mut(name);
@@ -242,15 +269,6 @@ impl Log for Embedded {
                 format!(
                     "{} stored blocks of the durable log are damaged and were passed over",
                     inner.damaged
-                )
-                .into(),
-            );
-        }
-        for state in inner.groups.values().filter(|state| state.lost > 0) {
-            warnings.push(
-                format!(
-                    "queue group {} has lost up to {} publications that expired before they were done",
-                    state.spec.name, state.lost
                 )
                 .into(),
             );
@@ -409,11 +427,16 @@ impl Log for Embedded {
     }
 
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
+        let losses = self.unread_of(channel).await?;
         self.with(|core| core.trim(channel))?;
         let mut inner = self.inner.borrow_mut();
         inner.recent.trim(channel);
-        for state in inner.groups.values_mut() {
-            state.trim(channel);
+        for (name, state) in &mut inner.groups {
+            let lost = losses.iter().find(|(group, _)| group == name);
+            state.trim(channel, lost.map_or(0, |(_, count)| *count));
+        }
+        if inner.groups.values().any(State::is_dirty) {
+            inner.mark_dirty();
         }
         Ok(())
     }

@@ -215,6 +215,10 @@ pub struct Lag {
     pub entries: u64,
     /// When the oldest entry that is not done was taken in, Unix milliseconds; `None` if all are done.
     pub oldest_unix_ms: Option<u64>,
+    /// Entries that retention, or an order to forget them, has taken before they were done; about as many. Survives restarts.
+    pub lost: u64,
+    /// Of them, those that were lost before this process looked first.
+    pub lost_before: u64,
 }
 
 /// An entry whose attempts are used up.

@@ -75,6 +75,7 @@ struct State {
     done: BTreeMap<u64, bool>,
     leased: BTreeMap<Lease, u64>,
     failures: BTreeMap<u64, Vec<Failure>>,
+    lost: u64,
 }
 
 impl State {
@@ -282,6 +283,13 @@ impl Log for MemoryLog {
 
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
         let mut entries = self.entries.borrow_mut();
+        for state in self.groups.borrow_mut().values_mut() {
+            let its = entries
+                .iter()
+                .filter(|entry| entry.record.channel == *channel);
+            let undone = its.filter(|entry| state.takes(entry) && !state.is_leased(entry.cursor));
+            state.lost += undone.count() as u64;
+        }
         entries.retain(|entry| entry.record.channel != *channel);
         Ok(())
     }
@@ -296,6 +304,7 @@ impl Log for MemoryLog {
             done: BTreeMap::new(),
             leased: BTreeMap::new(),
             failures: BTreeMap::new(),
+            lost: 0,
         });
         state.group.channels.clone_from(&group.channels);
         Ok(())
@@ -365,6 +374,8 @@ impl Log for MemoryLog {
         Ok(Lag {
             entries: (undone.len() - leased.count()) as u64,
             oldest_unix_ms: undone.iter().map(|entry| entry.record.unix_ms).min(),
+            lost: state.lost,
+            lost_before: 0,
         })
     }
 

@@ -120,7 +120,9 @@ impl Log for Jetstream {
 
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
         let subject = self.link.subjects.channel("", channel.as_str());
-        self.writer.trim(subject).await
+        let losses = self.groups.unread_of(&self.reader, channel).await?;
+        self.writer.trim(subject).await?;
+        self.groups.lose(losses).await
     }
 
     async fn open_group(&self, group: &Group) -> Result<(), LogError> {

@@ -414,3 +414,62 @@ fn dead_letters_are_kept_in_order_and_small_values_too() {
         assert_eq!(other.get("schema:a b").await.expect("asked"), None);
     });
 }
+
+#[test]
+fn what_is_taken_from_a_group_before_it_was_given_is_counted_over_restarts() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let spec = group(&["orders:e*"]);
+        log.open_group(&spec).await.expect("made");
+        store(&log, "orders:eu", 10).await;
+        store(&log, "orders:us", 5).await;
+        let lost = async |log: &Jetstream| {
+            let lag = log.lag("mail/1").await.expect("lag");
+            (lag.lost, lag.lost_before)
+        };
+        assert_eq!(lost(&log).await, (0, 0));
+        let first = fetch(&log, 2).await;
+        let done: Vec<_> = first.iter().map(|one| (one.lease, Settled::Done)).collect();
+        log.settle("mail/1", &done).await.expect("settled");
+        let client = async_nats::connect(server.url()).await.expect("connected");
+        let stream = jetstream::new(client).get_stream("RINGMAIN").await;
+        let stream = stream.expect("the stream");
+        // As retention does it: what is before the sixth message is gone.
+        stream.purge().sequence(6).await.expect("gone");
+        assert_eq!(lost(&log).await, (10 - 2 - 5, 0));
+        assert_eq!(lost(&log).await, (3, 0), "once");
+        store(&log, "orders:es", 4).await;
+        let channel = ringmain::model::ChannelName::new("orders:eu");
+        for _ in 0..2 {
+            log.trim(&channel).await.expect("forgotten");
+            assert_eq!(lost(&log).await, (8, 0));
+        }
+        let other = open(&config(&server)).await;
+        assert_eq!(lost(&other).await, (8, 8));
+        let rest = fetch(&other, 100).await;
+        assert_eq!(rest.len(), 4);
+        assert!(log.delete_group("mail/1").await.expect("deleted"));
+        log.open_group(&spec).await.expect("made anew");
+        assert_eq!(lost(&log).await, (0, 0), "another group");
+    });
+}
+
+#[test]
+fn repeated_key_gives_the_first_event_to_every_process() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let first = crate::lab::keyed("a", "k");
+        let event = Some(first.record.event);
+        let stored = crate::lab::append_one(&log, first).await.expect("stored");
+        assert_eq!((stored.event, stored.is_new), (event, true));
+        let other = open(&config(&server)).await;
+        for log in [&log, &other, &other] {
+            let again = crate::lab::append_one(log, crate::lab::keyed("a", "k")).await;
+            let again = again.expect("answered");
+            assert_eq!((again.event, again.is_new), (event, false));
+            assert_eq!(again.position, stored.position);
+        }
+    });
+}

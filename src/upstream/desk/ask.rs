@@ -398,7 +398,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                     "retries": report.retries, "lag": report.lag,
                     "oldest_age_ms": report.oldest_unix_ms.map(|at| now.saturating_sub(at)),
                     "delivered": report.delivered, "redelivered": report.redelivered, "acked": report.acked,
-                    "naked": report.naked, "timed_out": report.timed_out, "dead": report.dead,
+                    "naked": report.naked, "timed_out": report.timed_out, "dead": report.dead, "lost": report.lost,
                 })
             })
             .collect();

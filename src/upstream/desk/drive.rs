@@ -8,12 +8,12 @@ use super::deleted;
 use super::group::{Given, Group, Holder, Output};
 use super::settings::Settings;
 use super::{
-    HELD_BYTES_IN_ALL_MAX, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, Outlet, Place,
-    RETRY, encode,
+    HELD_BYTES_IN_ALL_MAX, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, LOST_INTERVAL,
+    Outlet, Place, RETRY, clock, encode,
 };
 use crate::mesh::durable::LogError;
 use crate::upstream::Log;
-use crate::upstream::log::{DeadLetter, Lease, Settled};
+use crate::upstream::log::{DeadLetter, Lag, Lease, Settled};
 use crate::upstream::triggers::{Fault, Rule, TRIGGER_PREFIX};
 
 impl<L: Log, O: Outlet> Inner<L, O> {
@@ -80,6 +80,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             for place in places {
                 if let Ok(lag) = self.log.lag(&place.name).await {
                     place.lag.set(lag);
+                    self.tell_losses(&place, lag);
                 }
                 tokio::task::yield_now().await;
             }
@@ -93,6 +94,23 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             self.now();
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// One line says that a group has lost something, with all that came since the last one.
+    fn tell_losses(&self, place: &Place, lag: Lag) {
+        let told = place.lost_told.get();
+        let before = told.map_or(lag.lost_before, |(lost, _)| lost);
+        let is_early = told.is_some_and(|(_, at)| at.elapsed() < LOST_INTERVAL);
+        if lag.lost <= before || is_early {
+            return;
+        }
+        place.lost_told.set(Some((lag.lost, clock())));
+        tracing::warn!(
+            group = &*place.name,
+            lost = lag.lost - before,
+            in_all = lag.lost,
+            "publications were forgotten before a queue group was done with them"
+        );
     }
 
     /// Drives one group until it is gone.

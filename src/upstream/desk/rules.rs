@@ -169,6 +169,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             is_deleted: std::cell::Cell::new(false),
             ended: std::cell::Cell::new(false),
             lag: std::cell::Cell::default(),
+            lost_told: std::cell::Cell::new(None),
             trigger: std::cell::RefCell::new(trigger),
         });
         if is_trigger {

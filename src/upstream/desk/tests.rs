@@ -12,7 +12,7 @@ use crate::config::Namespace;
 use crate::config::durable::Trigger;
 use crate::config::namespace::Delivery;
 use crate::mesh::durable::Caller;
-use crate::model::{ClientId, ConsumeGrant, Entry, EventId, Offset};
+use crate::model::{ChannelName, ClientId, ConsumeGrant, Entry, EventId, Offset};
 use crate::time::Now;
 use crate::upstream::log::{DeadLetter, Lease, Leased, Settled};
 use crate::upstream::memory::{self, MemoryLog};
@@ -884,5 +884,33 @@ fn rules_that_another_process_has_given_a_group_count_here_too() {
             matches!(refused, Err(LogError::BadRequest(_))),
             "{refused:?}"
         );
+    });
+}
+
+#[test]
+fn what_a_group_loses_is_told_where_operators_look() {
+    run(async {
+        let log = log_with(9);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let wish = json!({ "group": "g", "channels": ["a:*"], "limit": 1 });
+        let got = table.service(Method::Fetch, wish).await;
+        assert!(got.is_ok());
+        wait("the rest to be given back", || {
+            (log.leased("g") == 1).then_some(())
+        })
+        .await;
+        log.trim(&ChannelName::new("a:2")).await.expect("forgotten");
+        let lost = wait("the loss", || {
+            let report = table.desk.report();
+            (report[0].lost > 0).then(|| report[0].lost)
+        });
+        assert_eq!(lost.await, 3);
+        let warnings = table.desk.warnings();
+        assert!(
+            warnings[0].starts_with("queue group g has lost up to 3 "),
+            "{warnings:?}"
+        );
+        let groups = table.service(Method::Groups, json!({})).await;
+        assert_eq!(groups.expect("groups")["groups"][0]["lost"], 3);
     });
 }

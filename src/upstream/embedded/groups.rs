@@ -1,7 +1,7 @@
 //! Queue groups: what each has read, what of it is not done yet, and what has failed.
 //!
 //! A group has read the log up to `read`; of that, everything is done except what is in `open`. On disk: `g/` name → group
-//! and its number; `r/` number → `read`; `o/` number, chunk → the open cursors of that chunk; `f/` number, cursor →
+//! and its number; `r/` number → `read`; `l/` number → how many it has lost; `o/` number, chunk → the open cursors of that chunk; `f/` number, cursor →
 //! failures. Only chunks with changes are written, together, so that what is on disk is the group as it was at one moment.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -122,8 +122,11 @@ pub struct State {
     dirty: BTreeSet<u64>,
     dirty_failures: BTreeSet<u64>,
     is_read_dirty: bool,
-    /// Entries that expired before they were done.
-    pub lost: u64,
+    /// Entries that expired, or were trimmed away, before they were done.
+    lost: u64,
+    /// As it was read.
+    lost_before: u64,
+    is_lost_dirty: bool,
 }
 
 impl State {
@@ -145,6 +148,8 @@ impl State {
             dirty_failures: BTreeSet::new(),
             is_read_dirty: true,
             lost: 0,
+            lost_before: 0,
+            is_lost_dirty: false,
         }
     }
 
@@ -255,7 +260,7 @@ impl State {
                 }
             }
             None => {
-                self.lost += 1;
+                self.lose(1);
                 self.finish(cursor);
             }
         }
@@ -296,19 +301,26 @@ impl State {
         false
     }
 
-    /// Forgets a channel's entries that are read ahead.
-    pub fn trim(&mut self, channel: &ChannelName) {
-        self.ahead.retain(|entry| entry.record.channel != *channel);
+    /// Entries were taken from it before they were done.
+    pub fn lose(&mut self, count: u64) {
+        self.lost = self.lost.saturating_add(count);
+        self.is_lost_dirty |= count > 0;
     }
 
-    /// The log begins at `first` now: what is before it is lost, unless it is in memory.
-    pub fn expire(&mut self, first: u64) {
+    /// Forgets a channel's entries, those that are read ahead and `unread` others.
+    pub fn trim(&mut self, channel: &ChannelName, unread: u64) {
+        let before = self.ahead.len();
+        self.ahead.retain(|entry| entry.record.channel != *channel);
+        self.lose((before - self.ahead.len()) as u64 + unread);
+    }
+
+    /// The log begins at `first` now: what is before it is lost, unless it is in memory. Of what was not looked at, `unread`
+    /// was the group's.
+    pub fn expire(&mut self, first: u64, unread: u64) {
         if self.read + 1 < first {
             let before = self.ahead.len();
             self.ahead.retain(|entry| entry.cursor >= first);
-            self.lost += (before - self.ahead.len()) as u64;
-            // What was not looked at is counted as the group's where nothing else is known.
-            self.lost += (first - 1).saturating_sub(self.scanned);
+            self.lose((before - self.ahead.len()) as u64 + unread);
             self.read = first - 1;
             self.scanned = self.scanned.max(self.read);
             self.refills += 1;
@@ -336,6 +348,8 @@ impl State {
         Lag {
             entries: self.free.len() as u64 + self.ahead.len() as u64 + unread,
             oldest_unix_ms: known.or(oldest_unread_ms),
+            lost: self.lost,
+            lost_before: self.lost_before,
         }
     }
 
@@ -355,7 +369,10 @@ impl State {
     /// Something has changed since it was written.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.is_read_dirty || !self.dirty.is_empty() || !self.dirty_failures.is_empty()
+        self.is_read_dirty
+            || self.is_lost_dirty
+            || !self.dirty.is_empty()
+            || !self.dirty_failures.is_empty()
     }
 
     /// Adds what has changed to a batch. If the batch fails, `renew` has to follow.
@@ -367,6 +384,10 @@ impl State {
                 row_key(b'r', self.number, None),
                 self.read.to_be_bytes(),
             );
+        }
+        if std::mem::take(&mut self.is_lost_dirty) {
+            let key = row_key(b'l', self.number, None);
+            batch.insert(state, key, self.lost.to_be_bytes());
         }
         for chunk in std::mem::take(&mut self.dirty) {
             let key = row_key(b'o', self.number, Some(chunk));
@@ -400,7 +421,10 @@ impl State {
 
     /// All its rows but its name.
     fn rows(&self, store: &Store) -> fjall::Result<Vec<Slice>> {
-        let mut keys = vec![row_key(b'r', self.number, None).into()];
+        let mut keys = vec![
+            row_key(b'r', self.number, None).into(),
+            row_key(b'l', self.number, None).into(),
+        ];
         for kind in [b'o', b'f'] {
             for guard in store.state.prefix(row_key(kind, self.number, None)) {
                 keys.push(guard.key()?);
@@ -453,6 +477,7 @@ impl State {
             }
         }
         self.is_read_dirty = true;
+        self.is_lost_dirty = self.lost > 0;
         for (cursor, open) in &self.open {
             self.dirty.insert(cursor / CHUNK_CURSORS);
             if !open.failures.is_empty() {
@@ -488,6 +513,9 @@ pub fn load(store: &Store) -> fjall::Result<BTreeMap<Box<str>, State>> {
         let read = read.map_or(0, |value| cursor_of(&value));
         let mut state = State::new(stored.group, number, read);
         state.is_read_dirty = false;
+        let lost = store.state.get(row_key(b'l', number, None))?;
+        state.lost = lost.map_or(0, |value| cursor_of(&value));
+        state.lost_before = state.lost;
         for guard in store.state.prefix(row_key(b'o', number, None)) {
             let (key, value) = guard.into_inner()?;
             let chunk = cursor_of(key.get(10..).unwrap_or_default());

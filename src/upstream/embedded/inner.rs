@@ -10,6 +10,8 @@ use super::clock::{LogClock, monotonic};
 use super::core::{Broken, Core};
 use super::error::{self, OpenError};
 use super::groups::{Recent, State};
+use super::read;
+use super::segments::View;
 use super::store::{Directory, Store};
 use super::tail::Tail;
 use crate::config::durable::Durable;
@@ -21,6 +23,10 @@ pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 pub const GROUPS_PAUSE: Duration = Duration::from_millis(50);
 /// And is on the disk after so much more.
 const SYNC_PAUSE: Duration = Duration::from_millis(150);
+
+/// Groups whose losses are counted exactly in one step, and blocks that are looked at for each.
+const LOST_LOOKS_MAX: usize = 8;
+const LOST_BLOCKS_MAX: usize = 64;
 
 /// Everything that changes.
 pub struct Inner {
@@ -189,6 +195,7 @@ impl Inner {
         let Some(core) = &mut self.core else {
             return Ok(());
         };
+        let before = core.view();
         let dropped = core.tend()?;
         let first = core.segments.first(core.end);
         if !dropped.is_empty() {
@@ -203,8 +210,10 @@ impl Inner {
         }
         self.bytes = core.store.db.disk_space()?;
         self.entries = core.end + 1 - first;
+        let mut looks = LOST_LOOKS_MAX;
         for state in self.groups.values_mut() {
-            state.expire(first);
+            let unread = unread_before(&before, state, first, &mut looks)?;
+            state.expire(first, unread);
         }
         if self.groups.values().any(State::is_dirty) {
             self.mark_dirty();
@@ -234,4 +243,28 @@ impl Inner {
         }
         Ok(results)
     }
+}
+
+/// How many entries of a group that nobody has looked at are before `first`. Where too many would have to be looked at, they
+/// count as the group's.
+fn unread_before(
+    before: &View,
+    state: &State,
+    first: u64,
+    looks: &mut usize,
+) -> fjall::Result<u64> {
+    let (after, end) = (state.scanned(), first.saturating_sub(1));
+    if after >= end {
+        return Ok(0);
+    }
+    if state.filter.wants_all() && before.trims.is_empty() || *looks == 0 {
+        return Ok(end - after);
+    }
+    *looks -= 1;
+    let part = View {
+        end,
+        ..before.clone()
+    };
+    let (wanted, counted_to) = read::count(&part, after, &state.filter, LOST_BLOCKS_MAX)?;
+    Ok(wanted + end.saturating_sub(counted_to))
 }

@@ -411,11 +411,21 @@ pub fn count(view: &View, after: u64, filter: &Filter, blocks: usize) -> fjall::
             let last = cursor + u64::from(count).saturating_sub(1);
             if last > counted_to {
                 if filter.wants(channel) {
-                    wanted += last - counted_to.max(cursor - 1);
+                    let from = counted_to.max(cursor - 1);
+                    wanted += last - from.max(trimmed_to(view, cursor, &value)).min(last);
                 }
                 counted_to = last;
             }
         }
     }
     Ok((wanted, view.end))
+}
+
+/// The last cursor of a block's entries that are forgotten by order; the one before the block if none is.
+fn trimmed_to(view: &View, cursor: u64, block: &[u8]) -> u64 {
+    let forgotten = Head::place(block).and_then(|(id, first)| {
+        let trimmed = view.trims.get(&id)?;
+        Some((trimmed + 1).saturating_sub(first))
+    });
+    (cursor - 1).saturating_add(forgotten.unwrap_or(0))
 }

@@ -288,9 +288,12 @@ fn retention_by_bytes_drops_the_oldest_segments_and_nothing_else() {
         config.retention_bytes = 8 << 20;
         let log = Embedded::open(&config).unwrap();
         log.open_group(&group("g", &["a"])).await.unwrap();
+        log.open_group(&group("all", &["*"])).await.unwrap();
+        log.open_group(&group("b", &["b"])).await.unwrap();
         let text = "x".repeat(10_000);
         for _ in 0..20 {
-            store(&log, (0..100).map(|_| append("a", &text)).collect()).await;
+            let batch = (0..100).map(|n| append(if n == 50 { "b" } else { "a" }, &text));
+            store(&log, batch.collect()).await;
             log.inner.borrow_mut().tend().unwrap();
         }
         let segments: Vec<_> = {
@@ -301,19 +304,62 @@ fn retention_by_bytes_drops_the_oldest_segments_and_nothing_else() {
         let first = segments[0];
         assert!(first > 500, "the beginning is gone");
         let slice = page(&log, "a", 0, 10_000).await;
-        assert_eq!(slice.position.offset.0, 2000);
-        assert_eq!(slice.entries[0].position.offset.0, first);
+        assert_eq!(slice.position.offset.0, 1980);
+        let lost_of_a = slice.entries[0].position.offset.0 - 1;
         assert_eq!(everything(&log).await.len() as u64, 2001 - first);
         let leased = log.fetch("g", 1).await.unwrap();
         assert_eq!(
-            leased[0].entry.position.offset.0, first,
+            leased[0].entry.position, slice.entries[0].position,
             "the group goes on"
         );
-        assert!(log.status().warnings[0].contains("queue group g has lost"));
+        let kept_of_b = page(&log, "b", 0, 100).await.entries;
+        let lost_of_b = kept_of_b[0].position.offset.0 - 1;
+        let expected = [("g", lost_of_a), ("all", first - 1), ("b", lost_of_b)];
+        for (group, lost) in expected {
+            assert_eq!(log.lag(group).await.unwrap().lost, lost, "{group}");
+        }
+        log.close().await;
         drop(log);
         let log = Embedded::open(&config).unwrap();
+        for (group, lost) in expected {
+            let lag = log.lag(group).await.unwrap();
+            assert_eq!((lag.lost, lag.lost_before), (lost, lost), "{group}");
+        }
         assert_eq!(everything(&log).await.len() as u64, 2001 - first);
-        assert_eq!(offset(&log, append("a", "y")).await, (2001, true));
+        assert_eq!(offset(&log, append("a", "y")).await, (1981, true));
+    });
+}
+
+#[test]
+fn what_an_order_takes_from_a_group_is_counted_once() {
+    let directory = TempDir::new().unwrap();
+    run(async {
+        let log = open(directory.path());
+        for name in ["idle", "done", "other"] {
+            let channel = if name == "other" { "b" } else { "a" };
+            log.open_group(&group(name, &[channel])).await.unwrap();
+        }
+        store(&log, (0..15).map(|n| append("a", &n.to_string())).collect()).await;
+        store(&log, vec![append("b", "1")]).await;
+        let leased = log.fetch("done", 100).await.unwrap();
+        let done: Vec<_> = leased
+            .iter()
+            .map(|one| (one.lease, Settled::Done))
+            .collect();
+        log.settle("done", &done).await.unwrap();
+        for _ in 0..2 {
+            log.trim(&ChannelName::new("a")).await.unwrap();
+            for (name, lost) in [("idle", 15), ("done", 0), ("other", 0)] {
+                assert_eq!(log.lag(name).await.unwrap().lost, lost, "{name}");
+            }
+        }
+        store(&log, vec![append("a", "more")]).await;
+        log.trim(&ChannelName::new("a")).await.unwrap();
+        assert_eq!(log.lag("idle").await.unwrap().lost, 16);
+        assert_eq!(log.fetch("other", 9).await.unwrap().len(), 1);
+        assert!(log.delete_group("idle").await.unwrap());
+        log.open_group(&group("idle", &["a"])).await.unwrap();
+        assert_eq!(log.lag("idle").await.unwrap().lost, 0, "another group");
     });
 }
 

@@ -4,6 +4,7 @@
 //! acknowledged here at once. A lease is a delivery that was not acknowledged yet: the server gives it to others when it was
 //! not renewed for `Group::lease`. Failed attempts stand in a bucket of their own, by group and sequence.
 
+mod lost;
 mod order;
 mod pull;
 
@@ -25,6 +26,7 @@ use super::values;
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{Failure, Group, Lag, Lease, Leased, Settled};
 
+use lost::Losses;
 use order::PULLERS;
 use pull::Pull;
 
@@ -41,6 +43,7 @@ const GONE: std::time::Duration = std::time::Duration::from_secs(60);
 pub(super) struct Groups {
     link: Arc<Link>,
     pulls: RefCell<HashMap<Box<str>, Rc<Pull>>>,
+    losses: RefCell<Losses>,
 }
 
 impl Groups {
@@ -48,6 +51,7 @@ impl Groups {
         Self {
             link,
             pulls: RefCell::default(),
+            losses: RefCell::default(),
         }
     }
 
@@ -139,6 +143,7 @@ impl Groups {
         if existed {
             let deleted = opened.state.delete(group_key(group)).await;
             deleted.map_err(|error| failed(&error))?;
+            self.forget_losses(&opened, group).await?;
             let histories = format!("{}{}.>", opened.failures.prefix, name(group));
             let purged = opened.failures.stream.purge().filter(histories).await;
             purged.map_err(|error| failed(&error))?;
@@ -267,9 +272,12 @@ impl Groups {
                 .oldest(&opened, from, &info.config.filter_subjects)
                 .await?
         };
+        let (lost, lost_before) = self.losses(&opened, reader, group, &info).await?;
         Ok(Lag {
             entries: info.num_pending,
             oldest_unix_ms,
+            lost,
+            lost_before,
         })
     }
 }

@@ -313,6 +313,38 @@ impl Reader {
         Ok(oldest.map(|(_, unix_ms)| unix_ms))
     }
 
+    /// How many messages these filters match from a sequence on.
+    pub(super) async fn pending(
+        &self,
+        opened: &Opened,
+        from: u64,
+        filters: &[String],
+    ) -> Result<u64, LogError> {
+        let mut sum = 0;
+        for filter in filters {
+            let ask = from_sequence(from, filter, 1, usize::MAX);
+            let answer = self.ask(opened, ask).await?;
+            sum += answer.messages.len() as u64 + answer.pending;
+        }
+        Ok(sum)
+    }
+
+    /// How many publications of one subject there are from a sequence on: its first message may be the mark of an order to forget.
+    pub(super) async fn publications(
+        &self,
+        opened: &Opened,
+        from: u64,
+        subject: &str,
+    ) -> Result<u64, LogError> {
+        let ask = from_sequence(from, subject, 1, usize::MAX);
+        let answer = self.ask(opened, ask).await?;
+        let mut count = answer.pending;
+        for found in answer.messages {
+            count += u64::from(matches!(self.decode(found), Some(Content::Entry(_))));
+        }
+        Ok(count)
+    }
+
     fn decode(&self, found: Found) -> Option<Content> {
         message::decode(
             &self.link.subjects,

@@ -1,0 +1,225 @@
+//! What a group loses: retention, or an order, takes messages that it was never given.
+//!
+//! The server says how many messages wait for a group, not how many of them it has dropped. So the group is remembered as it was
+//! at one moment: what waited then and what was appended since is given, waits still, or is lost. It is looked for where
+//! the stream begins behind what the group was given. The memory is a value of the state bucket that processes replace only as
+//! they have read it: what one has counted no other counts.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::jetstream::{consumer, kv};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{Groups, is_absent, own_channel};
+use crate::mesh::durable::LogError;
+use crate::model::ChannelName;
+use crate::upstream::nats::link::Opened;
+use crate::upstream::nats::reader::Reader;
+use crate::upstream::nats::subject::{self, name};
+
+/// How often what has changed is remembered while nothing is lost.
+const REMEMBER: Duration = Duration::from_secs(30);
+
+/// A group at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    /// What it has lost so far.
+    lost: u64,
+    /// Sequence of the last message that it was given.
+    delivered: u64,
+    /// Deliveries, as the server counts them.
+    deliveries: u64,
+    /// Messages that it was not given.
+    pending: u64,
+    /// Last message of the stream.
+    last: u64,
+}
+
+/// What is known here of a group.
+#[derive(Clone, Copy)]
+struct Known {
+    seen: Seen,
+    /// Of the value in the bucket.
+    revision: u64,
+    at: Instant,
+    /// Lost before this process looked first.
+    before: u64,
+}
+
+/// All groups.
+#[derive(Default)]
+pub(super) struct Losses(HashMap<Box<str>, Known>);
+
+impl Groups {
+    /// What the group has lost, and of that what it had when this process looked first.
+    pub(super) async fn losses(
+        &self,
+        opened: &Opened,
+        reader: &Reader,
+        group: &str,
+        info: &consumer::Info,
+    ) -> Result<(u64, u64), LogError> {
+        let known = match self.known(group) {
+            Some(known) => known,
+            None => self.recall(opened, group).await?,
+        };
+        let seen = known.seen;
+        let is_behind = info.num_pending > 0 || seen.pending > 0;
+        let end = self.link.status.borrow().end;
+        let (mut first, mut last) = (0, end.max(info.delivered.stream_sequence));
+        if is_behind {
+            let stream = opened.stream.get_info().await;
+            let state = stream.map_err(|error| self.link.failed(&error))?.state;
+            (first, last) = (state.first_sequence, state.last_sequence);
+        }
+        let mut now = Seen {
+            lost: seen.lost,
+            delivered: info.delivered.stream_sequence,
+            deliveries: info.delivered.consumer_sequence,
+            pending: info.num_pending,
+            last,
+        };
+        if known.revision > 0 && first > seen.delivered + 1 {
+            let filters = &info.config.filter_subjects;
+            let appended = reader.pending(opened, seen.last + 1, filters).await?;
+            let accounted = now.pending + now.deliveries.saturating_sub(seen.deliveries);
+            now.lost += (seen.pending + appended).saturating_sub(accounted);
+        }
+        let is_due = known.at.elapsed() >= REMEMBER && now != seen;
+        if known.revision == 0 || now.lost > seen.lost || is_due {
+            self.remember(opened, group, known, now).await?;
+        }
+        Ok((now.lost, known.before))
+    }
+
+    /// For each group that takes from the channel, how many of its messages the group was not given.
+    pub(in crate::upstream::nats) async fn unread_of(
+        &self,
+        reader: &Reader,
+        channel: &ChannelName,
+    ) -> Result<Vec<(Box<str>, u64)>, LogError> {
+        let opened = self.link.opened()?;
+        let subject = self.link.subjects.channel("", channel.as_str());
+        let mut unread = Vec::new();
+        for group in self.all().await? {
+            let takes = own_channel(&group.name) == channel.as_str()
+                || subject::matches(&group.channels, channel.as_str());
+            if !takes {
+                continue;
+            }
+            let info = match opened.stream.consumer_info(name(&group.name)).await {
+                Ok(info) => info,
+                Err(error) if is_absent(error.kind()) => continue,
+                Err(error) => return Err(self.link.failed(&error)),
+            };
+            let from = info.delivered.stream_sequence + 1;
+            let count = reader.publications(&opened, from, &subject).await?;
+            unread.push((group.name, count));
+        }
+        Ok(unread)
+    }
+
+    /// They were taken from the groups.
+    pub(in crate::upstream::nats) async fn lose(
+        &self,
+        losses: Vec<(Box<str>, u64)>,
+    ) -> Result<(), LogError> {
+        let opened = self.link.opened()?;
+        for (group, count) in losses.into_iter().filter(|(_, count)| *count > 0) {
+            let known = self.recall(&opened, &group).await?;
+            let mut seen = known.seen;
+            seen.lost += count;
+            seen.pending = seen.pending.saturating_sub(count);
+            self.remember(&opened, &group, known, seen).await?;
+        }
+        Ok(())
+    }
+
+    /// The group is deleted.
+    pub(super) async fn forget_losses(&self, opened: &Opened, group: &str) -> Result<(), LogError> {
+        self.losses.borrow_mut().0.remove(group);
+        let deleted = opened.state.delete(key(group)).await;
+        deleted.map_err(|error| self.link.failed(&error))
+    }
+
+    fn known(&self, group: &str) -> Option<Known> {
+        self.losses.borrow().0.get(group).copied()
+    }
+
+    /// Reads what is remembered of a group.
+    async fn recall(&self, opened: &Opened, group: &str) -> Result<Known, LogError> {
+        let entry = opened.state.entry(key(group)).await;
+        let entry = entry.map_err(|error| self.link.failed(&error))?;
+        let (seen, revision) = match entry {
+            Some(entry) if entry.operation == kv::Operation::Put => {
+                let seen = serde_json::from_slice(&entry.value);
+                (seen.unwrap_or_default(), entry.revision)
+            }
+            // A group that was deleted before: what is remembered of it now replaces that.
+            Some(_) | None => (Seen::default(), 0),
+        };
+        let before = self.known(group).map_or(seen.lost, |known| known.before);
+        let known = Known {
+            seen,
+            revision,
+            at: Instant::now(),
+            before,
+        };
+        self.losses.borrow_mut().0.insert(group.into(), known);
+        Ok(known)
+    }
+
+    async fn remember(
+        &self,
+        opened: &Opened,
+        group: &str,
+        known: Known,
+        seen: Seen,
+    ) -> Result<(), LogError> {
+        let value = serde_json::to_vec(&seen).map_err(|error| self.link.failed(&error))?;
+        let stored = match known.revision {
+            0 => {
+                let created = opened.state.create(key(group), value.into()).await;
+                created.map_err(|error| {
+                    (
+                        error.kind() == kv::CreateErrorKind::AlreadyExists,
+                        error.to_string(),
+                    )
+                })
+            }
+            revision => {
+                let updated = opened
+                    .state
+                    .update(key(group), value.into(), revision)
+                    .await;
+                updated.map_err(|error| {
+                    (
+                        error.kind() == kv::UpdateErrorKind::WrongLastRevision,
+                        error.to_string(),
+                    )
+                })
+            }
+        };
+        match stored {
+            Ok(revision) => {
+                let known = Known {
+                    seen,
+                    revision,
+                    at: Instant::now(),
+                    ..known
+                };
+                self.losses.borrow_mut().0.insert(group.into(), known);
+                Ok(())
+            }
+            // Another process was first: what it has counted counts.
+            Err((true, _)) => self.recall(opened, group).await.map(|_| ()),
+            Err((false, reason)) => Err(self.link.failed(&reason)),
+        }
+    }
+}
+
+fn key(group: &str) -> String {
+    format!("lost.{}", name(group))
+}
