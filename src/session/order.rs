@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::{Context, Session};
+use crate::config::{Config, Namespace};
 use crate::limits::{
     COMMANDS_UNDER_PRESSURE_MAX, COMMANDS_UNDER_WAY_MAX, DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX,
 };
@@ -125,6 +126,15 @@ fn kind_of_rpc(method: &str) -> Rpc {
     }
 }
 
+/// A backend decides about the subscribe: nothing else does.
+pub(super) fn is_hooked(config: &Config, namespace: &Namespace, asked: &Subscribe<'_>) -> bool {
+    namespace.subscribe_proxy_enabled
+        && asked.token.is_empty()
+        && !config.channels.is_private(&asked.channel)
+        && !(namespace.allow_user_limited_channels
+            && config.channels.user_limited(&asked.channel).is_some())
+}
+
 impl Session {
     /// What may be under way beside this command. `None`: it has no place in the order.
     fn group_of(&self, context: &Context<'_>, body: &Body<'_>) -> Option<Group> {
@@ -140,9 +150,7 @@ impl Session {
                 Rpc::Call => Group::Calls,
             },
             Body::Subscribe(asked) => match channels.resolve(&asked.channel) {
-                Ok(namespace) if super::subscribe::is_hooked(context.config, namespace, asked) => {
-                    Group::Decisions
-                }
+                Ok(namespace) if is_hooked(context.config, namespace, asked) => Group::Decisions,
                 // What waits for the log is not answered in order.
                 Ok(namespace) if !namespace.is_durable() => {
                     let channel = crate::model::ChannelName::new(&asked.channel);

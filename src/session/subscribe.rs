@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::admission::{ConnectedSubscription, recover_of};
 use super::liveness::{is_past, kept_expiry, ttl};
-use super::order::Group;
+use super::order::{Group, is_hooked};
 use super::{
     Context, Extra, ForHooks, PENDING, Phase, Session, Subscription, flag, forced_flags, refused,
 };
@@ -14,8 +14,8 @@ use crate::auth::permission;
 use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
 use crate::broker::hub::{Class, Delta, Opener};
 use crate::broker::{Filter, HubChannel, HubId};
+use crate::config::Namespace;
 use crate::config::namespace::NameError;
-use crate::config::{Config, Namespace};
 use crate::mesh::Message;
 use crate::mesh::message::{Interested, Leave, Recover, ReplyTo};
 use crate::model::{ChannelName, Overrides, StreamPosition};
@@ -781,15 +781,6 @@ fn reply_unsubscribed(context: &mut Context<'_>, id: Option<u32>) {
     if let Some(id) = id {
         context.reply(id, ReplyBody::Unsubscribe);
     }
-}
-
-/// A backend decides about the subscribe: nothing else does.
-pub(super) fn is_hooked(config: &Config, namespace: &Namespace, asked: &Subscribe<'_>) -> bool {
-    namespace.subscribe_proxy_enabled
-        && asked.token.is_empty()
-        && !config.channels.is_private(&asked.channel)
-        && !(namespace.allow_user_limited_channels
-            && config.channels.user_limited(&asked.channel).is_some())
 }
 
 fn extra_of(grant: &Grant) -> Option<Box<Extra>> {

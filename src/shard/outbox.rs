@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use super::connection::{Connection, KEEP, State};
+use super::connection::{Backlog, Connection, KEEP, State};
 use super::deliver::lost;
 use super::rings::{Heads, Rings};
 use super::written::Written;
@@ -15,10 +15,11 @@ use crate::limits::{
     PENDING_JOIN_BYTES_MAX,
 };
 use crate::mem::{RingRange, Slab};
-use crate::model::ConnId;
+use crate::model::{ConnId, Format};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::Push;
-use crate::session::{fanout, flag};
+use crate::session::fanout::{self, Compression};
+use crate::session::flag;
 use crate::time::Now;
 
 /// The shard's half of every outbox.
@@ -146,6 +147,24 @@ impl Outbox {
             self.backlog_bytes += range.len as usize;
         }
     }
+}
+
+/// Tells a peer what it has lost, behind what it gets. Returns how many bytes that is.
+fn tell_losses(
+    backlog: &mut Backlog,
+    format: Format,
+    listens: bool,
+    compression: &mut Compression,
+) -> usize {
+    let before = backlog.bytes.len();
+    let losses = std::mem::take(&mut backlog.lost).into_iter();
+    for (channel, publications) in losses.filter(|_| listens) {
+        let said = lost(&channel, Some(publications));
+        let mut message = Vec::new();
+        fanout::push(&mut message, format, compression, "", &Push::Message(&said));
+        backlog.push(&message, KEEP);
+    }
+    backlog.bytes.len() - before
 }
 
 impl Shard {
@@ -349,15 +368,9 @@ impl Shard {
                 let Some(backlog) = &mut connection.backlog else {
                     continue;
                 };
-                let told = std::mem::take(&mut backlog.lost).into_iter();
-                for (channel, publications) in told.filter(|_| listens) {
-                    let before = backlog.bytes.len();
-                    let said = lost(&channel, Some(publications));
-                    let mut message = Vec::new();
-                    let push = Push::Message(&said);
-                    fanout::push(&mut message, format, &mut self.compression, "", &push);
-                    backlog.push(&message, KEEP);
-                    self.outbox.backlog_bytes += backlog.bytes.len() - before;
+                if !backlog.lost.is_empty() {
+                    let told = tell_losses(backlog, format, listens, &mut self.compression);
+                    self.outbox.backlog_bytes += told;
                 }
                 let batch = SendBatch::Owned(backlog.take_batch());
                 self.counters.sends += 1;
@@ -439,6 +452,12 @@ impl Shard {
                 if taken < bytes.len() {
                     backlog.push_front(&bytes[taken..]);
                     self.outbox.backlog_bytes += bytes.len() - taken;
+                }
+                if !backlog.lost.is_empty() {
+                    let (format, state) = (connection.session.format, connection.state);
+                    let listens = state == State::Open;
+                    let told = tell_losses(backlog, format, listens, &mut self.compression);
+                    self.outbox.backlog_bytes += told;
                 }
                 if backlog.bytes.is_empty() {
                     connection.backlog = None;
