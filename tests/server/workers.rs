@@ -9,7 +9,7 @@ use socket2::SockRef;
 
 use crate::support::client::{Client, Encoding, PATH};
 use crate::support::http::{Http, encode};
-use crate::support::process::{API_KEY, Server, Start, config};
+use crate::support::process::{API_KEY, Server, Start, binary, config, read_log};
 use crate::support::token::{after, sign};
 use crate::support::wait::until;
 
@@ -275,4 +275,47 @@ fn worker_and_whoever_waits_are_told_that_their_group_is_deleted() {
     assert_eq!(answer["error"]["code"], 104);
     assert_eq!(answer["error"]["message"], "the group `g` was deleted");
     assert_eq!(server.api_error("queue/fetch", &fetch), 104);
+}
+
+#[test]
+fn command_that_finds_nothing_says_so_and_ends_with_status_1() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = start(directory.path());
+    server.api_result(
+        "queue/fetch",
+        &json!({ "group": "g", "channels": ["orders:*"] }),
+    );
+    let address = server.listen.to_string();
+    for (arguments, says) in [
+        (
+            &["dlq", "retry", "--group", "g", "--all"][..],
+            "no dead letters",
+        ),
+        (
+            &["dlq", "drop", "--group", "nope", "--all"],
+            "there is no group `nope`",
+        ),
+        (
+            &["dlq", "list", "--group", "nope"],
+            "there is no group `nope`",
+        ),
+        (
+            &["replay", "--channel", "orders:*"],
+            "nothing is kept there",
+        ),
+        (
+            &["replay", "--channel", "lobby"],
+            "no channel of a durable namespace",
+        ),
+    ] {
+        let own = tempfile::tempdir().expect("a directory");
+        let status = binary(own.path())
+            .args(arguments)
+            .args(["--address", &address, "--api-key", API_KEY])
+            .status()
+            .expect("the binary starts");
+        let printed = read_log(own.path());
+        assert_eq!(status.code(), Some(1), "{arguments:?}: {printed}");
+        assert!(printed.contains(says), "{arguments:?}: {printed}");
+    }
 }
