@@ -144,7 +144,7 @@ struct Inner<L, O> {
     /// By the index that their deliveries begin with.
     groups: RefCell<Vec<Option<Rc<Place>>>>,
     by_name: RefCell<BTreeMap<Box<str>, usize>>,
-    workers: RefCell<HashMap<WorkerId, Worker, FixedState>>,
+    workers: RefCell<HashMap<WorkerId, Consumer, FixedState>>,
     /// Fetches that are not known to be over.
     fetches: RefCell<HashMap<Asker, Fetch, FixedState>>,
     /// Connections whose `consume` is under way, and whether they are gone meanwhile.
@@ -167,7 +167,7 @@ struct Inner<L, O> {
 }
 
 /// A connection that takes deliveries.
-struct Worker {
+struct Consumer {
     /// Indexes of its groups.
     groups: BTreeSet<usize>,
     /// Bytes of what it was given as messages and has not settled.
@@ -178,7 +178,7 @@ struct Worker {
     answers: Vec<Asker>,
 }
 
-impl Worker {
+impl Consumer {
     /// Each window is a half of what may wait for its connection.
     fn new(config: &Config) -> Self {
         let half = config.client.queue_max_size / 2;

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::group::Given;
-use super::{Asker, Inner, Outlet, Place, Worker, WorkerId, encode};
+use super::{Asker, Consumer, Inner, Outlet, Place, WorkerId, encode};
 use crate::upstream::Log;
 
 /// See the module.
@@ -115,7 +115,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
     }
 
     /// Its connection is gone, and so are its answers.
-    pub(super) fn forget_answers(&self, worker: &Worker) {
+    pub(super) fn forget_answers(&self, worker: &Consumer) {
         let mut fetches = self.fetches.borrow_mut();
         for answer in &worker.answers {
             fetches.remove(answer);

@@ -8,9 +8,9 @@ use bytes::{Bytes, BytesMut};
 use super::group::{Holder, Taker, Window, index_of};
 use super::settings::{WAIT_MAX, Wish, WishError, is_group_name, within};
 use super::{
-    Asker, CREDIT, CREDIT_MAX, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
+    Asker, CREDIT, CREDIT_MAX, Consumer, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
     FETCH_WAIT_MIN_MS, GROUPS_PER_WORKER_MAX, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY,
-    Worker, WorkerId, asked, bad_request, closed, dead, encode, not_found, replay, unix_ms, wrong,
+    WorkerId, asked, bad_request, closed, dead, encode, not_found, replay, unix_ms, wrong,
 };
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::mesh::durable::{Ask, Caller, LogError, Method};
@@ -247,7 +247,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let mut workers = self.workers.borrow_mut();
         let worker = workers
             .entry(worker)
-            .or_insert_with(|| Worker::new(&self.config.borrow()));
+            .or_insert_with(|| Consumer::new(&self.config.borrow()));
         let groups = &mut worker.groups;
         if groups.len() >= GROUPS_PER_WORKER_MAX && !groups.contains(&place.index) {
             return Err(bad_request("a connection consumes at most 16 groups"));

@@ -1,0 +1,239 @@
+//! Groups that are deleted, that do not exist, and whose rules are changed.
+
+use super::*;
+
+#[test]
+fn worker_and_whoever_waits_are_told_that_their_group_is_deleted() {
+    run(async {
+        let log = log_with(1);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let consume = json!({ "group": "g", "channels": ["a:*"], "credit": 1 });
+        let joined = table.ask(Method::Consume, client(1), consume).await;
+        assert!(joined.is_ok());
+        let (_, delivery) = table.delivery().await;
+        let fetch = json!({ "group": "g", "wait_ms": 20_000 });
+        let (deleted, over_http, over_rpc) = tokio::join!(
+            async {
+                wait("both to wait", || {
+                    let report = table.desk.report();
+                    (report[0].waiting == 2).then_some(())
+                })
+                .await;
+                table
+                    .service(Method::DeleteGroup, json!({ "group": "g" }))
+                    .await
+            },
+            table.service(Method::Fetch, fetch.clone()),
+            table.ask(Method::Fetch, client(2), fetch.clone()),
+        );
+        assert_eq!(deleted, Ok(json!({})));
+        for answer in [over_http, over_rpc] {
+            let Err(LogError::NotFound(why)) = answer else {
+                panic!("{answer:?}");
+            };
+            assert_eq!(&*why, "the group `g` was deleted");
+        }
+        let (to, message) = table.delivery().await;
+        assert_eq!(to.1.slot, 1);
+        assert_eq!(message, json!({ "group": "g", "deleted": true }));
+        let ack = json!({ "delivery": delivery["delivery"] });
+        let acked = table.ask(Method::Ack, client(1), ack).await;
+        let expected =
+            json!({ "acked": 0, "unknown": [delivery["delivery"]], "deleted_groups": ["g"] });
+        assert_eq!(acked, Ok(expected));
+        for (method, caller, ask) in [
+            (Method::Fetch, Caller::Service, fetch),
+            (Method::Consume, client(1), json!({ "group": "g" })),
+            (
+                Method::Credit,
+                client(1),
+                json!({ "group": "g", "credit": 1 }),
+            ),
+            (Method::Leave, client(1), json!({ "group": "g" })),
+            (
+                Method::DeleteGroup,
+                Caller::Service,
+                json!({ "group": "g" }),
+            ),
+            (Method::DeadList, Caller::Service, json!({ "group": "g" })),
+        ] {
+            let refused = table.ask(method, caller, ask).await;
+            let Err(LogError::NotFound(why)) = refused else {
+                panic!("{method:?} {refused:?}");
+            };
+            assert_eq!(&*why, "the group `g` was deleted", "{method:?}");
+        }
+    });
+}
+
+#[test]
+fn group_that_is_deleted_elsewhere_is_gone_here_too() {
+    run(async {
+        let log = log_with(0);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let consume = json!({ "group": "g", "channels": ["a:*"] });
+        let joined = table.ask(Method::Consume, client(1), consume).await;
+        assert!(joined.is_ok());
+        assert_eq!(log.delete_group("g").await, Ok(true));
+        log.put_all([memory::record("a:1", EventId(1), "1")]);
+        let (_, message) = table.delivery().await;
+        assert_eq!(message, json!({ "group": "g", "deleted": true }));
+        assert!(table.desk.report().is_empty());
+    });
+}
+
+#[test]
+fn what_does_not_exist_is_said_to_be_missing() {
+    run(async {
+        let log = log_with(3);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let mistyped = json!({ "group": "biling" });
+        for method in [Method::Fetch, Method::DeadList, Method::DeleteGroup] {
+            let refused = table.service(method, mistyped.clone()).await;
+            let Err(LogError::NotFound(why)) = refused else {
+                panic!("{method:?} {refused:?}");
+            };
+            assert_eq!(&*why, "there is no group `biling`", "{method:?}");
+        }
+        for method in [Method::DeadRetry, Method::DeadDrop] {
+            let all = json!({ "group": "biling", "all": true });
+            let refused = table.service(method, all).await;
+            assert!(matches!(refused, Err(LogError::NotFound(_))), "{refused:?}");
+        }
+        for channels in [json!(["lobby"]), json!(["a:*", "c:*"]), json!(["lob*"])] {
+            let wish = json!({ "group": "g", "channels": channels });
+            let refused = table.service(Method::Fetch, wish).await;
+            assert!(
+                matches!(refused, Err(LogError::BadRequest(_))),
+                "{refused:?}"
+            );
+            let wish = json!({ "channels": channels });
+            let refused = table.service(Method::Replay, wish).await;
+            assert!(
+                matches!(refused, Err(LogError::BadRequest(_))),
+                "{refused:?}"
+            );
+        }
+        assert!(
+            table.desk.report().is_empty(),
+            "nothing was made by mistake"
+        );
+        let wish = json!({ "group": "g", "channels": ["*"] });
+        assert!(table.service(Method::Fetch, wish).await.is_ok());
+        let none = table
+            .service(Method::DeadRetry, json!({ "group": "g", "all": true }))
+            .await;
+        assert_eq!(none, Ok(json!({ "retried": 0 })), "there is such a group");
+    });
+}
+
+/// A worker whose token lets it take from these channels.
+fn granted(slot: u32, channels: &[&str]) -> Caller {
+    let Caller::Client {
+        conn, client, user, ..
+    } = client(slot)
+    else {
+        unreachable!("a client");
+    };
+    Caller::Client {
+        conn,
+        client,
+        user,
+        grants: Arc::from([ConsumeGrant {
+            groups: "*".into(),
+            channels: channels.iter().map(|channel| (*channel).into()).collect(),
+        }]),
+    }
+}
+
+#[test]
+fn group_is_changed_by_whoever_says_so_and_may_take_from_all_of_it() {
+    run(async {
+        let table = Table::new(&log_with(0), &durable("a", Vec::new()));
+        let make = json!({ "group": "g", "channels": ["a:*", "b:*"], "max_attempts": 2 });
+        let all = || granted(1, &["*"]);
+        assert!(
+            table
+                .ask(Method::Consume, all(), make.clone())
+                .await
+                .is_ok()
+        );
+        let part = || granted(2, &["a:*"]);
+        let differs = |answer: Result<Value, LogError>| {
+            let Err(LogError::BadRequest(why)) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(why.starts_with("rules differ"), "{why}");
+        };
+        let forbidden = |answer: Result<Value, LogError>| {
+            assert!(matches!(answer, Err(LogError::Forbidden(_))), "{answer:?}");
+        };
+        for caller in [part(), all(), Caller::Service] {
+            let ask = |wish: Value| table.ask(Method::Fetch, caller.clone(), wish);
+            differs(ask(json!({ "group": "g", "channels": ["a:1*"] })).await);
+            differs(ask(json!({ "group": "g", "max_attempts": 3 })).await);
+            differs(ask(json!({ "group": "g", "ack_wait_ms": 1000 })).await);
+            differs(ask(json!({ "group": "g", "ordered": true })).await);
+            differs(ask(json!({ "group": "g", "backoff": { "base_ms": 1 } })).await);
+        }
+        let update = |wish: Value| {
+            let mut wish = wish;
+            wish["update"] = json!(true);
+            wish
+        };
+        for narrow in [
+            json!({ "group": "g", "channels": ["a:*"] }),
+            json!({ "group": "g", "max_attempts": 3 }),
+            json!({ "group": "g" }),
+        ] {
+            forbidden(table.ask(Method::Fetch, part(), update(narrow)).await);
+        }
+        // The same channels in another order are the same rules.
+        let same = json!({ "group": "g", "channels": ["b:*", "a:*"], "max_attempts": 2 });
+        assert!(
+            table
+                .ask(Method::Consume, granted(3, &["*"]), same)
+                .await
+                .is_ok()
+        );
+        let narrowed = update(json!({ "group": "g", "channels": ["a:*"] }));
+        assert!(table.ask(Method::Consume, all(), narrowed).await.is_ok());
+        let widened = update(json!({ "group": "g", "channels": ["*"] }));
+        forbidden(table.ask(Method::Fetch, part(), widened).await);
+        differs(table.ask(Method::Consume, all(), make).await);
+        let groups = table.service(Method::Groups, json!({})).await;
+        assert_eq!(
+            groups.expect("groups")["groups"][0]["channels"],
+            json!(["a:*"])
+        );
+    });
+}
+
+#[test]
+fn rules_that_another_process_has_given_a_group_count_here_too() {
+    run(async {
+        let log = log_with(0);
+        let (here, there) = (
+            Table::new(&log, &durable("a", Vec::new())),
+            Table::new(&log, &durable("a", Vec::new())),
+        );
+        let first = json!({ "group": "g", "channels": ["a:*"], "max_attempts": 7 });
+        assert!(here.service(Method::Fetch, first.clone()).await.is_ok());
+        let other = json!({ "group": "g", "channels": ["a:*"], "max_attempts": 3 });
+        let refused = there.service(Method::Fetch, other.clone()).await;
+        assert!(
+            matches!(refused, Err(LogError::BadRequest(_))),
+            "{refused:?}"
+        );
+        assert!(there.service(Method::Fetch, first.clone()).await.is_ok());
+        let mut update = other.clone();
+        update["update"] = json!(true);
+        assert!(there.service(Method::Fetch, update).await.is_ok());
+        assert!(here.service(Method::Fetch, other).await.is_ok());
+        let refused = here.service(Method::Fetch, first).await;
+        assert!(
+            matches!(refused, Err(LogError::BadRequest(_))),
+            "{refused:?}"
+        );
+    });
+}
