@@ -46,6 +46,8 @@ use crate::model::{ChannelName, Entry, EventId};
 
 /// Between two looks at what expires.
 const TEND_PAUSE: Duration = Duration::from_secs(1);
+/// Blocks that are looked at to count what an order takes from groups.
+const TRIM_LOOKS_MAX: usize = 4096;
 /// Bytes of one record: the library takes 4 GiB.
 const RECORD_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a name in a key.
@@ -184,31 +186,52 @@ impl Embedded {
         Ok(found.scanned)
     }
 
-    /// For each group that takes from the channel, how many of its entries nobody has looked at.
-    async fn unread_of(&self, channel: &ChannelName) -> Result<Vec<(Box<str>, u64)>, LogError> {
-        let behind: Vec<(Box<str>, u64)> = {
-            let inner = self.inner.borrow();
-            let takes =
-                |state: &State| state.filter.wants(channel.as_str()) && state.scanned() < inner.end;
-            let groups = inner.groups.iter().filter(|(_, state)| takes(state));
-            groups
-                .map(|(name, state)| (name.clone(), state.scanned()))
-                .collect()
-        };
-        if behind.is_empty() {
-            return Ok(Vec::new());
+    /// Groups that take from the channel and are not at the end, and where they have looked up to.
+    fn behind(&self, channel: &ChannelName) -> Vec<(Box<str>, u64, u64)> {
+        let inner = self.inner.borrow();
+        let takes =
+            |state: &State| state.filter.wants(channel.as_str()) && state.scanned() < inner.end;
+        let groups = inner.groups.iter().filter(|(_, state)| takes(state));
+        groups
+            .map(|(name, state)| (name.clone(), state.number(), state.scanned()))
+            .collect()
+    }
+
+    /// Counts what an order has taken from groups that had not looked at it: `kept` entries of the channel were there. Where
+    /// too many blocks would have to be looked at, all that may be its own count.
+    async fn count_losses(
+        &self,
+        view: View,
+        channel: &ChannelName,
+        behind: Vec<(Box<str>, u64, u64)>,
+        kept: u64,
+    ) {
+        if behind.is_empty() || kept == 0 {
+            return;
         }
         let filter = read::Filter::of_scan(&[channel.as_str().into()]);
-        self.reading(move |view, _| {
-            behind
-                .into_iter()
-                .map(|(name, after)| {
-                    let (unread, _) = read::count(view, after, &filter, usize::MAX)?;
-                    Ok((name, unread))
-                })
-                .collect()
-        })
-        .await
+        let blocks = (TRIM_LOOKS_MAX / behind.len()).max(1);
+        let counting = tokio::task::spawn_blocking(move || {
+            let count = |(name, number, after): (Box<str>, u64, u64)| {
+                // What cannot be read counts as if it were not looked at.
+                let (wanted, to) = read::count(&view, after, &filter, blocks).unwrap_or((0, after));
+                let lost = wanted.saturating_add(view.end.saturating_sub(to)).min(kept);
+                (name, number, lost)
+            };
+            behind.into_iter().map(count).collect::<Vec<_>>()
+        });
+        let Ok(losses) = counting.await else { return };
+        let mut inner = self.inner.borrow_mut();
+        for (name, number, lost) in losses {
+            let state = inner.groups.get_mut(&name);
+            // One that was made meanwhile has lost nothing.
+            if let Some(state) = state.filter(|state| state.number() == number) {
+                state.lose(lost);
+            }
+        }
+        if inner.groups.values().any(State::is_dirty) && inner.mark_dirty() {
+            self.changed.notify_waiters();
+        }
     }
 
     fn group<T>(&self, name: &str, run: impl FnOnce(&mut State) -> T) -> Result<T, LogError> {
@@ -427,17 +450,24 @@ impl Log for Embedded {
     }
 
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
-        let losses = self.unread_of(channel).await?;
-        self.with(|core| core.trim(channel))?;
-        let mut inner = self.inner.borrow_mut();
-        inner.recent.trim(channel);
-        for (name, state) in &mut inner.groups {
-            let lost = losses.iter().find(|(group, _)| group == name);
-            state.trim(channel, lost.map_or(0, |(_, count)| *count));
+        // What is appended while losses are counted stays.
+        let (view, kept) = self.with(|core| {
+            let view = core.view();
+            Ok((view, core.trim(channel)?))
+        })?;
+        let behind = self.behind(channel);
+        {
+            let mut inner = self.inner.borrow_mut();
+            inner.recent.trim(channel);
+            inner
+                .groups
+                .values_mut()
+                .for_each(|state| state.trim(channel));
+            if inner.groups.values().any(State::is_dirty) {
+                inner.mark_dirty();
+            }
         }
-        if inner.groups.values().any(State::is_dirty) {
-            inner.mark_dirty();
-        }
+        self.count_losses(view, channel, behind, kept).await;
         Ok(())
     }
 

@@ -54,6 +54,9 @@ use writer::Writer;
 /// Longest wait for the last bytes to go out when the log is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Longest wait for a count of what an order takes from groups.
+const COUNT_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// A log in JetStream. It belongs to the runtime on which it was made.
 pub struct Jetstream {
     link: Arc<Link>,
@@ -120,9 +123,19 @@ impl Log for Jetstream {
 
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
         let subject = self.link.subjects.channel("", channel.as_str());
-        let losses = self.groups.unread_of(&self.reader, channel).await?;
+        // Nothing can be counted once it is gone. But no count that takes long, or fails, keeps it from going.
+        let counting = self.groups.unread_of(&self.reader, channel);
+        let losses = tokio::time::timeout(COUNT_TIMEOUT, counting).await;
         self.writer.trim(subject).await?;
-        self.groups.lose(losses).await
+        let counted = match losses {
+            Ok(Ok(losses)) => self.groups.lose(losses).await,
+            Ok(Err(error)) => Err(error),
+            Err(_) => return Ok(()),
+        };
+        if let Err(error) = counted {
+            tracing::debug!(%error, "what queue groups lost by an order is not counted");
+        }
+        Ok(())
     }
 
     async fn open_group(&self, group: &Group) -> Result<(), LogError> {

@@ -425,15 +425,16 @@ impl Core {
         entries
     }
 
-    /// Forgets what a channel has kept. `false` if there is no such channel.
+    /// Forgets what a channel has kept; gives how many entries that may have been.
     ///
     /// # Errors
     ///
     /// It is not known whether it was done.
-    pub fn trim(&mut self, channel: &ChannelName) -> Result<bool, Broken> {
+    pub fn trim(&mut self, channel: &ChannelName) -> Result<u64, Broken> {
         let Some(mut row) = self.row(channel)? else {
-            return Ok(false);
+            return Ok(0);
         };
+        let kept = row.top.saturating_sub(row.trimmed);
         row.trimmed = row.top;
         let mut batch = self.store.batch();
         batch.insert(&self.store.channels, channel.as_str(), row.encode());
@@ -448,7 +449,7 @@ impl Core {
             self.trim_ends.insert(row.id, self.end);
         }
         self.rows.put(channel.clone(), row);
-        Ok(true)
+        Ok(kept)
     }
 
     /// A number for a new group, to be stored by `keep_group_number`.

@@ -301,17 +301,24 @@ impl State {
         false
     }
 
+    /// It is another one after it was deleted and made again.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Entries were taken from it before they were done.
     pub fn lose(&mut self, count: u64) {
         self.lost = self.lost.saturating_add(count);
         self.is_lost_dirty |= count > 0;
     }
 
-    /// Forgets a channel's entries, those that are read ahead and `unread` others.
-    pub fn trim(&mut self, channel: &ChannelName, unread: u64) {
+    /// Forgets a channel's entries that are read ahead. What is being read was there before and is read again.
+    pub fn trim(&mut self, channel: &ChannelName) {
         let before = self.ahead.len();
         self.ahead.retain(|entry| entry.record.channel != *channel);
-        self.lose((before - self.ahead.len()) as u64 + unread);
+        self.lose((before - self.ahead.len()) as u64);
+        self.refills += 1;
     }
 
     /// The log begins at `first` now: what is before it is lost, unless it is in memory. Of what was not looked at, `unread`

@@ -364,6 +364,30 @@ fn what_an_order_takes_from_a_group_is_counted_once() {
 }
 
 #[test]
+fn what_is_stored_while_losses_are_counted_stays() {
+    let directory = TempDir::new().unwrap();
+    run(async {
+        let log = open(directory.path());
+        log.open_group(&group("g", &["*"])).await.unwrap();
+        store(&log, (0..9).map(|n| append("a", &n.to_string())).collect()).await;
+        store(&log, vec![append("b", "other")]).await;
+        let name = ChannelName::new("a");
+        let mut trim = std::pin::pin!(log.trim(&name));
+        let begun = std::future::poll_fn(|context| {
+            std::task::Poll::Ready(trim.as_mut().poll(context).is_pending())
+        });
+        assert!(begun.await, "it counts elsewhere");
+        store(&log, vec![append("a", "new")]).await;
+        trim.await.unwrap();
+        assert_eq!(data(&page(&log, "a", 0, 100).await.entries), ["new"]);
+        assert_eq!(log.lag("g").await.unwrap().lost, 9);
+        let leased = log.fetch("g", 10).await.unwrap();
+        let entries: Vec<_> = leased.into_iter().map(|one| one.entry).collect();
+        assert_eq!(data(&entries), ["other", "new"]);
+    });
+}
+
+#[test]
 fn retention_by_age_empties_the_log_and_keeps_the_positions() {
     let directory = TempDir::new().unwrap();
     run(async {
