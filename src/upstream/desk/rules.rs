@@ -40,6 +40,10 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         if !is_group_name(&wish.group) {
             return Err(wrong(WishError::Group));
         }
+        // Before anything is said of the group, and before others wait for it.
+        let channels = wish.channels.as_deref().unwrap_or_default();
+        grant::permit(caller, &wish.group, channels)?;
+        wish.check().map_err(wrong)?;
         if let Some(place) = self.place(&wish.group).filter(|place| !place.is_gone.get()) {
             let before = place.group.borrow().settings().clone();
             if let Ok(None) = judge(&before, wish, caller) {

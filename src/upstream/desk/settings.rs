@@ -241,6 +241,18 @@ pub fn within<T: PartialOrd>(
 }
 
 impl Wish {
+    /// Whether any group could have what is wished.
+    ///
+    /// # Errors
+    /// What no group can have.
+    pub fn check(&self) -> Result<(), WishError> {
+        let any = Settings {
+            channels: vec!["*".into()],
+            ..Settings::default()
+        };
+        self.settings(Some(&any)).map(drop)
+    }
+
     /// The rules that these parameters make of those that count so far.
     ///
     /// # Errors

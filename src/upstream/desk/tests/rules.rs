@@ -237,3 +237,31 @@ fn rules_that_another_process_has_given_a_group_count_here_too() {
         );
     });
 }
+
+#[test]
+fn rules_of_a_group_are_told_to_nobody_who_may_not_take_from_it() {
+    run(async {
+        let table = Table::new(&log_with(0), &durable("a", Vec::new()));
+        for group in ["g", "other"] {
+            let make = json!({ "group": group, "channels": ["a:*", "b:*"], "max_attempts": 2 });
+            assert!(table.service(Method::Fetch, make).await.is_ok());
+        }
+        for wish in [
+            json!({ "group": "other" }),
+            json!({ "group": "other", "max_attempts": 3 }),
+            json!({ "group": "other", "channels": ["a:*"] }),
+            json!({ "group": "other", "max_attempts": 1000 }),
+            json!({ "group": "missing" }),
+            json!({ "group": "g", "channels": ["b:*"] }),
+            json!({ "group": "gone", "channels": ["b:*"] }),
+        ] {
+            for method in [Method::Fetch, Method::Consume] {
+                let refused = table.ask(method, client(1), wish.clone()).await;
+                assert!(
+                    matches!(refused, Err(LogError::Forbidden(_))),
+                    "{wish} {refused:?}"
+                );
+            }
+        }
+    });
+}
