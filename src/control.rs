@@ -549,11 +549,10 @@ impl Control {
         self.retry_later();
     }
 
-    /// What found a shard's queue full is offered again; what comes meanwhile does not put that off.
+    /// What found a shard's queue full is offered again.
     fn retry_later(&mut self) {
         let is_due = !self.keys_undelivered.is_empty() || !self.pages_undelivered.is_empty();
-        let at = self.retry.unwrap_or_else(|| Instant::now() + RETRY);
-        self.retry = is_due.then_some(at);
+        self.retry = is_due.then(|| Instant::now() + RETRY);
     }
 
     /// Starts a gathering of counters, or joins the one under way.
@@ -688,7 +687,7 @@ impl Control {
 
     /// Closes what is complete or out of time.
     fn expire(&mut self, now: Instant) -> Option<Ending> {
-        if self.retry.take_if(|at| *at <= now).is_some() {
+        if self.retry.is_some_and(|at| at <= now) {
             self.deliver_keys();
             self.deliver_pages();
         }

@@ -44,8 +44,8 @@ pub struct Owner {
     reads: Vec<Read>,
     /// Channels where somebody waited who can be answered now.
     woken: VecDeque<u32>,
-    /// Channels with parts of the log and the bytes of each, the oldest part first.
-    parts: VecDeque<(u32, usize)>,
+    /// Channels with parts of the log, the oldest part first.
+    parts: VecDeque<u32>,
     /// Bytes of these parts.
     part_bytes: usize,
     /// Channels with subscribers whose end could not be asked for.
@@ -200,20 +200,10 @@ impl Owner {
             .resolve(name.as_str())
             .map_err(|_gone| PublishError::UnknownChannel)?;
         let made = self.table.make(now.at, hash, name, namespace, maker, rules);
-        made.map_err(|why| self.refuse(why))
-    }
-
-    fn refuse(&mut self, why: NoRecord) -> PublishError {
-        match why {
-            NoRecord::Full => {
-                self.refused_full += 1;
-                PublishError::Overloaded
-            }
-            NoRecord::MakerFull => {
-                self.refused_rate += 1;
-                PublishError::TooManyNew
-            }
-        }
+        made.map_err(|NoRecord| {
+            self.refused_full += 1;
+            PublishError::Overloaded
+        })
     }
 
     /// Takes a publication in.
@@ -245,11 +235,7 @@ impl Owner {
                 deliver: None,
             });
         }
-        // A record that subscribers made outlives them from its first publication on.
-        let makes = keeps
-            && known
-                .and_then(|slot| self.table.at(slot))
-                .is_none_or(|channel| channel.is_unwritten() && channel.made.is_none());
+        let makes = known.is_none() && keeps;
         let maker = if makes || key.is_some() {
             Maker::of(&publish, self.table.makers())
         } else {
@@ -261,10 +247,6 @@ impl Owner {
         }
         let slot = match known {
             Some(slot) => {
-                if let Some(maker) = maker.filter(|_| makes) {
-                    let claimed = self.table.claim(slot, maker, rules);
-                    claimed.map_err(|why| self.refuse(why))?;
-                }
                 self.table.touch(now.at, slot);
                 Some(slot)
             }
@@ -284,9 +266,7 @@ impl Owner {
             },
         };
         if let Some(key) = key {
-            let of_client = maker.is_some();
-            self.keys
-                .remember(now.at, key, outcome.position, key_ttl, of_client);
+            self.keys.remember(now.at, key, outcome.position, key_ttl);
         }
         Ok(outcome)
     }
@@ -537,11 +517,7 @@ impl Owner {
     /// The channels that are behind on a shard for which there is room. Each is reported once.
     pub fn take_behind(&mut self, has_room: impl Fn(ShardId) -> bool) -> Vec<Behind> {
         let mut out = Vec::new();
-        let mut slots = std::mem::take(&mut self.behind);
-        // The place of a channel that was forgotten may be here for that one and for the next.
-        slots.sort_unstable();
-        slots.dedup();
-        for slot in slots {
+        for slot in std::mem::take(&mut self.behind) {
             let Some(channel) = self.table.at_mut(slot) else {
                 continue;
             };

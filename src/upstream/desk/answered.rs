@@ -84,7 +84,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 worker.answered.give(fetch.bytes)
             });
         if is_awaited {
-            self.wake_groups_of(name);
+            self.wake_groups_of(name, fetch.group.unwrap_or_default());
         }
     }
 
@@ -122,18 +122,20 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         }
     }
 
-    /// A connection has room for bytes again.
-    pub(super) fn wake_groups_of(&self, worker: WorkerId) {
+    /// A connection has room for bytes again. Its groups look in turn: those behind `last`, which had the room, then the
+    /// others, `last` at the end. Gives whether there are others.
+    pub(super) fn wake_groups_of(&self, worker: WorkerId, last: usize) -> bool {
         let workers = self.workers.borrow();
         let groups = self.groups.borrow();
-        for index in workers
-            .get(&worker)
-            .into_iter()
-            .flat_map(|worker| &worker.groups)
-        {
+        let Some(worker) = workers.get(&worker) else {
+            return false;
+        };
+        let behind = worker.groups.range(last + 1..);
+        for index in behind.chain(worker.groups.range(..=last)) {
             if let Some(Some(place)) = groups.get(*index) {
                 place.wake.notify_one();
             }
         }
+        worker.groups.iter().any(|index| *index != last)
     }
 }

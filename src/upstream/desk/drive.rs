@@ -118,6 +118,11 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let mut unsettled: Vec<(Lease, Settled)> = Vec::new();
         let mut fails = false;
         loop {
+            let others_wait = self.carry_out(&place, &mut place.group.borrow_mut());
+            if others_wait {
+                // They look first: a group with a backlog would take back all that it gives.
+                tokio::task::yield_now().await;
+            }
             let (wanted, due, is_gone) = {
                 let mut group = place.group.borrow_mut();
                 let now = self.now();
@@ -169,7 +174,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                         }
                     }
                 }
-                () = place.wake.notified() => {}
+                () = place.wake.notified() => place.group.borrow_mut().handle_freed(),
                 () = tokio::time::sleep(if fails { RETRY.min(until) } else { until }) => fails = false,
             }
         }
@@ -187,7 +192,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         HELD_BYTES_IN_ALL_MAX.saturating_sub(held)
     }
 
-    pub(super) fn carry_out(self: &Rc<Self>, place: &Rc<Place>, group: &mut Group) {
+    /// Does what a group wants done. `true`: other groups may use the room that it has given back.
+    pub(super) fn carry_out(self: &Rc<Self>, place: &Rc<Place>, group: &mut Group) -> bool {
+        let mut others_wait = false;
         while let Some(output) = group.poll_output() {
             match output {
                 Output::Deliver(worker, given) => {
@@ -206,7 +213,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 Output::Deleted(worker) => {
                     self.outlet.deliver(worker, deleted::message(&place.name));
                 }
-                Output::Freed(worker) => self.wake_groups_of(worker),
+                Output::Freed(worker) => {
+                    others_wait |= self.wake_groups_of(worker, place.index);
+                }
                 Output::Triggered(given) => {
                     tokio::task::spawn_local(Rc::clone(self).trigger(Rc::clone(place), given));
                 }
@@ -215,6 +224,7 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 }
             }
         }
+        others_wait
     }
 
     pub(super) async fn bury(self: Rc<Self>, place: Rc<Place>, letter: Box<DeadLetter>) {

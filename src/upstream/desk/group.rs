@@ -4,6 +4,7 @@
 //! An entry is called by its cursor. It is held from the moment it is leased until `take_settled` says that it is done or
 //! returned; meanwhile it is in one `State`.
 
+mod dispatch;
 mod ends;
 mod lanes;
 mod members;
@@ -37,7 +38,7 @@ pub const FETCH_MAX: usize = 1024;
 pub const MEMBERS_MAX: usize = 10_000;
 /// Bytes of a reason that are kept.
 pub const REASON_BYTES_MAX: usize = 512;
-/// Members that are asked for one entry which they have no room for, before others are looked at.
+/// Members that are asked in one turn for an entry which they have no room for.
 const PASSED_MAX: usize = 256;
 /// An entry that was under way when its worker's connection ended, so often, has failed once: it may be what ends them.
 pub const LOSSES_PER_ATTEMPT: u32 = 16;
@@ -164,6 +165,8 @@ pub struct Group {
     next_member: u64,
     /// Members that may have credit, in the order in which they get entries.
     rotation: VecDeque<u64>,
+    /// Members that had no room for the oldest entry, while others are not asked yet; 0 once all were.
+    passed: usize,
     timers: BTreeSet<(Instant, u64)>,
     /// Ends of waiting fetches.
     fetches: BTreeSet<(Instant, u64)>,
@@ -260,6 +263,7 @@ impl Group {
             takers: HashMap::with_hasher(hasher),
             next_member: 0,
             rotation: VecDeque::new(),
+            passed: 0,
             timers: BTreeSet::new(),
             fetches: BTreeSet::new(),
             served: Vec::new(),
@@ -516,46 +520,6 @@ impl Group {
         }
     }
 
-    /// Gives ready entries to members with credit and room. Called before outputs are taken. The oldest entry is given first,
-    /// so a large one waits until a worker has room and is overtaken by nothing.
-    pub fn dispatch(&mut self, now: Now) {
-        let mut passed = 0;
-        while let Some(&cursor) = self.ready.first() {
-            let Some(key) = self.rotation.pop_front() else {
-                break;
-            };
-            let Some(member) = self.members.get_mut(&key) else {
-                continue;
-            };
-            member.in_rotation = false;
-            if member.has.len() >= member.credit {
-                continue;
-            }
-            let bytes = self.held.get(&cursor).map_or(0, |held| held.wire_bytes);
-            if !member.window.fits(bytes) {
-                if !member.given.is_empty() {
-                    // It is answered with what it has got.
-                    continue;
-                }
-                member.window.miss();
-                member.in_rotation = true;
-                self.rotation.push_back(key);
-                passed += 1;
-                if passed >= self.rotation.len().min(PASSED_MAX) {
-                    break;
-                }
-                continue;
-            }
-            passed = 0;
-            self.ready.pop_first();
-            self.give(now, key, cursor);
-            self.queue(key);
-        }
-        for key in std::mem::take(&mut self.served) {
-            self.end_fetch(now, key);
-        }
-    }
-
     /// What is to be done next.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -566,40 +530,13 @@ impl Group {
         std::mem::take(&mut self.settled)
     }
 
-    /// Entries that members would take now, at most `FETCH_MAX`, and not more than there is room for. `room` is what all
-    /// groups together may hold besides, in bytes.
-    #[must_use]
-    pub fn wanted(&self, room: usize) -> usize {
-        let mut free = 0;
-        for key in &self.rotation {
-            if let Some(member) = self.members.get(key) {
-                let credit = member.credit.saturating_sub(member.has.len());
-                let room = member.window.room(self.entry_bytes);
-                if room < credit {
-                    member.window.miss();
-                }
-                free += credit.min(room);
-            }
-            if free >= FETCH_MAX {
-                break;
-            }
-        }
-        let wanted = free.min(FETCH_MAX).saturating_sub(self.ready.len());
-        if self.held.is_empty() && wanted > 0 {
-            let fits = room.min(HELD_BYTES_MAX) / self.entry_bytes;
-            return wanted.min(fits.max(1));
-        }
-        let entries = HELD_MAX.saturating_sub(self.held.len());
-        let bytes = HELD_BYTES_MAX.saturating_sub(self.held_bytes).min(room);
-        wanted.min(entries).min(bytes / self.entry_bytes)
-    }
-
     /// When `handle_timeout` has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let idle = self.idle_since.filter(|_| self.has_idle());
         let keep = (!self.held.is_empty()).then_some(self.keep_at);
         [
+            (self.passed > 0).then_some(Instant::START),
             self.timers.first().map(|&(at, _)| at),
             self.fetches.first().map(|&(at, _)| at),
             idle.map(|since| since + LINGER),

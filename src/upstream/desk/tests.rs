@@ -1,4 +1,5 @@
 mod rules;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -733,16 +733,58 @@ fn worker_without_room_holds_up_nobody_who_has_some() {
 #[test]
 fn window_is_shared_by_groups_and_whoever_waits_for_room_is_told() {
     let mut world = World::new(false);
-    let window = Window::new(1000);
-    window.take(900);
+    let window = Window::new(100_000);
+    window.take(99_900);
     let taker = Taker::Connection(worker(0));
     world.group.handle_joined(taker, 4, &window, "w");
     world.credit.insert(0, 4);
     world.windows.insert(0, Rc::clone(&window));
     world.publish(0);
-    assert!(world.out.is_empty(), "another group has the room");
-    assert!(window.give(900), "this group waits for it");
+    world.publish(0);
+    assert_eq!(world.out.len(), 1, "one, though another group has the room");
+    assert!(window.give(99_900), "this group waits for it");
     world.turn();
+    assert_eq!(world.out.len(), 2);
+}
+
+#[test]
+fn window_has_room_beside_other_groups_within_bounds() {
+    let window = Window::new(1000);
+    window.take(1000);
+    assert!(!window.fits(1) && window.fits_beside(5000));
+    window.take(1000);
+    assert!(window.fits_beside(1000) && !window.fits_beside(1001));
+}
+
+#[test]
+fn worker_with_room_behind_many_without_any_is_found_and_the_search_ends() {
+    let mut world = World::new(false);
+    let full = Window::new(1000);
+    full.take(1_000_000);
+    let join = |world: &mut World, number, window: &Rc<Window>| {
+        let taker = Taker::Connection(worker(number));
+        assert!(world.group.handle_joined(taker, 1, window, "w"));
+        world.credit.insert(number, 1);
+    };
+    let many = 3 * PASSED_MAX as u32;
+    for number in 0..many {
+        join(&mut world, number, &full);
+    }
+    world.publish(0);
+    let mut turns = 0;
+    let looks_on = |world: &World| world.group.poll_timeout() == Some(Instant::START);
+    while looks_on(&world) {
+        world.turn();
+        turns += 1;
+        assert!(turns < 4, "nobody has room");
+    }
+    join(&mut world, many, &Window::new(1000));
+    world.turn();
+    for _ in 0..3 {
+        if looks_on(&world) {
+            world.turn();
+        }
+    }
     assert_eq!(world.out.len(), 1);
 }
 

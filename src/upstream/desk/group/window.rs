@@ -31,6 +31,14 @@ impl Window {
         used == 0 || used.saturating_add(bytes) <= self.most
     }
 
+    /// Is there room for the only delivery of a group? Beside what others have there is always some, unless one of them has
+    /// more than the window; and what is small goes up to three times of it.
+    #[must_use]
+    pub fn fits_beside(&self, bytes: usize) -> bool {
+        let used = self.used.get();
+        used <= self.most || used.saturating_add(bytes) <= self.most.saturating_mul(3)
+    }
+
     /// Notes that an entry waits for room.
     pub fn miss(&self) {
         self.is_short.set(true);

@@ -1,0 +1,100 @@
+//! Who gets what is ready, and how much more the group could give.
+
+use super::{FETCH_MAX, Group, HELD_BYTES_MAX, HELD_MAX, Member, PASSED_MAX, Taker};
+use crate::time::Now;
+
+impl Member {
+    /// A connection that has nothing of this group: other groups must not keep it from all of it.
+    fn is_alone(&self) -> bool {
+        matches!(self.taker, Taker::Connection(_)) && self.has.is_empty()
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.window.fits(bytes) || self.is_alone() && self.window.fits_beside(bytes)
+    }
+}
+
+impl Group {
+    /// Gives ready entries to members with credit and room. Called before outputs are taken. The oldest entry is given first,
+    /// so a large one waits until a worker has room and is overtaken by nothing.
+    pub fn dispatch(&mut self, now: Now) {
+        let mut asked = 0;
+        let mut is_cut = false;
+        while let Some(&cursor) = self.ready.first() {
+            let Some(key) = self.rotation.pop_front() else {
+                break;
+            };
+            let Some(member) = self.members.get_mut(&key) else {
+                continue;
+            };
+            member.in_rotation = false;
+            if member.has.len() >= member.credit {
+                continue;
+            }
+            let bytes = self.held.get(&cursor).map_or(0, |held| held.wire_bytes);
+            if !member.has_room(bytes) {
+                if !member.given.is_empty() {
+                    // It is answered with what it has got.
+                    continue;
+                }
+                member.window.miss();
+                member.in_rotation = true;
+                self.rotation.push_back(key);
+                asked += 1;
+                self.passed += 1;
+                if self.passed >= self.rotation.len() {
+                    break;
+                }
+                if asked >= PASSED_MAX {
+                    is_cut = true;
+                    break;
+                }
+                continue;
+            }
+            (asked, self.passed) = (0, 0);
+            self.ready.pop_first();
+            self.give(now, key, cursor);
+            self.queue(key);
+        }
+        if !is_cut {
+            self.passed = 0;
+        }
+        for key in std::mem::take(&mut self.served) {
+            self.end_fetch(now, key);
+        }
+    }
+
+    /// Somebody may have room who had none: all are asked anew.
+    pub fn handle_freed(&mut self) {
+        self.passed = 0;
+    }
+
+    /// Entries that members would take now, at most `FETCH_MAX`, and not more than there is room for. `room` is what all
+    /// groups together may hold besides, in bytes.
+    #[must_use]
+    pub fn wanted(&self, room: usize) -> usize {
+        let mut free = 0;
+        for key in &self.rotation {
+            if let Some(member) = self.members.get(key) {
+                let credit = member.credit.saturating_sub(member.has.len());
+                let room = member.window.room(self.entry_bytes);
+                let room = room.max(usize::from(member.is_alone()));
+                if room < credit {
+                    member.window.miss();
+                }
+                free += credit.min(room);
+            }
+            if free >= FETCH_MAX {
+                break;
+            }
+        }
+        let wanted = free.min(FETCH_MAX).saturating_sub(self.ready.len());
+        if self.held.is_empty() && wanted > 0 {
+            let fits = room.min(HELD_BYTES_MAX) / self.entry_bytes;
+            return wanted.min(fits.max(1));
+        }
+        let entries = HELD_MAX.saturating_sub(self.held.len());
+        let bytes = HELD_BYTES_MAX.saturating_sub(self.held_bytes).min(room);
+        wanted.min(entries).min(bytes / self.entry_bytes)
+    }
+}
