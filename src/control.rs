@@ -549,10 +549,11 @@ impl Control {
         self.retry_later();
     }
 
-    /// What found a shard's queue full is offered again.
+    /// What found a shard's queue full is offered again; what comes meanwhile does not put that off.
     fn retry_later(&mut self) {
         let is_due = !self.keys_undelivered.is_empty() || !self.pages_undelivered.is_empty();
-        self.retry = is_due.then(|| Instant::now() + RETRY);
+        let at = self.retry.unwrap_or_else(|| Instant::now() + RETRY);
+        self.retry = is_due.then_some(at);
     }
 
     /// Starts a gathering of counters, or joins the one under way.
@@ -687,7 +688,7 @@ impl Control {
 
     /// Closes what is complete or out of time.
     fn expire(&mut self, now: Instant) -> Option<Ending> {
-        if self.retry.is_some_and(|at| at <= now) {
+        if self.retry.take_if(|at| *at <= now).is_some() {
             self.deliver_keys();
             self.deliver_pages();
         }

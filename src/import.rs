@@ -649,6 +649,10 @@ mod tests {
                 Shape::Integer => Value::Integer(77),
                 Shape::Duration => Value::Text("77s".to_owned()),
                 Shape::Text => Value::Text("77".to_owned()),
+                // An origin has a scheme, or no browser sends it.
+                Shape::List if pattern == "client.allowed_origins" => {
+                    Value::List(vec![Value::Text("https://example.com".to_owned())])
+                }
                 Shape::List => Value::List(vec![Value::Text("77".to_owned())]),
                 Shape::Map => Value::Table(Table::from([("x".to_owned(), Value::Null)])),
             };

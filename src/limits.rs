@@ -60,7 +60,8 @@ pub const FILTER_NODES_MAX: usize = 256;
 pub const FILTER_BYTES_MAX: usize = 16 * 1024;
 /// Classes of one channel's subscribers on one shard: filters and formats that differ.
 pub const CLASSES_PER_CHANNEL_MAX: usize = 4096;
-/// Idempotency keys remembered by one shard for all of its channels that are not durable; who ends first goes first.
+/// Idempotency keys remembered by one shard for all of its channels that are not durable; who ends first goes first, those of
+/// clients before those of services.
 pub const IDEMPOTENCY_KEYS_MAX: usize = 1 << 19;
 /// Bytes of an idempotency key.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 512;

@@ -460,6 +460,13 @@ fn addresses_are_unique() {
         ConfigError::Repeated { .. }
     ));
     assert!(
+        matches!(
+            error("[server]\nlisten = [\"0.0.0.0:1\"]\n[admin]\nlisten = \"[::]:1\""),
+            ConfigError::Repeated { .. }
+        ),
+        "every address of the admin listener is IPv4 as well"
+    );
+    assert!(
         load("[server]\nlisten = [\"127.0.0.1:0\"]\n[admin]\nlisten = \"127.0.0.1:0\"").is_ok(),
         "port 0 is any port"
     );

@@ -45,7 +45,7 @@ pub struct Channel {
     pub(super) used: Instant,
     /// Neighbours among those without subscribers.
     pub(super) idle: Link,
-    /// Which client made it, if one did.
+    /// Which client had the first thing kept in it, if one had.
     pub(super) made: Option<Box<Made>>,
     /// When it is looked at again, in seconds since the start of the process; 0 for never.
     pub(super) filed: u32,
@@ -138,7 +138,7 @@ impl Channel {
     }
 
     /// Nobody knows a position in it beyond that before its first publication, and nothing else is kept of it.
-    fn is_unwritten(&self) -> bool {
+    pub(super) fn is_unwritten(&self) -> bool {
         self.top == Offset(0) && self.version.is_none()
     }
 

@@ -59,9 +59,13 @@ impl Durable {
         was_empty && !self.woken.is_empty()
     }
 
-    /// Somebody waits for the log, or the log is being asked.
+    /// Somebody waits for the log, or the log is being asked, or parts of it are kept for those who come next.
     pub(super) fn is_busy(&self) -> bool {
-        !(self.parked.is_empty() && self.woken.is_empty() && self.reading.is_empty())
+        let is_idle = self.parked.is_empty()
+            && self.woken.is_empty()
+            && self.reading.is_empty()
+            && self.pages.is_empty();
+        !is_idle
     }
 
     /// A subscriber is gone: if it waits here, it is answered without counting.
@@ -286,12 +290,11 @@ impl Channel {
         durable.reread = false;
     }
 
-    /// Forgets the oldest part that was read. Its bytes.
-    pub(super) fn drop_part(&mut self) -> usize {
-        self.durable
-            .as_mut()
-            .and_then(|durable| durable.pages.pop_front())
-            .map_or(0, |part| bytes_of(&part.publications))
+    /// Forgets the oldest part that was read.
+    pub(super) fn drop_part(&mut self) {
+        if let Some(durable) = &mut self.durable {
+            durable.pages.pop_front();
+        }
     }
 
     /// What the log has kept was removed.

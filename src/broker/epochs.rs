@@ -4,22 +4,23 @@
 use crate::mem::{Key, SecretHash};
 use crate::model::{ChannelName, Epoch};
 
-/// Groups of names that begin a new life together.
-const LIVES: usize = 4096;
+/// Groups of names that begin a new life together: so many that channels which come and go in a crowd leave most of those that
+/// stay alone.
+const LIVES: usize = 1 << 18;
 
 /// See the module.
 pub(super) struct Epochs {
     names: SecretHash,
     /// Which life the channels of each group are in. It ends for all of a group when one of them is forgotten that had
-    /// publications: nobody may take an offset of the life before for one of the next.
-    lives: Box<[u32]>,
+    /// publications: nobody may take an offset of the life before for one of the next. There once the first has ended.
+    lives: Option<Box<[u32]>>,
 }
 
 impl Epochs {
     pub(super) fn new(key: &Key) -> Self {
         Self {
             names: SecretHash::new(key),
-            lives: vec![0; LIVES].into_boxed_slice(),
+            lives: None,
         }
     }
 
@@ -27,14 +28,17 @@ impl Epochs {
     pub(super) fn of(&self, hash: u64, name: &ChannelName) -> Epoch {
         use std::hash::{BuildHasher, Hasher};
         let mut hasher = self.names.build_hasher();
-        hasher.write_u32(self.lives[group(hash)]);
+        hasher.write_u32(self.lives.as_ref().map_or(0, |lives| lives[group(hash)]));
         hasher.write(name.as_str().as_bytes());
         Epoch::from_random(hasher.finish())
     }
 
     /// A channel with publications is forgotten.
     pub(super) fn end(&mut self, hash: u64) {
-        let life = &mut self.lives[group(hash)];
+        let lives = self
+            .lives
+            .get_or_insert_with(|| vec![0; LIVES].into_boxed_slice());
+        let life = &mut lives[group(hash)];
         *life = life.wrapping_add(1);
     }
 }
@@ -52,6 +56,7 @@ mod tests {
         let mut epochs = Epochs::new(&Key::new([1; 32]));
         let (a, b) = (ChannelName::new("a"), ChannelName::new("b"));
         let first = epochs.of(7, &a);
+        assert!(epochs.lives.is_none(), "nothing has ended");
         assert_eq!(epochs.of(7, &a), first);
         assert_ne!(epochs.of(7, &b), first, "each name has its own");
         epochs.end(8);
@@ -63,5 +68,25 @@ mod tests {
         }
         let other = Epochs::new(&Key::new([2; 32]));
         assert_ne!(other.of(7, &a), first, "another process, another secret");
+    }
+
+    #[test]
+    fn crowd_that_comes_and_goes_leaves_most_of_those_that_stay_alone() {
+        let mut epochs = Epochs::new(&Key::new([1; 32]));
+        let name = ChannelName::new("a");
+        let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7;
+        let all = |epochs: &Epochs| -> Vec<Epoch> {
+            (0..1000).map(|n| epochs.of(hash(n), &name)).collect()
+        };
+        let before = all(&epochs);
+        for n in 1000..11_000 {
+            epochs.end(hash(n));
+        }
+        let after = all(&epochs);
+        let same = before
+            .iter()
+            .zip(&after)
+            .filter(|(one, other)| one == other);
+        assert!(same.count() > 900);
     }
 }

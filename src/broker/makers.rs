@@ -37,7 +37,7 @@ pub(super) struct Made {
     by_prefix: Link,
 }
 
-/// Channels by who made them.
+/// Channels without subscribers by who made them: those with subscribers are bounded by what subscribers may have, and may not go.
 struct Kept {
     by: HashMap<u64, List, SecretHash>,
     of: fn(&mut Channel) -> Option<&mut Link>,
@@ -122,7 +122,7 @@ impl Kept {
     }
 }
 
-/// Nothing may go.
+/// The maker has reached its limit, and nothing of it may go.
 #[derive(Debug)]
 pub(super) struct Full;
 
@@ -212,7 +212,7 @@ impl Makers {
         self.prefixes.oldest_over(channels, maker.prefix, limit)
     }
 
-    /// A channel was made by a client.
+    /// A channel that a client made has no subscriber.
     pub(super) fn add(&mut self, channels: &mut Slab<Channel>, slot: u32) {
         let Some(made) = channels.at(slot).and_then(|channel| channel.made.as_ref()) else {
             return;
@@ -224,7 +224,7 @@ impl Makers {
         }
     }
 
-    /// A channel is about to be forgotten.
+    /// A channel without subscribers gets one, or is about to be forgotten.
     pub(super) fn remove(&mut self, channels: &mut Slab<Channel>, slot: u32) {
         let Some(made) = channels.at(slot).and_then(|channel| channel.made.as_ref()) else {
             return;

@@ -44,8 +44,8 @@ pub struct Owner {
     reads: Vec<Read>,
     /// Channels where somebody waited who can be answered now.
     woken: VecDeque<u32>,
-    /// Channels with parts of the log, the oldest part first.
-    parts: VecDeque<u32>,
+    /// Channels with parts of the log and the bytes of each, the oldest part first.
+    parts: VecDeque<(u32, usize)>,
     /// Bytes of these parts.
     part_bytes: usize,
     /// Channels with subscribers whose end could not be asked for.
@@ -200,10 +200,20 @@ impl Owner {
             .resolve(name.as_str())
             .map_err(|_gone| PublishError::UnknownChannel)?;
         let made = self.table.make(now.at, hash, name, namespace, maker, rules);
-        made.map_err(|NoRecord| {
-            self.refused_full += 1;
-            PublishError::Overloaded
-        })
+        made.map_err(|why| self.refuse(why))
+    }
+
+    fn refuse(&mut self, why: NoRecord) -> PublishError {
+        match why {
+            NoRecord::Full => {
+                self.refused_full += 1;
+                PublishError::Overloaded
+            }
+            NoRecord::MakerFull => {
+                self.refused_rate += 1;
+                PublishError::TooManyNew
+            }
+        }
     }
 
     /// Takes a publication in.
@@ -235,7 +245,11 @@ impl Owner {
                 deliver: None,
             });
         }
-        let makes = known.is_none() && keeps;
+        // A record that subscribers made outlives them from its first publication on.
+        let makes = keeps
+            && known
+                .and_then(|slot| self.table.at(slot))
+                .is_none_or(|channel| channel.is_unwritten() && channel.made.is_none());
         let maker = if makes || key.is_some() {
             Maker::of(&publish, self.table.makers())
         } else {
@@ -247,6 +261,10 @@ impl Owner {
         }
         let slot = match known {
             Some(slot) => {
+                if let Some(maker) = maker.filter(|_| makes) {
+                    let claimed = self.table.claim(slot, maker, rules);
+                    claimed.map_err(|why| self.refuse(why))?;
+                }
                 self.table.touch(now.at, slot);
                 Some(slot)
             }
@@ -266,7 +284,9 @@ impl Owner {
             },
         };
         if let Some(key) = key {
-            self.keys.remember(now.at, key, outcome.position, key_ttl);
+            let of_client = maker.is_some();
+            self.keys
+                .remember(now.at, key, outcome.position, key_ttl, of_client);
         }
         Ok(outcome)
     }
@@ -517,7 +537,11 @@ impl Owner {
     /// The channels that are behind on a shard for which there is room. Each is reported once.
     pub fn take_behind(&mut self, has_room: impl Fn(ShardId) -> bool) -> Vec<Behind> {
         let mut out = Vec::new();
-        for slot in std::mem::take(&mut self.behind) {
+        let mut slots = std::mem::take(&mut self.behind);
+        // The place of a channel that was forgotten may be here for that one and for the next.
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
             let Some(channel) = self.table.at_mut(slot) else {
                 continue;
             };

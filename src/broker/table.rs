@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 use super::channel::Channel;
 use super::epochs::Epochs;
 use super::list::List;
-use super::makers::{Maker, Makers, first_that_may_go};
+use super::makers::{Full, Maker, Makers, first_that_may_go};
 use crate::config::{ChannelRules, Namespace};
 use crate::limits::CHANNELS_OWNED_MAX;
 use crate::mem::{Key, SecretHash, Slab, SlotPool};
@@ -43,9 +43,14 @@ pub(super) struct Table {
     pub(super) evicted: u64,
 }
 
-/// There is no place for the record of a channel: every one is taken by a channel that is in use.
+/// Why nothing of a channel is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoRecord;
+pub(super) enum NoRecord {
+    /// Every place is taken by a channel that is in use.
+    Full,
+    /// Its maker has as much as it may have, and nothing of that may go now.
+    MakerFull,
+}
 
 impl Table {
     pub(super) fn new(key: &Key) -> Self {
@@ -134,10 +139,7 @@ impl Table {
         rules: &ChannelRules,
     ) -> Result<u32, NoRecord> {
         if let Some(maker) = maker {
-            let own = self.makers.over_limit(&mut self.channels, maker, rules);
-            if let Some(slot) = own.map_err(|_full| NoRecord)? {
-                self.evict(slot);
-            }
+            self.make_room(maker, rules)?;
         }
         // A limit that became lower is reached step by step.
         for _ in 0..2 {
@@ -145,9 +147,9 @@ impl Table {
                 break;
             }
             let first = first_that_may_go(&mut self.idle, &mut self.channels);
-            self.evict(first.ok_or(NoRecord)?);
+            self.evict(first.ok_or(NoRecord::Full)?);
         }
-        let slot = self.slots.take().ok_or(NoRecord)?;
+        let slot = self.slots.take().ok_or(NoRecord::Full)?;
         let epoch = self.epochs.of(hash, name);
         let mut channel = Channel::new(name.clone(), Arc::clone(namespace), epoch, now);
         channel.made = maker.map(Maker::made);
@@ -158,6 +160,37 @@ impl Table {
         self.idle.push(&mut self.channels, slot);
         self.makers.add(&mut self.channels, slot);
         Ok(slot)
+    }
+
+    /// A client is the first to have something kept in a channel that has a record because of its subscribers: it counts among
+    /// those that the client made, which it will be when they have gone.
+    pub(super) fn claim(
+        &mut self,
+        slot: u32,
+        maker: Maker,
+        rules: &ChannelRules,
+    ) -> Result<(), NoRecord> {
+        self.make_room(maker, rules)?;
+        if let Some(channel) = self.channels.at_mut(slot) {
+            channel.made = Some(maker.made());
+            if channel.interest == 0 {
+                self.makers.add(&mut self.channels, slot);
+            }
+        }
+        Ok(())
+    }
+
+    /// A client that has reached its limits loses its oldest. Subscribers that left may have put it above them, and a reload
+    /// may have lowered them: that is made good step by step.
+    fn make_room(&mut self, maker: Maker, rules: &ChannelRules) -> Result<(), NoRecord> {
+        for _ in 0..2 {
+            let own = self.makers.over_limit(&mut self.channels, maker, rules);
+            match own.map_err(|Full| NoRecord::MakerFull)? {
+                Some(slot) => self.evict(slot),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     fn evict(&mut self, slot: u32) {
@@ -203,6 +236,7 @@ impl Table {
             .at(slot)
             .is_some_and(|channel| channel.interest == 0);
         if is_first {
+            self.makers.remove(&mut self.channels, slot);
             self.idle.remove(&mut self.channels, slot);
         }
         if let Some(channel) = self.channels.at_mut(slot) {
@@ -224,6 +258,7 @@ impl Table {
         let is_last = channel.interest == 0;
         if is_last {
             self.idle.push(&mut self.channels, slot);
+            self.makers.add(&mut self.channels, slot);
         }
         is_last
     }

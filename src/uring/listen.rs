@@ -1,7 +1,7 @@
 //! Listeners, in two steps: an address is first bound, which nobody notices but another process that wants it, and
 //! listened on once everything behind it stands. Whoever connects then is served, never reset.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -55,6 +55,14 @@ pub enum ListenError {
     /// A file is in the way that is no socket.
     #[error("{key}: cannot listen on {address}: a file is there that is no socket")]
     NoSocket {
+        /// The key that names it.
+        key: &'static str,
+        /// As configured.
+        address: ListenAddr,
+    },
+    /// Somebody keeps the directory of a unix socket locked.
+    #[error("{key}: cannot listen on {address}: another process keeps its directory locked")]
+    Locked {
         /// The key that names it.
         key: &'static str,
         /// As configured.
@@ -212,6 +220,30 @@ impl Bound {
         Ok(())
     }
 
+    /// Holds whoever else starts on a path in the same directory off, for as long as the file is open.
+    fn lock(&self, directory: &File) -> Result<(), ListenError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match directory.try_lock() {
+                Ok(()) => return Ok(()),
+                Err(TryLockError::WouldBlock) if waited < PATIENCE => {
+                    std::thread::sleep(STEP);
+                    waited += STEP;
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(ListenError::Locked {
+                        key: self.terms.key,
+                        address: self.address.clone(),
+                    });
+                }
+                Err(TryLockError::Error(cause)) => {
+                    let step = "the lock of its directory";
+                    return Err(refused(&self.terms, &self.address, step, cause));
+                }
+            }
+        }
+    }
+
     /// Nobody can connect before mode and group are as they should be. Whoever else starts on the same path waits for the
     /// lock of its directory, and then finds somebody who listens.
     fn listen_unix(&self, path: &Path) -> Result<(), ListenError> {
@@ -223,9 +255,7 @@ impl Bound {
             .filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.map_or_else(|| PathBuf::from("."), Path::to_owned);
         let directory = File::open(directory).map_err(failed("its directory"))?;
-        directory
-            .lock()
-            .map_err(failed("the lock of its directory"))?;
+        self.lock(&directory)?;
         if look_at(&self.terms, &self.address, path, &name)? == Found::Stale {
             std::fs::remove_file(path)
                 .map_err(failed("removing the socket of a process that is gone"))?;
@@ -382,6 +412,18 @@ mod tests {
         let second = Bound::try_new(&unix(&path), 1, &terms()).unwrap();
         second.listen().unwrap();
         UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_stays_locked_is_given_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let bound = Bound::new(&unix(&path), 1, &terms()).unwrap();
+        let other = File::open(directory.path()).unwrap();
+        other.lock().unwrap();
+        assert!(matches!(bound.listen(), Err(ListenError::Locked { .. })));
+        other.unlock().unwrap();
+        bound.listen().unwrap();
     }
 
     #[test]

@@ -210,6 +210,27 @@ fn full_table_takes_newcomers_and_says_so_before() {
 }
 
 #[test]
+fn client_that_subscribes_before_it_publishes_keeps_no_more_than_others() {
+    let server = server(
+        "kept_limit_per_user = 100\nnew_rate_limit = 0\nnew_rate_limit_per_user = 0\nnew_rate_limit_per_prefix = 0",
+    );
+    let mut client = Client::user(&server, "42");
+    let triples = (0..2000).flat_map(|n| {
+        let channel = format!("chat:{n}");
+        [
+            json!({ "subscribe": { "channel": channel } }),
+            json!({ "publish": { "channel": channel, "data": {} } }),
+            json!({ "unsubscribe": { "channel": channel } }),
+        ]
+    });
+    assert!(go_through(&mut client, triples).is_empty());
+    until("no more to be there than it may keep", || {
+        (server.metric("ringmain_channels_owned") <= 200.0).then_some(())
+    });
+    assert!(server.metric("ringmain_channels_evicted_total") >= 1800.0);
+}
+
+#[test]
 fn client_that_makes_channels_too_fast_gets_a_temporary_error_and_others_do_not() {
     let server =
         server("new_rate_limit = 10\nnew_rate_limit_per_user = 10\nnew_rate_limit_per_prefix = 40");

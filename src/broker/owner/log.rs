@@ -150,7 +150,7 @@ impl Owner {
         } else {
             let bytes = channel.part_came(page);
             if bytes > 0 {
-                self.parts.push_back(slot);
+                self.parts.push_back((slot, bytes));
                 self.part_bytes += bytes;
             }
         }
@@ -164,13 +164,12 @@ impl Owner {
     }
 
     pub(super) fn drop_part(&mut self) {
-        if let Some(slot) = self.parts.pop_front()
-            && let Some(channel) = self.table.at_mut(slot)
-        {
-            self.part_bytes = self.part_bytes.saturating_sub(channel.drop_part());
-        }
-        if self.parts.is_empty() {
-            self.part_bytes = 0;
+        if let Some((slot, bytes)) = self.parts.pop_front() {
+            // The channel may have given its parts up before.
+            self.part_bytes = self.part_bytes.saturating_sub(bytes);
+            if let Some(channel) = self.table.at_mut(slot) {
+                channel.drop_part();
+            }
         }
     }
 

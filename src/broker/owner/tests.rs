@@ -416,6 +416,147 @@ fn client_that_makes_too_many_channels_loses_its_own() {
 }
 
 #[test]
+fn client_that_subscribes_before_it_publishes_makes_what_stays_when_it_leaves() {
+    let rules = ChannelRules {
+        kept_limit_per_user: 3,
+        new_rate_limit: 10,
+        ..rules()
+    };
+    let mut owner = owner();
+    let mut refused = 0;
+    for n in 0..150 {
+        let kept = n % 2 == 0;
+        let name = format!("{}{n}", if kept { "kept:" } else { "plain" });
+        let publication = Publish {
+            version: u64::from(!kept),
+            ..by(&name, "42", 1, 4)
+        };
+        enter(&mut owner, at(1), &name, None);
+        refused += usize::from(owner.publish(at(1), publication, &rules).is_err());
+        leave(&mut owner, at(1), &name);
+    }
+    assert_eq!(refused, 50, "its rate counts them");
+    assert_eq!(names(&owner), ["kept:98", "plain97", "plain99"]);
+    for n in 0..10 {
+        let name = format!("kept:s{n}");
+        enter(&mut owner, at(2), &name, None);
+        owner.publish(at(2), publish(&name), &rules).unwrap();
+        owner
+            .publish(at(2), by(&name, "42", 1, 4), &rules)
+            .expect("what a service made is there");
+        leave(&mut owner, at(2), &name);
+    }
+    assert_eq!(owner.len(), 13);
+}
+
+#[test]
+fn channels_with_subscribers_do_not_count_against_who_made_them_before_those_have_gone() {
+    let rules = ChannelRules {
+        kept_limit_per_user: 3,
+        ..rules()
+    };
+    let mut owner = owner();
+    let name = |n: usize| format!("kept:{n:03}");
+    for n in 0..100 {
+        enter(&mut owner, at(1), &name(n), None);
+        let made = owner.publish(at(1), by(&name(n), "42", 1, 4), &rules);
+        assert!(made.is_ok(), "{n}");
+    }
+    for n in 0..100 {
+        leave(&mut owner, at(2), &name(n));
+    }
+    for n in 100..200 {
+        owner
+            .publish(at(3), by(&name(n), "42", 1, 4), &rules)
+            .unwrap();
+    }
+    assert_eq!(names(&owner), ["kept:197", "kept:198", "kept:199"]);
+    assert_eq!(owner.counts().refused_full, 0);
+}
+
+#[test]
+fn place_that_two_channels_had_is_told_of_once() {
+    let mut owner = owner();
+    let name = ChannelName::new("kept:a");
+    for _ in 0..2 {
+        enter(&mut owner, at(0), "kept:a", None);
+        owner.mark_behind(&name, SHARD);
+        leave(&mut owner, at(0), "kept:a");
+    }
+    enter(&mut owner, at(0), "kept:a", None);
+    owner.mark_behind(&name, SHARD);
+    assert!(owner.take_behind(|_| false).is_empty());
+    assert_eq!(owner.behind.len(), 1);
+    assert_eq!(owner.take_behind(|_| true).len(), 1);
+}
+
+#[test]
+fn parts_of_the_log_are_counted_until_they_go_and_their_channel_stays_as_long() {
+    let rules = ChannelRules {
+        owned_limit: 1,
+        ..rules()
+    };
+    let mut owner = owner();
+    let epoch = Epoch(*b"abcdefgh");
+    let query = || {
+        Box::new(Query {
+            channel: ChannelName::new("safe:a"),
+            reply_to: ReplyTo::Nobody,
+            what: HISTORY,
+        })
+    };
+    let asker = |query| Asker::Query(SHARD, query);
+    assert!(
+        owner
+            .query_durable(at(0), query(), asker, 0, &rules)
+            .is_none()
+    );
+    let mut answer = None;
+    while answer.is_none() {
+        for read in owner.take_reads() {
+            let publication = Publication {
+                offset: Offset(1),
+                epoch,
+                data: Bytes::from_static(b"1"),
+                json: true,
+                info: None,
+                tags: Box::default(),
+                unix_ms: 0,
+                tells_time: false,
+                patch: None,
+                delta: false,
+            };
+            let wanted = read.after != u64::MAX;
+            let page = Page {
+                channel: read.channel,
+                position: StreamPosition {
+                    epoch,
+                    offset: Offset(1),
+                },
+                after: read.after,
+                publications: wanted.then(|| Arc::new(publication)).into_iter().collect(),
+            };
+            owner.read(at(0), page);
+        }
+        while let Some((_, tries)) = owner.take_woken() {
+            answer = owner.query_durable(at(0), query(), asker, tries, &rules);
+        }
+    }
+    assert!(owner.part_bytes > 0);
+    let refused = owner.publish(at(1), publish("kept:b"), &rules);
+    assert_eq!(refused.err(), Some(PublishError::Overloaded));
+    ask(&mut owner, at(1), "safe:a", QueryKind::HistoryRemove);
+    assert!(
+        owner.publish(at(1), publish("kept:b"), &rules).is_ok(),
+        "it has none any more"
+    );
+    for second in [6, 12] {
+        owner.sweep(at(second));
+    }
+    assert_eq!((owner.part_bytes, owner.parts.len()), (0, 0));
+}
+
+#[test]
 fn client_that_makes_channels_too_fast_is_told_to_come_later_and_a_service_is_not() {
     let rules = ChannelRules {
         new_rate_limit: 10,

@@ -59,7 +59,10 @@ fn listeners(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     let admin = admin.map(|addr| ("admin.listen".to_owned(), addr));
     let all: Vec<(String, ListenAddr)> = clients.chain(internal).chain(admin).collect();
     for (index, (key, addr)) in all.iter().enumerate() {
-        if let Some((first, _)) = all[..index].iter().find(|(_, other)| meets(addr, other)) {
+        // The admin listener is the last.
+        let is_admin = key == "admin.listen";
+        let mut before = all[..index].iter();
+        if let Some((first, _)) = before.find(|(_, other)| meets(addr, is_admin, other)) {
             errors.push(ConfigError::Repeated {
                 origin: keys.origin(key),
                 key: key.clone(),
@@ -69,15 +72,17 @@ fn listeners(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     }
 }
 
-/// Would a connection to one of these be one to the other? Every address of a family is all of that family.
-fn meets(one: &ListenAddr, other: &ListenAddr) -> bool {
+/// Would a connection to one of these be one to the other? Every address of a family is all of that family, and `[::]` of the
+/// admin listener is IPv4 as well.
+fn meets(one: &ListenAddr, is_admin: bool, other: &ListenAddr) -> bool {
     match (one, other) {
         (ListenAddr::Tcp(one), ListenAddr::Tcp(other)) => {
             let is_one_family = one.is_ipv4() == other.is_ipv4();
             let is_all = one.ip().is_unspecified() || other.ip().is_unspecified();
+            let is_both_families = is_admin && one.is_ipv6() && one.ip().is_unspecified();
             one.port() != 0
                 && one.port() == other.port()
-                && (one.ip() == other.ip() || is_one_family && is_all)
+                && (one.ip() == other.ip() || is_one_family && is_all || is_both_families)
         }
         (one, other) => one == other,
     }

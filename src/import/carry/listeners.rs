@@ -14,7 +14,7 @@ const INTERNAL: &str = "server.internal_listen";
 const ADMIN: &str = "admin.listen";
 /// Ports of health and metrics: our default, and the one beside it.
 const ADMIN_PORTS: [&str; 3] = ["8001", "8002", "8003"];
-const METRICS: &str = "metrics are at /metrics of admin.listen, which is on this host only unless you change it, and not on the clients' port; their names begin with ringmain_";
+const METRICS: &str = "metrics are at /metrics of admin.listen, which is on this host only unless you change it, and not on the clients' port; a name under which they are asked for goes into admin.hosts; their names begin with ringmain_";
 
 impl<'a> Carry<'a> {
     /// Keys that say where something is.
@@ -94,7 +94,7 @@ impl<'a> Carry<'a> {
         self.put(LISTEN, toml(&at), note.map(str::to_owned));
         if let Some((address, port)) = self.internal() {
             let (at, _) = listeners(address.as_deref(), &port);
-            let note = "the server API, /health, /ready and /metrics (names begin with ringmain_)";
+            let note = "the server API, /health, /ready and /metrics (names begin with ringmain_; a name under which they are asked for goes into admin.hosts)";
             self.put(INTERNAL, toml(&at), Some(note.to_owned()));
         }
     }
