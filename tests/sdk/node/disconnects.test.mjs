@@ -5,7 +5,7 @@ import { after as afterAll, before, test } from 'node:test';
 
 import { CLIENT_EVENTS, Events, Proxy, after, token } from './proxy.mjs';
 
-const RECONNECT = [3000, 3001, 3004, 3005, 3006, 3008, 3009, 3010, 3011, 3012, 3013, 3100, 3499, 4000, 4321, 4499];
+const RECONNECT = [3001, 3004, 3005, 3006, 3008, 3009, 3010, 3011, 3012, 3013, 3100, 3499, 4000, 4321, 4499];
 const TERMINAL = [3500, 3501, 3502, 3503, 3504, 3505, 3506, 3507, 3508, 3999, 4500, 4999];
 
 let proxy;
@@ -33,6 +33,15 @@ for (const code of RECONNECT) {
     assert.equal(events.named('disconnected').length, 0);
   });
 }
+
+test('the SDK sees a transport that closed, and reconnects, after 3000: the socket is dropped without a word', async (t) => {
+  const { events } = await connected(t, 'dropped');
+  await proxy.call('disconnect', { user: 'dropped', disconnect: { code: 3000, reason: 'for a test' } });
+  const away = await events.until('connecting', (event) => event.code !== 0);
+  assert.deepEqual([away.code, away.reason], [1, 'transport closed']);
+  await events.until('connected');
+  assert.equal(events.named('disconnected').length, 0);
+});
 
 for (const code of TERMINAL) {
   test(`the SDK stays away after ${code}`, async (t) => {

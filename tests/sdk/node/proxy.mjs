@@ -103,6 +103,7 @@ export function config(lines = '') {
 key = "${API_KEY}"
 
 [drain]
+notice = "0s"
 window = "100ms"
 grace = "2s"
 

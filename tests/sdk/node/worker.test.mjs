@@ -29,7 +29,7 @@ test('a worker gets each publication as a message until it says that it is done'
   client.connect();
   await client.ready();
   const rpc = async (method, data) => unpack((await client.rpc(`ringmain.${method}`, pack(data))).data);
-  const rules = { group: 'billing', channels: ['orders:*'], credit: 1, backoff: { base_ms: 1 } };
+  const rules = { group: 'billing', channels: ['orders:*'], credit: 1, backoff: { base_ms: 500 } };
   assert.deepEqual(await rpc('consume', rules), { group: 'billing', credit: 1 });
   await proxy.call('publish', { channel: 'orders:1', data: { n: 1 }, idempotency_key: 'a' });
   await proxy.call('publish', { channel: 'orders:1', data: { n: 2 } });

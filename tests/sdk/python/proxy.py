@@ -37,6 +37,7 @@ CONFIG = f"""
 key = "{API_KEY}"
 
 [drain]
+notice = "0s"
 window = "100ms"
 grace = "2s"
 

@@ -14,7 +14,7 @@ from cent import (
 
 from proxy import PROTOBUF, ClientRecorder, Proxy, SubscriptionRecorder, after, pack, token, unpack
 
-RECONNECT = [3000, 3001, 3004, 3005, 3006, 3008, 3009, 3010, 3011, 3012, 3013, 3499, 4000, 4499]
+RECONNECT = [3001, 3004, 3005, 3006, 3008, 3009, 3010, 3011, 3012, 3013, 3499, 4000, 4499]
 TERMINAL = [3500, 3501, 3502, 3503, 3504, 3505, 3506, 3507, 3508, 3999, 4500, 4999]
 
 
@@ -277,6 +277,13 @@ class Disconnects(ClientCase):
         reason = Disconnect(code=code, reason="for a test")
         self.proxy.api.disconnect(DisconnectRequest(user=user, disconnect=reason))
         return client, events
+
+    async def test_client_sees_a_closed_transport_and_reconnects_after_3000(self):
+        _, events = await self.disconnect(3000)
+        away = await events.until("connecting", lambda context: context.code != 0)
+        self.assertEqual((away.code, away.reason), (1, "transport closed"))
+        await events.until("connected")
+        self.assertEqual(events.named("disconnected"), [])
 
     async def test_client_reconnects_after_reconnecting_codes(self):
         for code in RECONNECT:
