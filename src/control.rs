@@ -808,6 +808,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn pages_that_wait_do_not_put_the_next_try_off() {
+        let mut control = control(1);
+        while send(&control.parts.links[0], ToShard::Observe, QUEUE_RESERVE) {}
+        let page = || {
+            let page = Page {
+                status: 200,
+                content_type: "text/plain",
+                body: bytes::Bytes::new(),
+            };
+            let conn = ConnId {
+                slot: 0,
+                generation: 0,
+            };
+            (ShardId(0), conn, page)
+        };
+        control.deliver_page(page());
+        let at = control.deadline().expect("a deadline");
+        control.deliver_page(page());
+        assert_eq!(control.deadline(), Some(at));
+        assert_eq!(control.expire(at), None);
+        let next = control.deadline().expect("the queue is full still");
+        assert!(next > at, "{next:?}");
+        while taken(&control, 0).is_some() {}
+        assert_eq!(control.expire(next), None);
+        assert_eq!(control.deadline(), None);
+    }
+
+    #[tokio::test]
     async fn shards_are_told_to_drain_when_the_notice_is_over_and_readiness_goes_first() {
         let notice = Duration::from_secs(3);
         let mut control = control_with(1, notice);
