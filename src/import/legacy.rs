@@ -319,7 +319,8 @@ impl Modern {
     fn namespace(&mut self, given: Table, from: &str, to: &str, how: How) -> Table {
         const SWITCH: &str = "what it kept closed is closed unless something opens it";
         let mut out = Table::new();
-        let implied = if how.is_version_3 && !(from.is_empty() && given.is_empty()) {
+        // Also of channels without a namespace that nothing is said of: version 3 has them all the same.
+        let implied = if how.is_version_3 {
             implied_by_3(&given)
         } else {
             Vec::new()

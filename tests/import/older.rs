@@ -359,3 +359,13 @@ fn version_can_be_said() {
     assert!(read(Version::of_number(3)));
     assert!(!read(Version::of_number(5)));
 }
+
+#[test]
+fn channels_without_a_namespace_that_version_3_has_unsaid_stay_open() {
+    let imported = of(&json!({ "token_hmac_secret_key": "k", "client_anonymous": true }));
+    assert_eq!(imported.version, Version::Three);
+    let config = load(&imported.toml);
+    let without = &config.channels.without_namespace;
+    assert!(without.allow_subscribe_for_client && without.allow_user_limited_channels);
+    assert!(!without.allow_subscribe_for_anonymous && !without.allow_publish_for_client);
+}
