@@ -440,6 +440,8 @@ impl Shard {
             }
             (State::Owing, EndCause::Eof) => connection.has_ended = true,
             (_, EndCause::Eof) => self.finish(conn.slot),
+            // Both sides are closed: a reset would take from the peer what it has not read yet.
+            (State::Lingering, EndCause::Reset) => self.finish(conn.slot),
             (_, EndCause::Reset) => self.abort(conn.slot),
         }
         self.settle();
@@ -550,6 +552,7 @@ impl Shard {
             || !self.ready.is_empty()
             || self.key_waits.has_answers()
             || !self.taken.is_empty()
+            || self.outgoing.has_unseen()
     }
 
     /// Bytes of a `SendBatch::Ring`, at the same address until `handle_flushed`.

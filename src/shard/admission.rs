@@ -210,7 +210,13 @@ impl Shard {
             .iter()
             .map(|seconds| ("Retry-After", seconds.as_str()))
             .collect();
-        self.respond_with(slot, 503, TEXT, &headers, b"too many connections\n");
+        // Its body may be still to come, and must not take the answer from it.
+        if self
+            .write_answer(slot, 503, TEXT, &headers, b"too many connections\n")
+            .is_some()
+        {
+            self.linger(slot);
+        }
     }
 
     /// A connection is gone: its place is free. One that still waits gives it back when the gate answers.

@@ -84,7 +84,7 @@ impl Shard {
     }
 
     /// Queues an answer. Returns whether the connection outlives it.
-    fn write_answer(
+    pub(super) fn write_answer(
         &mut self,
         slot: u32,
         status: u16,
@@ -128,14 +128,16 @@ impl Shard {
     }
 
     /// The next request may come. It is not taken before the answers to those before it are sent, but for a few: what a peer
-    /// does not read costs little more than one answer.
+    /// does not read costs little more than one answer. Deliveries are sent first whatever their size is: they count as taken
+    /// when everything before the next answer is with the kernel.
     pub(super) fn await_request(&mut self, slot: u32) {
         let by = TimerWheel::tick_after(self.now.at, self.config.server.http_idle_timeout);
         self.set_deadline(slot, by);
         let generation = self.connections.generation(slot);
+        let is_fetched = self.outgoing.is_sending(slot);
         if let Some(connection) = self.connections.at_mut(slot)
             && connection.state == State::Head
-            && connection.unsent_bytes() > ANSWERS_BYTES_MAX
+            && (is_fetched || connection.unsent_bytes() > ANSWERS_BYTES_MAX)
         {
             connection.state = State::Owing;
             self.owing.push(ConnId { slot, generation });
@@ -197,12 +199,13 @@ impl Shard {
     }
 
     /// Ends a connection whose peer may be sending still: the answer goes out, then our side is closed, and what comes is read
-    /// past for a while.
+    /// past for a while. Of a peer that has closed its side nothing comes.
     pub(super) fn linger(&mut self, slot: u32) {
         self.finish(slot);
         self.drop_held(slot);
         if let Some(connection) = self.connections.at_mut(slot)
             && connection.state == State::Finishing
+            && !connection.has_ended
         {
             connection.state = State::Refused;
             let time = match self.drain {

@@ -17,7 +17,7 @@ use super::connection::State;
 use crate::limits::API_CALLS_MAX;
 use crate::mem::{Slab, SlotPool, TimerWheel};
 use crate::mesh::Message;
-use crate::mesh::durable::{Appended, Ask as LogAsk, Caller, LogError, Method};
+use crate::mesh::durable::{Appended, Ask as LogAsk, Caller, LogError, Method, RequestId};
 use crate::mesh::message::{
     AnswerKind, Answered, Answers, CallId, Commands, Gathered, PublishError, UserCount,
 };
@@ -257,6 +257,7 @@ impl Shard {
     /// The log's side has answered a question of a call.
     pub(super) fn api_log_answered(
         &mut self,
+        request: RequestId,
         id: CallId,
         leaf: u32,
         result: Result<Bytes, LogError>,
@@ -267,9 +268,9 @@ impl Shard {
             .current(id.slot, id.generation)
             .map(|call| call.conn);
         let result = match (conn, result) {
-            (Some(conn), Ok(json)) => Ok(self.fetch_answered(conn, json)),
+            (Some(conn), Ok(json)) => Ok(self.fetch_answered(conn, request, json)),
             (Some(conn), Err(error)) => {
-                self.fetch_failed(conn);
+                self.fetch_failed(conn, request);
                 Err(error)
             }
             (None, result) => result,

@@ -117,7 +117,9 @@ impl Connection {
 
     /// Input is kept and not read yet.
     pub(super) fn is_held_up(&self) -> bool {
-        self.state == State::Waiting || self.is_parked || self.session.has_enough()
+        matches!(self.state, State::Waiting | State::Owing)
+            || self.is_parked
+            || self.session.has_enough()
     }
 
     /// Pushes must wait for the connect reply.

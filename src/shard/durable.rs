@@ -223,7 +223,7 @@ impl Shard {
                 self.reply_log_error(conn, id, &error);
             }
             (Some(Waiting::Api { call, leaf }), result) => {
-                self.api_log_answered(call, leaf, result);
+                self.api_log_answered(request, call, leaf, result);
             }
             (
                 Some(Waiting::Publish { .. } | Waiting::RpcPublish { .. } | Waiting::Owner) | None,

@@ -304,7 +304,7 @@ impl Shard {
             let Some(connection) = self.connections.current_mut(slot, generation) else {
                 continue;
             };
-            if connection.state == State::Owing {
+            if connection.state == State::Owing && connection.is_sent() {
                 connection.state = State::Head;
                 self.resume(slot);
                 self.settle();

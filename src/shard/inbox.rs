@@ -41,6 +41,7 @@ impl Shard {
         self.ask_again();
         self.resume_parked();
         self.resume_owing();
+        self.feed_workers();
         self.settle();
         self.tell_behind();
     }

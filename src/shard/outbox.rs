@@ -436,59 +436,68 @@ impl Shard {
                 self.check_backlog(conn.slot);
                 self.settle();
             }
-            SendBatch::Owned(bytes) => {
-                assert!(
-                    connection.is_sending,
-                    "an owned batch came back that was never out"
-                );
-                connection.is_sending = false;
-                self.counters.bytes_sent += taken as u64;
-                let Some(backlog) = &mut connection.backlog else {
-                    return;
-                };
-                let owed = backlog.owes_answers();
-                backlog.gone(taken);
-                self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
-                if taken < bytes.len() {
-                    backlog.push_front(&bytes[taken..]);
-                    self.outbox.backlog_bytes += bytes.len() - taken;
-                }
-                if !backlog.lost.is_empty() {
-                    let (format, state) = (connection.session.format, connection.state);
-                    let listens = state == State::Open;
-                    let told = tell_losses(backlog, format, listens, &mut self.compression);
-                    self.outbox.backlog_bytes += told;
-                }
-                if backlog.bytes.is_empty() {
-                    connection.backlog = None;
-                    if connection.state == State::Owing {
-                        self.owing.push(conn);
-                    }
-                    self.look_at_outgoing();
-                    let Some(connection) = self.connections.at_mut(conn.slot) else {
-                        return;
-                    };
-                    if connection.close.is_some() && connection.pending.len == 0 {
-                        self.outbox.closing.push(conn.slot);
-                        return self.close_sent();
-                    }
-                } else {
-                    let head = self.outbox.rings.heads();
-                    self.outbox.make_dirty(connection, conn.slot, head);
-                }
-                let owes = |one: &Connection| one.owes_answers();
-                if owed && !self.connections.at(conn.slot).is_some_and(owes) {
-                    self.make_ready(conn.slot);
-                    self.settle();
-                }
+            SendBatch::Owned(bytes) => self.owned_sent(conn, &bytes, taken),
+        }
+    }
+
+    /// An owned batch came back: so much of it is with the kernel.
+    fn owned_sent(&mut self, conn: ConnId, bytes: &[u8], taken: usize) {
+        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else {
+            return;
+        };
+        assert!(
+            connection.is_sending,
+            "an owned batch came back that was never out"
+        );
+        connection.is_sending = false;
+        self.counters.bytes_sent += taken as u64;
+        let Some(backlog) = &mut connection.backlog else {
+            return;
+        };
+        let owed = backlog.owes_answers();
+        backlog.gone(taken);
+        self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
+        if taken < bytes.len() {
+            backlog.push_front(&bytes[taken..]);
+            self.outbox.backlog_bytes += bytes.len() - taken;
+        }
+        if !backlog.lost.is_empty() {
+            let (format, state) = (connection.session.format, connection.state);
+            let listens = state == State::Open;
+            let told = tell_losses(backlog, format, listens, &mut self.compression);
+            self.outbox.backlog_bytes += told;
+        }
+        if backlog.bytes.is_empty() {
+            connection.backlog = None;
+            if connection.state == State::Owing {
+                self.owing.push(conn);
             }
+            self.batch_taken(conn.slot);
+            let Some(connection) = self.connections.at_mut(conn.slot) else {
+                return;
+            };
+            if connection.close.is_some() && connection.pending.len == 0 {
+                self.outbox.closing.push(conn.slot);
+                return self.close_sent();
+            }
+        } else {
+            let head = self.outbox.rings.heads();
+            self.outbox.make_dirty(connection, conn.slot, head);
+            self.batch_taken(conn.slot);
+        }
+        let owes = |one: &Connection| one.owes_answers();
+        if owed && !self.connections.at(conn.slot).is_some_and(owes) {
+            self.make_ready(conn.slot);
+            self.settle();
         }
     }
 
     /// Every ring batch polled so far is with the kernel, and its failures were reported.
     pub fn handle_flushed(&mut self, now: Now) {
         self.now = now;
-        self.outbox.is_unflushed = false;
+        if std::mem::take(&mut self.outbox.is_unflushed) {
+            self.outgoing.see_all();
+        }
         self.outbox.release();
         if self.outbox.dirty.is_empty()
             && let Some(since) = self.fan_out_since.take()
@@ -497,7 +506,8 @@ impl Shard {
                 .fan_out
                 .record(u64::try_from(now.at.since(since).as_nanos()).unwrap_or(u64::MAX));
         }
-        self.look_at_outgoing();
+        self.feed_workers();
+        self.look_at_fetches();
         self.close_sent();
         self.answers_sent();
         self.settle();
@@ -605,12 +615,10 @@ impl Shard {
     /// Closes with RST; what is queued is lost.
     pub(super) fn abort(&mut self, slot: u32) {
         self.end_session(slot);
-        self.fetch_is_over(slot);
         let generation = self.connections.generation(slot);
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        if connection.state != State::Gone {
+        if let Some(connection) = self.connections.at_mut(slot)
+            && connection.state != State::Gone
+        {
             connection.state = State::Gone;
             connection.pending = RingRange::default();
             self.outbox.orders.push_back(Output::Close {
@@ -618,6 +626,8 @@ impl Shard {
                 how: Close::Abort,
             });
         }
+        // What was lost on its way was not taken.
+        self.fetch_is_over(slot);
     }
 
     /// For the simulator's checkers: bytes that all connections hold, counted anew.

@@ -1,7 +1,8 @@
 //! What the log's side gives connections, until they have it.
 //!
 //! Deliveries and answers with deliveries go to a worker as its connection takes them: one that keeps up is never ended for
-//! what it was given at once. How much may wait here the desk knows: it counts bytes (`desk/group/window`). Fetches over HTTP
+//! what it was given at once. How much may wait here the desk knows: it counts bytes (`desk/group/window`). It counts what is
+//! acknowledged or waited for too long as gone, though it may wait here still: so there is a bound here too. Fetches over HTTP
 //! are followed until their answer is with the kernel, so that what finds nobody goes to others.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -10,8 +11,10 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::connection::State;
+use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::mesh::durable::RequestId;
 use crate::model::ConnId;
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, ReplyBody};
 use crate::session::Phase;
 
@@ -39,6 +42,15 @@ impl Message {
     }
 }
 
+/// What a worker was given and its connection does not take.
+#[derive(Default)]
+struct Undelivered {
+    generation: u32,
+    messages: VecDeque<Message>,
+    /// What they hold.
+    bytes: usize,
+}
+
 /// A service's fetch.
 struct Fetch {
     generation: u32,
@@ -48,16 +60,41 @@ struct Fetch {
     is_abandoned: bool,
 }
 
+impl Fetch {
+    /// Is it this question of this connection? It may ask others.
+    fn is_of(&self, conn: ConnId, request: RequestId) -> bool {
+        self.generation == conn.generation && self.request == request
+    }
+}
+
 /// The shard's part of the module.
 #[derive(Default)]
 pub(super) struct Outgoing {
-    /// By slot, with the generation.
-    workers: BTreeMap<u32, (u32, VecDeque<Message>)>,
+    /// By slot.
+    workers: BTreeMap<u32, Undelivered>,
     /// Where the next look at them begins.
     at: u32,
+    /// How many of them are still to be looked at, for what the kernel has taken.
+    unseen: usize,
     fetches: BTreeMap<u32, Fetch>,
     /// Slots of those whose answer is being sent.
     sending: BTreeSet<u32>,
+}
+
+impl Outgoing {
+    /// Deliveries that a service has fetched are on their way.
+    pub(super) fn is_sending(&self, slot: u32) -> bool {
+        self.sending.contains(&slot)
+    }
+
+    /// The kernel has taken bytes: every worker is looked at once, some in each turn.
+    pub(super) fn see_all(&mut self) {
+        self.unseen = self.workers.len();
+    }
+
+    pub(super) const fn has_unseen(&self) -> bool {
+        self.unseen > 0
+    }
 }
 
 impl Shard {
@@ -85,41 +122,49 @@ impl Shard {
             // Its end was told, and what it was given goes to others.
             return;
         }
-        let (generation, messages) = self
-            .outgoing
-            .workers
-            .entry(conn.slot)
-            .or_insert_with(|| (conn.generation, VecDeque::new()));
-        if *generation != conn.generation {
-            (*generation, *messages) = (conn.generation, VecDeque::new());
+        let worker = self.outgoing.workers.entry(conn.slot).or_default();
+        if worker.generation != conn.generation {
+            *worker = Undelivered {
+                generation: conn.generation,
+                ..Undelivered::default()
+            };
         }
-        messages.push_back(message);
+        worker.bytes += message.bytes();
+        worker.messages.push_back(message);
         self.feed_worker(conn.slot);
+        let most = (self.config.client.queue_max_size.saturating_mul(2))
+            .saturating_add(HTTP_BODY_BYTES_MAX);
+        let bytes = self.outgoing.workers.get(&conn.slot).map(|one| one.bytes);
+        if bytes.is_some_and(|bytes| bytes > most) {
+            self.outgoing.workers.remove(&conn.slot);
+            self.disconnect(conn.slot, &Disconnect::Slow);
+        }
     }
 
     /// Gives a worker what its connection has room for. What is larger than that goes when nothing else waits to be sent.
     fn feed_worker(&mut self, slot: u32) {
         let room = self.config.client.queue_max_size / 2;
         loop {
-            let Some((generation, messages)) = self.outgoing.workers.get_mut(&slot) else {
+            let Some(worker) = self.outgoing.workers.get_mut(&slot) else {
                 return;
             };
-            let generation = *generation;
+            let generation = worker.generation;
             let unsent = self
                 .connections
                 .current(slot, generation)
                 .filter(|connection| connection.session.phase == Phase::Connected)
                 .map(super::Connection::unsent_bytes);
-            let (Some(unsent), Some(next)) = (unsent, messages.front()) else {
+            let (Some(unsent), Some(next)) = (unsent, worker.messages.front()) else {
                 self.outgoing.workers.remove(&slot);
                 return;
             };
             if unsent > 0 && unsent.saturating_add(next.bytes()) > room {
                 return;
             }
-            let Some(message) = messages.pop_front() else {
+            let Some(message) = worker.messages.pop_front() else {
                 return;
             };
+            worker.bytes -= message.bytes();
             match message {
                 Message::Delivery(json) => {
                     self.counters.worker_deliveries += 1;
@@ -133,40 +178,54 @@ impl Shard {
         }
     }
 
-    /// The kernel has taken bytes: workers get more, answers to fetches may be with their callers.
-    pub(super) fn look_at_outgoing(&mut self) {
-        if !self.outgoing.workers.is_empty() {
-            let at = self.outgoing.at;
-            let behind = self.outgoing.workers.range(at..);
-            let from_start = self.outgoing.workers.range(..at);
-            let slots: Vec<u32> = behind
-                .chain(from_start)
-                .map(|(&slot, _)| slot)
-                .take(LOOKED_AT_MAX)
-                .collect();
-            self.outgoing.at = slots.last().map_or(0, |slot| slot + 1);
-            for slot in slots {
-                self.feed_worker(slot);
-            }
+    /// Workers that were not looked at since the kernel took bytes get more.
+    pub(super) fn feed_workers(&mut self) {
+        let count = self.outgoing.unseen.min(LOOKED_AT_MAX);
+        if count == 0 {
+            return;
         }
-        if !self.outgoing.sending.is_empty() {
-            let connections = &self.connections;
-            let sent: Vec<u32> = self
-                .outgoing
-                .sending
-                .iter()
-                .copied()
-                .filter(|&slot| connections.at(slot).is_none_or(|c| c.unsent_bytes() == 0))
-                .collect();
-            for slot in sent {
-                self.fetch_is_over(slot);
-            }
+        self.outgoing.unseen -= count;
+        let at = self.outgoing.at;
+        let behind = self.outgoing.workers.range(at..);
+        let from_start = self.outgoing.workers.range(..at);
+        let slots: Vec<u32> = behind
+            .chain(from_start)
+            .map(|(&slot, _)| slot)
+            .take(count)
+            .collect();
+        self.outgoing.at = slots.last().map_or(0, |slot| slot + 1);
+        for slot in slots {
+            self.feed_worker(slot);
+        }
+    }
+
+    /// The kernel has taken bytes of a connection's own memory.
+    pub(super) fn batch_taken(&mut self, slot: u32) {
+        if self.outgoing.workers.contains_key(&slot) {
+            self.feed_worker(slot);
+            self.settle();
+        }
+        let is_sent = |connection: &super::Connection| connection.unsent_bytes() == 0;
+        if self.outgoing.is_sending(slot) && self.connections.at(slot).is_some_and(is_sent) {
+            self.fetch_is_over(slot);
+        }
+    }
+
+    /// Everything polled is with the kernel, or came back: answers to fetches may be with their callers.
+    pub(super) fn look_at_fetches(&mut self) {
+        let connections = &self.connections;
+        let sending = self.outgoing.sending.iter().copied();
+        let sent: Vec<u32> = sending
+            .filter(|&slot| connections.at(slot).is_none_or(|c| c.unsent_bytes() == 0))
+            .collect();
+        for slot in sent {
+            self.fetch_is_over(slot);
         }
     }
 
     /// A service's fetch was asked.
     pub(super) fn fetch_begins(&mut self, conn: ConnId, request: RequestId) {
-        // The answer to the one before was taken: the next request of a connection is read behind it.
+        // The answer to the one before was taken: the next request of a connection is not read before (`await_request`).
         self.fetch_is_over(conn.slot);
         let fetch = Fetch {
             generation: conn.generation,
@@ -178,11 +237,16 @@ impl Shard {
     }
 
     /// It is answered: what its caller gets.
-    pub(super) fn fetch_answered(&mut self, conn: ConnId, answer: Bytes) -> Bytes {
+    pub(super) fn fetch_answered(
+        &mut self,
+        conn: ConnId,
+        request: RequestId,
+        answer: Bytes,
+    ) -> Bytes {
         let fetches = &mut self.outgoing.fetches;
         let Some(fetch) = fetches
             .get_mut(&conn.slot)
-            .filter(|fetch| fetch.generation == conn.generation)
+            .filter(|fetch| fetch.is_of(conn, request))
         else {
             return answer;
         };
@@ -196,11 +260,11 @@ impl Shard {
     }
 
     /// It is answered without deliveries.
-    pub(super) fn fetch_failed(&mut self, conn: ConnId) {
+    pub(super) fn fetch_failed(&mut self, conn: ConnId, request: RequestId) {
         let fetches = &mut self.outgoing.fetches;
         if fetches
             .get(&conn.slot)
-            .is_some_and(|fetch| fetch.generation == conn.generation)
+            .is_some_and(|fetch| fetch.is_of(conn, request))
         {
             fetches.remove(&conn.slot);
         }
@@ -220,10 +284,10 @@ impl Shard {
 
     /// Its connection is closed, or has sent everything: was the answer taken?
     pub(super) fn fetch_is_over(&mut self, slot: u32) {
+        self.outgoing.sending.remove(&slot);
         let Some(fetch) = self.outgoing.fetches.remove(&slot) else {
             return;
         };
-        self.outgoing.sending.remove(&slot);
         let is_sent = self
             .connections
             .current(slot, fetch.generation)

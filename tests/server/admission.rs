@@ -80,6 +80,23 @@ fn connections_are_never_more_than_the_limit_on_any_number_of_shards() {
 }
 
 #[test]
+fn client_that_is_turned_away_may_send_its_body_and_gets_the_answer() {
+    let server = server(1, "connection_limit = 1\n[http_stream]\nenabled = true");
+    let (status, _held) = knock(&server, 1, &[]);
+    assert_eq!(status, 101);
+    let mut late = from(&server, 1);
+    late.send(b"POST /connection/http_stream HTTP/1.1\r\nHost: a\r\nContent-Length: 2000\r\n\r\n");
+    wait::until("it to be turned away", || {
+        (server.metric("ringmain_turned_away_limit_total") >= 1.0).then_some(())
+    });
+    // A reset would let the second part fail.
+    for _ in 0..2 {
+        late.send(&[b'x'; 1000]);
+    }
+    assert_eq!(late.response().expect("an answer").status, 503);
+}
+
+#[test]
 fn what_a_client_sends_behind_its_handshake_waits_for_admission() {
     let server = server(4, "connection_limit = 100");
     for _ in 0..16 {

@@ -4,7 +4,7 @@ use crate::config::namespace::Delivery;
 use crate::config::{Config, Namespace, Secret};
 use crate::mesh::build;
 use crate::mesh::durable::{FromLog, RequestId, ToLog};
-use crate::shard::{EndCause, Mode, Output, Peer, SendBatch};
+use crate::shard::{Close, EndCause, Mode, Output, Peer, SendBatch, SendFailed};
 use crate::time::Now;
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ impl House {
         let mut config = Config::built_in();
         config.http_api.key = Secret(KEY.to_owned());
         config.client.insecure = true;
+        config.http_stream.enabled = true;
         config.channels.namespaces = vec![Arc::new(Namespace {
             name: "kept".to_owned(),
             history_size: 10,
@@ -52,11 +53,18 @@ impl House {
     }
 
     fn post(&mut self, slot: u32, method: &str, body: &str) -> ConnId {
-        let request = format!(
-            "POST /api/{method} HTTP/1.1\r\nHost: h\r\nX-API-Key: {KEY}\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        let conn = self.shards[0]
+        let conn = self.open(slot);
+        self.send(conn, &request(&format!("api/{method}"), body));
+        conn
+    }
+
+    fn send(&mut self, conn: ConnId, bytes: &str) {
+        let mut bytes = bytes.as_bytes().to_vec();
+        self.shards[0].handle_received(self.now, conn, &mut bytes);
+    }
+
+    fn open(&mut self, slot: u32) -> ConnId {
+        self.shards[0]
             .handle_accepted(
                 self.now,
                 slot,
@@ -65,10 +73,7 @@ impl House {
                     door: super::super::Door::Clients,
                 },
             )
-            .unwrap();
-        let mut bytes = request.into_bytes();
-        self.shards[0].handle_received(self.now, conn, &mut bytes);
-        conn
+            .unwrap()
     }
 
     /// Messages in the queues to each shard.
@@ -100,17 +105,39 @@ impl House {
 
     /// A fetch that the log's side has been asked.
     fn fetch(&mut self, slot: u32) -> (ConnId, RequestId) {
-        let conn = self.post(slot, "queue/fetch", r#"{"group":"g","wait_ms":20000}"#);
+        let conn = self.open(slot);
+        self.send(conn, &fetch());
+        (conn, self.asked())
+    }
+
+    /// The one thing that the log's side has been asked.
+    fn asked(&mut self) -> RequestId {
         let said = self.outputs().1;
         let [ToLog::Ask(id, _)] = said[..] else {
             panic!("{said:?}");
         };
-        (conn, id)
+        id
     }
 
     fn fetched(&mut self, id: RequestId, payload: usize) {
         let json = format!(r#"{{"deliveries":["{}"]}}"#, "x".repeat(payload));
         self.shards[0].handle_log(self.now, FromLog::Answered(id, Ok(json.into())));
+    }
+
+    /// The last of the batches that an answer is sent in; the others were taken whole.
+    fn last_batch(&mut self, conn: ConnId) -> SendBatch {
+        loop {
+            let (mut sent, said) = self.outputs();
+            assert!(said.is_empty() && sent.len() == 1, "{said:?}");
+            let Some(SendBatch::Owned(bytes)) = sent.pop() else {
+                panic!("an answer in its own memory");
+            };
+            let (len, batch) = (bytes.len(), SendBatch::Owned(bytes));
+            if len < crate::limits::OWNED_BATCH_BYTES_MAX {
+                return batch;
+            }
+            self.shards[0].handle_sent(self.now, conn, batch, Ok(len));
+        }
     }
 
     /// What shard 0 has written: body of the last response.
@@ -134,6 +161,17 @@ impl House {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         serde_json::from_str(body).unwrap()
     }
+}
+
+fn request(path: &str, body: &str) -> String {
+    format!(
+        "POST /{path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn fetch() -> String {
+    request("api/queue/fetch", r#"{"group":"g","wait_ms":20000}"#)
 }
 
 fn channels(count: usize) -> Vec<String> {
@@ -335,4 +373,158 @@ fn answer_that_the_kernel_has_is_taken() {
     };
     assert!(sent_bytes > 200_000);
     assert!(is_taken(&said, id), "through its own memory");
+}
+
+#[test]
+fn answer_whose_send_failed_was_not_taken() {
+    let mut house = House::new(1);
+    let (conn, id) = house.fetch(0);
+    house.fetched(id, 200_000);
+    let batch = house.last_batch(conn);
+    house.shards[0].handle_sent(house.now, conn, batch, Err(SendFailed));
+    assert!(is_abandoned(&house.outputs().1, id));
+}
+
+#[test]
+fn answer_in_the_ring_is_not_taken_because_another_was() {
+    let mut house = House::new(1);
+    let ((_, small), (conn, large)) = (house.fetch(0), house.fetch(1));
+    house.fetched(large, 200_000);
+    let batch = house.last_batch(conn);
+    house.fetched(small, 10);
+    assert!(house.outputs().1.is_empty());
+    let SendBatch::Owned(bytes) = &batch else {
+        panic!("{batch:?}");
+    };
+    let len = bytes.len();
+    house.shards[0].handle_sent(house.now, conn, batch, Ok(len));
+    assert!(is_taken(&house.outputs().1, large));
+    house.shards[0].handle_flushed(house.now);
+    assert!(is_taken(&house.outputs().1, small));
+}
+
+#[test]
+fn fetch_behind_another_is_taken_up_when_the_deliveries_before_it_are_with_the_kernel() {
+    let mut house = House::new(1);
+    let conn = house.open(0);
+    house.send(conn, &fetch().repeat(2));
+    let first = house.asked();
+    house.fetched(first, 10);
+    let said = house.outputs().1;
+    assert!(said.is_empty(), "{said:?}");
+    house.shards[0].handle_flushed(house.now);
+    assert!(is_taken(&house.outputs().1, first));
+    house.turn();
+    let second = house.asked();
+    house.fetched(second, 10);
+    assert!(house.outputs().1.is_empty());
+    house.shards[0].handle_flushed(house.now);
+    assert!(is_taken(&house.outputs().1, second));
+}
+
+#[test]
+fn failure_of_another_question_is_no_end_of_a_fetch() {
+    let mut house = House::new(1);
+    let (conn, id) = house.fetch(0);
+    let other = RequestId {
+        generation: id.generation + 1,
+        ..id
+    };
+    house.shards[0].fetch_failed(conn, other);
+    house.fetched(id, 10);
+    assert!(house.outputs().1.is_empty());
+    house.shards[0].handle_flushed(house.now);
+    assert!(is_taken(&house.outputs().1, id));
+}
+
+#[test]
+fn refusal_of_a_peer_that_has_closed_its_side_ends_with_a_plain_close() {
+    let mut house = House::new(1);
+    let conn = house.open(0);
+    house.send(conn, &(fetch() + "no request\r\n\r\n"));
+    let id = house.asked();
+    house.shards[0].handle_ended(house.now, conn, EndCause::Eof);
+    house.fetched(id, 10);
+    let mut closes = Vec::new();
+    for _ in 0..3 {
+        while let Some(output) = house.shards[0].poll_output() {
+            match output {
+                Output::Close { how, .. } => closes.push(how),
+                Output::HalfClose(_) => panic!("nothing more can come"),
+                _ => {}
+            }
+        }
+        house.shards[0].handle_flushed(house.now);
+    }
+    assert_eq!(closes, [Close::Finish]);
+}
+
+#[test]
+fn requests_behind_answers_that_are_owed_stay_in_the_socket() {
+    const REQUESTS: usize = 1024;
+    const RECEIVE: usize = 64 << 10;
+    let mut house = House::new(1);
+    let conn = house.open(0);
+    let page = format!(
+        "GET / HTTP/1.1\r\nHost: h\r\nX-Pad: {}\r\n\r\n",
+        "x".repeat(1000)
+    );
+    let input = page.repeat(REQUESTS).into_bytes();
+    let mut receives = input.chunks(RECEIVE);
+    let (mut sent, mut is_paused, mut most, mut idle) = (Vec::new(), false, 0, 0);
+    while idle < 3 {
+        idle += 1;
+        if !is_paused && let Some(bytes) = receives.next() {
+            house.shards[0].handle_received(house.now, conn, &mut bytes.to_vec());
+            idle = 0;
+        }
+        let shard = &mut house.shards[0];
+        most = most.max(shard.input_bytes_counted().0);
+        while let Some(output) = shard.poll_output() {
+            match output {
+                Output::Transmit { conn, batch } => {
+                    idle = 0;
+                    if let SendBatch::Owned(bytes) = &batch {
+                        sent.extend_from_slice(bytes);
+                        let len = bytes.len();
+                        shard.handle_sent(house.now, conn, batch, Ok(len));
+                    } else if let SendBatch::Ring(range) = &batch {
+                        sent.extend_from_slice(shard.ring_bytes(*range));
+                    }
+                }
+                Output::Pause(_) => is_paused = true,
+                Output::Resume(_) => is_paused = false,
+                Output::Close { how, .. } => panic!("closed: {how:?}"),
+                _ => {}
+            }
+        }
+        shard.handle_flushed(house.now);
+        house.turn();
+    }
+    let answers = memchr::memmem::find_iter(&sent, b"HTTP/1.1 200 OK\r\n").count();
+    assert_eq!(answers, REQUESTS);
+    // Memory grows to twice of what is in it.
+    let bound = 2 * (crate::limits::HELD_PAUSE_BYTES + RECEIVE);
+    assert!(most <= bound, "{most} bytes were held");
+}
+
+#[test]
+fn what_waits_for_a_worker_has_a_bound() {
+    let mut house = House::new(1);
+    let conn = house.open(0);
+    let connect = request("connection/http_stream", r#"{"id":1,"connect":{}}"#);
+    house.send(conn, &connect);
+    house.turn();
+    let queue = house.shards[0].config.client.queue_max_size;
+    let most = 2 * queue + crate::limits::HTTP_BODY_BYTES_MAX;
+    let json = Bytes::from(format!("{:?}", "x".repeat(queue - 2)));
+    let shard = &mut house.shards[0];
+    for _ in 0..most / queue {
+        shard.deliver_to_worker(conn, json.clone());
+    }
+    assert_eq!(shard.counters().disconnected_slow, 0, "as much as may wait");
+    for _ in 0..2 {
+        shard.deliver_to_worker(conn, json.clone());
+    }
+    assert_eq!(shard.counters().disconnected_slow, 1);
 }
