@@ -46,6 +46,8 @@ pub const OFFENDERS_MAX: usize = 65_536;
 pub const COMMANDS_UNDER_WAY_MAX: usize = 128;
 /// The same while much is under way between shards: nobody is refused because somebody else has much.
 pub const COMMANDS_UNDER_PRESSURE_MAX: usize = 4;
+/// Bytes of one connection's commands that are under way, a larger one alone aside: less than its part of any table that they go through.
+pub const COMMANDS_UNDER_WAY_BYTES_MAX: usize = 2 << 20;
 /// Commands of one connection that backends decide about at the same time.
 pub const DECISIONS_UNDER_WAY_MAX: usize = 64;
 /// Bytes of one connection's commands that wait for their turn: what comes behind them is not read.

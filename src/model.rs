@@ -313,3 +313,14 @@ pub struct FilterNode {
     /// Children.
     pub nodes: Vec<FilterNode>,
 }
+
+impl FilterNode {
+    /// Bytes of memory that it takes with everything below it, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let texts = [&self.op, &self.key, &self.cmp, &self.val].map(|text| text.len());
+        let vals = self.vals.iter().map(|val| val.len()).sum::<usize>();
+        let nodes = self.nodes.iter().map(Self::weight).sum::<usize>();
+        size_of::<Self>() + texts.iter().sum::<usize>() + vals + size_of_val(&*self.vals) + nodes
+    }
+}

@@ -91,6 +91,8 @@ pub struct Session {
     pub admitted: bool,
     /// WebSocket ping frames instead of pings of the protocol.
     pub frame_pings: bool,
+    /// The answer to the last ping has got more time once.
+    pub is_pong_late: bool,
 }
 
 /// See `Session::rare`.
@@ -250,7 +252,7 @@ impl Session {
         context.is_command = true;
         let result = self.carry_out(context, command);
         if result.is_ok() {
-            self.await_reply(context, command.id);
+            self.await_reply(context, command);
         }
         result
     }
@@ -295,6 +297,8 @@ impl Session {
     /// A command whose token cannot be looked at now gets a temporary error.
     pub fn cannot_be_decided(&mut self, context: &mut Context<'_>, command: &Command<'_>) {
         let error = crate::protocol::error::ClientError::Internal;
+        // The reply has its place behind those to earlier commands.
+        context.is_command = true;
         match &command.body {
             Body::Connect(_) => self.refuse(context, command.id, error),
             _ => context.error(command.id, error),

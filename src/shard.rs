@@ -191,6 +191,8 @@ pub struct Shard {
     log: Requests,
     /// Subscribers that get the next part of what they missed when their connection takes it.
     parts: VecDeque<(ConnId, HubId)>,
+    /// Those whose connection takes nothing now, by slot.
+    stalled: durable::Stalled,
     outbox: Outbox,
     /// What the log's side gives connections.
     outgoing: outgoing::Outgoing,
@@ -300,6 +302,7 @@ impl Shard {
             hooks: Calls::default(),
             log: Requests::default(),
             parts: VecDeque::new(),
+            stalled: durable::Stalled::default(),
             outgoing: outgoing::Outgoing::default(),
             outbox: Outbox::new(limits::FANOUT_RING_BYTES, limits::OWN_RING_BYTES),
             reports: VecDeque::new(),
@@ -439,9 +442,15 @@ impl Shard {
                 self.abandon_fetch(conn.slot);
             }
             (State::Owing, EndCause::Eof) => connection.has_ended = true,
+            (State::Open | State::Waiting, EndCause::Eof)
+                if connection.is_session && !connection.is_poll() && connection.is_unfinished() =>
+            {
+                self.end_later(conn.slot);
+            }
             (_, EndCause::Eof) => self.finish(conn.slot),
             // Both sides are closed: a reset would take from the peer what it has not read yet.
             (State::Lingering, EndCause::Reset) => self.finish(conn.slot),
+            (_, EndCause::Reset) if self.goes_on_alone(conn.slot) => {}
             (_, EndCause::Reset) => self.abort(conn.slot),
         }
         self.settle();
@@ -463,6 +472,7 @@ impl Shard {
         self.leave_place(conn.slot);
         if let Some(connection) = self.connections.remove(conn.slot) {
             self.outbox.forget(&connection);
+            self.stalled.remove(&conn.slot);
             self.counters.closed += 1;
             if let Some(drain) = &mut self.drain {
                 drain.closed(&connection);
@@ -646,7 +656,9 @@ impl Shard {
         let answer_bytes = context.answer_bytes;
         if is_ordered && !self.marks.is_empty() {
             let session = &mut connection.session;
-            if session.put_in_order(&mut out, &self.marks, is_command, &mut self.spares) {
+            if session.put_in_order(&mut out, &self.marks, is_command, &mut self.spares)
+                || connection.has_ended
+            {
                 self.ready.push_back(ConnId { slot, generation });
             }
             self.marks.clear();

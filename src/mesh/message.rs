@@ -57,7 +57,8 @@ pub enum Message {
     /// Answer to `Commands`.
     Answers(Box<Answers>),
     /// Answer to `Emulate`: the commands are handled.
-    Emulated(ConnId),
+    /// `false`: there was no room for the commands.
+    Emulated(ConnId, bool),
     /// Answer to `Admit`, which comes back with it.
     Admitted(Box<Admit>, bool),
     /// Answer to `Enter`, which comes back with it.
@@ -74,7 +75,7 @@ impl Message {
                 | Self::Published(..)
                 | Self::Answer(_)
                 | Self::Answers(_)
-                | Self::Emulated(_)
+                | Self::Emulated(..)
                 | Self::Admitted(..)
                 | Self::Entered(..)
         )

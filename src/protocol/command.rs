@@ -83,6 +83,49 @@ impl Command<'_> {
     }
 }
 
+impl Command<'_> {
+    /// Bytes of memory that the command takes by itself, about.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let body = match &self.body {
+            Body::Connect(connect) => connect.weight(),
+            Body::Subscribe(asked) => asked.weight(),
+            Body::Publish { channel, data } => channel.len() + data.len(),
+            Body::Rpc { method, data } => method.len() + data.len(),
+            Body::SubRefresh { channel, token } => channel.len() + token.len(),
+            Body::Refresh { token } => token.len(),
+            Body::Send { data } => data.len(),
+            Body::History(History { channel, .. })
+            | Body::Unsubscribe { channel }
+            | Body::Presence { channel }
+            | Body::PresenceStats { channel } => channel.len(),
+            Body::Pong => 0,
+        };
+        size_of::<Self>() + body
+    }
+}
+
+impl Connect<'_> {
+    fn weight(&self) -> usize {
+        let subs = self.subs.iter().map(Subscribe::weight).sum::<usize>();
+        let headers = self.headers.iter();
+        let header = |(name, value): &(Cow<'_, str>, Cow<'_, str>)| name.len() + value.len();
+        let texts = self.token.len() + self.data.len() + self.name.len() + self.version.len();
+        subs + size_of_val(&*self.subs)
+            + headers.map(header).sum::<usize>()
+            + size_of_val(&*self.headers)
+            + texts
+    }
+}
+
+impl Subscribe<'_> {
+    fn weight(&self) -> usize {
+        let texts = self.channel.len() + self.token.len() + self.epoch.len() + self.delta.len();
+        let filter = self.filter.as_ref().map_or(0, |filter| filter.weight());
+        texts + self.data.len() + filter
+    }
+}
+
 fn text(text: Cow<'_, str>) -> Cow<'static, str> {
     Cow::Owned(text.into_owned())
 }

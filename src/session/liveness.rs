@@ -105,8 +105,8 @@ impl Session {
         if nearest == Tick::MAX { 0 } else { nearest }
     }
 
-    /// Does what is due.
-    pub fn timeout(&mut self, context: &mut Context<'_>) -> Result<(), Disconnect> {
+    /// Does what is due. `is_held`: input came that is not read yet.
+    pub fn timeout(&mut self, context: &mut Context<'_>, is_held: bool) -> Result<(), Disconnect> {
         let tick = TimerWheel::tick(context.now.at);
         match self.phase {
             Phase::Ended => return Ok(()),
@@ -121,10 +121,11 @@ impl Session {
             Phase::Connected => {}
         }
         if self.pong_by != 0 && self.pong_by <= tick {
-            if !self.awaits_replies() {
+            // The pong may stand among what waits for its turn. A peer that is dead sends none there either.
+            let may_be_there = is_held || self.has_frames();
+            if !may_be_there || std::mem::replace(&mut self.is_pong_late, true) {
                 return Err(Disconnect::NoPong);
             }
-            // The pong may stand among the commands that wait for their turn.
             let timeout = context.config.client.pong_timeout;
             self.pong_by = TimerWheel::tick_after(context.now.at, timeout);
         }
@@ -180,6 +181,7 @@ impl Session {
             return;
         }
         self.pong_by = TimerWheel::tick_after(context.now.at, context.config.client.pong_timeout);
+        self.is_pong_late = false;
     }
 
     /// A pong of the protocol; it must have been asked for.

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use super::{Context, Session};
 use crate::config::{Config, Namespace};
 use crate::limits::{
-    COMMANDS_UNDER_PRESSURE_MAX, COMMANDS_UNDER_WAY_MAX, DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX,
+    COMMANDS_UNDER_PRESSURE_MAX, COMMANDS_UNDER_WAY_BYTES_MAX, COMMANDS_UNDER_WAY_MAX,
+    DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX,
 };
 use crate::mesh::hook::Answer;
 use crate::model::ShardId;
@@ -18,6 +19,8 @@ use crate::protocol::command::{Body, Command, Subscribe};
 pub struct Order {
     /// Commands that were carried out, oldest first, up to the first one without reply and beyond.
     entries: VecDeque<Entry>,
+    /// Bytes of these commands.
+    under_way_bytes: usize,
     /// What all of them are.
     group: Group,
     /// Frames with commands that wait, oldest first.
@@ -30,6 +33,8 @@ pub struct Order {
 struct Entry {
     id: u32,
     state: State,
+    /// Of the command.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -90,6 +95,8 @@ pub type Spares = Vec<Box<Order>>;
 const SPARES_MAX: usize = 64;
 /// Places for entries that a spare one may hold on to.
 const SPARE_ENTRIES_MAX: usize = COMMANDS_UNDER_WAY_MAX;
+/// Places for frames likewise.
+const SPARE_FRAMES_MAX: usize = 16;
 
 impl Order {
     fn is_idle(&self) -> bool {
@@ -101,6 +108,12 @@ impl Order {
         match self.entries.front() {
             None => !self.frames.is_empty(),
             Some(first) => matches!(first.state, State::Decided(_)),
+        }
+    }
+
+    fn pop_entry(&mut self) {
+        if let Some(first) = self.entries.pop_front() {
+            self.under_way_bytes -= first.bytes;
         }
     }
 
@@ -185,6 +198,9 @@ impl Session {
         if under_way >= most && now != Group::Calls {
             return true;
         }
+        if order.under_way_bytes + self.weight(command) > COMMANDS_UNDER_WAY_BYTES_MAX {
+            return true;
+        }
         let Some(group) = self.group_of(context, &command.body) else {
             return now != Group::Apart;
         };
@@ -203,6 +219,11 @@ impl Session {
         }
     }
 
+    /// Bytes that a command takes while it is under way, with what is said of its client.
+    fn weight(&self, command: &Command<'_>) -> usize {
+        command.weight() + self.info.len() + self.user.len()
+    }
+
     /// Whether a subscribe is allowed depends on what becomes of those before it.
     fn may_fail(&mut self, context: &Context<'_>, asked: &Subscribe<'_>) -> bool {
         let here = self.subscriptions.len() + self.awaiting_count();
@@ -212,17 +233,20 @@ impl Session {
     }
 
     /// A command was carried out. If its reply comes later, its place is kept.
-    pub(super) fn await_reply(&mut self, context: &mut Context<'_>, id: u32) {
+    pub(super) fn await_reply(&mut self, context: &mut Context<'_>, command: &Command<'_>) {
         let Some(group) = context.awaits.take() else {
             return;
         };
+        let bytes = self.weight(command);
         let order = self
             .order
             .get_or_insert_with(|| context.spares.pop().unwrap_or_default());
         order.group = group;
+        order.under_way_bytes += bytes;
         order.entries.push_back(Entry {
-            id,
+            id: command.id,
             state: State::Awaited,
+            bytes,
         });
     }
 
@@ -248,7 +272,7 @@ impl Session {
                     && order.position(*id) == Some(0)
                     && is_next(order.entries.get(1)) =>
             {
-                order.entries.pop_front();
+                order.pop_entry();
             }
             _ => order.sort(out, marks, is_command),
         }
@@ -261,6 +285,7 @@ impl Session {
         if let Some(order) = self.order.take_if(|order| order.is_idle())
             && spares.len() < SPARES_MAX
             && order.entries.capacity() <= SPARE_ENTRIES_MAX
+            && order.frames.capacity() <= SPARE_FRAMES_MAX
         {
             spares.push(order);
         }
@@ -299,6 +324,15 @@ impl Session {
         self.order
             .as_ref()
             .is_some_and(|order| !order.frames.is_empty())
+    }
+
+    /// Commands came that are not under way, or whose backend decides first: nothing comes of them if the session ends now.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.order.as_ref().is_some_and(|order| {
+            let is_undecided = order.group == Group::Decisions && !order.entries.is_empty();
+            is_undecided || !order.frames.is_empty()
+        })
     }
 
     /// Commands are carried out whose replies are not there.
@@ -367,7 +401,7 @@ impl Order {
             let place = if is_command { None } else { self.position(id) };
             match place {
                 Some(0) => {
-                    self.entries.pop_front();
+                    self.pop_entry();
                     sorted.extend_from_slice(reply);
                     self.say_next(&mut sorted);
                 }
@@ -375,6 +409,7 @@ impl Order {
                 None if is_command && !self.entries.is_empty() => self.entries.push_back(Entry {
                     id,
                     state: State::Said(reply.into()),
+                    bytes: 0,
                 }),
                 None => sorted.extend_from_slice(reply),
             }
@@ -391,7 +426,7 @@ impl Order {
         }) = self.entries.front()
         {
             out.extend_from_slice(reply);
-            self.entries.pop_front();
+            self.pop_entry();
         }
     }
 }

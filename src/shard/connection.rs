@@ -122,6 +122,11 @@ impl Connection {
             || self.session.has_enough()
     }
 
+    /// What its peer has asked for is not all under way: it is lost if the connection ends now.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.session.is_unfinished() || self.held.is_some()
+    }
+
     /// Pushes must wait for the connect reply.
     pub(super) fn is_corked(&self) -> bool {
         self.session.connecting.is_some()
@@ -244,19 +249,31 @@ impl Backlog {
         self.drop_pieces(|_, of| of == hub)
     }
 
-    /// Drops the oldest droppable pieces until `keep_bytes` are left. Returns the hub slots that lost something, and how much each.
-    pub(super) fn drop_oldest(&mut self, keep_bytes: usize) -> Vec<(u32, u64)> {
+    /// Drops the oldest droppable pieces until `keep_bytes` are left; the newest of all stays if what then waits is no more than
+    /// `limit`. Returns the hub slots that lost something, and how much each.
+    pub(super) fn drop_oldest(&mut self, keep_bytes: usize, limit: usize) -> Vec<(u32, u64)> {
+        let newest = self.pieces.iter().rposition(|&(_, hub)| hub != KEEP);
+        let mut lost = self.drop_before(keep_bytes, newest);
+        if self.waiting() > limit {
+            for (hub, count) in self.drop_before(keep_bytes, None) {
+                count_lost(&mut lost, hub, count);
+            }
+        }
+        lost
+    }
+
+    /// Drops the oldest droppable pieces, but not the one at `spared`, until `keep_bytes` are left.
+    fn drop_before(&mut self, keep_bytes: usize, spared: Option<usize>) -> Vec<(u32, u64)> {
         let mut excess = self.bytes.len().saturating_sub(keep_bytes);
         let mut lost: Vec<(u32, u64)> = Vec::new();
+        let mut places = 0..;
         self.drop_pieces(|len, hub| {
-            if hub == KEEP || excess == 0 {
+            let is_spared = places.next() == spared;
+            if hub == KEEP || excess == 0 || is_spared {
                 return false;
             }
             excess = excess.saturating_sub(len as usize);
-            match lost.iter_mut().find(|(other, _)| *other == hub) {
-                Some((_, count)) => *count += 1,
-                None => lost.push((hub, 1)),
-            }
+            count_lost(&mut lost, hub, 1);
             true
         });
         lost
@@ -292,6 +309,13 @@ impl Backlog {
     }
 }
 
+fn count_lost(lost: &mut Vec<(u32, u64)>, hub: u32, publications: u64) {
+    match lost.iter_mut().find(|(other, _)| *other == hub) {
+        Some((_, count)) => *count += publications,
+        None => lost.push((hub, publications)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -309,7 +333,7 @@ mod tests {
         assert_eq!(batch[batch.len() - 5..], [2; 5]);
         assert_eq!(backlog.pieces, [(15, KEEP), (30, 1)]);
         assert_eq!(backlog.unsent(), OWNED_BATCH_BYTES_MAX + 45);
-        assert_eq!(backlog.drop_oldest(0), [(1, 1)]);
+        assert_eq!(backlog.drop_oldest(0, 0), [(1, 1)]);
         assert_eq!(backlog.bytes, [2; 15]);
         // What the kernel did not take comes first again.
         backlog.in_flight = 0;
@@ -356,6 +380,20 @@ mod tests {
     }
 
     #[test]
+    fn newest_stays_where_only_its_size_exceeds() {
+        let mut backlog = Backlog::default();
+        for hub in [1, 1, 2] {
+            backlog.push(&[0; 600], hub);
+        }
+        assert_eq!(backlog.waiting(), 1200);
+        assert_eq!(backlog.drop_oldest(500, 1000), [(1, 2)]);
+        assert_eq!(backlog.pieces, [(600, 2)]);
+        assert_eq!(backlog.waiting(), 0);
+        backlog.push(&[0; 2000], KEEP);
+        assert_eq!(backlog.drop_oldest(100, 500), [(2, 1)], "others exceed too");
+    }
+
+    #[test]
     fn only_the_oldest_droppable_pieces_go() {
         let mut backlog = Backlog::default();
         for (bytes, hub) in [
@@ -367,7 +405,7 @@ mod tests {
         ] {
             backlog.push(bytes, hub);
         }
-        let lost = backlog.drop_oldest(12);
+        let lost = backlog.drop_oldest(12, 0);
         assert_eq!(lost, [(1, 1), (2, 1)]);
         assert_eq!(backlog.bytes, b"replymorea2");
         assert_eq!(backlog.pieces, [(5, KEEP), (4, KEEP), (2, 1)]);

@@ -8,7 +8,7 @@ use crate::config::namespace::SlowConsumer;
 use crate::limits::FANOUT_PIECE_BYTES_MAX;
 use crate::mesh::Message;
 use crate::mesh::message::{Query, QueryKind, ReplyTo};
-use crate::model::{ChannelName, ClientInfo, Encoding, Publication, StreamPosition};
+use crate::model::{ChannelName, ClientInfo, Encoding, Offset, Publication, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::flag;
@@ -285,7 +285,11 @@ impl Shard {
                     first.offset.0 == offset + 1
                 });
                 if !complete {
-                    self.insufficient(id, position);
+                    // What is there follows the gap.
+                    let first = missed.first().map(|first| first.offset.0);
+                    let offset =
+                        first.map_or(position.offset, |first| Offset(first.saturating_sub(1)));
+                    self.insufficient(id, StreamPosition { offset, ..position });
                 }
                 for publication in missed {
                     if let Some(channel) = self.hub.channel_mut(id) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::connection::Connection;
 use crate::broker::HubId;
 use crate::broker::durable::Asker;
 use crate::mesh::Message;
@@ -271,12 +272,21 @@ impl Shard {
             let Some(connection) = self.connections.current(conn.slot, conn.generation) else {
                 continue;
             };
-            if connection.backlog_bytes() > PART_BACKLOG_MAX
-                || connection.session.phase == Phase::Connecting
-                || !self.ask_part(conn, hub)
-            {
+            if !takes_parts(connection) {
+                self.stalled.entry(conn.slot).or_default().push((conn, hub));
+            } else if !self.ask_part(conn, hub) {
                 self.parts.push_back((conn, hub));
             }
+        }
+    }
+
+    /// The connection may take parts again for which it had no room.
+    pub(super) fn wake_parts(&mut self, slot: u32) {
+        if !self.stalled.is_empty()
+            && self.connections.at(slot).is_none_or(takes_parts)
+            && let Some(parts) = self.stalled.remove(&slot)
+        {
+            self.parts.extend(parts);
         }
     }
 
@@ -285,6 +295,13 @@ impl Shard {
         self.with_session(conn.slot, |session, context| session.ask_part(context, hub))
             .unwrap_or(true)
     }
+}
+
+/// Subscribers that wait for the next part of what they missed until their connection takes it, by slot: nobody looks at them before.
+pub(super) type Stalled = hashbrown::HashMap<u32, Vec<(ConnId, HubId)>, foldhash::fast::FixedState>;
+
+fn takes_parts(connection: &Connection) -> bool {
+    connection.backlog_bytes() <= PART_BACKLOG_MAX && connection.session.phase != Phase::Connecting
 }
 
 fn overloaded(interest: &Interest) -> Interested {

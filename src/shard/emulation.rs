@@ -75,11 +75,14 @@ impl Shard {
             .current(slot, generation)
             .filter(|connection| known(connection))
             .map(|connection| (connection.state, connection.session.waiting_bytes()));
+        let mut is_taken = true;
         match state {
-            Some((State::Open | State::Waiting, waits))
-                if waits > HELD_BYTES_MAX || waits > 0 && self.waits_enough() =>
-            {
+            Some((State::Open | State::Waiting, waits)) if waits > HELD_BYTES_MAX => {
                 self.abort(slot);
+            }
+            // Others have filled what the shard has room for.
+            Some((State::Open | State::Waiting, waits)) if waits > 0 && self.waits_enough() => {
+                is_taken = false;
             }
             Some((State::Open | State::Waiting, _)) => self.commands(slot, &emulate.frame),
             Some((
@@ -94,11 +97,12 @@ impl Shard {
             ))
             | None => {}
         }
-        self.mesh.answer(from, Message::Emulated(emulate.request));
+        let answer = Message::Emulated(emulate.request, is_taken);
+        self.mesh.answer(from, answer);
     }
 
     /// The commands of a request are handled, or nobody was there to handle them.
-    pub(super) fn emulated(&mut self, conn: ConnId) {
+    pub(super) fn emulated(&mut self, conn: ConnId, is_taken: bool) {
         let Some(connection) = self
             .connections
             .current_mut(conn.slot, conn.generation)
@@ -107,7 +111,11 @@ impl Shard {
             return;
         };
         let cors = connection.session.rare.take().and_then(|rare| rare.cors);
-        self.respond_to(conn.slot, 204, "", cors.as_deref(), b"");
+        if is_taken {
+            self.respond_to(conn.slot, 204, "", cors.as_deref(), b"");
+        } else {
+            self.respond_to(conn.slot, 503, TEXT, cors.as_deref(), b"try again\n");
+        }
         self.resume(conn.slot);
     }
 }

@@ -206,6 +206,7 @@ impl Shard {
                 if let Some(mut held) = self.take_held(slot) {
                     self.websocket_received(slot, held.rest());
                 }
+                self.end_of_commands(slot);
             }
             State::Waiting
             | State::Owing

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::connection::State;
+use super::order::TAKEN_PER_TURN;
 use crate::broker::HubId;
 use crate::broker::durable::Asker;
 use crate::broker::owner::Behind;
@@ -62,11 +63,12 @@ impl Shard {
         }
     }
 
-    /// Handles what the shard has said to itself, until it has nothing more to say and no session can go on.
+    /// Handles what the shard has said to itself, until it has nothing more to say and no session can go on, or enough have.
     pub(super) fn settle(&mut self) {
         self.answer_own();
-        while !self.ready.is_empty() && !self.is_full() {
-            self.take_up_ready();
+        let mut left = TAKEN_PER_TURN;
+        while left > 0 && !self.ready.is_empty() && !self.is_full() {
+            left = self.take_up_ready(left);
             self.answer_own();
         }
     }
@@ -90,7 +92,7 @@ impl Shard {
             Message::Query(query) => self.own_query(from, query, 0),
             Message::Commands(commands) => self.own_commands(from, *commands),
             Message::Emulate(emulate) => self.emulate(from, &emulate),
-            Message::Emulated(request) => self.emulated(request),
+            Message::Emulated(request, is_taken) => self.emulated(request, is_taken),
             Message::Admit(admit) => {
                 let granted = self.own_admit(from, &admit);
                 self.mesh.answer(from, Message::Admitted(admit, granted));
@@ -333,6 +335,7 @@ impl Shard {
         let was = self.connections.at(slot).map(|connection| connection.state);
         self.follow_phase(slot);
         self.file(slot);
+        self.wake_parts(slot);
         if was == Some(State::Waiting)
             && self
                 .connections

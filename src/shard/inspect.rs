@@ -169,7 +169,7 @@ impl Shard {
             waiting: (self.connections.iter())
                 .filter(|(_, connection)| connection.session.order.is_some())
                 .count(),
-            parts: self.parts.len(),
+            parts: self.parts.len() + self.stalled.values().map(Vec::len).sum::<usize>(),
             woken: self.owner.has_woken(),
             unopened: self.owner.unopened(),
         }

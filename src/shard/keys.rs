@@ -10,7 +10,7 @@ use crate::config::keys::{KeySet, KeySource};
 use crate::limits::{KEY_WAITS_BYTES_MAX, KEY_WAITS_MAX};
 use crate::mesh::control::FromShard;
 use crate::model::ConnId;
-use crate::protocol::command::{Body, Command};
+use crate::protocol::command::Command;
 use crate::session::KeyWanted;
 use crate::session::shares::{Holders, Shares};
 use crate::time::Instant;
@@ -28,6 +28,8 @@ pub(super) struct KeyWaits {
     answered: VecDeque<Parked>,
     /// Nobody may be all of those who wait.
     shares: Shares,
+    /// Of all commands that wait.
+    bytes: usize,
 }
 
 impl Default for KeyWaits {
@@ -36,6 +38,7 @@ impl Default for KeyWaits {
             sources: Default::default(),
             answered: VecDeque::new(),
             shares: Shares::new(KEY_WAITS_MAX, KEY_WAITS_BYTES_MAX),
+            bytes: 0,
         }
     }
 }
@@ -49,16 +52,6 @@ struct Parked {
     /// Of the command, and who has a share in it.
     bytes: usize,
     holders: Holders,
-}
-
-/// Bytes of a command that came with a token, about.
-fn weight(command: &Command<'_>) -> usize {
-    match &command.body {
-        Body::Connect(connect) => connect.token.len() + connect.data.len(),
-        Body::Subscribe(asked) => asked.token.len() + asked.data.len(),
-        Body::Refresh { token } | Body::SubRefresh { token, .. } => token.len(),
-        _ => 0,
-    }
 }
 
 #[derive(Default)]
@@ -79,6 +72,11 @@ impl KeyWaits {
         !self.answered.is_empty()
     }
 
+    /// Can one more wait whose command has so many bytes?
+    fn has_room(&self, bytes: usize) -> bool {
+        self.len() < KEY_WAITS_MAX && self.bytes + bytes <= KEY_WAITS_BYTES_MAX
+    }
+
     /// Connections that wait.
     pub(super) fn len(&self) -> usize {
         let waiting = self.sources.iter().map(|source| source.connections.len());
@@ -95,9 +93,9 @@ impl Shard {
             return;
         };
         let conn = ConnId { slot, generation };
-        let bytes = weight(&command);
+        let bytes = command.weight();
         let whose = connection.session.whose(conn, prefix);
-        let has_room = self.key_waits.len() < KEY_WAITS_MAX;
+        let has_room = self.key_waits.has_room(bytes);
         let shares = &mut self.key_waits.shares;
         let holders = has_room.then(|| shares.take_kept(&whose, bytes));
         let Some(holders) = holders.flatten() else {
@@ -110,6 +108,7 @@ impl Shard {
             return;
         };
         connection.is_parked = true;
+        self.key_waits.bytes += bytes;
         self.counters.commands = self.counters.commands.saturating_sub(1);
         self.counters.key_waits += 1;
         let source = wanted.source;
@@ -185,22 +184,21 @@ impl Shard {
                 self.tokens.refuse_if_unknown(wanted, self.now);
             }
             let ConnId { slot, generation } = parked.conn;
-            let shares = &mut self.key_waits.shares;
-            shares.give_kept(&parked.holders, parked.bytes);
-            let Some(connection) = self.connections.current_mut(slot, generation) else {
-                continue;
-            };
-            if !connection.is_parked {
+            let connection = self.connections.current(slot, generation);
+            let is_parked = connection.is_some_and(|connection| connection.is_parked);
+            let waits = is_parked.then(|| {
+                self.with_session(slot, |session, context| {
+                    session.must_wait(context, &parked.command)
+                })
+            });
+            if waits.flatten() == Some(true) {
+                self.key_waits.answered.push_back(parked);
                 continue;
             }
-            let waits = self.with_session(slot, |session, context| {
-                session.must_wait(context, &parked.command)
-            });
-            if waits == Some(true) {
-                self.key_waits.answered.push_back(Parked {
-                    holders: Holders::new(),
-                    ..parked
-                });
+            let waits = &mut self.key_waits;
+            waits.shares.give_kept(&parked.holders, parked.bytes);
+            waits.bytes -= parked.bytes;
+            if !is_parked {
                 continue;
             }
             if let Some(connection) = self.connections.at_mut(slot) {

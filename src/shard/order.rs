@@ -1,16 +1,22 @@
 //! Frames of commands, in order: those that can be carried out are, the rest waits in the session (`session/order`) and goes on when
 //! the replies before it are there.
 
-use super::connection::State;
+use std::time::Duration;
+
+use super::connection::{Connection, State};
 use super::{Handled, Shard};
 use crate::limits::WAITING_BYTES_SHARD_MAX;
+use crate::mem::TimerWheel;
 use crate::model::{ConnId, Encoding};
 use crate::protocol::centrifuge;
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
+use crate::session::Phase;
 
 /// Frames and decisions that are taken up again in one turn.
-const TAKEN_PER_TURN: usize = 256;
+pub(super) const TAKEN_PER_TURN: usize = 256;
+/// What a peer that says no more has asked for is carried out within this time.
+const ENDED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where the commands of a frame have come to.
 enum Stopped {
@@ -26,16 +32,21 @@ impl Shard {
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };
-        if connection.session.has_frames() {
-            if is_pong(connection.session.format.encoding, frame) {
-                let pong = Command {
-                    id: 0,
-                    body: Body::Pong,
-                };
-                self.command(slot, Ok(pong));
-            } else {
-                self.keep_frame(slot, frame);
-            }
+        let session = &connection.session;
+        let is_connected = session.phase == Phase::Connected;
+        let waits = session.has_frames();
+        if (waits || is_connected && !connection.can_answer())
+            && is_pong(session.format.encoding, frame)
+        {
+            let pong = Command {
+                id: 0,
+                body: Body::Pong,
+            };
+            self.command(slot, Ok(pong));
+            return;
+        }
+        if waits {
+            self.keep_frame(slot, frame);
             return;
         }
         if let Stopped::At(at) = self.carry_out(slot, frame) {
@@ -154,16 +165,59 @@ impl Shard {
         self.ready.push_back(ConnId { slot, generation });
     }
 
-    /// Sessions whose turn has come go on.
-    pub(super) fn take_up_ready(&mut self) {
-        for _ in 0..TAKEN_PER_TURN {
+    /// Sessions whose turn has come go on, as many at most. Returns how many more may.
+    pub(super) fn take_up_ready(&mut self, most: usize) -> usize {
+        for taken in 0..most {
             if self.is_full() {
-                return;
+                return most - taken;
             }
             let Some(conn) = self.ready.pop_front() else {
-                return;
+                return most - taken;
             };
             self.take_up(conn);
+        }
+        0
+    }
+
+    /// The peer says no more: what it has asked for is still carried out, and then the connection ends. Pings have no answer.
+    pub(super) fn end_later(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        if std::mem::replace(&mut connection.has_ended, true) {
+            return;
+        }
+        connection.session.next = 0;
+        connection.session.pong_by = 0;
+        let by = TimerWheel::tick_after(self.now.at, ENDED_TIMEOUT);
+        self.set_deadline(slot, by);
+    }
+
+    /// The peer is gone. True if something is left to be carried out: it had said that no more comes, or its commands came in
+    /// requests of their own, which were answered.
+    pub(super) fn goes_on_alone(&mut self, slot: u32) -> bool {
+        let goes_on = self.connections.at(slot).is_some_and(|connection| {
+            (connection.has_ended || connection.is_stream())
+                && connection.is_session
+                && matches!(connection.state, State::Open | State::Waiting)
+                && connection.is_unfinished()
+        });
+        if goes_on {
+            self.end_later(slot);
+        }
+        goes_on
+    }
+
+    /// A session whose peer says no more ends when nothing is left to be carried out.
+    pub(super) fn end_of_commands(&mut self, slot: u32) {
+        let is_over = |connection: &Connection| {
+            connection.has_ended
+                && connection.is_session
+                && connection.state == State::Open
+                && !connection.is_unfinished()
+        };
+        if self.connections.at(slot).is_some_and(is_over) {
+            self.finish(slot);
         }
     }
 
@@ -199,7 +253,11 @@ impl Shard {
                 self.waiting_bytes += session.waiting_bytes() - before;
             }
             // The next frame, or what was not read, in the same way.
-            Stopped::Over if connection.session.has_frames() || connection.held.is_some() => {
+            Stopped::Over
+                if connection.session.has_frames()
+                    || connection.held.is_some()
+                    || connection.has_ended =>
+            {
                 self.make_ready(slot);
             }
             Stopped::Over => connection.session.forget_order(&mut self.spares),

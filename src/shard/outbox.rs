@@ -310,7 +310,8 @@ impl Shard {
             return;
         }
         let before = backlog.bytes.len();
-        let lost = backlog.drop_oldest(limit.saturating_sub(backlog.in_flight) / 2);
+        let keep = limit.saturating_sub(backlog.in_flight) / 2;
+        let lost = backlog.drop_oldest(keep, if too_many_bytes { 0 } else { limit });
         let mut count = 0;
         for &(hub, publications) in &lost {
             count += publications;
@@ -333,6 +334,7 @@ impl Shard {
         for (hub, _) in lost {
             self.tell_insufficient(slot, hub);
         }
+        self.wake_parts(slot);
     }
 
     pub(super) fn poll_transmit(&mut self) -> Option<Output> {
@@ -359,10 +361,9 @@ impl Shard {
             if connection
                 .backlog
                 .as_ref()
-                .is_some_and(|backlog| !backlog.bytes.is_empty())
+                .is_some_and(|backlog| !backlog.bytes.is_empty() || !backlog.lost.is_empty())
             {
                 self.outbox.own_pending(connection);
-                connection.is_sending = true;
                 let format = connection.session.format;
                 let listens = connection.state == State::Open;
                 let Some(backlog) = &mut connection.backlog else {
@@ -372,6 +373,10 @@ impl Shard {
                     let told = tell_losses(backlog, format, listens, &mut self.compression);
                     self.outbox.backlog_bytes += told;
                 }
+                if backlog.bytes.is_empty() {
+                    continue;
+                }
+                connection.is_sending = true;
                 let batch = SendBatch::Owned(backlog.take_batch());
                 self.counters.sends += 1;
                 return Some(Output::Transmit { conn, batch });
@@ -407,12 +412,7 @@ impl Shard {
             return;
         };
         let Ok(taken) = result else {
-            if let Some(backlog) = &mut connection.backlog {
-                self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
-            }
-            connection.is_sending = false;
-            self.abort(conn.slot);
-            self.settle();
+            self.send_failed(conn.slot);
             return;
         };
         match batch {
@@ -485,11 +485,31 @@ impl Shard {
             self.outbox.make_dirty(connection, conn.slot, head);
             self.batch_taken(conn.slot);
         }
+        self.wake_parts(conn.slot);
         let owes = |one: &Connection| one.owes_answers();
         if owed && !self.connections.at(conn.slot).is_some_and(owes) {
             self.make_ready(conn.slot);
             self.settle();
         }
+    }
+
+    /// The peer is gone. What it had asked for before it said no more is still carried out.
+    fn send_failed(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at_mut(slot) else {
+            return;
+        };
+        if let Some(backlog) = &mut connection.backlog {
+            self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
+        }
+        connection.is_sending = false;
+        self.outbox.forget(connection);
+        connection.backlog = None;
+        if self.goes_on_alone(slot) {
+            self.make_ready(slot);
+        } else {
+            self.abort(slot);
+        }
+        self.settle();
     }
 
     /// Every ring batch polled so far is with the kernel, and its failures were reported.

@@ -93,6 +93,9 @@ impl Shard {
             State::Waiting | State::Closing | State::Finishing | State::Refused => {
                 self.abort(slot);
             }
+            State::Open if self.connections.at(slot).is_some_and(|one| one.has_ended) => {
+                self.finish(slot);
+            }
             State::Open | State::Gone => {}
         }
     }
@@ -108,9 +111,9 @@ impl Shard {
         {
             return;
         }
-        if let Some(Err(disconnect)) =
-            self.with_session(slot, |session, context| session.timeout(context))
-        {
+        let is_held = connection.held.is_some();
+        let due = self.with_session(slot, |session, context| session.timeout(context, is_held));
+        if let Some(Err(disconnect)) = due {
             self.disconnect(slot, &disconnect);
         }
     }

@@ -45,7 +45,13 @@ impl Shard {
                     self.hold(slot, input);
                     break;
                 }
-                Some(connection) if connection.state == State::Open => {}
+                Some(connection) if connection.state == State::Open => {
+                    if connection.session.is_unfinished() && decoder.begins_close(input) {
+                        self.hold(slot, input);
+                        self.end_later(slot);
+                        break;
+                    }
+                }
                 _ => return,
             }
             let event = if deflates {

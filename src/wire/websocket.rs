@@ -120,6 +120,14 @@ impl Decoder {
             .map_or(0, |partial| partial.held_bytes())
     }
 
+    /// Does `input` begin with a close frame?
+    #[must_use]
+    pub fn begins_close(&self, input: &[u8]) -> bool {
+        let is_inside = |partial: &Partial| partial.is_inside_frame();
+        let opcode = input.first().map(|first| first & 0x0F);
+        opcode == Some(Opcode::Close as u8) && !self.partial.as_deref().is_some_and(is_inside)
+    }
+
     /// Takes the next event out of `input`, whose front moves past what was read. `Ok(None)`: all of `input` was read, and what is unfinished is kept for the next call.
     ///
     /// `message_bytes_max` bounds a message, in all its fragments together; it is checked as soon as a header is there and before memory is taken.

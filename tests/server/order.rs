@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::backend::{Backend, Reply};
-use crate::support::client::Client;
+use crate::support::client::{Client, Encoding};
 use crate::support::process::{Server, Start, config};
 use crate::support::stream::{Shape, Stream};
 use crate::support::wait::now;
@@ -33,6 +33,13 @@ allow_presence_for_subscriber = true
 allow_presence_for_anonymous = true
 allow_history_for_subscriber = true
 allow_history_for_anonymous = true
+
+[[channel.namespaces]]
+name = "open"
+allow_subscribe_for_client = true
+allow_subscribe_for_anonymous = true
+allow_publish_for_client = true
+allow_publish_for_anonymous = true
 
 [http_stream]
 enabled = true
@@ -375,6 +382,94 @@ proxy_enabled = true
     client.reply(first);
     client.reply(second);
     assert!(client.pings > 2, "{} pings", client.pings);
+}
+
+/// How a client that has said everything leaves.
+#[derive(Clone, Copy, Debug)]
+enum Leaves {
+    WithCloseFrame,
+    WithCloseFrameAndDeaf,
+    HalfClosed,
+}
+
+/// Each of these texts as a message of its own, all of them in one write, and then the end.
+fn say_and_leave(mut client: Client, texts: &[String], leaves: Leaves) -> Option<Client> {
+    use Leaves::{HalfClosed, WithCloseFrame, WithCloseFrameAndDeaf};
+    for text in texts {
+        let message = tungstenite::Message::text(text.as_str());
+        client.socket.write(message).expect("it is buffered");
+    }
+    match leaves {
+        WithCloseFrame | WithCloseFrameAndDeaf => client.socket.close(None),
+        HalfClosed => client.socket.flush(),
+    }
+    .expect("the server reads");
+    if matches!(leaves, HalfClosed) {
+        let stream = client.socket.get_ref();
+        stream
+            .shutdown(std::net::Shutdown::Write)
+            .expect("it is open");
+    }
+    matches!(leaves, HalfClosed | WithCloseFrame).then_some(client)
+}
+
+/// The publications 0 to 299 come, in this order.
+fn all_come(reader: &mut Client, channel: &str) {
+    for n in 0..300 {
+        assert_eq!(reader.publication(channel)["data"], n, "{channel}");
+    }
+}
+
+#[test]
+fn what_a_client_said_before_it_left_is_carried_out() {
+    for shards in [1, 2] {
+        let server = server(shards, "");
+        let mut reader = Client::open_as(&server, Encoding::Json).connect(&json!({}));
+        for leaves in [
+            Leaves::WithCloseFrame,
+            Leaves::WithCloseFrameAndDeaf,
+            Leaves::HalfClosed,
+        ] {
+            let channel = format!("open:{leaves:?}");
+            reader.subscribe(&channel);
+            let client = Client::open_as(&server, Encoding::Json).connect(&json!({}));
+            let texts: Vec<String> = (0..300)
+                .map(|n| json!({ "id": 10 + n, "publish": { "channel": channel, "data": n } }))
+                .map(|command| command.to_string())
+                .collect();
+            let left = say_and_leave(client, &texts, leaves);
+            all_come(&mut reader, &channel);
+            if let Some(mut left) = left {
+                left.ended();
+            }
+        }
+        let stream = Stream::connect(&server, Shape::Lines, &json!({}));
+        reader.subscribe("open:stream");
+        let commands: Vec<Value> = (0..300)
+            .map(|n| json!({ "id": 10 + n, "publish": { "channel": "open:stream", "data": n } }))
+            .collect();
+        stream.emulate(&lines(&commands));
+        drop(stream);
+        all_come(&mut reader, "open:stream");
+    }
+}
+
+#[test]
+fn publication_that_a_backend_decides_about_outlives_its_publisher() {
+    let backend = late_first("/publish");
+    let server = hooked(&backend, 1);
+    let mut reader = Client::open_as(&server, Encoding::Json).connect(&json!({}));
+    reader.subscribe("hooked:a");
+    for leaves in [Leaves::WithCloseFrame, Leaves::WithCloseFrameAndDeaf] {
+        let client = Client::open_as(&server, Encoding::Json).connect(&json!({}));
+        let publish = json!({ "channel": "hooked:a", "data": { "n": 0 } });
+        let text = json!({ "id": 10, "publish": publish }).to_string();
+        let left = say_and_leave(client, &[text], leaves);
+        assert_eq!(reader.publication("hooked:a")["data"]["n"], 0);
+        if let Some(mut left) = left {
+            left.ended();
+        }
+    }
 }
 
 #[test]

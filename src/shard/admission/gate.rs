@@ -36,10 +36,10 @@ struct Bucket {
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// Stands for every prefix that came when the table was full: nobody is connected from the address of nobody.
+/// Stands for every prefix that came when the table was full: it is that of no address.
 const OTHERS: Prefix = Prefix {
-    bits: 0,
-    is_v4: false,
+    bits: u128::MAX,
+    is_v4: true,
 };
 
 impl Bucket {
