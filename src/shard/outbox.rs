@@ -502,9 +502,11 @@ impl Shard {
             self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
         }
         connection.is_sending = false;
-        self.outbox.forget(connection);
-        connection.backlog = None;
         if self.goes_on_alone(slot) {
+            if let Some(connection) = self.connections.at_mut(slot) {
+                self.outbox.forget(connection);
+                connection.backlog = None;
+            }
             self.make_ready(slot);
         } else {
             self.abort(slot);
