@@ -141,13 +141,14 @@ fn answers_to_fetches_have_fewer_deliveries_than_asked_for_where_they_are_large(
     publish(&server, 6, 1_500_000);
     let one = rpc(&mut client, "ringmain.fetch", &fetch);
     assert_eq!(one["deliveries"].as_array().map(Vec::len), Some(1));
-    let some = server.api_result("queue/fetch", &fetch);
-    let some = some["deliveries"].as_array().map(Vec::len);
-    assert_eq!(
-        some,
-        Some(2),
-        "an answer over HTTP is larger, and bounded too"
-    );
+    // An answer over HTTP is bounded, too, and has what is read by then.
+    let mut seen = 1;
+    while seen < 6 {
+        let some = server.api_result("queue/fetch", &fetch);
+        let some = some["deliveries"].as_array().map_or(0, Vec::len);
+        assert!((1..=2).contains(&some), "{some}");
+        seen += some;
+    }
     assert!(server.metric("ringmain_disconnected_slow_total") < 1.0);
 }
 
