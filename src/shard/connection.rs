@@ -249,10 +249,14 @@ impl Backlog {
         self.drop_pieces(|_, of| of == hub)
     }
 
-    /// Drops the oldest droppable pieces until `keep_bytes` are left; the newest of all stays if what then waits is no more than
+    /// Drops the oldest droppable pieces until `keep_bytes` are left; one that stands alone stays if what waits is no more than
     /// `limit`. Returns the hub slots that lost something, and how much each.
     pub(super) fn drop_oldest(&mut self, keep_bytes: usize, limit: usize) -> Vec<(u32, u64)> {
-        let newest = self.pieces.iter().rposition(|&(_, hub)| hub != KEEP);
+        // Only one that stands alone: what is left of a channel behind what was dropped would follow a gap.
+        let newest = match self.pieces[..] {
+            [(_, hub)] if hub != KEEP => Some(0),
+            _ => None,
+        };
         let mut lost = self.drop_before(keep_bytes, newest);
         if self.waiting() > limit {
             for (hub, count) in self.drop_before(keep_bytes, None) {
@@ -382,13 +386,10 @@ mod tests {
     #[test]
     fn newest_stays_where_only_its_size_exceeds() {
         let mut backlog = Backlog::default();
-        for hub in [1, 1, 2] {
-            backlog.push(&[0; 600], hub);
-        }
-        assert_eq!(backlog.waiting(), 1200);
-        assert_eq!(backlog.drop_oldest(500, 1000), [(1, 2)]);
-        assert_eq!(backlog.pieces, [(600, 2)]);
+        backlog.push(&[0; 600], 2);
         assert_eq!(backlog.waiting(), 0);
+        assert_eq!(backlog.drop_oldest(500, 1000), []);
+        assert_eq!(backlog.pieces, [(600, 2)]);
         backlog.push(&[0; 2000], KEEP);
         assert_eq!(backlog.drop_oldest(100, 500), [(2, 1)], "others exceed too");
     }
