@@ -14,5 +14,5 @@ pub mod recovery;
 mod table;
 
 pub use filter::{Filter, FilterError};
-pub use hub::{Hub, HubChannel, HubId};
+pub use hub::{Hub, HubChannel};
 pub use owner::Owner;

@@ -22,6 +22,24 @@ pub struct ConnId {
     pub generation: u32,
 }
 
+/// One channel of a shard's hub. A stale generation names a channel that lost its last subscriber there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HubId {
+    /// Slot.
+    pub slot: u32,
+    /// Generation of the slot.
+    pub generation: u32,
+}
+
+/// One question of a shard that waits for its answer. A stale generation names one that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId {
+    /// Slot in the table of questions of its kind.
+    pub slot: u32,
+    /// Generation of the slot.
+    pub generation: u32,
+}
+
 /// Position within one epoch of a channel: 1, 2, 3 … without holes. 0 means "before the first".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Offset(pub u64);
@@ -59,6 +77,42 @@ impl Epoch {
 impl fmt::Debug for Epoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// Which life of a channel somebody speaks of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Since {
+    /// Whatever life it has.
+    #[default]
+    Any,
+    /// None that a channel of this program ever had.
+    Nothing,
+    /// This one.
+    Epoch(Epoch),
+}
+
+impl Since {
+    /// The epoch as somebody sent it: empty text stands for any.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match Epoch::parse(text) {
+            _ if text.is_empty() => Self::Any,
+            Some(epoch) => Self::Epoch(epoch),
+            None => Self::Nothing,
+        }
+    }
+
+    /// Does a channel in this life have what is spoken of?
+    #[must_use]
+    pub fn fits(self, epoch: Epoch) -> bool {
+        self == Self::Any || self.is(epoch)
+    }
+
+    /// Is it exactly this life?
+    #[must_use]
+    pub fn is(self, epoch: Epoch) -> bool {
+        self == Self::Epoch(epoch)
     }
 }
 

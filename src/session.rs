@@ -28,7 +28,6 @@ pub use durable::{Requests, TIMEOUT_RETRY, ToAppend, Waiting, appended_json, pub
 pub use hooked::{Awaiting, Calls, ForHooks};
 pub use order::Order;
 pub use publish::{PayloadRefused, check_data};
-pub use query::epoch_sent;
 
 use crate::auth::revocation::Revocations;
 use crate::broker::Filter;

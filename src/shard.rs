@@ -40,7 +40,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::revocation::Revocations;
-use crate::broker::{Hub, HubId, Owner};
+use crate::broker::{Hub, Owner};
 use crate::config::Config;
 use crate::limits;
 use crate::mem::{Key, Rng, SecretHash, Secrets, Slab, Tick, TimerWheel};
@@ -49,7 +49,7 @@ use crate::mesh::control::{FromShard, ToShard};
 use crate::mesh::durable::ToLog;
 use crate::mesh::hook::Call;
 use crate::metrics::Counters;
-use crate::model::{ConnId, ShardId};
+use crate::model::{ConnId, HubId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::fanout::Compression;
 use crate::session::order::{Mark, Spares};

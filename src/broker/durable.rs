@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::channel::Channel;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES};
 use crate::mesh::durable::{Page, Read};
-use crate::mesh::message::{Interest, Leave, Query, QueryKind, Recover};
+use crate::mesh::message::{Interest, Leave, Query, QueryFor, QueryKind, Recover};
 use crate::model::{ClientInfo, Publication, ShardId, StreamPosition};
 use crate::time::Instant;
 
@@ -24,7 +24,7 @@ pub enum Asker {
     /// A shard with a subscriber.
     Interest(ShardId, Box<Interest>),
     /// A shard with a question.
-    Query(ShardId, Box<Query>),
+    Query(ShardId, QueryFor, Box<Query>),
     /// A part of a server API call: where it waits, which part, the question.
     Api(u32, u32, Box<Query>),
 }
@@ -308,7 +308,7 @@ impl Channel {
 
     /// Whoever left off somewhere: what it missed, or the first part of that.
     pub(super) fn missed(&self, from: &Recover) -> Found {
-        if from.epoch.is_some_and(|epoch| epoch != Some(self.epoch)) || from.offset > self.top.0 {
+        if !from.epoch.fits(self.epoch) || from.offset > self.top.0 {
             return Found::Gone;
         }
         self.after(from.offset, from.limit.max(1) as usize, usize::MAX)
@@ -376,7 +376,7 @@ impl Channel {
 
     /// The latest publication, unless the asker has it.
     pub(super) fn latest(&self, from: &Recover) -> Found {
-        let has_it = from.offset == self.top.0 && from.epoch == Some(Some(self.epoch));
+        let has_it = from.offset == self.top.0 && from.epoch.is(self.epoch);
         if has_it || self.top.0 == 0 {
             return Found::Some {
                 publications: Vec::new(),
@@ -396,7 +396,7 @@ impl Channel {
         else {
             return Found::Gone;
         };
-        if since.is_some_and(|(_, epoch)| epoch.is_some_and(|epoch| epoch != Some(self.epoch))) {
+        if since.is_some_and(|(_, epoch)| !epoch.fits(self.epoch)) {
             return Found::Gone;
         }
         let limit = u64::from(limit).min(HISTORY_ENTRIES_MAX);
@@ -479,7 +479,7 @@ mod tests {
     use super::*;
     use crate::config::Namespace;
     use crate::config::namespace::Delivery;
-    use crate::model::{ChannelName, Epoch, Offset};
+    use crate::model::{ChannelName, Epoch, Offset, Since};
 
     const EPOCH: Epoch = Epoch(*b"abcdefgh");
 
@@ -527,7 +527,7 @@ mod tests {
 
     fn recover(offset: u64, limit: u32) -> Recover {
         Recover {
-            epoch: Some(Some(EPOCH)),
+            epoch: Since::Epoch(EPOCH),
             offset,
             limit,
             cache: false,
@@ -664,7 +664,7 @@ mod tests {
         }
         let page = |limit, since: Option<u64>, reverse| QueryKind::History {
             limit,
-            since: since.map(|offset| (offset, Some(Some(EPOCH)))),
+            since: since.map(|offset| (offset, Since::Epoch(EPOCH))),
             reverse,
         };
         assert_eq!(offsets(channel.page(page(2, None, true), 0)).0, [10, 9]);

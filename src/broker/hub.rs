@@ -9,16 +9,7 @@ use super::filter::Filter;
 use crate::config::Namespace;
 use crate::limits::{CHANNELS_OWNED_MAX, CLASSES_PER_CHANNEL_MAX};
 use crate::mem::{Key, SecretHash, Slab, SlotPool};
-use crate::model::{ChannelName, Encoding, Format, Framing, Publication, StreamPosition};
-
-/// One channel of the hub. A stale generation names a channel that lost its last subscriber.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HubId {
-    /// Slot.
-    pub slot: u32,
-    /// Generation of the slot.
-    pub generation: u32,
-}
+use crate::model::{ChannelName, Encoding, Format, Framing, HubId, Publication, StreamPosition};
 
 /// One entry of a channel's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::limits::HISTORY_BYTES_MAX;
 use crate::mesh::message::Recover;
-use crate::model::{Epoch, Offset, Publication, StreamPosition};
+use crate::model::{Offset, Publication, Since, StreamPosition};
 use crate::time::Instant;
 
 /// Publications kept, ascending and without holes, ending at `top.offset` unless some were removed.
@@ -66,7 +66,7 @@ pub fn recover(
     if from.cache {
         return latest(history, top, from);
     }
-    if epoch.is_some_and(|epoch| epoch != Some(top.epoch)) {
+    if !epoch.fits(top.epoch) {
         return (Vec::new(), false);
     }
     let missed: Vec<_> = newer(history, offset)
@@ -100,7 +100,7 @@ pub fn cut(publications: &mut Vec<Arc<Publication>>, bytes_max: usize) -> bool {
 
 /// Cache recovery: the latest publication, unless the client has it.
 fn latest(history: &History, top: StreamPosition, from: &Recover) -> (Vec<Arc<Publication>>, bool) {
-    let has_it = from.offset == top.offset.0 && from.epoch == Some(Some(top.epoch));
+    let has_it = from.offset == top.offset.0 && from.epoch.is(top.epoch);
     match history.back().filter(|latest| latest.offset == top.offset) {
         Some(latest) if !has_it => (vec![Arc::clone(latest)], true),
         Some(_) | None => (Vec::new(), has_it),
@@ -113,10 +113,10 @@ pub fn page(
     history: &History,
     top: StreamPosition,
     limit: u32,
-    since: Option<(u64, Option<Option<Epoch>>)>,
+    since: Option<(u64, Since)>,
     reverse: bool,
 ) -> Option<Vec<Arc<Publication>>> {
-    if since.is_some_and(|(_, epoch)| epoch.is_some_and(|epoch| epoch != Some(top.epoch))) {
+    if since.is_some_and(|(_, epoch)| !epoch.fits(top.epoch)) {
         return None;
     }
     let limit = limit as usize;
@@ -137,6 +137,7 @@ pub fn page(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Epoch;
     use bytes::Bytes;
 
     const EPOCH: Epoch = Epoch(*b"abcdefgh");
@@ -206,7 +207,7 @@ mod tests {
     #[test]
     fn recovery_is_all_or_nothing() {
         let (entries, top) = history(4..=8);
-        let fits = Some(Some(EPOCH));
+        let fits = Since::Epoch(EPOCH);
         let recover = |epoch, offset, limit| {
             let from = Recover {
                 epoch,
@@ -221,14 +222,14 @@ mod tests {
         assert!(!recover(fits, 2, 10).1, "offset 3 is gone");
         assert!(!recover(fits, 3, 4).1, "more than the limit");
         assert!(!recover(fits, 9, 10).1, "from the future");
-        assert!(!recover(Some(None), 8, 10).1);
-        assert!(recover(None, 8, 10).1);
+        assert!(!recover(Since::Nothing, 8, 10).1);
+        assert!(recover(Since::Any, 8, 10).1);
     }
 
     #[test]
     fn cache_recovery_gives_the_latest_to_whoever_does_not_have_it() {
         let (entries, top) = history(4..=8);
-        let fits = Some(Some(EPOCH));
+        let fits = Since::Epoch(EPOCH);
         let latest = |entries: &History, epoch, offset| {
             let from = Recover {
                 epoch,
@@ -240,24 +241,24 @@ mod tests {
             (offsets(&missed), recovered)
         };
         assert_eq!(latest(&entries, fits, 1), (vec![8], true));
-        assert_eq!(latest(&entries, None, 0), (vec![8], true));
+        assert_eq!(latest(&entries, Since::Any, 0), (vec![8], true));
         assert_eq!(latest(&entries, fits, 7), (vec![8], true));
         assert_eq!(latest(&entries, fits, 8), (vec![], true));
         assert_eq!(
-            latest(&entries, Some(None), 8),
+            latest(&entries, Since::Nothing, 8),
             (vec![8], true),
             "another epoch"
         );
         let none = History::default();
         assert_eq!(latest(&none, fits, 8), (vec![], true));
         assert_eq!(latest(&none, fits, 7), (vec![], false));
-        assert_eq!(latest(&none, Some(None), 8), (vec![], false));
+        assert_eq!(latest(&none, Since::Nothing, 8), (vec![], false));
     }
 
     #[test]
     fn pages_go_both_ways_without_overlap() {
         let (entries, top) = history(1..=5);
-        let since = |offset| Some((offset, None));
+        let since = |offset| Some((offset, Since::Any));
         assert_eq!(
             offsets(&page(&entries, top, 2, None, false).unwrap()),
             [1, 2]
@@ -274,6 +275,6 @@ mod tests {
             offsets(&page(&entries, top, 9, since(4), true).unwrap()),
             [3, 2, 1]
         );
-        assert!(page(&entries, top, 2, Some((2, Some(None))), false).is_none());
+        assert!(page(&entries, top, 2, Some((2, Since::Nothing)), false).is_none());
     }
 }

@@ -265,10 +265,20 @@ impl Pair {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::message::ReplyTo;
+    use crate::mesh::message::PublishFor;
+    use crate::model::ConnId;
 
     fn answer() -> Message {
-        Message::Published(ReplyTo::Nobody, Ok(Default::default()))
+        let conn = ConnId {
+            slot: 0,
+            generation: 0,
+        };
+        let publisher = PublishFor {
+            conn,
+            id: 1,
+            by_rpc: false,
+        };
+        Message::Published(publisher, Ok(Default::default()))
     }
 
     fn release() -> Message {

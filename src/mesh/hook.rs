@@ -11,7 +11,7 @@ use crossbeam_queue::ArrayQueue;
 
 use super::control::Doorbell;
 use crate::config::hooks::Target;
-use crate::model::{ChannelName, ChosenError, ClientId, ConnId, Format, Overrides};
+use crate::model::{ChannelName, ChosenError, ClientId, ConnId, Format, HubId, Overrides};
 
 /// Calls of one shard under way; commands beyond it get a temporary error.
 pub const CALLS_MAX: usize = 4096;
@@ -78,8 +78,8 @@ pub enum Event {
     },
     /// A subscription has expired.
     SubRefresh {
-        /// Its hub channel: (slot, generation).
-        hub: (u32, u32),
+        /// Its hub channel.
+        hub: HubId,
         /// Channel.
         channel: ChannelName,
     },

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::config::Glob;
 use crate::metrics::Counters;
 use crate::model::{
-    ChannelName, ClientId, ClientInfo, ConnId, Epoch, Overrides, Publication, StreamPosition,
+    ChannelName, ClientId, ClientInfo, ConnId, HubId, Overrides, Publication, Since, StreamPosition,
 };
 
 /// From one shard to another, in order.
@@ -18,10 +18,10 @@ pub enum Message {
     Interest(Box<Interest>),
     /// To the owner: a subscriber is gone. Never lost.
     Leave(Box<Leave>),
-    /// To the owner. Answered by `Published` if it has a `reply_to`.
-    Publish(Box<Publish>),
+    /// To the owner. Answered by `Published`.
+    Publish(PublishFor, Box<Publish>),
     /// To the owner. Answered by `Answer`.
-    Query(Box<Query>),
+    Query(QueryFor, Box<Query>),
     /// To one shard: everything that a server API call asks of it at once, in order. Answered by `Answers`.
     Commands(Box<Commands>),
     /// To the shard of a session: commands that came by another connection. Answered by `Emulated`.
@@ -51,9 +51,9 @@ pub enum Message {
     /// Answer to `Interest`.
     Interested(Box<Interested>),
     /// Answer to `Publish`.
-    Published(ReplyTo, Result<StreamPosition, PublishError>),
+    Published(PublishFor, Result<StreamPosition, PublishError>),
     /// Answer to `Query`.
-    Answer(Box<Answer>),
+    Answer(QueryFor, Box<AnswerKind>),
     /// Answer to `Commands`.
     Answers(Box<Answers>),
     /// Answer to `Emulate`: the commands are handled.
@@ -73,7 +73,7 @@ impl Message {
             self,
             Self::Interested(_)
                 | Self::Published(..)
-                | Self::Answer(_)
+                | Self::Answer(..)
                 | Self::Answers(_)
                 | Self::Emulated(..)
                 | Self::Admitted(..)
@@ -82,37 +82,44 @@ impl Message {
     }
 }
 
-/// Who gets the answer. Echoed untouched; stale ids are ignored by the one who gets them back.
+/// Whose subscription an `Interest` is for. Echoed; a stale one is ignored by the shard that gets it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplyTo {
-    /// Nobody listens.
-    Nobody,
-    /// Command `id` of a client.
+pub struct InterestFor {
+    /// The subscriber's connection.
+    pub conn: ConnId,
+    /// What makes the subscription.
+    pub by: SubscribedBy,
+}
+
+/// What makes a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SubscribedBy {
+    /// A client's command, by its id.
+    Command(u32),
+    /// Its connect command.
+    Connect,
+    /// A service, while the client is connected: the slot of what waits for it.
+    Service(Option<u32>),
+    /// It is made, and gets the next part of what it missed.
+    Part,
+}
+
+/// Who published: a command of a client. Echoed; a stale one is ignored by the shard that gets it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishFor {
+    /// Its connection.
+    pub conn: ConnId,
+    /// Its command.
+    pub id: u32,
+    /// The command is `ringmain.publish`.
+    pub by_rpc: bool,
+}
+
+/// Who asks an owner. Echoed; a stale one is ignored by the shard that gets it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryFor {
+    /// A client.
     Client {
-        /// Its connection.
-        conn: ConnId,
-        /// Its command.
-        id: u32,
-    },
-    /// A server-side subscription made during connect.
-    Connect {
-        /// Its connection.
-        conn: ConnId,
-    },
-    /// A server-side subscription added while connected.
-    Added {
-        /// Its connection.
-        conn: ConnId,
-        /// Slot of the command that waits for it.
-        wait: u32,
-    },
-    /// The next part of what a subscriber missed.
-    Part {
-        /// Its connection.
-        conn: ConnId,
-    },
-    /// `ringmain.publish` of a client.
-    Rpc {
         /// Its connection.
         conn: ConnId,
         /// Its command.
@@ -120,10 +127,8 @@ pub enum ReplyTo {
     },
     /// A hub channel that catches up after lost deliveries.
     CatchUp {
-        /// Slot of the hub channel.
-        hub: u32,
-        /// Generation of the slot.
-        generation: u32,
+        /// The hub channel.
+        hub: HubId,
         /// Which question of this hub channel it was.
         round: u32,
     },
@@ -134,10 +139,10 @@ pub enum ReplyTo {
 pub struct Interest {
     /// Channel.
     pub channel: ChannelName,
-    /// Hub channel of the asking shard: (slot, generation), echoed.
-    pub hub: (u32, u32),
+    /// Hub channel of the asking shard, echoed.
+    pub hub: HubId,
     /// Echoed.
-    pub reply_to: ReplyTo,
+    pub reply_to: InterestFor,
     /// Recover after this position.
     pub recover: Option<Recover>,
     /// Who it is, if presence is kept or the join is told.
@@ -153,8 +158,8 @@ pub struct Interest {
 /// Where a subscriber left off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recover {
-    /// `None`: the client sent none, any epoch fits. `Some(None)`: text that is no epoch of ours.
-    pub epoch: Option<Option<Epoch>>,
+    /// Of this life.
+    pub epoch: Since,
     /// Last offset seen.
     pub offset: u64,
     /// Missed publications that may be returned at most.
@@ -168,7 +173,7 @@ impl Recover {
     #[must_use]
     pub const fn cached() -> Self {
         Self {
-            epoch: None,
+            epoch: Since::Any,
             offset: 0,
             limit: 1,
             cache: true,
@@ -181,8 +186,8 @@ impl Recover {
 pub struct Leave {
     /// Channel.
     pub channel: ChannelName,
-    /// Hub channel that was left: (slot, generation).
-    pub hub: (u32, u32),
+    /// Hub channel that was left.
+    pub hub: HubId,
     /// Who left, if presence or leave pushes are wanted.
     pub info: Option<Arc<ClientInfo>>,
     /// Tell the other subscribers.
@@ -196,8 +201,6 @@ pub struct Leave {
 pub struct Publish {
     /// Channel.
     pub channel: ChannelName,
-    /// Who gets the position.
-    pub reply_to: ReplyTo,
     /// Payload.
     pub data: Bytes,
     /// `data` is one JSON value.
@@ -236,8 +239,6 @@ pub enum PublishError {
 pub struct Query {
     /// Channel.
     pub channel: ChannelName,
-    /// Echoed.
-    pub reply_to: ReplyTo,
     /// What is asked.
     pub what: QueryKind,
 }
@@ -253,22 +254,13 @@ pub enum QueryKind {
     History {
         /// 0: position only.
         limit: u32,
-        /// Exclusive start: (offset, epoch as in `Recover`).
-        since: Option<(u64, Option<Option<Epoch>>)>,
+        /// Exclusive start: an offset, and of which life.
+        since: Option<(u64, Since)>,
         /// Newest first.
         reverse: bool,
     },
     /// Forget the publications, keep the position.
     HistoryRemove,
-}
-
-/// See `Message::Answer`.
-#[derive(Debug)]
-pub struct Answer {
-    /// Echoed.
-    pub reply_to: ReplyTo,
-    /// The answer.
-    pub what: AnswerKind,
 }
 
 /// Answers to `QueryKind`.
@@ -299,9 +291,9 @@ pub struct Interested {
     /// Channel.
     pub channel: ChannelName,
     /// As asked.
-    pub hub: (u32, u32),
+    pub hub: HubId,
     /// As asked.
-    pub reply_to: ReplyTo,
+    pub reply_to: InterestFor,
     /// Top of the channel: every later publication follows on the same queue.
     pub position: StreamPosition,
     /// Missed publications, oldest first.
@@ -541,8 +533,8 @@ pub struct Emulate {
 /// See `Message::Admit`.
 #[derive(Debug)]
 pub struct Admit {
-    /// Echoed.
-    pub reply_to: ReplyTo,
+    /// The connection that connects, echoed.
+    pub conn: ConnId,
     /// User id, not empty.
     pub user: Box<str>,
     /// Connections that the user may have.

@@ -6,21 +6,19 @@ use bytes::Bytes;
 
 use super::key::SessionKey;
 use super::liveness::ttl;
-use super::query::epoch_sent;
 use super::{
     Connecting, Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags,
 };
 use crate::auth::permission;
 use crate::auth::token::{ConnectionClaims, Mark, TokenError};
-use crate::broker::HubId;
 use crate::broker::owner::user_registry;
 use crate::config::keys::KeySource;
 use crate::config::{Namespace, UserLimitPolicy};
 use crate::limits::USER_ID_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
-use crate::mesh::message::{Admit, Interest, Interested, Recover, ReplyTo};
-use crate::model::{ChannelName, Framing, Overrides, Publication, StreamPosition};
+use crate::mesh::message::{Admit, Interest, InterestFor, Interested, Recover, SubscribedBy};
+use crate::model::{ChannelName, Framing, HubId, Overrides, Publication, Since, StreamPosition};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -197,7 +195,7 @@ impl Session {
             && !self.user.is_empty()
         {
             let admit = Admit {
-                reply_to: ReplyTo::Connect { conn: context.conn },
+                conn: context.conn,
                 user: self.user.clone(),
                 limit,
                 displaces: policy == UserLimitPolicy::CloseOldest,
@@ -408,9 +406,9 @@ impl Session {
         list: Vec<ServerSubscription>,
     ) {
         let mut awaited = 0;
-        let reply_to = ReplyTo::Connect { conn: context.conn };
+        let by = SubscribedBy::Connect;
         for subscription in list {
-            if let Err(error) = self.make_server_subscription(context, &subscription, reply_to) {
+            if let Err(error) = self.make_server_subscription(context, &subscription, by) {
                 let id = self
                     .connecting
                     .as_ref()
@@ -433,7 +431,7 @@ impl Session {
         &mut self,
         context: &mut Context<'_>,
         wanted: &ServerSubscription,
-        reply_to: ReplyTo,
+        by: SubscribedBy,
     ) -> Result<(), ClientError> {
         let mut flags =
             forced_flags(&wanted.namespace, wanted.overrides) | flag::SERVER_SIDE | wanted.flags;
@@ -470,7 +468,7 @@ impl Session {
             }),
         });
         let recover = recover.filter(|_| flags & flag::RECOVERABLE != 0);
-        self.ask_owner(context, hub, &wanted.channel, reply_to, recover)
+        self.ask_owner(context, hub, &wanted.channel, by, recover)
     }
 
     /// Sends `Interest` for the subscription made last; undoes it if the queue is full.
@@ -479,7 +477,7 @@ impl Session {
         context: &mut Context<'_>,
         hub: HubId,
         channel: &ChannelName,
-        reply_to: ReplyTo,
+        by: SubscribedBy,
         recover: Option<Recover>,
     ) -> Result<(), ClientError> {
         let Some(subscription) = self.subscriptions.last() else {
@@ -489,8 +487,11 @@ impl Session {
             .then(|| Arc::new(self.client_info(subscription.info())));
         let interest = Interest {
             channel: channel.clone(),
-            hub: (hub.slot, hub.generation),
-            reply_to,
+            hub,
+            reply_to: InterestFor {
+                conn: context.conn,
+                by,
+            },
             recover,
             keep: subscription.has(flag::PRESENCE),
             join: subscription.has(flag::ANNOUNCED),
@@ -565,7 +566,7 @@ impl Session {
         &mut self,
         context: &mut Context<'_>,
         wanted: &ServerSubscription,
-        wait: u32,
+        wait: Option<u32>,
     ) -> Result<bool, Disconnect> {
         if self.phase != Phase::Connected {
             return Ok(false);
@@ -577,14 +578,9 @@ impl Session {
         if self.subscriptions.len() >= context.config.client.channel_limit {
             return Err(Disconnect::ChannelLimit);
         }
-        let reply_to = ReplyTo::Added {
-            conn: context.conn,
-            wait,
-        };
+        let by = SubscribedBy::Service(wait);
         // A full queue leaves the client as it was; the caller's answer does not depend on it (§8.2).
-        Ok(self
-            .make_server_subscription(context, wanted, reply_to)
-            .is_ok())
+        Ok(self.make_server_subscription(context, wanted, by).is_ok())
     }
 
     /// The subscription that was to be added is there: the client hears of it as it stands, so that what it remembers
@@ -654,7 +650,7 @@ impl Session {
 pub(super) fn recover_of(asked: &Subscribe<'_>, limit: u32) -> Recover {
     Recover {
         cache: false,
-        epoch: epoch_sent(&asked.epoch),
+        epoch: Since::parse(&asked.epoch),
         offset: asked.offset,
         limit,
     }

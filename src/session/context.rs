@@ -143,7 +143,7 @@ pub struct Context<'a> {
     /// What is asked of the log.
     pub log: &'a mut Requests,
     /// Subscriptions that get the next part of what they missed once their connection takes it.
-    pub parts: &'a mut VecDeque<(ConnId, crate::broker::HubId)>,
+    pub parts: &'a mut VecDeque<(ConnId, crate::model::HubId)>,
     /// Random numbers.
     pub rng: &'a mut Rng,
     /// What nobody can guess.

@@ -14,14 +14,13 @@ use super::order::Group;
 use super::shares::{Shares, Whose};
 use super::subscribe::Grant;
 use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, check_data, flag};
-use crate::broker::HubId;
 use crate::config::hooks::{Route, Target};
 use crate::limits::HOOK_HEADERS_BYTES_MAX;
 use crate::mesh::hook::{
     Answer, CALL_BYTES_MAX, CALLS_MAX, Call, Connected, Event, Header, Published, Refreshed,
     Subscribed, Verdict,
 };
-use crate::model::{ChannelName, ChosenError, Encoding};
+use crate::model::{ChannelName, ChosenError, Encoding, HubId};
 use crate::protocol::centrifuge::json;
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
@@ -506,7 +505,7 @@ impl Session {
         let hooks = &context.config.hooks;
         let target = hooks.of_sub_refresh(&channel.namespace.sub_refresh_proxy_name);
         let event = Event::SubRefresh {
-            hub: (hub.slot, hub.generation),
+            hub,
             channel: channel.name.clone(),
         };
         subscription.flags |= flag::REFRESHING;
@@ -528,12 +527,11 @@ impl Session {
     fn sub_refresh_answered(
         &mut self,
         context: &mut Context<'_>,
-        (slot, generation): (u32, u32),
+        hub: HubId,
         verdict: Verdict,
     ) -> Result<(), Disconnect> {
-        let hub = HubId { slot, generation };
         let index = self
-            .subscription_at(slot)
+            .subscription_at(hub.slot)
             .filter(|&index| self.subscriptions[index].has(flag::REFRESHING));
         let Some(index) = index.filter(|_| context.hub.channel(hub).is_some()) else {
             // The client has left the channel meanwhile.
@@ -553,7 +551,7 @@ impl Session {
                 return Err(Disconnect::SubscriptionExpired);
             }
             Verdict::Refresh(_) => {
-                self.end_subscription(context, slot, Some(Unsubscribe::Expired));
+                self.end_subscription(context, hub.slot, Some(Unsubscribe::Expired));
             }
             _ => self.prolong_subscription(context, index),
         }

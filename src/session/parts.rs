@@ -2,9 +2,9 @@
 //! it joins.
 
 use super::{Context, Session, flag};
-use crate::broker::HubId;
 use crate::mesh::Message;
-use crate::mesh::message::{Interest, Interested, Recover, ReplyTo};
+use crate::mesh::message::{Interest, InterestFor, Interested, Recover, SubscribedBy};
+use crate::model::{HubId, Since};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Shape, Unsubscribe};
 
@@ -23,15 +23,12 @@ impl Session {
         let subscription = &mut self.subscriptions[index];
         subscription.flags |= flag::IN_PARTS;
         subscription.extra.get_or_insert_default().next = Some(Recover {
-            epoch: Some(Some(answer.position.epoch)),
+            epoch: Since::Epoch(answer.position.epoch),
             offset,
             limit: context.config.client.recovery_max_publication_limit,
             cache: false,
         });
-        let (slot, generation) = answer.hub;
-        context
-            .parts
-            .push_back((context.conn, HubId { slot, generation }));
+        context.parts.push_back((context.conn, answer.hub));
     }
 
     /// Asks for the next part of what was missed. `false`: later, the owner could not be asked.
@@ -50,8 +47,11 @@ impl Session {
         let owner = context.owner(&channel);
         let interest = Interest {
             channel,
-            hub: (hub.slot, hub.generation),
-            reply_to: ReplyTo::Part { conn: context.conn },
+            hub,
+            reply_to: InterestFor {
+                conn: context.conn,
+                by: SubscribedBy::Part,
+            },
             recover: Some(recover),
             presence: None,
             keep: false,

@@ -13,7 +13,7 @@ use crate::config::{Config, Namespace};
 use crate::mem::Tick;
 use crate::mesh::Message;
 use crate::mesh::hook::Published;
-use crate::mesh::message::{Publish, ReplyTo};
+use crate::mesh::message::{Publish, PublishFor};
 use crate::model::{ChannelName, Encoding};
 use crate::protocol::centrifuge::json;
 use crate::protocol::disconnect::Disconnect;
@@ -182,14 +182,13 @@ impl Session {
             return self.append(context, id, channel, data, json, info, options, by_rpc);
         }
         let owner = context.owner(&channel);
-        let conn = context.conn;
+        let publisher = PublishFor {
+            conn: context.conn,
+            id,
+            by_rpc: by_rpc.is_some(),
+        };
         let publish = Publish {
             channel,
-            reply_to: if by_rpc.is_some() {
-                ReplyTo::Rpc { conn, id }
-            } else {
-                ReplyTo::Client { conn, id }
-            },
             data,
             json,
             info: Some(Box::new(info)),
@@ -201,7 +200,7 @@ impl Session {
             version: options.version,
             version_epoch: options.version_epoch,
         };
-        context.command(owner, Message::Publish(Box::new(publish)))
+        context.command(owner, Message::Publish(publisher, Box::new(publish)))
     }
 
     /// One publish more in this second; `false` when that is too many.

@@ -4,21 +4,11 @@ use super::order::Group;
 use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::mesh::Message;
-use crate::mesh::message::{Query, QueryKind, ReplyTo};
-use crate::model::{ChannelName, Epoch};
+use crate::mesh::message::{Query, QueryFor, QueryKind};
+use crate::model::{ChannelName, Since};
 use crate::protocol::command::History;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
-
-/// An epoch as a client sent it: `None` if it sent none, `Some(None)` if it is none of ours.
-#[must_use]
-pub fn epoch_sent(text: &str) -> Option<Option<Epoch>> {
-    if text.is_empty() {
-        None
-    } else {
-        Some(Epoch::parse(text))
-    }
-}
 
 impl Session {
     pub(super) fn presence(
@@ -91,7 +81,7 @@ impl Session {
         let since = history
             .since
             .as_ref()
-            .map(|(offset, epoch)| (*offset, epoch_sent(epoch)));
+            .map(|(offset, epoch)| (*offset, Since::parse(epoch)));
         Ok(QueryKind::History {
             limit,
             since,
@@ -109,15 +99,10 @@ impl Session {
         let asked = checked.and_then(|what| {
             let channel = ChannelName::new(channel);
             let owner = context.owner(&channel);
-            let query = Query {
-                channel,
-                reply_to: ReplyTo::Client {
-                    conn: context.conn,
-                    id,
-                },
-                what,
-            };
-            context.command(owner, Message::Query(Box::new(query)))
+            let conn = context.conn;
+            let asker = QueryFor::Client { conn, id };
+            let query = Box::new(Query { channel, what });
+            context.command(owner, Message::Query(asker, query))
         });
         match asked {
             Ok(()) => context.awaits = Some(Group::Alone),

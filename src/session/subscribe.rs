@@ -13,12 +13,12 @@ use super::{
 use crate::auth::permission;
 use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
 use crate::broker::hub::{Class, Delta, Opener};
-use crate::broker::{Filter, HubChannel, HubId};
+use crate::broker::{Filter, HubChannel};
 use crate::config::Namespace;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
-use crate::mesh::message::{Interested, Leave, Recover, ReplyTo};
-use crate::model::{ChannelName, Overrides, StreamPosition};
+use crate::mesh::message::{InterestFor, Interested, Leave, Recover, SubscribedBy};
+use crate::model::{ChannelName, HubId, Overrides, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -365,10 +365,10 @@ impl Session {
         if channel.confirmed && channel.run.is_empty() && flags & NEEDS_OWNER == 0 && is_next {
             let mut answer = Interested {
                 channel: name,
-                hub: (hub.slot, hub.generation),
-                reply_to: ReplyTo::Client {
+                hub,
+                reply_to: InterestFor {
                     conn: context.conn,
-                    id,
+                    by: SubscribedBy::Command(id),
                 },
                 position: StreamPosition::default(),
                 missed: Vec::new(),
@@ -379,7 +379,7 @@ impl Session {
                 joined: None,
             };
             let index = self.subscriptions.len() - 1;
-            self.answer_subscribe(context, hub, index, &mut answer);
+            self.answer_subscribe(context, id, index, &mut answer);
             return Ok(());
         }
         let limit = context.config.client.recovery_max_publication_limit;
@@ -388,16 +388,7 @@ impl Session {
             true => Some(recover_of(asked, limit)),
             false => Some(Recover::cached()),
         };
-        self.ask_owner(
-            context,
-            hub,
-            &name,
-            ReplyTo::Client {
-                conn: context.conn,
-                id,
-            },
-            recover,
-        )?;
+        self.ask_owner(context, hub, &name, SubscribedBy::Command(id), recover)?;
         // What waits for the log is not answered in order.
         context.awaits = Some(if is_durable {
             Group::Alone
@@ -414,23 +405,19 @@ impl Session {
         context: &mut Context<'_>,
         mut answer: Interested,
     ) -> Option<Disconnect> {
-        let hub = HubId {
-            slot: answer.hub.0,
-            generation: answer.hub.1,
-        };
+        let hub = answer.hub;
         let index = self.subscription_at(hub.slot).filter(|&index| {
             self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some()
         })?;
-        if let ReplyTo::Part { .. } = answer.reply_to {
-            return self.part_came(context, hub, index, &answer);
-        }
-        if answer.overloaded {
-            self.overloaded(context, hub, index, &answer);
+        let by = answer.reply_to.by;
+        if answer.overloaded && by != SubscribedBy::Part {
+            self.overloaded(context, index, &answer);
             return None;
         }
-        match answer.reply_to {
-            ReplyTo::Client { .. } => self.answer_subscribe(context, hub, index, &mut answer),
-            ReplyTo::Connect { .. } => {
+        match by {
+            SubscribedBy::Part => return self.part_came(context, hub, index, &answer),
+            SubscribedBy::Command(id) => self.answer_subscribe(context, id, index, &mut answer),
+            SubscribedBy::Connect => {
                 self.join(context, index, &answer);
                 let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
                 if let Some(connecting) = &mut self.connecting {
@@ -441,7 +428,7 @@ impl Session {
                     }
                 }
             }
-            ReplyTo::Added { .. } => {
+            SubscribedBy::Service(_) => {
                 self.join(context, index, &answer);
                 let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
                 let channel = answer.channel.as_str();
@@ -457,10 +444,6 @@ impl Session {
                     self.run_unsubscribes(context, hub);
                 }
             }
-            ReplyTo::Nobody
-            | ReplyTo::Rpc { .. }
-            | ReplyTo::Part { .. }
-            | ReplyTo::CatchUp { .. } => {}
         }
         None
     }
@@ -488,26 +471,20 @@ impl Session {
             delta,
             count: 0,
         };
-        let hub = HubId {
-            slot: answer.hub.0,
-            generation: answer.hub.1,
-        };
         let join_leave = subscription.has(flag::JOIN_LEAVE);
         subscription.place = context
             .hub
-            .activate(hub, context.conn.slot, join_leave, class);
+            .activate(answer.hub, context.conn.slot, join_leave, class);
     }
 
     fn answer_subscribe(
         &mut self,
         context: &mut Context<'_>,
-        hub: HubId,
+        id: u32,
         index: usize,
         answer: &mut Interested,
     ) {
-        let ReplyTo::Client { id, .. } = answer.reply_to else {
-            return;
-        };
+        let hub = answer.hub;
         self.join(context, index, answer);
         let result = ConnectedSubscription::new(&self.subscriptions[index], answer);
         if result.fails() {
@@ -524,16 +501,10 @@ impl Session {
         }
     }
 
-    fn overloaded(
-        &mut self,
-        context: &mut Context<'_>,
-        hub: HubId,
-        index: usize,
-        answer: &Interested,
-    ) {
+    fn overloaded(&mut self, context: &mut Context<'_>, index: usize, answer: &Interested) {
         let unsubscribe = self.take_unsubscribe(index);
         self.subscriptions.remove(index);
-        let (_, last) = context.hub.exit(hub, None);
+        let (_, last) = context.hub.exit(answer.hub, None);
         if last {
             // The owner may know this shard from subscribers that have left meanwhile.
             let leave = Leave {
@@ -546,22 +517,17 @@ impl Session {
             let owner = context.owner(&answer.channel);
             context.mesh.keep(owner, Message::Leave(Box::new(leave)));
         }
-        match answer.reply_to {
-            ReplyTo::Client { id, .. } => {
-                context.error(id, ClientError::Internal);
-            }
-            ReplyTo::Connect { .. } => {
+        match answer.reply_to.by {
+            SubscribedBy::Command(id) => context.error(id, ClientError::Internal),
+            SubscribedBy::Connect => {
                 let id = self
                     .connecting
                     .as_ref()
                     .map_or(0, |connecting| connecting.id);
                 self.refuse(context, id, ClientError::Internal);
             }
-            ReplyTo::Nobody
-            | ReplyTo::Rpc { .. }
-            | ReplyTo::Part { .. }
-            | ReplyTo::Added { .. }
-            | ReplyTo::CatchUp { .. } => {}
+            // The next part of what it missed has its own way.
+            SubscribedBy::Service(_) | SubscribedBy::Part => {}
         }
         reply_unsubscribed(context, unsubscribe);
     }
@@ -644,7 +610,7 @@ impl Session {
         let known = subscription.has(flag::PRESENCE) || subscription.has(flag::ANNOUNCED);
         if known || last {
             let leave = Leave {
-                hub: (id.slot, id.generation),
+                hub: id,
                 info: known.then(|| Arc::new(self.client_info(subscription.info()))),
                 leave: subscription.has(flag::ANNOUNCED),
                 channel: channel.clone(),

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::Shard;
-use crate::broker::{HubChannel, HubId};
+use crate::broker::HubChannel;
 use crate::config::namespace::SlowConsumer;
 use crate::limits::FANOUT_PIECE_BYTES_MAX;
 use crate::mesh::Message;
-use crate::mesh::message::{Query, QueryKind, ReplyTo};
-use crate::model::{ChannelName, ClientInfo, Encoding, Offset, Publication, StreamPosition};
+use crate::mesh::message::{Query, QueryFor, QueryKind};
+use crate::model::{
+    ChannelName, ClientInfo, Encoding, HubId, Offset, Publication, Since, StreamPosition,
+};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::flag;
@@ -227,26 +229,19 @@ impl Shard {
         let name = channel.name.clone();
         let query = Query {
             channel: name.clone(),
-            reply_to: ReplyTo::CatchUp {
-                hub: id.slot,
-                generation: id.generation,
-                round,
-            },
             what: QueryKind::History {
                 limit: channel.namespace.history_size,
                 since: Some((
                     channel.position.offset.0,
-                    Some(Some(channel.position.epoch)),
+                    Since::Epoch(channel.position.epoch),
                 )),
                 reverse: false,
             },
         };
         let owner = crate::broker::owner::owner_of(&name, self.mesh.shards());
-        if self
-            .mesh
-            .command(owner, Message::Query(Box::new(query)))
-            .is_err()
-        {
+        let asker = QueryFor::CatchUp { hub: id, round };
+        let question = Message::Query(asker, Box::new(query));
+        if self.mesh.command(owner, question).is_err() {
             self.unasked.push((id, round));
         }
     }

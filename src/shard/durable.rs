@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::connection::Connection;
-use crate::broker::HubId;
 use crate::broker::durable::Asker;
 use crate::mesh::Message;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
-use crate::mesh::message::{Answer, AnswerKind, Answered, Interest, Interested, Publish, ReplyTo};
-use crate::model::{ChannelName, ChosenError, ConnId, Publication, StreamPosition};
+use crate::mesh::message::{AnswerKind, Answered, Interest, Interested, Publish};
+use crate::model::{ChannelName, ChosenError, ConnId, HubId, Publication, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::{Phase, Waiting, appended_json};
@@ -89,12 +88,9 @@ impl Shard {
                     self.mesh
                         .answer(from, Message::Interested(Box::new(answer)));
                 }
-                Asker::Query(from, query) => {
-                    let answer = Answer {
-                        reply_to: query.reply_to,
-                        what: AnswerKind::Overloaded,
-                    };
-                    self.mesh.answer(from, Message::Answer(Box::new(answer)));
+                Asker::Query(from, asker, _) => {
+                    let answer = Message::Answer(asker, Box::new(AnswerKind::Overloaded));
+                    self.mesh.answer(from, answer);
                 }
                 Asker::Api(wait, item, _) => {
                     self.answer_item(wait, item, Answered::Query(AnswerKind::Overloaded));
@@ -134,7 +130,7 @@ impl Shard {
             };
             match asker {
                 Asker::Interest(from, interest) => self.own_interest(from, interest, tries),
-                Asker::Query(from, query) => self.own_query(from, query, tries),
+                Asker::Query(from, asker, query) => self.own_query(from, asker, query, tries),
                 Asker::Api(wait, item, query) => self.own_history(wait, item, query, tries),
             }
             self.settle();
@@ -236,7 +232,6 @@ impl Shard {
     fn announce_there(&mut self, channel: ChannelName, data: bytes::Bytes) {
         let publish = Publish {
             channel,
-            reply_to: ReplyTo::Nobody,
             data,
             json: true,
             info: None,
@@ -248,7 +243,8 @@ impl Shard {
             version: 0,
             version_epoch: Box::default(),
         };
-        self.own_publish(self.id, publish);
+        // Nobody waits for it.
+        let _position = self.publish_owned(publish);
     }
 
     /// Appends that have taken too long: their publishers are told.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use super::Shard;
 use super::connection::State;
 use super::order::TAKEN_PER_TURN;
-use crate::broker::HubId;
 use crate::broker::durable::Asker;
 use crate::broker::owner::Behind;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Admit, Answer, AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, ReplyTo,
+    Admit, AnswerKind, Interest, Interested, Leave, Publish, PublishError, PublishFor, Query,
+    QueryFor, SubscribedBy,
 };
 use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
 use crate::protocol::error::ClientError;
@@ -23,13 +23,8 @@ use crate::wire::websocket::Inflater;
 /// Messages taken from one peer in one turn, so that sockets are served in between.
 const MESSAGES_PER_TURN: usize = 512;
 
-/// A client that waits for the answer to its publish.
-pub(super) struct PublishedTo {
-    conn: ConnId,
-    id: u32,
-    by_rpc: bool,
-    result: Result<StreamPosition, PublishError>,
-}
+/// A client that waits for the answer to its publish, and the answer.
+pub(super) type PublishedTo = (PublishFor, Result<StreamPosition, PublishError>);
 
 impl Shard {
     /// Takes what other shards have sent, as far as there is room for what comes of it.
@@ -88,8 +83,8 @@ impl Shard {
         match message {
             Message::Interest(interest) => self.own_interest(from, interest, 0),
             Message::Leave(leave) => self.own_leave(from, *leave),
-            Message::Publish(publish) => self.own_publish(from, *publish),
-            Message::Query(query) => self.own_query(from, query, 0),
+            Message::Publish(publisher, publish) => self.own_publish(from, publisher, *publish),
+            Message::Query(asker, query) => self.own_query(from, asker, query, 0),
             Message::Commands(commands) => self.own_commands(from, *commands),
             Message::Emulate(emulate) => self.emulate(from, &emulate),
             Message::Emulated(request, is_taken) => self.emulated(request, is_taken),
@@ -113,8 +108,8 @@ impl Shard {
             Message::Behind(name, position) => self.behind(&name, position),
             Message::Lost(name) => self.lost(&name),
             Message::Interested(answer) => self.interested(*answer),
-            Message::Published(reply_to, result) => self.published(reply_to, result),
-            Message::Answer(answer) => self.answered(*answer),
+            Message::Published(publisher, result) => self.published.push((publisher, result)),
+            Message::Answer(asker, answer) => self.answered(asker, *answer),
             Message::Answers(answers) => self.api_answered(*answers),
             Message::Admitted(admit, granted) => self.admitted(*admit, granted),
         }
@@ -181,12 +176,21 @@ impl Shard {
         }
     }
 
-    pub(super) fn own_publish(&mut self, from: ShardId, publish: Publish) {
-        let reply_to = publish.reply_to;
+    fn own_publish(&mut self, from: ShardId, publisher: PublishFor, publish: Publish) {
+        let result = self.publish_owned(publish);
+        self.mesh
+            .answer(from, Message::Published(publisher, result));
+    }
+
+    /// Publishes to a channel of this shard. Where it stands.
+    pub(super) fn publish_owned(
+        &mut self,
+        publish: Publish,
+    ) -> Result<StreamPosition, PublishError> {
         let channel = publish.channel.clone();
         let config = Arc::clone(&self.config);
         let result = self.owner.publish(self.now, publish, &config.channels);
-        let result = result.map(|outcome| {
+        result.map(|outcome| {
             if let Some((publication, mask)) = outcome.deliver {
                 self.counters.publications += 1;
                 for shard in bits(mask) {
@@ -200,19 +204,23 @@ impl Shard {
                 }
             }
             outcome.position
-        });
-        self.mesh.answer(from, Message::Published(reply_to, result));
+        })
     }
 
-    pub(super) fn own_query(&mut self, from: ShardId, query: Box<Query>, tries: u8) {
+    pub(super) fn own_query(
+        &mut self,
+        from: ShardId,
+        for_whom: QueryFor,
+        query: Box<Query>,
+        tries: u8,
+    ) {
         let config = Arc::clone(&self.config);
-        let reply_to = query.reply_to;
         let is_durable = config
             .channels
             .resolve(query.channel.as_str())
             .is_ok_and(|namespace| namespace.is_durable());
         let what = if is_durable {
-            let asker = |query| Asker::Query(from, query);
+            let asker = |query| Asker::Query(from, for_whom, query);
             let owner = &mut self.owner;
             owner.query_durable(self.now, query, asker, tries, &config.channels)
         } else {
@@ -221,7 +229,7 @@ impl Shard {
         match what {
             Some(what) => self
                 .mesh
-                .answer(from, Message::Answer(Box::new(Answer { reply_to, what }))),
+                .answer(from, Message::Answer(for_whom, Box::new(what))),
             None => self.read_log(),
         }
     }
@@ -260,10 +268,7 @@ impl Shard {
     }
 
     fn subscribed(&mut self, answer: Interested) {
-        let hub = HubId {
-            slot: answer.hub.0,
-            generation: answer.hub.1,
-        };
+        let hub = answer.hub;
         // Who comes now gets what comes after.
         self.give_run(hub);
         if !answer.overloaded
@@ -277,16 +282,10 @@ impl Shard {
                 self.insufficient(hub, answer.position);
             }
         }
-        if let ReplyTo::Added { wait, .. } = answer.reply_to {
+        let conn = answer.reply_to.conn;
+        if let SubscribedBy::Service(Some(wait)) = answer.reply_to.by {
             self.answer_waited(wait);
         }
-        let (ReplyTo::Client { conn, .. }
-        | ReplyTo::Connect { conn }
-        | ReplyTo::Part { conn }
-        | ReplyTo::Added { conn, .. }) = answer.reply_to
-        else {
-            return;
-        };
         if self
             .connections
             .current(conn.slot, conn.generation)
@@ -303,9 +302,7 @@ impl Shard {
     }
 
     fn admitted(&mut self, admit: Admit, granted: bool) {
-        let ReplyTo::Connect { conn } = admit.reply_to else {
-            return;
-        };
+        let conn = admit.conn;
         let waits = self
             .connections
             .current(conn.slot, conn.generation)
@@ -349,13 +346,7 @@ impl Shard {
     /// The publishers are answered once their publications have been given to the subscribers, whom they may be among.
     pub(super) fn tell_published(&mut self) {
         let mut published = std::mem::take(&mut self.published);
-        for PublishedTo {
-            conn,
-            id,
-            by_rpc,
-            result,
-        } in published.drain(..)
-        {
+        for (PublishFor { conn, id, by_rpc }, result) in published.drain(..) {
             match result {
                 Ok(_) if !by_rpc => self.reply(conn, id, ReplyBody::Publish),
                 Ok(position) => {
@@ -378,26 +369,6 @@ impl Shard {
         }
     }
 
-    fn published(&mut self, reply_to: ReplyTo, result: Result<StreamPosition, PublishError>) {
-        let mut tell = |conn, id, by_rpc| {
-            self.published.push(PublishedTo {
-                conn,
-                id,
-                by_rpc,
-                result,
-            });
-        };
-        match reply_to {
-            ReplyTo::Client { conn, id } => tell(conn, id, false),
-            ReplyTo::Rpc { conn, id } => tell(conn, id, true),
-            ReplyTo::Nobody
-            | ReplyTo::Connect { .. }
-            | ReplyTo::Part { .. }
-            | ReplyTo::Added { .. }
-            | ReplyTo::CatchUp { .. } => {}
-        }
-    }
-
     pub(super) fn reply(&mut self, conn: ConnId, id: u32, body: ReplyBody<'_>) {
         if self
             .connections
@@ -408,10 +379,10 @@ impl Shard {
         }
     }
 
-    fn answered(&mut self, answer: Answer) {
-        match answer.reply_to {
-            ReplyTo::Client { conn, id } => {
-                let body = match &answer.what {
+    fn answered(&mut self, asker: QueryFor, answer: AnswerKind) {
+        match asker {
+            QueryFor::Client { conn, id } => {
+                let body = match &answer {
                     AnswerKind::Presence(list) => ReplyBody::Presence(list),
                     AnswerKind::PresenceStats { clients, users } => ReplyBody::PresenceStats {
                         num_clients: *clients,
@@ -429,29 +400,13 @@ impl Shard {
                 };
                 self.reply(conn, id, body);
             }
-            ReplyTo::CatchUp {
-                hub,
-                generation,
-                round,
-            } => {
-                let missed = match answer.what {
+            QueryFor::CatchUp { hub, round } => {
+                let missed = match answer {
                     AnswerKind::History(missed, position) => Some((missed, position)),
                     _ => None,
                 };
-                self.caught_up(
-                    HubId {
-                        slot: hub,
-                        generation,
-                    },
-                    round,
-                    missed,
-                );
+                self.caught_up(hub, round, missed);
             }
-            ReplyTo::Nobody
-            | ReplyTo::Connect { .. }
-            | ReplyTo::Part { .. }
-            | ReplyTo::Rpc { .. }
-            | ReplyTo::Added { .. } => {}
         }
     }
 

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use crate::broker::owner::user_hash;
 use crate::mem::{Key, SecretHash, Slab};
 use crate::mesh::Message;
-use crate::mesh::message::{Admit, ReplyTo, UserCount};
+use crate::mesh::message::{Admit, UserCount};
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 
@@ -147,9 +147,7 @@ impl Users {
 
     /// One more connection of a user registered here: `None` if it is refused, else the ones that go for it.
     fn admit(&mut self, from: ShardId, admit: &Admit) -> Option<Vec<(ShardId, ConnId)>> {
-        let ReplyTo::Connect { conn } = admit.reply_to else {
-            return None;
-        };
+        let conn = admit.conn;
         let limit = admit.limit.max(1) as usize;
         let Some(places) = self.registry.get_mut(&admit.user) else {
             let places = SmallVec::from_buf([(from, conn)]);

@@ -6,7 +6,8 @@ use super::*;
 use crate::config::Namespace;
 use crate::config::namespace::Delivery;
 use crate::mesh::durable::Page;
-use crate::mesh::message::{Recover, ReplyTo};
+use crate::mesh::message::{InterestFor, QueryFor, Recover, SubscribedBy};
+use crate::model::{ConnId, HubId, Since};
 
 const KEPT: Duration = Duration::from_secs(60);
 const META: Duration = Duration::from_secs(3600);
@@ -39,6 +40,16 @@ fn rules() -> ChannelRules {
     }
 }
 
+const CONN: ConnId = ConnId {
+    slot: 0,
+    generation: 0,
+};
+const HUB: HubId = HubId {
+    slot: 0,
+    generation: 0,
+};
+const ASKER: QueryFor = QueryFor::Client { conn: CONN, id: 1 };
+
 fn owner() -> Owner {
     Owner::new(&Key::new([1; 32]))
 }
@@ -46,7 +57,6 @@ fn owner() -> Owner {
 fn publish(channel: &str) -> Publish {
     Publish {
         channel: ChannelName::new(channel),
-        reply_to: ReplyTo::Nobody,
         data: Bytes::from_static(b"1"),
         json: true,
         info: None,
@@ -76,7 +86,6 @@ fn by(channel: &str, user: &str, client: u128, prefix: u32) -> Publish {
 fn ask(owner: &mut Owner, now: Now, channel: &str, what: QueryKind) -> AnswerKind {
     let query = Query {
         channel: ChannelName::new(channel),
-        reply_to: ReplyTo::Nobody,
         what,
     };
     owner.query(now, &query, &rules())
@@ -98,10 +107,13 @@ fn history(owner: &mut Owner, now: Now, channel: &str) -> (usize, StreamPosition
 fn interest(channel: &str, from: Option<StreamPosition>) -> Box<Interest> {
     Box::new(Interest {
         channel: ChannelName::new(channel),
-        hub: (0, 0),
-        reply_to: ReplyTo::Nobody,
+        hub: HUB,
+        reply_to: InterestFor {
+            conn: CONN,
+            by: SubscribedBy::Connect,
+        },
         recover: from.map(|from| Recover {
-            epoch: Some(Some(from.epoch)),
+            epoch: Since::Epoch(from.epoch),
             offset: from.offset.0,
             limit: 100,
             cache: false,
@@ -121,7 +133,7 @@ fn enter(owner: &mut Owner, now: Now, channel: &str, from: Option<StreamPosition
 fn leave(owner: &mut Owner, now: Now, channel: &str) {
     let leave = Leave {
         channel: ChannelName::new(channel),
-        hub: (0, 0),
+        hub: HUB,
         info: None,
         leave: false,
         last: true,
@@ -501,11 +513,10 @@ fn parts_of_the_log_are_counted_until_they_go_and_their_channel_stays_as_long() 
     let query = || {
         Box::new(Query {
             channel: ChannelName::new("safe:a"),
-            reply_to: ReplyTo::Nobody,
             what: HISTORY,
         })
     };
-    let asker = |query| Asker::Query(SHARD, query);
+    let asker = |query| Asker::Query(SHARD, ASKER, query);
     assert!(
         owner
             .query_durable(at(0), query(), asker, 0, &rules)
@@ -598,11 +609,10 @@ fn client_that_makes_channels_too_fast_is_told_to_come_later_and_a_service_is_no
 #[test]
 fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_nothing() {
     let mut owner = owner();
-    let asker = |query| Asker::Query(SHARD, query);
+    let asker = |query| Asker::Query(SHARD, ASKER, query);
     for channel in ["safe:a", "safe:b"] {
         let query = Box::new(Query {
             channel: ChannelName::new(channel),
-            reply_to: ReplyTo::Nobody,
             what: HISTORY,
         });
         let answer = owner.query_durable(at(0), query, asker, 0, &rules());
@@ -625,8 +635,8 @@ fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_not
         owner.read(at(31), page);
     }
     while let Some((asker, tries)) = owner.take_woken() {
-        if let Asker::Query(from, query) = asker {
-            let again = |query| Asker::Query(from, query);
+        if let Asker::Query(from, asker, query) = asker {
+            let again = |query| Asker::Query(from, asker, query);
             owner.query_durable(at(31), query, again, tries, &rules());
         }
     }

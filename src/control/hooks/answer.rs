@@ -339,12 +339,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::ChannelName;
+    use crate::model::{ChannelName, HubId};
     use crate::wire::json::null;
 
     fn event(name: &str) -> Event {
         let channel = ChannelName::new("chat:1");
-        let (hub, data) = ((0, 0), Bytes::new());
+        let hub = HubId {
+            slot: 0,
+            generation: 0,
+        };
+        let data = Bytes::new();
         match name {
             "connect" => Event::Connect {
                 data,

@@ -13,13 +13,13 @@ use crate::limits::{
 };
 use crate::mesh::durable::Method;
 use crate::mesh::message::{
-    Asked, Gather, Publish, Query, QueryKind, Recover, ReplyTo, Revocation, UserAction,
-    UserCommand, UserSubscribe,
+    Asked, Gather, Publish, Query, QueryKind, Recover, Revocation, UserAction, UserCommand,
+    UserSubscribe,
 };
-use crate::model::{ChannelName, ClientId, EventId, Record};
+use crate::model::{ChannelName, ClientId, EventId, Record, Since};
 use crate::protocol::api::{Answer, ApiError, PublishOptions, Request, Subscribe, Target};
 use crate::protocol::centrifuge::json::is_json;
-use crate::session::{PayloadRefused, ToAppend, check_data, epoch_sent};
+use crate::session::{PayloadRefused, ToAppend, check_data};
 use crate::wire::json::is_json_deeper;
 
 /// How leaves make up answers.
@@ -166,7 +166,7 @@ impl Planner<'_> {
                 let since = history
                     .since
                     .as_ref()
-                    .map(|(offset, epoch)| (*offset, epoch_sent(epoch)));
+                    .map(|(offset, epoch)| (*offset, Since::parse(epoch)));
                 let what = QueryKind::History {
                     limit: u32::try_from(history.limit).unwrap_or(u32::MAX),
                     since,
@@ -286,7 +286,6 @@ impl Planner<'_> {
         }
         let publish = Publish {
             channel: channel.clone(),
-            reply_to: ReplyTo::Nobody,
             data: payload.shared.clone(),
             json: payload.json,
             info: None,
@@ -364,7 +363,6 @@ impl Planner<'_> {
         let channel = ChannelName::new(channel);
         let query = Query {
             channel: channel.clone(),
-            reply_to: ReplyTo::Nobody,
             what,
         };
         let leaf = self.ask_owner(&channel, Asked::Query(query));
@@ -401,7 +399,7 @@ impl Planner<'_> {
                 .as_ref()
                 .map(|(offset, epoch)| Recover {
                     cache: false,
-                    epoch: epoch_sent(epoch),
+                    epoch: Since::parse(epoch),
                     offset: *offset,
                     limit,
                 }),

@@ -237,9 +237,7 @@ impl Shard {
             recover: wanted.recover,
             flags: 0,
         };
-        let added = self.with_session(slot, |session, context| {
-            session.add(context, &wanted, wait.unwrap_or(u32::MAX))
-        });
+        let added = self.with_session(slot, |session, context| session.add(context, &wanted, wait));
         match added {
             Some(Ok(true)) => {
                 if let Some(wait) = wait {
