@@ -322,4 +322,33 @@ mod tests {
         assert_eq!(a.poll_wake(), Some(ShardId(1)));
         assert_eq!(a.poll_wake(), None);
     }
+
+    #[test]
+    fn what_was_held_takes_no_place_of_an_answer() {
+        let mut mesh = build_with(2, ANSWERS_MAX + 4);
+        let (left, right) = mesh.split_at_mut(1);
+        let (a, b) = (&mut left[0], &mut right[0]);
+        let commands = (0..).take_while(|_| a.command(ShardId(1), release()).is_ok());
+        let owed = commands.count();
+        assert!(owed > 0);
+        while b.delivery(ShardId(0), release()) {}
+        for _ in 0..ANSWERS_MAX {
+            b.keep(ShardId(0), release());
+        }
+        assert_eq!(b.held(), ANSWERS_MAX);
+        assert!(a.receive(ShardId(1)).is_some());
+        b.flush();
+        assert_eq!(b.held(), ANSWERS_MAX - 1, "one place was free");
+        for _ in 0..owed {
+            assert!(b.receive(ShardId(0)).is_some());
+            b.answer(ShardId(0), answer());
+        }
+        // What is before the answers fits, place by place, and then they do.
+        let mut answers = 0;
+        while let Some(message) = a.receive(ShardId(1)) {
+            answers += usize::from(message.is_answer());
+            b.flush();
+        }
+        assert_eq!((answers, b.held()), (owed, 0));
+    }
 }

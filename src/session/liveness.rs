@@ -258,3 +258,90 @@ impl Session {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::hooks::Target;
+
+    fn at(seconds: u64) -> Now {
+        Now {
+            at: Instant::START + Duration::from_secs(seconds),
+            unix_ms: 1_700_000_000_000 + seconds * 1000,
+        }
+    }
+
+    fn config() -> Config {
+        let mut config = Config::built_in();
+        config.client.expired_close_delay = Duration::from_secs(25);
+        config.client.expired_sub_close_delay = Duration::from_secs(7);
+        config
+    }
+
+    /// With a backend that prolongs connections.
+    fn refreshed_by_hook() -> Config {
+        let mut config = config();
+        config.hooks.refresh_enabled = true;
+        config.hooks.refresh = Arc::new(Target {
+            endpoint: "http://backend/".to_owned(),
+            ..Target::named("client.proxy.refresh")
+        });
+        config
+    }
+
+    fn subscription(expire_at: u32, flags: u16) -> Subscription {
+        Subscription {
+            hub: 0,
+            place: 0,
+            expire_at,
+            flags,
+            extra: None,
+        }
+    }
+
+    #[test]
+    fn what_expires_ends_after_its_grace_and_what_a_hook_prolongs_at_once() {
+        let own = config();
+        let hooked = refreshed_by_hook();
+        let refreshing = flag::SERVER_REFRESH | flag::REFRESHING;
+        // Configuration, end of the connection, the subscription, and when something is due.
+        type Row<'a> = (&'a Config, u32, Option<(u32, u16)>, Option<u64>);
+        let cases: &[Row<'_>] = &[
+            (&own, 0, None, None),
+            (&own, 10, None, Some(35)),
+            (&hooked, 10, None, Some(10)),
+            (&own, 0, Some((10, flag::CLIENT_REFRESH)), Some(17)),
+            (&own, 0, Some((10, flag::SERVER_REFRESH)), Some(10)),
+            (&own, 0, Some((10, refreshing)), None),
+            (&own, 10, Some((50, flag::CLIENT_REFRESH)), Some(35)),
+            (&own, 40, Some((50, flag::CLIENT_REFRESH)), Some(57)),
+            (&own, 40, Some((0, 0)), Some(65)),
+        ];
+        for (at_row, (config, ends, subscribed, wanted)) in cases.iter().enumerate() {
+            let mut session = Session {
+                phase: Phase::Connected,
+                expire_at: *ends,
+                ..Session::default()
+            };
+            session
+                .subscriptions
+                .extend(subscribed.map(|(ends, flags)| subscription(ends, flags)));
+            let due = session.deadline(at(5), config);
+            let wanted = wanted.map_or(0, |second| TimerWheel::tick(at(second).at));
+            assert_eq!(due, wanted, "row {at_row}");
+        }
+    }
+
+    #[test]
+    fn connection_that_is_not_connected_does_not_expire() {
+        let session = Session {
+            phase: Phase::Connecting,
+            expire_at: 10,
+            next: 70,
+            ..Session::default()
+        };
+        assert_eq!(session.deadline(at(5), &config()), 70);
+    }
+}

@@ -1,8 +1,9 @@
 //! What the simulator's checkers look at. Nothing else calls it, and it changes nothing.
 
 use super::Shard;
+use super::connection::Connection;
 pub use crate::broker::owner::ChannelOwned;
-use crate::model::{ChannelName, ClientId, StreamPosition};
+use crate::model::{ChannelName, ClientId, ConnId, StreamPosition};
 use crate::session::flag;
 
 /// A channel as a shard with subscribers sees it.
@@ -66,9 +67,86 @@ pub struct UnderWay {
     pub woken: bool,
     /// Durable channels in use whose end could not be asked for: that is tried again.
     pub unopened: usize,
+    /// Bytes of publications that are not given to their subscribers.
+    pub run_bytes: usize,
+    /// Calls that backends have not answered.
+    pub hook_calls: usize,
+    /// Connections whose command waits for a key, also those that are gone.
+    pub parked: usize,
+    /// Bytes of commands that wait for their turn, as counted along the way.
+    pub waiting_bytes: usize,
+    /// The same, counted anew.
+    pub waiting_bytes_counted: usize,
+    /// Of the session of which most wait, among those whose commands come by their own connection.
+    pub waiting_bytes_most: usize,
+}
+
+/// What a connection waits for before its client is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// It does not, or is not there.
+    Nothing,
+    /// The gate has been asked whether it is let in.
+    Gate,
+    /// The registry of its user has been asked whether it may have one more connection.
+    Registry,
+    /// A backend decides whether its client may connect.
+    Backend,
+    /// The key of its token is not known yet.
+    Key,
+    /// The owners of its channels.
+    Owners,
 }
 
 impl Shard {
+    /// What a connection waits for.
+    #[must_use]
+    pub fn wait_of(&self, conn: ConnId) -> Wait {
+        let ConnId { slot, generation } = conn;
+        let Some(connection) = self.connections.current(slot, generation) else {
+            return Wait::Nothing;
+        };
+        if self.admission.is_asked(slot) {
+            return Wait::Gate;
+        }
+        if connection.is_parked {
+            return Wait::Key;
+        }
+        let session = &connection.session;
+        let is_limited = self.config.client.user_limit().is_some();
+        match &session.connecting {
+            None => Wait::Nothing,
+            Some(connecting) if connecting.awaited > 0 => Wait::Owners,
+            Some(_) if is_limited && !session.user.is_empty() && !session.admitted => {
+                Wait::Registry
+            }
+            Some(_) => Wait::Backend,
+        }
+    }
+
+    /// Nothing is in the rings that bytes go out from, and some connection remembers where in them it stood.
+    #[must_use]
+    pub fn remembers_empty_rings(&self) -> bool {
+        self.outbox.remembers_empty_rings()
+    }
+
+    /// Catch-ups of channels that found the queue to the owner full.
+    #[must_use]
+    pub const fn catch_ups_put_off(&self) -> usize {
+        self.unasked.len()
+    }
+
+    /// Subscriptions that wait for their owner and are to end as soon as it has answered.
+    #[must_use]
+    pub fn ending_while_pending(&self) -> usize {
+        let sessions = self.connections.iter().map(|(_, one)| &one.session);
+        let ends = |extra: &crate::session::Extra| extra.ends.is_some();
+        sessions
+            .flat_map(|session| &session.subscriptions)
+            .filter(|one| one.is_pending() && one.extra.as_deref().is_some_and(ends))
+            .count()
+    }
+
     /// Channels with a subscriber here.
     #[must_use]
     pub fn channels_here(&self) -> Vec<ChannelHere> {
@@ -155,6 +233,9 @@ impl Shard {
     pub fn under_way(&self) -> UnderWay {
         let (backlog_bytes, backlog_bytes_counted) = self.backlog_bytes_counted();
         let (input_bytes, input_bytes_counted) = self.input_bytes_counted();
+        let waiting = |one: &Connection| one.session.waiting_bytes();
+        let connections = || self.connections.iter().map(|(_, one)| one);
+        let by_own = connections().filter(|one| !one.is_stream());
         UnderWay {
             ring_bytes: self.outbox.ring_used(),
             backlog_bytes,
@@ -172,6 +253,12 @@ impl Shard {
             parts: self.parts.len() + self.stalled.values().map(Vec::len).sum::<usize>(),
             woken: self.owner.has_woken(),
             unopened: self.owner.unopened(),
+            run_bytes: self.run_bytes,
+            hook_calls: self.hooks.under_way(),
+            parked: self.key_waits.len(),
+            waiting_bytes: self.waiting_bytes,
+            waiting_bytes_counted: connections().map(waiting).sum(),
+            waiting_bytes_most: by_own.map(waiting).max().unwrap_or(0),
         }
     }
 }

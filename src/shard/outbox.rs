@@ -70,6 +70,11 @@ impl Outbox {
         self.is_unflushed
     }
 
+    /// See `inspect`: positions are remembered that rings which start at the front again would not have.
+    pub(super) fn remembers_empty_rings(&self) -> bool {
+        self.rings.used() == 0 && !self.dirty.is_empty() && !self.rings.are_at_front()
+    }
+
     pub(super) const fn ring_used(&self) -> u32 {
         self.rings.used()
     }

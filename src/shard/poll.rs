@@ -232,9 +232,9 @@ impl Found {
     /// More has come.
     fn add(&mut self, run: &[Arc<Publication>]) {
         self.publications.extend(run.iter().cloned());
-        if let (Some(position), Some(last)) = (&mut self.position, run.last())
-            && last.offset.0 > 0
-        {
+        // Publications that are not kept may stand behind it.
+        let last = run.iter().rev().find(|one| one.offset.0 > 0);
+        if let (Some(position), Some(last)) = (&mut self.position, last) {
             position.epoch = last.epoch;
             position.offset = last.offset;
         }
@@ -259,6 +259,45 @@ const fn status(code: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Epoch, Offset, StreamPosition};
+
+    #[test]
+    fn poll_stands_behind_the_last_publication_that_is_kept() {
+        let publication = |offset| {
+            Arc::new(Publication {
+                offset: Offset(offset),
+                epoch: Epoch(*b"abcdefgh"),
+                data: bytes::Bytes::from_static(b"1"),
+                json: true,
+                info: None,
+                tags: Box::default(),
+                unix_ms: 0,
+                tells_time: false,
+                patch: None,
+                delta: false,
+            })
+        };
+        for (offsets, wanted) in [
+            (&[][..], 3),
+            (&[4, 5], 5),
+            (&[4, 0], 4),
+            (&[0, 4, 0, 0], 4),
+            (&[0], 3),
+        ] {
+            let mut found = Found {
+                position: Some(StreamPosition {
+                    offset: Offset(3),
+                    ..StreamPosition::default()
+                }),
+                ..Found::default()
+            };
+            let run: Vec<_> = offsets.iter().copied().map(publication).collect();
+            found.add(&run);
+            let position = found.position.map(|position| position.offset.0);
+            assert_eq!(position, Some(wanted), "{offsets:?}");
+            assert_eq!(found.publications.len(), run.len());
+        }
+    }
 
     #[test]
     fn every_refusal_has_a_status_that_says_whose_fault_it_is() {

@@ -44,6 +44,10 @@ impl Rings {
         }
     }
 
+    pub(super) const fn are_at_front(&self) -> bool {
+        self.shared.head() == 0 && self.own.head() == 0
+    }
+
     pub(super) const fn used(&self) -> u32 {
         self.shared.used() + self.own.used()
     }

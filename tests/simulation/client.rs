@@ -1,20 +1,22 @@
 //! A client: says what chance tells it to, believes nothing.
 
+mod says;
+pub mod wire;
+
 use std::collections::BTreeMap;
 
-use ringmain::auth::token::mint;
-use ringmain::config::Secret;
 use ringmain::mem::Rng;
 use ringmain::time::Now;
 use ringmain::wire::fossil;
 use serde_json::Value;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::frame::{CloseFrame, Frame};
+use tungstenite::protocol::frame::Frame;
 
-use super::frames::{FrameReader, Heard, send, send_text};
+use super::frames::send;
+use super::keys::Keys;
 use super::link::Link;
-use super::setup::{CHANNELS, SECRET, SERVER_CHANNELS};
-use super::truth::Truth;
+use super::truth::{Truth, situation};
+use crate::transcode;
+use wire::{Event, Wire};
 
 /// A command without reply.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ enum Asked {
     },
     /// The number of a durable publication.
     Publish(Option<u64>),
+    /// What the answer has to name.
+    Rpc(u64),
     Other(&'static str),
 }
 
@@ -42,28 +46,32 @@ pub struct Sub {
     next: Option<u64>,
     last_offset: u64,
     last_n: Option<u64>,
-    /// With delta: the text of the last publication.
-    chain: Option<String>,
+    /// With delta: the last publication.
+    chain: Option<Vec<u8>>,
 }
 
 impl Sub {
     /// A publication as it was published.
-    fn whole(&mut self, publication: &Value, scene: &mut Scene<'_>) -> Value {
+    fn whole(&mut self, publication: &Value, is_binary: bool, scene: &mut Scene<'_>) -> Value {
         let Some(chain) = &mut self.chain else {
             assert!(publication.get("delta").is_none(), "{publication}");
             return publication.clone();
         };
-        let text = publication["data"].as_str().expect("with delta, a string");
+        let data = &publication["data"];
+        let bytes = match (is_binary, data["$bytes"].as_str()) {
+            (true, Some(hex)) => transcode::unhex(hex),
+            (true, None) => data.to_string().into_bytes(),
+            (false, _) => data.as_str().expect("with delta, a string").into(),
+        };
         *chain = if publication["delta"] == true {
             scene.truth.count("patch");
-            let target = fossil::apply(chain.as_bytes(), text.as_bytes(), 1 << 20);
-            let target = target.unwrap_or_else(|why| panic!("{why}: {publication}"));
-            String::from_utf8(target).expect("patches of text make text")
+            let target = fossil::apply(chain, &bytes, 1 << 20);
+            target.unwrap_or_else(|why| panic!("{why}: {publication}"))
         } else {
-            text.to_owned()
+            bytes
         };
         let mut whole = publication.clone();
-        whole["data"] = serde_json::from_str(chain).expect("a payload is JSON");
+        whole["data"] = serde_json::from_slice(chain).expect("a payload is JSON");
         whole
     }
 }
@@ -75,12 +83,21 @@ pub enum Stage {
     Open,
     /// Connect was answered with an error.
     Refused,
-    /// A close frame was heard or said.
+    /// An end was heard or said.
     Closing,
 }
 
+/// A request with commands on a connection of its own.
+pub struct Post {
+    link: usize,
+    response: Vec<u8>,
+}
+
 pub struct Client {
-    user: String,
+    pub user: String,
+    /// `jti` of its last token.
+    pub token_id: String,
+    tokens: u64,
     pub link: Option<usize>,
     pub stage: Stage,
     pub id: Option<String>,
@@ -89,13 +106,19 @@ pub struct Client {
     pub subs: BTreeMap<String, Sub>,
     /// Where it left off.
     memory: BTreeMap<String, (String, u64)>,
-    reader: FrameReader,
-    head: Vec<u8>,
-    accept: String,
+    wire: Wire,
+    /// Name and node of its session, where commands go in requests of their own.
+    session: Option<(String, String)>,
+    /// Commands that wait for the next such request.
+    outgoing: Vec<String>,
+    /// The one that is under way.
+    post: Option<Post>,
     /// Steps for which it reads nothing.
     pub stalled: u64,
     ignores_pings: bool,
     heard_close: bool,
+    /// Its connect command had others behind it in its frame.
+    is_followed: bool,
     /// Publications that it missed without being positioned, and of how many it was told, by channel.
     missed: BTreeMap<String, u64>,
     lost: BTreeMap<String, u64>,
@@ -106,22 +129,17 @@ pub struct Scene<'a> {
     pub now: Now,
     pub rng: &'a mut Rng,
     pub truth: &'a mut Truth,
+    pub keys: &'a Keys,
     pub large: u64,
     pub stalls: u64,
-}
-
-fn pick<'a>(rng: &mut Rng, list: &[&'a str]) -> &'a str {
-    list[rng.below(list.len() as u64) as usize]
-}
-
-fn token(claims: &str) -> String {
-    mint(&Secret(SECRET.to_owned()), claims).expect("claims of this run")
 }
 
 impl Client {
     pub fn new(user: String) -> Self {
         Self {
             user,
+            token_id: String::new(),
+            tokens: 0,
             link: None,
             stage: Stage::Offline,
             id: None,
@@ -129,12 +147,14 @@ impl Client {
             asked: BTreeMap::new(),
             subs: BTreeMap::new(),
             memory: BTreeMap::new(),
-            reader: FrameReader::default(),
-            head: Vec::new(),
-            accept: String::new(),
+            wire: Wire::default(),
+            session: None,
+            outgoing: Vec::new(),
+            post: None,
             stalled: 0,
             ignores_pings: false,
             heard_close: false,
+            is_followed: false,
             missed: BTreeMap::new(),
             lost: BTreeMap::new(),
         }
@@ -148,6 +168,7 @@ impl Client {
     pub fn check_quiet(&self) {
         if self.stage == Stage::Open {
             assert!(self.asked.is_empty(), "no reply to {:?}", self.asked);
+            assert!(self.post.is_none(), "no answer to a request with commands");
             for (channel, missed) in &self.missed {
                 let told = self.lost.get(channel).copied().unwrap_or(0);
                 assert!(
@@ -156,10 +177,14 @@ impl Client {
                 );
             }
         }
-        assert_ne!(self.stage, Stage::Upgrading, "no answer to the upgrade");
+        assert_ne!(self.stage, Stage::Upgrading, "no answer to the request");
     }
 
-    fn gone(&mut self) {
+    fn gone(&mut self, links: &mut [Link]) {
+        if let Some(post) = self.post.take() {
+            links[post.link].up_reset = true;
+            links[post.link].down.clear();
+        }
         for (channel, sub) in std::mem::take(&mut self.subs) {
             self.remember(channel, sub);
         }
@@ -169,8 +194,9 @@ impl Client {
         self.asked.clear();
         self.missed.clear();
         self.lost.clear();
-        self.reader = FrameReader::default();
-        self.head.clear();
+        self.wire = Wire::default();
+        self.session = None;
+        self.outgoing.clear();
         self.stalled = 0;
         self.heard_close = false;
     }
@@ -190,244 +216,126 @@ impl Client {
 
     /// Opens a connection; what it says goes up at once.
     pub fn connect(&mut self, link: usize, links: &mut [Link], scene: &mut Scene<'_>) {
-        let rng = &mut *scene.rng;
         self.link = Some(link);
         self.stage = Stage::Upgrading;
-        self.ignores_pings = rng.below(20) == 0;
+        self.ignores_pings = scene.rng.below(20) == 0;
         // Ids of different connections are far apart, so that another's reply is noticed.
-        self.next_command = 1 + rng.below(1 << 30) as u32;
-        let key = base64::Engine::encode(
-            &base64::prelude::BASE64_STANDARD,
-            rng.wide_bits().to_be_bytes(),
-        );
-        self.accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
-        let query = if rng.below(5) == 0 {
-            "?cf_ws_frame_ping_pong=true"
+        self.next_command = 1 + scene.rng.below(1 << 30) as u32;
+        self.wire = Wire::random(scene.rng);
+        scene.truth.count(&format!(
+            "{:?}{}",
+            self.wire.transport,
+            if self.wire.is_binary { " Protobuf" } else { "" }
+        ));
+        let (connect, recover) = self.connect_request(scene);
+        let mut lines = Vec::new();
+        if self.wire.transport.is_unidirectional() {
+            self.asked.insert(0, Asked::Connect(recover));
         } else {
-            ""
-        };
-        let request = format!(
-            "GET /connection/websocket{query} HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
-        );
-        let mut up = request.into_bytes();
-        let mut lines = vec![self.connect_command(scene)];
-        if scene.rng.below(20) == 0 {
-            // It opens a socket and says nothing.
-            lines.clear();
-            self.asked.clear();
+            let is_silent = self.wire.transport.is_websocket() && scene.rng.below(20) == 0;
+            if !is_silent {
+                let body = format!(r#""connect":{connect}"#);
+                lines.push(self.ask(Asked::Connect(recover), &body));
+            }
+            while !lines.is_empty() && scene.rng.below(3) == 0 {
+                lines.push(self.command(scene));
+            }
         }
-        while !lines.is_empty() && scene.rng.below(3) == 0 {
-            lines.push(self.command(scene));
-        }
-        self.say(&mut up, &lines, scene.rng);
+        let (up, first) = self.wire.open(scene.rng, &connect, &lines);
+        self.is_followed = first > 1;
         links[link].up = up;
-    }
-
-    fn say(&self, up: &mut Vec<u8>, lines: &[String], rng: &mut Rng) {
-        let mut at = 0;
-        while at < lines.len() {
-            let many = 1 + rng.below((lines.len() - at) as u64) as usize;
-            send_text(up, rng, lines[at..at + many].join("\n").as_bytes());
-            at += many;
-        }
-    }
-
-    fn connect_command(&mut self, scene: &mut Scene<'_>) -> String {
-        let rng = &mut *scene.rng;
-        let mut parts = Vec::new();
-        if !self.user.is_empty() {
-            let now = scene.now.unix_s();
-            let exp = match rng.below(20) {
-                0 => now.saturating_sub(5),
-                1 => now + 2,
-                _ => now + 100_000,
-            };
-            let mut claims = format!(
-                r#"{{"sub":"{}","exp":{exp},"info":{{"of":"{}"}}"#,
-                self.user, self.user
-            );
-            if rng.below(2) == 0 {
-                let channels: Vec<String> = SERVER_CHANNELS
-                    .iter()
-                    .filter(|_| rng.below(2) == 0)
-                    .map(|name| format!(r#""{name}":{{}}"#))
-                    .collect();
-                claims.push_str(&format!(r#","subs":{{{}}}"#, channels.join(",")));
-            }
-            claims.push('}');
-            let mut token = token(&claims);
-            if rng.below(50) == 0 {
-                token.push('x');
-            }
-            parts.push(format!(r#""token":"{token}""#));
-        }
-        let mut recover = BTreeMap::new();
-        if rng.below(2) == 0 {
-            for name in SERVER_CHANNELS {
-                if let Some((epoch, offset)) = self.memory.get(*name) {
-                    recover.insert((*name).to_owned(), (epoch.clone(), *offset));
-                }
-            }
-            let subs: Vec<String> = recover
-                .iter()
-                .map(|(name, (epoch, offset))| {
-                    format!(r#""{name}":{{"recover":true,"epoch":"{epoch}","offset":{offset}}}"#)
-                })
-                .collect();
-            parts.push(format!(r#""subs":{{{}}}"#, subs.join(",")));
-        }
-        self.ask(
-            Asked::Connect(recover),
-            &format!(r#""connect":{{{}}}"#, parts.join(",")),
-        )
-    }
-
-    /// A command of a connected client.
-    fn command(&mut self, scene: &mut Scene<'_>) -> String {
-        let rng = &mut *scene.rng;
-        let channel = if rng.below(100) == 0 {
-            "unknown:1"
-        } else {
-            pick(rng, CHANNELS)
-        };
-        match rng.below(20) {
-            0..=6 => self.subscribe(channel, scene),
-            7..=8 => self.ask(
-                Asked::Unsubscribe(channel.to_owned()),
-                &format!(r#""unsubscribe":{{"channel":"{channel}"}}"#),
-            ),
-            9..=14 => {
-                let padding = scene.rng.below(scene.large.min(30_000)) as usize;
-                let data = scene.truth.payload(&[channel], padding);
-                let body = format!(r#""publish":{{"channel":"{channel}","data":{data}}}"#);
-                let n: Value = serde_json::from_str(&data).expect("a payload");
-                let n = n["n"].as_u64().expect("its number");
-                let durable = channel.starts_with("safe:").then_some(n);
-                self.ask(Asked::Publish(durable), &body)
-            }
-            15 => self.ask(
-                Asked::Other("presence"),
-                &format!(r#""presence":{{"channel":"{channel}"}}"#),
-            ),
-            16 => self.ask(
-                Asked::Other("presence_stats"),
-                &format!(r#""presence_stats":{{"channel":"{channel}"}}"#),
-            ),
-            17..=18 => {
-                let reverse = rng.below(2) == 0;
-                let limit = rng.below(12) as i64 - 1;
-                let since = match self.memory.get(channel) {
-                    Some((epoch, offset)) if *offset > 0 && rng.below(2) == 0 => {
-                        format!(r#","since":{{"offset":{offset},"epoch":"{epoch}"}}"#)
-                    }
-                    _ => String::new(),
-                };
-                let body = format!(
-                    r#""history":{{"channel":"{channel}","limit":{limit},"reverse":{reverse}{since}}}"#
-                );
-                self.ask(
-                    Asked::History {
-                        channel: channel.to_owned(),
-                        reverse,
-                    },
-                    &body,
-                )
-            }
-            _ if rng.below(2) == 0 => self.ask(Asked::Other("rpc"), r#""rpc":{"method":"m"}"#),
-            _ => {
-                let exp = scene.now.unix_s() + rng.below(3) * 500;
-                let token = token(&format!(
-                    r#"{{"sub":"{}","channel":"{channel}","exp":{exp}}}"#,
-                    self.user
-                ));
-                let body = format!(r#""sub_refresh":{{"channel":"{channel}","token":"{token}"}}"#);
-                self.ask(Asked::Other("sub_refresh"), &body)
-            }
-        }
-    }
-
-    fn subscribe(&mut self, channel: &str, scene: &mut Scene<'_>) -> String {
-        let rng = &mut *scene.rng;
-        let mut parts = vec![format!(r#""channel":"{channel}""#)];
-        for (one_in, name) in [(2, "positioned"), (2, "recoverable"), (3, "join_leave")] {
-            if rng.below(one_in) == 0 {
-                parts.push(format!(r#""{name}":true"#));
-            }
-        }
-        match rng.below(6) {
-            0..=2 => parts.push(r#""delta":"fossil""#.to_owned()),
-            // Lets everything through, and is a class of its own.
-            3 => {
-                let key = ["never", "nowhere"][rng.below(2) as usize];
-                parts.push(format!(r#""tf":{{"key":"{key}","cmp":"nex"}}"#));
-            }
-            _ => {}
-        }
-        if channel.starts_with('$') || rng.below(20) == 0 {
-            let exp = scene.now.unix_s() + [1, 20, 1000][rng.below(3) as usize];
-            let token = token(&format!(
-                r#"{{"sub":"{}","channel":"{channel}","exp":{exp}}}"#,
-                self.user
-            ));
-            parts.push(format!(r#""token":"{token}""#));
-        }
-        let mut recover = None;
-        if let Some((epoch, offset)) = self.memory.get(channel)
-            && rng.below(4) > 0
-        {
-            parts.push(format!(
-                r#""recoverable":true,"recover":true,"epoch":"{epoch}","offset":{offset}"#
-            ));
-            parts.retain(|part| part != r#""recoverable":true"#);
-            if rng.below(4) == 0 {
-                parts.push(r#""flag":2"#.to_owned());
-            }
-            recover = Some((epoch.clone(), *offset));
-        }
-        let asked = Asked::Subscribe {
-            channel: channel.to_owned(),
-            recover,
-        };
-        self.ask(asked, &format!(r#""subscribe":{{{}}}"#, parts.join(",")))
     }
 
     /// Does something, or nothing.
     pub fn act(&mut self, links: &mut [Link], scene: &mut Scene<'_>) {
         let Some(link) = self.link else { return };
+        let is_websocket = self.wire.transport.is_websocket();
         let mut up = Vec::new();
         match scene.rng.below(1000) {
-            0..=3 => {
-                links[link].up_reset = true;
-                links[link].down.clear();
-                self.gone();
-                return;
-            }
+            0..=3 => return self.give_up(links),
             4..=6 => links[link].up_fin = true,
-            7..=11 if self.stage == Stage::Open => {
-                let frame = CloseFrame {
-                    code: CloseCode::Normal,
-                    reason: "bye".into(),
-                };
-                send(&mut up, scene.rng, Frame::close(Some(frame)));
+            7..=11 if self.stage == Stage::Open && is_websocket => {
+                self.wire.close(&mut up, scene.rng);
                 self.stage = Stage::Closing;
             }
-            12 => up.extend_from_slice(b"\xff\xff not a frame \xff"),
-            13 => send_text(&mut up, scene.rng, br#"{"id":0,"nonsense":[]}"#),
-            14..=20 => send(&mut up, scene.rng, Frame::ping(b"are you there".to_vec())),
+            12 if is_websocket => up.extend_from_slice(b"\xff\xff not a frame \xff"),
+            13 if is_websocket => {
+                let nonsense = [r#"{"id":0,"nonsense":[]}"#.to_owned()];
+                self.wire.say(&mut up, &nonsense, scene.rng);
+            }
+            14..=20 if is_websocket => {
+                send(&mut up, scene.rng, Frame::ping(b"are you there".to_vec()));
+            }
             at if (21..21 + scene.stalls).contains(&at) => self.stalled = scene.rng.below(200),
-            _ if self.is_connected() => {
+            990..=991 if self.is_connected() && !self.wire.transport.is_unidirectional() => {
+                self.flood(&mut up, scene);
+            }
+            _ if self.is_connected() && !self.wire.transport.is_unidirectional() => {
                 let mut lines = vec![self.command(scene)];
                 while scene.rng.below(3) == 0 {
                     lines.push(self.command(scene));
                 }
-                self.say(&mut up, &lines, scene.rng);
+                if self.wire.transport.is_emulated() {
+                    self.outgoing.extend(lines);
+                } else {
+                    self.wire.say(&mut up, &lines, scene.rng);
+                }
             }
             _ => {}
         }
         if !links[link].up_fin {
             links[link].up.extend_from_slice(&up);
         }
+    }
+
+    /// Much more than is kept for anybody, behind what has to be waited for.
+    fn flood(&mut self, up: &mut Vec<u8>, scene: &mut Scene<'_>) {
+        let mut lines = vec![self.call(scene)];
+        lines.extend((0..30).map(|_| self.publish("plain:1", 20_000, scene)));
+        lines.push(self.call(scene));
+        if self.wire.transport.is_emulated() {
+            self.outgoing.extend(lines);
+            return;
+        }
+        for line in lines {
+            self.wire.say(up, &[line], scene.rng);
+        }
+    }
+
+    /// It is gone without a word.
+    fn give_up(&mut self, links: &mut [Link]) {
+        if let Some(link) = self.link {
+            links[link].up_reset = true;
+            links[link].down.clear();
+        }
+        self.gone(links);
+    }
+
+    /// The next request with commands, if there is one to send.
+    pub fn next_post(&mut self) -> Option<Vec<u8>> {
+        /// A request takes no more.
+        const BYTES_MAX: usize = 60_000;
+        if self.post.is_some() || self.outgoing.is_empty() || self.stage != Stage::Open {
+            return None;
+        }
+        let (session, node) = self.session.as_ref()?;
+        let mut bytes = 0;
+        let fits = |line: &&String| {
+            bytes += line.len();
+            bytes < BYTES_MAX
+        };
+        let many = self.outgoing.iter().take_while(fits).count().max(1);
+        let lines: Vec<String> = self.outgoing.drain(..many).collect();
+        let body = self.wire.emulation(session, node, &lines);
+        Some(wire::post("/emulation", self.wire.is_binary, &body))
+    }
+
+    /// It was sent over a link.
+    pub fn posted(&mut self, link: usize) {
+        self.post = Some(Post {
+            link,
+            response: Vec::new(),
+        });
     }
 
     /// Reads what arrived, as far as it reads at all.
@@ -440,89 +348,94 @@ impl Client {
         if links[at].down_reset {
             links[at].down.clear();
             scene.truth.count("reset");
-            return self.gone();
+            return self.give_up(links);
         }
+        self.read_post(links, scene);
+        let Some(at) = self.link else { return };
         if !links[at].down.is_empty() {
             let bytes = std::mem::take(&mut links[at].down);
             let mut answers = Vec::new();
-            self.heard(&bytes, &mut answers, scene);
+            for event in self.wire.heard(&bytes) {
+                self.heard(event, &mut answers, scene);
+            }
             if !links[at].up_fin {
                 links[at].up.extend_from_slice(&answers);
             }
         } else if links[at].down_fin {
-            assert!(self.reader.is_empty(), "the server ended within a frame");
+            // Whoever says that it says no more is told nothing more either.
+            if !links[at].up_fin {
+                self.wire.ended();
+            }
             scene.truth.count("fin");
-            self.gone();
+            self.gone(links);
         }
     }
 
-    fn heard(&mut self, bytes: &[u8], answers: &mut Vec<u8>, scene: &mut Scene<'_>) {
-        if self.stage == Stage::Upgrading {
-            self.head.extend_from_slice(bytes);
-            let Some(end) = self
-                .head
-                .windows(4)
-                .position(|window| window == b"\r\n\r\n")
-            else {
-                return;
-            };
-            let head = String::from_utf8(self.head[..end].to_vec()).expect("a head is text");
-            if !head.starts_with("HTTP/1.1 101 ") {
-                assert!(
-                    head.starts_with("HTTP/1.1 4") || head.starts_with("HTTP/1.1 503 "),
-                    "an upgrade was answered with {head}"
-                );
-                self.stage = Stage::Closing;
-                self.heard_close = true;
-                return;
-            }
-            assert!(
-                head.contains(&self.accept),
-                "another's upgrade was answered"
-            );
-            let rest = self.head.split_off(end + 4);
-            self.head.clear();
-            self.stage = Stage::Open;
-            self.reader.push(&rest);
-        } else if self.head.is_empty() {
-            self.reader.push(bytes);
-        }
-        while let Some(frame) = self.reader.next() {
-            assert!(!self.heard_close, "a frame after the close frame");
-            match frame {
-                Heard::Text(text) => {
-                    for line in text.split(|&byte| byte == b'\n') {
-                        self.line(line, answers, scene);
-                    }
-                }
-                Heard::Ping(payload) if !self.ignores_pings => {
-                    send(answers, scene.rng, Frame::pong(payload))
-                }
-                Heard::Ping(_) | Heard::Pong => {}
-                Heard::Close(code) => {
-                    scene.truth.count(&format!("close {}", code.unwrap_or(0)));
-                    self.heard_close = true;
-                    if self.stage != Stage::Closing && scene.rng.below(4) > 0 {
-                        send(answers, scene.rng, Frame::close(None));
-                    }
-                    self.stage = Stage::Closing;
-                }
-            }
-        }
-    }
-
-    fn line(&mut self, line: &[u8], answers: &mut Vec<u8>, scene: &mut Scene<'_>) {
-        if line == b"{}" {
-            scene.truth.count("ping");
-            assert!(self.id.is_some(), "a ping before the connect reply");
-            if !self.ignores_pings {
-                send_text(answers, scene.rng, b"{}");
-            }
+    /// What became of the request with commands. Whoever cannot tell whether they arrived comes again.
+    fn read_post(&mut self, links: &mut [Link], scene: &mut Scene<'_>) {
+        let Some(post) = &mut self.post else { return };
+        let link = &mut links[post.link];
+        post.response.extend(std::mem::take(&mut link.down));
+        let is_whole = post.response.windows(4).any(|four| four == b"\r\n\r\n");
+        if !is_whole && !link.down_reset && !link.down_fin {
             return;
         }
-        let value: Value = serde_json::from_slice(line)
-            .unwrap_or_else(|error| panic!("{error} in {}", String::from_utf8_lossy(line)));
+        if is_whole && post.response.starts_with(b"HTTP/1.1 204 ") {
+            scene.truth.count("emulated");
+            link.up_fin = true;
+            self.post = None;
+            return;
+        }
+        let head = String::from_utf8_lossy(&post.response).into_owned();
+        let may_be = ["HTTP/1.1 500", "HTTP/1.1 503", "HTTP/1.1 408"];
+        assert!(
+            head.is_empty() || may_be.iter().any(|start| head.starts_with(start)),
+            "commands in a request were answered with {head}"
+        );
+        scene.truth.count("commands in a request lost");
+        self.give_up(links);
+    }
+
+    fn heard(&mut self, event: Event, answers: &mut Vec<u8>, scene: &mut Scene<'_>) {
+        match event {
+            Event::Opened => self.stage = Stage::Open,
+            Event::Refused(status) => {
+                scene.truth.count(&format!("refused {status}"));
+                self.stage = Stage::Closing;
+                self.heard_close = true;
+            }
+            Event::Message(value) => self.message(&value, answers, scene),
+            Event::Ping(payload) if !self.ignores_pings => {
+                send(answers, scene.rng, Frame::pong(payload));
+            }
+            Event::Ping(_) => {}
+            Event::Close(code) => {
+                if !self.wire.transport.is_unidirectional() {
+                    scene.truth.count(&format!("close {}", code.unwrap_or(0)));
+                }
+                self.heard_close = true;
+                if self.stage != Stage::Closing && scene.rng.below(4) > 0 {
+                    send(answers, scene.rng, Frame::close(None));
+                }
+                self.stage = Stage::Closing;
+            }
+        }
+    }
+
+    fn message(&mut self, value: &Value, answers: &mut Vec<u8>, scene: &mut Scene<'_>) {
+        assert!(!self.heard_close, "a message after the last one: {value}");
+        if value.as_object().is_some_and(serde_json::Map::is_empty) {
+            scene.truth.count("ping");
+            assert!(self.id.is_some(), "a ping before the connect reply");
+            return self.pong(answers, scene);
+        }
+        if self.wire.transport.is_unidirectional() {
+            return self.told(value, scene);
+        }
         if let Some(push) = value.get("push") {
+            if let Some(disconnect) = push.get("disconnect") {
+                return self.disconnected(disconnect, scene);
+            }
             assert!(
                 self.id.is_some(),
                 "a push before the connect reply: {value}"
@@ -552,7 +465,42 @@ impl Client {
             self.stage != Stage::Refused,
             "a reply after a refused connect"
         );
-        self.replied(asked, &value, scene);
+        self.replied(asked, value, scene);
+    }
+
+    fn pong(&mut self, answers: &mut Vec<u8>, scene: &mut Scene<'_>) {
+        if self.ignores_pings || self.wire.transport.is_unidirectional() {
+            return;
+        }
+        if self.wire.transport.is_emulated() {
+            self.outgoing.push("{}".to_owned());
+        } else {
+            self.wire.say(answers, &["{}".to_owned()], scene.rng);
+        }
+    }
+
+    /// A unidirectional client hears nothing but pushes, and what became of its connect first.
+    fn told(&mut self, push: &Value, scene: &mut Scene<'_>) {
+        if let Some(disconnect) = push.get("disconnect") {
+            self.asked.clear();
+            return self.disconnected(disconnect, scene);
+        }
+        match self.asked.remove(&0) {
+            Some(asked) => self.replied(asked, push, scene),
+            None => self.pushed(push, scene),
+        }
+    }
+
+    /// Nothing more comes.
+    fn disconnected(&mut self, disconnect: &Value, scene: &mut Scene<'_>) {
+        assert_ne!(
+            self.wire.transport,
+            wire::Transport::WebSocket,
+            "a close frame says it there"
+        );
+        scene.truth.count(&format!("close {}", disconnect["code"]));
+        self.heard_close = true;
+        self.stage = Stage::Closing;
     }
 
     fn replied(&mut self, asked: Asked, value: &Value, scene: &mut Scene<'_>) {
@@ -564,7 +512,14 @@ impl Client {
                     .expect("a connect result names the client");
                 assert!(self.id.replace(id.to_owned()).is_none(), "connected twice");
                 scene.truth.count("connected");
+                if self.wire.transport.is_emulated() {
+                    let text = |name: &str| result[name].as_str().expect("its key").to_owned();
+                    self.session = Some((text("session"), text("node")));
+                }
                 if let Some(subs) = result["subs"].as_object() {
+                    if self.is_followed {
+                        scene.truth.count(situation::BEHIND_CONNECT);
+                    }
                     for (channel, result) in subs {
                         self.subscribed(channel, recover.get(channel), result, scene);
                     }
@@ -594,6 +549,11 @@ impl Client {
                 if let Some(n) = durable {
                     scene.truth.acknowledged(n);
                 }
+            }
+            Asked::Rpc(ask) => {
+                scene.truth.count("rpc answered");
+                let answer = &value["rpc"]["data"]["answer"];
+                assert_eq!(answer.as_u64(), Some(ask), "another's answer: {value}");
             }
             Asked::Other(name) => {
                 assert!(value.get(name).is_some(), "not a {name} result: {value}")
@@ -639,7 +599,7 @@ impl Client {
         let mut sub = Sub {
             epoch: epoch.map(str::to_owned),
             last_offset: offset,
-            chain: (result["delta"] == true).then(String::new),
+            chain: (result["delta"] == true).then(Vec::new),
             ..Sub::default()
         };
         let mut next = offset + 1;
@@ -668,7 +628,7 @@ impl Client {
             }
         }
         for publication in missed {
-            let publication = sub.whole(publication, scene);
+            let publication = sub.whole(publication, self.wire.is_binary, scene);
             let (offset, n) = scene.truth.seen(channel, epoch, &publication);
             assert_eq!(offset, next, "recovery of {channel} has a hole: {result}");
             next += 1;
@@ -749,7 +709,7 @@ impl Client {
                 "a publication of {channel}, which this client is not subscribed to: {publication}"
             )
         };
-        let publication = sub.whole(publication, scene);
+        let publication = sub.whole(publication, self.wire.is_binary, scene);
         let (offset, n) = scene
             .truth
             .seen(channel, sub.epoch.as_deref(), &publication);

@@ -33,6 +33,7 @@ struct Later {
 }
 
 pub struct FaultyLog {
+    rng: Rng,
     shards: u16,
     streams: BTreeMap<String, Stream>,
     /// In the order in which they are said: per shard nothing overtakes.
@@ -51,13 +52,14 @@ fn unavailable() -> LogError {
 }
 
 impl FaultyLog {
-    pub fn new(shards: u16, rng: &mut Rng) -> Self {
+    pub fn new(shards: u16, mut rng: Rng) -> Self {
         Self {
             shards,
             streams: BTreeMap::new(),
             later: (0..shards).map(|_| VecDeque::new()).collect(),
             down_until: Instant(0),
             faults: [0, 3, 15][rng.below(3) as usize],
+            rng,
         }
     }
 
@@ -84,7 +86,8 @@ impl FaultyLog {
             .is_some_and(|first| calm || first.at <= now.at)
     }
 
-    fn delay(&self, rng: &mut Rng) -> Duration {
+    fn delay(&mut self) -> Duration {
+        let rng = &mut self.rng;
         match rng.below(100) {
             0..=59 => Duration::from_micros(rng.below(1500)),
             60..=97 => Duration::from_millis(rng.below(60)),
@@ -98,29 +101,21 @@ impl FaultyLog {
     }
 
     /// A request of a shard.
-    pub fn ask(
-        &mut self,
-        now: Now,
-        from: ShardId,
-        request: ToLog,
-        rng: &mut Rng,
-        truth: &mut Truth,
-        calm: bool,
-    ) {
+    pub fn ask(&mut self, now: Now, from: ShardId, request: ToLog, truth: &mut Truth, calm: bool) {
         let shard = usize::from(from.0);
         let faults = if calm { 0 } else { self.faults };
-        if rng.below(400) < faults {
-            self.down_until = now.at + Duration::from_millis(rng.below(3000));
+        if self.rng.below(400) < faults {
+            self.down_until = now.at + Duration::from_millis(self.rng.below(3000));
         }
-        if rng.below(800) < faults {
+        if self.rng.below(800) < faults {
             truth.count("log restarted");
-            self.restart(now, rng);
+            self.restart(now);
         }
         match request {
-            ToLog::Append(append) => self.append(now, shard, *append, rng, truth, calm),
+            ToLog::Append(append) => self.append(now, shard, *append, truth, calm),
             ToLog::Read(id, read) => {
-                let fails = self.is_down(now, calm) || rng.below(100) < faults;
-                let delay = self.delay(rng);
+                let fails = self.is_down(now, calm) || self.rng.below(100) < faults;
+                let delay = self.delay();
                 // The answer is what stands there when it is read, and comes later.
                 let message = if fails {
                     truth.count("log read failed");
@@ -134,7 +129,7 @@ impl FaultyLog {
             ToLog::Trim(id, channel) => {
                 let stream = self.streams.entry(channel.as_str().to_owned()).or_default();
                 stream.trimmed = stream.entries.len() as u64;
-                let delay = self.delay(rng);
+                let delay = self.delay();
                 let message = FromLog::Answered(id, Ok(bytes::Bytes::from_static(b"{}")));
                 self.say(now, shard, delay, message);
             }
@@ -166,19 +161,11 @@ impl FaultyLog {
         }
     }
 
-    fn append(
-        &mut self,
-        now: Now,
-        shard: usize,
-        append: Append,
-        rng: &mut Rng,
-        truth: &mut Truth,
-        calm: bool,
-    ) {
+    fn append(&mut self, now: Now, shard: usize, append: Append, truth: &mut Truth, calm: bool) {
         let faults = if calm { 0 } else { self.faults };
-        let delay = self.delay(rng);
+        let delay = self.delay();
         let id = append.id;
-        if self.is_down(now, calm) || rng.below(100) < faults {
+        if self.is_down(now, calm) || self.rng.below(100) < faults {
             truth.count("log append refused");
             return self.answer(now, shard, delay, id, Err(unavailable()));
         }
@@ -218,7 +205,7 @@ impl FaultyLog {
         truth.stands(&name, position.epoch.as_str(), position.offset.0, n);
         truth.stored(n);
         // Nobody knows whether it was stored: it was.
-        let result = if rng.below(100) < faults {
+        let result = if self.rng.below(100) < faults {
             truth.count("log append unknown");
             Err(unavailable())
         } else {
@@ -228,7 +215,7 @@ impl FaultyLog {
                 event: Some(record.event),
             })
         };
-        let told_first = rng.below(2) == 0;
+        let told_first = self.rng.below(2) == 0;
         if told_first {
             self.answer(now, shard, delay, id, result.clone());
         }
@@ -236,7 +223,7 @@ impl FaultyLog {
         let stored = |publication| FromLog::Stored(vec![(record.channel.clone(), publication)]);
         let owner = usize::from(owner.0);
         self.say(now, owner, delay, stored(Arc::clone(&publication)));
-        if rng.below(100) < faults {
+        if self.rng.below(100) < faults {
             truth.count("log told twice");
             self.say(now, owner, delay, stored(publication));
         }
@@ -257,10 +244,10 @@ impl FaultyLog {
     }
 
     /// It loses its place: what it has not told of stored publications it never tells.
-    fn restart(&mut self, now: Now, rng: &mut Rng) {
+    fn restart(&mut self, now: Now) {
         for shard in 0..self.later.len() {
             self.later[shard].retain(|later| !matches!(later.message, FromLog::Stored(_)));
-            let delay = self.delay(rng);
+            let delay = self.delay();
             self.say(now, shard, delay, FromLog::Restarted);
         }
     }

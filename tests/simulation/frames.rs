@@ -7,7 +7,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
 
 /// Appends one message, masked, sometimes in fragments.
-pub fn send_text(out: &mut Vec<u8>, rng: &mut Rng, payload: &[u8]) {
+pub fn send_message(out: &mut Vec<u8>, rng: &mut Rng, payload: &[u8], is_binary: bool) {
     let pieces = if payload.len() > 1 && rng.below(10) == 0 {
         2 + rng.below(2) as usize
     } else {
@@ -15,7 +15,10 @@ pub fn send_text(out: &mut Vec<u8>, rng: &mut Rng, payload: &[u8]) {
     };
     let each = payload.len().div_ceil(pieces).max(1);
     let mut at = 0;
-    let mut opcode = OpCode::Data(Data::Text);
+    let mut opcode = OpCode::Data(match is_binary {
+        true => Data::Binary,
+        false => Data::Text,
+    });
     loop {
         let end = (at + each).min(payload.len());
         send(
@@ -43,7 +46,8 @@ pub fn send(out: &mut Vec<u8>, rng: &mut Rng, mut frame: Frame) {
 /// What a server may say in one frame.
 #[derive(Debug)]
 pub enum Heard {
-    Text(Vec<u8>),
+    /// Its bytes, and whether they are binary.
+    Message(Vec<u8>, bool),
     Ping(Vec<u8>),
     Pong,
     Close(Option<u16>),
@@ -87,7 +91,8 @@ impl FrameReader {
         let payload = self.bytes[start..end].to_vec();
         self.at = end;
         Some(match header.opcode {
-            OpCode::Data(Data::Text) => Heard::Text(payload),
+            OpCode::Data(Data::Text) => Heard::Message(payload, false),
+            OpCode::Data(Data::Binary) => Heard::Message(payload, true),
             OpCode::Control(Control::Ping) => Heard::Ping(payload),
             OpCode::Control(Control::Pong) => Heard::Pong,
             OpCode::Control(Control::Close) => {
@@ -97,7 +102,7 @@ impl FrameReader {
                 );
                 Heard::Close(payload.first_chunk().map(|code| u16::from_be_bytes(*code)))
             }
-            other => panic!("a server of the JSON protocol sent {other:?}"),
+            other => panic!("a server sent {other:?}"),
         })
     }
 }

@@ -6,14 +6,17 @@ use std::hash::{DefaultHasher, Hasher};
 use ringmain::mem::Rng;
 use ringmain::mesh::control::{DrainOutcome, FromShard, ToShard};
 use ringmain::model::{ConnId, ShardId};
+use ringmain::shard::inspect::Wait;
 use ringmain::shard::{
     Close, Door, EndCause, Output, Peer, Refused, RingRange, SendBatch, SendFailed, Shard,
 };
-use ringmain::time::Now;
+use ringmain::time::{Instant, Now};
 
+use super::backend::Backend;
 use super::faulty_log::FaultyLog;
+use super::keys::KeyService;
 use super::link::Link;
-use super::truth::Truth;
+use super::truth::{Truth, situation};
 
 /// One accepted socket.
 struct Socket {
@@ -32,13 +35,16 @@ struct Socket {
 pub struct Outside<'a> {
     pub now: Now,
     pub links: &'a mut [Link],
-    pub rng: &'a mut Rng,
     pub wakes: &'a mut Vec<ShardId>,
     /// Everything that was sent and closed.
     pub hash: &'a mut DefaultHasher,
     /// Nothing is delayed or cut: the run comes to rest.
     pub calm: bool,
+    /// When a drain cuts what is left.
+    pub drained_by: Option<Instant>,
     pub log: &'a mut FaultyLog,
+    pub backend: &'a mut Backend,
+    pub keys: &'a mut KeyService,
     pub truth: &'a mut Truth,
 }
 
@@ -59,10 +65,12 @@ pub struct Reactor {
     pub asleep: u64,
     /// The shard was told that no listener is left.
     unlistened: bool,
+    /// What its sockets do.
+    rng: Rng,
 }
 
 impl Reactor {
-    pub fn new(shard: Shard) -> Self {
+    pub fn new(shard: Shard, rng: Rng) -> Self {
         Self {
             shard,
             sockets: Vec::new(),
@@ -75,6 +83,7 @@ impl Reactor {
             stale: Vec::new(),
             asleep: 0,
             unlistened: false,
+            rng,
         }
     }
 
@@ -116,7 +125,8 @@ impl Reactor {
             return true;
         }
         let shard = usize::from(self.shard.id().0);
-        let told = outside.log.is_due(outside.now, shard, outside.calm);
+        let told = outside.log.is_due(outside.now, shard, outside.calm)
+            || outside.backend.is_due(outside.now, shard, outside.calm);
         if !self.is_awake(outside.now, outside.links, told) {
             return false;
         }
@@ -133,13 +143,13 @@ impl Reactor {
             })
             .collect();
         for at in (1..slots.len()).rev() {
-            slots.swap(at, outside.rng.below(at as u64 + 1) as usize);
+            slots.swap(at, self.rng.below(at as u64 + 1) as usize);
         }
         for slot in slots {
             self.complete(slot, outside);
         }
         if let Some(&conn) = self.stale.last()
-            && outside.rng.below(4) == 0
+            && self.rng.below(4) == 0
         {
             self.shard
                 .handle_received(outside.now, conn, &mut [0x81, 0x80, 0, 0, 0, 0]);
@@ -154,8 +164,22 @@ impl Reactor {
         {
             self.shard.handle_log(outside.now, message);
         }
+        while !self.shard.is_full()
+            && let Some(answer) =
+                outside
+                    .backend
+                    .poll(outside.now, shard, outside.calm, outside.truth)
+        {
+            self.shard.handle_answer(outside.now, answer);
+        }
         if !self.shard.is_full() {
             self.shard.handle_mesh(outside.now);
+        }
+        if self.shard.catch_ups_put_off() > 0 {
+            outside.truth.count(situation::CATCH_UP_PUT_OFF);
+        }
+        if self.shard.ending_while_pending() > 0 {
+            outside.truth.count(situation::ENDS_WHILE_PENDING);
         }
         if time_is_up {
             self.shard.handle_timeout(outside.now);
@@ -212,7 +236,7 @@ impl Reactor {
 
     /// Completions of one socket, in the order that chance gives.
     fn complete(&mut self, slot: u32, outside: &mut Outside<'_>) {
-        if outside.rng.below(2) == 0 {
+        if self.rng.below(2) == 0 {
             self.receive(slot, outside);
             self.complete_owned(slot, outside);
         } else {
@@ -258,8 +282,8 @@ impl Reactor {
         if link.up_reset {
             link.up.clear();
             if !std::mem::replace(&mut socket.end_told, true) {
-                self.shard
-                    .handle_ended(outside.now, socket.conn, EndCause::Reset);
+                let conn = socket.conn;
+                self.end(conn, EndCause::Reset, outside);
             }
             return;
         }
@@ -269,9 +293,9 @@ impl Reactor {
             None => {}
         }
         if !link.up.is_empty() {
-            let most = match outside.rng.below(8) {
-                0 if !outside.calm => 1 + outside.rng.below(8) as usize,
-                1 if !outside.calm => 1 + outside.rng.below(200) as usize,
+            let most = match self.rng.below(8) {
+                0 if !outside.calm => 1 + self.rng.below(8) as usize,
+                1 if !outside.calm => 1 + self.rng.below(200) as usize,
                 _ => 16 * 1024,
             };
             let rest = link.up.split_off(most.min(link.up.len()));
@@ -279,9 +303,20 @@ impl Reactor {
             self.shard
                 .handle_received(outside.now, socket.conn, &mut bytes);
         } else if link.up_fin && !std::mem::replace(&mut socket.end_told, true) {
-            self.shard
-                .handle_ended(outside.now, socket.conn, EndCause::Eof);
+            let conn = socket.conn;
+            self.end(conn, EndCause::Eof, outside);
         }
+    }
+
+    /// A peer sends nothing more.
+    fn end(&mut self, conn: ConnId, cause: EndCause, outside: &mut Outside<'_>) {
+        match self.shard.wait_of(conn) {
+            Wait::Gate => outside.truth.count(situation::ENDS_BEFORE_GATE),
+            Wait::Registry => outside.truth.count(situation::ENDS_BEFORE_REGISTRY),
+            Wait::Backend => outside.truth.count(situation::ENDS_BEFORE_BACKEND),
+            Wait::Nothing | Wait::Key | Wait::Owners => {}
+        }
+        self.shard.handle_ended(outside.now, conn, cause);
     }
 
     /// The kernel takes some of a batch that a connection owns, or gives it up.
@@ -292,15 +327,15 @@ impl Reactor {
         let Some(bytes) = &socket.owned else { return };
         let link = &mut outside.links[socket.link];
         let aborted = socket.closing.is_some();
-        let result = if link.up_reset || aborted && outside.rng.below(2) == 0 {
+        let result = if link.up_reset || aborted && self.rng.below(2) == 0 {
             Err(SendFailed)
         } else if aborted {
-            Ok(outside.rng.below(bytes.len() as u64 + 1) as usize)
-        } else if link.room() > 0 && (outside.calm || outside.rng.below(3) > 0) {
+            Ok(self.rng.below(bytes.len() as u64 + 1) as usize)
+        } else if link.room() > 0 && (outside.calm || self.rng.below(3) > 0) {
             let most = link.room().min(bytes.len());
-            let cut = !outside.calm && outside.rng.below(3) == 0;
+            let cut = !outside.calm && self.rng.below(3) == 0;
             Ok(if cut {
-                1 + outside.rng.below(most as u64) as usize
+                1 + self.rng.below(most as u64) as usize
             } else {
                 most
             })
@@ -320,8 +355,8 @@ impl Reactor {
     fn flush(&mut self, outside: &mut Outside<'_>) -> bool {
         let mut first = true;
         loop {
-            let most = [1, 4, 64][outside.rng.below(3) as usize];
-            let slice = 1 + outside.rng.below(most) as usize;
+            let most = [1, 4, 64][self.rng.below(3) as usize];
+            let slice = 1 + self.rng.below(most) as usize;
             let mut ring = Vec::new();
             let mut polled = 0;
             while polled < slice
@@ -339,7 +374,10 @@ impl Reactor {
                 self.send_ring(conn, range, outside);
             }
             self.shard.handle_flushed(outside.now);
-            if !outside.calm && outside.rng.below(8) == 0 {
+            if self.shard.remembers_empty_rings() {
+                outside.truth.count(situation::REMEMBERS_EMPTY_RINGS);
+            }
+            if !outside.calm && self.rng.below(8) == 0 {
                 return true;
             }
         }
@@ -397,7 +435,7 @@ impl Reactor {
                     how == Close::Abort || ring.iter().all(|&(other, _)| other != conn),
                     "finished before everything was sent"
                 );
-                socket.closing = Some((how, outside.rng.below(4)));
+                socket.closing = Some((how, self.rng.below(4)));
             }
             Output::HalfClose(conn) => {
                 let socket = self.sockets[conn.slot as usize].as_ref();
@@ -407,7 +445,7 @@ impl Reactor {
                 outside.links[socket.link].down_fin = true;
             }
             Output::Pause(conn) => {
-                let late = outside.rng.below(3);
+                let late = self.rng.below(3);
                 let paused = self.paused(conn).replace(late);
                 assert!(paused.is_none(), "paused twice");
             }
@@ -420,14 +458,25 @@ impl Reactor {
             }
             Output::Report(FromShard::Drained(_, outcome)) => {
                 assert!(self.drained.replace(outcome).is_none(), "drained twice");
+                assert!(
+                    outcome.unacked == 0 || Some(outside.now.at) >= outside.drained_by,
+                    "{} publications are given up before their time",
+                    outcome.unacked
+                );
+            }
+            Output::Report(FromShard::KeysWanted(_, source)) => {
+                let shard = usize::from(self.shard.id().0);
+                outside.keys.ask(outside.now, shard, source, outside.truth);
             }
             Output::Report(_) => {}
-            Output::Call(_) => unreachable!("no hook is configured"),
+            Output::Call(call) => {
+                let shard = usize::from(self.shard.id().0);
+                outside.backend.ask(outside.now, shard, call, outside.truth);
+            }
             Output::Log(request) => outside.log.ask(
                 outside.now,
                 self.shard.id(),
                 request,
-                outside.rng,
                 outside.truth,
                 outside.calm,
             ),
@@ -452,14 +501,14 @@ impl Reactor {
             .as_mut()
             .expect("a socket lives until its operations are done");
         let link = &mut outside.links[socket.link];
-        if link.up_reset && outside.rng.below(2) == 0 {
+        if link.up_reset && self.rng.below(2) == 0 {
             self.shard
                 .handle_sent(outside.now, conn, SendBatch::Ring(range), Err(SendFailed));
             return;
         }
         let mut taken = link.room().min(range.len as usize);
-        if !outside.calm && outside.rng.below(16) == 0 {
-            taken = outside.rng.below(taken as u64 + 1) as usize;
+        if !outside.calm && self.rng.below(16) == 0 {
+            taken = self.rng.below(taken as u64 + 1) as usize;
         }
         let bytes = &self.shard.ring_bytes(range)[..taken];
         outside.hash.write(bytes);

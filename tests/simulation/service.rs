@@ -1,12 +1,12 @@
 //! A service: uses the server API over keep-alive HTTP connections, pipelined at times.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde_json::Value;
 
 use super::client::Scene;
 use super::link::Link;
-use super::setup::{API_KEY, CHANNELS, SERVER_CHANNELS};
+use super::setup::{API_KEY, CHANNELS, SERVER_CHANNELS, is_durable};
 
 /// A request without response.
 enum Asked {
@@ -19,6 +19,11 @@ enum Asked {
         channels: Vec<String>,
         n: u64,
     },
+    /// A user is shut out, or let in again.
+    Block(String),
+    Unblock(String),
+    /// A token is shut out.
+    Revoke(String),
     Other(&'static str),
 }
 
@@ -27,11 +32,21 @@ pub struct Service {
     pub link: Option<usize>,
     asked: VecDeque<Asked>,
     bytes: Vec<u8>,
+    /// Only one service shuts users out, so that their order is known. Of these it is not any more.
+    shuts_out: bool,
+    unsure: BTreeSet<String>,
     /// The last publish with an idempotency key, said again at times.
     repeat: Option<(String, String, u64)>,
 }
 
 impl Service {
+    pub fn new(shuts_out: bool) -> Self {
+        Self {
+            shuts_out,
+            ..Self::default()
+        }
+    }
+
     pub fn check_quiet(&self) {
         assert!(
             self.link.is_none() || self.asked.is_empty(),
@@ -40,10 +55,20 @@ impl Service {
         );
     }
 
-    fn gone(&mut self) {
+    fn gone(&mut self, scene: &mut Scene<'_>) {
         self.link = None;
-        self.asked.clear();
         self.bytes.clear();
+        self.gone_unanswered(scene);
+    }
+
+    fn gone_unanswered(&mut self, scene: &mut Scene<'_>) {
+        for asked in std::mem::take(&mut self.asked) {
+            // It may be carried out, or not, also behind what is asked next.
+            if let Asked::Block(user) | Asked::Unblock(user) = asked {
+                scene.truth.blocked.remove(&user);
+                self.unsure.insert(user);
+            }
+        }
     }
 
     /// Sends requests, or goes.
@@ -53,13 +78,14 @@ impl Service {
         scene: &mut Scene<'_>,
         users: u64,
         clients: &[String],
+        tokens: &[String],
     ) {
         let Some(link) = self.link else { return };
         match scene.rng.below(400) {
             0 => {
                 links[link].up_reset = true;
                 links[link].down.clear();
-                return self.gone();
+                return self.gone(scene);
             }
             1 => links[link].up_fin = true,
             _ => {}
@@ -67,13 +93,51 @@ impl Service {
         if links[link].up_fin || self.asked.len() > 4 {
             return;
         }
-        let (path, body) = self.request(scene, users, clients);
+        let (path, body) = match self.shut_out(scene, users, tokens) {
+            Some(request) => request,
+            None => self.request(scene, users, clients),
+        };
         let head = format!(
             "POST /api/{path} HTTP/1.1\r\nHost: h\r\nX-API-Key: {API_KEY}\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         links[link].up.extend_from_slice(head.as_bytes());
         links[link].up.extend_from_slice(body.as_bytes());
+    }
+
+    /// Seldom: shuts somebody out, or lets somebody in again.
+    fn shut_out(
+        &mut self,
+        scene: &mut Scene<'_>,
+        users: u64,
+        tokens: &[String],
+    ) -> Option<(&'static str, String)> {
+        if !self.shuts_out || scene.rng.below(60) > 0 {
+            return None;
+        }
+        let user = format!("u{}", scene.rng.below(users));
+        let token = tokens.get(scene.rng.below(tokens.len() as u64 + 1) as usize);
+        Some(match (scene.rng.below(4), token) {
+            (0 | 1, Some(token)) => {
+                self.asked.push_back(Asked::Revoke(token.clone()));
+                ("revoke_token", format!(r#"{{"uid":"{token}"}}"#))
+            }
+            (0, None) | (2, _) => {
+                let body = format!(r#"{{"user":"{user}"}}"#);
+                self.asked.push_back(Asked::Block(user));
+                ("block_user", body)
+            }
+            _ => {
+                let user = match scene.truth.blocked.first() {
+                    Some(blocked) => blocked.clone(),
+                    None => user,
+                };
+                scene.truth.blocked.remove(&user);
+                let body = format!(r#"{{"user":"{user}"}}"#);
+                self.asked.push_back(Asked::Unblock(user));
+                ("unblock_user", body)
+            }
+        })
     }
 
     fn request(
@@ -189,7 +253,7 @@ impl Service {
         let Some(link) = self.link else { return };
         if links[link].down_reset {
             links[link].down.clear();
-            return self.gone();
+            return self.gone(scene);
         }
         let bytes = std::mem::take(&mut links[link].down);
         self.bytes.extend_from_slice(&bytes);
@@ -204,7 +268,7 @@ impl Service {
             if head.starts_with("http/1.1 408 ") {
                 // Time went faster than the request.
                 scene.truth.count("request timeout");
-                self.asked.clear();
+                self.gone_unanswered(scene);
             } else {
                 assert!(
                     head.starts_with("http/1.1 200 "),
@@ -232,7 +296,7 @@ impl Service {
         }
         if links[link].down_fin {
             assert!(self.bytes.is_empty(), "the server ended within a response");
-            self.gone();
+            self.gone(scene);
         }
     }
 
@@ -242,10 +306,10 @@ impl Service {
             .pop_front()
             .expect("a response that nobody asked for");
         if let Some(error) = value.get("error") {
-            let method = if let Asked::Other(method) = asked {
-                method
-            } else {
-                "publish"
+            let method = match asked {
+                Asked::Other(method) => method,
+                Asked::Block(_) | Asked::Unblock(_) | Asked::Revoke(_) => "revocations",
+                Asked::Publish { .. } | Asked::Broadcast { .. } => "publish",
             };
             scene
                 .truth
@@ -259,7 +323,7 @@ impl Service {
                         .as_str()
                         .expect("an offset comes with its epoch");
                     scene.truth.stands(&channels[0], epoch, offset, n);
-                    if channels[0].starts_with("safe:") {
+                    if is_durable(&channels[0]) {
                         scene.truth.acknowledged(n);
                     }
                 }
@@ -278,6 +342,19 @@ impl Service {
                     }
                 }
             }
+            Asked::Block(user) => {
+                let is_let_in_again = self
+                    .asked
+                    .iter()
+                    .any(|later| matches!(later, Asked::Unblock(other) if *other == user));
+                if !is_let_in_again && !self.unsure.contains(&user) {
+                    scene.truth.blocked.insert(user);
+                }
+            }
+            Asked::Revoke(token) => {
+                scene.truth.revoked.insert(token);
+            }
+            Asked::Unblock(_) => {}
             Asked::Other(_) => assert!(
                 value.get("result").is_some() || value.get("replies").is_some(),
                 "{value}"

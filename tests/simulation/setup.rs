@@ -12,6 +12,9 @@ pub const API_KEY: &str = "simulated key";
 
 /// Channels that clients use. The part before the colon names the namespace.
 pub const CHANNELS: &[&str] = &[
+    "ask:1",
+    "ask:2",
+    "asksafe:1",
     "chat:1",
     "chat:2",
     "drop:1",
@@ -36,6 +39,11 @@ pub const CHANNELS: &[&str] = &[
 /// Channels that only the server subscribes clients to.
 pub const SERVER_CHANNELS: &[&str] = &["server:1", "server:2", "server:3"];
 
+/// Publications of the channel are in the log before their publisher hears of them.
+pub fn is_durable(channel: &str) -> bool {
+    channel.starts_with("safe:") || channel.starts_with("asksafe:")
+}
+
 /// How one run differs from others.
 #[derive(Debug)]
 pub struct Shape {
@@ -43,6 +51,7 @@ pub struct Shape {
     pub queue: usize,
     pub clients: usize,
     pub services: usize,
+    pub pollers: usize,
     pub steps: u64,
     /// Largest padding of a publication.
     pub large: u64,
@@ -68,6 +77,7 @@ impl Shape {
                 5 + rng.below(45) as usize
             },
             services: 1 + rng.below(3) as usize,
+            pollers: rng.below(4) as usize,
             steps: if crowd { 400 } else { 800 + rng.below(800) },
             large: match rng.below(20) {
                 0 => 200_000,
@@ -124,7 +134,36 @@ pub fn config(rng: &mut Rng) -> Config {
     config.durable.append_timeout = Duration::from_secs(3);
     config.server.connections_per_shard_max = [20, 1000][rng.below(2) as usize];
     config.http_api.key = Secret(API_KEY.to_owned());
+    for enabled in [
+        &mut config.http_stream.enabled,
+        &mut config.sse.enabled,
+        &mut config.uni_websocket.enabled,
+        &mut config.uni_http_stream.enabled,
+        &mut config.uni_sse.enabled,
+        &mut config.poll.enabled,
+    ] {
+        *enabled = true;
+    }
     let mut namespaces = vec![
+        Namespace {
+            presence: true,
+            join_leave: true,
+            allow_recovery: true,
+            allowed_delta_types: Vec::new(),
+            delta_publish: false,
+            subscribe_proxy_enabled: true,
+            sub_refresh_proxy_enabled: true,
+            publish_proxy_enabled: true,
+            ..kept("ask", 20, 60)
+        },
+        Namespace {
+            delivery: Delivery::Durable,
+            force_recovery: true,
+            allowed_delta_types: Vec::new(),
+            delta_publish: false,
+            publish_proxy_enabled: true,
+            ..kept("asksafe", 10, 60)
+        },
         Namespace {
             presence: true,
             join_leave: true,
@@ -178,6 +217,10 @@ pub fn config(rng: &mut Rng) -> Config {
 
 /// Options that a run has from its first to its last step.
 pub fn fixed(config: &mut Config, like: &Config) {
+    config.client.token.clone_from(&like.client.token);
+    let tokens = &like.client.subscription_token;
+    config.client.subscription_token.clone_from(tokens);
+    config.hooks.clone_from(&like.hooks);
     config.client.user_connection_limit = like.client.user_connection_limit;
     config.client.user_connection_limit_policy = like.client.user_connection_limit_policy;
     config.client.connection_limit = like.client.connection_limit;

@@ -4,6 +4,30 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+/// What was once handled wrongly: how often a run comes into it is counted.
+pub mod situation {
+    /// A connection waits to send while the rings hold nothing, and remembers where they stood.
+    pub const REMEMBERS_EMPTY_RINGS: &str = "situation: positions of empty rings remembered";
+    /// A client goes while the gate is asked whether it is let in.
+    pub const ENDS_BEFORE_GATE: &str = "situation: client gone before the gate answered";
+    /// A client goes while its user's registry is asked for a place.
+    pub const ENDS_BEFORE_REGISTRY: &str = "situation: client gone before its registry answered";
+    /// Commands stand in one frame behind a connect whose reply waits for owners.
+    pub const BEHIND_CONNECT: &str = "situation: commands behind a connect that waits";
+    /// The server ends a subscription that waits for its owner.
+    pub const ENDS_WHILE_PENDING: &str = "situation: subscription ended while pending";
+    /// A backend prolongs to a time that is past.
+    pub const STALE_REFRESH: &str = "situation: refreshed to a time that is past";
+    /// A shard keeps commands of a client up to the bound, and reads it no further.
+    pub const READ_NO_FURTHER: &str = "situation: so many commands wait that no more is read";
+    /// A client goes while its backend is asked.
+    pub const ENDS_BEFORE_BACKEND: &str = "situation: client gone before its backend answered";
+    /// A connection waits for the key of its token.
+    pub const WAITS_FOR_KEY: &str = "situation: connection waits for a key";
+    /// What a shard has lost cannot be asked for: the queue is full.
+    pub const CATCH_UP_PUT_OFF: &str = "situation: catch-up found a full queue";
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Truth {
@@ -15,6 +39,9 @@ pub struct Truth {
     followed: BTreeMap<String, BTreeSet<(u64, u64)>>,
     /// Publications that the durable log has.
     stored: BTreeSet<u64>,
+    /// Users that no connection may have, and ids of tokens. Those of which nobody knows are in neither.
+    pub blocked: BTreeSet<String>,
+    pub revoked: BTreeSet<String>,
     /// How often what happened, so that a run can be seen to reach what it is meant to reach.
     pub counts: BTreeMap<String, u64>,
 }

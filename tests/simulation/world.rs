@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmain::config::{Config, UserLimitPolicy};
+use ringmain::limits::WAITING_BYTES_MAX;
 use ringmain::mem::Rng;
 use ringmain::mesh;
 use ringmain::mesh::control::ToShard;
@@ -13,13 +14,17 @@ use ringmain::model::ShardId;
 use ringmain::shard::{Mode, Shard};
 use ringmain::time::{Instant, Now};
 
+use super::backend::{self, Backend};
 use super::client::{Client, Scene, Stage};
 use super::faulty_log::FaultyLog;
+use super::keys::{KeyService, Keys};
 use super::link::Link;
+use super::poller::Poller;
 use super::reactor::{Outside, Reactor};
 use super::service::Service;
-use super::setup::{self, Shape};
-use super::truth::Truth;
+use super::setup::{self, Shape, is_durable};
+use super::streams::{Concern, stream};
+use super::truth::{Truth, situation};
 
 const UNIX_MS: u64 = 1_700_000_000_000;
 /// The wall clock is set by at most so much.
@@ -28,9 +33,25 @@ const STEP_MS_MAX: u64 = 2 * 3_600_000;
 const REST_TURNS: u32 = 3000;
 /// Turns without anything after which nothing more will come: longer than a shard waits before it tries again.
 const QUIET_TURNS: u32 = 25;
+/// What may be received before a shard that has enough of a session's commands is read no further: the rest of a frame and what comes
+/// with it, and what a request of its own brings.
+const WAITING_BYTES_BEYOND: usize = 160 << 10;
+
+/// Parts of the shape of a run that draw by themselves.
+const ROUNDS: u64 = 1;
+const USERS: u64 = 2;
+const HOOKS: u64 = 3;
+const KEYS: u64 = 4;
 
 pub struct World {
-    rng: Rng,
+    clock: Rng,
+    network: Rng,
+    machine: Rng,
+    operator: Rng,
+    crowd: Rng,
+    /// What each client and each service draws from.
+    of_clients: Vec<Rng>,
+    of_services: Vec<Rng>,
     now: Now,
     /// What the wall clock showed when the monotonic one began, as it is set now.
     unix_start_ms: u64,
@@ -40,11 +61,16 @@ pub struct World {
     links: Vec<Link>,
     clients: Vec<Client>,
     services: Vec<Service>,
+    pollers: Vec<Poller>,
+    of_pollers: Vec<Rng>,
     truth: Truth,
     log: FaultyLog,
+    backend: Backend,
+    keys: Keys,
+    key_service: KeyService,
     hash: DefaultHasher,
     calm: bool,
-    draining: bool,
+    drained_by: Option<Instant>,
 }
 
 /// How often what happened.
@@ -53,7 +79,7 @@ pub type Seen = BTreeMap<String, u64>;
 /// One run. Returns a hash of everything that was sent, and what was seen.
 pub fn run(seed: u64) -> (u64, Seen) {
     let mut world = World::new(seed);
-    let rounds = 1 + world.rng.below(3);
+    let rounds = 1 + stream(seed, Concern::Shape, ROUNDS).below(3);
     for _ in 0..rounds {
         for _ in 0..world.shape.steps / rounds {
             world.step();
@@ -68,7 +94,7 @@ pub fn run(seed: u64) -> (u64, Seen) {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let mut rng = Rng::new(seed);
+        let mut rng = stream(seed, Concern::Shape, 0);
         let shape = Shape::random(&mut rng);
         let mut config = setup::config(&mut rng);
         config.client.user_connection_limit = [0, 0, 2][rng.below(3) as usize];
@@ -76,20 +102,23 @@ impl World {
             [UserLimitPolicy::Refuse, UserLimitPolicy::CloseOldest][rng.below(2) as usize];
         config.client.connection_limit = [0, 0, 4, 15][rng.below(4) as usize];
         config.client.user_personal_channel = (rng.below(3) == 0).then(String::new);
+        let mut rng = stream(seed, Concern::Shape, HOOKS);
+        if rng.below(3) > 0 {
+            config.hooks = backend::hooks(&mut rng);
+        }
+        let keys = Keys::random(&mut stream(seed, Concern::Shape, KEYS));
+        keys.configure(&mut config);
         let shards = mesh::build_with(shape.shards, shape.queue)
             .into_iter()
             .map(|endpoint| {
                 let id = endpoint.shard();
-                Reactor::new(Shard::new(
-                    id,
-                    Mode::Proxy,
-                    Arc::new(config.clone()),
-                    endpoint,
-                    seed,
-                ))
+                let shard = Shard::new(id, Mode::Proxy, Arc::new(config.clone()), endpoint, seed);
+                let network = stream(seed, Concern::Network, 1 + u64::from(id.0));
+                Reactor::new(shard, network)
             })
             .collect();
         let users = Self::users(&shape);
+        let mut rng = stream(seed, Concern::Shape, USERS);
         let clients = (0..shape.clients)
             .map(|_| {
                 let user = rng.below(users + users / 4 + 1);
@@ -100,15 +129,33 @@ impl World {
                 })
             })
             .collect();
-        let log = FaultyLog::new(shape.shards, &mut rng);
+        let log = FaultyLog::new(shape.shards, stream(seed, Concern::Log, 0));
+        let each = |concern, count: usize| -> Vec<Rng> {
+            (0..count as u64)
+                .map(|which| stream(seed, concern, which))
+                .collect()
+        };
         Self {
+            clock: stream(seed, Concern::Clock, 0),
+            network: stream(seed, Concern::Network, 0),
+            machine: stream(seed, Concern::Machine, 0),
+            operator: stream(seed, Concern::Operator, 0),
+            crowd: stream(seed, Concern::Crowd, 0),
+            of_clients: each(Concern::Client, shape.clients),
+            of_services: each(Concern::Service, shape.services),
             now: Now {
                 at: Instant(1_000_000),
                 unix_ms: UNIX_MS,
             },
             unix_start_ms: UNIX_MS,
-            services: (0..shape.services).map(|_| Service::default()).collect(),
-            rng,
+            services: (0..shape.services)
+                .map(|which| Service::new(which == 0))
+                .collect(),
+            pollers: (0..shape.pollers).map(|_| Poller::default()).collect(),
+            of_pollers: each(Concern::Poller, shape.pollers),
+            backend: Backend::new(stream(seed, Concern::Backend, 0)),
+            keys,
+            key_service: KeyService::new(stream(seed, Concern::Keys, 0)),
             shape,
             config,
             shards,
@@ -118,7 +165,7 @@ impl World {
             log,
             hash: DefaultHasher::new(),
             calm: false,
-            draining: false,
+            drained_by: None,
         }
     }
 
@@ -134,20 +181,20 @@ impl World {
     }
 
     fn open_link(&mut self) -> usize {
-        let window = [1_000, 16_000, 200_000][self.rng.below(3) as usize];
+        let window = [1_000, 16_000, 200_000][self.network.below(3) as usize];
         self.links.push(Link::new(window));
         let link = self.links.len() - 1;
-        let shard = self.rng.below(self.shards.len() as u64) as usize;
+        let shard = self.network.below(self.shards.len() as u64) as usize;
         self.shards[shard].backlog.push_back(link);
         link
     }
 
     /// One step of everybody.
     fn step(&mut self) {
-        let ms = match self.rng.below(100) {
-            0..=79 => self.rng.below(4),
-            80..=97 => self.rng.below(150),
-            _ => self.rng.below(6000),
+        let ms = match self.clock.below(100) {
+            0..=79 => self.clock.below(4),
+            80..=97 => self.clock.below(150),
+            _ => self.clock.below(6000),
         };
         self.advance(Duration::from_millis(ms));
         self.act();
@@ -158,76 +205,120 @@ impl World {
 
     /// Clients and services do what they like.
     fn act(&mut self) {
-        let acting = 1 + self.rng.below(self.clients.len() as u64 / 3 + 3);
+        let acting = 1 + self.crowd.below(self.clients.len() as u64 / 3 + 3);
         for _ in 0..acting {
-            let at = self.rng.below(self.clients.len() as u64) as usize;
-            if self.clients[at].stage == Stage::Offline {
-                if self.rng.below(3) == 0 {
-                    let link = self.open_link();
-                    let (clients, mut scene, links) = self.scene();
-                    clients[at].connect(link, links, &mut scene);
-                }
-                continue;
+            let at = self.crowd.below(self.clients.len() as u64) as usize;
+            if self.clients[at].stage != Stage::Offline {
+                self.client(at, Client::act);
+                self.post(at);
+            } else if self.crowd.below(3) == 0 {
+                let link = self.open_link();
+                self.client(at, |client, links, scene| {
+                    client.connect(link, links, scene);
+                });
             }
-            let (clients, mut scene, links) = self.scene();
-            clients[at].act(links, &mut scene);
         }
         let ids: Vec<String> = self
             .clients
             .iter()
             .filter_map(|client| client.id.clone())
             .collect();
+        let tokens: Vec<String> = self
+            .clients
+            .iter()
+            .filter(|client| client.is_connected() && !client.token_id.is_empty())
+            .map(|client| client.token_id.clone())
+            .collect();
         let users = Self::users(&self.shape);
         for at in 0..self.services.len() {
             if self.services[at].link.is_none() {
                 self.services[at].link = Some(self.open_link());
             }
-            let busy = self.rng.below(4);
+            let busy = self.crowd.below(4);
             for _ in 0..busy {
-                let mut services = std::mem::take(&mut self.services);
-                let (_, mut scene, links) = self.scene();
-                services[at].act(links, &mut scene, users, &ids);
-                self.services = services;
+                self.service(at, |service, links, scene| {
+                    service.act(links, scene, users, &ids, &tokens);
+                });
                 if self.services[at].link.is_none() {
                     break;
                 }
             }
         }
+        for at in 0..self.pollers.len() {
+            if self.pollers[at].link.is_none() {
+                self.pollers[at].link = Some(self.open_link());
+            }
+            self.poller(at, Poller::act);
+        }
     }
 
-    fn scene(&mut self) -> (&mut Vec<Client>, Scene<'_>, &mut [Link]) {
-        let scene = Scene {
-            now: self.now,
-            rng: &mut self.rng,
-            truth: &mut self.truth,
-            large: self.shape.large,
-            stalls: self.shape.stalls,
-        };
-        (&mut self.clients, scene, &mut self.links)
+    /// Commands of a client that go in a request of their own, to any shard.
+    fn post(&mut self, at: usize) {
+        if let Some(request) = self.clients[at].next_post() {
+            let link = self.open_link();
+            self.links[link].up = request;
+            self.clients[at].posted(link);
+        }
+    }
+
+    /// Lets one client do something.
+    fn client(&mut self, at: usize, act: impl FnOnce(&mut Client, &mut [Link], &mut Scene<'_>)) {
+        let mut scene = scene(
+            self.now,
+            &self.shape,
+            &self.keys,
+            &mut self.of_clients[at],
+            &mut self.truth,
+        );
+        act(&mut self.clients[at], &mut self.links, &mut scene);
+    }
+
+    /// Lets one service do something.
+    fn service(&mut self, at: usize, act: impl FnOnce(&mut Service, &mut [Link], &mut Scene<'_>)) {
+        let mut scene = scene(
+            self.now,
+            &self.shape,
+            &self.keys,
+            &mut self.of_services[at],
+            &mut self.truth,
+        );
+        act(&mut self.services[at], &mut self.links, &mut scene);
+    }
+
+    /// Lets one poller do something.
+    fn poller(&mut self, at: usize, act: impl FnOnce(&mut Poller, &mut [Link], &mut Scene<'_>)) {
+        let mut scene = scene(
+            self.now,
+            &self.shape,
+            &self.keys,
+            &mut self.of_pollers[at],
+            &mut self.truth,
+        );
+        act(&mut self.pollers[at], &mut self.links, &mut scene);
     }
 
     fn read(&mut self) {
         for at in 0..self.clients.len() {
             if self.calm {
                 self.clients[at].stalled = 0;
-            } else if self.rng.below(4) == 0 {
+            } else if self.crowd.below(4) == 0 {
                 continue;
             }
-            let (clients, mut scene, links) = self.scene();
-            clients[at].read(links, &mut scene);
+            self.client(at, Client::read);
+            self.post(at);
         }
-        let mut services = std::mem::take(&mut self.services);
-        for service in &mut services {
-            let (_, mut scene, links) = self.scene();
-            service.read(links, &mut scene);
+        for at in 0..self.services.len() {
+            self.service(at, Service::read);
         }
-        self.services = services;
+        for at in 0..self.pollers.len() {
+            self.poller(at, Poller::read);
+        }
     }
 
     /// What the operator and the machine do.
     fn operate(&mut self) {
-        if self.rng.below(150) == 0 {
-            let mut config = setup::config(&mut self.rng);
+        if self.operator.below(150) == 0 {
+            let mut config = setup::config(&mut self.operator);
             setup::fixed(&mut config, &self.config);
             self.config = config;
             for shard in &mut self.shards {
@@ -236,14 +327,14 @@ impl World {
                     .push_back(ToShard::Reload(Arc::new(self.config.clone())));
             }
         }
-        if self.rng.below(300) == 0 {
+        if self.clock.below(300) == 0 {
             // Somebody sets the clock of the machine, to and fro.
-            self.unix_start_ms = UNIX_MS - STEP_MS_MAX + self.rng.below(2 * STEP_MS_MAX);
+            self.unix_start_ms = UNIX_MS - STEP_MS_MAX + self.clock.below(2 * STEP_MS_MAX);
             self.truth.count("wall clock set");
         }
         for shard in &mut self.shards {
-            if self.rng.below(1000) < self.shape.sleeps {
-                shard.asleep = self.rng.below(60);
+            if self.machine.below(1000) < self.shape.sleeps {
+                shard.asleep = self.machine.below(60);
             }
         }
     }
@@ -252,7 +343,12 @@ impl World {
     fn turns(&mut self) -> bool {
         let mut order: Vec<usize> = (0..self.shards.len()).collect();
         for at in (1..order.len()).rev() {
-            order.swap(at, self.rng.below(at as u64 + 1) as usize);
+            order.swap(at, self.machine.below(at as u64 + 1) as usize);
+        }
+        while let Some((shard, message)) =
+            self.key_service.poll(self.now, self.calm, &mut self.truth)
+        {
+            self.shards[shard].control.push_back(message);
         }
         let mut any = false;
         for at in order {
@@ -260,11 +356,13 @@ impl World {
             any |= self.shards[at].turn(&mut Outside {
                 now: self.now,
                 links: &mut self.links,
-                rng: &mut self.rng,
                 wakes: &mut wakes,
                 hash: &mut self.hash,
                 calm: self.calm,
+                drained_by: self.drained_by,
                 log: &mut self.log,
+                backend: &mut self.backend,
+                keys: &mut self.key_service,
                 truth: &mut self.truth,
             });
             for ShardId(shard) in wakes {
@@ -282,6 +380,21 @@ impl World {
                 under_way.input_bytes, under_way.input_bytes_counted,
                 "unfinished input of shard {at}"
             );
+            assert_eq!(
+                under_way.waiting_bytes, under_way.waiting_bytes_counted,
+                "waiting commands of shard {at}"
+            );
+            if under_way.waiting_bytes_most >= WAITING_BYTES_MAX {
+                self.truth.count(situation::READ_NO_FURTHER);
+            }
+            assert!(
+                under_way.waiting_bytes_most <= WAITING_BYTES_MAX + WAITING_BYTES_BEYOND,
+                "{} bytes of one session wait",
+                under_way.waiting_bytes_most
+            );
+            if under_way.parked > 0 {
+                self.truth.count(situation::WAITS_FOR_KEY);
+            }
         }
         any
     }
@@ -328,6 +441,10 @@ impl World {
         for client in &self.clients {
             client.check_quiet();
         }
+        for poller in &self.pollers {
+            poller.check_quiet();
+        }
+        assert!(self.backend.is_idle(), "a backend was asked in vain");
         for service in &self.services {
             service.check_quiet();
         }
@@ -349,6 +466,12 @@ impl World {
                 parts: 0,
                 woken: false,
                 unopened: 0,
+                run_bytes: 0,
+                hook_calls: 0,
+                parked: 0,
+                waiting_bytes: 0,
+                waiting_bytes_counted: 0,
+                waiting_bytes_most: 0,
             };
             assert_eq!(under_way, nothing, "shard {at} is at rest");
         }
@@ -433,13 +556,13 @@ impl World {
                 owner.name,
                 owner.kept.len()
             );
-            if owner.name.as_str().starts_with("safe:")
+            if is_durable(owner.name.as_str())
                 && let Some(end) = self.log.end(&owner.name)
                 && owner.interest != 0
             {
                 assert_eq!(owner.position, end, "the end of {:?}", owner.name);
             }
-            if owner.name.as_str().starts_with("safe:") && owner.interest == 0 {
+            if is_durable(owner.name.as_str()) && owner.interest == 0 {
                 // It may have to be asked for anew before anybody learns it.
                 continue;
             }
@@ -483,11 +606,27 @@ impl World {
                     .map(move |channel| (id.clone(), channel.clone()))
             })
             .collect();
-        let differ: Vec<_> = known.symmetric_difference(&believed).collect();
-        assert!(
-            differ.is_empty(),
-            "subscriptions that only a shard or only its client knows: {differ:?}"
-        );
+        let lost: Vec<_> = believed.difference(&known).collect();
+        assert!(lost.is_empty(), "only their clients know: {lost:?}");
+        // A poll is a session of which its client knows no name. It may be subscribed to more than it asked for.
+        let mut polls = BTreeMap::<&str, BTreeSet<&str>>::new();
+        for (client, channel) in known.difference(&believed) {
+            polls.entry(client).or_default().insert(channel);
+        }
+        let polling: Vec<&str> = self.pollers.iter().filter_map(Poller::waits_for).collect();
+        assert_eq!(polls.len(), polling.len(), "only shards know: {polls:?}");
+        for channel in polling {
+            let waits = polls.values().any(|channels| channels.contains(channel));
+            assert!(
+                waits,
+                "no shard knows that somebody polls {channel}: {polls:?}"
+            );
+        }
+        for client in self.clients.iter().filter(|client| client.is_connected()) {
+            let (user, token) = (&client.user, &client.token_id);
+            assert!(!self.truth.blocked.contains(user), "{user} is shut out");
+            assert!(!self.truth.revoked.contains(token), "{token} is revoked");
+        }
         let let_in: Vec<_> = self.shards.iter().map(|one| one.shard.let_in()).collect();
         assert_eq!(
             let_in.iter().map(|(gate, _)| gate).sum::<u32>(),
@@ -522,7 +661,8 @@ impl World {
     fn count(&mut self) {
         for reactor in &self.shards {
             let values = reactor.shard.counters().values();
-            for ((_, name, _), value) in ringmain::metrics::DESCRIPTIONS.iter().zip(values) {
+            let counters = ringmain::metrics::DESCRIPTIONS.iter().zip(values);
+            for ((_, name, _), value) in counters.filter(|&(_, value)| value > 0) {
                 *self
                     .truth
                     .counts
@@ -534,21 +674,21 @@ impl World {
 
     /// The end: everybody is told, nobody is left.
     fn drain(&mut self) {
-        let window = Duration::from_millis(self.rng.below(2000));
-        let grace = Duration::from_millis(self.rng.below(2000));
-        self.draining = true;
+        let window = Duration::from_millis(self.operator.below(2000));
+        let grace = Duration::from_millis(self.operator.below(2000));
         for shard in &mut self.shards {
             shard.asleep = 0;
             shard.control.push_back(ToShard::Drain { window, grace });
         }
+        self.drained_by = Some(self.now.at + window + grace);
         let end = self.now.at + window + grace + Duration::from_millis(500);
         while self.now.at < end {
-            let ms = self.rng.below(20);
+            let ms = self.clock.below(20);
             self.advance(Duration::from_millis(ms));
-            if self.rng.below(2) == 0 {
-                let at = self.rng.below(self.clients.len() as u64) as usize;
-                let (clients, mut scene, links) = self.scene();
-                clients[at].act(links, &mut scene);
+            if self.crowd.below(2) == 0 {
+                let at = self.crowd.below(self.clients.len() as u64) as usize;
+                self.client(at, Client::act);
+                self.post(at);
             }
             self.read();
             self.turns();
@@ -572,6 +712,27 @@ impl World {
         for client in &self.clients {
             assert_eq!(client.stage, Stage::Offline, "a client was not told");
         }
+        for poller in &self.pollers {
+            assert_eq!(poller.waits_for(), None, "a poll was not answered");
+        }
         self.check_rest();
+    }
+}
+
+/// What somebody acts with.
+fn scene<'a>(
+    now: Now,
+    shape: &Shape,
+    keys: &'a Keys,
+    rng: &'a mut Rng,
+    truth: &'a mut Truth,
+) -> Scene<'a> {
+    Scene {
+        now,
+        rng,
+        truth,
+        keys,
+        large: shape.large,
+        stalls: shape.stalls,
     }
 }
