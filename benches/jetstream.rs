@@ -17,8 +17,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use ringmain::config::durable::{Durable, Engine};
-use ringmain::mesh::durable::{Append, RequestId};
-use ringmain::model::{ChannelName, EventId, Record};
+use ringmain::model::{ChannelName, Draft, EventId, Terms};
 use ringmain::upstream::Log;
 use ringmain::upstream::nats::Jetstream;
 
@@ -161,32 +160,13 @@ fn by_log(server: &NatsServer, time: Duration) -> (u64, Duration) {
     })
 }
 
-fn append(publisher: usize, number: u64) -> Append {
-    Append {
-        id: RequestId {
-            slot: 0,
-            generation: 0,
-        },
-        record: Record {
-            tenant: Box::default(),
-            channel: ChannelName::new(&format!("bench:{publisher}")),
-            event: EventId::new(1_700_000_000_000, rand(number)),
-            key: Box::default(),
-            schema: 0,
-            tags: Box::default(),
-            publisher: None,
-            trace: Box::default(),
-            unix_ms: 1_700_000_000_000,
-            data: Bytes::from_static(&PAYLOAD),
-            json: true,
-            delta: false,
-            hops: 0,
-            origin: None,
-        },
-        key_ttl: Duration::ZERO,
-        version: 0,
-        version_epoch: Box::default(),
-    }
+fn append(publisher: usize, number: u64) -> Draft {
+    let channel = ChannelName::new(&format!("bench:{publisher}"));
+    let terms = Terms::log(Duration::ZERO);
+    let mut draft = Draft::new(terms, channel, Bytes::from_static(&PAYLOAD), true);
+    draft.record.event = EventId::new(1_700_000_000_000, rand(number));
+    draft.record.unix_ms = 1_700_000_000_000;
+    draft
 }
 
 /// Ids that no other round has.

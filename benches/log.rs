@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use ringmain::config::durable::Durable;
-use ringmain::mesh::durable::{Append, RequestId};
-use ringmain::model::{ChannelName, EventId, Record};
+use ringmain::model::{ChannelName, Draft, EventId, Terms};
 use ringmain::upstream::log::{Group, Scan, Settled};
 use ringmain::upstream::{Embedded, Log};
 
@@ -82,32 +81,18 @@ fn open(directory: &Path) -> Embedded {
     Embedded::open(&config).expect("opens")
 }
 
-fn batch(names: &[ChannelName], from: u64, count: usize) -> Vec<Append> {
-    let record = |n: u64| Record {
-        tenant: Box::default(),
-        channel: names[(n % MODULUS) as usize].clone(),
-        event: EventId::new(n, u128::from(n)),
-        key: Box::default(),
-        schema: 0,
-        tags: Box::default(),
-        publisher: None,
-        trace: Box::default(),
-        unix_ms: 1_700_000_000_000 + n / 1000,
-        data: payload(n).into(),
-        json: false,
-        delta: false,
-        hops: 0,
-        origin: None,
-    };
-    let append = |n: u64| Append {
-        id: RequestId {
-            slot: 0,
-            generation: 0,
-        },
-        record: record(n),
-        key_ttl: Duration::ZERO,
-        version: 0,
-        version_epoch: Box::default(),
+fn batch(names: &[ChannelName], from: u64, count: usize) -> Vec<Draft> {
+    let append = |n: u64| {
+        let channel = names[(n % MODULUS) as usize].clone();
+        let mut draft = Draft::new(
+            Terms::log(Duration::ZERO),
+            channel,
+            payload(n).into(),
+            false,
+        );
+        draft.record.event = EventId::new(n, u128::from(n));
+        draft.record.unix_ms = 1_700_000_000_000 + n / 1000;
+        draft
     };
     (from..from + count as u64).map(append).collect()
 }

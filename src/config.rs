@@ -3,6 +3,7 @@
 mod doubts;
 pub mod durable;
 mod file;
+mod fit;
 mod glob;
 pub mod hooks;
 mod host;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use file::{ConfigError, ConfigErrors, Key, KeyKind, Origin, ReloadRefused, Setting, Source};
 pub use file::{keys, parse_duration, show_duration, shown_url, unmatched_origin};
+pub use fit::Unfit;
 pub use glob::{Glob, GlobError, glob_match};
 pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};

@@ -1,5 +1,6 @@
 //! The nouns that every layer shares.
 
+mod draft;
 mod record;
 
 use std::fmt;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use draft::{Draft, Terms, Way};
 pub use record::{ConsumeGrant, Entry, EventId, Origin, Record};
 
 /// One shard of the process: 0 .. `SHARDS_MAX`.

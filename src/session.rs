@@ -24,10 +24,9 @@ use smallvec::SmallVec;
 
 pub use admission::ServerSubscription;
 pub use context::{Context, KeyWanted, Tokens};
-pub use durable::{Requests, TIMEOUT_RETRY, ToAppend, Waiting, appended_json, published_json};
+pub use durable::{Requests, TIMEOUT_RETRY, Waiting, appended_json, published_json};
 pub use hooked::{Awaiting, Calls, ForHooks};
 pub use order::Order;
-pub use publish::{PayloadRefused, check_data};
 
 use crate::auth::revocation::Revocations;
 use crate::broker::Filter;

@@ -8,7 +8,7 @@ use super::channel::Channel;
 use super::list::{Link, List, NONE};
 use crate::config::ChannelRules;
 use crate::mem::{Key, SecretHash, Slab};
-use crate::mesh::message::Publish;
+use crate::model::Draft;
 use crate::time::Instant;
 
 /// What was not made in this time may be made at once.
@@ -54,8 +54,8 @@ pub(super) struct Makers {
 
 impl Maker {
     /// The client that publishes; `None` for a service, whose key says that it is trusted.
-    pub(super) fn of(publish: &Publish, makers: &Makers) -> Option<Self> {
-        let info = publish.info.as_ref()?;
+    pub(super) fn of(draft: &Draft, makers: &Makers) -> Option<Self> {
+        let info = draft.record.publisher.as_ref()?;
         let client = info.client.0;
         let connection = makers.hash.of(&client.to_le_bytes());
         Some(Self {
@@ -64,7 +64,7 @@ impl Maker {
                 [] => connection,
                 user => makers.hash.of(user),
             },
-            prefix: u64::from(publish.prefix),
+            prefix: u64::from(draft.prefix),
         })
     }
 

@@ -12,16 +12,17 @@ use super::idempotency::Idempotency;
 use super::makers::Maker;
 use super::recovery::{self, History};
 use super::table::{NoRecord, Table};
-use crate::config::ChannelRules;
 use crate::config::namespace::RecoveryMode;
+use crate::config::{ChannelRules, Namespace};
 use crate::limits::{IDEMPOTENCY_KEYS_MAX, LOG_PAGE_BYTES, SHARDS_MAX};
 use crate::mem::Key;
 use crate::mesh::durable::Read;
 use crate::mesh::message::{
-    AnswerKind, Interest, Interested, Leave, Publish, PublishError, Query, QueryKind,
+    AnswerKind, Interest, Interested, Leave, PublishError, Query, QueryKind,
 };
 use crate::model::{
-    ChannelName, ClientId, ClientInfo, Epoch, Offset, Publication, ShardId, StreamPosition,
+    ChannelName, ClientId, ClientInfo, Draft, Epoch, Offset, Publication, ShardId, StreamPosition,
+    Way,
 };
 use crate::time::{Instant, Now};
 
@@ -108,8 +109,18 @@ pub struct Behind {
 pub struct Outcome {
     /// Position given, or that of the first publication with the same key.
     pub position: StreamPosition,
-    /// What the shards in `mask` get; `None` when nothing new was published.
-    pub deliver: Option<(Arc<Publication>, u64)>,
+    /// `None` when nothing new was published.
+    pub deliver: Option<Delivery>,
+}
+
+/// A publication in its place.
+pub struct Delivery {
+    /// Its channel.
+    pub channel: ChannelName,
+    /// See `Publication`.
+    pub publication: Arc<Publication>,
+    /// Shards that get it: bit n for shard n.
+    pub shards: u64,
 }
 
 impl Owner {
@@ -183,24 +194,12 @@ impl Owner {
                 self.table.touch(now.at, slot);
                 Ok(slot)
             }
-            None => self.make(now, hash, name, None, rules),
+            None => {
+                let namespace = resolve(name, rules)?;
+                let made = self.table.make(now.at, hash, name, namespace, None, rules);
+                made.map_err(|why| self.refuse(why))
+            }
         }
-    }
-
-    /// The slot of a channel that has no record.
-    fn make(
-        &mut self,
-        now: Now,
-        hash: u64,
-        name: &ChannelName,
-        maker: Option<Maker>,
-        rules: &ChannelRules,
-    ) -> Result<u32, PublishError> {
-        let namespace = rules
-            .resolve(name.as_str())
-            .map_err(|_gone| PublishError::UnknownChannel)?;
-        let made = self.table.make(now.at, hash, name, namespace, maker, rules);
-        made.map_err(|why| self.refuse(why))
     }
 
     fn refuse(&mut self, why: NoRecord) -> PublishError {
@@ -217,41 +216,42 @@ impl Owner {
     }
 
     /// Takes a publication in.
+    ///
+    /// The namespace is not looked up again. What the draft says of it is what its door knew, and a reload may have come between:
+    /// where the channel has a record, the record's namespace counts in its place, which follows each reload (`reload`); where a
+    /// record is made, it is made by the rules in force; and without one nobody listens and nothing is kept, as if the publication
+    /// had come before the reload.
+    ///
+    /// # Errors
+    /// See `PublishError`.
     pub fn publish(
         &mut self,
         now: Now,
-        publish: Publish,
+        draft: Box<Draft>,
         rules: &ChannelRules,
     ) -> Result<Outcome, PublishError> {
-        let hash = self.table.hash(&publish.channel);
-        let known = self.table.find(hash, &publish.channel);
-        let namespace = match known.and_then(|slot| self.table.at(slot)) {
-            Some(channel) => &channel.namespace,
-            None => rules
-                .resolve(publish.channel.as_str())
-                .map_err(|_gone| PublishError::UnknownChannel)?,
-        };
-        if namespace.is_durable() {
+        let name = &draft.record.channel;
+        let hash = self.table.hash(name);
+        let known = self.table.find(hash, name);
+        let channel = known.and_then(|slot| self.table.at(slot));
+        let terms = channel.map_or(draft.terms, |channel| channel.namespace.terms());
+        if terms.way == Way::Log {
             // It was on its way when the namespace was another: the log did not get it.
             return Err(PublishError::Overloaded);
         }
-        let key_ttl = namespace.idempotency_ttl;
-        let keeps = namespace.history_size > 0 && !publish.skip_history || publish.version > 0;
-        let key = (!publish.idempotency_key.is_empty())
-            .then(|| self.keys.name(&publish.channel, &publish.idempotency_key));
+        let keeps = terms.keeps && !draft.skip_history || draft.version > 0;
+        // A record that subscribers made outlives them from its first publication on.
+        let makes =
+            keeps && channel.is_none_or(|channel| channel.is_unwritten() && channel.made.is_none());
+        let key = (!draft.record.key.is_empty()).then(|| self.keys.name(name, &draft.record.key));
         if let Some(position) = key.and_then(|key| self.keys.find(now.at, key)) {
             return Ok(Outcome {
                 position,
                 deliver: None,
             });
         }
-        // A record that subscribers made outlives them from its first publication on.
-        let makes = keeps
-            && known
-                .and_then(|slot| self.table.at(slot))
-                .is_none_or(|channel| channel.is_unwritten() && channel.made.is_none());
         let maker = if makes || key.is_some() {
-            Maker::of(&publish, self.table.makers())
+            Maker::of(&draft, self.table.makers())
         } else {
             None
         };
@@ -268,12 +268,12 @@ impl Owner {
                 self.table.touch(now.at, slot);
                 Some(slot)
             }
-            None if makes => Some(self.make(now, hash, &publish.channel, maker, rules)?),
+            None if makes => Some(self.make_for(now, hash, name, maker, rules)?),
             None => None,
         };
         let outcome = match slot {
             Some(slot) => {
-                let outcome = self.append(now, slot, publish);
+                let outcome = self.append(now, slot, draft);
                 self.table.settle(now.at, slot);
                 outcome
             }
@@ -286,13 +286,30 @@ impl Owner {
         if let Some(key) = key {
             let of_client = maker.is_some();
             self.keys
-                .remember(now.at, key, outcome.position, key_ttl, of_client);
+                .remember(now.at, key, outcome.position, terms.key_ttl, of_client);
         }
         Ok(outcome)
     }
 
+    /// The slot of a channel without a record that something is published in which is kept.
+    fn make_for(
+        &mut self,
+        now: Now,
+        hash: u64,
+        name: &ChannelName,
+        maker: Option<Maker>,
+        rules: &ChannelRules,
+    ) -> Result<u32, PublishError> {
+        let namespace = resolve(name, rules)?;
+        if namespace.is_durable() {
+            return Err(PublishError::Overloaded);
+        }
+        let made = self.table.make(now.at, hash, name, namespace, maker, rules);
+        made.map_err(|why| self.refuse(why))
+    }
+
     /// Gives a publication its place in a channel, unless its version is not newer.
-    fn append(&mut self, now: Now, slot: u32, publish: Publish) -> Outcome {
+    fn append(&mut self, now: Now, slot: u32, draft: Box<Draft>) -> Outcome {
         let Some(channel) = self.table.at_mut(slot) else {
             return Outcome {
                 position: StreamPosition::default(),
@@ -300,37 +317,48 @@ impl Owner {
             };
         };
         channel.expire(now.at);
-        if publish.version > 0 {
+        let Draft {
+            record,
+            version,
+            version_epoch,
+            skip_history,
+            ..
+        } = *draft;
+        if version > 0 {
             if let Some(last) = &channel.version
-                && last.1 == publish.version_epoch
-                && publish.version <= last.0
+                && last.1 == version_epoch
+                && version <= last.0
             {
                 return Outcome {
                     position: channel.position(),
                     deliver: None,
                 };
             }
-            channel.version = Some(Box::new((publish.version, publish.version_epoch)));
+            channel.version = Some(Box::new((version, version_epoch)));
         }
         let publication = Publication {
             offset: Default::default(),
             epoch: Epoch::default(),
-            data: publish.data,
-            json: publish.json,
-            info: publish.info,
-            tags: publish.tags,
+            data: record.data,
+            json: record.json,
+            info: record.publisher,
+            tags: record.tags,
             unix_ms: now.unix_ms,
             tells_time: channel.namespace.publication_time,
             patch: None,
-            delta: publish.delta,
+            delta: record.delta,
         };
-        let publication = channel.append(now.at, publication, publish.skip_history);
+        let publication = channel.append(now.at, publication, skip_history);
         Outcome {
             position: StreamPosition {
                 epoch: publication.epoch,
                 offset: publication.offset,
             },
-            deliver: Some((publication, channel.interest)),
+            deliver: Some(Delivery {
+                channel: record.channel,
+                publication,
+                shards: channel.interest,
+            }),
         }
     }
 
@@ -635,6 +663,16 @@ impl Owner {
         };
         self.table.iter().map(of).collect()
     }
+}
+
+/// The namespace of a channel that a record is made of, by the rules in force.
+fn resolve<'r>(
+    name: &ChannelName,
+    rules: &'r ChannelRules,
+) -> Result<&'r Arc<Namespace>, PublishError> {
+    rules
+        .resolve(name.as_str())
+        .map_err(|_gone| PublishError::UnknownChannel)
 }
 
 /// The page of history that is asked for; the position alone where something else is.

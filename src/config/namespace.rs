@@ -210,21 +210,6 @@ impl Namespace {
         matches!(self.delivery, Delivery::Durable)
     }
 
-    /// Why a publication here may not name a schema version, or carry a trace; `None` if it may.
-    #[must_use]
-    pub fn refuses(&self, names_schema: bool, has_trace: bool) -> Option<&'static str> {
-        let has_schema = self.schema.required || !self.schema.accepted.is_empty();
-        if names_schema && !self.is_durable() {
-            Some("schema: only channels of durable namespaces have one")
-        } else if names_schema && !has_schema {
-            Some("schema: the namespace of the channel has none, leave it out")
-        } else if has_trace && !self.is_durable() {
-            Some("trace: only publications of durable namespaces carry one")
-        } else {
-            None
-        }
-    }
-
     /// Does a channel of this namespace keep publications?
     #[must_use]
     pub const fn keeps_history(&self) -> bool {

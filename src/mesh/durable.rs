@@ -13,8 +13,7 @@ use crossbeam_queue::ArrayQueue;
 
 use super::control::Doorbell;
 use crate::model::{
-    ChannelName, ClientId, ConnId, ConsumeGrant, Epoch, EventId, Publication, Record,
-    StreamPosition,
+    ChannelName, ClientId, ConnId, ConsumeGrant, Draft, Epoch, EventId, Publication, StreamPosition,
 };
 
 /// Appends of one shard under way; a publish beyond it gets a temporary error.
@@ -40,8 +39,8 @@ pub struct RequestId {
 /// From a shard to the log.
 #[derive(Debug)]
 pub enum ToLog {
-    /// Answered by `FromLog::Appended`.
-    Append(Box<Append>),
+    /// Keep this publication. Answered by `FromLog::Appended`.
+    Append(RequestId, Box<Draft>),
     /// Answered by `FromLog::Page`.
     Read(RequestId, Read),
     /// Forget what the channel has kept up to its end. Answered by `FromLog::Answered`.
@@ -57,21 +56,6 @@ pub enum ToLog {
     Taken(RequestId),
     /// The shard drains: whoever waits through it for deliveries is answered with what there is, from now on.
     Hurry,
-}
-
-/// Keep this publication.
-#[derive(Clone, Debug)]
-pub struct Append {
-    /// Whose request it is.
-    pub id: RequestId,
-    /// What is kept.
-    pub record: Record,
-    /// How long `record.key` is remembered.
-    pub key_ttl: Duration,
-    /// 0 for none: a version that is not greater than the last one of this channel stores nothing.
-    pub version: u64,
-    /// Life of the version numbers.
-    pub version_epoch: Box<str>,
 }
 
 /// What came of an append.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use crate::config::Glob;
 use crate::metrics::Counters;
 use crate::model::{
-    ChannelName, ClientId, ClientInfo, ConnId, HubId, Overrides, Publication, Since, StreamPosition,
+    ChannelName, ClientId, ClientInfo, ConnId, Draft, HubId, Overrides, Publication, Since,
+    StreamPosition,
 };
 
 /// From one shard to another, in order.
@@ -19,7 +20,7 @@ pub enum Message {
     /// To the owner: a subscriber is gone. Never lost.
     Leave(Box<Leave>),
     /// To the owner. Answered by `Published`.
-    Publish(PublishFor, Box<Publish>),
+    Publish(PublishFor, Box<Draft>),
     /// To the owner. Answered by `Answer`.
     Query(QueryFor, Box<Query>),
     /// To one shard: everything that a server API call asks of it at once, in order. Answered by `Answers`.
@@ -196,33 +197,6 @@ pub struct Leave {
     pub last: bool,
 }
 
-/// See `Message::Publish`.
-#[derive(Debug)]
-pub struct Publish {
-    /// Channel.
-    pub channel: ChannelName,
-    /// Payload.
-    pub data: Bytes,
-    /// `data` is one JSON value.
-    pub json: bool,
-    /// Set only when a client published.
-    pub info: Option<Box<ClientInfo>>,
-    /// Stands for the address prefix of that client; 0 where it is not known.
-    pub prefix: u32,
-    /// Tags.
-    pub tags: Box<[(Box<str>, Box<str>)]>,
-    /// Do not keep it.
-    pub skip_history: bool,
-    /// See `Publication::delta`.
-    pub delta: bool,
-    /// Idempotency key; empty for none.
-    pub idempotency_key: Box<str>,
-    /// 0 for none: a version that is not greater than the last one of this channel is not published.
-    pub version: u64,
-    /// Life of the version numbers.
-    pub version_epoch: Box<str>,
-}
-
 /// Why an owner refused a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishError {
@@ -332,7 +306,7 @@ pub struct CallId {
 #[derive(Debug)]
 pub enum Asked {
     /// As owner of the channel: publish.
-    Publish(Publish),
+    Publish(Box<Draft>),
     /// As owner of the channel.
     Query(Query),
     /// Do something with a user's connections.

@@ -7,19 +7,20 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::order::Group;
+use super::publish::check_name;
 use super::shares::{Holders, Shares, Whose};
-use super::{Context, PayloadRefused, Session, refused};
+use super::{Context, Session, refused};
 use crate::auth::permission;
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX, USER_ID_BYTES_MAX};
-use crate::mem::{Slab, SlotPool};
+use crate::config::Unfit;
+use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+use crate::mem::{Rng, Slab, SlotPool};
 use crate::mesh::durable::{
-    APPEND_BYTES_MAX, APPENDS_MAX, ASKS_MAX, Append, Appended, Ask, Caller, LogError, Method, Read,
+    APPEND_BYTES_MAX, APPENDS_MAX, ASKS_MAX, Appended, Ask, Caller, LogError, Method, Read,
     RequestId, ToLog,
 };
-use crate::mesh::hook::Published;
-use crate::mesh::message::CallId;
+use crate::mesh::message::{CallId, PublishFor};
 use crate::model::{
-    ChannelName, ChosenError, ClientInfo, ConnId, ConsumeGrant, EventId, Record, StreamPosition,
+    ChannelName, ChosenError, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
 };
 use crate::protocol::centrifuge::json;
 use crate::protocol::error::ClientError;
@@ -117,31 +118,21 @@ impl Default for Requests {
     }
 }
 
-/// A publication for the log.
-pub struct ToAppend {
-    /// What is kept. Its event id and time are set when it is sent.
-    pub record: Record,
-    /// How long its key is remembered.
-    pub key_ttl: Duration,
-    /// See `Append::version`.
-    pub version: u64,
-    /// See `Append::version_epoch`.
-    pub version_epoch: Box<str>,
-}
-
 impl Requests {
-    /// Asks the log to keep a publication, for a client or for a service.
+    /// Asks the log to keep a publication, for a client or for a service. It is taken in now, and gets its event id.
     ///
     /// # Errors
     /// `LogError::Busy` when too much is under way.
     pub fn append(
         &mut self,
-        now: Now,
+        (now, rng): (Now, &mut Rng),
         timeout: Duration,
         (waiting, whose): (Waiting, Option<Whose<'_>>),
-        append: ToAppend,
+        mut draft: Box<Draft>,
     ) -> Result<(), LogError> {
-        let bytes = append.record.bytes();
+        draft.record.event = EventId::new(now.unix_ms, rng.wide_bits());
+        draft.record.unix_ms = now.unix_ms;
+        let bytes = draft.record.bytes();
         let busy = LogError::Busy {
             retry_after: BUSY_RETRY,
         };
@@ -152,19 +143,7 @@ impl Requests {
         self.appends += 1;
         self.bytes += bytes;
         self.overdue.push_back((now.at + timeout, id));
-        let ToAppend {
-            record,
-            key_ttl,
-            version,
-            version_epoch,
-        } = append;
-        self.outgoing.push_back(ToLog::Append(Box::new(Append {
-            id,
-            record,
-            key_ttl,
-            version,
-            version_epoch,
-        })));
+        self.outgoing.push_back(ToLog::Append(id, draft));
         Ok(())
     }
 
@@ -395,17 +374,15 @@ impl RpcPublish<'_> {
 
 impl RpcPublish<'_> {
     fn check(&self) -> Result<(), RpcRefusal> {
-        let too_long = |name: &str, max: usize| format!("{name}: expected at most {max} bytes");
-        let wrong = if self.channel.is_empty() {
-            "`channel` is missing".to_owned()
-        } else if self.trace.len() > TRACE_BYTES_MAX {
-            too_long("trace", TRACE_BYTES_MAX)
+        // A client does not make a shard hash keys of any length.
+        if self.channel.is_empty() {
+            Err(RpcRefusal::Said("`channel` is missing".into()))
         } else if self.key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-            too_long("key", IDEMPOTENCY_KEY_BYTES_MAX)
+            let says = format!("key: expected at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
+            Err(RpcRefusal::Said(says.into()))
         } else {
-            return Ok(());
-        };
-        Err(RpcRefusal::Said(wrong.into()))
+            Ok(())
+        }
     }
 }
 
@@ -417,10 +394,10 @@ enum RpcRefusal {
     Said(Box<str>),
 }
 
-impl RpcRefusal {
-    fn of_payload(refused: PayloadRefused) -> Self {
-        match ClientError::from(refused) {
-            ClientError::BadRequest => Self::Said(format!("data: {refused}").into()),
+impl From<Unfit> for RpcRefusal {
+    fn from(unfit: Unfit) -> Self {
+        match ClientError::from(unfit) {
+            ClientError::BadRequest => Self::Said(format!("{}: {unfit}", unfit.member()).into()),
             error => Self::Plain(error),
         }
     }
@@ -430,13 +407,6 @@ impl From<ClientError> for RpcRefusal {
     fn from(error: ClientError) -> Self {
         Self::Plain(error)
     }
-}
-
-/// What a durable publication carries beside what every publication does.
-#[derive(Default)]
-pub(super) struct DurableOptions {
-    pub(super) schema: u32,
-    pub(super) trace: Box<str>,
 }
 
 /// What a client is told of a publication that it made by RPC.
@@ -561,107 +531,39 @@ impl Session {
             object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
         let (payload, json) = asked.payload()?;
         asked.check()?;
-        self.check_name(context, &asked.channel)?;
+        let at = self.find(context, &asked.channel);
+        check_name(context, &asked.channel, at.is_some())?;
         let namespace = context
             .config
             .channels
             .resolve(&asked.channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        let subscribed = self.find(context, &asked.channel).is_some();
         if namespace.publish_proxy_enabled {
             // The backend decides about publish commands; another way in would go around it.
             return Err(ClientError::NotAvailable.into());
         }
-        permission::may_publish(namespace, &self.asker(context, subscribed)).map_err(refused)?;
-        super::check_data(context.config, namespace, &payload, json)
-            .map_err(RpcRefusal::of_payload)?;
+        let asker = self.asker(context, at.is_some());
+        permission::may_publish(namespace, &asker).map_err(refused)?;
+        let channel = self.name_of(context, &asked.channel, at);
+        let draft = Draft::new(namespace.terms(), channel, payload.into(), json);
+        let mut draft = Box::new(draft);
+        draft.record.key = asked.key;
+        draft.record.schema = asked.schema;
+        draft.record.trace = asked.trace;
+        draft.record.delta = asked.delta;
+        // Of a name that stands twice the last counts.
+        let tags: BTreeMap<_, _> = asked.tags.into_iter().collect();
+        draft.record.tags = tags
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        context.config.check_draft(namespace, &draft)?;
         if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
             return Err(ClientError::TooManyRequests.into());
         }
-        if let Some(what) = namespace.refuses(asked.schema > 0, !asked.trace.is_empty()) {
-            return Err(RpcRefusal::Said(what.into()));
-        }
-        let channel = self.name_of(context, &asked.channel);
-        // Of a name that stands twice the last counts.
-        let tags: BTreeMap<_, _> = asked.tags.into_iter().collect();
-        let options = Published {
-            tags: tags
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-            idempotency_key: asked.key,
-            delta: asked.delta,
-            ..Published::default()
-        };
-        let durable = DurableOptions {
-            schema: asked.schema,
-            trace: asked.trace,
-        };
-        self.send_publish(
-            context,
-            id,
-            channel,
-            payload.into(),
-            json,
-            options,
-            Some(durable),
-        )?;
-        Ok(())
-    }
-
-    /// Sends what may be published to the log.
-    #[allow(clippy::too_many_arguments, reason = "all of a publication")]
-    pub(super) fn append(
-        &self,
-        context: &mut Context<'_>,
-        id: u32,
-        channel: ChannelName,
-        data: Bytes,
-        json: bool,
-        info: ClientInfo,
-        options: Published,
-        by_rpc: Option<DurableOptions>,
-    ) -> Result<(), ClientError> {
-        let namespace = context
-            .config
-            .channels
-            .resolve(channel.as_str())
-            .map_err(|_unknown| ClientError::UnknownChannel)?;
-        debug_assert!(info.user.len() <= USER_ID_BYTES_MAX);
-        let event = EventId::new(context.now.unix_ms, context.rng.wide_bits());
         let conn = context.conn;
-        let waiting = if by_rpc.is_some() {
-            Waiting::RpcPublish { conn, id }
-        } else {
-            Waiting::Publish { conn, id }
-        };
-        let durable = by_rpc.unwrap_or_default();
-        let append = ToAppend {
-            record: Record {
-                tenant: Box::default(),
-                channel,
-                event,
-                key: options.idempotency_key,
-                schema: durable.schema,
-                tags: options.tags.into_boxed_slice(),
-                publisher: Some(Box::new(info)),
-                trace: durable.trace,
-                unix_ms: context.now.unix_ms,
-                data,
-                json,
-                delta: options.delta,
-                hops: 0,
-                origin: None,
-            },
-            key_ttl: namespace.idempotency_ttl,
-            version: options.version,
-            version_epoch: options.version_epoch,
-        };
-        let timeout = context.config.durable.append_timeout;
-        let whose = self.whose(context.conn, context.prefix);
-        context
-            .log
-            .append(context.now, timeout, (waiting, Some(whose)), append)
-            .map_err(|error| ClientError::of_log(&error))
+        let by_rpc = true;
+        self.send(context, PublishFor { conn, id, by_rpc }, at, draft)?;
+        Ok(())
     }
 }

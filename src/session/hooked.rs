@@ -13,14 +13,15 @@ use super::liveness::kept_expiry;
 use super::order::Group;
 use super::shares::{Shares, Whose};
 use super::subscribe::Grant;
-use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, check_data, flag};
+use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, flag};
 use crate::config::hooks::{Route, Target};
 use crate::limits::HOOK_HEADERS_BYTES_MAX;
 use crate::mesh::hook::{
     Answer, CALL_BYTES_MAX, CALLS_MAX, Call, Connected, Event, Header, Published, Refreshed,
     Subscribed, Verdict,
 };
-use crate::model::{ChannelName, ChosenError, Encoding, HubId};
+use crate::mesh::message::PublishFor;
+use crate::model::{ChannelName, ChosenError, Draft, Encoding, HubId};
 use crate::protocol::centrifuge::json;
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
@@ -703,17 +704,42 @@ impl Session {
                 (data, is_json)
             }
         };
-        let result = match context.config.channels.resolve(channel.as_str()) {
-            Ok(namespace) => check_data(context.config, namespace, &data, is_json)
-                .map_err(ClientError::from)
-                .and_then(|()| {
-                    self.send_publish(context, id, channel, data, is_json, published, None)
-                }),
-            Err(_unknown) => Err(ClientError::UnknownChannel),
+        let result = Self::draft_approved(context, channel, (data, is_json), published);
+        let publisher = PublishFor {
+            conn: context.conn,
+            id,
+            by_rpc: false,
         };
-        if let Err(error) = result {
+        let sent = result.and_then(|draft| {
+            let at = self.find(context, draft.record.channel.as_str());
+            self.send(context, publisher, at, draft)
+        });
+        if let Err(error) = sent {
             context.error(id, error);
         }
+    }
+
+    /// What a backend lets its client publish, with what it says about it.
+    fn draft_approved(
+        context: &Context<'_>,
+        channel: ChannelName,
+        (data, is_json): (Bytes, bool),
+        published: Published,
+    ) -> Result<Box<Draft>, ClientError> {
+        let namespace = context
+            .config
+            .channels
+            .resolve(channel.as_str())
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
+        let mut draft = Box::new(Draft::new(namespace.terms(), channel, data, is_json));
+        draft.record.tags = published.tags.into_boxed_slice();
+        draft.record.key = published.idempotency_key;
+        draft.record.delta = published.delta;
+        draft.skip_history = published.skip_history;
+        draft.version = published.version;
+        draft.version_epoch = published.version_epoch;
+        context.config.check_draft(namespace, &draft)?;
+        Ok(draft)
     }
 
     /// Asks whether the client may publish.
@@ -721,12 +747,14 @@ impl Session {
         &mut self,
         context: &mut Context<'_>,
         id: u32,
-        channel: &str,
-        data: Bytes,
+        draft: Box<Draft>,
         target: &Arc<Target>,
     ) -> Result<(), ClientError> {
-        let channel = ChannelName::new(channel);
-        self.call(context, target, id, Event::Publish { channel, data })
+        let event = Event::Publish {
+            channel: draft.record.channel,
+            data: draft.record.data,
+        };
+        self.call(context, target, id, event)
     }
 
     pub(super) fn rpc(&mut self, context: &mut Context<'_>, id: u32, method: &str, data: &[u8]) {

@@ -1,6 +1,7 @@
 //! Presence and history asked by a client (`spec/centrifuge.md` §4.5, §4.6).
 
 use super::order::Group;
+use super::publish::check_name;
 use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::mesh::Message;
@@ -27,15 +28,13 @@ impl Session {
             QueryKind::Presence
         };
         let config = context.config;
-        let named = self.check_name(context, channel);
+        let subscribed = self.find(context, channel).is_some();
+        let named = check_name(context, channel, subscribed);
         let checked = match config.channels.resolve(channel) {
             _ if named.is_err() => Err(ClientError::BadRequest),
             Err(_) => Err(ClientError::UnknownChannel),
-            Ok(namespace) => {
-                let subscribed = self.find(context, channel).is_some();
-                permission::may_presence(namespace, &self.asker(context, subscribed))
-                    .map_err(refused)
-            }
+            Ok(namespace) => permission::may_presence(namespace, &self.asker(context, subscribed))
+                .map_err(refused),
         };
         self.ask(context, id, channel, checked.map(|()| what));
         Ok(())
@@ -61,12 +60,12 @@ impl Session {
         history: &History<'_>,
     ) -> Result<QueryKind, ClientError> {
         let config = context.config;
-        self.check_name(context, &history.channel)?;
+        let subscribed = self.find(context, &history.channel).is_some();
+        check_name(context, &history.channel, subscribed)?;
         let namespace = config
             .channels
             .resolve(&history.channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        let subscribed = self.find(context, &history.channel).is_some();
         permission::may_history(namespace, &self.asker(context, subscribed)).map_err(refused)?;
         if history.reverse
             && history

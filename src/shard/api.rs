@@ -22,7 +22,7 @@ use crate::mesh::message::{
     AnswerKind, Answered, Answers, CallId, Commands, Gathered, PublishError, UserCount,
 };
 use crate::metrics::{Counters, DESCRIPTIONS};
-use crate::model::{ChannelName, ConnId, EventId, ShardId, StreamPosition};
+use crate::model::{ChannelName, ConnId, ShardId, StreamPosition};
 use crate::protocol::api::{
     Answer, ApiDecodeError, ApiError, Node, Published, Request, Shape, decode, decode_legacy,
     encode_answer,
@@ -156,10 +156,9 @@ impl Shard {
                 let waiting = Waiting::Api { call: id, leaf };
                 let timeout = self.config.durable.append_timeout;
                 let asked = match to_log {
-                    AskLog::Append(mut append) => {
-                        append.record.event = EventId::new(self.now.unix_ms, self.rng.wide_bits());
-                        append.record.unix_ms = self.now.unix_ms;
-                        self.log.append(self.now, timeout, (waiting, None), *append)
+                    AskLog::Append(draft) => {
+                        let clock = (self.now, &mut self.rng);
+                        self.log.append(clock, timeout, (waiting, None), draft)
                     }
                     AskLog::Trim(channel) => self.log.trim(waiting, channel),
                     AskLog::Ask(method, data) => {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::Shard;
 use super::connection::Connection;
 use crate::broker::durable::Asker;
+use crate::broker::owner::Delivery;
 use crate::mesh::Message;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
-use crate::mesh::message::{AnswerKind, Answered, Interest, Interested, Publish};
-use crate::model::{ChannelName, ChosenError, ConnId, HubId, Publication, StreamPosition};
+use crate::mesh::message::{AnswerKind, Answered, Interest, Interested};
+use crate::model::{ChannelName, ChosenError, ConnId, Draft, HubId, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::{Phase, Waiting, appended_json};
@@ -34,10 +35,8 @@ impl Shard {
             }
             FromLog::Stored(publications) => {
                 for (name, publication) in publications {
-                    if let Some((publication, mask)) =
-                        self.owner.stored(self.now, &name, publication)
-                    {
-                        self.hand_out(&name, &publication, mask);
+                    if let Some(delivery) = self.owner.stored(self.now, name, publication) {
+                        self.hand_out(&delivery);
                     }
                 }
                 self.read_log();
@@ -58,13 +57,19 @@ impl Shard {
         self.settle();
     }
 
-    fn hand_out(&mut self, name: &ChannelName, publication: &Arc<Publication>, mask: u64) {
+    /// Gives a publication that has its place to the shards that want it.
+    pub(super) fn hand_out(&mut self, delivery: &Delivery) {
         self.counters.publications += 1;
-        for shard in bits(mask) {
-            let message = Message::Deliver(name.clone(), Arc::clone(publication));
+        let Delivery {
+            channel,
+            publication,
+            shards,
+        } = delivery;
+        for shard in bits(*shards) {
+            let message = Message::Deliver(channel.clone(), Arc::clone(publication));
             if !self.mesh.delivery(shard, message) {
                 self.counters.dropped_mesh += 1;
-                self.owner.mark_behind(name, shard);
+                self.owner.mark_behind(channel, shard);
             }
         }
     }
@@ -109,9 +114,8 @@ impl Shard {
         }
         match result {
             Ok(page) => {
-                let name = page.channel.clone();
-                for (publication, mask) in self.owner.read(self.now, *page) {
-                    self.hand_out(&name, &publication, mask);
+                for delivery in self.owner.read(self.now, *page) {
+                    self.hand_out(&delivery);
                 }
                 self.read_log();
             }
@@ -229,22 +233,14 @@ impl Shard {
         }
     }
 
+    /// The log's side publishes: JSON of its own. Where the namespace is gone, so are those who would hear it.
     fn announce_there(&mut self, channel: ChannelName, data: bytes::Bytes) {
-        let publish = Publish {
-            channel,
-            data,
-            json: true,
-            info: None,
-            prefix: 0,
-            tags: Box::default(),
-            skip_history: false,
-            delta: false,
-            idempotency_key: Box::default(),
-            version: 0,
-            version_epoch: Box::default(),
+        let Ok(namespace) = self.config.channels.resolve(channel.as_str()) else {
+            return;
         };
+        let draft = Draft::new(namespace.terms(), channel, data, true);
         // Nobody waits for it.
-        let _position = self.publish_owned(publish);
+        let _ = self.own_publish(Box::new(draft));
     }
 
     /// Appends that have taken too long: their publishers are told.

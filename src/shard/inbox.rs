@@ -9,10 +9,10 @@ use crate::broker::durable::Asker;
 use crate::broker::owner::Behind;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Admit, AnswerKind, Interest, Interested, Leave, Publish, PublishError, PublishFor, Query,
-    QueryFor, SubscribedBy,
+    Admit, AnswerKind, Interest, Interested, Leave, PublishError, PublishFor, Query, QueryFor,
+    SubscribedBy,
 };
-use crate::model::{ClientInfo, ConnId, ShardId, StreamPosition};
+use crate::model::{ClientInfo, ConnId, Draft, ShardId, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::fanout::Compression;
@@ -83,7 +83,11 @@ impl Shard {
         match message {
             Message::Interest(interest) => self.own_interest(from, interest, 0),
             Message::Leave(leave) => self.own_leave(from, *leave),
-            Message::Publish(publisher, publish) => self.own_publish(from, publisher, *publish),
+            Message::Publish(publisher, draft) => {
+                let result = self.own_publish(draft);
+                self.mesh
+                    .answer(from, Message::Published(publisher, result));
+            }
             Message::Query(asker, query) => self.own_query(from, asker, query, 0),
             Message::Commands(commands) => self.own_commands(from, *commands),
             Message::Emulate(emulate) => self.emulate(from, &emulate),
@@ -176,35 +180,17 @@ impl Shard {
         }
     }
 
-    fn own_publish(&mut self, from: ShardId, publisher: PublishFor, publish: Publish) {
-        let result = self.publish_owned(publish);
-        self.mesh
-            .answer(from, Message::Published(publisher, result));
-    }
-
     /// Publishes to a channel of this shard. Where it stands.
-    pub(super) fn publish_owned(
+    pub(super) fn own_publish(
         &mut self,
-        publish: Publish,
+        draft: Box<Draft>,
     ) -> Result<StreamPosition, PublishError> {
-        let channel = publish.channel.clone();
-        let config = Arc::clone(&self.config);
-        let result = self.owner.publish(self.now, publish, &config.channels);
-        result.map(|outcome| {
-            if let Some((publication, mask)) = outcome.deliver {
-                self.counters.publications += 1;
-                for shard in bits(mask) {
-                    if !self.mesh.delivery(
-                        shard,
-                        Message::Deliver(channel.clone(), Arc::clone(&publication)),
-                    ) {
-                        self.counters.dropped_mesh += 1;
-                        self.owner.mark_behind(&channel, shard);
-                    }
-                }
-            }
-            outcome.position
-        })
+        let rules = &self.config.channels;
+        let outcome = self.owner.publish(self.now, draft, rules)?;
+        if let Some(delivery) = outcome.deliver {
+            self.hand_out(&delivery);
+        }
+        Ok(outcome.position)
     }
 
     pub(super) fn own_query(
@@ -429,6 +415,12 @@ impl Shard {
     }
 }
 
-pub(super) fn bits(mask: u64) -> impl Iterator<Item = ShardId> {
-    (0..64).filter(move |bit| mask >> bit & 1 == 1).map(ShardId)
+pub(super) fn bits(mut mask: u64) -> impl Iterator<Item = ShardId> {
+    std::iter::from_fn(move || {
+        let lowest = mask.trailing_zeros();
+        (mask != 0).then(|| {
+            mask &= mask - 1;
+            ShardId(lowest as u16)
+        })
+    })
 }

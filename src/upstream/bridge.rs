@@ -24,10 +24,9 @@ use super::log::{Log, Status};
 use super::schema::Schemas;
 use crate::config::Config;
 use crate::mesh::durable::{
-    Append, Appended, Ask, Caller, FromLog, LogError, Method, Page, Read, RequestId, STORED_MAX,
-    ToLog,
+    Appended, Ask, Caller, FromLog, LogError, Method, Page, Read, RequestId, STORED_MAX, ToLog,
 };
-use crate::model::{ChannelName, Entry, Publication, ShardId};
+use crate::model::{ChannelName, Draft, Entry, Publication, ShardId};
 
 use outlet::Counter;
 pub use thread::{StartError, start};
@@ -139,7 +138,7 @@ struct Down {
 /// What the bridge's tasks share. They run on one thread and hold nothing across an await.
 struct Shared {
     down: Vec<Down>,
-    waiting: RefCell<VecDeque<(Whose, Append)>>,
+    waiting: RefCell<VecDeque<(Whose, Draft)>>,
     /// Something waits to be appended.
     waits: Notify,
     /// Deliveries wait to go out.
@@ -218,18 +217,18 @@ impl Shared {
     }
 
     /// The next batch: what waits, at most `most`.
-    fn batch(&self, most: usize) -> (Vec<Whose>, Vec<Append>) {
+    fn batch(&self, most: usize) -> (Vec<Whose>, Vec<Draft>) {
         let mut waiting = self.waiting.borrow_mut();
         let mut whose = Vec::new();
         let mut batch = Vec::new();
         let mut bytes = 0;
         while batch.len() < most && bytes < BATCH_BYTES_MAX {
-            let Some((one, append)) = waiting.pop_front() else {
+            let Some((one, draft)) = waiting.pop_front() else {
                 break;
             };
-            bytes += append.record.bytes();
+            bytes += draft.record.bytes();
             whose.push(one);
-            batch.push(append);
+            batch.push(draft);
         }
         (whose, batch)
     }
@@ -403,14 +402,14 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
                 break;
             };
             match request {
-                ToLog::Append(append) => {
-                    if let Some(error) = shared.refused(&append.record) {
-                        shared.send(shard, FromLog::Appended(vec![(append.id, Err(error))]));
+                ToLog::Append(id, draft) => {
+                    if let Some(error) = shared.refused(&draft.record) {
+                        shared.send(shard, FromLog::Appended(vec![(id, Err(error))]));
                         continue;
                     }
                     any = true;
-                    let whose = Whose::Shard(shard, append.id);
-                    shared.waiting.borrow_mut().push_back((whose, *append));
+                    let whose = Whose::Shard(shard, id);
+                    shared.waiting.borrow_mut().push_back((whose, *draft));
                 }
                 ToLog::Read(id, read) => {
                     tokio::task::spawn_local(read_for(

@@ -26,8 +26,8 @@ use super::log::Lag;
 use super::triggers::Rule;
 use crate::config::Config;
 use crate::mem::Rng;
-use crate::mesh::durable::{Append, Appended, Ask, LogError, Method, RequestId};
-use crate::model::{ConnId, ShardId};
+use crate::mesh::durable::{Appended, Ask, LogError, Method, RequestId};
+use crate::model::{ConnId, Draft, ShardId};
 use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
 
@@ -97,7 +97,7 @@ pub trait Outlet: 'static {
     async fn hook(&self, name: &str, body: Bytes) -> Result<(), String>;
 
     /// Stores publications like anybody's, one result each, in order.
-    async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, LogError>>;
+    async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>>;
 }
 
 /// How a group does, for metrics.

@@ -41,8 +41,8 @@ use super::log::{
     DeadLetter, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
 };
 use crate::config::durable::Durable;
-use crate::mesh::durable::{Append, Appended, LogError, Read};
-use crate::model::{ChannelName, Entry, EventId};
+use crate::mesh::durable::{Appended, LogError, Read};
+use crate::model::{ChannelName, Draft, Entry, EventId};
 
 /// Between two looks at what expires.
 const TEND_PAUSE: Duration = Duration::from_secs(1);
@@ -260,11 +260,11 @@ fn unreadable(reason: &str) -> LogError {
 }
 
 /// Why a record cannot be stored in any log of this kind.
-fn refusal(append: &Append) -> Option<LogError> {
-    let name = append.record.channel.as_str();
+fn refusal(draft: &Draft) -> Option<LogError> {
+    let name = draft.record.channel.as_str();
     let says = if name.is_empty() || name.len() > NAME_BYTES_MAX {
         "the channel's name is empty or too long"
-    } else if append.record.bytes() > RECORD_BYTES_MAX {
+    } else if draft.record.bytes() > RECORD_BYTES_MAX {
         "the publication is too large"
     } else {
         return None;
@@ -305,7 +305,7 @@ impl Log for Embedded {
         }
     }
 
-    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Appended, LogError>> {
+    async fn append(&self, batch: Vec<Draft>) -> Vec<Result<Appended, LogError>> {
         self.step();
         let mut inner = self.inner.borrow_mut();
         if inner.core.is_none() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mesh::durable::{Append, Appended, LogError, Read};
-use crate::model::{ChannelName, ClientId, Entry, EventId, StreamPosition};
+use crate::mesh::durable::{Appended, LogError, Read};
+use crate::model::{ChannelName, ClientId, Draft, Entry, EventId, StreamPosition};
 
 /// A durable log. Its futures run on the bridge's thread; none of them blocks it for longer than one commit takes.
 ///
@@ -30,7 +30,7 @@ pub trait Log: 'static {
 
     /// Stores a batch; one result for each, in order. One failure is not everybody's, but where an append of a channel
     /// has failed, the later ones of the same channel may succeed: they get the next offsets.
-    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Appended, LogError>>;
+    async fn append(&self, batch: Vec<Draft>) -> Vec<Result<Appended, LogError>>;
 
     /// Entries that have become visible since the last call, in the order of the log; waits until there are some. May be dropped
     /// at any time without losing any. After `Err` the log has lost its place (it was opened anew): what was stored meanwhile is

@@ -13,8 +13,8 @@ use super::log::{
     DeadLetter, Failure, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
 };
 use crate::config::glob_match;
-use crate::mesh::durable::{Append, Appended, LogError, Read};
-use crate::model::{ChannelName, Entry, Epoch, EventId, Offset, Record, StreamPosition};
+use crate::mesh::durable::{Appended, LogError, Read};
+use crate::model::{ChannelName, Draft, Entry, Epoch, EventId, Offset, Record, StreamPosition};
 
 /// A publication of a service.
 pub fn record(channel: &str, event: EventId, json: &str) -> Record {
@@ -182,14 +182,14 @@ impl Log for MemoryLog {
         }
     }
 
-    async fn append(&self, batch: Vec<Append>) -> Vec<Result<Appended, LogError>> {
+    async fn append(&self, batch: Vec<Draft>) -> Vec<Result<Appended, LogError>> {
         let mut results = Vec::new();
-        for append in batch {
+        for draft in batch {
             if let Err(error) = self.check() {
                 results.push(Err(error));
                 continue;
             }
-            let key = (append.record.channel.clone(), append.record.key.clone());
+            let key = (draft.record.channel.clone(), draft.record.key.clone());
             let first = self.keys.borrow().get(&key).copied();
             if let Some((position, event)) = first.filter(|_| !key.1.is_empty()) {
                 results.push(Ok(Appended {
@@ -199,8 +199,8 @@ impl Log for MemoryLog {
                 }));
                 continue;
             }
-            let event = append.record.event;
-            let position = self.store(append.record);
+            let event = draft.record.event;
+            let position = self.store(draft.record);
             self.keys.borrow_mut().insert(key, (position, event));
             results.push(Ok(Appended {
                 position,

@@ -37,8 +37,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::durable::Durable;
-use crate::mesh::durable::{Append, Appended, LogError, Read};
-use crate::model::{ChannelName, Entry, EventId};
+use crate::mesh::durable::{Appended, LogError, Read};
+use crate::model::{ChannelName, Draft, Entry, EventId};
 use crate::upstream::log::{
     DeadLetter, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
 };
@@ -101,7 +101,7 @@ impl Log for Jetstream {
     }
 
     // Not an async fn: the order of the calls is the order of the appends, whenever their futures are polled.
-    fn append(&self, batch: Vec<Append>) -> impl Future<Output = Vec<Result<Appended, LogError>>> {
+    fn append(&self, batch: Vec<Draft>) -> impl Future<Output = Vec<Result<Appended, LogError>>> {
         self.writer.append(batch)
     }
 

@@ -7,8 +7,8 @@ use super::desk::encode;
 use super::desk::group::Given;
 use crate::config::Config;
 use crate::config::durable::Trigger;
-use crate::mesh::durable::{Append, LogError, RequestId};
-use crate::model::{ChannelName, EventId, Record};
+use crate::mesh::durable::LogError;
+use crate::model::{ChannelName, Draft, EventId, Record, Terms};
 use crate::wire::condition::Condition;
 
 /// Start of the names of triggers' groups.
@@ -110,24 +110,16 @@ impl Rule {
     async fn append<O: Outlet>(&self, outlet: &O, given: &Given) -> Result<(), Fault> {
         let record = &given.entry.record;
         loop {
-            let append = Append {
-                id: RequestId {
-                    slot: 0,
-                    generation: 0,
-                },
-                record: Record {
-                    channel: ChannelName::new(&self.target(record.channel.as_str())),
-                    event: follower(record.event, &self.group),
-                    key: format!("{}/{}", self.group, record.event).into(),
-                    hops: record.hops + 1,
-                    origin: None,
-                    ..record.clone()
-                },
-                key_ttl: KEY_TTL,
-                version: 0,
-                version_epoch: Box::default(),
+            let again = Record {
+                channel: ChannelName::new(&self.target(record.channel.as_str())),
+                event: follower(record.event, &self.group),
+                key: format!("{}/{}", self.group, record.event).into(),
+                hops: record.hops + 1,
+                origin: None,
+                ..record.clone()
             };
-            match outlet.append(vec![append]).await.pop() {
+            let draft = Draft::of(Terms::log(KEY_TTL), again);
+            match outlet.append(vec![draft]).await.pop() {
                 Some(Ok(_)) => return Ok(()),
                 // That the log is down says nothing about the publication.
                 Some(Err(LogError::Unavailable { .. } | LogError::Busy { .. })) | None => {

@@ -183,7 +183,7 @@ fn key_is_forgotten_after_its_time() {
         let log = open(&config(&server)).await;
         let brief = || {
             let mut append = keyed("pay", "brief");
-            append.key_ttl = std::time::Duration::from_secs(1);
+            append.terms.key_ttl = std::time::Duration::from_secs(1);
             append
         };
         assert!(append_one(&log, brief()).await.expect("stored").is_new);

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ringmain::config::durable::{Durable, Engine};
-use ringmain::mesh::durable::{Append, Appended, LogError, Read, RequestId};
-use ringmain::model::{ChannelName, Entry, EventId, Record, StreamPosition};
+use ringmain::mesh::durable::{Appended, LogError, Read};
+use ringmain::model::{ChannelName, Draft, Entry, EventId, StreamPosition, Terms};
 use ringmain::upstream::Log;
 use ringmain::upstream::log::Slice;
 use ringmain::upstream::nats::Jetstream;
@@ -67,51 +67,34 @@ pub(crate) async fn open(config: &Durable) -> Jetstream {
 }
 
 /// A publication unlike all others.
-pub(crate) fn publication(channel: &str, text: &str) -> Append {
+pub(crate) fn publication(channel: &str, text: &str) -> Draft {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    Append {
-        id: RequestId {
-            slot: 0,
-            generation: 0,
-        },
-        record: Record {
-            tenant: Box::default(),
-            channel: ChannelName::new(channel),
-            event: EventId::new(1_700_000_000_000 + number, u128::from(number)),
-            key: Box::default(),
-            schema: 0,
-            tags: [("n".into(), number.to_string().into())].into(),
-            publisher: None,
-            trace: Box::default(),
-            unix_ms: 1_700_000_000_000 + number,
-            data: Bytes::from(format!("\"{text}\"")),
-            json: true,
-            delta: false,
-            hops: 0,
-            origin: None,
-        },
-        key_ttl: Duration::from_hours(24),
-        version: 0,
-        version_epoch: Box::default(),
-    }
+    let channel = ChannelName::new(channel);
+    let terms = Terms::log(Duration::from_hours(24));
+    let data = Bytes::from(format!("\"{text}\""));
+    let mut draft = Draft::new(terms, channel, data, true);
+    draft.record.event = EventId::new(1_700_000_000_000 + number, u128::from(number));
+    draft.record.tags = [("n".into(), number.to_string().into())].into();
+    draft.record.unix_ms = 1_700_000_000_000 + number;
+    draft
 }
 
-pub(crate) fn keyed(channel: &str, key: &str) -> Append {
-    let mut append = publication(channel, key);
-    append.record.key = key.into();
-    append
+pub(crate) fn keyed(channel: &str, key: &str) -> Draft {
+    let mut draft = publication(channel, key);
+    draft.record.key = key.into();
+    draft
 }
 
-pub(crate) async fn append_one(log: &Jetstream, append: Append) -> Result<Appended, LogError> {
-    let results = log.append(vec![append]).await;
+pub(crate) async fn append_one(log: &Jetstream, draft: Draft) -> Result<Appended, LogError> {
+    let results = log.append(vec![draft]).await;
     results.into_iter().next().expect("one result")
 }
 
 /// Appends again until it is stored, as a publisher with a key does.
-pub(crate) async fn append_at_last(log: &Jetstream, append: &Append) -> Appended {
+pub(crate) async fn append_at_last(log: &Jetstream, draft: &Draft) -> Appended {
     until("an append", async || {
-        append_one(log, append.clone()).await.ok()
+        append_one(log, draft.clone()).await.ok()
     })
     .await
 }

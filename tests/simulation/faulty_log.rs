@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use ringmain::mem::Rng;
 use ringmain::mesh::durable::{
-    Append, Appended, FromLog, LogError, Page, Read, RequestId, ToLog, epoch_of,
+    Appended, FromLog, LogError, Page, Read, RequestId, ToLog, epoch_of,
 };
-use ringmain::model::{ChannelName, Offset, Publication, ShardId, StreamPosition};
+use ringmain::model::{ChannelName, Draft, Offset, Publication, ShardId, StreamPosition};
 use ringmain::time::{Instant, Now};
 
 use super::truth::Truth;
@@ -112,7 +112,7 @@ impl FaultyLog {
             self.restart(now);
         }
         match request {
-            ToLog::Append(append) => self.append(now, shard, *append, truth, calm),
+            ToLog::Append(id, draft) => self.append(now, (shard, id), *draft, truth, calm),
             ToLog::Read(id, read) => {
                 let fails = self.is_down(now, calm) || self.rng.below(100) < faults;
                 let delay = self.delay();
@@ -161,17 +161,23 @@ impl FaultyLog {
         }
     }
 
-    fn append(&mut self, now: Now, shard: usize, append: Append, truth: &mut Truth, calm: bool) {
+    fn append(
+        &mut self,
+        now: Now,
+        (shard, id): (usize, RequestId),
+        draft: Draft,
+        truth: &mut Truth,
+        calm: bool,
+    ) {
         let faults = if calm { 0 } else { self.faults };
         let delay = self.delay();
-        let id = append.id;
         if self.is_down(now, calm) || self.rng.below(100) < faults {
             truth.count("log append refused");
             return self.answer(now, shard, delay, id, Err(unavailable()));
         }
-        let name = append.record.channel.as_str().to_owned();
+        let name = draft.record.channel.as_str().to_owned();
         let stream = self.streams.entry(name.clone()).or_default();
-        if let Some(&position) = stream.keys.get(&*append.record.key) {
+        if let Some(&position) = stream.keys.get(&*draft.record.key) {
             truth.count("log append repeated");
             let repeated = Appended {
                 position,
@@ -182,7 +188,7 @@ impl FaultyLog {
         }
         let mut position = Self::position(&name, stream);
         position.offset.0 += 1;
-        let record = append.record;
+        let record = draft.record;
         let publication = Arc::new(Publication {
             offset: position.offset,
             epoch: position.epoch,

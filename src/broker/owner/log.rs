@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Owner;
+use super::{Delivery, Owner};
 use crate::broker::channel::Channel;
 use crate::broker::durable::{Asker, Found, Stored, TRIES_MAX};
 use crate::config::ChannelRules;
@@ -90,16 +90,20 @@ impl Owner {
     pub fn stored(
         &mut self,
         now: Now,
-        name: &ChannelName,
+        name: ChannelName,
         publication: Arc<Publication>,
-    ) -> Option<(Arc<Publication>, u64)> {
-        let (_, channel) = self.table.find_mut(name)?;
+    ) -> Option<Delivery> {
+        let (_, channel) = self.table.find_mut(&name)?;
         if !channel.namespace.is_durable() {
             return None;
         }
         let was_open = channel.is_open();
         match channel.stored(now.at, publication) {
-            Stored::Next(publication) => Some((publication, channel.interest)),
+            Stored::Next(publication) => Some(Delivery {
+                channel: name,
+                publication,
+                shards: channel.interest,
+            }),
             Stored::Nothing => {
                 if was_open && !channel.is_open() {
                     self.reads.extend(channel.open_read());
@@ -124,7 +128,7 @@ impl Owner {
     }
 
     /// A part of the log came. What goes to whom because of it.
-    pub fn read(&mut self, now: Now, page: Page) -> Vec<(Arc<Publication>, u64)> {
+    pub fn read(&mut self, now: Now, page: Page) -> Vec<Delivery> {
         let Some((slot, channel)) = self.table.find_mut(&page.channel) else {
             return Vec::new();
         };
@@ -143,7 +147,11 @@ impl Owner {
                 }
                 channel.behind |= interest;
             }
-            out.extend(opened.later.into_iter().map(|later| (later, interest)));
+            out.extend(opened.later.into_iter().map(|publication| Delivery {
+                channel: channel.name.clone(),
+                publication,
+                shards: interest,
+            }));
             if !channel.is_open() {
                 self.reads.extend(channel.open_read());
             }

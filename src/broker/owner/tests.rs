@@ -54,33 +54,29 @@ fn owner() -> Owner {
     Owner::new(&Key::new([1; 32]))
 }
 
-fn publish(channel: &str) -> Publish {
-    Publish {
-        channel: ChannelName::new(channel),
-        data: Bytes::from_static(b"1"),
-        json: true,
-        info: None,
-        prefix: 0,
-        tags: Box::default(),
-        skip_history: false,
-        delta: false,
-        idempotency_key: Box::default(),
-        version: 0,
-        version_epoch: Box::default(),
-    }
+fn publish(channel: &str) -> Box<Draft> {
+    let rules = rules();
+    let namespace = rules.resolve(channel).unwrap();
+    let data = Bytes::from_static(b"1");
+    let channel = ChannelName::new(channel);
+    Box::new(Draft::new(namespace.terms(), channel, data, true))
 }
 
-fn by(channel: &str, user: &str, client: u128, prefix: u32) -> Publish {
-    Publish {
-        info: Some(Box::new(ClientInfo {
-            user: user.into(),
-            client: ClientId(client),
-            conn_info: Bytes::new(),
-            chan_info: Bytes::new(),
-        })),
-        prefix,
-        ..publish(channel)
-    }
+fn keyed(mut draft: Box<Draft>) -> Box<Draft> {
+    draft.record.key = "k".into();
+    draft
+}
+
+fn by(channel: &str, user: &str, client: u128, prefix: u32) -> Box<Draft> {
+    let mut draft = publish(channel);
+    draft.prefix = prefix;
+    draft.record.publisher = Some(Box::new(ClientInfo {
+        user: user.into(),
+        client: ClientId(client),
+        conn_info: Bytes::new(),
+        chan_info: Bytes::new(),
+    }));
+    draft
 }
 
 fn ask(owner: &mut Owner, now: Now, channel: &str, what: QueryKind) -> AnswerKind {
@@ -156,14 +152,53 @@ fn sweep(owner: &mut Owner, now: Now) -> usize {
 fn publication_says_whether_its_publisher_allows_a_patch() {
     let mut owner = owner();
     for delta in [true, false] {
-        let publish = Publish {
-            version: 1 + u64::from(!delta),
-            delta,
-            ..publish("c")
-        };
-        let outcome = owner.publish(at(0), publish, &rules()).unwrap();
-        assert_eq!(outcome.deliver.unwrap().0.delta, delta);
+        let mut draft = publish("c");
+        draft.version = 1 + u64::from(!delta);
+        draft.record.delta = delta;
+        let outcome = owner.publish(at(0), draft, &rules()).unwrap();
+        assert_eq!(outcome.deliver.unwrap().publication.delta, delta);
     }
+}
+
+#[test]
+fn reload_between_door_and_owner_keeps_to_the_rules_in_force() {
+    let without = |name: &str| {
+        let mut rules = rules();
+        rules.namespaces.retain(|namespace| namespace.name != name);
+        rules
+    };
+    // The namespace is gone: nothing is kept by the old rules.
+    let mut owner = owner();
+    let refused = owner.publish(at(0), publish("kept:a"), &without("kept"));
+    assert_eq!(refused.err(), Some(PublishError::UnknownChannel));
+    assert!(owner.is_empty());
+    // It keeps nothing any more: nobody listens, and no record stays.
+    let mut passing = rules();
+    passing.namespaces[0] = Arc::new(Namespace {
+        name: "kept".to_owned(),
+        ..Namespace::default()
+    });
+    let outcome = owner.publish(at(0), publish("kept:a"), &passing).unwrap();
+    assert_eq!(outcome.position.offset, Offset(0));
+    assert!(owner.is_empty());
+    // It is durable now: the publication did not go to the log, and its publisher tries again.
+    let mut durable = rules();
+    durable.namespaces[0] = Arc::new(Namespace {
+        delivery: Delivery::Durable,
+        ..Namespace::clone(&rules().namespaces[0])
+    });
+    let refused = owner.publish(at(0), publish("kept:a"), &durable);
+    assert_eq!(refused.err(), Some(PublishError::Overloaded));
+    assert!(owner.is_empty());
+    // Where there is a record, its namespace counts, which a reload has changed.
+    enter(&mut owner, at(1), "kept:a", None);
+    owner.reload(&passing);
+    let outcome = owner.publish(at(1), publish("kept:a"), &passing).unwrap();
+    assert_eq!(outcome.position.offset, Offset(0));
+    assert_eq!(outcome.deliver.unwrap().shards, 1);
+    owner.reload(&durable);
+    let refused = owner.publish(at(1), publish("kept:a"), &durable);
+    assert_eq!(refused.err(), Some(PublishError::Overloaded));
 }
 
 #[test]
@@ -180,10 +215,8 @@ fn questions_about_unknown_channels_leave_nothing_behind() {
             assert!(owner.is_empty(), "{channel} {what:?}");
         }
     }
-    let unkept = Publish {
-        skip_history: true,
-        ..publish("kept:a")
-    };
+    let mut unkept = publish("kept:a");
+    unkept.skip_history = true;
     owner.publish(at(0), unkept, &rules()).unwrap();
     owner.publish(at(0), publish("plain"), &rules()).unwrap();
     assert!(owner.is_empty());
@@ -235,9 +268,10 @@ fn old_position_means_nothing_in_the_next_life_of_a_channel() {
 #[test]
 fn version_outlives_the_sweep_in_a_channel_without_history() {
     let mut owner = owner();
-    let version = |version| Publish {
-        version,
-        ..publish("c")
+    let version = |version| {
+        let mut draft = publish("c");
+        draft.version = version;
+        draft
     };
     let is_new = |owner: &mut Owner, now, n| {
         let outcome = owner.publish(now, version(n), &rules()).unwrap();
@@ -254,10 +288,7 @@ fn version_outlives_the_sweep_in_a_channel_without_history() {
 #[test]
 fn key_alone_makes_no_record_of_a_channel_and_counts_in_each() {
     let mut owner = owner();
-    let keyed = |channel| Publish {
-        idempotency_key: "k".into(),
-        ..publish(channel)
-    };
+    let keyed = |channel| keyed(publish(channel));
     owner.publish(at(0), keyed("plain"), &rules()).unwrap();
     assert!(owner.is_empty());
     assert_eq!(owner.counts().keys, 1);
@@ -278,18 +309,12 @@ fn history_and_keys_do_not_notice_a_wall_clock_that_is_set() {
             ..now
         };
         let mut owner = owner();
-        let keyed = Publish {
-            idempotency_key: "k".into(),
-            ..publish("kept:a")
-        };
-        owner.publish(at(0), keyed, &rules()).unwrap();
+        let first = keyed(publish("kept:a"));
+        owner.publish(at(0), first, &rules()).unwrap();
         sweep(&mut owner, set(at(1)));
         assert_eq!(history(&mut owner, set(at(59)), "kept:a").0, 1, "{step_ms}");
         assert_eq!(history(&mut owner, set(at(60)), "kept:a").0, 0, "{step_ms}");
-        let again = Publish {
-            idempotency_key: "k".into(),
-            ..publish("kept:a")
-        };
+        let again = keyed(publish("kept:a"));
         let again = owner.publish(set(at(61)), again, &rules()).unwrap();
         assert!(again.deliver.is_none(), "{step_ms}");
     }
@@ -439,12 +464,10 @@ fn client_that_subscribes_before_it_publishes_makes_what_stays_when_it_leaves() 
     for n in 0..150 {
         let kept = n % 2 == 0;
         let name = format!("{}{n}", if kept { "kept:" } else { "plain" });
-        let publication = Publish {
-            version: u64::from(!kept),
-            ..by(&name, "42", 1, 4)
-        };
+        let mut draft = by(&name, "42", 1, 4);
+        draft.version = u64::from(!kept);
         enter(&mut owner, at(1), &name, None);
-        refused += usize::from(owner.publish(at(1), publication, &rules).is_err());
+        refused += usize::from(owner.publish(at(1), draft, &rules).is_err());
         leave(&mut owner, at(1), &name);
     }
     assert_eq!(refused, 50, "its rate counts them");
@@ -592,12 +615,9 @@ fn client_that_makes_channels_too_fast_is_told_to_come_later_and_a_service_is_no
             .is_ok()
     );
     assert!(owner.publish(at(1), publish("kept:s"), &rules).is_ok());
-    let keyed = Publish {
-        idempotency_key: "k".into(),
-        ..by("plain", "42", 1, 4)
-    };
+    let with_key = keyed(by("plain", "42", 1, 4));
     let refused = owner
-        .publish(at(1), keyed, &rules)
+        .publish(at(1), with_key, &rules)
         .map(|outcome| outcome.position);
     assert_eq!(
         refused,

@@ -1,5 +1,6 @@
 //! What a request asks, of whom, and in which order: pure planning, nothing is sent here.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -7,19 +8,15 @@ use bytes::Bytes;
 
 use crate::broker::owner::owner_of;
 use crate::config::namespace::ServerNameError;
-use crate::config::{Config, Glob, Namespace};
-use crate::limits::{
-    API_ITEMS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, SERVER_CHANNEL_NAME_BYTES_MAX, TRACE_BYTES_MAX,
-};
+use crate::config::{Config, Glob, Namespace, Unfit};
+use crate::limits::{API_ITEMS_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
 use crate::mesh::durable::Method;
 use crate::mesh::message::{
-    Asked, Gather, Publish, Query, QueryKind, Recover, Revocation, UserAction, UserCommand,
-    UserSubscribe,
+    Asked, Gather, Query, QueryKind, Recover, Revocation, UserAction, UserCommand, UserSubscribe,
 };
-use crate::model::{ChannelName, ClientId, EventId, Record, Since};
-use crate::protocol::api::{Answer, ApiError, PublishOptions, Request, Subscribe, Target};
+use crate::model::{ChannelName, ClientId, Draft, Since, Way};
+use crate::protocol::api::{Answer, ApiError, Data, PublishOptions, Request, Subscribe, Target};
 use crate::protocol::centrifuge::json::is_json;
-use crate::session::{PayloadRefused, ToAppend, check_data};
 use crate::wire::json::is_json_deeper;
 
 /// How leaves make up answers.
@@ -40,7 +37,7 @@ pub(super) struct Ask {
 /// What a request asks of the log.
 pub(super) enum AskLog {
     /// Keep a publication.
-    Append(Box<ToAppend>),
+    Append(Box<Draft>),
     /// Forget what a channel has kept.
     Trim(ChannelName),
     /// A question with parameters in JSON.
@@ -102,17 +99,17 @@ impl Planner<'_> {
                 data,
                 options,
             } => {
-                let payload = Payload::new(&data);
-                Plan::Leaf(self.publish(&channel, &payload, &options))
+                let payload = Payload::new(data);
+                Plan::Leaf(self.publish(&channel, payload, &options))
             }
             Request::Broadcast(broadcast) => {
                 let start = self.leaves.len();
                 if broadcast.channels.len() > API_ITEMS_MAX - start {
                     return self.done(Err(ApiError::LimitExceeded));
                 }
-                let payload = Payload::new(&broadcast.data);
+                let payload = Payload::new(broadcast.data);
                 for channel in &broadcast.channels {
-                    self.publish(channel, &payload, &broadcast.options);
+                    self.publish(channel, payload.clone(), &broadcast.options);
                 }
                 Plan::Broadcast(start..self.leaves.len())
             }
@@ -199,8 +196,8 @@ impl Planner<'_> {
     fn check_depth(&self, member: &str, payload: &[u8]) -> Result<(), ApiError> {
         let levels = self.config.client.json_depth_max;
         if is_json_deeper(payload, levels as usize) {
-            let refused = PayloadRefused::TooDeep(levels).to_string();
-            return Err(ApiError::wrong(member, &refused));
+            let unfit = Unfit::TooDeep(levels).to_string();
+            return Err(ApiError::wrong(member, &unfit));
         }
         Ok(())
     }
@@ -261,93 +258,18 @@ impl Planner<'_> {
         Plan::Leaf(leaf)
     }
 
-    fn publish(
-        &mut self,
-        channel: &str,
-        payload: &Payload<'_>,
-        options: &PublishOptions<'_>,
-    ) -> usize {
-        let checked = named(self.config, channel).and_then(|namespace| {
-            check_data(self.config, namespace, payload.data, payload.json)
-                .map_err(|refused| ApiError::wrong("data", &refused.to_string()))
-                .and_then(|()| fits(namespace, options))
-        });
-        if let Err(error) = checked {
-            return self.leaf(Err(error));
+    fn publish(&mut self, channel: &str, payload: Payload, options: &PublishOptions<'_>) -> usize {
+        let draft = match drafted(self.config, channel, payload, options) {
+            Ok(draft) => draft,
+            Err(error) => return self.leaf(Err(error)),
+        };
+        match draft.way() {
+            Way::Owner => {
+                let channel = draft.record.channel.clone();
+                self.ask_owner(&channel, Asked::Publish(draft))
+            }
+            Way::Log => self.ask_log(AskLog::Append(draft)),
         }
-        let channel = ChannelName::new(channel);
-        let is_durable = self
-            .config
-            .channels
-            .resolve(channel.as_str())
-            .is_ok_and(|namespace| namespace.is_durable());
-        if is_durable {
-            return self.append(channel, payload, options);
-        }
-        let publish = Publish {
-            channel: channel.clone(),
-            data: payload.shared.clone(),
-            json: payload.json,
-            info: None,
-            prefix: 0,
-            tags: options
-                .tags
-                .iter()
-                .map(|(name, value)| ((**name).into(), (**value).into()))
-                .collect(),
-            skip_history: options.skip_history,
-            delta: options.delta,
-            idempotency_key: (*options.idempotency_key).into(),
-            version: options.version,
-            version_epoch: (*options.version_epoch).into(),
-        };
-        self.ask_owner(&channel, Asked::Publish(publish))
-    }
-
-    fn append(
-        &mut self,
-        channel: ChannelName,
-        payload: &Payload<'_>,
-        options: &PublishOptions<'_>,
-    ) -> usize {
-        let Ok(schema) = u32::try_from(options.schema) else {
-            let error = ApiError::wrong("schema", "expected a version up to 4294967295");
-            return self.leaf(Err(error));
-        };
-        let key_ttl = self
-            .config
-            .channels
-            .resolve(channel.as_str())
-            .map_or(std::time::Duration::ZERO, |namespace| {
-                namespace.idempotency_ttl
-            });
-        let record = Record {
-            tenant: Box::default(),
-            channel,
-            // Event id and time are the shard's to give.
-            event: EventId::default(),
-            key: (*options.idempotency_key).into(),
-            schema,
-            tags: options
-                .tags
-                .iter()
-                .map(|(name, value)| ((**name).into(), (**value).into()))
-                .collect(),
-            publisher: None,
-            trace: (*options.trace).into(),
-            unix_ms: 0,
-            data: payload.shared.clone(),
-            json: payload.json,
-            delta: options.delta,
-            hops: 0,
-            origin: None,
-        };
-        self.ask_log(AskLog::Append(Box::new(ToAppend {
-            record,
-            key_ttl,
-            version: options.version,
-            version_epoch: (*options.version_epoch).into(),
-        })))
     }
 
     fn query(&mut self, channel: &str, what: QueryKind) -> Plan {
@@ -439,25 +361,36 @@ impl Planner<'_> {
     }
 }
 
-/// May a publication of this namespace have these options?
-fn fits(namespace: &Namespace, options: &PublishOptions<'_>) -> Result<(), ApiError> {
-    let too_long =
-        |name: &str, max: usize| ApiError::wrong(name, &format!("expected at most {max} bytes"));
-    if let Some(what) = namespace.refuses(options.schema > 0, !options.trace.is_empty()) {
-        return Err(ApiError::Member(what.into()));
-    }
-    if !namespace.is_durable() {
-        return Ok(());
-    }
-    if options.idempotency_key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-        return Err(too_long("idempotency_key", IDEMPOTENCY_KEY_BYTES_MAX));
-    }
-    if options.trace.len() > TRACE_BYTES_MAX {
-        return Err(too_long("trace", TRACE_BYTES_MAX));
-    }
+/// What a service publishes in a channel.
+fn drafted(
+    config: &Config,
+    channel: &str,
+    payload: Payload,
+    options: &PublishOptions<'_>,
+) -> Result<Box<Draft>, ApiError> {
+    let namespace = named(config, channel)?;
+    let name = ChannelName::new(channel);
+    let draft = Draft::new(namespace.terms(), name, payload.data, payload.json);
+    let mut draft = Box::new(draft);
+    draft.record.key = (*options.idempotency_key).into();
+    draft.record.schema = u32::try_from(options.schema)
+        .map_err(|_large| ApiError::wrong("schema", "expected a version up to 4294967295"))?;
+    draft.record.trace = (*options.trace).into();
+    draft.record.delta = options.delta;
+    draft.record.tags = options
+        .tags
+        .iter()
+        .map(|(name, value)| ((**name).into(), (**value).into()))
+        .collect();
+    draft.skip_history = options.skip_history;
+    draft.version = options.version;
+    draft.version_epoch = (*options.version_epoch).into();
+    config
+        .check_draft(namespace, &draft)
+        .map_err(|unfit| ApiError::wrong(unfit.member(), &unfit.to_string()))?;
     match &options.unknown {
-        Some(what) => Err(ApiError::Member(what.clone())),
-        None => Ok(()),
+        Some(what) if draft.way() == Way::Log => Err(ApiError::Member(what.clone())),
+        Some(_) | None => Ok(draft),
     }
 }
 
@@ -474,19 +407,23 @@ fn named<'c>(config: &'c Config, channel: &str) -> Result<&'c Namespace, ApiErro
 }
 
 /// What is published: copied once, shared by all channels that get it.
-struct Payload<'a> {
-    data: &'a [u8],
-    shared: Bytes,
+#[derive(Clone)]
+struct Payload {
+    data: Bytes,
     json: bool,
 }
 
-impl<'a> Payload<'a> {
-    fn new(data: &'a std::borrow::Cow<'a, [u8]>) -> Self {
-        let raw = matches!(data, std::borrow::Cow::Borrowed(_)) && !data.is_empty();
-        Self {
-            shared: Bytes::copy_from_slice(data),
-            json: raw || is_json(data),
-            data,
+impl Payload {
+    fn new(data: Data<'_>) -> Self {
+        match data {
+            Cow::Borrowed(data) => Self {
+                json: !data.is_empty() || is_json(data),
+                data: Bytes::copy_from_slice(data),
+            },
+            Cow::Owned(data) => Self {
+                json: is_json(&data),
+                data: data.into(),
+            },
         }
     }
 }

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
+use crate::broker::owner::Delivery;
 use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};
 use crate::mesh::Message;
 use crate::mesh::message::{
-    AnswerKind, Answered, Answers, Asked, Commands, Gather, Gathered, Publish, PublishError, Query,
+    AnswerKind, Answered, Answers, Asked, Commands, Gather, Gathered, PublishError, Query,
     QueryKind, UserAction, UserCommand, UserSubscribe,
 };
-use crate::model::{ChannelName, Publication, ShardId, StreamPosition};
+use crate::model::{ChannelName, Draft, Publication, ShardId, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::ServerSubscription;
 use crate::shard::Shard;
 use crate::shard::inbox::bits;
-
-/// Publications that were published together, and the shards that get each.
-type Deliveries = Vec<(ChannelName, Arc<Publication>, u64)>;
 
 impl Shard {
     /// Does everything in order; the answers go back together when the last one is there.
@@ -28,12 +26,13 @@ impl Shard {
             call: commands.call,
             items: Vec::with_capacity(commands.items.len()),
         });
-        let mut deliveries = Deliveries::new();
+        // Published together.
+        let mut deliveries = Vec::new();
         let mut later = Vec::new();
         for (item, asked) in commands.items {
             let answered = match asked {
-                Asked::Publish(publish) => {
-                    Answered::Published(self.publish_one(publish, &mut deliveries))
+                Asked::Publish(draft) => {
+                    Answered::Published(self.publish_one(draft, &mut deliveries))
                 }
                 Asked::Query(query) if self.is_durable_history(&query) => {
                     match wait {
@@ -105,33 +104,32 @@ impl Shard {
 
     fn publish_one(
         &mut self,
-        publish: Publish,
-        deliveries: &mut Deliveries,
+        draft: Box<Draft>,
+        deliveries: &mut Vec<Delivery>,
     ) -> Result<StreamPosition, PublishError> {
-        let config = Arc::clone(&self.config);
-        let channel = publish.channel.clone();
-        let outcome = self.owner.publish(self.now, publish, &config.channels)?;
-        if let Some((publication, mask)) = outcome.deliver {
+        let rules = &self.config.channels;
+        let outcome = self.owner.publish(self.now, draft, rules)?;
+        if let Some(delivery) = outcome.deliver {
             self.counters.publications += 1;
-            if mask != 0 {
-                deliveries.push((channel, publication, mask));
+            if delivery.shards != 0 {
+                deliveries.push(delivery);
             }
         }
         Ok(outcome.position)
     }
 
     /// Sends each shard its publications in few messages: as many single ones could fill its queue.
-    fn deliver_together(&mut self, deliveries: &mut Deliveries) {
-        let shards = deliveries.iter().fold(0, |all, (_, _, mask)| all | mask);
+    fn deliver_together(&mut self, deliveries: &mut Vec<Delivery>) {
+        let shards = deliveries.iter().fold(0, |all, one| all | one.shards);
         for shard in bits(shards) {
             let mut many = Vec::new();
             let mut bytes = 0;
-            for (channel, publication, mask) in deliveries.iter() {
-                if mask >> shard.0 & 1 == 0 {
+            for one in deliveries.iter() {
+                if one.shards >> shard.0 & 1 == 0 {
                     continue;
                 }
-                bytes += publication.data.len();
-                many.push((channel.clone(), Arc::clone(publication)));
+                bytes += one.publication.data.len();
+                many.push((one.channel.clone(), Arc::clone(&one.publication)));
                 if many.len() == DELIVER_MANY_MAX || bytes >= DELIVER_MANY_BYTES_MAX {
                     self.deliver_to(shard, std::mem::take(&mut many));
                     bytes = 0;

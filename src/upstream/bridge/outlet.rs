@@ -9,8 +9,8 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::{HookCall, Report, Shared, Whose};
-use crate::mesh::durable::{Append, Appended, FromLog, LogError, RequestId};
-use crate::model::{ChannelName, ShardId};
+use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
+use crate::model::{ChannelName, Draft, ShardId};
 use crate::upstream::desk::{Asker, Outlet, WorkerId};
 
 /// The shard that questions of the admin listener seem to come from.
@@ -92,17 +92,17 @@ impl Outlet for Line {
         outcome.await.map_err(|_dropped| gone())?
     }
 
-    async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, LogError>> {
-        let mut waiting = Vec::with_capacity(appends.len());
+    async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>> {
+        let mut waiting = Vec::with_capacity(drafts.len());
         {
             let mut queue = self.0.waiting.borrow_mut();
-            for append in appends {
+            for draft in drafts {
                 let (sender, receiver) = oneshot::channel();
                 // What is published once more, or by a trigger, must fit the namespace that it goes to like anything else.
-                match self.0.refused(&append.record) {
+                match self.0.refused(&draft.record) {
                     // The receiver is here.
                     Some(error) => drop(sender.send(Err(error))),
-                    None => queue.push_back((Whose::Desk(sender), append)),
+                    None => queue.push_back((Whose::Desk(sender), draft)),
                 }
                 waiting.push(receiver);
             }

@@ -5,8 +5,8 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use super::encode;
 use super::settings::QUEUE_PREFIX;
 use super::{Outlet, asked, bad_request, not_found};
-use crate::mesh::durable::{Append, LogError, RequestId};
-use crate::model::{ChannelName, EventId, Origin, Record};
+use crate::mesh::durable::LogError;
+use crate::model::{ChannelName, Draft, EventId, Origin, Record, Terms};
 use crate::upstream::Log;
 use crate::upstream::log::DeadLetter;
 use crate::wire::json::fields;
@@ -142,8 +142,8 @@ pub(super) async fn retry<L: Log, O: Outlet>(
         if let Some(error) = letters.iter().find_map(|letter| absent(&letter.group)) {
             return Err(error);
         }
-        let appends = letters.iter().map(again).collect();
-        let results = outlet.append(appends).await;
+        let drafts = letters.iter().map(again).collect();
+        let results = outlet.append(drafts).await;
         for (letter, result) in letters.iter().zip(results) {
             result?;
             log.exhume(&letter.group, letter.entry.record.event).await?;
@@ -188,7 +188,7 @@ fn count(name: &str, count: usize) -> Bytes {
 }
 
 /// A letter on its way to its group once more.
-fn again(letter: &DeadLetter) -> Append {
+fn again(letter: &DeadLetter) -> Draft {
     let record = &letter.entry.record;
     let key = format!("retry/{}/{}", record.event, letter.unix_ms);
     into_queue(&letter.group, &letter.entry, key.into(), KEY_TTL)
@@ -200,7 +200,7 @@ pub(super) fn into_queue(
     entry: &crate::model::Entry,
     key: Box<str>,
     key_ttl: std::time::Duration,
-) -> Append {
+) -> Draft {
     let channel = ChannelName::new(&format!("{QUEUE_PREFIX}{group}"));
     once_more(entry, channel, key, key_ttl)
 }
@@ -211,28 +211,20 @@ pub(super) fn once_more(
     channel: ChannelName,
     key: Box<str>,
     key_ttl: std::time::Duration,
-) -> Append {
+) -> Draft {
     let origin = entry.record.origin.clone().unwrap_or_else(|| {
         Box::new(Origin {
             channel: entry.record.channel.clone(),
             position: entry.position,
         })
     });
-    Append {
-        id: RequestId {
-            slot: 0,
-            generation: 0,
-        },
-        record: Record {
-            channel,
-            key,
-            origin: Some(origin),
-            ..entry.record.clone()
-        },
-        key_ttl,
-        version: 0,
-        version_epoch: Box::default(),
-    }
+    let record = Record {
+        channel,
+        key,
+        origin: Some(origin),
+        ..entry.record.clone()
+    };
+    Draft::of(Terms::log(key_ttl), record)
 }
 
 #[cfg(test)]

@@ -323,14 +323,14 @@ async fn put<O: Outlet>(
 ) -> Result<(), LogError> {
     let (mut stored, mut refused, mut reason) = (0, 0, None);
     for events in events.chunks(APPENDS_MAX) {
-        let appends = events.iter().map(|entry| {
+        let drafts = events.iter().map(|entry| {
             let key = format!("replay/{:x}/{}", cursor.id, entry.record.event).into();
             match into {
                 Into::Channel(name) => once_more(entry, ChannelName::new(name), key, KEY_TTL),
                 Into::Group(group) => into_queue(group, entry, key, KEY_TTL),
             }
         });
-        for result in outlet.append(appends.collect()).await {
+        for result in outlet.append(drafts.collect()).await {
             match result {
                 Ok(appended) => stored += u64::from(appended.is_new),
                 Err(error) if error.retry_after().is_none() => {

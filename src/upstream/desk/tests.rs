@@ -15,7 +15,7 @@ use crate::config::Namespace;
 use crate::config::durable::Trigger;
 use crate::config::namespace::Delivery;
 use crate::mesh::durable::Caller;
-use crate::model::{ChannelName, ClientId, ConsumeGrant, Entry, EventId, Offset};
+use crate::model::{ChannelName, ClientId, ConsumeGrant, Draft, Entry, EventId, Offset};
 use crate::time::Now;
 use crate::upstream::log::{DeadLetter, Lease, Leased, Settled};
 use crate::upstream::memory::{self, MemoryLog};
@@ -47,8 +47,8 @@ impl Outlet for Kept {
         self.hooked.borrow_mut().push(name.to_owned());
         Ok(())
     }
-    async fn append(&self, appends: Vec<Append>) -> Vec<Result<Appended, LogError>> {
-        self.log.append(appends).await
+    async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>> {
+        self.log.append(drafts).await
     }
 }
 

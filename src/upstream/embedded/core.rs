@@ -16,8 +16,8 @@ use super::keys::{self, Keys};
 use super::segments::{Retention, Segments, View, cursor_of, index_key};
 use super::store::Store;
 use crate::config::durable::Durable;
-use crate::mesh::durable::{Append, Appended, epoch_of};
-use crate::model::{ChannelName, Entry, EventId, Offset, StreamPosition};
+use crate::mesh::durable::{Appended, epoch_of};
+use crate::model::{ChannelName, Draft, Entry, EventId, Offset, StreamPosition};
 
 const LOG_ID: &[u8] = b"m/log";
 const LIVES: &[u8] = b"m/lives";
@@ -213,15 +213,15 @@ impl Core {
     /// It is not known whether anything was stored.
     pub fn append(
         &mut self,
-        appends: Vec<Append>,
+        drafts: Vec<Draft>,
         with: impl FnOnce(&mut OwnedWriteBatch, &Store),
     ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
         let now_ms = self.clock.now_ms();
         self.segments.roll(&self.store.db, now_ms)?;
         let mut plan = Plan::default();
-        let mut results = Vec::with_capacity(appends.len());
-        for append in appends {
-            results.push(self.plan(&mut plan, append, now_ms)?);
+        let mut results = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            results.push(self.plan(&mut plan, draft, now_ms)?);
         }
         let mut batch = self.store.batch();
         with(&mut batch, &self.store);
@@ -261,12 +261,12 @@ impl Core {
     }
 
     /// Decides about one append.
-    fn plan(&mut self, plan: &mut Plan, append: Append, now_ms: u64) -> Result<Appended, Broken> {
-        let place = self.stage(plan, &append.record.channel)?;
-        let row_key = if append.record.key.is_empty() || append.key_ttl.is_zero() {
+    fn plan(&mut self, plan: &mut Plan, draft: Draft, now_ms: u64) -> Result<Appended, Broken> {
+        let place = self.stage(plan, &draft.record.channel)?;
+        let row_key = if draft.record.key.is_empty() || draft.terms.key_ttl.is_zero() {
             None
         } else {
-            Some(keys::row_key(plan.staged[place].row.id, &append.record.key))
+            Some(keys::row_key(plan.staged[place].row.id, &draft.record.key))
         };
         if let Some(row_key) = &row_key {
             let first = match plan.keys.get(row_key) {
@@ -285,26 +285,26 @@ impl Core {
             }
         }
         let row = &mut plan.staged[place].row;
-        if append.version > 0 {
-            if row.version_epoch == append.version_epoch && append.version <= row.version {
+        if draft.version > 0 {
+            if row.version_epoch == draft.version_epoch && draft.version <= row.version {
                 return Ok(Appended {
                     position: row.position(),
                     is_new: false,
                     event: None,
                 });
             }
-            row.version = append.version;
-            row.version_epoch = append.version_epoch;
+            row.version = draft.version;
+            row.version_epoch = draft.version_epoch;
         }
         row.top += 1;
         row.used_ms = now_ms;
         let position = row.position();
-        let event = append.record.event;
+        let event = draft.record.event;
         if let Some(row_key) = row_key {
             let place = (position.offset.0, event);
             let (keyspace, value) =
                 self.keys
-                    .place(&self.store.db, place, append.key_ttl, now_ms)?;
+                    .place(&self.store.db, place, draft.terms.key_ttl, now_ms)?;
             plan.rows.push((keyspace, row_key.to_vec(), value.to_vec()));
             plan.keys.insert(row_key, place);
         }
@@ -312,7 +312,7 @@ impl Core {
         plan.staged[place].entries.push(Arc::new(Entry {
             cursor: 0,
             position,
-            record: append.record,
+            record: draft.record,
         }));
         Ok(Appended {
             position,

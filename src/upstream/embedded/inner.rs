@@ -15,7 +15,8 @@ use super::segments::View;
 use super::store::{Directory, Store};
 use super::tail::Tail;
 use crate::config::durable::Durable;
-use crate::mesh::durable::{Append, Appended, LogError};
+use crate::mesh::durable::{Appended, LogError};
+use crate::model::Draft;
 
 /// Between two attempts to open a log that has failed; what publishers are told to wait.
 pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -221,7 +222,7 @@ impl Inner {
         Ok(())
     }
 
-    pub fn append(&mut self, batch: Vec<Append>) -> Result<Vec<Appended>, Broken> {
+    pub fn append(&mut self, batch: Vec<Draft>) -> Result<Vec<Appended>, Broken> {
         let Some(core) = &mut self.core else {
             return Err(Broken(String::new()));
         };

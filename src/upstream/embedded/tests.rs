@@ -5,8 +5,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::mesh::durable::RequestId;
-use crate::model::Record;
+use crate::model::{Draft, Terms};
 use crate::upstream::log::Failure;
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -28,41 +27,22 @@ fn open(directory: &Path) -> Embedded {
     Embedded::open(&config(directory)).expect("opens")
 }
 
-fn append(channel: &str, data: &str) -> Append {
-    Append {
-        id: RequestId {
-            slot: 0,
-            generation: 0,
-        },
-        record: Record {
-            tenant: Box::default(),
-            channel: ChannelName::new(channel),
-            event: EventId::new(1, u128::from(data.len() as u64)),
-            key: Box::default(),
-            schema: 0,
-            tags: Box::default(),
-            publisher: None,
-            trace: Box::default(),
-            unix_ms: 1000,
-            data: data.as_bytes().to_vec().into(),
-            json: true,
-            delta: false,
-            hops: 0,
-            origin: None,
-        },
-        key_ttl: Duration::from_hours(24),
-        version: 0,
-        version_epoch: Box::default(),
-    }
+fn append(channel: &str, data: &str) -> Draft {
+    let channel = ChannelName::new(channel);
+    let terms = Terms::log(Duration::from_hours(24));
+    let mut draft = Draft::new(terms, channel, data.as_bytes().to_vec().into(), true);
+    draft.record.event = EventId::new(1, u128::from(data.len() as u64));
+    draft.record.unix_ms = 1000;
+    draft
 }
 
-fn keyed(channel: &str, data: &str, key: &str) -> Append {
-    let mut append = append(channel, data);
-    append.record.key = key.into();
-    append
+fn keyed(channel: &str, data: &str, key: &str) -> Draft {
+    let mut draft = append(channel, data);
+    draft.record.key = key.into();
+    draft
 }
 
-async fn store(log: &Embedded, batch: Vec<Append>) -> Vec<Appended> {
+async fn store(log: &Embedded, batch: Vec<Draft>) -> Vec<Appended> {
     let results = log.append(batch).await;
     results
         .into_iter()
@@ -70,8 +50,8 @@ async fn store(log: &Embedded, batch: Vec<Append>) -> Vec<Appended> {
         .expect("stored")
 }
 
-async fn offset(log: &Embedded, append: Append) -> (u64, bool) {
-    let result = store(log, vec![append]).await[0];
+async fn offset(log: &Embedded, draft: Draft) -> (u64, bool) {
+    let result = store(log, vec![draft]).await[0];
     (result.position.offset.0, result.is_new)
 }
 
@@ -204,7 +184,7 @@ fn repeated_key_gives_the_first_position_also_within_a_batch_and_after_a_crash()
         assert_eq!(offset(&log, keyed("c", "5", "l")).await, (2, false));
         assert_eq!(offset(&log, keyed("c", "6", "m")).await, (3, true));
         let mut brief = keyed("c", "7", "n");
-        brief.key_ttl = Duration::from_millis(1);
+        brief.terms.key_ttl = Duration::from_millis(1);
         assert_eq!(offset(&log, brief.clone()).await, (4, true));
         let start = monotonic();
         while start.elapsed() < Duration::from_millis(5) {
@@ -219,10 +199,10 @@ fn version_that_is_not_greater_stores_nothing() {
     let directory = TempDir::new().unwrap();
     run(async {
         let versioned = |version, epoch: &str| {
-            let mut append = append("c", "v");
-            append.version = version;
-            append.version_epoch = epoch.into();
-            append
+            let mut draft = append("c", "v");
+            draft.version = version;
+            draft.version_epoch = epoch.into();
+            draft
         };
         let log = open(directory.path());
         let batch = vec![versioned(5, "a"), versioned(5, "a"), versioned(6, "a")];
@@ -540,9 +520,9 @@ fn seek_finds_the_first_entry_of_a_time() {
         assert_eq!(log.seek(0).await, Ok(1), "the next one");
         for time in 1..=100u64 {
             let batch = (0..3).map(|_| {
-                let mut append = append("a", "");
-                append.record.unix_ms = time * 10;
-                append
+                let mut draft = append("a", "");
+                draft.record.unix_ms = time * 10;
+                draft
             });
             store(&log, batch.collect()).await;
         }

@@ -21,8 +21,8 @@ use super::batch::{self, BYTES_MAX, MESSAGES_MAX, Message, Outcome, Unit};
 use super::head::{self, Head};
 use super::link::{Link, Opened, unavailable};
 use super::tail::Own;
-use crate::mesh::durable::{Append, Appended, LogError};
-use crate::model::Entry;
+use crate::mesh::durable::{Appended, LogError};
+use crate::model::{Draft, Entry};
 
 use async_nats::Subscriber;
 use futures_util::{FutureExt, StreamExt};
@@ -54,7 +54,7 @@ const COMMANDS_MAX: usize = 64;
 type Results = Vec<Result<Appended, LogError>>;
 
 enum Command {
-    Append(Vec<Append>, oneshot::Sender<Results>),
+    Append(Vec<Draft>, oneshot::Sender<Results>),
     Trim(String, oneshot::Sender<Results>),
 }
 
@@ -73,7 +73,7 @@ impl Writer {
     }
 
     /// Appends in this order: the batch is queued before this returns, unless very many are.
-    pub(super) fn append(&self, batch: Vec<Append>) -> impl Future<Output = Results> + use<> {
+    pub(super) fn append(&self, batch: Vec<Draft>) -> impl Future<Output = Results> + use<> {
         let count = batch.len();
         let (sender, receiver) = oneshot::channel();
         let refused = self
@@ -278,15 +278,15 @@ impl Writing {
         self.next_call += 1;
         let (items, reply): (Vec<(String, What)>, _) = match command {
             Command::Append(batch, reply) => {
-                let subject = |append: &Append| {
-                    let record = &append.record;
+                let subject = |draft: &Draft| {
+                    let record = &draft.record;
                     self.link
                         .subjects
                         .channel(&record.tenant, record.channel.as_str())
                 };
-                let item = |append: Append| {
-                    let subject = subject(&append);
-                    let what = What::append(&subject, append);
+                let item = |draft: Draft| {
+                    let subject = subject(&draft);
+                    let what = What::append(&subject, draft);
                     (subject, what)
                 };
                 (batch.into_iter().map(item).collect(), reply)
@@ -616,20 +616,20 @@ impl Writing {
         let mut entries = Vec::with_capacity(chunk.items.len());
         for (item, placed) in chunk.items {
             self.answer(&item, Ok(placed.appended()));
-            let What::Append { append, key } = item.what else {
+            let What::Append { draft, key } = item.what else {
                 continue;
             };
             if let Some(key) = key
                 && placed.is_new
             {
                 let place = (placed.position, placed.event);
-                self.keys.insert(key, place, now + append.key_ttl);
+                self.keys.insert(key, place, now + draft.terms.key_ttl);
             }
             if let Some(at) = placed.at {
                 entries.push(Arc::new(Entry {
                     cursor: first + at as u64,
                     position: placed.position,
-                    record: append.record,
+                    record: draft.record,
                 }));
             }
         }

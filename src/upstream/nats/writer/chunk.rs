@@ -6,8 +6,8 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::mesh::durable::{Append, Appended, LogError};
-use crate::model::{EventId, Offset, Record, StreamPosition};
+use crate::mesh::durable::{Appended, LogError};
+use crate::model::{Draft, EventId, Offset, Record, StreamPosition};
 use crate::upstream::nats::batch::{self, Message};
 use crate::upstream::nats::head::{self, Head, Last};
 use crate::upstream::nats::link::{Link, Opened};
@@ -31,7 +31,7 @@ pub(super) struct Item {
 #[derive(Clone)]
 pub(super) enum What {
     Append {
-        append: Box<Append>,
+        draft: Box<Draft>,
         /// Of channel and key; `None` without a key.
         key: Option<Box<str>>,
     },
@@ -39,10 +39,10 @@ pub(super) enum What {
 }
 
 impl What {
-    pub(super) fn append(subject: &str, append: Append) -> Self {
-        let key = (!append.record.key.is_empty()).then(|| key_hash(subject, &append.record.key));
+    pub(super) fn append(subject: &str, draft: Draft) -> Self {
+        let key = (!draft.record.key.is_empty()).then(|| key_hash(subject, &draft.record.key));
         Self::Append {
-            append: Box::new(append),
+            draft: Box::new(draft),
             key,
         }
     }
@@ -56,11 +56,11 @@ impl What {
 
     /// Does the server take it? `room` is the longest message it takes.
     pub(super) fn check(&self, room: usize) -> Result<(), LogError> {
-        let Self::Append { append, .. } = self else {
+        let Self::Append { draft, .. } = self else {
             return Ok(());
         };
-        let record = &append.record;
-        let headers = headers_bytes(record, &append.version_epoch);
+        let record = &draft.record;
+        let headers = headers_bytes(record, &draft.version_epoch);
         if headers > HEADERS_MAX {
             return Err(LogError::Refused(
                 "tags, key and publisher are too long for a NATS message".into(),
@@ -192,8 +192,8 @@ impl Chunk {
                     }
                     chunk.push_trim(&mut messages)
                 }
-                What::Append { append, key } => {
-                    let size = append.record.data.len();
+                What::Append { draft, key } => {
+                    let size = draft.record.data.len();
                     let needed = 1 + usize::from(key.is_some());
                     let fits = messages.len() + needed <= room.0 && bytes + size <= room.1;
                     let may = fits || is_first && messages.is_empty();
@@ -202,7 +202,7 @@ impl Chunk {
                         break;
                     }
                     bytes += size;
-                    chunk.push(place.subjects, append, key.as_deref(), &mut messages)
+                    chunk.push(place.subjects, draft, key.as_deref(), &mut messages)
                 }
             };
             let is_trim = matches!(item.what, What::Trim);
@@ -223,11 +223,11 @@ impl Chunk {
     fn push(
         &mut self,
         subjects: &Subjects,
-        append: &Append,
+        draft: &Draft,
         key: Option<&str>,
         messages: &mut Vec<Message>,
     ) -> Placed {
-        if !self.version.takes(append.version, &append.version_epoch) {
+        if !self.version.takes(draft.version, &draft.version_epoch) {
             return Placed {
                 position: self.position,
                 is_new: false,
@@ -235,36 +235,36 @@ impl Chunk {
                 at: None,
             };
         }
-        if append.version > 0 {
+        if draft.version > 0 {
             self.version = Version {
-                number: append.version,
-                epoch: append.version_epoch.clone(),
+                number: draft.version,
+                epoch: draft.version_epoch.clone(),
             };
         }
         self.position.offset = Offset(self.position.offset.0 + 1);
-        let mut headers = message::headers(&append.record, self.position, &self.version);
+        let mut headers = message::headers(&draft.record, self.position, &self.version);
         match self.previous {
             None => batch::expect(&mut headers, self.before.sequence),
             Some(previous) if self.is_run => batch::follow(&mut headers, previous.to_string()),
             Some(_) => {}
         }
-        self.previous = Some(append.record.event);
+        self.previous = Some(draft.record.event);
         self.last = Some(messages.len());
         let placed = Placed {
             position: self.position,
             is_new: true,
-            event: Some(append.record.event),
+            event: Some(draft.record.event),
             at: Some(messages.len()),
         };
         messages.push(Message {
             subject: self.subject.to_string(),
             headers,
-            payload: append.record.data.clone(),
+            payload: draft.record.data.clone(),
         });
         if let Some(key) = key {
-            let mut headers = message::key_mark(self.position, append.record.event);
+            let mut headers = message::key_mark(self.position, draft.record.event);
             batch::expect(&mut headers, 0);
-            batch::forget_after(&mut headers, append.key_ttl);
+            batch::forget_after(&mut headers, draft.terms.key_ttl);
             messages.push(Message {
                 subject: subjects.key(key),
                 headers,
@@ -342,10 +342,10 @@ impl Chunk {
     /// How many items are stored if this is the channel's last message.
     fn stored(&self, last: &Last) -> usize {
         let is_last = |(item, placed): &(Item, Placed)| match &item.what {
-            What::Append { append, .. } => {
+            What::Append { draft, .. } => {
                 let position = last.head.as_ref().map(|head| head.position);
                 placed.is_new
-                    && last.event == Some(append.record.event)
+                    && last.event == Some(draft.record.event)
                     && position == Some(placed.position)
             }
             What::Trim => false,
