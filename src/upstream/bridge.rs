@@ -19,6 +19,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::bell::Bell;
+use super::desk::settings::QUEUE_PREFIX;
 use super::desk::{Desk, GroupReport};
 use super::log::{Log, Status};
 use super::schema::Schemas;
@@ -26,7 +27,7 @@ use crate::config::Config;
 use crate::mesh::durable::{
     Appended, Ask, Caller, FromLog, LogError, Method, Page, Read, RequestId, STORED_MAX, ToLog,
 };
-use crate::model::{ChannelName, Draft, Entry, Publication, ShardId};
+use crate::model::{ChannelName, Draft, Entry, Publication, Record, ShardId};
 
 use outlet::Counter;
 pub use thread::{StartError, start};
@@ -144,6 +145,7 @@ struct Shared {
     /// Deliveries wait to go out.
     flush_soon: Notify,
     owner: fn(&ChannelName, u16) -> ShardId,
+    config: RefCell<Arc<Config>>,
     schemas: RefCell<Schemas>,
     counter: Counter,
     reads: Rc<tokio::sync::Semaphore>,
@@ -208,12 +210,27 @@ impl Shared {
         down.deliveries.borrow_mut().push((conn, delivery));
     }
 
-    /// Why a publication does not fit its namespace; `None` if it does.
-    fn refused(&self, record: &crate::model::Record) -> Option<LogError> {
+    /// Why a publication does not fit the schema of its namespace; `None` if it does.
+    fn refused(&self, record: &Record) -> Option<LogError> {
         let error = self.schemas.borrow().check(record).err()?;
         let refused = &self.counter.schema_refused;
         refused.set(refused.get() + 1);
         Some(error)
+    }
+
+    /// Why a publication of the desk is not taken in. It was made for another channel, or under other rules: its payload must fit
+    /// the namespace that it goes to like anything else. What goes to the queue of a group is in no namespace.
+    fn refused_of_desk(&self, record: &Record) -> Option<LogError> {
+        let config = self.config.borrow();
+        let name = record.channel.as_str();
+        if !name.starts_with(QUEUE_PREFIX)
+            && let Ok(namespace) = config.channels.resolve(name)
+            && let Err(unfit) = config.check_payload(namespace, &record.data, record.json)
+        {
+            let says = format!("namespace `{}`: data: {unfit}", namespace.name);
+            return Some(LogError::Refused(says.into()));
+        }
+        self.refused(record)
     }
 
     /// The next batch: what waits, at most `most`.
@@ -320,6 +337,7 @@ async fn run<L: Log>(
         waits: Notify::new(),
         flush_soon: Notify::new(),
         owner,
+        config: RefCell::new(Arc::clone(&config)),
         schemas: RefCell::new(schemas),
         counter: Counter::default(),
         reads: Rc::new(tokio::sync::Semaphore::new(READS_MAX)),
@@ -361,6 +379,7 @@ async fn run<L: Log>(
                 let config = Arc::clone(&configs.borrow_and_update());
                 let schemas = compiled(&*log, &config).await;
                 shared.schemas.replace(schemas);
+                shared.config.replace(Arc::clone(&config));
                 desk.reload(&config);
             }
             () = tokio::time::sleep(OFFER_INTERVAL), if shared.keeps() || shared.is_full() => {}

@@ -322,6 +322,41 @@ delivery = "durable"
 }
 
 #[test]
+fn what_is_published_once_more_must_fit_the_namespace_that_it_goes_to() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let more = r#"
+[[channel.namespaces]]
+name = "lists"
+delivery = "durable"
+publication_data_format = "json_object"
+size_max = 8
+history_size = 8
+history_ttl = "60s"
+"#;
+    let server = Start::with_config(&rules(directory.path(), more))
+        .shards(2)
+        .run();
+    for n in [1, 1_000_000, 2] {
+        publish(&server, n);
+    }
+    let ask = json!({ "channels": ["orders:1"], "into": { "channel": "lists:1" } });
+    let page = server.api_result("replay", &ask);
+    assert_eq!((&page["stored"], &page["refused"]), (&json!(2), &json!(1)));
+    let reason = page["reason"].as_str().expect("why one is refused");
+    assert!(
+        reason.contains("namespace `lists`: data: expected at most 8 bytes"),
+        "{reason}"
+    );
+    let ask = json!({ "channel": "lists:1", "limit": 10 });
+    let kept = until("the others", || {
+        let all = server.api_result("history", &ask);
+        let list = all["publications"].as_array().cloned().unwrap_or_default();
+        (list.len() == 2).then_some(all)
+    });
+    assert_eq!(data_of(&kept["publications"]), [1, 2]);
+}
+
+#[test]
 fn second_process_is_refused_the_directory() {
     let directory = tempfile::tempdir().expect("a directory");
     let _first = start(directory.path());

@@ -98,8 +98,7 @@ impl Outlet for Line {
             let mut queue = self.0.waiting.borrow_mut();
             for draft in drafts {
                 let (sender, receiver) = oneshot::channel();
-                // What is published once more, or by a trigger, must fit the namespace that it goes to like anything else.
-                match self.0.refused(&draft.record) {
+                match self.0.refused_of_desk(&draft.record) {
                     // The receiver is here.
                     Some(error) => drop(sender.send(Err(error))),
                     None => queue.push_back((Whose::Desk(sender), draft)),
