@@ -248,7 +248,7 @@ pub struct Publication {
     /// `data` is one JSON value; otherwise JSON subscribers cannot get it (DISCONNECT 3506).
     pub json: bool,
     /// Set only when a client published.
-    pub info: Option<Box<ClientInfo>>,
+    pub info: Option<Arc<ClientInfo>>,
     /// Tags, in the publisher's order.
     pub tags: Box<[(Box<str>, Box<str>)]>,
     /// When the owner accepted it, Unix milliseconds.

@@ -1,6 +1,7 @@
 //! What the durable log keeps of a publication.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -61,7 +62,7 @@ pub struct Record {
     /// Tags, in the publisher's order.
     pub tags: Box<[(Box<str>, Box<str>)]>,
     /// Who published; `None` for a service.
-    pub publisher: Option<Box<ClientInfo>>,
+    pub publisher: Option<Arc<ClientInfo>>,
     /// The publisher's trace id, as it was given; empty for none.
     pub trace: Box<str>,
     /// When the publication was taken in, Unix milliseconds.

@@ -1,6 +1,7 @@
 //! Publish by a client (`spec/centrifuge.md` §4.7).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -118,7 +119,7 @@ impl Session {
     ) -> Result<(), ClientError> {
         let chan_info = at.map_or(&[][..], |index| self.subscriptions[index].info());
         debug_assert!(self.user.len() <= USER_ID_BYTES_MAX);
-        draft.record.publisher = Some(Box::new(self.client_info(chan_info)));
+        draft.record.publisher = Some(Arc::new(self.client_info(chan_info)));
         draft.prefix = context.prefix;
         match draft.way() {
             Way::Owner => {

@@ -187,7 +187,7 @@ fn client_info() -> impl Strategy<Value = ClientInfo> {
 
 fn any_publication() -> impl Strategy<Value = Publication> {
     let tags = btree_map(any::<String>(), any::<String>(), 0..3);
-    let info = option::of(client_info().prop_map(Box::new));
+    let info = option::of(client_info().prop_map(Arc::new));
     (0u64.., payload_bytes(), info, tags).prop_map(|(offset, data, info, tags)| Publication {
         info,
         tags: tags

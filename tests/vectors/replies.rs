@@ -229,7 +229,7 @@ fn publications(say: &mut impl FnMut(&str, Said<'_>)) {
     publish("publication_bytes", bytes);
     let text = "a payload that is long enough for a message whose length takes two bytes: 0123456789 0123456789 0123456789";
     let published = Publication {
-        info: Some(Box::new(ada())),
+        info: Some(Arc::new(ada())),
         ..publication(300, format!("{{\"text\":\"{text}\"}}").as_bytes())
     };
     publish("publication_of_a_client", tagged(published));

@@ -70,7 +70,7 @@ fn keyed(mut draft: Box<Draft>) -> Box<Draft> {
 fn by(channel: &str, user: &str, client: u128, prefix: u32) -> Box<Draft> {
     let mut draft = publish(channel);
     draft.prefix = prefix;
-    draft.record.publisher = Some(Box::new(ClientInfo {
+    draft.record.publisher = Some(Arc::new(ClientInfo {
         user: user.into(),
         client: ClientId(client),
         conn_info: Bytes::new(),

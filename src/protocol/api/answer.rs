@@ -511,7 +511,7 @@ mod tests {
     #[test]
     fn history_prints_info_and_tags_but_no_epoch_inside() {
         let publication = Publication {
-            info: Some(Box::new(somebody())),
+            info: Some(Arc::new(somebody())),
             tags: Box::new([("k".into(), "v".into())]),
             ..published(1, b"[\n1]")
         };
@@ -579,7 +579,7 @@ mod tests {
         ) {
             let info = ClientInfo { user: user.as_str().into(), conn_info: Bytes::new(), ..somebody() };
             let publication = Publication {
-                info: Some(Box::new(info)),
+                info: Some(Arc::new(info)),
                 tags: Box::new([(tag.as_str().into(), channel.as_str().into())]),
                 data: Bytes::copy_from_slice(&serde_json::to_vec_pretty(&data).unwrap()),
                 ..published(offset, b"")

@@ -265,7 +265,7 @@ fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Record,
     let publisher = if flags & PUBLISHER == 0 {
         None
     } else {
-        Some(Box::new(ClientInfo {
+        Some(Arc::new(ClientInfo {
             user: reader.text()?.into(),
             client: ClientId(u128::from_be_bytes(reader.array()?)),
             conn_info: reader.shared()?,
@@ -307,10 +307,10 @@ mod tests {
 
     use super::*;
 
-    fn info() -> impl Strategy<Value = Option<Box<ClientInfo>>> {
+    fn info() -> impl Strategy<Value = Option<Arc<ClientInfo>>> {
         proptest::option::of((".{0,9}", any::<u128>(), any::<Vec<u8>>()).prop_map(
             |(user, client, info)| {
-                Box::new(ClientInfo {
+                Arc::new(ClientInfo {
                     user: user.into(),
                     client: ClientId(client),
                     conn_info: info.clone().into(),

@@ -15,6 +15,8 @@
 //!
 //! In a value a control character, a `%`, and a space at either end stand as `%XX`, and so does a `=` in a tag's name.
 
+use std::sync::Arc;
+
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -273,11 +275,11 @@ fn tags(headers: &HeaderMap) -> Option<Tags> {
     headers.get_all(TAG).map(tag).collect()
 }
 
-fn publisher(headers: &HeaderMap) -> Option<Option<Box<ClientInfo>>> {
+fn publisher(headers: &HeaderMap) -> Option<Option<Arc<ClientInfo>>> {
     let Some(client) = headers.get(CLIENT) else {
         return Some(None);
     };
-    Some(Some(Box::new(ClientInfo {
+    Some(Some(Arc::new(ClientInfo {
         user: text(headers, USER)?,
         client: ClientId::parse(client.as_str())?,
         conn_info: bytes(headers, CONN_INFO)?,
@@ -354,7 +356,7 @@ mod tests {
                 key: key.into(),
                 schema,
                 tags: [(tag.0.into(), tag.1.into()), ("a".into(), "1".into())].into(),
-                publisher: more.then(|| Box::new(ClientInfo {
+                publisher: more.then(|| Arc::new(ClientInfo {
                     user: user.into(),
                     client: ClientId(client),
                     conn_info: Bytes::from(info),

@@ -301,7 +301,7 @@ mod tests {
             ..somebody()
         };
         let push = Publication {
-            info: Some(Box::new(info)),
+            info: Some(Arc::new(info)),
             tags: Box::new([("k\"".into(), "v".into()), ("l".into(), "".into())]),
             ..published(3, "\"x\"")
         };
@@ -392,7 +392,7 @@ mod tests {
             let data = if spaced { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
             let info = ClientInfo { user: user.as_str().into(), ..somebody() };
             let push = Publication {
-                info: Some(Box::new(info)),
+                info: Some(Arc::new(info)),
                 tags: Box::new([(tag.as_str().into(), text.as_str().into())]),
                 ..published(offset, &data.unwrap())
             };
