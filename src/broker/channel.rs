@@ -92,14 +92,23 @@ impl Channel {
 
     /// Forgets publications older than the time-to-live.
     pub(super) fn expire(&mut self, now: Instant) {
+        self.expire_some(now, usize::MAX);
+    }
+
+    /// The same with so many of them at most. Returns how many more it might have been.
+    pub(super) fn expire_some(&mut self, now: Instant, most: usize) -> usize {
         let ttl = self.namespace.history_ttl;
-        while self
-            .history
-            .oldest()
-            .is_some_and(|taken| taken + ttl <= now)
+        let mut left = most;
+        while left > 0
+            && self
+                .history
+                .oldest()
+                .is_some_and(|taken| taken + ttl <= now)
         {
             self.history.pop_front();
+            left -= 1;
         }
+        left
     }
 
     /// Gives the publication its place and keeps it if the channel keeps history.

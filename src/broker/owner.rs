@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::Channel;
-use super::durable::{Asker, STALE, TRIES_MAX};
+use super::durable::{Asker, STALE};
 use super::idempotency::Idempotency;
 use super::makers::Maker;
 use super::recovery::{self, History};
@@ -407,12 +407,7 @@ impl Owner {
                 }
                 Err(read) => {
                     let asker = Asker::Interest(from, interest);
-                    channel
-                        .durable_mut()
-                        .parked
-                        .push((asker, tries.saturating_add(1).min(TRIES_MAX)));
-                    self.reads.extend(read);
-                    self.table.settle(now.at, slot);
+                    self.park(now, slot, (asker, tries), read);
                     return None;
                 }
             }

@@ -22,6 +22,8 @@ use crate::time::Instant;
 
 /// Channels looked at in one sweep.
 const SWEEP: usize = 1024;
+/// Publications forgotten in one sweep.
+const SWEEP_PUBLICATIONS: usize = 8192;
 /// Whatever was due and could not go is looked at again after this, seconds.
 const AGAIN_S: u32 = 1;
 
@@ -306,11 +308,14 @@ impl Table {
         Some(Instant::START + Duration::from_secs(u64::from(*due)))
     }
 
-    /// Forgets what has ended, a bounded number of channels at a time.
+    /// Forgets what has ended, a bounded number of channels and of publications at a time.
     pub(super) fn sweep(&mut self, now: Instant) {
+        let mut left = SWEEP_PUBLICATIONS;
         for _ in 0..SWEEP {
             match self.due.first() {
-                Some(&(due, slot)) if due <= now.secs() => self.look(now, slot),
+                Some(&(due, slot)) if due <= now.secs() && left > 0 => {
+                    left = self.look(now, slot, left);
+                }
                 Some(_) | None => break,
             }
         }
@@ -326,17 +331,22 @@ impl Table {
         }
     }
 
-    /// Something of a channel is due.
-    fn look(&mut self, now: Instant, slot: u32) {
-        self.due.pop_first();
+    /// Something of a channel is due: so many publications at most are forgotten. Returns how many more it might have been; 0 where
+    /// the channel stays due.
+    fn look(&mut self, now: Instant, slot: u32, most: usize) -> usize {
         let Some(channel) = self.channels.at_mut(slot) else {
-            return;
+            self.due.pop_first();
+            return most;
         };
+        let left = channel.expire_some(now, most);
+        if left == 0 {
+            return 0;
+        }
+        self.due.pop_first();
         channel.filed = 0;
-        channel.expire(now);
         self.settle(now, slot);
         let Some(channel) = self.channels.at_mut(slot) else {
-            return;
+            return left;
         };
         let again = now.secs() + AGAIN_S;
         if channel.filed != 0 && channel.filed < again {
@@ -344,6 +354,7 @@ impl Table {
             channel.filed = again;
             self.due.insert((again, slot));
         }
+        left
     }
 }
 

@@ -44,14 +44,24 @@ impl Owner {
                 Found::Read(after) => channel.part_read(after),
             }
         };
-        let asker = asker(query);
-        channel
-            .durable_mut()
-            .parked
-            .push((asker, tries.saturating_add(1).min(TRIES_MAX)));
+        self.park(now, slot, (asker(query), tries), read);
+        None
+    }
+
+    /// Whoever asks, as often as it has by now, waits at a channel for what is read from the log.
+    pub(super) fn park(
+        &mut self,
+        now: Now,
+        slot: u32,
+        (asker, tries): (Asker, u8),
+        read: Option<Read>,
+    ) {
+        if let Some(channel) = self.table.at_mut(slot) {
+            let tries = tries.saturating_add(1).min(TRIES_MAX);
+            channel.durable_mut().parked.push((asker, tries));
+        }
         self.reads.extend(read);
         self.table.settle(now.at, slot);
-        None
     }
 
     /// What the log is to be asked, once each.

@@ -321,6 +321,33 @@ fn history_and_keys_do_not_notice_a_wall_clock_that_is_set() {
 }
 
 #[test]
+fn sweep_forgets_a_bounded_number_of_publications_however_few_channels_have_them() {
+    const EACH: usize = 5000;
+    let kept = Namespace {
+        history_size: EACH as u32,
+        ..Namespace::clone(&rules().namespaces[0])
+    };
+    let rules = ChannelRules {
+        namespaces: vec![Arc::new(kept)],
+        ..ChannelRules::default()
+    };
+    let mut owner = owner();
+    for n in 0..4 * EACH {
+        let name = format!("kept:{}", n % 4);
+        owner.publish(at(0), publish(&name), &rules).unwrap();
+    }
+    let kept = |owner: &Owner| owner.inspect().iter().map(|one| one.kept.len()).sum();
+    let (mut before, mut sweeps): (usize, _) = (kept(&owner), 0);
+    while owner.next_sweep().is_some_and(|next| next <= at(120).at) {
+        owner.sweep(at(120));
+        let left = kept(&owner);
+        assert!(before - left <= 8192, "{} at once", before - left);
+        (before, sweeps) = (left, sweeps + 1);
+    }
+    assert_eq!((before, sweeps), (0, 3), "the next one follows at once");
+}
+
+#[test]
 fn sweeping_keeps_up_with_what_made_the_work_in_steps_of_a_bounded_size() {
     let mut owner = owner();
     for n in 0..5000 {
