@@ -123,10 +123,22 @@ impl Log for Jetstream {
 
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
         let subject = self.link.subjects.channel("", channel.as_str());
+        // What is appended while losses are counted stays.
+        let opened = self.link.opened()?;
+        let Some(last) = head::last(&self.link, &opened, &subject).await? else {
+            return Ok(());
+        };
         // Nothing can be counted once it is gone. But no count that takes long, or fails, keeps it from going.
-        let counting = self.groups.unread_of(&self.reader, channel);
+        let counting = self.groups.unread_of(&self.reader, channel, last.sequence);
         let losses = tokio::time::timeout(COUNT_TIMEOUT, counting).await;
-        self.writer.trim(subject).await?;
+        if !self.writer.trim(subject.clone(), last.sequence).await? {
+            let older = opened
+                .stream
+                .purge()
+                .filter(subject)
+                .sequence(last.sequence + 1);
+            older.await.map_err(|error| self.link.failed(&error))?;
+        }
         let counted = match losses {
             Ok(Ok(losses)) => self.groups.lose(losses).await,
             Ok(Err(error)) => Err(error),

@@ -128,6 +128,36 @@ fn trimmed_channel_keeps_its_position() {
 }
 
 #[test]
+fn what_is_appended_while_a_channel_is_emptied_stays() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        for _ in 0..5 {
+            append_one(&log, publication("a", "before"))
+                .await
+                .expect("stored");
+        }
+        let channel = ChannelName::new("a");
+        let order = log.trim(&channel);
+        let mut order = std::pin::pin!(order);
+        // It has asked the server where the channel ends, and has the answer when that to a later question has come.
+        let waits = futures_util::poll!(&mut order);
+        assert!(waits.is_pending());
+        read(&log, "a", 0, 1).await;
+        let append = publication("a", "after");
+        let stored = append_one(&log, append).await.expect("stored").position;
+        order.await.expect("emptied");
+        let slice = read(&log, "a", 0, 100).await;
+        let offsets: Vec<u64> = slice
+            .entries
+            .iter()
+            .map(|one| one.position.offset.0)
+            .collect();
+        assert_eq!((slice.position, offsets), (stored, vec![6]));
+    });
+}
+
+#[test]
 fn channel_that_retention_has_emptied_begins_a_new_epoch() {
     let server = NatsServer::start();
     run(async {

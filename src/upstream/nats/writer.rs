@@ -55,7 +55,7 @@ type Results = Vec<Result<Appended, LogError>>;
 
 enum Command {
     Append(Vec<Draft>, oneshot::Sender<Results>),
-    Trim(String, oneshot::Sender<Results>),
+    Trim(String, u64, oneshot::Sender<Results>),
 }
 
 /// To the task.
@@ -94,16 +94,18 @@ impl Writer {
         }
     }
 
-    /// Empties a channel.
-    pub(super) async fn trim(&self, subject: String) -> Result<(), LogError> {
+    /// Empties a channel whose last message is this one; its position stays. `false` if more has come: then the channel is as it was.
+    pub(super) async fn trim(&self, subject: String, last: u64) -> Result<bool, LogError> {
         let (sender, receiver) = oneshot::channel();
         let closed = || unavailable("the log is closed");
-        let command = Command::Trim(subject, sender);
+        let command = Command::Trim(subject, last, sender);
         self.commands.send(command).await.map_err(|_| closed())?;
         let results = receiver.await.map_err(|_| closed())?;
-        results
-            .into_iter()
-            .try_for_each(|result| result.map(|_| ()))
+        let mut is_empty = false;
+        for result in results {
+            is_empty |= result?.is_new;
+        }
+        Ok(is_empty)
     }
 }
 
@@ -291,7 +293,7 @@ impl Writing {
                 };
                 (batch.into_iter().map(item).collect(), reply)
             }
-            Command::Trim(subject, reply) => (vec![(subject, What::Trim)], reply),
+            Command::Trim(subject, last, reply) => (vec![(subject, What::Trim { last })], reply),
         };
         if items.is_empty() {
             let _ = reply.send(Vec::new());

@@ -94,11 +94,12 @@ impl Groups {
         Ok((now.lost, known.before))
     }
 
-    /// For each group that takes from the channel, how many of its messages the group was not given.
+    /// For each group that takes from the channel, how many of its messages up to this one the group was not given.
     pub(in crate::upstream::nats) async fn unread_of(
         &self,
         reader: &Reader,
         channel: &ChannelName,
+        upto: u64,
     ) -> Result<Vec<(Box<str>, u64)>, LogError> {
         let opened = self.link.opened()?;
         let subject = self.link.subjects.channel("", channel.as_str());
@@ -115,8 +116,12 @@ impl Groups {
                 Err(error) => return Err(self.link.failed(&error)),
             };
             let from = info.delivered.stream_sequence + 1;
+            if from > upto {
+                continue;
+            }
             let count = reader.publications(&opened, from, &subject).await?;
-            unread.push((group.name, count));
+            let later = reader.publications(&opened, upto + 1, &subject).await?;
+            unread.push((group.name, count.saturating_sub(later)));
         }
         Ok(unread)
     }

@@ -35,7 +35,10 @@ pub(super) enum What {
         /// Of channel and key; `None` without a key.
         key: Option<Box<str>>,
     },
-    Trim,
+    Trim {
+        /// Sequence of the channel's last message: where another one is, nothing is done.
+        last: u64,
+    },
 }
 
 impl What {
@@ -50,7 +53,7 @@ impl What {
     pub(super) fn key(&self) -> Option<&str> {
         match self {
             Self::Append { key, .. } => key.as_deref(),
-            Self::Trim => None,
+            Self::Trim { .. } => None,
         }
     }
 
@@ -112,7 +115,7 @@ pub(super) struct Place<'a> {
 pub(super) fn begins_without_keys(queue: &VecDeque<Item>) -> bool {
     queue.front().is_none_or(|item| match &item.what {
         What::Append { key, .. } => key.is_none(),
-        What::Trim => true,
+        What::Trim { .. } => true,
     })
 }
 
@@ -186,11 +189,11 @@ impl Chunk {
         let mut bytes = 0;
         while let Some(item) = queue.front() {
             let placed = match &item.what {
-                What::Trim => {
+                What::Trim { last } => {
                     if !chunk.items.is_empty() {
                         break;
                     }
-                    chunk.push_trim(&mut messages)
+                    chunk.push_trim(*last, &mut messages)
                 }
                 What::Append { draft, key } => {
                     let size = draft.record.data.len();
@@ -205,7 +208,7 @@ impl Chunk {
                     chunk.push(place.subjects, draft, key.as_deref(), &mut messages)
                 }
             };
-            let is_trim = matches!(item.what, What::Trim);
+            let is_trim = matches!(item.what, What::Trim { .. });
             if let Some(item) = queue.pop_front() {
                 chunk.items.push((item, placed));
             }
@@ -274,15 +277,15 @@ impl Chunk {
         placed
     }
 
-    fn push_trim(&mut self, messages: &mut Vec<Message>) -> Placed {
+    fn push_trim(&mut self, last: u64, messages: &mut Vec<Message>) -> Placed {
+        let is_last = self.before.sequence == last;
         let placed = Placed {
             position: self.position,
-            is_new: false,
+            is_new: is_last,
             event: None,
             at: None,
         };
-        // What was never written needs no mark.
-        if self.before.sequence > 0 {
+        if is_last {
             let mut headers = message::trimmed(self.position, &self.version);
             batch::expect(&mut headers, self.before.sequence);
             batch::replace_all(&mut headers);
@@ -328,7 +331,7 @@ impl Chunk {
                     let mark = head::last(link, opened, &link.subjects.key(key)).await?;
                     mark.and_then(|mark| Some((mark.head?.position, mark.marked)))
                 }
-                What::Append { key: None, .. } | What::Trim => None,
+                What::Append { key: None, .. } | What::Trim { .. } => None,
             });
         }
         Ok(Verdict {
@@ -348,7 +351,7 @@ impl Chunk {
                     && last.event == Some(draft.record.event)
                     && position == Some(placed.position)
             }
-            What::Trim => false,
+            What::Trim { .. } => false,
         };
         self.items.iter().position(is_last).map_or(0, |at| at + 1)
     }
