@@ -52,7 +52,8 @@ pub const COMMANDS_UNDER_WAY_BYTES_MAX: usize = 2 << 20;
 pub const DECISIONS_UNDER_WAY_MAX: usize = 64;
 /// Bytes of one connection's commands that wait for their turn: what comes behind them is not read.
 pub const WAITING_BYTES_MAX: usize = 256 << 10;
-/// The same of all connections of one shard: beyond it nothing is read behind commands that wait.
+/// The same of all connections of one shard: beyond it, and beyond half of it for one address prefix, nothing is read behind
+/// commands that wait.
 pub const WAITING_BYTES_SHARD_MAX: usize = 256 << 20;
 /// Levels of a tags filter.
 pub const FILTER_DEPTH_MAX: usize = 32;

@@ -244,6 +244,14 @@ fn patience(config: &Config) -> Patience {
     }
 }
 
+impl Listener {
+    /// Peers that are accepted from here on are watched as this configuration says.
+    fn watch_as(&self, config: &Config) {
+        // On a unix socket this fails, and none of its peers can be out of reach.
+        let _ = socket::set_patience(&self.socket, patience(config));
+    }
+}
+
 impl Prepared {
     /// Where they will listen: the configured addresses with the ports that the kernel chose.
     pub fn addresses(&self, door: Door) -> impl Iterator<Item = &ListenAddr> {

@@ -26,6 +26,7 @@ pub use admission::ServerSubscription;
 pub use context::{Context, KeyWanted, Tokens};
 pub use durable::{Requests, TIMEOUT_RETRY, Waiting, appended_json, published_json};
 pub use hooked::{Awaiting, Calls, ForHooks};
+pub use liveness::Peer;
 pub use order::Order;
 
 use crate::auth::revocation::Revocations;

@@ -54,6 +54,7 @@ use crate::protocol::disconnect::Disconnect;
 use crate::session::fanout::Compression;
 use crate::session::order::{Mark, Spares};
 use crate::session::poll::Said;
+use crate::session::shares::Shares;
 use crate::session::{Calls, Context, Requests, Session, Tokens};
 use crate::time::{Deadline, Instant, Now};
 use crate::wire::http::DateLine;
@@ -249,6 +250,10 @@ pub struct Shard {
     spares: Spares,
     /// Bytes of commands that wait for their turn.
     waiting_bytes: usize,
+    /// Of these, what address prefixes have.
+    waiting_shares: Shares,
+    /// The last step of the inbox ended by its number.
+    has_messages: bool,
     /// Sessions that can go on with commands that waited.
     ready: VecDeque<ConnId>,
     /// Publications of clients that are out, not answered: their subscribers get them first, the publisher among them.
@@ -336,6 +341,8 @@ impl Shard {
             marks: Vec::new(),
             spares: Vec::new(),
             waiting_bytes: 0,
+            waiting_shares: Shares::new(usize::MAX, limits::WAITING_BYTES_SHARD_MAX),
+            has_messages: false,
             ready: VecDeque::new(),
             published: Vec::new(),
             prefixes: Vec::new(),
@@ -719,3 +726,6 @@ fn seeded_key(seed: u64) -> [u8; 32] {
     }
     key
 }
+
+#[cfg(test)]
+mod tests;

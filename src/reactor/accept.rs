@@ -7,6 +7,7 @@ use super::Listener;
 use super::hot::Hot;
 use super::strain::Watch;
 use super::thread::SAFETY_TICK;
+use crate::config::Config;
 use crate::mesh::control::Strain;
 use crate::shard::{Door, Peer, Shard};
 use crate::time::{Instant, Now};
@@ -71,6 +72,13 @@ impl Accepts {
             listeners,
             open_max: (u64::from(table) * 95 / 100).min(u64::from(connections_max)) as u32,
         })
+    }
+
+    /// The configuration has changed.
+    pub(super) fn follow(&self, config: &Config) {
+        for listener in &self.listeners {
+            listener.watch_as(config);
+        }
     }
 
     fn door(&self, listener: u32) -> Door {

@@ -11,7 +11,7 @@ use super::doorbell::Sleepers;
 use super::reports::Reports;
 use super::slots::Slots;
 use crate::limits::RECEIVES_BYTES;
-use crate::mesh::control::FromShard;
+use crate::mesh::control::{FromShard, ToShard};
 use crate::model::{ConnId, ShardId};
 use crate::shard::{Close, RingRange, Shard};
 use crate::time::{Instant, Now};
@@ -37,6 +37,19 @@ pub(super) enum Next {
     Sleep(Option<Instant>),
     /// The shard has drained.
     End,
+}
+
+/// What other shards have sent, until there is no more of it or its time is up.
+pub(super) fn take_messages(shard: &mut Shard, clock: &Clock) {
+    if !shard.has_messages() {
+        return;
+    }
+    let begun = clock.now();
+    let mut now = begun;
+    while shard.has_messages() && !shard.is_full() && now.at.since(begun.at) < DISPATCH_TIME {
+        shard.handle_messages(now);
+        now = clock.now();
+    }
 }
 
 /// One shard and its ring.
@@ -186,6 +199,9 @@ impl Hot {
     /// Everything that reaches the shard without a socket.
     fn think(&mut self, now: Now) {
         while let Some(command) = self.reports.next_command() {
+            if let ToShard::Reload(config) = &command {
+                self.accepts.follow(config);
+            }
             self.shard.handle_control(now, command);
         }
         while !self.shard.is_full()
@@ -200,6 +216,7 @@ impl Hot {
         }
         if !self.shard.is_full() {
             self.shard.handle_mesh(now);
+            take_messages(&mut self.shard, &self.clock);
         }
         if self
             .shard
@@ -221,6 +238,7 @@ impl Hot {
         self.shard.handle_mesh(now);
         let more = self.flush(now)?;
         let quiet = !more
+            && !self.shard.has_messages()
             && self.pending.is_empty()
             && self.ring.queued() == 0
             && !self.reports.has_command()

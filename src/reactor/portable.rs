@@ -18,13 +18,13 @@ use monoio::{LegacyDriver, RuntimeBuilder};
 use super::accept::LAST_ACCEPTS;
 use super::clock::Clock;
 use super::doorbell::{LocalBell, Sleepers};
-use super::hot::SHRINK_INTERVAL;
+use super::hot::{SHRINK_INTERVAL, take_messages};
 use super::reports::Reports;
 use super::send::Slice;
 use super::strain::Watch;
 use super::thread::SAFETY_TICK;
 use super::{Listener, ShardThread};
-use crate::mesh::control::{Doorbell as _, FromShard};
+use crate::mesh::control::{Doorbell as _, FromShard, ToShard};
 use crate::model::{ConnId, ShardId};
 use crate::shard::{EndCause, Output, Peer, SendBatch, Shard};
 use crate::time::{Instant, Now};
@@ -210,6 +210,11 @@ fn turn(core: &Shared) -> Next {
     let mut this = core.borrow_mut();
     let now = this.clock.now();
     while let Some(command) = this.reports.next_command() {
+        if let ToShard::Reload(config) = &command {
+            for listener in this.queues.iter().filter_map(Weak::upgrade) {
+                listener.watch_as(config);
+            }
+        }
         this.shard.handle_control(now, command);
     }
     while !this.shard.is_full()
@@ -223,7 +228,9 @@ fn turn(core: &Shared) -> Next {
         this.shard.handle_log(now, message);
     }
     if !this.shard.is_full() {
-        this.shard.handle_mesh(now);
+        let Core { shard, clock, .. } = &mut *this;
+        shard.handle_mesh(now);
+        take_messages(shard, clock);
     }
     if this
         .shard
@@ -273,7 +280,8 @@ fn lie_down(core: &Shared) -> bool {
     if !this.shard.is_full() {
         this.shard.handle_mesh(now);
     }
-    let quiet = !this.flush(core, now) && !this.reports.has_command();
+    let more = this.flush(core, now) || this.shard.has_messages();
+    let quiet = !more && !this.reports.has_command();
     if !quiet {
         this.sleepers.rise(this.id);
     }

@@ -15,6 +15,15 @@ use crate::wire::websocket::{Opcode, encode_frame_header};
 
 use super::fanout;
 
+/// What a session's shard knows of its peer when a pong is late.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Input came that is not read yet.
+    pub is_held: bool,
+    /// It has not been sent the ping, and since the last look it has taken some of what is before it.
+    pub comes_to_ping: bool,
+}
+
 /// Longest time to live that a client is told: 365 days.
 const TTL_MAX: u32 = 365 * 24 * 3600;
 
@@ -105,8 +114,8 @@ impl Session {
         if nearest == Tick::MAX { 0 } else { nearest }
     }
 
-    /// Does what is due. `is_held`: input came that is not read yet.
-    pub fn timeout(&mut self, context: &mut Context<'_>, is_held: bool) -> Result<(), Disconnect> {
+    /// Does what is due.
+    pub fn timeout(&mut self, context: &mut Context<'_>, peer: Peer) -> Result<(), Disconnect> {
         let tick = TimerWheel::tick(context.now.at);
         match self.phase {
             Phase::Ended => return Ok(()),
@@ -122,12 +131,13 @@ impl Session {
         }
         if self.pong_by != 0 && self.pong_by <= tick {
             // The pong may stand among what waits for its turn. A peer that is dead sends none there either.
-            let may_be_there = is_held || self.has_frames();
-            if !may_be_there || std::mem::replace(&mut self.is_pong_late, true) {
+            let may_be_there = peer.is_held || self.has_frames();
+            if !peer.comes_to_ping
+                && (!may_be_there || std::mem::replace(&mut self.is_pong_late, true))
+            {
                 return Err(Disconnect::NoPong);
             }
-            let timeout = context.config.client.pong_timeout;
-            self.pong_by = TimerWheel::tick_after(context.now.at, timeout);
+            self.await_pong(context.now, context.config);
         }
         let config = context.config;
         let now = context.now.at;
@@ -180,8 +190,29 @@ impl Session {
             // Nobody there could answer.
             return;
         }
-        self.pong_by = TimerWheel::tick_after(context.now.at, context.config.client.pong_timeout);
-        self.is_pong_late = false;
+        // Who has not answered the one before has no more time because of this one.
+        if self.pong_by == 0 {
+            self.await_pong(context.now, context.config);
+            self.is_pong_late = false;
+        }
+    }
+
+    fn await_pong(&mut self, now: Now, config: &Config) {
+        self.pong_by = TimerWheel::tick_after(now.at, config.client.pong_timeout);
+    }
+
+    /// The ping that waited behind what the peer took slowly is with the kernel: only now can it be answered.
+    pub fn ping_went_out(&mut self, now: Now, config: &Config) {
+        if self.pong_by != 0 {
+            self.await_pong(now, config);
+        }
+    }
+
+    /// A ping is among what was queued in this turn.
+    #[must_use]
+    pub fn was_pinged(&self, now: Now, config: &Config) -> bool {
+        self.pong_by != 0
+            && self.pong_by + 1 >= TimerWheel::tick_after(now.at, config.client.pong_timeout)
     }
 
     /// A pong of the protocol; it must have been asked for.

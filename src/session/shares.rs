@@ -93,6 +93,30 @@ impl Shares {
         Some(holders)
     }
 
+    /// What somebody holds as one request was so many bytes and is so many now; none is the end of it. Nobody is refused: see
+    /// `is_used_up`.
+    pub fn change(&mut self, whose: &Whose<'_>, before: usize, after: usize) {
+        for (key, _) in self.holders(whose) {
+            let (requests, held) = self.taken.entry(key).or_default();
+            *requests += usize::from(before == 0);
+            *requests -= usize::from(after == 0);
+            *held = *held + after - before;
+            if *requests == 0 {
+                self.taken.remove(&key);
+            }
+        }
+    }
+
+    /// One of these has all the bytes that it may have.
+    #[must_use]
+    pub fn is_used_up(&self, whose: &Whose<'_>) -> bool {
+        let is_over = |(key, part): &(u64, u8)| {
+            let held = self.taken.get(key).map_or(0, |(_, held)| *held);
+            held >= self.most.1 >> part
+        };
+        self.holders(whose).iter().any(is_over)
+    }
+
     /// A request is over.
     pub fn give(&mut self, whose: &Whose<'_>, bytes: usize) {
         self.give_kept(&self.holders(whose), bytes);
@@ -161,6 +185,33 @@ mod tests {
         );
         for holders in taken.drain(..) {
             shares.give_kept(&holders, 1);
+        }
+        assert!(shares.taken.is_empty());
+    }
+
+    #[test]
+    fn what_grows_and_shrinks_is_one_request_and_counts_as_it_is() {
+        let mut shares = Shares::new(usize::MAX, 1600);
+        for slot in 0..9 {
+            shares.change(&whose(slot, "", 1), 0, 10);
+            shares.change(&whose(slot, "", 1), 10, 90);
+        }
+        assert!(
+            shares.is_used_up(&whose(99, "", 1)),
+            "half of all is a prefix's"
+        );
+        assert!(!shares.is_used_up(&whose(99, "", 2)));
+        shares.change(&whose(0, "", 1), 90, 70);
+        assert!(!shares.is_used_up(&whose(99, "", 1)));
+        assert!(!shares.is_used_up(&whose(1, "", 1)));
+        shares.change(&whose(0, "", 1), 70, 100);
+        assert!(
+            shares.is_used_up(&whose(0, "", 2)),
+            "a sixteenth is a connection's"
+        );
+        for slot in 0..9 {
+            let held = if slot == 0 { 100 } else { 90 };
+            shares.change(&whose(slot, "", 1), held, 0);
         }
         assert!(shares.taken.is_empty());
     }

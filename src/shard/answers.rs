@@ -208,12 +208,16 @@ impl Shard {
             && !connection.has_ended
         {
             connection.state = State::Refused;
-            let time = match self.drain {
-                Some(_) => LINGER_TIMEOUT_IN_DRAIN,
-                None => LINGER_TIMEOUT,
-            };
-            self.set_deadline(slot, TimerWheel::tick_after(self.now.at, time));
         }
+    }
+
+    /// Its answer is sent and our side is closed.
+    pub(super) fn limit_lingering(&mut self, slot: u32) {
+        let time = match self.drain {
+            Some(_) => LINGER_TIMEOUT_IN_DRAIN,
+            None => LINGER_TIMEOUT,
+        };
+        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, time));
     }
 
     /// Bytes of a peer that was refused.

@@ -170,7 +170,7 @@ impl Shard {
                 self.stream_received(slot, bytes);
             }
             State::Waiting | State::Owing => self.hold(slot, bytes),
-            State::Open | State::Closing => self.websocket_received(slot, bytes),
+            State::Open => self.websocket_received(slot, bytes),
             // It was told to go.
             State::Finishing => self.stop_reading(slot),
             State::Refused | State::Lingering => self.read_past(slot, bytes.len()),
@@ -349,8 +349,7 @@ impl Shard {
         );
         self.end_session(slot);
         if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Closing;
-            connection.is_parked = false;
+            connection.state = State::Finishing;
         }
         self.drop_held(slot);
         if push {

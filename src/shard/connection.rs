@@ -20,8 +20,6 @@ pub(super) enum State {
     Waiting,
     /// WebSocket.
     Open,
-    /// Our close frame is queued or sent; the peer's is awaited.
-    Closing,
     /// Answers to earlier requests are on their way: the next request is taken once they are sent; what arrives is held.
     Owing,
     /// Everything queued is sent, then the socket is closed.
@@ -95,6 +93,10 @@ pub(super) struct Backlog {
     large: usize,
     /// Unsent bytes up to its end.
     before_large: usize,
+    /// Unsent bytes up to the end of the ping that is to be answered.
+    before_ping: usize,
+    /// Some of them were taken since the last look.
+    has_taken: bool,
     /// What its peer has to be told that it lost: channel and publications.
     pub(super) lost: Vec<(ChannelName, u64)>,
     /// Pieces of `bytes`, in order: length and the hub slot of a publication that may be dropped, else `KEEP`.
@@ -228,6 +230,29 @@ impl Backlog {
             self.answers = 0;
         }
         self.before_large = self.before_large.saturating_sub(bytes);
+        self.before_ping = self.before_ping.saturating_sub(bytes);
+        self.has_taken |= bytes > 0;
+    }
+
+    /// The last of so many unsent bytes are a ping.
+    pub(super) const fn pinged(&mut self, unsent: usize) {
+        self.before_ping = unsent;
+        self.has_taken = false;
+    }
+
+    /// A ping is among what is to be sent.
+    pub(super) const fn has_ping(&self) -> bool {
+        self.before_ping > 0
+    }
+
+    /// The peer takes what is before the ping.
+    pub(super) const fn comes_to_ping(&self) -> bool {
+        self.has_ping() && self.has_taken
+    }
+
+    /// More has to be taken until the next look.
+    pub(super) const fn looked_at(&mut self) {
+        self.has_taken = false;
     }
 
     /// Unsent bytes that count: all but the largest message, which a peer that keeps up gets whatever its size is.

@@ -168,8 +168,7 @@ impl Shard {
                 );
                 self.close_websocket(slot, 1001, "going away");
             }
-            State::Closing | State::Finishing | State::Refused | State::Lingering | State::Gone => {
-            }
+            State::Finishing | State::Refused | State::Lingering | State::Gone => {}
         }
     }
 

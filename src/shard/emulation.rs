@@ -81,14 +81,13 @@ impl Shard {
                 self.abort(slot);
             }
             // Others have filled what the shard has room for.
-            Some((State::Open | State::Waiting, waits)) if waits > 0 && self.waits_enough() => {
+            Some((State::Open | State::Waiting, _)) if self.waits_enough(slot) => {
                 is_taken = false;
             }
             Some((State::Open | State::Waiting, _)) => self.commands(slot, &emulate.frame),
             Some((
                 State::Head
                 | State::Owing
-                | State::Closing
                 | State::Finishing
                 | State::Refused
                 | State::Lingering

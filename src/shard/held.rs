@@ -154,9 +154,7 @@ impl Shard {
         };
         let goes = match connection.state {
             State::Head | State::Waiting | State::Owing | State::Open => false,
-            State::Closing | State::Finishing | State::Refused | State::Lingering | State::Gone => {
-                true
-            }
+            State::Finishing | State::Refused | State::Lingering | State::Gone => true,
         };
         if goes || held.is_empty() {
             return;
@@ -210,7 +208,6 @@ impl Shard {
             }
             State::Waiting
             | State::Owing
-            | State::Closing
             | State::Finishing
             | State::Refused
             | State::Lingering

@@ -20,14 +20,14 @@ use crate::session::published_json;
 use crate::time::Now;
 use crate::wire::websocket::Inflater;
 
-/// Messages taken from one peer in one turn, so that sockets are served in between.
-const MESSAGES_PER_TURN: usize = 512;
+/// Messages taken from one peer in one step: between two steps the reactor looks at the clock.
+pub(super) const MESSAGES_PER_STEP: usize = 32;
 
 /// A client that waits for the answer to its publish, and the answer.
 pub(super) type PublishedTo = (PublishFor, Result<StreamPosition, PublishError>);
 
 impl Shard {
-    /// Takes what other shards have sent, as far as there is room for what comes of it.
+    /// Takes some of what other shards have sent, as far as there is room for what comes of it: see `has_messages`.
     pub fn handle_mesh(&mut self, now: Now) {
         self.now = now;
         self.mesh.flush();
@@ -42,16 +42,30 @@ impl Shard {
         self.tell_behind();
     }
 
+    /// There may be more: the shard wants to be called again at once.
+    #[must_use]
+    pub const fn has_messages(&self) -> bool {
+        self.has_messages
+    }
+
+    /// Takes more of it.
+    pub fn handle_messages(&mut self, now: Now) {
+        self.now = now;
+        self.take_messages();
+    }
+
     fn take_messages(&mut self) {
+        self.has_messages = false;
         for from in 0..self.mesh.shards() {
             let from = ShardId(from);
-            for _ in 0..MESSAGES_PER_TURN {
+            for taken in 0..MESSAGES_PER_STEP {
                 if self.is_full() {
                     return;
                 }
                 let Some(message) = self.mesh.receive(from) else {
                     break;
                 };
+                self.has_messages |= taken + 1 == MESSAGES_PER_STEP;
                 self.dispatch(from, message);
                 self.settle();
             }

@@ -29,7 +29,7 @@ pub(super) struct KeyWaits {
     /// Nobody may be all of those who wait.
     shares: Shares,
     /// Of all commands that wait.
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 impl Default for KeyWaits {

@@ -12,11 +12,19 @@ use crate::protocol::centrifuge;
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::Phase;
+use crate::session::shares::Whose;
 
 /// Frames and decisions that are taken up again in one turn.
 pub(super) const TAKEN_PER_TURN: usize = 256;
 /// What a peer that says no more has asked for is carried out within this time.
 const ENDED_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Steps in which address prefixes are counted what waits of theirs: not at every frame.
+const COUNTED_STEP: usize = 16 << 10;
+
+const fn counted(bytes: usize) -> usize {
+    bytes.next_multiple_of(COUNTED_STEP)
+}
 
 /// Where the commands of a frame have come to.
 enum Stopped {
@@ -60,13 +68,42 @@ impl Shard {
             let session = &mut connection.session;
             let before = session.waiting_bytes();
             session.push_frame(&mut self.spares, frame.to_vec());
-            self.waiting_bytes += session.waiting_bytes() - before;
+            let after = session.waiting_bytes();
+            self.count_waiting(slot, before, after);
         }
     }
 
-    /// So much waits on this shard that nothing is read behind it.
-    pub(super) const fn waits_enough(&self) -> bool {
+    /// So much waits on this shard, or there of this one's address prefix, that nothing is read behind what waits of this one.
+    pub(super) fn waits_enough(&self, slot: u32) -> bool {
+        let waits = |one: &Connection| one.session.has_frames();
+        // Below this nobody has all of a part that is shared.
+        if self.waiting_bytes < WAITING_BYTES_SHARD_MAX / 2
+            || !self.connections.at(slot).is_some_and(waits)
+        {
+            return false;
+        }
         self.waiting_bytes >= WAITING_BYTES_SHARD_MAX
+            || self.waiting_shares.is_used_up(&self.who_waits(slot))
+    }
+
+    /// A user is not counted: what waits may stand behind the connect command that says who it is.
+    pub(super) fn who_waits(&self, slot: u32) -> Whose<'static> {
+        let generation = self.connections.generation(slot);
+        Whose {
+            conn: ConnId { slot, generation },
+            user: "",
+            from: self.prefix_at(slot),
+        }
+    }
+
+    /// What waits of a session was so much, and is so much now.
+    fn count_waiting(&mut self, slot: u32, before: usize, after: usize) {
+        self.waiting_bytes = self.waiting_bytes + after - before;
+        let (before, after) = (counted(before), counted(after));
+        if before != after {
+            let whose = self.who_waits(slot);
+            self.waiting_shares.change(&whose, before, after);
+        }
     }
 
     /// A session ends with what waits of it.
@@ -75,7 +112,7 @@ impl Shard {
             .connections
             .at(slot)
             .map_or(0, |one| one.session.waiting_bytes());
-        self.waiting_bytes -= waiting;
+        self.count_waiting(slot, waiting, 0);
     }
 
     /// Carries out the commands of a frame until one has to wait.
@@ -239,7 +276,8 @@ impl Shard {
             session.forget_order(&mut self.spares);
             return self.resume(slot);
         };
-        self.waiting_bytes -= before - session.waiting_bytes();
+        let after = session.waiting_bytes();
+        self.count_waiting(slot, before, after);
         let stopped = self.carry_out(slot, &frame.bytes[frame.at..]);
         let Some(connection) = self.connections.current_mut(slot, conn.generation) else {
             return;
@@ -250,7 +288,8 @@ impl Shard {
                 let session = &mut connection.session;
                 let before = session.waiting_bytes();
                 session.put_back(&mut self.spares, frame);
-                self.waiting_bytes += session.waiting_bytes() - before;
+                let after = session.waiting_bytes();
+                self.count_waiting(slot, before, after);
             }
             // The next frame, or what was not read, in the same way.
             Stopped::Over

@@ -303,7 +303,7 @@ impl Shard {
         }
         if matches!(
             connection.state,
-            State::Closing | State::Finishing | State::Refused | State::Lingering | State::Gone
+            State::Finishing | State::Refused | State::Lingering | State::Gone
         ) || !connection.is_session
         {
             // A session that ends adds nothing but its close frame, which its peer may still read in time. An HTTP answer
@@ -435,6 +435,9 @@ impl Shard {
                 // What was queued since stands behind the rest.
                 let backlog = connection.backlog.get_or_insert_default();
                 backlog.push_front(self.outbox.rings.bytes(rest));
+                if connection.session.was_pinged(now, &self.config) {
+                    backlog.pinged(rest.len as usize);
+                }
                 self.outbox.backlog_bytes += rest.len as usize;
                 let head = self.outbox.rings.heads();
                 self.outbox.make_dirty(connection, conn.slot, head);
@@ -454,17 +457,21 @@ impl Shard {
             connection.is_sending,
             "an owned batch came back that was never out"
         );
+        let now = self.now;
         connection.is_sending = false;
         self.counters.bytes_sent += taken as u64;
         let Some(backlog) = &mut connection.backlog else {
             return;
         };
-        let owed = backlog.owes_answers();
+        let (owed, had_ping) = (backlog.owes_answers(), backlog.has_ping());
         backlog.gone(taken);
         self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
         if taken < bytes.len() {
             backlog.push_front(&bytes[taken..]);
             self.outbox.backlog_bytes += bytes.len() - taken;
+        }
+        if had_ping && (!backlog.has_ping() || backlog.bytes.is_empty()) {
+            connection.session.ping_went_out(now, &self.config);
         }
         if !backlog.lost.is_empty() {
             let (format, state) = (connection.session.format, connection.state);
@@ -552,16 +559,14 @@ impl Shard {
                 && connection.is_sent()
             {
                 let conn = ConnId { slot, generation };
-                self.outbox.orders.push_back(match connection.state {
-                    State::Refused => {
-                        connection.state = State::Lingering;
-                        Output::HalfClose(conn)
-                    }
-                    _ => {
-                        connection.state = State::Gone;
-                        Output::Close { conn, how }
-                    }
-                });
+                if connection.state == State::Refused {
+                    connection.state = State::Lingering;
+                    self.outbox.orders.push_back(Output::HalfClose(conn));
+                    self.limit_lingering(slot);
+                } else {
+                    connection.state = State::Gone;
+                    self.outbox.orders.push_back(Output::Close { conn, how });
+                }
             }
         }
     }

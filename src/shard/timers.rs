@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::connection::State;
 use super::{Mode, Shard};
 use crate::mem::{Tick, TimerWheel};
+use crate::session::Peer;
 use crate::time::{Instant, Now};
 use crate::wire::http::HttpError;
 
@@ -48,9 +49,10 @@ impl Shard {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let retry = self.has_work().then(|| self.now.at + RETRY_INTERVAL);
-        let fired = (!self.fired.1.is_empty()).then_some(self.now.at);
+        let at_once = self.has_messages || !self.fired.1.is_empty();
+        let at_once = at_once.then_some(self.now.at);
         [
-            fired,
+            at_once,
             self.wheel.next_at(),
             self.owner.next_sweep(),
             retry,
@@ -90,7 +92,7 @@ impl Shard {
             }
             State::Head => self.end_of_http(slot, HttpError::Timeout),
             State::Owing | State::Lingering => self.finish(slot),
-            State::Waiting | State::Closing | State::Finishing | State::Refused => {
+            State::Waiting | State::Finishing | State::Refused => {
                 self.abort(slot);
             }
             State::Open if self.connections.at(slot).is_some_and(|one| one.has_ended) => {
@@ -111,10 +113,26 @@ impl Shard {
         {
             return;
         }
-        let is_held = connection.held.is_some();
-        let due = self.with_session(slot, |session, context| session.timeout(context, is_held));
+        let backlog = connection.backlog.as_ref();
+        let peer = Peer {
+            is_held: connection.held.is_some(),
+            comes_to_ping: backlog.is_some_and(|backlog| backlog.comes_to_ping()),
+        };
+        let before = connection.session.pong_by;
+        let due = self.with_session(slot, |session, context| session.timeout(context, peer));
         if let Some(Err(disconnect)) = due {
             self.disconnect(slot, &disconnect);
+        }
+        if let Some(connection) = self.connections.at_mut(slot)
+            && connection.session.pong_by != before
+        {
+            let unsent = connection.unsent_bytes();
+            if let Some(backlog) = &mut connection.backlog {
+                match before {
+                    0 => backlog.pinged(unsent),
+                    _ => backlog.looked_at(),
+                }
+            }
         }
     }
 

@@ -220,6 +220,7 @@ impl Shard {
         }
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.is_known = false;
+            connection.is_parked = false;
         }
         self.forget_waiting(slot);
         self.with_session(slot, |session, context| session.end(context));

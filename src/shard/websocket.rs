@@ -5,14 +5,13 @@ use std::time::Duration;
 use super::connection::{Connection, State};
 use super::{Mode, Shard};
 use crate::limits::ECHO_MESSAGE_BYTES_MAX;
-use crate::mem::TimerWheel;
 use crate::model::Framing;
 use crate::session::Phase;
 use crate::wire::websocket::{
     Decoder, Event, Opcode, ServerHeader, WebSocketError, encode_close, encode_frame_header,
 };
 
-/// The peer has this long to answer a close frame, and to take the last bytes.
+/// The peer has this long to take the last bytes.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Shard {
@@ -36,11 +35,9 @@ impl Shard {
         let mut input = bytes;
         loop {
             match self.connections.at(slot) {
-                Some(connection) if connection.state == State::Closing => {}
                 Some(connection)
                     if matches!(connection.state, State::Open | State::Waiting)
-                        && (connection.must_hold()
-                            || self.waits_enough() && connection.session.has_frames()) =>
+                        && (connection.must_hold() || self.waits_enough(slot)) =>
                 {
                     self.hold(slot, input);
                     break;
@@ -99,29 +96,17 @@ impl Shard {
     }
 
     fn websocket_event(&mut self, slot: u32, event: Event<'_>) {
-        let closing = self
-            .connections
-            .at(slot)
-            .is_some_and(|connection| connection.state == State::Closing);
         match event {
             Event::Close(status) => {
-                if !closing {
-                    self.end_session(slot);
-                    // The answer is the last frame, also if it makes the queue too long.
-                    if let Some(connection) = self.connections.at_mut(slot) {
-                        connection.state = State::Closing;
-                    }
-                    let mut reply = Vec::new();
-                    match status {
-                        Some((code, _)) => encode_close(&mut reply, code, ""),
-                        None => encode_frame_header(&mut reply, Opcode::Close, 0),
-                    }
-                    self.queue(slot, &reply);
-                }
                 self.finish(slot);
+                // The answer is the last frame, also if it makes the queue too long.
+                let mut reply = Vec::new();
+                match status {
+                    Some((code, _)) => encode_close(&mut reply, code, ""),
+                    None => encode_frame_header(&mut reply, Opcode::Close, 0),
+                }
+                self.queue(slot, &reply);
             }
-            // What a client sends behind our close frame is read past.
-            _ if closing => {}
             Event::Text(payload) => self.message(slot, &payload, Opcode::Text),
             Event::Binary(payload) => self.message(slot, &payload, Opcode::Binary),
             Event::Ping(payload) => {
@@ -195,32 +180,18 @@ impl Shard {
         }
     }
 
+    /// What follows a broken frame cannot be read.
     fn refuse_websocket(&mut self, slot: u32, error: WebSocketError) {
         self.counters.websocket_refused += 1;
-        let closing = self
-            .connections
-            .at(slot)
-            .is_some_and(|connection| connection.state == State::Closing);
-        if closing {
-            self.finish(slot);
-        } else {
-            self.close_websocket(slot, error.close_code(), "");
-        }
-        // Nothing that follows a broken frame can be read: the peer's answer is not awaited.
-        self.finish(slot);
+        self.close_websocket(slot, error.close_code(), "");
     }
 
-    /// Sends a close frame and waits for the peer's.
+    /// Says that the connection ends, and that nothing more comes: what the peer sends behind that is not looked at, its close frame
+    /// neither.
     pub(super) fn close_websocket(&mut self, slot: u32, code: u16, reason: &str) {
-        self.end_session(slot);
+        self.linger(slot);
         let mut frame = Vec::new();
         encode_close(&mut frame, code, reason);
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Closing;
-            connection.is_parked = false;
-        }
-        self.drop_held(slot);
         self.queue(slot, &frame);
-        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, CLOSE_TIMEOUT));
     }
 }

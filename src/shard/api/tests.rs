@@ -1,55 +1,24 @@
 use super::*;
 use crate::broker::owner::owner_of;
+use crate::config::Namespace;
 use crate::config::namespace::Delivery;
-use crate::config::{Config, Namespace, Secret};
 use crate::mesh::build;
 use crate::mesh::durable::{FromLog, RequestId, ToLog};
-use crate::shard::{Close, EndCause, Mode, Output, Peer, SendBatch, SendFailed};
-use crate::time::Now;
+use crate::shard::tests::{House, kept, request};
+use crate::shard::{Close, EndCause, Output, SendBatch, SendFailed};
 use std::sync::Arc;
-
-const KEY: &str = "k";
-
-/// Shards of one process, driven by hand.
-struct House {
-    shards: Vec<Shard>,
-    now: Now,
-}
 
 impl House {
     fn new(shards: u16) -> Self {
-        let mut config = Config::built_in();
-        config.http_api.key = Secret(KEY.to_owned());
-        config.client.insecure = true;
-        config.http_stream.enabled = true;
-        config.channels.namespaces = vec![Arc::new(Namespace {
-            name: "kept".to_owned(),
-            history_size: 10,
-            history_ttl: std::time::Duration::from_secs(60),
-            ..Namespace::default()
-        })];
-        config.channels.namespaces.push(Arc::new(Namespace {
-            name: "log".to_owned(),
-            delivery: Delivery::Durable,
-            ..Namespace::default()
-        }));
-        let config = Arc::new(config);
-        let shards = build(shards)
-            .into_iter()
-            .map(|endpoint| {
-                Shard::new(
-                    endpoint.shard(),
-                    Mode::Proxy,
-                    Arc::clone(&config),
-                    endpoint,
-                    7,
-                )
-            })
-            .collect();
-        Self {
-            shards,
-            now: Now::default(),
-        }
+        Self::with(build(shards), |config| {
+            config.http_stream.enabled = true;
+            config.channels.namespaces = vec![Arc::new(kept("kept", 10))];
+            config.channels.namespaces.push(Arc::new(Namespace {
+                name: "log".to_owned(),
+                delivery: Delivery::Durable,
+                ..Namespace::default()
+            }));
+        })
     }
 
     fn post(&mut self, slot: u32, method: &str, body: &str) -> ConnId {
@@ -59,21 +28,11 @@ impl House {
     }
 
     fn send(&mut self, conn: ConnId, bytes: &str) {
-        let mut bytes = bytes.as_bytes().to_vec();
-        self.shards[0].handle_received(self.now, conn, &mut bytes);
+        self.receive((0, conn), bytes.as_bytes());
     }
 
     fn open(&mut self, slot: u32) -> ConnId {
-        self.shards[0]
-            .handle_accepted(
-                self.now,
-                slot,
-                Peer {
-                    ip: None,
-                    door: super::super::Door::Clients,
-                },
-            )
-            .unwrap()
+        self.accept(0, slot).1
     }
 
     /// Messages in the queues to each shard.
@@ -161,13 +120,6 @@ impl House {
         assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         serde_json::from_str(body).unwrap()
     }
-}
-
-fn request(path: &str, body: &str) -> String {
-    format!(
-        "POST /{path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {KEY}\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
 }
 
 fn fetch() -> String {

@@ -1,0 +1,56 @@
+//! What subscribers are told of publications that they do not get.
+
+use super::*;
+use crate::config::namespace::SlowConsumer;
+use crate::mesh::{ANSWERS_MAX, build, build_with};
+
+#[test]
+fn what_a_catch_up_could_not_read_again_is_counted_and_the_rest_is_delivered() {
+    const COUNT: u32 = 30;
+    const KEPT: u32 = 10;
+    // Room for one delivery.
+    let mut house = House::with(build_with(2, ANSWERS_MAX + 1), |config| {
+        config.channels.namespaces = vec![Arc::new(kept("kept", KEPT))];
+    });
+    let channel = owned_by(1, 2, "kept:");
+    let (reader, publisher) = (house.client(0, 0), house.client(1, 0));
+    house.say(reader, &[subscribe(2, &channel)]);
+    house.go();
+    house.heard(reader);
+    let commands: Vec<Value> = (1..=COUNT).map(|n| publish(10 + n, &channel, n)).collect();
+    house.say(publisher, &commands);
+    house.go();
+    let heard = house.heard(reader);
+    let first = std::iter::once(1);
+    let wanted: Vec<Value> = first
+        .chain(COUNT - KEPT + 1..=COUNT)
+        .map(Value::from)
+        .collect();
+    assert_eq!(published(&heard), wanted);
+    assert_eq!(lost(&heard), u64::from(COUNT - KEPT - 1), "{heard:?}");
+}
+
+#[test]
+fn loss_is_told_also_where_nothing_is_left_to_be_sent() {
+    const LARGE: usize = 200_000;
+    let mut house = House::with(build(1), |config| {
+        config.client.queue_max_size = LARGE / 2;
+        config.websocket.message_size_limit = 2 * LARGE;
+        config.channels.without_namespace = Arc::new(Namespace {
+            slow_consumer: SlowConsumer::DropOldest,
+            ..Namespace::default()
+        });
+    });
+    let (reader, publisher) = (house.client(0, 0), house.client(0, 1));
+    house.say(reader, &[subscribe(2, "a")]);
+    house.go();
+    house.heard(reader);
+    // Both come in one turn, and neither fits.
+    let fill = "x".repeat(LARGE);
+    house.say(publisher, &[publish(10, "a", fill.as_str())]);
+    house.say(publisher, &[publish(11, "a", fill.as_str())]);
+    house.go();
+    let heard = house.heard(reader);
+    assert_eq!((published(&heard).len(), lost(&heard)), (0, 2), "{heard:?}");
+    assert_eq!(house.shards[0].backlog_bytes_counted(), (0, 0));
+}
