@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::gone::{fetch, half_body, poll, start, wish};
 use crate::support::client::{Client, tcp};
 use crate::support::http::{Http, encode};
 use crate::support::process::{API_KEY, Server, Start, config};
@@ -297,54 +298,23 @@ fn those_who_stand_in_the_queue_of_a_listener_are_served_before_it_closes() {
 #[test]
 fn what_waits_is_answered_and_the_end_does_not_wait_for_the_grace() {
     let directory = tempfile::tempdir().expect("a directory");
-    let text = config(&format!(
-        r#"
-[durable.embedded]
-directory = "{}"
-
-[poll]
-enabled = true
-
-[client]
-allow_anonymous_connect_without_token = true
-
-[channel.without_namespace]
-allow_subscribe_for_client = true
-allow_subscribe_for_anonymous = true
-
-[[channel.namespaces]]
-name = "orders"
-delivery = "durable"
-history_size = 8
-history_ttl = "60s"
-
+    let more = r#"
 [drain]
 window = "200ms"
 grace = "60s"
-"#,
-        directory.path().display()
-    ));
-    let mut server = Start::with_config(&text).shards(2).run();
-    let wish = json!({ "group": "g", "channels": ["orders:*"], "limit": 1, "wait_ms": 20_000 });
+[client]
+allow_anonymous_connect_without_token = true
+"#;
+    let mut server = start(more, directory.path()).shards(2).run();
     let send = |bytes: &[u8]| {
         let mut http = Http::open(server.listen);
         http.send(bytes);
         http
     };
-    let key = [("X-API-Key", API_KEY)];
-    let fetch = encode(
-        "POST",
-        "/api/queue/fetch",
-        &key,
-        wish.to_string().as_bytes(),
-    );
-    let mut fetches: Vec<Http> = (0..8).map(|_| send(&fetch)).collect();
-    let poll = encode("GET", "/connection/poll?channel=p&timeout=60", &[], b"");
-    let mut poll = send(&poll);
+    let mut fetches: Vec<Http> = (0..8).map(|_| send(&fetch())).collect();
+    let mut poll = send(&poll());
     let mut half_head = send(b"POST /api/publish HTTP/1.1\r\nHost:");
-    let mut half_body = encode("POST", "/api/publish", &key, &[b' '; 100]);
-    half_body.truncate(half_body.len() - 50);
-    let mut half_body = send(&half_body);
+    let mut half_body = send(&half_body());
     let idle = {
         let mut http = Http::open(server.listen);
         assert_eq!(http.get("/nothing", &[]).status, 404);
@@ -352,7 +322,10 @@ grace = "60s"
     };
     let claims = json!({ "sub": "w", "exp": after(600), "consume": { "g*": ["orders:*"] } });
     let mut worker = Client::with_token(&server, &sign(&claims));
-    let asked = worker.send("rpc", &json!({ "method": "ringmain.fetch", "data": wish }));
+    let asked = worker.send(
+        "rpc",
+        &json!({ "method": "ringmain.fetch", "data": wish() }),
+    );
     wait::until("everybody to wait", || {
         (server.metric("ringmain_log_asks") >= 9.0).then_some(())
     });

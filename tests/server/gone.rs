@@ -4,7 +4,7 @@
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tungstenite::Message;
 
 use crate::support::backend::{Backend, Reply};
@@ -44,34 +44,39 @@ fn pong(mut client: Client) -> TcpStream {
         .expect("a second handle")
 }
 
-fn fetch() -> Vec<u8> {
-    let body = json!({ "group": "g", "channels": ["orders:*"], "limit": 1, "wait_ms": 20_000 });
+/// What a worker asks for that waits.
+pub(crate) fn wish() -> Value {
+    json!({ "group": "g", "channels": ["orders:*"], "limit": 1, "wait_ms": 20_000 })
+}
+
+/// A fetch that waits.
+pub(crate) fn fetch() -> Vec<u8> {
     encode(
         "POST",
         "/api/queue/fetch",
         &[("X-API-Key", API_KEY)],
-        body.to_string().as_bytes(),
+        wish().to_string().as_bytes(),
     )
 }
 
-fn poll() -> Vec<u8> {
+/// A long poll that waits.
+pub(crate) fn poll() -> Vec<u8> {
     encode("GET", "/connection/poll?channel=p&timeout=60", &[], b"")
+}
+
+/// A request half of whose body is missing.
+pub(crate) fn half_body() -> Vec<u8> {
+    let key = [("X-API-Key", API_KEY)];
+    let mut bytes = encode("POST", "/api/publish", &key, &[b' '; 100]);
+    bytes.truncate(bytes.len() - 50);
+    bytes
 }
 
 type Leaves = fn(&Server) -> TcpStream;
 
 const STATES: &[(&str, Leaves)] = &[
     ("half a head", |server| sends(server, b"GET /connection")),
-    ("half a body", |server| {
-        let mut bytes = encode(
-            "POST",
-            "/api/publish",
-            &[("X-API-Key", API_KEY)],
-            &[b' '; 100],
-        );
-        bytes.truncate(bytes.len() - 50);
-        sends(server, &bytes)
-    }),
+    ("half a body", |server| sends(server, &half_body())),
     ("a long poll", |server| sends(server, &poll())),
     ("a fetch", |server| sends(server, &fetch())),
     (
@@ -118,7 +123,8 @@ const STATES: &[(&str, Leaves)] = &[
     }),
 ];
 
-fn start(more: &str, directory: &std::path::Path) -> Server {
+/// With everything that can be waited for.
+pub(crate) fn start(more: &str, directory: &std::path::Path) -> Start {
     Start::with_config(&config(&format!(
         r#"
 {more}
@@ -143,7 +149,6 @@ history_ttl = "60s"
 "#,
         directory.display()
     )))
-    .run()
 }
 
 /// Open connections, once there are no more than `most` of them.
@@ -177,7 +182,7 @@ fn reset_together_with_the_last_bytes_is_noticed_at_once_in_every_state() {
         "[client.proxy.connect]\nenabled = true\nendpoint = \"http://{}/connect\"\ntimeout = \"60s\"\n",
         backend.address
     );
-    let server = start(&hook, directory.path());
+    let server = start(&hook, directory.path()).run();
     for (what, leaves) in STATES {
         let waits = leaves(&server);
         for _ in 0..EACH {
@@ -205,7 +210,8 @@ fn reset_while_the_key_of_a_token_is_awaited_is_noticed_at_once() {
             "[client.subscription_token]\nenabled = true\njwks_public_endpoint = \"http://{address}/\"\n[client]\nallow_anonymous_connect_without_token = true\n"
         ),
         directory.path(),
-    );
+    )
+    .run();
     // An unsigned stand-in is enough: the key is looked for before the signature is read.
     let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6InVua25vd24ifQ.e30.AAAA";
     for _ in 0..EACH {
@@ -230,7 +236,8 @@ fn reset_of_a_client_that_does_not_take_what_it_is_sent_is_noticed_at_once() {
     let server = start(
         "[client]\nallow_anonymous_connect_without_token = true\n",
         directory.path(),
-    );
+    )
+    .run();
     let stream = tcp(server.listen);
     socket2::SockRef::from(&stream)
         .set_recv_buffer_size(4096)

@@ -1,8 +1,10 @@
 //! SIGHUP re-reads the configuration: what can change live does, the rest is refused as a whole.
 
+use std::net::{SocketAddr, TcpStream};
+
 use serde_json::json;
 
-use crate::support::client::Client;
+use crate::support::client::{Client, tcp};
 use crate::support::http::Http;
 use crate::support::process::{Server, config};
 use crate::support::token::sign;
@@ -122,4 +124,37 @@ fn sighup_refuses_as_a_whole_what_is_fixed_at_start() {
 fn sighup_refuses_a_configuration_with_an_error() {
     is_refused(&config("[client]\nchanel_limit = 3\n"), "channel_limit");
     is_refused("this is not = = TOML", "ringmain.toml");
+}
+
+/// Seconds after which the kernel asks the peer of the server's end of this connection whether it is there.
+fn asked_after(client: &TcpStream) -> Option<u64> {
+    let port = |address: std::io::Result<SocketAddr>| address.expect("an address").port();
+    let (server, own) = (port(client.peer_addr()), port(client.local_addr()));
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
+    let row = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_its = fields.get(1)?.ends_with(&format!(":{server:04X}"))
+            && fields.get(2)?.ends_with(&format!(":{own:04X}"));
+        // Timer 2 asks peers that are silent.
+        let hundredths = fields.get(5)?.strip_prefix("02:")?;
+        is_its.then(|| u64::from_str_radix(hundredths, 16).expect("hundredths of a second"))
+    });
+    row.map(|hundredths| hundredths.div_ceil(100))
+}
+
+#[test]
+fn sighup_changes_how_long_the_kernel_waits_for_peers_that_say_nothing() {
+    let server = Server::start(&config(BEFORE));
+    let before = tcp(server.listen);
+    let asked = wait::until("the connection to be taken in", || asked_after(&before));
+    assert!((10..=25).contains(&asked), "ping_interval: {asked}");
+    let slower = BEFORE.replace("[client]", "[client]\nping_interval = \"100s\"");
+    server.write_config(&config(&slower));
+    server.signal("HUP");
+    let asked = wait::until("the new interval", || {
+        let after = tcp(server.listen);
+        let asked = wait::until("the connection to be taken in", || asked_after(&after));
+        (asked > 25).then_some(asked)
+    });
+    assert!((80..=100).contains(&asked), "ping_interval: {asked}");
 }

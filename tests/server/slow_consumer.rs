@@ -8,7 +8,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::bystander::Bystander;
 use crate::support::client::{Client, Encoding, PATH, upgrade_over};
-use crate::support::http::encode;
+use crate::support::deflate::Peer;
+use crate::support::http::{Http, encode};
 use crate::support::process::{Server, config};
 use crate::support::stream::{Shape, Stream};
 use crate::support::token::sign;
@@ -161,6 +162,10 @@ enabled = true
 enabled = true
 [uni_websocket]
 enabled = true
+[websocket]
+compression = true
+[poll]
+enabled = true
 
 [[channel.namespaces]]
 name = "lossy"
@@ -191,13 +196,38 @@ allow_subscribe_for_anonymous = true
 /// Whoever reads one message after the other, and how its transport names what it hears.
 enum Reader {
     Socket(Client),
+    Deflate(Box<Peer>),
     Stream(Stream),
+    /// Whose pushes are its messages.
+    UniSocket(Client),
 }
 
 impl Reader {
     fn socket(server: &Server, encoding: Encoding, connect: &Value) -> Self {
         let client = Client::open_over(narrow_socket(server), PATH, &[], encoding);
         Self::Socket(client.connect(connect))
+    }
+
+    fn deflate(server: &Server, subscribe: &Value) -> Self {
+        let http = Http::over(narrow_socket(server));
+        let mut peer = Peer::over(http, PATH, "permessage-deflate");
+        for command in [
+            json!({ "id": 1, "connect": {} }),
+            json!({ "id": 2, "subscribe": subscribe }),
+        ] {
+            peer.send_json(&command);
+            assert_eq!(peer.next_json().0["id"], command["id"]);
+        }
+        Self::Deflate(Box::new(peer))
+    }
+
+    fn uni_socket(server: &Server, channel: &str) -> Self {
+        let token = sign(&json!({ "sub": "7", "channels": [channel] }));
+        let path = "/connection/uni_websocket";
+        let mut client = Client::open_over(narrow_socket(server), path, &[], Encoding::Json);
+        client.send_text(&json!({ "token": token }).to_string());
+        assert!(client.next().get("connect").is_some());
+        Self::UniSocket(client)
     }
 
     fn stream(server: &Server, shape: Shape, subscribe: &Value) -> Self {
@@ -225,6 +255,26 @@ impl Reader {
         Self::Stream(stream)
     }
 
+    /// A subscriber over each transport, in each encoding.
+    fn of_every_transport(server: &Server, channel: &str) -> Vec<(&'static str, Self)> {
+        let named = json!({ "channel": channel });
+        let socket = |encoding| Self::socket(server, encoding, &json!({})).subscribed(&named);
+        let uni = |path, shape| Self::uni(server, path, shape, channel);
+        vec![
+            ("JSON", socket(Encoding::Json)),
+            ("Protobuf", socket(Encoding::Protobuf)),
+            ("deflate", Self::deflate(server, &named)),
+            ("http_stream", Self::stream(server, Shape::Lines, &named)),
+            ("sse", Self::stream(server, Shape::Events, &named)),
+            ("uni_websocket", Self::uni_socket(server, channel)),
+            ("uni_sse", uni("/connection/uni_sse", Shape::Events)),
+            (
+                "uni_http_stream",
+                uni("/connection/uni_http_stream", Shape::Lines),
+            ),
+        ]
+    }
+
     fn subscribed(mut self, request: &Value) -> Self {
         if let Self::Socket(client) = &mut self {
             client.ok("subscribe", request);
@@ -239,6 +289,27 @@ impl Reader {
                 let unread = client.unread_push();
                 if let Some(push) = unread {
                     return Ok(push);
+                }
+                if let Err(ended) = client.receive() {
+                    return Err(u64::from(ended.code));
+                }
+            },
+            Self::Deflate(peer) => loop {
+                let frame = peer.next().ok_or(1006u64)?;
+                if let Some(code) = frame.close_code() {
+                    return Err(u64::from(code));
+                }
+                let mut message: Value = serde_json::from_slice(&frame.payload).expect("JSON");
+                if let Some(push) = message.get_mut("push") {
+                    return Ok(push.take());
+                }
+            },
+            Self::UniSocket(client) => loop {
+                if let Some(push) = client.unread_first() {
+                    match push["disconnect"]["code"].as_u64() {
+                        Some(code) => return Err(code),
+                        None => return Ok(push),
+                    }
                 }
                 if let Err(ended) = client.receive() {
                     return Err(u64::from(ended.code));
@@ -296,8 +367,20 @@ fn told(name: &str, reader: &mut Reader, channel: &str) -> Told {
 /// More than a socket of the kernel and a queue of 64 KiB take together.
 const OF_EACH_KIND: u64 = 110;
 
+/// Text that no compression makes much smaller.
+fn noise(len: usize) -> String {
+    let mut state = 7_u64;
+    let printable = |_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'#' + (state % 57) as u8)
+    };
+    (0..len).map(printable).collect()
+}
+
 fn flood_and_end(server: &Server, channel: &str) {
-    let fill = "x".repeat(60_000);
+    let fill = noise(60_000);
     for n in 1..OF_EACH_KIND {
         let data = json!({ "n": n, "fill": fill });
         server.api_result("publish", &json!({ "channel": channel, "data": data }));
@@ -316,36 +399,15 @@ fn every_kind_of_subscription_is_told_what_a_lossy_namespace_dropped() {
             request
         };
         let json = || Reader::socket(&server, Encoding::Json, &json!({}));
-        let mut plain = vec![
-            ("JSON", json().subscribed(&named)),
-            (
-                "Protobuf",
-                Reader::socket(&server, Encoding::Protobuf, &json!({})).subscribed(&named),
+        let mut plain = Reader::of_every_transport(&server, channel);
+        plain.push((
+            "server-side",
+            Reader::socket(
+                &server,
+                Encoding::Json,
+                &json!({ "token": sign(&json!({ "sub": "7", "channels": [channel] })) }),
             ),
-            ("http_stream", Reader::stream(&server, Shape::Lines, &named)),
-            ("sse", Reader::stream(&server, Shape::Events, &named)),
-            (
-                "uni_sse",
-                Reader::uni(&server, "/connection/uni_sse", Shape::Events, channel),
-            ),
-            (
-                "uni_http_stream",
-                Reader::uni(
-                    &server,
-                    "/connection/uni_http_stream",
-                    Shape::Lines,
-                    channel,
-                ),
-            ),
-            (
-                "server-side",
-                Reader::socket(
-                    &server,
-                    Encoding::Json,
-                    &json!({ "token": sign(&json!({ "sub": "7", "channels": [channel] })) }),
-                ),
-            ),
-        ];
+        ));
         let mut tracked = Vec::new();
         if channel == "lossy:news" {
             plain.push(("delta", json().subscribed(&with("delta", json!("fossil")))));
@@ -386,31 +448,16 @@ fn every_kind_of_subscription_is_told_what_a_lossy_namespace_dropped() {
 fn every_transport_says_that_a_slow_subscriber_was_disconnected() {
     let server = kinds();
     let channel = "strict:news";
-    let named = json!({ "channel": channel });
-    let mut readers = [
-        (
-            "JSON",
-            Reader::socket(&server, Encoding::Json, &json!({})).subscribed(&named),
-        ),
-        (
-            "Protobuf",
-            Reader::socket(&server, Encoding::Protobuf, &json!({})).subscribed(&named),
-        ),
-        ("http_stream", Reader::stream(&server, Shape::Lines, &named)),
-        ("sse", Reader::stream(&server, Shape::Events, &named)),
-        (
-            "uni_sse",
-            Reader::uni(&server, "/connection/uni_sse", Shape::Events, channel),
-        ),
-    ];
-    let fill = "x".repeat(60_000);
+    let mut readers = Reader::of_every_transport(&server, channel);
+    let count = readers.len() as f64;
+    let fill = noise(60_000);
     let publish = || {
         let data = json!({ "fill": fill });
         server.api_result("publish", &json!({ "channel": channel, "data": data }));
     };
     wait::until("all of them to be slow", || {
         publish();
-        (server.metric("ringmain_disconnected_slow_total") >= 5.0).then_some(())
+        (server.metric("ringmain_disconnected_slow_total") >= count).then_some(())
     });
     for (name, reader) in &mut readers {
         let code = loop {
@@ -420,6 +467,53 @@ fn every_transport_says_that_a_slow_subscriber_was_disconnected() {
         };
         assert_eq!(code, 3008, "{name}");
     }
+}
+
+/// A long poll from this position.
+fn poll(server: &Server, from: &str) -> Http {
+    let mut http = Http::over(narrow_socket(server));
+    let path = format!("/connection/poll?channel=lossy:news&timeout=0{from}");
+    http.send(&encode("GET", &path, &[], b""));
+    http
+}
+
+#[test]
+fn long_poll_is_told_whether_it_gets_everything_since_its_last_one() {
+    let server = kinds();
+    let answer = |mut http: Http| http.response().expect("an answer").json();
+    let begin = answer(poll(&server, ""));
+    let epoch = begin["epoch"].as_str().expect("an epoch");
+    let fill = noise(60_000);
+    let publish = |n: u64| {
+        let data = json!({ "n": n, "fill": fill });
+        server.api_result("publish", &json!({ "channel": "lossy:news", "data": data }));
+    };
+    (1..=10).for_each(publish);
+    // Ten times what its queue may hold: an answer is one message, whenever its peer takes it.
+    let slow = poll(&server, &format!("&epoch={epoch}&offset=0"));
+    (11..=20).for_each(publish);
+    let of = |answer: &Value| -> Vec<u64> {
+        let publications = answer["publications"].as_array().expect("publications");
+        publications
+            .iter()
+            .map(|one| one["data"]["n"].as_u64().expect("a number"))
+            .collect()
+    };
+    let first = answer(slow);
+    assert_eq!(first["recovered"], true);
+    assert_eq!(of(&first), (1..=10).collect::<Vec<_>>());
+    let next = answer(poll(&server, &format!("&epoch={epoch}&offset=10")));
+    assert_eq!(
+        (&next["recovered"], of(&next)),
+        (&json!(true), (11..=20).collect())
+    );
+    publish(21);
+    let late = answer(poll(&server, &format!("&epoch={epoch}&offset=10")));
+    assert_eq!(
+        late["recovered"], false,
+        "number 11 is no longer kept: {late}"
+    );
+    assert_eq!(late["offset"], 21);
 }
 
 #[test]

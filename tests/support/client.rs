@@ -331,6 +331,11 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
             .map(|mut object| object["push"].take())
     }
 
+    /// The next object that has come already.
+    pub(crate) fn unread_first(&mut self) -> Option<Value> {
+        self.received.pop_front()
+    }
+
     /// The next object, whatever it is.
     pub(crate) fn next(&mut self) -> Value {
         self.find("anything", |_| true)

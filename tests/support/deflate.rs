@@ -52,7 +52,10 @@ pub(crate) fn handshake(
     path: &str,
     offers: &[&str],
 ) -> (Http, u16, Option<String>) {
-    let mut http = Http::open(address);
+    handshake_over(Http::open(address), path, offers)
+}
+
+fn handshake_over(mut http: Http, path: &str, offers: &[&str]) -> (Http, u16, Option<String>) {
     let mut headers = vec![
         ("Connection", "Upgrade"),
         ("Upgrade", "websocket"),
@@ -73,7 +76,12 @@ pub(crate) fn handshake(
 impl Peer {
     /// Upgraded with this offer, which is heeded as far as the server agreed.
     pub(crate) fn open(address: SocketAddr, path: &str, offer: &str) -> Self {
-        let (http, status, extensions) = handshake(address, path, &[offer]);
+        Self::over(Http::open(address), path, offer)
+    }
+
+    /// The same over a connection that exists.
+    pub(crate) fn over(http: Http, path: &str, offer: &str) -> Self {
+        let (http, status, extensions) = handshake_over(http, path, &[offer]);
         assert_eq!(status, 101);
         let agreed = extensions.clone().unwrap_or_default();
         let bits = |name: &str| {
