@@ -1,6 +1,8 @@
 //! Reading: by offset, the whole log, by time; what is forgotten.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::task::Poll;
 
 use ringmain::model::ChannelName;
 use ringmain::upstream::Log;
@@ -141,8 +143,8 @@ fn what_is_appended_while_a_channel_is_emptied_stays() {
         let order = log.trim(&channel);
         let mut order = std::pin::pin!(order);
         // It has asked the server where the channel ends, and has the answer when that to a later question has come.
-        let waits = futures_util::poll!(&mut order);
-        assert!(waits.is_pending());
+        let polled = poll_fn(|context| Poll::Ready(order.as_mut().poll(context).is_pending()));
+        assert!(polled.await, "it asks");
         read(&log, "a", 0, 1).await;
         let append = publication("a", "after");
         let stored = append_one(&log, append).await.expect("stored").position;
