@@ -117,6 +117,17 @@ impl Order {
         }
     }
 
+    /// Nearly always: the replies are those to the oldest commands, and the next has none.
+    fn is_in_order(&self, marks: &[Mark]) -> bool {
+        let awaits = |(entry, mark): (&Entry, &Mark)| {
+            entry.id == mark.0 && matches!(entry.state, State::Awaited)
+        };
+        let next = self.entries.get(marks.len());
+        self.entries.len() >= marks.len()
+            && self.entries.iter().zip(marks).all(awaits)
+            && next.is_none_or(|entry| !matches!(entry.state, State::Said(_)))
+    }
+
     fn position(&self, id: u32) -> Option<usize> {
         let awaits = |entry: &Entry| entry.id == id && matches!(entry.state, State::Awaited);
         self.entries.iter().position(awaits)
@@ -262,19 +273,12 @@ impl Session {
         let Some(order) = &mut self.order else {
             return false;
         };
-        let is_next = |entry: Option<&Entry>| {
-            entry.is_none_or(|entry| !matches!(entry.state, State::Said(_)))
-        };
-        match marks {
-            // Nearly always: the oldest one, and the next has none.
-            [(id, ..)]
-                if !is_command
-                    && order.position(*id) == Some(0)
-                    && is_next(order.entries.get(1)) =>
-            {
+        if !is_command && order.is_in_order(marks) {
+            for _ in marks {
                 order.pop_entry();
             }
-            _ => order.sort(out, marks, is_command),
+        } else {
+            order.sort(out, marks, is_command);
         }
         let goes_on = order.goes_on();
         self.drop_idle_order(spares);
@@ -427,6 +431,52 @@ impl Order {
         {
             out.extend_from_slice(reply);
             self.pop_entry();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_go_out_in_the_order_of_their_commands_whatever_the_order_they_come_in() {
+        // The commands 1, 2, 3; replies that are kept already; the replies that come, in their order; what goes out; commands left.
+        type Case = (&'static [u32], &'static [u32], &'static str, &'static [u32]);
+        let cases: &[Case] = &[
+            (&[], &[1], "1", &[2, 3]),
+            (&[], &[1, 2], "12", &[3]),
+            (&[], &[1, 2, 3], "123", &[]),
+            (&[], &[2], "", &[1, 2, 3]),
+            (&[], &[2, 1], "12", &[3]),
+            (&[], &[1, 3], "1", &[2, 3]),
+            (&[], &[3, 2, 1], "123", &[]),
+            (&[2], &[1], "12", &[3]),
+            (&[3], &[1, 2], "123", &[]),
+            (&[2], &[1, 3], "123", &[]),
+            (&[2, 3], &[1], "123", &[]),
+        ];
+        for (kept, come, said, left) in cases {
+            let entries = (1..=3).map(|id| Entry {
+                id,
+                state: if kept.contains(&id) {
+                    State::Said(id.to_string().into_bytes().into())
+                } else {
+                    State::Awaited
+                },
+                bytes: 0,
+            });
+            let mut session = Session::default();
+            session.order.get_or_insert_default().entries = entries.collect();
+            let mut out: Vec<u8> = come.iter().map(|&id| b'0' + id as u8).collect();
+            let marks: Vec<Mark> = (0..).zip(*come).map(|(at, &id)| (id, at, at + 1)).collect();
+            session.put_in_order(&mut out, &marks, false, &mut Spares::new());
+            assert_eq!(out, said.as_bytes(), "{kept:?} {come:?}");
+            let order = session.order.as_deref();
+            let ids = order.map_or(Vec::new(), |order| {
+                order.entries.iter().map(|entry| entry.id).collect()
+            });
+            assert_eq!(ids, *left, "{kept:?} {come:?}");
         }
     }
 }

@@ -16,12 +16,14 @@ use crate::model::{ClientInfo, ConnId, Draft, ShardId, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::fanout::Compression;
-use crate::session::published_json;
+use crate::session::{Context, published_json};
 use crate::time::Now;
 use crate::wire::websocket::Inflater;
 
 /// Messages taken from one peer in one step: between two steps the reactor looks at the clock.
 pub(super) const MESSAGES_PER_STEP: usize = 32;
+/// Replies to one publisher that are written before its queue is looked at.
+const TOLD_TOGETHER: usize = 64;
 
 /// A client that waits for the answer to its publish, and the answer.
 pub(super) type PublishedTo = (PublishFor, Result<StreamPosition, PublishError>);
@@ -343,40 +345,38 @@ impl Shard {
         }
     }
 
-    /// The publishers are answered once their publications have been given to the subscribers, whom they may be among.
+    /// The publishers are answered once their publications have been given to the subscribers, whom they may be among. What one of
+    /// them is told about several stands together.
     pub(super) fn tell_published(&mut self) {
         let mut published = std::mem::take(&mut self.published);
-        for (PublishFor { conn, id, by_rpc }, result) in published.drain(..) {
-            match result {
-                Ok(_) if !by_rpc => self.reply(conn, id, ReplyBody::Publish),
-                Ok(position) => {
-                    let json = published_json(position, None);
-                    self.reply(conn, id, ReplyBody::Rpc(&json));
-                }
-                Err(PublishError::UnknownChannel) => {
-                    self.reply(conn, id, ReplyBody::Error(ClientError::UnknownChannel));
-                }
-                Err(PublishError::Overloaded) => {
-                    self.reply(conn, id, ReplyBody::Error(ClientError::Internal));
-                }
-                Err(PublishError::TooManyNew) => {
-                    self.reply(conn, id, ReplyBody::Error(ClientError::TooManyRequests));
+        let is_same = |(a, _): &PublishedTo, (b, _): &PublishedTo| a.conn == b.conn;
+        for told in published.chunk_by(is_same) {
+            for told in told.chunks(TOLD_TOGETHER) {
+                let conn = told[0].0.conn;
+                if self.is_open(conn) {
+                    self.with_session(conn.slot, |_, context| {
+                        for told in told {
+                            tell(context, told);
+                        }
+                    });
                 }
             }
         }
+        published.clear();
         if self.published.is_empty() {
             self.published = published;
         }
     }
 
     pub(super) fn reply(&mut self, conn: ConnId, id: u32, body: ReplyBody<'_>) {
-        if self
-            .connections
-            .current(conn.slot, conn.generation)
-            .is_some_and(|c| c.state == State::Open)
-        {
+        if self.is_open(conn) {
             self.with_session(conn.slot, |_, context| context.reply(id, body));
         }
+    }
+
+    fn is_open(&self, conn: ConnId) -> bool {
+        let connection = self.connections.current(conn.slot, conn.generation);
+        connection.is_some_and(|connection| connection.state == State::Open)
     }
 
     fn answered(&mut self, asker: QueryFor, answer: AnswerKind) {
@@ -425,6 +425,27 @@ impl Shard {
         self.end_what_is_gone();
         if limits_now {
             self.count_insiders();
+        }
+    }
+}
+
+/// Tells a publisher what came of a publication.
+fn tell(context: &mut Context<'_>, (publisher, result): &PublishedTo) {
+    let id = publisher.id;
+    match result {
+        Ok(_) if !publisher.by_rpc => context.reply(id, ReplyBody::Publish),
+        Ok(position) => {
+            let json = published_json(*position, None);
+            context.reply(id, ReplyBody::Rpc(&json));
+        }
+        Err(PublishError::UnknownChannel) => {
+            context.reply(id, ReplyBody::Error(ClientError::UnknownChannel));
+        }
+        Err(PublishError::Overloaded) => {
+            context.reply(id, ReplyBody::Error(ClientError::Internal));
+        }
+        Err(PublishError::TooManyNew) => {
+            context.reply(id, ReplyBody::Error(ClientError::TooManyRequests));
         }
     }
 }
