@@ -132,6 +132,8 @@ counters! {
     Counter accept_failures,
     /// Connections that the kernel refused because an accept queue was full.
     Counter accept_queue_dropped,
+    /// Events and answers for connections that were gone when they came.
+    Counter stale,
     /// Sockets refused because a limit was reached.
     Counter refused,
     /// Client connections answered 503: `client.connection_limit` was reached.

@@ -15,6 +15,8 @@ mod parts;
 pub mod poll;
 mod publish;
 mod query;
+#[cfg(test)]
+mod rig;
 pub mod shares;
 mod subscribe;
 
@@ -366,6 +368,44 @@ impl Session {
         self.subscriptions
             .iter()
             .position(|subscription| subscription.hub == hub)
+    }
+}
+
+/// What of a session others have to follow: it is taken before and after each step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// See `Session::phase`.
+    pub phase: Phase,
+    next: Tick,
+    pong_by: Tick,
+    expire_at: u32,
+    subscriptions: usize,
+}
+
+impl Session {
+    /// How it is now.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            phase: self.phase,
+            next: self.next,
+            pong_by: self.pong_by,
+            expire_at: self.expire_at,
+            subscriptions: self.subscriptions.len(),
+        }
+    }
+}
+
+impl Stamp {
+    /// May the nearest deadline be nearer than it was? That of a subscription whose expiry has moved does not show here
+    /// (`Context::is_timed`).
+    #[must_use]
+    pub const fn may_be_sooner(self, before: Self) -> bool {
+        self.next != 0 && self.next != before.next
+            || self.pong_by != 0 && self.pong_by != before.pong_by
+            || self.expire_at != before.expire_at
+            || self.subscriptions > before.subscriptions
+            || self.phase as u8 != before.phase as u8
     }
 }
 

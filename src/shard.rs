@@ -4,10 +4,12 @@
 //! mark; nothing is sent before the reactor asks. See `ARCHITECTURE.md` for the contract.
 
 mod admission;
+mod after;
 mod answers;
 mod api;
 mod client;
 mod connection;
+mod connections;
 mod deliver;
 mod drain;
 mod durable;
@@ -18,51 +20,51 @@ mod http;
 mod inbox;
 pub mod inspect;
 mod keys;
-mod offenders;
+mod local;
 mod order;
 mod outbox;
 mod outgoing;
+mod owned;
 mod pages;
+mod people;
 mod poll;
 mod revoke;
-mod rings;
 mod route;
 mod tables;
 mod timers;
-mod users;
 mod waits;
 mod websocket;
-mod written;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::revocation::Revocations;
-use crate::broker::{Hub, Owner};
 use crate::config::Config;
 use crate::limits;
-use crate::mem::{Key, Rng, SecretHash, Secrets, Slab, Tick, TimerWheel};
+use crate::mem::{Key, Rng, Secrets, TimerWheel};
 use crate::mesh::Endpoint;
 use crate::mesh::control::{FromShard, ToShard};
 use crate::mesh::durable::ToLog;
 use crate::mesh::hook::Call;
 use crate::metrics::Counters;
-use crate::model::{ConnId, HubId, ShardId};
+use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::fanout::Compression;
 use crate::session::order::{Mark, Spares};
 use crate::session::poll::Said;
 use crate::session::shares::Shares;
-use crate::session::{Calls, Context, Requests, Session, Tokens};
-use crate::time::{Deadline, Instant, Now};
+use crate::session::{Calls, Context, Requests, Session};
+use crate::time::{Deadline, Now};
 use crate::wire::http::DateLine;
 use crate::wire::websocket::Inflater;
 
 pub use crate::mem::RingRange;
-use connection::{Connection, State};
-use outbox::Outbox;
+use connection::{Connection, Due, State};
+use connections::Connections;
+use local::Local;
+use owned::Owned;
+use people::People;
 
 /// What a shard speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,13 +178,11 @@ pub struct Shard {
     id: ShardId,
     mode: Mode,
     config: Arc<Config>,
-    tokens: Tokens,
-    connections: Slab<Connection>,
-    hub: Hub,
-    owner: Owner,
+    people: People,
+    connections: Connections,
+    local: Local,
+    owned: Owned,
     mesh: Endpoint,
-    users: users::Users,
-    admission: admission::Admission,
     calls: api::Calls,
     /// Pages that are awaited of control.
     pages: u32,
@@ -190,23 +190,11 @@ pub struct Shard {
     hooks: Calls,
     /// What is asked of the log.
     log: Requests,
-    /// Subscribers that get the next part of what they missed when their connection takes it.
-    parts: VecDeque<(ConnId, HubId)>,
-    /// Those whose connection takes nothing now, by slot.
-    stalled: durable::Stalled,
-    outbox: Outbox,
     /// What the log's side gives connections.
     outgoing: outgoing::Outgoing,
     reports: VecDeque<FromShard>,
-    wheel: TimerWheel,
-    /// Of the wheel: a tick, and the slots that are still to be looked at.
-    fired: (Tick, Vec<u32>),
     drain: Option<drain::Drain>,
-    /// Questions for lost deliveries that found a queue full: hub channel and round.
-    unasked: Vec<(HubId, u32)>,
     key_waits: keys::KeyWaits,
-    offenders: offenders::Offenders,
-    revocations: Revocations,
     /// See `Context::key_wanted`.
     key_wanted: Option<crate::session::KeyWanted>,
     counters: Counters,
@@ -217,31 +205,13 @@ pub struct Shard {
     uid: String,
     /// Frames of the session that runs; kept for its capacity.
     scratch: Vec<u8>,
-    /// Channels with publications of this turn that no subscriber has been given yet.
-    runs: Vec<HubId>,
-    /// Bytes of the fan-out ring that they will take, about.
-    run_bytes: usize,
-    /// What is given to the subscribers of one channel; kept for its capacity.
-    written: written::Written,
     /// What goes to clients that it was agreed on with is compressed by this.
     compression: Compression,
-    /// What comes from them is inflated by this.
-    inflater: Inflater,
-    /// When the oldest publication that is not with the kernel yet was taken in.
-    fan_out_since: Option<Instant>,
     /// See `Context::said`.
     said: VecDeque<(ConnId, Said)>,
     secrets: Secrets,
     /// `Date` of answers.
     date: DateLine,
-    /// Bytes of unfinished input that all connections hold.
-    input_bytes: usize,
-    /// When control was told last that they have reached their bound.
-    input_told: Option<Instant>,
-    /// Connections whose answers may all be with the kernel after the next flush, if they are not yet.
-    owing: Vec<ConnId>,
-    /// Connections whose answers are sent and whose next request is to be taken.
-    taken: VecDeque<ConnId>,
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
     /// See `Context::marks`.
@@ -258,9 +228,6 @@ pub struct Shard {
     ready: VecDeque<ConnId>,
     /// Publications of clients that are out, not answered: their subscribers get them first, the publisher among them.
     published: Vec<inbox::PublishedTo>,
-    /// Stands for the address prefix of each connection, by slot; 0 where it is not known.
-    prefixes: Vec<u32>,
-    prefix_hash: SecretHash,
     /// Tables of which control was told that they are filling.
     filling: tables::Filling,
 }
@@ -293,50 +260,35 @@ impl Shard {
         Self {
             id,
             mode,
-            tokens: Tokens::new(&config),
+            people: People::new(&key, &Key::new(seeded_key(seed)), &config),
             config,
-            connections: Slab::default(),
-            hub: Hub::new(&key),
-            owner: Owner::new(&key),
+            connections: Connections::new(
+                limits::FANOUT_RING_BYTES,
+                limits::OWN_RING_BYTES,
+                inflater,
+            ),
+            local: Local::new(&key),
+            owned: Owned::new(&key),
             mesh: endpoint,
-            users: users::Users::new(&key),
-            admission: admission::Admission::new(&key),
             calls: api::Calls::default(),
             pages: 0,
             waits: waits::Waits::default(),
             hooks: Calls::default(),
             log: Requests::default(),
-            parts: VecDeque::new(),
-            stalled: durable::Stalled::default(),
             outgoing: outgoing::Outgoing::default(),
-            outbox: Outbox::new(limits::FANOUT_RING_BYTES, limits::OWN_RING_BYTES),
             reports: VecDeque::new(),
-            wheel: TimerWheel::default(),
-            fired: (0, Vec::new()),
             drain: None,
-            unasked: Vec::new(),
             key_waits: keys::KeyWaits::default(),
-            offenders: offenders::Offenders::default(),
-            revocations: Revocations::new(&key),
             key_wanted: None,
             counters: Counters::default(),
             rng,
             now: Now::default(),
             uid: format!("{:016x}", Rng::new(!seed).bits()),
             scratch: Vec::new(),
-            runs: Vec::new(),
-            run_bytes: 0,
-            written: written::Written::default(),
             compression,
-            inflater,
-            fan_out_since: None,
             said: VecDeque::new(),
             secrets: Secrets::new(&seeded_key(seed), id.0),
             date: DateLine::default(),
-            input_bytes: 0,
-            input_told: None,
-            owing: Vec::new(),
-            taken: VecDeque::new(),
             moved: Vec::new(),
             marks: Vec::new(),
             spares: Vec::new(),
@@ -345,8 +297,6 @@ impl Shard {
             has_messages: false,
             ready: VecDeque::new(),
             published: Vec::new(),
-            prefixes: Vec::new(),
-            prefix_hash: hash_of_prefixes(&seeded_key(seed)),
             filling: tables::Filling::default(),
         }
     }
@@ -371,12 +321,9 @@ impl Shard {
         Self {
             secrets: Secrets::new(key, self.id.0),
             uid: format!("{:016x}", own(&mut Secrets::new(key, ALL_SHARDS))),
-            hub: Hub::new(&tables),
-            owner: Owner::new(&tables),
-            users: users::Users::new(&tables),
-            admission: admission::Admission::new(&tables),
-            revocations: Revocations::new(&tables),
-            prefix_hash: hash_of_prefixes(key),
+            local: Local::new(&tables),
+            owned: Owned::new(&tables),
+            people: People::new(&tables, &Key::new(*key), &self.config),
             ..self
         }
     }
@@ -406,25 +353,21 @@ impl Shard {
             door: peer.door,
             ..Connection::default()
         };
-        let generation = self.connections.insert_at(slot, connection);
+        let conn = self.connections.insert(slot, connection);
         self.counters.accepted += 1;
         self.came(slot, peer);
         if let Some(drain) = &mut self.drain {
             drain.came(now.at, slot);
         }
         let by = TimerWheel::tick_after(now.at, self.config.server.handshake_timeout);
-        self.set_deadline(slot, by);
-        Ok(ConnId { slot, generation })
+        self.connections.set_deadline(slot, by);
+        Ok(conn)
     }
 
     /// Bytes arrived. They are changed in place.
     pub fn handle_received(&mut self, now: Now, conn: ConnId, bytes: &mut [u8]) {
         self.now = now;
-        if self
-            .connections
-            .current(conn.slot, conn.generation)
-            .is_none()
-        {
+        if !self.is_here(conn) {
             return;
         }
         self.counters.bytes_received += bytes.len() as u64;
@@ -435,14 +378,17 @@ impl Shard {
     /// The receiving side ended.
     pub fn handle_ended(&mut self, now: Now, conn: ConnId, cause: EndCause) {
         self.now = now;
-        let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else {
+        if !self.is_here(conn) {
             return;
+        }
+        let Some(connection) = self.connections.at_mut(conn.slot) else {
+            unreachable!("it is here");
         };
         match (connection.state, cause) {
             (State::Gone, _) => return,
             // The answer to a request of a half-closed peer is still sent.
             (State::Waiting, EndCause::Eof)
-                if !connection.is_session && !self.admission.is_asked(conn.slot) =>
+                if !connection.is_session && !self.people.is_asked(conn.slot) =>
             {
                 connection.has_ended = true;
                 connection.keep_alive &= connection.held.is_some();
@@ -466,20 +412,20 @@ impl Shard {
     /// The socket is gone and its slot may be given again.
     pub fn handle_closed(&mut self, now: Now, conn: ConnId) {
         self.now = now;
-        if self
-            .connections
-            .current(conn.slot, conn.generation)
-            .is_none()
-        {
+        if !self.is_here(conn) {
             return;
         }
+        debug_assert_eq!(
+            self.connections.at(conn.slot).map(|one| one.state),
+            Some(State::Gone),
+            "a socket is closed when that was asked for"
+        );
         self.end_session(conn.slot);
         self.fetch_is_over(conn.slot);
         self.forget_input(conn.slot);
         self.leave_place(conn.slot);
         if let Some(connection) = self.connections.remove(conn.slot) {
-            self.outbox.forget(&connection);
-            self.stalled.remove(&conn.slot);
+            self.local.forget_parts(conn.slot);
             self.counters.closed += 1;
             if let Some(drain) = &mut self.drain {
                 drain.closed(&connection);
@@ -510,29 +456,30 @@ impl Shard {
     pub fn counters(&self) -> Counters {
         let mut counters = self.counters.clone();
         counters.connections = self.connections.len() as u64;
-        counters.sessions = self.users.sessions();
+        counters.sessions = self.people.sessions();
         counters.subscriptions = self
-            .hub
+            .local
+            .hub()
             .iter()
             .map(|channel| channel.subscribers.len() as u64)
             .sum();
-        counters.channels_local = self.hub.len() as u64;
-        counters.channels_owned = self.owner.len() as u64;
+        counters.channels_local = self.local.hub().len() as u64;
+        counters.channels_owned = self.owned.len() as u64;
         counters.channels_owned_limit = u64::from(self.config.channels.owned_limit);
-        let owned = self.owner.counts();
+        let owned = self.owned.counts();
         counters.idempotency_keys = owned.keys;
         counters.idempotency_keys_evicted = owned.keys_evicted;
         counters.channels_evicted = owned.evicted;
         counters.channels_refused = owned.refused_full;
         counters.new_channels_refused = owned.refused_rate;
-        counters.subscriptions_crowded = self.hub.crowded();
-        counters.prefixes = self.admission.prefixes() as u64;
-        [counters.encoded_json, counters.encoded_protobuf] = self.written.encoded;
-        counters.backlog_bytes = self.outbox.backlog_bytes() as u64;
-        counters.revocations = self.revocations.len() as u64;
+        counters.subscriptions_crowded = self.local.hub().crowded();
+        counters.prefixes = self.people.prefixes_counted() as u64;
+        [counters.encoded_json, counters.encoded_protobuf] = self.local.encoded();
+        counters.backlog_bytes = self.connections.backlog_bytes() as u64;
+        counters.revocations = self.people.revocations().len() as u64;
         counters.key_waiting = self.key_waits.len() as u64;
-        counters.input_bytes = self.input_bytes as u64;
-        counters.keys = self.tokens.fetched_keys() as u64;
+        counters.input_bytes = self.connections.input_bytes() as u64;
+        counters.keys = self.people.tokens().fetched_keys() as u64;
         counters.log_appends = self.log.appends() as u64;
         counters.log_asks = self.log.asks() as u64;
         counters.mesh_queued = self.mesh.queued() as u64;
@@ -555,27 +502,27 @@ impl Shard {
     /// The fan-out ring is nearly full: take the outputs before feeding more.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.outbox.is_full(self.run_bytes)
+        self.connections.is_full(self.local.run_bytes())
     }
 
     /// A message waits to be read from another shard, or to be sent to one: `handle_mesh` wants to be called.
     #[must_use]
     pub fn has_work(&self) -> bool {
         self.mesh.has_work()
-            || self.owner.has_behind()
-            || !self.unasked.is_empty()
-            || self.owner.has_woken()
-            || !self.parts.is_empty()
+            || self.owned.has_behind()
+            || self.local.unasked() > 0
+            || self.owned.has_woken()
+            || self.local.has_parts()
             || !self.ready.is_empty()
             || self.key_waits.has_answers()
-            || !self.taken.is_empty()
+            || self.connections.has_taken()
             || self.outgoing.has_unseen()
     }
 
     /// Bytes of a `SendBatch::Ring`, at the same address until `handle_flushed`.
     #[must_use]
     pub fn ring_bytes(&self, range: RingRange) -> &[u8] {
-        self.outbox.bytes(range)
+        self.connections.bytes(range)
     }
 
     /// When `handle_timeout` wants to be called.
@@ -587,11 +534,9 @@ impl Shard {
     /// What is to be done; `None` when there is nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
         // What comes of these goes to connections that may have a batch in this slice: one send for each.
-        if !self.outbox.has_unflushed() {
-            if !self.runs.is_empty() {
-                self.fan_out_since.get_or_insert(self.now.at);
+        if !self.connections.has_unflushed() {
+            if self.local.has_runs() {
                 self.give_runs();
-                self.forget_runs();
                 self.settle();
             }
             if !self.published.is_empty() {
@@ -616,6 +561,14 @@ impl Shard {
         self.reports.pop_front().map(Output::Report)
     }
 
+    /// Is the connection still there? What comes for one that is gone has crossed its end, and is counted.
+    fn is_here(&mut self, conn: ConnId) -> bool {
+        let connection = self.connections.current(conn.slot, conn.generation);
+        let is_here = connection.is_some();
+        self.counters.stale += u64::from(!is_here);
+        is_here
+    }
+
     /// Runs a session's code with its context; what it says is queued, who moved is told.
     fn with_session<R>(
         &mut self,
@@ -623,24 +576,26 @@ impl Shard {
         run: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
     ) -> Option<R> {
         let generation = self.connections.generation(slot);
-        let prefix = self.prefix_at(slot);
+        let prefix = self.people.prefix_at(slot);
         let connection = self.connections.at_mut(slot)?;
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
         let is_ordered = connection.session.order.is_some();
+        let before = connection.session.stamp();
+        let (hub, parts) = self.local.lend();
         let mut context = Context {
             now: self.now,
             prefix,
             conn: ConnId { slot, generation },
             format: connection.session.format,
             config: &self.config,
-            tokens: &self.tokens,
-            revocations: &self.revocations,
-            hub: &mut self.hub,
+            tokens: self.people.tokens(),
+            revocations: self.people.revocations(),
+            hub,
             mesh: &mut self.mesh,
             hooks: &mut self.hooks,
             log: &mut self.log,
-            parts: &mut self.parts,
+            parts,
             counters: &mut self.counters,
             rng: &mut self.rng,
             secrets: &mut self.secrets,
@@ -652,6 +607,7 @@ impl Shard {
             moved: &mut self.moved,
             key_wanted: &mut self.key_wanted,
             is_command: false,
+            is_timed: false,
             awaits: None,
             answer_bytes: 0,
             is_ordered,
@@ -660,7 +616,12 @@ impl Shard {
         };
         let result = run(&mut connection.session, &mut context);
         let (inappropriate, is_command) = (context.inappropriate, context.is_command);
+        let mut due = Due::of(before, connection.session.stamp());
+        if context.is_timed {
+            due.add(Due::TIME);
+        }
         let answer_bytes = context.answer_bytes;
+        connection.due.add(due);
         if is_ordered && !self.marks.is_empty() {
             let session = &mut connection.session;
             if session.put_in_order(&mut out, &self.marks, is_command, &mut self.spares)
@@ -684,33 +645,15 @@ impl Shard {
         if inappropriate {
             self.disconnect(slot, &Disconnect::InappropriateProtocol);
         }
-        Some(result)
-    }
-
-    /// What stands for the address prefix of a connection's client; 0 where it is not known.
-    fn prefix_at(&self, slot: u32) -> u32 {
-        self.prefixes.get(slot as usize).copied().unwrap_or(0)
-    }
-
-    /// Files a deadline of a connection if it is nearer than the one that is filed.
-    fn set_deadline(&mut self, slot: u32, at: Tick) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        connection.by = at;
-        if at != 0 && (connection.filed == 0 || at < connection.filed) {
-            connection.filed = self.wheel.file(slot, at);
+        if due != Due::NOTHING {
+            self.after(slot);
         }
+        Some(result)
     }
 }
 
 /// In place of a shard's number, for what is the same on all of them.
 const ALL_SHARDS: u16 = u16::MAX;
-
-/// What stands for address prefixes, the same on every shard of the process.
-fn hash_of_prefixes(key: &[u8; 32]) -> SecretHash {
-    SecretHash::new(&Key::new(*key).derive("address prefixes"))
-}
 
 /// The key that the tables of one shard follow from.
 fn key_of_tables(key: &[u8; 32], id: ShardId) -> Key {

@@ -673,3 +673,6 @@ impl ServerSubscription {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

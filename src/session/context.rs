@@ -164,6 +164,8 @@ pub struct Context<'a> {
     pub key_wanted: &'a mut Option<KeyWanted>,
     /// A command is carried out.
     pub is_command: bool,
+    /// The expiry of a subscription is another.
+    pub is_timed: bool,
     /// Its reply comes later; what may be under way beside it.
     pub awaits: Option<Group>,
     /// Bytes of replies in `out`.

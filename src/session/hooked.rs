@@ -519,7 +519,8 @@ impl Session {
         }
     }
 
-    fn prolong_subscription(&mut self, context: &Context<'_>, index: usize) {
+    fn prolong_subscription(&mut self, context: &mut Context<'_>, index: usize) {
+        context.is_timed = true;
         let subscription = &mut self.subscriptions[index];
         subscription.flags &= !flag::REFRESHING;
         subscription.expire_at = context.now.at.secs() + PROLONGED_S;
@@ -540,6 +541,7 @@ impl Session {
         };
         let subscription = &mut self.subscriptions[index];
         subscription.flags &= !flag::REFRESHING;
+        context.is_timed = true;
         match verdict {
             Verdict::Refresh(Some(refreshed)) if is_valid(context, &refreshed) => {
                 subscription.expire_at = expiry(context, refreshed.expire_at);

@@ -706,6 +706,7 @@ impl Session {
             return Ok(());
         }
         self.subscriptions[index].expire_at = expire_at;
+        context.is_timed = true;
         context.reply(id, ReplyBody::SubRefresh(ttl(context.now, expire_at)));
         Ok(())
     }
@@ -758,3 +759,6 @@ fn extra_of(grant: &Grant) -> Option<Box<Extra>> {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,126 +1,50 @@
-//! Admission of client connections before their handshake is answered (`spec/centrifuge.md` §1.3): how many there are, how
-//! fast they come, from where. The gate that counts them is on one shard; the others ask it and wait.
+//! Admission as the shard carries it: client connections wait before their handshake is answered (`spec/centrifuge.md` §1.3),
+//! sessions while their user's registry decides. Who counts is in `people`; the gate and a user's registry are on one shard each,
+//! which the others ask.
 
-mod gate;
-
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
-
 use super::answers::TEXT;
-use super::connection::State;
+use super::connection::{Due, State};
+use super::connections::Connections;
+use super::people::LetIn;
 use super::{Peer, Shard};
-use crate::config::{Config, TrustedProxy};
-use crate::mem::Key;
 use crate::mesh::Message;
-use crate::mesh::message::{Enter, Prefix, TurnedAway};
+use crate::mesh::message::{Admit, Enter, Prefix, TurnedAway};
 use crate::model::{ConnId, ShardId};
+use crate::protocol::disconnect::Disconnect;
 use crate::wire::http::RequestHead;
-use gate::{Gate, prefix_of};
 
 /// The shard that keeps the gate.
 const GATE: ShardId = ShardId(0);
 
-/// See the module.
-pub(super) struct Admission {
-    gate: Gate,
-    /// Connections that admission knows something of, by slot. Empty while nothing is limited.
-    places: HashMap<u32, Place, foldhash::fast::FixedState>,
-}
-
-/// How far a connection has come.
-enum Place {
-    /// It was accepted from this address.
-    Came(IpAddr),
-    /// The gate has been asked.
-    Asked,
-    /// It is let in, until it closes.
-    In(Option<Prefix>),
-}
-
-impl Admission {
-    pub(super) fn new(key: &Key) -> Self {
-        Self {
-            gate: Gate::new(key),
-            places: HashMap::with_hasher(foldhash::fast::FixedState::with_seed(key.seed())),
-        }
-    }
-
-    /// Connections that the gate on this shard has let in.
-    pub(super) const fn inside(&self) -> u32 {
-        self.gate.inside()
-    }
-
-    /// Address prefixes that the gate on this shard counts.
-    pub(super) fn prefixes(&self) -> usize {
-        self.gate.prefixes()
-    }
-
-    /// The connection waits for the gate.
-    pub(super) fn is_asked(&self, slot: u32) -> bool {
-        matches!(self.places.get(&slot), Some(Place::Asked))
-    }
-
-    /// Connections of this shard that are let in.
-    pub(super) fn here(&self) -> u32 {
-        let is_in = |place: &&Place| matches!(place, Place::In(_));
-        self.places.values().filter(is_in).count() as u32
+/// Whose the session in a slot is.
+pub(super) fn user_of<'c>(connections: &'c Connections) -> impl Fn(u32) -> &'c str {
+    |slot| {
+        let connection = connections.at(slot);
+        connection.map_or("", |connection| &connection.session.user)
     }
 }
 
 impl Shard {
-    /// A socket was accepted: its address is remembered if a limit needs it, or if it may be that of a proxy.
+    /// A socket was accepted.
     pub(super) fn came(&mut self, slot: u32, peer: Peer) {
-        self.know_prefix(slot, peer.ip);
-        if (self.config.client.limits_prefixes() || !self.config.server.trusted_proxies.is_empty())
-            && let Some(address) = peer.ip
-        {
-            self.admission.places.insert(slot, Place::Came(address));
-        }
+        self.people.came(&self.config, slot, peer.ip);
     }
 
-    /// Where the client of a connection is, as far as that is known.
-    fn know_prefix(&mut self, slot: u32, address: Option<IpAddr>) {
-        let slot = slot as usize;
-        if self.prefixes.len() <= slot {
-            self.prefixes.resize(slot + 1, 0);
-        }
-        let client = &self.config.client;
-        self.prefixes[slot] = address.map_or(0, |address| {
-            let prefix = prefix_of(client, address);
-            (self.prefix_hash.hash_one(prefix) as u32).max(1)
-        });
-    }
-
-    /// The address that a client's request comes from: the peer's, or what trusted proxies say of it. `None` when no limit of
-    /// connections needs it, or on a unix socket that is not trusted.
+    /// The address that a client's request comes from, where a limit needs it.
     pub(super) fn client_address(&mut self, slot: u32, head: &RequestHead<'_>) -> Option<IpAddr> {
-        let limits_prefixes = self.config.client.limits_prefixes();
-        if !limits_prefixes && self.config.server.trusted_proxies.is_empty() {
-            return None;
-        }
-        let peer = match self.admission.places.get(&slot) {
-            Some(Place::Came(address)) => Some(address.to_canonical()),
-            Some(Place::Asked | Place::In(_)) => return None,
-            None => None,
-        };
-        let address = forwarded(&self.config, peer, head.headers("X-Forwarded-For"));
-        self.know_prefix(slot, address);
-        address.filter(|_| limits_prefixes)
+        let lines = head.headers("X-Forwarded-For");
+        self.people.client_address(&self.config, slot, lines)
     }
 
     /// May the client's request on this connection be served? If not now, the connection waits, and its request is read
     /// again once the gate has answered.
     pub(super) fn is_let_in(&mut self, slot: u32, address: Option<IpAddr>) -> bool {
-        if !self.config.client.limits_connections() {
+        let client = &self.config.client;
+        let LetIn::Ask(prefix) = self.people.let_in(client, slot, address) else {
             return true;
-        }
-        if let Some(Place::In(_)) = self.admission.places.get(&slot) {
-            return true;
-        }
-        let prefix = address.map(|address| prefix_of(&self.config.client, address));
-        self.admission.places.insert(slot, Place::Asked);
+        };
         let conn = ConnId {
             slot,
             generation: self.connections.generation(slot),
@@ -139,7 +63,7 @@ impl Shard {
     /// As the gate: somebody wants in.
     pub(super) fn own_enter(&mut self, from: ShardId, mut enter: Box<Enter>) {
         let client = &self.config.client;
-        let entered = self.admission.gate.enter(self.now.at, client, enter.prefix);
+        let entered = self.people.enter(self.now.at, client, enter.prefix);
         // It leaves under the prefix that it was counted under.
         let result = entered.map(|counted| enter.prefix = counted);
         self.mesh.answer(from, Message::Entered(enter, result));
@@ -147,19 +71,19 @@ impl Shard {
 
     /// As the gate: somebody has left.
     pub(super) fn own_exit(&mut self, prefix: Option<Prefix>) {
-        self.admission.gate.leave(self.now.at, prefix);
+        self.people.exit(self.now.at, prefix);
     }
 
     /// As the gate: a shard has connections that nobody counted.
     pub(super) const fn own_adopt(&mut self, count: u32) {
-        self.admission.gate.adopt(count);
+        self.people.adopt_all(count);
     }
 
     /// The gate has answered.
     pub(super) fn entered(&mut self, enter: &Enter, result: Result<(), TurnedAway>) {
         let ConnId { slot, generation } = enter.conn;
-        let waits = self.connections.current(slot, generation).is_some()
-            && matches!(self.admission.places.get(&slot), Some(Place::Asked));
+        let waits =
+            self.connections.current(slot, generation).is_some() && self.people.is_asked(slot);
         if !waits {
             if result.is_ok() {
                 self.mesh
@@ -169,12 +93,13 @@ impl Shard {
         }
         match result {
             Ok(()) => {
-                self.admission.places.insert(slot, Place::In(enter.prefix));
+                self.people.entered(slot, enter.prefix);
                 if let Some(connection) = self.connections.at_mut(slot)
                     && connection.state == State::Waiting
                 {
                     connection.state = State::Head;
-                    self.resume(slot);
+                    connection.due.add(Due::INPUT);
+                    self.after(slot);
                 }
             }
             Err(turned_away) => self.turn_away(slot, turned_away),
@@ -183,7 +108,7 @@ impl Shard {
 
     /// 503, and the connection closes: what a client sends behind its handshake is no request.
     fn turn_away(&mut self, slot: u32, why: TurnedAway) {
-        self.admission.places.remove(&slot);
+        self.people.left(slot);
         // It may have been cut meanwhile.
         match self.connections.at_mut(slot) {
             Some(connection) if connection.state == State::Waiting => {
@@ -221,102 +146,43 @@ impl Shard {
 
     /// A connection is gone: its place is free. One that still waits gives it back when the gate answers.
     pub(super) fn leave_place(&mut self, slot: u32) {
-        if let Some(Place::In(prefix)) = self.admission.places.remove(&slot) {
+        if let Some(prefix) = self.people.left(slot) {
             self.mesh.keep(GATE, Message::Exit(prefix.map(Box::new)));
         }
     }
 
     /// Limits came with a new configuration: who is inside already counts, from now on.
     pub(super) fn count_insiders(&mut self) {
-        let mut count = 0;
-        for (slot, connection) in self.connections.iter() {
-            let is_known = matches!(
-                self.admission.places.get(&slot),
-                Some(Place::In(_) | Place::Asked)
-            );
-            if connection.is_session && !is_known {
-                self.admission.places.insert(slot, Place::In(None));
-                count += 1;
-            }
-        }
+        let sessions = self.connections.iter();
+        let sessions = sessions.filter(|(_, connection)| connection.is_session);
+        let count = self.people.adopt(sessions.map(|(slot, _)| slot));
         if count > 0 {
             self.mesh.keep(GATE, Message::Adopt(count));
         }
     }
-}
 
-/// The last hop of `X-Forwarded-For` that no trusted proxy stands for. Each trusted one vouches for the hop before it; text
-/// that is no address is vouched for by nobody.
-fn forwarded<'h>(
-    config: &Config,
-    peer: Option<IpAddr>,
-    lines: impl Iterator<Item = &'h str>,
-) -> Option<IpAddr> {
-    let trusted = |hop: Option<IpAddr>| {
-        config
-            .server
-            .trusted_proxies
-            .iter()
-            .any(|proxy| match proxy {
-                TrustedProxy::Unix => hop.is_none(),
-                TrustedProxy::Network(network) => hop.is_some_and(|hop| network.contains(hop)),
-            })
-    };
-    if !trusted(peer) {
-        return peer;
-    }
-    let mut hops: Vec<&str> = lines.flat_map(|line| line.split(',')).collect();
-    let mut nearest = peer;
-    while let Some(hop) = hops.pop() {
-        // Some proxies write the port as well.
-        let hop = hop.trim();
-        let with_port = || hop.parse::<std::net::SocketAddr>().map(|hop| hop.ip());
-        let Ok(hop) = hop.parse::<IpAddr>().or_else(|_| with_port()) else {
-            break;
+    /// As the registry of a user: may it have one more connection? Those that go for it are told.
+    pub(super) fn own_admit(&mut self, from: ShardId, admit: &Admit) -> bool {
+        let place = (from, admit.conn);
+        let admitted = (self.people).admit(&admit.user, place, admit.limit, admit.displaces);
+        let Some(displaced) = admitted else {
+            return false;
         };
-        nearest = Some(hop.to_canonical());
-        if !trusted(nearest) {
-            break;
+        for (shard, conn) in displaced {
+            self.mesh.keep(shard, Message::Displace(conn));
         }
+        true
     }
-    nearest
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn last_untrusted_hop_is_the_client() {
-        let mut config = Config::built_in();
-        config.server.trusted_proxies = ["10.0.0.0/8", "192.168.1.1", "unix"]
-            .map(|text| TrustedProxy::parse(text).unwrap())
-            .to_vec();
-        let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-        let cases: &[(Option<&str>, &[&str], Option<&str>)] = &[
-            (Some("8.8.8.8"), &["1.1.1.1"], Some("8.8.8.8")),
-            (Some("10.1.1.1"), &["1.1.1.1"], Some("1.1.1.1")),
-            (
-                Some("10.1.1.1"),
-                &["6.6.6.6, 1.1.1.1, 10.2.2.2"],
-                Some("1.1.1.1"),
-            ),
-            (
-                Some("10.1.1.1"),
-                &["6.6.6.6", "2.2.2.2", "192.168.1.1"],
-                Some("2.2.2.2"),
-            ),
-            (Some("10.1.1.1"), &["10.3.3.3"], Some("10.3.3.3")),
-            (Some("10.1.1.1"), &["1.1.1.1, junk"], Some("10.1.1.1")),
-            (Some("10.1.1.1"), &["::ffff:1.1.1.1"], Some("1.1.1.1")),
-            (Some("10.1.1.1"), &[], Some("10.1.1.1")),
-            (None, &["1.1.1.1"], Some("1.1.1.1")),
-        ];
-        for (peer, lines, wanted) in cases {
-            let found = forwarded(&config, peer.and_then(address), lines.iter().copied());
-            assert_eq!(found, wanted.and_then(address), "{peer:?} {lines:?}");
+    /// The user of a connection has a newer one in its place.
+    pub(super) fn displace(&mut self, conn: ConnId) {
+        let is_admitted = self
+            .connections
+            .current(conn.slot, conn.generation)
+            .is_some_and(|connection| connection.is_session && connection.session.admitted);
+        if is_admitted {
+            self.counters.users_displaced += 1;
+            self.disconnect(conn.slot, &Disconnect::ConnectionLimit);
         }
-        config.server.trusted_proxies.clear();
-        assert_eq!(forwarded(&config, None, ["1.1.1.1"].into_iter()), None);
     }
 }

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use super::Shard;
-use super::connection::State;
+use super::connection::{Due, State};
 use crate::limits::{ANSWERS_BYTES_MAX, LINGER_BYTES_MAX};
-use crate::mem::TimerWheel;
-use crate::model::ConnId;
+use crate::mem::{Tick, TimerWheel};
 use crate::wire::http::{
     Cors, HttpError, Response, encode_response, encode_response_head, encode_upgrade,
 };
@@ -81,6 +80,7 @@ impl Shard {
             Some(false) => self.finish(slot),
             None => {}
         }
+        self.after(slot);
     }
 
     /// Queues an answer. Returns whether the connection outlives it.
@@ -94,7 +94,9 @@ impl Shard {
     ) -> Option<bool> {
         let connection = self.connections.at_mut(slot)?;
         let keep_alive = connection.keep_alive && self.drain.is_none();
-        connection.state = State::Head;
+        if std::mem::replace(&mut connection.state, State::Head) == State::Waiting {
+            connection.due.add(Due::INPUT);
+        }
         let is_head = std::mem::take(&mut connection.is_head);
         let has = |name: &str| headers.iter().any(|(one, _)| *one == name);
         let mut challenged: Vec<(&str, &str)>;
@@ -132,36 +134,15 @@ impl Shard {
     /// when everything before the next answer is with the kernel.
     pub(super) fn await_request(&mut self, slot: u32) {
         let by = TimerWheel::tick_after(self.now.at, self.config.server.http_idle_timeout);
-        self.set_deadline(slot, by);
-        let generation = self.connections.generation(slot);
+        self.connections.set_deadline(slot, by);
         let is_fetched = self.outgoing.is_sending(slot);
         if let Some(connection) = self.connections.at_mut(slot)
             && connection.state == State::Head
             && (is_fetched || connection.unsent_bytes() > ANSWERS_BYTES_MAX)
         {
             connection.state = State::Owing;
-            self.owing.push(ConnId { slot, generation });
+            self.connections.owe(slot);
         }
-    }
-
-    /// Everything polled so far is with the kernel: the next requests of those who have all their answers are taken.
-    pub(super) fn answers_sent(&mut self) {
-        let mut owing = std::mem::take(&mut self.owing);
-        owing.retain(|conn| {
-            let Some(connection) = self.connections.current_mut(conn.slot, conn.generation) else {
-                return false;
-            };
-            if connection.state != State::Owing {
-                return false;
-            }
-            if connection.is_sent() {
-                self.taken.push_back(*conn);
-                return false;
-            }
-            // Where the kernel did not take all, the end of what it was given then is awaited (`handle_sent`).
-            !connection.is_sending && connection.backlog.is_none()
-        });
-        self.owing = owing;
     }
 
     /// Refuses a request that cannot be understood or is too large; the connection ends.
@@ -209,15 +190,16 @@ impl Shard {
         {
             connection.state = State::Refused;
         }
+        self.after(slot);
     }
 
-    /// Its answer is sent and our side is closed.
-    pub(super) fn limit_lingering(&mut self, slot: u32) {
+    /// Until when what a peer sends is read past whose answer is sent and towards whom our side is closed.
+    pub(super) fn linger_until(&self) -> Tick {
         let time = match self.drain {
             Some(_) => LINGER_TIMEOUT_IN_DRAIN,
             None => LINGER_TIMEOUT,
         };
-        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, time));
+        TimerWheel::tick_after(self.now.at, time)
     }
 
     /// Bytes of a peer that was refused.

@@ -129,7 +129,8 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Waiting;
         }
-        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, CALL_TIMEOUT));
+        self.connections
+            .set_deadline(slot, TimerWheel::tick_after(self.now.at, CALL_TIMEOUT));
         self.go_on(call_slot);
         Ok(())
     }
@@ -334,7 +335,6 @@ impl Shard {
             encode_answer(&mut out, answer, shape);
         }
         self.respond(slot, status, JSON, &out);
-        self.resume(slot);
     }
 }
 

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::Shard;
+use super::admission::user_of;
 use super::answers::{JSON, TEXT};
-use super::connection::{Connection, State};
+use super::connection::{Connection, Due, State};
 use super::route::{ClientRoute, Transport};
 use crate::config::UniStream;
 use crate::model::{ConnId, Encoding, Format, Framing};
@@ -155,8 +156,9 @@ impl Shard {
                 connection.session.rare.get_or_insert_default().secret = secret;
             }
             connection.session.open(now, &config);
+            connection.due.add(Due::TIME);
         }
-        self.file(slot);
+        self.after(slot);
     }
 
     /// Input of a connection, as its state and its transport have it.
@@ -201,11 +203,7 @@ impl Shard {
     /// What sessions have said to their shard.
     pub(super) fn hear(&mut self) {
         while let Some((conn, said)) = self.said.pop_front() {
-            if self
-                .connections
-                .current(conn.slot, conn.generation)
-                .is_some()
-            {
+            if self.is_here(conn) {
                 self.heard(conn, said);
             }
         }
@@ -298,7 +296,7 @@ impl Shard {
         };
         *counter += 1;
         if *disconnect == Disconnect::InvalidToken {
-            self.add_offender(slot);
+            (self.people).add_offender(&self.config.client, slot, self.now.at);
         }
         match format.framing {
             Framing::Poll => self.end_poll(slot, disconnect),
@@ -317,6 +315,34 @@ impl Shard {
                 self.close_websocket(slot, disconnect.code(), disconnect.reason());
             }
         }
+    }
+
+    /// A session is connected: it is one of its user's.
+    pub(super) fn make_known(&mut self, slot: u32) {
+        if let Some(connection) = self.connections.at_mut(slot) {
+            debug_assert!(!connection.is_known, "once");
+            connection.is_known = true;
+            (self.people).connected(slot, user_of(&self.connections));
+        }
+    }
+
+    /// Ends the session of a connection: its subscriptions and its place among the users.
+    pub(super) fn end_session(&mut self, slot: u32) {
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        if !connection.is_session || connection.session.phase == Phase::Ended {
+            return;
+        }
+        if connection.is_known {
+            self.people.disconnected(slot, user_of(&self.connections));
+        }
+        if let Some(connection) = self.connections.at_mut(slot) {
+            connection.is_known = false;
+            connection.is_parked = false;
+        }
+        self.forget_waiting(slot);
+        self.with_session(slot, |session, context| session.end(context));
     }
 
     /// A push that says why, then the last chunk where there are chunks, and the end of the connection.

@@ -6,7 +6,7 @@ use super::held::Held;
 use crate::limits::{ANSWERS_BYTES_MAX, OWNED_BATCH_BYTES_MAX};
 use crate::mem::{RingRange, Tick};
 use crate::model::ChannelName;
-use crate::session::Session;
+use crate::session::{Session, Stamp};
 use crate::shard::{Close, Door};
 use crate::wire::websocket::Decoder;
 
@@ -32,6 +32,49 @@ pub(super) enum State {
     Gone,
 }
 
+/// What is to be done since a connection has moved: see `shard/after`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Due(u8);
+
+impl Due {
+    pub(super) const NOTHING: Self = Self(0);
+    pub(super) const PHASE: Self = Self(1);
+    pub(super) const TIME: Self = Self(1 << 1);
+    pub(super) const ROOM: Self = Self(1 << 2);
+    pub(super) const OWED: Self = Self(1 << 3);
+    pub(super) const TURN: Self = Self(1 << 4);
+    pub(super) const INPUT: Self = Self(1 << 5);
+
+    /// Both.
+    #[must_use]
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Any of these.
+    pub(super) const fn has(self, any: Self) -> bool {
+        self.0 & any.0 != 0
+    }
+
+    pub(super) const fn add(&mut self, more: Self) {
+        self.0 |= more.0;
+    }
+
+    /// What a step of a session has made due, by what it was before and is now.
+    pub(super) fn of(before: Stamp, now: Stamp) -> Self {
+        let mut due = Self::NOTHING;
+        if before != now {
+            if before.phase != now.phase {
+                due.add(Self::PHASE);
+            }
+            if now.may_be_sooner(before) {
+                due.add(Self::TIME);
+            }
+        }
+        due
+    }
+}
+
 /// State of one connection.
 #[derive(Debug, Default)]
 pub(super) struct Connection {
@@ -48,6 +91,8 @@ pub(super) struct Connection {
     /// Tick under which the slot is filed in the wheel; 0 for none.
     pub(super) filed: Tick,
     pub(super) state: State,
+    /// What is to be done about it.
+    pub(super) due: Due,
     /// Where it came in.
     pub(super) door: Door,
     /// The WebSocket carries a session (else it is an echo).

@@ -87,6 +87,7 @@ impl Shard {
     /// The listeners of a shard that drains are closed: nobody comes any more.
     pub fn handle_unlistened(&mut self, now: Now) {
         self.now = now;
+        debug_assert!(self.drain.is_some(), "listeners are closed by a drain");
         if let Some(drain) = &mut self.drain {
             drain.unlistened = true;
         }
@@ -135,7 +136,7 @@ impl Shard {
         let asking = self.log.clients();
         for slot in batch {
             let generation = self.connections.generation(slot);
-            if asking.contains(&ConnId { slot, generation }) || self.admission.is_asked(slot) {
+            if asking.contains(&ConnId { slot, generation }) || self.people.is_asked(slot) {
                 // Told once it has its answer.
                 if let Some(drain) = &mut self.drain {
                     drain.waiting.push_back(slot);

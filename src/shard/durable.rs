@@ -1,19 +1,14 @@
 //! What goes to the durable log and what comes from it.
 
-use std::sync::Arc;
-
 use super::Shard;
 use super::connection::Connection;
 use crate::broker::durable::Asker;
-use crate::broker::owner::Delivery;
-use crate::mesh::Message;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
-use crate::mesh::message::{AnswerKind, Answered, Interest, Interested};
-use crate::model::{ChannelName, ChosenError, ConnId, Draft, HubId, StreamPosition};
+use crate::mesh::message::{AnswerKind, Answered};
+use crate::model::{ChannelName, ChosenError, ConnId, Draft, HubId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::{Phase, Waiting, appended_json};
-use crate::shard::inbox::bits;
 use crate::time::Now;
 
 /// Those who waited for the log and are answered in one turn.
@@ -35,9 +30,7 @@ impl Shard {
             }
             FromLog::Stored(publications) => {
                 for (name, publication) in publications {
-                    if let Some(delivery) = self.owner.stored(self.now, name, publication) {
-                        self.hand_out(&delivery);
-                    }
+                    self.owning().stored(name, publication);
                 }
                 self.read_log();
             }
@@ -50,33 +43,16 @@ impl Shard {
             }
             FromLog::Announce(channel, data) => self.announce_there(channel, data),
             FromLog::Restarted => {
-                self.owner.restarted();
+                self.owned.restarted();
                 self.read_log();
             }
         }
         self.settle();
     }
 
-    /// Gives a publication that has its place to the shards that want it.
-    pub(super) fn hand_out(&mut self, delivery: &Delivery) {
-        self.counters.publications += 1;
-        let Delivery {
-            channel,
-            publication,
-            shards,
-        } = delivery;
-        for shard in bits(*shards) {
-            let message = Message::Deliver(channel.clone(), Arc::clone(publication));
-            if !self.mesh.delivery(shard, message) {
-                self.counters.dropped_mesh += 1;
-                self.owner.mark_behind(channel, shard);
-            }
-        }
-    }
-
     /// Sends what owners have to ask of the log.
     pub(super) fn read_log(&mut self) {
-        for read in self.owner.take_reads() {
+        for read in self.owned.take_reads() {
             self.counters.log_reads += 1;
             let channel = read.channel.clone();
             if self.log.read(read).is_err() {
@@ -86,21 +62,8 @@ impl Shard {
     }
 
     fn read_failed(&mut self, channel: &ChannelName) {
-        for asker in self.owner.read_failed(channel) {
-            match asker {
-                Asker::Interest(from, interest) => {
-                    let answer = overloaded(&interest);
-                    self.mesh
-                        .answer(from, Message::Interested(Box::new(answer)));
-                }
-                Asker::Query(from, asker, _) => {
-                    let answer = Message::Answer(asker, Box::new(AnswerKind::Overloaded));
-                    self.mesh.answer(from, answer);
-                }
-                Asker::Api(wait, item, _) => {
-                    self.answer_item(wait, item, Answered::Query(AnswerKind::Overloaded));
-                }
-            }
+        for (wait, item) in self.owning().read_failed(channel) {
+            self.answer_item(wait, item, Answered::Query(AnswerKind::Overloaded));
         }
     }
 
@@ -114,9 +77,7 @@ impl Shard {
         }
         match result {
             Ok(page) => {
-                for delivery in self.owner.read(self.now, *page) {
-                    self.hand_out(&delivery);
-                }
+                self.owning().read(*page);
                 self.read_log();
             }
             Err((channel, _)) => self.read_failed(&channel),
@@ -129,7 +90,7 @@ impl Shard {
             if self.is_full() {
                 return;
             }
-            let Some((asker, tries)) = self.owner.take_woken() else {
+            let Some((asker, tries)) = self.owned.take_woken() else {
                 return;
             };
             match asker {
@@ -149,10 +110,8 @@ impl Shard {
         query: Box<crate::mesh::message::Query>,
         tries: u8,
     ) {
-        let config = Arc::clone(&self.config);
         let asker = |query| Asker::Api(wait, item, query);
-        let owner = &mut self.owner;
-        match owner.query_durable(self.now, query, asker, tries, &config.channels) {
+        match self.owning().ask(query, asker, tries) {
             Some(what) => self.answer_item(wait, item, Answered::Query(what)),
             None => self.read_log(),
         }
@@ -240,7 +199,7 @@ impl Shard {
         };
         let draft = Draft::new(namespace.terms(), channel, data, true);
         // Nobody waits for it.
-        let _ = self.own_publish(Box::new(draft));
+        let _position = self.owning().publish_unasked(Box::new(draft));
     }
 
     /// Appends that have taken too long: their publishers are told.
@@ -257,28 +216,25 @@ impl Shard {
 
     /// Subscribers that got a part of what they missed ask for the next one, once their connection has taken it.
     pub(super) fn next_parts(&mut self) {
-        for _ in 0..self.parts.len().min(PARTS_PER_TURN) {
-            let Some((conn, hub)) = self.parts.pop_front() else {
+        for _ in 0..self.local.parts_ready().min(PARTS_PER_TURN) {
+            let Some((conn, hub)) = self.local.next_part() else {
                 return;
             };
             let Some(connection) = self.connections.current(conn.slot, conn.generation) else {
                 continue;
             };
             if !takes_parts(connection) {
-                self.stalled.entry(conn.slot).or_default().push((conn, hub));
+                self.local.stall_part(conn, hub);
             } else if !self.ask_part(conn, hub) {
-                self.parts.push_back((conn, hub));
+                self.local.part_again(conn, hub);
             }
         }
     }
 
     /// The connection may take parts again for which it had no room.
     pub(super) fn wake_parts(&mut self, slot: u32) {
-        if !self.stalled.is_empty()
-            && self.connections.at(slot).is_none_or(takes_parts)
-            && let Some(parts) = self.stalled.remove(&slot)
-        {
-            self.parts.extend(parts);
+        if self.local.has_stalled() && self.connections.at(slot).is_none_or(takes_parts) {
+            self.local.wake_parts(slot);
         }
     }
 
@@ -289,24 +245,6 @@ impl Shard {
     }
 }
 
-/// Subscribers that wait for the next part of what they missed until their connection takes it, by slot: nobody looks at them before.
-pub(super) type Stalled = hashbrown::HashMap<u32, Vec<(ConnId, HubId)>, foldhash::fast::FixedState>;
-
 fn takes_parts(connection: &Connection) -> bool {
     connection.backlog_bytes() <= PART_BACKLOG_MAX && connection.session.phase != Phase::Connecting
-}
-
-fn overloaded(interest: &Interest) -> Interested {
-    Interested {
-        channel: interest.channel.clone(),
-        hub: interest.hub,
-        reply_to: interest.reply_to,
-        position: StreamPosition::default(),
-        missed: Vec::new(),
-        recovered: false,
-        after: interest.recover.map_or(0, |recover| recover.offset),
-        overloaded: true,
-        more: false,
-        joined: None,
-    }
 }

@@ -59,7 +59,8 @@ impl Shard {
             connection.state = State::Waiting;
             connection.session.rare.get_or_insert_default().cors = cors;
         }
-        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
+        self.connections
+            .set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
     }
 
     /// Commands for a session of this shard, in the order in which they were asked.
@@ -115,6 +116,5 @@ impl Shard {
         } else {
             self.respond_to(conn.slot, 503, TEXT, cors.as_deref(), b"try again\n");
         }
-        self.resume(conn.slot);
     }
 }

@@ -2,16 +2,12 @@
 //! All of it is counted, and has a bound for the shard beside those of each connection.
 
 use super::connection::{Connection, State};
+use super::connections::Holds;
 use super::route::Asked;
 use super::{Mode, Shard};
-use crate::limits::{HELD_BYTES_MAX, HELD_PAUSE_BYTES};
 use crate::mesh::control::FromShard;
-use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
 use crate::wire::http::{BodyReader, HttpError};
-
-/// Control is told at most this often that the bound was reached.
-const TOLD_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// What a connection holds.
 #[derive(Default)]
@@ -118,8 +114,20 @@ impl Held {
         self.bytes.extend_from_slice(bytes);
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.len() == 0 && self.arriving.is_none()
+    }
+
+    /// Bytes that count from here on.
+    pub(super) fn count(&mut self) -> usize {
+        debug_assert_eq!(self.counted, 0, "it counts already");
+        self.counted = self.size();
+        self.counted
+    }
+
+    /// Bytes that count no more.
+    pub(super) const fn uncount(&mut self) -> usize {
+        std::mem::replace(&mut self.counted, 0)
     }
 
     /// Bytes of memory.
@@ -142,42 +150,23 @@ impl Connection {
 impl Shard {
     /// Takes what a connection holds, to handle it.
     pub(super) fn take_held(&mut self, slot: u32) -> Option<Box<Held>> {
-        let mut held = self.connections.at_mut(slot)?.held.take()?;
-        self.input_bytes -= std::mem::take(&mut held.counted);
-        Some(held)
+        self.connections.take_held(slot)
     }
 
-    /// Gives back what is left of it. Nobody handles the input of a connection that is told to go.
-    pub(super) fn put_held(&mut self, slot: u32, mut held: Box<Held>) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        let goes = match connection.state {
-            State::Head | State::Waiting | State::Owing | State::Open => false,
-            State::Finishing | State::Refused | State::Lingering | State::Gone => true,
-        };
-        if goes || held.is_empty() {
-            return;
+    /// Gives back what is left of it.
+    pub(super) fn put_held(&mut self, slot: u32, held: Box<Held>) {
+        match self.connections.put_held(slot, held) {
+            Holds::Little => {}
+            Holds::Enough => self.stop_reading(slot),
+            Holds::TooMuch => self.abort(slot),
         }
-        debug_assert!(connection.held.is_none(), "it was taken");
-        held.counted = held.size();
-        self.input_bytes += held.counted;
-        let (len, size) = (held.len(), held.size());
-        connection.held = Some(held);
-        if len > HELD_BYTES_MAX {
-            self.abort(slot);
-        } else if len >= HELD_PAUSE_BYTES {
-            self.stop_reading(slot);
-        }
-        if size > 0 {
-            self.bound_input();
-        }
+        self.bound_input();
     }
 
     /// Forgets what a connection holds.
     pub(super) fn drop_held(&mut self, slot: u32) {
         drop(self.take_held(slot));
-        self.read_on(slot);
+        self.connections.read_on(slot);
     }
 
     /// Keeps input that must wait.
@@ -213,7 +202,7 @@ impl Shard {
             | State::Lingering
             | State::Gone => {}
         }
-        self.read_on(slot);
+        self.connections.read_on(slot);
     }
 
     /// A peer that has closed its side gets what it asked for, and then the end.
@@ -228,23 +217,15 @@ impl Shard {
     /// some room: a look at all connections pays for many receives.
     pub(super) fn bound_input(&mut self) {
         let most = self.config.server.input_max_size;
-        if self.input_bytes <= most {
+        if self.connections.input_bytes() <= most {
             return;
         }
-        let told = self.input_told;
-        if told.is_none_or(|told| self.now.at.since(told) >= TOLD_INTERVAL) {
-            self.input_told = Some(self.now.at);
-            self.reports
-                .push_back(FromShard::InputFull(self.id, self.input_bytes as u64));
+        if self.connections.tells_of_input(self.now.at) {
+            let bytes = self.connections.input_bytes() as u64;
+            self.reports.push_back(FromShard::InputFull(self.id, bytes));
         }
-        let holders = self.connections.iter();
-        let mut holders: Vec<(usize, u32)> = holders
-            .map(|(slot, connection)| (connection.input_bytes(), slot))
-            .filter(|&(bytes, _)| bytes > 0)
-            .collect();
-        holders.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, slot) in holders {
-            if self.input_bytes <= most - most / 8 {
+        for slot in self.connections.holders() {
+            if self.connections.input_bytes() <= most - most / 8 {
                 return;
             }
             self.give_up_input(slot);
@@ -255,11 +236,10 @@ impl Shard {
     fn give_up_input(&mut self, slot: u32) {
         self.counters.input_given_up += 1;
         let held = self.take_held(slot);
+        drop(self.connections.take_decoder(slot));
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };
-        let decoder = std::mem::take(&mut connection.decoder);
-        self.input_bytes -= decoder.held_bytes();
         let is_answered = held
             .and_then(|held| held.arriving)
             .is_some_and(|arriving| arriving.asked.is_none());
@@ -275,19 +255,14 @@ impl Shard {
     /// The connection in a slot is about to be forgotten.
     pub(super) fn forget_input(&mut self, slot: u32) {
         drop(self.take_held(slot));
-        if let Some(connection) = self.connections.at_mut(slot) {
-            self.input_bytes -= std::mem::take(&mut connection.decoder).held_bytes();
-        }
+        drop(self.connections.take_decoder(slot));
     }
 
     /// For the simulator's checkers: unfinished input, as counted along the way and counted anew.
     #[must_use]
     pub fn input_bytes_counted(&self) -> (usize, usize) {
-        let holders = self.connections.iter();
-        let counted = holders
-            .map(|(_, connection)| connection.input_bytes())
-            .sum();
-        (self.input_bytes, counted)
+        let connections = &self.connections;
+        (connections.input_bytes(), connections.input_bytes_counted())
     }
 
     /// An answer was sent whole: the next request is taken. Some in each turn, so that nobody waits for those who ask much.
@@ -296,14 +271,10 @@ impl Shard {
             if self.is_full() {
                 return;
             }
-            let Some(ConnId { slot, generation }) = self.taken.pop_front() else {
+            let Some(taken) = self.connections.next_taken() else {
                 return;
             };
-            let Some(connection) = self.connections.current_mut(slot, generation) else {
-                continue;
-            };
-            if connection.state == State::Owing && connection.is_sent() {
-                connection.state = State::Head;
+            if let Some(slot) = taken {
                 self.resume(slot);
                 self.settle();
             }

@@ -53,8 +53,6 @@ impl Shard {
         if let Some(Err(disconnect)) = result {
             self.disconnect(conn.slot, &disconnect);
         }
-        self.answer_own();
-        self.went_on(conn.slot);
     }
 }
 

@@ -117,7 +117,8 @@ impl Shard {
         let is_half = |held: &Held| held.arriving.is_none();
         if state == State::Head && connection.held.as_deref().is_some_and(is_half) {
             let at = TimerWheel::tick_after(self.now.at, self.config.server.handshake_timeout);
-            self.set_deadline(slot, if by == 0 { at } else { by.min(at) });
+            self.connections
+                .set_deadline(slot, if by == 0 { at } else { by.min(at) });
         }
     }
 
@@ -189,7 +190,7 @@ impl Shard {
     /// A body that is not whole has begun.
     fn body_begun(&mut self, slot: u32, arriving: Arriving, bytes: &[u8]) -> usize {
         let at = TimerWheel::tick_after(self.now.at, self.config.server.handshake_timeout);
-        self.set_deadline(slot, at);
+        self.connections.set_deadline(slot, at);
         let held = Box::new(Held::of(arriving));
         self.body_received(slot, held, bytes)
     }

@@ -4,15 +4,13 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::connection::State;
-use super::order::TAKEN_PER_TURN;
-use crate::broker::durable::Asker;
-use crate::broker::owner::Behind;
+use super::owned::Owning;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Admit, AnswerKind, Interest, Interested, Leave, PublishError, PublishFor, Query, QueryFor,
+    Admit, AnswerKind, Interest, Interested, PublishError, PublishFor, Query, QueryFor,
     SubscribedBy,
 };
-use crate::model::{ClientInfo, ConnId, Draft, ShardId, StreamPosition};
+use crate::model::{ConnId, ShardId, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::fanout::Compression;
@@ -41,7 +39,7 @@ impl Shard {
         self.resume_owing();
         self.feed_workers();
         self.settle();
-        self.tell_behind();
+        self.owning().tell_behind();
     }
 
     /// There may be more: the shard wants to be called again at once.
@@ -74,36 +72,11 @@ impl Shard {
         }
     }
 
-    /// Handles what the shard has said to itself, until it has nothing more to say and no session can go on, or enough have.
-    pub(super) fn settle(&mut self) {
-        self.answer_own();
-        let mut left = TAKEN_PER_TURN;
-        while left > 0 && !self.ready.is_empty() && !self.is_full() {
-            left = self.take_up_ready(left);
-            self.answer_own();
-        }
-    }
-
-    /// Handles what the shard has said to itself.
-    pub(super) fn answer_own(&mut self) {
-        loop {
-            self.hear();
-            let Some(message) = self.mesh.receive(self.id) else {
-                return;
-            };
-            self.dispatch(self.id, message);
-        }
-    }
-
-    fn dispatch(&mut self, from: ShardId, message: Message) {
+    pub(super) fn dispatch(&mut self, from: ShardId, message: Message) {
         match message {
             Message::Interest(interest) => self.own_interest(from, interest, 0),
-            Message::Leave(leave) => self.own_leave(from, *leave),
-            Message::Publish(publisher, draft) => {
-                let result = self.own_publish(draft);
-                self.mesh
-                    .answer(from, Message::Published(publisher, result));
-            }
+            Message::Leave(leave) => self.owning().leave(from, *leave),
+            Message::Publish(publisher, draft) => self.owning().publish(from, publisher, draft),
             Message::Query(asker, query) => self.own_query(from, asker, query, 0),
             Message::Commands(commands) => self.own_commands(from, *commands),
             Message::Emulate(emulate) => self.emulate(from, &emulate),
@@ -112,7 +85,7 @@ impl Shard {
                 let granted = self.own_admit(from, &admit);
                 self.mesh.answer(from, Message::Admitted(admit, granted));
             }
-            Message::Release(user, conn) => self.users.release(&user, from, conn),
+            Message::Release(user, conn) => self.people.release(&user, from, conn),
             Message::Displace(conn) => self.displace(conn),
             Message::Enter(enter) => self.own_enter(from, enter),
             Message::Exit(prefix) => self.own_exit(prefix.as_deref().copied()),
@@ -137,122 +110,27 @@ impl Shard {
 
     // As owner.
 
+    /// The channels it owns, to do something with them.
+    pub(super) fn owning(&mut self) -> Owning<'_> {
+        let (now, config) = (self.now, &self.config);
+        (self.owned).at_work(now, config, &mut self.mesh, &mut self.counters)
+    }
+
     pub(super) fn own_interest(&mut self, from: ShardId, interest: Box<Interest>, tries: u8) {
-        let config = Arc::clone(&self.config);
-        let recovers = interest.recover.is_some();
-        let joins = interest
-            .presence
-            .clone()
-            .filter(|_| interest.join)
-            .map(|info| (interest.channel.clone(), info));
-        let answer = self
-            .owner
-            .interest(self.now, from, interest, tries, &config.channels);
-        let Some(mut answer) = answer else {
+        if !self.owning().interest(from, interest, tries) {
             self.read_log();
-            return;
-        };
-        if recovers {
-            let counter = if answer.recovered {
-                &mut self.counters.recovered
-            } else {
-                &mut self.counters.recovery_failed
-            };
-            *counter += 1;
         }
-        let joins = joins.filter(|_| !answer.overloaded);
-        // Where the subscriber is, the join follows its reply at once, whatever comes next.
-        answer.joined = joins.as_ref().map(|(_, info)| Arc::clone(info));
-        self.mesh
-            .answer(from, Message::Interested(Box::new(answer)));
-        if let Some((channel, info)) = joins {
-            let mask = self.owner.interest_of(&channel) & !(1 << from.0);
-            self.tell_presence(&channel, &info, true, mask);
-        }
-    }
-
-    fn own_leave(&mut self, from: ShardId, leave: Leave) {
-        let channel = leave.channel.clone();
-        if let Some((info, mask)) = self.owner.leave(self.now, from, leave) {
-            self.tell_presence(&channel, &info, false, mask);
-        }
-    }
-
-    fn tell_presence(
-        &mut self,
-        channel: &crate::model::ChannelName,
-        info: &Arc<ClientInfo>,
-        joined: bool,
-        mask: u64,
-    ) {
-        for shard in bits(mask) {
-            if !self.mesh.delivery(
-                shard,
-                Message::Presence(channel.clone(), Arc::clone(info), joined),
-            ) {
-                self.counters.dropped_mesh += 1;
-                self.owner.mark_lost(channel, shard);
-            }
-        }
-    }
-
-    /// Publishes to a channel of this shard. Where it stands.
-    pub(super) fn own_publish(
-        &mut self,
-        draft: Box<Draft>,
-    ) -> Result<StreamPosition, PublishError> {
-        let rules = &self.config.channels;
-        let outcome = self.owner.publish(self.now, draft, rules)?;
-        if let Some(delivery) = outcome.deliver {
-            self.hand_out(&delivery);
-        }
-        Ok(outcome.position)
     }
 
     pub(super) fn own_query(
         &mut self,
         from: ShardId,
-        for_whom: QueryFor,
+        asker: QueryFor,
         query: Box<Query>,
         tries: u8,
     ) {
-        let config = Arc::clone(&self.config);
-        let is_durable = config
-            .channels
-            .resolve(query.channel.as_str())
-            .is_ok_and(|namespace| namespace.is_durable());
-        let what = if is_durable {
-            let asker = |query| Asker::Query(from, for_whom, query);
-            let owner = &mut self.owner;
-            owner.query_durable(self.now, query, asker, tries, &config.channels)
-        } else {
-            Some(self.owner.query(self.now, &query, &config.channels))
-        };
-        match what {
-            Some(what) => self
-                .mesh
-                .answer(from, Message::Answer(for_whom, Box::new(what))),
-            None => self.read_log(),
-        }
-    }
-
-    /// Tells the shards that lost deliveries where their channels stand, once there is room for it.
-    fn tell_behind(&mut self) {
-        let mesh = &self.mesh;
-        for behind in self.owner.take_behind(|shard| mesh.has_room(shard)) {
-            let Behind {
-                name,
-                position,
-                behind,
-                lost,
-            } = behind;
-            for shard in bits(behind) {
-                self.mesh
-                    .keep(shard, Message::Behind(name.clone(), position));
-            }
-            for shard in bits(lost) {
-                self.mesh.keep(shard, Message::Lost(name.clone()));
-            }
+        if !self.owning().query(from, asker, query, tries) {
+            self.read_log();
         }
     }
 
@@ -273,33 +151,20 @@ impl Shard {
         let hub = answer.hub;
         // Who comes now gets what comes after.
         self.give_run(hub);
-        if !answer.overloaded
-            && let Some(channel) = self.hub.channel_mut(hub)
-        {
-            channel.confirmed = true;
-            if channel.subscribers.is_empty() {
-                channel.position = answer.position;
-                channel.catching_up = false;
-            } else if channel.position != answer.position {
-                self.insufficient(hub, answer.position);
-            }
+        if !answer.overloaded && self.local.confirmed(hub, answer.position) {
+            self.insufficient(hub, answer.position);
         }
         let conn = answer.reply_to.conn;
         if let SubscribedBy::Service(Some(wait)) = answer.reply_to.by {
             self.answer_waited(wait);
         }
-        if self
-            .connections
-            .current(conn.slot, conn.generation)
-            .is_some()
-        {
+        if self.is_here(conn) {
             let ends = self.with_session(conn.slot, |session, context| {
                 session.interested(context, answer)
             });
             if let Some(Some(disconnect)) = ends {
                 self.disconnect(conn.slot, &disconnect);
             }
-            self.went_on(conn.slot);
         }
     }
 
@@ -325,23 +190,6 @@ impl Shard {
         if let Some(Err(disconnect)) = result {
             self.counters.users_refused += 1;
             self.disconnect(conn.slot, &disconnect);
-        }
-        self.went_on(conn.slot);
-    }
-
-    /// A command that waited has its answer: what arrived behind it is read.
-    pub(super) fn went_on(&mut self, slot: u32) {
-        let was = self.connections.at(slot).map(|connection| connection.state);
-        self.follow_phase(slot);
-        self.file(slot);
-        self.wake_parts(slot);
-        if was == Some(State::Waiting)
-            && self
-                .connections
-                .at(slot)
-                .is_some_and(|c| c.state == State::Open)
-        {
-            self.make_ready(slot);
         }
     }
 
@@ -412,13 +260,13 @@ impl Shard {
 
     /// A new configuration: everything that can follow it does.
     pub(super) fn reload(&mut self, config: Arc<crate::config::Config>) {
-        let before = std::mem::replace(&mut self.tokens, crate::session::Tokens::new(&config));
-        self.tokens.inherit(before);
+        self.people.reload(&config);
         self.keys_replaced();
         self.compression = Compression::new(&config.websocket);
-        self.inflater = Inflater::shared(config.websocket.inflated_bytes_max());
-        self.hub.reload(&config.channels);
-        self.owner.reload(&config.channels);
+        let inflater = Inflater::shared(config.websocket.inflated_bytes_max());
+        self.connections.reload(inflater);
+        self.local.reload(&config.channels);
+        self.owned.reload(&config.channels);
         let limits_now =
             config.client.limits_connections() && !self.config.client.limits_connections();
         self.config = config;
@@ -448,14 +296,4 @@ fn tell(context: &mut Context<'_>, (publisher, result): &PublishedTo) {
             context.reply(id, ReplyBody::Error(ClientError::TooManyRequests));
         }
     }
-}
-
-pub(super) fn bits(mut mask: u64) -> impl Iterator<Item = ShardId> {
-    std::iter::from_fn(move || {
-        let lowest = mask.trailing_zeros();
-        (mask != 0).then(|| {
-            mask &= mask - 1;
-            ShardId(lowest as u16)
-        })
-    })
 }

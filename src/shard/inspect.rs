@@ -1,7 +1,7 @@
 //! What the simulator's checkers look at. Nothing else calls it, and it changes nothing.
 
 use super::Shard;
-use super::connection::Connection;
+use super::connection::{Connection, Due};
 pub use crate::broker::owner::ChannelOwned;
 use crate::model::{ChannelName, ClientId, ConnId, StreamPosition};
 use crate::session::flag;
@@ -67,6 +67,8 @@ pub struct UnderWay {
     pub woken: bool,
     /// Durable channels in use whose end could not be asked for: that is tried again.
     pub unopened: usize,
+    /// Connections of which something is due that nobody has done: none, whenever a handler is over.
+    pub due: usize,
     /// Bytes of publications that are not given to their subscribers.
     pub run_bytes: usize,
     /// Calls that backends have not answered.
@@ -106,7 +108,7 @@ impl Shard {
         let Some(connection) = self.connections.current(slot, generation) else {
             return Wait::Nothing;
         };
-        if self.admission.is_asked(slot) {
+        if self.people.is_asked(slot) {
             return Wait::Gate;
         }
         if connection.is_parked {
@@ -127,13 +129,13 @@ impl Shard {
     /// Nothing is in the rings that bytes go out from, and some connection remembers where in them it stood.
     #[must_use]
     pub fn remembers_empty_rings(&self) -> bool {
-        self.outbox.remembers_empty_rings()
+        self.connections.remembers_empty_rings()
     }
 
     /// Catch-ups of channels that found the queue to the owner full.
     #[must_use]
     pub const fn catch_ups_put_off(&self) -> usize {
-        self.unasked.len()
+        self.local.unasked()
     }
 
     /// Subscriptions that wait for their owner and are to end as soon as it has answered.
@@ -157,13 +159,13 @@ impl Shard {
             catching_up: channel.catching_up,
             position: channel.position,
         };
-        self.hub.iter().map(of).collect()
+        self.local.hub().iter().map(of).collect()
     }
 
     /// Channels owned by this shard.
     #[must_use]
     pub fn channels_owned(&self) -> Vec<ChannelOwned> {
-        self.owner.inspect()
+        self.owned.inspect()
     }
 
     /// Subscriptions of all sessions.
@@ -176,7 +178,8 @@ impl Shard {
         for (slot, connection) in self.connections.iter() {
             for subscription in &connection.session.subscriptions {
                 let channel = self
-                    .hub
+                    .local
+                    .hub()
                     .at(subscription.hub)
                     .expect("a subscription's channel lives as long as it");
                 if !subscription.is_pending() {
@@ -219,13 +222,13 @@ impl Shard {
     /// Connections by user, as counted by the registry on this shard.
     #[must_use]
     pub fn registered(&self) -> Vec<(Box<str>, u32)> {
-        self.users.registered()
+        self.people.registered()
     }
 
     /// Client connections that the gate on this shard has let in, and those of this shard that are in.
     #[must_use]
     pub fn let_in(&self) -> (u32, u32) {
-        (self.admission.inside(), self.admission.here())
+        (self.people.inside(), self.people.here())
     }
 
     /// Amounts that are zero when nothing is under way.
@@ -237,7 +240,7 @@ impl Shard {
         let connections = || self.connections.iter().map(|(_, one)| one);
         let by_own = connections().filter(|one| !one.is_stream());
         UnderWay {
-            ring_bytes: self.outbox.ring_used(),
+            ring_bytes: self.connections.ring_used(),
             backlog_bytes,
             backlog_bytes_counted,
             input_bytes,
@@ -250,10 +253,13 @@ impl Shard {
             waiting: (self.connections.iter())
                 .filter(|(_, connection)| connection.session.order.is_some())
                 .count(),
-            parts: self.parts.len() + self.stalled.values().map(Vec::len).sum::<usize>(),
-            woken: self.owner.has_woken(),
-            unopened: self.owner.unopened(),
-            run_bytes: self.run_bytes,
+            parts: self.local.parts(),
+            woken: self.owned.has_woken(),
+            unopened: self.owned.unopened(),
+            due: (self.connections.iter())
+                .filter(|(_, connection)| connection.due != Due::NOTHING)
+                .count(),
+            run_bytes: self.local.run_bytes(),
             hook_calls: self.hooks.under_way(),
             parked: self.key_waits.len(),
             waiting_bytes: self.waiting_bytes,

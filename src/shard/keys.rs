@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Shard;
+use super::connection::Due;
 use crate::config::keys::{KeySet, KeySource};
 use crate::limits::{KEY_WAITS_BYTES_MAX, KEY_WAITS_MAX};
 use crate::mesh::control::FromShard;
@@ -88,7 +89,7 @@ impl Shard {
     /// A connection's command waits for a key. Control is asked once for everybody who waits.
     pub(super) fn wait_for_key(&mut self, slot: u32, wanted: KeyWanted, command: Command<'_>) {
         let generation = self.connections.generation(slot);
-        let prefix = self.prefix_at(slot);
+        let prefix = self.people.prefix_at(slot);
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };
@@ -129,7 +130,7 @@ impl Shard {
 
     /// Control has fetched keys, or could not.
     pub(super) fn keys_answered(&mut self, source: KeySource, set: Option<&Arc<KeySet>>) {
-        self.tokens.answered(source, set, self.now);
+        self.people.keys_answered(source, set, self.now);
         let is_fetched = set.is_some();
         if is_fetched {
             self.counters.key_sets += 1;
@@ -181,7 +182,7 @@ impl Shard {
                 return;
             };
             if let Some(wanted) = &parked.wanted {
-                self.tokens.refuse_if_unknown(wanted, self.now);
+                self.people.refuse_if_unknown(wanted, self.now);
             }
             let ConnId { slot, generation } = parked.conn;
             let connection = self.connections.current(slot, generation);
@@ -203,10 +204,10 @@ impl Shard {
             }
             if let Some(connection) = self.connections.at_mut(slot) {
                 connection.is_parked = false;
+                connection.due.add(Due::TIME.and(Due::TURN));
             }
             self.command(slot, Ok(*parked.command));
-            self.make_ready(slot);
-            self.file(slot);
+            self.after(slot);
             self.settle();
         }
     }

@@ -88,11 +88,10 @@ impl Shard {
 
     /// A user is not counted: what waits may stand behind the connect command that says who it is.
     pub(super) fn who_waits(&self, slot: u32) -> Whose<'static> {
-        let generation = self.connections.generation(slot);
         Whose {
-            conn: ConnId { slot, generation },
+            conn: self.connections.id(slot),
             user: "",
-            from: self.prefix_at(slot),
+            from: self.people.prefix_at(slot),
         }
     }
 
@@ -148,20 +147,12 @@ impl Shard {
         slot: u32,
         command: Result<Command<'_>, Disconnect>,
     ) -> Handled {
-        let mut moves_deadline = false;
         let result = match command {
-            Ok(command) if self.is_offender(slot, &command) => {
+            Ok(command) if self.is_barred(slot, &command) => {
                 self.counters.tokens_not_looked_at += 1;
                 Some(Err(Disconnect::TooManyRequests))
             }
             Ok(command) => {
-                moves_deadline = matches!(
-                    command.body,
-                    Body::Connect(_)
-                        | Body::Subscribe(_)
-                        | Body::Refresh { .. }
-                        | Body::SubRefresh { .. }
-                );
                 let result = self.with_session(slot, |session, context| {
                     if session.must_wait(context, &command) {
                         return None;
@@ -189,17 +180,16 @@ impl Shard {
             Some(Ok(())) => {}
         }
         self.answer_own();
-        if moves_deadline {
-            self.follow_phase(slot);
-            self.file(slot);
-        }
         Handled::Done
     }
 
-    /// The session can go on with what waits, once the handler that runs is done with it.
-    pub(super) fn make_ready(&mut self, slot: u32) {
-        let generation = self.connections.generation(slot);
-        self.ready.push_back(ConnId { slot, generation });
+    /// The token of this command is not looked at.
+    fn is_barred(&self, slot: u32, command: &Command<'_>) -> bool {
+        let brings_token = match &command.body {
+            Body::Connect(connect) => !connect.token.is_empty(),
+            _ => false,
+        };
+        brings_token && (self.people).is_offender(&self.config.client, slot, self.now.at)
     }
 
     /// Sessions whose turn has come go on, as many at most. Returns how many more may.
@@ -227,7 +217,7 @@ impl Shard {
         connection.session.next = 0;
         connection.session.pong_by = 0;
         let by = TimerWheel::tick_after(self.now.at, ENDED_TIMEOUT);
-        self.set_deadline(slot, by);
+        self.connections.set_deadline(slot, by);
     }
 
     /// The peer is gone. True if something is left to be carried out: it had said that no more comes, or its commands came in
@@ -297,7 +287,7 @@ impl Shard {
                     || connection.held.is_some()
                     || connection.has_ended =>
             {
-                self.make_ready(slot);
+                self.ready.push_back(conn);
             }
             Stopped::Over => connection.session.forget_order(&mut self.spares),
         }

@@ -203,7 +203,6 @@ impl Shard {
     pub(super) fn batch_taken(&mut self, slot: u32) {
         if self.outgoing.workers.contains_key(&slot) {
             self.feed_worker(slot);
-            self.settle();
         }
         let is_sent = |connection: &super::Connection| connection.unsent_bytes() == 0;
         if self.outgoing.is_sending(slot) && self.connections.at(slot).is_some_and(is_sent) {

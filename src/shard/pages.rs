@@ -56,7 +56,8 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Waiting;
         }
-        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
+        self.connections
+            .set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
     }
 
     pub(super) fn page_answered(&mut self, conn: ConnId, page: &Page) {
@@ -67,7 +68,6 @@ impl Shard {
             .is_some_and(|connection| connection.state == State::Waiting && !connection.is_session);
         if waits {
             self.respond(conn.slot, page.status, page.content_type, &page.body);
-            self.resume(conn.slot);
         }
     }
 }

@@ -60,7 +60,8 @@ impl Shard {
             timeout: asked.timeout,
             found: None,
         }));
-        self.set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
+        self.connections
+            .set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
         let connect = Connect {
             token: asked.token.into(),
             ..Connect::default()
@@ -95,7 +96,8 @@ impl Shard {
                 if is_over {
                     self.answer_poll(slot, &[]);
                 } else {
-                    self.set_deadline(slot, TimerWheel::tick_after(self.now.at, timeout));
+                    self.connections
+                        .set_deadline(slot, TimerWheel::tick_after(self.now.at, timeout));
                 }
             }
             Polled::Ended => self.answer_poll(slot, &[]),
@@ -112,7 +114,7 @@ impl Shard {
 
     /// A run of a channel goes to the polls that wait for it, not to those that a service has subscribed to it.
     pub(super) fn answer_polls(&mut self, id: HubId, run: &[Arc<Publication>]) {
-        let Some(channel) = self.hub.channel(id) else {
+        let Some(channel) = self.local.hub().channel(id) else {
             return;
         };
         let polls = channel.subscribers.iter().filter(|subscriber| {
@@ -211,7 +213,6 @@ impl Shard {
             connection.session = Session::default();
         }
         self.respond_uncached(slot, status, cors.as_deref(), body);
-        self.resume(slot);
     }
 
     fn respond_uncached(&mut self, slot: u32, status: u16, cors: Option<&Cors>, body: &[u8]) {

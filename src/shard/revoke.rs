@@ -1,6 +1,7 @@
 //! Tokens and users that a service shuts out: kept for those who come, closed for those who are here.
 
 use super::Shard;
+use super::admission::user_of;
 use crate::mesh::message::Revocation;
 use crate::protocol::push::Unsubscribe;
 use crate::session::flag;
@@ -8,7 +9,7 @@ use crate::session::flag;
 impl Shard {
     /// Keeps it, then ends what it concerns. `false` if there is no room.
     pub(super) fn revoke(&mut self, revocation: &Revocation) -> bool {
-        if self.revocations.add(revocation, self.now).is_err() {
+        if self.people.revoke(revocation, self.now).is_err() {
             return false;
         }
         match revocation {
@@ -24,17 +25,17 @@ impl Shard {
                 }
             }
             Revocation::UserTokens { user, channel, .. } if channel.is_empty() => {
-                for slot in self.users.of(&self.connections, user) {
+                for slot in (self.people).slots_of(user, user_of(&self.connections)) {
                     self.end_if_shut_out(slot);
                 }
             }
             Revocation::UserTokens { user, channel, .. } => {
-                for slot in self.users.of(&self.connections, user) {
+                for slot in (self.people).slots_of(user, user_of(&self.connections)) {
                     self.end_by_token(slot, channel);
                 }
             }
             Revocation::Block { user, .. } => {
-                for slot in self.users.of(&self.connections, user) {
+                for slot in (self.people).slots_of(user, user_of(&self.connections)) {
                     self.end_if_shut_out(slot);
                 }
             }
@@ -45,13 +46,13 @@ impl Shard {
 
     /// Closes a session whose user or token is shut out.
     pub(super) fn end_if_shut_out(&mut self, slot: u32) {
-        if self.revocations.is_empty() {
+        if self.people.revocations().is_empty() {
             return;
         }
         let Some(connection) = self.connections.at(slot) else {
             return;
         };
-        let shut_out = connection.session.shut_out(&self.revocations, self.now.at);
+        let shut_out = (connection.session).shut_out(self.people.revocations(), self.now.at);
         if let Some(disconnect) = shut_out {
             self.disconnect(slot, &disconnect);
         }
@@ -79,7 +80,7 @@ impl Shard {
         let mut ends: Vec<(u32, u32, Unsubscribe)> = Vec::new();
         for (slot, connection) in self.connections.iter() {
             for subscription in &connection.session.subscriptions {
-                let Some(channel) = self.hub.at(subscription.hub) else {
+                let Some(channel) = self.local.hub().at(subscription.hub) else {
                     continue;
                 };
                 match self.config.channels.resolve(channel.name.as_str()) {
@@ -94,7 +95,7 @@ impl Shard {
             }
         }
         for (slot, hub, why) in ends {
-            self.give_run(self.hub.id_at(hub));
+            self.give_run(self.local.hub().id_at(hub));
             let is_positioned = why == Unsubscribe::Insufficient;
             if is_positioned
                 && self.connections.at(slot).is_some_and(|connection| {

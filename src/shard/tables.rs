@@ -30,12 +30,12 @@ impl Shard {
         match table {
             Table::ChannelsOwned => {
                 let most = self.config.channels.owned_limit as usize;
-                (self.owner.len(), most)
+                (self.owned.len(), most)
             }
-            Table::ChannelsLocal => (self.hub.len(), CHANNELS_OWNED_MAX),
-            Table::IdempotencyKeys => (self.owner.keys(), IDEMPOTENCY_KEYS_MAX),
-            Table::Prefixes => (self.admission.prefixes(), PREFIXES_MAX),
-            Table::Revocations => (self.revocations.fullest(), REVOCATIONS_MAX),
+            Table::ChannelsLocal => (self.local.hub().len(), CHANNELS_OWNED_MAX),
+            Table::IdempotencyKeys => (self.owned.keys(), IDEMPOTENCY_KEYS_MAX),
+            Table::Prefixes => (self.people.prefixes_counted(), PREFIXES_MAX),
+            Table::Revocations => (self.people.revocations().fullest(), REVOCATIONS_MAX),
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::connection::State;
+use super::connections::Fired;
 use super::{Mode, Shard};
-use crate::mem::{Tick, TimerWheel};
 use crate::session::Peer;
 use crate::time::{Instant, Now};
 use crate::wire::http::HttpError;
@@ -19,9 +19,7 @@ impl Shard {
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
         self.fire();
-        if self.owner.next_sweep().is_some_and(|at| at <= now.at) {
-            self.owner.sweep(now);
-        }
+        self.owned.sweep(now);
         self.keys_overdue();
         self.log_overdue();
         self.read_log();
@@ -32,29 +30,34 @@ impl Shard {
     /// Looks at the connections whose time has come, some in each turn.
     fn fire(&mut self) {
         for _ in 0..FIRED_PER_TURN {
-            if self.fired.1.is_empty() {
-                let Some(fired) = self.wheel.fire(self.now.at) else {
-                    return;
-                };
-                self.fired = fired;
-            }
             if self.is_full() {
                 return;
             }
-            if let Some(slot) = self.fired.1.pop() {
-                self.fired(slot, self.fired.0);
+            let Some(fired) = self.connections.fire(self.now.at) else {
+                return;
+            };
+            match fired {
+                Fired::Stale => {}
+                Fired::Due(slot) => {
+                    self.session_timeout(slot);
+                    self.after(slot);
+                }
+                Fired::Overdue(slot, state) => {
+                    self.overdue(slot, state);
+                    self.session_timeout(slot);
+                    self.after(slot);
+                }
             }
         }
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let retry = self.has_work().then(|| self.now.at + RETRY_INTERVAL);
-        let at_once = self.has_messages || !self.fired.1.is_empty();
-        let at_once = at_once.then_some(self.now.at);
+        let at_once = self.has_messages.then_some(self.now.at);
         [
             at_once,
-            self.wheel.next_at(),
-            self.owner.next_sweep(),
+            self.connections.next_at(self.now.at),
+            self.owned.next_sweep(),
             retry,
             self.drain.as_ref().map(|drain| drain.next),
             self.key_waits.next(),
@@ -63,24 +66,6 @@ impl Shard {
         .into_iter()
         .flatten()
         .min()
-    }
-
-    /// An entry of the wheel fired: the connection in the slot looks at what is really due.
-    fn fired(&mut self, slot: u32, tick: Tick) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        if connection.filed != tick {
-            return;
-        }
-        connection.filed = 0;
-        let (state, by) = (connection.state, connection.by);
-        if by != 0 && by <= TimerWheel::tick(self.now.at) {
-            connection.by = 0;
-            self.overdue(slot, state);
-        }
-        self.session_timeout(slot);
-        self.file(slot);
     }
 
     /// The deadline of a connection's state has passed.
@@ -133,28 +118,6 @@ impl Shard {
                     _ => backlog.looked_at(),
                 }
             }
-        }
-    }
-
-    /// Files the nearest deadline of a connection, unless a nearer one is filed already.
-    pub(super) fn file(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
-        let session = if connection.is_session && !connection.is_parked {
-            connection.session.deadline(self.now, &self.config)
-        } else {
-            0
-        };
-        let nearest = match (connection.by, session) {
-            (0, at) | (at, 0) => at,
-            (by, session) => by.min(session),
-        };
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        if nearest != 0 && (connection.filed == 0 || nearest < connection.filed) {
-            connection.filed = self.wheel.file(slot, nearest);
         }
     }
 }

@@ -6,9 +6,8 @@ use super::connection::{Connection, State};
 use super::{Mode, Shard};
 use crate::limits::ECHO_MESSAGE_BYTES_MAX;
 use crate::model::Framing;
-use crate::session::Phase;
 use crate::wire::websocket::{
-    Decoder, Event, Opcode, ServerHeader, WebSocketError, encode_close, encode_frame_header,
+    Event, Opcode, ServerHeader, WebSocketError, encode_close, encode_frame_header,
 };
 
 /// The peer has this long to take the last bytes.
@@ -30,8 +29,7 @@ impl Shard {
             message_bytes_max
         };
         let deflates = connection.session.format.framing == Framing::Deflate;
-        let mut decoder = std::mem::take(&mut connection.decoder);
-        self.input_bytes -= decoder.held_bytes();
+        let mut decoder = self.connections.take_decoder(slot);
         let mut input = bytes;
         loop {
             match self.connections.at(slot) {
@@ -52,7 +50,7 @@ impl Shard {
                 _ => return,
             }
             let event = if deflates {
-                self.next_inflated(slot, &mut decoder, &mut input, message_bytes_max)
+                (self.connections).next_inflated(slot, &mut decoder, &mut input, message_bytes_max)
             } else {
                 decoder.next(&mut input, message_bytes_max)
             };
@@ -65,34 +63,9 @@ impl Shard {
                 }
             }
         }
-        if let Some(connection) = self.connections.at_mut(slot) {
-            let held = decoder.held_bytes();
-            connection.decoder = decoder;
-            if held > 0 {
-                self.input_bytes += held;
-                self.bound_input();
-            }
+        if self.connections.put_decoder(slot, decoder) {
+            self.bound_input();
         }
-    }
-
-    /// The next event of a connection that compression was agreed on with.
-    #[cold]
-    fn next_inflated<'a>(
-        &mut self,
-        slot: u32,
-        decoder: &mut Decoder,
-        input: &mut &'a mut [u8],
-        message_bytes_max: usize,
-    ) -> Result<Option<Event<'a>>, WebSocketError> {
-        let own = self
-            .connections
-            .at_mut(slot)
-            .and_then(|connection| connection.session.rare.as_mut()?.deflate.as_mut());
-        let inflater = match own {
-            Some(own) => &mut own.1,
-            None => &mut self.inflater,
-        };
-        decoder.next_inflated(input, message_bytes_max, inflater)
     }
 
     fn websocket_event(&mut self, slot: u32, event: Event<'_>) {
@@ -155,29 +128,6 @@ impl Shard {
         frame.truncate(0);
         frame.shrink_to(64 * 1024);
         self.scratch = frame;
-    }
-
-    /// A session that waits for owners makes its connection wait; one that has its answer lets it go on.
-    pub(super) fn follow_phase(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
-        if !connection.is_session {
-            return;
-        }
-        // A request waits until it is answered, whatever its session does.
-        match (connection.state, connection.session.phase) {
-            _ if connection.is_poll() => {}
-            (State::Open, Phase::Connecting) => connection.state = State::Waiting,
-            (State::Waiting, Phase::Connected | Phase::Refused) => connection.state = State::Open,
-            _ => {}
-        }
-        if connection.session.phase == Phase::Connected && !connection.is_known {
-            connection.is_known = true;
-            self.users.insert(&self.connections, slot);
-            // It may have been shut out while its connect command waited.
-            self.end_if_shut_out(slot);
-        }
     }
 
     /// What follows a broken frame cannot be read.

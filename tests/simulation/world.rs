@@ -380,6 +380,7 @@ impl World {
                 under_way.input_bytes, under_way.input_bytes_counted,
                 "unfinished input of shard {at}"
             );
+            assert_eq!(under_way.due, 0, "left undone by shard {at}");
             assert_eq!(
                 under_way.waiting_bytes, under_way.waiting_bytes_counted,
                 "waiting commands of shard {at}"
@@ -466,6 +467,7 @@ impl World {
                 parts: 0,
                 woken: false,
                 unopened: 0,
+                due: 0,
                 run_bytes: 0,
                 hook_calls: 0,
                 parked: 0,

@@ -2,24 +2,21 @@
 
 use std::sync::Arc;
 
-use crate::broker::owner::Delivery;
-use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};
 use crate::mesh::Message;
 use crate::mesh::message::{
-    AnswerKind, Answered, Answers, Asked, Commands, Gather, Gathered, PublishError, Query,
-    QueryKind, UserAction, UserCommand, UserSubscribe,
+    AnswerKind, Answered, Answers, Asked, Commands, Gather, Gathered, UserAction, UserCommand,
+    UserSubscribe,
 };
-use crate::model::{ChannelName, Draft, Publication, ShardId, StreamPosition};
+use crate::model::ShardId;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::ServerSubscription;
 use crate::shard::Shard;
-use crate::shard::inbox::bits;
+use crate::shard::admission::user_of;
 
 impl Shard {
     /// Does everything in order; the answers go back together when the last one is there.
     pub(in crate::shard) fn own_commands(&mut self, from: ShardId, commands: Commands) {
-        let config = Arc::clone(&self.config);
         // Without a place to wait, commands are answered before owners have confirmed new subscriptions.
         let wait = self.waits.begin();
         let mut answers = Box::new(Answers {
@@ -32,9 +29,9 @@ impl Shard {
         for (item, asked) in commands.items {
             let answered = match asked {
                 Asked::Publish(draft) => {
-                    Answered::Published(self.publish_one(draft, &mut deliveries))
+                    Answered::Published(self.owning().publish_one(draft, &mut deliveries))
                 }
-                Asked::Query(query) if self.is_durable_history(&query) => {
+                Asked::Query(query) if self.owning().waits_for_log(&query) => {
                     match wait {
                         Some(wait) => {
                             self.waits.add(wait);
@@ -49,23 +46,21 @@ impl Shard {
                     }
                     Answered::Query(AnswerKind::Overloaded)
                 }
-                Asked::Query(query) => {
-                    Answered::Query(self.owner.query(self.now, &query, &config.channels))
-                }
+                Asked::Query(query) => Answered::Query(self.owning().ask_now(&query)),
                 Asked::User(command) => {
-                    self.deliver_together(&mut deliveries);
+                    self.owning().hand_out_together(&mut deliveries);
                     self.user_command(&command, wait);
                     Answered::User
                 }
                 Asked::Revoke(revocation) => {
-                    self.deliver_together(&mut deliveries);
+                    self.owning().hand_out_together(&mut deliveries);
                     Answered::Revoked(self.revoke(&revocation))
                 }
                 Asked::Gather(gather) => Answered::Gathered(Box::new(self.gather(&gather))),
             };
             answers.items.push((item, answered));
         }
-        self.deliver_together(&mut deliveries);
+        self.owning().hand_out_together(&mut deliveries);
         let answers = match wait {
             Some(wait) => self.waits.end(wait, from, answers),
             None => Some((from, answers)),
@@ -76,12 +71,6 @@ impl Shard {
                 self.own_history(wait, item, Box::new(query), 0);
             }
         }
-    }
-
-    fn is_durable_history(&self, query: &Query) -> bool {
-        let namespace = self.config.channels.resolve(query.channel.as_str());
-        matches!(query.what, QueryKind::History { .. })
-            && namespace.is_ok_and(|namespace| namespace.is_durable())
     }
 
     /// What a call waited for is known.
@@ -102,59 +91,9 @@ impl Shard {
         self.answer_commands(answers);
     }
 
-    fn publish_one(
-        &mut self,
-        draft: Box<Draft>,
-        deliveries: &mut Vec<Delivery>,
-    ) -> Result<StreamPosition, PublishError> {
-        let rules = &self.config.channels;
-        let outcome = self.owner.publish(self.now, draft, rules)?;
-        if let Some(delivery) = outcome.deliver {
-            self.counters.publications += 1;
-            if delivery.shards != 0 {
-                deliveries.push(delivery);
-            }
-        }
-        Ok(outcome.position)
-    }
-
-    /// Sends each shard its publications in few messages: as many single ones could fill its queue.
-    fn deliver_together(&mut self, deliveries: &mut Vec<Delivery>) {
-        let shards = deliveries.iter().fold(0, |all, one| all | one.shards);
-        for shard in bits(shards) {
-            let mut many = Vec::new();
-            let mut bytes = 0;
-            for one in deliveries.iter() {
-                if one.shards >> shard.0 & 1 == 0 {
-                    continue;
-                }
-                bytes += one.publication.data.len();
-                many.push((one.channel.clone(), Arc::clone(&one.publication)));
-                if many.len() == DELIVER_MANY_MAX || bytes >= DELIVER_MANY_BYTES_MAX {
-                    self.deliver_to(shard, std::mem::take(&mut many));
-                    bytes = 0;
-                }
-            }
-            if !many.is_empty() {
-                self.deliver_to(shard, many);
-            }
-        }
-        deliveries.clear();
-    }
-
-    fn deliver_to(&mut self, shard: ShardId, many: Vec<(ChannelName, Arc<Publication>)>) {
-        if self.mesh.has_room(shard) {
-            self.mesh.delivery(shard, Message::DeliverMany(many));
-            return;
-        }
-        self.counters.dropped_mesh += many.len() as u64;
-        for (channel, _) in &many {
-            self.owner.mark_behind(channel, shard);
-        }
-    }
-
     fn user_command(&mut self, command: &UserCommand, wait: Option<u32>) {
-        for slot in self.users.of(&self.connections, &command.user) {
+        let user_of = user_of(&self.connections);
+        for slot in self.people.slots_of(&command.user, user_of) {
             let Some(connection) = self.connections.at(slot) else {
                 continue;
             };
@@ -210,7 +149,6 @@ impl Shard {
                     self.with_session(slot, |session, context| {
                         session.refreshed(context, expire_at, info)
                     });
-                    self.file(slot);
                 }
             }
         }
@@ -251,19 +189,21 @@ impl Shard {
         let Some(pattern) = &gather.channels else {
             return Gathered {
                 channels: Vec::new(),
-                clients: self.users.sessions() as u32,
-                users: self.users.count(),
+                clients: self.people.sessions() as u32,
+                users: self.people.count_users(),
                 subscriptions: self
-                    .hub
+                    .local
+                    .hub()
                     .iter()
                     .map(|channel| channel.subscribers.len() as u32)
                     .sum(),
-                channels_active: self.owner.active(),
+                channels_active: self.owned.active(),
                 counters: self.counters(),
             };
         };
         let channels = self
-            .hub
+            .local
+            .hub()
             .iter()
             .filter(|channel| !channel.subscribers.is_empty())
             .filter(|channel| pattern.matches(channel.name.as_str()))

@@ -274,6 +274,8 @@ fn fetch_whose_caller_goes_while_it_waits_is_over_and_its_answer_is_empty() {
             let response = house.response();
             assert_eq!(response["result"], serde_json::json!({ "deliveries": [] }));
         }
+        house.shards[0].handle_flushed(house.now);
+        assert!(house.outputs().1.is_empty(), "it was abandoned");
         house.shards[0].handle_closed(house.now, conn);
         assert!(house.outputs().1.is_empty(), "said once");
     }

@@ -20,20 +20,20 @@ const DISTINCT_LOOKED_AT: usize = 32;
 
 /// Bytes for one class.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Piece {
+pub(in crate::shard) struct Piece {
     from: usize,
     to: usize,
     /// Publications in it.
-    pub(super) publications: u32,
+    pub(in crate::shard) publications: u32,
     /// Where it is in the fan-out ring; `None` if it found no room there.
-    pub(super) range: Option<RingRange>,
+    pub(in crate::shard) range: Option<RingRange>,
     /// A class before this one whose bytes these are.
     same: Option<u16>,
 }
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Written {
+pub(in crate::shard) struct Written {
     bytes: Vec<u8>,
     pieces: Vec<Piece>,
     /// Bare pushes of one encoding, while several classes share it, and where each stands, by publication and shape.
@@ -44,18 +44,18 @@ pub(super) struct Written {
     /// Classes with bytes of their own, and where their selection begins.
     distinct: Vec<(u16, usize)>,
     /// Publications encoded so far, in JSON and in Protobuf.
-    pub(super) encoded: [u64; 2],
+    pub(in crate::shard) encoded: [u64; 2],
 }
 
 impl Piece {
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(in crate::shard) const fn is_empty(&self) -> bool {
         self.from == self.to
     }
 }
 
 impl Written {
     /// Writes publications.
-    pub(super) fn run(
+    pub(in crate::shard) fn run(
         &mut self,
         channel: &HubChannel,
         run: &[Arc<Publication>],
@@ -190,7 +190,7 @@ impl Written {
     }
 
     /// Writes one push that is no publication, about the channel `name` or, without one, the connection.
-    pub(super) fn push(
+    pub(in crate::shard) fn push(
         &mut self,
         channel: &HubChannel,
         name: &str,
@@ -223,7 +223,7 @@ impl Written {
     }
 
     /// Finds a place in the ring for every piece.
-    pub(super) fn place(&mut self, mut place: impl FnMut(&[u8]) -> Option<RingRange>) {
+    pub(in crate::shard) fn place(&mut self, mut place: impl FnMut(&[u8]) -> Option<RingRange>) {
         for at in 0..self.pieces.len() {
             let piece = self.pieces[at];
             if piece.is_empty() {
@@ -236,11 +236,11 @@ impl Written {
         }
     }
 
-    pub(super) fn pieces(&self) -> &[Piece] {
+    pub(in crate::shard) fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    pub(super) fn bytes(&self, class: u16) -> &[u8] {
+    pub(in crate::shard) fn bytes(&self, class: u16) -> &[u8] {
         let piece = self.pieces[usize::from(class)];
         &self.bytes[piece.from..piece.to]
     }

@@ -15,7 +15,7 @@ use crate::time::Instant;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module.
-pub(in crate::shard) struct Gate {
+pub(super) struct Gate {
     inside: u32,
     rate: Bucket,
     prefixes: HashMap<Prefix, Group, SecretHash>,
@@ -64,7 +64,7 @@ const fn is_reached(limit: u32, inside: u32) -> bool {
 }
 
 impl Gate {
-    pub(in crate::shard) fn new(key: &Key) -> Self {
+    pub(super) fn new(key: &Key) -> Self {
         Self {
             inside: 0,
             rate: Bucket::default(),
@@ -74,7 +74,7 @@ impl Gate {
     }
 
     /// Lets one more in, or says why not: under which prefix it is counted. A refused one leaves no trace.
-    pub(in crate::shard) fn enter(
+    pub(super) fn enter(
         &mut self,
         now: Instant,
         client: &Client,
@@ -143,7 +143,7 @@ impl Gate {
     }
 
     /// One has left.
-    pub(in crate::shard) fn leave(&mut self, now: Instant, prefix: Option<Prefix>) {
+    pub(super) fn leave(&mut self, now: Instant, prefix: Option<Prefix>) {
         self.inside = self.inside.saturating_sub(1);
         if let Some(prefix) = prefix
             && let Some(group) = self.prefixes.get_mut(&prefix)
@@ -163,21 +163,21 @@ impl Gate {
     }
 
     /// These were inside before anybody counted.
-    pub(in crate::shard) const fn adopt(&mut self, count: u32) {
+    pub(super) const fn adopt(&mut self, count: u32) {
         self.inside = self.inside.saturating_add(count);
     }
 
-    pub(in crate::shard) const fn inside(&self) -> u32 {
+    pub(super) const fn inside(&self) -> u32 {
         self.inside
     }
 
-    pub(in crate::shard) fn prefixes(&self) -> usize {
+    pub(super) fn prefixes(&self) -> usize {
         self.prefixes.len()
     }
 }
 
 /// The prefix of an address that limits are for.
-pub(in crate::shard) fn prefix_of(client: &Client, address: IpAddr) -> Prefix {
+pub(super) fn prefix_of(client: &Client, address: IpAddr) -> Prefix {
     let keep = |bits: u128, width: u32, length: u8| {
         let drop = width - u32::from(length).min(width);
         if drop >= 128 { 0 } else { bits >> drop << drop }

@@ -5,9 +5,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::Shard;
 use crate::limits::OFFENDERS_MAX;
-use crate::protocol::command::{Body, Command};
 use crate::time::Instant;
 
 /// For each prefix, when all its tokens are forgiven: a bucket that holds one second's worth.
@@ -26,7 +24,7 @@ impl Default for Offenders {
 
 impl Offenders {
     /// One more.
-    fn add(&mut self, now: Instant, from: u32, per_second: u32) {
+    pub(super) fn add(&mut self, now: Instant, from: u32, per_second: u32) {
         if self.forgiven.len() >= OFFENDERS_MAX && !self.forgiven.contains_key(&from) {
             self.forgiven.retain(|_, at| *at > now);
             if self.forgiven.len() >= OFFENDERS_MAX {
@@ -37,36 +35,16 @@ impl Offenders {
         *at = (*at).max(now) + Duration::from_secs(1) / per_second;
     }
 
+    /// No prefix has any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.forgiven.is_empty()
+    }
+
     /// There were as many as there may be: one more does not fit into the second.
-    fn is_barred(&self, now: Instant, from: u32, per_second: u32) -> bool {
+    pub(super) fn is_barred(&self, now: Instant, from: u32, per_second: u32) -> bool {
         let second = Duration::from_secs(1);
         let forgiven = self.forgiven.get(&from).copied().unwrap_or(now);
         forgiven.max(now).since(now) + second / per_second > second
-    }
-}
-
-impl Shard {
-    /// A session ended for an invalid token.
-    pub(super) fn add_offender(&mut self, slot: u32) {
-        let per_second = self.config.client.invalid_token_rate_per_prefix;
-        let from = self.prefix_at(slot);
-        if per_second > 0 && from != 0 {
-            self.offenders.add(self.now.at, from, per_second);
-        }
-    }
-
-    /// The token of this command is not looked at.
-    pub(super) fn is_offender(&self, slot: u32, command: &Command<'_>) -> bool {
-        let brings_token = match &command.body {
-            Body::Connect(connect) => !connect.token.is_empty(),
-            _ => false,
-        };
-        if !brings_token || self.offenders.forgiven.is_empty() {
-            return false;
-        }
-        let per_second = self.config.client.invalid_token_rate_per_prefix;
-        let from = self.prefix_at(slot);
-        per_second > 0 && self.offenders.is_barred(self.now.at, from, per_second)
     }
 }
 

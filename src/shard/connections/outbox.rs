@@ -1,0 +1,675 @@
+//! What goes out. Frames are encoded once into the fan-out ring; a connection holds one range of it, and its turn comes in
+//! the order in which connections became dirty. A connection whose socket does not keep up owns a copy of its bytes.
+
+use std::collections::VecDeque;
+
+use super::rings::{Heads, Rings};
+use super::{Connection, Connections, Due, State};
+use crate::broker::HubChannel;
+use crate::broker::hub::Subscriber;
+use crate::limits::{
+    BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES, HTTP_BODY_BYTES_MAX,
+    OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
+};
+use crate::mem::{RingRange, Tick};
+use crate::metrics::Counters;
+use crate::model::{ChannelName, ConnId, Format};
+use crate::protocol::push::Push;
+use crate::session::fanout::{self, Compression};
+use crate::session::flag;
+use crate::shard::connection::{Backlog, KEEP};
+use crate::shard::deliver::lost;
+use crate::shard::local::Written;
+use crate::shard::{Close, Output, SendBatch};
+
+/// The shard's half of every outbox.
+pub(super) struct Outbox {
+    rings: Rings,
+    /// Connections with something to send, and the ring's head when each became dirty: the oldest byte that any of them
+    /// needs is not before the first one's.
+    dirty: VecDeque<(u32, Heads)>,
+    /// Connections to close once the kernel has what they sent.
+    closing: Vec<u32>,
+    /// What the reactor is to do with connections: closes, pauses and their ends, in order.
+    orders: VecDeque<Output>,
+    backlog_bytes: usize,
+    /// Ring batches were polled since the last flush: their bytes are still needed.
+    is_unflushed: bool,
+}
+
+/// What `mark` could not do by itself.
+#[derive(PartialEq, Eq)]
+enum Marked {
+    Done,
+    /// The bytes must go to the connection's own memory.
+    Copy,
+}
+
+impl Outbox {
+    pub(super) fn new(shared_bytes: u32, own_bytes: u32) -> Self {
+        Self {
+            rings: Rings::new(shared_bytes, own_bytes),
+            dirty: VecDeque::new(),
+            closing: Vec::new(),
+            orders: VecDeque::new(),
+            backlog_bytes: 0,
+            is_unflushed: false,
+        }
+    }
+
+    /// A connection is gone, or its bytes are: they count no more.
+    pub(super) fn forget(&mut self, connection: &Connection) {
+        if let Some(backlog) = &connection.backlog {
+            self.backlog_bytes -= backlog.unsent();
+        }
+    }
+
+    /// Frees the bytes that no dirty connection needs. Dirty connections remember positions, also those whose bytes are
+    /// their own: the rings start at the front only when there is none.
+    fn release(&mut self) {
+        match self.dirty.front() {
+            Some(&(_, heads)) => self.rings.release_to(heads),
+            None => {
+                self.rings.release_to(self.rings.heads());
+                self.rings.rewind();
+            }
+        }
+    }
+
+    /// Adds a range of the ring to what the connection sends next.
+    fn mark(
+        &mut self,
+        connection: &mut Connection,
+        slot: u32,
+        range: RingRange,
+        head: Heads,
+    ) -> Marked {
+        if connection.pending.len == 0 {
+            connection.pending = range;
+        } else if connection.pending.end() == range.start {
+            connection.pending.len += range.len;
+        } else {
+            if connection.pending.len + range.len > PENDING_JOIN_BYTES_MAX {
+                return Marked::Copy;
+            }
+            match self.rings.append_joined(connection.pending, range) {
+                Some(joined) => connection.pending = joined,
+                None => return Marked::Copy,
+            }
+        }
+        self.make_dirty(connection, slot, head);
+        Marked::Done
+    }
+
+    fn make_dirty(&mut self, connection: &mut Connection, slot: u32, head: Heads) {
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push_back((slot, head));
+        }
+    }
+
+    /// Copies bytes behind everything the connection has to send.
+    fn copy(&mut self, connection: &mut Connection, slot: u32, bytes: &[u8], hub: u32) {
+        self.own_pending(connection);
+        connection.backlog.get_or_insert_default().push(bytes, hub);
+        self.backlog_bytes += bytes.len();
+        let head = self.rings.heads();
+        self.make_dirty(connection, slot, head);
+    }
+
+    /// Moves a pending range into the connection's own memory.
+    fn own_pending(&mut self, connection: &mut Connection) {
+        let range = std::mem::take(&mut connection.pending);
+        if range.len > 0 {
+            let backlog = connection.backlog.get_or_insert_default();
+            backlog.push(self.rings.bytes(range), KEEP);
+            self.backlog_bytes += range.len as usize;
+        }
+    }
+}
+
+/// Tells a peer what it has lost, behind what it gets. Returns how many bytes that is.
+fn tell_losses(
+    backlog: &mut Backlog,
+    format: Format,
+    listens: bool,
+    compression: &mut Compression,
+) -> usize {
+    let before = backlog.bytes.len();
+    let losses = std::mem::take(&mut backlog.lost).into_iter();
+    for (channel, publications) in losses.filter(|_| listens) {
+        let said = lost(&channel, Some(publications));
+        let mut message = Vec::new();
+        fanout::push(&mut message, format, compression, "", &Push::Message(&said));
+        backlog.push(&message, KEEP);
+    }
+    backlog.bytes.len() - before
+}
+
+/// What a look for something to send found.
+pub(in crate::shard) enum Polled {
+    /// Do this.
+    Do(Output),
+    /// This connection waits for its batch, and owns more bytes than before: that has a bound.
+    Grown(u32),
+    /// Nothing.
+    Nothing,
+}
+
+/// What became of an owned batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::shard) struct Back {
+    /// Nothing is left of what the connection owned.
+    pub(in crate::shard) is_sent: bool,
+    /// A ping that was among it is with the kernel.
+    pub(in crate::shard) is_pinged: bool,
+}
+
+/// What became of a connection with too many unsent bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::shard) enum Shed {
+    /// It has not too many.
+    Nothing,
+    /// It ends anyway and takes more than its end is worth.
+    Abort,
+    /// It lost so many publications, and its session has to end.
+    Slow(u64),
+    /// It lost so many publications, of channels with these hub slots.
+    Dropped(u64, Vec<u32>),
+}
+
+/// What is to be sent.
+impl Connections {
+    /// Queues bytes for one connection. True if it owns more bytes than before: that has a bound.
+    pub(in crate::shard) fn queue(&mut self, slot: u32, bytes: &[u8]) -> bool {
+        let Some(connection) = self.slab.at_mut(slot) else {
+            return false;
+        };
+        if matches!(connection.state, State::Gone) {
+            return false;
+        }
+        let outbox = &mut self.outbox;
+        let head = outbox.rings.heads();
+        let fits = bytes.len() <= OWN_PIECE_BYTES_MAX as usize
+            && connection
+                .backlog
+                .as_ref()
+                .is_none_or(|backlog| backlog.bytes.is_empty());
+        if fits
+            && let Some(range) = outbox.rings.append_own(bytes)
+            && outbox.mark(connection, slot, range, head) == Marked::Done
+        {
+            return false;
+        }
+        outbox.copy(connection, slot, bytes, KEEP);
+        true
+    }
+
+    /// What was queued last was answers: those that its peer does not take make the next command wait.
+    pub(in crate::shard) fn answered(&mut self, slot: u32, bytes: usize) {
+        if let Some(connection) = self.slab.at_mut(slot)
+            && let Some(backlog) = &mut connection.backlog
+            && !backlog.bytes.is_empty()
+        {
+            backlog.answered(bytes);
+        }
+    }
+
+    /// Queues bytes of a channel behind what a connection owns, in one piece, which may be dropped if `hub` is not `KEEP`.
+    pub(in crate::shard) fn copy(&mut self, slot: u32, bytes: &[u8], hub: u32) {
+        if let Some(connection) = self.slab.at_mut(slot) {
+            self.outbox.copy(connection, slot, bytes, hub);
+        }
+    }
+
+    /// Queues what was written for every subscriber of a channel that `wanted` picks, each its class's piece. Those who cannot be
+    /// given it here are left to the caller: slot and class. Returns how many publications all of them get.
+    ///
+    /// # Panics
+    /// If a subscriber has no connection.
+    pub(in crate::shard) fn fan_out(
+        &mut self,
+        channel: &HubChannel,
+        written: &mut Written,
+        droppable: bool,
+        wanted: impl Fn(&Subscriber) -> bool,
+        special: &mut Vec<(u32, u16)>,
+    ) -> u64 {
+        let head = self.outbox.rings.heads();
+        let rings = &mut self.outbox.rings;
+        written.place(|bytes| {
+            if bytes.len() <= FANOUT_PIECE_BYTES_MAX as usize {
+                rings.append_shared(bytes)
+            } else {
+                None
+            }
+        });
+        let pieces = written.pieces();
+        debug_assert_eq!(
+            pieces.len(),
+            channel.classes.len(),
+            "a piece for each class"
+        );
+        let mut publications = 0;
+        for subscriber in &channel.subscribers {
+            let piece = &pieces[usize::from(subscriber.class)];
+            if piece.is_empty() || !wanted(subscriber) {
+                continue;
+            }
+            let Some(connection) = self.slab.at_mut(subscriber.conn) else {
+                unreachable!("a subscriber leaves before its connection does");
+            };
+            publications += u64::from(piece.publications);
+            // A connection that does not keep up owns its bytes, piece by piece, so that they can be dropped.
+            let slow = connection.is_sending && droppable
+                || connection
+                    .backlog
+                    .as_ref()
+                    .is_some_and(|b| !b.bytes.is_empty());
+            match piece.range {
+                Some(range) if !slow && !connection.is_corked() => {
+                    if self.outbox.mark(connection, subscriber.conn, range, head) == Marked::Copy {
+                        special.push((subscriber.conn, subscriber.class));
+                    }
+                }
+                _ => special.push((subscriber.conn, subscriber.class)),
+            }
+        }
+        publications
+    }
+
+    /// Looks whether more than `limit` bytes wait for a connection; what may be dropped of them is. The name of the channel in a hub
+    /// slot says `name_of`.
+    pub(in crate::shard) fn shed<'n>(
+        &mut self,
+        slot: u32,
+        limit: usize,
+        name_of: impl Fn(u32) -> Option<&'n ChannelName>,
+    ) -> Shed {
+        let Some(connection) = self.slab.at_mut(slot) else {
+            return Shed::Nothing;
+        };
+        let Some(backlog) = &mut connection.backlog else {
+            return Shed::Nothing;
+        };
+        let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
+        if backlog.waiting() <= limit && !too_many_bytes {
+            return Shed::Nothing;
+        }
+        if matches!(
+            connection.state,
+            State::Finishing | State::Refused | State::Lingering | State::Gone
+        ) || !connection.is_session
+        {
+            // A session that ends adds nothing but its close frame, which its peer may still read in time. An HTTP answer
+            // may be larger than a client's queue; the peer asked for it.
+            let most = limit.max(HTTP_BODY_BYTES_MAX) * 16;
+            return if too_many_bytes || !connection.is_session && backlog.unsent() > most {
+                Shed::Abort
+            } else {
+                Shed::Nothing
+            };
+        }
+        let before = backlog.bytes.len();
+        let keep = limit.saturating_sub(backlog.in_flight) / 2;
+        let lost = backlog.drop_oldest(keep, if too_many_bytes { 0 } else { limit });
+        let mut count = 0;
+        for &(hub, publications) in &lost {
+            count += publications;
+            let session = &connection.session;
+            let Some(at) = session.subscription_at(hub) else {
+                continue;
+            };
+            if session.subscriptions[at].has(flag::POSITIONED) {
+                count += backlog.purge(hub);
+            } else if let Some(name) = name_of(hub) {
+                backlog.lose(name, publications);
+            }
+        }
+        self.outbox.backlog_bytes -= before - backlog.bytes.len();
+        connection.due.add(Due::ROOM);
+        if backlog.waiting() > limit || too_many_bytes && lost.is_empty() {
+            return Shed::Slow(count);
+        }
+        Shed::Dropped(count, lost.into_iter().map(|(hub, _)| hub).collect())
+    }
+}
+
+/// What is done about it.
+impl Connections {
+    /// What is to be done next.
+    pub(in crate::shard) fn poll(
+        &mut self,
+        compression: &mut Compression,
+        counters: &mut Counters,
+    ) -> Polled {
+        let outbox = &mut self.outbox;
+        if let Some(order) = outbox.orders.pop_front() {
+            return Polled::Do(order);
+        }
+        while let Some((slot, _)) = outbox.dirty.pop_front() {
+            let generation = self.slab.generation(slot);
+            let Some(connection) = self.slab.at_mut(slot) else {
+                continue;
+            };
+            if !std::mem::take(&mut connection.is_dirty) || connection.state == State::Gone {
+                continue;
+            }
+            let conn = ConnId { slot, generation };
+            if connection.close.is_some() {
+                outbox.closing.push(slot);
+            }
+            if connection.is_sending {
+                outbox.own_pending(connection);
+                return Polled::Grown(slot);
+            }
+            if connection
+                .backlog
+                .as_ref()
+                .is_some_and(|backlog| !backlog.bytes.is_empty() || !backlog.lost.is_empty())
+            {
+                outbox.own_pending(connection);
+                let format = connection.session.format;
+                let listens = connection.state == State::Open;
+                let Some(backlog) = &mut connection.backlog else {
+                    unreachable!("it was there just now");
+                };
+                if !backlog.lost.is_empty() {
+                    outbox.backlog_bytes += tell_losses(backlog, format, listens, compression);
+                }
+                if backlog.bytes.is_empty() {
+                    continue;
+                }
+                connection.is_sending = true;
+                let batch = SendBatch::Owned(backlog.take_batch());
+                counters.sends += 1;
+                return Polled::Do(Output::Transmit { conn, batch });
+            }
+            let range = std::mem::take(&mut connection.pending);
+            if range.len > 0 {
+                counters.sends += 1;
+                counters.bytes_sent += u64::from(range.len);
+                outbox.is_unflushed = true;
+                let batch = SendBatch::Ring(range);
+                return Polled::Do(Output::Transmit { conn, batch });
+            }
+        }
+        // Entries of connections that need nothing any more leave bytes behind that no flush follows.
+        if !outbox.is_unflushed {
+            outbox.release();
+        }
+        Polled::Nothing
+    }
+
+    /// A ring batch came back of which the kernel took only so much: the rest is the connection's own, in front. `pinged`: its last
+    /// bytes are a ping.
+    ///
+    /// # Panics
+    /// If it was taken whole, or an owned one was out beside it.
+    pub(in crate::shard) fn ring_batch_back(
+        &mut self,
+        slot: u32,
+        range: RingRange,
+        taken: usize,
+        pinged: bool,
+    ) {
+        assert!(
+            taken < range.len as usize,
+            "a ring batch came back although it was taken whole"
+        );
+        let Some(connection) = self.slab.at_mut(slot) else {
+            return;
+        };
+        assert!(
+            !connection.is_sending,
+            "a ring batch was out beside an owned one"
+        );
+        let rest = range.skip(taken as u32);
+        let outbox = &mut self.outbox;
+        // What was queued since stands behind the rest.
+        let backlog = connection.backlog.get_or_insert_default();
+        backlog.push_front(outbox.rings.bytes(rest));
+        if pinged {
+            backlog.pinged(rest.len as usize);
+        }
+        outbox.backlog_bytes += rest.len as usize;
+        let head = outbox.rings.heads();
+        outbox.make_dirty(connection, slot, head);
+    }
+
+    /// An owned batch came back: so much of it is with the kernel.
+    ///
+    /// # Panics
+    /// If none was out.
+    pub(in crate::shard) fn owned_batch_back(
+        &mut self,
+        slot: u32,
+        bytes: &[u8],
+        taken: usize,
+        compression: &mut Compression,
+    ) -> Back {
+        let mut back = Back::default();
+        let Some(connection) = self.slab.at_mut(slot) else {
+            return back;
+        };
+        assert!(
+            connection.is_sending,
+            "an owned batch came back that was never out"
+        );
+        connection.is_sending = false;
+        let outbox = &mut self.outbox;
+        // A peer whose own bytes were let go takes nothing any more.
+        let Some(backlog) = connection.backlog.as_mut() else {
+            return back;
+        };
+        let had_ping = backlog.has_ping();
+        connection.due.add(Due::ROOM);
+        if backlog.owes_answers() {
+            connection.due.add(Due::OWED);
+        }
+        backlog.gone(taken);
+        outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
+        if taken < bytes.len() {
+            backlog.push_front(&bytes[taken..]);
+            outbox.backlog_bytes += bytes.len() - taken;
+        }
+        back.is_pinged = had_ping && (!backlog.has_ping() || backlog.bytes.is_empty());
+        if !backlog.lost.is_empty() {
+            let (format, state) = (connection.session.format, connection.state);
+            let listens = state == State::Open;
+            outbox.backlog_bytes += tell_losses(backlog, format, listens, compression);
+        }
+        back.is_sent = backlog.bytes.is_empty();
+        if back.is_sent {
+            connection.backlog = None;
+            if connection.state == State::Owing {
+                let generation = self.slab.generation(slot);
+                self.owing.push(ConnId { slot, generation });
+            }
+        } else {
+            let head = outbox.rings.heads();
+            outbox.make_dirty(connection, slot, head);
+        }
+        back
+    }
+
+    /// A send failed: its peer is gone, and the batch with it.
+    pub(in crate::shard) fn batch_failed(&mut self, slot: u32) {
+        if let Some(connection) = self.slab.at_mut(slot) {
+            if let Some(backlog) = &mut connection.backlog {
+                self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
+            }
+            connection.is_sending = false;
+        }
+    }
+
+    /// Lets go what a connection owns to be sent: nobody takes it.
+    pub(in crate::shard) fn drop_backlog(&mut self, slot: u32) {
+        if let Some(connection) = self.slab.at_mut(slot) {
+            self.outbox.forget(connection);
+            connection.backlog = None;
+            connection.due.add(Due::ROOM);
+        }
+    }
+
+    /// Every ring batch polled so far is with the kernel, and its failures were reported. True if there was one.
+    pub(in crate::shard) fn flushed(&mut self) -> bool {
+        let was_unflushed = std::mem::take(&mut self.outbox.is_unflushed);
+        self.outbox.release();
+        was_unflushed
+    }
+
+    /// Closes the connections that wanted to be closed and have nothing left to send; of those whose peer may be sending still, our
+    /// side, and theirs at `linger_until`.
+    pub(in crate::shard) fn close_sent(&mut self, linger_until: Tick) {
+        for slot in std::mem::take(&mut self.outbox.closing) {
+            let generation = self.slab.generation(slot);
+            let Some(connection) = self.slab.at_mut(slot) else {
+                continue;
+            };
+            if let Some(how) = connection.close
+                && !matches!(connection.state, State::Gone | State::Lingering)
+                && connection.is_sent()
+            {
+                let conn = ConnId { slot, generation };
+                if connection.state == State::Refused {
+                    connection.state = State::Lingering;
+                    self.outbox.orders.push_back(Output::HalfClose(conn));
+                    self.set_deadline(slot, linger_until);
+                } else {
+                    connection.state = State::Gone;
+                    self.outbox.orders.push_back(Output::Close { conn, how });
+                }
+            }
+        }
+    }
+
+    /// A connection that is to be closed once everything is sent may be so far.
+    pub(in crate::shard) fn close_if_sent(&mut self, slot: u32, linger_until: Tick) {
+        self.outbox.closing.push(slot);
+        self.close_sent(linger_until);
+    }
+}
+
+/// What the reactor is told about them.
+impl Connections {
+    /// Reads no further from a connection: what it sends stays in its socket. What the reactor has read by now still comes. True
+    /// if it was read until now.
+    pub(in crate::shard) fn stop_reading(&mut self, slot: u32) -> bool {
+        let conn = self.id(slot);
+        let stops = self.slab.at_mut(slot).is_some_and(|connection| {
+            connection.state != State::Gone && !std::mem::replace(&mut connection.is_paused, true)
+        });
+        if stops {
+            self.outbox.orders.push_back(Output::Pause(conn));
+        }
+        stops
+    }
+
+    /// Reads again, unless much is held that still waits. What is held because the rest is missing waits for nothing else.
+    pub(in crate::shard) fn read_on(&mut self, slot: u32) {
+        let conn = self.id(slot);
+        if let Some(connection) = self.slab.at_mut(slot)
+            && connection.state != State::Gone
+            && connection.is_paused
+            && !(connection.is_held_up()
+                && connection
+                    .held
+                    .as_ref()
+                    .is_some_and(|held| held.len() >= HELD_PAUSE_BYTES))
+        {
+            connection.is_paused = false;
+            self.outbox.orders.push_back(Output::Resume(conn));
+        }
+    }
+
+    /// A peer that acknowledges nothing for so long is dead.
+    pub(in crate::shard) fn expect_acknowledgements(
+        &mut self,
+        slot: u32,
+        within: std::time::Duration,
+    ) {
+        let order = Output::Patience(self.id(slot), within);
+        self.outbox.orders.push_back(order);
+    }
+
+    /// Sends what is queued, then closes with FIN; with RST where that takes until `by`.
+    pub(in crate::shard) fn finish(&mut self, slot: u32, by: Tick) {
+        let Some(connection) = self.slab.at_mut(slot) else {
+            return;
+        };
+        if matches!(connection.state, State::Gone) {
+            return;
+        }
+        connection.state = State::Finishing;
+        connection.close = Some(Close::Finish);
+        let head = self.outbox.rings.heads();
+        self.outbox.make_dirty(connection, slot, head);
+        self.set_deadline(slot, by);
+    }
+
+    /// Closes with RST; what is queued is lost.
+    pub(in crate::shard) fn abort(&mut self, slot: u32) {
+        let conn = self.id(slot);
+        if let Some(connection) = self.slab.at_mut(slot)
+            && connection.state != State::Gone
+        {
+            connection.state = State::Gone;
+            connection.pending = RingRange::default();
+            let how = Close::Abort;
+            self.outbox.orders.push_back(Output::Close { conn, how });
+        }
+    }
+}
+
+/// How much it is.
+impl Connections {
+    /// Bytes of a ring batch.
+    pub(in crate::shard) fn bytes(&self, range: RingRange) -> &[u8] {
+        self.outbox.rings.bytes(range)
+    }
+
+    /// Bytes that all connections own because their peers do not take them.
+    pub(in crate::shard) const fn backlog_bytes(&self) -> usize {
+        self.outbox.backlog_bytes
+    }
+
+    /// The same, counted anew.
+    pub(in crate::shard) fn backlog_bytes_counted(&self) -> usize {
+        let backlogs = self.slab.iter().map(|(_, one)| one.backlog_bytes());
+        backlogs.sum()
+    }
+
+    /// Batches of the rings were polled and are not known to be with the kernel.
+    pub(in crate::shard) const fn has_unflushed(&self) -> bool {
+        self.outbox.is_unflushed
+    }
+
+    /// Nobody has anything to send that was not polled.
+    pub(in crate::shard) fn is_clean(&self) -> bool {
+        self.outbox.dirty.is_empty()
+    }
+
+    /// See `inspect`: positions are remembered that rings which start at the front again would not have.
+    pub(in crate::shard) fn remembers_empty_rings(&self) -> bool {
+        let rings = &self.outbox.rings;
+        rings.used() == 0 && !self.outbox.dirty.is_empty() && !rings.are_at_front()
+    }
+
+    /// Bytes of the rings that somebody needs.
+    pub(in crate::shard) const fn ring_used(&self) -> u32 {
+        self.outbox.rings.used()
+    }
+
+    /// The rings are nearly full. `waiting`: bytes of publications that are not in the ring yet.
+    pub(in crate::shard) fn is_full(&self, waiting: usize) -> bool {
+        self.outbox.rings.is_full(waiting)
+    }
+
+    /// Gives up the memory that only a rush needed: queues keep so many places.
+    pub(in crate::shard) fn shrink(&mut self, kept: usize) {
+        self.outbox.dirty.shrink_to(kept);
+        self.outbox.closing.shrink_to(kept);
+        self.outbox.orders.shrink_to(kept);
+    }
+}

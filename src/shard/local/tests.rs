@@ -1,0 +1,269 @@
+use super::*;
+use crate::broker::hub::{Class, Delta, Opener};
+use crate::config::Namespace;
+use crate::model::{ChannelName, Epoch, Format, Framing};
+
+/// A channel of this shard, with subscribers on connections 0, 1, 2 … of these framings that stand at `position`.
+fn local(namespace: Namespace, framings: &[Framing], position: StreamPosition) -> (Local, HubId) {
+    let mut local = Local::new(&Key::new([1; 32]));
+    let id = enter(&mut local, &Arc::new(namespace));
+    assert!(!local.confirmed(id, position), "nobody was there");
+    for (conn, &framing) in framings.iter().enumerate() {
+        if conn > 0 {
+            enter(&mut local, &Arc::default());
+        }
+        let class = Class {
+            format: Format {
+                framing,
+                ..Format::default()
+            },
+            filter: None,
+            delta: Delta::Off,
+            count: 0,
+        };
+        local.hub.activate(id, conn as u32, conn == 0, class);
+    }
+    (local, id)
+}
+
+fn enter(local: &mut Local, namespace: &Arc<Namespace>) -> HubId {
+    let name = ChannelName::new("a");
+    let entered = local.hub.enter(&name, namespace, Opener::default());
+    entered.unwrap()
+}
+
+fn life(epoch: u64) -> Epoch {
+    Epoch([b'a' + epoch as u8; 8])
+}
+
+fn position(epoch: u64, offset: u64) -> StreamPosition {
+    StreamPosition {
+        epoch: life(epoch),
+        offset: Offset(offset),
+    }
+}
+
+fn publication(epoch: u64, offset: u64) -> Arc<Publication> {
+    Arc::new(Publication {
+        epoch: life(epoch),
+        offset: Offset(offset),
+        data: vec![b'1'; 100].into(),
+        json: true,
+        info: None,
+        tags: Box::default(),
+        unix_ms: 0,
+        tells_time: false,
+        patch: None,
+        delta: false,
+    })
+}
+
+const ONE: &[Framing] = &[Framing::WebSocket];
+
+#[test]
+fn a_publication_is_next_late_early_or_of_another_life() {
+    use Arrival::{Gap, Ignored, Next, Restarted};
+    // Where the subscribers stand, whether they catch up, what comes; what that is and where they stand then.
+    let rows = [
+        (position(1, 5), false, (1, 6), Next, position(1, 6)),
+        (position(1, 5), false, (1, 5), Ignored, position(1, 5)),
+        (position(1, 5), false, (1, 1), Ignored, position(1, 5)),
+        (position(1, 5), false, (1, 7), Gap, position(1, 5)),
+        (position(1, 5), true, (1, 6), Ignored, position(1, 5)),
+        (position(1, 5), true, (2, 1), Ignored, position(1, 5)),
+        (
+            position(1, 5),
+            false,
+            (2, 1),
+            Restarted(position(2, 1)),
+            position(1, 5),
+        ),
+        (position(1, 0), false, (1, 1), Next, position(1, 1)),
+    ];
+    for (row, (at, catches_up, (epoch, offset), wanted, then)) in rows.into_iter().enumerate() {
+        let (mut local, id) = local(Namespace::default(), ONE, at);
+        if catches_up {
+            assert!(local.catch_up(id).is_some());
+        }
+        let arrival = local.arrived(id, &publication(epoch, offset));
+        assert_eq!(arrival, wanted, "row {row}");
+        let channel = local.hub().channel(id).unwrap();
+        assert_eq!(channel.position, then, "row {row}");
+    }
+    let (mut nobody, id) = local(Namespace::default(), &[], position(1, 5));
+    assert_eq!(nobody.arrived(id, &publication(1, 6)), Ignored);
+}
+
+#[test]
+fn what_was_read_again_says_what_lacks() {
+    // Where they stand, first and last offset of what was read, where it ends; where it begins if something lacks.
+    let rows = [
+        (5, None, 5, None),
+        (5, Some((6, 8)), 8, None),
+        (5, None, 8, Some(8)),
+        (5, Some((8, 9)), 9, Some(7)),
+        (0, Some((1, 1)), 1, None),
+    ];
+    for (row, (at, read, end, lacks)) in rows.into_iter().enumerate() {
+        let read: Vec<_> = read
+            .map_or(0..0, |(first, last)| first..last + 1)
+            .map(|offset| publication(1, offset))
+            .collect();
+        let found = gap(position(1, at), &read, position(1, end));
+        assert_eq!(found, lacks.map(|at| position(1, at)), "row {row}");
+    }
+}
+
+#[test]
+fn as_much_is_said_to_be_missed_as_is_known() {
+    let rows = [
+        (position(1, 5), position(1, 9), Some(4)),
+        (position(1, 5), position(1, 5), Some(0)),
+        (position(1, 5), position(2, 1), None),
+        (position(1, 0), position(2, 3), None),
+        (position(1, 0), position(2, 0), Some(0)),
+    ];
+    for (row, (before, after, wanted)) in rows.into_iter().enumerate() {
+        assert_eq!(missed(before, after), wanted, "row {row}");
+    }
+}
+
+#[test]
+fn only_the_answer_to_the_last_question_counts_and_once() {
+    let (mut local, id) = local(Namespace::default(), ONE, position(1, 5));
+    assert_eq!(local.caught_up(id, 0), None, "nothing was asked");
+    let round = |question: Option<(QueryFor, Query)>| match question.unwrap().0 {
+        QueryFor::CatchUp { round, .. } => round,
+        other => panic!("{other:?}"),
+    };
+    let first = round(local.catch_up(id));
+    local.could_not_ask(id);
+    let second = round(local.catch_up(id));
+    assert!(!local.is_behind(id, position(1, 9)), "it is read already");
+    assert_eq!(local.caught_up(id, first), None);
+    assert_eq!(local.unasked(), 1);
+    assert_eq!(local.take_unasked(), [], "the first question is old");
+    local.could_not_ask(id);
+    assert_eq!(local.take_unasked(), [id]);
+    assert_eq!(local.caught_up(id, second), Some(position(1, 5)));
+    assert_eq!(local.caught_up(id, second), None, "it came");
+    assert!(local.is_behind(id, position(1, 9)));
+    assert!(!local.is_behind(id, position(1, 5)));
+    local.move_to(id, Offset(7));
+    local.move_to(id, Offset(6));
+    assert!(local.is_before(id, Offset(8)) && !local.is_before(id, Offset(7)));
+}
+
+#[test]
+fn who_comes_later_finds_out_that_the_others_missed_something() {
+    let (mut local, id) = local(Namespace::default(), ONE, position(1, 5));
+    assert!(!local.confirmed(id, position(1, 5)));
+    assert!(local.confirmed(id, position(1, 6)));
+    assert!(local.confirmed(id, position(2, 5)));
+    assert_eq!(local.restart(id, position(2, 5)), Some(position(1, 5)));
+    assert!(!local.confirmed(id, position(2, 5)));
+}
+
+#[test]
+fn bytes_of_runs_are_counted_until_they_are_given_or_their_channel_is_gone() {
+    let (mut local, id) = local(Namespace::default(), ONE, position(1, 0));
+    let mut compression = Compression::new(&crate::config::Config::built_in().websocket);
+    let now = Instant(7);
+    for offset in 1..=3 {
+        assert!(!local.take_in(id, &publication(1, offset)), "it fits");
+    }
+    assert!(local.has_runs() && local.run_bytes() > 300);
+    let runs = local.take_runs(now);
+    assert_eq!(runs, [id], "one run for all");
+    let given = local.begin_run(id, &mut compression).unwrap();
+    assert_eq!(given.run.len(), 3);
+    assert_eq!(given.written.pieces()[0].publications, 3);
+    local.put_back(given.written);
+    local.end_run(id, given.run);
+    local.runs_given(runs);
+    assert_eq!((local.run_bytes(), local.has_runs()), (0, false));
+    assert!(local.begin_run(id, &mut compression).is_none());
+    assert_eq!(local.encoded(), [3, 0]);
+    assert_eq!(local.take_fan_out_since(), Some(now));
+    assert_eq!(local.take_fan_out_since(), None);
+    // The last subscriber goes before its run is given.
+    local.take_in(id, &publication(1, 4));
+    local.hub.exit(id, Some(0));
+    let runs = local.take_runs(now);
+    assert!(local.begin_run(id, &mut compression).is_none());
+    local.runs_given(runs);
+    assert_eq!(local.run_bytes(), 0);
+}
+
+#[test]
+fn a_run_is_given_at_once_where_it_is_large_or_may_be_dropped() {
+    let lossy = Namespace {
+        slow_consumer: SlowConsumer::DropOldest,
+        ..Namespace::default()
+    };
+    let mixed = [Framing::WebSocket, Framing::Joined];
+    let fits = |most: usize, classes: usize| most.div_ceil((100 + 1 + 96) * classes);
+    // How many publications of 100 bytes make a run that is given.
+    let rows = [
+        (lossy, ONE, 1),
+        (Namespace::default(), ONE, fits(RUN_BYTES_MAX, 1)),
+        (
+            Namespace::default(),
+            &mixed[..],
+            fits(MIXED_RUN_BYTES_MAX, 2),
+        ),
+    ];
+    for (row, (namespace, framings, wanted)) in rows.into_iter().enumerate() {
+        let (mut local, id) = local(namespace, framings, position(1, 0));
+        let one = publication(1, 1);
+        let taken = (1..).find(|_| local.take_in(id, &one));
+        assert_eq!(taken, Some(wanted), "row {row}");
+    }
+}
+
+#[test]
+fn what_came_in_while_a_run_was_given_is_not_lost_with_it() {
+    let (mut local, id) = local(Namespace::default(), ONE, position(1, 0));
+    let mut compression = Compression::new(&crate::config::Config::built_in().websocket);
+    local.take_in(id, &publication(1, 1));
+    let given = local.begin_run(id, &mut compression).unwrap();
+    local.take_in(id, &publication(1, 2));
+    local.put_back(given.written);
+    local.end_run(id, given.run);
+    let next = local.begin_run(id, &mut compression).unwrap();
+    assert_eq!(next.run[0].offset, Offset(2));
+}
+
+#[test]
+fn subscribers_are_picked_by_what_they_get() {
+    let framings = [Framing::WebSocket, Framing::Poll, Framing::WebSocket];
+    let (local, id) = local(Namespace::default(), &framings, position(1, 0));
+    let polls = |class: &Class| class.format.framing == Framing::Poll;
+    assert_eq!(local.slots(id, polls), [1]);
+    assert_eq!(local.slots(id, |_| true), [0, 1, 2]);
+    assert!(local.has_polls(id) && local.has_json(id) && local.has_join_leave(id));
+}
+
+#[test]
+fn parts_wait_for_their_connection_and_go_with_it() {
+    let mut local = Local::new(&Key::new([1; 32]));
+    let hub = enter(&mut local, &Arc::default());
+    let conn = |slot| ConnId {
+        slot,
+        generation: 0,
+    };
+    for slot in [1, 2, 2, 3] {
+        local.part_again(conn(slot), hub);
+    }
+    assert_eq!((local.parts(), local.parts_ready()), (4, 4));
+    while let Some((conn, hub)) = local.next_part() {
+        local.stall_part(conn, hub);
+    }
+    assert!(local.has_stalled() && !local.has_parts());
+    local.wake_parts(2);
+    assert_eq!((local.parts(), local.parts_ready()), (4, 2));
+    local.forget_parts(3);
+    local.wake_parts(3);
+    assert_eq!(local.next_part(), Some((conn(2), hub)));
+    assert_eq!((local.parts(), local.parts_ready()), (2, 1));
+}
