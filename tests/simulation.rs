@@ -76,6 +76,7 @@ const REACHED: &[&str] = &[
     "WebSocket",
     "WebSocket Protobuf",
     "emulated",
+    "emulation forged",
     "commands in a request lost",
     "poll answered",
     "polled a publication",

@@ -11,7 +11,7 @@ use ringmain::mem::Rng;
 use ringmain::mesh::hook::{
     Answer, Call, Connected, Event, Published, Refreshed, Subscribed, Verdict,
 };
-use ringmain::model::{ChosenError, Encoding, Overrides};
+use ringmain::model::{ChosenError, ClientId, Encoding, Overrides};
 use ringmain::time::{Instant, Now};
 
 use super::setup::SERVER_CHANNELS;
@@ -22,6 +22,8 @@ pub struct Backend {
     /// What is to be answered, by time and the order in which it came.
     pending: BTreeMap<(Instant, u64), (usize, Box<Call>)>,
     asked: u64,
+    /// When which client's refresh came to nothing.
+    failed: BTreeMap<ClientId, Instant>,
     /// How unkind it is: of 100.
     faults: u64,
 }
@@ -54,6 +56,7 @@ impl Backend {
         Self {
             pending: BTreeMap::new(),
             asked: 0,
+            failed: BTreeMap::new(),
             faults: [0, 5, 20][rng.below(3) as usize],
             rng,
         }
@@ -62,6 +65,9 @@ impl Backend {
     /// A shard asks. Answers to different calls overtake each other.
     pub fn ask(&mut self, now: Now, shard: usize, call: Box<Call>, truth: &mut Truth) {
         truth.count(&format!("hook {}", call.event.name()));
+        if call.event == Event::Refresh {
+            self.check_patience(now, call.client, truth);
+        }
         let delay = match self.rng.below(100) {
             0..=49 => Duration::from_micros(self.rng.below(2000)),
             50..=95 => Duration::from_millis(self.rng.below(200)),
@@ -87,6 +93,7 @@ impl Backend {
         let key = *due?.0;
         let (_, call) = self.pending.remove(&key)?;
         let verdict = self.verdict(now, &call, if calm { 0 } else { self.faults }, truth);
+        self.note(now, &call, &verdict, truth);
         Some(Answer { call, verdict })
     }
 
@@ -99,6 +106,48 @@ impl Backend {
     /// Nothing is asked that is not answered.
     pub fn is_idle(&self) -> bool {
         self.pending.is_empty()
+    }
+
+    /// What expires while its backend fails is prolonged: the backend is not asked again at once.
+    fn check_patience(&mut self, now: Now, client: ClientId, truth: &Truth) {
+        const PATIENCE: Duration = Duration::from_secs(5);
+        let failed = self.failed.remove(&client);
+        // A service that names a time by a clock that is set meanwhile may name one that is past.
+        let is_unsure = truth
+            .clock_set
+            .is_some_and(|at| now.at.since(at) < Duration::from_secs(60));
+        let is_early = failed.is_some_and(|at| now.at.since(at) < PATIENCE);
+        assert!(
+            is_unsure || !is_early,
+            "{client} is refreshed again at once"
+        );
+    }
+
+    /// What has to follow.
+    fn note(&mut self, now: Now, call: &Call, verdict: &Verdict, truth: &mut Truth) {
+        let is_past = |at: u64| at != 0 && at <= now.unix_s();
+        let client = call.client.to_string();
+        match (&call.event, verdict) {
+            (Event::Connect { .. }, Verdict::Connect(Some(connected)))
+                if is_past(connected.expire_at) =>
+            {
+                truth.turned_away.insert(client);
+            }
+            (Event::Connect { .. }, Verdict::Connect(_)) => {}
+            (Event::Connect { .. }, _) => {
+                truth.turned_away.insert(client);
+            }
+            (Event::Refresh, Verdict::Refresh(refreshed)) => {
+                let goes_on = |one: &Refreshed| !one.expired && !is_past(one.expire_at);
+                if !refreshed.as_ref().is_some_and(goes_on) {
+                    truth.ended.insert(client);
+                }
+            }
+            (Event::Refresh, _) => {
+                self.failed.insert(call.client, now.at);
+            }
+            _ => {}
+        }
     }
 
     fn verdict(&mut self, now: Now, call: &Call, faults: u64, truth: &mut Truth) -> Verdict {

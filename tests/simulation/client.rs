@@ -111,7 +111,9 @@ pub struct Client {
     session: Option<(String, String)>,
     /// Commands that wait for the next such request.
     outgoing: Vec<String>,
-    /// The one that is under way.
+    /// A request in the name of a session that it only guesses.
+    forged: Option<Vec<u8>>,
+    /// The request that is under way.
     post: Option<Post>,
     /// Steps for which it reads nothing.
     pub stalled: u64,
@@ -150,6 +152,7 @@ impl Client {
             wire: Wire::default(),
             session: None,
             outgoing: Vec::new(),
+            forged: None,
             post: None,
             stalled: 0,
             ignores_pings: false,
@@ -197,6 +200,7 @@ impl Client {
         self.wire = Wire::default();
         self.session = None;
         self.outgoing.clear();
+        self.forged = None;
         self.stalled = 0;
         self.heard_close = false;
     }
@@ -267,6 +271,7 @@ impl Client {
                 send(&mut up, scene.rng, Frame::ping(b"are you there".to_vec()));
             }
             at if (21..21 + scene.stalls).contains(&at) => self.stalled = scene.rng.below(200),
+            980..=985 if self.session.is_some() => self.forge(scene),
             990..=991 if self.is_connected() && !self.wire.transport.is_unidirectional() => {
                 self.flood(&mut up, scene);
             }
@@ -302,6 +307,25 @@ impl Client {
         }
     }
 
+    /// Speaks for its own session, but for one bit of what proves that it may.
+    fn forge(&mut self, scene: &mut Scene<'_>) {
+        let Some((session, node)) = &self.session else {
+            return;
+        };
+        // What comes before says only where the session is.
+        let at = 20 + scene.rng.below(10) as usize;
+        let mut guess = session.clone().into_bytes();
+        guess[at] = if guess[at] == b'A' { b'B' } else { b'A' };
+        let guess = String::from_utf8(guess).expect("it is text");
+        let data = scene.truth.payload(&["plain:1"], 0);
+        let payload: Value = serde_json::from_str(&data).expect("a payload");
+        scene.truth.forged.extend(payload["n"].as_u64());
+        let line = format!(r#"{{"id":1,"publish":{{"channel":"plain:1","data":{data}}}}}"#);
+        let body = self.wire.emulation(&guess, node, &[line]);
+        scene.truth.count("emulation forged");
+        self.forged = Some(wire::post("/emulation", self.wire.is_binary, &body));
+    }
+
     /// It is gone without a word.
     fn give_up(&mut self, links: &mut [Link]) {
         if let Some(link) = self.link {
@@ -315,7 +339,13 @@ impl Client {
     pub fn next_post(&mut self) -> Option<Vec<u8>> {
         /// A request takes no more.
         const BYTES_MAX: usize = 60_000;
-        if self.post.is_some() || self.outgoing.is_empty() || self.stage != Stage::Open {
+        if self.post.is_some() || self.stage != Stage::Open {
+            return None;
+        }
+        if self.forged.is_some() {
+            return self.forged.take();
+        }
+        if self.outgoing.is_empty() {
             return None;
         }
         let (session, node) = self.session.as_ref()?;
@@ -413,6 +443,9 @@ impl Client {
                 if !self.wire.transport.is_unidirectional() {
                     scene.truth.count(&format!("close {}", code.unwrap_or(0)));
                 }
+                if code == Some(3001) {
+                    self.told_to_go(scene);
+                }
                 self.heard_close = true;
                 if self.stage != Stage::Closing && scene.rng.below(4) > 0 {
                     send(answers, scene.rng, Frame::close(None));
@@ -468,6 +501,15 @@ impl Client {
         self.replied(asked, value, scene);
     }
 
+    /// The server shuts down: what it has stored for this client it has said.
+    fn told_to_go(&self, scene: &Scene<'_>) {
+        for asked in self.asked.values() {
+            if let Asked::Publish(Some(n)) = asked {
+                scene.truth.not_answered(*n);
+            }
+        }
+    }
+
     fn pong(&mut self, answers: &mut Vec<u8>, scene: &mut Scene<'_>) {
         if self.ignores_pings || self.wire.transport.is_unidirectional() {
             return;
@@ -499,6 +541,9 @@ impl Client {
             "a close frame says it there"
         );
         scene.truth.count(&format!("close {}", disconnect["code"]));
+        if disconnect["code"] == 3001 {
+            self.told_to_go(scene);
+        }
         self.heard_close = true;
         self.stage = Stage::Closing;
     }
@@ -511,6 +556,8 @@ impl Client {
                     .as_str()
                     .expect("a connect result names the client");
                 assert!(self.id.replace(id.to_owned()).is_none(), "connected twice");
+                let is_turned_away = scene.truth.turned_away.contains(id);
+                assert!(!is_turned_away, "its backend does not let it in");
                 scene.truth.count("connected");
                 if self.wire.transport.is_emulated() {
                     let text = |name: &str| result[name].as_str().expect("its key").to_owned();

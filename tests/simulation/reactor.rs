@@ -65,6 +65,8 @@ pub struct Reactor {
     pub asleep: u64,
     /// The shard was told that no listener is left.
     unlistened: bool,
+    /// Turns in which the time was up and still was afterwards.
+    due_turns: u32,
     /// What its sockets do.
     rng: Rng,
 }
@@ -83,6 +85,7 @@ impl Reactor {
             stale: Vec::new(),
             asleep: 0,
             unlistened: false,
+            due_turns: 0,
             rng,
         }
     }
@@ -183,9 +186,19 @@ impl Reactor {
         }
         if time_is_up {
             self.shard.handle_timeout(outside.now);
+            self.check_timeout(outside.now);
         }
         self.output_left = self.flush(outside);
         true
+    }
+
+    /// What was due is done: a shard that wants to be called again at once, and again, never parks.
+    fn check_timeout(&mut self, now: Now) {
+        const TURNS_MAX: u32 = 50;
+        let next = self.shard.poll_timeout();
+        let is_due = next.is_some_and(|deadline| deadline.at <= now.at);
+        self.due_turns = if is_due { self.due_turns + 1 } else { 0 };
+        assert!(self.due_turns < TURNS_MAX, "a shard spins");
     }
 
     fn accept(&mut self, outside: &mut Outside<'_>) {

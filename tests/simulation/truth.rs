@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ringmain::time::Instant;
 use serde_json::Value;
 
 /// What was once handled wrongly: how often a run comes into it is counted.
@@ -42,6 +43,13 @@ pub struct Truth {
     /// Users that no connection may have, and ids of tokens. Those of which nobody knows are in neither.
     pub blocked: BTreeSet<String>,
     pub revoked: BTreeSet<String>,
+    /// Ids of clients of which a backend said that they may not connect, or not stay.
+    pub turned_away: BTreeSet<String>,
+    pub ended: BTreeSet<String>,
+    /// Publications that somebody tried to send in another's name.
+    pub forged: BTreeSet<u64>,
+    /// When the wall clock was set last.
+    pub clock_set: Option<Instant>,
     /// How often what happened, so that a run can be seen to reach what it is meant to reach.
     pub counts: BTreeMap<String, u64>,
 }
@@ -69,6 +77,7 @@ impl Truth {
         let n = publication["data"]["n"]
             .as_u64()
             .expect("a payload of this run");
+        assert!(!self.forged.contains(&n), "{n} was sent in another's name");
         assert!(
             self.sent[n as usize].iter().any(|name| name == channel),
             "publication {n} of {:?} was seen in {channel}",
@@ -96,6 +105,14 @@ impl Truth {
     /// The durable log has a publication, once.
     pub fn stored(&mut self, n: u64) {
         assert!(self.stored.insert(n), "publication {n} was stored twice");
+    }
+
+    /// Nobody is told to go whose publication is on its way to its answer.
+    pub fn not_answered(&self, n: u64) {
+        assert!(
+            !self.stored.contains(&n),
+            "the publisher of {n} was told to go before it was told that it is stored"
+        );
     }
 
     /// A publisher was told that its publication is stored.

@@ -331,6 +331,7 @@ impl World {
             // Somebody sets the clock of the machine, to and fro.
             self.unix_start_ms = UNIX_MS - STEP_MS_MAX + self.clock.below(2 * STEP_MS_MAX);
             self.truth.count("wall clock set");
+            self.truth.clock_set = Some(self.now.at);
         }
         for shard in &mut self.shards {
             if self.machine.below(1000) < self.shape.sleeps {
@@ -628,6 +629,8 @@ impl World {
             let (user, token) = (&client.user, &client.token_id);
             assert!(!self.truth.blocked.contains(user), "{user} is shut out");
             assert!(!self.truth.revoked.contains(token), "{token} is revoked");
+            let is_over = client.id.as_ref().map(|id| self.truth.ended.contains(id));
+            assert_ne!(is_over, Some(true), "a backend ended {:?}", client.id);
         }
         let let_in: Vec<_> = self.shards.iter().map(|one| one.shard.let_in()).collect();
         assert_eq!(
