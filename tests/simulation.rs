@@ -105,6 +105,9 @@ const REACHED: &[&str] = &[
     situation::STALE_REFRESH,
     situation::READ_NO_FURTHER,
     situation::WAITS_FOR_KEY,
+    situation::NO_MORE_UNDER_WAY,
+    "told of a loss that nothing kept",
+    "close 3006",
 ];
 
 fn variable(name: &str) -> Option<u64> {
@@ -206,43 +209,44 @@ fn find(what: &str, seeds: Range<u64>) {
 
 // What was once handled wrongly. With the mistake back in place these runs fail.
 
-/// The run of `seed` comes into `situation` and through it.
-fn shows(seed: u64, situation: &str) {
-    let (_, seen) = named(seed);
+/// The runs of these seeds come into `situation` and through it: one of them at least, since what is changed elsewhere may keep
+/// a run from it.
+fn shows(seeds: &[u64], situation: &str) {
+    let comes_to_it = |&seed: &u64| named(seed).1.contains_key(situation);
     assert!(
-        seen.contains_key(situation),
-        "seed {seed} no longer shows it: look for another with scripts/simulate --find '{situation}'"
+        seeds.iter().filter(|seed| comes_to_it(seed)).count() > 0,
+        "seeds {seeds:?} no longer show it: look for others with scripts/simulate --find '{situation}'"
     );
 }
 
 #[test]
 fn positions_of_the_ring_mean_something_until_no_connection_remembers_one() {
-    shows(7, situation::REMEMBERS_EMPTY_RINGS);
+    shows(&[7, 3], situation::REMEMBERS_EMPTY_RINGS);
 }
 
 #[test]
 fn a_client_that_ends_while_it_waits_for_admission_is_gone() {
-    shows(11, situation::ENDS_BEFORE_GATE);
+    shows(&[11, 6], situation::ENDS_BEFORE_GATE);
 }
 
 #[test]
 fn commands_in_one_frame_with_a_connect_that_waits_are_answered() {
-    shows(3, situation::BEHIND_CONNECT);
+    shows(&[3, 12], situation::BEHIND_CONNECT);
 }
 
 #[test]
 fn a_subscription_that_ends_while_it_is_pending_is_answered_first() {
-    shows(40, situation::ENDS_WHILE_PENDING);
+    shows(&[29, 5], situation::ENDS_WHILE_PENDING);
 }
 
 #[test]
 fn a_place_granted_too_late_goes_back_to_its_users_registry() {
-    shows(36, situation::ENDS_BEFORE_REGISTRY);
+    shows(&[36, 39, 17], situation::ENDS_BEFORE_REGISTRY);
 }
 
 #[test]
 fn a_catch_up_that_found_a_full_queue_is_asked_for_again() {
-    shows(4, situation::CATCH_UP_PUT_OFF);
+    shows(&[4, 40], situation::CATCH_UP_PUT_OFF);
 }
 
 #[test]

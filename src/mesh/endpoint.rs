@@ -316,9 +316,14 @@ mod tests {
             a.command(ShardId(1), release()).is_err(),
             "it would overtake"
         );
-        a.flush();
-        assert_eq!(a.held(), 0);
-        assert!(b.receive(ShardId(0)).is_some());
+        assert!(!a.delivery(ShardId(1), release()), "it would overtake");
+        a.keep(ShardId(1), release());
+        assert_eq!(a.held(), 2, "it would overtake");
+        for left in [1, 0] {
+            a.flush();
+            assert_eq!(a.held(), left, "there is one place");
+            assert!(b.receive(ShardId(0)).is_some());
+        }
         assert_eq!(a.poll_wake(), Some(ShardId(1)));
         assert_eq!(a.poll_wake(), None);
     }
@@ -344,11 +349,30 @@ mod tests {
             b.answer(ShardId(0), answer());
         }
         // What is before the answers fits, place by place, and then they do.
-        let mut answers = 0;
+        let mut received = Vec::new();
         while let Some(message) = a.receive(ShardId(1)) {
-            answers += usize::from(message.is_answer());
+            received.push(message.is_answer());
             b.flush();
         }
-        assert_eq!((answers, b.held()), (owed, 0));
+        let before = received.iter().take_while(|&&is_answer| !is_answer).count();
+        assert_eq!((received.len() - before, b.held()), (owed, 0));
+        assert!(received[before..].iter().all(|&is_answer| is_answer));
+    }
+
+    #[test]
+    fn shard_of_which_half_may_be_asked_is_pressed_until_it_has_answered() {
+        let mut mesh = build_with(2, 2 * ANSWERS_MAX);
+        let (left, right) = mesh.split_at_mut(1);
+        let (a, b) = (&mut left[0], &mut right[0]);
+        for _ in 0..ANSWERS_MAX / 2 {
+            assert!(a.command(ShardId(1), release()).is_ok());
+        }
+        assert!(!a.is_pressed());
+        assert!(a.command(ShardId(1), release()).is_ok());
+        assert!(a.is_pressed());
+        assert!(b.receive(ShardId(0)).is_some());
+        b.answer(ShardId(0), answer());
+        assert!(a.receive(ShardId(1)).is_some());
+        assert!(!a.is_pressed());
     }
 }

@@ -785,3 +785,55 @@ impl Session {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ClientId, ConnId, Format};
+
+    fn call(slot: u32, payload: usize) -> Box<Call> {
+        Box::new(Call {
+            target: Arc::new(Target::named("rpc.proxy")),
+            conn: ConnId {
+                slot,
+                generation: 0,
+            },
+            id: 1,
+            client: ClientId(u128::from(slot)),
+            format: Format::default(),
+            user: Box::default(),
+            from: 0,
+            meta: Bytes::new(),
+            headers: Vec::new(),
+            event: Event::Rpc {
+                method: "m".into(),
+                data: vec![b'1'; payload].into(),
+            },
+        })
+    }
+
+    #[test]
+    fn calls_under_way_are_bounded_by_number_and_by_bytes_and_given_back() {
+        for (payload, most) in [(0, CALLS_MAX), (CALL_BYTES_MAX / 8, 7)] {
+            let mut calls = Calls::default();
+            // Twice: what came back leaves nothing behind.
+            for round in 0..2 {
+                let mut taken = 0;
+                let mut slot = 0;
+                let refused = loop {
+                    slot += 1;
+                    match calls.push(call(slot, payload)) {
+                        Ok(()) => taken += 1,
+                        Err(refused) => break refused,
+                    }
+                };
+                assert_eq!(refused, ClientError::Internal);
+                assert_eq!((taken, calls.under_way()), (most, most), "round {round}");
+                while let Some(call) = calls.pop() {
+                    calls.returned(&call);
+                }
+                assert_eq!(calls.under_way(), 0);
+            }
+        }
+    }
+}

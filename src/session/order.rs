@@ -361,6 +361,12 @@ impl Session {
         self.order.as_ref().map_or(0, |order| order.bytes)
     }
 
+    /// Commands that were carried out and whose replies are not sent.
+    #[must_use]
+    pub fn commands_under_way(&self) -> usize {
+        self.order.as_ref().map_or(0, |order| order.entries.len())
+    }
+
     /// Keeps a frame behind the others.
     pub fn push_frame(&mut self, spares: &mut Spares, bytes: Vec<u8>) {
         let frame = Frame { bytes, at: 0 };

@@ -75,6 +75,10 @@ pub struct UnderWay {
     pub hook_calls: usize,
     /// Connections whose command waits for a key, also those that are gone.
     pub parked: usize,
+    /// Bytes of the commands that wait for a key.
+    pub parked_bytes: usize,
+    /// Commands carried out without reply, of the session that has the most.
+    pub commands_most: usize,
     /// Bytes of commands that wait for their turn, as counted along the way.
     pub waiting_bytes: usize,
     /// The same, counted anew.
@@ -262,6 +266,11 @@ impl Shard {
             run_bytes: self.local.run_bytes(),
             hook_calls: self.hooks.under_way(),
             parked: self.key_waits.len(),
+            parked_bytes: self.key_waits.bytes(),
+            commands_most: connections()
+                .map(|one| one.session.commands_under_way())
+                .max()
+                .unwrap_or(0),
             waiting_bytes: self.waiting_bytes,
             waiting_bytes_counted: connections().map(waiting).sum(),
             waiting_bytes_most: by_own.map(waiting).max().unwrap_or(0),

@@ -78,6 +78,11 @@ impl KeyWaits {
         self.len() < KEY_WAITS_MAX && self.bytes + bytes <= KEY_WAITS_BYTES_MAX
     }
 
+    /// Bytes of the commands that wait.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Connections that wait.
     pub(super) fn len(&self) -> usize {
         let waiting = self.sources.iter().map(|source| source.connections.len());

@@ -203,11 +203,7 @@ impl Backend {
         let mut subs = Vec::new();
         for channel in SERVER_CHANNELS {
             if self.rng.below(3) == 0 {
-                let options = Subscribed {
-                    // Nobody prolongs it.
-                    expire_at: 0,
-                    ..self.subscribed(now, 0)
-                };
+                let options = self.subscribed(now, 0);
                 subs.push(((*channel).into(), options));
             }
         }

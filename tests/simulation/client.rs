@@ -293,39 +293,6 @@ impl Client {
         }
     }
 
-    /// Much more than is kept for anybody, behind what has to be waited for.
-    fn flood(&mut self, up: &mut Vec<u8>, scene: &mut Scene<'_>) {
-        let mut lines = vec![self.call(scene)];
-        lines.extend((0..30).map(|_| self.publish("plain:1", 20_000, scene)));
-        lines.push(self.call(scene));
-        if self.wire.transport.is_emulated() {
-            self.outgoing.extend(lines);
-            return;
-        }
-        for line in lines {
-            self.wire.say(up, &[line], scene.rng);
-        }
-    }
-
-    /// Speaks for its own session, but for one bit of what proves that it may.
-    fn forge(&mut self, scene: &mut Scene<'_>) {
-        let Some((session, node)) = &self.session else {
-            return;
-        };
-        // What comes before says only where the session is.
-        let at = 20 + scene.rng.below(10) as usize;
-        let mut guess = session.clone().into_bytes();
-        guess[at] = if guess[at] == b'A' { b'B' } else { b'A' };
-        let guess = String::from_utf8(guess).expect("it is text");
-        let data = scene.truth.payload(&["plain:1"], 0);
-        let payload: Value = serde_json::from_str(&data).expect("a payload");
-        scene.truth.forged.extend(payload["n"].as_u64());
-        let line = format!(r#"{{"id":1,"publish":{{"channel":"plain:1","data":{data}}}}}"#);
-        let body = self.wire.emulation(&guess, node, &[line]);
-        scene.truth.count("emulation forged");
-        self.forged = Some(wire::post("/emulation", self.wire.is_binary, &body));
-    }
-
     /// It is gone without a word.
     fn give_up(&mut self, links: &mut [Link]) {
         if let Some(link) = self.link {
@@ -704,6 +671,10 @@ impl Client {
             scene
                 .truth
                 .count(&format!("unsubscribe {}", unsubscribe["code"]));
+            assert!(
+                channel != "server:3" || unsubscribe["code"] != 2501,
+                "what a server made ends with its connection where it expires"
+            );
             if let Some(sub) = self.subs.remove(channel) {
                 self.remember(channel.to_owned(), sub);
             } else {
@@ -743,6 +714,9 @@ impl Client {
     fn lost(&mut self, lost: &Value, scene: &mut Scene<'_>) {
         scene.truth.count("told of a loss");
         let channel = lost["channel"].as_str().expect("a loss names its channel");
+        if channel.starts_with("plain:") || channel.starts_with("pres:") {
+            scene.truth.count("told of a loss that nothing kept");
+        }
         let told = self.lost.entry(channel.to_owned()).or_default();
         *told = match lost["publications"].as_u64() {
             Some(publications) => told.saturating_add(publications),
@@ -784,6 +758,21 @@ impl Client {
             *self.missed.entry(channel.to_owned()).or_default() += missed;
         }
         sub.last_offset = offset;
+    }
+
+    /// Whoever is not positioned has everything of a channel that ends at `top`, or was told of as many as it has not.
+    pub fn check_told(&self, channel: &str, top: u64) {
+        let untracked = self.subs.get(channel).filter(|sub| sub.next.is_none());
+        let Some(sub) = untracked.filter(|sub| sub.last_offset > 0) else {
+            return;
+        };
+        let told = self.lost.get(channel).copied().unwrap_or(0);
+        let missed = self.missed.get(channel).copied().unwrap_or(0);
+        let missed = missed + top.saturating_sub(sub.last_offset);
+        assert!(
+            told >= missed,
+            "{missed} publications of {channel} are missing, and it was told of {told}"
+        );
     }
 
     /// The offset up to which a tracked subscription has everything.

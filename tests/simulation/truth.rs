@@ -21,6 +21,8 @@ pub mod situation {
     pub const STALE_REFRESH: &str = "situation: refreshed to a time that is past";
     /// A shard keeps commands of a client up to the bound, and reads it no further.
     pub const READ_NO_FURTHER: &str = "situation: so many commands wait that no more is read";
+    /// As many commands of one client are under way as may be.
+    pub const NO_MORE_UNDER_WAY: &str = "situation: no more commands of a client go beside others";
     /// A client goes while its backend is asked.
     pub const ENDS_BEFORE_BACKEND: &str = "situation: client gone before its backend answered";
     /// A connection waits for the key of its token.

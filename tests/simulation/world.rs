@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ringmain::config::{Config, UserLimitPolicy};
-use ringmain::limits::WAITING_BYTES_MAX;
+use ringmain::limits::{COMMANDS_UNDER_WAY_MAX, WAITING_BYTES_MAX};
 use ringmain::mem::Rng;
 use ringmain::mesh;
 use ringmain::mesh::control::ToShard;
@@ -394,6 +394,14 @@ impl World {
                 "{} bytes of one session wait",
                 under_way.waiting_bytes_most
             );
+            assert!(
+                under_way.commands_most <= COMMANDS_UNDER_WAY_MAX,
+                "{} commands of one session are under way",
+                under_way.commands_most
+            );
+            if under_way.commands_most == COMMANDS_UNDER_WAY_MAX {
+                self.truth.count(situation::NO_MORE_UNDER_WAY);
+            }
             if under_way.parked > 0 {
                 self.truth.count(situation::WAITS_FOR_KEY);
             }
@@ -442,6 +450,8 @@ impl World {
     fn check_rest(&self) {
         for client in &self.clients {
             client.check_quiet();
+            let has_ended = client.link.is_some_and(|link| self.links[link].up_fin);
+            assert!(!has_ended, "a client that says no more is not let go");
         }
         for poller in &self.pollers {
             poller.check_quiet();
@@ -472,6 +482,8 @@ impl World {
                 run_bytes: 0,
                 hook_calls: 0,
                 parked: 0,
+                parked_bytes: 0,
+                commands_most: 0,
                 waiting_bytes: 0,
                 waiting_bytes_counted: 0,
                 waiting_bytes_most: 0,
@@ -573,6 +585,7 @@ impl World {
             self.truth
                 .check_top(owner.name.as_str(), epoch.as_str(), owner.position.offset.0);
             for client in self.clients.iter().filter(|client| client.is_connected()) {
+                client.check_told(owner.name.as_str(), owner.position.offset.0);
                 if let Some(position) = client.position(owner.name.as_str()) {
                     assert_eq!(
                         position, owner.position.offset.0,

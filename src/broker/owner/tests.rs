@@ -735,3 +735,36 @@ fn colliding_names(count: usize) -> Vec<ChannelName> {
     });
     names.collect()
 }
+
+#[test]
+fn shard_whose_subscribers_left_is_made_no_patches_for_when_others_come() {
+    let rules = ChannelRules {
+        namespaces: vec![Arc::new(Namespace {
+            name: "kept".to_owned(),
+            history_size: 10,
+            history_ttl: KEPT,
+            delta_publish: true,
+            allowed_delta_types: vec![crate::config::namespace::DeltaType::Fossil],
+            ..Namespace::default()
+        })],
+        ..ChannelRules::default()
+    };
+    let mut owner = owner();
+    let published = |owner: &mut Owner| {
+        let mut draft = publish("kept:a");
+        draft.record.data = Bytes::from(vec![b'1'; 500]);
+        let outcome = owner.publish(at(1), draft, &rules).unwrap();
+        outcome.deliver.unwrap().publication.patch.is_some()
+    };
+    let enter = |owner: &mut Owner, delta| {
+        let mut interest = interest("kept:a", None);
+        interest.delta = delta;
+        assert!(owner.interest(at(0), SHARD, interest, 0, &rules).is_some());
+    };
+    enter(&mut owner, true);
+    published(&mut owner);
+    assert!(published(&mut owner), "somebody takes patches");
+    leave(&mut owner, at(2), "kept:a");
+    enter(&mut owner, false);
+    assert!(!published(&mut owner), "nobody takes patches any more");
+}

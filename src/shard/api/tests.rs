@@ -482,3 +482,40 @@ fn what_waits_for_a_worker_has_a_bound() {
     }
     assert_eq!(shard.counters().disconnected_slow, 1);
 }
+
+#[test]
+fn drain_awaits_what_is_on_its_way_to_the_log_also_where_its_publisher_is_gone() {
+    use crate::mesh::control::{DrainOutcome, FromShard, ToShard};
+    use std::time::Duration;
+
+    fn drained(house: &mut House) -> Option<DrainOutcome> {
+        let mut drained = None;
+        while let Some(output) = house.shards[0].poll_output() {
+            match output {
+                Output::Close { conn, .. } => house.shards[0].handle_closed(house.now, conn),
+                Output::Report(FromShard::Drained(_, outcome)) => drained = Some(outcome),
+                _ => {}
+            }
+        }
+        drained
+    }
+
+    let mut house = House::new(1);
+    let conn = house.post(0, "publish", r#"{"channel":"log:a","data":1}"#);
+    let said = house.outputs().1;
+    let [ToLog::Append(id, _)] = said[..] else {
+        panic!("{said:?}");
+    };
+    house.shards[0].handle_ended(house.now, conn, EndCause::Reset);
+    assert_eq!(drained(&mut house), None);
+    let (window, grace) = (Duration::ZERO, Duration::from_secs(5));
+    house.shards[0].handle_control(house.now, ToShard::Drain { window, grace });
+    house.shards[0].handle_unlistened(house.now);
+    assert_eq!(drained(&mut house), None, "nobody is left but the log");
+    let answer = Err(crate::mesh::durable::LogError::Unavailable {
+        reason: "tried".into(),
+        retry_after: Duration::ZERO,
+    });
+    house.shards[0].handle_log(house.now, FromLog::Appended(vec![(id, answer)]));
+    assert_eq!(drained(&mut house), Some(DrainOutcome::default()));
+}

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use ringmain::limits::COMMANDS_UNDER_WAY_MAX;
 use ringmain::mem::Rng;
 use serde_json::Value;
 
 use super::super::setup::{CHANNELS, SERVER_CHANNELS, is_durable};
-use super::{Asked, Client, Scene};
+use super::{Asked, Client, Scene, wire};
 
 fn pick<'a>(rng: &mut Rng, list: &[&'a str]) -> &'a str {
     list[rng.below(list.len() as u64) as usize]
@@ -192,5 +193,43 @@ impl Client {
             recover,
         };
         self.ask(asked, &format!(r#""subscribe":{{{}}}"#, parts.join(",")))
+    }
+
+    /// Much more than is kept for anybody, behind what has to be waited for.
+    pub(super) fn flood(&mut self, up: &mut Vec<u8>, scene: &mut Scene<'_>) {
+        let mut lines = vec![self.call(scene)];
+        if scene.rng.below(2) == 0 {
+            lines.extend((0..30).map(|_| self.publish("plain:1", 20_000, scene)));
+        } else {
+            lines
+                .extend((0..COMMANDS_UNDER_WAY_MAX + 20).map(|_| self.publish("safe:1", 0, scene)));
+        }
+        lines.push(self.call(scene));
+        if self.wire.transport.is_emulated() {
+            self.outgoing.extend(lines);
+            return;
+        }
+        for line in lines {
+            self.wire.say(up, &[line], scene.rng);
+        }
+    }
+
+    /// Speaks for its own session, but for one bit of what proves that it may.
+    pub(super) fn forge(&mut self, scene: &mut Scene<'_>) {
+        let Some((session, node)) = &self.session else {
+            return;
+        };
+        // What comes before says only where the session is.
+        let at = 20 + scene.rng.below(10) as usize;
+        let mut guess = session.clone().into_bytes();
+        guess[at] = if guess[at] == b'A' { b'B' } else { b'A' };
+        let guess = String::from_utf8(guess).expect("it is text");
+        let data = scene.truth.payload(&["plain:1"], 0);
+        let payload: Value = serde_json::from_str(&data).expect("a payload");
+        scene.truth.forged.extend(payload["n"].as_u64());
+        let line = format!(r#"{{"id":1,"publish":{{"channel":"plain:1","data":{data}}}}}"#);
+        let body = self.wire.emulation(&guess, node, &[line]);
+        scene.truth.count("emulation forged");
+        self.forged = Some(wire::post("/emulation", self.wire.is_binary, &body));
     }
 }
