@@ -50,9 +50,7 @@ impl Shard {
 
     /// A session that waits for owners makes its connection wait; one that has its answer lets it go on.
     fn follow_phase(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         if !connection.is_session {
             return;
         }
@@ -76,9 +74,7 @@ impl Shard {
 
     /// Files the nearest deadline of a connection, unless a nearer one is filed already.
     fn file(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
+        let connection = self.connections.of(slot);
         let session = if connection.is_session && !connection.is_parked {
             connection.session.deadline(self.now, &self.config)
         } else {

@@ -204,9 +204,7 @@ impl Shard {
 
     /// Bytes of a peer that was refused.
     pub(super) fn read_past(&mut self, slot: u32, bytes: usize) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         connection.read_past = connection.read_past.saturating_add(bytes as u32);
         if connection.read_past > LINGER_BYTES_MAX {
             self.abort(slot);

@@ -147,6 +147,7 @@ impl Shard {
         let named = format.framing.is_stream() || format.unidirectional;
         let secret = named.then(|| self.secrets.make());
         if let Some(connection) = self.connections.at_mut(slot) {
+            debug_assert!(!connection.is_session, "one session at a time");
             connection.state = State::Open;
             connection.by = 0;
             connection.is_session = true;
@@ -163,9 +164,7 @@ impl Shard {
 
     /// Input of a connection, as its state and its transport have it.
     pub(super) fn received(&mut self, slot: u32, bytes: &mut [u8]) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
+        let connection = self.connections.of(slot);
         match connection.state {
             State::Head => self.http_received(slot, bytes),
             State::Open | State::Waiting if connection.is_stream() => {
@@ -214,9 +213,7 @@ impl Shard {
         match said {
             Said::Polled(polled) => self.polled(slot, polled),
             Said::Refused(code, text) => {
-                let Some(connection) = self.connections.at(slot) else {
-                    return;
-                };
+                let connection = self.connections.of(slot);
                 if connection.is_poll() {
                     self.refuse_poll(slot, code, &text);
                 } else if connection.session.phase == Phase::Refused {
@@ -244,9 +241,7 @@ impl Shard {
 
     /// Answers a connect that failed with a status, where the response has not begun. False where it has.
     fn answer_refused(&mut self, slot: u32, code: u32, text: &str) -> bool {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return true;
-        };
+        let connection = self.connections.of_mut(slot);
         let format = connection.session.format;
         let Some(rare) = &mut connection.session.rare else {
             return false;
@@ -280,9 +275,7 @@ impl Shard {
 
     /// Ends a session with a code of the protocol, behind everything that is queued.
     pub(super) fn disconnect(&mut self, slot: u32, disconnect: &Disconnect) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
+        let connection = self.connections.of(slot);
         if !connection.is_session || !matches!(connection.state, State::Open | State::Waiting) {
             return;
         }
@@ -328,9 +321,7 @@ impl Shard {
 
     /// Ends the session of a connection: its subscriptions and its place among the users.
     pub(super) fn end_session(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
+        let connection = self.connections.of(slot);
         if !connection.is_session || connection.session.phase == Phase::Ended {
             return;
         }

@@ -73,6 +73,28 @@ impl Connections {
         self.slab.iter()
     }
 
+    /// The connection in a slot that has one: whoever is at work on a connection knows that it is there.
+    ///
+    /// # Panics
+    /// If the slot is empty.
+    pub(super) fn of(&self, slot: u32) -> &Connection {
+        match self.slab.at(slot) {
+            Some(connection) => connection,
+            None => unreachable!("a connection is there until its socket is gone"),
+        }
+    }
+
+    /// The same, to change it.
+    ///
+    /// # Panics
+    /// If the slot is empty.
+    pub(super) fn of_mut(&mut self, slot: u32) -> &mut Connection {
+        match self.slab.at_mut(slot) {
+            Some(connection) => connection,
+            None => unreachable!("a connection is there until its socket is gone"),
+        }
+    }
+
     /// The connection in a slot, whichever it is.
     pub(super) fn at(&self, slot: u32) -> Option<&Connection> {
         self.slab.at(slot)

@@ -148,6 +148,7 @@ impl Shard {
     }
 
     fn drain_connection(&mut self, slot: u32) {
+        // It may have gone by itself.
         let Some(connection) = self.connections.at_mut(slot) else {
             return;
         };

@@ -178,9 +178,7 @@ impl Shard {
 
     /// Goes on with input that waited.
     pub(super) fn resume(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
+        let connection = self.connections.of(slot);
         let (state, has_ended) = (connection.state, connection.has_ended);
         match state {
             State::Head => {
@@ -237,9 +235,7 @@ impl Shard {
         self.counters.input_given_up += 1;
         let held = self.take_held(slot);
         drop(self.connections.take_decoder(slot));
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         let is_answered = held
             .and_then(|held| held.arriving)
             .is_some_and(|arriving| arriving.asked.is_none());

@@ -110,9 +110,7 @@ impl Shard {
 
     /// Half a request is there: the rest of its head, and then of its body, has a time to come.
     fn expect_rest(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
+        let connection = self.connections.of(slot);
         let (state, by) = (connection.state, connection.by);
         let is_half = |held: &Held| held.arriving.is_none();
         if state == State::Head && connection.held.as_deref().is_some_and(is_half) {

@@ -37,9 +37,7 @@ enum Stopped {
 impl Shard {
     /// The commands of one frame, strictly in order.
     pub(super) fn commands(&mut self, slot: u32, frame: &[u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         let session = &connection.session;
         let is_connected = session.phase == Phase::Connected;
         let waits = session.has_frames();
@@ -116,9 +114,7 @@ impl Shard {
 
     /// Carries out the commands of a frame until one has to wait.
     fn carry_out(&mut self, slot: u32, frame: &[u8]) -> Stopped {
-        let Some(connection) = self.connections.at(slot) else {
-            return Stopped::Over;
-        };
+        let connection = self.connections.of(slot);
         let mut commands = centrifuge::commands(connection.session.format.encoding, frame);
         while let Some(rest) = commands.rest() {
             let at = frame.len() - rest.len();
@@ -208,9 +204,7 @@ impl Shard {
 
     /// The peer says no more: what it has asked for is still carried out, and then the connection ends. Pings have no answer.
     pub(super) fn end_later(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         if std::mem::replace(&mut connection.has_ended, true) {
             return;
         }

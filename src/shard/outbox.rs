@@ -52,9 +52,7 @@ impl Shard {
     }
 
     fn fan_out_special(&mut self, slot: u32, hub: u32, frame: &[u8], drop_oldest: bool) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         if let Some(connecting) = &mut connection.session.connecting {
             if connecting.pushes.len() > self.config.client.queue_max_size {
                 self.disconnect(slot, &Disconnect::Slow);

@@ -49,9 +49,7 @@ impl Shard {
         if self.people.revocations().is_empty() {
             return;
         }
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
+        let connection = self.connections.of(slot);
         let shut_out = (connection.session).shut_out(self.people.revocations(), self.now.at);
         if let Some(disconnect) = shut_out {
             self.disconnect(slot, &disconnect);

@@ -88,9 +88,7 @@ impl Shard {
     }
 
     fn session_timeout(&mut self, slot: u32) {
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
+        let connection = self.connections.of(slot);
         if !connection.is_session
             || connection.is_parked
             || self.mode == Mode::Echo

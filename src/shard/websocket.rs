@@ -20,9 +20,7 @@ impl Shard {
             Mode::Echo => ECHO_MESSAGE_BYTES_MAX,
             Mode::Proxy => self.config.websocket.message_size_limit,
         };
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         let message_bytes_max = if connection.session.format.unidirectional {
             self.config.uni_websocket.message_size_limit
         } else {
