@@ -34,9 +34,10 @@ use crate::config::keys::{KeySet, KeySource};
 use crate::config::{Config, ReactorChoice, Server};
 use crate::doctor;
 use crate::mesh::control::{
-    DrainOutcome, FromShard, Page, PageKind, ShardLink, Strain, TO_SHARD_MAX, Table, ToShard,
+    DrainOutcome, FromShard, Page, PageFor, PageKind, ShardLink, Strain, TO_SHARD_MAX, Table,
+    ToShard,
 };
-use crate::model::{ConnId, ShardId};
+use crate::model::ShardId;
 use crate::upstream::bell::Bell;
 use crate::upstream::bridge::{HookCall, Question as LogQuestion, Report as LogReport};
 use crate::uring::socket;
@@ -348,8 +349,8 @@ struct Control {
     pages_undelivered: Vec<Written>,
 }
 
-/// A page for a connection of a shard.
-type Written = (ShardId, ConnId, Page);
+/// A page for a request at a shard.
+type Written = (ShardId, PageFor, Page);
 
 /// Who writes pages, and where they go. A shard awaits `PAGES_MAX` of them at most.
 struct Pages {
@@ -522,15 +523,15 @@ impl Control {
             .send_modify(|readiness| readiness.warnings = warnings);
     }
 
-    /// Has a page written for a connection of a shard.
-    fn write_page(&self, shard: ShardId, conn: ConnId, kind: PageKind) {
+    /// Has a page written for a request at a shard.
+    fn write_page(&self, shard: ShardId, request: PageFor, kind: PageKind) {
         let Some(Pages { admin, written }) = &self.pages else {
             return;
         };
         let (admin, written) = (admin.clone(), written.clone());
         tokio::spawn(async move {
             // Control may be gone.
-            let _ = written.send((shard, conn, admin.page(kind).await));
+            let _ = written.send((shard, request, admin.page(kind).await));
         });
     }
 
@@ -541,9 +542,9 @@ impl Control {
 
     fn deliver_pages(&mut self) {
         let (links, roster) = (&self.parts.links, &self.roster);
-        self.pages_undelivered.retain(|(shard, conn, page)| {
+        self.pages_undelivered.retain(|(shard, request, page)| {
             let link = &links[usize::from(shard.0)];
-            let page = ToShard::Page(*conn, page.clone());
+            let page = ToShard::Page(*request, page.clone());
             !roster.has_ended(*shard) && !send(link, page, QUEUE_RESERVE)
         });
         self.retry_later();
@@ -586,7 +587,9 @@ impl Control {
                 ),
                 FromShard::Ready(shard) => self.on_ready(shard)?,
                 FromShard::Strained(shard, strain) => self.strained(shard, strain),
-                FromShard::PageWanted(shard, conn, kind) => self.write_page(shard, conn, kind),
+                FromShard::PageWanted(shard, request, kind) => {
+                    self.write_page(shard, request, kind);
+                }
                 FromShard::Table(shard, table, is_filling) => {
                     self.table_fills(shard, table, is_filling);
                 }
@@ -739,6 +742,7 @@ fn send(link: &ShardLink, message: ToShard, reserve: usize) -> bool {
 mod tests {
     use super::*;
     use crate::metrics::Counters;
+    use crate::model::AskId;
 
     fn control(shards: u16) -> Control {
         control_with(shards, Duration::ZERO)
@@ -817,11 +821,7 @@ mod tests {
                 content_type: "text/plain",
                 body: bytes::Bytes::new(),
             };
-            let conn = ConnId {
-                slot: 0,
-                generation: 0,
-            };
-            (ShardId(0), conn, page)
+            (ShardId(0), PageFor(AskId::default()), page)
         };
         control.deliver_page(page());
         let at = control.deadline().expect("a deadline");

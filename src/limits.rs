@@ -1,11 +1,13 @@
 //! Every bound of the program. A bound that an operator can set has its default in `config`.
 
+use std::time::Duration;
+
 /// Shards of one process. The interest mask of a channel is one `u64`.
 pub const SHARDS_MAX: usize = 64;
 /// Connections of one shard: slots of its ring's file table and of its connection table.
 pub const CONNECTIONS_MAX: u32 = 1 << 20;
 /// Silence after which a peer that is sent no pings is taken for dead.
-pub const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+pub const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of one HTTP request head.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of one HTTP request.
@@ -55,6 +57,32 @@ pub const WAITING_BYTES_MAX: usize = 256 << 10;
 /// The same of all connections of one shard: beyond it, and beyond half of it for one address prefix, nothing is read behind
 /// commands that wait.
 pub const WAITING_BYTES_SHARD_MAX: usize = 256 << 20;
+/// How long a shard waits for the answer of another one: longer than that one waits for the log, and than its turns ever take.
+pub const MESH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Subscriptions of one shard that wait for the owners of their channels; beyond it they get a temporary error.
+pub const INTERESTS_MAX: u32 = CONNECTIONS_MAX;
+/// Connect commands of one shard that wait for the registries of their users; likewise.
+pub const ADMITS_MAX: u32 = CONNECTIONS_MAX;
+/// Clients of one shard that wait for the gate, and requests that wait for their commands to be taken; likewise.
+pub const ENTERS_MAX: u32 = CONNECTIONS_MAX;
+/// How long the owner of a channel waits for a part of the log.
+pub const LOG_READ_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long clients and services wait for what they ask the log's side: longer than a fetch may wait for deliveries.
+pub const LOG_ASK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a shard waits with its answers to a call for what others have to say to that.
+pub const SERVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long services wait for the answer to a request.
+pub const API_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a shard waits for control: for keys, and for pages.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a shard waits for the verdict of a backend beyond the time that control gives it: control is stuck then.
+pub const HOOK_GRACE: Duration = Duration::from_secs(60);
+const _: () = assert!(
+    LOG_READ_TIMEOUT.as_millis() < MESH_TIMEOUT.as_millis()
+        && MESH_TIMEOUT.as_millis() < SERVE_TIMEOUT.as_millis()
+        && SERVE_TIMEOUT.as_millis() < API_TIMEOUT.as_millis(),
+    "whoever waits for others waits longer than they do"
+);
 /// Levels of a tags filter.
 pub const FILTER_DEPTH_MAX: usize = 32;
 /// Nodes of a tags filter.

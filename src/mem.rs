@@ -1,15 +1,20 @@
-//! Memory with a bound: slots, the fan-out ring, the timer wheel, random numbers from a seed, secrets from a key.
+//! Memory with a bound: slots, questions that wait, the fan-out ring, the timer wheel, random numbers from a seed, secrets from a
+//! key.
 
+mod asks;
 mod fanout_ring;
 mod rng;
 mod secret;
+mod shares;
 mod slab;
 mod slot_pool;
 mod timer_wheel;
 
+pub use asks::{Asks, Full, SharedAsks};
 pub use fanout_ring::{FanoutRing, RingRange};
 pub use rng::Rng;
 pub use secret::{Key, SecretHash, Secrets};
+pub use shares::{Shares, Whose};
 pub use slab::Slab;
 pub use slot_pool::SlotPool;
 pub use timer_wheel::{Tick, TimerWheel};

@@ -5,6 +5,8 @@ pub mod durable;
 mod endpoint;
 pub mod hook;
 pub mod message;
+mod wire;
 
 pub use endpoint::{ANSWERS_MAX, Endpoint, build, build_with};
 pub use message::Message;
+pub use wire::{Passed, Wire, build_wired};

@@ -110,6 +110,10 @@ counters! {
     Counter log_refused,
     /// Publications whose publishers were told that the durable log takes too long.
     Counter log_overdue,
+    /// Questions to other shards, to the log, to backends and to control that were given up because no answer came in time.
+    Counter asks_overdue,
+    /// Answers that came to questions that had been given up.
+    Counter stale_answers,
     /// Reads of the durable log by owners of channels.
     Counter log_reads,
     /// Parts of what subscribers of durable channels had missed, each first one left out.

@@ -34,7 +34,7 @@ pub struct HubId {
 }
 
 /// One question of a shard that waits for its answer. A stale generation names one that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AskId {
     /// Slot in the table of questions of its kind.
     pub slot: u32,

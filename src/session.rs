@@ -4,6 +4,8 @@
 //! places in the hub; they never touch another session.
 
 mod admission;
+pub mod asked;
+mod calls;
 mod context;
 mod durable;
 pub mod fanout;
@@ -17,7 +19,6 @@ mod publish;
 mod query;
 #[cfg(test)]
 mod rig;
-pub mod shares;
 mod subscribe;
 
 use std::sync::Arc;
@@ -25,15 +26,16 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 pub use admission::ServerSubscription;
+pub use calls::Calls;
 pub use context::{Context, KeyWanted, Tokens};
 pub use durable::{Requests, TIMEOUT_RETRY, Waiting, appended_json, published_json};
-pub use hooked::{Awaiting, Calls, ForHooks};
+pub use hooked::{Awaiting, ForHooks};
 pub use liveness::Peer;
 pub use order::Order;
 
 use crate::auth::revocation::Revocations;
 use crate::broker::Filter;
-use crate::mem::Tick;
+use crate::mem::{Tick, Whose};
 use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
@@ -296,21 +298,22 @@ impl Session {
     }
 
     /// A command whose token cannot be looked at now gets a temporary error.
-    pub fn cannot_be_decided(&mut self, context: &mut Context<'_>, command: &Command<'_>) {
+    pub fn cannot_be_decided(&mut self, context: &mut Context<'_>, id: u32, connects: bool) {
         let error = crate::protocol::error::ClientError::Internal;
         // The reply has its place behind those to earlier commands.
         context.is_command = true;
-        match &command.body {
-            Body::Connect(_) => self.refuse(context, command.id, error),
-            _ => context.error(command.id, error),
+        if connects {
+            self.refuse(context, id, error);
+        } else {
+            context.error(id, error);
         }
     }
 
     /// Who it is to tables that clients share.
     #[must_use]
-    pub fn whose(&self, conn: crate::model::ConnId, from: u32) -> shares::Whose<'_> {
+    pub fn whose(&self, conn: crate::model::ConnId, from: u32) -> Whose<'_> {
         let user = &self.user;
-        shares::Whose { conn, user, from }
+        Whose { conn, user, from }
     }
 
     /// Is this the text of the session's key? Whoever has it may speak for the session.

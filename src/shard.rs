@@ -28,6 +28,7 @@ mod owned;
 mod pages;
 mod people;
 mod poll;
+mod questions;
 mod revoke;
 mod route;
 mod tables;
@@ -42,7 +43,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::limits;
-use crate::mem::{Key, Rng, Secrets, TimerWheel};
+use crate::mem::{Key, Rng, Secrets, Shares, TimerWheel};
 use crate::mesh::Endpoint;
 use crate::mesh::control::{FromShard, ToShard};
 use crate::mesh::durable::ToLog;
@@ -53,7 +54,6 @@ use crate::protocol::disconnect::Disconnect;
 use crate::session::fanout::Compression;
 use crate::session::order::{Mark, Spares};
 use crate::session::poll::Said;
-use crate::session::shares::Shares;
 use crate::session::{Calls, Context, Requests, Session};
 use crate::time::{Deadline, Now};
 use crate::wire::http::DateLine;
@@ -184,8 +184,7 @@ pub struct Shard {
     owned: Owned,
     mesh: Endpoint,
     calls: api::Calls,
-    /// Pages that are awaited of control.
-    pages: u32,
+    questions: questions::Questions,
     waits: waits::Waits,
     hooks: Calls,
     /// What is asked of the log.
@@ -271,7 +270,7 @@ impl Shard {
             owned: Owned::new(&key),
             mesh: endpoint,
             calls: api::Calls::default(),
-            pages: 0,
+            questions: questions::Questions::default(),
             waits: waits::Waits::default(),
             hooks: Calls::default(),
             log: Requests::default(),
@@ -444,7 +443,7 @@ impl Shard {
                 let observed = FromShard::Observed(self.id, Box::new(self.counters()));
                 self.reports.push_back(observed);
             }
-            ToShard::Page(conn, page) => self.page_answered(conn, &page),
+            ToShard::Page(ask, page) => self.page_answered(ask, &page),
             ToShard::Keys(source, set) => self.keys_answered(source, set.as_ref()),
             ToShard::Stop => self.stop(),
         }
@@ -483,6 +482,7 @@ impl Shard {
         counters.log_appends = self.log.appends() as u64;
         counters.log_asks = self.log.asks() as u64;
         counters.mesh_queued = self.mesh.queued() as u64;
+        counters.stale_answers += self.questions.stale() + self.calls.stale();
         counters.waiting_bytes = self.waiting_bytes as u64;
         counters
     }
@@ -595,6 +595,7 @@ impl Shard {
             mesh: &mut self.mesh,
             hooks: &mut self.hooks,
             log: &mut self.log,
+            asked: &mut self.questions.of_sessions,
             parts,
             counters: &mut self.counters,
             rng: &mut self.rng,
@@ -609,6 +610,7 @@ impl Shard {
             is_command: false,
             is_timed: false,
             awaits: None,
+            answer_by: 0,
             answer_bytes: 0,
             is_ordered,
             marks: &mut self.marks,
@@ -620,7 +622,7 @@ impl Shard {
         if context.is_timed {
             due.add(Due::TIME);
         }
-        let answer_bytes = context.answer_bytes;
+        let (answer_bytes, answer_by) = (context.answer_bytes, context.answer_by);
         connection.due.add(due);
         if is_ordered && !self.marks.is_empty() {
             let session = &mut connection.session;
@@ -642,6 +644,9 @@ impl Shard {
             self.queue_answer(slot, &out, answer_bytes);
         }
         self.scratch = out;
+        if answer_by != 0 {
+            self.connections.file(slot, answer_by);
+        }
         if inappropriate {
             self.disconnect(slot, &Disconnect::InappropriateProtocol);
         }

@@ -16,6 +16,7 @@ mod simulation {
     mod frames;
     mod keys;
     mod link;
+    mod network;
     mod poller;
     mod reactor;
     mod service;
@@ -29,10 +30,13 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use simulation::truth::situation;
-use simulation::world::{Seen, run};
+use simulation::world::{Seen, run, run_with};
 
 /// Runs in CI.
 const SEEDS: u64 = 500;
+
+/// Runs with a faulty mesh.
+const FAULTY_SEEDS: u64 = 60;
 
 /// What the runs are made to reach: without it their promises hold for nothing.
 const REACHED: &[&str] = &[
@@ -136,6 +140,11 @@ fn named(seed: u64) -> (u64, Seen) {
     run(seed)
 }
 
+fn named_with_faulty_mesh(seed: u64) -> (u64, Seen) {
+    let _named = Named(seed);
+    run_with(seed, true)
+}
+
 fn sum(total: &mut Seen, seen: Seen) {
     for (what, count) in seen {
         *total.entry(what).or_default() += count;
@@ -143,7 +152,7 @@ fn sum(total: &mut Seen, seen: Seen) {
 }
 
 /// Runs the seeds on as many threads as the machine has, and adds up what they saw.
-fn run_all(seeds: Range<u64>) -> Seen {
+fn run_all(seeds: Range<u64>, run: fn(u64) -> (u64, Seen)) -> Seen {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(seeds.start);
     let one = || {
@@ -153,7 +162,7 @@ fn run_all(seeds: Range<u64>) -> Seen {
             if seed >= seeds.end {
                 return total;
             }
-            sum(&mut total, named(seed).1);
+            sum(&mut total, run(seed).1);
         }
     };
     std::thread::scope(|scope| {
@@ -184,7 +193,7 @@ fn every_promise_holds_under_faults() {
         return find(&what, seeds);
     }
     println!("seeds {seeds:?}");
-    let total = run_all(seeds.clone());
+    let total = run_all(seeds.clone(), named);
     println!("{total:#?}");
     if seeds.end - seeds.start >= SEEDS {
         for what in REACHED {
@@ -253,5 +262,43 @@ fn a_catch_up_that_found_a_full_queue_is_asked_for_again() {
 fn the_same_seed_gives_the_same_bytes() {
     for seed in [1, 2, 3] {
         assert_eq!(named(seed), named(seed), "seed {seed}");
+    }
+}
+
+/// What the runs with a faulty mesh are made to reach.
+const REACHED_WITHOUT_ANSWERS: &[&str] = &[
+    "lost admit",
+    "lost admitted",
+    "lost answer",
+    "lost answers",
+    "lost commands",
+    "lost enter",
+    "lost interest",
+    "lost interested",
+    "lost publish",
+    "lost published",
+    "lost query",
+    "wire stood still",
+    "counter asks_overdue",
+    "counter stale_answers",
+];
+
+#[test]
+fn everybody_is_answered_and_nothing_is_left_where_the_mesh_loses_questions_and_answers() {
+    if let Some(seed) = variable("RINGMAIN_SEED") {
+        named_with_faulty_mesh(seed);
+        return;
+    }
+    let first = variable("RINGMAIN_SEED_FIRST").unwrap_or(1);
+    let seeds = variable("RINGMAIN_SEEDS").unwrap_or(FAULTY_SEEDS);
+    let total = run_all(first..first + seeds, named_with_faulty_mesh);
+    println!("{total:#?}");
+    if seeds >= FAULTY_SEEDS {
+        for what in REACHED_WITHOUT_ANSWERS {
+            assert!(
+                total.get(*what).is_some_and(|&count| count > 0),
+                "no run reached: {what}"
+            );
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::channel::Channel;
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES};
 use crate::mesh::durable::{Page, Read};
-use crate::mesh::message::{Interest, Leave, Query, QueryFor, QueryKind, Recover};
-use crate::model::{ClientInfo, Publication, ShardId, StreamPosition};
+use crate::mesh::message::{Interest, InterestFor, Leave, Query, QueryFor, QueryKind, Recover};
+use crate::model::{AskId, ClientInfo, Publication, ShardId, StreamPosition};
 use crate::time::Instant;
 
 /// Publications that are kept while the channel's end is asked for.
@@ -22,11 +22,11 @@ pub(super) const STALE: u8 = u8::MAX;
 #[derive(Debug)]
 pub enum Asker {
     /// A shard with a subscriber.
-    Interest(ShardId, Box<Interest>),
+    Interest(ShardId, InterestFor, Box<Interest>),
     /// A shard with a question.
     Query(ShardId, QueryFor, Box<Query>),
     /// A part of a server API call: where it waits, which part, the question.
-    Api(u32, u32, Box<Query>),
+    Api(AskId, u32, Box<Query>),
 }
 
 /// See the module.
@@ -71,7 +71,7 @@ impl Durable {
     /// A subscriber is gone: if it waits here, it is answered without counting.
     pub(super) fn disown(&mut self, from: ShardId, leave: &Leave) {
         for (asker, tries) in self.parked.iter_mut().chain(&mut self.woken) {
-            let Asker::Interest(shard, interest) = asker else {
+            let Asker::Interest(shard, _, interest) = asker else {
                 continue;
             };
             if *shard != from {

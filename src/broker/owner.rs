@@ -18,7 +18,7 @@ use crate::limits::{IDEMPOTENCY_KEYS_MAX, LOG_PAGE_BYTES, SHARDS_MAX};
 use crate::mem::Key;
 use crate::mesh::durable::Read;
 use crate::mesh::message::{
-    AnswerKind, Interest, Interested, Leave, PublishError, Query, QueryKind,
+    AnswerKind, Interest, InterestFor, Interested, Leave, PublishError, Query, QueryKind,
 };
 use crate::model::{
     ChannelName, ClientId, ClientInfo, Draft, Epoch, Offset, Publication, ShardId, StreamPosition,
@@ -367,7 +367,7 @@ impl Owner {
     pub fn interest(
         &mut self,
         now: Now,
-        from: ShardId,
+        (from, asker): (ShardId, InterestFor),
         interest: Box<Interest>,
         tries: u8,
         rules: &ChannelRules,
@@ -375,7 +375,6 @@ impl Owner {
         let mut answer = Interested {
             channel: interest.channel.clone(),
             hub: interest.hub,
-            reply_to: interest.reply_to,
             position: StreamPosition::default(),
             missed: Vec::new(),
             recovered: false,
@@ -406,7 +405,7 @@ impl Owner {
                     (answer.missed, answer.recovered, answer.more) = (missed, recovered, more);
                 }
                 Err(read) => {
-                    let asker = Asker::Interest(from, interest);
+                    let asker = Asker::Interest(from, asker, interest);
                     self.park(now, slot, (asker, tries), read);
                     return None;
                 }

@@ -11,7 +11,7 @@ use super::hook::HookLink;
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
 use crate::metrics::Counters;
-use crate::model::{ConnId, ShardId};
+use crate::model::{AskId, ShardId};
 
 /// Messages that control may have under way to one shard.
 pub const TO_SHARD_MAX: usize = 64;
@@ -23,6 +23,10 @@ pub trait Doorbell: Send + Sync {
     /// Makes the owner look at its queues.
     fn ring(&self);
 }
+
+/// Who waits for a page: a request at an internal listener. Echoed; one that has ended is ignored by the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageFor(pub AskId);
 
 /// From control to a shard.
 #[derive(Debug)]
@@ -39,7 +43,7 @@ pub enum ToShard {
     /// Report the counters.
     Observe,
     /// Answer to `PageWanted`.
-    Page(ConnId, Page),
+    Page(PageFor, Page),
     /// The service with the public keys has answered, or does not (`None`).
     Keys(KeySource, Option<Arc<KeySet>>),
     /// End now.
@@ -56,7 +60,7 @@ pub enum FromShard {
     /// The listeners are up.
     Ready(ShardId),
     /// Somebody at an internal listener asks for a page that control writes. Answered by `Page`, always.
-    PageWanted(ShardId, ConnId, PageKind),
+    PageWanted(ShardId, PageFor, PageKind),
     /// A table that peers fill is four fifths full (`true`), or no longer so.
     Table(ShardId, Table, bool),
     /// The shard came near a limit of the system, or is no longer near it.

@@ -1,6 +1,6 @@
 //! Between a shard and the durable log: two bounded queues, and the bells at both ends.
 //!
-//! A shard has at most `APPENDS_MAX` appends and `ASKS_MAX` questions under way, which fit into `requests`. What it says beside
+//! A shard has at most `APPENDS_MAX` appends, `ASKS_MAX` questions and `READS_MAX` reads under way, which fit into `requests`. What it says beside
 //! them (a worker has ended, an answer was taken or not) waits in the reactor where the queue is full. What comes down is
 //! never lost: where `answers` is full, the bridge keeps it and takes no new requests until there is room.
 
@@ -13,15 +13,18 @@ use crossbeam_queue::ArrayQueue;
 
 use super::control::Doorbell;
 use crate::model::{
-    ChannelName, ClientId, ConnId, ConsumeGrant, Draft, Epoch, EventId, Publication, StreamPosition,
+    AskId, ChannelName, ClientId, ConnId, ConsumeGrant, Draft, Epoch, EventId, Publication,
+    StreamPosition,
 };
 
 /// Appends of one shard under way; a publish beyond it gets a temporary error.
 pub const APPENDS_MAX: usize = 16_384;
 /// Bytes of the records of one shard's appends under way; likewise.
 pub const APPEND_BYTES_MAX: usize = 64 << 20;
-/// Reads and questions of one shard under way.
-pub const ASKS_MAX: usize = 8192;
+/// Questions of one shard under way that clients and services ask.
+pub const ASKS_MAX: usize = 4096;
+/// Reads of one shard under way, for the channels that it owns.
+pub const READS_MAX: usize = 4096;
 /// Messages that may wait for a shard.
 pub const ANSWERS_MAX: usize = 8192;
 /// Publications in one message to a shard.
@@ -29,12 +32,7 @@ pub const STORED_MAX: usize = 512;
 
 /// What a shard calls a request of its own; echoed, and stale ones are ignored when they come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId {
-    /// Slot of the request.
-    pub slot: u32,
-    /// Generation of the slot.
-    pub generation: u32,
-}
+pub struct RequestId(pub AskId);
 
 /// From a shard to the log.
 #[derive(Debug)]
@@ -292,7 +290,7 @@ impl DurableLink {
     #[must_use]
     pub fn new(bell: Arc<dyn Doorbell>) -> Self {
         Self {
-            requests: Arc::new(ArrayQueue::new(APPENDS_MAX + ASKS_MAX)),
+            requests: Arc::new(ArrayQueue::new(APPENDS_MAX + ASKS_MAX + READS_MAX)),
             answers: Arc::new(ArrayQueue::new(ANSWERS_MAX)),
             bell,
         }

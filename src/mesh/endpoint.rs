@@ -28,7 +28,7 @@ struct Pair {
 }
 
 /// What one shard holds of its queues to and from another.
-type Ends = (Option<Producer<Message>>, Option<Consumer<Message>>);
+pub(super) type Ends = (Option<Producer<Message>>, Option<Consumer<Message>>);
 
 /// See the module.
 pub struct Endpoint {
@@ -53,6 +53,18 @@ pub fn build(shards: u16) -> Vec<Endpoint> {
 /// If `shards` is 0 or above `SHARDS_MAX`.
 #[must_use]
 pub fn build_with(shards: u16, queue: usize) -> Vec<Endpoint> {
+    build_of(shards, queue, |queue, _| {
+        let (producer, consumer) = RingBuffer::new(queue);
+        (Some(producer), Some(consumer))
+    })
+}
+
+/// A mesh of such queues: `make` gets how many messages one holds and who is at its end.
+pub(super) fn build_of(
+    shards: u16,
+    queue: usize,
+    mut make: impl FnMut(usize, ShardId) -> Ends,
+) -> Vec<Endpoint> {
     assert!(
         (1..=SHARDS_MAX).contains(&usize::from(shards)),
         "number of shards"
@@ -64,9 +76,9 @@ pub fn build_with(shards: u16, queue: usize) -> Vec<Endpoint> {
         .collect();
     let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
     for (from, to) in pairs.filter(|(from, to)| from != to) {
-        let (producer, consumer) = RingBuffer::new(queue);
-        ends[from][to].0 = Some(producer);
-        ends[to][from].1 = Some(consumer);
+        let (producer, consumer) = make(queue, ShardId(to as u16));
+        ends[from][to].0 = producer;
+        ends[to][from].1 = consumer;
     }
     ends.into_iter()
         .enumerate()

@@ -11,7 +11,7 @@ use crossbeam_queue::ArrayQueue;
 
 use super::control::Doorbell;
 use crate::config::hooks::Target;
-use crate::model::{ChannelName, ChosenError, ClientId, ConnId, Format, HubId, Overrides};
+use crate::model::{AskId, ChannelName, ChosenError, ClientId, ConnId, Format, HubId, Overrides};
 
 /// Calls of one shard under way; commands beyond it get a temporary error.
 pub const CALLS_MAX: usize = 4096;
@@ -24,6 +24,8 @@ pub type Header = (Box<str>, Box<str>);
 /// An event that a backend decides about. It comes back with the answer, so it also holds what goes on with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
+    /// What its shard calls it; set when it is sent, and echoed.
+    pub ask: AskId,
     /// Where it goes.
     pub target: Arc<Target>,
     /// Whose it is; a stale one is ignored when the answer comes back.

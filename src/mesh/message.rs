@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::config::Glob;
 use crate::metrics::Counters;
 use crate::model::{
-    ChannelName, ClientId, ClientInfo, ConnId, Draft, HubId, Overrides, Publication, Since,
+    AskId, ChannelName, ClientId, ClientInfo, ConnId, Draft, HubId, Overrides, Publication, Since,
     StreamPosition,
 };
 
@@ -16,7 +16,7 @@ use crate::model::{
 #[derive(Debug)]
 pub enum Message {
     /// To the owner: a local subscriber wants the channel. Answered by `Interested`.
-    Interest(Box<Interest>),
+    Interest(InterestFor, Box<Interest>),
     /// To the owner: a subscriber is gone. Never lost.
     Leave(Box<Leave>),
     /// To the owner. Answered by `Published`.
@@ -24,17 +24,18 @@ pub enum Message {
     /// To the owner. Answered by `Answer`.
     Query(QueryFor, Box<Query>),
     /// To one shard: everything that a server API call asks of it at once, in order. Answered by `Answers`.
-    Commands(Box<Commands>),
+    /// Each has the number that its answer carries.
+    Commands(CommandsFor, Vec<(u32, Asked)>),
     /// To the shard of a session: commands that came by another connection. Answered by `Emulated`.
-    Emulate(Box<Emulate>),
+    Emulate(EmulateFor, Box<Emulate>),
     /// To the registry shard of a user: one more connection. Answered by `Admitted`.
-    Admit(Box<Admit>),
+    Admit(AdmitFor, Box<Admit>),
     /// To the registry shard of a user: this connection is gone. Never lost.
     Release(Box<str>, ConnId),
     /// To a connection's shard: its user has a newer one in its place. Never lost.
     Displace(ConnId),
-    /// To the gate: a client connection wants in. Answered by `Entered`.
-    Enter(Box<Enter>),
+    /// To the gate: a client connection wants in, from this prefix if limits per prefix hold for it. Answered by `Entered`.
+    Enter(EnterFor, Option<Box<Prefix>>),
     /// To the gate: one that was let in, from this prefix, is gone. Never lost.
     Exit(Option<Box<Prefix>>),
     /// To the gate: so many connections are in that it did not let in. Never lost.
@@ -50,20 +51,20 @@ pub enum Message {
     /// To a subscribers' shard that lost something of a channel that nothing brings back. Never lost.
     Lost(ChannelName),
     /// Answer to `Interest`.
-    Interested(Box<Interested>),
+    Interested(InterestFor, Box<Interested>),
     /// Answer to `Publish`.
     Published(PublishFor, Result<StreamPosition, PublishError>),
     /// Answer to `Query`.
     Answer(QueryFor, Box<AnswerKind>),
     /// Answer to `Commands`.
-    Answers(Box<Answers>),
+    Answers(CommandsFor, Answers),
     /// Answer to `Emulate`: the commands are handled.
     /// `false`: there was no room for the commands.
-    Emulated(ConnId, bool),
-    /// Answer to `Admit`, which comes back with it.
-    Admitted(Box<Admit>, bool),
-    /// Answer to `Enter`, which comes back with it.
-    Entered(Box<Enter>, Result<(), TurnedAway>),
+    Emulated(EmulateFor, bool),
+    /// Answer to `Admit`.
+    Admitted(AdmitFor, bool),
+    /// Answer to `Enter`: the prefix under which it is counted.
+    Entered(EnterFor, Result<Option<Box<Prefix>>, TurnedAway>),
 }
 
 impl Message {
@@ -72,10 +73,10 @@ impl Message {
     pub const fn is_answer(&self) -> bool {
         matches!(
             self,
-            Self::Interested(_)
+            Self::Interested(..)
                 | Self::Published(..)
                 | Self::Answer(..)
-                | Self::Answers(_)
+                | Self::Answers(..)
                 | Self::Emulated(..)
                 | Self::Admitted(..)
                 | Self::Entered(..)
@@ -83,29 +84,28 @@ impl Message {
     }
 }
 
-/// Whose subscription an `Interest` is for. Echoed; a stale one is ignored by the shard that gets it back.
+/// Whose subscription an `Interest` is for: a question of the asking shard. Echoed, like every address here; one that has ended
+/// is ignored by the shard that gets it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InterestFor {
-    /// The subscriber's connection.
-    pub conn: ConnId,
-    /// What makes the subscription.
-    pub by: SubscribedBy,
-}
+pub struct InterestFor(pub AskId);
 
-/// What makes a subscription.
+/// Who waits for `Answers`: a call of the server API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscribedBy {
-    /// A client's command, by its id.
-    Command(u32),
-    /// Its connect command.
-    Connect,
-    /// A service, while the client is connected: the slot of what waits for it.
-    Service(Option<u32>),
-    /// It is made, and gets the next part of what it missed.
-    Part,
-}
+pub struct CommandsFor(pub AskId);
 
-/// Who published: a command of a client. Echoed; a stale one is ignored by the shard that gets it back.
+/// Who waits for `Emulated`: the request that brought the commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmulateFor(pub AskId);
+
+/// Who waits for `Admitted`: a connect command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdmitFor(pub AskId);
+
+/// Who waits for `Entered`: a client's request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EnterFor(pub AskId);
+
+/// Who published: a command of a client, which waits in its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishFor {
     /// Its connection.
@@ -116,10 +116,10 @@ pub struct PublishFor {
     pub by_rpc: bool,
 }
 
-/// Who asks an owner. Echoed; a stale one is ignored by the shard that gets it back.
+/// Who asks an owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryFor {
-    /// A client.
+    /// A command of a client, which waits in its session.
     Client {
         /// Its connection.
         conn: ConnId,
@@ -127,12 +127,7 @@ pub enum QueryFor {
         id: u32,
     },
     /// A hub channel that catches up after lost deliveries.
-    CatchUp {
-        /// The hub channel.
-        hub: HubId,
-        /// Which question of this hub channel it was.
-        round: u32,
-    },
+    CatchUp(AskId),
 }
 
 /// See `Message::Interest`.
@@ -142,8 +137,6 @@ pub struct Interest {
     pub channel: ChannelName,
     /// Hub channel of the asking shard, echoed.
     pub hub: HubId,
-    /// Echoed.
-    pub reply_to: InterestFor,
     /// Recover after this position.
     pub recover: Option<Recover>,
     /// Who it is, if presence is kept or the join is told.
@@ -266,8 +259,6 @@ pub struct Interested {
     pub channel: ChannelName,
     /// As asked.
     pub hub: HubId,
-    /// As asked.
-    pub reply_to: InterestFor,
     /// Top of the channel: every later publication follows on the same queue.
     pub position: StreamPosition,
     /// Missed publications, oldest first.
@@ -282,24 +273,6 @@ pub struct Interested {
     pub more: bool,
     /// Its join is told on the shard that asked.
     pub joined: Option<Arc<ClientInfo>>,
-}
-
-/// See `Message::Commands`.
-#[derive(Debug)]
-pub struct Commands {
-    /// Echoed.
-    pub call: CallId,
-    /// Each with the number that its answer carries.
-    pub items: Vec<(u32, Asked)>,
-}
-
-/// A server API call of the shard that asks; a stale one is ignored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CallId {
-    /// Slot of the call.
-    pub slot: u32,
-    /// Generation of the slot.
-    pub generation: u32,
 }
 
 /// What a server API call asks of a shard.
@@ -352,14 +325,8 @@ pub enum Revocation {
     },
 }
 
-/// See `Message::Answers`.
-#[derive(Debug)]
-pub struct Answers {
-    /// Echoed.
-    pub call: CallId,
-    /// One for each item, with its number.
-    pub items: Vec<(u32, Answered)>,
-}
+/// See `Message::Answers`: one for each item, with its number.
+pub type Answers = Vec<(u32, Answered)>;
 
 /// Answers to `Asked`.
 #[derive(Debug)]
@@ -494,8 +461,6 @@ impl UserCount {
 /// See `Message::Emulate`.
 #[derive(Debug)]
 pub struct Emulate {
-    /// Connection of the request that waits, echoed.
-    pub request: ConnId,
     /// Connection of the session.
     pub conn: ConnId,
     /// The key that names it and proves that one has been told.
@@ -507,7 +472,7 @@ pub struct Emulate {
 /// See `Message::Admit`.
 #[derive(Debug)]
 pub struct Admit {
-    /// The connection that connects, echoed.
+    /// The connection that connects: the registry names it so.
     pub conn: ConnId,
     /// User id, not empty.
     pub user: Box<str>,
@@ -515,15 +480,6 @@ pub struct Admit {
     pub limit: u32,
     /// The oldest ones go for the new one, which is refused otherwise.
     pub displaces: bool,
-}
-
-/// See `Message::Enter`.
-#[derive(Debug)]
-pub struct Enter {
-    /// Who.
-    pub conn: ConnId,
-    /// Where it comes from, if limits per prefix hold for it.
-    pub prefix: Option<Prefix>,
 }
 
 /// Leading bits of an address; the others are 0.

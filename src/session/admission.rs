@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::asked::{Admitting, SubscribedBy};
 use super::key::SessionKey;
 use super::liveness::ttl;
 use super::{
@@ -14,11 +15,13 @@ use crate::auth::token::{ConnectionClaims, Mark, TokenError};
 use crate::broker::owner::user_registry;
 use crate::config::keys::KeySource;
 use crate::config::{Namespace, UserLimitPolicy};
-use crate::limits::USER_ID_BYTES_MAX;
+use crate::limits::{MESH_TIMEOUT, USER_ID_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
-use crate::mesh::message::{Admit, Interest, InterestFor, Interested, Recover, SubscribedBy};
-use crate::model::{ChannelName, Framing, HubId, Overrides, Publication, Since, StreamPosition};
+use crate::mesh::message::{Admit, AdmitFor, Interest, InterestFor, Interested, Recover};
+use crate::model::{
+    AskId, ChannelName, Framing, HubId, Overrides, Publication, Since, StreamPosition,
+};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -200,8 +203,7 @@ impl Session {
                 limit,
                 displaces: policy == UserLimitPolicy::CloseOldest,
             };
-            let registry = user_registry(&self.user, context.mesh.shards());
-            if let Err(error) = context.command(registry, Message::Admit(Box::new(admit))) {
+            if let Err(error) = self.ask_registry(context, admit) {
                 self.refuse(context, id, error);
                 return Ok(());
             }
@@ -212,6 +214,32 @@ impl Session {
         }
         self.make_server_subscriptions(context, list);
         Ok(())
+    }
+
+    fn ask_registry(&self, context: &mut Context<'_>, admit: Admit) -> Result<(), ClientError> {
+        let admitting = Admitting {
+            conn: context.conn,
+            client: self.client,
+            user: self.user.clone(),
+        };
+        let until = context.now.at + MESH_TIMEOUT;
+        let opened = context.asked.admits.open(until, 0, admitting);
+        let ask = opened.map_err(|_full| ClientError::Internal)?;
+        let registry = user_registry(&self.user, context.mesh.shards());
+        let question = Message::Admit(AdmitFor(ask), Box::new(admit));
+        let asked = context.command(registry, question);
+        if asked.is_err() {
+            context.asked.admits.close(ask);
+        }
+        asked
+    }
+
+    /// The user's registry has not answered in time.
+    pub fn not_admitted(&mut self, context: &mut Context<'_>) {
+        if let Some(connecting) = &self.connecting {
+            let id = connecting.id;
+            self.refuse(context, id, ClientError::Internal);
+        }
     }
 
     /// The user's registry has answered.
@@ -488,10 +516,6 @@ impl Session {
         let interest = Interest {
             channel: channel.clone(),
             hub,
-            reply_to: InterestFor {
-                conn: context.conn,
-                by,
-            },
             recover,
             keep: subscription.has(flag::PRESENCE),
             join: subscription.has(flag::ANNOUNCED),
@@ -499,12 +523,19 @@ impl Session {
             presence,
         };
         let owner = context.owner(channel);
-        let sent = context.command(owner, Message::Interest(Box::new(interest)));
-        if sent.is_err() {
+        let asked = context.open_interest(self.client, hub, by).and_then(|ask| {
+            let question = Message::Interest(InterestFor(ask), Box::new(interest));
+            let sent = context.command(owner, question);
+            if sent.is_err() {
+                context.asked.interests.close(ask);
+            }
+            sent
+        });
+        if asked.is_err() {
             self.subscriptions.pop();
             context.hub.exit(hub, None);
         }
-        sent
+        asked
     }
 
     /// All owners have answered: the client is told, and what came meanwhile follows.
@@ -566,7 +597,7 @@ impl Session {
         &mut self,
         context: &mut Context<'_>,
         wanted: &ServerSubscription,
-        wait: Option<u32>,
+        wait: Option<AskId>,
     ) -> Result<bool, Disconnect> {
         if self.phase != Phase::Connected {
             return Ok(false);

@@ -9,7 +9,8 @@ use crate::broker::Hub;
 use crate::broker::owner::owner_of;
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
-use crate::mem::{Rng, Secrets};
+use crate::limits::MESH_TIMEOUT;
+use crate::mem::{Rng, Secrets, Tick, TimerWheel};
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
 use crate::model::{ChannelName, ClientId, ConnId, Encoding, Format, Framing, ShardId};
@@ -17,6 +18,7 @@ use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::time::Now;
 
+use super::asked::Asked;
 use super::fanout::{self, Compression};
 use super::order::{Group, Mark, Spares};
 use super::poll::{Polled, Said};
@@ -142,6 +144,8 @@ pub struct Context<'a> {
     pub hooks: &'a mut Calls,
     /// What is asked of the log.
     pub log: &'a mut Requests,
+    /// What is asked of other shards.
+    pub asked: &'a mut Asked,
     /// Subscriptions that get the next part of what they missed once their connection takes it.
     pub parts: &'a mut VecDeque<(ConnId, crate::model::HubId)>,
     /// Random numbers.
@@ -168,6 +172,8 @@ pub struct Context<'a> {
     pub is_timed: bool,
     /// Its reply comes later; what may be under way beside it.
     pub awaits: Option<Group>,
+    /// By when, if it is another shard's; 0 where somebody else sees to it.
+    pub answer_by: Tick,
     /// Bytes of replies in `out`.
     pub answer_bytes: usize,
     /// Replies have an order to keep.
@@ -242,6 +248,11 @@ impl Context<'_> {
     #[must_use]
     pub fn owner(&self, channel: &ChannelName) -> ShardId {
         owner_of(channel, self.mesh.shards())
+    }
+
+    /// The reply to the command that runs is another shard's answer: it is an error if that does not come in time.
+    pub fn await_mesh(&mut self) {
+        self.answer_by = TimerWheel::tick_after(self.now.at, MESH_TIMEOUT);
     }
 
     /// Sends a command to an owner; a full queue is a temporary error.

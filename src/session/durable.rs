@@ -8,19 +8,18 @@ use bytes::Bytes;
 
 use super::order::Group;
 use super::publish::check_name;
-use super::shares::{Holders, Shares, Whose};
 use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::config::Unfit;
-use crate::limits::IDEMPOTENCY_KEY_BYTES_MAX;
-use crate::mem::{Rng, Slab, SlotPool};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, LOG_ASK_TIMEOUT, LOG_READ_TIMEOUT};
+use crate::mem::{Asks, Full, Rng, SharedAsks, Whose};
 use crate::mesh::durable::{
-    APPEND_BYTES_MAX, APPENDS_MAX, ASKS_MAX, Appended, Ask, Caller, LogError, Method, Read,
-    RequestId, ToLog,
+    APPEND_BYTES_MAX, APPENDS_MAX, ASKS_MAX, Appended, Ask, Caller, LogError, Method, READS_MAX,
+    Read, RequestId, ToLog,
 };
-use crate::mesh::message::{CallId, PublishFor};
+use crate::mesh::message::PublishFor;
 use crate::model::{
-    ChannelName, ChosenError, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
+    AskId, ChannelName, ChosenError, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
 };
 use crate::protocol::centrifuge::json;
 use crate::protocol::error::ClientError;
@@ -67,54 +66,36 @@ pub enum Waiting {
     /// A part of a server API call.
     Api {
         /// The call.
-        call: CallId,
+        call: AskId,
         /// Which part.
         leaf: u32,
     },
-    /// The owner of a channel reads.
-    Owner,
 }
 
-struct Request {
-    waiting: Waiting,
-    /// Of the record.
-    bytes: usize,
-    /// Who has a share in it.
-    holders: Holders,
-    is_append: bool,
-    /// Whoever waited was told that it took too long.
-    is_overdue: bool,
-}
-
-/// Requests of one shard.
+/// Requests of one shard. Each has its place until the log has answered, also when whoever waited was told that it takes too
+/// long: it may stand in the log's queue as long.
 pub struct Requests {
-    requests: Slab<Request>,
-    slots: SlotPool,
+    appends: SharedAsks<Option<Waiting>>,
+    asks: SharedAsks<Option<Waiting>>,
+    /// For the channels that are read.
+    reads: Asks<Option<ChannelName>>,
     outgoing: VecDeque<ToLog>,
-    appends: usize,
-    asks: usize,
-    bytes: usize,
-    /// One client must not use up what the shard has: appends, and questions.
-    shares: [Shares; 2],
-    /// Appends in the order in which they become overdue.
-    overdue: VecDeque<(Instant, RequestId)>,
 }
 
 impl Default for Requests {
     fn default() -> Self {
         Self {
-            requests: Slab::default(),
-            slots: SlotPool::new((APPENDS_MAX + ASKS_MAX) as u32),
+            appends: SharedAsks::new(APPENDS_MAX as u32, APPEND_BYTES_MAX),
+            asks: SharedAsks::new(ASKS_MAX as u32, usize::MAX),
+            reads: Asks::new(READS_MAX as u32, usize::MAX),
             outgoing: VecDeque::new(),
-            appends: 0,
-            asks: 0,
-            bytes: 0,
-            shares: [
-                Shares::new(ASKS_MAX, usize::MAX),
-                Shares::new(APPENDS_MAX, APPEND_BYTES_MAX),
-            ],
-            overdue: VecDeque::new(),
         }
+    }
+}
+
+const fn busy(_full: Full) -> LogError {
+    LogError::Busy {
+        retry_after: BUSY_RETRY,
     }
 }
 
@@ -133,63 +114,23 @@ impl Requests {
         draft.record.event = EventId::new(now.unix_ms, rng.wide_bits());
         draft.record.unix_ms = now.unix_ms;
         let bytes = draft.record.bytes();
-        let busy = LogError::Busy {
-            retry_after: BUSY_RETRY,
-        };
-        if self.appends >= APPENDS_MAX || self.bytes + bytes > APPEND_BYTES_MAX {
-            return Err(busy);
-        }
-        let id = self.begin(waiting, whose, bytes, true).ok_or(busy)?;
-        self.appends += 1;
-        self.bytes += bytes;
-        self.overdue.push_back((now.at + timeout, id));
+        let until = now.at + timeout;
+        let opened = (self.appends).open(until, whose.as_ref(), bytes, Some(waiting));
+        let id = opened.map(RequestId).map_err(busy)?;
         self.outgoing.push_back(ToLog::Append(id, draft));
         Ok(())
     }
 
-    fn begin(
-        &mut self,
-        waiting: Waiting,
-        whose: Option<Whose<'_>>,
-        bytes: usize,
-        is_append: bool,
-    ) -> Option<RequestId> {
-        let shares = &mut self.shares[usize::from(is_append)];
-        let holders = match whose {
-            Some(whose) => shares.take_kept(&whose, bytes)?,
-            None => Holders::new(),
-        };
-        let Some(slot) = self.slots.take() else {
-            shares.give_kept(&holders, bytes);
-            return None;
-        };
-        let generation = self.requests.insert_at(
-            slot,
-            Request {
-                waiting,
-                bytes,
-                holders,
-                is_append,
-                is_overdue: false,
-            },
-        );
-        Some(RequestId { slot, generation })
-    }
-
     fn ask_with(
         &mut self,
+        now: Now,
         waiting: Waiting,
         whose: Option<Whose<'_>>,
         request: impl FnOnce(RequestId) -> ToLog,
     ) -> Result<RequestId, LogError> {
-        let busy = LogError::Busy {
-            retry_after: BUSY_RETRY,
-        };
-        if self.asks >= ASKS_MAX {
-            return Err(busy);
-        }
-        let id = self.begin(waiting, whose, 0, false).ok_or(busy)?;
-        self.asks += 1;
+        let until = now.at + LOG_ASK_TIMEOUT;
+        let opened = self.asks.open(until, whose.as_ref(), 0, Some(waiting));
+        let id = opened.map(RequestId).map_err(busy)?;
         self.outgoing.push_back(request(id));
         Ok(id)
     }
@@ -200,19 +141,25 @@ impl Requests {
     /// `LogError::Busy` when too much is under way.
     pub fn ask(
         &mut self,
+        now: Now,
         waiting: Waiting,
         whose: Option<Whose<'_>>,
         ask: Ask,
     ) -> Result<RequestId, LogError> {
-        self.ask_with(waiting, whose, |id| ToLog::Ask(id, Box::new(ask)))
+        self.ask_with(now, waiting, whose, |id| ToLog::Ask(id, Box::new(ask)))
     }
 
     /// Asks the log to forget what a channel has kept.
     ///
     /// # Errors
     /// `LogError::Busy` when too much is under way.
-    pub fn trim(&mut self, waiting: Waiting, channel: ChannelName) -> Result<(), LogError> {
-        self.ask_with(waiting, None, |id| ToLog::Trim(id, channel))
+    pub fn trim(
+        &mut self,
+        now: Now,
+        waiting: Waiting,
+        channel: ChannelName,
+    ) -> Result<(), LogError> {
+        self.ask_with(now, waiting, None, |id| ToLog::Trim(id, channel))
             .map(|_| ())
     }
 
@@ -220,9 +167,12 @@ impl Requests {
     ///
     /// # Errors
     /// `LogError::Busy` when too much is under way.
-    pub fn read(&mut self, read: Read) -> Result<(), LogError> {
-        self.ask_with(Waiting::Owner, None, |id| ToLog::Read(id, read))
-            .map(|_| ())
+    pub fn read(&mut self, now: Now, read: Read) -> Result<(), LogError> {
+        let until = now.at + LOG_READ_TIMEOUT;
+        let opened = self.reads.open(until, 0, Some(read.channel.clone()));
+        let id = opened.map(RequestId).map_err(busy)?;
+        self.outgoing.push_back(ToLog::Read(id, read));
+        Ok(())
     }
 
     /// A worker's connection is gone.
@@ -250,70 +200,73 @@ impl Requests {
         self.outgoing.pop_front()
     }
 
-    /// An answer came. Who waits for it; `None` if nobody does any more.
+    /// An append is answered. Who waits for that; `None` if nobody does any more.
+    pub fn appended(&mut self, id: RequestId) -> Option<Waiting> {
+        self.appends.close(id.0)?
+    }
+
+    /// A question is answered. Likewise.
     pub fn answered(&mut self, id: RequestId) -> Option<Waiting> {
-        self.requests.current(id.slot, id.generation)?;
-        let request = self.requests.remove(id.slot)?;
-        self.slots.give(id.slot);
-        self.shares[usize::from(request.is_append)].give_kept(&request.holders, request.bytes);
-        if request.is_append {
-            self.appends -= 1;
-            self.bytes -= request.bytes;
-        } else {
-            self.asks -= 1;
-        }
-        (!request.is_overdue).then_some(request.waiting)
+        self.asks.close(id.0)?
     }
 
-    /// An append that has taken too long: whoever waits is told so, once. Its place is free when the log has answered.
-    pub fn next_overdue(&mut self, now: Instant) -> Option<Waiting> {
-        while let Some(&(at, id)) = self.overdue.front() {
-            let Some(request) = self.requests.current_mut(id.slot, id.generation) else {
-                self.overdue.pop_front();
-                continue;
-            };
-            if at > now {
-                return None;
-            }
-            self.overdue.pop_front();
-            request.is_overdue = true;
-            return Some(request.waiting.clone());
-        }
-        None
+    /// A reading is over. `false` if its owner has given it up.
+    pub fn was_read(&mut self, id: RequestId) -> bool {
+        self.reads.close(id.0).flatten().is_some()
     }
 
-    /// When the next append may become overdue.
+    /// An append that takes too long: whoever waits is told so, once.
+    pub fn next_late_append(&mut self, now: Instant) -> Option<Waiting> {
+        self.appends.next_late(now)?.1.take()
+    }
+
+    /// A question that takes too long. Likewise; the log's side is told.
+    pub fn next_late_ask(&mut self, now: Instant) -> Option<(RequestId, Waiting)> {
+        let (id, waiting) = self.asks.next_late(now)?;
+        let late = (RequestId(id), waiting.take()?);
+        self.abandoned(late.0);
+        Some(late)
+    }
+
+    /// A channel of which a reading takes too long.
+    pub fn next_late_read(&mut self, now: Instant) -> Option<ChannelName> {
+        self.reads.next_late(now)?.1.take()
+    }
+
+    /// When the next one takes too long.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
-        self.overdue.front().map(|&(at, _)| at)
+        let all = [
+            self.appends.next_at(),
+            self.asks.next_at(),
+            self.reads.next_at(),
+        ];
+        all.into_iter().flatten().min()
     }
 
     /// Appends under way, answered to whoever waited or not.
     #[must_use]
     pub const fn appends(&self) -> usize {
-        self.appends
+        self.appends.len()
     }
 
     /// Appends whose publishers still wait.
     #[must_use]
     pub fn unanswered(&self) -> usize {
-        self.requests
-            .iter()
-            .filter(|(_, request)| request.is_append && !request.is_overdue)
-            .count()
+        self.appends.iter().flatten().count()
     }
 
     /// Clients whose question or publication is not answered.
     #[must_use]
     pub fn clients(&self) -> BTreeSet<ConnId> {
-        let waiting = self.requests.iter().filter(|(_, one)| !one.is_overdue);
+        let waiting = self.appends.iter().chain(self.asks.iter()).flatten();
         waiting
-            .filter_map(|(_, request)| match request.waiting {
+            .filter_map(|waiting| match *waiting {
                 Waiting::Publish { conn, .. }
                 | Waiting::RpcPublish { conn, .. }
                 | Waiting::Rpc { conn, .. }
                 | Waiting::RpcFetch { conn, .. } => Some(conn),
-                Waiting::Api { .. } | Waiting::Owner => None,
+                Waiting::Api { .. } => None,
             })
             .collect()
     }
@@ -321,7 +274,7 @@ impl Requests {
     /// Reads and questions under way.
     #[must_use]
     pub const fn asks(&self) -> usize {
-        self.asks
+        self.asks.len() + self.reads.len()
     }
 }
 
@@ -509,7 +462,12 @@ impl Session {
         };
         context
             .log
-            .ask(waiting, Some(self.whose(context.conn, context.prefix)), ask)
+            .ask(
+                context.now,
+                waiting,
+                Some(self.whose(context.conn, context.prefix)),
+                ask,
+            )
             .map_err(|error| ClientError::of_log(&error))?;
         self.rare.get_or_insert_default().is_worker |= takes;
         Ok(())

@@ -9,19 +9,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::admission::recover_of;
+use super::calls::{Undecided, What};
 use super::liveness::kept_expiry;
 use super::order::Group;
-use super::shares::{Shares, Whose};
 use super::subscribe::Grant;
 use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, flag};
 use crate::config::hooks::{Route, Target};
 use crate::limits::HOOK_HEADERS_BYTES_MAX;
 use crate::mesh::hook::{
-    Answer, CALL_BYTES_MAX, CALLS_MAX, Call, Connected, Event, Header, Published, Refreshed,
-    Subscribed, Verdict,
+    Answer, Call, Connected, Event, Header, Published, Refreshed, Subscribed, Verdict,
 };
 use crate::mesh::message::PublishFor;
-use crate::model::{ChannelName, ChosenError, Draft, Encoding, HubId};
+use crate::model::{AskId, ChannelName, ChosenError, Draft, Encoding, HubId};
 use crate::protocol::centrifuge::json;
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
@@ -30,37 +29,6 @@ use crate::protocol::push::{ReplyBody, Unsubscribe};
 
 /// What expires while its backend does not answer is prolonged by this, seconds.
 const PROLONGED_S: u32 = 60;
-
-/// The calls of one shard.
-#[derive(Debug)]
-pub struct Calls {
-    /// Not handed over yet.
-    outgoing: std::collections::VecDeque<Box<Call>>,
-    under_way: usize,
-    /// Of those under way.
-    bytes: usize,
-    /// One client must not use up what the shard has.
-    shares: Shares,
-}
-
-impl Default for Calls {
-    fn default() -> Self {
-        Self {
-            outgoing: std::collections::VecDeque::new(),
-            under_way: 0,
-            bytes: 0,
-            shares: Shares::new(CALLS_MAX, CALL_BYTES_MAX),
-        }
-    }
-}
-
-const fn whose(call: &Call) -> Whose<'_> {
-    Whose {
-        conn: call.conn,
-        user: &call.user,
-        from: call.from,
-    }
-}
 
 /// What a session keeps for hooks.
 #[derive(Debug, Default)]
@@ -89,45 +57,6 @@ enum Refusal<'a> {
     Error(&'a ChosenError),
     Disconnect(Disconnect),
     Failed,
-}
-
-impl Calls {
-    /// Sends a call unless too many, or too large ones, are under way.
-    fn push(&mut self, call: Box<Call>) -> Result<(), ClientError> {
-        let bytes = call.bytes();
-        if self.under_way >= CALLS_MAX || self.bytes + bytes > CALL_BYTES_MAX {
-            return Err(ClientError::Internal);
-        }
-        if !self.shares.take(&whose(&call), bytes) {
-            return Err(ClientError::TooManyRequests);
-        }
-        self.under_way += 1;
-        self.bytes += bytes;
-        self.outgoing.push_back(call);
-        Ok(())
-    }
-
-    /// The next call to hand over.
-    pub fn pop(&mut self) -> Option<Box<Call>> {
-        self.outgoing.pop_front()
-    }
-
-    /// A call came back.
-    ///
-    /// # Panics
-    /// If it was never sent.
-    pub fn returned(&mut self, call: &Call) {
-        assert!(self.under_way > 0, "an answer to a call never made");
-        self.under_way -= 1;
-        self.bytes -= call.bytes();
-        self.shares.give(&whose(call), call.bytes());
-    }
-
-    /// Calls under way.
-    #[must_use]
-    pub const fn under_way(&self) -> usize {
-        self.under_way
-    }
 }
 
 /// The answer in place of a result; `None` when it is a result.
@@ -227,6 +156,7 @@ impl Session {
             }
         }
         let call = Call {
+            ask: AskId::default(),
             target: Arc::clone(target),
             conn: context.conn,
             id,
@@ -238,7 +168,7 @@ impl Session {
             headers,
             event,
         };
-        let sent = context.hooks.push(Box::new(call));
+        let sent = context.hooks.push(context.now, Box::new(call));
         match sent {
             Ok(()) => context.counters.hooks += 1,
             Err(_) => context.counters.refused_hooks += 1,
@@ -285,6 +215,7 @@ impl Session {
             Event::Publish { channel, data } => match verdict {
                 Verdict::Publish(published) => {
                     self.publish_approved(context, id, channel, data, *published);
+                    self.date_reply(id, context.answer_by);
                 }
                 other => return self.refused_by_hook(context, id, &other),
             },
@@ -297,6 +228,29 @@ impl Session {
             },
         }
         Ok(())
+    }
+
+    /// A backend has not answered in time: as if it could not be asked.
+    pub fn undecided(
+        &mut self,
+        context: &mut Context<'_>,
+        undecided: &Undecided,
+    ) -> Result<(), Disconnect> {
+        let wanted = match undecided.what {
+            What::Connect => Phase::Connecting,
+            _ => Phase::Connected,
+        };
+        if self.client != undecided.client || self.phase != wanted {
+            return Ok(());
+        }
+        let id = undecided.id;
+        match &undecided.what {
+            What::Connect => self.connect_answered(context, id, Verdict::Failed),
+            What::Refresh => self.refresh_answered(context, Verdict::Failed),
+            What::SubRefresh(hub) => self.sub_refresh_answered(context, *hub, Verdict::Failed),
+            What::Subscribe(channel) => self.subscribe_answered(context, channel, &Verdict::Failed),
+            What::Command => self.refused_by_hook(context, id, &Verdict::Failed),
+        }
     }
 
     /// Answers a command that got no result.
@@ -782,58 +736,6 @@ impl Session {
         };
         if let Err(error) = result {
             context.error(id, error);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{ClientId, ConnId, Format};
-
-    fn call(slot: u32, payload: usize) -> Box<Call> {
-        Box::new(Call {
-            target: Arc::new(Target::named("rpc.proxy")),
-            conn: ConnId {
-                slot,
-                generation: 0,
-            },
-            id: 1,
-            client: ClientId(u128::from(slot)),
-            format: Format::default(),
-            user: Box::default(),
-            from: 0,
-            meta: Bytes::new(),
-            headers: Vec::new(),
-            event: Event::Rpc {
-                method: "m".into(),
-                data: vec![b'1'; payload].into(),
-            },
-        })
-    }
-
-    #[test]
-    fn calls_under_way_are_bounded_by_number_and_by_bytes_and_given_back() {
-        for (payload, most) in [(0, CALLS_MAX), (CALL_BYTES_MAX / 8, 7)] {
-            let mut calls = Calls::default();
-            // Twice: what came back leaves nothing behind.
-            for round in 0..2 {
-                let mut taken = 0;
-                let mut slot = 0;
-                let refused = loop {
-                    slot += 1;
-                    match calls.push(call(slot, payload)) {
-                        Ok(()) => taken += 1,
-                        Err(refused) => break refused,
-                    }
-                };
-                assert_eq!(refused, ClientError::Internal);
-                assert_eq!((taken, calls.under_way()), (most, most), "round {round}");
-                while let Some(call) = calls.pop() {
-                    calls.returned(&call);
-                }
-                assert_eq!(calls.under_way(), 0);
-            }
         }
     }
 }

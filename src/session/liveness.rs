@@ -101,6 +101,10 @@ impl Session {
         if self.pong_by != 0 {
             nearest = nearest.min(self.pong_by);
         }
+        match self.reply_by() {
+            0 => {}
+            by => nearest = nearest.min(by),
+        }
         if self.expire_at != 0 && self.phase == Phase::Connected && !self.is_refreshing() {
             let grace = grace_of_connection(config);
             nearest = nearest.min(expiry_tick(now, self.expire_at, grace));
@@ -128,6 +132,10 @@ impl Session {
             }
             Phase::Fresh | Phase::Connecting => return Ok(()),
             Phase::Connected => {}
+        }
+        while let Some(id) = self.next_overdue(tick) {
+            context.counters.asks_overdue += 1;
+            context.error(id, ClientError::Internal);
         }
         if self.pong_by != 0 && self.pong_by <= tick {
             // The pong may stand among what waits for its turn. A peer that is dead sends none there either.

@@ -10,6 +10,7 @@ use crate::limits::{
     COMMANDS_UNDER_PRESSURE_MAX, COMMANDS_UNDER_WAY_BYTES_MAX, COMMANDS_UNDER_WAY_MAX,
     DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX,
 };
+use crate::mem::Tick;
 use crate::mesh::hook::Answer;
 use crate::model::ShardId;
 use crate::protocol::command::{Body, Command, Subscribe};
@@ -32,6 +33,8 @@ pub struct Order {
 #[derive(Debug)]
 struct Entry {
     id: u32,
+    /// When it is given up; 0 where its reply comes in any case.
+    by: Tick,
     state: State,
     /// Of the command.
     bytes: usize,
@@ -256,6 +259,7 @@ impl Session {
         order.under_way_bytes += bytes;
         order.entries.push_back(Entry {
             id: command.id,
+            by: context.answer_by,
             state: State::Awaited,
             bytes,
         });
@@ -320,6 +324,54 @@ impl Session {
                 None
             }
         }
+    }
+
+    /// Another shard is asked for the reply to a command that was carried out before: its time runs from now on.
+    pub(super) fn date_reply(&mut self, id: u32, by: Tick) {
+        if let Some(order) = &mut self.order
+            && let Some(at) = order.position(id)
+        {
+            order.entries[at].by = by;
+        }
+    }
+
+    /// Does a command with this id wait for its reply?
+    #[must_use]
+    pub fn awaits_reply(&self, id: u32) -> bool {
+        let order = self.order.as_ref();
+        order.is_some_and(|order| order.position(id).is_some())
+    }
+
+    /// The oldest subscribe whose owner has not answered though it answers in order, and has answered the command with this id, which
+    /// came later: its answer does not come any more.
+    #[must_use]
+    pub fn overtaken_by(&self, id: u32) -> Option<u32> {
+        let order = self.order.as_ref()?;
+        let first = order.entries.front()?;
+        let is_overtaken = matches!(order.group, Group::Subscribes(_))
+            && matches!(first.state, State::Awaited)
+            && first.id != id
+            && order.position(id).is_some();
+        is_overtaken.then_some(first.id)
+    }
+
+    /// When the first reply of another shard is given up; 0 when none is awaited.
+    pub(super) fn reply_by(&self) -> Tick {
+        let awaited = |entry: &&Entry| entry.by != 0 && matches!(entry.state, State::Awaited);
+        let order = self.order.as_ref();
+        let first = order.and_then(|order| order.entries.iter().find(awaited));
+        first.map_or(0, |entry| entry.by)
+    }
+
+    /// A command whose reply is not there by now: it is answered with an error. Call until `None`.
+    pub(super) fn next_overdue(&mut self, now: Tick) -> Option<u32> {
+        let entries = &mut self.order.as_mut()?.entries;
+        let is_over = |entry: &&mut Entry| {
+            entry.by != 0 && entry.by <= now && matches!(entry.state, State::Awaited)
+        };
+        let entry = entries.iter_mut().find(is_over)?;
+        entry.by = 0;
+        Some(entry.id)
     }
 
     /// Commands wait to be carried out.
@@ -418,6 +470,7 @@ impl Order {
                 Some(place) => self.entries[place].state = State::Said(reply.into()),
                 None if is_command && !self.entries.is_empty() => self.entries.push_back(Entry {
                     id,
+                    by: 0,
                     state: State::Said(reply.into()),
                     bytes: 0,
                 }),
@@ -465,6 +518,7 @@ mod tests {
         for (kept, come, said, left) in cases {
             let entries = (1..=3).map(|id| Entry {
                 id,
+                by: 0,
                 state: if kept.contains(&id) {
                     State::Said(id.to_string().into_bytes().into())
                 } else {

@@ -1,9 +1,10 @@
 //! What a subscriber missed of a durable channel, part by part: the first with its reply, the others as publications, and then
 //! it joins.
 
+use super::asked::SubscribedBy;
 use super::{Context, Session, flag};
 use crate::mesh::Message;
-use crate::mesh::message::{Interest, InterestFor, Interested, Recover, SubscribedBy};
+use crate::mesh::message::{Interest, InterestFor, Interested, Recover};
 use crate::model::{HubId, Since};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Shape, Unsubscribe};
@@ -48,19 +49,21 @@ impl Session {
         let interest = Interest {
             channel,
             hub,
-            reply_to: InterestFor {
-                conn: context.conn,
-                by: SubscribedBy::Part,
-            },
             recover: Some(recover),
             presence: None,
             keep: false,
             join: false,
             delta: subscription.has(flag::DELTA) && subscription.has(flag::POSITIONED),
         };
-        context
-            .command(owner, Message::Interest(Box::new(interest)))
-            .is_ok()
+        let Ok(ask) = context.open_interest(self.client, hub, SubscribedBy::Part) else {
+            return false;
+        };
+        let question = Message::Interest(InterestFor(ask), Box::new(interest));
+        let asked = context.command(owner, question);
+        if asked.is_err() {
+            context.asked.interests.close(ask);
+        }
+        asked.is_ok()
     }
 
     /// The next part of what was missed follows what went out before.

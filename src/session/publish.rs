@@ -124,7 +124,9 @@ impl Session {
         match draft.way() {
             Way::Owner => {
                 let owner = context.owner(&draft.record.channel);
-                context.command(owner, Message::Publish(publisher, draft))
+                context.command(owner, Message::Publish(publisher, draft))?;
+                context.await_mesh();
+                Ok(())
             }
             Way::Log => {
                 let PublishFor { conn, id, by_rpc } = publisher;

@@ -104,7 +104,10 @@ impl Session {
             context.command(owner, Message::Query(asker, query))
         });
         match asked {
-            Ok(()) => context.awaits = Some(Group::Alone),
+            Ok(()) => {
+                context.await_mesh();
+                context.awaits = Some(Group::Alone);
+            }
             Err(error) => context.error(id, error),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::asked::Asked;
 use super::fanout::Compression;
 use super::order::{Mark, Spares};
 use super::poll::Said;
@@ -34,6 +35,7 @@ pub(super) struct Rig {
     pub(super) counters: Counters,
     pub(super) hooks: Calls,
     pub(super) log: Requests,
+    pub(super) asked: Asked,
     pub(super) said: VecDeque<(ConnId, Said)>,
     pub(super) key_wanted: Option<KeyWanted>,
     tokens: Tokens,
@@ -63,6 +65,7 @@ impl Rig {
             counters: Counters::default(),
             hooks: Calls::default(),
             log: Requests::default(),
+            asked: Asked::default(),
             said: VecDeque::new(),
             key_wanted: None,
             tokens: Tokens::new(&config),
@@ -103,6 +106,7 @@ impl Rig {
             counters: &mut self.counters,
             hooks: &mut self.hooks,
             log: &mut self.log,
+            asked: &mut self.asked,
             parts: &mut self.parts,
             rng: &mut self.rng,
             secrets: &mut self.secrets,
@@ -116,6 +120,7 @@ impl Rig {
             is_command: false,
             is_timed: false,
             awaits: None,
+            answer_by: 0,
             answer_bytes: 0,
             is_ordered: false,
             marks: &mut self.marks,

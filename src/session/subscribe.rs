@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::admission::{ConnectedSubscription, recover_of};
+use super::asked::SubscribedBy;
 use super::liveness::{is_past, kept_expiry, ttl};
 use super::order::{Group, is_hooked};
 use super::{
@@ -17,7 +18,7 @@ use crate::broker::{Filter, HubChannel};
 use crate::config::Namespace;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
-use crate::mesh::message::{InterestFor, Interested, Leave, Recover, SubscribedBy};
+use crate::mesh::message::{Interested, Leave, Recover};
 use crate::model::{ChannelName, HubId, Overrides, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
@@ -366,10 +367,6 @@ impl Session {
             let mut answer = Interested {
                 channel: name,
                 hub,
-                reply_to: InterestFor {
-                    conn: context.conn,
-                    by: SubscribedBy::Command(id),
-                },
                 position: StreamPosition::default(),
                 missed: Vec::new(),
                 recovered: false,
@@ -403,15 +400,15 @@ impl Session {
     pub fn interested(
         &mut self,
         context: &mut Context<'_>,
+        by: SubscribedBy,
         mut answer: Interested,
     ) -> Option<Disconnect> {
         let hub = answer.hub;
         let index = self.subscription_at(hub.slot).filter(|&index| {
             self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some()
         })?;
-        let by = answer.reply_to.by;
         if answer.overloaded && by != SubscribedBy::Part {
-            self.overloaded(context, index, &answer);
+            self.overloaded(context, by, index, &answer);
             return None;
         }
         match by {
@@ -501,7 +498,13 @@ impl Session {
         }
     }
 
-    fn overloaded(&mut self, context: &mut Context<'_>, index: usize, answer: &Interested) {
+    fn overloaded(
+        &mut self,
+        context: &mut Context<'_>,
+        by: SubscribedBy,
+        index: usize,
+        answer: &Interested,
+    ) {
         let unsubscribe = self.take_unsubscribe(index);
         self.subscriptions.remove(index);
         let (_, last) = context.hub.exit(answer.hub, None);
@@ -517,7 +520,12 @@ impl Session {
             let owner = context.owner(&answer.channel);
             context.mesh.keep(owner, Message::Leave(Box::new(leave)));
         }
-        match answer.reply_to.by {
+        self.tell_not_subscribed(context, by);
+        reply_unsubscribed(context, unsubscribe);
+    }
+
+    fn tell_not_subscribed(&mut self, context: &mut Context<'_>, by: SubscribedBy) {
+        match by {
             SubscribedBy::Command(id) => context.error(id, ClientError::Internal),
             SubscribedBy::Connect => {
                 let id = self
@@ -526,10 +534,36 @@ impl Session {
                     .map_or(0, |connecting| connecting.id);
                 self.refuse(context, id, ClientError::Internal);
             }
-            // The next part of what it missed has its own way.
+            // Nobody here waits for it; the next part of what was missed has its own way.
             SubscribedBy::Service(_) | SubscribedBy::Part => {}
         }
+    }
+
+    /// The owner has not answered in time. It may know of the subscriber, or come to know of it: it is told that it has left.
+    pub fn not_subscribed(
+        &mut self,
+        context: &mut Context<'_>,
+        hub: HubId,
+        by: SubscribedBy,
+    ) -> Option<Disconnect> {
+        let index = self.subscription_at(hub.slot).filter(|&index| {
+            self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some()
+        })?;
+        let had_part = by == SubscribedBy::Part;
+        if had_part && self.subscriptions[index].has(flag::SERVER_SIDE) {
+            return Some(Disconnect::InsufficientState);
+        }
+        let name = context.hub.channel(hub)?.name.clone();
+        let unsubscribe = self.take_unsubscribe(index);
+        self.end_subscription(context, hub.slot, None);
+        if had_part {
+            // It was told that it is subscribed: it recovers.
+            let push = Push::Unsubscribe(Unsubscribe::Insufficient);
+            context.push(name.as_str(), &push);
+        }
+        self.tell_not_subscribed(context, by);
         reply_unsubscribed(context, unsubscribe);
+        None
     }
 
     pub(super) fn unsubscribe(

@@ -9,8 +9,9 @@ use super::connection::{Due, State};
 use super::connections::Connections;
 use super::people::LetIn;
 use super::{Peer, Shard};
+use crate::limits::MESH_TIMEOUT;
 use crate::mesh::Message;
-use crate::mesh::message::{Admit, Enter, Prefix, TurnedAway};
+use crate::mesh::message::{Admit, EnterFor, Prefix, TurnedAway};
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 use crate::wire::http::RequestHead;
@@ -52,21 +53,46 @@ impl Shard {
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Waiting;
         }
-        let enter = Box::new(Enter { conn, prefix });
-        if self.mesh.command(GATE, Message::Enter(enter)).is_err() {
-            self.counters.refused_mesh += 1;
+        self.connections.set_deadline(slot, 0);
+        if !self.ask_gate(conn, prefix) {
             self.turn_away(slot, TurnedAway::Busy);
         }
         false
     }
 
+    /// `false`: there is no room for the question.
+    fn ask_gate(&mut self, conn: ConnId, prefix: Option<Prefix>) -> bool {
+        let until = self.now.at + MESH_TIMEOUT;
+        let Ok(ask) = self.questions.enters.open(until, 0, conn) else {
+            return false;
+        };
+        let question = Message::Enter(EnterFor(ask), prefix.map(Box::new));
+        if self.mesh.command(GATE, question).is_err() {
+            self.questions.enters.close(ask);
+            self.counters.refused_mesh += 1;
+            return false;
+        }
+        true
+    }
+
+    /// A request waits on this connection for the gate.
+    pub(super) fn waits_for_gate(&self, conn: ConnId) -> bool {
+        let ConnId { slot, generation } = conn;
+        self.connections.current(slot, generation).is_some() && self.people.is_asked(slot)
+    }
+
     /// As the gate: somebody wants in.
-    pub(super) fn own_enter(&mut self, from: ShardId, mut enter: Box<Enter>) {
+    pub(super) fn own_enter(
+        &mut self,
+        from: ShardId,
+        for_whom: EnterFor,
+        prefix: Option<Box<Prefix>>,
+    ) {
         let client = &self.config.client;
-        let entered = self.people.enter(self.now.at, client, enter.prefix);
-        // It leaves under the prefix that it was counted under.
-        let result = entered.map(|counted| enter.prefix = counted);
-        self.mesh.answer(from, Message::Entered(enter, result));
+        let prefix = prefix.as_deref().copied();
+        let entered = self.people.enter(self.now.at, client, prefix);
+        let entered = entered.map(|counted| counted.map(Box::new));
+        self.mesh.answer(from, Message::Entered(for_whom, entered));
     }
 
     /// As the gate: somebody has left.
@@ -80,20 +106,25 @@ impl Shard {
     }
 
     /// The gate has answered.
-    pub(super) fn entered(&mut self, enter: &Enter, result: Result<(), TurnedAway>) {
-        let ConnId { slot, generation } = enter.conn;
-        let waits =
-            self.connections.current(slot, generation).is_some() && self.people.is_asked(slot);
-        if !waits {
-            if result.is_ok() {
-                self.mesh
-                    .keep(GATE, Message::Exit(enter.prefix.map(Box::new)));
+    pub(super) fn entered(
+        &mut self,
+        ask: EnterFor,
+        result: Result<Option<Box<Prefix>>, TurnedAway>,
+    ) {
+        let conn = self.questions.enters.close(ask.0);
+        let Some(conn) = conn.filter(|&conn| self.waits_for_gate(conn)) else {
+            // Nobody waits any more: the place goes back.
+            if let Ok(prefix) = result {
+                self.mesh.keep(GATE, Message::Exit(prefix));
             }
             return;
-        }
+        };
+        let slot = conn.slot;
         match result {
-            Ok(()) => {
-                self.people.entered(slot, enter.prefix);
+            Ok(prefix) => {
+                // It leaves under the prefix that it was counted under.
+                let prefix = prefix.as_deref().copied();
+                self.people.entered(slot, prefix);
                 if let Some(connection) = self.connections.at_mut(slot)
                     && connection.state == State::Waiting
                 {
@@ -107,7 +138,7 @@ impl Shard {
     }
 
     /// 503, and the connection closes: what a client sends behind its handshake is no request.
-    fn turn_away(&mut self, slot: u32, why: TurnedAway) {
+    pub(super) fn turn_away(&mut self, slot: u32, why: TurnedAway) {
         self.people.left(slot);
         // It may have been cut meanwhile.
         match self.connections.at_mut(slot) {

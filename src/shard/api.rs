@@ -14,44 +14,47 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::connection::State;
-use crate::limits::API_CALLS_MAX;
-use crate::mem::{Slab, SlotPool, TimerWheel};
+use crate::limits::{API_CALLS_MAX, API_TIMEOUT};
+use crate::mem::Asks;
 use crate::mesh::Message;
 use crate::mesh::durable::{Appended, Ask as LogAsk, Caller, LogError, Method, RequestId};
 use crate::mesh::message::{
-    AnswerKind, Answered, Answers, CallId, Commands, Gathered, PublishError, UserCount,
+    AnswerKind, Answered, Answers, CommandsFor, Gathered, PublishError, UserCount,
 };
 use crate::metrics::{Counters, DESCRIPTIONS};
-use crate::model::{ChannelName, ConnId, ShardId, StreamPosition};
+use crate::model::{AskId, ChannelName, ConnId, ShardId, StreamPosition};
 use crate::protocol::api::{
     Answer, ApiDecodeError, ApiError, Node, Published, Request, Shape, decode, decode_legacy,
     encode_answer,
 };
 use crate::session::Waiting;
+use crate::time::Instant;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Answers always come; this bounds what a bug in that costs.
-const CALL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Calls under way.
-pub(super) struct Calls {
-    calls: Slab<Call>,
-    slots: SlotPool,
-}
+pub(super) struct Calls(Asks<Call>);
 
 impl Default for Calls {
     fn default() -> Self {
-        Self {
-            calls: Slab::default(),
-            slots: SlotPool::new(API_CALLS_MAX),
-        }
+        Self(Asks::new(API_CALLS_MAX, usize::MAX))
     }
 }
 
 impl Calls {
     pub(super) const fn under_way(&self) -> usize {
-        self.calls.len()
+        self.0.len()
+    }
+
+    /// When the next one is given up.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.0.next_at()
+    }
+
+    /// Answers that came to calls that had ended.
+    pub(super) const fn stale(&self) -> u64 {
+        self.0.stale()
     }
 }
 
@@ -62,6 +65,8 @@ struct Call {
     plan: Vec<Plan>,
     /// What is known of each thing asked: an internal error until its answer comes.
     leaves: Vec<Result<Answer, ApiError>>,
+    /// How many have still to say something to each of them.
+    owed: Vec<u8>,
     /// What shards said that were asked what they have, each with its leaf.
     gathered: Vec<(u32, Box<Gathered>)>,
     /// What is still to be asked. Each waits until those before it are answered.
@@ -108,38 +113,39 @@ impl Shard {
             generation: self.connections.generation(slot),
         };
         let (form, parallel, requests) = requests(method, body, transport_errors)?;
-        let Some(call_slot) = self.calls.slots.take() else {
+        if !self.calls.0.has_room(0) {
             let error: Result<Answer, ApiError> = Err(ApiError::TooManyRequests);
             let mut out = Vec::new();
             encode_answer(&mut out, &error, Shape::Single);
             self.respond(slot, 200, JSON, &out);
             return Ok(());
-        };
+        }
         let planned = plan(&self.config, self.mesh.shards(), requests, parallel);
         let call = Call {
             conn,
             form,
             plan: planned.plan,
+            owed: vec![0; planned.leaves.len()],
             leaves: planned.leaves,
             gathered: Vec::new(),
             asks: planned.asks,
             left: 0,
         };
-        self.calls.calls.insert_at(call_slot, call);
+        let Ok(id) = self.calls.0.open(self.now.at + API_TIMEOUT, 0, call) else {
+            unreachable!("there is room");
+        };
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Waiting;
         }
-        self.connections
-            .set_deadline(slot, TimerWheel::tick_after(self.now.at, CALL_TIMEOUT));
-        self.go_on(call_slot);
+        self.connections.set_deadline(slot, 0);
+        self.go_on(id);
         Ok(())
     }
 
     /// Asks what comes next while nothing is awaited; writes the response when nothing is left.
-    fn go_on(&mut self, call_slot: u32) {
-        let generation = self.calls.calls.generation(call_slot);
+    fn go_on(&mut self, id: AskId) {
         loop {
-            let Some(call) = self.calls.calls.at_mut(call_slot) else {
+            let Some(call) = self.calls.0.kept_mut(id) else {
                 return;
             };
             if call.left > 0 {
@@ -150,10 +156,6 @@ impl Shard {
             };
             let mut fetch = None;
             for (leaf, to_log) in ask.to_log {
-                let id = CallId {
-                    slot: call_slot,
-                    generation,
-                };
                 let waiting = Waiting::Api { call: id, leaf };
                 let timeout = self.config.durable.append_timeout;
                 let asked = match to_log {
@@ -161,7 +163,7 @@ impl Shard {
                         let clock = (self.now, &mut self.rng);
                         self.log.append(clock, timeout, (waiting, None), draft)
                     }
-                    AskLog::Trim(channel) => self.log.trim(waiting, channel),
+                    AskLog::Trim(channel) => self.log.trim(self.now, waiting, channel),
                     AskLog::Ask(method, data) => {
                         let caller = Caller::Service;
                         let ask = LogAsk {
@@ -169,7 +171,7 @@ impl Shard {
                             data,
                             caller,
                         };
-                        let asked = self.log.ask(waiting, None, ask);
+                        let asked = self.log.ask(self.now, waiting, None, ask);
                         if let (Ok(request), Method::Fetch) = (&asked, method) {
                             fetch = Some((call.conn, *request));
                         }
@@ -177,53 +179,78 @@ impl Shard {
                     }
                 };
                 match asked {
-                    Ok(()) => call.left += 1,
+                    Ok(()) => {
+                        call.left += 1;
+                        call.owed[leaf as usize] += 1;
+                    }
                     Err(error) => call.leaves[leaf as usize] = Err(ApiError::Log(error)),
                 }
             }
             if let Some((conn, request)) = fetch {
                 self.fetch_begins(conn, request);
             }
-            let Some(call) = self.calls.calls.at_mut(call_slot) else {
+            let Some(call) = self.calls.0.kept_mut(id) else {
                 return;
             };
             for (shard, items) in ask.shards.into_iter().enumerate() {
                 if items.is_empty() {
                     continue;
                 }
-                let id = CallId {
-                    slot: call_slot,
-                    generation,
-                };
-                let commands = Message::Commands(Box::new(Commands { call: id, items }));
+                for (leaf, _) in &items {
+                    call.owed[*leaf as usize] += 1;
+                }
+                let commands = Message::Commands(CommandsFor(id), items);
                 match self.mesh.command(ShardId(shard as u16), commands) {
                     Ok(()) => call.left += 1,
-                    Err(Message::Commands(refused)) => {
+                    Err(refused) => {
                         self.counters.refused_mesh += 1;
-                        for (leaf, _) in refused.items {
-                            call.leaves[leaf as usize] = Err(ApiError::Internal);
+                        if let Message::Commands(_, items) = refused {
+                            for (leaf, _) in items {
+                                call.owed[leaf as usize] -= 1;
+                                call.leaves[leaf as usize] = Err(ApiError::Internal);
+                            }
                         }
                     }
-                    Err(_) => self.counters.refused_mesh += 1,
                 }
             }
         }
-        if let Some(call) = self.calls.calls.remove(call_slot) {
-            self.calls.slots.give(call_slot);
+        if let Some(call) = self.calls.0.close(id) {
+            self.answer_call(call);
+        }
+    }
+
+    /// Calls that others have not answered in time: the response says so where it lacks something.
+    pub(super) fn calls_overdue(&mut self) {
+        self.waits_overdue();
+        while let Some((_, mut call)) = self.calls.0.next_overdue(self.now.at) {
+            self.counters.asks_overdue += 1;
+            for (leaf, _) in call.owed.iter().enumerate().filter(|&(_, &owed)| owed > 0) {
+                call.leaves[leaf] = Err(ApiError::Internal);
+            }
+            for ask in std::mem::take(&mut call.asks) {
+                let to_log = ask.to_log.iter().map(|&(leaf, _)| leaf);
+                let to_shards = ask.shards.iter().flatten().map(|&(leaf, _)| leaf);
+                for leaf in to_log.chain(to_shards) {
+                    call.leaves[leaf as usize] = Err(ApiError::Internal);
+                }
+            }
+            self.abandon_fetch(call.conn.slot);
             self.answer_call(call);
         }
     }
 
     /// A shard has answered everything it was asked.
-    pub(super) fn api_answered(&mut self, answers: Answers) {
-        let CallId { slot, generation } = answers.call;
-        let Some(call) = self.calls.calls.current_mut(slot, generation) else {
+    pub(super) fn api_answered(&mut self, ask: CommandsFor, answers: Answers) {
+        let CommandsFor(id) = ask;
+        let Some(call) = self.calls.0.kept_mut(id) else {
+            self.counters.stale_answers += 1;
             return;
         };
-        for (item, answered) in answers.items {
+        for (item, answered) in answers {
             let Some(leaf) = call.leaves.get_mut(item as usize) else {
                 continue;
             };
+            call.owed[item as usize] -= 1;
             match answered {
                 Answered::Published(result) => *leaf = published(result),
                 Answered::Query(answer) => *leaf = queried(answer),
@@ -233,14 +260,14 @@ impl Shard {
                 Answered::Gathered(gathered) => call.gathered.push((item, gathered)),
             }
         }
-        call.left = call.left.saturating_sub(1);
-        self.go_on(slot);
+        call.left -= 1;
+        self.go_on(id);
     }
 
     /// The log has answered a publication of a call.
     pub(super) fn api_appended(
         &mut self,
-        id: CallId,
+        id: AskId,
         leaf: u32,
         result: Result<Appended, LogError>,
     ) {
@@ -258,15 +285,11 @@ impl Shard {
     pub(super) fn api_log_answered(
         &mut self,
         request: RequestId,
-        id: CallId,
+        id: AskId,
         leaf: u32,
         result: Result<Bytes, LogError>,
     ) {
-        let conn = self
-            .calls
-            .calls
-            .current(id.slot, id.generation)
-            .map(|call| call.conn);
+        let conn = self.calls.0.kept(id).map(|call| call.conn);
         let result = match (conn, result) {
             (Some(conn), Ok(json)) => Ok(self.fetch_answered(conn, request, json)),
             (Some(conn), Err(error)) => {
@@ -279,10 +302,12 @@ impl Shard {
         self.api_leaf(id, leaf, answer);
     }
 
-    fn api_leaf(&mut self, id: CallId, leaf: u32, answer: Result<Answer, ApiError>) {
-        let Some(call) = self.calls.calls.current_mut(id.slot, id.generation) else {
+    fn api_leaf(&mut self, id: AskId, leaf: u32, answer: Result<Answer, ApiError>) {
+        let Some(call) = self.calls.0.kept_mut(id) else {
+            self.counters.stale_answers += 1;
             return;
         };
+        call.owed[leaf as usize] -= 1;
         if let Some(place) = call.leaves.get_mut(leaf as usize) {
             // What was removed from memory says so already; the log only confirms it.
             let keeps = matches!(place, Ok(Answer::HistoryRemove)) && answer.is_ok();
@@ -290,8 +315,8 @@ impl Shard {
                 *place = answer;
             }
         }
-        call.left = call.left.saturating_sub(1);
-        self.go_on(id.slot);
+        call.left -= 1;
+        self.go_on(id);
     }
 
     fn answer_call(&mut self, mut call: Call) {

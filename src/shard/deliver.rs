@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::local::{Arrival, Giving, gap, missed};
+use crate::limits::MESH_TIMEOUT;
 use crate::mesh::Message;
+use crate::mesh::message::QueryFor;
 use crate::model::{ChannelName, ClientInfo, Encoding, HubId, Publication, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
@@ -120,13 +122,19 @@ impl Shard {
 
     /// Reads what was lost again from the owner; deliveries until then come with it.
     fn catch_up(&mut self, id: HubId) {
-        let Some((asker, query)) = self.local.catch_up(id) else {
+        let Some((round, query)) = self.local.catch_up(id) else {
+            return;
+        };
+        let until = self.now.at + MESH_TIMEOUT;
+        let Ok(ask) = self.questions.catch_ups.open(until, 0, (id, round)) else {
+            self.local.could_not_ask(id, round);
             return;
         };
         let owner = crate::broker::owner::owner_of(&query.channel, self.mesh.shards());
-        let question = Message::Query(asker, Box::new(query));
+        let question = Message::Query(QueryFor::CatchUp(ask), Box::new(query));
         if self.mesh.command(owner, question).is_err() {
-            self.local.could_not_ask(id);
+            self.questions.catch_ups.close(ask);
+            self.local.could_not_ask(id, round);
         }
     }
 

@@ -5,7 +5,7 @@ use super::connection::Connection;
 use crate::broker::durable::Asker;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::mesh::message::{AnswerKind, Answered};
-use crate::model::{ChannelName, ChosenError, ConnId, Draft, HubId};
+use crate::model::{AskId, ChannelName, ChosenError, ConnId, Draft, HubId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::{Phase, Waiting, appended_json};
@@ -55,7 +55,7 @@ impl Shard {
         for read in self.owned.take_reads() {
             self.counters.log_reads += 1;
             let channel = read.channel.clone();
-            if self.log.read(read).is_err() {
+            if self.log.read(self.now, read).is_err() {
                 self.read_failed(&channel);
             }
         }
@@ -72,7 +72,8 @@ impl Shard {
         id: RequestId,
         result: Result<Box<crate::mesh::durable::Page>, (ChannelName, LogError)>,
     ) {
-        if self.log.answered(id).is_none() {
+        if !self.log.was_read(id) {
+            self.counters.stale_answers += 1;
             return;
         }
         match result {
@@ -94,7 +95,9 @@ impl Shard {
                 return;
             };
             match asker {
-                Asker::Interest(from, interest) => self.own_interest(from, interest, tries),
+                Asker::Interest(from, asker, interest) => {
+                    self.own_interest(from, asker, interest, tries);
+                }
                 Asker::Query(from, asker, query) => self.own_query(from, asker, query, tries),
                 Asker::Api(wait, item, query) => self.own_history(wait, item, query, tries),
             }
@@ -105,7 +108,7 @@ impl Shard {
     /// A question of the server API about a durable channel.
     pub(super) fn own_history(
         &mut self,
-        wait: u32,
+        wait: AskId,
         item: u32,
         query: Box<crate::mesh::message::Query>,
         tries: u8,
@@ -118,7 +121,8 @@ impl Shard {
     }
 
     fn appended(&mut self, id: RequestId, result: Result<Appended, LogError>) {
-        let Some(waiting) = self.log.answered(id) else {
+        let Some(waiting) = self.log.appended(id) else {
+            self.counters.stale_answers += 1;
             return;
         };
         match &result {
@@ -146,7 +150,9 @@ impl Shard {
             (Waiting::Api { call, leaf }, result) => {
                 self.api_appended(call, leaf, result);
             }
-            (Waiting::Rpc { .. } | Waiting::RpcFetch { .. } | Waiting::Owner, _) => {}
+            (Waiting::Rpc { .. } | Waiting::RpcFetch { .. }, Ok(_)) => {
+                unreachable!("no append is made for a question")
+            }
         }
     }
 
@@ -172,23 +178,34 @@ impl Shard {
     }
 
     fn log_answered(&mut self, request: RequestId, result: Result<bytes::Bytes, LogError>) {
-        match (self.log.answered(request), result) {
-            (Some(Waiting::Rpc { conn, id }), Ok(json)) => {
+        match self.log.answered(request) {
+            Some(waiting) => self.tell_log_answered(request, waiting, result),
+            None => self.counters.stale_answers += 1,
+        }
+    }
+
+    fn tell_log_answered(
+        &mut self,
+        request: RequestId,
+        waiting: Waiting,
+        result: Result<bytes::Bytes, LogError>,
+    ) {
+        match (waiting, result) {
+            (Waiting::Rpc { conn, id }, Ok(json)) => {
                 self.reply(conn, id, ReplyBody::Rpc(&json));
             }
-            (Some(Waiting::RpcFetch { conn, id }), Ok(json)) => {
+            (Waiting::RpcFetch { conn, id }, Ok(json)) => {
                 self.answer_worker(conn, id, request, json);
             }
-            (Some(Waiting::Rpc { conn, id } | Waiting::RpcFetch { conn, id }), Err(error)) => {
+            (Waiting::Rpc { conn, id } | Waiting::RpcFetch { conn, id }, Err(error)) => {
                 self.reply_log_error(conn, id, &error);
             }
-            (Some(Waiting::Api { call, leaf }), result) => {
+            (Waiting::Api { call, leaf }, result) => {
                 self.api_log_answered(request, call, leaf, result);
             }
-            (
-                Some(Waiting::Publish { .. } | Waiting::RpcPublish { .. } | Waiting::Owner) | None,
-                _,
-            ) => {}
+            (Waiting::Publish { .. } | Waiting::RpcPublish { .. }, _) => {
+                unreachable!("no question is asked for a publication")
+            }
         }
     }
 
@@ -202,15 +219,23 @@ impl Shard {
         let _position = self.owning().publish_unasked(Box::new(draft));
     }
 
-    /// Appends that have taken too long: their publishers are told.
+    /// What the log was asked and has taken too long for: whoever waits is told.
     pub(super) fn log_overdue(&mut self) {
-        while let Some(waiting) = self.log.next_overdue(self.now.at) {
+        let error = || LogError::Unavailable {
+            reason: "no answer in time".into(),
+            retry_after: crate::session::TIMEOUT_RETRY,
+        };
+        while let Some(waiting) = self.log.next_late_append(self.now.at) {
             self.counters.log_overdue += 1;
-            let error = LogError::Unavailable {
-                reason: "no answer in time".into(),
-                retry_after: crate::session::TIMEOUT_RETRY,
-            };
-            self.tell_appended(waiting, Err(error));
+            self.tell_appended(waiting, Err(error()));
+        }
+        while let Some((request, waiting)) = self.log.next_late_ask(self.now.at) {
+            self.counters.asks_overdue += 1;
+            self.tell_log_answered(request, waiting, Err(error()));
+        }
+        while let Some(channel) = self.log.next_late_read(self.now.at) {
+            self.counters.asks_overdue += 1;
+            self.read_failed(&channel);
         }
     }
 

@@ -4,17 +4,13 @@
 use super::Shard;
 use super::answers::TEXT;
 use super::connection::{Connection, State};
-use crate::limits::HELD_BYTES_MAX;
-use crate::mem::TimerWheel;
+use crate::limits::{HELD_BYTES_MAX, MESH_TIMEOUT};
 use crate::mesh::Message;
-use crate::mesh::message::Emulate;
+use crate::mesh::message::{Emulate, EmulateFor};
 use crate::model::{ConnId, Encoding, ShardId};
 use crate::protocol::centrifuge::decode_emulation;
 use crate::session::key::SessionKey;
 use crate::wire::http::Cors;
-
-/// Answers always come; this bounds what a bug in that costs.
-const ANSWER_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
 
 impl Shard {
     /// A request with commands; the connection waits until they are handled.
@@ -42,16 +38,17 @@ impl Shard {
             generation: self.connections.generation(slot),
         };
         let emulate = Emulate {
-            request: conn,
             conn: key.conn,
             session: request.session.as_ref().into(),
             frame: request.data.into_owned(),
         };
-        if self
-            .mesh
-            .command(key.shard, Message::Emulate(Box::new(emulate)))
-            .is_err()
-        {
+        let until = self.now.at + MESH_TIMEOUT;
+        let Ok(ask) = self.questions.emulations.open(until, 0, conn) else {
+            return self.respond_to(slot, 500, TEXT, cors.as_deref(), b"try again\n");
+        };
+        let question = Message::Emulate(EmulateFor(ask), Box::new(emulate));
+        if self.mesh.command(key.shard, question).is_err() {
+            self.questions.emulations.close(ask);
             self.counters.refused_mesh += 1;
             return self.respond_to(slot, 500, TEXT, cors.as_deref(), b"try again\n");
         }
@@ -59,12 +56,11 @@ impl Shard {
             connection.state = State::Waiting;
             connection.session.rare.get_or_insert_default().cors = cors;
         }
-        self.connections
-            .set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
+        self.connections.set_deadline(slot, 0);
     }
 
     /// Commands for a session of this shard, in the order in which they were asked.
-    pub(super) fn emulate(&mut self, from: ShardId, emulate: &Emulate) {
+    pub(super) fn emulate(&mut self, from: ShardId, request: EmulateFor, emulate: &Emulate) {
         let ConnId { slot, generation } = emulate.conn;
         let known = |connection: &Connection| {
             connection.is_stream()
@@ -97,11 +93,11 @@ impl Shard {
             ))
             | None => {}
         }
-        let answer = Message::Emulated(emulate.request, is_taken);
+        let answer = Message::Emulated(request, is_taken);
         self.mesh.answer(from, answer);
     }
 
-    /// The commands of a request are handled, or nobody was there to handle them.
+    /// The commands of a request are handled, or nobody was there to handle them. `false`: they were not, or that is not known.
     pub(super) fn emulated(&mut self, conn: ConnId, is_taken: bool) {
         let Some(connection) = self
             .connections

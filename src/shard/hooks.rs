@@ -24,21 +24,38 @@ impl Shard {
     /// A backend has answered, or could not be asked.
     pub fn handle_answer(&mut self, now: Now, answer: Answer) {
         self.now = now;
-        self.hooks.returned(&answer.call);
+        let is_awaited = self.hooks.returned(&answer.call);
+        self.counters.stale_answers += u64::from(!is_awaited);
         let conn = answer.call.conn;
-        let waits = self
-            .connections
-            .current(conn.slot, conn.generation)
-            .is_some_and(|connection| {
-                connection.is_session && matches!(connection.state, State::Open | State::Waiting)
-            });
-        if waits {
+        if is_awaited && self.may_be_told(conn) {
             let result = self.with_session(conn.slot, |session, context| {
                 session.answered(context, answer)
             });
             self.follow_answer(conn, result);
         }
         self.settle();
+    }
+
+    /// The connection carries a session that hears what backends say.
+    fn may_be_told(&self, conn: ConnId) -> bool {
+        let connection = self.connections.current(conn.slot, conn.generation);
+        connection.is_some_and(|connection| {
+            connection.is_session && matches!(connection.state, State::Open | State::Waiting)
+        })
+    }
+
+    /// Backends that have not answered in time: whoever waits is told.
+    pub(super) fn hooks_overdue(&mut self) {
+        while let Some(undecided) = self.hooks.next_late(self.now.at) {
+            self.counters.asks_overdue += 1;
+            let conn = undecided.conn;
+            if self.may_be_told(conn) {
+                let result = self.with_session(conn.slot, |session, context| {
+                    session.undecided(context, &undecided)
+                });
+                self.follow_answer(conn, result);
+            }
+        }
     }
 
     /// A backend's answer came before its command's turn, which is now.

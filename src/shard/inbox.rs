@@ -7,14 +7,14 @@ use super::connection::State;
 use super::owned::Owning;
 use crate::mesh::Message;
 use crate::mesh::message::{
-    Admit, AnswerKind, Interest, Interested, PublishError, PublishFor, Query, QueryFor,
-    SubscribedBy,
+    AdmitFor, AnswerKind, Interest, InterestFor, Interested, PublishError, PublishFor, Query,
+    QueryFor,
 };
 use crate::model::{ConnId, ShardId, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::fanout::Compression;
-use crate::session::{Context, published_json};
+use crate::session::{Context, Session, published_json};
 use crate::time::Now;
 use crate::wire::websocket::Inflater;
 
@@ -74,23 +74,27 @@ impl Shard {
 
     pub(super) fn dispatch(&mut self, from: ShardId, message: Message) {
         match message {
-            Message::Interest(interest) => self.own_interest(from, interest, 0),
+            Message::Interest(asker, interest) => self.own_interest(from, asker, interest, 0),
             Message::Leave(leave) => self.owning().leave(from, *leave),
             Message::Publish(publisher, draft) => self.owning().publish(from, publisher, draft),
             Message::Query(asker, query) => self.own_query(from, asker, query, 0),
-            Message::Commands(commands) => self.own_commands(from, *commands),
-            Message::Emulate(emulate) => self.emulate(from, &emulate),
-            Message::Emulated(request, is_taken) => self.emulated(request, is_taken),
-            Message::Admit(admit) => {
+            Message::Commands(asker, items) => self.own_commands(from, asker, items),
+            Message::Emulate(request, emulate) => self.emulate(from, request, &emulate),
+            Message::Emulated(request, is_taken) => {
+                if let Some(conn) = self.questions.emulations.close(request.0) {
+                    self.emulated(conn, is_taken);
+                }
+            }
+            Message::Admit(asker, admit) => {
                 let granted = self.own_admit(from, &admit);
-                self.mesh.answer(from, Message::Admitted(admit, granted));
+                self.mesh.answer(from, Message::Admitted(asker, granted));
             }
             Message::Release(user, conn) => self.people.release(&user, from, conn),
             Message::Displace(conn) => self.displace(conn),
-            Message::Enter(enter) => self.own_enter(from, enter),
+            Message::Enter(asker, prefix) => self.own_enter(from, asker, prefix),
             Message::Exit(prefix) => self.own_exit(prefix.as_deref().copied()),
             Message::Adopt(count) => self.own_adopt(count),
-            Message::Entered(enter, result) => self.entered(&enter, result),
+            Message::Entered(ask, result) => self.entered(ask, result),
             Message::Deliver(name, publication) => self.deliver(&name, &publication),
             Message::DeliverMany(many) => {
                 for (name, publication) in &many {
@@ -100,11 +104,11 @@ impl Shard {
             Message::Presence(name, info, joined) => self.announce(&name, &info, joined),
             Message::Behind(name, position) => self.behind(&name, position),
             Message::Lost(name) => self.lost(&name),
-            Message::Interested(answer) => self.interested(*answer),
+            Message::Interested(ask, answer) => self.interested(ask, *answer),
             Message::Published(publisher, result) => self.published.push((publisher, result)),
             Message::Answer(asker, answer) => self.answered(asker, *answer),
-            Message::Answers(answers) => self.api_answered(*answers),
-            Message::Admitted(admit, granted) => self.admitted(*admit, granted),
+            Message::Answers(ask, answers) => self.api_answered(ask, answers),
+            Message::Admitted(ask, granted) => self.admitted(ask, granted),
         }
     }
 
@@ -116,8 +120,14 @@ impl Shard {
         (self.owned).at_work(now, config, &mut self.mesh, &mut self.counters)
     }
 
-    pub(super) fn own_interest(&mut self, from: ShardId, interest: Box<Interest>, tries: u8) {
-        if !self.owning().interest(from, interest, tries) {
+    pub(super) fn own_interest(
+        &mut self,
+        from: ShardId,
+        asker: InterestFor,
+        interest: Box<Interest>,
+        tries: u8,
+    ) {
+        if !self.owning().interest((from, asker), interest, tries) {
             self.read_log();
         }
     }
@@ -136,60 +146,48 @@ impl Shard {
 
     // As the one who asked.
 
-    fn interested(&mut self, mut answer: Interested) {
+    fn interested(&mut self, ask: InterestFor, mut answer: Interested) {
         let joined = answer
             .joined
             .take()
             .map(|info| (answer.channel.clone(), info));
-        self.subscribed(answer);
+        self.subscribed(ask, answer);
         if let Some((channel, info)) = joined {
             self.announce(&channel, &info, true);
         }
     }
 
-    fn subscribed(&mut self, answer: Interested) {
+    fn subscribed(&mut self, ask: InterestFor, answer: Interested) {
         let hub = answer.hub;
         // Who comes now gets what comes after.
         self.give_run(hub);
         if !answer.overloaded && self.local.confirmed(hub, answer.position) {
             self.insufficient(hub, answer.position);
         }
-        let conn = answer.reply_to.conn;
-        if let SubscribedBy::Service(Some(wait)) = answer.reply_to.by {
-            self.answer_waited(wait);
-        }
-        if self.is_here(conn) {
-            let ends = self.with_session(conn.slot, |session, context| {
-                session.interested(context, answer)
+        if let Some(asked) = self.questions.of_sessions.interests.close(ask.0) {
+            self.give_up_overtaken(asked);
+            self.tell_subscriber(asked, |session, context| {
+                session.interested(context, asked.by, answer)
             });
-            if let Some(Some(disconnect)) = ends {
-                self.disconnect(conn.slot, &disconnect);
-            }
         }
     }
 
-    fn admitted(&mut self, admit: Admit, granted: bool) {
-        let conn = admit.conn;
-        let waits = self
-            .connections
-            .current(conn.slot, conn.generation)
-            .is_some_and(|connection| {
-                connection.session.phase == crate::session::Phase::Connecting
-            });
-        if !waits {
-            // The connection ended meanwhile; its place goes back to the registry that gave it.
+    fn admitted(&mut self, ask: AdmitFor, granted: bool) {
+        let Some(asked) = self.questions.of_sessions.admits.close(ask.0) else {
+            // It was given back when it was given up.
+            return;
+        };
+        if !self.waits_for_registry(&asked) {
             if granted {
-                let registry = crate::broker::owner::user_registry(&admit.user, self.mesh.shards());
-                self.mesh.keep(registry, Message::Release(admit.user, conn));
+                self.give_back_place(&asked);
             }
             return;
         }
-        let result = self.with_session(conn.slot, |session, context| {
-            session.admitted(context, granted)
-        });
+        let slot = asked.conn.slot;
+        let result = self.with_session(slot, |session, context| session.admitted(context, granted));
         if let Some(Err(disconnect)) = result {
             self.counters.users_refused += 1;
-            self.disconnect(conn.slot, &disconnect);
+            self.disconnect(slot, &disconnect);
         }
     }
 
@@ -202,9 +200,9 @@ impl Shard {
             for told in told.chunks(TOLD_TOGETHER) {
                 let conn = told[0].0.conn;
                 if self.is_open(conn) {
-                    self.with_session(conn.slot, |_, context| {
+                    self.with_session(conn.slot, |session, context| {
                         for told in told {
-                            tell(context, told);
+                            tell(session, context, told);
                         }
                     });
                 }
@@ -227,6 +225,19 @@ impl Shard {
         connection.is_some_and(|connection| connection.state == State::Open)
     }
 
+    /// An owner has answered a command, unless it came too late.
+    fn reply_awaited(&mut self, conn: ConnId, id: u32, body: ReplyBody<'_>) {
+        if self.is_open(conn) {
+            self.with_session(conn.slot, |session, context| {
+                if session.awaits_reply(id) {
+                    context.reply(id, body);
+                } else {
+                    context.counters.stale_answers += 1;
+                }
+            });
+        }
+    }
+
     fn answered(&mut self, asker: QueryFor, answer: AnswerKind) {
         match asker {
             QueryFor::Client { conn, id } => {
@@ -246,9 +257,12 @@ impl Shard {
                     AnswerKind::Removed => return,
                     AnswerKind::Overloaded => ReplyBody::Error(ClientError::Internal),
                 };
-                self.reply(conn, id, body);
+                self.reply_awaited(conn, id, body);
             }
-            QueryFor::CatchUp { hub, round } => {
+            QueryFor::CatchUp(ask) => {
+                let Some((hub, round)) = self.questions.catch_ups.close(ask) else {
+                    return;
+                };
                 let missed = match answer {
                     AnswerKind::History(missed, position) => Some((missed, position)),
                     _ => None,
@@ -278,8 +292,13 @@ impl Shard {
 }
 
 /// Tells a publisher what came of a publication.
-fn tell(context: &mut Context<'_>, (publisher, result): &PublishedTo) {
+/// A publisher is told, unless it was told that it takes too long.
+fn tell(session: &Session, context: &mut Context<'_>, (publisher, result): &PublishedTo) {
     let id = publisher.id;
+    if !session.awaits_reply(id) {
+        context.counters.stale_answers += 1;
+        return;
+    }
     match result {
         Ok(_) if !publisher.by_rpc => context.reply(id, ReplyBody::Publish),
         Ok(position) => {

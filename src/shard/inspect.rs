@@ -57,6 +57,10 @@ pub struct UnderWay {
     pub mesh_own: usize,
     /// Server API calls without answer.
     pub api_calls: usize,
+    /// Other questions to shards and to control without answer.
+    pub questions: usize,
+    /// Calls whose answers wait here for others.
+    pub waits: usize,
     /// Requests that the log has not answered.
     pub log_requests: usize,
     /// Sessions with commands that wait for a reply or for their turn.
@@ -253,6 +257,8 @@ impl Shard {
             mesh_queued: self.mesh.queued(),
             mesh_own: self.mesh.own(),
             api_calls: self.calls.under_way(),
+            questions: self.questions.len(),
+            waits: self.waits.len(),
             log_requests: self.log.appends() + self.log.asks(),
             waiting: (self.connections.iter())
                 .filter(|(_, connection)| connection.session.order.is_some())

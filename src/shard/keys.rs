@@ -3,43 +3,37 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Shard;
 use super::connection::Due;
 use crate::config::keys::{KeySet, KeySource};
-use crate::limits::{KEY_WAITS_BYTES_MAX, KEY_WAITS_MAX};
+use crate::limits::{CONTROL_TIMEOUT, KEY_WAITS_BYTES_MAX, KEY_WAITS_MAX};
+use crate::mem::SharedAsks;
 use crate::mesh::control::FromShard;
-use crate::model::ConnId;
-use crate::protocol::command::Command;
+use crate::model::{AskId, ConnId};
+use crate::protocol::command::{Body, Command};
 use crate::session::KeyWanted;
-use crate::session::shares::{Holders, Shares};
 use crate::time::Instant;
 
-/// Control answers much earlier, unless it is stuck: then the keys count as unavailable.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Commands handled again in one turn: each verifies a signature.
 const RESUMED_PER_TURN: usize = 32;
 
 /// See the module.
 pub(super) struct KeyWaits {
-    /// By source.
-    sources: [Waiting; KeySource::ALL.len()],
-    /// Answered; what waits is handled again.
-    answered: VecDeque<Parked>,
-    /// Nobody may be all of those who wait.
-    shares: Shares,
-    /// Of all commands that wait.
-    pub(super) bytes: usize,
+    /// Empty only while one is looked at.
+    parked: SharedAsks<Option<Parked>>,
+    /// Those that wait for control, by source: it was asked when the first one came.
+    waiting: [Vec<AskId>; KeySource::ALL.len()],
+    /// Those that control has answered: they are handled again.
+    answered: VecDeque<AskId>,
 }
 
 impl Default for KeyWaits {
     fn default() -> Self {
         Self {
-            sources: Default::default(),
+            parked: SharedAsks::new(KEY_WAITS_MAX as u32, KEY_WAITS_BYTES_MAX),
+            waiting: Default::default(),
             answered: VecDeque::new(),
-            shares: Shares::new(KEY_WAITS_MAX, KEY_WAITS_BYTES_MAX),
-            bytes: 0,
         }
     }
 }
@@ -48,45 +42,46 @@ impl Default for KeyWaits {
 struct Parked {
     conn: ConnId,
     command: Box<Command<'static>>,
+    source: KeySource,
     /// What was asked for; `None` once nothing follows from its absence.
     wanted: Option<KeyWanted>,
-    /// Of the command, and who has a share in it.
-    bytes: usize,
-    holders: Holders,
-}
-
-#[derive(Default)]
-struct Waiting {
-    /// One entry for each connection that waits.
-    connections: Vec<Parked>,
-    /// Control was asked; when it is given up.
-    until: Option<Instant>,
 }
 
 impl KeyWaits {
     /// When control is given up.
-    pub(super) fn next(&self) -> Option<Instant> {
-        self.sources.iter().filter_map(|source| source.until).min()
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.parked.next_at()
     }
 
     pub(super) fn has_answers(&self) -> bool {
         !self.answered.is_empty()
     }
 
-    /// Can one more wait whose command has so many bytes?
-    fn has_room(&self, bytes: usize) -> bool {
-        self.len() < KEY_WAITS_MAX && self.bytes + bytes <= KEY_WAITS_BYTES_MAX
-    }
-
-    /// Bytes of the commands that wait.
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Connections that wait.
-    pub(super) fn len(&self) -> usize {
-        let waiting = self.sources.iter().map(|source| source.connections.len());
-        waiting.sum::<usize>() + self.answered.len()
+    pub(super) const fn len(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// Bytes of all commands that wait.
+    pub(super) const fn bytes(&self) -> usize {
+        self.parked.bytes()
+    }
+
+    /// Others hold so many bytes.
+    #[cfg(test)]
+    pub(super) fn fill(&mut self, bytes: usize) {
+        let never = Instant(u64::MAX);
+        (self.parked.open(never, None, bytes, None)).expect("there is room");
+    }
+
+    /// Whoever waits for a source does so no more.
+    fn answered(&mut self, source: KeySource, is_fetched: bool) {
+        for id in self.waiting[source as usize].drain(..) {
+            if let Some(Some(parked)) = self.parked.hold(id) {
+                parked.wanted.take_if(|_| !is_fetched);
+                self.answered.push_back(id);
+            }
+        }
     }
 }
 
@@ -99,35 +94,30 @@ impl Shard {
             return;
         };
         let conn = ConnId { slot, generation };
+        let (id, connects) = (command.id, matches!(command.body, Body::Connect(_)));
         let bytes = command.weight();
         let whose = connection.session.whose(conn, prefix);
-        let has_room = self.key_waits.has_room(bytes);
-        let shares = &mut self.key_waits.shares;
-        let holders = has_room.then(|| shares.take_kept(&whose, bytes));
-        let Some(holders) = holders.flatten() else {
+        let source = wanted.source;
+        let parked = Some(Parked {
+            conn,
+            command: Box::new(command.into_owned()),
+            source,
+            wanted: Some(wanted),
+        });
+        let until = self.now.at + CONTROL_TIMEOUT;
+        let parked = (self.key_waits.parked).open(until, Some(&whose), bytes, parked);
+        let Ok(parked) = parked else {
             self.with_session(slot, |session, context| {
-                session.cannot_be_decided(context, &command);
+                session.cannot_be_decided(context, id, connects);
             });
             return;
         };
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
         connection.is_parked = true;
-        self.key_waits.bytes += bytes;
         self.counters.commands = self.counters.commands.saturating_sub(1);
         self.counters.key_waits += 1;
-        let source = wanted.source;
-        let waiting = &mut self.key_waits.sources[source as usize];
-        waiting.connections.push(Parked {
-            conn,
-            command: Box::new(command.into_owned()),
-            wanted: Some(wanted),
-            bytes,
-            holders,
-        });
-        if waiting.until.is_none() {
-            waiting.until = Some(self.now.at + ANSWER_TIMEOUT);
+        let waiting = &mut self.key_waits.waiting[source as usize];
+        waiting.push(parked);
+        if waiting.len() == 1 {
             self.reports
                 .push_back(FromShard::KeysWanted(self.id, source));
         }
@@ -136,44 +126,27 @@ impl Shard {
     /// Control has fetched keys, or could not.
     pub(super) fn keys_answered(&mut self, source: KeySource, set: Option<&Arc<KeySet>>) {
         self.people.keys_answered(source, set, self.now);
-        let is_fetched = set.is_some();
-        if is_fetched {
+        if set.is_some() {
             self.counters.key_sets += 1;
         } else {
             self.counters.key_set_failures += 1;
         }
-        let waiting = &mut self.key_waits.sources[source as usize];
-        waiting.until = None;
-        let answered = std::mem::take(&mut waiting.connections);
-        self.wait_no_more(answered, is_fetched);
-    }
-
-    fn wait_no_more(&mut self, parked: Vec<Parked>, is_fetched: bool) {
-        self.key_waits
-            .answered
-            .extend(parked.into_iter().map(|parked| Parked {
-                wanted: parked.wanted.filter(|_| is_fetched),
-                ..parked
-            }));
+        self.key_waits.answered(source, set.is_some());
     }
 
     /// Other keys, or another service: everybody who waits is handled again.
     pub(super) fn keys_replaced(&mut self) {
         for source in KeySource::ALL {
-            let waiting = &mut self.key_waits.sources[source as usize];
-            waiting.until = None;
-            let parked = std::mem::take(&mut waiting.connections);
-            self.wait_no_more(parked, false);
+            self.key_waits.answered(source, false);
         }
     }
 
     /// Control is given up where it has not answered in time.
     pub(super) fn keys_overdue(&mut self) {
-        for source in KeySource::ALL {
-            let until = self.key_waits.sources[source as usize].until;
-            if until.is_some_and(|until| until <= self.now.at) {
-                self.keys_answered(source, None);
-            }
+        while let Some((_, Some(parked))) = self.key_waits.parked.next_late(self.now.at) {
+            let source = parked.source;
+            self.counters.asks_overdue += 1;
+            self.keys_answered(source, None);
         }
     }
 
@@ -183,8 +156,12 @@ impl Shard {
             if self.is_full() {
                 return;
             }
-            let Some(parked) = self.key_waits.answered.pop_front() else {
+            let Some(id) = self.key_waits.answered.pop_front() else {
                 return;
+            };
+            let parked = self.key_waits.parked.kept_mut(id).and_then(Option::take);
+            let Some(parked) = parked else {
+                continue;
             };
             if let Some(wanted) = &parked.wanted {
                 self.people.refuse_if_unknown(wanted, self.now);
@@ -198,12 +175,13 @@ impl Shard {
                 })
             });
             if waits.flatten() == Some(true) {
-                self.key_waits.answered.push_back(parked);
+                if let Some(place) = self.key_waits.parked.kept_mut(id) {
+                    *place = Some(parked);
+                }
+                self.key_waits.answered.push_back(id);
                 continue;
             }
-            let waits = &mut self.key_waits;
-            waits.shares.give_kept(&parked.holders, parked.bytes);
-            waits.bytes -= parked.bytes;
+            self.key_waits.parked.close(id);
             if !is_parked {
                 continue;
             }

@@ -12,7 +12,7 @@ use crate::config::ChannelRules;
 use crate::config::namespace::SlowConsumer;
 use crate::limits::FANOUT_PIECE_BYTES_MAX;
 use crate::mem::Key;
-use crate::mesh::message::{Query, QueryFor, QueryKind};
+use crate::mesh::message::{Query, QueryKind};
 use crate::model::{ConnId, HubId, Offset, Publication, Since, StreamPosition};
 use crate::protocol::push::Push;
 use crate::session::fanout::Compression;
@@ -154,16 +154,12 @@ impl Local {
         })
     }
 
-    /// What was lost is to be read again from the owner; deliveries until then come with it. Returns the question, and for
-    /// whom it is.
-    pub(super) fn catch_up(&mut self, id: HubId) -> Option<(QueryFor, Query)> {
+    /// What was lost is to be read again from the owner; deliveries until then come with it. Returns the question, and which of
+    /// the channel's it is.
+    pub(super) fn catch_up(&mut self, id: HubId) -> Option<(u32, Query)> {
         let channel = self.hub.channel_mut(id)?;
         channel.catching_up = true;
         channel.round = channel.round.wrapping_add(1);
-        let asker = QueryFor::CatchUp {
-            hub: id,
-            round: channel.round,
-        };
         let since = Since::Epoch(channel.position.epoch);
         let query = Query {
             channel: channel.name.clone(),
@@ -173,18 +169,15 @@ impl Local {
                 reverse: false,
             },
         };
-        Some((asker, query))
+        Some((channel.round, query))
     }
 
-    /// The last question about a channel found the owner's queue full.
-    pub(super) fn could_not_ask(&mut self, id: HubId) {
-        if let Some(channel) = self.hub.channel(id) {
-            debug_assert!(channel.catching_up, "only then something is asked");
-            self.unasked.push((id, channel.round));
-        }
+    /// A question about a channel found no room, or no answer.
+    pub(super) fn could_not_ask(&mut self, id: HubId, round: u32) {
+        self.unasked.push((id, round));
     }
 
-    /// Questions that found a queue full.
+    /// Questions that are to be asked again.
     pub(super) const fn unasked(&self) -> usize {
         self.unasked.len()
     }

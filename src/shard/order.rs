@@ -6,13 +6,12 @@ use std::time::Duration;
 use super::connection::{Connection, State};
 use super::{Handled, Shard};
 use crate::limits::WAITING_BYTES_SHARD_MAX;
-use crate::mem::TimerWheel;
+use crate::mem::{TimerWheel, Whose};
 use crate::model::{ConnId, Encoding};
 use crate::protocol::centrifuge;
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::Phase;
-use crate::session::shares::Whose;
 
 /// Frames and decisions that are taken up again in one turn.
 pub(super) const TAKEN_PER_TURN: usize = 256;

@@ -11,11 +11,12 @@ use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};
 use crate::mem::Key;
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{
-    AnswerKind, Interest, Interested, Leave, PublishError, PublishFor, Query, QueryFor, QueryKind,
+    AnswerKind, Interest, InterestFor, Interested, Leave, PublishError, PublishFor, Query,
+    QueryFor, QueryKind,
 };
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
-use crate::model::{ChannelName, ClientInfo, Draft, Publication, ShardId, StreamPosition};
+use crate::model::{AskId, ChannelName, ClientInfo, Draft, Publication, ShardId, StreamPosition};
 use crate::time::{Instant, Now};
 
 /// See the module.
@@ -132,14 +133,20 @@ impl Owned {
 /// What is asked of it.
 impl Owning<'_> {
     /// A subscriber comes, or asks for what it missed. False if it waits for the log.
-    pub(super) fn interest(&mut self, from: ShardId, interest: Box<Interest>, tries: u8) -> bool {
+    pub(super) fn interest(
+        &mut self,
+        (from, asker): (ShardId, InterestFor),
+        interest: Box<Interest>,
+        tries: u8,
+    ) -> bool {
         let recovers = interest.recover.is_some();
         let joins = interest
             .presence
             .clone()
             .filter(|_| interest.join)
             .map(|info| (interest.channel.clone(), info));
-        let answer = (self.owner).interest(self.now, from, interest, tries, &self.config.channels);
+        let rules = &self.config.channels;
+        let answer = (self.owner).interest(self.now, (from, asker), interest, tries, rules);
         let Some(mut answer) = answer else {
             return false;
         };
@@ -155,7 +162,7 @@ impl Owning<'_> {
         // Where the subscriber is, the join follows its reply at once, whatever comes next.
         answer.joined = joins.as_ref().map(|(_, info)| Arc::clone(info));
         self.mesh
-            .answer(from, Message::Interested(Box::new(answer)));
+            .answer(from, Message::Interested(asker, Box::new(answer)));
         if let Some((channel, info)) = joins {
             let mask = self.owner.interest_of(&channel) & !(1 << from.0);
             self.tell_presence(&channel, &info, true, mask);
@@ -274,14 +281,13 @@ impl Owning<'_> {
     }
 
     /// It could not be read: those who wait for it are told. Those of calls are left: call and item.
-    pub(super) fn read_failed(&mut self, channel: &ChannelName) -> Vec<(u32, u32)> {
+    pub(super) fn read_failed(&mut self, channel: &ChannelName) -> Vec<(AskId, u32)> {
         let mut calls = Vec::new();
         for asker in self.owner.read_failed(channel) {
             match asker {
-                Asker::Interest(from, interest) => {
-                    let answer = overloaded(&interest);
-                    self.mesh
-                        .answer(from, Message::Interested(Box::new(answer)));
+                Asker::Interest(from, asker, interest) => {
+                    let answer = Box::new(overloaded(&interest));
+                    self.mesh.answer(from, Message::Interested(asker, answer));
                 }
                 Asker::Query(from, asker, _) => {
                     let answer = Message::Answer(asker, Box::new(AnswerKind::Overloaded));
@@ -400,7 +406,6 @@ fn overloaded(interest: &Interest) -> Interested {
     Interested {
         channel: interest.channel.clone(),
         hub: interest.hub,
-        reply_to: interest.reply_to,
         position: StreamPosition::default(),
         missed: Vec::new(),
         recovered: false,

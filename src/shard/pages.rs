@@ -1,20 +1,14 @@
 //! Pages for services and probes at the internal listeners. What only control knows is asked of it, while the connection
 //! waits.
 
-use std::time::Duration;
-
 use super::Shard;
 use super::answers::TEXT;
 use super::connection::State;
 use super::route::{Asked, Route, api_route};
-use crate::limits::PAGES_MAX;
-use crate::mem::TimerWheel;
-use crate::mesh::control::{FromShard, Page, PageKind};
+use crate::limits::CONTROL_TIMEOUT;
+use crate::mesh::control::{FromShard, Page, PageFor, PageKind};
 use crate::model::ConnId;
 use crate::wire::http::{HttpError, Method, RequestHead};
-
-/// Answers always come; this bounds what a bug in that costs.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Shard {
     /// What is asked for at an internal listener.
@@ -43,30 +37,28 @@ impl Shard {
     }
 
     pub(super) fn ask_control(&mut self, slot: u32, kind: PageKind) {
-        if self.pages >= PAGES_MAX {
-            return self.respond(slot, 503, TEXT, b"try again\n");
-        }
-        self.pages += 1;
         let conn = ConnId {
             slot,
             generation: self.connections.generation(slot),
         };
+        let until = self.now.at + CONTROL_TIMEOUT;
+        let Ok(ask) = self.questions.pages.open(until, 0, Some(conn)) else {
+            return self.respond(slot, 503, TEXT, b"try again\n");
+        };
         self.reports
-            .push_back(FromShard::PageWanted(self.id, conn, kind));
+            .push_back(FromShard::PageWanted(self.id, PageFor(ask), kind));
         if let Some(connection) = self.connections.at_mut(slot) {
             connection.state = State::Waiting;
         }
-        self.connections
-            .set_deadline(slot, TimerWheel::tick_after(self.now.at, ANSWER_TIMEOUT));
+        self.connections.set_deadline(slot, 0);
     }
 
-    pub(super) fn page_answered(&mut self, conn: ConnId, page: &Page) {
-        self.pages -= 1;
-        let waits = self
-            .connections
-            .current(conn.slot, conn.generation)
-            .is_some_and(|connection| connection.state == State::Waiting && !connection.is_session);
-        if waits {
+    pub(super) fn page_answered(&mut self, ask: PageFor, page: &Page) {
+        let Some(conn) = self.questions.pages.close(ask.0).flatten() else {
+            self.counters.stale_answers += 1;
+            return;
+        };
+        if self.awaits_answer(conn) {
             self.respond(conn.slot, page.status, page.content_type, &page.body);
         }
     }

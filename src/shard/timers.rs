@@ -22,6 +22,9 @@ impl Shard {
         self.owned.sweep(now);
         self.keys_overdue();
         self.log_overdue();
+        self.hooks_overdue();
+        self.questions_overdue();
+        self.calls_overdue();
         self.read_log();
         self.drain_step();
         self.settle();
@@ -60,8 +63,12 @@ impl Shard {
             self.owned.next_sweep(),
             retry,
             self.drain.as_ref().map(|drain| drain.next),
-            self.key_waits.next(),
+            self.key_waits.next_at(),
             self.log.next_at(),
+            self.hooks.next_at(),
+            self.questions.next_at(),
+            self.calls.next_at(),
+            self.waits.next_at(),
         ]
         .into_iter()
         .flatten()

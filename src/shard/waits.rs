@@ -1,83 +1,84 @@
 //! Commands of the server API that are done when owners have answered: a subscription that a service made counts
 //! once its presence is known.
 
-use crate::limits::API_CALLS_MAX;
-use crate::mem::{Slab, SlotPool};
-use crate::mesh::message::{Answered, Answers};
-use crate::model::ShardId;
+use crate::limits::{API_CALLS_MAX, SERVE_TIMEOUT};
+use crate::mem::Asks;
+use crate::mesh::message::{Answered, Answers, CommandsFor};
+use crate::model::{AskId, ShardId};
+use crate::time::Instant;
+
+/// Who asked, and what it gets.
+pub(super) type Reply = (ShardId, CommandsFor, Answers);
 
 struct Wait {
-    /// Who asked, and what it gets; `None` while the commands are being handled.
-    answers: Option<(ShardId, Box<Answers>)>,
+    /// `None` while the commands are being handled.
+    reply: Option<Reply>,
     left: u32,
 }
 
 /// See the module.
-pub(super) struct Waits {
-    waits: Slab<Wait>,
-    slots: SlotPool,
-}
+pub(super) struct Waits(Asks<Wait>);
 
 impl Default for Waits {
     fn default() -> Self {
-        Self {
-            waits: Slab::default(),
-            slots: SlotPool::new(API_CALLS_MAX),
-        }
+        Self(Asks::new(API_CALLS_MAX, usize::MAX))
     }
 }
 
 impl Waits {
     /// Commands begin; they wait for themselves until `end`. `None` when too many do.
-    pub(super) fn begin(&mut self) -> Option<u32> {
-        let slot = self.slots.take()?;
+    pub(super) fn begin(&mut self, now: Instant) -> Option<AskId> {
         let wait = Wait {
-            answers: None,
+            reply: None,
             left: 1,
         };
-        self.waits.insert_at(slot, wait);
-        Some(slot)
+        self.0.open(now + SERVE_TIMEOUT, 0, wait).ok()
     }
 
     /// One more answer will come.
-    pub(super) fn add(&mut self, slot: u32) {
-        if let Some(wait) = self.waits.at_mut(slot) {
+    pub(super) fn add(&mut self, id: AskId) {
+        if let Some(wait) = self.0.kept_mut(id) {
             wait.left += 1;
         }
     }
 
     /// An answer that came late takes the place that was kept for it.
-    pub(super) fn put(&mut self, slot: u32, item: u32, answered: Answered) {
-        let answers = self
-            .waits
-            .at_mut(slot)
-            .and_then(|wait| wait.answers.as_mut());
-        let place = answers
-            .and_then(|(_, answers)| answers.items.iter_mut().find(|(other, _)| *other == item));
+    pub(super) fn put(&mut self, id: AskId, item: u32, answered: Answered) {
+        let reply = self.0.kept_mut(id).and_then(|wait| wait.reply.as_mut());
+        let place =
+            reply.and_then(|(_, _, answers)| answers.iter_mut().find(|(other, _)| *other == item));
         if let Some((_, place)) = place {
             *place = answered;
         }
     }
 
-    /// The commands have been handled: these are their answers, once nothing is awaited any more.
-    pub(super) fn end(
-        &mut self,
-        slot: u32,
-        to: ShardId,
-        answers: Box<Answers>,
-    ) -> Option<(ShardId, Box<Answers>)> {
-        self.waits.at_mut(slot)?.answers = Some((to, answers));
-        self.count_down(slot)
+    /// The commands have been handled: this goes out once nothing is awaited any more.
+    pub(super) fn end(&mut self, id: AskId, reply: Reply) -> Option<Reply> {
+        self.0.kept_mut(id)?.reply = Some(reply);
+        self.count_down(id)
     }
 
     /// One answer came. The last one tells what goes to whom.
-    pub(super) fn count_down(&mut self, slot: u32) -> Option<(ShardId, Box<Answers>)> {
-        let wait = self.waits.at_mut(slot)?;
+    pub(super) fn count_down(&mut self, id: AskId) -> Option<Reply> {
+        let wait = self.0.kept_mut(id)?;
         wait.left -= 1;
         if wait.left > 0 {
             return None;
         }
-        self.slots.give(slot);
-        self.waits.remove(slot)?.answers
+        self.0.close(id)?.reply
+    }
+
+    /// Commands that have waited too long: what goes to whom, as far as it is known.
+    pub(super) fn next_overdue(&mut self, now: Instant) -> Option<Reply> {
+        self.0.next_overdue(now)?.1.reply
+    }
+
+    /// When the next ones have.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.0.next_at()
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.0.len()
     }
 }

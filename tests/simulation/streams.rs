@@ -30,6 +30,8 @@ pub enum Concern {
     Keys = 11,
     /// What one poller does, by poller.
     Poller = 12,
+    /// How the mesh is.
+    Mesh = 13,
 }
 
 /// The random numbers of one concern in the run of a seed; `which` tells several of one kind apart.

@@ -19,6 +19,7 @@ use super::client::{Client, Scene, Stage};
 use super::faulty_log::FaultyLog;
 use super::keys::{KeyService, Keys};
 use super::link::Link;
+use super::network::Network;
 use super::poller::Poller;
 use super::reactor::{Outside, Reactor};
 use super::service::Service;
@@ -31,6 +32,8 @@ const UNIX_MS: u64 = 1_700_000_000_000;
 const STEP_MS_MAX: u64 = 2 * 3_600_000;
 /// Turns after which a run that is left alone must have come to rest.
 const REST_TURNS: u32 = 3000;
+/// Turns without anything after which those who wait do so in vain.
+const STILL_TURNS: u32 = 3;
 /// Turns without anything after which nothing more will come: longer than a shard waits before it tries again.
 const QUIET_TURNS: u32 = 25;
 /// What may be received before a shard that has enough of a session's commands is read no further: the rest of a frame and what comes
@@ -59,6 +62,7 @@ pub struct World {
     config: Config,
     shards: Vec<Reactor>,
     links: Vec<Link>,
+    mesh: Network,
     clients: Vec<Client>,
     services: Vec<Service>,
     pollers: Vec<Poller>,
@@ -78,7 +82,12 @@ pub type Seen = BTreeMap<String, u64>;
 
 /// One run. Returns a hash of everything that was sent, and what was seen.
 pub fn run(seed: u64) -> (u64, Seen) {
-    let mut world = World::new(seed);
+    run_with(seed, false)
+}
+
+/// The same; where the mesh is faulty, shards wait for each other in vain.
+pub fn run_with(seed: u64, is_mesh_faulty: bool) -> (u64, Seen) {
+    let mut world = World::new(seed, is_mesh_faulty);
     let rounds = 1 + stream(seed, Concern::Shape, ROUNDS).below(3);
     for _ in 0..rounds {
         for _ in 0..world.shape.steps / rounds {
@@ -93,7 +102,7 @@ pub fn run(seed: u64) -> (u64, Seen) {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, is_mesh_faulty: bool) -> Self {
         let mut rng = stream(seed, Concern::Shape, 0);
         let shape = Shape::random(&mut rng);
         let mut config = setup::config(&mut rng);
@@ -108,7 +117,8 @@ impl World {
         }
         let keys = Keys::random(&mut stream(seed, Concern::Shape, KEYS));
         keys.configure(&mut config);
-        let shards = mesh::build_with(shape.shards, shape.queue)
+        let (endpoints, wires) = mesh::build_wired(shape.shards, shape.queue);
+        let shards = endpoints
             .into_iter()
             .map(|endpoint| {
                 let id = endpoint.shard();
@@ -160,6 +170,7 @@ impl World {
             config,
             shards,
             links: Vec::new(),
+            mesh: Network::new(wires, stream(seed, Concern::Mesh, 0), is_mesh_faulty),
             clients,
             truth: Truth::default(),
             log,
@@ -353,6 +364,9 @@ impl World {
         }
         let mut any = false;
         for at in order {
+            for ShardId(shard) in self.mesh.pass(self.now.at, self.calm, &mut self.truth) {
+                self.shards[usize::from(shard)].bell = true;
+            }
             let mut wakes = Vec::new();
             any |= self.shards[at].turn(&mut Outside {
                 now: self.now,
@@ -417,18 +431,26 @@ impl World {
             link.window = link.window.max(1 << 20);
         }
         let mut quiet = 0;
+        let mut still = 0;
         for _ in 0..REST_TURNS {
-            let again = self
-                .shards
-                .iter()
-                .any(|one| one.shard.under_way().unopened > 0);
-            self.advance(Duration::from_micros(if again { 20_000 } else { 100 }));
+            let under_way = || self.shards.iter().map(|one| one.shard.under_way());
+            // Only time brings an end to what nobody answers.
+            let waits = still > STILL_TURNS
+                && under_way().any(|one| one.questions + one.api_calls + one.waiting > 0);
+            let again = waits || under_way().any(|one| one.unopened > 0);
+            let us = match (waits, again) {
+                (true, _) => 100_000,
+                (false, true) => 20_000,
+                (false, false) => 100,
+            };
+            self.advance(Duration::from_micros(us));
             self.read();
             let awake = self.turns();
             let moving = self
                 .links
                 .iter()
                 .any(|link| !link.down.is_empty() && !link.up_reset);
+            still = if awake || moving { 0 } else { still + 1 };
             quiet = if awake || moving || again {
                 0
             } else {
@@ -473,6 +495,8 @@ impl World {
                 mesh_queued: 0,
                 mesh_own: 0,
                 api_calls: 0,
+                questions: 0,
+                waits: 0,
                 log_requests: 0,
                 waiting: 0,
                 parts: 0,

@@ -6,8 +6,8 @@ use super::*;
 use crate::config::Namespace;
 use crate::config::namespace::Delivery;
 use crate::mesh::durable::Page;
-use crate::mesh::message::{InterestFor, QueryFor, Recover, SubscribedBy};
-use crate::model::{ConnId, HubId, Since};
+use crate::mesh::message::{QueryFor, Recover};
+use crate::model::{AskId, ConnId, HubId, Since};
 
 const KEPT: Duration = Duration::from_secs(60);
 const META: Duration = Duration::from_secs(3600);
@@ -48,6 +48,13 @@ const HUB: HubId = HubId {
     slot: 0,
     generation: 0,
 };
+const SUBSCRIBER: (ShardId, InterestFor) = (
+    SHARD,
+    InterestFor(AskId {
+        slot: 0,
+        generation: 0,
+    }),
+);
 const ASKER: QueryFor = QueryFor::Client { conn: CONN, id: 1 };
 
 fn owner() -> Owner {
@@ -104,10 +111,6 @@ fn interest(channel: &str, from: Option<StreamPosition>) -> Box<Interest> {
     Box::new(Interest {
         channel: ChannelName::new(channel),
         hub: HUB,
-        reply_to: InterestFor {
-            conn: CONN,
-            by: SubscribedBy::Connect,
-        },
         recover: from.map(|from| Recover {
             epoch: Since::Epoch(from.epoch),
             offset: from.offset.0,
@@ -122,7 +125,7 @@ fn interest(channel: &str, from: Option<StreamPosition>) -> Box<Interest> {
 }
 
 fn enter(owner: &mut Owner, now: Now, channel: &str, from: Option<StreamPosition>) -> Interested {
-    let answer = owner.interest(now, SHARD, interest(channel, from), 0, &rules());
+    let answer = owner.interest(now, SUBSCRIBER, interest(channel, from), 0, &rules());
     answer.expect("not durable")
 }
 
@@ -391,10 +394,10 @@ fn full_table_forgets_the_channel_without_subscribers_that_was_used_longest_ago(
         ["kept:a", "kept:b", "kept:d"],
         "c was used before b"
     );
-    let answer = owner.interest(at(6), SHARD, interest("plain", None), 0, &rules);
+    let answer = owner.interest(at(6), SUBSCRIBER, interest("plain", None), 0, &rules);
     assert!(!answer.unwrap().overloaded);
     assert_eq!(names(&owner), ["kept:a", "kept:d", "plain"]);
-    let answer = owner.interest(at(7), SHARD, interest("plain2", None), 0, &rules);
+    let answer = owner.interest(at(7), SUBSCRIBER, interest("plain2", None), 0, &rules);
     assert!(!answer.unwrap().overloaded);
     let refused = put(&mut owner, 8, "kept:e").map(|outcome| outcome.position);
     assert_eq!(
@@ -759,7 +762,11 @@ fn shard_whose_subscribers_left_is_made_no_patches_for_when_others_come() {
     let enter = |owner: &mut Owner, delta| {
         let mut interest = interest("kept:a", None);
         interest.delta = delta;
-        assert!(owner.interest(at(0), SHARD, interest, 0, &rules).is_some());
+        assert!(
+            owner
+                .interest(at(0), SUBSCRIBER, interest, 0, &rules)
+                .is_some()
+        );
     };
     enter(&mut owner, true);
     published(&mut owner);

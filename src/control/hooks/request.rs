@@ -151,13 +151,14 @@ pub(super) mod tests {
     use super::*;
     use crate::config::Secret;
     use crate::config::hooks::Target;
-    use crate::model::{ChannelName, ClientId, ConnId};
+    use crate::model::{AskId, ChannelName, ClientId, ConnId};
     use bytes::Bytes;
     use std::sync::Arc;
 
     /// A call with this event.
     pub(in crate::control::hooks) fn call(target: &Arc<Target>, event: Event) -> Call {
         Call {
+            ask: AskId::default(),
             target: Arc::clone(target),
             conn: ConnId {
                 slot: 0,

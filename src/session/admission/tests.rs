@@ -110,7 +110,7 @@ fn a_user_with_a_limit_waits_for_its_registry() {
         assert_eq!(rig.command(CONNECT), (Ok(()), String::new()));
         assert_eq!(rig.session.phase, Phase::Connecting);
         match &rig.told()[..] {
-            [Message::Admit(admit)] => {
+            [Message::Admit(_, admit)] => {
                 assert_eq!((&*admit.user, admit.limit), ("ann", 2));
             }
             told => panic!("{told:?}"),

@@ -32,13 +32,12 @@ fn subscribe(rig: &mut Rig, fields: &str) -> (Result<(), Disconnect>, String) {
 
 /// The owner's answer to the interest that was told last.
 fn answer(rig: &mut Rig) -> Interested {
-    let Some(Message::Interest(interest)) = rig.told().pop() else {
+    let Some(Message::Interest(_, interest)) = rig.told().pop() else {
         panic!("no owner was asked");
     };
     Interested {
         channel: interest.channel,
         hub: interest.hub,
-        reply_to: interest.reply_to,
         position: StreamPosition::default(),
         missed: Vec::new(),
         recovered: false,
@@ -91,7 +90,8 @@ fn a_subscriber_is_one_when_the_owner_has_answered_and_until_it_leaves() {
     );
     assert!(rig.session.subscriptions[0].is_pending());
     let answer = answer(&mut rig);
-    let (ends, said) = rig.step(|session, context| session.interested(context, answer));
+    let (ends, said) =
+        rig.step(|session, context| session.interested(context, SubscribedBy::Command(2), answer));
     assert!(ends.is_none());
     assert_eq!(said, r#"{"id":2,"subscribe":{}}"#);
     assert!(!rig.session.subscriptions[0].is_pending());
@@ -134,7 +134,8 @@ fn an_owner_without_room_makes_no_subscriber() {
         overloaded: true,
         ..answer(&mut rig)
     };
-    let (ends, said) = rig.step(|session, context| session.interested(context, answer));
+    let (ends, said) =
+        rig.step(|session, context| session.interested(context, SubscribedBy::Command(2), answer));
     assert!(ends.is_none());
     assert!(said.contains(r#""code":100"#), "{said}");
     assert!(rig.session.subscriptions.is_empty() && rig.hub.is_empty());

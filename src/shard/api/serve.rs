@@ -4,29 +4,32 @@ use std::sync::Arc;
 
 use crate::mesh::Message;
 use crate::mesh::message::{
-    AnswerKind, Answered, Answers, Asked, Commands, Gather, Gathered, UserAction, UserCommand,
+    AnswerKind, Answered, Answers, Asked, CommandsFor, Gather, Gathered, UserAction, UserCommand,
     UserSubscribe,
 };
-use crate::model::ShardId;
+use crate::model::{AskId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::ServerSubscription;
 use crate::shard::Shard;
 use crate::shard::admission::user_of;
+use crate::shard::waits::Reply;
 
 impl Shard {
     /// Does everything in order; the answers go back together when the last one is there.
-    pub(in crate::shard) fn own_commands(&mut self, from: ShardId, commands: Commands) {
+    pub(in crate::shard) fn own_commands(
+        &mut self,
+        from: ShardId,
+        for_whom: CommandsFor,
+        items: Vec<(u32, Asked)>,
+    ) {
         // Without a place to wait, commands are answered before owners have confirmed new subscriptions.
-        let wait = self.waits.begin();
-        let mut answers = Box::new(Answers {
-            call: commands.call,
-            items: Vec::with_capacity(commands.items.len()),
-        });
+        let wait = self.waits.begin(self.now.at);
+        let mut answers = Answers::with_capacity(items.len());
         // Published together.
         let mut deliveries = Vec::new();
         let mut later = Vec::new();
-        for (item, asked) in commands.items {
+        for (item, asked) in items {
             let answered = match asked {
                 Asked::Publish(draft) => {
                     Answered::Published(self.owning().publish_one(draft, &mut deliveries))
@@ -38,9 +41,7 @@ impl Shard {
                             later.push((item, query));
                         }
                         None => {
-                            answers
-                                .items
-                                .push((item, Answered::Query(AnswerKind::Overloaded)));
+                            answers.push((item, Answered::Query(AnswerKind::Overloaded)));
                             continue;
                         }
                     }
@@ -58,14 +59,15 @@ impl Shard {
                 }
                 Asked::Gather(gather) => Answered::Gathered(Box::new(self.gather(&gather))),
             };
-            answers.items.push((item, answered));
+            answers.push((item, answered));
         }
         self.owning().hand_out_together(&mut deliveries);
-        let answers = match wait {
-            Some(wait) => self.waits.end(wait, from, answers),
-            None => Some((from, answers)),
+        let reply = (from, for_whom, answers);
+        let reply = match wait {
+            Some(wait) => self.waits.end(wait, reply),
+            None => Some(reply),
         };
-        self.answer_commands(answers);
+        self.answer_commands(reply);
         if let Some(wait) = wait {
             for (item, query) in later {
                 self.own_history(wait, item, Box::new(query), 0);
@@ -74,24 +76,32 @@ impl Shard {
     }
 
     /// What a call waited for is known.
-    pub(in crate::shard) fn answer_item(&mut self, wait: u32, item: u32, answered: Answered) {
+    pub(in crate::shard) fn answer_item(&mut self, wait: AskId, item: u32, answered: Answered) {
         self.waits.put(wait, item, answered);
         self.answer_waited(wait);
     }
 
-    fn answer_commands(&mut self, answers: Option<(ShardId, Box<Answers>)>) {
-        if let Some((to, answers)) = answers {
-            self.mesh.answer(to, Message::Answers(answers));
+    fn answer_commands(&mut self, reply: Option<Reply>) {
+        if let Some((to, for_whom, answers)) = reply {
+            self.mesh.answer(to, Message::Answers(for_whom, answers));
+        }
+    }
+
+    /// Commands that have waited too long for owners are answered as they are.
+    pub(super) fn waits_overdue(&mut self) {
+        while let Some(reply) = self.waits.next_overdue(self.now.at) {
+            self.counters.asks_overdue += 1;
+            self.answer_commands(Some(reply));
         }
     }
 
     /// An owner has confirmed a subscription that commands wait for.
-    pub(in crate::shard) fn answer_waited(&mut self, wait: u32) {
+    pub(in crate::shard) fn answer_waited(&mut self, wait: AskId) {
         let answers = self.waits.count_down(wait);
         self.answer_commands(answers);
     }
 
-    fn user_command(&mut self, command: &UserCommand, wait: Option<u32>) {
+    fn user_command(&mut self, command: &UserCommand, wait: Option<AskId>) {
         let user_of = user_of(&self.connections);
         for slot in self.people.slots_of(&command.user, user_of) {
             let Some(connection) = self.connections.at(slot) else {
@@ -106,7 +116,7 @@ impl Shard {
         }
     }
 
-    fn user_action(&mut self, slot: u32, action: &UserAction, wait: Option<u32>) {
+    fn user_action(&mut self, slot: u32, action: &UserAction, wait: Option<AskId>) {
         match action {
             UserAction::Subscribe(wanted) => self.user_subscribe(slot, wanted, wait),
             UserAction::Unsubscribe(channel) => {
@@ -154,7 +164,7 @@ impl Shard {
         }
     }
 
-    fn user_subscribe(&mut self, slot: u32, wanted: &UserSubscribe, wait: Option<u32>) {
+    fn user_subscribe(&mut self, slot: u32, wanted: &UserSubscribe, wait: Option<AskId>) {
         let config = Arc::clone(&self.config);
         let Ok(namespace) = config.channels.resolve(wanted.channel.as_str()) else {
             return;

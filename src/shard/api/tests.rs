@@ -380,10 +380,10 @@ fn fetch_behind_another_is_taken_up_when_the_deliveries_before_it_are_with_the_k
 fn failure_of_another_question_is_no_end_of_a_fetch() {
     let mut house = House::new(1);
     let (conn, id) = house.fetch(0);
-    let other = RequestId {
-        generation: id.generation + 1,
-        ..id
-    };
+    let other = RequestId(AskId {
+        generation: id.0.generation + 1,
+        ..id.0
+    });
     house.shards[0].fetch_failed(conn, other);
     house.fetched(id, 10);
     assert!(house.outputs().1.is_empty());

@@ -132,18 +132,15 @@ fn as_much_is_said_to_be_missed_as_is_known() {
 fn only_the_answer_to_the_last_question_counts_and_once() {
     let (mut local, id) = local(Namespace::default(), ONE, position(1, 5));
     assert_eq!(local.caught_up(id, 0), None, "nothing was asked");
-    let round = |question: Option<(QueryFor, Query)>| match question.unwrap().0 {
-        QueryFor::CatchUp { round, .. } => round,
-        other => panic!("{other:?}"),
-    };
+    let round = |question: Option<(u32, Query)>| question.unwrap().0;
     let first = round(local.catch_up(id));
-    local.could_not_ask(id);
+    local.could_not_ask(id, first);
     let second = round(local.catch_up(id));
     assert!(!local.is_behind(id, position(1, 9)), "it is read already");
     assert_eq!(local.caught_up(id, first), None);
     assert_eq!(local.unasked(), 1);
     assert_eq!(local.take_unasked(), [], "the first question is old");
-    local.could_not_ask(id);
+    local.could_not_ask(id, second);
     assert_eq!(local.take_unasked(), [id]);
     assert_eq!(local.caught_up(id, second), Some(position(1, 5)));
     assert_eq!(local.caught_up(id, second), None, "it came");

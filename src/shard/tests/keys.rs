@@ -12,9 +12,11 @@ fn bytes_of_all_commands_that_wait_for_keys_have_one_bound() {
     let clients: Vec<Who> = (0..3).map(|slot| house.client(0, slot)).collect();
     // Others hold what leaves room for one more.
     house.say(clients[0], &[with_unknown_key(2, "a")]);
-    let each = house.shards[0].key_waits.bytes;
+    let each = house.shards[0].key_waits.bytes();
     assert!(each > 0);
-    house.shards[0].key_waits.bytes = KEY_WAITS_BYTES_MAX - each;
+    house.shards[0]
+        .key_waits
+        .fill(KEY_WAITS_BYTES_MAX - 2 * each);
     for client in &clients[1..] {
         house.say(*client, &[with_unknown_key(2, "a")]);
     }
@@ -34,6 +36,6 @@ fn bytes_of_all_commands_that_wait_for_keys_have_one_bound() {
         let heard = house.heard(*client);
         assert_eq!(ids(&heard), [2], "{heard:?}");
     }
-    let left = house.shards[0].key_waits.bytes;
+    let left = house.shards[0].key_waits.bytes();
     assert_eq!(left, KEY_WAITS_BYTES_MAX - 2 * each, "they gave it back");
 }

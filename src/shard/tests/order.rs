@@ -155,7 +155,7 @@ fn command_whose_key_cannot_be_waited_for_is_answered_in_its_turn() {
     let mut house = House::with(build(2), with_key_service);
     let client = house.client(0, 0);
     let channel = owned_by(1, 2, "a");
-    house.shards[0].key_waits.bytes = KEY_WAITS_BYTES_MAX;
+    house.shards[0].key_waits.fill(KEY_WAITS_BYTES_MAX);
     let of_same_owner = owned_by(1, 2, "b");
     house.say(client, &[subscribe(2, &channel)]);
     house.say(client, &[with_unknown_key(3, &of_same_owner)]);

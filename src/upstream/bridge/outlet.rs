@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{HookCall, Report, Shared, Whose};
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
-use crate::model::{ChannelName, Draft, ShardId};
+use crate::model::{AskId, ChannelName, Draft, ShardId};
 use crate::upstream::desk::{Asker, Outlet, WorkerId};
 
 /// The shard that questions of the admin listener seem to come from.
@@ -45,10 +45,10 @@ impl Questions {
         }
         self.next = self.next.wrapping_add(1);
         self.waiting.insert(self.next, answer);
-        let id = RequestId {
+        let id = RequestId(AskId {
             slot: self.next,
             generation: 0,
-        };
+        });
         Some((ADMIN, id))
     }
 }
@@ -57,7 +57,7 @@ impl Outlet for Line {
     fn answer(&self, to: Asker, result: Result<Bytes, LogError>) {
         let (shard, id) = to;
         if shard == ADMIN {
-            let waiting = self.0.questions.borrow_mut().waiting.remove(&id.slot);
+            let waiting = self.0.questions.borrow_mut().waiting.remove(&id.0.slot);
             if let Some(waiting) = waiting {
                 // Whoever asked may be gone.
                 let _ = waiting.send(result);

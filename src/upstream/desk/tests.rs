@@ -15,7 +15,7 @@ use crate::config::Namespace;
 use crate::config::durable::Trigger;
 use crate::config::namespace::Delivery;
 use crate::mesh::durable::Caller;
-use crate::model::{ChannelName, ClientId, ConsumeGrant, Draft, Entry, EventId, Offset};
+use crate::model::{AskId, ChannelName, ClientId, ConsumeGrant, Draft, Entry, EventId, Offset};
 use crate::time::Now;
 use crate::upstream::log::{DeadLetter, Lease, Leased, Settled};
 use crate::upstream::memory::{self, MemoryLog};
@@ -32,7 +32,7 @@ struct Kept {
 impl Outlet for Kept {
     fn answer(&self, to: Asker, result: Result<Bytes, LogError>) {
         let result = result.map(|json| serde_json::from_slice(&json).expect("answers are JSON"));
-        let before = self.answers.borrow_mut().insert(to.1.slot, result);
+        let before = self.answers.borrow_mut().insert(to.1.0.slot, result);
         assert!(before.is_none(), "a question has one answer");
     }
     fn deliver(&self, to: WorkerId, delivery: Bytes) {
@@ -77,10 +77,10 @@ impl Table {
     async fn ask(&self, method: Method, caller: Caller, data: Value) -> Result<Value, LogError> {
         let slot = self.next.get() + 1;
         self.next.set(slot);
-        let id = RequestId {
+        let id = RequestId(AskId {
             slot,
             generation: 0,
-        };
+        });
         let ask = Ask {
             method,
             data: Bytes::from(data.to_string()),

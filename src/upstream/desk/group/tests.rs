@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mesh::durable::RequestId;
-use crate::model::{ConnId, EventId, ShardId};
+use crate::model::{AskId, ConnId, EventId, ShardId};
 use crate::upstream::desk::encode::delivery_bytes;
 use crate::upstream::memory;
 
@@ -24,10 +24,10 @@ fn worker(number: u32) -> WorkerId {
 }
 
 fn asker(number: u32) -> Asker {
-    let id = RequestId {
+    let id = RequestId(AskId {
         slot: number,
         generation: 0,
-    };
+    });
     (ShardId(1), id)
 }
 
@@ -205,7 +205,7 @@ impl World {
                     givens.len() <= 1 || bytes <= self.window_bytes,
                     "more than fits"
                 );
-                let limit = self.fetching.remove(&id.slot).expect("one answer");
+                let limit = self.fetching.remove(&id.0.slot).expect("one answer");
                 assert!(givens.len() <= limit, "more than was asked for");
                 for given in &givens {
                     self.given(Holder::Service, given);

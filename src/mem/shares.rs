@@ -69,14 +69,9 @@ impl Shares {
         holders
     }
 
-    /// One request more with so many bytes. `false` if somebody would have too much; one request is always possible.
-    #[must_use]
-    pub fn take(&mut self, whose: &Whose<'_>, bytes: usize) -> bool {
-        self.take_kept(whose, bytes).is_some()
-    }
-
-    /// The same, for those who cannot say later whose it was.
-    pub fn take_kept(&mut self, whose: &Whose<'_>, bytes: usize) -> Option<Holders> {
+    /// One request more with so many bytes: who has a share in it. `None` if somebody would have too much; one request is always
+    /// possible.
+    pub fn take(&mut self, whose: &Whose<'_>, bytes: usize) -> Option<Holders> {
         let holders = self.holders(whose);
         let is_over = holders.iter().any(|(key, part)| {
             let (requests, held) = self.taken.get(key).copied().unwrap_or_default();
@@ -118,12 +113,7 @@ impl Shares {
     }
 
     /// A request is over.
-    pub fn give(&mut self, whose: &Whose<'_>, bytes: usize) {
-        self.give_kept(&self.holders(whose), bytes);
-    }
-
-    /// The same.
-    pub fn give_kept(&mut self, holders: &Holders, bytes: usize) {
+    pub fn give(&mut self, holders: &Holders, bytes: usize) {
         for (key, _) in holders {
             let Some((requests, held)) = self.taken.get_mut(key) else {
                 continue;
@@ -156,7 +146,7 @@ mod tests {
         let mut count = |shares: &mut Shares, whose: &dyn Fn(u32) -> Whose<'static>| {
             let mut count = 0;
             for slot in 0..100 {
-                while let Some(holders) = shares.take_kept(&whose(slot), 1) {
+                while let Some(holders) = shares.take(&whose(slot), 1) {
                     taken.push(holders);
                     count += 1;
                 }
@@ -184,7 +174,7 @@ mod tests {
             "another user"
         );
         for holders in taken.drain(..) {
-            shares.give_kept(&holders, 1);
+            shares.give(&holders, 1);
         }
         assert!(shares.taken.is_empty());
     }
@@ -219,15 +209,15 @@ mod tests {
     #[test]
     fn bytes_count_as_well_and_one_request_is_always_possible() {
         let mut shares = Shares::new(64, 6400);
-        assert!(shares.take(&whose(1, "a", 1), 5000));
-        assert!(!shares.take(&whose(1, "a", 1), 1));
-        shares.give(&whose(1, "a", 1), 5000);
-        for slot in 0..4 {
-            assert!(shares.take(&whose(slot, "a", 1), 400), "a quarter");
-        }
-        assert!(!shares.take(&whose(9, "a", 1), 1));
-        for slot in 0..4 {
-            shares.give(&whose(slot, "a", 1), 400);
+        let mut take = |slot, bytes| shares.take(&whose(slot, "a", 1), bytes);
+        let large = take(1, 5000).unwrap();
+        assert!(take(1, 1).is_none());
+        shares.give(&large, 5000);
+        let mut take = |slot, bytes| shares.take(&whose(slot, "a", 1), bytes);
+        let quarter: Vec<_> = (0..4).map(|slot| take(slot, 400).unwrap()).collect();
+        assert!(take(9, 1).is_none());
+        for holders in quarter {
+            shares.give(&holders, 400);
         }
         assert!(shares.taken.is_empty());
     }
