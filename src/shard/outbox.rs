@@ -24,7 +24,12 @@ impl Shard {
 
     /// Queues bytes for one connection.
     pub(super) fn queue(&mut self, slot: u32, bytes: &[u8]) {
-        if self.connections.queue(slot, bytes) {
+        self.queue_pieces(slot, &[bytes]);
+    }
+
+    /// Queues pieces for one connection, one behind the other.
+    pub(super) fn queue_pieces(&mut self, slot: u32, pieces: &[&[u8]]) {
+        if self.connections.queue(slot, pieces) {
             self.check_backlog(slot);
         }
     }

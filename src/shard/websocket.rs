@@ -107,8 +107,6 @@ impl Shard {
     }
 
     fn echo(&mut self, slot: u32, payload: &[u8], opcode: Opcode) {
-        let mut frame = std::mem::take(&mut self.scratch);
-        frame.clear();
         let own = self
             .connections
             .at_mut(slot)
@@ -116,16 +114,12 @@ impl Shard {
         if let Some(own) = own {
             let mut deflated = Vec::new();
             own.0.deflate(payload, &mut deflated);
-            frame.extend_from_slice(&ServerHeader::deflated(opcode, deflated.len()));
-            frame.append(&mut deflated);
+            let header = ServerHeader::deflated(opcode, deflated.len());
+            self.queue_pieces(slot, &[&header, &deflated]);
         } else {
-            encode_frame_header(&mut frame, opcode, payload.len());
-            frame.extend_from_slice(payload);
+            let header = ServerHeader::new(opcode, payload.len());
+            self.queue_pieces(slot, &[&header, payload]);
         }
-        self.queue(slot, &frame);
-        frame.truncate(0);
-        frame.shrink_to(64 * 1024);
-        self.scratch = frame;
     }
 
     /// What follows a broken frame cannot be read.

@@ -181,7 +181,7 @@ pub(in crate::shard) enum Shed {
 /// What is to be sent.
 impl Connections {
     /// Queues bytes for one connection. True if it owns more bytes than before: that has a bound.
-    pub(in crate::shard) fn queue(&mut self, slot: u32, bytes: &[u8]) -> bool {
+    pub(in crate::shard) fn queue(&mut self, slot: u32, pieces: &[&[u8]]) -> bool {
         let Some(connection) = self.slab.at_mut(slot) else {
             return false;
         };
@@ -190,18 +190,19 @@ impl Connections {
         }
         let outbox = &mut self.outbox;
         let head = outbox.rings.heads();
-        let fits = bytes.len() <= OWN_PIECE_BYTES_MAX as usize
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let fits = len <= OWN_PIECE_BYTES_MAX as usize
             && connection
                 .backlog
                 .as_ref()
                 .is_none_or(|backlog| backlog.bytes.is_empty());
         if fits
-            && let Some(range) = outbox.rings.append_own(bytes)
+            && let Some(range) = outbox.rings.append_own(pieces)
             && outbox.mark(connection, slot, range, head) == Marked::Done
         {
             return false;
         }
-        outbox.copy(connection, slot, bytes, KEEP);
+        outbox.copy(connection, slot, &pieces.concat(), KEEP);
         true
     }
 

@@ -66,8 +66,8 @@ impl Rings {
     }
 
     /// For one connection.
-    pub(super) fn append_own(&mut self, bytes: &[u8]) -> Option<RingRange> {
-        self.own.append(&[bytes]).map(tagged)
+    pub(super) fn append_own(&mut self, pieces: &[&[u8]]) -> Option<RingRange> {
+        self.own.append(pieces).map(tagged)
     }
 
     /// Copies of two ranges, one behind the other, for one connection.
@@ -80,7 +80,7 @@ impl Rings {
         joining.clear();
         joining.extend_from_slice(self.bytes(first));
         joining.extend_from_slice(self.bytes(second));
-        let joined = self.append_own(&joining);
+        let joined = self.append_own(&[&joining]);
         self.joining = joining;
         joined
     }
