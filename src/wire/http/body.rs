@@ -157,6 +157,19 @@ impl Chunks {
                     if self.line.is_empty() && !rest[0].is_ascii_hexdigit() {
                         return Err(HttpError::BadRequest);
                     }
+                    // Nearly every size line comes whole: it is read where it lies.
+                    if self.line.is_empty()
+                        && let Some(end) = memchr::memchr(b'\n', rest)
+                    {
+                        let line = &rest[..=end];
+                        self.spend(line.len())?;
+                        if !line.ends_with(b"\r\n") {
+                            return Err(HttpError::BadRequest);
+                        }
+                        self.at = size(line, room)?;
+                        used += line.len();
+                        continue;
+                    }
                     let (taken, whole) = self.take_line(rest)?;
                     used += taken;
                     if whole {
