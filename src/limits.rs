@@ -127,7 +127,11 @@ pub const SLICE_BYTES: usize = 1 << 20;
 /// Bytes that one turn receives, about, before what comes of them goes out.
 pub const RECEIVES_BYTES: usize = 512 << 10;
 /// Unsent bytes of all connections of one shard.
-pub const BACKLOG_BYTES_MAX: usize = 1 << 30;
+pub const BACKLOG_BYTES_MAX: usize = 192 << 20;
+/// One client may have this part of what is left of them, or what `client.queue_max_size` says if that is less.
+pub const BACKLOG_SHARE: usize = 8;
+/// And this much in any case.
+pub const BACKLOG_SHARE_MIN: usize = 64 << 10;
 /// Bytes sent ahead, behind a request or command that waits, after which the connection is read no further until that is
 /// answered.
 pub const HELD_PAUSE_BYTES: usize = 64 << 10;

@@ -5,6 +5,7 @@
 mod accept;
 mod clock;
 mod doorbell;
+mod fair;
 mod hot;
 mod portable;
 mod receive;

@@ -206,6 +206,10 @@ pub struct Shard {
     scratch: Vec<u8>,
     /// What goes to clients that it was agreed on with is compressed by this.
     compression: Compression,
+    /// Bytes that were inflated in this turn.
+    inflated: usize,
+    /// Connections with compressed messages that this turn had no share left for.
+    inflating: VecDeque<ConnId>,
     /// See `Context::said`.
     said: VecDeque<(ConnId, Said)>,
     secrets: Secrets,
@@ -285,6 +289,8 @@ impl Shard {
             uid: format!("{:016x}", Rng::new(!seed).bits()),
             scratch: Vec::new(),
             compression,
+            inflated: 0,
+            inflating: VecDeque::new(),
             said: VecDeque::new(),
             secrets: Secrets::new(&seeded_key(seed), id.0),
             date: DateLine::default(),
@@ -514,6 +520,7 @@ impl Shard {
             || self.owned.has_woken()
             || self.local.has_parts()
             || !self.ready.is_empty()
+            || !self.inflating.is_empty()
             || self.key_waits.has_answers()
             || self.connections.has_taken()
             || self.outgoing.has_unseen()

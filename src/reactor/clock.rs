@@ -52,6 +52,13 @@ impl Clock {
         }
     }
 
+    /// The monotonic clock alone.
+    #[must_use]
+    pub fn at(&self) -> Instant {
+        let elapsed = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.time.look(elapsed)
+    }
+
     /// The same point as the standard library's clock has it.
     #[must_use]
     pub fn to_std(&self, at: Instant) -> StdInstant {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::accept::Accepts;
 use super::clock::Clock;
 use super::doorbell::Sleepers;
+use super::fair::Weight;
 use super::reports::Reports;
 use super::slots::Slots;
 use crate::limits::RECEIVES_BYTES;
@@ -20,7 +21,7 @@ use crate::uring::{Accepted, Completion, Kind, Ring, memory};
 /// Times that a turn enters for deferred completions, twenty of them each: about a millisecond of receiving.
 const ENTERS: u32 = 24;
 /// Time of dispatching after which what has come of it goes out.
-const DISPATCH_TIME: Duration = Duration::from_millis(3);
+const DISPATCH_TIME: Duration = Duration::from_millis(2);
 /// Completions between two looks at the clock.
 const CLOCK_EVERY: u32 = 32;
 /// What was only needed in a rush is given back this often.
@@ -61,6 +62,12 @@ pub(super) struct Hot {
     pub(super) accepts: Accepts,
     /// Completions in order, waiting for the shard to have room.
     pub(super) pending: VecDeque<Completion>,
+    /// Bytes that receives among them have brought.
+    pub(super) pending_bytes: usize,
+    /// Those who cost much and are not read now, in the order in which they are read again: (slot, generation).
+    pub(super) resting: VecDeque<(u32, u32, Weight)>,
+    /// When the work for the last receive that was timed was done.
+    pub(super) dispatched: Instant,
     /// Accepted sockets whose slot's last owner is not quite gone.
     pub(super) early: Vec<Accepted>,
     /// Receives that ended: (slot, generation).
@@ -98,6 +105,7 @@ impl Hot {
         self.arm_receives()?;
         self.think(now);
         let more = self.flush(now)?;
+        self.wake_resting()?;
         self.arm_watches()?;
         self.probe(now)?;
         let open = self.slots.open();
@@ -129,7 +137,7 @@ impl Hot {
                 Next::Turn
             });
         }
-        if more || tells || !self.pending.is_empty() {
+        if more || tells || !self.pending.is_empty() || !self.resting.is_empty() {
             return Ok(Next::Turn);
         }
         if self.ring.queued() > 0 {
@@ -147,14 +155,14 @@ impl Hot {
         if self.ring.queued() > 0 || self.ring.needs_enter() {
             self.ring.enter(0)?;
         }
-        // What the turn before left is dispatched first.
-        let mut received = self.collect(now);
+        // What the turn before left is dispatched first, and counts.
+        self.collect(now)?;
         for _ in 0..ENTERS {
-            if !self.ring.needs_enter() || received >= RECEIVES_BYTES {
+            if !self.ring.needs_enter() || self.pending_bytes >= RECEIVES_BYTES {
                 break;
             }
             self.ring.enter(0)?;
-            received += self.collect(now);
+            self.collect(now)?;
         }
         Ok(())
     }
@@ -163,11 +171,15 @@ impl Hot {
     fn dispatch(&mut self, now: Now) -> io::Result<bool> {
         let busy = !self.pending.is_empty();
         let mut handled = 0;
+        self.dispatched = now.at;
         while !self.shard.is_full()
             && let Some(completion) = self.pending.pop_front()
         {
             handled += 1;
-            if handled % CLOCK_EVERY == 0 && self.clock.now().at.since(now.at) >= DISPATCH_TIME {
+            if handled % CLOCK_EVERY == 0 {
+                self.dispatched = self.clock.at();
+            }
+            if self.dispatched.since(now.at) >= DISPATCH_TIME {
                 // The rest is next, behind what has come of these.
                 self.pending.push_front(completion);
                 break;
@@ -177,7 +189,10 @@ impl Hot {
                 generation: completion.generation(),
             };
             match completion.kind() {
-                Some(Kind::Receive) => self.received(now, completion)?,
+                Some(Kind::Receive) => {
+                    self.pending_bytes -= completion.bytes();
+                    self.received(now, completion)?;
+                }
                 Some(Kind::SendOwned) => self.sent(now, completion)?,
                 Some(Kind::Accept) => self.accepted(now, completion)?,
                 Some(Kind::Close) => self.closed(now, conn)?,
@@ -258,6 +273,7 @@ impl Hot {
             self.shrunk = now;
             self.pending.shrink_to(PLACES_KEPT);
             self.heard.shrink_to(PLACES_KEPT);
+            self.resting.shrink_to(PLACES_KEPT);
             self.unarmed.shrink_to(PLACES_KEPT);
             self.unwatched.shrink_to(PLACES_KEPT);
             self.slots.shrink();

@@ -4,6 +4,7 @@
 mod connection;
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,7 @@ use monoio::{LegacyDriver, RuntimeBuilder};
 use super::accept::LAST_ACCEPTS;
 use super::clock::Clock;
 use super::doorbell::{LocalBell, Sleepers};
+use super::fair::{HEAVY_RECEIVE, Share, WEIGHED_BYTES, Weight};
 use super::hot::{SHRINK_INTERVAL, take_messages};
 use super::reports::Reports;
 use super::send::Slice;
@@ -65,6 +67,8 @@ struct Core {
     watched: Vec<ConnId>,
     /// Tasks that go on after the next flush: readers that had their share.
     after_flush: Vec<Waker>,
+    /// Readers that cost much, in the order in which they go on, some after each flush.
+    resting: VecDeque<(Waker, Weight)>,
     /// Accept tasks that wait for a place, and what stops them.
     accepting: Vec<Rc<LocalBell>>,
     /// Accept tasks that have not ended; `None` once the shard knows that none is left.
@@ -152,6 +156,7 @@ fn prepare(thread: ShardThread) -> (Shared, Rc<LocalBell>, Vec<Listener>) {
         scratch: vec![0; RECEIVE],
         watched: Vec::new(),
         after_flush: Vec::new(),
+        resting: VecDeque::new(),
         accepting: listeners.iter().map(|_| Rc::default()).collect(),
         listeners: Some(listeners.len()),
         queues: Vec::new(),
@@ -261,11 +266,18 @@ fn turn(core: &Shared) -> Next {
     for task in this.after_flush.drain(..) {
         task.wake();
     }
+    let mut share = Share::of_turn();
+    while let Some((_, weight)) = this.resting.front()
+        && share.has_room(*weight)
+        && let Some((task, _)) = this.resting.pop_front()
+    {
+        task.wake();
+    }
     if this.reports.ended() {
         return Next::End;
     }
     let due = this.shard.poll_timeout().map(|deadline| deadline.at);
-    if more || due.is_some_and(|at| at <= now.at) {
+    if more || !this.resting.is_empty() || due.is_some_and(|at| at <= now.at) {
         Next::Turn
     } else {
         Next::Sleep(due)
@@ -545,13 +557,23 @@ fn open(core: &Shared, socket: socket2::Socket, peer: Peer) -> io::Result<()> {
 
 /// Waits for the next flush. The only fair way to yield: a task that wakes itself is run before all others.
 async fn after_flush(core: &Shared) {
+    yield_to(core, |core, waker| core.after_flush.push(waker)).await;
+}
+
+/// Waits for its turn among those who cost much.
+async fn rest(core: &Shared, weight: Weight) {
+    yield_to(core, |core, waker| core.resting.push_back((waker, weight))).await;
+}
+
+/// Leaves its waker somewhere, and waits to be woken.
+async fn yield_to(core: &Shared, leave: impl Fn(&mut Core, Waker)) {
     let mut waited = false;
     poll_fn(|context: &mut Context<'_>| {
         if std::mem::replace(&mut waited, true) {
             return Poll::Ready(());
         }
         let mut core = core.borrow_mut();
-        core.after_flush.push(context.waker().clone());
+        leave(&mut core, context.waker().clone());
         core.bell.ring();
         Poll::Pending
     })
@@ -570,28 +592,52 @@ async fn read(core: Shared, connection: Rc<Connection>) {
         if connection.is_paused() {
             continue;
         }
-        if !receive(&core, &connection) {
-            break;
+        match receive(&core, &connection) {
+            Received::Last => break,
+            Received::Heavy(weight) => rest(&core, weight).await,
+            Received::Light => after_flush(&core).await,
         }
-        after_flush(&core).await;
     }
     core.borrow_mut().task_ended(connection);
 }
 
-/// One receive. `false` when it was the last.
-fn receive(core: &Shared, connection: &Connection) -> bool {
+/// What a receive brought.
+enum Received {
+    /// It was the last.
+    Last,
+    /// Little work, or nothing.
+    Light,
+    /// So much work that others go first.
+    Heavy(Weight),
+}
+
+/// One receive.
+fn receive(core: &Shared, connection: &Connection) -> Received {
     let this = &mut *core.borrow_mut();
     let now = this.clock.now();
-    match socket::receive(&connection.source, &mut this.scratch) {
+    let most = if connection.is_dense() {
+        HEAVY_RECEIVE as usize
+    } else {
+        RECEIVE
+    };
+    match socket::receive(&connection.source, &mut this.scratch[..most]) {
         Ok(0) => {
             connection.set_ended();
             this.watch(connection.conn);
             this.shard.handle_ended(now, connection.conn, EndCause::Eof);
         }
         Ok(received) => {
-            this.shard
-                .handle_received(now, connection.conn, &mut this.scratch[..received]);
-            return true;
+            let bytes = &mut this.scratch[..received];
+            this.shard.handle_received(now, connection.conn, bytes);
+            if received < WEIGHED_BYTES {
+                return Received::Light;
+            }
+            let weight = Weight::new(this.clock.at().since(now.at), received);
+            return if connection.weigh(weight) {
+                Received::Heavy(weight)
+            } else {
+                Received::Light
+            };
         }
         Err(error)
             if matches!(
@@ -599,13 +645,13 @@ fn receive(core: &Shared, connection: &Connection) -> bool {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
             ) =>
         {
-            return true;
+            return Received::Light;
         }
         Err(_) => this
             .shard
             .handle_ended(now, connection.conn, EndCause::Reset),
     }
-    false
+    Received::Last
 }
 
 /// Writes an owned batch to its end, or to the end of the connection.

@@ -3,6 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use super::fair::{
+    BULK_BYTES, CROWDED_BYTES, HEAVY_RECEIVE, RECEIVE_BYTES, Share, WEIGHED_BYTES, Weight,
+};
 use super::hot::Hot;
 use super::slots::{Arm, Slot};
 use crate::model::ConnId;
@@ -38,7 +41,16 @@ impl Hot {
                     if state.heard() {
                         self.heard.push_back((conn.slot, conn.generation));
                     }
-                    self.shard.handle_received(now, conn, bytes);
+                    let len = bytes.len();
+                    if len < WEIGHED_BYTES {
+                        self.shard.handle_received(now, conn, bytes);
+                    } else {
+                        let begun = self.clock.at();
+                        self.shard.handle_received(now, conn, bytes);
+                        self.dispatched = self.clock.at();
+                        let work = self.dispatched.since(begun);
+                        self.weigh(conn, Weight::new(work, len))?;
+                    }
                 }
                 // A pause or its end; what is wanted now is armed below.
                 result if result == -libc::ECANCELED => {}
@@ -63,6 +75,98 @@ impl Hot {
         Ok(())
     }
 
+    /// A connection that costs much rests.
+    fn weigh(&mut self, conn: ConnId, weight: Weight) -> io::Result<()> {
+        let ConnId { slot, generation } = conn;
+        let Some(state) = self.slots.of(slot, generation) else {
+            return Ok(());
+        };
+        if weight.is_dense() {
+            state.set_dense(true);
+        } else if weight.is_thin() {
+            state.set_dense(false);
+        }
+        if weight.is_heavy() || state.is_dense() {
+            let is_armed = state.is_armed();
+            self.rest(conn, weight, false, is_armed)?;
+        }
+        Ok(())
+    }
+
+    /// A receive has come out of the kernel. Whoever brings much while much waits rests before the buffers are used up, and goes by
+    /// turns from then on, until nobody else does; who found no buffer waits for its turn with them.
+    pub(super) fn received_early(&mut self, completion: &Completion) -> io::Result<()> {
+        let (result, bytes) = (completion.result(), completion.bytes());
+        self.pending_bytes += bytes;
+        let conn = ConnId {
+            slot: completion.slot(),
+            generation: completion.generation(),
+        };
+        let starved = result == -libc::ENOBUFS;
+        let Some(state) = self.slots.of(conn.slot, conn.generation) else {
+            return Ok(());
+        };
+        if bytes < BULK_BYTES && !starved {
+            if bytes > 0 {
+                state.go_freely();
+            }
+            return Ok(());
+        }
+        let weight = Weight::new(Duration::ZERO, RECEIVE_BYTES as usize);
+        let by_turns = state.goes_by_turns();
+        if by_turns && self.resting.is_empty() && !starved {
+            state.go_freely();
+        } else if by_turns || starved || self.pending_bytes >= CROWDED_BYTES {
+            // Who did not use the buffers up is the first to get one.
+            self.rest(conn, weight, starved && !by_turns, completion.more())?;
+        }
+        Ok(())
+    }
+
+    fn rest(
+        &mut self,
+        conn: ConnId,
+        weight: Weight,
+        is_first: bool,
+        is_armed: bool,
+    ) -> io::Result<()> {
+        let ConnId { slot, generation } = conn;
+        let Some(state) = self.slots.of(slot, generation) else {
+            return Ok(());
+        };
+        if state.is_resting() || state.is_closing() {
+            return Ok(());
+        }
+        if is_first {
+            self.resting.push_front((slot, generation, weight));
+        } else {
+            self.resting.push_back((slot, generation, weight));
+        }
+        if state.rest() && is_armed {
+            self.ring.push(&Sqe::cancel_receive(slot, generation))?;
+        }
+        Ok(())
+    }
+
+    /// Some of those who rest are read again.
+    pub(super) fn wake_resting(&mut self) -> io::Result<()> {
+        if self.pending_bytes >= CROWDED_BYTES {
+            return Ok(());
+        }
+        let mut share = Share::of_turn();
+        while let Some(&(slot, generation, weight)) = self.resting.front() {
+            if !share.has_room(weight) {
+                break;
+            }
+            self.resting.pop_front();
+            if let Some(state) = self.slots.of(slot, generation) {
+                state.rested();
+                self.arm(slot, generation)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The connection is broken: nothing is armed on it any more.
     fn broken(&mut self, now: Now, conn: ConnId) {
         if let Some(state) = self.slots.of(conn.slot, conn.generation) {
@@ -80,7 +184,9 @@ impl Hot {
                 .of(slot, generation)
                 .and_then(|state| state.wanted())
             {
-                Some(Arm::Receive) => self.arm(slot, generation)?,
+                Some(Arm::Receive | Arm::ReceiveOnce | Arm::ReceiveFew) => {
+                    self.arm(slot, generation)?
+                }
                 // Most streams that ended are closed before the turn is over.
                 Some(Arm::Watch) => self.unwatched.push((slot, generation)),
                 None => {}
@@ -112,6 +218,8 @@ impl Hot {
         state.arm(what);
         self.ring.push(&match what {
             Arm::Receive => Sqe::receive(slot, generation, cap),
+            Arm::ReceiveOnce => Sqe::receive_once(slot, generation, RECEIVE_BYTES),
+            Arm::ReceiveFew => Sqe::receive_once(slot, generation, HEAVY_RECEIVE),
             Arm::Watch => Sqe::watch(slot, generation),
         })
     }

@@ -144,26 +144,24 @@ impl Hot {
             .map(|&(conn, range)| (conn.slot, conn.generation, shard.ring_bytes(range)));
         self.ring.send_now(sends)?;
         self.slice.clear();
-        self.collect(now);
-        Ok(())
+        self.collect(now)
     }
 
     /// Moves completions out of the kernel's queue. Failed silent sends are told at once: until then their bytes may
-    /// not be overwritten. Everything else waits its turn. Returns how many bytes were received.
-    pub(super) fn collect(&mut self, now: Now) -> usize {
-        let mut received = 0;
+    /// not be overwritten. Everything else waits its turn.
+    pub(super) fn collect(&mut self, now: Now) -> io::Result<()> {
         while let Some(completion) = self.ring.pop() {
             match completion.kind() {
                 Some(Kind::SendNow) => self.fell_short(now, &completion),
                 kind => {
                     if kind == Some(Kind::Receive) {
-                        received += usize::try_from(completion.result()).unwrap_or(0);
+                        self.received_early(&completion)?;
                     }
                     self.pending.push_back(completion);
                 }
             }
         }
-        received
+        Ok(())
     }
 
     fn fell_short(&mut self, now: Now, completion: &Completion) {

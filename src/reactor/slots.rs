@@ -6,20 +6,23 @@ use crate::shard::{Close, RingRange};
 /// Slots of one piece of the table; a piece is taken when the first of its slots is used.
 const PIECE: usize = 1024;
 
-const OPEN: u16 = 1 << 0;
-const ARMED: u16 = 1 << 1;
-const SENDING: u16 = 1 << 2;
-const ENDED: u16 = 1 << 3;
-const FINISHING: u16 = 1 << 4;
-const ABORTING: u16 = 1 << 5;
-const ABORTED: u16 = 1 << 6;
-const CLOSE_QUEUED: u16 = 1 << 7;
-const CLOSED: u16 = 1 << 8;
-const PAUSED: u16 = 1 << 9;
-const WATCHING: u16 = 1 << 10;
-const HEARD: u16 = 1 << 11;
-const LISTED: u16 = 1 << 12;
-const SHUTTING: u16 = 1 << 13;
+const OPEN: u32 = 1 << 0;
+const ARMED: u32 = 1 << 1;
+const SENDING: u32 = 1 << 2;
+const ENDED: u32 = 1 << 3;
+const FINISHING: u32 = 1 << 4;
+const ABORTING: u32 = 1 << 5;
+const ABORTED: u32 = 1 << 6;
+const CLOSE_QUEUED: u32 = 1 << 7;
+const CLOSED: u32 = 1 << 8;
+const PAUSED: u32 = 1 << 9;
+const WATCHING: u32 = 1 << 10;
+const HEARD: u32 = 1 << 11;
+const LISTED: u32 = 1 << 12;
+const SHUTTING: u32 = 1 << 13;
+const RESTING: u32 = 1 << 14;
+const DENSE: u32 = 1 << 15;
+const BY_TURNS: u32 = 1 << 16;
 
 /// One socket's operations.
 #[derive(Clone, Copy, Default)]
@@ -27,7 +30,7 @@ pub(super) struct Slot {
     /// The ring range under way in this flush; meaningless otherwise.
     pub(super) range: RingRange,
     generation: u32,
-    flags: u16,
+    flags: u32,
 }
 
 const _: () = assert!(size_of::<Slot>() <= 16, "idle memory is counted in these");
@@ -37,6 +40,10 @@ const _: () = assert!(size_of::<Slot>() <= 16, "idle memory is counted in these"
 pub(super) enum Arm {
     /// Bytes are wanted.
     Receive,
+    /// Bytes are wanted, once.
+    ReceiveOnce,
+    /// A few bytes are wanted, once: what is in them is much work.
+    ReceiveFew,
     /// No bytes are wanted, or none can come: only the end of the connection is of interest.
     Watch,
 }
@@ -61,11 +68,11 @@ impl Slot {
         }
     }
 
-    fn has(&self, flag: u16) -> bool {
+    fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
 
-    fn set(&mut self, flag: u16, value: bool) {
+    fn set(&mut self, flag: u32, value: bool) {
         if value {
             self.flags |= flag;
         } else {
@@ -87,9 +94,50 @@ impl Slot {
             None
         } else if self.has(ENDED | PAUSED) {
             Some(Arm::Watch)
+        } else if self.has(RESTING) {
+            None
+        } else if self.has(DENSE) {
+            Some(Arm::ReceiveFew)
+        } else if self.has(BY_TURNS) {
+            Some(Arm::ReceiveOnce)
         } else {
             Some(Arm::Receive)
         }
+    }
+
+    /// Nothing is read until its neighbours have been served. True if what is armed has to be cancelled for it.
+    pub(super) fn rest(&mut self) -> bool {
+        debug_assert!(!self.has(RESTING), "it is listed once");
+        self.set(RESTING | BY_TURNS, true);
+        self.has(ARMED) && !self.has(WATCHING | PAUSED | FINISHING | ABORTING)
+    }
+
+    pub(super) fn is_resting(&self) -> bool {
+        self.has(RESTING)
+    }
+
+    /// It has rested.
+    pub(super) fn rested(&mut self) {
+        self.set(RESTING, false);
+    }
+
+    /// It is read once each time that it has rested.
+    pub(super) fn goes_by_turns(&self) -> bool {
+        self.has(BY_TURNS)
+    }
+
+    /// It is read as everybody is.
+    pub(super) fn go_freely(&mut self) {
+        self.set(BY_TURNS, false);
+    }
+
+    /// What it sends is read in small pieces, or no longer.
+    pub(super) fn set_dense(&mut self, dense: bool) {
+        self.set(DENSE, dense);
+    }
+
+    pub(super) fn is_dense(&self) -> bool {
+        self.has(DENSE)
     }
 
     /// That is armed now.
@@ -401,6 +449,29 @@ mod tests {
         assert!(slot.heard());
         slot.close(Close::Finish);
         assert!(!slot.unlist(), "it is going");
+    }
+
+    #[test]
+    fn one_that_rests_is_not_read_and_a_dense_one_in_small_pieces() {
+        let mut slot = Slot::opened(1);
+        slot.arm(Arm::Receive);
+        assert!(slot.rest(), "the receive has to end");
+        slot.disarm();
+        assert_eq!(slot.wanted(), None);
+        slot.rested();
+        assert_eq!(slot.wanted(), Some(Arm::ReceiveOnce));
+        slot.go_freely();
+        assert_eq!(slot.wanted(), Some(Arm::Receive));
+        slot.set_dense(true);
+        assert_eq!(slot.wanted(), Some(Arm::ReceiveFew));
+        slot.arm(Arm::ReceiveFew);
+        slot.disarm();
+        assert!(!slot.rest(), "it ended by itself");
+        assert!(!slot.pause());
+        assert_eq!(slot.wanted(), Some(Arm::Watch), "its end is noticed");
+        slot.resume();
+        slot.close(Close::Finish);
+        assert_eq!(steps(&mut slot), [Step::Close]);
     }
 
     #[test]

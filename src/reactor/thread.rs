@@ -28,8 +28,6 @@ pub(super) const SAFETY_TICK: Duration = Duration::from_millis(100);
 const TURNS_BETWEEN_TASKS: u32 = 16;
 /// The same as time.
 const TIME_BETWEEN_TASKS: Duration = Duration::from_millis(1);
-/// Bytes that one wake-up of a receive may bring, so that a flood shares with its neighbours.
-const RECEIVE_CAP: u32 = 32 * 1024;
 
 /// The shape of a shard's ring.
 pub(super) fn ring_config(connections_max: u32) -> RingConfig {
@@ -89,6 +87,9 @@ fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
         slots: Slots::default(),
         accepts,
         pending: VecDeque::new(),
+        pending_bytes: 0,
+        resting: VecDeque::new(),
+        dispatched: crate::time::Instant::START,
         early: Vec::new(),
         unarmed: Vec::new(),
         unwatched: Vec::new(),
@@ -103,7 +104,7 @@ fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
         sleepers: thread.sleepers,
         clock: thread.clock,
         receive_cap: if abilities.receive_cap {
-            RECEIVE_CAP
+            super::fair::RECEIVE_BYTES
         } else {
             0
         },

@@ -38,6 +38,7 @@ impl Shard {
         self.resume_parked();
         self.resume_owing();
         self.feed_workers();
+        self.inflate_on();
         self.settle();
         self.owning().tell_behind();
     }

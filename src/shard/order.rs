@@ -242,7 +242,7 @@ impl Shard {
     }
 
     /// One session goes on: with the decision about its oldest command, else with its oldest frame, else with input that was not read.
-    fn take_up(&mut self, conn: ConnId) {
+    pub(super) fn take_up(&mut self, conn: ConnId) {
         let slot = conn.slot;
         let Some(connection) = self.connections.current_mut(slot, conn.generation) else {
             return;

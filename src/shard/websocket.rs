@@ -5,13 +5,16 @@ use std::time::Duration;
 use super::connection::{Connection, State};
 use super::{Mode, Shard};
 use crate::limits::ECHO_MESSAGE_BYTES_MAX;
-use crate::model::Framing;
+use crate::model::{ConnId, Framing};
 use crate::wire::websocket::{
     Event, Opcode, ServerHeader, WebSocketError, encode_close, encode_frame_header,
 };
 
 /// The peer has this long to take the last bytes.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that are inflated in one turn, about: a millisecond or two of work.
+const INFLATED_PER_TURN: usize = 2 << 20;
 
 impl Shard {
     /// Bytes of an open WebSocket.
@@ -38,6 +41,19 @@ impl Shard {
                     self.hold(slot, input);
                     break;
                 }
+                // Small messages may inflate to large ones: what follows is read in one of the next turns.
+                Some(connection)
+                    if self.inflated >= INFLATED_PER_TURN
+                        && deflates
+                        && connection.is_session
+                        && connection.state == State::Open
+                        && !input.is_empty() =>
+                {
+                    self.hold(slot, input);
+                    let generation = self.connections.generation(slot);
+                    self.inflating.push_back(ConnId { slot, generation });
+                    break;
+                }
                 Some(connection) if connection.state == State::Open => {
                     if connection.session.is_unfinished() && decoder.begins_close(input) {
                         self.hold(slot, input);
@@ -52,6 +68,9 @@ impl Shard {
             } else {
                 decoder.next(&mut input, message_bytes_max)
             };
+            if deflates && let Ok(Some(Event::Text(message) | Event::Binary(message))) = &event {
+                self.inflated += message.len();
+            }
             match event {
                 Ok(Some(event)) => self.websocket_event(slot, event),
                 Ok(None) => break,
@@ -63,6 +82,17 @@ impl Shard {
         }
         if self.connections.put_decoder(slot, decoder) {
             self.bound_input();
+        }
+    }
+
+    /// What was left of the turn before goes on, as far as this turn's share reaches.
+    pub(super) fn inflate_on(&mut self) {
+        self.inflated = 0;
+        while self.inflated < INFLATED_PER_TURN
+            && !self.is_full()
+            && let Some(conn) = self.inflating.pop_front()
+        {
+            self.take_up(conn);
         }
     }
 

@@ -39,6 +39,12 @@ impl Completion {
         self.result
     }
 
+    /// Bytes that a receive has brought.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.result).unwrap_or(0)
+    }
+
     /// The operation stays armed.
     #[must_use]
     pub fn more(&self) -> bool {

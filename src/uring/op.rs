@@ -141,6 +141,19 @@ impl Sqe {
         )
     }
 
+    /// Receives once, and at most so many bytes; goes by the same `user_data` as `receive`.
+    #[must_use]
+    pub fn receive_once(slot: u32, generation: u32, most: u32) -> Self {
+        Self(
+            opcode::Recv::new(types::Fixed(slot), std::ptr::null_mut(), most)
+                .ioprio(POLL_FIRST)
+                .buf_group(BUFFER_GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+                .user_data(UserData::new(Kind::Receive, slot, generation).0),
+        )
+    }
+
     /// Waits for the end of the connection in place of a receive, and goes by the same `user_data`. The result of a
     /// completion is events: `is_end` tells. The kernel also tells, once, of a peer that only closed its side, and nothing
     /// switches that off: so the watch stays armed, and each change is told once.

@@ -10,6 +10,7 @@ use std::task::Poll;
 use super::Source;
 use crate::model::ConnId;
 use crate::reactor::doorbell::LocalBell;
+use crate::reactor::fair::Weight;
 use crate::shard::{Close, SendFailed};
 use crate::uring::socket;
 
@@ -21,6 +22,8 @@ pub(super) struct Connection {
     closing: Cell<Option<Close>>,
     /// Nothing is read.
     paused: Cell<bool>,
+    /// What it sends is much work.
+    dense: Cell<bool>,
     /// The peer has nothing more to say.
     ended: Cell<bool>,
     /// Rung for the reader when it has to look whether it goes on.
@@ -39,6 +42,7 @@ impl Connection {
             source,
             closing: Cell::new(None),
             paused: Cell::new(false),
+            dense: Cell::new(false),
             ended: Cell::new(false),
             changed: LocalBell::default(),
             watched: Cell::new(false),
@@ -75,6 +79,20 @@ impl Connection {
 
     pub(super) fn is_paused(&self) -> bool {
         self.paused.get()
+    }
+
+    /// Remembers whether each of its bytes is much work. True if it rests after a receive of this weight.
+    pub(super) fn weigh(&self, weight: Weight) -> bool {
+        if weight.is_dense() {
+            self.dense.set(true);
+        } else if weight.is_thin() {
+            self.dense.set(false);
+        }
+        weight.is_heavy() || self.dense.get()
+    }
+
+    pub(super) fn is_dense(&self) -> bool {
+        self.dense.get()
     }
 
     pub(super) fn set_ended(&self) {

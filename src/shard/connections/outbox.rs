@@ -8,8 +8,8 @@ use super::{Connection, Connections, Due, State};
 use crate::broker::HubChannel;
 use crate::broker::hub::Subscriber;
 use crate::limits::{
-    BACKLOG_BYTES_MAX, FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES, HTTP_BODY_BYTES_MAX,
-    OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
+    BACKLOG_BYTES_MAX, BACKLOG_SHARE, BACKLOG_SHARE_MIN, FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES,
+    HTTP_BODY_BYTES_MAX, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
 };
 use crate::mem::{RingRange, Tick};
 use crate::metrics::Counters;
@@ -294,7 +294,10 @@ impl Connections {
             return Shed::Nothing;
         };
         let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
-        if backlog.waiting() <= limit && !too_many_bytes {
+        // The fuller the shard is, the less may wait for one: those with the most go first, and nobody who keeps up.
+        let room = BACKLOG_BYTES_MAX.saturating_sub(self.outbox.backlog_bytes);
+        let share = (room / BACKLOG_SHARE).max(BACKLOG_SHARE_MIN);
+        if backlog.waiting() <= limit.min(share) && !too_many_bytes {
             return Shed::Nothing;
         }
         if matches!(
@@ -311,6 +314,7 @@ impl Connections {
                 Shed::Nothing
             };
         }
+        let limit = limit.min(share);
         let before = backlog.bytes.len();
         let keep = limit.saturating_sub(backlog.in_flight) / 2;
         let lost = backlog.drop_oldest(keep, if too_many_bytes { 0 } else { limit });
