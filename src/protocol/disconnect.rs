@@ -1,6 +1,6 @@
 //! Reasons to close a session (`spec/centrifuge.md` §5.2). The reason is never empty and never JSON (trap T1).
 
-use super::centrifuge::json::is_json;
+use crate::wire::json::is_json;
 
 /// Answer and close.
 #[derive(Clone, Debug, PartialEq, Eq)]

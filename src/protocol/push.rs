@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::centrifuge::json::is_json;
 use super::error::ClientError;
 use crate::model::{ChosenError, ClientInfo, Publication, StreamPosition};
+use crate::wire::json::is_json;
 
 /// Answer to one command.
 #[derive(Clone, Debug)]

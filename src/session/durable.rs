@@ -21,11 +21,11 @@ use crate::mesh::message::PublishFor;
 use crate::model::{
     AskId, ChannelName, ChosenError, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
 };
-use crate::protocol::centrifuge::json;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::time::{Instant, Now};
-use crate::wire::json::{fields, object};
+use crate::wire::json::write::Members;
+use crate::wire::json::{compact, fields, is_json, object};
 
 /// What a publisher is told to wait when too much is under way.
 pub const BUSY_RETRY: Duration = Duration::from_millis(200);
@@ -306,7 +306,7 @@ impl RpcPublish<'_> {
     fn payload(&self) -> Result<(Vec<u8>, bool), RpcRefusal> {
         let raw = (!self.data.is_empty()).then_some(self.data);
         match (raw, &self.b64data) {
-            (Some(data), None) => Ok((json::compact(data).into_owned(), true)),
+            (Some(data), None) => Ok((compact(data).into_owned(), true)),
             (None | Some(b"null"), Some(text)) => {
                 use base64::Engine as _;
                 let data = base64::engine::general_purpose::STANDARD
@@ -314,7 +314,7 @@ impl RpcPublish<'_> {
                     .map_err(|_malformed| {
                         RpcRefusal::Said("b64data: expected standard base64".into())
                     })?;
-                let json = json::is_json(&data);
+                let json = is_json(&data);
                 Ok((data, json))
             }
             (Some(_), Some(_)) => Err(RpcRefusal::Said(
@@ -366,23 +366,15 @@ impl From<ClientError> for RpcRefusal {
 #[must_use]
 pub fn published_json(position: StreamPosition, event: Option<EventId>) -> Vec<u8> {
     let mut out = Vec::with_capacity(112);
-    out.push(b'{');
+    let mut members = Members::open(&mut out);
     if position.offset.0 > 0 {
-        out.extend_from_slice(b"\"offset\":");
-        out.extend_from_slice(itoa::Buffer::new().format(position.offset.0).as_bytes());
-        out.extend_from_slice(b",\"epoch\":\"");
-        out.extend_from_slice(position.epoch.as_str().as_bytes());
-        out.push(b'"');
+        members.number("offset", position.offset.0);
+        members.text("epoch", position.epoch.as_str());
     }
     if let Some(event) = event {
-        if out.len() > 1 {
-            out.push(b',');
-        }
-        out.extend_from_slice(b"\"event_id\":\"");
-        out.extend_from_slice(event.to_string().as_bytes());
-        out.push(b'"');
+        members.plain("event_id", &event.encode());
     }
-    out.push(b'}');
+    members.close();
     out
 }
 

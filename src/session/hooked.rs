@@ -21,11 +21,11 @@ use crate::mesh::hook::{
 };
 use crate::mesh::message::PublishFor;
 use crate::model::{AskId, ChannelName, ChosenError, Draft, Encoding, HubId};
-use crate::protocol::centrifuge::json;
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ReplyBody, Unsubscribe};
+use crate::wire::json::{compact, is_json};
 
 /// What expires while its backend does not answer is prolonged by this, seconds.
 const PROLONGED_S: u32 = 60;
@@ -81,12 +81,12 @@ fn embedded(context: &Context<'_>, data: &Bytes) -> Option<Bytes> {
     if data.is_empty() || context.format.encoding == Encoding::Protobuf {
         return Some(data.clone());
     }
-    json::is_json(data).then(|| one_line(data))
+    is_json(data).then(|| one_line(data))
 }
 
 /// JSON without raw line breaks, which separate messages on the wire.
 fn one_line(json: &Bytes) -> Bytes {
-    match json::compact(json) {
+    match compact(json) {
         Cow::Borrowed(_) => json.clone(),
         Cow::Owned(line) => line.into(),
     }
@@ -653,10 +653,10 @@ impl Session {
         published: Published,
     ) {
         let (data, is_json) = match &published.data {
-            Some(data) if json::is_json(data) => (one_line(data), true),
+            Some(data) if is_json(data) => (one_line(data), true),
             Some(data) => (data.clone(), false),
             None => {
-                let is_json = context.format.encoding == Encoding::Json || json::is_json(&data);
+                let is_json = context.format.encoding == Encoding::Json || is_json(&data);
                 (data, is_json)
             }
         };

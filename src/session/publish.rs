@@ -14,9 +14,9 @@ use crate::mem::Tick;
 use crate::mesh::Message;
 use crate::mesh::message::PublishFor;
 use crate::model::{ChannelName, Draft, Encoding, Way};
-use crate::protocol::centrifuge::json;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
+use crate::wire::json::{compact, is_json};
 
 /// Publishes of one session within the current second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +75,8 @@ impl Session {
             None
         };
         let (data, json) = match context.format.encoding {
-            Encoding::Json => (json::compact(data), !data.is_empty()),
-            Encoding::Protobuf => (Cow::Borrowed(data), json::is_json(data)),
+            Encoding::Json => (compact(data), !data.is_empty()),
+            Encoding::Protobuf => (Cow::Borrowed(data), is_json(data)),
         };
         let name = self.name_of(context, channel, at);
         let data = match data {

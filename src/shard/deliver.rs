@@ -11,17 +11,20 @@ use crate::model::{ChannelName, ClientInfo, Encoding, HubId, Publication, Stream
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::flag;
+use crate::wire::json::write::Members;
 
 /// What a subscriber is told who has missed publications that nothing brings back; how many, where that is known.
 pub(super) fn lost(channel: &ChannelName, publications: Option<u64>) -> Vec<u8> {
-    let channel = channel.as_str();
-    let lost = match publications {
-        Some(publications) => {
-            serde_json::json!({ "channel": channel, "publications": publications })
-        }
-        None => serde_json::json!({ "channel": channel }),
-    };
-    serde_json::json!({ "lost": lost }).to_string().into_bytes()
+    let mut out = Vec::new();
+    let mut message = Members::open(&mut out);
+    let mut lost = message.object("lost");
+    lost.text("channel", channel.as_str());
+    if let Some(publications) = publications {
+        lost.number("publications", publications);
+    }
+    lost.close();
+    message.close();
+    out
 }
 
 impl Shard {

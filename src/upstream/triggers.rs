@@ -99,10 +99,10 @@ impl Rule {
             }
             return self.append(outlet, given).await;
         }
-        let mut out = bytes::BytesMut::new();
+        let mut out = Vec::new();
         encode::delivery(&mut out, group, given);
         outlet
-            .hook(&self.trigger.hook, out.freeze())
+            .hook(&self.trigger.hook, out.into())
             .await
             .map_err(Fault::Failed)
     }

@@ -1,5 +1,5 @@
 //! JSON from others, read member by member. Every door that takes JSON reads it here: what clients and services send, what backends
-//! answer, what tokens say, what is asked of the log.
+//! answer, what tokens say, what is asked of the log. What goes out is written by `write`.
 //!
 //! A member that is `null` is one that is not there. What else differs from door to door is its [`Rules`]. A payload stays raw: it is
 //! looked into by conditions only (`lookup`), and its `null` is a value like any other.
@@ -19,9 +19,12 @@ mod depth;
 pub mod lookup;
 #[cfg(test)]
 pub(crate) mod null;
+mod text;
 mod tree;
+pub mod write;
 
 pub use depth::{is_deeper, is_json_deeper};
+pub use text::{compact, is_json};
 pub use tree::tree;
 
 /// Letters of a name or a path that an error shows.

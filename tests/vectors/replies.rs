@@ -8,6 +8,7 @@ use ringmain::protocol::error::ClientError;
 use ringmain::protocol::push::{
     ConnectResult, Push, Reply, ReplyBody, SubscribeResult, Unsubscribe,
 };
+use ringmain::wire::json::is_json;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -70,7 +71,7 @@ pub(crate) fn publication(offset: u64, data: &[u8]) -> Publication {
         offset: Offset(offset),
         epoch: Epoch(*b"abcdEFGH"),
         data: data.to_vec().into(),
-        json: json::is_json(data),
+        json: is_json(data),
         info: None,
         tags: Box::default(),
         unix_ms: 1,

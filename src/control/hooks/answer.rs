@@ -13,8 +13,7 @@ use crate::config::hooks::Transform;
 use crate::limits::{HOOK_KEPT_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::hook::{Connected, Event, Published, Refreshed, Subscribed, Verdict};
 use crate::model::ChosenError;
-use crate::protocol::centrifuge::json::{compact, is_json};
-use crate::wire::json::{Malformed, Object, fields, is_json_deeper, object};
+use crate::wire::json::{Malformed, Object, compact, fields, is_json, is_json_deeper, object};
 
 #[derive(Default)]
 struct Envelope<'a> {

@@ -4,63 +4,28 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use crate::mesh::hook::{Call, Event};
 use crate::model::{Encoding, Format, Framing};
-
-#[derive(Serialize)]
-struct Body<'a> {
-    client: String,
-    transport: &'static str,
-    protocol: &'static str,
-    encoding: &'static str,
-    /// Always there, but in connect, where there is no user yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    method: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    name: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    version: &'a str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    channels: &'a [Box<str>],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<&'a RawValue>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    b64data: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    meta: Option<&'a RawValue>,
-}
+use crate::wire::json::is_json;
+use crate::wire::json::write::{Members, string};
 
 /// The body of a call.
 pub(super) fn body(call: &Call) -> Vec<u8> {
-    let mut body = Body {
-        client: call.client.to_string(),
-        transport: transport(call.format),
-        protocol: match call.format.encoding {
-            Encoding::Json => "json",
-            Encoding::Protobuf => "protobuf",
-        },
-        encoding: match call.format.encoding {
-            Encoding::Json => "json",
-            Encoding::Protobuf => "binary",
-        },
-        user: Some(&call.user),
-        channel: None,
-        method: None,
-        name: "",
-        version: "",
-        channels: &[],
-        data: None,
-        b64data: None,
-        meta: raw(&call.meta),
+    let mut out = Vec::new();
+    let mut body = Members::open(&mut out);
+    let (protocol, encoding) = match call.format.encoding {
+        Encoding::Json => ("json", "json"),
+        Encoding::Protobuf => ("protobuf", "binary"),
     };
-    let mut payload: &[u8] = b"";
+    body.plain("client", &call.client.encode());
+    body.text("transport", transport(call.format));
+    body.text("protocol", protocol);
+    body.text("encoding", encoding);
+    // Always there, but in connect, where there is no user yet.
+    if !matches!(call.event, Event::Connect { .. }) {
+        body.text("user", &call.user);
+    }
     match &call.event {
         Event::Connect {
             data,
@@ -68,31 +33,39 @@ pub(super) fn body(call: &Call) -> Vec<u8> {
             version,
             channels,
         } => {
-            payload = data;
-            body.user = None;
-            (body.name, body.version, body.channels) = (name, version, channels);
+            body.text_some("name", name);
+            body.text_some("version", version);
+            if !channels.is_empty() {
+                body.array("channels", channels, |out, channel| string(out, channel));
+            }
+            payload(&mut body, call, data);
         }
         Event::Refresh => {}
         Event::Subscribe { channel, data, .. } | Event::Publish { channel, data } => {
-            payload = data;
-            body.channel = Some(channel.as_str());
+            body.text("channel", channel.as_str());
+            payload(&mut body, call, data);
         }
-        Event::SubRefresh { channel, .. } => body.channel = Some(channel.as_str()),
+        Event::SubRefresh { channel, .. } => body.text("channel", channel.as_str()),
         Event::Rpc { method, data } => {
-            payload = data;
-            body.method = Some(method);
+            body.text("method", method);
+            payload(&mut body, call, data);
         }
     }
-    if !payload.is_empty() {
-        // Bytes of a Protobuf client need not be JSON; then base64 is the only way to say them.
-        body.data = raw(payload).filter(|_| !call.target.binary_encoding);
-        body.b64data = body.data.is_none().then(|| BASE64.encode(payload));
-    }
-    serde_json::to_vec(&body).unwrap_or_default()
+    body.raw_if_json("meta", &call.meta);
+    body.close();
+    out
 }
 
-fn raw(json: &[u8]) -> Option<&RawValue> {
-    serde_json::from_slice(json).ok()
+/// What a client sent. Bytes of a Protobuf client need not be JSON; then base64 is the only way to say them.
+fn payload(body: &mut Members<'_>, call: &Call, payload: &[u8]) {
+    if payload.is_empty() {
+        return;
+    }
+    if !call.target.binary_encoding && is_json(payload) {
+        body.raw("data", payload);
+    } else {
+        body.plain("b64data", BASE64.encode(payload).as_bytes());
+    }
 }
 
 /// As the reference calls the ways to connect.

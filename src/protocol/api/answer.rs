@@ -8,8 +8,9 @@ use bytes::Bytes;
 
 use super::error::ApiError;
 use crate::model::{ChannelName, ClientInfo, EventId, Publication, StreamPosition};
-use crate::protocol::centrifuge::json::write::Members;
-use crate::protocol::centrifuge::json::{client_info, is_json, tags};
+use crate::protocol::centrifuge::json::{client_info, tags};
+use crate::wire::json::is_json;
+use crate::wire::json::write::Members;
 
 /// Result of one request.
 #[derive(Clone, Debug, PartialEq)]
@@ -240,7 +241,7 @@ fn published(members: &mut Members<'_>, published: Option<Published>) {
     members.number_some("offset", position.offset.0);
     members.text("epoch", position.epoch.as_str());
     if let Some(event) = event {
-        members.text("event_id", &event.to_string());
+        members.plain("event_id", &event.encode());
     }
 }
 

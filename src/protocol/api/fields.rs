@@ -12,9 +12,9 @@ use super::request::{
 };
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, TOKEN_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::message::Revocation;
-use crate::protocol::centrifuge::json::{Position, compact};
+use crate::protocol::centrifuge::json::Position;
 use crate::protocol::disconnect::Disconnect;
-use crate::wire::json::{Object, fields};
+use crate::wire::json::{Object, compact, fields};
 
 /// What decoding gives when the HTTP request itself is sound.
 pub(super) type Decoded<'a> = Result<Request<'a>, ApiError>;

@@ -16,8 +16,7 @@ use crate::mesh::message::{
 };
 use crate::model::{ChannelName, ClientId, Draft, Since, Way};
 use crate::protocol::api::{Answer, ApiError, Data, PublishOptions, Request, Subscribe, Target};
-use crate::protocol::centrifuge::json::is_json;
-use crate::wire::json::is_json_deeper;
+use crate::wire::json::{is_json, is_json_deeper};
 
 /// How leaves make up answers.
 pub(super) enum Plan {

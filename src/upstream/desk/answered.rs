@@ -1,10 +1,11 @@
 //! Fetches from the question until their answer is known to be with its caller: what finds nobody goes to others.
 
-use bytes::BytesMut;
+use bytes::Bytes;
 
 use super::group::Given;
 use super::{Asker, Consumer, Inner, Outlet, Place, WorkerId, encode};
 use crate::upstream::Log;
+use crate::wire::json::write::Members;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -58,15 +59,11 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 worker.answers.push(asker);
             }
         }
-        let mut out = BytesMut::from(&b"{\"deliveries\":["[..]);
-        for (at, given) in givens.iter().enumerate() {
-            if at > 0 {
-                out.extend_from_slice(b",");
-            }
-            encode::delivery(&mut out, &place.name, given);
-        }
-        out.extend_from_slice(b"]}");
-        self.outlet.answer(asker, Ok(out.freeze()));
+        let mut out = Vec::new();
+        Members::open(&mut out).array("deliveries", givens, |out, given| {
+            encode::delivery(out, &place.name, given);
+        });
+        self.outlet.answer(asker, Ok(Bytes::from(out)));
     }
 
     /// See `Desk::taken`.

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::group::{Holder, Taker, Window, index_of};
 use super::settings::{WAIT_MAX, Wish, WishError, is_group_name, within};
 use super::{
     Asker, CREDIT, CREDIT_MAX, Consumer, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
     FETCH_WAIT_MIN_MS, GROUPS_PER_WORKER_MAX, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY,
-    WorkerId, asked, bad_request, closed, dead, encode, not_found, replay, unix_ms, wrong,
+    WorkerId, asked, bad_request, closed, dead, not_found, replay, unix_ms, wrong,
 };
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::mesh::durable::{Ask, Caller, LogError, Method};
@@ -18,6 +18,7 @@ use crate::time::Now;
 use crate::upstream::Log;
 use crate::upstream::log::worker_name;
 use crate::wire::json::fields;
+use crate::wire::json::write::{self, Members};
 
 /// Parameters of what settles deliveries.
 #[derive(Debug, Default)]
@@ -189,13 +190,12 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             return Err(LogError::Busy { retry_after: RETRY });
         }
         place.wake.notify_one();
-        let mut out = BytesMut::new();
-        out.extend_from_slice(b"{\"group\":");
-        encode::string(&mut out, &place.name);
-        out.extend_from_slice(b",\"credit\":");
-        encode::number(&mut out, u64::from(credit));
-        out.extend_from_slice(b"}");
-        Ok(out.freeze())
+        let mut out = Vec::new();
+        let mut members = Members::open(&mut out);
+        members.text("group", &place.name);
+        members.number("credit", credit);
+        members.close();
+        Ok(Bytes::from(out))
     }
 
     pub(super) async fn fetch(self: &Rc<Self>, asker: Asker, ask: &Ask) -> Result<(), LogError> {
@@ -299,35 +299,24 @@ impl<L: Log, O: Outlet> Inner<L, O> {
                 unknown.push(delivery);
             }
         }
-        let name: &[u8] = match ask.method {
-            Method::Ack => b"{\"acked\":",
-            Method::Nak => b"{\"naked\":",
-            _ => b"{\"extended\":",
+        let name = match ask.method {
+            Method::Ack => "acked",
+            Method::Nak => "naked",
+            _ => "extended",
         };
-        let mut out = BytesMut::from(name);
-        encode::number(&mut out, done);
+        let mut out = Vec::new();
+        let mut members = Members::open(&mut out);
+        members.number(name, done);
         if !unknown.is_empty() {
-            out.extend_from_slice(b",\"unknown\":[");
-            for (at, delivery) in unknown.into_iter().enumerate() {
-                if at > 0 {
-                    out.extend_from_slice(b",");
-                }
-                encode::number(&mut out, delivery);
-            }
-            out.extend_from_slice(b"]");
+            members.array("unknown", unknown, write::number);
         }
         if !deleted.is_empty() {
-            out.extend_from_slice(b",\"deleted_groups\":[");
-            for (at, group) in deleted.into_iter().enumerate() {
-                if at > 0 {
-                    out.extend_from_slice(b",");
-                }
-                encode::string(&mut out, group);
-            }
-            out.extend_from_slice(b"]");
+            members.array("deleted_groups", deleted, |out, group| {
+                write::string(out, group);
+            });
         }
-        out.extend_from_slice(b"}");
-        Ok(out.freeze())
+        members.close();
+        Ok(Bytes::from(out))
     }
 
     pub(super) fn credit(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {

@@ -1,6 +1,6 @@
 //! Dead letters: what became of publications whose attempts were used up, and their second life.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::encode;
 use super::settings::QUEUE_PREFIX;
@@ -10,6 +10,7 @@ use crate::model::{ChannelName, Draft, EventId, Origin, Record, Terms};
 use crate::upstream::Log;
 use crate::upstream::log::DeadLetter;
 use crate::wire::json::fields;
+use crate::wire::json::write::Members;
 
 /// Letters in one page.
 const PAGE_MAX: usize = 1000;
@@ -79,21 +80,17 @@ pub(super) async fn list<L: Log>(
     if letters.is_empty() && asked.after()?.is_none() {
         asked.check_group(&absent)?;
     }
-    let mut out = BytesMut::from(&b"{\"letters\":["[..]);
-    for (at, letter) in letters.iter().enumerate() {
-        if at > 0 {
-            out.put_u8(b',');
-        }
-        encode::letter(&mut out, letter, false);
-    }
-    out.put_u8(b']');
+    let mut out = Vec::new();
+    let mut members = Members::open(&mut out);
+    members.array("letters", &letters, |out, letter| {
+        encode::letter(out, letter, false);
+    });
     if let Some(last) = letters.last().filter(|_| letters.len() == limit) {
-        out.put_slice(b",\"next\":");
         let event = last.entry.record.event;
-        encode::string(&mut out, &format!("{}/{event}", last.group));
+        members.text("next", &format!("{}/{event}", last.group));
     }
-    out.put_u8(b'}');
-    Ok(out.freeze())
+    members.close();
+    Ok(Bytes::from(out))
 }
 
 /// One letter with everything.
@@ -102,9 +99,9 @@ pub(super) async fn show<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError
     let (group, event) = asked.one()?;
     let letter = log.dead_letter(group, event).await?;
     let letter = letter.ok_or_else(|| not_found("there is no such dead letter"))?;
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
     encode::letter(&mut out, &letter, true);
-    Ok(out.freeze())
+    Ok(Bytes::from(out))
 }
 
 /// Letters that a question means, some at a time.
@@ -184,7 +181,9 @@ pub(super) async fn forget<L: Log>(
 }
 
 fn count(name: &str, count: usize) -> Bytes {
-    Bytes::from(format!("{{\"{name}\":{count}}}"))
+    let mut out = Vec::new();
+    Members::open(&mut out).number(name, count);
+    Bytes::from(out)
 }
 
 /// A letter on its way to its group once more.

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::{Inner, Outlet, Place, encode, no_group};
+use super::{Inner, Outlet, Place, no_group};
 use crate::mesh::durable::LogError;
 use crate::upstream::Log;
+use crate::wire::json::write::Members;
 
 /// Groups that are remembered.
 const REMEMBERED: usize = 64;
@@ -95,10 +96,12 @@ impl<L: Log, O: Outlet> Inner<L, O> {
 
 /// What a connection is told when a group that it takes from is deleted.
 pub(super) fn message(group: &str) -> Bytes {
-    let mut out = BytesMut::from(&b"{\"group\":"[..]);
-    encode::string(&mut out, group);
-    out.extend_from_slice(b",\"deleted\":true}");
-    out.freeze()
+    let mut out = Vec::new();
+    let mut members = Members::open(&mut out);
+    members.text("group", group);
+    members.boolean("deleted", true);
+    members.close();
+    Bytes::from(out)
 }
 
 /// Why a fetch has no deliveries.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 
 use super::deleted;
 use super::group::{Given, Group, Holder, Output};
@@ -198,9 +198,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         while let Some(output) = group.poll_output() {
             match output {
                 Output::Deliver(worker, given) => {
-                    let mut out = BytesMut::new();
+                    let mut out = Vec::new();
                     encode::delivery(&mut out, &place.name, &given);
-                    self.outlet.deliver(worker, out.freeze());
+                    self.outlet.deliver(worker, Bytes::from(out));
                 }
                 Output::Fetched(asker, givens, bytes) => {
                     self.answer_fetch(place, asker, &givens, bytes);
@@ -242,9 +242,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         if outcome.is_err() {
             return;
         }
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         encode::obituary(&mut out, &letter);
-        let text = out.freeze();
+        let text = Bytes::from(out);
         self.outlet
             .announce(&format!("$dead:{}", letter.group), text.clone());
         let hook = self.config.borrow().queue.dead_letter_hook.clone();

@@ -1,12 +1,12 @@
-//! Entries as JSON, written by hand: payloads are copied, never parsed.
+//! Entries as JSON: payloads are copied, never parsed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{BufMut, BytesMut};
 
 use super::group::Given;
 use crate::model::{ChannelName, Entry, StreamPosition};
 use crate::upstream::log::{DeadLetter, Failure};
+use crate::wire::json::write::{Members, string};
 
 /// Bytes of an entry's JSON besides what its publisher chose.
 const FRAME_BYTES: usize = 320;
@@ -21,17 +21,13 @@ pub fn place(entry: &Entry) -> (&ChannelName, StreamPosition) {
 }
 
 /// A delivery to a worker: one JSON object.
-pub fn delivery(out: &mut BytesMut, group: &str, given: &Given) {
+pub fn delivery(out: &mut Vec<u8>, group: &str, given: &Given) {
     out.reserve(FRAME_BYTES + given.entry.record.bytes());
-    out.put_slice(br#"{"delivery":"#);
-    number(out, given.delivery);
-    out.put_slice(br#","group":"#);
-    string(out, group);
-    out.put_slice(br#","attempt":"#);
-    number(out, u64::from(given.attempt));
-    out.put_u8(b',');
-    entry(out, &given.entry, true);
-    out.put_u8(b'}');
+    let mut members = Members::open(out);
+    members.number("delivery", given.delivery);
+    members.text("group", group);
+    members.number("attempt", given.attempt);
+    entry(&mut members, &given.entry, true);
 }
 
 /// Bytes of a delivery, at most a few hundred more than it has.
@@ -64,166 +60,86 @@ pub fn delivery_bytes(group: &str, entry: &Entry) -> usize {
 /// Bytes of a string with its quotes.
 fn text_bytes(text: &str) -> usize {
     let of = |byte: u8| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' => 2,
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
         0..0x20 => 6,
         _ => 1,
     };
     text.bytes().map(of).sum::<usize>() + 2
 }
 
-/// An entry's members, without braces.
-pub fn entry(out: &mut BytesMut, entry: &Entry, with_data: bool) {
+/// The members of an entry.
+pub fn entry(members: &mut Members<'_>, entry: &Entry, with_data: bool) {
     let record = &entry.record;
-    let (channel, position) = place(entry);
-    out.reserve(FRAME_BYTES + record.bytes());
-    out.put_slice(br#""event_id":""#);
-    out.put_slice(&record.event.encode());
-    out.put_slice(br#"","channel":"#);
-    string(out, channel.as_str());
-    out.put_slice(br#","epoch":"#);
-    string(out, position.epoch.as_str());
-    out.put_slice(br#","offset":"#);
-    number(out, position.offset.0);
-    if !record.key.is_empty() {
-        out.put_slice(br#","key":"#);
-        string(out, &record.key);
-    }
-    if record.schema != 0 {
-        out.put_slice(br#","schema":"#);
-        number(out, u64::from(record.schema));
-    }
+    members.reserve(FRAME_BYTES + record.bytes());
+    place_of(members, entry);
+    members.text_some("key", &record.key);
+    members.number_some("schema", u64::from(record.schema));
     if !record.tags.is_empty() {
-        tags(out, &record.tags);
+        let mut tags = members.object("tags");
+        for (name, value) in &record.tags {
+            string(tags.key(name), value);
+        }
     }
     if let Some(info) = &record.publisher {
-        out.put_slice(br#","publisher":{"user":"#);
-        string(out, &info.user);
-        out.put_slice(br#","client":""#);
-        out.put_slice(&info.client.encode());
-        out.put_slice(br#""}"#);
+        let mut publisher = members.object("publisher");
+        publisher.text("user", &info.user);
+        publisher.plain("client", &info.client.encode());
     }
-    if !record.trace.is_empty() {
-        out.put_slice(br#","trace":"#);
-        string(out, &record.trace);
-    }
-    out.put_slice(br#","published_at":"#);
-    number(out, record.unix_ms);
+    members.text_some("trace", &record.trace);
+    members.number("published_at", record.unix_ms);
     if with_data {
-        data(out, &record.data, record.json);
+        data(members, &record.data, record.json);
     }
 }
 
-fn tags(out: &mut BytesMut, tags: &[(Box<str>, Box<str>)]) {
-    out.put_slice(br#","tags":{"#);
-    for (at, (name, value)) in tags.iter().enumerate() {
-        if at > 0 {
-            out.put_u8(b',');
-        }
-        string(out, name);
-        out.put_u8(b':');
-        string(out, value);
-    }
-    out.put_u8(b'}');
+/// Which entry it is, and where it is shown to stand.
+fn place_of(members: &mut Members<'_>, entry: &Entry) {
+    let (channel, position) = place(entry);
+    members.plain("event_id", &entry.record.event.encode());
+    members.text("channel", channel.as_str());
+    members.text("epoch", position.epoch.as_str());
+    members.number("offset", position.offset.0);
 }
 
-fn data(out: &mut BytesMut, data: &[u8], json: bool) {
+fn data(members: &mut Members<'_>, data: &[u8], json: bool) {
     if json {
-        out.put_slice(br#","data":"#);
-        out.put_slice(data);
+        members.name("data").extend_from_slice(data);
     } else {
-        out.put_slice(br#","b64data":""#);
-        out.put_slice(STANDARD.encode(data).as_bytes());
-        out.put_u8(b'"');
+        members.plain("b64data", STANDARD.encode(data).as_bytes());
     }
 }
 
 /// A dead letter: one JSON object.
-pub fn letter(out: &mut BytesMut, letter: &DeadLetter, with_data: bool) {
-    out.put_slice(br#"{"group":"#);
-    string(out, &letter.group);
-    out.put_slice(br#","died_at":"#);
-    number(out, letter.unix_ms);
-    out.put_slice(br#","attempts":"#);
-    number(out, letter.failures.len() as u64);
-    out.put_slice(br#","reason":"#);
-    string(out, letter.failures.last().map_or("", |last| &last.reason));
-    out.put_slice(br#","failures":["#);
-    for (at, one) in letter.failures.iter().enumerate() {
-        if at > 0 {
-            out.put_u8(b',');
-        }
-        failure(out, one);
-    }
-    out.put_slice(b"],");
-    entry(out, &letter.entry, with_data);
-    out.put_u8(b'}');
+pub fn letter(out: &mut Vec<u8>, letter: &DeadLetter, with_data: bool) {
+    let mut members = Members::open(out);
+    members.text("group", &letter.group);
+    members.number("died_at", letter.unix_ms);
+    members.number("attempts", letter.failures.len());
+    members.text("reason", last_reason(letter));
+    members.array("failures", &letter.failures, failure);
+    entry(&mut members, &letter.entry, with_data);
 }
 
-fn failure(out: &mut BytesMut, failure: &Failure) {
-    out.put_slice(br#"{"attempt":"#);
-    number(out, u64::from(failure.attempt));
-    out.put_slice(br#","at":"#);
-    number(out, failure.unix_ms);
-    out.put_slice(br#","reason":"#);
-    string(out, &failure.reason);
-    out.put_slice(br#","worker":"#);
-    string(out, &failure.worker);
-    out.put_u8(b'}');
+fn last_reason(letter: &DeadLetter) -> &str {
+    letter.failures.last().map_or("", |last| &last.reason)
+}
+
+fn failure(out: &mut Vec<u8>, failure: &Failure) {
+    let mut members = Members::open(out);
+    members.number("attempt", failure.attempt);
+    members.number("at", failure.unix_ms);
+    members.text("reason", &failure.reason);
+    members.text("worker", &failure.worker);
 }
 
 /// What is announced of a dead letter: one JSON object without the payload.
-pub fn obituary(out: &mut BytesMut, letter: &DeadLetter) {
-    let (channel, position) = place(&letter.entry);
-    out.put_slice(br#"{"group":"#);
-    string(out, &letter.group);
-    out.put_slice(br#","event_id":""#);
-    out.put_slice(&letter.entry.record.event.encode());
-    out.put_slice(br#"","channel":"#);
-    string(out, channel.as_str());
-    out.put_slice(br#","epoch":"#);
-    string(out, position.epoch.as_str());
-    out.put_slice(br#","offset":"#);
-    number(out, position.offset.0);
-    out.put_slice(br#","attempts":"#);
-    number(out, letter.failures.len() as u64);
-    out.put_slice(br#","reason":"#);
-    string(out, letter.failures.last().map_or("", |last| &last.reason));
-    out.put_slice(br#","died_at":"#);
-    number(out, letter.unix_ms);
-    out.put_u8(b'}');
-}
-
-/// An unsigned number.
-pub fn number(out: &mut BytesMut, number: u64) {
-    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-/// A string with its quotes.
-pub fn string(out: &mut BytesMut, text: &str) {
-    out.put_u8(b'"');
-    let bytes = text.as_bytes();
-    let mut from = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        let escape: &[u8] = match byte {
-            b'"' => br#"\""#,
-            b'\\' => br"\\",
-            b'\n' => br"\n",
-            b'\r' => br"\r",
-            b'\t' => br"\t",
-            0..0x20 => {
-                out.put_slice(&bytes[from..at]);
-                out.put_slice(format!("\\u{byte:04x}").as_bytes());
-                from = at + 1;
-                continue;
-            }
-            _ => continue,
-        };
-        out.put_slice(&bytes[from..at]);
-        out.put_slice(escape);
-        from = at + 1;
-    }
-    out.put_slice(&bytes[from..]);
-    out.put_u8(b'"');
+pub fn obituary(out: &mut Vec<u8>, letter: &DeadLetter) {
+    let mut members = Members::open(out);
+    members.text("group", &letter.group);
+    place_of(&mut members, &letter.entry);
+    members.number("attempts", letter.failures.len());
+    members.text("reason", last_reason(letter));
+    members.number("died_at", letter.unix_ms);
 }
 
 #[cfg(test)]
@@ -246,7 +162,7 @@ mod tests {
             attempt: 2,
             entry: memory::entry(9, 3, record),
         };
-        let mut out = BytesMut::new();
+        let mut out = Vec::new();
         delivery(&mut out, "billing", &given);
         let value: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(
@@ -271,9 +187,12 @@ mod tests {
             })),
             ..origin.record.clone()
         };
-        let mut out = BytesMut::from(&b"{"[..]);
-        entry(&mut out, &memory::entry(9, 1, record), true);
-        out.put_u8(b'}');
+        let mut out = Vec::new();
+        entry(
+            &mut Members::open(&mut out),
+            &memory::entry(9, 1, record),
+            true,
+        );
         let value: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(value["channel"], "orders:1");
         assert_eq!(value["offset"], 5);
@@ -296,13 +215,12 @@ mod tests {
             let mut placed = Arc::unwrap_or_clone(memory::entry(1, 1, record));
             placed.position.offset = Offset(offset);
             let given = Given { delivery: (1 << 53) - 1, attempt: u32::MAX, entry: Arc::new(placed.clone()) };
-            let mut out = BytesMut::new();
+            let mut out = Vec::new();
             delivery(&mut out, &key, &given);
             let (size, most) = (out.len(), delivery_bytes(&key, &given.entry));
             prop_assert!(size <= most && most <= size + 2 * FRAME_BYTES, "{} {}", size, most);
-            let mut out = BytesMut::from(&b"{"[..]);
-            entry(&mut out, &placed, true);
-            out.put_u8(b'}');
+            let mut out = Vec::new();
+            entry(&mut Members::open(&mut out), &placed, true);
             let value: Value = serde_json::from_slice(&out).unwrap();
             prop_assert_eq!(value["tags"][&tag].as_str(), Some(trace.as_str()));
             prop_assert_eq!(value["offset"].as_u64(), Some(offset));

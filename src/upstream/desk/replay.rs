@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::de::{Error as _, MapAccess};
 use serde_json::value::RawValue;
 
@@ -19,6 +19,7 @@ use crate::model::{ChannelName, Entry, EventId};
 use crate::upstream::Log;
 use crate::upstream::log::{Scan, Scanned};
 use crate::wire::condition::Condition;
+use crate::wire::json::write::{Members, string};
 use crate::wire::json::{Value, fields, object, value};
 
 /// Events in one page; 0 asks for the place alone where a replay begins.
@@ -218,27 +219,25 @@ pub(super) async fn page<L: Log, O: Outlet>(
                 fits.unwrap_or_else(|_unreadable| unjudged.add(entry))
             })
     };
-    let mut out = BytesMut::new();
+    let mut out = Vec::new();
+    let mut members = Members::open(&mut out);
     match &asked.into {
-        None => tell(&mut out, &scanned.entries, is_meant).await,
+        None => tell(&mut members, &scanned.entries, is_meant).await,
         Some(into) => {
             let mut events = Vec::new();
             for slice in scanned.entries.chunks(SLICE) {
                 events.extend(slice.iter().filter(|entry| is_meant(entry)));
                 tokio::task::yield_now().await;
             }
-            put(&mut out, outlet, into, cursor, &events).await?;
+            put(&mut members, outlet, into, cursor, &events).await?;
         }
     }
-    out.put_slice(b",\"next\":");
-    encode::string(&mut out, &next.text());
-    out.put_slice(b",\"done\":");
-    out.put_slice(if done { b"true" } else { b"false" });
-    out.put_slice(b",\"looked_at\":");
-    encode::number(&mut out, looked_at as u64);
-    unjudged.tell(&mut out);
-    out.put_u8(b'}');
-    Ok(out.freeze())
+    members.text("next", &next.text());
+    members.boolean("done", done);
+    members.number("looked_at", looked_at);
+    unjudged.tell(&mut members);
+    members.close();
+    Ok(Bytes::from(out))
 }
 
 /// Events of which nobody can say whether they fit the condition: they are left out, and the page says so.
@@ -259,20 +258,15 @@ impl Unjudged {
         false
     }
 
-    fn tell(&self, out: &mut BytesMut) {
+    fn tell(&self, members: &mut Members<'_>) {
         if self.count.get() == 0 {
             return;
         }
-        out.put_slice(b",\"unreadable\":");
-        encode::number(out, self.count.get());
-        out.put_slice(b",\"unreadable_events\":[");
-        for (at, event) in self.first.borrow().iter().enumerate() {
-            if at > 0 {
-                out.put_u8(b',');
-            }
-            encode::string(out, &event.to_string());
+        members.number("unreadable", self.count.get());
+        let mut events = members.items("unreadable_events");
+        for event in self.first.borrow().iter() {
+            string(events.item(), &event.to_string());
         }
-        out.put_u8(b']');
     }
 }
 
@@ -298,30 +292,29 @@ async fn scan<L: Log>(log: &L, asked: &Asked, cursor: Cursor) -> Result<Scanned,
 }
 
 /// Writes events; others have the thread in between.
-async fn tell(out: &mut BytesMut, entries: &[Arc<Entry>], is_meant: impl Fn(&Entry) -> bool) {
-    out.put_slice(b"{\"events\":[");
-    let mut is_first = true;
+async fn tell(
+    members: &mut Members<'_>,
+    entries: &[Arc<Entry>],
+    is_meant: impl Fn(&Entry) -> bool,
+) {
+    let mut events = members.items("events");
     for slice in entries.chunks(SLICE) {
         for entry in slice.iter().filter(|entry| is_meant(entry)) {
-            out.put_slice(if is_first { b"{" } else { b",{" });
-            is_first = false;
-            encode::entry(out, entry, true);
-            out.put_u8(b'}');
+            encode::entry(&mut Members::open(events.item()), entry, true);
         }
         tokio::task::yield_now().await;
     }
-    out.put_u8(b']');
 }
 
 /// Stores events once more. What the target refuses is counted, and does not hold up what follows.
 async fn put<O: Outlet>(
-    out: &mut BytesMut,
+    members: &mut Members<'_>,
     outlet: &O,
     into: &Into,
     cursor: Cursor,
     events: &[&Arc<Entry>],
 ) -> Result<(), LogError> {
-    let (mut stored, mut refused, mut reason) = (0, 0, None);
+    let (mut stored, mut refused, mut reason) = (0u64, 0u64, None);
     for events in events.chunks(APPENDS_MAX) {
         let drafts = events.iter().map(|entry| {
             let key = format!("replay/{:x}/{}", cursor.id, entry.record.event).into();
@@ -341,15 +334,11 @@ async fn put<O: Outlet>(
             }
         }
     }
-    out.put_slice(b"{\"matched\":");
-    encode::number(out, events.len() as u64);
-    out.put_slice(b",\"stored\":");
-    encode::number(out, stored);
+    members.number("matched", events.len());
+    members.number("stored", stored);
     if let Some(reason) = reason {
-        out.put_slice(b",\"refused\":");
-        encode::number(out, refused);
-        out.put_slice(b",\"reason\":");
-        encode::string(out, &reason.to_string());
+        members.number("refused", refused);
+        members.text("reason", &reason.to_string());
     }
     Ok(())
 }

@@ -1,12 +1,11 @@
 //! Pushes (`spec/centrifuge.md` §3.3), and the parts they share with replies and with the server API.
 
-use super::is_json;
 use super::reply::connect;
-use super::write::{Members, string};
 use std::sync::Arc;
 
 use crate::model::{ClientId, ClientInfo, Offset, Publication, StreamPosition};
 use crate::protocol::push::{Push, Shape, SubscribeResult};
+use crate::wire::json::write::{Members, string};
 
 /// Bytes of a publication push besides channel, data, info and tags, at most.
 const PUSH_BYTES: usize =
@@ -20,9 +19,7 @@ pub fn encode_bare_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
         out.reserve(PUSH_BYTES + channel.len() + publication.data.len());
     }
     let mut members = Members::open(out);
-    if !channel.is_empty() {
-        members.text("channel", channel);
-    }
+    members.text_some("channel", channel);
     match push {
         Push::Publication(publication) => {
             self::publication(members.name("pub"), publication, Shape::Plain);
@@ -112,17 +109,10 @@ pub fn encode_polled(
         .map_or(("", 0), |at| (at.epoch.as_str(), at.offset.0));
     members.text("epoch", epoch);
     members.number("offset", offset);
-    let list = members.name("publications");
-    list.push(b'[');
-    for (index, one) in publications.iter().enumerate() {
-        if index > 0 {
-            list.push(b',');
-        }
-        publication(list, one, Shape::Plain);
-    }
-    list.push(b']');
-    let out = members.name("recovered");
-    out.extend_from_slice(if recovered { b"true" } else { b"false" });
+    members.array("publications", publications, |out, one| {
+        publication(out, one, Shape::Plain);
+    });
+    members.boolean("recovered", recovered);
 }
 
 /// Appends an error that is the body of a response.
@@ -154,18 +144,13 @@ pub(in crate::protocol) fn client_info(out: &mut Vec<u8>, info: &ClientInfo) {
         ("conn_info", &info.conn_info),
         ("chan_info", &info.chan_info),
     ] {
-        if is_json(info) {
-            members.raw(name, info);
-        }
+        members.raw_if_json(name, info);
     }
 }
 
 /// Member `client`.
 pub(super) fn client_id(members: &mut Members<'_>, client: ClientId) {
-    let out = members.name("client");
-    out.push(b'"');
-    out.extend_from_slice(&client.encode());
-    out.push(b'"');
+    members.plain("client", &client.encode());
 }
 
 /// Members `expires` and `ttl`: both or neither, and `ttl` is never zero (trap T5).

@@ -1,11 +1,11 @@
 //! Replies (`spec/centrifuge.md` §3.2).
 
 use super::push::{client_id, client_info, expires, publication};
-use super::write::Members;
 use crate::model::ChosenError;
 use crate::protocol::centrifuge::VERSION;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ConnectResult, Reply, ReplyBody, Shape, SubscribeResult};
+use crate::wire::json::write::Members;
 
 /// Appends one reply. Results that carry nothing are printed as `{}` (trap T4).
 pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
@@ -88,12 +88,8 @@ pub(super) fn connect(mut members: Members<'_>, result: &ConnectResult<'_>) {
         members.number("ping", interval);
         members.flag("pong", result.pong);
     }
-    if !result.session.is_empty() {
-        members.text("session", result.session);
-    }
-    if !result.node.is_empty() {
-        members.text("node", result.node);
-    }
+    members.text_some("session", result.session);
+    members.text_some("node", result.node);
     members.number_some("time", result.time.unwrap_or(0));
 }
 

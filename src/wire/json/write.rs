@@ -1,16 +1,17 @@
-//! Appends JSON to a buffer. No value is ever built in between.
+//! JSON that goes out, appended to a buffer: the one writer and the one escaper of everything that is written per message, per answer
+//! or per call. No value is ever built in between.
 
-use super::compact;
+use super::text::{compact, is_json};
 
 /// The members of one object, separated as they come. Dropping it closes the object, so none is left open.
-pub(in crate::protocol) struct Members<'o> {
+pub struct Members<'o> {
     out: &'o mut Vec<u8>,
     separate: bool,
 }
 
 impl<'o> Members<'o> {
     /// Opens an object.
-    pub(in crate::protocol) fn open(out: &'o mut Vec<u8>) -> Self {
+    pub fn open(out: &'o mut Vec<u8>) -> Self {
         out.push(b'{');
         Self {
             out,
@@ -19,10 +20,15 @@ impl<'o> Members<'o> {
     }
 
     /// Closes it before the end of the scope.
-    pub(in crate::protocol) fn close(self) {}
+    pub fn close(self) {}
+
+    /// Makes room for so many more bytes.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.out.reserve(bytes);
+    }
 
     /// Starts a member whose name needs no escapes; the caller appends its value.
-    pub(in crate::protocol) fn name(&mut self, name: &str) -> &mut Vec<u8> {
+    pub fn name(&mut self, name: &str) -> &mut Vec<u8> {
         if self.separate {
             self.out.push(b',');
         }
@@ -34,7 +40,7 @@ impl<'o> Members<'o> {
     }
 
     /// Starts a member with any name.
-    pub(in crate::protocol) fn key(&mut self, key: &str) -> &mut Vec<u8> {
+    pub fn key(&mut self, key: &str) -> &mut Vec<u8> {
         if self.separate {
             self.out.push(b',');
         }
@@ -45,54 +51,75 @@ impl<'o> Members<'o> {
     }
 
     /// An object as value.
-    pub(in crate::protocol) fn object(&mut self, name: &str) -> Members<'_> {
+    pub fn object(&mut self, name: &str) -> Members<'_> {
         Members::open(self.name(name))
     }
 
+    /// An array as value.
+    pub fn items(&mut self, name: &str) -> Items<'_> {
+        Items::open(self.name(name))
+    }
+
     /// An array as value: every item is appended by `item`.
-    pub(in crate::protocol) fn array<T>(
+    pub fn array<T>(
         &mut self,
         name: &str,
-        items: impl IntoIterator<Item = T>,
+        values: impl IntoIterator<Item = T>,
         mut item: impl FnMut(&mut Vec<u8>, T),
     ) {
-        let out = self.name(name);
-        out.push(b'[');
-        for (at, value) in items.into_iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            item(out, value);
+        let mut items = self.items(name);
+        for value in values {
+            item(items.item(), value);
         }
-        out.push(b']');
     }
 
     /// Text, also when empty.
-    pub(in crate::protocol) fn text(&mut self, name: &str, text: &str) {
+    pub fn text(&mut self, name: &str, text: &str) {
         string(self.name(name), text);
     }
 
+    /// Text, left out when empty.
+    pub fn text_some(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            self.text(name, text);
+        }
+    }
+
+    /// Text that has nothing to escape, such as an id.
+    pub fn plain(&mut self, name: &str, text: &[u8]) {
+        let out = self.name(name);
+        out.push(b'"');
+        out.extend_from_slice(text);
+        out.push(b'"');
+    }
+
     /// A number, also when zero.
-    pub(in crate::protocol) fn number(&mut self, name: &str, value: impl itoa::Integer) {
+    pub fn number(&mut self, name: &str, value: impl itoa::Integer) {
         number(self.name(name), value);
     }
 
     /// A number, left out when zero.
-    pub(in crate::protocol) fn number_some(&mut self, name: &str, value: u64) {
+    pub fn number_some(&mut self, name: &str, value: u64) {
         if value != 0 {
             self.number(name, value);
         }
     }
 
     /// A flag, left out when false.
-    pub(in crate::protocol) fn flag(&mut self, name: &str, value: bool) {
+    pub fn flag(&mut self, name: &str, value: bool) {
         if value {
             self.name(name).extend_from_slice(b"true");
         }
     }
 
+    /// A flag, also when false.
+    pub fn boolean(&mut self, name: &str, value: bool) {
+        let text: &[u8] = if value { b"true" } else { b"false" };
+        self.name(name).extend_from_slice(text);
+    }
+
     /// One JSON value as it stands, on one line; left out when empty.
-    pub(in crate::protocol) fn raw(&mut self, name: &str, json: &[u8]) {
+    pub fn raw(&mut self, name: &str, json: &[u8]) {
         if !json.is_empty() {
             self.name(name).extend_from_slice(&compact(json));
         }
@@ -100,8 +127,8 @@ impl<'o> Members<'o> {
 
     /// A payload that may be any bytes, such as the `b64info` of a token. JSON clients get what is JSON; the rest is left out,
     /// because it would break the whole message.
-    pub(in crate::protocol) fn raw_if_json(&mut self, name: &str, bytes: &[u8]) {
-        if super::is_json(bytes) {
+    pub fn raw_if_json(&mut self, name: &str, bytes: &[u8]) {
+        if is_json(bytes) {
             self.raw(name, bytes);
         }
     }
@@ -113,13 +140,44 @@ impl Drop for Members<'_> {
     }
 }
 
+/// The items of one array, separated as they come. Dropping it closes the array.
+pub struct Items<'o> {
+    out: &'o mut Vec<u8>,
+    separate: bool,
+}
+
+impl<'o> Items<'o> {
+    fn open(out: &'o mut Vec<u8>) -> Self {
+        out.push(b'[');
+        Self {
+            out,
+            separate: false,
+        }
+    }
+
+    /// Starts an item; the caller appends its value.
+    pub fn item(&mut self) -> &mut Vec<u8> {
+        if self.separate {
+            self.out.push(b',');
+        }
+        self.separate = true;
+        self.out
+    }
+}
+
+impl Drop for Items<'_> {
+    fn drop(&mut self) {
+        self.out.push(b']');
+    }
+}
+
 /// Appends a number.
-pub(in crate::protocol) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
+pub fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
 }
 
 /// Appends a JSON string (RFC 8259 §7): only what must be escaped is.
-pub(in crate::protocol) fn string(out: &mut Vec<u8>, text: &str) {
+pub fn string(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     out.reserve(bytes.len() + 2);
     out.push(b'"');
