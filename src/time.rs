@@ -4,6 +4,9 @@ use std::cell::Cell;
 use std::ops::Add;
 use std::time::Duration;
 
+use ::time::OffsetDateTime;
+use ::time::format_description::well_known::Rfc3339;
+
 /// A point on the monotonic clock, in nanoseconds since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(pub u64);
@@ -125,6 +128,17 @@ pub struct Deadline {
     pub at: Instant,
 }
 
+/// A point on the wall clock as RFC 3339 writes it, in UTC, with a fraction where it has one; what lies behind the year 9999 is its end.
+#[must_use]
+pub fn rfc3339(unix_ms: u64) -> String {
+    const END_MS: u64 = 253_402_300_799_999;
+    let nanos = i128::from(unix_ms.min(END_MS)) * 1_000_000;
+    OffsetDateTime::from_unix_timestamp_nanos(nanos)
+        .ok()
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +166,19 @@ mod tests {
         let later = lived.look(60 * SECOND + 11);
         assert_eq!(later, Instant(9 * SECOND + 11));
         assert_eq!(lived.clock_at(later), 60 * SECOND + 11);
+    }
+
+    #[test]
+    fn moments_are_written_as_rfc_3339_has_them() {
+        for (unix_ms, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (1_735_689_599_990, "2024-12-31T23:59:59.99Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (u64::MAX, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(rfc3339(unix_ms), text);
+        }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 /// Numbers below it are offsets, from it on Unix milliseconds (1973 and later).
 const UNIX_MS_MIN: u64 = 100_000_000_000;
 
@@ -87,87 +90,24 @@ fn duration_ms(text: &str) -> Option<u64> {
     text[..text.len() - 1].parse::<u64>().ok()?.checked_mul(ms)
 }
 
-/// Days from 1970-01-01 to a date of the Gregorian calendar.
-fn days(year: i64, month: u32, day: u32) -> i64 {
-    // Years begin in March, so that the leap day is the last one.
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let of_era = year.rem_euclid(400);
-    let of_year = i64::from((153 * ((month + 9) % 12) + 2) / 5 + day - 1);
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// The date so many days after 1970-01-01.
-fn date(days: i64) -> (i64, u32, u32) {
-    let days = days + 719_468;
-    let era = days.div_euclid(146_097);
-    let of_era = days.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = (of_era - (365 * year + year / 4 - year / 100)) as u32;
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
-}
-
 /// Unix milliseconds of `YYYY-MM-DDTHH:MM:SS[.fff](Z|±HH:MM)`; also of the date alone, in UTC.
 fn rfc3339(text: &str) -> Option<u64> {
-    let number = |range: std::ops::Range<usize>| -> Option<u32> {
-        let digits = text.get(range)?;
-        digits
-            .bytes()
-            .all(|b| b.is_ascii_digit())
-            .then(|| digits.parse().ok())?
-    };
-    let at = |i: usize, allowed: &[u8]| text.as_bytes().get(i).is_some_and(|b| allowed.contains(b));
-    let (year, month, day) = (number(0..4)?, number(5..7)?, number(8..10)?);
-    let is_date = at(4, b"-") && at(7, b"-") && (1..=12).contains(&month) && day >= 1;
-    let date_ms = days(i64::from(year), month, day) * 86_400_000;
-    if !is_date || date(date_ms / 86_400_000) != (i64::from(year), month, day) {
-        return None;
-    }
-    if text.len() == 10 {
-        return u64::try_from(date_ms).ok();
-    }
-    let (hour, minute, second) = (number(11..13)?, number(14..16)?, number(17..19)?);
-    if !(at(10, b"Tt ") && at(13, b":") && at(16, b":")) || hour > 23 || minute > 59 || second > 60
-    {
-        return None;
-    }
-    let mut rest = text.get(19..)?;
-    let mut ms = 0;
-    if let Some(fraction) = rest.strip_prefix('.') {
-        let len = fraction.bytes().take_while(u8::is_ascii_digit).count();
-        let digits: String = fraction[..len]
-            .chars()
-            .chain("000".chars())
-            .take(3)
-            .collect();
-        ms = (len > 0).then(|| digits.parse::<i64>().ok())??;
-        rest = &fraction[len..];
-    }
-    let zone = match rest.as_bytes() {
-        [b'Z' | b'z'] => 0,
-        [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-            let part = |range| {
-                rest.get(range)
-                    .and_then(|text: &str| text.parse::<i64>().ok())
-            };
-            let minutes = part(1..3)? * 60 + part(4..6)?;
-            if *sign == b'+' { minutes } else { -minutes }
+    let midnight;
+    let text = match text.as_bytes().get(10) {
+        None => {
+            midnight = format!("{text}T00:00:00Z");
+            &midnight
         }
-        _ => return None,
+        Some(b'T' | b't' | b' ') => text,
+        Some(_) => return None,
     };
-    let seconds = i64::from(hour * 3600 + minute * 60 + second) - zone * 60;
-    u64::try_from(date_ms + seconds * 1000 + ms).ok()
+    let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
 }
 
 /// A moment for people, UTC, to the second.
 pub(super) fn shown(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    let (year, month, day) = date(i64::try_from(seconds / 86_400).unwrap_or(0));
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    crate::time::rfc3339(unix_ms / 1000 * 1000)
 }
 
 /// An age for people.
@@ -201,6 +141,7 @@ mod tests {
                 When::Time(1_764_057_600_250),
             ),
             ("2025-11-25t02:30:00-05:30", When::Time(1_764_057_600_000)),
+            ("2025-11-25 08:00:00Z", When::Time(1_764_057_600_000)),
             ("2025-11-25", When::Time(1_764_028_800_000)),
             ("2024-02-29T00:00:00Z", When::Time(1_709_164_800_000)),
             ("1970-01-01T00:00:00Z", When::Time(0)),
@@ -225,6 +166,8 @@ mod tests {
             "2025-11-25T08:00:00.Z",
             "2025-11-25T08:00:00+1:00",
             "2025-11-25 8:00",
+            "2025-11-25_08:00:00Z",
+            "1969-12-31T23:59:58Z",
             "é025-11-25T08:00:00Z",
             "-9é",
         ] {

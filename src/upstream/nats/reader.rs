@@ -19,6 +19,7 @@ use super::message::{self, Content};
 use super::subject;
 use crate::mesh::durable::{LogError, Read};
 use crate::model::{Entry, Epoch};
+use crate::time::rfc3339;
 use crate::upstream::log::{Scan, Scanned, Slice};
 
 /// Messages of one request.
@@ -429,40 +430,5 @@ pub(super) fn from_sequence(
         next_by_subj: subject,
         batch,
         max_bytes: (max_bytes < usize::MAX / 2).then_some(max_bytes),
-    }
-}
-
-/// A time as NATS reads it, in UTC.
-fn rfc3339(unix_ms: u64) -> String {
-    // Days to a date in the proleptic Gregorian calendar: years begin in March, so that the leap day is the last one.
-    let (days, of_day) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let shifted = days.min(2_900_000) + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hours, minutes) = (of_day / 3_600_000, of_day / 60_000 % 60);
-    let (seconds, ms) = (of_day / 1000 % 60, of_day % 1000);
-    format!("{year:04}-{month:02}-{day:02}T{hours:02}:{minutes:02}:{seconds:02}.{ms:03}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_as_nats_reads_them() {
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(951_782_400_001), "2000-02-29T00:00:00.001Z");
-        assert_eq!(rfc3339(1_735_689_599_999), "2024-12-31T23:59:59.999Z");
-        assert_eq!(rfc3339(4_107_542_400_000), "2100-03-01T00:00:00.000Z");
     }
 }
