@@ -1,5 +1,6 @@
 //! What may cross threads: queues between shards, and between shards and control.
 
+pub mod bell;
 pub mod control;
 pub mod durable;
 mod endpoint;

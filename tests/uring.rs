@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use ringmain::mesh::control::Doorbell;
+use ringmain::mesh::bell::Doorbell;
 use ringmain::uring::{
     BufferConfig, Completion, EventFd, Kind, Ring, RingConfig, Sqe, probe, socket,
 };

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 
 use super::http_client::Client;
 use crate::config::Config;
-use crate::mesh::control::{Doorbell, ShardLink};
+use crate::mesh::bell::Doorbell;
+use crate::mesh::control::ShardLink;
 use crate::mesh::hook::{Answer, Call, Verdict};
 use crate::upstream::bell::Bell;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
+use super::bell::Doorbell;
 use super::durable::DurableLink;
 use super::hook::HookLink;
 use crate::config::Config;
@@ -17,12 +18,6 @@ use crate::model::{AskId, ShardId};
 pub const TO_SHARD_MAX: usize = 64;
 /// Reports that all shards together may have under way to control.
 pub const FROM_SHARD_MAX: usize = 1024;
-
-/// Wakes a thread that waits. Ringing is cheap, idempotent and safe from every thread.
-pub trait Doorbell: Send + Sync {
-    /// Makes the owner look at its queues.
-    fn ring(&self);
-}
 
 /// Who waits for a page: a request at an internal listener. Echoed; one that has ended is ignored by the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

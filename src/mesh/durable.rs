@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
-use super::control::Doorbell;
+use super::bell::Doorbell;
 use crate::model::{
     AskId, ChannelName, ClientId, ConnId, ConsumeGrant, Draft, Epoch, EventId, Publication,
     StreamPosition,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
-use super::control::Doorbell;
+use super::bell::Doorbell;
 use crate::config::hooks::Target;
 use crate::model::{AskId, ChannelName, ChosenError, ClientId, ConnId, Format, HubId, Overrides};
 

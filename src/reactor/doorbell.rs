@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
 use std::task::{Context, Poll, Waker};
 
-use crate::mesh::control::Doorbell as _;
+use crate::mesh::bell::Doorbell as _;
 use crate::model::ShardId;
 use crate::uring::EventFd;
 

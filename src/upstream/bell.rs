@@ -1,10 +1,10 @@
-//! Control's doorbell.
+//! The doorbell of a thread with a tokio runtime: control, its calls to backends, the bridge.
 
 use tokio::sync::Notify;
 
-use crate::mesh::control::Doorbell;
+use crate::mesh::bell::Doorbell;
 
-/// Wakes the control thread. Rings before it waits are not lost; many rings wake it once.
+/// Wakes the task that waits in `rung`. Rings before it waits are not lost; many rings wake it once.
 #[derive(Debug, Default)]
 pub struct Bell(Notify);
 

@@ -52,7 +52,7 @@ pub struct ShardEnd {
     /// Its queues.
     pub link: crate::mesh::durable::DurableLink,
     /// Wakes it.
-    pub bell: Arc<dyn crate::mesh::control::Doorbell>,
+    pub bell: Arc<dyn crate::mesh::bell::Doorbell>,
 }
 
 /// What the bridge is made of.
@@ -393,7 +393,7 @@ async fn run<L: Log>(
 }
 
 fn bell_again(bell: &Bell) {
-    use crate::mesh::control::Doorbell as _;
+    use crate::mesh::bell::Doorbell as _;
     bell.ring();
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::mesh::control::Doorbell;
+use crate::mesh::bell::Doorbell;
 
 /// A counter in the kernel that wakes whoever reads it.
 #[derive(Debug)]
