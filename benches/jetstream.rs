@@ -18,7 +18,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use ringmain::config::durable::{Durable, Engine};
 use ringmain::model::{ChannelName, Draft, EventId, Terms};
-use ringmain::upstream::Log;
+use ringmain::upstream::log::Entries as _;
 use ringmain::upstream::nats::Jetstream;
 
 use nats_server::NatsServer;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use ringmain::config::durable::Durable;
 use ringmain::model::{ChannelName, Draft, EventId, Terms};
-use ringmain::upstream::log::{Group, Scan, Settled};
-use ringmain::upstream::{Embedded, Log};
+use ringmain::upstream::Embedded;
+use ringmain::upstream::log::{Entries as _, Group, Groups as _, Scan, Settled};
 
 // As in the program itself.
 #[global_allocator]

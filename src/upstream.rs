@@ -1,7 +1,7 @@
 //! What must not be lost: the durable log behind the shards, and the queue groups that work it off.
 //!
 //! One thread, the **bridge**, with a runtime of its own: it takes what the shards ask (`mesh/durable`), appends in
-//! batches, and gives back what was stored. The log itself is one of several behind the `Log` trait.
+//! batches, and gives back what was stored. The log itself is one of several behind the traits of `log`.
 
 pub mod bell;
 pub mod bridge;
@@ -16,4 +16,3 @@ pub mod schema;
 pub mod triggers;
 
 pub use embedded::Embedded;
-pub use log::Log;

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::bell::Bell;
 use super::desk::settings::QUEUE_PREFIX;
 use super::desk::{Desk, GroupReport};
-use super::log::{Log, Status};
+use super::log::{Entries, Log, Status, Values};
 use super::schema::Schemas;
 use crate::config::Config;
 use crate::mesh::durable::{
@@ -398,7 +398,7 @@ fn bell_again(bell: &Bell) {
 }
 
 /// The schemas in force. What cannot be read or does not fit the past is told, and the namespace refuses publications.
-async fn compiled<L: Log>(log: &L, config: &Config) -> Schemas {
+async fn compiled(log: &impl Values, config: &Config) -> Schemas {
     let (schemas, errors) = Schemas::load(log, config).await;
     for error in errors {
         warn!(%error, "the namespace refuses publications");
@@ -463,7 +463,7 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
 }
 
 /// Appends what waits, batch after batch.
-async fn commit<L: Log>(log: Rc<L>, shared: Rc<Shared>) {
+async fn commit<L: Entries>(log: Rc<L>, shared: Rc<Shared>) {
     loop {
         let (whose, batch) = shared.batch(L::BATCH_MAX);
         if batch.is_empty() {
@@ -486,7 +486,7 @@ async fn commit<L: Log>(log: Rc<L>, shared: Rc<Shared>) {
 }
 
 /// Gives the owners of channels what is stored.
-async fn follow<L: Log>(log: Rc<L>, shared: Rc<Shared>) {
+async fn follow<L: Entries>(log: Rc<L>, shared: Rc<Shared>) {
     loop {
         match log.tail().await {
             Ok(entries) => shared.spread(&entries),
@@ -506,7 +506,7 @@ async fn follow<L: Log>(log: Rc<L>, shared: Rc<Shared>) {
     }
 }
 
-async fn read_for<L: Log>(
+async fn read_for<L: Entries>(
     log: Rc<L>,
     shared: Rc<Shared>,
     shard: ShardId,
@@ -538,7 +538,7 @@ async fn read_for<L: Log>(
 }
 
 /// Tells control how the log does.
-async fn observe<L: Log>(
+async fn observe<L: Entries>(
     log: Rc<L>,
     desk: Rc<Desk<L, outlet::Line>>,
     shared: Rc<Shared>,

@@ -21,8 +21,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
-use super::Log;
-use super::log::Lag;
+use super::log::{Entries, Groups, Lag, Letters, Values};
 use super::triggers::Rule;
 use crate::config::Config;
 use crate::mem::Rng;
@@ -207,7 +206,7 @@ struct Place {
     trigger: RefCell<Option<Rc<Rule>>>,
 }
 
-impl<L: Log, O: Outlet> Desk<L, O> {
+impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
     /// Begins: groups are read from the log, triggers start.
     #[must_use]
     pub fn new(log: Rc<L>, outlet: Rc<O>, config: &Config) -> Self {
@@ -303,7 +302,9 @@ impl<L: Log, O: Outlet> Desk<L, O> {
             tokio::task::spawn_local(Rc::clone(&self.0).start_triggers());
         }
     }
+}
 
+impl<L, O: Outlet> Desk<L, O> {
     /// How all groups do.
     #[must_use]
     pub fn report(&self) -> Vec<GroupReport> {

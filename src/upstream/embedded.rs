@@ -19,6 +19,7 @@ mod read;
 mod segments;
 mod store;
 mod tail;
+mod values;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -37,12 +38,10 @@ use self::inner::{GROUPS_PAUSE, Inner, REOPEN_PAUSE};
 use self::segments::View;
 use self::store::{Directory, Store};
 use self::tail::Tail;
-use super::log::{
-    DeadLetter, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
-};
+use super::log::{Entries, Log, Scan, Scanned, Slice, Status};
 use crate::config::durable::Durable;
 use crate::mesh::durable::{Appended, LogError, Read};
-use crate::model::{ChannelName, Draft, Entry, EventId};
+use crate::model::{ChannelName, Draft, Entry};
 
 /// Between two looks at what expires.
 const TEND_PAUSE: Duration = Duration::from_secs(1);
@@ -57,8 +56,6 @@ const AHEAD_MAX: usize = 4096;
 const AHEAD_BYTES_MAX: usize = 8 << 20;
 /// Entries of others that are passed over at once while reading ahead.
 const PASSED_MAX: usize = 1 << 16;
-/// Blocks that are looked at to say how far behind a group is.
-const LAG_BLOCKS_MAX: usize = 256;
 
 /// See the module.
 pub struct Embedded {
@@ -281,7 +278,7 @@ fn check_name(name: &str) -> Result<(), LogError> {
     Ok(())
 }
 
-impl Log for Embedded {
+impl Entries for Embedded {
     const APPENDS_AT_ONCE: usize = 1;
 
     fn status(&self) -> Status {
@@ -470,249 +467,9 @@ impl Log for Embedded {
         self.count_losses(view, channel, behind, kept).await;
         Ok(())
     }
+}
 
-    async fn open_group(&self, group: &Group) -> Result<(), LogError> {
-        check_name(&group.name)?;
-        self.step();
-        let mut inner = self.inner.borrow_mut();
-        let inner = &mut *inner;
-        let Some(core) = &mut inner.core else {
-            return Err(inner.unavailable());
-        };
-        let count = inner.groups.len();
-        let mut batch = core.store.batch();
-        match inner.groups.get_mut(&group.name) {
-            Some(state) => {
-                let is_same =
-                    state.spec.channels == group.channels && state.spec.lease == group.lease;
-                if is_same {
-                    return Ok(());
-                }
-                state.change(group.clone());
-                state.write_spec(&mut batch, &core.store);
-            }
-            None if count >= groups::GROUPS_MAX => {
-                return Err(LogError::Refused("there are too many queue groups".into()));
-            }
-            None => {
-                let read = match group.from_beginning {
-                    true => core.segments.first(core.end) - 1,
-                    false => core.end,
-                };
-                let number = core.group_number(&mut batch);
-                let mut state = State::new(group.clone(), number, read);
-                state.write_spec(&mut batch, &core.store);
-                state.write(&mut batch, &core.store);
-                inner.groups.insert(group.name.clone(), state);
-            }
-        }
-        if let Err(reason) = Store::commit(batch, true) {
-            if inner.groups.len() > count {
-                inner.groups.remove(&group.name);
-            }
-            inner.fail(&Broken(reason));
-            return Err(inner.unavailable());
-        }
-        self.changed.notify_waiters();
-        Ok(())
-    }
-
-    async fn groups(&self) -> Result<Vec<Group>, LogError> {
-        let inner = self.inner.borrow();
-        Ok(inner
-            .groups
-            .values()
-            .map(|state| state.spec.clone())
-            .collect())
-    }
-
-    async fn delete_group(&self, name: &str) -> Result<bool, LogError> {
-        self.step();
-        let mut inner = self.inner.borrow_mut();
-        let inner = &mut *inner;
-        let Some(core) = &mut inner.core else {
-            return Err(inner.unavailable());
-        };
-        let Some(state) = inner.groups.get(name) else {
-            return Ok(false);
-        };
-        let mut batch = core.store.batch();
-        let removed = state
-            .remove(&mut batch, &core.store)
-            .map_err(|error| error::words(&error))
-            .and_then(|()| Store::commit(batch, true));
-        if let Err(reason) = removed {
-            inner.fail(&Broken(reason));
-            return Err(inner.unavailable());
-        }
-        inner.groups.remove(name);
-        self.changed.notify_waiters();
-        Ok(true)
-    }
-
-    async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        loop {
-            self.step();
-            let changed = self.changed.notified();
-            let (next, refills, filter) = {
-                let mut inner = self.inner.borrow_mut();
-                let inner = &mut *inner;
-                let Some(state) = inner.groups.get_mut(group) else {
-                    return Err(LogError::NotFound(
-                        format!("there is no queue group {group}").into(),
-                    ));
-                };
-                let next = state.next(limit, &inner.recent, inner.end);
-                let found = (next, state.refills, Arc::clone(&state.filter));
-                if state.is_dirty() && inner.mark_dirty() {
-                    self.changed.notify_waiters();
-                }
-                found
-            };
-            match next {
-                groups::Next::Take(leased) => return Ok(leased),
-                groups::Next::Scan(after) => {
-                    let scanned = self.scan_for(after, filter).await?;
-                    self.group(group, |state| {
-                        if state.refills == refills {
-                            state.refill(scanned.entries, scanned.next);
-                        }
-                    })?;
-                }
-                groups::Next::Load(cursors) => {
-                    let found = self
-                        .reading(move |view, _| {
-                            cursors
-                                .into_iter()
-                                .map(|cursor| Ok((cursor, read::entry(view, cursor)?)))
-                                .collect::<fjall::Result<Vec<_>>>()
-                        })
-                        .await?;
-                    self.group(group, |state| {
-                        for (cursor, entry) in found {
-                            state.restore(cursor, entry);
-                        }
-                    })?;
-                }
-                groups::Next::Wait => {
-                    let _ = tokio::time::timeout(TEND_PAUSE, changed).await;
-                }
-            }
-        }
-    }
-
-    async fn settle(&self, group: &str, settled: &[(Lease, Settled)]) -> Result<(), LogError> {
-        let is_free = self.group(group, |state| {
-            settled.iter().fold(false, |is_free, (lease, settled)| {
-                state.settle(*lease, settled) || is_free
-            })
-        })?;
-        // Whoever follows the log calls again when it is time to write.
-        if self.inner.borrow_mut().mark_dirty() || is_free {
-            self.changed.notify_waiters();
-        }
-        self.step();
-        Ok(())
-    }
-
-    /// The entries are exact where they are few; of more, those that nobody has looked at count as the group's.
-    async fn lag(&self, group: &str) -> Result<Lag, LogError> {
-        let (scanned, filter, missing) = self.group(group, |state| {
-            let missing = state.oldest_missing();
-            (state.scanned(), Arc::clone(&state.filter), missing)
-        })?;
-        let (unread, oldest) = if scanned >= self.inner.borrow().end && missing.is_none() {
-            (0, None)
-        } else {
-            self.reading(move |view, _| lag_on_disk(view, scanned, &filter, missing))
-                .await?
-        };
-        self.group(group, |state| state.lag(unread, oldest))
-    }
-
-    async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
-        check_name(&letter.group)?;
-        self.with(|core| {
-            let mut batch = core.store.batch();
-            let key = letters::key(&letter.group, letter.entry.record.event);
-            batch.insert(&core.store.letters, key, letters::encode(letter));
-            Store::commit(batch, true).map_err(Broken)
-        })
-    }
-
-    async fn dead_letters(
-        &self,
-        group: Option<&str>,
-        after: Option<(&str, EventId)>,
-        limit: usize,
-    ) -> Result<Vec<DeadLetter>, LogError> {
-        let group = group.map(str::to_owned);
-        let after = after.map(|(group, event)| (group.to_owned(), event));
-        let (letters, damaged) = self
-            .reading(move |_, store| {
-                let after = after
-                    .as_ref()
-                    .map(|(group, event)| (group.as_str(), *event));
-                letters::list(store, group.as_deref(), after, limit)
-            })
-            .await?;
-        self.inner.borrow_mut().damaged += damaged;
-        Ok(letters)
-    }
-
-    async fn dead_letter(
-        &self,
-        group: &str,
-        event: EventId,
-    ) -> Result<Option<DeadLetter>, LogError> {
-        let key = letters::key(group, event);
-        let letter = self
-            .reading(move |_, store| {
-                let value = store.letters.get(&key)?;
-                Ok(value.map(|value| letters::decode(&key, bytes_of(value))))
-            })
-            .await?;
-        letter
-            .transpose()
-            .map_err(|damage| unreadable(&damage.to_string()))
-    }
-
-    async fn exhume(&self, group: &str, event: EventId) -> Result<bool, LogError> {
-        self.with(|core| {
-            let key = letters::key(group, event);
-            if !core.store.letters.contains_key(&key)? {
-                return Ok(false);
-            }
-            let mut batch = core.store.batch();
-            batch.remove(&core.store.letters, key);
-            Store::commit(batch, true).map_err(Broken)?;
-            Ok(true)
-        })
-    }
-
-    async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
-        if key.len() > NAME_BYTES_MAX {
-            return Err(LogError::BadRequest("the key is too long".into()));
-        }
-        self.with(|core| {
-            let mut batch = core.store.batch();
-            match value {
-                Some(value) => batch.insert(&core.store.state, value_key(key), value),
-                None => batch.remove(&core.store.state, value_key(key)),
-            }
-            Store::commit(batch, true).map_err(Broken)
-        })
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
-        let key = value_key(key);
-        self.reading(move |_, store| Ok(store.state.get(key)?.map(|value| value.to_vec())))
-            .await
-    }
-
+impl Log for Embedded {
     async fn close(&self) {
         if self.is_open().is_err() {
             return;
@@ -731,38 +488,6 @@ impl Log for Embedded {
             let _ = gone.await;
         }
     }
-}
-
-/// How many of the group's entries nobody has looked at, and when the oldest that is not in memory was taken in.
-fn lag_on_disk(
-    view: &View,
-    scanned: u64,
-    filter: &read::Filter,
-    missing: Option<u64>,
-) -> fjall::Result<(u64, Option<u64>)> {
-    let (wanted, counted_to) = match filter.wants_all() {
-        true => (0, scanned),
-        false => read::count(view, scanned, filter, LAG_BLOCKS_MAX)?,
-    };
-    let unread = wanted + view.end.saturating_sub(counted_to);
-    let oldest = match missing {
-        Some(cursor) => read::entry(view, cursor)?,
-        None => {
-            let scan = Scan {
-                after: scanned,
-                channels: Vec::new(),
-                limit: 1,
-                bytes: 0,
-                looked_at: PASSED_MAX,
-            };
-            read::scan(view, &scan, filter)?.scanned.entries.pop()
-        }
-    };
-    Ok((unread, oldest.map(|entry| entry.record.unix_ms)))
-}
-
-fn value_key(key: &str) -> Vec<u8> {
-    [b"v/", key.as_bytes()].concat()
 }
 
 fn bytes_of(value: fjall::UserValue) -> ::bytes::Bytes {

@@ -1,4 +1,4 @@
-//! A log in memory that keeps every promise of `Log`, for tests; and short ways to records and entries.
+//! A log in memory that keeps every promise of the seam, for tests; and short ways to records and entries.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use super::log::{
-    DeadLetter, Failure, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
+    DeadLetter, Entries, Failure, Group, Groups, Lag, Lease, Leased, Letters, Log, Scan, Scanned,
+    Settled, Slice, Status, Values,
 };
 use crate::config::glob_match;
 use crate::mesh::durable::{Appended, LogError, Read};
@@ -172,7 +173,7 @@ impl MemoryLog {
     }
 }
 
-impl Log for MemoryLog {
+impl Entries for MemoryLog {
     const APPENDS_AT_ONCE: usize = 1;
 
     fn status(&self) -> Status {
@@ -293,7 +294,9 @@ impl Log for MemoryLog {
         entries.retain(|entry| entry.record.channel != *channel);
         Ok(())
     }
+}
 
+impl Groups for MemoryLog {
     async fn open_group(&self, group: &Group) -> Result<(), LogError> {
         self.check()?;
         let end = self.entries.borrow().len() as u64;
@@ -378,7 +381,9 @@ impl Log for MemoryLog {
             lost_before: 0,
         })
     }
+}
 
+impl Letters for MemoryLog {
     async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
         self.check()?;
         let key = (letter.group.clone(), letter.entry.record.event);
@@ -418,7 +423,9 @@ impl Log for MemoryLog {
         let mut letters = self.letters.borrow_mut();
         Ok(letters.remove(&(group.into(), event)).is_some())
     }
+}
 
+impl Values for MemoryLog {
     async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
         self.check()?;
         let mut values = self.values.borrow_mut();
@@ -433,6 +440,8 @@ impl Log for MemoryLog {
         self.check()?;
         Ok(self.values.borrow().get(key).cloned())
     }
+}
 
+impl Log for MemoryLog {
     async fn close(&self) {}
 }

@@ -38,14 +38,12 @@ use std::time::Duration;
 
 use crate::config::durable::Durable;
 use crate::mesh::durable::{Appended, LogError, Read};
-use crate::model::{ChannelName, Draft, Entry, EventId};
-use crate::upstream::log::{
-    DeadLetter, Group, Lag, Lease, Leased, Log, Scan, Scanned, Settled, Slice, Status,
-};
+use crate::model::{ChannelName, Draft, Entry};
+use crate::upstream::log::{Entries, Log, Scan, Scanned, Slice, Status};
 
 pub use link::ConnectError;
 
-use groups::Groups;
+use groups::Consumers;
 use link::Link;
 use reader::Reader;
 use tail::Tail;
@@ -63,7 +61,7 @@ pub struct Jetstream {
     writer: Writer,
     tail: Tail,
     reader: Reader,
-    groups: Groups,
+    groups: Consumers,
     supervisor: tokio::task::JoinHandle<()>,
 }
 
@@ -79,7 +77,7 @@ impl Jetstream {
             writer: Writer::spawn(link.clone(), own),
             tail,
             reader: Reader::new(link.clone()),
-            groups: Groups::new(link.clone()),
+            groups: Consumers::new(link.clone()),
             supervisor: tokio::spawn(link.clone().supervise()),
             link,
         })
@@ -92,7 +90,7 @@ impl Drop for Jetstream {
     }
 }
 
-impl Log for Jetstream {
+impl Entries for Jetstream {
     const APPENDS_AT_ONCE: usize = 16;
     const BATCH_MAX: usize = 256;
 
@@ -149,86 +147,11 @@ impl Log for Jetstream {
         }
         Ok(())
     }
+}
 
-    async fn open_group(&self, group: &Group) -> Result<(), LogError> {
-        self.groups.open(group).await
-    }
-
-    async fn groups(&self) -> Result<Vec<Group>, LogError> {
-        self.groups.all().await
-    }
-
-    async fn delete_group(&self, name: &str) -> Result<bool, LogError> {
-        self.groups.delete(name).await
-    }
-
-    async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
-        self.groups.fetch(group, limit).await
-    }
-
-    async fn settle(&self, group: &str, settled: &[(Lease, Settled)]) -> Result<(), LogError> {
-        self.groups.settle(group, settled).await
-    }
-
-    async fn lag(&self, group: &str) -> Result<Lag, LogError> {
-        self.groups.lag(&self.reader, group).await
-    }
-
-    async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
-        letters::bury(&self.link, letter).await
-    }
-
-    async fn dead_letters(
-        &self,
-        group: Option<&str>,
-        after: Option<(&str, EventId)>,
-        limit: usize,
-    ) -> Result<Vec<DeadLetter>, LogError> {
-        letters::list(&self.link, group, after, limit).await
-    }
-
-    async fn dead_letter(
-        &self,
-        group: &str,
-        event: EventId,
-    ) -> Result<Option<DeadLetter>, LogError> {
-        let opened = self.link.opened()?;
-        letters::one(&self.link, &opened, group, event).await
-    }
-
-    async fn exhume(&self, group: &str, event: EventId) -> Result<bool, LogError> {
-        letters::exhume(&self.link, group, event).await
-    }
-
-    async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
-        let opened = self.link.opened()?;
-        let key = value_key(key);
-        match value {
-            Some(value) => {
-                let put = opened.state.put(key, value.to_vec().into()).await;
-                put.map_err(|error| self.link.failed(&error))?;
-            }
-            None => {
-                let deleted = opened.state.delete(key).await;
-                deleted.map_err(|error| self.link.failed(&error))?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
-        let opened = self.link.opened()?;
-        let value = values::newest(&opened.state, &value_key(key)).await;
-        let value = value.map_err(|error| self.link.failed(&error))?;
-        Ok(value.map(|value| value.to_vec()))
-    }
-
+impl Log for Jetstream {
     async fn close(&self) {
         // What does not go out in time is delivered again by the server.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.link.client.flush()).await;
     }
-}
-
-fn value_key(key: &str) -> String {
-    format!("value.{}", subject::name(key))
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use tracing::warn;
 
 use self::compatible::Narrowed;
-use super::Log;
+use super::log::Values;
 use crate::config::durable::{Schema, SchemaVersion};
 use crate::config::{ChannelRules, Config, Namespace};
 use crate::mesh::durable::LogError;
@@ -110,7 +110,7 @@ impl Schemas {
     /// with a text that cannot be used, or that accepts less than it did, refuses every publication; the others are not
     /// concerned. A log that does not answer within `durable.append_timeout` changes nothing but that texts are not
     /// compared, which is told.
-    pub async fn load<L: Log>(log: &L, config: &Config) -> (Self, Vec<SchemaError>) {
+    pub async fn load(log: &impl Values, config: &Config) -> (Self, Vec<SchemaError>) {
         let mut memory = Memory {
             log,
             patience: config.durable.append_timeout,
@@ -213,7 +213,7 @@ struct Memory<'a, L> {
     answers: bool,
 }
 
-impl<L: Log> Memory<'_, L> {
+impl<L: Values> Memory<'_, L> {
     /// Texts are remembered once all of the namespace are in order.
     async fn check_of(&mut self, namespace: &Namespace) -> Result<Check, SchemaError> {
         let mut accepted = BTreeMap::new();

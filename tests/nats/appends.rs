@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ringmain::mesh::durable::LogError;
 use ringmain::model::EventId;
-use ringmain::upstream::Log;
+use ringmain::upstream::log::{Entries as _, Log as _};
 
 use crate::lab::{
     all, append_at_last, append_one, assert_whole, config, follow, keyed, open, publication, read,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ringmain::mesh::durable::LogError;
 use ringmain::model::EventId;
-use ringmain::upstream::Log;
+use ringmain::upstream::log::Entries as _;
 use ringmain::upstream::nats::Jetstream;
 
 use crate::lab::{

@@ -7,8 +7,10 @@ use async_nats::jetstream::{self, consumer::PullConsumer};
 use futures_util::StreamExt;
 use ringmain::mesh::durable::LogError;
 use ringmain::model::EventId;
-use ringmain::upstream::Log;
-use ringmain::upstream::log::{DeadLetter, Failure, Group, Leased, Settled};
+use ringmain::upstream::log::{
+    DeadLetter, Entries as _, Failure, Group, Groups as _, Leased, Letters as _, Settled,
+    Values as _,
+};
 use ringmain::upstream::nats::Jetstream;
 
 use crate::lab::{DEADLINE, config, open, publication, run, until};

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use ringmain::config::durable::{Durable, Engine};
 use ringmain::mesh::durable::{Appended, LogError, Read};
 use ringmain::model::{ChannelName, Draft, Entry, EventId, StreamPosition, Terms};
-use ringmain::upstream::Log;
-use ringmain::upstream::log::Slice;
+use ringmain::upstream::log::{Entries as _, Slice};
 use ringmain::upstream::nats::Jetstream;
 
 use crate::nats_server::NatsServer;

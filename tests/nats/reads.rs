@@ -5,8 +5,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use ringmain::model::ChannelName;
-use ringmain::upstream::Log;
-use ringmain::upstream::log::Scan;
+use ringmain::upstream::log::{Entries as _, Scan};
 
 use crate::lab::{
     all, append_one, assert_whole, config, follow, open, publication, read, run, until,

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nkeys::KeyPair;
 use ringmain::config::durable::Durable;
-use ringmain::upstream::Log;
+use ringmain::upstream::log::Entries as _;
 use ringmain::upstream::nats::Jetstream;
 use serde_json::{Value, json};
 use tempfile::TempDir;

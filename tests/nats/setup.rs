@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use ringmain::mesh::durable::LogError;
-use ringmain::upstream::Log;
+use ringmain::upstream::log::Entries as _;
 use ringmain::upstream::nats::Jetstream;
 
 use crate::lab::{append_one, config, open, publication, run, until};

@@ -4,7 +4,6 @@ use bytes::Bytes;
 
 use super::group::Given;
 use super::{Asker, Consumer, Inner, Outlet, Place, WorkerId, encode};
-use crate::upstream::Log;
 use crate::wire::json::write::Members;
 
 /// See the module.
@@ -22,7 +21,7 @@ pub(super) struct Fetch {
     bytes: usize,
 }
 
-impl<L: Log, O: Outlet> Inner<L, O> {
+impl<L, O: Outlet> Inner<L, O> {
     pub(super) fn begins_to_fetch(&self, asker: Asker, worker: Option<WorkerId>) {
         let fetch = Fetch {
             worker,

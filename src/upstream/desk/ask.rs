@@ -15,8 +15,7 @@ use super::{
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::mesh::durable::{Ask, Caller, LogError, Method};
 use crate::time::Now;
-use crate::upstream::Log;
-use crate::upstream::log::worker_name;
+use crate::upstream::log::{Entries, Groups, Letters, Values, worker_name};
 use crate::wire::json::fields;
 use crate::wire::json::write::{self, Members};
 
@@ -41,7 +40,7 @@ struct Standing {
 }
 fields!(@Own Standing { "group" => group, "credit" => credit });
 
-impl<L: Log, O: Outlet> Inner<L, O> {
+impl<L, O: Outlet> Inner<L, O> {
     pub(super) fn now(&self) -> Now {
         let elapsed = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         Now {
@@ -54,7 +53,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         let index = *self.by_name.borrow().get(name)?;
         self.groups.borrow().get(index)?.clone()
     }
+}
 
+impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     pub(super) async fn answer(self: Rc<Self>, asker: Asker, ask: Ask, worker: Option<WorkerId>) {
         while !self.is_loaded.get() {
             let loaded = self.loaded.notified();
@@ -117,7 +118,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             }
         }
     }
+}
 
+impl<L, O: Outlet> Inner<L, O> {
     pub(super) fn begins_to_join(&self, asker: Asker, ask: &Ask) -> Option<WorkerId> {
         let Caller::Client { conn, .. } = ask.caller else {
             return None;
@@ -163,7 +166,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             }
         }
     }
+}
 
+impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
     pub(super) async fn consume(
         self: &Rc<Self>,
         asker: Asker,
@@ -241,7 +246,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         place.wake.notify_one();
         Ok(())
     }
+}
 
+impl<L, O: Outlet> Inner<L, O> {
     /// A connection takes from a group: what it has goes to others when it is gone. Gives its windows: of messages, of answers.
     fn join(&self, worker: WorkerId, place: &Place) -> Result<(Rc<Window>, Rc<Window>), LogError> {
         let mut workers = self.workers.borrow_mut();
@@ -394,7 +401,9 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         list.sort_by(|a, b| a["group"].as_str().cmp(&b["group"].as_str()));
         Bytes::from(serde_json::json!({ "groups": list }).to_string())
     }
+}
 
+impl<L: Groups + Values, O: Outlet> Inner<L, O> {
     pub(super) async fn delete(self: &Rc<Self>, ask: &Ask) -> Result<Bytes, LogError> {
         let asked: Standing = asked(&ask.data)?;
         if !is_group_name(&asked.group) {

@@ -7,8 +7,7 @@ use super::settings::QUEUE_PREFIX;
 use super::{Outlet, asked, bad_request, not_found};
 use crate::mesh::durable::LogError;
 use crate::model::{ChannelName, Draft, EventId, Origin, Record, Terms};
-use crate::upstream::Log;
-use crate::upstream::log::DeadLetter;
+use crate::upstream::log::{DeadLetter, Letters};
 use crate::wire::json::fields;
 use crate::wire::json::write::Members;
 
@@ -67,7 +66,7 @@ impl Asked {
 }
 
 /// A page of letters.
-pub(super) async fn list<L: Log>(
+pub(super) async fn list<L: Letters>(
     log: &L,
     data: &[u8],
     absent: impl Fn(&str) -> Option<LogError>,
@@ -94,7 +93,7 @@ pub(super) async fn list<L: Log>(
 }
 
 /// One letter with everything.
-pub(super) async fn show<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
+pub(super) async fn show<L: Letters>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
     let (group, event) = asked.one()?;
     let letter = log.dead_letter(group, event).await?;
@@ -105,7 +104,7 @@ pub(super) async fn show<L: Log>(log: &L, data: &[u8]) -> Result<Bytes, LogError
 }
 
 /// Letters that a question means, some at a time.
-async fn some<L: Log>(log: &L, asked: &Asked) -> Result<Vec<DeadLetter>, LogError> {
+async fn some<L: Letters>(log: &L, asked: &Asked) -> Result<Vec<DeadLetter>, LogError> {
     if asked.all {
         return log
             .dead_letters(asked.group.as_deref(), None, TOGETHER)
@@ -120,7 +119,7 @@ async fn some<L: Log>(log: &L, asked: &Asked) -> Result<Vec<DeadLetter>, LogErro
 
 /// Puts letters into the queues of their groups, then forgets them. Interrupted in between, a letter may live twice for a moment:
 /// whoever asks again stores nothing new.
-pub(super) async fn retry<L: Log, O: Outlet>(
+pub(super) async fn retry<L: Letters, O: Outlet>(
     log: &L,
     outlet: &O,
     data: &[u8],
@@ -154,7 +153,7 @@ pub(super) async fn retry<L: Log, O: Outlet>(
 }
 
 /// Forgets letters.
-pub(super) async fn forget<L: Log>(
+pub(super) async fn forget<L: Letters>(
     log: &L,
     data: &[u8],
     absent: impl Fn(&str) -> Option<LogError>,

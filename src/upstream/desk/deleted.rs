@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Inner, Outlet, Place, no_group};
 use crate::mesh::durable::LogError;
-use crate::upstream::Log;
+use crate::upstream::log::{Groups, Values};
 use crate::wire::json::write::Members;
 
 /// Groups that are remembered.
@@ -42,7 +42,7 @@ impl Deleted {
     }
 }
 
-impl<L: Log, O: Outlet> Inner<L, O> {
+impl<L, O: Outlet> Inner<L, O> {
     /// There is no such group, and why.
     pub(super) fn absent(&self, name: &str) -> LogError {
         if self.deleted.borrow().has(name) {
@@ -50,21 +50,6 @@ impl<L: Log, O: Outlet> Inner<L, O> {
         } else {
             no_group(name)
         }
-    }
-
-    /// Deletes a group. `false` if there is none.
-    pub(super) async fn forget(&self, name: &str) -> Result<bool, LogError> {
-        if let Some(place) = self.place(name) {
-            place.is_deleted.set(true);
-            place.is_gone.set(true);
-            place.wake.notify_one();
-            while !place.ended.get() {
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-            }
-            self.take_off(&place);
-        }
-        self.log.put(&format!("group/{name}"), None).await?;
-        self.log.delete_group(name).await
     }
 
     /// Nobody finds the group any more.
@@ -79,6 +64,23 @@ impl<L: Log, O: Outlet> Inner<L, O> {
             worker.groups.remove(&place.index);
         }
         tracing::info!(group = &*place.name, "a queue group is deleted");
+    }
+}
+
+impl<L: Groups + Values, O: Outlet> Inner<L, O> {
+    /// Deletes a group. `false` if there is none.
+    pub(super) async fn forget(&self, name: &str) -> Result<bool, LogError> {
+        if let Some(place) = self.place(name) {
+            place.is_deleted.set(true);
+            place.is_gone.set(true);
+            place.wake.notify_one();
+            while !place.ended.get() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+            self.take_off(&place);
+        }
+        self.log.put(&format!("group/{name}"), None).await?;
+        self.log.delete_group(name).await
     }
 
     /// The log says that there is no such group: another process, or a program of others, may have deleted it.

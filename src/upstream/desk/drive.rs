@@ -12,11 +12,10 @@ use super::{
     Outlet, Place, RETRY, clock, encode,
 };
 use crate::mesh::durable::LogError;
-use crate::upstream::Log;
-use crate::upstream::log::{DeadLetter, Lag, Lease, Settled};
+use crate::upstream::log::{DeadLetter, Groups, Lag, Lease, Letters, Settled, Values};
 use crate::upstream::triggers::{Fault, Rule, TRIGGER_PREFIX};
 
-impl<L: Log, O: Outlet> Inner<L, O> {
+impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// Reads the groups of the log; until then questions wait.
     pub(super) async fn load(self: Rc<Self>) {
         while let Err(error) = self.load_once().await {

@@ -16,8 +16,7 @@ use super::settings::QUEUE_PREFIX;
 use super::{Outlet, asked, bad_request, not_found};
 use crate::mesh::durable::{LogError, Read};
 use crate::model::{ChannelName, Entry, EventId};
-use crate::upstream::Log;
-use crate::upstream::log::{Scan, Scanned};
+use crate::upstream::log::{Entries, Scan, Scanned};
 use crate::wire::condition::Condition;
 use crate::wire::json::write::{Members, string};
 use crate::wire::json::{Value, fields, object, value};
@@ -177,7 +176,7 @@ where
 }
 
 /// One page.
-pub(super) async fn page<L: Log, O: Outlet>(
+pub(super) async fn page<L: Entries, O: Outlet>(
     log: &L,
     outlet: &O,
     data: &[u8],
@@ -271,7 +270,7 @@ impl Unjudged {
 }
 
 /// The entries of a page, those that are not meant included.
-async fn scan<L: Log>(log: &L, asked: &Asked, cursor: Cursor) -> Result<Scanned, LogError> {
+async fn scan<L: Entries>(log: &L, asked: &Asked, cursor: Cursor) -> Result<Scanned, LogError> {
     let is_over = cursor.after >= cursor.until;
     // Of no events: where the replay begins, so that its first page can be asked for twice, too.
     if is_over || asked.limit == Some(0) {
@@ -344,7 +343,7 @@ async fn put<O: Outlet>(
 }
 
 /// Where this page starts and where the replay ends.
-async fn begin<L: Log>(log: &L, asked: &Asked, random: u64) -> Result<Cursor, LogError> {
+async fn begin<L: Entries>(log: &L, asked: &Asked, random: u64) -> Result<Cursor, LogError> {
     let end = log.status().end;
     let after = match &asked.from {
         None => 0,
@@ -379,7 +378,7 @@ async fn begin<L: Log>(log: &L, asked: &Asked, random: u64) -> Result<Cursor, Lo
 }
 
 /// The cursor before a place; with an offset, up to and with it where the place is an end.
-async fn before<L: Log>(
+async fn before<L: Entries>(
     log: &L,
     asked: &Asked,
     place: &Place,

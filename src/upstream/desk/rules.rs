@@ -10,8 +10,7 @@ use super::group::{GROUPS_MAX, Group, Taker, Window};
 use super::settings::{self, Settings, Wish, WishError, is_group_name};
 use super::{Inner, Outlet, Place, TRIGGER_CREDIT, bad_request, closed, grant, wrong};
 use crate::mesh::durable::{Caller, LogError};
-use crate::upstream::Log;
-use crate::upstream::log::Group as LogGroup;
+use crate::upstream::log::{Group as LogGroup, Groups, Letters, Values};
 use crate::upstream::triggers::Rule;
 
 /// What a wish makes of a group's rules: `None` leaves them as they are.
@@ -30,7 +29,7 @@ fn judge(before: &Settings, wish: &Wish, caller: &Caller) -> Result<Option<Setti
     Ok((!differs.is_empty()).then_some(settings))
 }
 
-impl<L: Log, O: Outlet> Inner<L, O> {
+impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// The group of a wish, made or changed as it says.
     pub(super) async fn open(
         self: &Rc<Self>,

@@ -1,568 +1,209 @@
-//! Queue groups: what each has read, what of it is not done yet, and what has failed.
-//!
-//! A group has read the log up to `read`; of that, everything is done except what is in `open`. On disk: `g/` name → group
-//! and its number; `r/` number → `read`; `l/` number → how many it has lost; `o/` number, chunk → the open cursors of that chunk; `f/` number, cursor →
-//! failures. Only chunks with changes are written, together, so that what is on disk is the group as it was at one moment.
+//! The queue groups of the embedded log: what is asked of them. What one group has and knows is its state.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod state;
+
 use std::sync::Arc;
 
-use bytes::Bytes;
-use fjall::{OwnedWriteBatch, Slice};
-
-use super::bytes::{Reader, put_number};
-use super::read::Filter;
-use super::segments::cursor_of;
+use super::core::Broken;
+use super::segments::View;
 use super::store::Store;
-use crate::model::{ChannelName, Entry};
-use crate::upstream::log::{Failure, Group, Lag, Lease, Leased, Settled};
+use super::{Embedded, PASSED_MAX, TEND_PAUSE, check_name, error, read};
+use crate::mesh::durable::LogError;
+use crate::upstream::log::{Group, Groups, Lag, Lease, Leased, Scan, Settled};
 
-/// Groups at most.
-pub const GROUPS_MAX: usize = 1024;
-/// Cursors of one chunk of open ones.
-const CHUNK_CURSORS: u64 = 4096;
-/// Failures of one entry that are kept; of more, the oldest are forgotten.
-const FAILURES_MAX: usize = 64;
-/// Entries of late that groups take from memory.
-const RECENT_MAX: usize = 16_384;
-/// Bytes of their records.
-const RECENT_BYTES_MAX: usize = 16 << 20;
-/// Entries that one look at `Recent` goes over.
-const LOOKED_AT_MAX: usize = 4096;
+pub use state::{GROUPS_MAX, Next, Recent, State, load};
 
-/// The entries that were stored last.
-#[derive(Debug, Default)]
-pub struct Recent {
-    entries: VecDeque<Arc<Entry>>,
-    bytes: usize,
-    /// Everything after this cursor is in `entries`.
-    from: u64,
-}
+/// Blocks that are looked at to say how far behind a group is.
+const LAG_BLOCKS_MAX: usize = 256;
 
-impl Recent {
-    /// Nothing is known of what is up to `end`.
-    pub fn start(&mut self, end: u64) {
-        *self = Self {
-            from: end,
-            ..Self::default()
+impl Groups for Embedded {
+    async fn open_group(&self, group: &Group) -> Result<(), LogError> {
+        check_name(&group.name)?;
+        self.step();
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let Some(core) = &mut inner.core else {
+            return Err(inner.unavailable());
         };
-    }
-
-    /// The next entry.
-    pub fn push(&mut self, entry: &Arc<Entry>) {
-        self.bytes += entry.record.bytes();
-        self.entries.push_back(Arc::clone(entry));
-        while self.entries.len() > RECENT_MAX || self.bytes > RECENT_BYTES_MAX {
-            let Some(oldest) = self.entries.pop_front() else {
-                break;
-            };
-            self.bytes -= oldest.record.bytes();
-            self.from = oldest.cursor;
-        }
-    }
-
-    /// Entries after this cursor; `None` if not all of them are here.
-    fn after(&self, cursor: u64) -> Option<impl Iterator<Item = &Arc<Entry>>> {
-        (cursor >= self.from).then(|| {
-            let start = self.entries.partition_point(|entry| entry.cursor <= cursor);
-            self.entries.range(start..)
-        })
-    }
-
-    /// Forgets a channel's entries.
-    pub fn trim(&mut self, channel: &ChannelName) {
-        self.entries
-            .retain(|entry| entry.record.channel != *channel);
-        self.bytes = self.entries.iter().map(|entry| entry.record.bytes()).sum();
-    }
-}
-
-/// An entry that a group has read and not done.
-#[derive(Debug)]
-struct Open {
-    /// `None` where it is not in memory: given by a process before this one.
-    entry: Option<Arc<Entry>>,
-    failures: Vec<Failure>,
-    is_leased: bool,
-}
-
-/// What the next step of a fetch is.
-#[derive(Debug)]
-pub enum Next {
-    /// These are for the caller.
-    Take(Vec<Leased>),
-    /// Entries after this cursor have to be read from the disk, for `refill`.
-    Scan(u64),
-    /// These entries have to be read from the disk, for `restore`.
-    Load(Vec<u64>),
-    /// Nothing is there.
-    Wait,
-}
-
-/// One group.
-#[derive(Debug)]
-pub struct State {
-    /// As it was opened.
-    pub spec: Group,
-    /// Of the group's channels.
-    pub filter: Arc<Filter>,
-    number: u64,
-    read: u64,
-    open: BTreeMap<u64, Open>,
-    /// Open ones that nobody has.
-    free: BTreeSet<u64>,
-    /// Read ahead: cursors in (`read`, `scanned`].
-    ahead: VecDeque<Arc<Entry>>,
-    scanned: u64,
-    /// Counts refills, so that of two at the same time one counts.
-    pub refills: u64,
-    /// Chunks that are on disk.
-    stored: BTreeSet<u64>,
-    /// Chunks that differ from what is on disk.
-    dirty: BTreeSet<u64>,
-    dirty_failures: BTreeSet<u64>,
-    is_read_dirty: bool,
-    /// Entries that expired, or were trimmed away, before they were done.
-    lost: u64,
-    /// As it was read.
-    lost_before: u64,
-    is_lost_dirty: bool,
-}
-
-impl State {
-    /// A group that begins after `read`.
-    #[must_use]
-    pub fn new(spec: Group, number: u64, read: u64) -> Self {
-        Self {
-            filter: Arc::new(Filter::of_group(&spec.name, &spec.channels)),
-            spec,
-            number,
-            read,
-            open: BTreeMap::new(),
-            free: BTreeSet::new(),
-            ahead: VecDeque::new(),
-            scanned: read,
-            refills: 0,
-            stored: BTreeSet::new(),
-            dirty: BTreeSet::new(),
-            dirty_failures: BTreeSet::new(),
-            is_read_dirty: true,
-            lost: 0,
-            lost_before: 0,
-            is_lost_dirty: false,
-        }
-    }
-
-    /// Changes its channels: what comes next is chosen by the new ones.
-    pub fn change(&mut self, spec: Group) {
-        self.filter = Arc::new(Filter::of_group(&spec.name, &spec.channels));
-        self.spec = spec;
-        self.forget_ahead();
-    }
-
-    fn forget_ahead(&mut self) {
-        self.ahead.clear();
-        self.scanned = self.read;
-        self.refills += 1;
-    }
-
-    /// Up to `limit` entries that nobody has, or what is missing for that.
-    pub fn next(&mut self, limit: usize, recent: &Recent, end: u64) -> Next {
-        let mut given = Vec::new();
-        let mut missing = Vec::new();
-        for &cursor in self.free.iter().take(limit) {
-            match self.open.get(&cursor).map(|open| &open.entry) {
-                Some(Some(_)) => given.push(cursor),
-                _ => missing.push(cursor),
-            }
-        }
-        if given.is_empty() && !missing.is_empty() {
-            return Next::Load(missing);
-        }
-        let mut taken: Vec<Leased> = given
-            .into_iter()
-            .filter_map(|cursor| self.lease(cursor))
-            .collect();
-        if taken.is_empty() && self.ahead.is_empty() && self.scanned < end {
-            let found = recent.after(self.scanned).map(|entries| {
-                let (mut next, mut looked_at) = (self.scanned, 0);
-                let mut wanted = Vec::new();
-                for entry in entries.take(LOOKED_AT_MAX) {
-                    (next, looked_at) = (entry.cursor, looked_at + 1);
-                    if self.filter.wants(entry.record.channel.as_str()) {
-                        wanted.push(Arc::clone(entry));
-                    }
+        let count = inner.groups.len();
+        let mut batch = core.store.batch();
+        match inner.groups.get_mut(&group.name) {
+            Some(state) => {
+                let is_same =
+                    state.spec.channels == group.channels && state.spec.lease == group.lease;
+                if is_same {
+                    return Ok(());
                 }
-                // Entries that were trimmed away are missing behind the last one.
-                (wanted, if looked_at < LOOKED_AT_MAX { end } else { next })
-            });
-            match found {
-                None => return Next::Scan(self.scanned),
-                Some((entries, next)) => self.refill(entries, next),
+                state.change(group.clone());
+                state.write_spec(&mut batch, &core.store);
             }
-        }
-        while taken.len() < limit {
-            let Some(entry) = self.ahead.pop_front() else {
-                break;
-            };
-            self.read = entry.cursor;
-            self.is_read_dirty = true;
-            self.dirty.insert(entry.cursor / CHUNK_CURSORS);
-            let lease = Lease(entry.cursor);
-            let open = Open {
-                entry: Some(Arc::clone(&entry)),
-                failures: Vec::new(),
-                is_leased: true,
-            };
-            self.open.insert(entry.cursor, open);
-            taken.push(Leased {
-                lease,
-                entry,
-                failures: Vec::new(),
-            });
-        }
-        if self.ahead.is_empty() && self.read < self.scanned {
-            self.read = self.scanned;
-            self.is_read_dirty = true;
-        }
-        match taken.is_empty() {
-            false => Next::Take(taken),
-            true if self.scanned < end => Next::Scan(self.scanned),
-            true => Next::Wait,
-        }
-    }
-
-    fn lease(&mut self, cursor: u64) -> Option<Leased> {
-        let open = self.open.get_mut(&cursor)?;
-        let entry = open.entry.clone()?;
-        open.is_leased = true;
-        self.free.remove(&cursor);
-        Some(Leased {
-            lease: Lease(cursor),
-            entry,
-            failures: open.failures.clone(),
-        })
-    }
-
-    /// Entries that were read ahead, up to `next`.
-    pub fn refill(&mut self, entries: Vec<Arc<Entry>>, next: u64) {
-        self.refills += 1;
-        self.ahead.extend(entries);
-        self.scanned = self.scanned.max(next);
-    }
-
-    /// An open entry that was read from the disk; `None` if it is not there any more.
-    pub fn restore(&mut self, cursor: u64, entry: Option<Arc<Entry>>) {
-        match entry {
-            Some(entry) => {
-                if let Some(open) = self.open.get_mut(&cursor) {
-                    open.entry = Some(entry);
-                }
+            None if count >= GROUPS_MAX => {
+                return Err(LogError::Refused("there are too many queue groups".into()));
             }
             None => {
-                self.lose(1);
-                self.finish(cursor);
+                let read = match group.from_beginning {
+                    true => core.segments.first(core.end) - 1,
+                    false => core.end,
+                };
+                let number = core.group_number(&mut batch);
+                let mut state = State::new(group.clone(), number, read);
+                state.write_spec(&mut batch, &core.store);
+                state.write(&mut batch, &core.store);
+                inner.groups.insert(group.name.clone(), state);
             }
         }
-    }
-
-    fn finish(&mut self, cursor: u64) {
-        if let Some(open) = self.open.remove(&cursor) {
-            self.free.remove(&cursor);
-            self.dirty.insert(cursor / CHUNK_CURSORS);
-            if !open.failures.is_empty() {
-                self.dirty_failures.insert(cursor);
+        if let Err(reason) = Store::commit(batch, true) {
+            if inner.groups.len() > count {
+                inner.groups.remove(&group.name);
             }
+            inner.fail(&Broken(reason));
+            return Err(inner.unavailable());
         }
-    }
-
-    /// What became of a lease. `true` if somebody else may have it now.
-    pub fn settle(&mut self, lease: Lease, settled: &Settled) -> bool {
-        let cursor = lease.0;
-        let Some(open) = self.open.get_mut(&cursor).filter(|open| open.is_leased) else {
-            return false;
-        };
-        match settled {
-            Settled::Done => self.finish(cursor),
-            Settled::Failed(failure) => {
-                if open.failures.len() >= FAILURES_MAX {
-                    open.failures.remove(0);
-                }
-                open.failures.push(failure.clone());
-                self.dirty_failures.insert(cursor);
-            }
-            Settled::Kept => {}
-            Settled::Returned => {
-                open.is_leased = false;
-                self.free.insert(cursor);
-                return true;
-            }
-        }
-        false
-    }
-
-    /// It is another one after it was deleted and made again.
-    #[must_use]
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Entries were taken from it before they were done.
-    pub fn lose(&mut self, count: u64) {
-        self.lost = self.lost.saturating_add(count);
-        self.is_lost_dirty |= count > 0;
-    }
-
-    /// Forgets a channel's entries that are read ahead. What is being read was there before and is read again.
-    pub fn trim(&mut self, channel: &ChannelName) {
-        let before = self.ahead.len();
-        self.ahead.retain(|entry| entry.record.channel != *channel);
-        self.lose((before - self.ahead.len()) as u64);
-        self.refills += 1;
-    }
-
-    /// The log begins at `first` now: what is before it is lost, unless it is in memory. Of what was not looked at, `unread`
-    /// was the group's.
-    pub fn expire(&mut self, first: u64, unread: u64) {
-        if self.read + 1 < first {
-            let before = self.ahead.len();
-            self.ahead.retain(|entry| entry.cursor >= first);
-            self.lose((before - self.ahead.len()) as u64 + unread);
-            self.read = first - 1;
-            self.scanned = self.scanned.max(self.read);
-            self.refills += 1;
-            self.is_read_dirty = true;
-        }
-        let gone: Vec<u64> = self
-            .open
-            .range(..first)
-            .filter(|(_, open)| open.entry.is_none())
-            .map(|(cursor, _)| *cursor)
-            .collect();
-        for cursor in gone {
-            self.restore(cursor, None);
-        }
-    }
-
-    /// What is behind, where the part of the log after `.0` that nobody has looked at holds `unread` of the group's.
-    #[must_use]
-    pub fn lag(&self, unread: u64, oldest_unread_ms: Option<u64>) -> Lag {
-        let oldest_open = self.open.values().next();
-        let known = oldest_open
-            .and_then(|open| open.entry.as_ref())
-            .or_else(|| self.ahead.front())
-            .map(|entry| entry.record.unix_ms);
-        Lag {
-            entries: self.free.len() as u64 + self.ahead.len() as u64 + unread,
-            oldest_unix_ms: known.or(oldest_unread_ms),
-            lost: self.lost,
-            lost_before: self.lost_before,
-        }
-    }
-
-    /// Cursor of the oldest open entry that is not in memory.
-    #[must_use]
-    pub fn oldest_missing(&self) -> Option<u64> {
-        let (cursor, open) = self.open.first_key_value()?;
-        open.entry.is_none().then_some(*cursor)
-    }
-
-    /// Where it has looked up to.
-    #[must_use]
-    pub fn scanned(&self) -> u64 {
-        self.scanned
-    }
-
-    /// Something has changed since it was written.
-    #[must_use]
-    pub fn is_dirty(&self) -> bool {
-        self.is_read_dirty
-            || self.is_lost_dirty
-            || !self.dirty.is_empty()
-            || !self.dirty_failures.is_empty()
-    }
-
-    /// Adds what has changed to a batch. If the batch fails, `renew` has to follow.
-    pub fn write(&mut self, batch: &mut OwnedWriteBatch, store: &Store) {
-        let state = &store.state;
-        if std::mem::take(&mut self.is_read_dirty) {
-            batch.insert(
-                state,
-                row_key(b'r', self.number, None),
-                self.read.to_be_bytes(),
-            );
-        }
-        if std::mem::take(&mut self.is_lost_dirty) {
-            let key = row_key(b'l', self.number, None);
-            batch.insert(state, key, self.lost.to_be_bytes());
-        }
-        for chunk in std::mem::take(&mut self.dirty) {
-            let key = row_key(b'o', self.number, Some(chunk));
-            let start = chunk * CHUNK_CURSORS;
-            let mut value = Vec::new();
-            for cursor in self
-                .open
-                .range(start..start + CHUNK_CURSORS)
-                .map(|(at, _)| at)
-            {
-                put_number(&mut value, cursor - start);
-            }
-            if !value.is_empty() {
-                self.stored.insert(chunk);
-                batch.insert(state, key, value);
-            } else if self.stored.remove(&chunk) {
-                batch.remove(state, key);
-            }
-        }
-        for cursor in std::mem::take(&mut self.dirty_failures) {
-            let key = row_key(b'f', self.number, Some(cursor));
-            match self.open.get(&cursor) {
-                Some(open) => {
-                    let value = serde_json::to_vec(&open.failures).unwrap_or_default();
-                    batch.insert(state, key, value);
-                }
-                None => batch.remove(state, key),
-            }
-        }
-    }
-
-    /// All its rows but its name.
-    fn rows(&self, store: &Store) -> fjall::Result<Vec<Slice>> {
-        let mut keys = vec![
-            row_key(b'r', self.number, None).into(),
-            row_key(b'l', self.number, None).into(),
-        ];
-        for kind in [b'o', b'f'] {
-            for guard in store.state.prefix(row_key(kind, self.number, None)) {
-                keys.push(guard.key()?);
-            }
-        }
-        Ok(keys)
-    }
-
-    /// Adds to a batch that the group is forgotten.
-    ///
-    /// # Errors
-    ///
-    /// The library's.
-    pub fn remove(&self, batch: &mut OwnedWriteBatch, store: &Store) -> fjall::Result<()> {
-        batch.remove(&store.state, name_key(&self.spec.name));
-        for key in self.rows(store)? {
-            batch.remove(&store.state, key);
-        }
+        self.changed.notify_waiters();
         Ok(())
     }
 
-    /// Adds the group's name, number and channels to a batch.
-    pub fn write_spec(&self, batch: &mut OwnedWriteBatch, store: &Store) {
-        let stored = Stored {
-            number: self.number,
-            group: self.spec.clone(),
-        };
-        let value = serde_json::to_vec(&stored).unwrap_or_default();
-        batch.insert(&store.state, name_key(&self.spec.name), value);
+    async fn groups(&self) -> Result<Vec<Group>, LogError> {
+        let inner = self.inner.borrow();
+        Ok(inner
+            .groups
+            .values()
+            .map(|state| state.spec.clone())
+            .collect())
     }
 
-    /// The store was opened again: what is there is older than what is here.
-    ///
-    /// # Errors
-    ///
-    /// The library's.
-    pub fn renew(&mut self, store: &Store, end: u64) -> fjall::Result<()> {
-        self.stored.clear();
-        for key in self.rows(store)? {
-            let number = cursor_of(key.get(10..).unwrap_or_default());
-            match key[0] {
-                b'o' => {
-                    self.stored.insert(number);
-                    self.dirty.insert(number);
+    async fn delete_group(&self, name: &str) -> Result<bool, LogError> {
+        self.step();
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let Some(core) = &mut inner.core else {
+            return Err(inner.unavailable());
+        };
+        let Some(state) = inner.groups.get(name) else {
+            return Ok(false);
+        };
+        let mut batch = core.store.batch();
+        let removed = state
+            .remove(&mut batch, &core.store)
+            .map_err(|error| error::words(&error))
+            .and_then(|()| Store::commit(batch, true));
+        if let Err(reason) = removed {
+            inner.fail(&Broken(reason));
+            return Err(inner.unavailable());
+        }
+        inner.groups.remove(name);
+        self.changed.notify_waiters();
+        Ok(true)
+    }
+
+    async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        loop {
+            self.step();
+            let changed = self.changed.notified();
+            let (next, refills, filter) = {
+                let mut inner = self.inner.borrow_mut();
+                let inner = &mut *inner;
+                let Some(state) = inner.groups.get_mut(group) else {
+                    return Err(LogError::NotFound(
+                        format!("there is no queue group {group}").into(),
+                    ));
+                };
+                let next = state.next(limit, &inner.recent, inner.end);
+                let found = (next, state.refills, Arc::clone(&state.filter));
+                if state.is_dirty() && inner.mark_dirty() {
+                    self.changed.notify_waiters();
                 }
-                b'f' => {
-                    self.dirty_failures.insert(number);
+                found
+            };
+            match next {
+                Next::Take(leased) => return Ok(leased),
+                Next::Scan(after) => {
+                    let scanned = self.scan_for(after, filter).await?;
+                    self.group(group, |state| {
+                        if state.refills == refills {
+                            state.refill(scanned.entries, scanned.next);
+                        }
+                    })?;
                 }
-                _ => {}
+                Next::Load(cursors) => {
+                    let found = self
+                        .reading(move |view, _| {
+                            cursors
+                                .into_iter()
+                                .map(|cursor| Ok((cursor, read::entry(view, cursor)?)))
+                                .collect::<fjall::Result<Vec<_>>>()
+                        })
+                        .await?;
+                    self.group(group, |state| {
+                        for (cursor, entry) in found {
+                            state.restore(cursor, entry);
+                        }
+                    })?;
+                }
+                Next::Wait => {
+                    let _ = tokio::time::timeout(TEND_PAUSE, changed).await;
+                }
             }
         }
-        self.is_read_dirty = true;
-        self.is_lost_dirty = self.lost > 0;
-        for (cursor, open) in &self.open {
-            self.dirty.insert(cursor / CHUNK_CURSORS);
-            if !open.failures.is_empty() {
-                self.dirty_failures.insert(*cursor);
-            }
+    }
+
+    async fn settle(&self, group: &str, settled: &[(Lease, Settled)]) -> Result<(), LogError> {
+        let is_free = self.group(group, |state| {
+            settled.iter().fold(false, |is_free, (lease, settled)| {
+                state.settle(*lease, settled) || is_free
+            })
+        })?;
+        // Whoever follows the log calls again when it is time to write.
+        if self.inner.borrow_mut().mark_dirty() || is_free {
+            self.changed.notify_waiters();
         }
-        self.read = self.read.min(end);
-        self.forget_ahead();
+        self.step();
         Ok(())
     }
-}
 
-/// As `g/` holds it.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Stored {
-    number: u64,
-    group: Group,
-}
-
-/// All groups of the store, with nobody holding any of their entries.
-///
-/// # Errors
-///
-/// The library's.
-pub fn load(store: &Store) -> fjall::Result<BTreeMap<Box<str>, State>> {
-    let mut groups = BTreeMap::new();
-    for guard in store.state.prefix(b"g/") {
-        let Ok(stored) = serde_json::from_slice::<Stored>(&guard.value()?) else {
-            continue;
+    /// The entries are exact where they are few; of more, those that nobody has looked at count as the group's.
+    async fn lag(&self, group: &str) -> Result<Lag, LogError> {
+        let (scanned, filter, missing) = self.group(group, |state| {
+            let missing = state.oldest_missing();
+            (state.scanned(), Arc::clone(&state.filter), missing)
+        })?;
+        let (unread, oldest) = if scanned >= self.inner.borrow().end && missing.is_none() {
+            (0, None)
+        } else {
+            self.reading(move |view, _| lag_on_disk(view, scanned, &filter, missing))
+                .await?
         };
-        let number = stored.number;
-        let read = store.state.get(row_key(b'r', number, None))?;
-        let read = read.map_or(0, |value| cursor_of(&value));
-        let mut state = State::new(stored.group, number, read);
-        state.is_read_dirty = false;
-        let lost = store.state.get(row_key(b'l', number, None))?;
-        state.lost = lost.map_or(0, |value| cursor_of(&value));
-        state.lost_before = state.lost;
-        for guard in store.state.prefix(row_key(b'o', number, None)) {
-            let (key, value) = guard.into_inner()?;
-            let chunk = cursor_of(key.get(10..).unwrap_or_default());
-            let start = chunk.saturating_mul(CHUNK_CURSORS);
-            state.stored.insert(chunk);
-            let value = Bytes::from_owner(value);
-            let mut reader = Reader::new(&value, 0);
-            while let Ok(above) = reader.number() {
-                state.open.insert(
-                    start.saturating_add(above),
-                    Open {
-                        entry: None,
-                        failures: Vec::new(),
-                        is_leased: false,
-                    },
-                );
-            }
-        }
-        for guard in store.state.prefix(row_key(b'f', number, None)) {
-            let (key, value) = guard.into_inner()?;
-            let cursor = cursor_of(key.get(10..).unwrap_or_default());
-            if let Some(open) = state.open.get_mut(&cursor) {
-                open.failures = serde_json::from_slice(&value).unwrap_or_default();
-            }
-        }
-        state.free = state.open.keys().copied().collect();
-        groups.insert(state.spec.name.clone(), state);
+        self.group(group, |state| state.lag(unread, oldest))
     }
-    Ok(groups)
 }
 
-fn name_key(name: &str) -> Vec<u8> {
-    [b"g/", name.as_bytes()].concat()
-}
-
-fn row_key(kind: u8, group: u64, number: Option<u64>) -> Vec<u8> {
-    let mut key = vec![kind, b'/'];
-    key.extend_from_slice(&group.to_be_bytes());
-    if let Some(number) = number {
-        key.extend_from_slice(&number.to_be_bytes());
-    }
-    key
+/// How many of the group's entries nobody has looked at, and when the oldest that is not in memory was taken in.
+fn lag_on_disk(
+    view: &View,
+    scanned: u64,
+    filter: &read::Filter,
+    missing: Option<u64>,
+) -> fjall::Result<(u64, Option<u64>)> {
+    let (wanted, counted_to) = match filter.wants_all() {
+        true => (0, scanned),
+        false => read::count(view, scanned, filter, LAG_BLOCKS_MAX)?,
+    };
+    let unread = wanted + view.end.saturating_sub(counted_to);
+    let oldest = match missing {
+        Some(cursor) => read::entry(view, cursor)?,
+        None => {
+            let scan = Scan {
+                after: scanned,
+                channels: Vec::new(),
+                limit: 1,
+                bytes: 0,
+                looked_at: PASSED_MAX,
+            };
+            read::scan(view, &scan, filter)?.scanned.entries.pop()
+        }
+    };
+    Ok((unread, oldest.map(|entry| entry.record.unix_ms)))
 }

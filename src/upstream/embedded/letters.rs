@@ -1,14 +1,79 @@
-//! Dead letters, and small values of whoever asked.
+//! Dead letters in the embedded log: what is asked of them, and their bytes.
 
 use bytes::Bytes;
 
 use super::block::{self, Head};
 use super::bytes::{Damage, Reader, put_bytes, put_number};
+use super::core::Broken;
 use super::store::Store;
+use super::{Embedded, bytes_of, check_name, unreadable};
+use crate::mesh::durable::LogError;
 use crate::model::{Entry, EventId};
-use crate::upstream::log::DeadLetter;
+use crate::upstream::log::{DeadLetter, Letters};
 
 const FORMAT: u8 = 1;
+
+impl Letters for Embedded {
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
+        check_name(&letter.group)?;
+        self.with(|core| {
+            let mut batch = core.store.batch();
+            let key = key(&letter.group, letter.entry.record.event);
+            batch.insert(&core.store.letters, key, encode(letter));
+            Store::commit(batch, true).map_err(Broken)
+        })
+    }
+
+    async fn dead_letters(
+        &self,
+        group: Option<&str>,
+        after: Option<(&str, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError> {
+        let group = group.map(str::to_owned);
+        let after = after.map(|(group, event)| (group.to_owned(), event));
+        let (letters, damaged) = self
+            .reading(move |_, store| {
+                let after = after
+                    .as_ref()
+                    .map(|(group, event)| (group.as_str(), *event));
+                list(store, group.as_deref(), after, limit)
+            })
+            .await?;
+        self.inner.borrow_mut().damaged += damaged;
+        Ok(letters)
+    }
+
+    async fn dead_letter(
+        &self,
+        group: &str,
+        event: EventId,
+    ) -> Result<Option<DeadLetter>, LogError> {
+        let key = key(group, event);
+        let letter = self
+            .reading(move |_, store| {
+                let value = store.letters.get(&key)?;
+                Ok(value.map(|value| decode(&key, bytes_of(value))))
+            })
+            .await?;
+        letter
+            .transpose()
+            .map_err(|damage| unreadable(&damage.to_string()))
+    }
+
+    async fn exhume(&self, group: &str, event: EventId) -> Result<bool, LogError> {
+        self.with(|core| {
+            let key = key(group, event);
+            if !core.store.letters.contains_key(&key)? {
+                return Ok(false);
+            }
+            let mut batch = core.store.batch();
+            batch.remove(&core.store.letters, key);
+            Store::commit(batch, true).map_err(Broken)?;
+            Ok(true)
+        })
+    }
+}
 
 /// Key of a letter: names sort as they do as text, since none holds a zero byte.
 #[must_use]

@@ -345,7 +345,7 @@ pub fn entry(view: &View, cursor: u64) -> fjall::Result<Option<Arc<Entry>>> {
     Ok(entries.into_iter().find(|entry| entry.cursor == cursor))
 }
 
-/// See `Log::seek`. Binary, by the time mark of the blocks.
+/// See `Entries::seek`. Binary, by the time mark of the blocks.
 ///
 /// # Errors
 ///

@@ -5,8 +5,10 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
-use crate::model::{Draft, Terms};
-use crate::upstream::log::Failure;
+use crate::model::{Draft, EventId, Terms};
+use crate::upstream::log::{
+    DeadLetter, Failure, Group, Groups as _, Lag, Letters as _, Settled, Values as _,
+};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()

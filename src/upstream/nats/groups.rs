@@ -22,9 +22,9 @@ use bytes::Bytes;
 use super::link::{Link, Opened};
 use super::reader::Reader;
 use super::subject::name;
-use super::values;
+use super::{Jetstream, values};
 use crate::mesh::durable::LogError;
-use crate::upstream::log::{Failure, Group, Lag, Lease, Leased, Settled};
+use crate::upstream::log::{Failure, Group, Groups, Lag, Lease, Leased, Settled};
 
 use lost::Losses;
 use order::PULLERS;
@@ -39,14 +39,40 @@ const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long JetStream remembers that a history is gone.
 const GONE: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// All groups of this process.
-pub(super) struct Groups {
+/// The groups of this process, each a consumer of the stream.
+pub(super) struct Consumers {
     link: Arc<Link>,
     pulls: RefCell<HashMap<Box<str>, Rc<Pull>>>,
     losses: RefCell<Losses>,
 }
 
-impl Groups {
+impl Groups for Jetstream {
+    async fn open_group(&self, group: &Group) -> Result<(), LogError> {
+        self.groups.open(group).await
+    }
+
+    async fn groups(&self) -> Result<Vec<Group>, LogError> {
+        self.groups.all().await
+    }
+
+    async fn delete_group(&self, name: &str) -> Result<bool, LogError> {
+        self.groups.delete(name).await
+    }
+
+    async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+        self.groups.fetch(group, limit).await
+    }
+
+    async fn settle(&self, group: &str, settled: &[(Lease, Settled)]) -> Result<(), LogError> {
+        self.groups.settle(group, settled).await
+    }
+
+    async fn lag(&self, group: &str) -> Result<Lag, LogError> {
+        self.groups.lag(&self.reader, group).await
+    }
+}
+
+impl Consumers {
     pub(super) fn new(link: Arc<Link>) -> Self {
         Self {
             link,
@@ -55,7 +81,7 @@ impl Groups {
         }
     }
 
-    /// See `Log::open_group`.
+    /// See `Groups::open_group`.
     pub(super) async fn open(&self, group: &Group) -> Result<(), LogError> {
         let opened = self.link.opened()?;
         let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
@@ -109,7 +135,7 @@ impl Groups {
         config
     }
 
-    /// See `Log::groups`.
+    /// See `Groups::groups`.
     pub(super) async fn all(&self) -> Result<Vec<Group>, LogError> {
         let opened = self.link.opened()?;
         let keys = values::keys(&opened.state, "group.>").await;
@@ -125,7 +151,7 @@ impl Groups {
         Ok(groups)
     }
 
-    /// See `Log::delete_group`.
+    /// See `Groups::delete_group`.
     pub(super) async fn delete(&self, group: &str) -> Result<bool, LogError> {
         let opened = self.link.opened()?;
         let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
@@ -151,7 +177,7 @@ impl Groups {
         Ok(existed)
     }
 
-    /// See `Log::fetch`.
+    /// See `Groups::fetch`.
     pub(super) async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
         let opened = self.link.opened()?;
         let pull = self.pull(&opened, group).await?;
@@ -183,7 +209,7 @@ impl Groups {
         })
     }
 
-    /// See `Log::settle`. The last word is answered by the server, which takes them in order.
+    /// See `Groups::settle`. The last word is answered by the server, which takes them in order.
     pub(super) async fn settle(
         &self,
         group: &str,
@@ -254,7 +280,7 @@ impl Groups {
         Ok(())
     }
 
-    /// See `Log::lag`.
+    /// See `Groups::lag`.
     pub(super) async fn lag(&self, reader: &Reader, group: &str) -> Result<Lag, LogError> {
         let opened = self.link.opened()?;
         let info = match opened.stream.consumer_info(name(group)).await {

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::link::{Link, Opened};
 use super::message::{self, Content, Version};
 use super::subject::{name, unname};
-use super::values;
+use super::{Jetstream, values};
 use crate::mesh::durable::LogError;
 use crate::model::EventId;
-use crate::upstream::log::{DeadLetter, Failure};
+use crate::upstream::log::{DeadLetter, Failure, Letters};
 
 /// How long JetStream remembers that a letter is gone.
 const GONE: Duration = Duration::from_secs(60);
@@ -31,7 +31,35 @@ struct Head {
     headers: Vec<(String, String)>,
 }
 
-/// See `Log::bury`.
+impl Letters for Jetstream {
+    async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
+        bury(&self.link, letter).await
+    }
+
+    async fn dead_letters(
+        &self,
+        group: Option<&str>,
+        after: Option<(&str, EventId)>,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, LogError> {
+        list(&self.link, group, after, limit).await
+    }
+
+    async fn dead_letter(
+        &self,
+        group: &str,
+        event: EventId,
+    ) -> Result<Option<DeadLetter>, LogError> {
+        let opened = self.link.opened()?;
+        one(&self.link, &opened, group, event).await
+    }
+
+    async fn exhume(&self, group: &str, event: EventId) -> Result<bool, LogError> {
+        exhume(&self.link, group, event).await
+    }
+}
+
+/// See `Letters::bury`.
 pub(super) async fn bury(link: &Link, letter: &DeadLetter) -> Result<(), LogError> {
     let opened = link.opened()?;
     let record = &letter.entry.record;
@@ -72,7 +100,7 @@ pub(super) async fn bury(link: &Link, letter: &DeadLetter) -> Result<(), LogErro
     Ok(())
 }
 
-/// See `Log::dead_letters`.
+/// See `Letters::dead_letters`.
 pub(super) async fn list(
     link: &Link,
     group: Option<&str>,
@@ -105,7 +133,7 @@ pub(super) async fn list(
     Ok(letters)
 }
 
-/// See `Log::dead_letter`.
+/// See `Letters::dead_letter`.
 pub(super) async fn one(
     link: &Link,
     opened: &Opened,
@@ -123,7 +151,7 @@ pub(super) async fn one(
     }
 }
 
-/// See `Log::exhume`.
+/// See `Letters::exhume`.
 pub(super) async fn exhume(link: &Link, group: &str, event: EventId) -> Result<bool, LogError> {
     let opened = link.opened()?;
     let key = key(group, event);

@@ -75,7 +75,7 @@ impl Reader {
         }
     }
 
-    /// See `Log::read`.
+    /// See `Entries::read`.
     pub(super) async fn read(&self, read: &Read) -> Result<Slice, LogError> {
         let opened = self.link.opened()?;
         let subject = self.link.subjects.channel("", read.channel.as_str());
@@ -200,7 +200,7 @@ impl Reader {
         Ok(best.1)
     }
 
-    /// See `Log::scan`.
+    /// See `Entries::scan`.
     pub(super) async fn scan(&self, scan: &Scan) -> Result<Scanned, LogError> {
         let opened = self.link.opened()?;
         let filters = self
@@ -254,7 +254,7 @@ impl Reader {
         })
     }
 
-    /// See `Log::seek`.
+    /// See `Entries::seek`.
     pub(super) async fn seek(&self, unix_ms: u64) -> Result<u64, LogError> {
         let opened = self.link.opened()?;
         let filter = self.link.subjects.publications();

@@ -1,12 +1,45 @@
-//! Small values beside the stream.
+//! Small values beside the stream: those of the seam, and how buckets are read.
 
 use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::{DirectGetErrorKind, RawMessageErrorKind};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
+use super::{Jetstream, subject};
+use crate::mesh::durable::LogError;
+use crate::upstream::log::Values;
+
 /// What JetStream calls what was done to a key.
 const OPERATION: &str = "KV-Operation";
+
+impl Values for Jetstream {
+    async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
+        let opened = self.link.opened()?;
+        let key = value_key(key);
+        match value {
+            Some(value) => {
+                let put = opened.state.put(key, value.to_vec().into()).await;
+                put.map_err(|error| self.link.failed(&error))?;
+            }
+            None => {
+                let deleted = opened.state.delete(key).await;
+                deleted.map_err(|error| self.link.failed(&error))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
+        let opened = self.link.opened()?;
+        let value = newest(&opened.state, &value_key(key)).await;
+        let value = value.map_err(|error| self.link.failed(&error))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+}
+
+fn value_key(key: &str) -> String {
+    format!("value.{}", subject::name(key))
+}
 
 /// A value as the leader of its bucket knows it: another server may be behind.
 pub(super) async fn newest(store: &kv::Store, key: &str) -> Result<Option<Bytes>, String> {

@@ -12,7 +12,7 @@ use async_nats::jetstream::{consumer, kv};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Groups, is_absent, own_channel};
+use super::{Consumers, is_absent, own_channel};
 use crate::mesh::durable::LogError;
 use crate::model::ChannelName;
 use crate::upstream::nats::link::Opened;
@@ -52,7 +52,7 @@ struct Known {
 #[derive(Default)]
 pub(super) struct Losses(HashMap<Box<str>, Known>);
 
-impl Groups {
+impl Consumers {
     /// What the group has lost, and of that what it had when this process looked first.
     pub(super) async fn losses(
         &self,

@@ -164,7 +164,7 @@ impl Pull {
         }
     }
 
-    /// See `Log::fetch`. What has come is kept where it is found by the next call if this one is dropped.
+    /// See `Groups::fetch`. What has come is kept where it is found by the next call if this one is dropped.
     pub(super) async fn fetch(
         &self,
         opened: &Opened,

@@ -1,0 +1,33 @@
+//! The small values of the embedded log.
+
+use super::core::Broken;
+use super::store::Store;
+use super::{Embedded, NAME_BYTES_MAX};
+use crate::mesh::durable::LogError;
+use crate::upstream::log::Values;
+
+impl Values for Embedded {
+    async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
+        if key.len() > NAME_BYTES_MAX {
+            return Err(LogError::BadRequest("the key is too long".into()));
+        }
+        self.with(|core| {
+            let mut batch = core.store.batch();
+            match value {
+                Some(value) => batch.insert(&core.store.state, value_key(key), value),
+                None => batch.remove(&core.store.state, value_key(key)),
+            }
+            Store::commit(batch, true).map_err(Broken)
+        })
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
+        let key = value_key(key);
+        self.reading(move |_, store| Ok(store.state.get(key)?.map(|value| value.to_vec())))
+            .await
+    }
+}
+
+fn value_key(key: &str) -> Vec<u8> {
+    [b"v/", key.as_bytes()].concat()
+}

@@ -1,0 +1,13 @@
+//! Small values by key, for what is remembered beside the entries: texts of schemas, rules of groups.
+
+use crate::mesh::durable::LogError;
+
+/// The small values of a log.
+#[allow(async_fn_in_trait, reason = "the bridge runs its log on one thread")]
+pub trait Values: 'static {
+    /// Keeps a value durably under a key; `None` forgets it.
+    async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError>;
+
+    /// What was put last; `None` if nothing was, or if it was forgotten.
+    async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError>;
+}
