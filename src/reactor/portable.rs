@@ -634,7 +634,8 @@ fn receive(core: &Shared, connection: &Connection) -> Received {
                 return Received::Light;
             }
             let weight = Weight::new(this.clock.at().since(now.at), received);
-            return if connection.weigh(weight) {
+            let is_alone = this.after_flush.is_empty() && this.resting.is_empty();
+            return if connection.weigh(weight, is_alone) {
                 Received::Heavy(weight)
             } else {
                 Received::Light

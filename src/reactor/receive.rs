@@ -75,12 +75,18 @@ impl Hot {
         Ok(())
     }
 
-    /// A connection that costs much rests.
+    /// A connection that costs much rests, where there are others.
     fn weigh(&mut self, conn: ConnId, weight: Weight) -> io::Result<()> {
         let ConnId { slot, generation } = conn;
         let Some(state) = self.slots.of(slot, generation) else {
             return Ok(());
         };
+        if self.pending.is_empty() && self.resting.is_empty() {
+            // Nobody else wants anything.
+            state.set_dense(false);
+            state.go_freely();
+            return Ok(());
+        }
         if weight.is_dense() {
             state.set_dense(true);
         } else if weight.is_thin() {

@@ -81,8 +81,13 @@ impl Connection {
         self.paused.get()
     }
 
-    /// Remembers whether each of its bytes is much work. True if it rests after a receive of this weight.
-    pub(super) fn weigh(&self, weight: Weight) -> bool {
+    /// Remembers whether each of its bytes is much work. True if it rests after a receive of this weight, as one of several that
+    /// want to be read.
+    pub(super) fn weigh(&self, weight: Weight, is_alone: bool) -> bool {
+        if is_alone {
+            self.dense.set(false);
+            return false;
+        }
         if weight.is_dense() {
             self.dense.set(true);
         } else if weight.is_thin() {
