@@ -1,9 +1,9 @@
 //! Channels: what an owner keeps of them (`owner`), and who listens on this shard (`hub`).
 
 mod channel;
-pub mod durable;
 mod epochs;
 pub mod filter;
+pub mod followed;
 pub mod hub;
 mod idempotency;
 mod list;

@@ -1,11 +1,13 @@
 //! A channel as its owner keeps it.
 
+mod followed;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::durable::Durable;
+use super::followed::Followed;
 use super::list::Link;
 use super::makers::Made;
 use super::presence::Presence;
@@ -37,8 +39,8 @@ pub struct Channel {
     /// Shards that lost something that is not kept, and have not been told.
     pub(super) lost: u64,
     pub(super) presence: Option<Box<Presence>>,
-    /// What a durable channel has in place of everything in memory.
-    pub(super) durable: Option<Box<Durable>>,
+    /// What one that is followed has in place of everything in memory.
+    pub(super) followed: Option<Box<Followed>>,
     /// Highest version published, and the life of the version numbers.
     pub(super) version: Option<Box<(u64, Box<str>)>>,
     /// Last use by a publisher or reader: the position outlives it by `history_meta_ttl`.
@@ -69,7 +71,7 @@ impl Channel {
             behind: 0,
             lost: 0,
             presence: None,
-            durable: None,
+            followed: None,
             version: None,
             used: now,
             idle: Link::default(),
@@ -172,9 +174,9 @@ impl Channel {
                 .as_ref()
                 .is_none_or(|presence| presence.is_empty())
             && self
-                .durable
+                .followed
                 .as_ref()
-                .is_none_or(|durable| !durable.is_busy())
+                .is_none_or(|followed| !followed.is_busy())
     }
 
     /// Nothing is lost when the channel is forgotten.

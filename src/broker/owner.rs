@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::Channel;
-use super::durable::{Asker, STALE};
+use super::followed::{Asker, STALE};
 use super::idempotency::Idempotency;
 use super::makers::Maker;
 use super::recovery::{self, History};
@@ -451,8 +451,8 @@ impl Owner {
         leave: Leave,
     ) -> Option<(Arc<ClientInfo>, u64)> {
         let (slot, channel) = self.table.find_mut(&leave.channel)?;
-        if let Some(durable) = &mut channel.durable {
-            durable.disown(from, &leave);
+        if let Some(followed) = &mut channel.followed {
+            followed.disown(from, &leave);
         }
         if let (Some(info), Some(presence)) = (&leave.info, &mut channel.presence)
             && presence.remove(info.client)

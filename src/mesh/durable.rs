@@ -1,8 +1,8 @@
 //! Between a shard and the durable log: two bounded queues, and the bells at both ends.
 //!
-//! A shard has at most `APPENDS_MAX` appends, `ASKS_MAX` questions and `READS_MAX` reads under way, which fit into `requests`. What it says beside
-//! them (a worker has ended, an answer was taken or not) waits in the reactor where the queue is full. What comes down is
-//! never lost: where `answers` is full, the bridge keeps it and takes no new requests until there is room.
+//! A shard has at most `APPENDS_MAX` appends, `ASKS_MAX` questions and `READS_MAX` reads under way, as many as `requests` has
+//! places. What it says beside them (a worker has ended, an answer was taken or not) takes places too: whatever finds the queue
+//! full waits in the reactor, in order. What comes down is never lost: where `answers` is full, the bridge keeps it and takes no new requests until there is room.
 
 use std::fmt;
 use std::sync::Arc;

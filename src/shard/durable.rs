@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::connection::Connection;
-use crate::broker::durable::Asker;
+use crate::broker::followed::Asker;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::mesh::message::{AnswerKind, Answered};
 use crate::model::{AskId, ChannelName, ChosenError, ConnId, Draft, HubId};

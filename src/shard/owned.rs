@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::broker::Owner;
-use crate::broker::durable::Asker;
+use crate::broker::followed::Asker;
 use crate::broker::owner::{Behind, ChannelOwned, Counts, Delivery};
 use crate::config::{ChannelRules, Config};
 use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};

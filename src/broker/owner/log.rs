@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Delivery, Owner};
 use crate::broker::channel::Channel;
-use crate::broker::durable::{Asker, Found, Stored, TRIES_MAX};
+use crate::broker::followed::{Asker, Found, Stored, TRIES_MAX};
 use crate::config::ChannelRules;
 use crate::limits::LOG_PAGES_BYTES_MAX;
 use crate::mesh::durable::{Page, Read};
@@ -58,7 +58,7 @@ impl Owner {
     ) {
         if let Some(channel) = self.table.at_mut(slot) {
             let tries = tries.saturating_add(1).min(TRIES_MAX);
-            channel.durable_mut().parked.push((asker, tries));
+            channel.followed_mut().parked.push((asker, tries));
         }
         self.reads.extend(read);
         self.table.settle(now.at, slot);
@@ -85,11 +85,11 @@ impl Owner {
     pub fn take_woken(&mut self) -> Option<(Asker, u8)> {
         loop {
             let slot = *self.woken.front()?;
-            let durable = self
+            let followed = self
                 .table
                 .at_mut(slot)
-                .and_then(|channel| channel.durable.as_mut());
-            if let Some(asker) = durable.and_then(|durable| durable.woken.pop_front()) {
+                .and_then(|channel| channel.followed.as_mut());
+            if let Some(asker) = followed.and_then(|followed| followed.woken.pop_front()) {
                 return Some(asker);
             }
             self.woken.pop_front();
@@ -172,7 +172,7 @@ impl Owner {
                 self.part_bytes += bytes;
             }
         }
-        if channel.durable_mut().wake() {
+        if channel.followed_mut().wake() {
             self.woken.push_back(slot);
         }
         while self.part_bytes > LOG_PAGES_BYTES_MAX && self.parts.len() > 1 {
@@ -200,7 +200,7 @@ impl Owner {
         if !channel.is_open() && channel.interest != 0 {
             self.unopened.push(slot);
         }
-        let parked = std::mem::take(&mut channel.durable_mut().parked);
+        let parked = std::mem::take(&mut channel.followed_mut().parked);
         parked.into_iter().map(|(asker, _)| asker).collect()
     }
 }

@@ -1,144 +1,42 @@
-//! What the owner of a durable channel has of it: its end, the newest publications in memory, and parts of the log that
-//! were read of late. Whoever needs more waits while it is read; all who need the same wait for one reading.
+//! A channel that is followed: what comes down, what is read for those who wait, and what there is for them.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::channel::Channel;
+use super::Channel;
+use crate::broker::followed::{Followed, Found, Opened, Part, Stored, TRIES_MAX};
 use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES};
 use crate::mesh::durable::{Page, Read};
-use crate::mesh::message::{Interest, InterestFor, Leave, Query, QueryFor, QueryKind, Recover};
-use crate::model::{AskId, ClientInfo, Publication, ShardId, StreamPosition};
+use crate::mesh::message::{QueryKind, Recover};
+use crate::model::{Publication, StreamPosition};
 use crate::time::Instant;
 
 /// Publications that are kept while the channel's end is asked for.
 const AHEAD_MAX: usize = 1024;
-/// A question that needs more parts of the log than are kept at a time is answered with what there is.
-pub(super) const TRIES_MAX: u8 = 100;
-/// In place of how often it waited: its subscriber is gone.
-pub(super) const STALE: u8 = u8::MAX;
-
-/// Who waits for a part of the log.
-#[derive(Debug)]
-pub enum Asker {
-    /// A shard with a subscriber.
-    Interest(ShardId, InterestFor, Box<Interest>),
-    /// A shard with a question.
-    Query(ShardId, QueryFor, Box<Query>),
-    /// A part of a server API call: where it waits, which part, the question.
-    Api(AskId, u32, Box<Query>),
-}
-
-/// See the module.
-#[derive(Debug, Default)]
-pub struct Durable {
-    /// The channel's end is known.
-    pub(super) is_open: bool,
-    /// What came while it was asked for.
-    ahead: Vec<Arc<Publication>>,
-    /// More came than is kept.
-    ahead_lost: bool,
-    /// Who waits for the log, and how often it has.
-    pub(super) parked: Vec<(Asker, u8)>,
-    /// Who waited and can be answered now.
-    pub(super) woken: VecDeque<(Asker, u8)>,
-    pages: VecDeque<Part>,
-    /// The answer about the end that is on its way does not count.
-    reread: bool,
-    /// Parts that are being read: what they come after.
-    reading: Vec<u64>,
-    /// What is earlier, the log has forgotten.
-    first_kept: u64,
-}
-
-impl Durable {
-    /// Everybody who waits looks again. `true` if nobody was about to.
-    pub(super) fn wake(&mut self) -> bool {
-        let was_empty = self.woken.is_empty();
-        self.woken.extend(self.parked.drain(..));
-        was_empty && !self.woken.is_empty()
-    }
-
-    /// Somebody waits for the log, or the log is being asked, or parts of it are kept for those who come next.
-    pub(super) fn is_busy(&self) -> bool {
-        let is_idle = self.parked.is_empty()
-            && self.woken.is_empty()
-            && self.reading.is_empty()
-            && self.pages.is_empty();
-        !is_idle
-    }
-
-    /// A subscriber is gone: if it waits here, it is answered without counting.
-    pub(super) fn disown(&mut self, from: ShardId, leave: &Leave) {
-        for (asker, tries) in self.parked.iter_mut().chain(&mut self.woken) {
-            let Asker::Interest(shard, _, interest) = asker else {
-                continue;
-            };
-            if *shard != from {
-                continue;
-            }
-            if leave.last && interest.hub == leave.hub {
-                *tries = STALE;
-            }
-            let is_its = |info: &Arc<ClientInfo>| {
-                leave
-                    .info
-                    .as_ref()
-                    .is_some_and(|gone| gone.client == info.client)
-            };
-            if interest.presence.as_ref().is_some_and(is_its) {
-                interest.presence = None;
-                interest.keep = false;
-                interest.join = false;
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Part {
-    after: u64,
-    publications: Vec<Arc<Publication>>,
-}
-
-/// What there is for an asker.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Found {
-    /// These publications; more follow them before the channel's end.
-    Some {
-        /// Ascending, without holes.
-        publications: Vec<Arc<Publication>>,
-        /// They do not reach the channel's end.
-        more: bool,
-    },
-    /// They are gone, or never were.
-    Gone,
-    /// The log has to be read from here.
-    Read(u64),
-}
 
 impl Channel {
-    pub(super) fn durable_mut(&mut self) -> &mut Durable {
-        self.durable.get_or_insert_default()
+    pub(in crate::broker) fn followed_mut(&mut self) -> &mut Followed {
+        self.followed.get_or_insert_default()
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.durable.as_ref().is_some_and(|durable| durable.is_open)
+    pub(in crate::broker) fn is_open(&self) -> bool {
+        self.followed
+            .as_ref()
+            .is_some_and(|followed| followed.is_open)
     }
 
     /// The answer to a reading came.
-    pub(super) fn forget_read(&mut self, after: u64) {
-        self.durable_mut().reading.retain(|&other| other != after);
+    pub(in crate::broker) fn forget_read(&mut self, after: u64) {
+        self.followed_mut().reading.retain(|&other| other != after);
     }
 
     /// What is needed to know the channel's end; `None` if it is known or asked for.
-    pub(super) fn open_read(&mut self) -> Option<Read> {
+    pub(in crate::broker) fn open_read(&mut self) -> Option<Read> {
         let channel = self.name.clone();
-        let durable = self.durable_mut();
-        if durable.is_open || durable.reading.contains(&u64::MAX) {
+        let followed = self.followed_mut();
+        if followed.is_open || followed.reading.contains(&u64::MAX) {
             return None;
         }
-        durable.reading.push(u64::MAX);
+        followed.reading.push(u64::MAX);
         Some(Read {
             channel,
             after: u64::MAX,
@@ -148,13 +46,13 @@ impl Channel {
     }
 
     /// What is needed to read a part; `None` if that is under way.
-    pub(super) fn part_read(&mut self, after: u64) -> Option<Read> {
+    pub(in crate::broker) fn part_read(&mut self, after: u64) -> Option<Read> {
         let channel = self.name.clone();
-        let durable = self.durable_mut();
-        if durable.reading.contains(&after) {
+        let followed = self.followed_mut();
+        if followed.reading.contains(&after) {
             return None;
         }
-        durable.reading.push(after);
+        followed.reading.push(after);
         Some(Read {
             channel,
             after,
@@ -164,13 +62,17 @@ impl Channel {
     }
 
     /// A publication from the log. What subscribers get of it: nothing, or it and those that waited for it.
-    pub(super) fn stored(&mut self, now: Instant, publication: Arc<Publication>) -> Stored {
-        let durable = self.durable_mut();
-        if !durable.is_open {
-            if durable.ahead.len() < AHEAD_MAX {
-                durable.ahead.push(publication);
+    pub(in crate::broker) fn stored(
+        &mut self,
+        now: Instant,
+        publication: Arc<Publication>,
+    ) -> Stored {
+        let followed = self.followed_mut();
+        if !followed.is_open {
+            if followed.ahead.len() < AHEAD_MAX {
+                followed.ahead.push(publication);
             } else {
-                durable.ahead_lost = true;
+                followed.ahead_lost = true;
             }
             return Stored::Nothing;
         }
@@ -185,23 +87,23 @@ impl Channel {
     }
 
     /// The end is asked for anew.
-    pub(super) fn reopen(&mut self) {
-        let durable = self.durable_mut();
-        durable.is_open = false;
-        durable.ahead.clear();
-        durable.ahead_lost = false;
+    pub(in crate::broker) fn reopen(&mut self) {
+        let followed = self.followed_mut();
+        followed.is_open = false;
+        followed.ahead.clear();
+        followed.ahead_lost = false;
         // An answer that is on its way may be older than what made this necessary.
-        durable.reread = durable.reading.contains(&u64::MAX);
+        followed.reread = followed.reading.contains(&u64::MAX);
     }
 
     /// The answer about the end came: is it to be asked for once more?
-    pub(super) fn asks_again(&mut self) -> bool {
+    pub(in crate::broker) fn asks_again(&mut self) -> bool {
         self.forget_read(u64::MAX);
-        std::mem::take(&mut self.durable_mut().reread)
+        std::mem::take(&mut self.followed_mut().reread)
     }
 
     /// The log says where the channel ends. What came meanwhile and is later.
-    pub(super) fn opened(&mut self, now: Instant, position: StreamPosition) -> Opened {
+    pub(in crate::broker) fn opened(&mut self, now: Instant, position: StreamPosition) -> Opened {
         let is_same = self.epoch == position.epoch && self.top == position.offset;
         if !is_same {
             // What is in memory may end before the new end.
@@ -209,15 +111,15 @@ impl Channel {
         }
         if self.epoch != position.epoch {
             self.epoch = position.epoch;
-            let durable = self.durable_mut();
-            durable.pages.clear();
-            durable.first_kept = 0;
+            let followed = self.followed_mut();
+            followed.pages.clear();
+            followed.first_kept = 0;
         }
         self.top = position.offset;
-        let durable = self.durable_mut();
-        durable.is_open = true;
-        let ahead = std::mem::take(&mut durable.ahead);
-        let lost = std::mem::take(&mut durable.ahead_lost);
+        let followed = self.followed_mut();
+        followed.is_open = true;
+        let ahead = std::mem::take(&mut followed.ahead);
+        let lost = std::mem::take(&mut followed.ahead_lost);
         let mut later = Vec::new();
         for publication in ahead {
             if let Stored::Next(publication) = self.stored(now, publication) {
@@ -250,12 +152,12 @@ impl Channel {
     }
 
     /// A part of the log has been read. Bytes of it that are kept.
-    pub(super) fn part_came(&mut self, page: Page) -> usize {
+    pub(in crate::broker) fn part_came(&mut self, page: Page) -> usize {
         let tells_time = self.namespace.publication_time;
         let top = self.top.0;
         let epoch = self.epoch;
-        let durable = self.durable_mut();
-        durable.reading.retain(|&after| after != page.after);
+        let followed = self.followed_mut();
+        followed.reading.retain(|&after| after != page.after);
         if page.position.epoch != epoch {
             return 0;
         }
@@ -264,7 +166,7 @@ impl Channel {
             .first()
             .map_or(page.position.offset.0 + 1, |first| first.offset.0);
         if first > page.after + 1 && page.after < top {
-            durable.first_kept = durable.first_kept.max(first);
+            followed.first_kept = followed.first_kept.max(first);
         }
         if page.publications.is_empty() {
             return 0;
@@ -276,7 +178,7 @@ impl Channel {
             }
         }
         let bytes = bytes_of(&publications);
-        durable.pages.push_back(Part {
+        followed.pages.push_back(Part {
             after: page.after,
             publications,
         });
@@ -284,30 +186,30 @@ impl Channel {
     }
 
     /// The log could not be read: nobody waits for these parts any more.
-    pub(super) fn read_failed(&mut self) {
-        let durable = self.durable_mut();
-        durable.reading.clear();
-        durable.reread = false;
+    pub(in crate::broker) fn read_failed(&mut self) {
+        let followed = self.followed_mut();
+        followed.reading.clear();
+        followed.reread = false;
     }
 
     /// Forgets the oldest part that was read.
-    pub(super) fn drop_part(&mut self) {
-        if let Some(durable) = &mut self.durable {
-            durable.pages.pop_front();
+    pub(in crate::broker) fn drop_part(&mut self) {
+        if let Some(followed) = &mut self.followed {
+            followed.pages.pop_front();
         }
     }
 
     /// What the log has kept was removed.
-    pub(super) fn trimmed(&mut self) {
+    pub(in crate::broker) fn trimmed(&mut self) {
         let next = self.top.0 + 1;
         self.history.clear();
-        let durable = self.durable_mut();
-        durable.pages.clear();
-        durable.first_kept = next;
+        let followed = self.followed_mut();
+        followed.pages.clear();
+        followed.first_kept = next;
     }
 
     /// Whoever left off somewhere: what it missed, or the first part of that.
-    pub(super) fn missed(&self, from: &Recover) -> Found {
+    pub(in crate::broker) fn missed(&self, from: &Recover) -> Found {
         if !from.epoch.fits(self.epoch) || from.offset > self.top.0 {
             return Found::Gone;
         }
@@ -323,10 +225,10 @@ impl Channel {
                 more: false,
             };
         }
-        let Some(durable) = &self.durable else {
+        let Some(followed) = &self.followed else {
             return Found::Read(offset);
         };
-        if offset + 1 < durable.first_kept {
+        if offset + 1 < followed.first_kept {
             return Found::Gone;
         }
         let covers = |list: &Arc<Publication>| list.offset.0 <= offset + 1;
@@ -355,7 +257,7 @@ impl Channel {
                 .partition_point(|publication| publication.offset.0 <= offset);
             return some(&mut self.history.range(from..));
         }
-        let part = durable.pages.iter().rev().find(|part| {
+        let part = followed.pages.iter().rev().find(|part| {
             part.publications.first().is_some_and(covers)
                 && part
                     .publications
@@ -370,12 +272,12 @@ impl Channel {
         }
         // Parts begin at multiples of their size, so that those who left off at different places share them.
         let aligned = offset - offset % u64::from(LOG_PAGE_ENTRIES);
-        let is_there = durable.pages.iter().any(|part| part.after == aligned);
+        let is_there = followed.pages.iter().any(|part| part.after == aligned);
         Found::Read(if is_there { offset } else { aligned })
     }
 
     /// The latest publication, unless the asker has it.
-    pub(super) fn latest(&self, from: &Recover) -> Found {
+    pub(in crate::broker) fn latest(&self, from: &Recover) -> Found {
         let has_it = from.offset == self.top.0 && from.epoch.is(self.epoch);
         if has_it || self.top.0 == 0 {
             return Found::Some {
@@ -387,7 +289,7 @@ impl Channel {
     }
 
     /// A page of history, in the order asked for.
-    pub(super) fn page(&self, what: QueryKind, tries: u8) -> Found {
+    pub(in crate::broker) fn page(&self, what: QueryKind, tries: u8) -> Found {
         let QueryKind::History {
             limit,
             since,
@@ -401,9 +303,9 @@ impl Channel {
         }
         let limit = u64::from(limit).min(HISTORY_ENTRIES_MAX);
         let first_kept = self
-            .durable
+            .followed
             .as_ref()
-            .map_or(0, |durable| durable.first_kept);
+            .map_or(0, |followed| followed.first_kept);
         let (after, until) = match (since, reverse) {
             (Some((offset, _)), false) => (offset, u64::MAX),
             (None, false) => (0, u64::MAX),
@@ -445,22 +347,6 @@ impl Channel {
             more: at < until,
         }
     }
-}
-
-/// See `Channel::stored`.
-pub enum Stored {
-    /// It is known, or waits.
-    Nothing,
-    /// It goes to the subscribers.
-    Next(Arc<Publication>),
-}
-
-/// See `Channel::opened`.
-pub struct Opened {
-    /// The end is not where it was thought to be.
-    pub moved: bool,
-    /// What goes to the subscribers.
-    pub later: Vec<Arc<Publication>>,
 }
 
 fn bytes_of(publications: &[Arc<Publication>]) -> usize {

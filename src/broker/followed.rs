@@ -1,0 +1,131 @@
+//! Channels that are followed: their entries are kept elsewhere, by the durable log, and come down from there.
+//!
+//! Their owner has the channel's end, the newest publications in memory, and parts that were read of late. Whoever needs more
+//! waits while it is read; all who need the same wait for one reading.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::mesh::message::{Interest, InterestFor, Leave, Query, QueryFor};
+use crate::model::{AskId, ClientInfo, Publication, ShardId};
+
+/// A question that needs more parts of the log than are kept at a time is answered with what there is.
+pub(super) const TRIES_MAX: u8 = 100;
+/// In place of how often it waited: its subscriber is gone.
+pub(super) const STALE: u8 = u8::MAX;
+
+/// Who waits for a part of the log.
+#[derive(Debug)]
+pub enum Asker {
+    /// A shard with a subscriber.
+    Interest(ShardId, InterestFor, Box<Interest>),
+    /// A shard with a question.
+    Query(ShardId, QueryFor, Box<Query>),
+    /// A part of a server API call: where it waits, which part, the question.
+    Api(AskId, u32, Box<Query>),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Followed {
+    /// The channel's end is known.
+    pub(super) is_open: bool,
+    /// What came while it was asked for.
+    pub(super) ahead: Vec<Arc<Publication>>,
+    /// More came than is kept.
+    pub(super) ahead_lost: bool,
+    /// Who waits for the log, and how often it has.
+    pub(super) parked: Vec<(Asker, u8)>,
+    /// Who waited and can be answered now.
+    pub(super) woken: VecDeque<(Asker, u8)>,
+    pub(super) pages: VecDeque<Part>,
+    /// The answer about the end that is on its way does not count.
+    pub(super) reread: bool,
+    /// Parts that are being read: what they come after.
+    pub(super) reading: Vec<u64>,
+    /// What is earlier, the log has forgotten.
+    pub(super) first_kept: u64,
+}
+
+impl Followed {
+    /// Everybody who waits looks again. `true` if nobody was about to.
+    pub(super) fn wake(&mut self) -> bool {
+        let was_empty = self.woken.is_empty();
+        self.woken.extend(self.parked.drain(..));
+        was_empty && !self.woken.is_empty()
+    }
+
+    /// Somebody waits for the log, or the log is being asked, or parts of it are kept for those who come next.
+    pub(super) fn is_busy(&self) -> bool {
+        let is_idle = self.parked.is_empty()
+            && self.woken.is_empty()
+            && self.reading.is_empty()
+            && self.pages.is_empty();
+        !is_idle
+    }
+
+    /// A subscriber is gone: if it waits here, it is answered without counting.
+    pub(super) fn disown(&mut self, from: ShardId, leave: &Leave) {
+        for (asker, tries) in self.parked.iter_mut().chain(&mut self.woken) {
+            let Asker::Interest(shard, _, interest) = asker else {
+                continue;
+            };
+            if *shard != from {
+                continue;
+            }
+            if leave.last && interest.hub == leave.hub {
+                *tries = STALE;
+            }
+            let is_its = |info: &Arc<ClientInfo>| {
+                leave
+                    .info
+                    .as_ref()
+                    .is_some_and(|gone| gone.client == info.client)
+            };
+            if interest.presence.as_ref().is_some_and(is_its) {
+                interest.presence = None;
+                interest.keep = false;
+                interest.join = false;
+            }
+        }
+    }
+}
+
+/// A part that was read.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) after: u64,
+    pub(super) publications: Vec<Arc<Publication>>,
+}
+
+/// What there is for an asker.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found {
+    /// These publications; more follow them before the channel's end.
+    Some {
+        /// Ascending, without holes.
+        publications: Vec<Arc<Publication>>,
+        /// They do not reach the channel's end.
+        more: bool,
+    },
+    /// They are gone, or never were.
+    Gone,
+    /// The log has to be read from here.
+    Read(u64),
+}
+
+/// See `Channel::stored`.
+pub enum Stored {
+    /// It is known, or waits.
+    Nothing,
+    /// It goes to the subscribers.
+    Next(Arc<Publication>),
+}
+
+/// See `Channel::opened`.
+pub struct Opened {
+    /// The end is not where it was thought to be.
+    pub moved: bool,
+    /// What goes to the subscribers.
+    pub later: Vec<Arc<Publication>>,
+}
