@@ -25,8 +25,16 @@ fn config(directory: &Path) -> Durable {
     config
 }
 
+/// A child that another test starts has every lock of this process until it runs its own program, also one that was given up
+/// meanwhile: such a lock is waited for.
 fn open(directory: &Path) -> Embedded {
-    Embedded::open(&config(directory)).expect("opens")
+    for _ in 0..5000 {
+        match Embedded::open(&config(directory)) {
+            Err(OpenError::Locked { .. }) => std::thread::sleep(Duration::from_millis(2)),
+            opened => return opened.expect("opens"),
+        }
+    }
+    panic!("the directory stays locked");
 }
 
 fn append(channel: &str, data: &str) -> Draft {
