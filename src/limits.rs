@@ -122,6 +122,9 @@ pub const OWN_PIECE_BYTES_MAX: u32 = OWN_RING_BYTES / 8;
 pub const PENDING_JOIN_BYTES_MAX: u32 = 4096;
 /// Bytes that one connection is sent at a time of what waits for it.
 pub const OWNED_BATCH_BYTES_MAX: usize = 64 << 10;
+/// Bytes that the kernel takes for one connection beyond what is on its way to the peer, about (`TCP_NOTSENT_LOWAT`): without it, a peer
+/// that does not read costs up to `net.ipv4.tcp_wmem` (4 MiB) of the kernel's memory, and the time to copy that.
+pub const KERNEL_UNSENT_BYTES: u32 = 128 << 10;
 /// Bytes that one slice of sends hands to the kernel, about: it copies them while nothing is received.
 pub const SLICE_BYTES: usize = 1 << 20;
 /// Bytes that one turn receives, about, before what comes of them goes out.

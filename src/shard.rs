@@ -7,6 +7,7 @@ mod admission;
 mod after;
 mod answers;
 mod api;
+mod backlog;
 mod client;
 mod connection;
 mod connections;

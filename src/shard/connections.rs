@@ -152,7 +152,6 @@ impl Connections {
     pub(super) fn remove(&mut self, slot: u32) -> Option<Connection> {
         let connection = self.slab.remove(slot)?;
         debug_assert_eq!(connection.input_bytes(), 0, "its input was forgotten");
-        self.outbox.forget(&connection);
         Some(connection)
     }
 

@@ -1,7 +1,8 @@
 //! Bytes on their way out, as far as sessions and channels have to do with it: who has too many, who is told of what was dropped,
 //! who goes on because something was taken. The bytes themselves are in `connections`.
 
-use super::connection::{Due, KEEP};
+use super::backlog::KEEP;
+use super::connection::Due;
 use super::connections::{Polled, Shed};
 use super::local::Written;
 use super::{Output, SendBatch, SendFailed, Shard};
@@ -48,26 +49,33 @@ impl Shard {
         };
         let drop_oldest = droppable && channel.namespace.slow_consumer == SlowConsumer::DropOldest;
         let mut special: Vec<(u32, u16)> = Vec::new();
-        let publications =
-            (self.connections).fan_out(channel, written, drop_oldest, wanted, &mut special);
+        let publications = (self.connections).fan_out(channel, written, wanted, &mut special);
         for (slot, class) in special {
-            self.fan_out_special(slot, hub, written.bytes(class), drop_oldest);
+            self.fan_out_special(slot, hub, written, class, drop_oldest);
         }
+        written.let_go();
         publications
     }
 
-    fn fan_out_special(&mut self, slot: u32, hub: u32, frame: &[u8], drop_oldest: bool) {
+    fn fan_out_special(
+        &mut self,
+        slot: u32,
+        hub: u32,
+        written: &mut Written,
+        class: u16,
+        drop_oldest: bool,
+    ) {
         let connection = self.connections.of_mut(slot);
         if let Some(connecting) = &mut connection.session.connecting {
             if connecting.pushes.len() > self.config.client.queue_max_size {
                 self.disconnect(slot, &Disconnect::Slow);
             } else {
-                connecting.pushes.extend_from_slice(frame);
+                connecting.pushes.extend_from_slice(written.bytes(class));
             }
             return;
         }
         let hub = if drop_oldest { hub } else { KEEP };
-        self.connections.copy(slot, frame, hub);
+        self.connections.share(slot, written, class, hub);
         self.check_backlog(slot);
     }
 

@@ -13,6 +13,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::socket;
 use crate::config::{FileMode, ListenAddr};
+use crate::limits::KERNEL_UNSENT_BYTES;
 
 /// The ring of a process that was killed keeps its listeners for some tens of milliseconds after the process is gone, and
 /// resets whom it accepts. Its successor waits until they are gone, this long in steps of this length.
@@ -346,6 +347,7 @@ fn bind_tcp(address: SocketAddr, is_alone: bool, only_v6: bool) -> io::Result<So
     socket.set_reuse_address(!chooses)?;
     socket.set_reuse_port(!is_alone)?;
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)?;
     socket.bind(&address.into())?;
     socket.set_reuse_address(true)?;
     Ok(socket)
@@ -528,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn accepted_sockets_inherit_nodelay_and_waiting_ones_are_counted() {
+    fn accepted_sockets_inherit_what_is_set_and_waiting_ones_are_counted() {
         let bound = Bound::new(&any_port(), 1, &terms()).unwrap();
         bound.listen().unwrap();
         let listener = bound.socket(0).unwrap();
@@ -536,7 +538,9 @@ mod tests {
         client.connect(&listener.local_addr().unwrap()).unwrap();
         let queue = Queue::of(&listener).unwrap();
         assert_eq!((queue.length, queue.length_max), (1, 8));
-        assert!(listener.accept().unwrap().0.tcp_nodelay().unwrap());
+        let accepted = listener.accept().unwrap().0;
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), KERNEL_UNSENT_BYTES);
         assert_eq!(Queue::of(&listener).unwrap().length, 0);
     }
 }

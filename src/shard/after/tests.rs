@@ -9,7 +9,7 @@ use crate::mesh::build;
 use crate::mesh::message::Revocation;
 use crate::model::{Format, Framing};
 use crate::shard::Mode;
-use crate::shard::connection::KEEP;
+use crate::shard::backlog::{Backlog, HeldBytes};
 use crate::time::{Instant, Now};
 
 const SLOT: u32 = 3;
@@ -145,9 +145,10 @@ fn who_owed_answers_goes_on_when_it_does_no_more() {
     {
         let mut shard = shard(State::Open, Phase::Connected);
         if owes {
-            let backlog = connection(&mut shard).backlog.get_or_insert_default();
-            backlog.push(&[0; ANSWERS_BYTES_MAX + 1], KEEP);
+            let mut backlog = Backlog::new(&HeldBytes::default());
+            backlog.push(&[0; ANSWERS_BYTES_MAX + 1]);
             backlog.answered(ANSWERS_BYTES_MAX + 1);
+            connection(&mut shard).backlog = Some(Box::new(backlog));
         }
         connection(&mut shard).due = due;
         shard.after(SLOT);

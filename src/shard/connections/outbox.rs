@@ -17,7 +17,7 @@ use crate::model::{ChannelName, ConnId, Format};
 use crate::protocol::push::Push;
 use crate::session::fanout::{self, Compression};
 use crate::session::flag;
-use crate::shard::connection::{Backlog, KEEP};
+use crate::shard::backlog::{Backlog, HeldBytes};
 use crate::shard::deliver::lost;
 use crate::shard::local::Written;
 use crate::shard::{Close, Output, SendBatch};
@@ -32,7 +32,8 @@ pub(super) struct Outbox {
     closing: Vec<u32>,
     /// What the reactor is to do with connections: closes, pauses and their ends, in order.
     orders: VecDeque<Output>,
-    backlog_bytes: usize,
+    /// Bytes that connections own.
+    held: HeldBytes,
     /// Ring batches were polled since the last flush: their bytes are still needed.
     is_unflushed: bool,
 }
@@ -52,15 +53,8 @@ impl Outbox {
             dirty: VecDeque::new(),
             closing: Vec::new(),
             orders: VecDeque::new(),
-            backlog_bytes: 0,
+            held: HeldBytes::default(),
             is_unflushed: false,
-        }
-    }
-
-    /// A connection is gone, or its bytes are: they count no more.
-    pub(super) fn forget(&mut self, connection: &Connection) {
-        if let Some(backlog) = &connection.backlog {
-            self.backlog_bytes -= backlog.unsent();
         }
     }
 
@@ -108,42 +102,42 @@ impl Outbox {
         }
     }
 
-    /// Copies bytes behind everything the connection has to send.
-    fn copy(&mut self, connection: &mut Connection, slot: u32, bytes: &[u8], hub: u32) {
+    /// Puts something behind everything the connection has to send.
+    fn own(&mut self, connection: &mut Connection, slot: u32, add: impl FnOnce(&mut Backlog)) {
         self.own_pending(connection);
-        connection.backlog.get_or_insert_default().push(bytes, hub);
-        self.backlog_bytes += bytes.len();
+        add(Self::backlog(connection, &self.held));
         let head = self.rings.heads();
         self.make_dirty(connection, slot, head);
+    }
+
+    /// What the connection owns.
+    fn backlog<'c>(connection: &'c mut Connection, held: &HeldBytes) -> &'c mut Backlog {
+        (connection.backlog).get_or_insert_with(|| Box::new(Backlog::new(held)))
     }
 
     /// Moves a pending range into the connection's own memory.
     fn own_pending(&mut self, connection: &mut Connection) {
         let range = std::mem::take(&mut connection.pending);
         if range.len > 0 {
-            let backlog = connection.backlog.get_or_insert_default();
-            backlog.push(self.rings.bytes(range), KEEP);
-            self.backlog_bytes += range.len as usize;
+            Self::backlog(connection, &self.held).push(self.rings.bytes(range));
         }
     }
 }
 
-/// Tells a peer what it has lost, behind what it gets. Returns how many bytes that is.
+/// Tells a peer what it has lost, behind what it gets.
 fn tell_losses(
     backlog: &mut Backlog,
     format: Format,
     listens: bool,
     compression: &mut Compression,
-) -> usize {
-    let before = backlog.bytes.len();
+) {
     let losses = std::mem::take(&mut backlog.lost).into_iter();
     for (channel, publications) in losses.filter(|_| listens) {
         let said = lost(&channel, Some(publications));
         let mut message = Vec::new();
         fanout::push(&mut message, format, compression, "", &Push::Message(&said));
-        backlog.push(&message, KEEP);
+        backlog.push(&message);
     }
-    backlog.bytes.len() - before
 }
 
 /// What a look for something to send found.
@@ -195,14 +189,14 @@ impl Connections {
             && connection
                 .backlog
                 .as_ref()
-                .is_none_or(|backlog| backlog.bytes.is_empty());
+                .is_none_or(|backlog| backlog.is_empty());
         if fits
             && let Some(range) = outbox.rings.append_own(pieces)
             && outbox.mark(connection, slot, range, head) == Marked::Done
         {
             return false;
         }
-        outbox.copy(connection, slot, &pieces.concat(), KEEP);
+        outbox.own(connection, slot, |backlog| backlog.push(&pieces.concat()));
         true
     }
 
@@ -210,16 +204,25 @@ impl Connections {
     pub(in crate::shard) fn answered(&mut self, slot: u32, bytes: usize) {
         if let Some(connection) = self.slab.at_mut(slot)
             && let Some(backlog) = &mut connection.backlog
-            && !backlog.bytes.is_empty()
+            && !backlog.is_empty()
         {
             backlog.answered(bytes);
         }
     }
 
-    /// Queues bytes of a channel behind what a connection owns, in one piece, which may be dropped if `hub` is not `KEEP`.
-    pub(in crate::shard) fn copy(&mut self, slot: u32, bytes: &[u8], hub: u32) {
+    /// Queues what was written for a class of subscribers behind what a connection owns, in one piece, which may be dropped if `hub` is
+    /// not `KEEP`.
+    pub(in crate::shard) fn share(
+        &mut self,
+        slot: u32,
+        written: &mut Written,
+        class: u16,
+        hub: u32,
+    ) {
         if let Some(connection) = self.slab.at_mut(slot) {
-            self.outbox.copy(connection, slot, bytes, hub);
+            let outbox = &mut self.outbox;
+            let piece = written.shared(class, &outbox.held);
+            outbox.own(connection, slot, |backlog| backlog.share(piece, hub));
         }
     }
 
@@ -232,7 +235,6 @@ impl Connections {
         &mut self,
         channel: &HubChannel,
         written: &mut Written,
-        droppable: bool,
         wanted: impl Fn(&Subscriber) -> bool,
         special: &mut Vec<(u32, u16)>,
     ) -> u64 {
@@ -261,12 +263,9 @@ impl Connections {
                 unreachable!("a subscriber leaves before its connection does");
             };
             publications += u64::from(piece.publications);
-            // A connection that does not keep up owns its bytes, piece by piece, so that they can be dropped.
-            let slow = connection.is_sending && droppable
-                || connection
-                    .backlog
-                    .as_ref()
-                    .is_some_and(|b| !b.bytes.is_empty());
+            // A connection that does not keep up has a queue of its own, of what it shares with others.
+            let slow =
+                connection.is_sending || connection.backlog.as_ref().is_some_and(|b| !b.is_empty());
             match piece.range {
                 Some(range) if !slow && !connection.is_corked() => {
                     if self.outbox.mark(connection, subscriber.conn, range, head) == Marked::Copy {
@@ -293,9 +292,10 @@ impl Connections {
         let Some(backlog) = &mut connection.backlog else {
             return Shed::Nothing;
         };
-        let too_many_bytes = self.outbox.backlog_bytes > BACKLOG_BYTES_MAX;
+        let held = self.outbox.held.get();
+        let too_many_bytes = held > BACKLOG_BYTES_MAX;
         // The fuller the shard is, the less may wait for one: those with the most go first, and nobody who keeps up.
-        let room = BACKLOG_BYTES_MAX.saturating_sub(self.outbox.backlog_bytes);
+        let room = BACKLOG_BYTES_MAX.saturating_sub(held);
         let share = (room / BACKLOG_SHARE).max(BACKLOG_SHARE_MIN);
         if backlog.waiting() <= limit.min(share) && !too_many_bytes {
             return Shed::Nothing;
@@ -315,8 +315,7 @@ impl Connections {
             };
         }
         let limit = limit.min(share);
-        let before = backlog.bytes.len();
-        let keep = limit.saturating_sub(backlog.in_flight) / 2;
+        let keep = limit.saturating_sub(backlog.in_flight()) / 2;
         let lost = backlog.drop_oldest(keep, if too_many_bytes { 0 } else { limit });
         let mut count = 0;
         for &(hub, publications) in &lost {
@@ -331,7 +330,6 @@ impl Connections {
                 backlog.lose(name, publications);
             }
         }
-        self.outbox.backlog_bytes -= before - backlog.bytes.len();
         connection.due.add(Due::ROOM);
         if backlog.waiting() > limit || too_many_bytes && lost.is_empty() {
             return Shed::Slow(count);
@@ -371,7 +369,7 @@ impl Connections {
             if connection
                 .backlog
                 .as_ref()
-                .is_some_and(|backlog| !backlog.bytes.is_empty() || !backlog.lost.is_empty())
+                .is_some_and(|backlog| !backlog.is_empty() || !backlog.lost.is_empty())
             {
                 outbox.own_pending(connection);
                 let format = connection.session.format;
@@ -380,9 +378,9 @@ impl Connections {
                     unreachable!("it was there just now");
                 };
                 if !backlog.lost.is_empty() {
-                    outbox.backlog_bytes += tell_losses(backlog, format, listens, compression);
+                    tell_losses(backlog, format, listens, compression);
                 }
-                if backlog.bytes.is_empty() {
+                if backlog.is_empty() {
                     continue;
                 }
                 connection.is_sending = true;
@@ -432,12 +430,11 @@ impl Connections {
         let rest = range.skip(taken as u32);
         let outbox = &mut self.outbox;
         // What was queued since stands behind the rest.
-        let backlog = connection.backlog.get_or_insert_default();
+        let backlog = Outbox::backlog(connection, &outbox.held);
         backlog.push_front(outbox.rings.bytes(rest));
         if pinged {
             backlog.pinged(rest.len as usize);
         }
-        outbox.backlog_bytes += rest.len as usize;
         let head = outbox.rings.heads();
         outbox.make_dirty(connection, slot, head);
     }
@@ -472,19 +469,14 @@ impl Connections {
         if backlog.owes_answers() {
             connection.due.add(Due::OWED);
         }
-        backlog.gone(taken);
-        outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
-        if taken < bytes.len() {
-            backlog.push_front(&bytes[taken..]);
-            outbox.backlog_bytes += bytes.len() - taken;
-        }
-        back.is_pinged = had_ping && (!backlog.has_ping() || backlog.bytes.is_empty());
+        backlog.batch_back(bytes, taken);
+        back.is_pinged = had_ping && (!backlog.has_ping() || backlog.is_empty());
         if !backlog.lost.is_empty() {
             let (format, state) = (connection.session.format, connection.state);
             let listens = state == State::Open;
-            outbox.backlog_bytes += tell_losses(backlog, format, listens, compression);
+            tell_losses(backlog, format, listens, compression);
         }
-        back.is_sent = backlog.bytes.is_empty();
+        back.is_sent = backlog.is_empty();
         if back.is_sent {
             connection.backlog = None;
             if connection.state == State::Owing {
@@ -502,7 +494,7 @@ impl Connections {
     pub(in crate::shard) fn batch_failed(&mut self, slot: u32) {
         if let Some(connection) = self.slab.at_mut(slot) {
             if let Some(backlog) = &mut connection.backlog {
-                self.outbox.backlog_bytes -= std::mem::take(&mut backlog.in_flight);
+                backlog.forget_batch();
             }
             connection.is_sending = false;
         }
@@ -511,7 +503,6 @@ impl Connections {
     /// Lets go what a connection owns to be sent: nobody takes it.
     pub(in crate::shard) fn drop_backlog(&mut self, slot: u32) {
         if let Some(connection) = self.slab.at_mut(slot) {
-            self.outbox.forget(connection);
             connection.backlog = None;
             connection.due.add(Due::ROOM);
         }
@@ -634,15 +625,23 @@ impl Connections {
         self.outbox.rings.bytes(range)
     }
 
-    /// Bytes that all connections own because their peers do not take them.
-    pub(in crate::shard) const fn backlog_bytes(&self) -> usize {
-        self.outbox.backlog_bytes
+    /// Bytes that connections own because their peers do not take them; what several share counts once.
+    pub(in crate::shard) fn backlog_bytes(&self) -> usize {
+        self.outbox.held.get()
     }
 
     /// The same, counted anew.
     pub(in crate::shard) fn backlog_bytes_counted(&self) -> usize {
-        let backlogs = self.slab.iter().map(|(_, one)| one.backlog_bytes());
-        backlogs.sum()
+        let mut shared = std::collections::HashMap::new();
+        let backlogs = (self.slab.iter()).filter_map(|(_, one)| one.backlog.as_ref());
+        let own: usize = backlogs
+            .map(|backlog| {
+                let (own, pieces) = backlog.counted();
+                shared.extend(pieces);
+                own
+            })
+            .sum();
+        own + shared.values().sum::<usize>()
     }
 
     /// Batches of the rings were polled and are not known to be with the kernel.

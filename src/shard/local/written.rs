@@ -9,6 +9,7 @@ use crate::mem::RingRange;
 use crate::model::{Encoding, Framing, Publication};
 use crate::protocol::push::{Push, Shape};
 use crate::session::fanout::{self, Compression};
+use crate::shard::backlog::{HeldBytes, Shared};
 
 /// Memory for pieces is kept for the next turn up to this size.
 const BYTES_KEPT: usize = 64 * 1024;
@@ -43,6 +44,8 @@ pub(in crate::shard) struct Written {
     selections: Vec<Option<Shape>>,
     /// Classes with bytes of their own, and where their selection begins.
     distinct: Vec<(u16, usize)>,
+    /// Pieces of classes with subscribers that do not keep up, for the queues of these.
+    shared: Vec<(u16, Arc<Shared>)>,
     /// Publications encoded so far, in JSON and in Protobuf.
     pub(in crate::shard) encoded: [u64; 2],
 }
@@ -245,7 +248,25 @@ impl Written {
         &self.bytes[piece.from..piece.to]
     }
 
+    /// The piece of a class, to be shared by those who cannot be given it now.
+    pub(in crate::shard) fn shared(&mut self, class: u16, held: &HeldBytes) -> &Arc<Shared> {
+        let class = self.pieces[usize::from(class)].same.unwrap_or(class);
+        let found = self.shared.iter().position(|&(of, _)| of == class);
+        let at = found.unwrap_or_else(|| {
+            let piece = Shared::new(self.bytes(class).to_vec(), held);
+            self.shared.push((class, piece));
+            self.shared.len() - 1
+        });
+        &self.shared[at].1
+    }
+
+    /// Everybody has it who shares it.
+    pub(in crate::shard) fn let_go(&mut self) {
+        self.shared.clear();
+    }
+
     fn clear(&mut self) {
+        debug_assert!(self.shared.is_empty(), "let go of when it was given");
         self.pieces.clear();
         self.bytes.clear();
         self.bytes.shrink_to(BYTES_KEPT);

@@ -1,0 +1,167 @@
+use super::*;
+
+fn backlog() -> Backlog {
+    Backlog::new(&HeldBytes::default())
+}
+
+impl Backlog {
+    /// As if others got it too.
+    fn get(&mut self, bytes: &[u8], hub: u32) {
+        let of = Shared::new(bytes.to_vec(), &self.held);
+        self.share(&of, hub);
+    }
+
+    fn left(&self) -> Vec<(usize, u32)> {
+        let tail = (!self.tail.is_empty()).then_some((self.tail.len(), KEEP));
+        let pieces = self.pieces.iter().map(|one| (one.bytes().len(), one.hub));
+        pieces.chain(tail).collect()
+    }
+
+    fn all(&self) -> Vec<u8> {
+        let mut all: Vec<u8> = (self.pieces.iter())
+            .flat_map(|one| one.bytes().to_vec())
+            .collect();
+        all.extend_from_slice(&self.tail);
+        all
+    }
+}
+
+#[test]
+fn a_batch_is_a_part_and_what_it_begins_can_no_longer_be_dropped() {
+    let mut backlog = backlog();
+    backlog.push(b"reply");
+    backlog.get(&[1; OWNED_BATCH_BYTES_MAX - 10], 1);
+    backlog.get(&[2; 20], 2);
+    backlog.get(&[3; 30], 1);
+    let batch = backlog.take_batch();
+    assert_eq!(batch.len(), OWNED_BATCH_BYTES_MAX);
+    assert_eq!(batch[..6], *b"reply\x01");
+    assert_eq!(batch[batch.len() - 5..], [2; 5]);
+    assert_eq!(backlog.left(), [(15, KEEP), (30, 1)]);
+    assert_eq!(backlog.unsent(), OWNED_BATCH_BYTES_MAX + 45);
+    assert_eq!(backlog.drop_oldest(0, 0), [(1, 1)]);
+    assert_eq!(backlog.all(), [2; 15]);
+    // What the kernel did not take comes first again.
+    backlog.batch_back(&batch, batch.len() - 3);
+    assert_eq!(backlog.take_batch(), [2; 18]);
+    assert!(backlog.is_empty() && backlog.left().is_empty());
+}
+
+#[test]
+fn bytes_that_many_get_count_once_and_until_the_last_has_them() {
+    let held = HeldBytes::default();
+    let mut backlogs: Vec<Backlog> = (0..3).map(|_| Backlog::new(&held)).collect();
+    let large = Shared::new(vec![1; 10_000], &held);
+    for backlog in &mut backlogs {
+        backlog.share(&large, KEEP);
+        backlog.push(b"own");
+    }
+    drop(large);
+    assert_eq!(held.get(), 10_000 + 3 * 3, "the large ones once");
+    let batch = backlogs[0].take_batch();
+    assert_eq!(batch.len(), 10_003);
+    assert_eq!(held.get(), 10_000 + 2 * 3 + batch.len(), "a copy is out");
+    backlogs[0].batch_back(&batch, batch.len());
+    assert_eq!(held.get(), 10_000 + 2 * 3);
+    backlogs.pop();
+    assert_eq!(held.get(), 10_000 + 3);
+    let batch = backlogs[1].take_batch();
+    assert_eq!(held.get(), batch.len(), "nobody else has them");
+    backlogs[1].batch_back(&batch, 4_000);
+    assert_eq!(held.get(), batch.len() - 4_000);
+    drop(backlogs);
+    assert_eq!(held.get(), 0);
+}
+
+#[test]
+fn what_many_get_stands_between_what_came_before_and_after() {
+    let mut backlog = backlog();
+    backlog.push(b"a");
+    backlog.get(b"small", KEEP);
+    backlog.get(&[b'x'; SHARED_BYTES_MIN], KEEP);
+    backlog.push(b"b");
+    backlog.get(b"droppable", 7);
+    backlog.push(b"c");
+    let x = "x".repeat(SHARED_BYTES_MIN);
+    assert_eq!(
+        backlog.left(),
+        [
+            (6, KEEP),
+            (SHARED_BYTES_MIN, KEEP),
+            (1, KEEP),
+            (9, 7),
+            (1, KEEP)
+        ]
+    );
+    let batch = backlog.take_batch();
+    assert_eq!(batch, format!("asmall{x}bdroppablec").as_bytes());
+    backlog.push(b"d");
+    backlog.batch_back(&batch, batch.len() - 1);
+    assert_eq!(backlog.take_batch(), b"cd");
+}
+
+#[test]
+fn one_message_does_not_count_whatever_its_size_is() {
+    let mut backlog = backlog();
+    backlog.push(&[0; 10]);
+    backlog.get(&[0; 5000], 1);
+    backlog.get(&[0; 20], 1);
+    assert_eq!((backlog.unsent(), backlog.waiting()), (5030, 30));
+    // While it is on its way a second one counts.
+    backlog.get(&[0; 4000], 1);
+    assert_eq!(backlog.waiting(), 4030);
+    let batch = backlog.take_batch();
+    backlog.batch_back(&batch, 2000);
+    assert_eq!((backlog.unsent(), backlog.waiting()), (7030, 4020));
+    let batch = backlog.take_batch();
+    backlog.batch_back(&batch, 3010);
+    assert_eq!((backlog.unsent(), backlog.waiting()), (4020, 4020));
+    backlog.get(&[0; 9000], 1);
+    assert_eq!(backlog.waiting(), 4020);
+}
+
+#[test]
+fn answers_that_are_not_taken_are_owed_until_the_last_byte() {
+    let mut backlog = backlog();
+    backlog.push(&[0; 100]);
+    backlog.push(&[0; ANSWERS_BYTES_MAX]);
+    backlog.answered(ANSWERS_BYTES_MAX);
+    assert!(!backlog.owes_answers(), "as much as may wait");
+    backlog.push(&[0; 1]);
+    backlog.answered(1);
+    backlog.get(&[0; 1000], 1);
+    assert!(backlog.owes_answers());
+    backlog.gone(100 + ANSWERS_BYTES_MAX);
+    assert!(backlog.owes_answers());
+    backlog.gone(1);
+    assert!(!backlog.owes_answers(), "what follows is no answer");
+}
+
+#[test]
+fn newest_stays_where_only_its_size_exceeds() {
+    let mut backlog = backlog();
+    backlog.get(&[0; 600], 2);
+    assert_eq!(backlog.waiting(), 0);
+    assert_eq!(backlog.drop_oldest(500, 1000), []);
+    assert_eq!(backlog.left(), [(600, 2)]);
+    backlog.push(&[0; 2000]);
+    assert_eq!(backlog.drop_oldest(100, 500), [(2, 1)], "others exceed too");
+}
+
+#[test]
+fn only_the_oldest_droppable_pieces_go() {
+    let mut backlog = backlog();
+    for (bytes, hub) in [
+        (&b"reply"[..], KEEP),
+        (b"a1", 1),
+        (b"b1", 2),
+        (b"more", KEEP),
+        (b"a2", 1),
+    ] {
+        backlog.get(bytes, hub);
+    }
+    let lost = backlog.drop_oldest(12, 0);
+    assert_eq!(lost, [(1, 1), (2, 1)]);
+    assert_eq!(backlog.all(), b"replymorea2");
+    assert_eq!(backlog.left(), [(5, KEEP), (4, KEEP), (2, 1)]);
+}
