@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
-use crate::servers::plain;
+use crate::servers::{plain, with_namespaces};
 use crate::support::client::Client;
 use crate::support::http::Http;
 use crate::support::process::{API_KEY, Server, config};
@@ -23,6 +23,15 @@ name = "orders"
 delivery = "durable"
 "#,
         ))
+    })
+}
+
+/// Of its own: the examples disconnect and sign out users whom other tests are.
+fn memory() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let client = "\n[client]\nallow_anonymous_connect_without_token = true\n";
+        Server::start(&with_namespaces(client))
     })
 }
 
@@ -88,13 +97,13 @@ fn misfit(document: &Value, schema: &Value, value: &Value, at: &str) -> Option<S
 
 #[test]
 fn c70_every_path_of_the_description_is_answered_as_it_says() {
-    let mut member = Client::user(plain(), "openapi");
+    let mut member = Client::user(memory(), "openapi");
     member.subscribe("members:1");
-    plain().api_result(
+    memory().api_result(
         "publish",
         &json!({ "channel": "kept:1", "data": { "n": 1 }, "tags": { "a": "b" } }),
     );
-    plain().api_result(
+    memory().api_result(
         "publish",
         &json!({ "channel": "kept:1", "b64data": "AP8=" }),
     );
@@ -110,7 +119,7 @@ fn c70_every_path_of_the_description_is_answered_as_it_says() {
     let of_the_log = ["/api/dlq/", "/api/queue/", "/api/replay"];
     for (path, item) in paths {
         let is_of_the_log = of_the_log.iter().any(|start| path.starts_with(start));
-        let server = if is_of_the_log { durable() } else { plain() };
+        let server = if is_of_the_log { durable() } else { memory() };
         let content = &item["post"]["requestBody"]["content"]["application/json"];
         let example = content["example"].to_string();
         assert_eq!(

@@ -269,7 +269,7 @@ fn c59_gap_of_a_client_side_subscription_is_push_2500() {
 
 #[test]
 fn c59_gap_of_a_server_side_subscription_closes_with_3010() {
-    let token = sign(&json!({ "sub": "42", "channels": ["lossy:c59-server"] }));
+    let token = sign(&json!({ "sub": "c59", "channels": ["lossy:c59-server"] }));
     let mut client = slow_reader(&json!({ "token": token }));
     client.set_read_deadline(Duration::from_secs(30));
     flood("lossy:c59-server");

@@ -1,22 +1,31 @@
 //! Scenarios that run on one shard and on several.
 
 use std::net::SocketAddr;
+use std::sync::mpsc::{self, Receiver};
 
 use serde_json::{Value, json};
 
 use super::client::Client;
 use super::http::Http;
 use super::process::{API_KEY, Server};
+use super::wait::DEADLINE;
 
 /// Publications of one run of `resubscribe_while_publishing`.
 const PUBLICATIONS: u64 = 1000;
 
-/// Publishes 1, 2, 3 … through the API over one connection, several requests ahead of their responses.
-fn publish_numbers(address: SocketAddr, channel: &str) {
+/// Publications that the publisher may be ahead of the reader: it is never done while the reader sleeps.
+const LEAD: u64 = 200;
+
+/// Publishes 1, 2, 3 … through the API over one connection, several requests ahead of their responses. `read` says how far the reader is.
+fn publish_numbers(address: SocketAddr, channel: &str, read: &Receiver<u64>) {
     const AHEAD: u64 = 8;
+    let mut at = 0;
     let mut http = Http::open(address);
     let numbers: Vec<u64> = (1..=PUBLICATIONS).collect();
     for batch in numbers.chunks(AHEAD as usize) {
+        while batch[0] > at + LEAD {
+            at = read.recv_timeout(DEADLINE).expect("the reader goes on");
+        }
         let mut bytes = Vec::new();
         for n in batch {
             let body = json!({ "channel": channel, "data": { "n": n } }).to_string();
@@ -87,7 +96,8 @@ pub(crate) fn resubscribe_while_publishing(server: &Server, channel: &str) {
     let mut reader = Reader { epoch, offset: 0 };
     let address = server.listen;
     let name = channel.to_owned();
-    let publisher = std::thread::spawn(move || publish_numbers(address, &name));
+    let (progress, read) = mpsc::channel();
+    let publisher = std::thread::spawn(move || publish_numbers(address, &name, &read));
     let mut rounds = 0;
     while reader.offset < PUBLICATIONS {
         let mut client = Client::anonymous(server);
@@ -98,6 +108,8 @@ pub(crate) fn resubscribe_while_publishing(server: &Server, channel: &str) {
                 let publication = client.publication(channel);
                 reader.take(&publication);
             }
+            // Nobody hears it when everything is published.
+            let _ = progress.send(reader.offset);
             if turn < 2 {
                 let id = client.send("unsubscribe", &json!({ "channel": channel }));
                 assert_eq!(client.reply(id)["unsubscribe"], json!({}));
