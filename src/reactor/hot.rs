@@ -21,7 +21,9 @@ use crate::uring::{Accepted, Completion, Kind, Ring, memory};
 /// Times that a turn enters for deferred completions, twenty of them each: about a millisecond of receiving.
 const ENTERS: u32 = 24;
 /// Time of dispatching after which what has come of it goes out.
-const DISPATCH_TIME: Duration = Duration::from_millis(2);
+const DISPATCH_TIME: Duration = Duration::from_millis(3);
+/// The same while somebody rests: who costs little waits for those who cost much in each turn.
+const CROWDED_DISPATCH_TIME: Duration = Duration::from_millis(1);
 /// Completions between two looks at the clock.
 const CLOCK_EVERY: u32 = 32;
 /// What was only needed in a rush is given back this often.
@@ -171,6 +173,11 @@ impl Hot {
     fn dispatch(&mut self, now: Now) -> io::Result<bool> {
         let busy = !self.pending.is_empty();
         let mut handled = 0;
+        let time = if self.resting.is_empty() {
+            DISPATCH_TIME
+        } else {
+            CROWDED_DISPATCH_TIME
+        };
         self.dispatched = now.at;
         while !self.shard.is_full()
             && let Some(completion) = self.pending.pop_front()
@@ -179,7 +186,7 @@ impl Hot {
             if handled % CLOCK_EVERY == 0 {
                 self.dispatched = self.clock.at();
             }
-            if self.dispatched.since(now.at) >= DISPATCH_TIME {
+            if self.dispatched.since(now.at) >= time {
                 // The rest is next, behind what has come of these.
                 self.pending.push_front(completion);
                 break;

@@ -90,7 +90,7 @@ impl Hot {
         if weight.is_dense() {
             state.set_dense(true);
         } else if weight.is_thin() {
-            state.set_dense(false);
+            state.was_light();
         }
         if weight.is_heavy() || state.is_dense() {
             let is_armed = state.is_armed();

@@ -23,6 +23,11 @@ const SHUTTING: u32 = 1 << 13;
 const RESTING: u32 = 1 << 14;
 const DENSE: u32 = 1 << 15;
 const BY_TURNS: u32 = 1 << 16;
+/// One receive that was little work, in a row of them, of a connection whose bytes were much; the count has what is left of the flags.
+const LIGHT: u32 = 1 << 24;
+/// Such a row after which its bytes are taken to be little work. A message is much work when its last piece is there: the pieces before
+/// it say nothing, and there are 32 of them in one of 64 KiB.
+const LIGHT_ROW: u32 = 64 * LIGHT;
 
 /// One socket's operations.
 #[derive(Clone, Copy, Default)]
@@ -134,6 +139,17 @@ impl Slot {
     /// What it sends is read in small pieces, or no longer.
     pub(super) fn set_dense(&mut self, dense: bool) {
         self.set(DENSE, dense);
+        self.flags &= LIGHT - 1;
+    }
+
+    /// A receive was little work: many in a row end the small pieces.
+    pub(super) fn was_light(&mut self) {
+        if self.has(DENSE) {
+            self.flags += LIGHT;
+            if self.flags >= LIGHT_ROW {
+                self.set_dense(false);
+            }
+        }
     }
 
     pub(super) fn is_dense(&self) -> bool {
@@ -463,7 +479,24 @@ mod tests {
         slot.go_freely();
         assert_eq!(slot.wanted(), Some(Arm::Receive));
         slot.set_dense(true);
-        assert_eq!(slot.wanted(), Some(Arm::ReceiveFew));
+        for _ in 1..LIGHT_ROW / LIGHT {
+            slot.was_light();
+        }
+        assert_eq!(
+            slot.wanted(),
+            Some(Arm::ReceiveFew),
+            "a message may have so many pieces"
+        );
+        slot.was_light();
+        assert_eq!(slot.wanted(), Some(Arm::Receive));
+        slot.was_light();
+        slot.set_dense(true);
+        slot.was_light();
+        slot.set_dense(true);
+        for _ in 1..LIGHT_ROW / LIGHT {
+            slot.was_light();
+        }
+        assert_eq!(slot.wanted(), Some(Arm::ReceiveFew), "in a row");
         slot.arm(Arm::ReceiveFew);
         slot.disarm();
         assert!(!slot.rest(), "it ended by itself");
