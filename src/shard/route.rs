@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::hooks::Kept;
+use super::pages::is_no_stranger;
 use super::{Door, Mode, Shard};
 use crate::config::Config;
 use crate::limits::{BODY_UNUSED_BYTES_MAX, HTTP_BODY_BYTES_MAX};
@@ -291,6 +292,13 @@ fn is_local_name(config: &Config, head: &RequestHead<'_>) -> bool {
     !config.listens_locally() || config.allows_host(head.host)
 }
 
+/// Can this be a service, where nothing is asked of services? No page is one that is not the server's own, whatever pages clients
+/// may come from: a browser names the page's origin with everything that the server API takes.
+fn is_service(config: &Config, head: &RequestHead<'_>) -> bool {
+    is_no_stranger(config, head)
+        || head.origin.is_none() && !head.is_cross_site && is_local_name(config, head)
+}
+
 /// What both WebSocket endpoints ask of a request.
 fn upgrade_key(head: &RequestHead<'_>) -> Result<String, Route> {
     if head.method != Method::Get {
@@ -523,7 +531,7 @@ pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<
     if !right {
         return Route::Refused(HttpError::Unauthorized);
     }
-    if api.insecure && !(is_welcome(config, head) && is_local_name(config, head)) {
+    if api.insecure && !is_service(config, head) {
         return Route::Refused(HttpError::Forbidden);
     }
     if method.is_some_and(|method| !is_method(method) && LogMethod::of_api(method).is_none()) {

@@ -273,3 +273,39 @@ fn web_page_uses_no_server_on_loopback_that_asks_for_nothing() {
     }
     assert_eq!(ask(server.listen, "/api/publish", &[], &body).status, 200);
 }
+
+#[test]
+fn web_page_uses_no_server_api_that_asks_for_nothing_though_clients_may_come_from_every_page() {
+    let doors =
+        "[client]\nallowed_origins = [\"*\"]\n[server]\ninternal_listen = [\"127.0.0.1:0\"]\n";
+    let text = config(doors).replacen(
+        "[http_api]",
+        "[http_api]\ninsecure = true\nexternal = true",
+        1,
+    );
+    let body = json!({ "channel": "news", "data": 1 });
+    for listen in ["127.0.0.1:0", "0.0.0.0:0"] {
+        let server = Start::with_config(&text).listen(listen).run();
+        for address in [server.listen, server.internal] {
+            let evil = "http://evil.example:9000";
+            let pages: [&[(&str, &str)]; 4] = [
+                &[("Origin", evil)],
+                &[("Origin", "null")],
+                &[("Origin", evil), ("Host", "evil.example:9000")],
+                &[("Sec-Fetch-Site", "cross-site")],
+            ];
+            for page in pages {
+                let plain = [page, &[("Content-Type", "text/plain")]].concat();
+                let answer = ask(address, "/api/publish", &plain, &body);
+                assert_eq!(answer.status, 403, "{listen} {page:?}");
+            }
+            let services: [&[(&str, &str)]; 2] = [&[], &[("Host", "ringmain.internal")]];
+            for service in services {
+                let is_refused = !service.is_empty() && listen.starts_with("127.");
+                let status = if is_refused { 403 } else { 200 };
+                let answer = ask(address, "/api/publish", service, &body);
+                assert_eq!(answer.status, status, "{listen} {service:?}");
+            }
+        }
+    }
+}
