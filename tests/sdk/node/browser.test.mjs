@@ -7,12 +7,9 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { after as afterAll, before, test } from 'node:test';
 
-import { chromium } from 'playwright-core';
-
+import { launch } from './chromium.mjs';
 import { Proxy, token } from './proxy.mjs';
 
-const executablePath = process.env.CHROMIUM ?? '/usr/bin/chromium';
-const args = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const package_ = dirname(createRequire(import.meta.url).resolve('centrifuge'));
 const bundle = (name) => readFileSync(join(package_, '..', 'dist', name));
 const bundles = { json: bundle('centrifuge.js'), protobuf: bundle('centrifuge.protobuf.js') };
@@ -21,7 +18,7 @@ let browser;
 let site;
 let origin;
 before(async () => {
-  browser = await chromium.launch({ executablePath, headless: true, args });
+  browser = await launch();
   site = createServer((request, response) => {
     const script = request.url.match(/^\/(json|protobuf)\.js$/);
     response.setHeader('Content-Type', script ? 'text/javascript' : 'text/html');

@@ -97,10 +97,11 @@ allow_publish_for_client = true
 name = "closed"
 `;
 
-export function config(lines = '') {
+export function config(lines = '', api = '') {
   return `
 [http_api]
 key = "${API_KEY}"
+${api}
 
 [drain]
 notice = "0s"
@@ -136,10 +137,10 @@ export async function until(what, ask) {
 
 /** A running ringmain. */
 export class Proxy {
-  static async start({ lines = '', listen = '127.0.0.1:0', firstRun = false } = {}) {
+  static async start({ lines = '', api = '', listen = '127.0.0.1:0', firstRun = false } = {}) {
     const proxy = new Proxy();
     proxy.directory = mkdtempSync(join(tmpdir(), 'ringmain-'));
-    proxy.lines = lines;
+    proxy.config = config(lines, api);
     proxy.firstRun = firstRun;
     await proxy.run(listen);
     return proxy;
@@ -151,7 +152,7 @@ export class Proxy {
     const args = ['--listen', listen, '--shards', '2', '--reactor', reactor, '--admin', '127.0.0.1:0', '--ready-file', ready];
     if (!this.firstRun) {
       const path = join(this.directory, 'ringmain.toml');
-      writeFileSync(path, config(this.lines));
+      writeFileSync(path, this.config);
       args.unshift('--config', path);
     }
     this.log = join(this.directory, 'log');
@@ -170,7 +171,9 @@ export class Proxy {
     });
     this.address = answer.listen[0];
     this.url = `ws://${this.address}/connection/websocket`;
-    this.api = `http://${this.address}/api`;
+    this.admin = answer.admin;
+    this.internal = answer.internal[0];
+    this.api = `http://${this.internal ?? this.address}/api`;
   }
 
   printed() {
