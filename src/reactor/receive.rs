@@ -285,3 +285,6 @@ impl Hot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,7 @@ pub(super) fn run(
     runtime.block_on(serve(hot, started))
 }
 
-fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
+pub(super) fn hot(thread: ShardThread, abilities: Abilities) -> io::Result<Hot> {
     let connections_max = thread.config.server.connections_per_shard_max;
     let mut ring = Ring::new(&ring_config(connections_max)).map_err(io::Error::other)?;
     ring.attach_bell(thread.sleepers.bell(thread.id))?;

@@ -14,7 +14,7 @@ use crate::wire::websocket::{
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes that are inflated in one turn, about: a millisecond or two of work.
-const INFLATED_PER_TURN: usize = 2 << 20;
+pub(super) const INFLATED_PER_TURN: usize = 2 << 20;
 
 impl Shard {
     /// Bytes of an open WebSocket.
