@@ -33,9 +33,9 @@ use tracing::{error, info, warn};
 use crate::config::keys::{KeySet, KeySource};
 use crate::config::{Config, ReactorChoice, Server};
 use crate::doctor;
+use crate::limits::{CONTROL_TO_SHARD_MAX, SCRAPES_MAX};
 use crate::mesh::control::{
-    DrainOutcome, FromShard, Page, PageFor, PageKind, ShardLink, Strain, TO_SHARD_MAX, Table,
-    ToShard,
+    DrainOutcome, FromShard, Page, PageFor, PageKind, ShardLink, Strain, Table, ToShard,
 };
 use crate::model::ShardId;
 use crate::upstream::bell::Bell;
@@ -57,11 +57,9 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 const QUEUE_RESERVE: usize = 8;
 /// Keys and pages that found a shard's queue full are offered again after this.
 const RETRY: Duration = Duration::from_millis(100);
-/// Scrapes that may wait for counters at a time; more are refused with 503.
-const QUESTIONS_MAX: usize = 64;
 
 const _: () = assert!(
-    QUEUE_RESERVE < TO_SHARD_MAX / 2,
+    QUEUE_RESERVE < CONTROL_TO_SHARD_MAX / 2,
     "observations use the lower half of the queue, reloads all but the reserve"
 );
 
@@ -226,8 +224,8 @@ impl Supervisor {
 }
 
 async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Result<Ending> {
-    let (questions_in, mut questions) = mpsc::channel(QUESTIONS_MAX);
-    let (fetched_in, mut fetched) = mpsc::channel(jwks::RESULTS_MAX);
+    let (questions_in, mut questions) = mpsc::channel(SCRAPES_MAX);
+    let (fetched_in, mut fetched) = mpsc::channel(jwks::RESULTS_QUEUED);
     for cut in strain::at_start(doctor::examine(&parts.in_force())) {
         info!("{cut}");
     }
@@ -236,7 +234,7 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
         .key_services
         .insert(jwks::Services::new(fetched_in))
         .follow(&control.parts.config);
-    let (asked_in, asked) = mpsc::channel(QUESTIONS_MAX);
+    let (asked_in, asked) = mpsc::channel(SCRAPES_MAX);
     tokio::spawn(hooks::run(
         Hooks::new(&control.parts.config, &control.parts.links),
         Arc::clone(&control.parts.hook_bell),
@@ -467,7 +465,7 @@ impl Control {
             .parts
             .links
             .iter()
-            .find(|link| link.queue.len() >= TO_SHARD_MAX - QUEUE_RESERVE);
+            .find(|link| link.queue.len() >= CONTROL_TO_SHARD_MAX - QUEUE_RESERVE);
         if let Some(link) = full {
             warn!(
                 shard = link.shard.0,
@@ -563,7 +561,9 @@ impl Control {
         let gather = self.gather.get_or_insert_with(|| {
             let mut gather = Gather::new(links.len(), Instant::now() + OBSERVE_TIMEOUT);
             for link in links {
-                if roster.has_ended(link.shard) || !send(link, ToShard::Observe, TO_SHARD_MAX / 2) {
+                if roster.has_ended(link.shard)
+                    || !send(link, ToShard::Observe, CONTROL_TO_SHARD_MAX / 2)
+                {
                     gather.give_up(link.shard);
                 }
             }
@@ -754,7 +754,7 @@ mod tests {
         let bell = Arc::new(Bell::default());
         let link = |shard| ShardLink {
             shard: ShardId(shard),
-            queue: Arc::new(ArrayQueue::new(TO_SHARD_MAX)),
+            queue: Arc::new(ArrayQueue::new(CONTROL_TO_SHARD_MAX)),
             bell: Arc::<Bell>::clone(&bell),
             hooks: crate::mesh::hook::HookLink::new(Arc::<Bell>::clone(&bell)),
             durable: crate::mesh::durable::DurableLink::new(Arc::<Bell>::clone(&bell)),
@@ -915,7 +915,7 @@ mod tests {
     #[tokio::test]
     async fn a_reload_reaches_every_shard_or_none() {
         let mut control = control(2);
-        while control.parts.links[1].queue.len() < TO_SHARD_MAX - QUEUE_RESERVE {
+        while control.parts.links[1].queue.len() < CONTROL_TO_SHARD_MAX - QUEUE_RESERVE {
             control.parts.links[1]
                 .queue
                 .push(ToShard::Observe)

@@ -1,4 +1,5 @@
-//! Every bound of the program. A bound that an operator can set has its default in `config`.
+//! Every bound of the program that a peer can reach, whoever that is: a client, a service, a backend, a log server. A bound that an operator can set
+//! has its default in `config`. Sizes of steps, and of what is kept only to be fast, stand where they are used and are not called `_MAX`.
 
 use std::time::Duration;
 
@@ -186,3 +187,157 @@ pub const PREFIXES_MAX: usize = 1 << 17;
 pub const DELIVER_MANY_MAX: usize = 128;
 /// Payload bytes after which such a message goes out: between two of them the shard looks whether its fan-out ring is full.
 pub const DELIVER_MANY_BYTES_MAX: usize = 64 * 1024;
+/// Commands of one shard under way at another, and places that its queue keeps for their answers; a command beyond it gets a temporary
+/// error.
+pub const MESH_COMMANDS_MAX: usize = 1024;
+/// Messages that control may have under way to one shard; it offers others again.
+pub const CONTROL_TO_SHARD_MAX: usize = 64;
+/// Reports that all shards together may have under way to control; a shard keeps what finds no place, and offers it again.
+pub const SHARDS_TO_CONTROL_MAX: usize = 1024;
+/// Calls to backends of one shard under way; commands beyond it get a temporary error.
+pub const CALLS_MAX: usize = 4096;
+/// Bytes of their payloads; likewise.
+pub const CALL_BYTES_MAX: usize = 64 << 20;
+/// Appends of one shard to the durable log under way; a publish beyond it gets a temporary error.
+pub const LOG_APPENDS_MAX: usize = 16_384;
+/// Bytes of the records of one shard's appends under way; likewise.
+pub const LOG_APPEND_BYTES_MAX: usize = 64 << 20;
+/// Questions of one shard under way that clients and services ask the log's side; likewise.
+pub const LOG_ASKS_MAX: usize = 4096;
+/// Reads of one shard under way, for the channels that it owns; whoever needs another gets a temporary error.
+pub const LOG_READS_MAX: usize = 4096;
+/// Messages of the log's side that may wait for one shard; the bridge keeps what comes beyond.
+pub const LOG_ANSWERS_MAX: usize = 8192;
+/// Messages for one shard that the bridge keeps, after which it takes nothing new.
+pub const LOG_ANSWERS_KEPT_MAX: usize = 1024;
+/// Appends of all shards and of the desk that wait for the log, after which the bridge takes no more.
+pub const LOG_APPENDS_WAITING_MAX: usize = 65_536;
+/// Questions of the admin listener to the log's side at a time; one beyond it gets a temporary error.
+pub const ADMIN_ASKS_MAX: usize = 256;
+/// Publications of a durable channel that its owner keeps while it asks where the channel ends; what comes beyond is read from the log.
+pub const LOG_AHEAD_MAX: usize = 1024;
+/// Parts of the log that one question waits for, one after the other; then it is answered with what there is.
+pub const LOG_PARTS_PER_ASK_MAX: u8 = 100;
+/// Unsent bytes of a connection beyond which it gets the next part of what it has missed later.
+pub const PART_BACKLOG_BYTES_MAX: usize = 64 * 1024;
+/// Scrapes that may wait for control at a time, for counters and for how backends do: one beyond it is refused with 503, or lacks the latter.
+pub const SCRAPES_MAX: usize = 64;
+/// Connections of the admin listener at a time; whoever comes beyond it takes the place of the one that has been idle for longest.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Bytes of the head of a request to it, and of what is read ahead of its body.
+pub const ADMIN_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the body of a request to it; a larger one gets 413.
+pub const ADMIN_BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of the head of a response that a backend or a key service gives; a larger one is an error.
+pub const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Longest time to live that a client is told, seconds: 365 days; what ends later is told as this.
+pub const TTL_TOLD_S_MAX: u32 = 365 * 24 * 3600;
+/// Bytes of one request body that are size lines, chunk extensions and trailers, which bounds the number of chunks; a body with more is
+/// refused.
+pub const CHUNK_FRAMING_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the public exponent of an RSA key (65537 has three); a key with a longer one is refused.
+pub const RSA_EXPONENT_BYTES_MAX: usize = 4;
+/// Bytes that a compiled pattern for origins or channel names may take; a larger one is refused.
+pub const GLOB_COMPILED_BYTES_MAX: usize = 1 << 20;
+/// Bytes that a compiled regular expression of the configuration may take; likewise.
+pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
+/// Publications in one answer to a client as the operator may allow them at most.
+pub const PUBLICATION_LIMIT_MAX: u64 = 100_000;
+/// Events in a second as the operator may limit them at most.
+pub const RATE_LIMIT_MAX: u64 = 1_000_000;
+/// Bytes of a condition; a longer one is refused.
+pub const CONDITION_BYTES_MAX: usize = 1024;
+/// Parts of a condition, joined by `and`.
+pub const CONDITION_PARTS_MAX: usize = 16;
+/// Steps of a path in a condition.
+pub const CONDITION_STEPS_MAX: usize = 32;
+/// Bytes of a group's name.
+pub const GROUP_NAME_BYTES_MAX: usize = 128;
+/// Channels, names or globs, of one group.
+pub const GROUP_CHANNELS_MAX: usize = 64;
+/// Bytes of each.
+pub const GROUP_CHANNEL_BYTES_MAX: usize = 255;
+/// Longest ack wait, extension and delay.
+pub const ACK_WAIT_MAX: Duration = Duration::from_hours(12);
+/// Shortest ack wait.
+pub const ACK_WAIT_MIN: Duration = Duration::from_secs(1);
+/// Attempts that a group may give an entry.
+pub const GROUP_ATTEMPTS_MAX: u32 = 100;
+/// Groups that the desk has at a time; one beyond it is refused.
+pub const GROUPS_AT_DESK_MAX: usize = 1 << 12;
+/// Groups that the embedded log keeps; one beyond it is refused.
+pub const GROUPS_STORED_MAX: usize = 1024;
+/// Workers and waiting fetches of one group; one beyond it gets a temporary error.
+pub const GROUP_MEMBERS_MAX: usize = 10_000;
+/// Entries that one group holds at a time; it leases no more.
+pub const GROUP_HELD_MAX: usize = 16_384;
+/// Bytes of them, as far as entries are about as large as those before.
+pub const GROUP_HELD_BYTES_MAX: usize = 64 << 20;
+/// Bytes that all groups together hold.
+pub const GROUPS_HELD_BYTES_MAX: usize = 512 << 20;
+/// Deliveries of a JetStream consumer that nobody has acknowledged: it gives no more beyond it.
+pub const GROUP_UNSETTLED_MAX: i64 = 200_000;
+/// Entries that an ordered group collects behind a hole before it asks JetStream for no more.
+pub const GROUP_COLLECTED_MAX: usize = 65_536;
+/// Deliveries that a worker may have under way.
+pub const GROUP_CREDIT_MAX: u32 = 10_000;
+/// Groups that one connection consumes.
+pub const GROUPS_PER_WORKER_MAX: usize = 16;
+/// Deliveries in the answer to one fetch.
+pub const FETCH_DELIVERIES_MAX: u32 = 1000;
+/// Longest wait of a fetch, milliseconds.
+pub const FETCH_WAIT_MS_MAX: u64 = 20_000;
+/// Shortest wait of a fetch, milliseconds: the time that the log has to say what there is.
+pub const FETCH_WAIT_MS_MIN: u64 = 50;
+/// Deliveries settled by one question.
+pub const SETTLED_PER_ASK_MAX: usize = 10_000;
+/// Bytes of the reason of a failure that are kept; a longer one is cut.
+pub const FAILURE_REASON_BYTES_MAX: usize = 512;
+/// Failures of one entry that the embedded log keeps; of more, the oldest are forgotten.
+pub const ENTRY_FAILURES_MAX: usize = 64;
+/// Bytes of the failures of one entry that are kept in JetStream; the oldest go first.
+pub const ENTRY_FAILURES_BYTES_MAX: usize = 256 << 10;
+/// Dead letters in one page.
+pub const LETTERS_PAGE_MAX: usize = 1000;
+/// Dead letters that are retried or dropped by one question.
+pub const LETTERS_PER_ASK_MAX: usize = 100_000;
+/// Pages of replays that are made at a time; others wait.
+pub const REPLAYS_MAX: usize = 1;
+/// Channels of one replay.
+pub const REPLAY_CHANNELS_MAX: usize = 64;
+/// Events in one page of a replay.
+pub const REPLAY_PAGE_MAX: usize = 10_000;
+/// Bytes of records in it.
+pub const REPLAY_PAGE_BYTES_MAX: usize = 8 << 20;
+/// Entries looked at for it.
+pub const REPLAY_LOOKED_AT_MAX: usize = 100_000;
+/// Events that it names of those that its condition could not read.
+pub const REPLAY_UNJUDGED_TOLD_MAX: usize = 16;
+/// Triggers that lead from one to the next; what would go on beyond it is a dead letter.
+pub const TRIGGER_HOPS_MAX: u8 = 8;
+/// Bytes of a name in a key of the embedded log; an append or a question with a longer one is refused.
+pub const LOG_NAME_BYTES_MAX: usize = 1024;
+/// Bytes of one record in it, whose library takes 4 GiB.
+pub const LOG_RECORD_BYTES_MAX: usize = 256 << 20;
+/// Bytes of a message's headers in JetStream, which keeps their length in sixteen bits; a publication with more is refused.
+pub const NATS_HEADERS_BYTES_MAX: usize = 60_000;
+/// How long the embedded log remembers an idempotency key; a longer time to live is cut.
+pub const LOG_KEY_TTL_MAX: Duration = Duration::from_hours(24 * 366);
+/// Emptied channels whose entries may still be there; of more, scans and groups see the entries until they expire.
+pub const LOG_TRIMS_MAX: usize = 100_000;
+/// Bytes of blocks that are in no file, beside those that are being written into one; appends wait beyond it.
+pub const LOG_UNFLUSHED_BYTES_MAX: u64 = 128 << 20;
+/// Memtables that wait to be written; likewise, for at one more the library stops.
+pub const LOG_UNFLUSHED_MAX: usize = 3;
+/// Bytes of one version's text.
+pub const SCHEMA_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that one compiled pattern of a schema may take.
+pub const SCHEMA_PATTERN_BYTES_MAX: usize = 1 << 20;
+/// Comparisons of subschemas for one change: branches are tried against branches. A change that needs more is not compatible.
+pub const SCHEMA_COMPARISONS_MAX: u32 = 20_000;
+/// Bytes of the text that says why a payload is refused; a longer one is cut.
+pub const REFUSAL_BYTES_MAX: usize = 512;
+/// Bytes of one part of it: a name, a path, what the validator says.
+pub const REFUSAL_PART_BYTES_MAX: usize = 96;
+/// Bytes of a payload's value in it.
+pub const REFUSAL_VALUE_BYTES_MAX: usize = 48;

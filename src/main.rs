@@ -16,8 +16,9 @@ use ringmain::config::{Config, ListenAddr, Setting, Source};
 use ringmain::control::first_run::{self, Secrets, SecretsError};
 use ringmain::control::token::{self, Claims};
 use ringmain::control::{self, Supervisor, logging};
+use ringmain::limits::SHARDS_TO_CONTROL_MAX;
 use ringmain::mesh::bell::Doorbell;
-use ringmain::mesh::control::{FROM_SHARD_MAX, FromShard, ShardLink};
+use ringmain::mesh::control::{FromShard, ShardLink};
 use ringmain::reactor::Chosen;
 use ringmain::shard::{Door, Mode};
 use ringmain::upstream::bell::Bell;
@@ -270,7 +271,7 @@ impl Start {
             seed,
             key,
         };
-        let reports = Arc::new(ArrayQueue::new(FROM_SHARD_MAX));
+        let reports = Arc::new(ArrayQueue::new(SHARDS_TO_CONTROL_MAX));
         let [bell, hook_bell, log_bell] = [(); 3].map(|()| Arc::new(Bell::default()));
         let ring = |bell: &Arc<Bell>| -> Arc<dyn Doorbell> { Arc::<Bell>::clone(bell) };
         let shards = reactor::prepare(
@@ -310,12 +311,12 @@ fn open_log(
     configs: tokio::sync::watch::Receiver<Arc<Config>>,
 ) -> anyhow::Result<Option<(control::Durable, LogEnd)>> {
     /// Questions that may wait for the bridge.
-    const QUESTIONS_MAX: usize = 64;
+    const ASKS_QUEUED: usize = 64;
     if !config.is_durable() {
         return Ok(None);
     }
-    let (ask, questions) = tokio::sync::mpsc::channel(QUESTIONS_MAX);
-    let (call, hooks) = tokio::sync::mpsc::channel(QUESTIONS_MAX);
+    let (ask, questions) = tokio::sync::mpsc::channel(ASKS_QUEUED);
+    let (call, hooks) = tokio::sync::mpsc::channel(ASKS_QUEUED);
     let ends = links.iter().map(|link| bridge::ShardEnd {
         link: link.durable.clone(),
         bell: Arc::clone(&link.bell),

@@ -8,6 +8,6 @@ pub mod hook;
 pub mod message;
 mod wire;
 
-pub use endpoint::{ANSWERS_MAX, Endpoint, build, build_with};
+pub use endpoint::{Endpoint, build, build_with};
 pub use message::Message;
 pub use wire::{Passed, Wire, build_wired};

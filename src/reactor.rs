@@ -24,10 +24,10 @@ use std::thread::JoinHandle;
 use crossbeam_queue::ArrayQueue;
 
 use crate::config::{Config, ListenAddr, ReactorChoice};
-use crate::limits::SILENCE_MAX;
+use crate::limits::{CONTROL_TO_SHARD_MAX, SILENCE_MAX};
 use crate::mesh;
 use crate::mesh::bell::Doorbell;
-use crate::mesh::control::{ControlLink, FromShard, ShardLink, TO_SHARD_MAX};
+use crate::mesh::control::{ControlLink, FromShard, ShardLink};
 use crate::mesh::durable::DurableLink;
 use crate::mesh::hook::HookLink;
 use crate::model::ShardId;
@@ -157,7 +157,7 @@ pub fn prepare(
     let (started, starts) = mpsc::channel();
     for endpoint in mesh::build(plan.shards) {
         let id = endpoint.shard();
-        let inbox = Arc::new(ArrayQueue::new(TO_SHARD_MAX));
+        let inbox = Arc::new(ArrayQueue::new(CONTROL_TO_SHARD_MAX));
         let bell: Arc<dyn Doorbell> = Arc::new(sleepers.bell(id).try_clone()?);
         let hooks = HookLink::new(Arc::clone(&hook_bell));
         let durable = DurableLink::new(Arc::clone(&log_bell));

@@ -95,6 +95,24 @@ const OUTSIDE: &[&str] = &[
     ".await",
 ];
 
+/// Facts of formats, protocols and kernels: bounds that stand where they are obeyed, because nobody chose them.
+const GIVEN: &[(&str, &str)] = &[
+    ("src/config/file/form.rs", "UNIX_PATH_BYTES_MAX"),
+    ("src/config/file/web_origin.rs", "T_MIN"),
+    ("src/config/file/web_origin.rs", "T_MAX"),
+    ("src/main.rs", "CORES_MAX"),
+    ("src/protocol/disconnect.rs", "CLOSE_REASON_BYTES_MAX"),
+    ("src/wire/fossil.rs", "DIGITS_MAX"),
+    ("src/wire/websocket/deflate.rs", "WINDOW_BITS_MAX"),
+    ("src/wire/websocket/deflate.rs", "WINDOW_BITS_MIN"),
+    ("src/wire/websocket/header.rs", "CLIENT_HEADER_BYTES_MAX"),
+    ("src/wire/websocket/header.rs", "SERVER_HEADER_BYTES_MAX"),
+    ("src/wire/websocket/header.rs", "CONTROL_PAYLOAD_BYTES_MAX"),
+];
+
+/// Commands of an operator, which serve no peer.
+const SERVES_NOBODY: &[&str] = &["bench", "doctor", "import", "tools"];
+
 /// Words that name no role.
 const VAGUE: &[&str] = &[
     "Manager", "Helper", "Util", "Utils", "Handler", "Worker", "Topic", "Room", "Bus",
@@ -499,10 +517,10 @@ fn every_file_belongs_to_a_module_tree() {
 #[test]
 fn every_limit_is_enforced_somewhere() {
     let limits = code(&read(Path::new("src/limits.rs")));
-    let others: String = library()
+    let others: String = files("src", ".rs")
         .into_iter()
-        .filter(|(path, _)| module(path) != "limits")
-        .map(|(_, code)| without_tests(&code).to_owned())
+        .filter(|path| module(path) != "limits")
+        .map(|path| without_tests(&code(&read(&path))).to_owned())
         .collect();
     let mut found = Vec::new();
     for line in limits.lines() {
@@ -515,6 +533,48 @@ fn every_limit_is_enforced_somewhere() {
         }
     }
     none("limits that nobody reads", &found);
+}
+
+/// Names of constants with the line, but for those that are text.
+fn constants(code: &str) -> Vec<(usize, &str)> {
+    let lines = code.lines().enumerate();
+    lines
+        .filter_map(|(number, line)| {
+            let (_, declared) = line.split_once("const ")?;
+            let (name, kind) = declared.split_once(": ")?;
+            let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+            (name.chars().all(is_name) && !kind.starts_with('&')).then_some((number + 1, name))
+        })
+        .collect()
+}
+
+#[test]
+fn bounds_stand_in_limits() {
+    let mut found = Vec::new();
+    let mut given = GIVEN.to_vec();
+    for path in files("src", ".rs") {
+        let module = module(&path);
+        if module == "limits" || SERVES_NOBODY.contains(&module.as_str()) {
+            continue;
+        }
+        let code = code(&read(&path));
+        for (line, name) in constants(without_tests(&code)) {
+            let is_bound = |word| matches!(word, "MAX" | "MIN" | "LIMIT");
+            if !name.split('_').any(is_bound) {
+                continue;
+            }
+            let is_this = |&(file, known): &(&str, &str)| path == Path::new(file) && name == known;
+            match given.iter().position(is_this) {
+                Some(at) => drop(given.remove(at)),
+                None => found.push(format!("{}:{line}: {name}", path.display())),
+            }
+        }
+    }
+    none(
+        "bounds for src/limits.rs (a step's size has another name: PER_TURN, AT_ONCE, KEPT)",
+        &found,
+    );
+    assert!(given.is_empty(), "not there any more: {given:?}");
 }
 
 #[test]

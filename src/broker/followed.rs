@@ -9,8 +9,6 @@ use std::sync::Arc;
 use crate::mesh::message::{Interest, InterestFor, Leave, Query, QueryFor};
 use crate::model::{AskId, ClientInfo, Publication, ShardId};
 
-/// A question that needs more parts of the log than are kept at a time is answered with what there is.
-pub(super) const TRIES_MAX: u8 = 100;
 /// In place of how often it waited: its subscriber is gone.
 pub(super) const STALE: u8 = u8::MAX;
 

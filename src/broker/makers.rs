@@ -16,7 +16,7 @@ const BURST: Duration = Duration::from_secs(10);
 /// Buckets of the table of rates. Who shares both of its buckets with others shares their rate.
 const BUCKETS: usize = 1 << 13;
 /// Channels looked at for one that may go.
-const LOOKS_MAX: usize = 64;
+const LOOKED_AT_FOR_ONE: usize = 64;
 
 /// Who makes something: numbers that stand for its connection, its user, its address prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,7 +128,7 @@ pub(super) struct Full;
 
 /// The first channel of a list that may be forgotten. Those that may not are put at the end, lest they be looked at each time.
 pub(super) fn first_that_may_go(list: &mut List, channels: &mut Slab<Channel>) -> Option<u32> {
-    for _ in 0..LOOKS_MAX {
+    for _ in 0..LOOKED_AT_FOR_ONE {
         let slot = list.first();
         if slot == NONE {
             return None;

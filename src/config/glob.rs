@@ -5,10 +5,7 @@ use std::fmt;
 use memchr::memmem;
 use regex::{Regex, RegexBuilder};
 
-use crate::limits::{GLOB_BYTES_MAX, GLOB_DEPTH_MAX};
-
-/// Bytes that a compiled pattern may take.
-const COMPILED_BYTES_MAX: usize = 1 << 20;
+use crate::limits::{GLOB_BYTES_MAX, GLOB_COMPILED_BYTES_MAX, GLOB_DEPTH_MAX};
 
 /// A pattern for the whole of a text: `*` is any run of characters, `?` any one, `[abc]` one of these, `[a-c]` one
 /// from `a` to `c`, `[!…]` any other one, `{a,b}` either, and `\` takes the next character as it is. Matching takes
@@ -41,7 +38,7 @@ pub enum GlobError {
     /// Nothing is left that `\` could be in front of.
     #[error("ends with a `\\` that stands in front of nothing")]
     Escape,
-    /// Over `COMPILED_BYTES_MAX`.
+    /// Over `GLOB_COMPILED_BYTES_MAX`.
     #[error("takes too much memory")]
     TooLarge,
 }
@@ -150,8 +147,8 @@ fn compile(text: &str) -> Result<Regex, GlobError> {
     out.push_str(r")\z");
     RegexBuilder::new(&out)
         .dot_matches_new_line(true)
-        .size_limit(COMPILED_BYTES_MAX)
-        .dfa_size_limit(COMPILED_BYTES_MAX)
+        .size_limit(GLOB_COMPILED_BYTES_MAX)
+        .dfa_size_limit(GLOB_COMPILED_BYTES_MAX)
         .build()
         .map_err(|_| GlobError::TooLarge)
 }

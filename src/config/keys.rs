@@ -11,7 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::limits::{JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEY_ID_BYTES_MAX};
+use crate::limits::{JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEY_ID_BYTES_MAX, RSA_EXPONENT_BYTES_MAX};
 
 const RSA: &[Algorithm] = &[
     Algorithm::RS256,
@@ -41,8 +41,6 @@ impl KeySource {
 
 /// Shorter RSA keys are broken (RFC 7518 §3.3 forbids them), longer ones cost too much for each token.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
-/// Bytes of a public exponent; 65537 has three.
-const RSA_EXPONENT_BYTES_MAX: usize = 4;
 
 /// One public key and what it is for.
 #[derive(Clone)]

@@ -2,11 +2,9 @@
 
 use std::fmt;
 
+use crate::limits::REGEX_COMPILED_BYTES_MAX;
 use regex::{Regex, RegexBuilder};
 use regex_syntax::hir::{Hir, HirKind, Look};
-
-/// Bytes that a compiled pattern may take.
-const COMPILED_BYTES_MAX: usize = 1 << 20;
 
 /// A regular expression. Matching takes time in proportion to the text, whatever the text is.
 #[derive(Clone)]
@@ -17,7 +15,7 @@ impl Pattern {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         RegexBuilder::new(text)
-            .size_limit(COMPILED_BYTES_MAX)
+            .size_limit(REGEX_COMPILED_BYTES_MAX)
             .build()
             .ok()
             .map(Self)

@@ -24,6 +24,7 @@ use super::observe::Question;
 use super::process::Process;
 use super::prometheus::{self, Snapshot};
 use crate::config::{Config, ListenAddr};
+use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::mesh::control::{Page, PageKind, Table};
 use crate::mesh::durable::Method as AskMethod;
 use crate::protocol::api::{Answer as ApiAnswer, ApiError, Shape, encode_answer};
@@ -35,8 +36,6 @@ pub use crowd::{Door, Listening};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
-/// Bytes of a question to the durable log.
-const ASK_BYTES_MAX: usize = 1 << 20;
 /// Connections that the kernel keeps until they are let in.
 pub const BACKLOG: u32 = 1024;
 /// What the server API is.
@@ -112,7 +111,7 @@ fn routes(admin: Admin, door: Door) -> Router {
         .route("/metrics", get(metrics))
         .route(OPENAPI_PATH, get(openapi))
         .route("/api/{*method}", post(ask_log))
-        .layer(DefaultBodyLimit::max(ASK_BYTES_MAX))
+        .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .layer(from_fn_with_state(guarded, guard))
         .with_state(admin)
 }

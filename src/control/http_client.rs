@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::limits::RESPONSE_HEAD_BYTES_MAX;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -9,8 +10,6 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-/// Bytes of a response's head.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// An idle connection is closed after this: shorter than what servers and balancers usually allow.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 
@@ -33,6 +32,6 @@ pub(super) fn client(idle_max: usize) -> Client {
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
         .pool_max_idle_per_host(idle_max)
-        .http1_max_buf_size(HEAD_BYTES_MAX)
+        .http1_max_buf_size(RESPONSE_HEAD_BYTES_MAX)
         .build(connector)
 }

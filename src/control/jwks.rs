@@ -31,7 +31,7 @@ const REFRESH_MARGIN: Duration = Duration::from_secs(300);
 /// A set that could not be fetched is tried again after this, also if nobody asks.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 /// Results that wait for control.
-pub(super) const RESULTS_MAX: usize = 8;
+pub(super) const RESULTS_QUEUED: usize = 8;
 
 /// What a fetch brought; `None` when it failed.
 pub(super) type Fetched = (KeySource, Option<Arc<KeySet>>);

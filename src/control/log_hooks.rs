@@ -16,14 +16,14 @@ use crate::config::hooks::Target;
 use crate::upstream::bridge::HookCall;
 
 /// Idle connections kept for one backend.
-const IDLE_MAX: usize = 16;
+const IDLE_KEPT: usize = 16;
 
 /// Calls until nobody asks any more.
 pub(super) async fn run(
     mut calls: mpsc::Receiver<HookCall>,
     configs: watch::Receiver<Arc<Config>>,
 ) {
-    let client = http_client::client(IDLE_MAX);
+    let client = http_client::client(IDLE_KEPT);
     while let Some(call) = calls.recv().await {
         let target = configs
             .borrow()

@@ -14,11 +14,6 @@ use crate::config::keys::{KeySet, KeySource};
 use crate::metrics::Counters;
 use crate::model::{AskId, ShardId};
 
-/// Messages that control may have under way to one shard.
-pub const TO_SHARD_MAX: usize = 64;
-/// Reports that all shards together may have under way to control.
-pub const FROM_SHARD_MAX: usize = 1024;
-
 /// Who waits for a page: a request at an internal listener. Echoed; one that has ended is ignored by the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageFor(pub AskId);

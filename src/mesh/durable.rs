@@ -1,6 +1,6 @@
 //! Between a shard and the durable log: two bounded queues, and the bells at both ends.
 //!
-//! A shard has at most `APPENDS_MAX` appends, `ASKS_MAX` questions and `READS_MAX` reads under way, as many as `requests` has
+//! A shard has at most `LOG_APPENDS_MAX` appends, `LOG_ASKS_MAX` questions and `LOG_READS_MAX` reads under way, as many as `requests` has
 //! places. What it says beside them (a worker has ended, an answer was taken or not) takes places too: whatever finds the queue
 //! full waits in the reactor, in order. What comes down is never lost: where `answers` is full, the bridge keeps it and takes no new requests until there is room.
 
@@ -12,23 +12,14 @@ use bytes::Bytes;
 use crossbeam_queue::ArrayQueue;
 
 use super::bell::Doorbell;
+use crate::limits::{LOG_ANSWERS_MAX, LOG_APPENDS_MAX, LOG_ASKS_MAX, LOG_READS_MAX};
 use crate::model::{
     AskId, ChannelName, ClientId, ConnId, ConsumeGrant, Draft, Epoch, EventId, Publication,
     StreamPosition,
 };
 
-/// Appends of one shard under way; a publish beyond it gets a temporary error.
-pub const APPENDS_MAX: usize = 16_384;
-/// Bytes of the records of one shard's appends under way; likewise.
-pub const APPEND_BYTES_MAX: usize = 64 << 20;
-/// Questions of one shard under way that clients and services ask.
-pub const ASKS_MAX: usize = 4096;
-/// Reads of one shard under way, for the channels that it owns.
-pub const READS_MAX: usize = 4096;
-/// Messages that may wait for a shard.
-pub const ANSWERS_MAX: usize = 8192;
 /// Publications in one message to a shard.
-pub const STORED_MAX: usize = 512;
+pub const STORED_PER_MESSAGE: usize = 512;
 
 /// What a shard calls a request of its own; echoed, and stale ones are ignored when they come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -290,8 +281,10 @@ impl DurableLink {
     #[must_use]
     pub fn new(bell: Arc<dyn Doorbell>) -> Self {
         Self {
-            requests: Arc::new(ArrayQueue::new(APPENDS_MAX + ASKS_MAX + READS_MAX)),
-            answers: Arc::new(ArrayQueue::new(ANSWERS_MAX)),
+            requests: Arc::new(ArrayQueue::new(
+                LOG_APPENDS_MAX + LOG_ASKS_MAX + LOG_READS_MAX,
+            )),
+            answers: Arc::new(ArrayQueue::new(LOG_ANSWERS_MAX)),
             bell,
         }
     }

@@ -1,6 +1,6 @@
 //! One shard's queues: an SPSC queue per ordered pair of shards.
 //!
-//! A queue holds `QUEUE` messages, of which `ANSWERS_MAX` places are kept for answers. A shard has at most that many
+//! A queue holds `QUEUE` messages, of which `MESH_COMMANDS_MAX` places are kept for answers. A shard has at most that many
 //! commands outstanding at another one, so an answer always fits (invariant 1). Deliveries and commands are refused when
 //! the rest is full. What must not be lost (`Leave`, `Release`, `Behind`) waits in `held`, and everything that
 //! comes after it waits behind it or is refused, so the order of a pair is kept.
@@ -10,13 +10,11 @@ use std::collections::VecDeque;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::message::Message;
-use crate::limits::SHARDS_MAX;
+use crate::limits::{MESH_COMMANDS_MAX, SHARDS_MAX};
 use crate::model::ShardId;
 
 /// Messages in one queue.
 pub const QUEUE: usize = 4096;
-/// Commands of one shard under way at another.
-pub const ANSWERS_MAX: usize = 1024;
 
 struct Pair {
     to: Producer<Message>,
@@ -70,7 +68,7 @@ pub(super) fn build_of(
         "number of shards"
     );
     let count = usize::from(shards);
-    let queue = queue.max(ANSWERS_MAX + 1);
+    let queue = queue.max(MESH_COMMANDS_MAX + 1);
     let mut ends: Vec<Vec<Ends>> = (0..count)
         .map(|_| (0..count).map(|_| (None, None)).collect())
         .collect();
@@ -121,8 +119,8 @@ impl Endpoint {
             return Ok(());
         };
         if !pair.held.is_empty()
-            || pair.outstanding == ANSWERS_MAX
-            || pair.to.slots() <= ANSWERS_MAX
+            || pair.outstanding == MESH_COMMANDS_MAX
+            || pair.to.slots() <= MESH_COMMANDS_MAX
         {
             return Err(message);
         }
@@ -150,7 +148,7 @@ impl Endpoint {
             self.own.push_back(message);
             return true;
         };
-        if !pair.held.is_empty() || pair.to.slots() <= ANSWERS_MAX {
+        if !pair.held.is_empty() || pair.to.slots() <= MESH_COMMANDS_MAX {
             return false;
         }
         pair.push(message);
@@ -162,7 +160,7 @@ impl Endpoint {
     pub fn has_room(&self, to: ShardId) -> bool {
         self.pairs[usize::from(to.0)]
             .as_ref()
-            .is_none_or(|pair| pair.held.is_empty() && pair.to.slots() > ANSWERS_MAX)
+            .is_none_or(|pair| pair.held.is_empty() && pair.to.slots() > MESH_COMMANDS_MAX)
     }
 
     /// Sends what must arrive; it waits here while the queue is full. Bounded by what it speaks of: one per subscription
@@ -172,7 +170,7 @@ impl Endpoint {
             self.own.push_back(message);
             return;
         };
-        if pair.held.is_empty() && pair.to.slots() > ANSWERS_MAX {
+        if pair.held.is_empty() && pair.to.slots() > MESH_COMMANDS_MAX {
             pair.push(message);
         } else {
             pair.held.push_back(message);
@@ -184,7 +182,7 @@ impl Endpoint {
         for pair in self.pairs.iter_mut().flatten() {
             while let Some(message) = pair.held.front() {
                 let room = pair.to.slots();
-                if room == 0 || (room <= ANSWERS_MAX && !message.is_answer()) {
+                if room == 0 || (room <= MESH_COMMANDS_MAX && !message.is_answer()) {
                     break;
                 }
                 if let Some(message) = pair.held.pop_front() {
@@ -224,7 +222,7 @@ impl Endpoint {
     /// Half of the commands that may be under way at some shard are.
     #[must_use]
     pub fn is_pressed(&self) -> bool {
-        let outstanding = |pair: &Pair| pair.outstanding > ANSWERS_MAX / 2;
+        let outstanding = |pair: &Pair| pair.outstanding > MESH_COMMANDS_MAX / 2;
         self.pairs.iter().flatten().any(outstanding)
     }
 
@@ -299,7 +297,7 @@ mod tests {
 
     #[test]
     fn an_answer_fits_into_a_queue_that_is_full_for_everything_else() {
-        let mut mesh = build_with(2, ANSWERS_MAX + 4);
+        let mut mesh = build_with(2, MESH_COMMANDS_MAX + 4);
         let (left, right) = mesh.split_at_mut(1);
         let (a, b) = (&mut left[0], &mut right[0]);
         for _ in 0..4 {
@@ -317,7 +315,7 @@ mod tests {
 
     #[test]
     fn what_must_arrive_waits_and_nothing_overtakes_it() {
-        let mut mesh = build_with(2, ANSWERS_MAX + 1);
+        let mut mesh = build_with(2, MESH_COMMANDS_MAX + 1);
         let (left, right) = mesh.split_at_mut(1);
         let (a, b) = (&mut left[0], &mut right[0]);
         assert!(a.delivery(ShardId(1), release()));
@@ -342,20 +340,20 @@ mod tests {
 
     #[test]
     fn what_was_held_takes_no_place_of_an_answer() {
-        let mut mesh = build_with(2, ANSWERS_MAX + 4);
+        let mut mesh = build_with(2, MESH_COMMANDS_MAX + 4);
         let (left, right) = mesh.split_at_mut(1);
         let (a, b) = (&mut left[0], &mut right[0]);
         let commands = (0..).take_while(|_| a.command(ShardId(1), release()).is_ok());
         let owed = commands.count();
         assert!(owed > 0);
         while b.delivery(ShardId(0), release()) {}
-        for _ in 0..ANSWERS_MAX {
+        for _ in 0..MESH_COMMANDS_MAX {
             b.keep(ShardId(0), release());
         }
-        assert_eq!(b.held(), ANSWERS_MAX);
+        assert_eq!(b.held(), MESH_COMMANDS_MAX);
         assert!(a.receive(ShardId(1)).is_some());
         b.flush();
-        assert_eq!(b.held(), ANSWERS_MAX - 1, "one place was free");
+        assert_eq!(b.held(), MESH_COMMANDS_MAX - 1, "one place was free");
         for _ in 0..owed {
             assert!(b.receive(ShardId(0)).is_some());
             b.answer(ShardId(0), answer());
@@ -373,10 +371,10 @@ mod tests {
 
     #[test]
     fn shard_of_which_half_may_be_asked_is_pressed_until_it_has_answered() {
-        let mut mesh = build_with(2, 2 * ANSWERS_MAX);
+        let mut mesh = build_with(2, 2 * MESH_COMMANDS_MAX);
         let (left, right) = mesh.split_at_mut(1);
         let (a, b) = (&mut left[0], &mut right[0]);
-        for _ in 0..ANSWERS_MAX / 2 {
+        for _ in 0..MESH_COMMANDS_MAX / 2 {
             assert!(a.command(ShardId(1), release()).is_ok());
         }
         assert!(!a.is_pressed());

@@ -11,12 +11,8 @@ use crossbeam_queue::ArrayQueue;
 
 use super::bell::Doorbell;
 use crate::config::hooks::Target;
+use crate::limits::CALLS_MAX;
 use crate::model::{AskId, ChannelName, ChosenError, ClientId, ConnId, Format, HubId, Overrides};
-
-/// Calls of one shard under way; commands beyond it get a temporary error.
-pub const CALLS_MAX: usize = 4096;
-/// Bytes of payloads of one shard's calls under way; likewise.
-pub const CALL_BYTES_MAX: usize = 64 << 20;
 
 /// A header: name in lower case, and value.
 pub type Header = (Box<str>, Box<str>);

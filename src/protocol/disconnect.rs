@@ -50,7 +50,7 @@ pub enum Disconnect {
 }
 
 /// Bytes of a reason: what a close frame has room for beside the code (RFC 6455 §5.5).
-const REASON_BYTES_MAX: usize = 123;
+const CLOSE_REASON_BYTES_MAX: usize = 123;
 
 impl Disconnect {
     /// A disconnect that a service chose. `None` for a code outside 3000..=4999, which clients give a meaning of their
@@ -60,7 +60,7 @@ impl Disconnect {
         let code = u16::try_from(code)
             .ok()
             .filter(|code| (3000..=4999).contains(code))?;
-        if reason.len() > REASON_BYTES_MAX || is_json(reason.as_bytes()) {
+        if reason.len() > CLOSE_REASON_BYTES_MAX || is_json(reason.as_bytes()) {
             return None;
         }
         let reason = if reason.is_empty() {

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use crate::limits::HOOK_GRACE;
+use crate::limits::{CALL_BYTES_MAX, CALLS_MAX, HOOK_GRACE};
 use crate::mem::{Full, SharedAsks, Whose};
-use crate::mesh::hook::{CALL_BYTES_MAX, CALLS_MAX, Call, Event};
+use crate::mesh::hook::{Call, Event};
 use crate::model::{ChannelName, ClientId, ConnId, HubId};
 use crate::protocol::error::ClientError;
 use crate::time::{Instant, Now};

@@ -11,12 +11,12 @@ use super::publish::check_name;
 use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::config::Unfit;
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, LOG_ASK_TIMEOUT, LOG_READ_TIMEOUT};
-use crate::mem::{Asks, Full, Rng, SharedAsks, Whose};
-use crate::mesh::durable::{
-    APPEND_BYTES_MAX, APPENDS_MAX, ASKS_MAX, Appended, Ask, Caller, LogError, Method, READS_MAX,
-    Read, RequestId, ToLog,
+use crate::limits::{
+    IDEMPOTENCY_KEY_BYTES_MAX, LOG_APPEND_BYTES_MAX, LOG_APPENDS_MAX, LOG_ASK_TIMEOUT,
+    LOG_ASKS_MAX, LOG_READ_TIMEOUT, LOG_READS_MAX,
 };
+use crate::mem::{Asks, Full, Rng, SharedAsks, Whose};
+use crate::mesh::durable::{Appended, Ask, Caller, LogError, Method, Read, RequestId, ToLog};
 use crate::mesh::message::PublishFor;
 use crate::model::{
     AskId, ChannelName, ChosenError, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
@@ -85,9 +85,9 @@ pub struct Requests {
 impl Default for Requests {
     fn default() -> Self {
         Self {
-            appends: SharedAsks::new(APPENDS_MAX as u32, APPEND_BYTES_MAX),
-            asks: SharedAsks::new(ASKS_MAX as u32, usize::MAX),
-            reads: Asks::new(READS_MAX as u32, usize::MAX),
+            appends: SharedAsks::new(LOG_APPENDS_MAX as u32, LOG_APPEND_BYTES_MAX),
+            asks: SharedAsks::new(LOG_ASKS_MAX as u32, usize::MAX),
+            reads: Asks::new(LOG_READS_MAX as u32, usize::MAX),
             outgoing: VecDeque::new(),
         }
     }

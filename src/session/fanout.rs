@@ -140,18 +140,18 @@ impl Compression {
 const BYTES_KEPT: usize = 64 * 1024;
 
 /// Bytes of the longest head: eight digits of a chunk, its line end, `data: `, five bytes of length.
-const HEAD_BYTES_MAX: usize = 24;
+const LONGEST_HEAD_BYTES: usize = 24;
 
 /// What stands before a message.
 struct Head {
-    bytes: [u8; HEAD_BYTES_MAX],
+    bytes: [u8; LONGEST_HEAD_BYTES],
     len: usize,
 }
 
 impl Head {
     fn new(format: Format, message_len: usize) -> Self {
         let mut head = Self {
-            bytes: [0; HEAD_BYTES_MAX],
+            bytes: [0; LONGEST_HEAD_BYTES],
             len: 0,
         };
         let (mut delimiter, mut delimiter_len) = ([0; 5], 0);

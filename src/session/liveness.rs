@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Context, Phase, Session, Subscription, flag};
 use crate::config::Config;
 use crate::config::keys::KeySource;
+use crate::limits::TTL_TOLD_S_MAX;
 use crate::mem::{Tick, TimerWheel};
 use crate::model::Framing;
 use crate::protocol::disconnect::Disconnect;
@@ -24,13 +25,14 @@ pub struct Peer {
     pub comes_to_ping: bool,
 }
 
-/// Longest time to live that a client is told: 365 days.
-const TTL_MAX: u32 = 365 * 24 * 3600;
-
 /// Seconds until something ends that is kept so, as a client is told.
 #[must_use]
 pub(super) fn ttl(now: Now, expire_at: u32) -> Option<u32> {
-    (expire_at != 0).then(|| expire_at.saturating_sub(now.at.secs()).clamp(1, TTL_MAX))
+    (expire_at != 0).then(|| {
+        expire_at
+            .saturating_sub(now.at.secs())
+            .clamp(1, TTL_TOLD_S_MAX)
+    })
 }
 
 /// Unix seconds as a session keeps them: seconds since the start of the process, 0 means never.

@@ -95,11 +95,11 @@ pub type Mark = (u32, usize, usize);
 pub type Spares = Vec<Box<Order>>;
 
 /// Idle `Order`s that one shard keeps for the next session that needs one.
-const SPARES_MAX: usize = 64;
+const SPARES_KEPT: usize = 64;
 /// Places for entries that a spare one may hold on to.
-const SPARE_ENTRIES_MAX: usize = COMMANDS_UNDER_WAY_MAX;
+const SPARE_ENTRIES_KEPT: usize = COMMANDS_UNDER_WAY_MAX;
 /// Places for frames likewise.
-const SPARE_FRAMES_MAX: usize = 16;
+const SPARE_FRAMES_KEPT: usize = 16;
 
 impl Order {
     fn is_idle(&self) -> bool {
@@ -291,9 +291,9 @@ impl Session {
 
     fn drop_idle_order(&mut self, spares: &mut Spares) {
         if let Some(order) = self.order.take_if(|order| order.is_idle())
-            && spares.len() < SPARES_MAX
-            && order.entries.capacity() <= SPARE_ENTRIES_MAX
-            && order.frames.capacity() <= SPARE_FRAMES_MAX
+            && spares.len() < SPARES_KEPT
+            && order.entries.capacity() <= SPARE_ENTRIES_KEPT
+            && order.frames.capacity() <= SPARE_FRAMES_KEPT
         {
             spares.push(order);
         }

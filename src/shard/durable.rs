@@ -3,6 +3,7 @@
 use super::Shard;
 use super::connection::Connection;
 use crate::broker::followed::Asker;
+use crate::limits::PART_BACKLOG_BYTES_MAX;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::mesh::message::{AnswerKind, Answered};
 use crate::model::{AskId, ChannelName, ChosenError, ConnId, Draft, HubId};
@@ -15,8 +16,6 @@ use crate::time::Now;
 const WOKEN_PER_TURN: usize = 512;
 /// Subscribers that ask for their next part in one turn.
 const PARTS_PER_TURN: usize = 256;
-/// A connection with more unsent bytes than this gets its next part later.
-const PART_BACKLOG_MAX: usize = 64 * 1024;
 
 impl Shard {
     /// The log says something.
@@ -271,5 +270,6 @@ impl Shard {
 }
 
 fn takes_parts(connection: &Connection) -> bool {
-    connection.backlog_bytes() <= PART_BACKLOG_MAX && connection.session.phase != Phase::Connecting
+    connection.backlog_bytes() <= PART_BACKLOG_BYTES_MAX
+        && connection.session.phase != Phase::Connecting
 }

@@ -21,10 +21,10 @@ use parts::Parts;
 pub(super) use written::Written;
 
 /// Bytes of one run.
-const RUN_BYTES_MAX: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;
+const RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;
 /// Bytes of one run for all classes of a mixed audience. A second run of the turn would not stand behind the first in the ring
 /// and every subscriber would have to copy: it is put off as long as a class's piece still fits.
-const MIXED_RUN_BYTES_MAX: usize = FANOUT_PIECE_BYTES_MAX as usize;
+const MIXED_RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize;
 /// A run's memory is kept for the next turn up to this many publications.
 const RUN_PUBLICATIONS_KEPT: usize = 256;
 
@@ -240,9 +240,9 @@ impl Local {
         // What may be dropped is dropped one by one.
         let single = channel.namespace.slow_consumer == SlowConsumer::DropOldest;
         let most = if channel.classes.len() > 1 {
-            MIXED_RUN_BYTES_MAX
+            MIXED_RUN_BYTES
         } else {
-            RUN_BYTES_MAX
+            RUN_BYTES
         };
         single || channel.run_bytes >= most
     }

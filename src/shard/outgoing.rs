@@ -19,7 +19,7 @@ use crate::protocol::push::{Push, ReplyBody};
 use crate::session::Phase;
 
 /// Connections that are looked at in one turn.
-const LOOKED_AT_MAX: usize = 256;
+const LOOKED_AT_PER_TURN: usize = 256;
 /// The answer to a fetch that found nothing.
 const NOTHING: &[u8] = b"{\"deliveries\":[]}";
 
@@ -180,7 +180,7 @@ impl Shard {
 
     /// Workers that were not looked at since the kernel took bytes get more.
     pub(super) fn feed_workers(&mut self) {
-        let count = self.outgoing.unseen.min(LOOKED_AT_MAX);
+        let count = self.outgoing.unseen.min(LOOKED_AT_PER_TURN);
         if count == 0 {
             return;
         }

@@ -24,8 +24,10 @@ use super::desk::{Desk, GroupReport};
 use super::log::{Entries, Log, Status, Values};
 use super::schema::Schemas;
 use crate::config::Config;
+use crate::limits::{LOG_ANSWERS_KEPT_MAX, LOG_APPENDS_WAITING_MAX};
 use crate::mesh::durable::{
-    Appended, Ask, Caller, FromLog, LogError, Method, Page, Read, RequestId, STORED_MAX, ToLog,
+    Appended, Ask, Caller, FromLog, LogError, Method, Page, Read, RequestId, STORED_PER_MESSAGE,
+    ToLog,
 };
 use crate::model::{ChannelName, Draft, Entry, Publication, Record, ShardId};
 
@@ -33,15 +35,11 @@ use outlet::Counter;
 pub use thread::{StartError, start};
 
 /// Bytes of records in one batch.
-const BATCH_BYTES_MAX: usize = 8 << 20;
+const BYTES_PER_BATCH: usize = 8 << 20;
 /// Requests taken from one shard at a time.
 const REQUESTS_PER_SHARD: usize = 1024;
-/// Appends that may wait here: those of the desk beside what shards are allowed.
-const WAITING_MAX: usize = 65_536;
-/// Messages for one shard beyond its queue, after which nothing new is taken.
-const KEPT_MAX: usize = 1024;
 /// Reads of the log at a time.
-const READS_MAX: usize = 64;
+const READS_AT_ONCE: usize = 64;
 /// What finds a shard's queue full is offered again after this.
 const OFFER_INTERVAL: Duration = Duration::from_millis(1);
 /// How the log does is told this often.
@@ -197,8 +195,8 @@ impl Shared {
     fn is_full(&self) -> bool {
         self.down
             .iter()
-            .any(|down| down.kept.borrow().len() >= KEPT_MAX)
-            || self.waiting.borrow().len() >= WAITING_MAX
+            .any(|down| down.kept.borrow().len() >= LOG_ANSWERS_KEPT_MAX)
+            || self.waiting.borrow().len() >= LOG_APPENDS_WAITING_MAX
     }
 
     /// Gives a worker a delivery, together with those that come in the same step.
@@ -239,7 +237,7 @@ impl Shared {
         let mut whose = Vec::new();
         let mut batch = Vec::new();
         let mut bytes = 0;
-        while batch.len() < most && bytes < BATCH_BYTES_MAX {
+        while batch.len() < most && bytes < BYTES_PER_BATCH {
             let Some((one, draft)) = waiting.pop_front() else {
                 break;
             };
@@ -278,7 +276,7 @@ impl Shared {
             let owner = (self.owner)(channel, shards);
             let list = &mut of_shard[usize::from(owner.0)];
             list.push((channel.clone(), Arc::new(publication(entry))));
-            if list.len() == STORED_MAX {
+            if list.len() == STORED_PER_MESSAGE {
                 self.send(owner, FromLog::Stored(std::mem::take(list)));
             }
         }
@@ -340,7 +338,7 @@ async fn run<L: Log>(
         config: RefCell::new(Arc::clone(&config)),
         schemas: RefCell::new(schemas),
         counter: Counter::default(),
-        reads: Rc::new(tokio::sync::Semaphore::new(READS_MAX)),
+        reads: Rc::new(tokio::sync::Semaphore::new(READS_AT_ONCE)),
         questions: RefCell::default(),
         hooks,
     });
@@ -465,7 +463,7 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
 /// Appends what waits, batch after batch.
 async fn commit<L: Entries>(log: Rc<L>, shared: Rc<Shared>) {
     loop {
-        let (whose, batch) = shared.batch(L::BATCH_MAX);
+        let (whose, batch) = shared.batch(L::APPENDS_PER_BATCH);
         if batch.is_empty() {
             shared.waits.notified().await;
             continue;

@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use super::log::{Entries, Groups, Lag, Letters, Values};
 use super::triggers::Rule;
 use crate::config::Config;
+use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
 use crate::mesh::durable::{Appended, Ask, LogError, Method, RequestId};
 use crate::model::{ConnId, Draft, ShardId};
@@ -33,28 +34,12 @@ use crate::wire::json::{self, Object, Rules};
 use answered::Fetch;
 use deleted::Deleted;
 use group::{Group, Window};
-use settings::{GROUP_BYTES_MAX, WishError};
+use settings::WishError;
 
 /// Deliveries under way at a worker that does not say how many.
 const CREDIT: u32 = 16;
-/// At most.
-const CREDIT_MAX: u32 = 10_000;
-/// Groups that one connection consumes.
-const GROUPS_PER_WORKER_MAX: usize = 16;
-/// Deliveries in the answer to one fetch.
-const FETCH_LIMIT_MAX: u32 = 1000;
-/// Longest wait of a fetch, milliseconds.
-const FETCH_WAIT_MAX_MS: u64 = 20_000;
-/// Time that the log has to say what there is.
-const FETCH_WAIT_MIN_MS: u64 = 50;
-/// Deliveries settled by one question.
-const DELIVERIES_MAX: usize = 10_000;
 /// Publications that a trigger works on at a time.
 const TRIGGER_CREDIT: usize = 64;
-/// Pages of replays that are made at a time.
-const REPLAYS_MAX: usize = 1;
-/// Bytes that all groups together hold.
-const HELD_BYTES_IN_ALL_MAX: usize = 512 << 20;
 /// What the log could not do is tried again after this.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(250);
 /// Questions wait this long for the groups to be read after a start.
@@ -402,7 +387,7 @@ fn not_found(why: &str) -> LogError {
 }
 
 fn no_group(name: &str) -> LogError {
-    let name: String = name.chars().take(GROUP_BYTES_MAX).collect();
+    let name: String = name.chars().take(GROUP_NAME_BYTES_MAX).collect();
     LogError::NotFound(format!("there is no group `{name}`").into())
 }
 

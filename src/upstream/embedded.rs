@@ -40,22 +40,19 @@ use self::store::{Directory, Store};
 use self::tail::Tail;
 use super::log::{Entries, Log, Scan, Scanned, Slice, Status};
 use crate::config::durable::Durable;
+use crate::limits::{LOG_NAME_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::mesh::durable::{Appended, LogError, Read};
 use crate::model::{ChannelName, Draft, Entry};
 
 /// Between two looks at what expires.
 const TEND_PAUSE: Duration = Duration::from_secs(1);
 /// Blocks that are looked at to count what an order takes from groups.
-const TRIM_LOOKS_MAX: usize = 4096;
-/// Bytes of one record: the library takes 4 GiB.
-const RECORD_BYTES_MAX: usize = 256 << 20;
-/// Bytes of a name in a key.
-const NAME_BYTES_MAX: usize = 1024;
+const BLOCKS_PER_TRIM: usize = 4096;
 /// Entries and bytes that are read ahead for a group, or for whoever follows the log.
-const AHEAD_MAX: usize = 4096;
-const AHEAD_BYTES_MAX: usize = 8 << 20;
+const READ_AHEAD: usize = 4096;
+const READ_AHEAD_BYTES: usize = 8 << 20;
 /// Entries of others that are passed over at once while reading ahead.
-const PASSED_MAX: usize = 1 << 16;
+const PASSED_AT_ONCE: usize = 1 << 16;
 
 /// See the module.
 pub struct Embedded {
@@ -168,9 +165,9 @@ impl Embedded {
         let scan = Scan {
             after,
             channels: Vec::new(),
-            limit: AHEAD_MAX,
-            bytes: AHEAD_BYTES_MAX,
-            looked_at: PASSED_MAX,
+            limit: READ_AHEAD,
+            bytes: READ_AHEAD_BYTES,
+            looked_at: PASSED_AT_ONCE,
         };
         self.scan_with(scan, filter).await
     }
@@ -207,7 +204,7 @@ impl Embedded {
             return;
         }
         let filter = read::Filter::of_scan(&[channel.as_str().into()]);
-        let blocks = (TRIM_LOOKS_MAX / behind.len()).max(1);
+        let blocks = (BLOCKS_PER_TRIM / behind.len()).max(1);
         let counting = tokio::task::spawn_blocking(move || {
             let count = |(name, number, after): (Box<str>, u64, u64)| {
                 // What cannot be read counts as if it were not looked at.
@@ -259,9 +256,9 @@ fn unreadable(reason: &str) -> LogError {
 /// Why a record cannot be stored in any log of this kind.
 fn refusal(draft: &Draft) -> Option<LogError> {
     let name = draft.record.channel.as_str();
-    let says = if name.is_empty() || name.len() > NAME_BYTES_MAX {
+    let says = if name.is_empty() || name.len() > LOG_NAME_BYTES_MAX {
         "the channel's name is empty or too long"
-    } else if draft.record.bytes() > RECORD_BYTES_MAX {
+    } else if draft.record.bytes() > LOG_RECORD_BYTES_MAX {
         "the publication is too large"
     } else {
         return None;
@@ -270,7 +267,7 @@ fn refusal(draft: &Draft) -> Option<LogError> {
 }
 
 fn check_name(name: &str) -> Result<(), LogError> {
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
+    if name.is_empty() || name.len() > LOG_NAME_BYTES_MAX || name.contains('\0') {
         return Err(LogError::BadRequest(
             "the group's name is empty, too long or holds a zero byte".into(),
         ));

@@ -92,7 +92,7 @@ impl Drop for Jetstream {
 
 impl Entries for Jetstream {
     const APPENDS_AT_ONCE: usize = 16;
-    const BATCH_MAX: usize = 256;
+    const APPENDS_PER_BATCH: usize = 256;
 
     fn status(&self) -> Status {
         self.link.status.borrow().clone()

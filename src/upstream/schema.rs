@@ -20,22 +20,15 @@ use self::compatible::Narrowed;
 use super::log::Values;
 use crate::config::durable::{Schema, SchemaVersion};
 use crate::config::{ChannelRules, Config, Namespace};
+use crate::limits::{
+    REFUSAL_BYTES_MAX, REFUSAL_PART_BYTES_MAX, REFUSAL_VALUE_BYTES_MAX, SCHEMA_BYTES_MAX,
+    SCHEMA_PATTERN_BYTES_MAX,
+};
 use crate::mesh::durable::LogError;
 use crate::model::Record;
 use crate::wire::json::tree;
 
 mod compatible;
-
-/// Bytes of one version's text.
-const TEXT_BYTES_MAX: usize = 256 * 1024;
-/// Bytes that one compiled pattern of a schema may take.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
-/// Bytes of a refusal.
-const REFUSAL_BYTES_MAX: usize = 512;
-/// Bytes of one part of a refusal: a name, a path, what the validator says.
-const PART_BYTES_MAX: usize = 96;
-/// Bytes of a payload's value in a refusal.
-const VALUE_BYTES_MAX: usize = 48;
 
 /// Why the schemas of a configuration are not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -56,7 +49,7 @@ pub enum SchemaFault {
     #[error("the version is listed twice")]
     Repeated,
     /// Over 256 KiB.
-    #[error("the text has {0} bytes, {TEXT_BYTES_MAX} are allowed")]
+    #[error("the text has {0} bytes, {SCHEMA_BYTES_MAX} are allowed")]
     TooLarge(usize),
     /// The text is no JSON.
     #[error("the text is not JSON: {0}")]
@@ -155,7 +148,7 @@ impl Schemas {
             return Ok(());
         };
         check.run(record).map_err(|reason| {
-            let name = shortened(&namespace.name, PART_BYTES_MAX);
+            let name = shortened(&namespace.name, REFUSAL_PART_BYTES_MAX);
             let text = match check {
                 Check::Refuse(_) => reason,
                 Check::Against { .. } => format!("namespace `{name}`: {reason}"),
@@ -318,7 +311,7 @@ pub fn unusable(config: &Config) -> Vec<(String, SchemaFault)> {
 }
 
 fn compile(text: &str) -> Result<(Value, Option<Box<Validator>>), SchemaFault> {
-    if text.len() > TEXT_BYTES_MAX {
+    if text.len() > SCHEMA_BYTES_MAX {
         return Err(SchemaFault::TooLarge(text.len()));
     }
     let parsed: Value = serde_json::from_str(text)
@@ -327,8 +320,8 @@ fn compile(text: &str) -> Result<(Value, Option<Box<Validator>>), SchemaFault> {
         return Ok((parsed, None));
     }
     let patterns = PatternOptions::regex()
-        .size_limit(PATTERN_BYTES_MAX)
-        .dfa_size_limit(PATTERN_BYTES_MAX);
+        .size_limit(SCHEMA_PATTERN_BYTES_MAX)
+        .dfa_size_limit(SCHEMA_PATTERN_BYTES_MAX);
     let validator = jsonschema::options()
         .offline()
         .should_validate_formats(true)
@@ -339,7 +332,7 @@ fn compile(text: &str) -> Result<(Value, Option<Box<Validator>>), SchemaFault> {
                 SchemaFault::Reference(said(&reason).into())
             }
             _ => SchemaFault::NotASchema {
-                pointer: shortened(error.instance_path().as_str(), PART_BYTES_MAX).into(),
+                pointer: shortened(error.instance_path().as_str(), REFUSAL_PART_BYTES_MAX).into(),
                 reason: said(&error).into(),
             },
         })?;
@@ -377,14 +370,14 @@ fn broken(error: &ValidationError<'_>) -> String {
         "" => "the payload",
         path => path,
     };
-    let mut value = Short::new(VALUE_BYTES_MAX);
+    let mut value = Short::new(REFUSAL_VALUE_BYTES_MAX);
     // The end of the room ends the writing.
     let _ = serde_json::to_writer(&mut value, error.instance().as_ref());
     format!(
         "`{}` breaks `{}` (schema `{}`): {}, it is {}",
-        shortened(place, PART_BYTES_MAX),
+        shortened(place, REFUSAL_PART_BYTES_MAX),
         error.kind().keyword(),
-        shortened(error.schema_path().as_str(), PART_BYTES_MAX),
+        shortened(error.schema_path().as_str(), REFUSAL_PART_BYTES_MAX),
         said(&error.masked_with("the value")),
         value.into_text(),
     )
@@ -392,7 +385,7 @@ fn broken(error: &ValidationError<'_>) -> String {
 
 /// What somebody else's error says, up to a bound.
 fn said(what: &impl fmt::Display) -> String {
-    let mut text = Short::new(PART_BYTES_MAX);
+    let mut text = Short::new(REFUSAL_PART_BYTES_MAX);
     // The end of the room ends the writing.
     let _ = write!(&mut text as &mut dyn fmt::Write, "{what}");
     text.into_text()

@@ -7,14 +7,13 @@ use super::desk::encode;
 use super::desk::group::Given;
 use crate::config::Config;
 use crate::config::durable::Trigger;
+use crate::limits::TRIGGER_HOPS_MAX;
 use crate::mesh::durable::LogError;
 use crate::model::{ChannelName, Draft, EventId, Record, Terms};
 use crate::wire::condition::Condition;
 
 /// Start of the names of triggers' groups.
 pub const TRIGGER_PREFIX: &str = "$trigger:";
-/// Triggers that lead from one to the next, at most.
-const HOPS_MAX: u8 = 8;
 /// A trigger that did its work and was interrupted before it could say so stores nothing twice within this time.
 const KEY_TTL: Duration = Duration::from_hours(24);
 /// A log that cannot store is asked again after this.
@@ -92,7 +91,7 @@ impl Rule {
             None => {}
         }
         if !self.trigger.append.is_empty() {
-            if record.hops >= HOPS_MAX {
+            if record.hops >= TRIGGER_HOPS_MAX {
                 return Err(Fault::Hopeless(
                     "loop: triggers have led to triggers too often".to_owned(),
                 ));

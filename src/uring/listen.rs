@@ -20,7 +20,7 @@ use crate::limits::KERNEL_UNSENT_BYTES;
 const PATIENCE: Duration = Duration::from_secs(2);
 const STEP: Duration = Duration::from_millis(10);
 /// Two processes that begin to listen on one address at the same instant can both be refused; then both try again.
-const LISTENS_MAX: u32 = 20;
+const LISTEN_TRIES: u32 = 20;
 
 /// How an address is listened on.
 #[derive(Clone, Debug)]
@@ -208,7 +208,7 @@ impl Bound {
         for (index, socket) in self.sockets.iter().enumerate() {
             while let Err(cause) = socket.listen(self.backlog()) {
                 tries += 1;
-                if cause.kind() != io::ErrorKind::AddrInUse || tries >= LISTENS_MAX {
+                if cause.kind() != io::ErrorKind::AddrInUse || tries >= LISTEN_TRIES {
                     return Err(failed(cause));
                 }
                 // Two that wait equally long would meet again.

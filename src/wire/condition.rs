@@ -14,15 +14,10 @@ use serde_json::value::RawValue;
 
 use super::decimal::Decimal;
 use super::json::lookup::{Document, Raw, Step, Unreadable};
+use crate::limits::{CONDITION_BYTES_MAX, CONDITION_PARTS_MAX, CONDITION_STEPS_MAX};
 
-/// Bytes of a condition.
-pub const TEXT_BYTES_MAX: usize = 1024;
-/// Parts joined by `and`.
-pub const PARTS_MAX: usize = 16;
-/// Steps of a path.
-pub const STEPS_MAX: usize = 32;
 /// Letters of a word that an error shows.
-const SHOWN_MAX: usize = 32;
+const SHOWN_CHARS: usize = 32;
 
 /// A condition, ready to be compared with payloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +64,7 @@ const OPS: [(&str, Op); 6] = [
 pub enum ConditionError {
     /// It is too long, or has too many parts or steps.
     #[error(
-        "a condition has at most {TEXT_BYTES_MAX} bytes, {PARTS_MAX} parts and {STEPS_MAX} steps in a path"
+        "a condition has at most {CONDITION_BYTES_MAX} bytes, {CONDITION_PARTS_MAX} parts and {CONDITION_STEPS_MAX} steps in a path"
     )]
     TooLong,
     /// Something else was expected there.
@@ -123,14 +118,14 @@ impl Condition {
     /// # Errors
     /// It is too long, something is wrong in it, or no payload can fit it.
     pub fn parse(text: &str) -> Result<Self, ConditionError> {
-        if text.len() > TEXT_BYTES_MAX {
+        if text.len() > CONDITION_BYTES_MAX {
             return Err(ConditionError::TooLong);
         }
         let mut reader = Reader { text, at: 0 };
         let mut parts = Vec::new();
         loop {
             parts.push(reader.part()?);
-            if parts.len() > PARTS_MAX {
+            if parts.len() > CONDITION_PARTS_MAX {
                 return Err(ConditionError::TooLong);
             }
             reader.skip_spaces();
@@ -326,7 +321,7 @@ impl Reader<'_> {
             } else {
                 return Ok(path);
             }
-            if path.len() > STEPS_MAX {
+            if path.len() > CONDITION_STEPS_MAX {
                 return Err(ConditionError::TooLong);
             }
         }
@@ -395,7 +390,7 @@ impl Reader<'_> {
             let expected = "a number as JSON has it, or a text in double quotes,";
             return Err(ConditionError::Expected { expected, at });
         }
-        let word = word.trim_matches('\'').chars().take(SHOWN_MAX);
+        let word = word.trim_matches('\'').chars().take(SHOWN_CHARS);
         Err(ConditionError::Bare {
             word: word.collect::<String>().into(),
             at,
@@ -529,11 +524,11 @@ mod tests {
                 other => panic!("{text}: {other:?}"),
             }
         }
-        let long = "a".repeat(TEXT_BYTES_MAX + 1);
+        let long = "a".repeat(CONDITION_BYTES_MAX + 1);
         assert_eq!(Condition::parse(&long), Err(ConditionError::TooLong));
-        let many = ["a = 1"; PARTS_MAX + 1].join(" and ");
+        let many = ["a = 1"; CONDITION_PARTS_MAX + 1].join(" and ");
         assert_eq!(Condition::parse(&many), Err(ConditionError::TooLong));
-        let deep = format!("{} = 1", ["a"; STEPS_MAX + 1].join("."));
+        let deep = format!("{} = 1", ["a"; CONDITION_STEPS_MAX + 1].join("."));
         assert_eq!(Condition::parse(&deep), Err(ConditionError::TooLong));
     }
 

@@ -25,7 +25,7 @@ impl Decimal {
     #[must_use]
     pub fn of_json(text: &str) -> Option<Self> {
         /// Far beyond what a text that fits a memory can shift by its digits.
-        const EXPONENT_MAX: i64 = 1 << 60;
+        const EXPONENT_BEYOND_ALL: i64 = 1 << 60;
         let unsigned = text.strip_prefix('-').unwrap_or(text);
         let (number, exponent) = match unsigned.split_once(['e', 'E']) {
             None => (unsigned, 0),
@@ -34,7 +34,10 @@ impl Decimal {
                 if digits.is_empty() || !are_digits(digits) {
                     return None;
                 }
-                let size = digits.parse().unwrap_or(EXPONENT_MAX).min(EXPONENT_MAX);
+                let size = digits
+                    .parse()
+                    .unwrap_or(EXPONENT_BEYOND_ALL)
+                    .min(EXPONENT_BEYOND_ALL);
                 let negative = exponent.starts_with('-');
                 (number, if negative { -size } else { size })
             }

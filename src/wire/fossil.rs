@@ -9,7 +9,7 @@ const DIGITS_MAX: usize = 6;
 /// Bytes that are looked up at once: shorter matches are hardly worth their command.
 const WINDOW: usize = 8;
 /// Places of the source that are remembered; of two that fall together the later one is.
-const PLACES_MAX: usize = 1 << 16;
+const PLACES_KEPT: usize = 1 << 16;
 
 /// Why a patch does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -199,7 +199,7 @@ struct Places {
 
 impl Places {
     fn new(source: &[u8]) -> Self {
-        let len = source.len().next_power_of_two().clamp(2, PLACES_MAX);
+        let len = source.len().next_power_of_two().clamp(2, PLACES_KEPT);
         let mut places = Self {
             table: vec![0; len],
             shift: 64 - len.trailing_zeros(),

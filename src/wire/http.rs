@@ -8,7 +8,7 @@ mod date;
 mod head;
 mod response;
 
-pub use body::{BodyReader, CHUNK_FRAMING_BYTES_MAX};
+pub use body::BodyReader;
 pub use cors::{Cors, is_same_site};
 pub use date::DateLine;
 pub use head::{BodyLength, Method, RequestHead, UpgradeRequest, decode_head, query_value};

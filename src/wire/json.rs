@@ -28,7 +28,7 @@ pub use text::{compact, is_json};
 pub use tree::tree;
 
 /// Letters of a name or a path that an error shows.
-const SHOWN_MAX: usize = 64;
+const SHOWN_CHARS: usize = 64;
 
 /// How the members of an object are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ pub(crate) fn within<E: Error>(step: &str, error: &E) -> E {
 /// A member as a step of a path: `.name`, or `["any text"]`.
 fn step(name: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if !name.is_empty() && name.len() <= SHOWN_MAX && name.bytes().all(is_plain) {
+    if !name.is_empty() && name.len() <= SHOWN_CHARS && name.bytes().all(is_plain) {
         format!(".{name}")
     } else {
         format!("[\"{}\"]", shown(name))
@@ -182,10 +182,10 @@ fn step(name: &str) -> String {
 fn shown(name: &str) -> String {
     let mut text: String = name
         .chars()
-        .take(SHOWN_MAX)
+        .take(SHOWN_CHARS)
         .flat_map(char::escape_debug)
         .collect();
-    if name.chars().nth(SHOWN_MAX).is_some() {
+    if name.chars().nth(SHOWN_CHARS).is_some() {
         text.push('…');
     }
     text
@@ -193,7 +193,7 @@ fn shown(name: &str) -> String {
 
 /// The known name that looks most like an unknown one: at most every third letter differs.
 fn nearest(known: &[&'static str], unknown: &str) -> Option<&'static str> {
-    if unknown.len() > SHOWN_MAX {
+    if unknown.len() > SHOWN_CHARS {
         return None;
     }
     let distance = |name: &str| strsim::osa_distance(name, unknown);

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use super::Channel;
-use crate::broker::followed::{Followed, Found, Opened, Part, Stored, TRIES_MAX};
-use crate::limits::{HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES};
+use crate::broker::followed::{Followed, Found, Opened, Part, Stored};
+use crate::limits::{
+    HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_AHEAD_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES,
+    LOG_PARTS_PER_ASK_MAX,
+};
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{QueryKind, Recover};
 use crate::model::{Publication, StreamPosition};
 use crate::time::Instant;
-
-/// Publications that are kept while the channel's end is asked for.
-const AHEAD_MAX: usize = 1024;
 
 impl Channel {
     pub(in crate::broker) fn followed_mut(&mut self) -> &mut Followed {
@@ -69,7 +69,7 @@ impl Channel {
     ) -> Stored {
         let followed = self.followed_mut();
         if !followed.is_open {
-            if followed.ahead.len() < AHEAD_MAX {
+            if followed.ahead.len() < LOG_AHEAD_MAX {
                 followed.ahead.push(publication);
             } else {
                 followed.ahead_lost = true;
@@ -335,7 +335,7 @@ impl Channel {
                     bytes -= took;
                 }
                 Found::Gone => break,
-                Found::Read(_) if tries >= TRIES_MAX => break,
+                Found::Read(_) if tries >= LOG_PARTS_PER_ASK_MAX => break,
                 Found::Read(after) => return Found::Read(after),
             }
         }

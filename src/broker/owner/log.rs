@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Delivery, Owner};
 use crate::broker::channel::Channel;
-use crate::broker::followed::{Asker, Found, Stored, TRIES_MAX};
+use crate::broker::followed::{Asker, Found, Stored};
 use crate::config::ChannelRules;
-use crate::limits::LOG_PAGES_BYTES_MAX;
+use crate::limits::{LOG_PAGES_BYTES_MAX, LOG_PARTS_PER_ASK_MAX};
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{AnswerKind, Query, QueryKind, Recover};
 use crate::model::{ChannelName, Publication};
@@ -57,7 +57,7 @@ impl Owner {
         read: Option<Read>,
     ) {
         if let Some(channel) = self.table.at_mut(slot) {
-            let tries = tries.saturating_add(1).min(TRIES_MAX);
+            let tries = tries.saturating_add(1).min(LOG_PARTS_PER_ASK_MAX);
             channel.followed_mut().parked.push((asker, tries));
         }
         self.reads.extend(read);
@@ -227,7 +227,7 @@ pub(super) fn durable_missed(
     match found {
         Found::Some { publications, more } => Ok((publications, true, more)),
         Found::Gone => Ok((Vec::new(), false, false)),
-        Found::Read(_) if tries >= TRIES_MAX => Ok((Vec::new(), false, false)),
+        Found::Read(_) if tries >= LOG_PARTS_PER_ASK_MAX => Ok((Vec::new(), false, false)),
         Found::Read(after) => Err(channel.part_read(after)),
     }
 }

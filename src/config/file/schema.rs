@@ -21,7 +21,7 @@ use super::form::{
 use super::hooks;
 use crate::limits::{
     CHANNEL_NAME_BYTES_MAX, CHANNELS_OWNED_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX,
-    JSON_DEPTH_MAX, SHARDS_MAX,
+    JSON_DEPTH_MAX, PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
 };
 
 /// What is done with each key.
@@ -205,8 +205,6 @@ fn client_times<V: Visit>(v: &mut V, c: &mut Client) {
 }
 
 fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
-    const PUBLICATIONS_MAX: u64 = 100_000;
-    const RATE_MAX: u64 = 1_000_000;
     let users_max = u64::from(u32::MAX);
     v.integer("queue_max_size", 1024, 1 << 30, &mut c.queue_max_size);
     v.integer("channel_limit", 1, 65_535, &mut c.channel_limit);
@@ -216,16 +214,21 @@ fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
         &mut c.invalid_token_rate_per_prefix,
     );
     v.integer("invalid_token_limit", 0, 1_000_000, limit);
-    v.integer("invalid_token_rate_per_prefix", 0, RATE_MAX, rate);
+    v.integer("invalid_token_rate_per_prefix", 0, RATE_LIMIT_MAX, rate);
     v.integer("connection_limit", 0, users_max, &mut c.connection_limit);
     let (rate, limit, prefix_rate) = (
         &mut c.connection_rate_limit,
         &mut c.connection_limit_per_prefix,
         &mut c.connection_rate_limit_per_prefix,
     );
-    v.integer("connection_rate_limit", 0, RATE_MAX, rate);
+    v.integer("connection_rate_limit", 0, RATE_LIMIT_MAX, rate);
     v.integer("connection_limit_per_prefix", 0, users_max, limit);
-    v.integer("connection_rate_limit_per_prefix", 0, RATE_MAX, prefix_rate);
+    v.integer(
+        "connection_rate_limit_per_prefix",
+        0,
+        RATE_LIMIT_MAX,
+        prefix_rate,
+    );
     v.integer("ipv4_prefix", 1, 32, &mut c.ipv4_prefix);
     v.integer("ipv6_prefix", 1, 128, &mut c.ipv6_prefix);
     v.integer(
@@ -249,13 +252,13 @@ fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
     v.integer(
         "history_max_publication_limit",
         1,
-        PUBLICATIONS_MAX,
+        PUBLICATION_LIMIT_MAX,
         history,
     );
     v.integer(
         "recovery_max_publication_limit",
         1,
-        PUBLICATIONS_MAX,
+        PUBLICATION_LIMIT_MAX,
         recovery,
     );
     v.integer("json_depth_max", 1, JSON_DEPTH_MAX, &mut c.json_depth_max);

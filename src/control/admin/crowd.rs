@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::limits::{ADMIN_CONNECTIONS_MAX, ADMIN_HEAD_BYTES_MAX};
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -18,10 +19,6 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Connections at a time.
-const CONNECTIONS_MAX: usize = 64;
-/// Bytes of a request's head, and of what is read ahead of its body.
-const READ_BYTES_MAX: usize = 64 * 1024;
 /// From one byte of answer to the next: time for a whole request to arrive and for the client to read.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same while an answer is being made: a page of a replay may have to look at much.
@@ -126,7 +123,7 @@ pub(super) async fn attend(listening: Listening, routes: Router) {
         Err(error) => return tracing::error!(%error, "the admin listener ended"),
     };
     let born = Instant::now();
-    let mut guests: Vec<Guest> = Vec::with_capacity(CONNECTIONS_MAX);
+    let mut guests: Vec<Guest> = Vec::with_capacity(ADMIN_CONNECTIONS_MAX);
     loop {
         let stream = match listener.accept().await {
             Ok(stream) => stream,
@@ -137,7 +134,7 @@ pub(super) async fn attend(listening: Listening, routes: Router) {
             }
         };
         guests.retain(|guest| !guest.task.is_finished());
-        if guests.len() >= CONNECTIONS_MAX {
+        if guests.len() >= ADMIN_CONNECTIONS_MAX {
             show_out(&mut guests);
         }
         let place = Arc::new(Place {
@@ -186,7 +183,7 @@ async fn serve(stream: Stream, place: Arc<Place>, routes: Router) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE_TIMEOUT)
-        .max_buf_size(READ_BYTES_MAX)
+        .max_buf_size(ADMIN_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(timed), service);
     // However it ended, its client knows.
     let _ = connection.await;

@@ -18,11 +18,11 @@ use crate::mesh::hook::{Call, Verdict};
 use crate::wire::json::Malformed;
 
 /// Idle connections kept for one backend.
-const IDLE_MAX: usize = 64;
+const IDLE_KEPT: usize = 64;
 
 /// The client of all targets.
 pub(super) fn client() -> Client {
-    http_client::client(IDLE_MAX)
+    http_client::client(IDLE_KEPT)
 }
 
 /// A target, ready to be called.

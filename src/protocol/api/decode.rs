@@ -223,7 +223,7 @@ const FOREIGN_METHODS: &[&str] = &[
 /// Methods at the head of `Method::ALL` that an integer once named.
 const METHODS_NUMBERED: usize = 13;
 /// The greatest integer that once named a method.
-const METHOD_NUMBER_MAX: u64 = 32;
+const METHOD_NUMBER_LAST: u64 = 32;
 
 /// Where the fields of a request stand.
 trait Source<'de> {
@@ -410,7 +410,7 @@ impl LegacyMethod {
             .and_then(|number| Method::ALL.get(number));
         match method {
             Some((_, method)) if *method != Method::Batch => Self::Known(*method),
-            _ if number <= METHOD_NUMBER_MAX => Self::Foreign,
+            _ if number <= METHOD_NUMBER_LAST => Self::Foreign,
             _ => Self::Unknown,
         }
     }

@@ -203,12 +203,8 @@ fn a_run_is_given_at_once_where_it_is_large_or_may_be_dropped() {
     // How many publications of 100 bytes make a run that is given.
     let rows = [
         (lossy, ONE, 1),
-        (Namespace::default(), ONE, fits(RUN_BYTES_MAX, 1)),
-        (
-            Namespace::default(),
-            &mixed[..],
-            fits(MIXED_RUN_BYTES_MAX, 2),
-        ),
+        (Namespace::default(), ONE, fits(RUN_BYTES, 1)),
+        (Namespace::default(), &mixed[..], fits(MIXED_RUN_BYTES, 2)),
     ];
     for (row, (namespace, framings, wanted)) in rows.into_iter().enumerate() {
         let (mut local, id) = local(namespace, framings, position(1, 0));

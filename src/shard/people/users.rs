@@ -32,7 +32,7 @@ struct Sample {
 }
 
 /// Hashes of a sample at most.
-const SAMPLE_MAX: usize = 4096;
+const SAMPLE_KEPT: usize = 4096;
 
 impl Sample {
     fn new(hash: SecretHash) -> Self {
@@ -47,7 +47,7 @@ impl Sample {
             return;
         }
         self.hashes.insert(hash);
-        while self.hashes.len() > SAMPLE_MAX {
+        while self.hashes.len() > SAMPLE_KEPT {
             self.below /= 2;
             let below = self.below;
             self.hashes.retain(|&hash| hash <= below);
@@ -56,7 +56,7 @@ impl Sample {
 
     /// So many users have gone that everybody fits again.
     fn is_too_small(&self, distinct: u32) -> bool {
-        self.below < u64::MAX && (distinct as usize) < SAMPLE_MAX / 2
+        self.below < u64::MAX && (distinct as usize) < SAMPLE_KEPT / 2
     }
 }
 

@@ -2,14 +2,15 @@
 
 use super::*;
 use crate::config::namespace::SlowConsumer;
-use crate::mesh::{ANSWERS_MAX, build, build_with};
+use crate::limits::MESH_COMMANDS_MAX;
+use crate::mesh::{build, build_with};
 
 #[test]
 fn what_a_catch_up_could_not_read_again_is_counted_and_the_rest_is_delivered() {
     const COUNT: u32 = 30;
     const KEPT: u32 = 10;
     // Room for one delivery.
-    let mut house = House::with(build_with(2, ANSWERS_MAX + 1), |config| {
+    let mut house = House::with(build_with(2, MESH_COMMANDS_MAX + 1), |config| {
         config.channels.namespaces = vec![Arc::new(kept("kept", KEPT))];
     });
     let channel = owned_by(1, 2, "kept:");

@@ -9,14 +9,13 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::{HookCall, Report, Shared, Whose};
+use crate::limits::ADMIN_ASKS_MAX;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::model::{AskId, ChannelName, Draft, ShardId};
 use crate::upstream::desk::{Asker, Outlet, WorkerId};
 
 /// The shard that questions of the admin listener seem to come from.
 const ADMIN: ShardId = ShardId(u16::MAX);
-/// Questions of the admin listener at a time.
-const QUESTIONS_MAX: usize = 256;
 /// A publication of the desk that finds the log busy is told to come again after this.
 const DESK_RETRY: Duration = Duration::from_millis(100);
 
@@ -36,7 +35,7 @@ impl Questions {
         &mut self,
         answer: oneshot::Sender<Result<Bytes, LogError>>,
     ) -> Option<Asker> {
-        if self.waiting.len() >= QUESTIONS_MAX {
+        if self.waiting.len() >= ADMIN_ASKS_MAX {
             // Whoever asked may be gone.
             let _ = answer.send(Err(LogError::Busy {
                 retry_after: DESK_RETRY,

@@ -6,13 +6,15 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::group::{Holder, Taker, Window, index_of};
-use super::settings::{WAIT_MAX, Wish, WishError, is_group_name, within};
+use super::settings::{Wish, WishError, is_group_name, within};
 use super::{
-    Asker, CREDIT, CREDIT_MAX, Consumer, DELIVERIES_MAX, FETCH_LIMIT_MAX, FETCH_WAIT_MAX_MS,
-    FETCH_WAIT_MIN_MS, GROUPS_PER_WORKER_MAX, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY,
-    WorkerId, asked, bad_request, closed, dead, not_found, replay, unix_ms, wrong,
+    Asker, CREDIT, Consumer, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY, WorkerId, asked,
+    bad_request, closed, dead, not_found, replay, unix_ms, wrong,
 };
-use crate::limits::HTTP_BODY_BYTES_MAX;
+use crate::limits::{
+    ACK_WAIT_MAX, FETCH_DELIVERIES_MAX, FETCH_WAIT_MS_MAX, FETCH_WAIT_MS_MIN, GROUP_CREDIT_MAX,
+    GROUPS_PER_WORKER_MAX, HTTP_BODY_BYTES_MAX, SETTLED_PER_ASK_MAX,
+};
 use crate::mesh::durable::{Ask, Caller, LogError, Method};
 use crate::time::Now;
 use crate::upstream::log::{Entries, Groups, Letters, Values, worker_name};
@@ -182,7 +184,7 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         };
         let wish = asked::<Wish>(&ask.data)?;
         let credit = wish.credit.unwrap_or(CREDIT);
-        let credit = within(credit, 1, CREDIT_MAX, "credit", "1 to 10000").map_err(wrong)?;
+        let credit = within(credit, 1, GROUP_CREDIT_MAX, "credit", "1 to 10000").map_err(wrong)?;
         let worker = (asker.0, *conn);
         let place = self.open(&wish, &ask.caller).await?;
         let (window, _) = self.join(worker, &place)?;
@@ -206,14 +208,14 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
     pub(super) async fn fetch(self: &Rc<Self>, asker: Asker, ask: &Ask) -> Result<(), LogError> {
         let wish = asked::<Wish>(&ask.data)?;
         let limit = wish.limit.unwrap_or(1);
-        let limit = within(limit, 1, FETCH_LIMIT_MAX, "limit", "1 to 1000").map_err(wrong)?;
+        let limit = within(limit, 1, FETCH_DELIVERIES_MAX, "limit", "1 to 1000").map_err(wrong)?;
         let wait = wish.wait_ms.unwrap_or(0);
-        let wait = within(wait, 0, FETCH_WAIT_MAX_MS, "wait_ms", "0 to 20000").map_err(wrong)?;
+        let wait = within(wait, 0, FETCH_WAIT_MS_MAX, "wait_ms", "0 to 20000").map_err(wrong)?;
         // Even who does not wait gets what is there; the log needs a moment to say so.
-        let wait = std::time::Duration::from_millis(wait.max(FETCH_WAIT_MIN_MS));
+        let wait = std::time::Duration::from_millis(wait.max(FETCH_WAIT_MS_MIN));
         let place = self.open(&wish, &ask.caller).await?;
         let wait = if self.hurried.borrow().contains(&asker.0) {
-            std::time::Duration::from_millis(FETCH_WAIT_MIN_MS)
+            std::time::Duration::from_millis(FETCH_WAIT_MS_MIN)
         } else {
             wait
         };
@@ -265,7 +267,7 @@ impl<L, O: Outlet> Inner<L, O> {
 
     pub(super) fn settle(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
         let asked: Settling = asked(&ask.data)?;
-        if asked.deliveries.len() > DELIVERIES_MAX {
+        if asked.deliveries.len() > SETTLED_PER_ASK_MAX {
             return Err(bad_request("`deliveries` has at most 10000 members"));
         }
         let holder = match ask.caller {
@@ -273,7 +275,7 @@ impl<L, O: Outlet> Inner<L, O> {
             Caller::Client { conn, .. } => Holder::Connection((asker.0, conn)),
         };
         let time = |ms: Option<u64>| ms.map(std::time::Duration::from_millis);
-        if time(asked.delay_ms).max(time(asked.ms)) > Some(WAIT_MAX) {
+        if time(asked.delay_ms).max(time(asked.ms)) > Some(ACK_WAIT_MAX) {
             return Err(bad_request("`delay_ms` and `ms` are 0 to 43200000"));
         }
         let now = self.now();
@@ -334,7 +336,7 @@ impl<L, O: Outlet> Inner<L, O> {
         let credit = asked
             .credit
             .ok_or_else(|| bad_request("`credit` is missing"))?;
-        let credit = within(credit, 0, CREDIT_MAX, "credit", "0 to 10000").map_err(wrong)?;
+        let credit = within(credit, 0, GROUP_CREDIT_MAX, "credit", "0 to 10000").map_err(wrong)?;
         let place = self
             .place(&asked.group)
             .ok_or_else(|| self.absent(&asked.group))?;

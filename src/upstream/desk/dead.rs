@@ -5,16 +5,13 @@ use bytes::Bytes;
 use super::encode;
 use super::settings::QUEUE_PREFIX;
 use super::{Outlet, asked, bad_request, not_found};
+use crate::limits::{LETTERS_PAGE_MAX, LETTERS_PER_ASK_MAX};
 use crate::mesh::durable::LogError;
 use crate::model::{ChannelName, Draft, EventId, Origin, Record, Terms};
 use crate::upstream::log::{DeadLetter, Letters};
 use crate::wire::json::fields;
 use crate::wire::json::write::Members;
 
-/// Letters in one page.
-const PAGE_MAX: usize = 1000;
-/// Letters that are retried or dropped by one question.
-const ALL_MAX: usize = 100_000;
 /// Letters that are retried together.
 const TOGETHER: usize = 256;
 /// A retry that was interrupted and is asked for again within this time stores nothing twice.
@@ -72,7 +69,7 @@ pub(super) async fn list<L: Letters>(
     absent: impl Fn(&str) -> Option<LogError>,
 ) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
-    let limit = asked.limit.unwrap_or(100).clamp(1, PAGE_MAX);
+    let limit = asked.limit.unwrap_or(100).clamp(1, LETTERS_PAGE_MAX);
     let letters = log
         .dead_letters(asked.group.as_deref(), asked.after()?, limit)
         .await?;
@@ -127,7 +124,7 @@ pub(super) async fn retry<L: Letters, O: Outlet>(
 ) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
     let mut retried = 0;
-    while retried < ALL_MAX {
+    while retried < LETTERS_PER_ASK_MAX {
         let letters = some(log, &asked).await?;
         if letters.is_empty() {
             if retried == 0 {
@@ -160,7 +157,7 @@ pub(super) async fn forget<L: Letters>(
 ) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
     let mut dropped = 0;
-    while dropped < ALL_MAX {
+    while dropped < LETTERS_PER_ASK_MAX {
         let letters = some(log, &asked).await?;
         if letters.is_empty() {
             if dropped == 0 {

@@ -8,9 +8,10 @@ use super::deleted;
 use super::group::{Given, Group, Holder, Output};
 use super::settings::Settings;
 use super::{
-    HELD_BYTES_IN_ALL_MAX, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, LOST_INTERVAL,
-    Outlet, Place, RETRY, clock, encode,
+    HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, LOST_INTERVAL, Outlet, Place, RETRY,
+    clock, encode,
 };
+use crate::limits::GROUPS_HELD_BYTES_MAX;
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{DeadLetter, Groups, Lag, Lease, Letters, Settled, Values};
 use crate::upstream::triggers::{Fault, Rule, TRIGGER_PREFIX};
@@ -188,7 +189,7 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
             .filter_map(|place| place.group.try_borrow().ok())
             .map(|group| group.held_bytes())
             .sum();
-        HELD_BYTES_IN_ALL_MAX.saturating_sub(held)
+        GROUPS_HELD_BYTES_MAX.saturating_sub(held)
     }
 
     /// Does what a group wants done. `true`: other groups may use the room that it has given back.

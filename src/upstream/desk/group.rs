@@ -21,6 +21,7 @@ use hashbrown::HashMap;
 use super::encode::place;
 use super::settings::{QUEUE_PREFIX, Settings};
 use super::{Asker, WorkerId};
+use crate::limits::{FAILURE_REASON_BYTES_MAX, GROUPS_AT_DESK_MAX};
 use crate::mem::Rng;
 use crate::model::{ChannelName, Entry, ShardId};
 use crate::time::{Instant, Now};
@@ -28,30 +29,20 @@ use crate::upstream::log::{DeadLetter, Failure, Lease, Leased, Settled};
 
 pub use window::Window;
 
-/// Entries that one group holds at a time.
-pub const HELD_MAX: usize = 16_384;
-/// Bytes of them, as far as entries are about as large as those before.
-pub const HELD_BYTES_MAX: usize = 64 << 20;
 /// Entries that are fetched at a time.
-pub const FETCH_MAX: usize = 1024;
-/// Workers and waiting fetches of one group.
-pub const MEMBERS_MAX: usize = 10_000;
-/// Bytes of a reason that are kept.
-pub const REASON_BYTES_MAX: usize = 512;
+pub const FETCHED_AT_ONCE: usize = 1024;
 /// Members that are asked in one turn for an entry which they have no room for.
-const PASSED_MAX: usize = 256;
+const PASSED_PER_TURN: usize = 256;
 /// An entry that was under way when its worker's connection ended, so often, has failed once: it may be what ends them.
 pub const LOSSES_PER_ATTEMPT: u32 = 16;
 /// What nobody takes is given back after this time.
 const LINGER: Duration = Duration::from_secs(1);
 /// A dead letter that could not be kept is tried again after this time.
 const BURY_AGAIN: Duration = Duration::from_secs(1);
-/// Bits of a delivery's number that count within its group: with `INDEX_BITS` before them it stays exact in JavaScript.
+/// Bits of a delivery's number that count within its group: with the index of the group before them it stays exact in JavaScript.
 const SERIAL_BITS: u32 = 41;
-/// Groups at a time.
-pub const GROUPS_MAX: usize = 1 << 12;
 const _: () = assert!(
-    (GROUPS_MAX as u64) << SERIAL_BITS <= 1 << 53,
+    (GROUPS_AT_DESK_MAX as u64) << SERIAL_BITS <= 1 << 53,
     "a delivery is an exact number in JavaScript"
 );
 
@@ -239,10 +230,10 @@ struct Member {
 }
 
 impl Group {
-    /// Nothing is held. `index` is below `GROUPS_MAX`; the seed makes numbers of deliveries that no earlier process gave.
+    /// Nothing is held. `index` is below `GROUPS_AT_DESK_MAX`; the seed makes numbers of deliveries that no earlier process gave.
     #[must_use]
     pub fn new(name: &str, index: usize, settings: Settings, seed: u64) -> Self {
-        assert!(index < GROUPS_MAX, "groups are numbered from 0");
+        assert!(index < GROUPS_AT_DESK_MAX, "groups are numbered from 0");
         let mut rng = Rng::new(seed);
         let hasher = FixedState::with_seed(rng.bits());
         Self {
@@ -714,7 +705,7 @@ impl Group {
 
 /// As much of a reason as is kept.
 fn bounded(reason: &str) -> &str {
-    let mut end = reason.len().min(REASON_BYTES_MAX);
+    let mut end = reason.len().min(FAILURE_REASON_BYTES_MAX);
     while !reason.is_char_boundary(end) {
         end -= 1;
     }

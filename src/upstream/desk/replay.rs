@@ -14,6 +14,10 @@ use super::dead::{into_queue, once_more};
 use super::encode;
 use super::settings::QUEUE_PREFIX;
 use super::{Outlet, asked, bad_request, not_found};
+use crate::limits::{
+    REPLAY_CHANNELS_MAX, REPLAY_LOOKED_AT_MAX, REPLAY_PAGE_BYTES_MAX, REPLAY_PAGE_MAX,
+    REPLAY_UNJUDGED_TOLD_MAX,
+};
 use crate::mesh::durable::{LogError, Read};
 use crate::model::{ChannelName, Entry, EventId};
 use crate::upstream::log::{Entries, Scan, Scanned};
@@ -21,20 +25,10 @@ use crate::wire::condition::Condition;
 use crate::wire::json::write::{Members, string};
 use crate::wire::json::{Value, fields, object, value};
 
-/// Events in one page; 0 asks for the place alone where a replay begins.
-const LIMIT_MAX: usize = 10_000;
-/// Bytes of records in one page.
-const BYTES_MAX: usize = 8 << 20;
-/// Entries looked at for one page.
-const LOOKED_AT_MAX: usize = 100_000;
 /// Events that are written, or compared with a condition, before others have the thread.
 const SLICE: usize = 128;
 /// Publications that are stored once more together.
-const APPENDS_MAX: usize = 1024;
-/// Events that a page names of those that its condition could not read.
-const UNJUDGED_TOLD_MAX: usize = 16;
-/// Channels of one replay.
-const CHANNELS_MAX: usize = 64;
+const STORED_AT_ONCE: usize = 1024;
 /// A page that is asked for again within this time stores nothing twice.
 const KEY_TTL: std::time::Duration = std::time::Duration::from_hours(24);
 
@@ -188,7 +182,7 @@ pub(super) async fn page<L: Entries, O: Outlet>(
     >,
 ) -> Result<Bytes, LogError> {
     let asked: Asked = asked(data)?;
-    if asked.channels.is_empty() || asked.channels.len() > CHANNELS_MAX {
+    if asked.channels.is_empty() || asked.channels.len() > REPLAY_CHANNELS_MAX {
         return Err(bad_request("`channels` is 1 to 64 names or patterns"));
     }
     targets.check(&asked.channels, asked.into.as_ref())?;
@@ -251,7 +245,7 @@ impl Unjudged {
     fn add(&self, entry: &Entry) -> bool {
         self.count.set(self.count.get() + 1);
         let mut first = self.first.borrow_mut();
-        if first.len() < UNJUDGED_TOLD_MAX {
+        if first.len() < REPLAY_UNJUDGED_TOLD_MAX {
             first.push(entry.record.event);
         }
         false
@@ -283,9 +277,15 @@ async fn scan<L: Entries>(log: &L, asked: &Asked, cursor: Cursor) -> Result<Scan
     let scan = Scan {
         after: cursor.after,
         channels: asked.channels.clone(),
-        limit: asked.limit.unwrap_or(LIMIT_MAX).clamp(1, LIMIT_MAX),
-        bytes: asked.bytes.unwrap_or(BYTES_MAX / 2).clamp(1, BYTES_MAX),
-        looked_at: LOOKED_AT_MAX,
+        limit: asked
+            .limit
+            .unwrap_or(REPLAY_PAGE_MAX)
+            .clamp(1, REPLAY_PAGE_MAX),
+        bytes: asked
+            .bytes
+            .unwrap_or(REPLAY_PAGE_BYTES_MAX / 2)
+            .clamp(1, REPLAY_PAGE_BYTES_MAX),
+        looked_at: REPLAY_LOOKED_AT_MAX,
     };
     log.scan(&scan).await
 }
@@ -314,7 +314,7 @@ async fn put<O: Outlet>(
     events: &[&Arc<Entry>],
 ) -> Result<(), LogError> {
     let (mut stored, mut refused, mut reason) = (0u64, 0u64, None);
-    for events in events.chunks(APPENDS_MAX) {
+    for events in events.chunks(STORED_AT_ONCE) {
         let drafts = events.iter().map(|entry| {
             let key = format!("replay/{:x}/{}", cursor.id, entry.record.event).into();
             match into {

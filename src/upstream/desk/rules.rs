@@ -6,9 +6,10 @@
 
 use std::rc::Rc;
 
-use super::group::{GROUPS_MAX, Group, Taker, Window};
+use super::group::{Group, Taker, Window};
 use super::settings::{self, Settings, Wish, WishError, is_group_name};
 use super::{Inner, Outlet, Place, TRIGGER_CREDIT, bad_request, closed, grant, wrong};
+use crate::limits::GROUPS_AT_DESK_MAX;
 use crate::mesh::durable::{Caller, LogError};
 use crate::upstream::log::{Group as LogGroup, Groups, Letters, Values};
 use crate::upstream::triggers::Rule;
@@ -157,7 +158,7 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
     ) -> Result<Rc<Place>, LogError> {
         let mut groups = self.groups.borrow_mut();
         let index = self.free_index(&groups);
-        if index >= GROUPS_MAX {
+        if index >= GROUPS_AT_DESK_MAX {
             return Err(bad_request("there are as many groups as there may be"));
         }
         self.deleted.borrow_mut().forget_index(index);
@@ -199,8 +200,8 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let is_free = |at: &usize| groups.get(*at).is_none_or(Option::is_none);
         let fresh = (0..=groups.len()).find(|at| is_free(at) && deleted.at(*at).is_none());
         fresh
-            .filter(|at| *at < GROUPS_MAX)
+            .filter(|at| *at < GROUPS_AT_DESK_MAX)
             .or_else(|| (0..groups.len()).find(is_free))
-            .unwrap_or(GROUPS_MAX)
+            .unwrap_or(GROUPS_AT_DESK_MAX)
     }
 }

@@ -6,21 +6,13 @@ use std::time::Duration;
 use serde::de::MapAccess;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{
+    ACK_WAIT_MAX, ACK_WAIT_MIN, GROUP_ATTEMPTS_MAX, GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX,
+    GROUP_NAME_BYTES_MAX,
+};
 use crate::mem::Rng;
 use crate::wire::json::{Value, fields, word};
 
-/// Longest ack wait, extension and delay.
-pub const WAIT_MAX: Duration = Duration::from_hours(12);
-/// Shortest ack wait.
-pub const WAIT_MIN: Duration = Duration::from_secs(1);
-/// Attempts at most that a group may be given.
-pub const ATTEMPTS_MAX: u32 = 100;
-/// Channels, names or globs, of one group.
-pub const CHANNELS_MAX: usize = 64;
-/// Bytes of each.
-pub const CHANNEL_BYTES_MAX: usize = 255;
-/// Bytes of a group's name.
-pub const GROUP_BYTES_MAX: usize = 128;
 /// Start of the channels that hold what is put into one group only.
 pub const QUEUE_PREFIX: &str = "$queue:";
 
@@ -196,11 +188,11 @@ impl<'de> Value<'de> for Option<From> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WishError {
     /// Name of a group.
-    #[error("`group` is 1 to {GROUP_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
+    #[error("`group` is 1 to {GROUP_NAME_BYTES_MAX} of A-Z a-z 0-9 . _ -")]
     Group,
     /// None, too many, or one that is empty or too long.
     #[error(
-        "`channels` is 1 to {CHANNELS_MAX} names or patterns of 1 to {CHANNEL_BYTES_MAX} bytes"
+        "`channels` is 1 to {GROUP_CHANNELS_MAX} names or patterns of 1 to {GROUP_CHANNEL_BYTES_MAX} bytes"
     )]
     Channels,
     /// One that belongs to the queue groups themselves.
@@ -220,7 +212,7 @@ pub enum WishError {
 #[must_use]
 pub fn is_group_name(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !name.is_empty() && name.len() <= GROUP_BYTES_MAX && name.bytes().all(allowed)
+    !name.is_empty() && name.len() <= GROUP_NAME_BYTES_MAX && name.bytes().all(allowed)
 }
 
 /// A number within its range, or why not.
@@ -266,15 +258,16 @@ impl Wish {
         if let Some(ms) = self.ack_wait_ms {
             settings.ack_wait = within(
                 Duration::from_millis(ms),
-                WAIT_MIN,
-                WAIT_MAX,
+                ACK_WAIT_MIN,
+                ACK_WAIT_MAX,
                 "ack_wait_ms",
                 "1000 to 43200000",
             )?;
         }
         settings.ordered = self.ordered.unwrap_or(settings.ordered);
         if let Some(attempts) = self.max_attempts {
-            settings.max_attempts = within(attempts, 1, ATTEMPTS_MAX, "max_attempts", "1 to 100")?;
+            settings.max_attempts =
+                within(attempts, 1, GROUP_ATTEMPTS_MAX, "max_attempts", "1 to 100")?;
         }
         if let Some(wish) = &self.backoff {
             wish.apply(&mut settings.backoff)?;
@@ -288,7 +281,7 @@ impl BackoffWish {
         if let Some(ms) = self.base_ms {
             let base = Duration::from_millis(ms);
             let zero = Duration::ZERO;
-            backoff.base = within(base, zero, WAIT_MAX, "backoff.base_ms", "0 to 43200000")?;
+            backoff.base = within(base, zero, ACK_WAIT_MAX, "backoff.base_ms", "0 to 43200000")?;
         }
         if let Some(factor) = self.factor {
             backoff.factor = within(factor, 1.0, 100.0, "backoff.factor", "1 to 100")?;
@@ -296,7 +289,7 @@ impl BackoffWish {
         if let Some(ms) = self.cap_ms {
             let cap = Duration::from_millis(ms);
             let zero = Duration::ZERO;
-            backoff.cap = within(cap, zero, WAIT_MAX, "backoff.cap_ms", "0 to 43200000")?;
+            backoff.cap = within(cap, zero, ACK_WAIT_MAX, "backoff.cap_ms", "0 to 43200000")?;
         }
         if let Some(jitter) = self.jitter {
             backoff.jitter = within(jitter, 0.0, 1.0, "backoff.jitter", "0 to 1")?;
@@ -306,9 +299,9 @@ impl BackoffWish {
 }
 
 fn check_channels(channels: &[Box<str>]) -> Result<(), WishError> {
-    let fits = |channel: &str| !channel.is_empty() && channel.len() <= CHANNEL_BYTES_MAX;
+    let fits = |channel: &str| !channel.is_empty() && channel.len() <= GROUP_CHANNEL_BYTES_MAX;
     if channels.is_empty()
-        || channels.len() > CHANNELS_MAX
+        || channels.len() > GROUP_CHANNELS_MAX
         || !channels.iter().all(|channel| fits(channel))
     {
         return Err(WishError::Channels);

@@ -14,10 +14,10 @@ use crate::model::{
 };
 
 /// Records of one block at most.
-pub const RECORDS_MAX: usize = 256;
+pub const RECORDS_PER_BLOCK: usize = 256;
 /// Bytes of the records of one block at most; a larger record is alone. An entry that was read keeps its whole block in
 /// memory.
-pub const BYTES_MAX: usize = 64 << 10;
+pub const BYTES_PER_BLOCK: usize = 64 << 10;
 
 const FORMAT: u8 = 1;
 /// Up to and without the channel's name.

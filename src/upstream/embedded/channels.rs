@@ -9,7 +9,7 @@ use super::bytes::{Damage, Reader, put_bytes, put_number};
 use crate::model::{ChannelName, Epoch, Offset, StreamPosition};
 
 /// Rows in memory: twice this at most.
-const ROWS_MAX: usize = 50_000;
+const ROWS_KEPT: usize = 50_000;
 const FORMAT: u8 = 1;
 
 /// What is kept of a channel.
@@ -110,7 +110,7 @@ impl Rows {
 
     /// Remembers a row.
     pub fn put(&mut self, channel: ChannelName, row: Row) {
-        if self.young.len() >= ROWS_MAX && !self.young.contains_key(&channel) {
+        if self.young.len() >= ROWS_KEPT && !self.young.contains_key(&channel) {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(channel, row);
@@ -153,11 +153,11 @@ mod tests {
     fn memory_keeps_what_is_used_and_has_a_bound() {
         let name = |n: usize| ChannelName::new(&n.to_string());
         let mut rows = Rows::default();
-        for n in 0..ROWS_MAX * 5 {
+        for n in 0..ROWS_KEPT * 5 {
             rows.put(name(n), row(n as u64));
             assert_eq!(rows.find(&name(0)).map(|row| row.id), Some(0));
         }
-        assert!(rows.young.len() + rows.old.len() <= 2 * ROWS_MAX);
+        assert!(rows.young.len() + rows.old.len() <= 2 * ROWS_KEPT);
         assert_eq!(rows.find(&name(1)), None);
     }
 }

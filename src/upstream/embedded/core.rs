@@ -16,6 +16,7 @@ use super::keys::{self, Keys};
 use super::segments::{Retention, Segments, View, cursor_of, index_key};
 use super::store::Store;
 use crate::config::durable::Durable;
+use crate::limits::{LOG_TRIMS_MAX, LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
 use crate::mesh::durable::{Appended, epoch_of};
 use crate::model::{ChannelName, Draft, Entry, EventId, Offset, StreamPosition};
 
@@ -24,20 +25,14 @@ const LIVES: &[u8] = b"m/lives";
 const NEXT_CHANNEL: &[u8] = b"m/next_channel";
 const NEXT_GROUP: &[u8] = b"m/next_group";
 /// A publisher's clock may be so far ahead of the log's; what is beyond does not count for `seek`.
-const AHEAD_MS_MAX: u64 = 3_600_000;
+const CLOCK_AHEAD_MS: u64 = 3_600_000;
 /// A channel that was not used for so long is forgotten, or for the retention, whichever is longer.
 const IDLE_MS: u64 = 30 * 24 * 3_600_000;
 /// Rows that one step looks at for idle ones.
 const IDLE_ROWS_PER_STEP: usize = 1000;
 /// After all rows were looked at, the next look is so much later.
 const IDLE_PAUSE_MS: u64 = 3_600_000;
-/// Trims whose entries may still be there; of more, scans and groups see the entries until they expire.
-const TRIMS_MAX: usize = 100_000;
 
-/// Bytes of blocks that are in no file, beside those that are being written into one.
-const UNFLUSHED_BYTES_MAX: u64 = 128 << 20;
-/// Memtables that wait to be written: at one more the library stops.
-const UNFLUSHED_MAX: usize = 3;
 const FLUSH_PAUSE: Duration = Duration::from_millis(2);
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::FixedState>;
@@ -251,8 +246,8 @@ impl Core {
     /// Waits while too much is in memory only. The library would wait for a background that has failed, for ever.
     fn wait_for_flushes(&mut self) -> Result<(), Broken> {
         let blocks = self.segments.active().blocks.clone();
-        while blocks.tree.active_memtable().size() > UNFLUSHED_BYTES_MAX
-            || blocks.sealed_memtable_count() >= UNFLUSHED_MAX
+        while blocks.tree.active_memtable().size() > LOG_UNFLUSHED_BYTES_MAX
+            || blocks.sealed_memtable_count() >= LOG_UNFLUSHED_MAX
         {
             self.store.check().map_err(Broken)?;
             std::thread::sleep(FLUSH_PAUSE);
@@ -376,7 +371,7 @@ impl Core {
                     .map(|entry| entry.record.unix_ms)
                     .max()
                     .unwrap_or(0);
-                self.mark_ms = self.mark_ms.max(latest.min(now_ms + AHEAD_MS_MAX));
+                self.mark_ms = self.mark_ms.max(latest.min(now_ms + CLOCK_AHEAD_MS));
                 let active = self.segments.active();
                 let head = Head {
                     channel_id: staged.row.id,
@@ -438,7 +433,7 @@ impl Core {
         row.trimmed = row.top;
         let mut batch = self.store.batch();
         batch.insert(&self.store.channels, channel.as_str(), row.encode());
-        let is_noted = self.trims.len() < TRIMS_MAX || self.trims.contains_key(&row.id);
+        let is_noted = self.trims.len() < LOG_TRIMS_MAX || self.trims.contains_key(&row.id);
         if is_noted {
             let value = [row.top.to_be_bytes(), self.end.to_be_bytes()].concat();
             batch.insert(&self.store.state, trim_key(row.id), value);
@@ -545,10 +540,10 @@ fn block_records(entries: &[Arc<Entry>]) -> usize {
     let mut bytes = 0;
     entries
         .iter()
-        .take(block::RECORDS_MAX)
+        .take(block::RECORDS_PER_BLOCK)
         .take_while(|entry| {
             bytes += entry.record.bytes();
-            bytes <= block::BYTES_MAX
+            bytes <= block::BYTES_PER_BLOCK
         })
         .count()
         .max(1)

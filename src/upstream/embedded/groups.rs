@@ -7,14 +7,15 @@ use std::sync::Arc;
 use super::core::Broken;
 use super::segments::View;
 use super::store::Store;
-use super::{Embedded, PASSED_MAX, TEND_PAUSE, check_name, error, read};
+use super::{Embedded, PASSED_AT_ONCE, TEND_PAUSE, check_name, error, read};
+use crate::limits::GROUPS_STORED_MAX;
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{Group, Groups, Lag, Lease, Leased, Scan, Settled};
 
-pub use state::{GROUPS_MAX, Next, Recent, State, load};
+pub use state::{Next, Recent, State, load};
 
 /// Blocks that are looked at to say how far behind a group is.
-const LAG_BLOCKS_MAX: usize = 256;
+const BLOCKS_PER_LAG: usize = 256;
 
 impl Groups for Embedded {
     async fn open_group(&self, group: &Group) -> Result<(), LogError> {
@@ -37,7 +38,7 @@ impl Groups for Embedded {
                 state.change(group.clone());
                 state.write_spec(&mut batch, &core.store);
             }
-            None if count >= GROUPS_MAX => {
+            None if count >= GROUPS_STORED_MAX => {
                 return Err(LogError::Refused("there are too many queue groups".into()));
             }
             None => {
@@ -189,7 +190,7 @@ fn lag_on_disk(
 ) -> fjall::Result<(u64, Option<u64>)> {
     let (wanted, counted_to) = match filter.wants_all() {
         true => (0, scanned),
-        false => read::count(view, scanned, filter, LAG_BLOCKS_MAX)?,
+        false => read::count(view, scanned, filter, BLOCKS_PER_LAG)?,
     };
     let unread = wanted + view.end.saturating_sub(counted_to);
     let oldest = match missing {
@@ -200,7 +201,7 @@ fn lag_on_disk(
                 channels: Vec::new(),
                 limit: 1,
                 bytes: 0,
-                looked_at: PASSED_MAX,
+                looked_at: PASSED_AT_ONCE,
             };
             read::scan(view, &scan, filter)?.scanned.entries.pop()
         }

@@ -26,8 +26,8 @@ pub const GROUPS_PAUSE: Duration = Duration::from_millis(50);
 const SYNC_PAUSE: Duration = Duration::from_millis(150);
 
 /// Groups whose losses are counted exactly in one step, and blocks that are looked at for each.
-const LOST_LOOKS_MAX: usize = 8;
-const LOST_BLOCKS_MAX: usize = 64;
+const LOST_LOOKS_PER_STEP: usize = 8;
+const LOST_BLOCKS_PER_LOOK: usize = 64;
 
 /// Everything that changes.
 pub struct Inner {
@@ -211,7 +211,7 @@ impl Inner {
         }
         self.bytes = core.store.db.disk_space()?;
         self.entries = core.end + 1 - first;
-        let mut looks = LOST_LOOKS_MAX;
+        let mut looks = LOST_LOOKS_PER_STEP;
         for state in self.groups.values_mut() {
             let unread = unread_before(&before, state, first, &mut looks)?;
             state.expire(first, unread);
@@ -266,6 +266,6 @@ fn unread_before(
         end,
         ..before.clone()
     };
-    let (wanted, counted_to) = read::count(&part, after, &state.filter, LOST_BLOCKS_MAX)?;
+    let (wanted, counted_to) = read::count(&part, after, &state.filter, LOST_BLOCKS_PER_LOOK)?;
     Ok(wanted + end.saturating_sub(counted_to))
 }

@@ -19,7 +19,7 @@ const END_BYTES: usize = 13;
 const CLEAR_BYTES: usize = 9;
 const ITEM_BYTES: usize = 21;
 /// Batches at most that may wait for a sync: groups are written every 50 ms and synced after 200 ms, and one append.
-const UNSYNCED_MAX: usize = 8;
+const BATCHES_UNSYNCED: usize = 8;
 
 /// What is wrong with a journal.
 #[derive(Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ pub fn inspect(data: &Path) -> io::Result<Result<(), Damaged>> {
             continue;
         }
         let behind = whole_batches(rest);
-        if index + 1 < journals.len() || behind > UNSYNCED_MAX {
+        if index + 1 < journals.len() || behind > BATCHES_UNSYNCED {
             let name = path.file_name().unwrap_or_default();
             return Ok(Err(Damaged {
                 journal: name.to_string_lossy().into_owned(),

@@ -6,11 +6,10 @@ use fjall::{Database, Keyspace};
 use sha2::{Digest as _, Sha256};
 
 use super::store;
+use crate::limits::LOG_KEY_TTL_MAX;
 use crate::model::EventId;
 
 const HOUR_MS: u64 = 3_600_000;
-/// A time-to-live is at most this: longer ones are cut.
-const TTL_MAX: Duration = Duration::from_hours(24 * 366);
 const PREFIX: &str = "keys-";
 
 /// A key of a channel, as it is stored: two keys with the same 128 bits of SHA-256 do not happen.
@@ -103,7 +102,7 @@ impl Keys {
         ttl: Duration,
         now_ms: u64,
     ) -> fjall::Result<(Keyspace, [u8; 32])> {
-        let ttl_ms = u64::try_from(ttl.min(TTL_MAX).as_millis()).unwrap_or(u64::MAX);
+        let ttl_ms = u64::try_from(ttl.min(LOG_KEY_TTL_MAX).as_millis()).unwrap_or(u64::MAX);
         let expires_ms = now_ms.saturating_add(ttl_ms);
         let mut value = [0; 32];
         value[..8].copy_from_slice(&offset.to_be_bytes());

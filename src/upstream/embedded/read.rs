@@ -16,7 +16,7 @@ use crate::model::Entry;
 use crate::upstream::log::{Scan, Scanned};
 
 /// Cursors that are passed over at first where the library cannot go on, and how often before the step grows.
-const SKIP_CURSORS: u64 = block::RECORDS_MAX as u64;
+const SKIP_CURSORS: u64 = block::RECORDS_PER_BLOCK as u64;
 const SKIPS_BEFORE_GROWTH: u32 = 64;
 
 /// Channels with a name of their own in the log: deliveries of one queue group.

@@ -14,9 +14,9 @@ const INDEX: &str = "index-";
 /// The share of the retention that one segment holds, by age and by bytes: what is kept too long.
 const SHARE: u64 = 32;
 /// Segments that are alive at most, each made of two keyspaces.
-const SEGMENTS_MAX: usize = 2 * SHARE as usize;
+const SEGMENTS_ALIVE: usize = 2 * SHARE as usize;
 /// A segment with fewer bytes is not closed for its bytes.
-const BYTES_MIN: u64 = 1 << 20;
+const CLOSED_FROM_BYTES: u64 = 1 << 20;
 
 /// A stretch of the log.
 #[derive(Clone)]
@@ -152,7 +152,7 @@ impl Segments {
         }
         let is_old = now_ms.saturating_sub(active.first_ms) >= (retention.age_ms() / SHARE).max(1);
         let is_large =
-            retention.bytes > 0 && active.bytes >= (retention.bytes / SHARE).max(BYTES_MIN);
+            retention.bytes > 0 && active.bytes >= (retention.bytes / SHARE).max(CLOSED_FROM_BYTES);
         if !is_old && !is_large {
             return Ok(());
         }
@@ -173,7 +173,7 @@ impl Segments {
         for segment in &self.list[..self.list.len() - 1] {
             let is_old = segment.last_ms.saturating_add(age_ms) <= now_ms;
             let is_much = self.retention.bytes > 0 && bytes > self.retention.bytes;
-            let is_many = self.list.len() - count > SEGMENTS_MAX;
+            let is_many = self.list.len() - count > SEGMENTS_ALIVE;
             if !is_old && !is_much && !is_many && !segment.is_empty() {
                 break;
             }

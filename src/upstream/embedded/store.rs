@@ -34,7 +34,7 @@ const JOURNAL_BYTES: u64 = 3 * BLOCKS_MEMTABLE_BYTES;
 const FREE_TRIES: u32 = 250;
 const FREE_PAUSE: Duration = Duration::from_millis(20);
 /// Open files.
-const FILES_MAX: usize = 512;
+const FILES_KEPT_OPEN: usize = 512;
 
 /// A directory that this process alone uses, until it is dropped.
 #[derive(Debug)]
@@ -237,7 +237,7 @@ impl Store {
             .journal_compression(CompressionType::None)
             .manual_journal_persist(true)
             .max_journaling_size(JOURNAL_BYTES)
-            .max_cached_files(Some(FILES_MAX))
+            .max_cached_files(Some(FILES_KEPT_OPEN))
             // One thread flushes and compacts, so that flushes of a keyspace cannot pile up, and the cores are left to shards.
             .worker_threads(1)
             .open()?;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use crate::model::Entry;
 
 /// Entries that wait in memory; what is more is read from the disk.
-const WAITING_MAX: usize = 65_536;
+const WAITING_KEPT: usize = 65_536;
 /// Bytes of their records.
-const WAITING_BYTES_MAX: usize = 64 << 20;
+const WAITING_BYTES_KEPT: usize = 64 << 20;
 /// Entries given at once.
-pub const GIVEN_MAX: usize = 4096;
+pub const GIVEN_AT_ONCE: usize = 4096;
 
 /// How far the log was followed.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl Tail {
     pub fn push(&mut self, entry: &Arc<Entry>) {
         self.bytes += entry.record.bytes();
         self.waiting.push_back(Arc::clone(entry));
-        if self.waiting.len() > WAITING_MAX || self.bytes > WAITING_BYTES_MAX {
+        if self.waiting.len() > WAITING_KEPT || self.bytes > WAITING_BYTES_KEPT {
             self.miss(entry.cursor);
         }
     }
@@ -67,7 +67,7 @@ impl Tail {
             return Next::Scan(self.given);
         }
         let mut taken = Vec::new();
-        while taken.len() < GIVEN_MAX {
+        while taken.len() < GIVEN_AT_ONCE {
             let Some(entry) = self.waiting.pop_front() else {
                 break;
             };

@@ -1,14 +1,15 @@
 //! The small values of the embedded log.
 
+use super::Embedded;
 use super::core::Broken;
 use super::store::Store;
-use super::{Embedded, NAME_BYTES_MAX};
+use crate::limits::LOG_NAME_BYTES_MAX;
 use crate::mesh::durable::LogError;
 use crate::upstream::log::Values;
 
 impl Values for Embedded {
     async fn put(&self, key: &str, value: Option<&[u8]>) -> Result<(), LogError> {
-        if key.len() > NAME_BYTES_MAX {
+        if key.len() > LOG_NAME_BYTES_MAX {
             return Err(LogError::BadRequest("the key is too long".into()));
         }
         self.with(|core| {

@@ -23,7 +23,7 @@ pub trait Entries: 'static {
 
     /// Appends in one batch at most. A batch is answered as a whole: where the way to the log is long, several small ones keep it
     /// busy while one large one leaves it idle between them.
-    const BATCH_MAX: usize = 2048;
+    const APPENDS_PER_BATCH: usize = 2048;
 
     /// How it does. Cheap.
     fn status(&self) -> Status;

@@ -26,9 +26,9 @@ const TTL: HeaderName = HeaderName::from_static("Nats-TTL");
 const ROLLUP: HeaderName = HeaderName::from_static("Nats-Rollup");
 
 /// Messages of one batch: more are refused by the server.
-pub(super) const MESSAGES_MAX: usize = 1000;
+pub(super) const MESSAGES_PER_BATCH: usize = 1000;
 /// Bytes of one batch, which the server holds until it is complete.
-pub(super) const BYTES_MAX: usize = 4 << 20;
+pub(super) const BYTES_PER_BATCH: usize = 4 << 20;
 
 /// Not the last sequence of its subject, not the last id of the stream, a subject with messages under way, an id that was
 /// stored before.
@@ -81,7 +81,7 @@ pub(super) fn replace_all(headers: &mut HeaderMap) {
     headers.insert(ROLLUP, "sub");
 }
 
-/// Makes these messages a batch of this name, at most `MESSAGES_MAX` of them.
+/// Makes these messages a batch of this name, at most `MESSAGES_PER_BATCH` of them.
 pub(super) fn seal(messages: &mut [Message], name: &str) {
     let count = messages.len();
     if count < 2 {

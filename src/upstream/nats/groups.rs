@@ -23,6 +23,7 @@ use super::link::{Link, Opened};
 use super::reader::Reader;
 use super::subject::name;
 use super::{Jetstream, values};
+use crate::limits::{ENTRY_FAILURES_BYTES_MAX, GROUP_UNSETTLED_MAX};
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{Failure, Group, Groups, Lag, Lease, Leased, Settled};
 
@@ -30,10 +31,6 @@ use lost::Losses;
 use order::PULLERS;
 use pull::Pull;
 
-/// Deliveries of a group that nobody has acknowledged: no more are given beyond it.
-const UNSETTLED_MAX: i64 = 200_000;
-/// Bytes of an entry's history; the oldest failures go first.
-const HISTORY_BYTES_MAX: usize = 256 << 10;
 /// The server answers the last word of several within this time, if it knows the lease.
 const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long JetStream remembers that a history is gone.
@@ -125,7 +122,7 @@ impl Consumers {
             ack_policy: AckPolicy::Explicit,
             ack_wait: group.lease,
             max_deliver: -1,
-            max_ack_pending: UNSETTLED_MAX,
+            max_ack_pending: GROUP_UNSETTLED_MAX,
             filter_subjects: self.link.subjects.filters(globs.chain([own.as_str()])),
             ..Config::default()
         };
@@ -344,7 +341,7 @@ fn history_key(group: &str, sequence: u64) -> String {
 fn history(failures: &mut Vec<Failure>) -> Result<Bytes, serde_json::Error> {
     loop {
         let value = serde_json::to_vec(failures)?;
-        if value.len() <= HISTORY_BYTES_MAX || failures.len() <= 1 {
+        if value.len() <= ENTRY_FAILURES_BYTES_MAX || failures.len() <= 1 {
             return Ok(value.into());
         }
         failures.remove(0);

@@ -81,7 +81,7 @@ pub(super) async fn bury(link: &Link, letter: &DeadLetter) -> Result<(), LogErro
     let room = link
         .client
         .max_payload()
-        .saturating_sub(message::HEADERS_BYTES_MAX);
+        .saturating_sub(message::OWN_HEADERS_BYTES);
     let value = loop {
         let mut value = serde_json::to_vec(&head).map_err(|error| link.failed(&error))?;
         value.push(b'\n');

@@ -49,7 +49,7 @@ const ORIGIN: HeaderName = HeaderName::from_static("Ringmain-Origin");
 const TRIMMED: HeaderName = HeaderName::from_static("Ringmain-Trimmed");
 
 /// Bytes of a message's headers that do not come from a publisher, at most.
-pub(super) const HEADERS_BYTES_MAX: usize = 2048;
+pub(super) const OWN_HEADERS_BYTES: usize = 2048;
 
 /// The last version number of a channel, carried by every message that follows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

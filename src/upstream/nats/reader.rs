@@ -27,11 +27,11 @@ const PAGE: usize = 1000;
 /// Longest wait for the next message of an answer.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Channels of which the end of the last read is remembered.
-const HINTS_MAX: usize = 4096;
+const HINTS_KEPT: usize = 4096;
 /// A server that has the stream but does not lead it may be behind: how often it is asked, and the pause.
 const BEHIND: (usize, Duration) = (20, Duration::from_millis(50));
 /// Entries looked at for the first one of a time, which are stored a little later than they are taken in.
-const SEEK_MAX: usize = 20_000;
+const LOOKED_AT_PER_SEEK: usize = 20_000;
 
 /// A request for messages (`$JS.API.DIRECT.GET`, ADR-31).
 #[derive(Serialize)]
@@ -126,7 +126,7 @@ impl Reader {
         }
         if let Some(last) = entries.last() {
             let mut hints = self.hints.borrow_mut();
-            if hints.len() >= HINTS_MAX {
+            if hints.len() >= HINTS_KEPT {
                 hints.clear();
             }
             hints.insert(
@@ -279,7 +279,7 @@ impl Reader {
                     return Ok(entry.cursor);
                 }
             }
-            if looked_at >= SEEK_MAX {
+            if looked_at >= LOOKED_AT_PER_SEEK {
                 return Ok(last + 1);
             }
             request = from_sequence(last + 1, &filter, PAGE, usize::MAX);

@@ -20,15 +20,15 @@ use crate::mesh::durable::LogError;
 use crate::model::Entry;
 
 /// Entries given at once, at most.
-const ENTRIES_MAX: usize = 512;
+const ENTRIES_AT_ONCE: usize = 512;
 /// Bytes of records given at once; one entry is given whatever its size.
-const BYTES_MAX: usize = 1 << 20;
+const BYTES_AT_ONCE: usize = 1 << 20;
 /// Parts that wait for whoever reads the tail.
-const WAITING_MAX: usize = 8;
+const PARTS_QUEUED: usize = 8;
 /// Entries of our own that wait for their turn, and their bytes; what comes beyond is read from the stream.
-const OWN_MAX: (usize, usize) = (65_536, 64 << 20);
+const OWN_KEPT: (usize, usize) = (65_536, 64 << 20);
 /// Of them, runs that were not taken in yet: while the stream is looked at.
-const OWN_RUNS_MAX: usize = 256;
+const OWN_RUNS_QUEUED: usize = 256;
 /// Messages of one look.
 const LOOK: usize = 512;
 /// How often the stream is looked at while nothing is heard.
@@ -66,8 +66,8 @@ pub(super) struct Tail {
 impl Tail {
     /// Starts following; it ends when the `Tail` is gone. The writer says there what it has stored.
     pub(super) fn spawn(link: Arc<Link>) -> (Self, mpsc::Sender<Own>) {
-        let (sender, parts) = mpsc::channel(WAITING_MAX);
-        let (own, owns) = mpsc::channel(OWN_RUNS_MAX);
+        let (sender, parts) = mpsc::channel(PARTS_QUEUED);
+        let (own, owns) = mpsc::channel(OWN_RUNS_QUEUED);
         tokio::spawn(follow(link, owns, sender));
         let parts = Mutex::new(parts);
         (Self { parts }, own)
@@ -129,7 +129,7 @@ async fn follow(link: Arc<Link>, mut owns: mpsc::Receiver<Own>, parts: mpsc::Sen
                 Ok(place) => place.send(Ok(following.part())),
                 Err(_) => return,
             },
-            () = tokio::time::sleep_until(following.look_at), if following.out.len() < ENTRIES_MAX => {
+            () = tokio::time::sleep_until(following.look_at), if following.out.len() < ENTRIES_AT_ONCE => {
                 following.look().await;
             }
             () = hear(&mut heard) => following.is_told(),
@@ -181,7 +181,7 @@ impl Following {
     }
 
     fn take(&mut self, own: Own) {
-        let has_room = self.own_entries < OWN_MAX.0 && self.own_bytes < OWN_MAX.1;
+        let has_room = self.own_entries < OWN_KEPT.0 && self.own_bytes < OWN_KEPT.1;
         if own.log == self.opened.log && own.last >= self.next && has_room {
             self.own_entries += own.entries.len();
             self.own_bytes += own.bytes();
@@ -196,7 +196,7 @@ impl Following {
 
     /// Puts out what comes next of our own. What stands before it is looked for at once.
     fn advance(&mut self) {
-        while self.out.len() < ENTRIES_MAX
+        while self.out.len() < ENTRIES_AT_ONCE
             && let Some(first) = self.own.first_entry()
         {
             if first.get().last >= self.next && *first.key() > self.next {
@@ -220,10 +220,10 @@ impl Following {
     }
 
     fn part(&mut self) -> Vec<Arc<Entry>> {
-        let mut part = Vec::with_capacity(self.out.len().min(ENTRIES_MAX));
+        let mut part = Vec::with_capacity(self.out.len().min(ENTRIES_AT_ONCE));
         let mut bytes = 0;
-        while part.len() < ENTRIES_MAX
-            && bytes < BYTES_MAX
+        while part.len() < ENTRIES_AT_ONCE
+            && bytes < BYTES_AT_ONCE
             && let Some(entry) = self.out.pop_front()
         {
             bytes += entry.record.bytes();
@@ -237,7 +237,7 @@ impl Following {
         let before = self.next;
         let end = self.own.first_key_value().map(|(first, _)| *first);
         let filter = self.link.subjects.publications();
-        let ask = reader::from_sequence(self.next, &filter, LOOK, BYTES_MAX);
+        let ask = reader::from_sequence(self.next, &filter, LOOK, BYTES_AT_ONCE);
         match reader::direct(&self.link, &self.opened, ask).await {
             Ok(answer) => {
                 let has_more = answer.pending > 0;

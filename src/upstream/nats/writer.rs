@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::batch::{self, BYTES_MAX, MESSAGES_MAX, Message, Outcome, Unit};
+use super::batch::{self, BYTES_PER_BATCH, MESSAGES_PER_BATCH, Message, Outcome, Unit};
 use super::head::{self, Head};
 use super::link::{Link, Opened, unavailable};
 use super::tail::Own;
@@ -33,7 +33,7 @@ use keys::Keys;
 /// Batches under way.
 const BATCHES_AT_ONCE: usize = 4;
 /// Messages of one run.
-const RUN_MAX: usize = 512;
+const MESSAGES_PER_RUN: usize = 512;
 /// Messages under way; a server that has 10,000 waiting refuses more.
 const MESSAGES_AT_ONCE: usize = 8192;
 /// How long the mark of a key that was found is believed to be there.
@@ -41,15 +41,15 @@ const KEY_BELIEVED: Duration = Duration::from_secs(5);
 /// Channels whose end is being read.
 const LOADS_AT_ONCE: usize = 256;
 /// Channels whose end is remembered; those that are not in use are forgotten.
-const CHANNELS_MAX: usize = 200_000;
+const CHANNELS_KEPT: usize = 200_000;
 /// Rounds for which the end of a channel is remembered at least.
 const ROUNDS_KEPT: u64 = 64;
 /// How often an append is tried while others interfere.
-const ATTEMPTS_MAX: u8 = 3;
+const TRIES: u8 = 3;
 /// How often appends that wait are looked at.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// Calls that may wait to be taken in.
-const COMMANDS_MAX: usize = 64;
+const COMMANDS_QUEUED: usize = 64;
 
 type Results = Vec<Result<Appended, LogError>>;
 
@@ -67,7 +67,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Starts the task; it ends when the last `Writer` is gone. What it stores it says there.
     pub(super) fn spawn(link: Arc<Link>, own: mpsc::Sender<Own>) -> Self {
-        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let (commands, receiver) = mpsc::channel(COMMANDS_QUEUED);
         tokio::spawn(Writing::new(link, own).run(receiver));
         Self { commands }
     }
@@ -153,8 +153,8 @@ struct Batch {
 
 impl Batch {
     fn room(&self) -> (usize, usize) {
-        let messages = MESSAGES_MAX - self.messages.len();
-        (messages, BYTES_MAX.saturating_sub(self.bytes))
+        let messages = MESSAGES_PER_BATCH - self.messages.len();
+        (messages, BYTES_PER_BATCH.saturating_sub(self.bytes))
     }
 }
 
@@ -434,7 +434,7 @@ impl Writing {
             return true;
         };
         let room = if is_run {
-            (RUN_MAX, BYTES_MAX)
+            (MESSAGES_PER_RUN, BYTES_PER_BATCH)
         } else {
             batch.room()
         };
@@ -537,7 +537,7 @@ impl Writing {
                 }
             }
         }
-        if self.channels.len() > CHANNELS_MAX {
+        if self.channels.len() > CHANNELS_KEPT {
             let old = self.round.saturating_sub(ROUNDS_KEPT);
             self.channels.retain(|_, channel| {
                 channel.busy || channel.listed || !channel.queue.is_empty() || channel.used > old
@@ -719,7 +719,7 @@ impl Writing {
                     item,
                     Err(unavailable("another process has written this channel")),
                 );
-            } else if attempts >= ATTEMPTS_MAX {
+            } else if attempts >= TRIES {
                 self.answer(item, Err(unavailable("others write at the same time")));
             } else {
                 again.push(Item {

@@ -7,12 +7,10 @@ use serde_json::{Map, Value};
 
 use self::parts::{Tuple, bounds, finite, in_set, is_false, is_trivial, property_names};
 use self::shape::{Shape, shape};
+use crate::limits::SCHEMA_COMPARISONS_MAX;
 
 mod parts;
 mod shape;
-
-/// Comparisons of subschemas: branches are tried against branches, so their number is bounded.
-const COMPARISONS_MAX: u32 = 20_000;
 
 /// Where a schema accepts less than the earlier one, or may do so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -168,7 +166,7 @@ impl Judge<'_> {
     fn schema(&mut self, old: &Value, new: &Value) -> Judged {
         self.comparisons += 1;
         self.require(
-            self.comparisons <= COMPARISONS_MAX,
+            self.comparisons <= SCHEMA_COMPARISONS_MAX,
             "",
             Narrowing::Complicated,
         )?;

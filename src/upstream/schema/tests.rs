@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::config::namespace::Delivery;
+use crate::limits::{REFUSAL_BYTES_MAX, SCHEMA_BYTES_MAX};
 use crate::model::EventId;
 use crate::upstream::memory::{self, MemoryLog};
 
@@ -204,7 +205,7 @@ async fn remembered_text_that_cannot_be_read_is_not_overwritten() {
 #[tokio::test]
 async fn texts_that_cannot_be_used_are_refused() {
     let log = MemoryLog::default();
-    let large = format!("{{\"title\":\"{}\"}}", "x".repeat(TEXT_BYTES_MAX));
+    let large = format!("{{\"title\":\"{}\"}}", "x".repeat(SCHEMA_BYTES_MAX));
     assert!(matches!(
         fault(&log, &large).await,
         Some(SchemaFault::TooLarge(_))

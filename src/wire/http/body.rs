@@ -3,10 +3,7 @@
 use httparse::Status;
 
 use super::{BodyLength, HttpError};
-use crate::limits::HTTP_HEADERS_MAX;
-
-/// Bytes of one request body that are size lines, chunk extensions and trailers. It bounds the number of chunks.
-pub const CHUNK_FRAMING_BYTES_MAX: usize = 64 * 1024;
+use crate::limits::{CHUNK_FRAMING_BYTES_MAX, HTTP_HEADERS_MAX};
 
 /// Reads one body: knows where it ends, and keeps nothing of its data.
 #[derive(Debug, PartialEq, Eq)]

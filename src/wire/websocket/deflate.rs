@@ -16,7 +16,7 @@ const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 const TAIL_AND_END: [u8; 6] = [0, 0, 0xFF, 0xFF, 3, 0];
 /// The empty message: the first byte of an empty stored block, whose other four are the tail (RFC 7692 §7.2.3.6).
 const EMPTY: u8 = 0;
-/// Window bits of an endpoint that was not asked for fewer.
+/// Window bits of an endpoint that was not asked for fewer (RFC 7692 §7.1.2).
 const WINDOW_BITS_MAX: u8 = 15;
 /// The smallest window that zlib's streams have.
 const WINDOW_BITS_MIN: u8 = 9;

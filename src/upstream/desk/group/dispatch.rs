@@ -1,6 +1,7 @@
 //! Who gets what is ready, and how much more the group could give.
 
-use super::{FETCH_MAX, Group, HELD_BYTES_MAX, HELD_MAX, Member, PASSED_MAX, Taker};
+use super::{FETCHED_AT_ONCE, Group, Member, PASSED_PER_TURN, Taker};
+use crate::limits::{GROUP_HELD_BYTES_MAX, GROUP_HELD_MAX};
 use crate::time::Now;
 
 impl Member {
@@ -45,7 +46,7 @@ impl Group {
                 if self.passed >= self.rotation.len() {
                     break;
                 }
-                if asked >= PASSED_MAX {
+                if asked >= PASSED_PER_TURN {
                     is_cut = true;
                     break;
                 }
@@ -69,7 +70,7 @@ impl Group {
         self.passed = 0;
     }
 
-    /// Entries that members would take now, at most `FETCH_MAX`, and not more than there is room for. `room` is what all
+    /// Entries that members would take now, at most `FETCHED_AT_ONCE`, and not more than there is room for. `room` is what all
     /// groups together may hold besides, in bytes.
     #[must_use]
     pub fn wanted(&self, room: usize) -> usize {
@@ -84,17 +85,19 @@ impl Group {
                 }
                 free += credit.min(room);
             }
-            if free >= FETCH_MAX {
+            if free >= FETCHED_AT_ONCE {
                 break;
             }
         }
-        let wanted = free.min(FETCH_MAX).saturating_sub(self.ready.len());
+        let wanted = free.min(FETCHED_AT_ONCE).saturating_sub(self.ready.len());
         if self.held.is_empty() && wanted > 0 {
-            let fits = room.min(HELD_BYTES_MAX) / self.entry_bytes;
+            let fits = room.min(GROUP_HELD_BYTES_MAX) / self.entry_bytes;
             return wanted.min(fits.max(1));
         }
-        let entries = HELD_MAX.saturating_sub(self.held.len());
-        let bytes = HELD_BYTES_MAX.saturating_sub(self.held_bytes).min(room);
+        let entries = GROUP_HELD_MAX.saturating_sub(self.held.len());
+        let bytes = GROUP_HELD_BYTES_MAX
+            .saturating_sub(self.held_bytes)
+            .min(room);
         wanted.min(entries).min(bytes / self.entry_bytes)
     }
 }

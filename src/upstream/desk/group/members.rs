@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::{Group, MEMBERS_MAX, Member, Output, Taker, Window};
+use super::{Group, Member, Output, Taker, Window};
+use crate::limits::GROUP_MEMBERS_MAX;
 use crate::time::{Instant, Now};
 
 impl Group {
@@ -15,7 +16,7 @@ impl Group {
         worker: &str,
         until: Instant,
     ) -> Option<u64> {
-        if self.members.len() >= MEMBERS_MAX {
+        if self.members.len() >= GROUP_MEMBERS_MAX {
             return None;
         }
         let key = self.next_member;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::GROUP_HELD_MAX;
 use crate::mesh::durable::RequestId;
 use crate::model::{AskId, ConnId, EventId, ShardId};
 use crate::upstream::desk::encode::delivery_bytes;
@@ -613,7 +614,7 @@ fn what_belongs_to_another_groups_queue_is_passed_over() {
 #[test]
 fn group_holds_no_more_than_it_may() {
     let mut world = World::new(true);
-    let all = HELD_MAX as u64 + 500;
+    let all = GROUP_HELD_MAX as u64 + 500;
     for cursor in 1..=all {
         let record = memory::record("a:1", EventId(cursor.into()), "1");
         world
@@ -636,7 +637,7 @@ fn group_holds_no_more_than_it_may() {
         world.group.handle_leased(world.now, leased);
         world.group.dispatch(world.now);
     }
-    assert!(world.group.held() <= HELD_MAX && world.group.held() > HELD_MAX / 2);
+    assert!(world.group.held() <= GROUP_HELD_MAX && world.group.held() > GROUP_HELD_MAX / 2);
     assert_eq!(world.group.wanted(0), 0, "no room in all");
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::{OwnedWriteBatch, Slice};
 
+use crate::limits::ENTRY_FAILURES_MAX;
 use crate::model::{ChannelName, Entry};
 use crate::upstream::embedded::bytes::{Reader, put_number};
 use crate::upstream::embedded::read::Filter;
@@ -17,18 +18,14 @@ use crate::upstream::embedded::segments::cursor_of;
 use crate::upstream::embedded::store::Store;
 use crate::upstream::log::{Failure, Group, Lag, Lease, Leased, Settled};
 
-/// Groups at most.
-pub const GROUPS_MAX: usize = 1024;
 /// Cursors of one chunk of open ones.
 const CHUNK_CURSORS: u64 = 4096;
-/// Failures of one entry that are kept; of more, the oldest are forgotten.
-const FAILURES_MAX: usize = 64;
 /// Entries of late that groups take from memory.
-const RECENT_MAX: usize = 16_384;
+const RECENT_KEPT: usize = 16_384;
 /// Bytes of their records.
-const RECENT_BYTES_MAX: usize = 16 << 20;
+const RECENT_BYTES_KEPT: usize = 16 << 20;
 /// Entries that one look at `Recent` goes over.
-const LOOKED_AT_MAX: usize = 4096;
+const LOOKED_AT_ONCE: usize = 4096;
 
 /// The entries that were stored last.
 #[derive(Debug, Default)]
@@ -52,7 +49,7 @@ impl Recent {
     pub fn push(&mut self, entry: &Arc<Entry>) {
         self.bytes += entry.record.bytes();
         self.entries.push_back(Arc::clone(entry));
-        while self.entries.len() > RECENT_MAX || self.bytes > RECENT_BYTES_MAX {
+        while self.entries.len() > RECENT_KEPT || self.bytes > RECENT_BYTES_KEPT {
             let Some(oldest) = self.entries.pop_front() else {
                 break;
             };
@@ -187,14 +184,21 @@ impl State {
             let found = recent.after(self.scanned).map(|entries| {
                 let (mut next, mut looked_at) = (self.scanned, 0);
                 let mut wanted = Vec::new();
-                for entry in entries.take(LOOKED_AT_MAX) {
+                for entry in entries.take(LOOKED_AT_ONCE) {
                     (next, looked_at) = (entry.cursor, looked_at + 1);
                     if self.filter.wants(entry.record.channel.as_str()) {
                         wanted.push(Arc::clone(entry));
                     }
                 }
                 // Entries that were trimmed away are missing behind the last one.
-                (wanted, if looked_at < LOOKED_AT_MAX { end } else { next })
+                (
+                    wanted,
+                    if looked_at < LOOKED_AT_ONCE {
+                        end
+                    } else {
+                        next
+                    },
+                )
             });
             match found {
                 None => return Next::Scan(self.scanned),
@@ -285,7 +289,7 @@ impl State {
         match settled {
             Settled::Done => self.finish(cursor),
             Settled::Failed(failure) => {
-                if open.failures.len() >= FAILURES_MAX {
+                if open.failures.len() >= ENTRY_FAILURES_MAX {
                     open.failures.remove(0);
                 }
                 open.failures.push(failure.clone());

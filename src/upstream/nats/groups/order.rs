@@ -14,6 +14,7 @@ use async_nats::jetstream::consumer::{Info, PriorityPolicy, pull::Config};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use crate::limits::GROUP_COLLECTED_MAX;
 use crate::upstream::log::Leased;
 
 /// Name of the only group of pullers that a consumer has.
@@ -24,8 +25,6 @@ const PIN: Duration = Duration::from_secs(10);
 const LEASE_GRACE: Duration = Duration::from_secs(1);
 /// Between two looks at the server's account: at first, and at most.
 const LOOK_PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
-/// Entries that are collected before no more are asked for.
-const COLLECTED_MAX: usize = 65_536;
 
 /// What a request to a pinning consumer says beside its size.
 #[derive(Clone, Debug, Serialize)]
@@ -131,7 +130,7 @@ impl Order {
 
     /// How many deliveries may be asked for while it is not known.
     pub(super) fn wanted(&self, account: &Account) -> usize {
-        if Instant::now() < self.ask_at || self.collected.len() >= COLLECTED_MAX {
+        if Instant::now() < self.ask_at || self.collected.len() >= GROUP_COLLECTED_MAX {
             return 0;
         }
         account.leased.saturating_sub(account.held)

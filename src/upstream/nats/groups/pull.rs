@@ -24,7 +24,7 @@ use crate::upstream::nats::message::{self, Content};
 use crate::upstream::nats::subject::{self, name};
 
 /// Deliveries asked for at once.
-const PULL_MAX: usize = 512;
+const PULLED_AT_ONCE: usize = 512;
 /// Bytes of deliveries asked for at once, or twice the longest message.
 const PULL_BYTES: usize = 8 << 20;
 /// How long the server holds a request when there is nothing.
@@ -34,7 +34,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Deliveries looked at at the same time.
 const AT_ONCE: usize = 64;
 /// Leases that are remembered; beyond it those that have run out are forgotten.
-const LEASES_MAX: usize = 100_000;
+const LEASES_KEPT: usize = 100_000;
 
 /// A request for deliveries.
 #[derive(Serialize)]
@@ -354,7 +354,7 @@ impl Pull {
         let client = &self.link.client;
         let is_ordered = self.is_ordered();
         let request = Request {
-            batch: limit.min(PULL_MAX),
+            batch: limit.min(PULLED_AT_ONCE),
             max_bytes: PULL_BYTES.max(2 * client.max_payload()),
             expires: EXPIRES.as_nanos(),
             puller: is_ordered.then(|| intake.order.puller()),
@@ -379,7 +379,7 @@ impl Pull {
     ) -> Result<(), LogError> {
         let mut messages = vec![message];
         if let Some(replies) = &mut intake.replies {
-            while messages.len() < PULL_MAX
+            while messages.len() < PULLED_AT_ONCE
                 && let Some(Some(another)) = replies.next().now_or_never()
             {
                 messages.push(another);
@@ -558,7 +558,7 @@ impl Pull {
         let lease_time = self.group.borrow().lease;
         let mut leases = self.leases.borrow_mut();
         let leases = &mut *leases;
-        if leases.held.len() >= LEASES_MAX {
+        if leases.held.len() >= LEASES_KEPT {
             leases
                 .held
                 .retain(|_, held| held.since.elapsed() < lease_time);

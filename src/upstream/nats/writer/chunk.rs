@@ -6,16 +6,14 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use crate::limits::NATS_HEADERS_BYTES_MAX;
 use crate::mesh::durable::{Appended, LogError};
 use crate::model::{Draft, EventId, Offset, Record, StreamPosition};
 use crate::upstream::nats::batch::{self, Message};
 use crate::upstream::nats::head::{self, Head, Last};
 use crate::upstream::nats::link::{Link, Opened};
-use crate::upstream::nats::message::{self, HEADERS_BYTES_MAX, Version};
+use crate::upstream::nats::message::{self, OWN_HEADERS_BYTES, Version};
 use crate::upstream::nats::subject::{Subjects, push_hex};
-
-/// Bytes of a message's headers: the server keeps their length in sixteen bits.
-const HEADERS_MAX: usize = 60_000;
 
 /// Something that waits for its place in a channel.
 #[derive(Clone)]
@@ -64,7 +62,7 @@ impl What {
         };
         let record = &draft.record;
         let headers = headers_bytes(record, &draft.version_epoch);
-        if headers > HEADERS_MAX {
+        if headers > NATS_HEADERS_BYTES_MAX {
             return Err(LogError::Refused(
                 "tags, key and publisher are too long for a NATS message".into(),
             ));
@@ -86,7 +84,7 @@ fn headers_bytes(record: &Record, version_epoch: &str) -> usize {
         .origin
         .as_ref()
         .map_or(0, |origin| 3 * origin.channel.as_str().len());
-    HEADERS_BYTES_MAX + quick + lines + origin
+    OWN_HEADERS_BYTES + quick + lines + origin
 }
 
 fn key_hash(subject: &str, key: &str) -> Box<str> {

@@ -10,7 +10,7 @@ use crate::model::{EventId, StreamPosition};
 pub(super) type Place = (StreamPosition, Option<EventId>);
 
 /// Keys of one generation; there are two.
-const KEYS_MAX: usize = 32_768;
+const KEYS_PER_GENERATION: usize = 32_768;
 
 /// A bounded memory of keys: where each stands, and until when that is certain.
 #[derive(Default)]
@@ -21,7 +21,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn insert(&mut self, key: Box<str>, place: Place, until: Instant) {
-        if self.young.len() >= KEYS_MAX {
+        if self.young.len() >= KEYS_PER_GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(key, (place, until));
@@ -52,7 +52,7 @@ mod tests {
         );
         assert!(keys.find("brief", now).is_some());
         assert!(keys.find("brief", now + Duration::from_secs(1)).is_none());
-        for number in 0..3 * KEYS_MAX {
+        for number in 0..3 * KEYS_PER_GENERATION {
             let until = now + Duration::from_secs(9);
             keys.insert(
                 number.to_string().into(),
@@ -61,6 +61,6 @@ mod tests {
             );
         }
         assert!(keys.find("brief", now).is_none() && keys.find("0", now).is_none());
-        assert!(keys.young.len() + keys.old.len() <= 2 * KEYS_MAX);
+        assert!(keys.young.len() + keys.old.len() <= 2 * KEYS_PER_GENERATION);
     }
 }

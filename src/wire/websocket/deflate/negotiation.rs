@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::WINDOW_BITS_MAX;
+
 const NAME: &[u8] = b"permessage-deflate";
 const SERVER_NO_CONTEXT_TAKEOVER: &str = "server_no_context_takeover";
 const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
-/// Without a parameter both windows are this large (RFC 7692 §7.1.2).
-const WINDOW_BITS_MAX: u8 = 15;
 
 /// The extension as both sides will use it; displays as the value of the answer's header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -98,7 +98,7 @@ fn worker_with_room_behind_many_without_any_is_found_and_the_search_ends() {
         assert!(world.group.handle_joined(taker, 1, window, "w"));
         world.credit.insert(number, 1);
     };
-    let many = 3 * PASSED_MAX as u32;
+    let many = 3 * PASSED_PER_TURN as u32;
     for number in 0..many {
         join(&mut world, number, &full);
     }
