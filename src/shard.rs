@@ -387,9 +387,7 @@ impl Shard {
         if !self.is_here(conn) {
             return;
         }
-        let Some(connection) = self.connections.at_mut(conn.slot) else {
-            unreachable!("it is here");
-        };
+        let connection = self.connections.of_mut(conn.slot);
         match (connection.state, cause) {
             (State::Gone, _) => return,
             // The answer to a request of a half-closed peer is still sent.
@@ -422,20 +420,19 @@ impl Shard {
             return;
         }
         debug_assert_eq!(
-            self.connections.at(conn.slot).map(|one| one.state),
-            Some(State::Gone),
+            self.connections.of(conn.slot).state,
+            State::Gone,
             "a socket is closed when that was asked for"
         );
         self.end_session(conn.slot);
         self.fetch_is_over(conn.slot);
         self.forget_input(conn.slot);
         self.leave_place(conn.slot);
-        if let Some(connection) = self.connections.remove(conn.slot) {
-            self.local.forget_parts(conn.slot);
-            self.counters.closed += 1;
-            if let Some(drain) = &mut self.drain {
-                drain.closed(&connection);
-            }
+        let connection = self.connections.remove(conn.slot);
+        self.local.forget_parts(conn.slot);
+        self.counters.closed += 1;
+        if let Some(drain) = &mut self.drain {
+            drain.closed(&connection);
         }
         self.settle();
     }
@@ -489,7 +486,7 @@ impl Shard {
         counters.log_appends = self.log.appends() as u64;
         counters.log_asks = self.log.asks() as u64;
         counters.mesh_queued = self.mesh.queued() as u64;
-        counters.stale_answers += self.questions.stale() + self.calls.stale();
+        counters.stale_answers += self.questions.stale() + self.calls.stale() + self.waits.stale();
         counters.waiting_bytes = self.waiting_bytes as u64;
         counters
     }
@@ -582,10 +579,10 @@ impl Shard {
         &mut self,
         slot: u32,
         run: impl FnOnce(&mut Session, &mut Context<'_>) -> R,
-    ) -> Option<R> {
+    ) -> R {
         let generation = self.connections.generation(slot);
         let prefix = self.people.prefix_at(slot);
-        let connection = self.connections.at_mut(slot)?;
+        let connection = self.connections.of_mut(slot);
         let mut out = std::mem::take(&mut self.scratch);
         out.clear();
         let is_ordered = connection.session.order.is_some();
@@ -642,11 +639,11 @@ impl Shard {
             self.marks.clear();
         }
         for (conn, hub, place) in self.moved.drain(..) {
-            if let Some(other) = self.connections.at_mut(conn)
-                && let Some(index) = other.session.subscription_at(hub)
-            {
-                other.session.subscriptions[index].place = place;
-            }
+            let other = &mut self.connections.of_mut(conn).session;
+            let Some(index) = other.subscription_at(hub) else {
+                unreachable!("whoever has a place in a channel is subscribed to it");
+            };
+            other.subscriptions[index].place = place;
         }
         if !out.is_empty() {
             self.queue_answer(slot, &out, answer_bytes);
@@ -661,7 +658,7 @@ impl Shard {
         if due != Due::NOTHING {
             self.after(slot);
         }
-        Some(result)
+        result
     }
 }
 

@@ -332,7 +332,7 @@ impl Hub {
                 HubId { slot, generation }
             }
         };
-        self.channels.at_mut(id.slot)?.pending += 1;
+        self.channels.of_mut(id.slot).pending += 1;
         Some(id)
     }
 
@@ -361,10 +361,14 @@ impl Hub {
 
     /// Takes a subscriber out: `place` is its place in the list, `None` while it is pending.
     /// Returns who moved into its place, and whether the channel is gone.
+    ///
+    /// # Panics
+    /// If it never entered.
     pub fn exit(&mut self, id: HubId, place: Option<u32>) -> (Option<Subscriber>, bool) {
-        let Some(channel) = self.channels.current_mut(id.slot, id.generation) else {
-            return (None, false);
-        };
+        let channel = self
+            .channels
+            .current_mut(id.slot, id.generation)
+            .expect("a subscriber keeps its channel");
         let moved = match place {
             None => {
                 assert!(channel.pending > 0, "a subscriber left that never entered");
@@ -415,7 +419,17 @@ impl Hub {
         self.channels.current_mut(id.slot, id.generation)
     }
 
-    /// The channel in a slot that a live subscription names.
+    /// The channel in a slot that a live subscription names, which keeps it.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    #[track_caller]
+    pub fn of(&self, slot: u32) -> &HubChannel {
+        self.channels.of(slot)
+    }
+
+    /// The channel in a slot, if there is one, whichever it is.
     #[must_use]
     pub fn at(&self, slot: u32) -> Option<&HubChannel> {
         self.channels.at(slot)

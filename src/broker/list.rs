@@ -51,20 +51,29 @@ impl List {
         self.len
     }
 
+    /// The link of a channel that is in the list, or is to be. `None` for `NONE`.
+    ///
+    /// # Panics
+    /// If the channel has no link for this list.
     fn link<'c>(&self, channels: &'c mut Slab<Channel>, slot: u32) -> Option<&'c mut Link> {
-        channels.at_mut(slot).and_then(self.of)
+        if slot == NONE {
+            return None;
+        }
+        let link = (self.of)(channels.of_mut(slot));
+        assert!(link.is_some(), "only who has a link is in a list");
+        link
     }
 
     /// Puts a channel that is not in the list at its end.
     pub(super) fn push(&mut self, channels: &mut Slab<Channel>, slot: u32) {
         let last = self.last;
-        let Some(link) = self.link(channels, slot) else {
-            return;
-        };
-        *link = Link {
-            before: last,
-            next: NONE,
-        };
+        if let Some(link) = self.link(channels, slot) {
+            debug_assert!(
+                link.before == NONE && link.next == NONE && last != slot,
+                "it is not in the list"
+            );
+            link.before = last;
+        }
         match self.link(channels, last) {
             Some(link) => link.next = slot,
             None => self.first = slot,
@@ -75,10 +84,19 @@ impl List {
 
     /// Takes a channel that is in the list out of it.
     pub(super) fn remove(&mut self, channels: &mut Slab<Channel>, slot: u32) {
-        let Some(link) = self.link(channels, slot) else {
-            return;
-        };
-        let Link { before, next } = std::mem::take(link);
+        assert!(self.len > 0, "it is in the list");
+        let link = self.link(channels, slot).map(std::mem::take);
+        let Link { before, next } = link.unwrap_or_default();
+        debug_assert_eq!(
+            before == NONE,
+            self.first == slot,
+            "the first has none before it"
+        );
+        debug_assert_eq!(
+            next == NONE,
+            self.last == slot,
+            "the last has none behind it"
+        );
         match self.link(channels, before) {
             Some(link) => link.next = next,
             None => self.first = next,

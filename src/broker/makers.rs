@@ -94,11 +94,12 @@ impl Kept {
     }
 
     fn remove(&mut self, channels: &mut Slab<Channel>, key: u64, slot: u32) {
-        if let Some(list) = self.by.get_mut(&key) {
-            list.remove(channels, slot);
-            if list.len() == 0 {
-                self.by.remove(&key);
-            }
+        let Some(list) = self.by.get_mut(&key) else {
+            unreachable!("whoever has made a channel has a list");
+        };
+        list.remove(channels, slot);
+        if list.len() == 0 {
+            self.by.remove(&key);
         }
         if self.by.capacity() > 1024 && self.by.len() < self.by.capacity() / 8 {
             self.by.shrink_to(self.by.len() * 2);
@@ -133,7 +134,7 @@ pub(super) fn first_that_may_go(list: &mut List, channels: &mut Slab<Channel>) -
         if slot == NONE {
             return None;
         }
-        if channels.at(slot).is_some_and(Channel::may_go) {
+        if channels.of(slot).may_go() {
             return Some(slot);
         }
         list.touch(channels, slot);
@@ -212,29 +213,33 @@ impl Makers {
         self.prefixes.oldest_over(channels, maker.prefix, limit)
     }
 
-    /// A channel that a client made has no subscriber.
+    /// A channel has no subscriber: it is filed if a client made it.
     pub(super) fn add(&mut self, channels: &mut Slab<Channel>, slot: u32) {
-        let Some(made) = channels.at(slot).and_then(|channel| channel.made.as_ref()) else {
+        let Some((user, prefix)) = makers_of(channels, slot) else {
             return;
         };
-        let (user, prefix) = (made.user, made.prefix);
         self.users.add(channels, user, slot);
         if prefix != 0 {
             self.prefixes.add(channels, prefix, slot);
         }
     }
 
-    /// A channel without subscribers gets one, or is about to be forgotten.
+    /// A channel without subscribers gets one, or is about to be forgotten: it is not filed any more.
     pub(super) fn remove(&mut self, channels: &mut Slab<Channel>, slot: u32) {
-        let Some(made) = channels.at(slot).and_then(|channel| channel.made.as_ref()) else {
+        let Some((user, prefix)) = makers_of(channels, slot) else {
             return;
         };
-        let (user, prefix) = (made.user, made.prefix);
         self.users.remove(channels, user, slot);
         if prefix != 0 {
             self.prefixes.remove(channels, prefix, slot);
         }
     }
+}
+
+/// User and prefix of the client that made a channel; `None` if no client did.
+fn makers_of(channels: &Slab<Channel>, slot: u32) -> Option<(u64, u64)> {
+    let made = channels.of(slot).made.as_ref()?;
+    Some((made.user, made.prefix))
 }
 
 fn empty_rates() -> Box<[[Instant; BUCKETS]; 2]> {

@@ -233,7 +233,7 @@ impl Owner {
         let name = &draft.record.channel;
         let hash = self.table.hash(name);
         let known = self.table.find(hash, name);
-        let channel = known.and_then(|slot| self.table.at(slot));
+        let channel = known.map(|slot| self.table.of(slot));
         let terms = channel.map_or(draft.terms, |channel| channel.namespace.terms());
         if terms.way == Way::Log {
             // It was on its way when the namespace was another: the log did not get it.
@@ -310,12 +310,7 @@ impl Owner {
 
     /// Gives a publication its place in a channel, unless its version is not newer.
     fn append(&mut self, now: Now, slot: u32, draft: Box<Draft>) -> Outcome {
-        let Some(channel) = self.table.at_mut(slot) else {
-            return Outcome {
-                position: StreamPosition::default(),
-                deliver: None,
-            };
-        };
+        let channel = self.table.of_mut(slot);
         channel.expire(now.at);
         let Draft {
             record,
@@ -387,12 +382,11 @@ impl Owner {
             answer.overloaded = true;
             return Some(answer);
         }
-        let slot = self.open(now, &interest.channel, rules).ok();
-        let found = slot.and_then(|slot| self.table.at_mut(slot).map(|channel| (slot, channel)));
-        let Some((slot, channel)) = found else {
+        let Ok(slot) = self.open(now, &interest.channel, rules) else {
             answer.overloaded = true;
             return Some(answer);
         };
+        let channel = self.table.of_mut(slot);
         channel.expire(now.at);
         let cache = channel.namespace.force_recovery_mode == RecoveryMode::Cache;
         let recover = interest.recover.map(|mut recover| {
@@ -439,8 +433,7 @@ impl Owner {
     pub fn interest_of(&self, name: &ChannelName) -> u64 {
         self.table
             .find(self.table.hash(name), name)
-            .and_then(|slot| self.table.at(slot))
-            .map_or(0, |channel| channel.interest)
+            .map_or(0, |slot| self.table.of(slot).interest)
     }
 
     /// Takes a subscriber of `from` out. Returns who is told of it, and which shards get it.
@@ -464,7 +457,7 @@ impl Owner {
             self.active -= 1;
             self.table.touch(now.at, slot);
         }
-        let interest = self.table.at(slot).map_or(0, |channel| channel.interest);
+        let interest = self.table.of(slot).interest;
         if interest == 0 {
             self.table.settle(now.at, slot);
         }
@@ -479,7 +472,7 @@ impl Owner {
         if let Some(slot) = known {
             self.table.touch(now.at, slot);
         }
-        let Some(channel) = known.and_then(|slot| self.table.at_mut(slot)) else {
+        let Some(channel) = known.map(|slot| self.table.of_mut(slot)) else {
             return self.query_unknown(hash, query, rules);
         };
         channel.expire(now.at);
@@ -565,6 +558,7 @@ impl Owner {
         slots.dedup();
         for slot in slots {
             let Some(channel) = self.table.at_mut(slot) else {
+                // It was forgotten: nobody is left who could be behind.
                 continue;
             };
             channel.behind &= channel.interest;

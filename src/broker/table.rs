@@ -82,6 +82,17 @@ impl Table {
         self.channels.iter().map(|(_, channel)| channel)
     }
 
+    /// A channel that was found or made just now.
+    pub(super) fn of(&self, slot: u32) -> &Channel {
+        self.channels.of(slot)
+    }
+
+    /// The same, to change it.
+    pub(super) fn of_mut(&mut self, slot: u32) -> &mut Channel {
+        self.channels.of_mut(slot)
+    }
+
+    /// The channel in a slot that may be another one by now, or empty.
     pub(super) fn at(&self, slot: u32) -> Option<&Channel> {
         self.channels.at(slot)
     }
@@ -101,17 +112,13 @@ impl Table {
 
     pub(super) fn find(&self, hash: u64, name: &ChannelName) -> Option<u32> {
         self.by_name
-            .find(hash, |&slot| {
-                self.channels
-                    .at(slot)
-                    .is_some_and(|channel| channel.name == *name)
-            })
+            .find(hash, |&slot| self.channels.of(slot).name == *name)
             .copied()
     }
 
     pub(super) fn find_mut(&mut self, name: &ChannelName) -> Option<(u32, &mut Channel)> {
         let slot = self.find(self.hash(name), name)?;
-        self.channels.at_mut(slot).map(|channel| (slot, channel))
+        Some((slot, self.channels.of_mut(slot)))
     }
 
     /// The epoch of a channel that there is no record of.
@@ -173,11 +180,11 @@ impl Table {
         rules: &ChannelRules,
     ) -> Result<(), NoRecord> {
         self.make_room(maker, rules)?;
-        if let Some(channel) = self.channels.at_mut(slot) {
-            channel.made = Some(maker.made());
-            if channel.interest == 0 {
-                self.makers.add(&mut self.channels, slot);
-            }
+        let channel = self.channels.of_mut(slot);
+        assert!(channel.made.is_none(), "a channel is made once");
+        channel.made = Some(maker.made());
+        if channel.interest == 0 {
+            self.makers.add(&mut self.channels, slot);
         }
         Ok(())
     }
@@ -204,12 +211,15 @@ impl Table {
         self.makers.remove(&mut self.channels, slot);
         self.idle.remove(&mut self.channels, slot);
         let Some(channel) = self.channels.remove(slot) else {
-            return;
+            unreachable!("a channel is forgotten once");
         };
         assert!(channel.interest == 0, "a channel in use was forgotten");
         let hash = self.hash(&channel.name);
-        if let Ok(entry) = self.by_name.find_entry(hash, |&other| other == slot) {
-            entry.remove();
+        match self.by_name.find_entry(hash, |&other| other == slot) {
+            Ok(entry) => {
+                entry.remove();
+            }
+            Err(_absent) => unreachable!("a channel is found by its name"),
         }
         if channel.filed != 0 {
             self.due.remove(&(channel.filed, slot));
@@ -222,9 +232,7 @@ impl Table {
 
     /// Somebody reads it or writes to it.
     pub(super) fn touch(&mut self, now: Instant, slot: u32) {
-        let Some(channel) = self.channels.at_mut(slot) else {
-            return;
-        };
+        let channel = self.channels.of_mut(slot);
         channel.used = now;
         if channel.interest == 0 {
             self.idle.touch(&mut self.channels, slot);
@@ -233,25 +241,18 @@ impl Table {
 
     /// A shard has a subscriber. `true` if it is the first that has.
     pub(super) fn occupy(&mut self, slot: u32, from: ShardId) -> bool {
-        let is_first = self
-            .channels
-            .at(slot)
-            .is_some_and(|channel| channel.interest == 0);
+        let is_first = self.channels.of(slot).interest == 0;
         if is_first {
             self.makers.remove(&mut self.channels, slot);
             self.idle.remove(&mut self.channels, slot);
         }
-        if let Some(channel) = self.channels.at_mut(slot) {
-            channel.interest |= 1 << from.0;
-        }
+        self.channels.of_mut(slot).interest |= 1 << from.0;
         is_first
     }
 
     /// A shard has no subscriber any more. `true` if no shard has one now.
     pub(super) fn vacate(&mut self, slot: u32, from: ShardId) -> bool {
-        let Some(channel) = self.channels.at_mut(slot) else {
-            return false;
-        };
+        let channel = self.channels.of_mut(slot);
         if channel.interest == 0 {
             return false;
         }
@@ -267,20 +268,16 @@ impl Table {
 
     /// After a change: what nobody needs is forgotten, the rest is looked at again when something of it ends.
     pub(super) fn settle(&mut self, now: Instant, slot: u32) {
-        let Some(channel) = self.channels.at_mut(slot) else {
-            return;
-        };
-        if channel.is_forgettable(now) {
+        if self.channels.of(slot).is_forgettable(now) {
             self.forget(slot);
         } else {
             self.file(slot);
         }
     }
 
+    /// Files when something of a channel ends, if anything does.
     fn file(&mut self, slot: u32) {
-        let Some(channel) = self.channels.at_mut(slot) else {
-            return;
-        };
+        let channel = self.channels.of_mut(slot);
         let Some(ends) = channel.ends_at() else {
             return;
         };
@@ -321,7 +318,9 @@ impl Table {
         }
         let refiled = self.refile.saturating_sub(SWEEP as u32);
         for slot in refiled..std::mem::replace(&mut self.refile, refiled) {
-            self.file(slot);
+            if self.channels.at(slot).is_some() {
+                self.file(slot);
+            }
         }
         self.makers.rest(now);
         if self.by_name.capacity() > 4 * SWEEP && self.by_name.len() < self.by_name.capacity() / 8 {
@@ -334,18 +333,21 @@ impl Table {
     /// Something of a channel is due: so many publications at most are forgotten. Returns how many more it might have been; 0 where
     /// the channel stays due.
     fn look(&mut self, now: Instant, slot: u32, most: usize) -> usize {
-        let Some(channel) = self.channels.at_mut(slot) else {
-            self.due.pop_first();
-            return most;
-        };
+        let channel = self.channels.of_mut(slot);
         let left = channel.expire_some(now, most);
         if left == 0 {
             return 0;
         }
-        self.due.pop_first();
+        let filed = self.due.pop_first();
+        debug_assert_eq!(
+            filed,
+            Some((channel.filed, slot)),
+            "a channel is filed once"
+        );
         channel.filed = 0;
         self.settle(now, slot);
         let Some(channel) = self.channels.at_mut(slot) else {
+            // It was forgotten.
             return left;
         };
         let again = now.secs() + AGAIN_S;
@@ -359,7 +361,5 @@ impl Table {
 }
 
 fn rehash(channels: &Slab<Channel>, names: &SecretHash, slot: u32) -> u64 {
-    channels
-        .at(slot)
-        .map_or(0, |channel| names.of(channel.name.as_str().as_bytes()))
+    names.of(channels.of(slot).name.as_str().as_bytes())
 }

@@ -76,8 +76,12 @@ impl<T> Asks<T> {
         }
         let slot = self.slots.take().ok_or(Full::Table)?;
         let before = self.last.replace(slot);
-        let until = match before.and_then(|before| self.asks.at_mut(before)) {
+        let until = match before.map(|before| self.asks.of_mut(before)) {
             Some(before) => {
+                debug_assert!(
+                    before.is_filed && before.next.is_none(),
+                    "it was the last one"
+                );
                 before.next = Some(slot);
                 until.max(before.until)
             }
@@ -105,29 +109,32 @@ impl<T> Asks<T> {
             self.stale += 1;
             return None;
         }
-        self.remove(id.slot)
+        Some(self.remove(id.slot))
     }
 
-    fn remove(&mut self, slot: u32) -> Option<T> {
+    /// Takes out a question that has not ended.
+    fn remove(&mut self, slot: u32) -> T {
         self.unfile(slot);
-        let ask = self.asks.remove(slot)?;
+        let Some(ask) = self.asks.remove(slot) else {
+            unreachable!("a question ends once");
+        };
         self.slots.give(slot);
         self.bytes -= ask.bytes;
-        Some(ask.value)
+        ask.value
     }
 
-    /// Takes a question out of the order of deadlines.
+    /// Takes a question out of the order of deadlines, if it stands there still.
     fn unfile(&mut self, slot: u32) {
-        let Some(ask) = self.asks.at_mut(slot).filter(|ask| ask.is_filed) else {
+        let ask = self.asks.of_mut(slot);
+        if !std::mem::replace(&mut ask.is_filed, false) {
             return;
-        };
-        ask.is_filed = false;
+        }
         let (before, next) = (ask.before.take(), ask.next.take());
-        match before.and_then(|before| self.asks.at_mut(before)) {
+        match before.map(|before| self.asks.of_mut(before)) {
             Some(ask) => ask.next = next,
             None => self.first = next,
         }
-        match next.and_then(|next| self.asks.at_mut(next)) {
+        match next.map(|next| self.asks.of_mut(next)) {
             Some(ask) => ask.before = before,
             None => self.last = before,
         }
@@ -136,7 +143,7 @@ impl<T> Asks<T> {
     /// A question that is not answered in time: it is over, and its answer will be stale. Call until `None`.
     pub fn next_overdue(&mut self, now: Instant) -> Option<(AskId, T)> {
         let id = self.first_overdue(now)?;
-        self.remove(id.slot).map(|value| (id, value))
+        Some((id, self.remove(id.slot)))
     }
 
     /// The same where its place is free only once its answer is there, because it takes one at whoever is asked as long.
@@ -144,8 +151,7 @@ impl<T> Asks<T> {
     pub fn next_late(&mut self, now: Instant) -> Option<(AskId, &mut T)> {
         let id = self.first_overdue(now)?;
         self.unfile(id.slot);
-        let ask = self.asks.at_mut(id.slot)?;
-        Some((id, &mut ask.value))
+        Some((id, &mut self.asks.of_mut(id.slot).value))
     }
 
     /// The answer is there, but what follows from it comes later: the question keeps its place, and has no deadline any more.
@@ -157,7 +163,7 @@ impl<T> Asks<T> {
 
     fn first_overdue(&self, now: Instant) -> Option<AskId> {
         let slot = self.first?;
-        let is_over = self.asks.at(slot).is_some_and(|ask| ask.until <= now);
+        let is_over = self.asks.of(slot).until <= now;
         let generation = self.asks.generation(slot);
         is_over.then_some(AskId { slot, generation })
     }
@@ -165,7 +171,7 @@ impl<T> Asks<T> {
     /// When the next question is overdue.
     #[must_use]
     pub fn next_at(&self) -> Option<Instant> {
-        self.asks.at(self.first?).map(|ask| ask.until)
+        Some(self.asks.of(self.first?).until)
     }
 
     /// What was kept of a question that has not ended.
@@ -179,6 +185,18 @@ impl<T> Asks<T> {
     pub fn kept_mut(&mut self, id: AskId) -> Option<&mut T> {
         let ask = self.asks.current_mut(id.slot, id.generation);
         ask.map(|ask| &mut ask.value)
+    }
+
+    /// What was kept of a question of which it is known that it has not ended.
+    ///
+    /// # Panics
+    /// If it has.
+    #[track_caller]
+    pub fn of_mut(&mut self, id: AskId) -> &mut T {
+        match self.kept_mut(id) {
+            Some(value) => value,
+            None => unreachable!("the question has ended"),
+        }
     }
 
     /// The question that this is kept of, looked for among all.

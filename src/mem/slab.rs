@@ -95,6 +95,31 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    /// The value in a slot that has one: whoever is at work on it knows that it is there.
+    ///
+    /// # Panics
+    /// If the slot is empty.
+    #[must_use]
+    #[track_caller]
+    pub fn of(&self, slot: u32) -> &T {
+        match self.at(slot) {
+            Some(value) => value,
+            None => unreachable!("slot {slot} is empty"),
+        }
+    }
+
+    /// The same, to change it.
+    ///
+    /// # Panics
+    /// If the slot is empty.
+    #[track_caller]
+    pub fn of_mut(&mut self, slot: u32) -> &mut T {
+        match self.at_mut(slot) {
+            Some(value) => value,
+            None => unreachable!("slot {slot} is empty"),
+        }
+    }
+
     /// The value in a slot, whatever its generation.
     #[must_use]
     pub fn at(&self, slot: u32) -> Option<&T> {

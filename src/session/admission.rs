@@ -541,7 +541,7 @@ impl Session {
     /// All owners have answered: the client is told, and what came meanwhile follows.
     pub(super) fn connected(&mut self, context: &mut Context<'_>) {
         let Some(connecting) = self.connecting.take() else {
-            return;
+            unreachable!("a session connects once");
         };
         self.phase = Phase::Connected;
         self.start_pings(context);
@@ -623,9 +623,7 @@ impl Session {
         wanted: &ServerSubscription,
     ) {
         let subscription = &self.subscriptions[index];
-        let Some(channel) = context.hub.at(subscription.hub) else {
-            return;
-        };
+        let channel = context.hub.of(subscription.hub);
         if subscription.is_pending() {
             return;
         }

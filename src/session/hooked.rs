@@ -454,9 +454,7 @@ impl Session {
     pub(super) fn ask_sub_refresh(&mut self, context: &mut Context<'_>, index: usize) {
         let subscription = &mut self.subscriptions[index];
         let hub = context.hub.id_at(subscription.hub);
-        let Some(channel) = context.hub.channel(hub) else {
-            return;
-        };
+        let channel = context.hub.of(subscription.hub);
         let hooks = &context.config.hooks;
         let target = hooks.of_sub_refresh(&channel.namespace.sub_refresh_proxy_name);
         let event = Event::SubRefresh {

@@ -105,7 +105,7 @@ impl Session {
         channel: &str,
         at: Option<usize>,
     ) -> ChannelName {
-        at.and_then(|index| context.hub.at(self.subscriptions[index].hub))
+        at.map(|index| context.hub.of(self.subscriptions[index].hub))
             .map_or_else(|| ChannelName::new(channel), |hub| hub.name.clone())
     }
 

@@ -590,7 +590,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends that waited for the owner's answer: an unsubscribe command, and the server's.
+    /// Ends that waited for the owner's answer: an unsubscribe command, and the server's. The answer may have ended the subscription.
     pub(super) fn run_unsubscribes(&mut self, context: &mut Context<'_>, hub: HubId) {
         let Some(index) = self.subscription_at(hub.slot) else {
             return;
@@ -614,7 +614,7 @@ impl Session {
             .and_then(|extra| extra.unsubscribe.take())
     }
 
-    /// Ends one subscription: presence and leave first, then the push if there is one.
+    /// Ends the subscription to a channel, unless it has ended before: presence and leave first, then the push if there is one.
     pub fn end_subscription(
         &mut self,
         context: &mut Context<'_>,
@@ -631,9 +631,7 @@ impl Session {
         }
         let subscription = self.subscriptions.remove(index);
         let id = context.hub.id_at(hub);
-        let Some(channel) = context.hub.channel(id).map(|channel| channel.name.clone()) else {
-            return;
-        };
+        let channel = context.hub.of(hub).name.clone();
         let (moved, last) = context.hub.exit(
             id,
             (!subscription.is_pending()).then_some(subscription.place),

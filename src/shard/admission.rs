@@ -21,10 +21,7 @@ const GATE: ShardId = ShardId(0);
 
 /// Whose the session in a slot is.
 pub(super) fn user_of<'c>(connections: &'c Connections) -> impl Fn(u32) -> &'c str {
-    |slot| {
-        let connection = connections.at(slot);
-        connection.map_or("", |connection| &connection.session.user)
-    }
+    |slot| &connections.of(slot).session.user
 }
 
 impl Shard {
@@ -50,9 +47,8 @@ impl Shard {
             slot,
             generation: self.connections.generation(slot),
         };
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Waiting;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.state = State::Waiting;
         self.connections.set_deadline(slot, 0);
         if !self.ask_gate(conn, prefix) {
             self.turn_away(slot, TurnedAway::Busy);
@@ -125,9 +121,8 @@ impl Shard {
                 // It leaves under the prefix that it was counted under.
                 let prefix = prefix.as_deref().copied();
                 self.people.entered(slot, prefix);
-                if let Some(connection) = self.connections.at_mut(slot)
-                    && connection.state == State::Waiting
-                {
+                let connection = self.connections.of_mut(slot);
+                if connection.state == State::Waiting {
                     connection.state = State::Head;
                     connection.due.add(Due::INPUT);
                     self.after(slot);
@@ -140,13 +135,12 @@ impl Shard {
     /// 503, and the connection closes: what a client sends behind its handshake is no request.
     pub(super) fn turn_away(&mut self, slot: u32, why: TurnedAway) {
         self.people.left(slot);
+        let connection = self.connections.of_mut(slot);
         // It may have been cut meanwhile.
-        match self.connections.at_mut(slot) {
-            Some(connection) if connection.state == State::Waiting => {
-                connection.keep_alive = false;
-            }
-            _ => return,
+        if connection.state != State::Waiting {
+            return;
         }
+        connection.keep_alive = false;
         self.drop_held(slot);
         let counter = match why {
             TurnedAway::Full => &mut self.counters.turned_away_limit,
@@ -167,12 +161,8 @@ impl Shard {
             .map(|seconds| ("Retry-After", seconds.as_str()))
             .collect();
         // Its body may be still to come, and must not take the answer from it.
-        if self
-            .write_answer(slot, 503, TEXT, &headers, b"too many connections\n")
-            .is_some()
-        {
-            self.linger(slot);
-        }
+        self.write_answer(slot, 503, TEXT, &headers, b"too many connections\n");
+        self.linger(slot);
     }
 
     /// A connection is gone: its place is free. One that still waits gives it back when the gate answers.

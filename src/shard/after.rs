@@ -20,10 +20,11 @@ use crate::session::Phase;
 impl Shard {
     /// Does all that is due of the connection in a slot. Nothing is due nearly always, which costs a look.
     pub(super) fn after(&mut self, slot: u32) {
-        while let Some(connection) = self.connections.at_mut(slot)
-            && connection.due != Due::NOTHING
-        {
-            let due = std::mem::take(&mut connection.due);
+        loop {
+            let due = std::mem::take(&mut self.connections.of_mut(slot).due);
+            if due == Due::NOTHING {
+                return;
+            }
             self.do_due(slot, due);
         }
     }
@@ -39,8 +40,7 @@ impl Shard {
             self.wake_parts(slot);
         }
         let owes = |connection: &Connection| connection.owes_answers();
-        if due.has(Due::TURN) || due.has(Due::OWED) && !self.connections.at(slot).is_some_and(owes)
-        {
+        if due.has(Due::TURN) || due.has(Due::OWED) && !owes(self.connections.of(slot)) {
             self.ready.push_back(self.connections.id(slot));
         }
         if due.has(Due::INPUT) {

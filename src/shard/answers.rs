@@ -42,10 +42,9 @@ impl Shard {
         encode_upgrade(&mut out, key, protocol, &headers);
         self.queue(slot, &out);
         self.scratch = out;
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Open;
-            connection.by = 0;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.state = State::Open;
+        connection.by = 0;
     }
 
     /// Answers a request; the connection waits for the next one, or closes.
@@ -76,9 +75,8 @@ impl Shard {
         body: &[u8],
     ) {
         match self.write_answer(slot, status, content_type, headers, body) {
-            Some(true) => self.await_request(slot),
-            Some(false) => self.finish(slot),
-            None => {}
+            true => self.await_request(slot),
+            false => self.finish(slot),
         }
         self.after(slot);
     }
@@ -91,8 +89,8 @@ impl Shard {
         content_type: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-    ) -> Option<bool> {
-        let connection = self.connections.at_mut(slot)?;
+    ) -> bool {
+        let connection = self.connections.of_mut(slot);
         let keep_alive = connection.keep_alive && self.drain.is_none();
         if std::mem::replace(&mut connection.state, State::Head) == State::Waiting {
             connection.due.add(Due::INPUT);
@@ -126,7 +124,7 @@ impl Shard {
         self.queue(slot, &out);
         out.shrink_to(64 * 1024);
         self.scratch = out;
-        Some(keep_alive)
+        keep_alive
     }
 
     /// The next request may come. It is not taken before the answers to those before it are sent, but for a few: what a peer
@@ -136,8 +134,8 @@ impl Shard {
         let by = TimerWheel::tick_after(self.now.at, self.config.server.http_idle_timeout);
         self.connections.set_deadline(slot, by);
         let is_fetched = self.outgoing.is_sending(slot);
-        if let Some(connection) = self.connections.at_mut(slot)
-            && connection.state == State::Head
+        let connection = self.connections.of_mut(slot);
+        if connection.state == State::Head
             && (is_fetched || connection.unsent_bytes() > ANSWERS_BYTES_MAX)
         {
             connection.state = State::Owing;
@@ -163,18 +161,16 @@ impl Shard {
             HttpError::Unauthorized | HttpError::Forbidden | HttpError::NotFound
         );
         self.counters.http_refused += u64::from(!is_known);
-        if lingers && let Some(connection) = self.connections.at_mut(slot) {
-            connection.keep_alive = false;
+        if lingers {
+            self.connections.of_mut(slot).keep_alive = false;
         }
         let mut headers = error.headers();
         headers.extend(cors.map(Cors::headers).unwrap_or_default());
         let text = error.text().as_bytes();
         if !lingers {
             self.respond_with(slot, error.status(), TEXT, &headers, text);
-        } else if self
-            .write_answer(slot, error.status(), TEXT, &headers, text)
-            .is_some()
-        {
+        } else {
+            self.write_answer(slot, error.status(), TEXT, &headers, text);
             self.linger(slot);
         }
     }
@@ -184,10 +180,8 @@ impl Shard {
     pub(super) fn linger(&mut self, slot: u32) {
         self.finish(slot);
         self.drop_held(slot);
-        if let Some(connection) = self.connections.at_mut(slot)
-            && connection.state == State::Finishing
-            && !connection.has_ended
-        {
+        let connection = self.connections.of_mut(slot);
+        if connection.state == State::Finishing && !connection.has_ended {
             connection.state = State::Refused;
         }
         self.after(slot);

@@ -134,9 +134,8 @@ impl Shard {
         let Ok(id) = self.calls.0.open(self.now.at + API_TIMEOUT, 0, call) else {
             unreachable!("there is room");
         };
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Waiting;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.state = State::Waiting;
         self.connections.set_deadline(slot, 0);
         self.go_on(id);
         Ok(())
@@ -145,9 +144,7 @@ impl Shard {
     /// Asks what comes next while nothing is awaited; writes the response when nothing is left.
     fn go_on(&mut self, id: AskId) {
         loop {
-            let Some(call) = self.calls.0.kept_mut(id) else {
-                return;
-            };
+            let call = self.calls.0.of_mut(id);
             if call.left > 0 {
                 return;
             }
@@ -189,9 +186,7 @@ impl Shard {
             if let Some((conn, request)) = fetch {
                 self.fetch_begins(conn, request);
             }
-            let Some(call) = self.calls.0.kept_mut(id) else {
-                return;
-            };
+            let call = self.calls.0.of_mut(id);
             for (shard, items) in ask.shards.into_iter().enumerate() {
                 if items.is_empty() {
                     continue;
@@ -214,9 +209,10 @@ impl Shard {
                 }
             }
         }
-        if let Some(call) = self.calls.0.close(id) {
-            self.answer_call(call);
-        }
+        let Some(call) = self.calls.0.close(id) else {
+            unreachable!("it was there just now");
+        };
+        self.answer_call(call);
     }
 
     /// Calls that others have not answered in time: the response says so where it lacks something.
@@ -247,9 +243,7 @@ impl Shard {
             return;
         };
         for (item, answered) in answers {
-            let Some(leaf) = call.leaves.get_mut(item as usize) else {
-                continue;
-            };
+            let leaf = &mut call.leaves[item as usize];
             call.owed[item as usize] -= 1;
             match answered {
                 Answered::Published(result) => *leaf = published(result),
@@ -308,29 +302,22 @@ impl Shard {
             return;
         };
         call.owed[leaf as usize] -= 1;
-        if let Some(place) = call.leaves.get_mut(leaf as usize) {
-            // What was removed from memory says so already; the log only confirms it.
-            let keeps = matches!(place, Ok(Answer::HistoryRemove)) && answer.is_ok();
-            if !keeps {
-                *place = answer;
-            }
+        let place = &mut call.leaves[leaf as usize];
+        // What was removed from memory says so already; the log only confirms it.
+        let keeps = matches!(place, Ok(Answer::HistoryRemove)) && answer.is_ok();
+        if !keeps {
+            *place = answer;
         }
         call.left -= 1;
         self.go_on(id);
     }
 
     fn answer_call(&mut self, mut call: Call) {
-        let slot = call.conn.slot;
-        let waits = |connection: &super::Connection| {
-            connection.state == State::Waiting && !connection.is_session
-        };
-        if !self
-            .connections
-            .current(slot, call.conn.generation)
-            .is_some_and(waits)
-        {
+        // Whoever asked may have gone meanwhile.
+        if !self.awaits_answer(call.conn) {
             return;
         }
+        let slot = call.conn.slot;
         call.complete(u64::from(self.now.at.secs()), &self.uid);
         let mut answers: Vec<_> = std::mem::take(&mut call.plan)
             .into_iter()

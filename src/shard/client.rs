@@ -51,9 +51,8 @@ impl Shard {
         first: &[u8],
     ) {
         let format = client.format;
-        if let Some(connection) = self.connections.at_mut(slot) {
-            client.kept.hand_to(&mut connection.session);
-        }
+        let connection = self.connections.of_mut(slot);
+        client.kept.hand_to(&mut connection.session);
         match client.transport {
             Transport::WebSocket {
                 key,
@@ -123,11 +122,10 @@ impl Shard {
             self.queue(slot, &head);
             return;
         }
-        if let Some(connection) = self.connections.at_mut(slot) {
-            let rare = connection.session.rare.get_or_insert_default();
-            rare.head = Some(head.into_boxed_slice());
-            rare.cors = cors;
-        }
+        let connection = self.connections.of_mut(slot);
+        let rare = connection.session.rare.get_or_insert_default();
+        rare.head = Some(head.into_boxed_slice());
+        rare.cors = cors;
     }
 
     /// Configuration of the endpoint whose connections are written like this.
@@ -146,19 +144,18 @@ impl Shard {
         let (now, config) = (self.now, Arc::clone(&self.config));
         let named = format.framing.is_stream() || format.unidirectional;
         let secret = named.then(|| self.secrets.make());
-        if let Some(connection) = self.connections.at_mut(slot) {
-            debug_assert!(!connection.is_session, "one session at a time");
-            connection.state = State::Open;
-            connection.by = 0;
-            connection.is_session = true;
-            connection.session.format = format;
-            connection.session.frame_pings = frame_pings;
-            if secret.is_some() {
-                connection.session.rare.get_or_insert_default().secret = secret;
-            }
-            connection.session.open(now, &config);
-            connection.due.add(Due::TIME);
+        let connection = self.connections.of_mut(slot);
+        debug_assert!(!connection.is_session, "one session at a time");
+        connection.state = State::Open;
+        connection.by = 0;
+        connection.is_session = true;
+        connection.session.format = format;
+        connection.session.frame_pings = frame_pings;
+        if secret.is_some() {
+            connection.session.rare.get_or_insert_default().secret = secret;
         }
+        connection.session.open(now, &config);
+        connection.due.add(Due::TIME);
         self.after(slot);
     }
 
@@ -190,7 +187,7 @@ impl Shard {
     /// The connect request of a client that sends no commands. What it sends once it is connected is read past.
     pub(super) fn connect_request(&mut self, slot: u32, text: &[u8]) {
         let fresh = |connection: &Connection| connection.session.phase == Phase::Fresh;
-        if self.connections.at(slot).is_some_and(fresh) {
+        if fresh(self.connections.of(slot)) {
             let command = decode_connect(text).map(|connect| Command {
                 id: CONNECT_ID,
                 body: Body::Connect(connect),
@@ -259,9 +256,8 @@ impl Shard {
             None => (500, "Internal Server Error".to_owned()),
         };
         self.end_session(slot);
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.keep_alive = false;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.keep_alive = false;
         let is_json = body.starts_with('{');
         let content_type = if is_json { JSON } else { TEXT };
         let body = if matches!(status, 204 | 304) {
@@ -312,11 +308,10 @@ impl Shard {
 
     /// A session is connected: it is one of its user's.
     pub(super) fn make_known(&mut self, slot: u32) {
-        if let Some(connection) = self.connections.at_mut(slot) {
-            debug_assert!(!connection.is_known, "once");
-            connection.is_known = true;
-            (self.people).connected(slot, user_of(&self.connections));
-        }
+        let connection = self.connections.of_mut(slot);
+        debug_assert!(!connection.is_known, "once");
+        connection.is_known = true;
+        (self.people).connected(slot, user_of(&self.connections));
     }
 
     /// Ends the session of a connection: its subscriptions and its place among the users.
@@ -328,10 +323,9 @@ impl Shard {
         if connection.is_known {
             self.people.disconnected(slot, user_of(&self.connections));
         }
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.is_known = false;
-            connection.is_parked = false;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.is_known = false;
+        connection.is_parked = false;
         self.forget_waiting(slot);
         self.with_session(slot, |session, context| session.end(context));
     }
@@ -350,9 +344,8 @@ impl Shard {
             last.extend_from_slice(LAST_CHUNK);
         }
         self.end_session(slot);
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Finishing;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.state = State::Finishing;
         self.drop_held(slot);
         self.queue(slot, &last);
         self.finish(slot);
@@ -365,9 +358,8 @@ impl Shard {
             !self.config.uni_websocket.disable_closing_handshake,
         );
         self.end_session(slot);
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Finishing;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.state = State::Finishing;
         self.drop_held(slot);
         if push {
             let mut frame = Vec::new();

@@ -73,26 +73,22 @@ impl Connections {
         self.slab.iter()
     }
 
-    /// The connection in a slot that has one: whoever is at work on a connection knows that it is there.
+    /// The connection in a slot that has one: whoever is at work on a connection knows that it is there until its socket is gone.
     ///
     /// # Panics
     /// If the slot is empty.
+    #[track_caller]
     pub(super) fn of(&self, slot: u32) -> &Connection {
-        match self.slab.at(slot) {
-            Some(connection) => connection,
-            None => unreachable!("a connection is there until its socket is gone"),
-        }
+        self.slab.of(slot)
     }
 
     /// The same, to change it.
     ///
     /// # Panics
     /// If the slot is empty.
+    #[track_caller]
     pub(super) fn of_mut(&mut self, slot: u32) -> &mut Connection {
-        match self.slab.at_mut(slot) {
-            Some(connection) => connection,
-            None => unreachable!("a connection is there until its socket is gone"),
-        }
+        self.slab.of_mut(slot)
     }
 
     /// The connection in a slot, whichever it is.
@@ -130,9 +126,7 @@ impl Connections {
 
     /// Something is to be done about a connection.
     pub(super) fn mark(&mut self, slot: u32, due: Due) {
-        if let Some(connection) = self.slab.at_mut(slot) {
-            connection.due.add(due);
-        }
+        self.slab.of_mut(slot).due.add(due);
     }
 
     /// A socket was accepted.
@@ -148,17 +142,22 @@ impl Connections {
         ConnId { slot, generation }
     }
 
-    /// The socket is gone. Its input must have been forgotten.
-    pub(super) fn remove(&mut self, slot: u32) -> Option<Connection> {
-        let connection = self.slab.remove(slot)?;
+    /// The socket is gone.
+    ///
+    /// # Panics
+    /// If the slot is empty. Its input must have been forgotten.
+    pub(super) fn remove(&mut self, slot: u32) -> Connection {
+        let Some(connection) = self.slab.remove(slot) else {
+            unreachable!("a socket goes once");
+        };
         debug_assert_eq!(connection.input_bytes(), 0, "its input was forgotten");
-        Some(connection)
+        connection
     }
 
     /// Answers of this connection are on their way, and its next request is taken once they are sent.
     pub(super) fn owe(&mut self, slot: u32) {
         let id = self.id(slot);
-        debug_assert_eq!(self.at(slot).map(|one| one.state), Some(State::Owing));
+        debug_assert_eq!(self.of(slot).state, State::Owing);
         self.owing.push(id);
     }
 

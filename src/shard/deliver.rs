@@ -214,13 +214,9 @@ impl Shard {
         let plain: hashbrown::HashSet<u32, foldhash::fast::FixedState> = connections
             .into_iter()
             .filter(|&slot| {
-                let session = self.connections.at(slot).map(|one| &one.session);
-                session.is_some_and(|session| {
-                    let at = session.subscription_at(id.slot);
-                    at.is_some_and(|at| {
-                        everybody || !session.subscriptions[at].has(flag::POSITIONED)
-                    })
-                })
+                let session = &self.connections.of(slot).session;
+                let at = session.subscription_at(id.slot);
+                at.is_some_and(|at| everybody || !session.subscriptions[at].has(flag::POSITIONED))
             })
             .collect();
         self.fan_out(id.slot, &mut written, false, |subscriber| {
@@ -243,7 +239,7 @@ impl Shard {
             session.end_subscription(context, hub, Some(Unsubscribe::Insufficient));
             None
         });
-        if let Some(Some(disconnect)) = disconnect {
+        if let Some(disconnect) = disconnect {
             self.disconnect(slot, &disconnect);
         }
     }

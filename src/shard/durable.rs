@@ -245,6 +245,7 @@ impl Shard {
                 return;
             };
             let Some(connection) = self.connections.current(conn.slot, conn.generation) else {
+                // It has gone meanwhile.
                 continue;
             };
             if !takes_parts(connection) {
@@ -257,7 +258,7 @@ impl Shard {
 
     /// The connection may take parts again for which it had no room.
     pub(super) fn wake_parts(&mut self, slot: u32) {
-        if self.local.has_stalled() && self.connections.at(slot).is_none_or(takes_parts) {
+        if self.local.has_stalled() && takes_parts(self.connections.of(slot)) {
             self.local.wake_parts(slot);
         }
     }
@@ -265,7 +266,6 @@ impl Shard {
     /// `false` if the owner could not be asked.
     fn ask_part(&mut self, conn: ConnId, hub: HubId) -> bool {
         self.with_session(conn.slot, |session, context| session.ask_part(context, hub))
-            .unwrap_or(true)
     }
 }
 

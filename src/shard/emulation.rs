@@ -52,10 +52,9 @@ impl Shard {
             self.counters.refused_mesh += 1;
             return self.respond_to(slot, 500, TEXT, cors.as_deref(), b"try again\n");
         }
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Waiting;
-            connection.session.rare.get_or_insert_default().cors = cors;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.state = State::Waiting;
+        connection.session.rare.get_or_insert_default().cors = cors;
         self.connections.set_deadline(slot, 0);
     }
 
@@ -99,13 +98,11 @@ impl Shard {
 
     /// The commands of a request are handled, or nobody was there to handle them. `false`: they were not, or that is not known.
     pub(super) fn emulated(&mut self, conn: ConnId, is_taken: bool) {
-        let Some(connection) = self
-            .connections
-            .current_mut(conn.slot, conn.generation)
-            .filter(|connection| connection.state == State::Waiting && !connection.is_session)
-        else {
+        // Whoever brought them may have gone meanwhile.
+        if !self.awaits_answer(conn) {
             return;
-        };
+        }
+        let connection = self.connections.of_mut(conn.slot);
         let cors = connection.session.rare.take().and_then(|rare| rare.cors);
         if is_taken {
             self.respond_to(conn.slot, 204, "", cors.as_deref(), b"");

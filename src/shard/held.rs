@@ -206,7 +206,7 @@ impl Shard {
     /// A peer that has closed its side gets what it asked for, and then the end.
     pub(super) fn end_of_requests(&mut self, slot: u32, has_ended: bool) {
         let is_idle = |connection: &Connection| connection.state == State::Head;
-        if has_ended && self.connections.at(slot).is_some_and(is_idle) {
+        if has_ended && is_idle(self.connections.of(slot)) {
             self.finish(slot);
         }
     }

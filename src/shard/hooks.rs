@@ -66,8 +66,8 @@ impl Shard {
         self.follow_answer(conn, result);
     }
 
-    fn follow_answer(&mut self, conn: ConnId, result: Option<Result<(), Disconnect>>) {
-        if let Some(Err(disconnect)) = result {
+    fn follow_answer(&mut self, conn: ConnId, result: Result<(), Disconnect>) {
+        if let Err(disconnect) = result {
             self.disconnect(conn.slot, &disconnect);
         }
     }

@@ -82,14 +82,14 @@ impl Shard {
         let mut used = 0;
         while used < bytes.len() {
             let rest = &mut bytes[used..];
-            match self.connections.at(slot).map(|connection| connection.state) {
-                Some(State::Head) => {}
-                Some(State::Waiting | State::Owing) if !self.is_stream_at(slot) => return used,
-                Some(_) => {
+            let connection = self.connections.of(slot);
+            match connection.state {
+                State::Head => {}
+                State::Waiting | State::Owing if !connection.is_stream() => return used,
+                _ => {
                     self.received(slot, rest);
                     return bytes.len();
                 }
-                None => return bytes.len(),
             }
             match self.http_request(slot, rest) {
                 Ok(Some(taken)) => used += taken,
@@ -101,11 +101,6 @@ impl Shard {
             }
         }
         used
-    }
-
-    fn is_stream_at(&self, slot: u32) -> bool {
-        let connection = self.connections.at(slot);
-        connection.is_some_and(super::Connection::is_stream)
     }
 
     /// Half a request is there: the rest of its head, and then of its body, has a time to come.
@@ -126,18 +121,17 @@ impl Shard {
             Decoded::Incomplete => return Ok(None),
             Decoded::Complete(head, len) => (head, len),
         };
-        let door = self.connections.at(slot).map(|connection| connection.door);
+        let door = self.connections.of(slot).door;
         let judged = Judged {
-            asked: self.route(door.unwrap_or_default(), &head),
+            asked: self.route(door, &head),
             address: self.client_address(slot, &head),
             len,
             body: head.body,
             expects: head.expect_continue,
         };
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.keep_alive = head.keep_alive && self.drain.is_none();
-            connection.is_head = head.method == Method::Head;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.keep_alive = head.keep_alive && self.drain.is_none();
+        connection.is_head = head.method == Method::Head;
         Ok(Some(judged))
     }
 
@@ -238,8 +232,7 @@ impl Shard {
         expects: bool,
         rest: &[u8],
     ) -> usize {
-        let keeps = |connection: &super::Connection| connection.keep_alive;
-        let keeps = self.connections.at(slot).is_some_and(keeps) && !error.ends_connection();
+        let keeps = self.connections.of(slot).keep_alive && !error.ends_connection();
         if let Ok(reader) = BodyReader::new(body, BODY_UNUSED_BYTES_MAX) {
             let mut arriving = Arriving::new(reader, None);
             if let Ok(used) = arriving.read(rest) {
@@ -260,7 +253,7 @@ impl Shard {
 
     /// A connection that speaks HTTP ends: half a request is refused with this error.
     pub(super) fn end_of_http(&mut self, slot: u32, error: HttpError) {
-        let held = self.connections.at(slot).and_then(|c| c.held.as_ref());
+        let held = self.connections.of(slot).held.as_ref();
         let is_answered = |held: &Held| {
             let arriving = held.arriving.as_ref();
             arriving.is_some_and(|arriving| arriving.asked.is_none())
@@ -306,9 +299,8 @@ impl Shard {
 
     fn open_echo(&mut self, slot: u32, key: &str, deflate: Option<Agreement>) {
         self.upgrade(slot, key, None, deflate.as_ref(), None);
-        if let Some(agreement) = deflate
-            && let Some(connection) = self.connections.at_mut(slot)
-        {
+        if let Some(agreement) = deflate {
+            let connection = self.connections.of_mut(slot);
             let level = self.config.websocket.compression_level;
             connection.session.format.framing = Framing::Deflate;
             connection.session.rare.get_or_insert_default().deflate = Some(Box::new((

@@ -186,7 +186,7 @@ impl Shard {
         }
         let slot = asked.conn.slot;
         let result = self.with_session(slot, |session, context| session.admitted(context, granted));
-        if let Some(Err(disconnect)) = result {
+        if let Err(disconnect) = result {
             self.counters.users_refused += 1;
             self.disconnect(slot, &disconnect);
         }

@@ -77,11 +77,31 @@ impl KeyWaits {
     /// Whoever waits for a source does so no more.
     fn answered(&mut self, source: KeySource, is_fetched: bool) {
         for id in self.waiting[source as usize].drain(..) {
-            if let Some(Some(parked)) = self.parked.hold(id) {
-                parked.wanted.take_if(|_| !is_fetched);
-                self.answered.push_back(id);
-            }
+            let Some(Some(parked)) = self.parked.hold(id) else {
+                unreachable!("who waits is parked until it is handled again");
+            };
+            parked.wanted.take_if(|_| !is_fetched);
+            self.answered.push_back(id);
         }
+    }
+
+    /// One that was answered, to look at it; its place stays.
+    fn take(&mut self, id: AskId) -> Parked {
+        let parked = self.parked.kept_mut(id).and_then(Option::take);
+        let Some(parked) = parked else {
+            unreachable!("who is answered is parked until it is handled again");
+        };
+        parked
+    }
+
+    /// It cannot be handled yet.
+    fn put_back(&mut self, id: AskId, parked: Parked) {
+        let Some(place) = self.parked.kept_mut(id) else {
+            unreachable!("its place stayed");
+        };
+        assert!(place.is_none(), "it was taken");
+        *place = Some(parked);
+        self.answered.push_back(id);
     }
 }
 
@@ -90,9 +110,7 @@ impl Shard {
     pub(super) fn wait_for_key(&mut self, slot: u32, wanted: KeyWanted, command: Command<'_>) {
         let generation = self.connections.generation(slot);
         let prefix = self.people.prefix_at(slot);
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         let conn = ConnId { slot, generation };
         let (id, connects) = (command.id, matches!(command.body, Body::Connect(_)));
         let bytes = command.weight();
@@ -143,7 +161,10 @@ impl Shard {
 
     /// Control is given up where it has not answered in time.
     pub(super) fn keys_overdue(&mut self) {
-        while let Some((_, Some(parked))) = self.key_waits.parked.next_late(self.now.at) {
+        while let Some((_, parked)) = self.key_waits.parked.next_late(self.now.at) {
+            let Some(parked) = parked else {
+                unreachable!("nobody is looked at now");
+            };
             let source = parked.source;
             self.counters.asks_overdue += 1;
             self.keys_answered(source, None);
@@ -159,36 +180,28 @@ impl Shard {
             let Some(id) = self.key_waits.answered.pop_front() else {
                 return;
             };
-            let parked = self.key_waits.parked.kept_mut(id).and_then(Option::take);
-            let Some(parked) = parked else {
-                continue;
-            };
+            let parked = self.key_waits.take(id);
             if let Some(wanted) = &parked.wanted {
                 self.people.refuse_if_unknown(wanted, self.now);
             }
             let ConnId { slot, generation } = parked.conn;
             let connection = self.connections.current(slot, generation);
             let is_parked = connection.is_some_and(|connection| connection.is_parked);
-            let waits = is_parked.then(|| {
-                self.with_session(slot, |session, context| {
+            let waits = is_parked
+                && self.with_session(slot, |session, context| {
                     session.must_wait(context, &parked.command)
-                })
-            });
-            if waits.flatten() == Some(true) {
-                if let Some(place) = self.key_waits.parked.kept_mut(id) {
-                    *place = Some(parked);
-                }
-                self.key_waits.answered.push_back(id);
+                });
+            if waits {
+                self.key_waits.put_back(id, parked);
                 continue;
             }
             self.key_waits.parked.close(id);
             if !is_parked {
                 continue;
             }
-            if let Some(connection) = self.connections.at_mut(slot) {
-                connection.is_parked = false;
-                connection.due.add(Due::TIME.and(Due::TURN));
-            }
+            let connection = self.connections.of_mut(slot);
+            connection.is_parked = false;
+            connection.due.add(Due::TIME.and(Due::TURN));
             self.command(slot, Ok(*parked.command));
             self.after(slot);
             self.settle();

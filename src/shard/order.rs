@@ -61,22 +61,19 @@ impl Shard {
 
     /// Keeps a frame behind those that wait.
     pub(super) fn keep_frame(&mut self, slot: u32, frame: &[u8]) {
-        if let Some(connection) = self.connections.at_mut(slot) {
-            let session = &mut connection.session;
-            let before = session.waiting_bytes();
-            session.push_frame(&mut self.spares, frame.to_vec());
-            let after = session.waiting_bytes();
-            self.count_waiting(slot, before, after);
-        }
+        let connection = self.connections.of_mut(slot);
+        let session = &mut connection.session;
+        let before = session.waiting_bytes();
+        session.push_frame(&mut self.spares, frame.to_vec());
+        let after = session.waiting_bytes();
+        self.count_waiting(slot, before, after);
     }
 
     /// So much waits on this shard, or there of this one's address prefix, that nothing is read behind what waits of this one.
     pub(super) fn waits_enough(&self, slot: u32) -> bool {
         let waits = |one: &Connection| one.session.has_frames();
         // Below this nobody has all of a part that is shared.
-        if self.waiting_bytes < WAITING_BYTES_SHARD_MAX / 2
-            || !self.connections.at(slot).is_some_and(waits)
-        {
+        if self.waiting_bytes < WAITING_BYTES_SHARD_MAX / 2 || !waits(self.connections.of(slot)) {
             return false;
         }
         self.waiting_bytes >= WAITING_BYTES_SHARD_MAX
@@ -104,10 +101,7 @@ impl Shard {
 
     /// A session ends with what waits of it.
     pub(super) fn forget_waiting(&mut self, slot: u32) {
-        let waiting = self
-            .connections
-            .at(slot)
-            .map_or(0, |one| one.session.waiting_bytes());
+        let waiting = self.connections.of(slot).session.waiting_bytes();
         self.count_waiting(slot, waiting, 0);
     }
 
@@ -117,12 +111,12 @@ impl Shard {
         let mut commands = centrifuge::commands(connection.session.format.encoding, frame);
         while let Some(rest) = commands.rest() {
             let at = frame.len() - rest.len();
-            match self.connections.at(slot) {
-                Some(connection) if connection.can_answer() => {}
-                Some(connection) if matches!(connection.state, State::Open | State::Waiting) => {
-                    return Stopped::At(at);
-                }
-                _ => return Stopped::Over,
+            let connection = self.connections.of(slot);
+            if !connection.can_answer() {
+                return match connection.state {
+                    State::Open | State::Waiting => Stopped::At(at),
+                    _ => Stopped::Over,
+                };
             }
             let Some(command) = commands.next() else {
                 return Stopped::Over;
@@ -145,7 +139,7 @@ impl Shard {
         let result = match command {
             Ok(command) if self.is_barred(slot, &command) => {
                 self.counters.tokens_not_looked_at += 1;
-                Some(Err(Disconnect::TooManyRequests))
+                Err(Disconnect::TooManyRequests)
             }
             Ok(command) => {
                 let result = self.with_session(slot, |session, context| {
@@ -159,20 +153,15 @@ impl Shard {
                     return Handled::Done;
                 }
                 match result {
-                    Some(None) => return Handled::Waits,
-                    Some(Some(result)) => Some(result),
-                    None => None,
+                    None => return Handled::Waits,
+                    Some(result) => result,
                 }
             }
-            Err(disconnect) => Some(Err(disconnect)),
+            Err(disconnect) => Err(disconnect),
         };
-        match result {
-            None => return Handled::Ended,
-            Some(Err(disconnect)) => {
-                self.disconnect(slot, &disconnect);
-                return Handled::Ended;
-            }
-            Some(Ok(())) => {}
+        if let Err(disconnect) = result {
+            self.disconnect(slot, &disconnect);
+            return Handled::Ended;
         }
         self.answer_own();
         Handled::Done
@@ -216,12 +205,11 @@ impl Shard {
     /// The peer is gone. True if something is left to be carried out: it had said that no more comes, or its commands came in
     /// requests of their own, which were answered.
     pub(super) fn goes_on_alone(&mut self, slot: u32) -> bool {
-        let goes_on = self.connections.at(slot).is_some_and(|connection| {
-            (connection.has_ended || connection.is_stream())
-                && connection.is_session
-                && matches!(connection.state, State::Open | State::Waiting)
-                && connection.is_unfinished()
-        });
+        let connection = self.connections.of(slot);
+        let goes_on = (connection.has_ended || connection.is_stream())
+            && connection.is_session
+            && matches!(connection.state, State::Open | State::Waiting)
+            && connection.is_unfinished();
         if goes_on {
             self.end_later(slot);
         }
@@ -236,12 +224,13 @@ impl Shard {
                 && connection.state == State::Open
                 && !connection.is_unfinished()
         };
-        if self.connections.at(slot).is_some_and(is_over) {
+        if is_over(self.connections.of(slot)) {
             self.finish(slot);
         }
     }
 
     /// One session goes on: with the decision about its oldest command, else with its oldest frame, else with input that was not read.
+    /// Where it has ended since its turn was marked, nothing does.
     pub(super) fn take_up(&mut self, conn: ConnId) {
         let slot = conn.slot;
         let Some(connection) = self.connections.current_mut(slot, conn.generation) else {
@@ -262,9 +251,7 @@ impl Shard {
         let after = session.waiting_bytes();
         self.count_waiting(slot, before, after);
         let stopped = self.carry_out(slot, &frame.bytes[frame.at..]);
-        let Some(connection) = self.connections.current_mut(slot, conn.generation) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         match stopped {
             Stopped::At(at) => {
                 frame.at += at;

@@ -129,8 +129,8 @@ impl Shard {
         match (batch, result) {
             (_, Err(SendFailed)) => self.send_failed(slot),
             (SendBatch::Ring(range), Ok(taken)) => {
-                let session = self.connections.at(slot).map(|one| &one.session);
-                let pinged = session.is_some_and(|one| one.was_pinged(now, &self.config));
+                let session = &self.connections.of(slot).session;
+                let pinged = session.was_pinged(now, &self.config);
                 (self.connections).ring_batch_back(slot, range, taken, pinged);
                 self.counters.sends_short += 1;
                 self.check_backlog(slot);
@@ -146,17 +146,13 @@ impl Shard {
         self.counters.bytes_sent += taken as u64;
         let compression = &mut self.compression;
         let back = (self.connections).owned_batch_back(slot, bytes, taken, compression);
-        if back.is_pinged
-            && let Some(connection) = self.connections.at_mut(slot)
-        {
-            (connection.session).ping_went_out(self.now, &self.config);
+        if back.is_pinged {
+            let session = &mut self.connections.of_mut(slot).session;
+            session.ping_went_out(self.now, &self.config);
         }
         self.batch_taken(slot);
-        if back.is_sent
-            && let Some(connection) = self.connections.at(slot)
-            && connection.close.is_some()
-            && connection.pending.len == 0
-        {
+        let connection = self.connections.of(slot);
+        if back.is_sent && connection.close.is_some() && connection.pending.len == 0 {
             let linger_until = self.linger_until();
             self.connections.close_if_sent(slot, linger_until);
         }

@@ -146,7 +146,7 @@ impl Shard {
         let room = self.config.client.queue_max_size / 2;
         loop {
             let Some(worker) = self.outgoing.workers.get_mut(&slot) else {
-                return;
+                unreachable!("it is a worker until here");
             };
             let generation = worker.generation;
             let unsent = self
@@ -162,7 +162,7 @@ impl Shard {
                 return;
             }
             let Some(message) = worker.messages.pop_front() else {
-                return;
+                unreachable!("it was there just now");
             };
             worker.bytes -= message.bytes();
             match message {
@@ -205,7 +205,7 @@ impl Shard {
             self.feed_worker(slot);
         }
         let is_sent = |connection: &super::Connection| connection.unsent_bytes() == 0;
-        if self.outgoing.is_sending(slot) && self.connections.at(slot).is_some_and(is_sent) {
+        if self.outgoing.is_sending(slot) && is_sent(self.connections.of(slot)) {
             self.fetch_is_over(slot);
         }
     }
@@ -215,7 +215,7 @@ impl Shard {
         let connections = &self.connections;
         let sending = self.outgoing.sending.iter().copied();
         let sent: Vec<u32> = sending
-            .filter(|&slot| connections.at(slot).is_none_or(|c| c.unsent_bytes() == 0))
+            .filter(|&slot| connections.of(slot).unsent_bytes() == 0)
             .collect();
         for slot in sent {
             self.fetch_is_over(slot);
@@ -269,22 +269,23 @@ impl Shard {
         }
     }
 
-    /// Whoever waits at this connection is not to be waited for: its fetch is answered at once, with nothing.
+    /// Whoever waits at this connection is not to be waited for: its fetch, if it has one, is answered at once, with nothing.
     pub(super) fn abandon_fetch(&mut self, slot: u32) {
-        let Some(fetch) = self.outgoing.fetches.get_mut(&slot) else {
-            return;
-        };
-        if !fetch.is_answered && !fetch.is_abandoned {
+        if let Some(fetch) = self.outgoing.fetches.get_mut(&slot)
+            && !fetch.is_answered
+            && !fetch.is_abandoned
+        {
             fetch.is_abandoned = true;
             let request = fetch.request;
             self.log.abandoned(request);
         }
     }
 
-    /// Its connection is closed, or has sent everything: was the answer taken?
+    /// A connection is closed, or has sent everything: was the answer to its fetch taken, if it had asked for one?
     pub(super) fn fetch_is_over(&mut self, slot: u32) {
-        self.outgoing.sending.remove(&slot);
+        let is_sending = self.outgoing.sending.remove(&slot);
         let Some(fetch) = self.outgoing.fetches.remove(&slot) else {
+            debug_assert!(!is_sending, "what is sent is the answer to a fetch");
             return;
         };
         let is_sent = self

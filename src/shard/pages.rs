@@ -47,9 +47,8 @@ impl Shard {
         };
         self.reports
             .push_back(FromShard::PageWanted(self.id, PageFor(ask), kind));
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.state = State::Waiting;
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.state = State::Waiting;
         self.connections.set_deadline(slot, 0);
     }
 

@@ -38,9 +38,7 @@ impl Shard {
             ..Format::default()
         };
         self.begin(slot, format, false);
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         connection.state = State::Waiting;
         asked.kept.hand_to(&mut connection.session);
         let rare = connection.session.rare.get_or_insert_default();
@@ -75,6 +73,7 @@ impl Shard {
 
     /// The session of a poll has something to say.
     pub(super) fn polled(&mut self, slot: u32, polled: Polled) {
+        // It may have been answered by the time that it is heard.
         let Some(poll) = self.poll_of(slot) else {
             return;
         };
@@ -104,12 +103,16 @@ impl Shard {
         }
     }
 
+    /// The poll that waits on a connection; `None` once it is answered.
     fn poll_of(&mut self, slot: u32) -> Option<&mut Poll> {
-        let connection = self.connections.at_mut(slot)?;
+        let connection = self.connections.of_mut(slot);
         if !connection.is_poll() || connection.state != State::Waiting {
             return None;
         }
-        connection.session.rare.as_mut()?.poll.as_deref_mut()
+        let rare = connection.session.rare.as_mut();
+        let poll = rare.and_then(|rare| rare.poll.as_deref_mut());
+        debug_assert!(poll.is_some(), "a session that polls has a poll");
+        poll
     }
 
     /// A run of a channel goes to the polls that wait for it, not to those that a service has subscribed to it.
@@ -122,11 +125,9 @@ impl Shard {
             class.format.framing == Framing::Poll
         });
         let asked = |&slot: &u32| {
-            let session = self.connections.at(slot).map(|poll| &poll.session);
-            session.is_some_and(|session| {
-                let at = session.subscription_at(id.slot);
-                at.is_some_and(|at| !session.subscriptions[at].has(flag::SERVER_SIDE))
-            })
+            let session = &self.connections.of(slot).session;
+            let at = session.subscription_at(id.slot);
+            at.is_some_and(|at| !session.subscriptions[at].has(flag::SERVER_SIDE))
         };
         let slots: Vec<u32> = polls
             .map(|subscriber| subscriber.conn)
@@ -148,7 +149,7 @@ impl Shard {
         }
     }
 
-    /// Answers a poll with what was found when it began, and what has come since.
+    /// Answers a poll that waits with what was found when it began, and what has come since.
     fn answer_poll(&mut self, slot: u32, run: &[Arc<Publication>]) {
         let Some(poll) = self.poll_of(slot) else {
             return;
@@ -172,9 +173,8 @@ impl Shard {
     pub(super) fn end_poll(&mut self, slot: u32, disconnect: &Disconnect) {
         if *disconnect == Disconnect::Shutdown {
             // The client comes back with the position that it has.
-            if let Some(connection) = self.connections.at_mut(slot) {
-                connection.keep_alive = false;
-            }
+            let connection = self.connections.of_mut(slot);
+            connection.keep_alive = false;
             return self.answer_poll(slot, &[]);
         }
         self.refuse_poll(slot, u32::from(disconnect.code()), disconnect.reason());
@@ -187,11 +187,9 @@ impl Shard {
         self.respond_to_poll(slot, status(code), &body);
     }
 
-    /// The session ends with its answer; the connection goes on as one that speaks HTTP.
+    /// The session ends with its answer, unless it has one; the connection goes on as one that speaks HTTP.
     fn respond_to_poll(&mut self, slot: u32, status: u16, body: &[u8]) {
-        let Some(connection) = self.connections.at_mut(slot) else {
-            return;
-        };
+        let connection = self.connections.of_mut(slot);
         if !connection.is_poll() || connection.state != State::Waiting {
             return;
         }
@@ -208,10 +206,9 @@ impl Shard {
         let generation = self.connections.generation(slot);
         self.said
             .retain(|(conn, _)| (conn.slot, conn.generation) != (slot, generation));
-        if let Some(connection) = self.connections.at_mut(slot) {
-            connection.is_session = false;
-            connection.session = Session::default();
-        }
+        let connection = self.connections.of_mut(slot);
+        connection.is_session = false;
+        connection.session = Session::default();
         self.respond_uncached(slot, status, cors.as_deref(), body);
     }
 

@@ -168,7 +168,7 @@ impl Shard {
         let connection = self.connections.current(slot, generation);
         if connection.is_some_and(|one| one.session.client == asked.client) {
             let ends = self.with_session(slot, tell);
-            if let Some(Some(disconnect)) = ends {
+            if let Some(disconnect) = ends {
                 self.disconnect(slot, &disconnect);
             }
         }

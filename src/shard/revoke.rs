@@ -78,9 +78,7 @@ impl Shard {
         let mut ends: Vec<(u32, u32, Unsubscribe)> = Vec::new();
         for (slot, connection) in self.connections.iter() {
             for subscription in &connection.session.subscriptions {
-                let Some(channel) = self.local.hub().at(subscription.hub) else {
-                    continue;
-                };
+                let channel = self.local.hub().of(subscription.hub);
                 match self.config.channels.resolve(channel.name.as_str()) {
                     Err(_unknown) => ends.push((slot, subscription.hub, Unsubscribe::Gone)),
                     Ok(namespace)
@@ -96,11 +94,9 @@ impl Shard {
             self.give_run(self.local.hub().id_at(hub));
             let is_positioned = why == Unsubscribe::Insufficient;
             if is_positioned
-                && self.connections.at(slot).is_some_and(|connection| {
-                    let session = &connection.session;
-                    let at = session.subscription_at(hub);
-                    at.is_some_and(|at| !session.subscriptions[at].is_pending())
-                })
+                && let session = &self.connections.of(slot).session
+                && let Some(at) = session.subscription_at(hub)
+                && !session.subscriptions[at].is_pending()
             {
                 self.tell_insufficient(slot, hub);
             } else {

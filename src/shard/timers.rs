@@ -79,7 +79,7 @@ impl Shard {
     fn overdue(&mut self, slot: u32, state: State) {
         let polls = |connection: &super::Connection| connection.is_poll();
         match state {
-            State::Waiting if self.connections.at(slot).is_some_and(polls) => {
+            State::Waiting if polls(self.connections.of(slot)) => {
                 self.poll_overdue(slot);
             }
             State::Head => self.end_of_http(slot, HttpError::Timeout),
@@ -87,7 +87,7 @@ impl Shard {
             State::Waiting | State::Finishing | State::Refused => {
                 self.abort(slot);
             }
-            State::Open if self.connections.at(slot).is_some_and(|one| one.has_ended) => {
+            State::Open if self.connections.of(slot).has_ended => {
                 self.finish(slot);
             }
             State::Open | State::Gone => {}
@@ -110,12 +110,11 @@ impl Shard {
         };
         let before = connection.session.pong_by;
         let due = self.with_session(slot, |session, context| session.timeout(context, peer));
-        if let Some(Err(disconnect)) = due {
+        if let Err(disconnect) = due {
             self.disconnect(slot, &disconnect);
         }
-        if let Some(connection) = self.connections.at_mut(slot)
-            && connection.session.pong_by != before
-        {
+        let connection = self.connections.of_mut(slot);
+        if connection.session.pong_by != before {
             let unsent = connection.unsent_bytes();
             if let Some(backlog) = &mut connection.backlog {
                 match before {

@@ -17,11 +17,18 @@ struct Wait {
 }
 
 /// See the module.
-pub(super) struct Waits(Asks<Wait>);
+pub(super) struct Waits {
+    open: Asks<Wait>,
+    /// Answers that came when their commands had been answered without them.
+    stale: u64,
+}
 
 impl Default for Waits {
     fn default() -> Self {
-        Self(Asks::new(API_CALLS_MAX, usize::MAX))
+        Self {
+            open: Asks::new(API_CALLS_MAX, usize::MAX),
+            stale: 0,
+        }
     }
 }
 
@@ -32,53 +39,70 @@ impl Waits {
             reply: None,
             left: 1,
         };
-        self.0.open(now + SERVE_TIMEOUT, 0, wait).ok()
+        self.open.open(now + SERVE_TIMEOUT, 0, wait).ok()
     }
 
-    /// One more answer will come.
+    /// One more answer will come. They have just begun.
     pub(super) fn add(&mut self, id: AskId) {
-        if let Some(wait) = self.0.kept_mut(id) {
-            wait.left += 1;
-        }
+        let wait = self.open.of_mut(id);
+        debug_assert!(wait.reply.is_none(), "the commands are being handled");
+        wait.left += 1;
     }
 
-    /// An answer that came late takes the place that was kept for it.
+    /// An answer that came late takes the place that was kept for it, unless the commands were answered without it.
     pub(super) fn put(&mut self, id: AskId, item: u32, answered: Answered) {
-        let reply = self.0.kept_mut(id).and_then(|wait| wait.reply.as_mut());
-        let place =
-            reply.and_then(|(_, _, answers)| answers.iter_mut().find(|(other, _)| *other == item));
-        if let Some((_, place)) = place {
+        let reply = self.open.kept_mut(id).map(|wait| wait.reply.as_mut());
+        if let Some(reply) = reply {
+            let place = reply
+                .and_then(|(_, _, answers)| answers.iter_mut().find(|(other, _)| *other == item));
+            let Some((_, place)) = place else {
+                unreachable!("a place was kept for what comes late");
+            };
             *place = answered;
         }
     }
 
     /// The commands have been handled: this goes out once nothing is awaited any more.
     pub(super) fn end(&mut self, id: AskId, reply: Reply) -> Option<Reply> {
-        self.0.kept_mut(id)?.reply = Some(reply);
+        let before = self.open.of_mut(id).reply.replace(reply);
+        debug_assert!(before.is_none(), "commands are handled once");
         self.count_down(id)
     }
 
     /// One answer came. The last one tells what goes to whom.
     pub(super) fn count_down(&mut self, id: AskId) -> Option<Reply> {
-        let wait = self.0.kept_mut(id)?;
+        let Some(wait) = self.open.kept_mut(id) else {
+            self.stale += 1;
+            return None;
+        };
         wait.left -= 1;
         if wait.left > 0 {
             return None;
         }
-        self.0.close(id)?.reply
+        let reply = self.open.close(id).and_then(|wait| wait.reply);
+        debug_assert!(
+            reply.is_some(),
+            "commands wait for themselves until they are handled"
+        );
+        reply
     }
 
     /// Commands that have waited too long: what goes to whom, as far as it is known.
     pub(super) fn next_overdue(&mut self, now: Instant) -> Option<Reply> {
-        self.0.next_overdue(now)?.1.reply
+        self.open.next_overdue(now)?.1.reply
     }
 
     /// When the next ones have.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        self.0.next_at()
+        self.open.next_at()
     }
 
     pub(super) const fn len(&self) -> usize {
-        self.0.len()
+        self.open.len()
+    }
+
+    /// Answers that came too late for their commands.
+    pub(super) const fn stale(&self) -> u64 {
+        self.stale
     }
 }

@@ -33,35 +33,30 @@ impl Shard {
         let mut decoder = self.connections.take_decoder(slot);
         let mut input = bytes;
         loop {
-            match self.connections.at(slot) {
-                Some(connection)
-                    if matches!(connection.state, State::Open | State::Waiting)
-                        && (connection.must_hold() || self.waits_enough(slot)) =>
-                {
-                    self.hold(slot, input);
-                    break;
-                }
-                // Small messages may inflate to large ones: what follows is read in one of the next turns.
-                Some(connection)
-                    if self.inflated >= INFLATED_PER_TURN
-                        && deflates
-                        && connection.is_session
-                        && connection.state == State::Open
-                        && !input.is_empty() =>
-                {
-                    self.hold(slot, input);
-                    let generation = self.connections.generation(slot);
-                    self.inflating.push_back(ConnId { slot, generation });
-                    break;
-                }
-                Some(connection) if connection.state == State::Open => {
-                    if connection.session.is_unfinished() && decoder.begins_close(input) {
-                        self.hold(slot, input);
-                        self.end_later(slot);
-                        break;
-                    }
-                }
-                _ => return,
+            let connection = self.connections.of(slot);
+            if matches!(connection.state, State::Open | State::Waiting)
+                && (connection.must_hold() || self.waits_enough(slot))
+            {
+                self.hold(slot, input);
+                break;
+            }
+            if connection.state != State::Open {
+                return;
+            }
+            // Small messages may inflate to large ones: what follows is read in one of the next turns.
+            if self.inflated >= INFLATED_PER_TURN
+                && deflates
+                && connection.is_session
+                && !input.is_empty()
+            {
+                self.hold(slot, input);
+                self.inflating.push_back(self.connections.id(slot));
+                break;
+            }
+            if connection.session.is_unfinished() && decoder.begins_close(input) {
+                self.hold(slot, input);
+                self.end_later(slot);
+                break;
             }
             let event = if deflates {
                 (self.connections).next_inflated(slot, &mut decoder, &mut input, message_bytes_max)
@@ -117,9 +112,8 @@ impl Shard {
                 self.queue(slot, &reply);
             }
             Event::Pong => {
-                if let Some(connection) = self.connections.at_mut(slot) {
-                    connection.session.frame_pong();
-                }
+                let connection = self.connections.of_mut(slot);
+                connection.session.frame_pong();
             }
         }
     }
@@ -129,7 +123,7 @@ impl Shard {
             return self.echo(slot, payload, opcode);
         }
         let unidirectional = |connection: &Connection| connection.session.format.unidirectional;
-        if self.connections.at(slot).is_some_and(unidirectional) {
+        if unidirectional(self.connections.of(slot)) {
             self.connect_request(slot, payload);
         } else {
             self.commands(slot, payload);
@@ -137,11 +131,8 @@ impl Shard {
     }
 
     fn echo(&mut self, slot: u32, payload: &[u8], opcode: Opcode) {
-        let own = self
-            .connections
-            .at_mut(slot)
-            .and_then(|connection| connection.session.rare.as_mut()?.deflate.as_mut());
-        if let Some(own) = own {
+        let rare = self.connections.of_mut(slot).session.rare.as_mut();
+        if let Some(own) = rare.and_then(|rare| rare.deflate.as_mut()) {
             let mut deflated = Vec::new();
             own.0.deflate(payload, &mut deflated);
             let header = ServerHeader::deflated(opcode, deflated.len());

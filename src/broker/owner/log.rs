@@ -25,11 +25,10 @@ impl Owner {
         let QueryKind::History { limit, .. } = query.what else {
             return Some(self.query(now, &query, rules));
         };
-        let slot = self.open(now, &query.channel, rules).ok();
-        let found = slot.and_then(|slot| self.table.at_mut(slot).map(|channel| (slot, channel)));
-        let Some((slot, channel)) = found else {
+        let Ok(slot) = self.open(now, &query.channel, rules) else {
             return Some(AnswerKind::Overloaded);
         };
+        let channel = self.table.of_mut(slot);
         channel.expire(now.at);
         let read = if !channel.is_open() {
             channel.open_read()
@@ -56,10 +55,9 @@ impl Owner {
         (asker, tries): (Asker, u8),
         read: Option<Read>,
     ) {
-        if let Some(channel) = self.table.at_mut(slot) {
-            let tries = tries.saturating_add(1).min(LOG_PARTS_PER_ASK_MAX);
-            channel.followed_mut().parked.push((asker, tries));
-        }
+        let tries = tries.saturating_add(1).min(LOG_PARTS_PER_ASK_MAX);
+        let followed = self.table.of_mut(slot).followed_mut();
+        followed.parked.push((asker, tries));
         self.reads.extend(read);
         self.table.settle(now.at, slot);
     }

@@ -104,9 +104,7 @@ impl Shard {
     fn user_command(&mut self, command: &UserCommand, wait: Option<AskId>) {
         let user_of = user_of(&self.connections);
         for slot in self.people.slots_of(&command.user, user_of) {
-            let Some(connection) = self.connections.at(slot) else {
-                continue;
-            };
+            let connection = self.connections.of(slot);
             let session = &connection.session;
             let is_client = command.client.is_none_or(|wanted| session.client == wanted);
             let is_session = command.session.is_empty() || session.is_named(&command.session);
@@ -138,11 +136,7 @@ impl Shard {
                 reason,
                 whitelist,
             } => {
-                let client = self
-                    .connections
-                    .at(slot)
-                    .map(|connection| connection.session.client);
-                if !client.is_some_and(|client| whitelist.contains(&client)) {
+                if !whitelist.contains(&self.connections.of(slot).session.client) {
                     self.disconnect(slot, &Disconnect::Custom(*code, reason.clone()));
                 }
             }
@@ -166,6 +160,7 @@ impl Shard {
 
     fn user_subscribe(&mut self, slot: u32, wanted: &UserSubscribe, wait: Option<AskId>) {
         let config = Arc::clone(&self.config);
+        // A reload may have taken the namespace away since the call was planned.
         let Ok(namespace) = config.channels.resolve(wanted.channel.as_str()) else {
             return;
         };
@@ -185,13 +180,13 @@ impl Shard {
         };
         let added = self.with_session(slot, |session, context| session.add(context, &wanted, wait));
         match added {
-            Some(Ok(true)) => {
+            Ok(true) => {
                 if let Some(wait) = wait {
                     self.waits.add(wait);
                 }
             }
-            Some(Err(disconnect)) => self.disconnect(slot, &disconnect),
-            Some(Ok(false)) | None => {}
+            Err(disconnect) => self.disconnect(slot, &disconnect),
+            Ok(false) => {}
         }
     }
 

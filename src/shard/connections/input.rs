@@ -23,16 +23,14 @@ pub(in crate::shard) enum Holds {
 impl Connections {
     /// Takes what a connection holds, to handle it.
     pub(in crate::shard) fn take_held(&mut self, slot: u32) -> Option<Box<Held>> {
-        let mut held = self.slab.at_mut(slot)?.held.take()?;
+        let mut held = self.slab.of_mut(slot).held.take()?;
         self.input_bytes -= held.uncount();
         Some(held)
     }
 
     /// Gives back what is left of it. Nobody handles the input of a connection that is told to go.
     pub(in crate::shard) fn put_held(&mut self, slot: u32, mut held: Box<Held>) -> Holds {
-        let Some(connection) = self.slab.at_mut(slot) else {
-            return Holds::Little;
-        };
+        let connection = self.slab.of_mut(slot);
         let goes = match connection.state {
             State::Head | State::Waiting | State::Owing | State::Open => false,
             State::Finishing | State::Refused | State::Lingering | State::Gone => true,
@@ -55,9 +53,7 @@ impl Connections {
 
     /// Takes what a connection has of an unfinished message.
     pub(in crate::shard) fn take_decoder(&mut self, slot: u32) -> Decoder {
-        let Some(connection) = self.slab.at_mut(slot) else {
-            return Decoder::default();
-        };
+        let connection = self.slab.of_mut(slot);
         let decoder = std::mem::take(&mut connection.decoder);
         self.input_bytes -= decoder.held_bytes();
         decoder
@@ -65,9 +61,7 @@ impl Connections {
 
     /// Gives it back. True if there is something.
     pub(in crate::shard) fn put_decoder(&mut self, slot: u32, decoder: Decoder) -> bool {
-        let Some(connection) = self.slab.at_mut(slot) else {
-            return false;
-        };
+        let connection = self.slab.of_mut(slot);
         debug_assert_eq!(connection.decoder.held_bytes(), 0, "it was taken");
         let bytes = decoder.held_bytes();
         connection.decoder = decoder;
@@ -84,10 +78,8 @@ impl Connections {
         input: &mut &'a mut [u8],
         message_bytes_max: usize,
     ) -> Result<Option<Event<'a>>, WebSocketError> {
-        let own = self
-            .slab
-            .at_mut(slot)
-            .and_then(|connection| connection.session.rare.as_mut()?.deflate.as_mut());
+        let rare = self.slab.of_mut(slot).session.rare.as_mut();
+        let own = rare.and_then(|rare| rare.deflate.as_mut());
         let inflater = match own {
             Some(own) => &mut own.1,
             None => &mut self.inflater,

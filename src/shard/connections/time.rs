@@ -18,18 +18,13 @@ pub(in crate::shard) enum Fired {
 impl Connections {
     /// The deadline of a connection's state; 0 for none. It is filed if it is nearer than what is filed.
     pub(in crate::shard) fn set_deadline(&mut self, slot: u32, at: Tick) {
-        let Some(connection) = self.slab.at_mut(slot) else {
-            return;
-        };
-        connection.by = at;
+        self.slab.of_mut(slot).by = at;
         self.file(slot, at);
     }
 
     /// Files a time at which a connection wants to be looked at, 0 for none, unless a nearer one is filed already.
     pub(in crate::shard) fn file(&mut self, slot: u32, at: Tick) {
-        let Some(connection) = self.slab.at_mut(slot) else {
-            return;
-        };
+        let connection = self.slab.of_mut(slot);
         if at != 0 && (connection.filed == 0 || at < connection.filed) {
             connection.filed = self.wheel.file(slot, at);
         }
