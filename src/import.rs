@@ -10,14 +10,12 @@ mod carry;
 mod convert;
 mod document;
 mod environment;
-mod json;
 mod known;
 mod legacy;
 mod output;
 mod reasons;
 mod report;
 mod version;
-mod yaml;
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -192,7 +190,7 @@ pub fn import(input: &Input<'_>) -> Result<Imported, ImportError> {
             ..Modern::default()
         }
     } else {
-        legacy::modernise(root, version, &known)
+        legacy::modernise(root, version == Version::Three, &known)
     };
     finish(input, version, modern, over, unset, known)
 }

@@ -7,6 +7,7 @@ mod clock;
 mod doorbell;
 mod fair;
 mod hot;
+mod open;
 mod portable;
 mod receive;
 mod reports;

@@ -13,6 +13,5 @@ mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod schema;
-pub mod triggers;
 
 pub use embedded::Embedded;

@@ -354,6 +354,102 @@ fn modules_import_lower_layers_only() {
     none("imports against the layers", &found);
 }
 
+/// The module that a file is, from the root: `[session, fanout]` for `src/session/fanout.rs`.
+fn module_path(path: &Path) -> Vec<String> {
+    let file = path.with_extension("");
+    let parts = file.components().skip(1);
+    parts
+        .map(|part| part.as_os_str().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// What the code of a module names by `crate::` or `super::`, from the root; all words of a group in braces, however deep.
+fn named(module: &[String], code: &str) -> Vec<Vec<String>> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let words = |text: &str| -> Vec<String> {
+        let words = text.split(|c: char| !is_word(c));
+        words
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut found = Vec::new();
+    for start in ["crate::", "super::"] {
+        for (at, _) in code.match_indices(start) {
+            if code[..at].ends_with(|c: char| is_word(c) || c == ':' || c == '$') {
+                continue;
+            }
+            let rest = &code[at..];
+            let end = rest.find(|c: char| !is_word(c) && c != ':');
+            let (path, behind) = rest.split_at(end.unwrap_or(rest.len()));
+            let path = words(path);
+            let ups = path.iter().take_while(|word| *word == "super").count();
+            let mut base = if ups == 0 {
+                Vec::new()
+            } else {
+                module[..module.len().saturating_sub(ups)].to_vec()
+            };
+            base.extend(path[ups.max(1)..].iter().cloned());
+            if let Some(group) = behind.strip_prefix('{') {
+                let group = &group[..group.find(';').unwrap_or(group.len())];
+                found.extend(words(group).into_iter().map(|word| {
+                    let mut one = base.clone();
+                    one.push(word);
+                    one
+                }));
+            }
+            found.push(base);
+        }
+    }
+    found
+}
+
+#[test]
+fn no_two_files_of_a_directory_import_each_other() {
+    let files: Vec<(Vec<String>, String)> = library()
+        .into_iter()
+        .map(|(path, code)| (module_path(&path), without_tests(&code).to_owned()))
+        .filter(|(module, _)| !module.iter().any(|part| part == "tests"))
+        .collect();
+    let modules: BTreeSet<&[String]> = files.iter().map(|(module, _)| &module[..]).collect();
+    // Where two modules part: the children of one parent that they are, or are below.
+    let mut edges: BTreeSet<(Vec<String>, Vec<String>)> = BTreeSet::new();
+    for (module, code) in &files {
+        for name in named(module, code) {
+            let longest = (1..=name.len()).rev();
+            let whole = longest
+                .map(|len| &name[..len])
+                .find(|it| modules.contains(it));
+            let Some(imported) = whole else {
+                continue;
+            };
+            let shared = module
+                .iter()
+                .zip(imported)
+                .take_while(|(a, b)| a == b)
+                .count();
+            if shared < module.len() && shared < imported.len() {
+                edges.insert((module[..=shared].to_vec(), imported[..=shared].to_vec()));
+            }
+        }
+    }
+    // Whoever imports nobody, or is imported by nobody, is in no circle.
+    loop {
+        let before = edges.len();
+        let imported: BTreeSet<Vec<String>> = edges.iter().map(|(_, to)| to.clone()).collect();
+        let importing: BTreeSet<Vec<String>> = edges.iter().map(|(from, _)| from.clone()).collect();
+        edges.retain(|(from, to)| imported.contains(from) && importing.contains(to));
+        if edges.len() == before {
+            break;
+        }
+    }
+    let found: Vec<String> = edges
+        .iter()
+        .map(|(from, to)| format!("{} imports {}", from.join("::"), to.join("::")))
+        .collect();
+    none("import circles", &found);
+}
+
 #[test]
 fn nothing_reaches_the_crate_root_by_super() {
     let mut found = Vec::new();
@@ -553,6 +649,9 @@ fn bounds_stand_in_limits() {
     let mut found = Vec::new();
     let mut given = GIVEN.to_vec();
     for path in files("src", ".rs") {
+        if path.ends_with("tests.rs") {
+            continue;
+        }
         let module = module(&path);
         if module == "limits" || SERVES_NOBODY.contains(&module.as_str()) {
             continue;

@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::followed::Followed;
 use super::list::Link;
-use super::makers::Made;
 use super::presence::Presence;
 use super::recovery::History;
 use crate::config::Namespace;
@@ -51,6 +50,15 @@ pub struct Channel {
     pub(super) made: Option<Box<Made>>,
     /// When it is looked at again, in seconds since the start of the process; 0 for never.
     pub(super) filed: u32,
+}
+
+/// What a channel that a client made remembers of that.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) user: u64,
+    pub(super) prefix: u64,
+    pub(super) by_user: Link,
+    pub(super) by_prefix: Link,
 }
 
 impl Channel {

@@ -1,6 +1,6 @@
-//! Lists of channels through the channels themselves: whoever is in one is taken out without a search.
+//! Lists of channels through the channels themselves: whoever is in one is taken out without a search. What a channel is, is not
+//! known here.
 
-use super::channel::Channel;
 use crate::mem::Slab;
 
 /// No channel.
@@ -24,16 +24,16 @@ impl Default for Link {
 
 /// A list of slots, the first one first.
 #[derive(Debug)]
-pub(super) struct List {
+pub(super) struct List<C> {
     first: u32,
     last: u32,
     len: u32,
     /// Which of its links a channel has for this list.
-    of: fn(&mut Channel) -> Option<&mut Link>,
+    of: fn(&mut C) -> Option<&mut Link>,
 }
 
-impl List {
-    pub(super) const fn new(of: fn(&mut Channel) -> Option<&mut Link>) -> Self {
+impl<C> List<C> {
+    pub(super) const fn new(of: fn(&mut C) -> Option<&mut Link>) -> Self {
         Self {
             first: NONE,
             last: NONE,
@@ -55,7 +55,7 @@ impl List {
     ///
     /// # Panics
     /// If the channel has no link for this list.
-    fn link<'c>(&self, channels: &'c mut Slab<Channel>, slot: u32) -> Option<&'c mut Link> {
+    fn link<'c>(&self, channels: &'c mut Slab<C>, slot: u32) -> Option<&'c mut Link> {
         if slot == NONE {
             return None;
         }
@@ -65,7 +65,7 @@ impl List {
     }
 
     /// Puts a channel that is not in the list at its end.
-    pub(super) fn push(&mut self, channels: &mut Slab<Channel>, slot: u32) {
+    pub(super) fn push(&mut self, channels: &mut Slab<C>, slot: u32) {
         let last = self.last;
         if let Some(link) = self.link(channels, slot) {
             debug_assert!(
@@ -83,7 +83,7 @@ impl List {
     }
 
     /// Takes a channel that is in the list out of it.
-    pub(super) fn remove(&mut self, channels: &mut Slab<Channel>, slot: u32) {
+    pub(super) fn remove(&mut self, channels: &mut Slab<C>, slot: u32) {
         assert!(self.len > 0, "it is in the list");
         let link = self.link(channels, slot).map(std::mem::take);
         let Link { before, next } = link.unwrap_or_default();
@@ -109,7 +109,7 @@ impl List {
     }
 
     /// Puts a channel that is in the list at its end.
-    pub(super) fn touch(&mut self, channels: &mut Slab<Channel>, slot: u32) {
+    pub(super) fn touch(&mut self, channels: &mut Slab<C>, slot: u32) {
         if self.last != slot {
             self.remove(channels, slot);
             self.push(channels, slot);

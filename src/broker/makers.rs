@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::channel::Channel;
+use super::channel::{Channel, Made};
 use super::list::{Link, List, NONE};
 use crate::config::ChannelRules;
 use crate::mem::{Key, SecretHash, Slab};
@@ -28,18 +28,9 @@ pub(super) struct Maker {
     prefix: u64,
 }
 
-/// What a channel that a client made remembers of that.
-#[derive(Debug)]
-pub(super) struct Made {
-    user: u64,
-    prefix: u64,
-    by_user: Link,
-    by_prefix: Link,
-}
-
 /// Channels without subscribers by who made them: those with subscribers are bounded by what subscribers may have, and may not go.
 struct Kept {
-    by: HashMap<u64, List, SecretHash>,
+    by: HashMap<u64, List<Channel>, SecretHash>,
     of: fn(&mut Channel) -> Option<&mut Link>,
 }
 
@@ -128,7 +119,10 @@ impl Kept {
 pub(super) struct Full;
 
 /// The first channel of a list that may be forgotten. Those that may not are put at the end, lest they be looked at each time.
-pub(super) fn first_that_may_go(list: &mut List, channels: &mut Slab<Channel>) -> Option<u32> {
+pub(super) fn first_that_may_go(
+    list: &mut List<Channel>,
+    channels: &mut Slab<Channel>,
+) -> Option<u32> {
     for _ in 0..LOOKED_AT_FOR_ONE {
         let slot = list.first();
         if slot == NONE {

@@ -35,7 +35,7 @@ pub(super) struct Table {
     names: SecretHash,
     epochs: Epochs,
     /// Channels without a subscriber, the one that was used longest ago first.
-    idle: List,
+    idle: List<Channel>,
     makers: Makers,
     /// When channels are looked at, in seconds since the start of the process.
     due: BTreeSet<(u32, u32)>,
@@ -93,10 +93,6 @@ impl Table {
     }
 
     /// The channel in a slot that may be another one by now, or empty.
-    pub(super) fn at(&self, slot: u32) -> Option<&Channel> {
-        self.channels.at(slot)
-    }
-
     pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut Channel> {
         self.channels.at_mut(slot)
     }

@@ -5,9 +5,6 @@
 //! what one key alone cannot tell.
 
 mod check;
-mod check_durable;
-mod check_hooks;
-mod check_reach;
 mod duration;
 mod error;
 mod form;
@@ -16,6 +13,7 @@ mod outline;
 mod reader;
 mod schema;
 mod tree;
+mod visit;
 mod web_origin;
 mod writer;
 

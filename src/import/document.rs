@@ -1,9 +1,10 @@
 //! A Centrifugo configuration as a tree, read from JSON, YAML or TOML with everything that a hostile file could
 //! make large bounded before memory is taken.
 
-use std::collections::BTreeMap;
+pub(super) mod json;
+mod yaml;
 
-use super::{json, yaml};
+use std::collections::BTreeMap;
 
 /// Bytes of a file.
 pub const BYTES_MAX: usize = 4 << 20;

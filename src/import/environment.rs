@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::document::{Budget, Table, Value};
+use super::document::{Budget, Table, Value, json};
 use super::known::{Known, Shape};
-use super::{json, legacy};
+use super::legacy;
 
 const PREFIX: &str = "CENTRIFUGO_";
 /// Variables that strings may refer to; no keys of their own.

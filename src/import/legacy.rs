@@ -8,7 +8,6 @@ use super::convert::{boolean, is_zero};
 use super::document::{Table, Value};
 use super::known::Known;
 use super::reasons::of_pro;
-use super::version::Version;
 
 const LIST: &str = include_str!("legacy.txt");
 
@@ -160,17 +159,17 @@ fn pem<'a>(path: &str, rest: &'a str) -> &'a str {
     }
 }
 
-/// Puts everything where version 6 has it.
+/// Puts everything where version 6 has it. Version 3 says what clients may not do, and later ones what they may.
 pub(super) fn modernise(
     mut old: Table,
-    version: Version,
+    is_version_3: bool,
     known: &BTreeMap<String, Known>,
 ) -> Modern {
     let mut modern = Modern::default();
     let granular = old.get("granular_proxy_mode").and_then(boolean) == Some(true);
     let how = How {
         granular,
-        is_version_3: version == Version::Three,
+        is_version_3,
         rpc: old
             .get("proxy_rpc_endpoint")
             .is_some_and(|value| !is_zero(value)),

@@ -11,7 +11,7 @@
 //! | a client whose backend decided | `session/hooked`: `publish_approved` |
 //! | the server API: publish, broadcast | `shard/api/ask`: `publish` |
 //! | the log's side, on an ephemeral channel | `shard/durable`: `announce_there` |
-//! | a trigger | `upstream/triggers`: `append` |
+//! | a trigger | `upstream/desk/triggers`: `append` |
 //! | a replay, a dead letter that is tried again | `upstream/desk/dead`: `once_more` |
 
 use std::time::Duration;

@@ -99,6 +99,17 @@ pub struct Entry {
     pub record: Record,
 }
 
+impl Entry {
+    /// Where it is shown to stand: a replayed one where it stood first.
+    #[must_use]
+    pub const fn shown_at(&self) -> (&ChannelName, StreamPosition) {
+        match &self.record.origin {
+            Some(origin) => (&origin.channel, origin.position),
+            None => (&self.record.channel, self.position),
+        }
+    }
+}
+
 /// What a token lets its client consume: `consume` = {group pattern: [channel patterns]}.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumeGrant {

@@ -4,14 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use super::Listener;
-use super::hot::Hot;
 use super::strain::Watch;
-use super::thread::SAFETY_TICK;
 use crate::config::Config;
 use crate::mesh::control::Strain;
-use crate::shard::{Door, Peer, Shard};
-use crate::time::{Instant, Now};
-use crate::uring::{Accepted, Completion, Ring, Sqe, socket};
+use crate::metrics::Counters;
+use crate::shard::{Door, Shard};
+use crate::time::Instant;
+use crate::uring::{Accepted, Ring, Sqe, socket};
 
 /// Accepts armed at once, shared by the listeners. Also the most that one turn takes in.
 pub(super) const ACCEPTS: u32 = 64;
@@ -20,6 +19,9 @@ pub(super) const RESERVED: u32 = 64;
 
 /// What stands in the listeners' queues when accepting ends is served for this long at most.
 pub(super) const LAST_ACCEPTS: Duration = Duration::from_secs(1);
+
+/// What has failed for want of something is tried again after this.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// The listeners and the accepts waiting on them.
 pub(super) struct Accepts {
@@ -81,8 +83,28 @@ impl Accepts {
         }
     }
 
-    fn door(&self, listener: u32) -> Door {
+    /// What a listener is for.
+    pub(super) fn door(&self, listener: u32) -> Door {
         self.doors[listener as usize]
+    }
+
+    /// The kernel holds an accept no more: it is armed again, unless the listeners have ended; after a while where it has failed.
+    pub(super) fn over(&mut self, now: Instant, accepted: &Accepted, counters: &mut Counters) {
+        assert!(self.armed > 0, "an accept that was armed is over once");
+        self.armed -= 1;
+        if self.listeners.is_empty() {
+            return;
+        }
+        let place = (accepted.index, accepted.listener);
+        let failed = accepted.slot.err();
+        match failed.filter(|errno| !matches!(*errno, libc::ECONNABORTED | libc::EINTR)) {
+            Some(errno) => {
+                self.failed.push(place);
+                self.retry_at = now + RETRY;
+                self.watch.failed(errno, counters);
+            }
+            None => self.unarmed.push(place),
+        }
     }
 
     /// The kernel holds no listener any more: the address is free for a successor.
@@ -151,50 +173,5 @@ impl Accepts {
         }
         self.listeners.clear();
         Ok(())
-    }
-}
-
-impl Hot {
-    pub(super) fn accepted(&mut self, now: Now, completion: Completion) -> io::Result<()> {
-        let accepted = self.ring.take_accepted(completion);
-        let place = (accepted.index, accepted.listener);
-        self.accepts.armed -= 1;
-        let failed = accepted.slot.err();
-        let failed = failed.filter(|errno| !matches!(*errno, libc::ECONNABORTED | libc::EINTR));
-        match failed {
-            // Stopped: nothing is armed again.
-            _ if self.accepts.listeners.is_empty() => {}
-            Some(errno) => {
-                self.accepts.failed.push(place);
-                self.accepts.retry_at = now.at + SAFETY_TICK;
-                let counters = self.shard.counters_mut();
-                self.accepts.watch.failed(errno, counters);
-            }
-            None => self.accepts.unarmed.push(place),
-        }
-        self.open(now, accepted)
-    }
-
-    /// Takes an accepted socket in. It waits while its slot's last owner is not quite gone.
-    pub(super) fn open(&mut self, now: Now, accepted: Accepted) -> io::Result<()> {
-        let Ok(slot) = accepted.slot else {
-            return Ok(());
-        };
-        if self.slots.at(slot).is_open() {
-            self.early.push(accepted);
-            return Ok(());
-        }
-        let peer = Peer {
-            ip: accepted.peer.map(|address| address.ip()),
-            door: self.accepts.door(accepted.listener),
-        };
-        match self.shard.handle_accepted(now, slot, peer) {
-            Ok(conn) => {
-                debug_assert_eq!(conn.slot, slot);
-                self.slots.insert(conn);
-                self.arm(conn.slot, conn.generation)
-            }
-            Err(_) => self.ring.push(&Sqe::close(slot, 0)),
-        }
     }
 }

@@ -91,12 +91,7 @@ impl Connections {
         self.slab.of_mut(slot)
     }
 
-    /// The connection in a slot, whichever it is.
-    pub(super) fn at(&self, slot: u32) -> Option<&Connection> {
-        self.slab.at(slot)
-    }
-
-    /// The connection in a slot, whichever it is.
+    /// The connection in a slot, if there is one, whichever it is.
     pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut Connection> {
         self.slab.at_mut(slot)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::connection::{Connection, State};
 use super::{Mode, Shard};
 use crate::limits::ECHO_MESSAGE_BYTES_MAX;
-use crate::model::{ConnId, Framing};
+use crate::model::Framing;
 use crate::wire::websocket::{
     Event, Opcode, ServerHeader, WebSocketError, encode_close, encode_frame_header,
 };

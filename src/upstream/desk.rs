@@ -11,6 +11,7 @@ pub mod group;
 pub mod replay;
 mod rules;
 pub mod settings;
+mod triggers;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,6 @@ use hashbrown::HashMap;
 use tokio::sync::Notify;
 
 use super::log::{Entries, Groups, Lag, Letters, Values};
-use super::triggers::Rule;
 use crate::config::Config;
 use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
@@ -35,6 +35,7 @@ use answered::Fetch;
 use deleted::Deleted;
 use group::{Group, Window};
 use settings::WishError;
+use triggers::Rule;
 
 /// Deliveries under way at a worker that does not say how many.
 const CREDIT: u32 = 16;

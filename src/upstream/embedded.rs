@@ -46,6 +46,8 @@ use crate::model::{ChannelName, Draft, Entry};
 
 /// Between two looks at what expires.
 const TEND_PAUSE: Duration = Duration::from_secs(1);
+/// Format of the files that this version writes; it reads this and all before it.
+const FORMAT: u32 = 1;
 /// Blocks that are looked at to count what an order takes from groups.
 const BLOCKS_PER_TRIM: usize = 4096;
 /// Entries and bytes that are read ahead for a group, or for whoever follows the log.

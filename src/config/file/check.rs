@@ -1,20 +1,23 @@
 //! What one key alone cannot tell (`spec/centrifuge.md` §7.3, end).
 
+mod durable;
+mod hooks;
+mod reach;
+
 use super::super::namespace::{ChannelRules, Namespace, RecoveryMode};
 use super::super::{Client, Config, ListenAddr, Token};
 use super::reader::Keys;
 use super::{ConfigError, Origin};
-use super::{check_durable, check_hooks, check_reach};
 
 /// Adds everything that does not fit together. The namespaces are still in the order of the file.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     listeners(config, keys, errors);
     paths(config, keys, errors);
-    check_reach::check(config, keys, errors);
+    reach::check(config, keys, errors);
     client(&config.client, &config.channels, keys, errors);
     marks(&config.channels, keys, errors);
-    check_hooks::check(config, keys, errors);
-    check_durable::check(config, keys, errors);
+    hooks::check(config, keys, errors);
+    durable::check(config, keys, errors);
     namespace(
         "channel.without_namespace",
         &config.channels.without_namespace,

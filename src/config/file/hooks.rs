@@ -8,7 +8,7 @@ use super::form::{
     DAY_S, ENDPOINT, HEADER, HEADER_VALUE, HOUR_MS, MARK, MESSAGE, METHOD, NAMESPACE_NAME, REASON,
     STATIC_HEADER, millis, or_off,
 };
-use super::schema::Visit;
+use super::visit::Visit;
 
 /// `client.proxy`
 pub(super) fn of_client<V: Visit>(v: &mut V, hooks: &mut Hooks) {

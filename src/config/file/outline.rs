@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::super::{Config, Secret};
 use super::duration;
 use super::form::{Form, Span};
-use super::schema::{self, Number, Visit};
+use super::schema;
+use super::visit::{Number, Visit};
 use super::writer::{shown, string};
 
 /// One key of the configuration file.

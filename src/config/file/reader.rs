@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::super::{Config, Secret};
 use super::form::{Form, Span};
-use super::schema::{self, Number, Visit};
+use super::schema;
 use super::tree::{self, Entry, Table, Value};
+use super::visit::{Number, Visit};
 use super::writer::{self, Secrets};
 use super::{ConfigError, Origin, duration};
 

@@ -5,66 +5,24 @@ mod durable;
 mod transports;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::namespace::{ChannelRules, DataFormat, Namespace, RecoveryMode, SlowConsumer};
 use super::super::{
-    Admin, Client, Config, Drain, HttpApi, Log, LogFormat, ReactorChoice, Secret, Server, Token,
+    Admin, Client, Config, Drain, HttpApi, Log, LogFormat, ReactorChoice, Server, Token,
     UserLimitPolicy, WebSocket,
 };
 use super::form::{
-    ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, Form, GROUP_OR_NONE, HEADER_OR_NONE,
-    HOST_NAME, HOUR_MS, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE, MODE, NAMESPACE_NAME,
+    ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, GROUP_OR_NONE, HEADER_OR_NONE, HOST_NAME,
+    HOUR_MS, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE, MODE, NAMESPACE_NAME,
     NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT, TRUSTED_PROXY, millis,
     or_off, seconds,
 };
 use super::hooks;
+use super::visit::Visit;
 use crate::limits::{
     CHANNEL_NAME_BYTES_MAX, CHANNELS_OWNED_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX,
     JSON_DEPTH_MAX, PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
 };
-
-/// What is done with each key.
-pub(super) trait Visit {
-    /// Values are set, not looked at: defaults may depend on what was read before.
-    fn reads(&self) -> bool {
-        false
-    }
-    /// A table below the current one.
-    fn section(&mut self, key: &'static str, inside: impl FnOnce(&mut Self));
-    /// A list of tables, each of which starts as `fresh`.
-    fn sections<T: Clone>(
-        &mut self,
-        key: &'static str,
-        fresh: &T,
-        values: &mut Vec<T>,
-        inside: impl Fn(&mut Self, &mut T),
-    );
-    fn boolean(&mut self, key: &'static str, value: &mut bool);
-    fn integer<T: Number>(&mut self, key: &'static str, min: u64, max: u64, value: &mut T);
-    fn duration(&mut self, key: &'static str, span: Span, value: &mut Duration);
-    fn choice<T: Copy + PartialEq>(
-        &mut self,
-        key: &'static str,
-        set: &[(&'static str, T)],
-        value: &mut T,
-    );
-    fn text<T>(&mut self, key: &'static str, form: &Form<T>, value: &mut T);
-    fn list<T>(&mut self, key: &'static str, form: &Form<T>, values: &mut Vec<T>);
-    fn secret(&mut self, key: &'static str, value: &mut Secret);
-    /// A table whose keys are free and whose values may be secrets.
-    fn secrets(
-        &mut self,
-        key: &'static str,
-        names: &Form<String>,
-        texts: &Form<String>,
-        values: &mut Vec<(String, Secret)>,
-    );
-}
-
-/// An unsigned integer field of any width.
-pub(super) trait Number: Copy + TryFrom<u64> + TryInto<u64> {}
-impl<T: Copy + TryFrom<u64> + TryInto<u64>> Number for T {}
 
 /// The whole file.
 pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {

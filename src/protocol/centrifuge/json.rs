@@ -3,13 +3,14 @@
 mod body;
 mod command;
 mod filter;
+mod parts;
 mod push;
 mod reply;
 
 pub use body::decode_connect;
 pub(in crate::protocol) use command::Position;
 pub use command::{Commands, commands, decode_emulation};
-pub(in crate::protocol) use push::{client_info, tags};
+pub(in crate::protocol) use parts::{client_info, tags};
 pub use push::{encode_bare_push, encode_error, encode_polled, encode_push, encode_pushed};
 pub use reply::encode_reply;
 

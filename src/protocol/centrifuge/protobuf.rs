@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use prost::Message as _;
 
 mod command;
+mod parts;
 mod push;
 mod reply;
 mod schema;

@@ -28,7 +28,9 @@ fn wait_for_ping(house: &mut House, who: Who) {
 }
 
 fn pong_by(house: &House, (shard, conn): Who) -> u32 {
-    let connection = house.shards[shard].connections.at(conn.slot);
+    let connection = house.shards[shard]
+        .connections
+        .current(conn.slot, conn.generation);
     connection.map_or(0, |connection| connection.session.pong_by)
 }
 

@@ -120,10 +120,7 @@ fn one_address_prefix_has_half_of_what_may_wait_on_a_shard() {
         house.say(*client, &[publish(3, "a", 1)]);
         house.say(*client, &[publish(4, "a", 2)]);
     }
-    let is_held = |house: &House, slot| {
-        let connection = house.shards[0].connections.at(slot);
-        connection.is_some_and(|connection| connection.held.is_some())
-    };
+    let is_held = |house: &House, slot| house.shards[0].connections.of(slot).held.is_some();
     assert!(is_held(&house, 1), "its prefix has all that it may have");
     assert!(!is_held(&house, 2), "another one has not");
     house.go();

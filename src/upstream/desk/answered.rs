@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::group::Given;
+use super::encode::Given;
 use super::{Asker, Consumer, Inner, Outlet, Place, WorkerId, encode};
 use crate::wire::json::write::Members;
 

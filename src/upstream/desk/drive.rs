@@ -5,8 +5,10 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use super::deleted;
-use super::group::{Given, Group, Holder, Output};
+use super::encode::Given;
+use super::group::{Group, Holder, Output};
 use super::settings::Settings;
+use super::triggers::{Fault, Rule, TRIGGER_PREFIX};
 use super::{
     HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, LOST_INTERVAL, Outlet, Place, RETRY,
     clock, encode,
@@ -14,7 +16,6 @@ use super::{
 use crate::limits::GROUPS_HELD_BYTES_MAX;
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{DeadLetter, Groups, Lag, Lease, Letters, Settled, Values};
-use crate::upstream::triggers::{Fault, Rule, TRIGGER_PREFIX};
 
 impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// Reads the groups of the log; until then questions wait.

@@ -3,21 +3,24 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::group::Given;
-use crate::model::{ChannelName, Entry, StreamPosition};
+use std::sync::Arc;
+
+use crate::model::Entry;
 use crate::upstream::log::{DeadLetter, Failure};
 use crate::wire::json::write::{Members, string};
 
 /// Bytes of an entry's JSON besides what its publisher chose.
 const FRAME_BYTES: usize = 320;
 
-/// Where an entry is shown to stand: a replayed one where it stood first.
-#[must_use]
-pub fn place(entry: &Entry) -> (&ChannelName, StreamPosition) {
-    match &entry.record.origin {
-        Some(origin) => (&origin.channel, origin.position),
-        None => (&entry.record.channel, entry.position),
-    }
+/// A delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// To settle it. At most 53 bits.
+    pub delivery: u64,
+    /// From 1.
+    pub attempt: u32,
+    /// What it is.
+    pub entry: Arc<Entry>,
 }
 
 /// A delivery to a worker: one JSON object.
@@ -49,7 +52,7 @@ pub fn delivery_bytes(group: &str, entry: &Entry) -> usize {
     };
     FRAME_BYTES
         + text_bytes(group)
-        + text_bytes(place(entry).0.as_str())
+        + text_bytes(entry.shown_at().0.as_str())
         + text_bytes(&record.key)
         + text_bytes(&record.trace)
         + tags
@@ -94,7 +97,7 @@ pub fn entry(members: &mut Members<'_>, entry: &Entry, with_data: bool) {
 
 /// Which entry it is, and where it is shown to stand.
 fn place_of(members: &mut Members<'_>, entry: &Entry) {
-    let (channel, position) = place(entry);
+    let (channel, position) = entry.shown_at();
     members.plain("event_id", &entry.record.event.encode());
     members.text("channel", channel.as_str());
     members.text("epoch", position.epoch.as_str());
@@ -151,7 +154,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{EventId, Offset, Origin, Record};
+    use crate::model::{ChannelName, EventId, Offset, Origin, Record};
     use crate::upstream::memory;
 
     #[test]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use super::encode::place;
+use super::encode::Given;
 use super::settings::{QUEUE_PREFIX, Settings};
 use super::{Asker, WorkerId};
 use crate::limits::{FAILURE_REASON_BYTES_MAX, GROUPS_AT_DESK_MAX};
@@ -83,17 +83,6 @@ impl Taker {
             Self::Trigger => Holder::Trigger,
         }
     }
-}
-
-/// A delivery.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// To settle it. At most 53 bits.
-    pub delivery: u64,
-    /// From 1.
-    pub attempt: u32,
-    /// What it is.
-    pub entry: Arc<Entry>,
 }
 
 /// What the group wants done.
@@ -634,7 +623,7 @@ impl Group {
         self.held_bytes -= held.bytes;
         self.settled.push((held.lease, settled));
         if self.settings.ordered {
-            let channel = place(&held.entry).0;
+            let channel = held.entry.shown_at().0;
             if let Some(lane) = self.lanes.get_mut(channel) {
                 lane.active = lane.active.saturating_sub(1);
             }

@@ -8,11 +8,11 @@ use std::rc::Rc;
 
 use super::group::{Group, Taker, Window};
 use super::settings::{self, Settings, Wish, WishError, is_group_name};
+use super::triggers::Rule;
 use super::{Inner, Outlet, Place, TRIGGER_CREDIT, bad_request, closed, grant, wrong};
 use crate::limits::GROUPS_AT_DESK_MAX;
 use crate::mesh::durable::{Caller, LogError};
 use crate::upstream::log::{Group as LogGroup, Groups, Letters, Values};
-use crate::upstream::triggers::Rule;
 
 /// What a wish makes of a group's rules: `None` leaves them as they are.
 fn judge(before: &Settings, wish: &Wish, caller: &Caller) -> Result<Option<Settings>, LogError> {

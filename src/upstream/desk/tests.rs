@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::encode::Given;
 use super::grant::covers;
-use super::group::{Given, Holder, Output, Taker};
+use super::group::{Holder, Output, Taker};
 use super::settings::Settings;
 use super::*;
 use crate::config::Namespace;

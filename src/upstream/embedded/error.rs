@@ -98,7 +98,7 @@ impl OpenError {
                     || "of a storage library that is not known".to_owned(),
                     |found| format!("{found} of the storage library"),
                 ),
-                known: super::store::FORMAT,
+                known: super::FORMAT,
             },
             _ => Self::Corrupt {
                 directory: directory.to_owned(),

@@ -14,10 +14,7 @@ use fjall::{
 };
 
 use super::error::OpenError;
-use super::journal;
-
-/// Format that this version writes; it reads this and all before it.
-pub const FORMAT: u32 = 1;
+use super::{FORMAT, journal};
 
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";

@@ -1,11 +1,11 @@
-//! Pushes (`spec/centrifuge.md` §3.3), and the parts they share with replies and with the server API.
+//! Pushes (`spec/centrifuge.md` §3.3).
 
-use super::reply::connect;
 use std::sync::Arc;
 
-use crate::model::{ClientId, ClientInfo, Offset, Publication, StreamPosition};
+use super::parts::{client_info, connect, expires, publication};
+use crate::model::{ClientInfo, Publication, StreamPosition};
 use crate::protocol::push::{Push, Shape, SubscribeResult};
-use crate::wire::json::write::{Members, string};
+use crate::wire::json::write::Members;
 
 /// Bytes of a publication push besides channel, data, info and tags, at most.
 const PUSH_BYTES: usize =
@@ -70,32 +70,6 @@ fn event(mut members: Members<'_>, info: &ClientInfo) {
     members.close();
 }
 
-/// A publication as clients see it. The first one of a stream tells the epoch.
-pub(super) fn publication(out: &mut Vec<u8>, publication: &Publication, shape: Shape) {
-    let mut members = Members::open(out);
-    let patch = publication.patch.as_ref().filter(|_| shape == Shape::Patch);
-    match (shape, patch) {
-        (Shape::Plain, _) => members.raw("data", &publication.data),
-        // Patches of JSON are text, as JSON is: characters are never cut.
-        (Shape::Whole | Shape::Patch, _) => {
-            let text = patch.unwrap_or(&publication.data);
-            members.text("data", str::from_utf8(text).unwrap_or_default());
-        }
-    }
-    if let Some(info) = &publication.info {
-        client_info(members.name("info"), info);
-    }
-    members.number_some("offset", publication.offset.0);
-    tags(&mut members, publication);
-    members.flag("delta", patch.is_some());
-    if publication.tells_time {
-        members.number_some("time", publication.unix_ms);
-    }
-    if publication.offset == Offset(1) {
-        members.text("epoch", publication.epoch.as_str());
-    }
-}
-
 /// Appends the answer to a long poll. The payloads of the publications must be JSON.
 pub fn encode_polled(
     out: &mut Vec<u8>,
@@ -123,44 +97,6 @@ pub fn encode_error(out: &mut Vec<u8>, code: u32, message: &str) {
     error.text("message", message);
 }
 
-/// Member `tags`, left out when there are none.
-pub(in crate::protocol) fn tags(members: &mut Members<'_>, publication: &Publication) {
-    if publication.tags.is_empty() {
-        return;
-    }
-    let mut tags = members.object("tags");
-    for (key, value) in &publication.tags {
-        string(tags.key(key), value);
-    }
-}
-
-/// A ClientInfo: user and client are printed even when empty, infos that a token gave as bytes and that are no JSON are not:
-/// what one client is said to be must not cut others off.
-pub(in crate::protocol) fn client_info(out: &mut Vec<u8>, info: &ClientInfo) {
-    let mut members = Members::open(out);
-    members.text("user", &info.user);
-    client_id(&mut members, info.client);
-    for (name, info) in [
-        ("conn_info", &info.conn_info),
-        ("chan_info", &info.chan_info),
-    ] {
-        members.raw_if_json(name, info);
-    }
-}
-
-/// Member `client`.
-pub(super) fn client_id(members: &mut Members<'_>, client: ClientId) {
-    members.plain("client", &client.encode());
-}
-
-/// Members `expires` and `ttl`: both or neither, and `ttl` is never zero (trap T5).
-pub(super) fn expires(members: &mut Members<'_>, ttl: Option<u32>) {
-    if let Some(ttl) = ttl {
-        members.flag("expires", true);
-        members.number("ttl", ttl.max(1));
-    }
-}
-
 /// A Subscribe push has fewer fields than a SubscribeResult.
 fn subscribed(mut members: Members<'_>, result: &SubscribeResult<'_>) {
     members.flag("recoverable", result.recoverable);
@@ -179,7 +115,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Epoch, StreamPosition};
+    use crate::model::{ClientId, Epoch, Offset, StreamPosition};
     use crate::protocol::push::Unsubscribe;
 
     const CLIENT: ClientId = ClientId::from_random(7);

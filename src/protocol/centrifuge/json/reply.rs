@@ -1,10 +1,9 @@
 //! Replies (`spec/centrifuge.md` §3.2).
 
-use super::push::{client_id, client_info, expires, publication};
+use super::parts::{client_info, connect, expires, publication, subscribe};
 use crate::model::ChosenError;
-use crate::protocol::centrifuge::VERSION;
 use crate::protocol::error::ClientError;
-use crate::protocol::push::{ConnectResult, Reply, ReplyBody, Shape, SubscribeResult};
+use crate::protocol::push::{Reply, ReplyBody, Shape};
 use crate::wire::json::write::Members;
 
 /// Appends one reply. Results that carry nothing are printed as `{}` (trap T4).
@@ -72,50 +71,6 @@ fn refresh(mut members: Members<'_>, ttl: Option<u32>) {
     expires(&mut members, ttl);
 }
 
-/// A ConnectResult, or the Connect of a push.
-pub(super) fn connect(mut members: Members<'_>, result: &ConnectResult<'_>) {
-    client_id(&mut members, result.client);
-    members.text("version", VERSION);
-    expires(&mut members, result.ttl);
-    members.raw_if_json("data", result.data);
-    if !result.subs.is_empty() {
-        let mut subs = members.object("subs");
-        for (channel, sub) in result.subs {
-            subscribe(Members::open(subs.key(channel)), sub);
-        }
-    }
-    if let Some(interval) = result.ping {
-        members.number("ping", interval);
-        members.flag("pong", result.pong);
-    }
-    members.text_some("session", result.session);
-    members.text_some("node", result.node);
-    members.number_some("time", result.time.unwrap_or(0));
-}
-
-fn subscribe(mut members: Members<'_>, result: &SubscribeResult<'_>) {
-    expires(&mut members, result.ttl);
-    members.flag("recoverable", result.recoverable);
-    if let Some(position) = result.position {
-        members.text("epoch", position.epoch.as_str());
-    }
-    if !result.publications.is_empty() {
-        let publications = result.publications.iter().enumerate();
-        members.array("publications", publications, |out, (at, item)| {
-            publication(out, item, result.shape(at));
-        });
-    }
-    members.flag("recovered", result.recovered);
-    members.number_some(
-        "offset",
-        result.position.map_or(0, |position| position.offset.0),
-    );
-    members.flag("positioned", result.positioned);
-    members.raw_if_json("data", result.data);
-    members.flag("was_recovering", result.was_recovering);
-    members.flag("delta", result.delta);
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -124,6 +79,7 @@ mod tests {
 
     use super::*;
     use crate::model::{ClientId, ClientInfo, Epoch, Offset, Publication, StreamPosition};
+    use crate::protocol::push::{ConnectResult, SubscribeResult};
 
     const CLIENT: ClientId = ClientId::from_random(7);
 

@@ -1,8 +1,7 @@
-//! Pushes (`spec/centrifuge.md` §3.3), and the parts they share with replies.
+//! Pushes (`spec/centrifuge.md` §3.3).
 
-use super::reply::{CONNECT_OF_PUSH, connect, refresh};
+use super::parts::{CONNECT_OF_PUSH, client_info, connect, publication, refresh};
 use super::write::Fields;
-use crate::model::{ClientInfo, Offset, Publication};
 use crate::protocol::push::{Push, Shape, SubscribeResult};
 
 /// Bytes of a publication push besides channel, data, info and tags, at most.
@@ -52,47 +51,6 @@ pub fn encode_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
 /// Appends the reply around a push that `bare` appends.
 pub fn encode_pushed(out: &mut Vec<u8>, bare: impl FnOnce(&mut Vec<u8>)) {
     Fields::new(out).large_message(4, USUAL_PUSH_BYTES, |push| push.appended(bare));
-}
-
-/// A publication as clients see it. The first one of a stream tells the epoch.
-pub(super) fn publication(
-    fields: &mut Fields<'_>,
-    tag: u32,
-    publication: &Publication,
-    shape: Shape,
-) {
-    let patch = publication.patch.as_ref().filter(|_| shape == Shape::Patch);
-    let data = patch.unwrap_or(&publication.data);
-    fields.large_message(tag, data.len(), |fields| {
-        fields.bytes(4, data);
-        if let Some(info) = &publication.info {
-            client_info(fields, 5, info);
-        }
-        fields.number(6, publication.offset.0);
-        for (key, value) in &publication.tags {
-            fields.message(7, |entry| {
-                entry.text(1, key);
-                entry.text(2, value);
-            });
-        }
-        fields.flag(8, patch.is_some());
-        if publication.tells_time {
-            fields.number(9, publication.unix_ms);
-        }
-        if publication.offset == Offset(1) {
-            fields.text(14, publication.epoch.as_str());
-        }
-    });
-}
-
-/// A ClientInfo.
-pub(super) fn client_info(fields: &mut Fields<'_>, tag: u32, info: &ClientInfo) {
-    fields.message(tag, |fields| {
-        fields.text(1, &info.user);
-        fields.bytes(2, &info.client.encode());
-        fields.bytes(3, &info.conn_info);
-        fields.bytes(4, &info.chan_info);
-    });
 }
 
 /// A Subscribe push has fewer fields than a SubscribeResult, and other numbers.

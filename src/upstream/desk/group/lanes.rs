@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::model::{ChannelName, Entry};
 use crate::time::Now;
-use crate::upstream::desk::encode::{delivery_bytes, place};
+use crate::upstream::desk::encode::delivery_bytes;
 use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::log::{Leased, Settled};
 
@@ -52,7 +52,7 @@ impl Group {
             not_before,
             state: State::Waiting,
         };
-        let channel = place(&held.entry).0.clone();
+        let channel = held.entry.shown_at().0.clone();
         self.held.insert(cursor, held);
         if self.settings.ordered {
             let lane = self.lanes.entry(channel.clone()).or_default();
@@ -107,7 +107,7 @@ impl Group {
         if self.settings.ordered {
             for cursor in &cursors {
                 if let Some(held) = self.held.get(cursor)
-                    && let Some(lane) = self.lanes.get_mut(place(&held.entry).0)
+                    && let Some(lane) = self.lanes.get_mut(held.entry.shown_at().0)
                 {
                     lane.active = lane.active.saturating_sub(1);
                 }
@@ -136,7 +136,10 @@ impl Group {
     pub(super) fn enter_lanes(&mut self, now: Now) {
         let ready = std::mem::take(&mut self.ready);
         for (cursor, held) in &mut self.held {
-            let lane = self.lanes.entry(place(&held.entry).0.clone()).or_default();
+            let lane = self
+                .lanes
+                .entry(held.entry.shown_at().0.clone())
+                .or_default();
             if ready.contains(cursor) {
                 held.state = State::Waiting;
                 lane.waiting.insert(*cursor);

@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::document::{Budget, Table, Value, check_depth, insert};
+use super::{Budget, Table, Value, check_depth, insert};
 
 /// Reads one JSON value.
-pub(super) fn read(text: &str) -> Result<Value, String> {
+pub(in crate::import) fn read(text: &str) -> Result<Value, String> {
     let mut from = serde_json::Deserializer::from_str(text);
     let mut budget = Budget::new();
     let seed = Node {

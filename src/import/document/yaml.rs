@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, StrInput, Tag};
 
-use super::document::{Budget, Table, Value, check_depth, insert, plain};
+use super::{Budget, Table, Value, check_depth, insert, plain};
 
 struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,

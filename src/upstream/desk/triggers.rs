@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use super::desk::Outlet;
-use super::desk::encode;
-use super::desk::group::Given;
+use super::encode::Given;
+use super::{Outlet, encode};
 use crate::config::Config;
 use crate::config::durable::Trigger;
 use crate::limits::TRIGGER_HOPS_MAX;

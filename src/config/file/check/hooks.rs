@@ -1,10 +1,10 @@
 //! References to hook targets, and what a target's own keys cannot tell alone.
 
-use super::super::Config;
-use super::super::hooks::{DEFAULT_NAME, FIXED_NAMES, Hooks, MethodNamespace, Target};
-use super::super::namespace::Namespace;
-use super::reader::Keys;
-use super::{ConfigError, Origin};
+use super::super::super::Config;
+use super::super::super::hooks::{DEFAULT_NAME, FIXED_NAMES, Hooks, MethodNamespace, Target};
+use super::super::super::namespace::Namespace;
+use super::super::reader::Keys;
+use super::super::{ConfigError, Origin};
 
 /// Adds everything that does not fit together.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {

@@ -1,9 +1,9 @@
 //! What a namespace says about durable publications, where one key alone cannot tell.
 
-use super::super::namespace::Namespace;
-use super::super::{ChannelRules, Config};
-use super::reader::Keys;
-use super::{ConfigError, Origin};
+use super::super::super::namespace::Namespace;
+use super::super::super::{ChannelRules, Config};
+use super::super::reader::Keys;
+use super::super::{ConfigError, Origin};
 use crate::wire::condition::Condition;
 
 /// Adds everything that does not fit together.

@@ -1,11 +1,11 @@
 //! What is well-formed and yet nobody would reach, or could use.
 
-use super::super::durable::Engine;
-use super::super::namespace::Namespace;
-use super::super::{Config, Secret};
-use super::check::{endpoints, refused};
-use super::reader::Keys;
-use super::{ConfigError, Origin};
+use super::super::super::durable::Engine;
+use super::super::super::namespace::Namespace;
+use super::super::super::{Config, Secret};
+use super::super::reader::Keys;
+use super::super::{ConfigError, Origin};
+use super::{endpoints, refused};
 
 /// Adds everything that could not work.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
