@@ -11,7 +11,7 @@ use crate::model::ChannelName;
 /// Piece that cannot be dropped, in place of the hub slot of one that can.
 pub(super) const KEEP: u32 = u32::MAX;
 /// A smaller piece that must be kept is copied to each connection: that costs less than to share it.
-const SHARED_BYTES_MIN: usize = 512;
+const SHARED_FROM_BYTES: usize = 512;
 
 /// Bytes of all backlogs of a shard, each counted once. Only the shard's thread counts; the shard is made on another one.
 #[derive(Clone, Debug, Default)]
@@ -137,7 +137,7 @@ impl Backlog {
     /// Queues bytes that others get as well; they may be dropped if `hub` is not `KEEP`.
     pub(super) fn share(&mut self, of: &Arc<Shared>, hub: u32) {
         let len = of.bytes.len();
-        if hub == KEEP && len < SHARED_BYTES_MIN {
+        if hub == KEEP && len < SHARED_FROM_BYTES {
             return self.push(&of.bytes);
         }
         self.end_tail();

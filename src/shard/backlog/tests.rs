@@ -78,16 +78,16 @@ fn what_many_get_stands_between_what_came_before_and_after() {
     let mut backlog = backlog();
     backlog.push(b"a");
     backlog.get(b"small", KEEP);
-    backlog.get(&[b'x'; SHARED_BYTES_MIN], KEEP);
+    backlog.get(&[b'x'; SHARED_FROM_BYTES], KEEP);
     backlog.push(b"b");
     backlog.get(b"droppable", 7);
     backlog.push(b"c");
-    let x = "x".repeat(SHARED_BYTES_MIN);
+    let x = "x".repeat(SHARED_FROM_BYTES);
     assert_eq!(
         backlog.left(),
         [
             (6, KEEP),
-            (SHARED_BYTES_MIN, KEEP),
+            (SHARED_FROM_BYTES, KEEP),
             (1, KEEP),
             (9, 7),
             (1, KEEP)
