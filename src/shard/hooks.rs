@@ -1,24 +1,11 @@
-//! Answers of backends, and what is kept of a request for them.
+//! Answers of backends.
 
 use super::Shard;
 use super::connection::State;
-use crate::config::Config;
-use crate::limits::{HOOK_HEADERS_BYTES_MAX, USER_ID_BYTES_MAX};
-use crate::mesh::hook::{Answer, Header};
+use crate::mesh::hook::Answer;
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
-use crate::session::Session;
 use crate::time::Now;
-use crate::wire::http::RequestHead;
-
-/// What a transport's request says about its client, for the session that follows.
-#[derive(Debug, Default)]
-pub(super) struct Kept {
-    /// Headers that a target of hooks wants.
-    pub(super) headers: Vec<Header>,
-    /// From `client.user_id_http_header`; empty when absent.
-    pub(super) user: Box<str>,
-}
 
 impl Shard {
     /// A backend has answered, or could not be asked.
@@ -70,42 +57,5 @@ impl Shard {
         if let Err(disconnect) = result {
             self.disconnect(conn.slot, &disconnect);
         }
-    }
-}
-
-impl Kept {
-    /// What is kept of a request. A user id that is too long is none: its client is then not known.
-    pub(super) fn of(config: &Config, head: &RequestHead<'_>) -> Self {
-        let mut kept = Self::default();
-        let name = &config.client.user_id_http_header;
-        if !name.is_empty()
-            && let Some(user) = head.header(name)
-            && user.len() <= USER_ID_BYTES_MAX
-        {
-            kept.user = user.into();
-        }
-        let mut room = HOOK_HEADERS_BYTES_MAX;
-        for name in config
-            .hooks
-            .targets()
-            .flat_map(|target| &target.http_headers)
-        {
-            if kept.headers.iter().any(|(one, _)| **one == **name) {
-                continue;
-            }
-            if let Some(value) = head.header(name)
-                && name.len() + value.len() <= room
-            {
-                room -= name.len() + value.len();
-                kept.headers.push((name.as_str().into(), value.into()));
-            }
-        }
-        kept
-    }
-
-    /// The session knows it from here on.
-    pub(super) fn hand_to(self, session: &mut Session) {
-        session.user = self.user;
-        session.keep_headers(self.headers);
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::hooks::Kept;
+use super::kept::Kept;
 use super::pages::is_no_stranger;
 use super::{Door, Mode, Shard};
 use crate::config::Config;
