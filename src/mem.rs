@@ -1,8 +1,9 @@
 //! Memory with a bound: slots, questions that wait, the fan-out ring, the timer wheel, random numbers from a seed, secrets from a
-//! key.
+//! key; and state as bytes, for another process.
 
 mod asks;
 mod fanout_ring;
+mod image;
 mod rng;
 mod secret;
 mod shares;
@@ -12,6 +13,10 @@ mod timer_wheel;
 
 pub use asks::{Asks, Full, SharedAsks};
 pub use fanout_ring::{FanoutRing, RingRange};
+pub(crate) use image::image;
+pub use image::{
+    Image, ImageError, Reader as ImageReader, Section as ImageSection, Writer as ImageWriter,
+};
 pub use rng::Rng;
 pub use secret::{Key, SecretHash, Secrets};
 pub use shares::{Shares, Whose};

@@ -5,6 +5,8 @@
 //! of the question before it. Where a shorter one follows a longer one it is put off to that one's. Everything takes the
 //! same time however many questions there are.
 
+mod image;
+
 use super::shares::{Holders, Shares, Whose};
 use super::{Slab, SlotPool};
 use crate::model::AskId;

@@ -1,6 +1,8 @@
 //! Values in numbered slots with generations. Grows and shrinks in chunks: nothing moves, nothing is over-allocated by more
 //! than a chunk, and what was needed by many is given back when they are gone.
 
+use super::{Image, ImageError, ImageReader, ImageWriter};
+
 const CHUNK: usize = 128;
 /// Generations have 24 bits because a completion's `user_data` carries that many.
 const GENERATION_MASK: u32 = (1 << 24) - 1;
@@ -174,6 +176,56 @@ impl<T> Slab<T> {
                 value.as_ref().map(|value| (first + within as u32, value))
             })
         })
+    }
+}
+
+impl<T> Slab<T> {
+    /// Writes generations, and values by `write`.
+    pub fn write(&self, out: &mut ImageWriter, write: impl Fn(&T, &mut ImageWriter)) {
+        out.length(self.chunks.len());
+        for chunk in &self.chunks {
+            for generation in &*chunk.generations {
+                generation.write(out);
+            }
+        }
+        out.length(self.len);
+        for (slot, value) in self.iter() {
+            slot.write(out);
+            write(value, out);
+        }
+    }
+
+    /// Reads what `write` has written, values by `read`. There may be so many slots.
+    ///
+    /// # Errors
+    /// A value cannot be, or stands in a place that cannot be.
+    pub fn read(
+        from: &mut ImageReader<'_>,
+        slots_max: u32,
+        mut read: impl FnMut(&mut ImageReader<'_>) -> Result<T, ImageError>,
+    ) -> Result<Self, ImageError> {
+        const WRONG: ImageError = ImageError::Wrong { what: "a slot" };
+        let mut slab = Self::default();
+        for _ in 0..from.length()? {
+            let mut generations = Box::new([0; CHUNK]);
+            for generation in &mut *generations {
+                *generation = u32::read(from)? & GENERATION_MASK;
+            }
+            slab.chunks.push(Chunk {
+                generations,
+                values: Box::default(),
+                taken: 0,
+            });
+        }
+        for _ in 0..from.length()? {
+            let slot = u32::read(from)?;
+            if slot >= slab.slots().min(slots_max) || slab.at(slot).is_some() {
+                return Err(WRONG);
+            }
+            let value = read(from)?;
+            slab.insert_at(slot, value);
+        }
+        Ok(slab)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Hands out slot numbers, lowest first while none was returned.
 
+use super::{Image, ImageError, ImageReader, ImageWriter, Slab};
+
 /// Free slot numbers of a table that cannot choose them itself.
 #[derive(Clone, Debug)]
 pub struct SlotPool {
@@ -42,6 +44,46 @@ impl SlotPool {
             // All are back: the lowest come first again, and nothing remembers how many there were.
             *self = Self::new(self.slots_max);
         }
+    }
+
+    /// Writes which are free.
+    pub fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            free,
+            next,
+            slots_max: _,
+        } = self;
+        next.write(out);
+        free.write(out);
+    }
+
+    /// Reads what `write` has written: of the slots in use, up to `slots_max`, those are free that hold nothing in `slab`.
+    ///
+    /// # Errors
+    /// They are not.
+    pub fn read<T>(
+        from: &mut ImageReader<'_>,
+        slots_max: u32,
+        slab: &Slab<T>,
+    ) -> Result<Self, ImageError> {
+        let next = u32::read(from)?;
+        let free: Vec<u32> = from.list()?;
+        let holds = |slot: u32| slab.at(slot).is_some();
+        let mut is_free = vec![false; next.min(slots_max) as usize];
+        let each_once = free.iter().all(|&slot| {
+            let first = is_free.get_mut(slot as usize).filter(|is_free| !**is_free);
+            first.map(|is_free| *is_free = true).is_some()
+        });
+        let are_held = (0..next.min(slots_max)).filter(|&slot| holds(slot)).count();
+        let all = free.len() + slab.len() == next as usize && are_held == slab.len();
+        if !each_once || !all || next > slots_max || free.iter().any(|&slot| holds(slot)) {
+            return Err(ImageError::Wrong { what: "free slots" });
+        }
+        Ok(Self {
+            free,
+            next,
+            slots_max,
+        })
     }
 }
 

@@ -45,6 +45,28 @@ impl Decimal {
         Self::of_parts(text.starts_with('-'), number, exponent)
     }
 
+    /// One that `plain` has read, as it reads it again.
+    #[must_use]
+    pub fn to_plain(&self) -> String {
+        let Self {
+            negative,
+            magnitude,
+            digits,
+        } = self;
+        let zeros = |count: u64| "0".repeat(count as usize);
+        let sign = if *negative { "-" } else { "" };
+        let places = digits.len() as i64;
+        match usize::try_from(*magnitude) {
+            Ok(0) if digits.is_empty() => "0".to_owned(),
+            Ok(whole) if *magnitude < places => {
+                let (whole, fraction) = digits.split_at(whole);
+                format!("{sign}{whole}.{fraction}")
+            }
+            Ok(_) => format!("{sign}{digits}{}", zeros(magnitude.abs_diff(places))),
+            Err(_) => format!("{sign}.{}{digits}", zeros(magnitude.unsigned_abs())),
+        }
+    }
+
     fn of_parts(negative: bool, number: &str, exponent: i64) -> Option<Self> {
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if whole.len() + fraction.len() == 0 || !are_digits(whole) || !are_digits(fraction) {
@@ -107,6 +129,25 @@ fn are_digits(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn plain_number_is_written_as_it_is_read() {
+        for (text, written) in [
+            ("0", "0"),
+            ("-0.0", "0"),
+            ("7", "7"),
+            ("-12.50", "-12.5"),
+            ("+1200", "1200"),
+            (".005", ".005"),
+            (".5", ".5"),
+            ("-3.", "-3"),
+            ("10.01", "10.01"),
+        ] {
+            let number = Decimal::plain(text).unwrap();
+            assert_eq!(number.to_plain(), written);
+            assert_eq!(Decimal::plain(written), Some(number), "{text}");
+        }
+    }
 
     #[test]
     fn numbers_with_exponents_compare_exactly_at_any_size() {

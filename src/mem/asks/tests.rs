@@ -3,6 +3,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::mem::{ImageReader, ImageWriter};
 use crate::model::ConnId;
 
 fn at(ms: u64) -> Instant {
@@ -27,6 +28,33 @@ fn question_ends_once_with_its_answer_or_with_its_deadline() {
     assert_eq!((asks.stale(), asks.len()), (2, 1));
     assert_eq!(asks.close(again), Some("in the same slot"));
     assert_eq!(asks.next_at(), None);
+}
+
+#[test]
+fn questions_that_were_bytes_end_as_they_would_have() {
+    let mut before = Asks::new(4, 100);
+    let ids: Vec<_> = [(30, 3u32), (10, 1), (20, 2)]
+        .map(|(end, value)| before.open(at(end), 5, value).unwrap())
+        .to_vec();
+    before.close(ids[0]);
+    let held = before.open(at(40), 5, 4).unwrap();
+    before.hold(held);
+    let mut out = ImageWriter::default();
+    before.write(&mut out);
+    let image = out.finish();
+    let mut asks = Asks::<u32>::read(4, 100, &mut ImageReader::new(&image).unwrap()).unwrap();
+    assert_eq!((asks.len(), asks.bytes(), asks.stale()), (3, 15, 0));
+    assert_eq!(asks.close(ids[0]), None, "it had its answer");
+    assert_eq!(
+        asks.next_overdue(at(39)),
+        Some((ids[1], 1)),
+        "put off behind 30"
+    );
+    assert_eq!(asks.next_overdue(at(39)), Some((ids[2], 2)));
+    assert_eq!(asks.next_overdue(at(99)), None, "the other one is held");
+    assert_eq!(asks.close(held), Some(4));
+    let again = asks.open(at(50), 5, 5).unwrap();
+    assert_eq!(again, before.open(at(50), 5, 5).unwrap(), "the same slots");
 }
 
 #[test]

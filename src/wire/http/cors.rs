@@ -17,6 +17,13 @@ impl Cors {
         }
     }
 
+    /// What it was made of.
+    #[must_use]
+    pub fn parts(&self) -> (&str, Option<&str>) {
+        let Self { origin, headers } = self;
+        (origin, headers.as_deref())
+    }
+
     /// Names and values of the answer's headers.
     #[must_use]
     pub fn headers(&self) -> Vec<(&'static str, &str)> {

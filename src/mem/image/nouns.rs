@@ -1,0 +1,126 @@
+//! The nouns that every layer shares.
+
+use super::parts::text;
+use super::{Image, ImageError, Reader, Writer, image};
+use crate::limits::FILTER_DEPTH_MAX;
+use crate::model::{
+    AskId, ChannelName, ChosenError, ClientId, ClientInfo, ConnId, ConsumeGrant, Encoding, Epoch,
+    FilterNode, Format, Framing, HubId, Offset, Overrides, Publication, ShardId, Since,
+    StreamPosition,
+};
+use crate::time::Instant;
+
+image!(tuple ShardId(number));
+image!(struct ConnId { slot, generation });
+image!(struct HubId { slot, generation });
+image!(struct AskId { slot, generation });
+image!(tuple Offset(number));
+image!(struct StreamPosition { epoch, offset });
+image!(enum Since { 0 => Any, 1 => Nothing, 2 => Epoch(epoch) });
+image!(struct ClientInfo { user, client, conn_info, chan_info });
+image!(struct Publication { offset, epoch, data, json, info, tags, unix_ms, tells_time, patch, delta });
+
+image!(struct Format { encoding, framing, unidirectional });
+image!(enum Encoding { 0 => Json, 1 => Protobuf });
+image!(enum Framing {
+    0 => WebSocket,
+    1 => Joined,
+    2 => Deflate,
+    3 => Stream,
+    4 => EventStream,
+    5 => PlainStream,
+    6 => PlainEventStream,
+    7 => Poll,
+});
+
+image!(struct Overrides {
+    presence, join_leave, force_push_join_leave, force_recovery, force_positioning
+});
+image!(struct ChosenError { code, message, temporary });
+image!(struct ConsumeGrant { groups, channels });
+
+/// It has as many levels as a checked one may have.
+impl Image for FilterNode {
+    fn write(&self, out: &mut Writer) {
+        let Self {
+            op,
+            key,
+            cmp,
+            val,
+            vals,
+            nodes,
+        } = self;
+        op.write(out);
+        key.write(out);
+        cmp.write(out);
+        val.write(out);
+        vals.write(out);
+        nodes.write(out);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+        filter_node(from, FILTER_DEPTH_MAX)
+    }
+}
+
+fn filter_node(from: &mut Reader<'_>, levels: usize) -> Result<FilterNode, ImageError> {
+    let levels = levels.checked_sub(1);
+    let levels = levels.ok_or(ImageError::Wrong { what: "a filter" })?;
+    let mut node = FilterNode {
+        op: Image::read(from)?,
+        key: Image::read(from)?,
+        cmp: Image::read(from)?,
+        val: Image::read(from)?,
+        vals: Image::read(from)?,
+        nodes: Vec::new(),
+    };
+    for _ in 0..from.length()? {
+        node.nodes.push(filter_node(from, levels)?);
+    }
+    Ok(node)
+}
+
+/// On the clock of its shard, which goes on where another process takes over.
+impl Image for Instant {
+    fn write(&self, out: &mut Writer) {
+        let Self(nanos) = self;
+        nanos.write(out);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+        u64::read(from).map(Self)
+    }
+}
+
+impl Image for Epoch {
+    fn write(&self, out: &mut Writer) {
+        let Self(letters) = self;
+        out.raw(letters);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+        Image::read(from).map(Self)
+    }
+}
+
+/// Its name was checked when it was made.
+impl Image for ChannelName {
+    fn write(&self, out: &mut Writer) {
+        out.bytes(self.as_str().as_bytes());
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+        text(from).map(Self::new)
+    }
+}
+
+impl Image for ClientId {
+    fn write(&self, out: &mut Writer) {
+        let Self(bits) = *self;
+        bits.write(out);
+    }
+
+    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+        u128::read(from).map(Self)
+    }
+}
