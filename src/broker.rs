@@ -6,6 +6,7 @@ pub mod filter;
 pub mod followed;
 pub mod hub;
 mod idempotency;
+mod image;
 mod list;
 mod makers;
 pub mod owner;

@@ -10,6 +10,7 @@ mod context;
 mod durable;
 pub mod fanout;
 mod hooked;
+mod image;
 pub mod key;
 mod liveness;
 pub mod order;

@@ -18,6 +18,7 @@ mod emulation;
 mod held;
 mod hooks;
 mod http;
+mod image;
 mod inbox;
 mod input;
 pub mod inspect;
@@ -179,6 +180,8 @@ pub enum Output {
 /// See the module.
 pub struct Shard {
     id: ShardId,
+    /// That of the process: see `with_key`.
+    key: [u8; 32],
     mode: Mode,
     config: Arc<Config>,
     people: People,
@@ -260,21 +263,22 @@ impl Shard {
         seed: u64,
     ) -> Self {
         let rng = Rng::new(seed ^ u64::from(id.0) << 48);
-        let key = key_of_tables(&seeded_key(seed), id);
+        let key = seeded_key(seed);
+        let tables = key_of_tables(&key, id);
         let compression = Compression::new(&config.websocket);
         let inflater = Inflater::shared(config.websocket.inflated_bytes_max());
         Self {
             id,
             mode,
-            people: People::new(&key, &Key::new(seeded_key(seed)), &config),
+            people: People::new(&tables, &Key::new(key), &config),
             config,
             connections: Connections::new(
                 limits::FANOUT_RING_BYTES,
                 limits::OWN_RING_BYTES,
                 inflater,
             ),
-            local: Local::new(&key),
-            owned: Owned::new(&key),
+            local: Local::new(&tables),
+            owned: Owned::new(&tables),
             mesh: endpoint,
             calls: api::Calls::default(),
             questions: questions::Questions::default(),
@@ -295,7 +299,8 @@ impl Shard {
             inflated: 0,
             inflating: VecDeque::new(),
             said: VecDeque::new(),
-            secrets: Secrets::new(&seeded_key(seed), id.0),
+            secrets: Secrets::new(&key, id.0),
+            key,
             date: DateLine::default(),
             moved: Vec::new(),
             marks: Vec::new(),
@@ -327,6 +332,7 @@ impl Shard {
         let own = |secrets: &mut Secrets| u128::from_le_bytes(secrets.make()) as u64;
         let tables = key_of_tables(key, self.id);
         Self {
+            key: *key,
             secrets: Secrets::new(key, self.id.0),
             uid: format!("{:016x}", own(&mut Secrets::new(key, ALL_SHARDS))),
             local: Local::new(&tables),

@@ -11,6 +11,8 @@ mod deflate;
 mod emulation;
 #[path = "fuzz/fossil.rs"]
 mod fossil;
+#[path = "fuzz/image.rs"]
+mod image;
 #[path = "fuzz/import.rs"]
 mod import;
 #[path = "fuzz/mutation.rs"]

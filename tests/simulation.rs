@@ -30,7 +30,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use simulation::truth::situation;
-use simulation::world::{Seen, run, run_with};
+use simulation::world::{Seen, run, run_unmoved, run_with_faulty_mesh};
 
 /// Runs in CI.
 const SEEDS: u64 = 500;
@@ -111,6 +111,7 @@ const REACHED: &[&str] = &[
     situation::WAITS_FOR_KEY,
     situation::NO_MORE_UNDER_WAY,
     "told of a loss that nothing kept",
+    "replaced by an image",
     "close 3006",
 ];
 
@@ -142,7 +143,7 @@ fn named(seed: u64) -> (u64, Seen) {
 
 fn named_with_faulty_mesh(seed: u64) -> (u64, Seen) {
     let _named = Named(seed);
-    run_with(seed, true)
+    run_with_faulty_mesh(seed)
 }
 
 fn sum(total: &mut Seen, seen: Seen) {
@@ -262,6 +263,15 @@ fn a_catch_up_that_found_a_full_queue_is_asked_for_again() {
 fn the_same_seed_gives_the_same_bytes() {
     for seed in [1, 2, 3] {
         assert_eq!(named(seed), named(seed), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_shard_that_goes_on_as_its_image_sends_the_same_bytes() {
+    for seed in 1..=20 {
+        let (sent, _) = named(seed);
+        let (sent_unmoved, _) = run_unmoved(seed);
+        assert_eq!(sent, sent_unmoved, "seed {seed}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use hashbrown::{Equivalent, HashMap};
 
 use crate::limits::REVOCATIONS_MAX;
-use crate::mem::{Key, SecretHash};
+use crate::mem::{ImageError, ImageReader, ImageWriter, Key, SecretHash};
 use crate::mesh::message::Revocation;
 use crate::time::{Instant, Now};
 
@@ -121,6 +121,32 @@ impl Revocations {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+impl Revocations {
+    /// Writes all of them.
+    pub fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            tokens,
+            user_tokens,
+            blocked,
+        } = self;
+        out.map(tokens.iter());
+        out.map(user_tokens.iter());
+        out.map(blocked.iter());
+    }
+
+    /// Reads what `write` has written, with the same key.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn read(key: &Key, from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut all = Self::new(key);
+        from.map(|id, until| all.tokens.insert(id, until))?;
+        from.map(|user, until| all.user_tokens.insert(user, until))?;
+        from.map(|user, until| all.blocked.insert(user, until))?;
+        Ok(all)
     }
 }
 

@@ -1,6 +1,7 @@
 //! A channel as its owner keeps it.
 
 mod followed;
+mod image;
 
 use std::sync::Arc;
 use std::time::Duration;

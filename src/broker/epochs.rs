@@ -1,7 +1,7 @@
 //! The epoch of a channel without a record of it: it follows from the name and a secret, so that a position before the first
 //! publication, given out to whoever asked, stays true while nothing is kept for it.
 
-use crate::mem::{Key, SecretHash};
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash};
 use crate::model::{ChannelName, Epoch};
 
 /// Groups of names that begin a new life together: so many that channels which come and go in a crowd leave most of those that
@@ -35,12 +35,31 @@ impl Epochs {
 
     /// A channel with publications is forgotten.
     pub(super) fn end(&mut self, hash: u64) {
-        let lives = self
-            .lives
-            .get_or_insert_with(|| vec![0; LIVES].into_boxed_slice());
+        let lives = self.lives.get_or_insert_with(no_lives);
         let life = &mut lives[group(hash)];
         *life = life.wrapping_add(1);
     }
+
+    /// Writes which lives have ended.
+    pub(super) fn write(&self, out: &mut ImageWriter) {
+        let Self { names: _, lives } = self;
+        lives.is_some().write(out);
+        out.sparse(lives.as_deref().unwrap_or_default(), &0);
+    }
+
+    /// Reads it, with the same key.
+    pub(super) fn read(key: &Key, from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut epochs = Self::new(key);
+        if bool::read(from)? {
+            epochs.lives = Some(no_lives());
+        }
+        from.sparse(epochs.lives.as_deref_mut().unwrap_or_default())?;
+        Ok(epochs)
+    }
+}
+
+fn no_lives() -> Box<[u32]> {
+    vec![0; LIVES].into_boxed_slice()
 }
 
 const fn group(hash: u64) -> usize {

@@ -1,5 +1,7 @@
 //! Tags filter: which publications a subscriber gets (`spec/centrifuge.md` §4.10).
 
+mod image;
+
 use std::cmp::Ordering;
 
 use crate::limits::{FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_NODES_MAX};

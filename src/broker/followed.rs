@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::mem::image;
 use crate::mesh::message::{Interest, InterestFor, Leave, Query, QueryFor};
 use crate::model::{AskId, ClientInfo, Publication, ShardId};
 
@@ -44,6 +45,16 @@ pub struct Followed {
     /// What is earlier, the log has forgotten.
     pub(super) first_kept: u64,
 }
+
+image!(enum Asker {
+    0 => Interest(from, asker, interest),
+    1 => Query(from, asker, query),
+    2 => Api(call, item, query),
+});
+image!(struct Part { after, publications });
+image!(struct Followed {
+    is_open, ahead, ahead_lost, parked, woken, pages, reread, reading, first_kept
+});
 
 impl Followed {
     /// Everybody who waits looks again. `true` if nobody was about to.

@@ -1,5 +1,7 @@
 //! Who listens on this shard.
 
+mod image;
+
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashTable};

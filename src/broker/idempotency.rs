@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::mem::{Key, SecretHash};
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash};
 use crate::model::{ChannelName, StreamPosition};
 use crate::time::Instant;
 
@@ -118,6 +118,58 @@ impl Idempotency {
         {
             self.positions.shrink_to(self.positions.len() * 2);
         }
+    }
+
+    /// Writes all of them, in the order in which they end.
+    pub(super) fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            secret: _,
+            positions,
+            ends,
+            most: _,
+            evicted,
+        } = self;
+        for ends in ends {
+            out.length(ends.len());
+            for (end, name) in ends {
+                let Kept {
+                    position,
+                    end: _,
+                    of_client: _,
+                } = &positions[name];
+                end.write(out);
+                name.write(out);
+                position.write(out);
+            }
+        }
+        evicted.write(out);
+    }
+
+    /// Reads them, with the same key.
+    pub(super) fn read(
+        key: &Key,
+        most: usize,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
+        let mut keys = Self::new(key, most);
+        for of_client in [false, true] {
+            for _ in 0..from.length()? {
+                let (end, name) = Image::read(from)?;
+                let kept = Kept {
+                    position: Image::read(from)?,
+                    end,
+                    of_client,
+                };
+                if keys.positions.insert(name, kept).is_some() {
+                    return Err(ImageError::Wrong {
+                        what: "an idempotency key twice",
+                    });
+                }
+                keys.ends[usize::from(of_client)].insert((end, name));
+            }
+        }
+        keys.evicted = Image::read(from)?;
+        Ok(keys)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Lists of channels through the channels themselves: whoever is in one is taken out without a search. What a channel is, is not
 //! known here.
 
-use crate::mem::Slab;
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Slab};
 
 /// No channel.
 pub(super) const NONE: u32 = u32::MAX;
@@ -114,5 +114,54 @@ impl<C> List<C> {
             self.remove(channels, slot);
             self.push(channels, slot);
         }
+    }
+
+    /// Writes the slots, the first one first.
+    pub(super) fn write(
+        &self,
+        channels: &Slab<C>,
+        link_of: impl Fn(&C) -> Option<&Link>,
+        out: &mut ImageWriter,
+    ) {
+        let Self {
+            first,
+            last: _,
+            len,
+            of: _,
+        } = self;
+        len.write(out);
+        let mut slot = *first;
+        while slot != NONE {
+            slot.write(out);
+            slot = channels
+                .at(slot)
+                .and_then(&link_of)
+                .map_or(NONE, |link| link.next);
+        }
+    }
+
+    /// Reads what `write` has written: channels that `is_its`, each once.
+    pub(super) fn read(
+        of: fn(&mut C) -> Option<&mut Link>,
+        channels: &mut Slab<C>,
+        from: &mut ImageReader<'_>,
+        is_its: impl Fn(&C) -> bool,
+    ) -> Result<Self, ImageError> {
+        let mut list = Self::new(of);
+        for _ in 0..u32::read(from)? {
+            let slot = u32::read(from)?;
+            let is_in = slot == list.last
+                || channels
+                    .at_mut(slot)
+                    .and_then(of)
+                    .is_none_or(|link| link.next != NONE);
+            if is_in || !channels.at(slot).is_some_and(&is_its) {
+                return Err(ImageError::Wrong {
+                    what: "a list of channels",
+                });
+            }
+            list.push(channels, slot);
+        }
+        Ok(list)
     }
 }

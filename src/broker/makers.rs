@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::channel::{Channel, Made};
 use super::list::{Link, List, NONE};
 use crate::config::ChannelRules;
-use crate::mem::{Key, SecretHash, Slab};
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash, Slab};
 use crate::model::Draft;
 use crate::time::Instant;
 
@@ -26,6 +26,29 @@ pub(super) struct Maker {
     user: u64,
     /// 0 where the prefix is not known.
     prefix: u64,
+}
+
+impl Image for Made {
+    fn write(&self, out: &mut ImageWriter) {
+        // Which places it has in the lists, these say.
+        let Self {
+            user,
+            prefix,
+            by_user: _,
+            by_prefix: _,
+        } = self;
+        user.write(out);
+        prefix.write(out);
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        Ok(Self {
+            user: Image::read(from)?,
+            prefix: Image::read(from)?,
+            by_user: Link::default(),
+            by_prefix: Link::default(),
+        })
+    }
 }
 
 /// Channels without subscribers by who made them: those with subscribers are bounded by what subscribers may have, and may not go.
@@ -95,6 +118,44 @@ impl Kept {
         if self.by.capacity() > 1024 && self.by.len() < self.by.capacity() / 8 {
             self.by.shrink_to(self.by.len() * 2);
         }
+    }
+
+    /// Writes the channels of each, in their order.
+    fn write(
+        &self,
+        channels: &Slab<Channel>,
+        link_of: impl Fn(&Channel) -> Option<&Link> + Copy,
+        out: &mut ImageWriter,
+    ) {
+        let Self { by, of: _ } = self;
+        let mut keys: Vec<u64> = by.keys().copied().collect();
+        keys.sort_unstable();
+        out.length(keys.len());
+        for key in keys {
+            key.write(out);
+            by[&key].write(channels, link_of, out);
+        }
+    }
+
+    /// Reads what `write` has written; whose a channel is says `key_of`.
+    fn read(
+        &mut self,
+        channels: &mut Slab<Channel>,
+        from: &mut ImageReader<'_>,
+        key_of: impl Fn(&Made) -> u64,
+    ) -> Result<(), ImageError> {
+        for _ in 0..from.length()? {
+            let key = u64::read(from)?;
+            let is_its = |channel: &Channel| {
+                let made = channel.made.as_deref().map(&key_of);
+                channel.interest == 0 && made == Some(key)
+            };
+            let list = List::read(self.of, channels, from, is_its)?;
+            if list.len() == 0 || self.by.insert(key, list).is_some() {
+                return Err(ImageError::Wrong { what: "a maker" });
+            }
+        }
+        Ok(())
     }
 
     /// The oldest channel of this maker that may go, if it has reached `limit`.
@@ -234,6 +295,48 @@ impl Makers {
 fn makers_of(channels: &Slab<Channel>, slot: u32) -> Option<(u64, u64)> {
     let made = channels.of(slot).made.as_ref()?;
     Some((made.user, made.prefix))
+}
+
+impl Makers {
+    pub(super) fn write(&self, channels: &Slab<Channel>, out: &mut ImageWriter) {
+        let Self {
+            hash: _,
+            users,
+            prefixes,
+            rates,
+        } = self;
+        users.write(
+            channels,
+            |channel| Some(&channel.made.as_ref()?.by_user),
+            out,
+        );
+        prefixes.write(
+            channels,
+            |channel| Some(&channel.made.as_ref()?.by_prefix),
+            out,
+        );
+        rates.is_some().write(out);
+        for row in rates.iter().flat_map(|rows| rows.iter()) {
+            out.sparse(row, &Instant::START);
+        }
+    }
+
+    /// Reads it, with the same key.
+    pub(super) fn read(
+        key: &Key,
+        channels: &mut Slab<Channel>,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
+        let mut makers = Self::new(key);
+        makers.users.read(channels, from, |made| made.user)?;
+        makers.prefixes.read(channels, from, |made| made.prefix)?;
+        if bool::read(from)? {
+            for row in makers.rates.insert(empty_rates()).iter_mut() {
+                from.sparse(row)?;
+            }
+        }
+        Ok(makers)
+    }
 }
 
 fn empty_rates() -> Box<[[Instant; BUCKETS]; 2]> {

@@ -1,5 +1,6 @@
 //! The owner's side of every channel whose name hashes to this shard: offsets, history, presence, interest.
 
+mod image;
 mod log;
 
 use std::collections::VecDeque;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
 use crate::model::{ClientId, ClientInfo};
 
 /// Presence of one channel, kept by its owner.
@@ -44,5 +45,20 @@ impl Presence {
         users.sort_unstable();
         users.dedup();
         (self.clients.len() as u32, users.len() as u32)
+    }
+}
+
+impl Image for Presence {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self { clients: _ } = self;
+        self.list().write(out);
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut presence = Self::default();
+        for info in Vec::read(from)? {
+            presence.insert(info);
+        }
+        Ok(presence)
     }
 }

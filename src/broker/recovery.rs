@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::limits::HISTORY_BYTES_MAX;
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
 use crate::mesh::message::Recover;
 use crate::model::{Offset, Publication, Since, StreamPosition};
 use crate::time::Instant;
@@ -46,6 +47,29 @@ impl Deref for History {
     type Target = VecDeque<Arc<Publication>>;
     fn deref(&self) -> &Self::Target {
         &self.publications
+    }
+}
+
+impl Image for History {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            publications,
+            taken,
+        } = self;
+        publications.write(out);
+        for at in taken {
+            at.write(out);
+        }
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let publications = VecDeque::read(from)?;
+        let taken = publications.iter().map(|_| Instant::read(from));
+        let taken = taken.collect::<Result<_, _>>()?;
+        Ok(Self {
+            publications,
+            taken,
+        })
     }
 }
 

@@ -4,6 +4,8 @@
 //! What nobody uses is forgotten: at once where nothing was published, else when it ends. A full table forgets the channel
 //! without subscribers that was used longest ago.
 
+mod image;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -143,9 +143,10 @@ impl Writer {
 
     /// What is not the usual: places of a long row, with what stands there.
     pub fn sparse<T: Image + PartialEq>(&mut self, row: &[T], usual: &T) {
-        let others = || row.iter().enumerate().filter(|(_, one)| *one != usual);
-        self.length(others().count());
-        for (at, one) in others() {
+        let others = row.iter().enumerate().filter(|(_, one)| *one != usual);
+        let others: Vec<_> = others.collect();
+        self.length(others.len());
+        for (at, one) in others {
             (at as u32).write(self);
             one.write(self);
         }

@@ -483,7 +483,7 @@ pub struct Admit {
 }
 
 /// Leading bits of an address; the others are 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
     /// The address, an IPv4 one in the low 32 bits.
     pub bits: u128,

@@ -16,7 +16,7 @@ use crate::broker::owner::user_registry;
 use crate::config::keys::KeySource;
 use crate::config::{Namespace, UserLimitPolicy};
 use crate::limits::{MESH_TIMEOUT, USER_ID_BYTES_MAX};
-use crate::mem::TimerWheel;
+use crate::mem::{TimerWheel, image};
 use crate::mesh::Message;
 use crate::mesh::message::{Admit, AdmitFor, Interest, InterestFor, Interested, Recover};
 use crate::model::{
@@ -63,6 +63,11 @@ pub struct ConnectedSubscription {
     missed: Vec<Arc<Publication>>,
     recovered: bool,
 }
+
+image!(struct ServerSubscription {
+    channel, namespace, info, data, expire_at, overrides, recover, cache_recover, flags
+});
+image!(struct ConnectedSubscription { flags, expire_at, data, position, missed, recovered });
 
 impl ConnectedSubscription {
     pub(super) fn new(subscription: &Subscription, answer: &mut Interested) -> Self {

@@ -3,7 +3,7 @@
 
 use super::Context;
 use crate::limits::{ADMITS_MAX, INTERESTS_MAX, MESH_TIMEOUT};
-use crate::mem::Asks;
+use crate::mem::{Asks, ImageError, ImageReader, ImageWriter, image};
 use crate::model::{AskId, ClientId, ConnId, HubId};
 use crate::protocol::error::ClientError;
 
@@ -59,6 +59,30 @@ pub struct Admitting {
     pub client: ClientId,
     /// Its user.
     pub user: Box<str>,
+}
+
+image!(struct Subscribing { conn, client, hub, by });
+image!(enum SubscribedBy { 0 => Command(id), 1 => Connect, 2 => Service(wait), 3 => Part });
+image!(struct Admitting { conn, client, user });
+
+impl Asked {
+    /// Writes all of them.
+    pub fn write(&self, out: &mut ImageWriter) {
+        let Self { interests, admits } = self;
+        interests.write(out);
+        admits.write(out);
+    }
+
+    /// Reads what `write` has written.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        Ok(Self {
+            interests: Asks::read(INTERESTS_MAX, usize::MAX, from)?,
+            admits: Asks::read(ADMITS_MAX, usize::MAX, from)?,
+        })
+    }
 }
 
 impl Context<'_> {

@@ -16,6 +16,7 @@ use super::subscribe::Grant;
 use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, flag};
 use crate::config::hooks::{Route, Target};
 use crate::limits::HOOK_HEADERS_BYTES_MAX;
+use crate::mem::image;
 use crate::mesh::hook::{
     Answer, Call, Connected, Event, Header, Published, Refreshed, Subscribed, Verdict,
 };
@@ -51,6 +52,9 @@ pub struct Awaiting {
     /// The server ended the subscription meanwhile.
     is_ended: bool,
 }
+
+image!(struct ForHooks { headers, emulated, subscribes, is_refreshing });
+image!(struct Awaiting { id, asked, is_ended });
 
 /// What a client gets to hear in place of a result.
 enum Refusal<'a> {

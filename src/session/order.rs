@@ -10,7 +10,7 @@ use crate::limits::{
     COMMANDS_UNDER_PRESSURE_MAX, COMMANDS_UNDER_WAY_BYTES_MAX, COMMANDS_UNDER_WAY_MAX,
     DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX,
 };
-use crate::mem::Tick;
+use crate::mem::{Tick, image};
 use crate::mesh::hook::Answer;
 use crate::model::ShardId;
 use crate::protocol::command::{Body, Command, Subscribe};
@@ -74,6 +74,12 @@ pub struct Frame {
     /// Where the next command begins.
     pub at: usize,
 }
+
+image!(struct Order { entries, under_way_bytes, group, frames, bytes });
+image!(struct Entry { id, by, state, bytes });
+image!(enum State { 0 => Awaited, 1 => Said(reply), 2 => Decided(answer) });
+image!(enum Group { 0 => Alone, 1 => Apart, 2 => Subscribes(owner), 3 => Decisions, 4 => Calls });
+image!(struct Frame { bytes, at });
 
 /// Memory of a frame beside its bytes, about.
 const AROUND_FRAME: usize = 64;

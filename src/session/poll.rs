@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::mem::image;
 use crate::model::{Publication, StreamPosition};
 use crate::protocol::command::Subscribe;
 use crate::protocol::push::{ReplyBody, SubscribeResult};
@@ -51,6 +52,9 @@ pub struct Poll {
     /// What the owner has said; with it the wait begins.
     pub found: Option<Found>,
 }
+
+image!(struct Poll { asked, timeout, found });
+image!(struct Found { position, publications, recovered, was_recovering });
 
 impl Said {
     pub(super) fn of(body: &ReplyBody<'_>, polls: bool) -> Option<Self> {

@@ -10,7 +10,7 @@ use super::{Context, Session, Waiting, refused};
 use crate::auth::permission;
 use crate::config::Unfit;
 use crate::limits::USER_ID_BYTES_MAX;
-use crate::mem::Tick;
+use crate::mem::{Tick, image};
 use crate::mesh::Message;
 use crate::mesh::message::PublishFor;
 use crate::model::{ChannelName, Draft, Encoding, Way};
@@ -24,6 +24,8 @@ pub struct Rate {
     second: Tick,
     count: u32,
 }
+
+image!(struct Rate { second, count });
 
 impl From<Unfit> for ClientError {
     fn from(unfit: Unfit) -> Self {

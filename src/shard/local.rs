@@ -2,6 +2,7 @@
 //! given, what was lost on its way here. A room of the shard: it knows subscribers by the slots of their connections, and neither
 //! sends nor ends anything.
 
+mod image;
 mod parts;
 mod written;
 

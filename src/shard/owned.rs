@@ -8,7 +8,7 @@ use crate::broker::followed::Asker;
 use crate::broker::owner::{Behind, ChannelOwned, Counts, Delivery};
 use crate::config::{ChannelRules, Config};
 use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};
-use crate::mem::Key;
+use crate::mem::{ImageError, ImageReader, ImageWriter, Key};
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{
     AnswerKind, Interest, InterestFor, Interested, Leave, PublishError, PublishFor, Query,
@@ -39,6 +39,23 @@ impl Owned {
         Self {
             owner: Owner::new(key),
         }
+    }
+
+    /// Writes all of it.
+    pub(super) fn write_image(&self, config: &Config, out: &mut ImageWriter) {
+        let Self { owner } = self;
+        owner.write_image(&config.channels, out);
+    }
+
+    /// Reads what `write_image` has written, with the same key and configuration.
+    pub(super) fn read_image(
+        key: &Key,
+        config: &Config,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
+        Ok(Self {
+            owner: Owner::read_image(key, &config.channels, from)?,
+        })
     }
 
     /// To do something.

@@ -6,6 +6,7 @@
 
 mod forwarded;
 mod gate;
+mod image;
 mod offenders;
 mod places;
 mod prefixes;

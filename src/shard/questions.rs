@@ -6,7 +6,7 @@ use super::Shard;
 use super::answers::TEXT;
 use super::connection::State;
 use crate::limits::{ENTERS_MAX, INTERESTS_MAX, PAGES_MAX};
-use crate::mem::Asks;
+use crate::mem::{Asks, ImageError, ImageReader, ImageWriter};
 use crate::mesh::Message;
 use crate::mesh::message::TurnedAway;
 use crate::model::{ConnId, HubId};
@@ -73,6 +73,33 @@ impl Questions {
             + self.emulations.stale()
             + self.enters.stale()
             + self.pages.stale()
+    }
+}
+
+impl Questions {
+    pub(super) fn write_image(&self, out: &mut ImageWriter) {
+        let Self {
+            of_sessions,
+            catch_ups,
+            emulations,
+            enters,
+            pages,
+        } = self;
+        of_sessions.write(out);
+        catch_ups.write(out);
+        emulations.write(out);
+        enters.write(out);
+        pages.write(out);
+    }
+
+    pub(super) fn read_image(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        Ok(Self {
+            of_sessions: Asked::read(from)?,
+            catch_ups: Asks::read(INTERESTS_MAX, usize::MAX, from)?,
+            emulations: Asks::read(ENTERS_MAX, usize::MAX, from)?,
+            enters: Asks::read(ENTERS_MAX, usize::MAX, from)?,
+            pages: Asks::read(PAGES_MAX, usize::MAX, from)?,
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Shards of one process, driven by hand, with clients at the other ends of their sockets.
 
 mod ends;
+mod image;
 mod inflating;
 mod keys;
 mod liveness;

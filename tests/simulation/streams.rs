@@ -32,6 +32,8 @@ pub enum Concern {
     Poller = 12,
     /// How the mesh is.
     Mesh = 13,
+    /// When a shard is replaced by its image.
+    Image = 14,
 }
 
 /// The random numbers of one concern in the run of a seed; `which` tells several of one kind apart.

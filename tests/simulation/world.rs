@@ -27,6 +27,8 @@ use super::setup::{self, Shape, is_durable};
 use super::streams::{Concern, stream};
 use super::truth::{Truth, situation};
 
+/// One turn of so many is followed by the replacement of its shard by an image.
+const TURNS_UNMOVED: u64 = 32;
 const UNIX_MS: u64 = 1_700_000_000_000;
 /// The wall clock is set by at most so much.
 const STEP_MS_MAX: u64 = 2 * 3_600_000;
@@ -47,11 +49,15 @@ const HOOKS: u64 = 3;
 const KEYS: u64 = 4;
 
 pub struct World {
+    seed: u64,
     clock: Rng,
     network: Rng,
     machine: Rng,
     operator: Rng,
     crowd: Rng,
+    images: Rng,
+    /// Shards are replaced by their images.
+    moves: bool,
     /// What each client and each service draws from.
     of_clients: Vec<Rng>,
     of_services: Vec<Rng>,
@@ -82,26 +88,36 @@ pub type Seen = BTreeMap<String, u64>;
 
 /// One run. Returns a hash of everything that was sent, and what was seen.
 pub fn run(seed: u64) -> (u64, Seen) {
-    run_with(seed, false)
+    World::new(seed, false).run()
 }
 
-/// The same; where the mesh is faulty, shards wait for each other in vain.
-pub fn run_with(seed: u64, is_mesh_faulty: bool) -> (u64, Seen) {
-    let mut world = World::new(seed, is_mesh_faulty);
-    let rounds = 1 + stream(seed, Concern::Shape, ROUNDS).below(3);
-    for _ in 0..rounds {
-        for _ in 0..world.shape.steps / rounds {
-            world.step();
-        }
-        world.rest();
-        world.check_rest();
-    }
-    world.drain();
-    world.count();
-    (world.hash.finish(), world.truth.counts)
+/// The same; the mesh is faulty, and shards wait for each other in vain.
+pub fn run_with_faulty_mesh(seed: u64) -> (u64, Seen) {
+    World::new(seed, true).run()
+}
+
+/// The same as `run`; no shard is replaced by its image.
+pub fn run_unmoved(seed: u64) -> (u64, Seen) {
+    let mut world = World::new(seed, false);
+    world.moves = false;
+    world.run()
 }
 
 impl World {
+    fn run(mut self) -> (u64, Seen) {
+        let rounds = 1 + stream(self.seed, Concern::Shape, ROUNDS).below(3);
+        for _ in 0..rounds {
+            for _ in 0..self.shape.steps / rounds {
+                self.step();
+            }
+            self.rest();
+            self.check_rest();
+        }
+        self.drain();
+        self.count();
+        (self.hash.finish(), self.truth.counts)
+    }
+
     fn new(seed: u64, is_mesh_faulty: bool) -> Self {
         let mut rng = stream(seed, Concern::Shape, 0);
         let shape = Shape::random(&mut rng);
@@ -146,6 +162,9 @@ impl World {
                 .collect()
         };
         Self {
+            seed,
+            images: stream(seed, Concern::Image, 0),
+            moves: true,
             clock: stream(seed, Concern::Clock, 0),
             network: stream(seed, Concern::Network, 0),
             machine: stream(seed, Concern::Machine, 0),
@@ -383,6 +402,9 @@ impl World {
             for ShardId(shard) in wakes {
                 self.shards[usize::from(shard)].bell = true;
             }
+            if self.moves && self.images.below(TURNS_UNMOVED) == 0 {
+                self.replace(at);
+            }
             let limit = self.config.client.connection_limit;
             let (let_in, _) = self.shards[at].shard.let_in();
             assert!(limit == 0 || let_in <= limit, "{let_in} are in");
@@ -421,6 +443,17 @@ impl World {
             }
         }
         any
+    }
+
+    /// A shard goes on as what its image says of it.
+    fn replace(&mut self, at: usize) {
+        let shard = &mut self.shards[at].shard;
+        let image = shard.to_image();
+        if let Err(error) = shard.restore(&image) {
+            panic!("the image of shard {at}: {error}");
+        }
+        assert!(shard.to_image() == image, "shard {at} has lost something");
+        self.truth.count("replaced by an image");
     }
 
     /// Everybody reads and nobody acts until nothing moves any more.

@@ -1,5 +1,7 @@
 //! What an owner keeps, and what it does not.
 
+mod image;
+
 use bytes::Bytes;
 
 use super::*;

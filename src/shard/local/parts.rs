@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
 use crate::model::{ConnId, HubId};
 
 /// Subscribers whose next part can be asked for.
@@ -51,5 +52,22 @@ impl Parts {
 
     pub(super) fn shrink(&mut self, kept: usize) {
         self.queue.shrink_to(kept);
+    }
+}
+
+impl Image for Parts {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self { queue, stalled } = self;
+        queue.write(out);
+        out.map(stalled.iter());
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut parts = Self {
+            queue: Image::read(from)?,
+            ..Self::default()
+        };
+        from.map(|slot, waiting| parts.stalled.insert(slot, waiting))?;
+        Ok(parts)
     }
 }

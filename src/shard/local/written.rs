@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::broker::HubChannel;
 use crate::broker::hub::{Class, Delta};
-use crate::mem::RingRange;
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, RingRange};
 use crate::model::{Encoding, Framing, Publication};
 use crate::protocol::push::{Push, Shape};
 use crate::session::fanout::{self, Compression};
@@ -48,6 +48,30 @@ pub(in crate::shard) struct Written {
     shared: Vec<(u16, Arc<Shared>)>,
     /// Publications encoded so far, in JSON and in Protobuf.
     pub(in crate::shard) encoded: [u64; 2],
+}
+
+/// What is written is there while it is given: the counts are all that stays.
+impl Image for Written {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            bytes: _,
+            pieces: _,
+            bodies: _,
+            spans: _,
+            selections: _,
+            distinct: _,
+            shared: _,
+            encoded,
+        } = self;
+        encoded.write(out);
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        Ok(Self {
+            encoded: Image::read(from)?,
+            ..Self::default()
+        })
+    }
 }
 
 impl Piece {

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use crate::config::Client;
 use crate::limits::PREFIXES_MAX;
-use crate::mem::{Key, SecretHash};
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash, image};
 use crate::mesh::message::{Prefix, TurnedAway};
 use crate::time::Instant;
 
@@ -57,6 +57,10 @@ impl Bucket {
         })
     }
 }
+
+image!(struct Bucket { full_at });
+image!(struct Group { inside, rate });
+image!(struct Prefix { bits, is_v4 });
 
 /// Is a limit set, and reached?
 const fn is_reached(limit: u32, inside: u32) -> bool {
@@ -173,6 +177,30 @@ impl Gate {
 
     pub(super) fn prefixes(&self) -> usize {
         self.prefixes.len()
+    }
+}
+
+impl Gate {
+    pub(super) fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            inside,
+            rate,
+            prefixes,
+            swept,
+        } = self;
+        inside.write(out);
+        rate.write(out);
+        out.map(prefixes.iter());
+        swept.write(out);
+    }
+
+    pub(super) fn read(key: &Key, from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut gate = Self::new(key);
+        gate.inside = Image::read(from)?;
+        gate.rate = Image::read(from)?;
+        from.map(|prefix, group| gate.prefixes.insert(prefix, group))?;
+        gate.swept = Image::read(from)?;
+        Ok(gate)
     }
 }
 

@@ -6,6 +6,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::limits::OFFENDERS_MAX;
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
 use crate::time::Instant;
 
 /// For each prefix, when all its tokens are forgiven: a bucket that holds one second's worth.
@@ -45,6 +46,19 @@ impl Offenders {
         let second = Duration::from_secs(1);
         let forgiven = self.forgiven.get(&from).copied().unwrap_or(now);
         forgiven.max(now).since(now) + second / per_second > second
+    }
+}
+
+impl Image for Offenders {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self { forgiven } = self;
+        out.map(forgiven.iter());
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut offenders = Self::default();
+        from.map(|prefix, at| offenders.forgiven.insert(prefix, at))?;
+        Ok(offenders)
     }
 }
 

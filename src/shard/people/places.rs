@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 
-use crate::mem::Key;
+use crate::mem::{ImageError, ImageReader, ImageWriter, Key, image};
 use crate::mesh::message::Prefix;
 
 /// See the module, by slot. Empty while nothing is limited.
@@ -21,6 +21,8 @@ enum Place {
     /// It is let in, until it closes.
     In(Option<Prefix>),
 }
+
+image!(enum Place { 0 => Came(address), 1 => Asked, 2 => In(prefix) });
 
 impl Places {
     pub(super) fn new(key: &Key) -> Self {
@@ -73,5 +75,16 @@ impl Places {
     pub(super) fn inside(&self) -> u32 {
         let is_in = |place: &&Place| matches!(place, Place::In(_));
         self.places.values().filter(is_in).count() as u32
+    }
+
+    pub(super) fn write(&self, out: &mut ImageWriter) {
+        let Self { places } = self;
+        out.map(places.iter());
+    }
+
+    pub(super) fn read(key: &Key, from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut all = Self::new(key);
+        from.map(|slot, place| all.places.insert(slot, place))?;
+        Ok(all)
     }
 }

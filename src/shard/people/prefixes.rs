@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::gate::prefix_of;
 use crate::config::Client;
-use crate::mem::{Key, SecretHash};
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash};
 
 /// See the module.
 pub(super) struct Prefixes {
@@ -36,5 +36,16 @@ impl Prefixes {
 
     pub(super) fn at(&self, slot: u32) -> u32 {
         self.of.get(slot as usize).copied().unwrap_or(0)
+    }
+
+    pub(super) fn write(&self, out: &mut ImageWriter) {
+        let Self { of, hash: _ } = self;
+        of.write(out);
+    }
+
+    pub(super) fn read(process: &Key, from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut prefixes = Self::new(process);
+        prefixes.of = Image::read(from)?;
+        Ok(prefixes)
     }
 }

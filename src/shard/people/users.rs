@@ -4,7 +4,7 @@ use hashbrown::{HashMap, HashSet, HashTable};
 use smallvec::SmallVec;
 
 use crate::broker::owner::user_hash;
-use crate::mem::{Key, SecretHash};
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash};
 use crate::mesh::message::UserCount;
 use crate::model::{ConnId, ShardId};
 
@@ -86,14 +86,13 @@ impl Users {
         }
     }
 
-    /// Connections of a user.
+    /// Connections of a user, by slot.
     pub(super) fn of<'u>(&self, user: &str, user_of: impl Fn(u32) -> &'u str) -> Vec<u32> {
         let hash = self.hash.of(user.as_bytes());
-        self.slots
-            .iter_hash(hash)
-            .copied()
-            .filter(|&slot| user_of(slot) == user)
-            .collect()
+        let slots = self.slots.iter_hash(hash).copied();
+        let mut slots: Vec<u32> = slots.filter(|&slot| user_of(slot) == user).collect();
+        slots.sort_unstable();
+        slots
     }
 
     /// The connection in a slot is one of its user's from here on.
@@ -185,5 +184,53 @@ impl Users {
                 self.registry.remove(user);
             }
         }
+    }
+}
+
+impl Users {
+    pub(super) fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            slots,
+            hash: _,
+            distinct,
+            registry,
+            sample,
+        } = self;
+        let mut slots: Vec<u32> = slots.iter().copied().collect();
+        slots.sort_unstable();
+        slots.write(out);
+        distinct.write(out);
+        out.map(registry.iter());
+        let Sample { hashes, below } = sample;
+        let mut hashes: Vec<u64> = hashes.iter().copied().collect();
+        hashes.sort_unstable();
+        hashes.write(out);
+        below.write(out);
+    }
+
+    pub(super) fn read<'u>(
+        key: &Key,
+        user_of: impl Fn(u32) -> &'u str,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
+        let mut users = Self::new(key);
+        let filed = users.hash.clone();
+        let hash = |slot: u32| filed.of(user_of(slot).as_bytes());
+        for slot in Vec::<u32>::read(from)? {
+            let is_it = |&other: &u32| other == slot;
+            if users.slots.find(hash(slot), is_it).is_some() {
+                return Err(ImageError::Wrong {
+                    what: "a session twice",
+                });
+            }
+            users
+                .slots
+                .insert_unique(hash(slot), slot, |&slot| hash(slot));
+        }
+        users.distinct = Image::read(from)?;
+        from.map(|user, places| users.registry.insert(user, places))?;
+        users.sample.hashes.extend(Vec::<u64>::read(from)?);
+        users.sample.below = Image::read(from)?;
+        Ok(users)
     }
 }

@@ -1,0 +1,134 @@
+//! A session as bytes, and what it keeps of what clients and backends said.
+
+use super::{Connecting, Extra, Phase, Rare, Session, Subscription};
+use crate::config::Secret;
+use crate::config::hooks::{Breaker, Target, Transform};
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, image};
+use crate::mesh::hook::{
+    Answer, Call, Connected, Event, Published, Refreshed, Subscribed, Verdict,
+};
+use crate::protocol::push::Unsubscribe;
+use crate::wire::http::Cors;
+
+type Subscribe = crate::protocol::command::Subscribe<'static>;
+
+image!(struct Session {
+    client, user, info, subscriptions, connecting, order, rare, expire_at, issued_at, next, pong_by,
+    phase, format, has_token, admitted, frame_pings, is_pong_late
+});
+image!(enum Phase { 0 => Fresh, 1 => Connecting, 2 => Connected, 3 => Refused, 4 => Ended });
+image!(struct Subscription { hub, place, expire_at, flags, extra });
+image!(struct Extra { info, data, filter, unsubscribe, next, ends });
+image!(struct Connecting { id, awaited, results, pushes, waiting, recovers, data });
+image!(enum Unsubscribe { 0 => Server, 1 => Gone, 2 => Insufficient, 3 => Expired });
+image!(struct Subscribe {
+    channel, token, recover, epoch, offset, data, positioned, recoverable, join_leave, delta, filter,
+    flag, kind
+});
+
+image!(struct Answer { call, verdict });
+image!(struct Call { ask, target, conn, id, client, format, user, from, meta, headers, event });
+image!(enum Event {
+    0 => Connect { data, name, version, channels },
+    1 => Refresh,
+    2 => Subscribe { channel, data },
+    3 => Publish { channel, data },
+    4 => SubRefresh { hub, channel },
+    5 => Rpc { method, data },
+});
+image!(enum Verdict {
+    0 => Connect(result),
+    1 => Refresh(result),
+    2 => Subscribe(result),
+    3 => Publish(result),
+    4 => Rpc(data),
+    5 => Error(error),
+    6 => Disconnect(code, reason),
+    7 => Failed,
+});
+image!(struct Connected { user, expire_at, info, data, subs, meta });
+image!(struct Subscribed { expire_at, info, data, overrides, cache_recover });
+image!(struct Refreshed { expired, expire_at, info, meta });
+image!(struct Published { data, skip_history, tags, idempotency_key, delta, version, version_epoch });
+image!(struct Target {
+    name, endpoint, timeout, http_headers, emulated_headers, binary_encoding,
+    include_connection_meta, static_headers, transforms, concurrency_max, queue_max, breaker
+});
+image!(struct Breaker { error_rate, latency, calls_min, window, open_for });
+image!(struct Transform {
+    status_code, error_code, error_message, error_temporary, disconnect_code, disconnect_reason
+});
+image!(tuple Secret(text));
+
+impl Image for Rare {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            rate,
+            secret,
+            head,
+            cors,
+            poll,
+            meta,
+            grants,
+            is_worker,
+            token_id,
+            invalid_tokens,
+            hooks,
+            // See `Session::moves`.
+            deflate: _,
+        } = self;
+        rate.write(out);
+        secret.write(out);
+        head.write(out);
+        cors.write(out);
+        poll.write(out);
+        meta.write(out);
+        grants.is_some().write(out);
+        if let Some(grants) = grants {
+            out.list(grants.iter());
+        }
+        is_worker.write(out);
+        token_id.write(out);
+        invalid_tokens.write(out);
+        hooks.write(out);
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        Ok(Self {
+            rate: Image::read(from)?,
+            secret: Image::read(from)?,
+            head: Image::read(from)?,
+            cors: Image::read(from)?,
+            poll: Image::read(from)?,
+            meta: Image::read(from)?,
+            grants: Option::<Vec<_>>::read(from)?.map(Into::into),
+            is_worker: Image::read(from)?,
+            token_id: Image::read(from)?,
+            invalid_tokens: Image::read(from)?,
+            hooks: Image::read(from)?,
+            deflate: None,
+        })
+    }
+}
+
+impl Session {
+    /// Can another process go on with it? Not where its connection has a window of compression to itself.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        let own = self.rare.as_ref().and_then(|rare| rare.deflate.as_ref());
+        own.is_none()
+    }
+}
+
+impl Image for Cors {
+    fn write(&self, out: &mut ImageWriter) {
+        let (origin, wanted) = self.parts();
+        origin.to_owned().write(out);
+        wanted.map(str::to_owned).write(out);
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let (origin, wanted) = <(String, Option<String>)>::read(from)?;
+        Ok(Self::new(&origin, wanted.as_deref()))
+    }
+}

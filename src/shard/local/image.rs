@@ -1,0 +1,44 @@
+//! Local subscribers, and what waits to be given to them, as bytes.
+
+use super::Local;
+use crate::broker::Hub;
+use crate::config::ChannelRules;
+use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key};
+
+impl Local {
+    pub(in crate::shard) fn write_image(&self, rules: &ChannelRules, out: &mut ImageWriter) {
+        let Self {
+            hub,
+            runs,
+            run_bytes,
+            written,
+            unasked,
+            parts,
+            fan_out_since,
+        } = self;
+        hub.write(rules, out);
+        runs.write(out);
+        run_bytes.write(out);
+        written.write(out);
+        unasked.write(out);
+        parts.write(out);
+        fan_out_since.write(out);
+    }
+
+    /// Reads what `write_image` has written, with the same key and configuration.
+    pub(in crate::shard) fn read_image(
+        key: &Key,
+        rules: &ChannelRules,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
+        Ok(Self {
+            hub: Hub::read(key, rules, from)?,
+            runs: Image::read(from)?,
+            run_bytes: Image::read(from)?,
+            written: Image::read(from)?,
+            unasked: Image::read(from)?,
+            parts: Image::read(from)?,
+            fan_out_since: Image::read(from)?,
+        })
+    }
+}
