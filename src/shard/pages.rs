@@ -4,7 +4,7 @@
 use super::Shard;
 use super::answers::TEXT;
 use super::connection::State;
-use super::route::{Asked, Route, api_route};
+use super::route::{Asked, Route, api_route, is_no_stranger};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::mesh::control::{FromShard, Page, PageFor, PageKind};
 use crate::model::ConnId;
@@ -61,11 +61,4 @@ impl Shard {
             self.respond(conn.slot, page.status, page.content_type, &page.body);
         }
     }
-}
-
-/// Is this a request that no page of a stranger can have made? Where there is no key, a browser on the same host could be
-/// sent here.
-pub(super) fn is_no_stranger(config: &crate::config::Config, head: &RequestHead<'_>) -> bool {
-    config.allows_host(head.host)
-        && crate::wire::http::is_same_site(head.host, head.origin, head.header("Sec-Fetch-Site"))
 }

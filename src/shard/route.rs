@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::kept::Kept;
-use super::pages::is_no_stranger;
 use super::{Door, Mode, Shard};
 use crate::config::Config;
 use crate::limits::{BODY_UNUSED_BYTES_MAX, HTTP_BODY_BYTES_MAX};
@@ -544,4 +543,11 @@ pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<
                 .header("X-Centrifugo-Error-Mode")
                 .is_some_and(|mode| mode.eq_ignore_ascii_case("transport")),
     }
+}
+
+/// Is this a request that no page of a stranger can have made? Where there is no key, a browser on the same host could be
+/// sent here.
+pub(super) fn is_no_stranger(config: &Config, head: &RequestHead<'_>) -> bool {
+    config.allows_host(head.host)
+        && crate::wire::http::is_same_site(head.host, head.origin, head.header("Sec-Fetch-Site"))
 }
