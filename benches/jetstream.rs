@@ -136,7 +136,7 @@ fn by_log(server: &NatsServer, time: Duration) -> (u64, Duration) {
         loop {
             while flying.len() < Jetstream::APPENDS_AT_ONCE && !queued.is_empty() {
                 let publishers: Vec<usize> = queued
-                    .drain(..queued.len().min(Jetstream::BATCH_MAX))
+                    .drain(..queued.len().min(Jetstream::APPENDS_PER_BATCH))
                     .collect();
                 let batch = publishers.iter().map(|publisher| {
                     number += 1;

@@ -3,7 +3,6 @@
 use super::*;
 use crate::limits::ANSWERS_BYTES_MAX;
 use crate::mesh::build;
-use crate::shard::connection::Connection;
 use crate::shard::websocket::INFLATED_PER_TURN;
 use crate::wire::websocket::deflate::Deflater;
 
@@ -147,10 +146,7 @@ fn a_peer_that_takes_no_answers_goes_on_where_it_was_when_it_does() {
     let mut house = house();
     let client = client(&mut house, 0);
     house.give_room(client, Some(0));
-    let owed = |house: &House| {
-        let connection = house.shards[0].connections.at(client.1.slot);
-        connection.map_or(0, Connection::unsent_bytes)
-    };
+    let owed = |house: &House| house.shards[0].connections.of(client.1.slot).unsent_bytes();
     let mut next = 10;
     while owed(&house) < ANSWERS_BYTES_MAX - 500 {
         house.say(client, &[rpc(next)]);
