@@ -100,7 +100,11 @@ fn channels_of_a_namespace_that_is_gone_keep_its_rules() {
         panic!("it is there");
     };
     assert!(page.is_empty(), "its publications end when they would have");
-    let other = image(&busy(), &rules());
+    let rules = rules();
+    let mut other = super::owner();
+    let draft = by("kept:a", "u1", 9, 7);
+    other.publish(at(2), draft, &rules).unwrap();
+    let other = image(&other, &rules);
     let section = ImageReader::new(&other).unwrap().section().unwrap();
     let refused = read(&mut section.unwrap().inside, &gone);
     let what = "a channel without a namespace";
