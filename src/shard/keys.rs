@@ -16,7 +16,7 @@ use crate::session::KeyWanted;
 use crate::time::Instant;
 
 /// Commands handled again in one turn: each verifies a signature.
-const RESUMED_PER_TURN: usize = 32;
+pub(super) const RESUMED_PER_TURN: usize = 32;
 
 /// See the module.
 pub(super) struct KeyWaits {

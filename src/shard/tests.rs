@@ -3,10 +3,12 @@
 mod ends;
 mod image;
 mod inflating;
+mod input;
 mod keys;
 mod liveness;
 mod losses;
 mod order;
+mod poll;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;

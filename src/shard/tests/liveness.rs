@@ -90,6 +90,16 @@ fn pong_behind_input_that_is_not_read_yet_counts_and_silence_there_does_not() {
     }
 }
 
+#[test]
+fn pong_beside_a_call_that_is_under_way_waits_for_nothing() {
+    let mut house = house();
+    let client = house.client(0, 0);
+    wait_for_ping(&mut house, client);
+    house.say(client, &[rpc(2)]);
+    pong(&mut house, client);
+    assert_eq!(pong_by(&house, client), 0);
+}
+
 /// A client that takes nothing, with this much before it.
 fn slow(house: &mut House, bytes: usize) -> Who {
     let (client, publisher) = (house.client(0, 0), house.client(0, 1));

@@ -136,6 +136,53 @@ fn one_address_prefix_has_half_of_what_may_wait_on_a_shard() {
     assert_eq!(shard.waiting_bytes, 0);
 }
 
+#[test]
+fn rest_of_a_frame_goes_on_before_the_next_frame() {
+    let mut house = House::with(build(1), with_backend);
+    let client = house.client(0, 0);
+    let stats = |id| json!({ "id": id, "presence_stats": { "channel": "a" } });
+    house.say(client, &[rpc(2)]);
+    house.say(client, &[stats(3), rpc(4), stats(5)]);
+    house.say(client, &[stats(6)]);
+    house.go();
+    for _ in 0..2 {
+        house.answer_call(0);
+        house.go();
+    }
+    assert_eq!(ids(&house.heard(client)), [2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn subscribe_that_depends_on_one_under_way_waits_for_it() {
+    let mut house = House::with(build(2), |config| config.client.channel_limit = 2);
+    let client = house.client(0, 0);
+    let [a, b, c] = ["a", "b", "c"].map(|name| owned_by(1, 2, name));
+    house.say(client, &[subscribe(2, &a), subscribe(3, &a)]);
+    house.say(client, &[subscribe(4, &b), subscribe(5, &c)]);
+    house.go();
+    let heard = house.heard(client);
+    assert_eq!(ids(&heard), [2, 3, 4, 5]);
+    let code = |at: usize| heard[at]["error"]["code"].as_u64();
+    let codes = [code(0), code(1), code(2), code(3)];
+    assert_eq!(codes, [None, Some(105), None, Some(106)]);
+}
+
+#[test]
+fn bytes_of_commands_that_are_answered_are_under_way_no_more() {
+    const EACH: usize = 60_000;
+    let mut house = House::with(build(2), |_| {});
+    let client = house.client(0, 0);
+    let channel = owned_by(1, 2, "a");
+    let fill = "x".repeat(EACH);
+    for id in 0..2 * (COMMANDS_UNDER_WAY_BYTES_MAX / EACH) as u32 {
+        house.say(client, &[publish(10 + id, &channel, fill.as_str())]);
+        house.go();
+    }
+    house.say(client, &[publish(2, &channel, 1), publish(3, &channel, 2)]);
+    let under_way = house.shards[1].under_way().mesh_queued;
+    assert_eq!(under_way, 2, "neither waits for the other");
+}
+
 /// A subscribe whose token names a key that nobody has seen.
 pub(super) fn with_unknown_key(id: u32, channel: &str) -> Value {
     let token = "eyJhbGciOiJSUzI1NiIsImtpZCI6InVua25vd24ifQ.e30.AAAA";
