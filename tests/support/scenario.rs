@@ -14,7 +14,7 @@ use super::wait::DEADLINE;
 const PUBLICATIONS: u64 = 1000;
 
 /// Publications that the publisher may be ahead of the reader: it is never done while the reader sleeps.
-const LEAD: u64 = 200;
+const LEAD: u64 = 100;
 
 /// Publishes 1, 2, 3 … through the API over one connection, several requests ahead of their responses. `read` says how far the reader is.
 fn publish_numbers(address: SocketAddr, channel: &str, read: &Receiver<u64>) {
@@ -103,13 +103,13 @@ pub(crate) fn resubscribe_while_publishing(server: &Server, channel: &str) {
         let mut client = Client::anonymous(server);
         for turn in 0..3 {
             reader.subscribe(&mut client, channel);
+            // Nobody hears it when everything is published.
+            let _ = progress.send(reader.offset);
             let until = PUBLICATIONS.min(reader.offset + 5 + turn * 7);
             while reader.offset < until {
                 let publication = client.publication(channel);
                 reader.take(&publication);
             }
-            // Nobody hears it when everything is published.
-            let _ = progress.send(reader.offset);
             if turn < 2 {
                 let id = client.send("unsubscribe", &json!({ "channel": channel }));
                 assert_eq!(client.reply(id)["unsubscribe"], json!({}));
