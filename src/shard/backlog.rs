@@ -13,7 +13,8 @@ pub(super) const KEEP: u32 = u32::MAX;
 /// A smaller piece that must be kept is copied to each connection: that costs less than to share it.
 const SHARED_FROM_BYTES: usize = 512;
 
-/// Bytes of all backlogs of a shard, each counted once. Only the shard's thread counts; the shard is made on another one.
+/// Memory of all backlogs of a shard: bytes, each counted once, and what stands around them, which is more where many pieces are small or
+/// many connections share them. Only the shard's thread counts; the shard is made on another one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeldBytes(Arc<AtomicUsize>);
 
@@ -41,19 +42,27 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// Bytes of memory beside its own, counts of the `Arc` included.
+    const AROUND: usize = size_of::<Self>() + 2 * size_of::<usize>();
+
     /// They count until the last connection has sent or dropped them.
     pub(super) fn new(bytes: Vec<u8>, held: &HeldBytes) -> Arc<Self> {
-        held.add(bytes.len());
-        Arc::new(Self {
+        let shared = Self {
             bytes,
             held: held.clone(),
-        })
+        };
+        held.add(shared.memory());
+        Arc::new(shared)
+    }
+
+    const fn memory(&self) -> usize {
+        self.bytes.len() + Self::AROUND
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.held.sub(self.bytes.len());
+        self.held.sub(self.memory());
     }
 }
 
@@ -68,6 +77,13 @@ struct Piece {
 }
 
 impl Piece {
+    /// Bytes of memory of its place in a queue.
+    const BYTES: usize = size_of::<Self>();
+
+    const fn new(of: Arc<Shared>, hub: u32) -> Self {
+        Self { of, from: 0, hub }
+    }
+
     fn bytes(&self) -> &[u8] {
         &self.of.bytes[self.from as usize..]
     }
@@ -98,13 +114,13 @@ pub(super) struct Backlog {
     has_taken: bool,
     /// What its peer has to be told that it lost: channel and publications.
     pub(super) lost: Vec<(ChannelName, u64)>,
-    /// Of all connections; the tail and the batch in flight are counted here, pieces by themselves.
+    /// Of all connections; the tail, the batch in flight and the queue are counted here, what is shared by itself.
     held: HeldBytes,
 }
 
 impl Drop for Backlog {
     fn drop(&mut self) {
-        self.held.sub(self.tail.len() + self.in_flight);
+        self.held.sub(self.own_memory());
     }
 }
 
@@ -141,11 +157,8 @@ impl Backlog {
             return self.push(&of.bytes);
         }
         self.end_tail();
-        self.pieces.push_back(Piece {
-            of: Arc::clone(of),
-            from: 0,
-            hub,
-        });
+        self.held.add(Piece::BYTES);
+        self.pieces.push_back(Piece::new(Arc::clone(of), hub));
         self.pushed(len);
     }
 
@@ -162,22 +175,18 @@ impl Backlog {
         let tail = std::mem::take(&mut self.tail);
         if !tail.is_empty() {
             self.held.sub(tail.len());
-            self.pieces.push_back(Piece {
-                of: Shared::new(tail, &self.held),
-                from: 0,
-                hub: KEEP,
-            });
+            self.held.add(Piece::BYTES);
+            let of = Shared::new(tail, &self.held);
+            self.pieces.push_back(Piece::new(of, KEEP));
         }
     }
 
     /// Puts what the kernel did not take before everything that was queued since.
     pub(super) fn push_front(&mut self, bytes: &[u8]) {
         self.queued += bytes.len();
-        self.pieces.push_front(Piece {
-            of: Shared::new(bytes.to_vec(), &self.held),
-            from: 0,
-            hub: KEEP,
-        });
+        self.held.add(Piece::BYTES);
+        let of = Shared::new(bytes.to_vec(), &self.held);
+        self.pieces.push_front(Piece::new(of, KEEP));
     }
 
     /// An answer was added last.
@@ -225,6 +234,7 @@ impl Backlog {
             if bytes.len() <= left {
                 batch.extend_from_slice(bytes);
                 self.pieces.pop_front();
+                self.held.sub(Piece::BYTES);
             } else {
                 batch.extend_from_slice(&bytes[..left]);
                 first.from += left as u32;
@@ -303,10 +313,15 @@ impl Backlog {
         self.has_ping() && self.has_taken
     }
 
-    /// For the checkers: bytes of its own, and those that it shares, by where they are.
+    /// Bytes of memory that no other connection has a part in.
+    fn own_memory(&self) -> usize {
+        self.tail.len() + self.in_flight + self.pieces.len() * Piece::BYTES
+    }
+
+    /// For the checkers: memory of its own, and what it shares, by where that is.
     pub(super) fn counted(&self) -> (usize, impl Iterator<Item = (*const Shared, usize)> + '_) {
-        let shared = (self.pieces.iter()).map(|one| (Arc::as_ptr(&one.of), one.of.bytes.len()));
-        (self.tail.len() + self.in_flight, shared)
+        let shared = (self.pieces.iter()).map(|one| (Arc::as_ptr(&one.of), one.of.memory()));
+        (self.own_memory(), shared)
     }
 }
 
@@ -352,11 +367,13 @@ impl Backlog {
     fn drop_pieces(&mut self, mut drops: impl FnMut(usize, u32) -> bool) -> u64 {
         let mut count = 0;
         let queued = &mut self.queued;
+        let held = &self.held;
         self.pieces.retain(|piece| {
             let len = piece.bytes().len();
             let goes = drops(len, piece.hub);
             if goes {
                 *queued -= len;
+                held.sub(Piece::BYTES);
                 count += 1;
             }
             !goes

@@ -49,6 +49,7 @@ fn a_batch_is_a_part_and_what_it_begins_can_no_longer_be_dropped() {
 
 #[test]
 fn bytes_that_many_get_count_once_and_until_the_last_has_them() {
+    const LARGE: usize = 10_000 + Shared::AROUND;
     let held = HeldBytes::default();
     let mut backlogs: Vec<Backlog> = (0..3).map(|_| Backlog::new(&held)).collect();
     let large = Shared::new(vec![1; 10_000], &held);
@@ -57,18 +58,45 @@ fn bytes_that_many_get_count_once_and_until_the_last_has_them() {
         backlog.push(b"own");
     }
     drop(large);
-    assert_eq!(held.get(), 10_000 + 3 * 3, "the large ones once");
+    let each = Piece::BYTES + 3;
+    assert_eq!(held.get(), LARGE + 3 * each, "the large ones once");
     let batch = backlogs[0].take_batch();
     assert_eq!(batch.len(), 10_003);
-    assert_eq!(held.get(), 10_000 + 2 * 3 + batch.len(), "a copy is out");
+    assert_eq!(held.get(), LARGE + 2 * each + batch.len(), "a copy is out");
     backlogs[0].batch_back(&batch, batch.len());
-    assert_eq!(held.get(), 10_000 + 2 * 3);
+    assert_eq!(held.get(), LARGE + 2 * each);
     backlogs.pop();
-    assert_eq!(held.get(), 10_000 + 3);
+    assert_eq!(held.get(), LARGE + each);
     let batch = backlogs[1].take_batch();
     assert_eq!(held.get(), batch.len(), "nobody else has them");
     backlogs[1].batch_back(&batch, 4_000);
-    assert_eq!(held.get(), batch.len() - 4_000);
+    let rest = batch.len() - 4_000 + Shared::AROUND + Piece::BYTES;
+    assert_eq!(held.get(), rest);
+    drop(backlogs);
+    assert_eq!(held.get(), 0);
+}
+
+#[test]
+fn places_in_the_queues_of_those_who_share_count_for_each() {
+    const PIECES: usize = 1000;
+    let held = HeldBytes::default();
+    let mut backlogs: Vec<Backlog> = (0..100).map(|_| Backlog::new(&held)).collect();
+    for _ in 0..PIECES {
+        let small = Shared::new(vec![1; 20], &held);
+        for backlog in &mut backlogs {
+            backlog.share(&small, 7);
+        }
+    }
+    let shared = PIECES * (20 + Shared::AROUND);
+    let places = backlogs.len() * PIECES * Piece::BYTES;
+    assert_eq!(held.get(), shared + places);
+    let lost = backlogs[0].drop_oldest(10_000, 0);
+    assert_eq!(lost, [(7, PIECES as u64 / 2)]);
+    assert_eq!(
+        held.get(),
+        shared + places - PIECES / 2 * Piece::BYTES,
+        "the others still have them"
+    );
     drop(backlogs);
     assert_eq!(held.get(), 0);
 }
