@@ -641,12 +641,7 @@ fn receive(core: &Shared, connection: &Connection) -> Received {
                 Received::Light
             };
         }
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
-        {
+        Err(error) if error.raw_os_error().is_some_and(socket::is_passing) => {
             return Received::Light;
         }
         Err(_) => this

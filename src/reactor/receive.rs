@@ -11,12 +11,41 @@ use super::slots::{Arm, Slot};
 use crate::model::ConnId;
 use crate::shard::EndCause;
 use crate::time::Now;
-use crate::uring::{Completion, Sqe};
+use crate::uring::{Completion, Sqe, socket};
 
 /// Connections that were heard and not answered are asked about their health this often.
 const PROBE_INTERVAL: Duration = Duration::from_millis(200);
 /// Of them, those that one turn asks about.
 const PROBES: usize = 256;
+
+/// What a completion of a receive, or of the watch in its place, means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Brought {
+    /// Bytes.
+    Bytes,
+    /// No buffer was free for them.
+    Starved,
+    /// A pause or its end, a peer that closed its side only, or a kernel that could not just now.
+    Nothing,
+    /// The peer has nothing more to say.
+    End,
+    /// The connection is broken.
+    Break,
+}
+
+impl Brought {
+    fn by(result: i32, watched: bool) -> Self {
+        match result {
+            1.. if !watched => Self::Bytes,
+            1.. if !Sqe::is_end(result) => Self::Nothing,
+            0 if !watched => Self::End,
+            0.. => Self::Break,
+            _ if result == -libc::ENOBUFS => Self::Starved,
+            _ if result == -libc::ECANCELED || socket::is_passing(-result) => Self::Nothing,
+            _ => Self::Break,
+        }
+    }
+}
 
 impl Hot {
     /// The order of `spec/io_uring.md` §3: the buffer's book first, then the generation, then the bytes.
@@ -35,9 +64,9 @@ impl Hot {
             state.disarm();
         }
         if !state.is_closing() {
-            match result {
+            match Brought::by(result, watched) {
                 // What comes while the connection is paused had been read before.
-                1.. if !watched => {
+                Brought::Bytes => {
                     if state.heard() {
                         self.heard.push_back((conn.slot, conn.generation));
                     }
@@ -52,20 +81,16 @@ impl Hot {
                         self.weigh(conn, Weight::new(work, len))?;
                     }
                 }
-                // A pause or its end; what is wanted now is armed below.
-                result if result == -libc::ECANCELED => {}
+                // What is wanted now is armed below.
+                Brought::Nothing => {}
                 // The bytes are still in the socket. It is armed again when buffers have been given back.
-                result if result == -libc::ENOBUFS => {
-                    self.shard.counters_mut().receives_starved += 1
-                }
-                // The peer closed its side only.
-                1.. if !Sqe::is_end(result) => {}
-                0 if !watched => {
+                Brought::Starved => self.shard.counters_mut().receives_starved += 1,
+                Brought::End => {
                     if state.end() {
                         self.shard.handle_ended(now, conn, EndCause::Eof);
                     }
                 }
-                _ => self.broken(now, conn),
+                Brought::Break => self.broken(now, conn),
             }
         }
         if !more {
@@ -274,8 +299,7 @@ impl Hot {
 
     /// A probe has its answer.
     pub(super) fn probed(&mut self, now: Now, conn: ConnId, result: i32) {
-        let lives = result >= 0
-            || [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM].contains(&-result);
+        let lives = result >= 0 || socket::is_passing(-result);
         let is_open = self
             .slots
             .of(conn.slot, conn.generation)

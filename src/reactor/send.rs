@@ -9,7 +9,7 @@ use crate::limits::SLICE_BYTES;
 use crate::model::ConnId;
 use crate::shard::{Output, SendBatch, SendFailed};
 use crate::time::Now;
-use crate::uring::{Completion, Kind, Sqe};
+use crate::uring::{Completion, Kind, Sqe, socket};
 
 /// Sends of one slice. Each takes the thread for some microseconds in which nothing is received (§4).
 pub(super) const SLICE: usize = 256;
@@ -280,9 +280,7 @@ impl Hot {
 pub(super) fn outcome(result: i32) -> Result<usize, SendFailed> {
     match result {
         0.. => Ok(result as usize),
-        result if [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM].contains(&-result) => {
-            Ok(0)
-        }
+        result if socket::is_passing(-result) => Ok(0),
         _ => Err(SendFailed),
     }
 }

@@ -131,6 +131,15 @@ pub fn set_unacknowledged_max(socket: &impl AsRawFd, time: Duration) -> io::Resu
     Ok(())
 }
 
+/// The kernel could not do it just now, for want of room, memory or time: nothing is wrong with the socket, and it is tried again.
+#[must_use]
+pub const fn is_passing(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM
+    )
+}
+
 /// Sends without waiting; the bytes taken.
 pub fn send(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the kernel reads `bytes` within the call.

@@ -73,7 +73,7 @@ pub(crate) struct Client<S = TcpStream> {
 pub(crate) struct Ended {
     /// Code of the close frame; 1006 when there was none.
     pub(crate) code: u16,
-    /// Reason of the close frame.
+    /// Reason of the close frame, or how the connection ended without one.
     pub(crate) reason: String,
 }
 
@@ -393,13 +393,13 @@ impl<S: std::io::Read + std::io::Write> Client<S> {
                 panic!("nothing came in time; unread: {:?}", self.received)
             }
             Err(
-                Error::ConnectionClosed
+                cause @ (Error::ConnectionClosed
                 | Error::AlreadyClosed
                 | Error::Io(_)
-                | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+                | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)),
             ) => Err(Ended {
                 code: 1006,
-                reason: String::new(),
+                reason: cause.to_string(),
             }),
             Err(error) => panic!("the peer's library refuses the server's bytes: {error}"),
         }

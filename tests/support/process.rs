@@ -380,6 +380,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Ok(Some(status)) = self.child.try_wait()
+            && std::thread::panicking()
+        {
+            eprintln!("the server had ended: {status}");
+        }
         for child in [&mut self.guard, &mut self.child] {
             if child.kill().is_ok() {
                 let ended = child.wait();

@@ -188,7 +188,7 @@ pub(super) fn outcome(result: io::Result<usize>) -> Result<usize, SendFailed> {
     match result {
         Ok(taken) => Ok(taken),
         Err(error) => match error.raw_os_error() {
-            Some(libc::EAGAIN | libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => Ok(0),
+            Some(errno) if socket::is_passing(errno) => Ok(0),
             _ => Err(SendFailed),
         },
     }
