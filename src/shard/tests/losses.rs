@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::namespace::SlowConsumer;
-use crate::limits::MESH_COMMANDS_MAX;
+use crate::limits::{BACKLOG_BYTES_MAX, BACKLOG_SHARE, MESH_COMMANDS_MAX};
 use crate::mesh::{build, build_with};
 
 #[test]
@@ -54,4 +54,42 @@ fn loss_is_told_also_where_nothing_is_left_to_be_sent() {
     let heard = house.heard(reader);
     assert_eq!((published(&heard).len(), lost(&heard)), (0, 2), "{heard:?}");
     assert_eq!(house.shards[0].backlog_bytes_counted(), (0, 0));
+}
+
+#[test]
+fn the_more_waits_on_a_shard_the_less_may_wait_for_one_and_who_has_little_keeps_it() {
+    const LARGE: usize = 250_000;
+    const EACH: usize = 64 << 20;
+    let mut house = House::with(build(1), |config| {
+        config.client.queue_max_size = EACH;
+        config.websocket.message_size_limit = 2 * LARGE;
+    });
+    let publisher = house.client(0, 0);
+    let (much, little) = (house.client(0, 1), house.client(0, 2));
+    for (reader, channel) in [(much, "much"), (little, "little")] {
+        house.say(reader, &[subscribe(2, channel)]);
+        house.go();
+        house.wire(reader).room = Some(0);
+    }
+    let fill = "x".repeat(LARGE);
+    house.say(publisher, &[publish(9, "little", fill.as_str())]);
+    let mut most = 0;
+    for n in 0.. {
+        house.say(publisher, &[publish(10 + n, "much", fill.as_str())]);
+        house.go();
+        most = most.max(house.shards[0].backlog_bytes_counted().0);
+        if house.shards[0].counters_mut().disconnected_slow > 0 {
+            break;
+        }
+        assert!(most < EACH, "it may have all that its own bound says");
+    }
+    // It has a part of what it leaves.
+    let share = BACKLOG_BYTES_MAX / (BACKLOG_SHARE + 1);
+    assert!(most.abs_diff(share) < 3 * LARGE, "{most} of {share}");
+    house.wait(Duration::from_secs(10));
+    house.wire(little).room = None;
+    house.give_room(little, None);
+    let heard = house.heard(little);
+    assert_eq!(published(&heard).len(), 1, "{} messages", heard.len());
+    assert!(house.wire(much).closed.is_some());
 }
