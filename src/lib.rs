@@ -15,10 +15,12 @@ pub mod auth;
 pub mod broker;
 pub mod protocol;
 // Layer 3
-pub mod session;
+pub mod speaker;
 // Layer 4
-pub mod shard;
+pub mod session;
 // Layer 5
+pub mod shard;
+// Layer 6
 #[cfg(feature = "server")]
 pub mod bench;
 #[cfg(feature = "server")]
@@ -31,7 +33,7 @@ pub mod tools;
 pub mod upstream;
 #[cfg(feature = "server")]
 pub mod uring;
-// Layer 6
+// Layer 7
 #[cfg(feature = "server")]
 pub mod control;
 #[cfg(feature = "server")]

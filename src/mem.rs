@@ -1,4 +1,4 @@
-//! Memory with a bound: slots, questions that wait, the fan-out ring, the timer wheel, random numbers from a seed, secrets from a
+//! Memory with a bound: slots, questions that wait, the fan-out ring, the timer wheel, bytes that several wait for, random numbers from a seed, secrets from a
 //! key; and state as bytes, for another process.
 
 mod asks;
@@ -6,6 +6,7 @@ mod fanout_ring;
 mod image;
 mod rng;
 mod secret;
+mod shared;
 mod shares;
 mod slab;
 mod slot_pool;
@@ -19,6 +20,7 @@ pub use image::{
 };
 pub use rng::Rng;
 pub use secret::{Key, SecretHash, Secrets};
+pub use shared::{HeldBytes, Shared};
 pub use shares::{Shares, Whose};
 pub use slab::Slab;
 pub use slot_pool::SlotPool;

@@ -276,15 +276,27 @@ pub struct Overrides {
     pub force_positioning: Option<bool>,
 }
 
-/// How the messages of one connection are written.
+/// How a client speaks, and how what it is told is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Format {
+    /// What is said.
+    pub speaker: Speaker,
     /// Of each message.
     pub encoding: Encoding,
     /// Around it.
     pub framing: Framing,
-    /// Bare pushes go out and no command comes in (`spec/centrifuge.md` §1.8).
-    pub unidirectional: bool,
+}
+
+/// Who turns what a client sends into verbs, and their outcomes into what it is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// Commands come in, replies and pushes go out (`spec/centrifuge.md` §2).
+    #[default]
+    Centrifuge,
+    /// A connect request comes in, bare pushes go out (`spec/centrifuge.md` §1.8).
+    Unidirectional,
+    /// A long poll: a request comes in, and one response goes out, which the shard writes. Encoding and framing say nothing.
+    Poll,
 }
 
 /// Encoding of messages (`spec/centrifuge.md` §2).
@@ -315,8 +327,6 @@ pub enum Framing {
     PlainStream,
     /// As `EventStream` without chunks.
     PlainEventStream,
-    /// Nothing: the session's one answer is the response to a long poll, which the shard writes.
-    Poll,
 }
 
 impl Framing {
@@ -325,7 +335,7 @@ impl Framing {
     pub const fn is_stream(self) -> bool {
         match self {
             Self::Stream | Self::EventStream | Self::PlainStream | Self::PlainEventStream => true,
-            Self::WebSocket | Self::Joined | Self::Deflate | Self::Poll => false,
+            Self::WebSocket | Self::Joined | Self::Deflate => false,
         }
     }
 

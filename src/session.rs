@@ -8,7 +8,6 @@ pub mod asked;
 mod calls;
 mod context;
 mod durable;
-pub mod fanout;
 mod hooked;
 mod image;
 pub mod key;
@@ -31,7 +30,7 @@ pub use calls::Calls;
 pub use context::{Context, KeyWanted, Tokens};
 pub use durable::{Requests, TIMEOUT_RETRY, Waiting, appended_json, published_json};
 pub use hooked::{Awaiting, ForHooks};
-pub use liveness::Peer;
+pub use liveness::PeerState;
 pub use order::Order;
 
 use crate::auth::revocation::Revocations;

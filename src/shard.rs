@@ -55,10 +55,9 @@ use crate::mesh::hook::Call;
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
-use crate::session::fanout::Compression;
-use crate::session::order::{Mark, Spares};
-use crate::session::poll::Said;
+use crate::session::order::{ReplyMark, Spares};
 use crate::session::{Calls, Context, Requests, Session};
+use crate::speaker::{Compression, Said};
 use crate::time::{Deadline, Now};
 use crate::wire::http::DateLine;
 use crate::wire::websocket::Inflater;
@@ -224,7 +223,7 @@ pub struct Shard {
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
     /// See `Context::marks`.
-    marks: Vec<Mark>,
+    marks: Vec<ReplyMark>,
     /// See `Context::spares`.
     spares: Spares,
     /// Bytes of commands that wait for their turn.

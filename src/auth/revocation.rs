@@ -12,18 +12,18 @@ use crate::time::{Instant, Now};
 /// There are `limits::REVOCATIONS_MAX` of the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many revocations")]
-pub struct Full;
+pub struct TooManyRevocations;
 
 /// When it is forgotten; the greatest is never. A wall clock that is set does not move it.
 type Until = Instant;
-type Table<K, V> = HashMap<K, V, SecretHash>;
+type RevokedTable<K, V> = HashMap<K, V, SecretHash>;
 
 /// See the module.
 pub struct Revocations {
-    tokens: Table<Box<str>, Until>,
+    tokens: RevokedTable<Box<str>, Until>,
     /// By user and channel: the moment, and when it is forgotten.
-    user_tokens: Table<(Box<str>, Box<str>), (u64, Until)>,
-    blocked: Table<Box<str>, Until>,
+    user_tokens: RevokedTable<(Box<str>, Box<str>), (u64, Until)>,
+    blocked: RevokedTable<Box<str>, Until>,
 }
 
 impl Revocations {
@@ -41,8 +41,8 @@ impl Revocations {
     /// Takes one in, in place of an older one about the same.
     ///
     /// # Errors
-    /// `Full`, when nothing of the kind has ended either.
-    pub fn add(&mut self, revocation: &Revocation, now: Now) -> Result<(), Full> {
+    /// `TooManyRevocations`, when nothing of the kind has ended either.
+    pub fn add(&mut self, revocation: &Revocation, now: Now) -> Result<(), TooManyRevocations> {
         let end = |until: &Option<u64>| until.map_or(Instant(u64::MAX), |at| now.instant_of(at));
         match revocation {
             Revocation::Token { id, until } => {
@@ -162,10 +162,10 @@ impl Equivalent<(Box<str>, Box<str>)> for UserChannel<'_> {
 
 /// Forgets what has ended, if there is no room otherwise.
 fn make_room<K: Eq + Hash, V>(
-    table: &mut Table<K, V>,
+    table: &mut RevokedTable<K, V>,
     key: &K,
     counts: impl Fn(&V) -> bool,
-) -> Result<(), Full> {
+) -> Result<(), TooManyRevocations> {
     if table.len() < REVOCATIONS_MAX || table.contains_key(key) {
         return Ok(());
     }
@@ -173,7 +173,7 @@ fn make_room<K: Eq + Hash, V>(
     if table.len() < REVOCATIONS_MAX {
         Ok(())
     } else {
-        Err(Full)
+        Err(TooManyRevocations)
     }
 }
 
@@ -278,7 +278,10 @@ mod tests {
             all.add(&token(id, 10 + u64::from(id > 0)), at(0, 0))
                 .unwrap();
         }
-        assert_eq!(all.add(&token(REVOCATIONS_MAX, 20), at(9, 9)), Err(Full));
+        assert_eq!(
+            all.add(&token(REVOCATIONS_MAX, 20), at(9, 9)),
+            Err(TooManyRevocations)
+        );
         assert_eq!(all.add(&token(1, 20), at(9, 9)), Ok(()));
         assert_eq!(all.add(&token(REVOCATIONS_MAX, 20), at(10, 10)), Ok(()));
         assert_eq!(all.len(), REVOCATIONS_MAX);

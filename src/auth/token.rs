@@ -112,7 +112,7 @@ pub struct SubscriptionClaims {
 /// Keys and expectations for one kind of token, ready for use.
 #[derive(Clone)]
 pub struct Verifier {
-    keys: Keys,
+    keys: TokenKeys,
     audience: Expected,
     issuer: Expected,
     user_id_claim: Option<String>,
@@ -122,7 +122,7 @@ pub struct Verifier {
 
 /// Where keys come from.
 #[derive(Clone)]
-enum Keys {
+enum TokenKeys {
     /// The configuration.
     Own {
         secrets: Vec<HmacKey>,
@@ -171,9 +171,9 @@ impl Expected {
 impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys = match &self.keys {
-            Keys::Own { secrets, public } => secrets.len() + public.len(),
-            Keys::Remote(remote) => remote.len(),
-            Keys::Ignored => 0,
+            TokenKeys::Own { secrets, public } => secrets.len() + public.len(),
+            TokenKeys::Remote(remote) => remote.len(),
+            TokenKeys::Ignored => 0,
         };
         f.debug_struct("Verifier")
             .field("keys", &keys)
@@ -189,11 +189,11 @@ impl Verifier {
     #[must_use]
     pub fn new(config: &Token, skip_signature: bool) -> Self {
         let keys = if skip_signature {
-            Keys::Ignored
+            TokenKeys::Ignored
         } else if config.jwks_public_endpoint.is_empty() {
             own_keys(config)
         } else {
-            Keys::Remote(Box::default())
+            TokenKeys::Remote(Box::default())
         };
         Self {
             keys,
@@ -224,28 +224,28 @@ impl Verifier {
 
     /// The service with the keys has answered.
     pub fn fetched(&mut self, set: &Arc<KeySet>, now: Now) {
-        if let Keys::Remote(remote) = &mut self.keys {
+        if let TokenKeys::Remote(remote) = &mut self.keys {
             remote.fetched(set, now);
         }
     }
 
     /// The service with the keys does not answer.
     pub fn fetch_failed(&mut self, now: Now) {
-        if let Keys::Remote(remote) = &mut self.keys {
+        if let TokenKeys::Remote(remote) = &mut self.keys {
             remote.failed(now);
         }
     }
 
     /// A key id was asked for, and the answer came: unless it is there now, it is invalid for a while.
     pub fn refuse_if_unknown(&mut self, id: &str, now: Now) {
-        if let Keys::Remote(remote) = &mut self.keys {
+        if let TokenKeys::Remote(remote) = &mut self.keys {
             remote.refuse_if_unknown(id, now);
         }
     }
 
     /// Takes over what is known of fetched keys from a verifier of the same service.
     pub fn inherit(&mut self, other: Self) {
-        if let (Keys::Remote(mine), Keys::Remote(theirs)) = (&mut self.keys, other.keys) {
+        if let (TokenKeys::Remote(mine), TokenKeys::Remote(theirs)) = (&mut self.keys, other.keys) {
             *mine = theirs;
         }
     }
@@ -254,8 +254,8 @@ impl Verifier {
     #[must_use]
     pub fn fetched_keys(&self) -> usize {
         match &self.keys {
-            Keys::Remote(remote) => remote.len(),
-            Keys::Own { .. } | Keys::Ignored => 0,
+            TokenKeys::Remote(remote) => remote.len(),
+            TokenKeys::Own { .. } | TokenKeys::Ignored => 0,
         }
     }
 
@@ -343,7 +343,7 @@ impl Verifier {
         let header = URL_SAFE_NO_PAD
             .decode(header)
             .map_err(|_| TokenError::Invalid)?;
-        let header: Header<'_> = read(&header)?;
+        let header: TokenHeader<'_> = read(&header)?;
         if header.crit.0 || header.alg.eq_ignore_ascii_case("none") {
             return Err(TokenError::Invalid);
         }
@@ -358,30 +358,30 @@ impl Verifier {
     /// Is there a key for what the header names, and was it used?
     fn is_signed(
         &self,
-        header: &Header<'_>,
+        header: &TokenHeader<'_>,
         signed: &[u8],
         signature: &str,
         now: Now,
     ) -> Result<bool, TokenError> {
-        if matches!(self.keys, Keys::Ignored) {
+        if matches!(self.keys, TokenKeys::Ignored) {
             return Ok(true);
         }
         let algorithm: Algorithm = header.alg.parse().map_err(|_| TokenError::Invalid)?;
         Ok(match &self.keys {
-            Keys::Own { secrets, .. } if HMAC.contains(&algorithm) => {
+            TokenKeys::Own { secrets, .. } if HMAC.contains(&algorithm) => {
                 secrets.iter().any(|secret| {
                     secret.valid_until.is_none_or(|until| now.unix_s() < until)
                         && crypto::verify(signature, signed, &secret.key, algorithm)
                             .unwrap_or(false)
                 })
             }
-            Keys::Own { public, .. } => public
+            TokenKeys::Own { public, .. } => public
                 .iter()
                 .any(|key| key.verifies(algorithm, signed, signature)),
-            Keys::Remote(remote) => remote
+            TokenKeys::Remote(remote) => remote
                 .find(header.kid.as_deref(), algorithm, now)?
                 .verifies(algorithm, signed, signature),
-            Keys::Ignored => true,
+            TokenKeys::Ignored => true,
         })
     }
 
@@ -426,12 +426,12 @@ impl Verifier {
 pub fn key_id(token: &str) -> Option<Box<str>> {
     let header = token.split('.').next()?;
     let header = URL_SAFE_NO_PAD.decode(header).ok()?;
-    let header: Header<'_> = read(&header).ok()?;
+    let header: TokenHeader<'_> = read(&header).ok()?;
     header.kid.map(Into::into)
 }
 
 /// The secrets and public keys of a configuration.
-fn own_keys(config: &Token) -> Keys {
+fn own_keys(config: &Token) -> TokenKeys {
     let hmac = |secret: &Secret, valid_until| {
         (!secret.0.is_empty()).then(|| HmacKey {
             key: DecodingKey::from_secret(secret.0.as_bytes()),
@@ -443,7 +443,7 @@ fn own_keys(config: &Token) -> Keys {
         &config.hmac_previous_secret_key,
         (until > 0).then_some(until),
     );
-    Keys::Own {
+    TokenKeys::Own {
         secrets: hmac(&config.hmac_secret_key, None)
             .into_iter()
             .chain(previous)
@@ -458,14 +458,14 @@ fn own_keys(config: &Token) -> Keys {
 
 /// The header of a token.
 #[derive(Default)]
-struct Header<'a> {
+struct TokenHeader<'a> {
     alg: Cow<'a, str>,
     /// Which key of a set.
     kid: Option<Cow<'a, str>>,
     /// Extensions that must be understood (RFC 7515 §4.1.11). None is, and whatever stands there, `null` too, asks for one.
     crit: Present,
 }
-fields!(@Signed Header<'de> { "alg" => alg, "kid" => kid, "crit" => crit });
+fields!(@Signed TokenHeader<'de> { "alg" => alg, "kid" => kid, "crit" => crit });
 
 /// Whether a member is there, with any value.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use crate::wire::decimal::Decimal;
 
 /// A filter that was checked. Two that are written alike are equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Filter(Node);
+pub struct Filter(Predicate);
 
 /// Why a filter is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,10 +36,10 @@ pub enum FilterError {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Node {
-    And(Box<[Node]>),
-    Or(Box<[Node]>),
-    Not(Box<Node>),
+enum Predicate {
+    And(Box<[Predicate]>),
+    Or(Box<[Predicate]>),
+    Not(Box<Predicate>),
     Leaf(Box<str>, Test),
 }
 
@@ -85,7 +85,7 @@ impl Filter {
 }
 
 impl Budget {
-    fn node(&mut self, sent: &FilterNode, levels: usize) -> Result<Node, FilterError> {
+    fn node(&mut self, sent: &FilterNode, levels: usize) -> Result<Predicate, FilterError> {
         let large = FilterError::TooLarge;
         let levels = levels.checked_sub(1).ok_or(large)?;
         self.nodes = self.nodes.checked_sub(1).ok_or(large)?;
@@ -95,7 +95,7 @@ impl Budget {
         if sent.op.is_empty() {
             return leaf(sent);
         }
-        let many = |budget: &mut Self| -> Result<Box<[Node]>, FilterError> {
+        let many = |budget: &mut Self| -> Result<Box<[Predicate]>, FilterError> {
             if sent.nodes.is_empty() {
                 return Err(FilterError::Children);
             }
@@ -103,16 +103,16 @@ impl Budget {
             nodes.map(|node| budget.node(node, levels)).collect()
         };
         match (&*sent.op, &sent.nodes[..]) {
-            ("and", _) => many(self).map(Node::And),
-            ("or", _) => many(self).map(Node::Or),
-            ("not", [one]) => Ok(Node::Not(Box::new(self.node(one, levels)?))),
+            ("and", _) => many(self).map(Predicate::And),
+            ("or", _) => many(self).map(Predicate::Or),
+            ("not", [one]) => Ok(Predicate::Not(Box::new(self.node(one, levels)?))),
             ("not", _) => Err(FilterError::Children),
             _ => Err(FilterError::UnknownOperation),
         }
     }
 }
 
-fn leaf(sent: &FilterNode) -> Result<Node, FilterError> {
+fn leaf(sent: &FilterNode) -> Result<Predicate, FilterError> {
     if !sent.nodes.is_empty() {
         return Err(FilterError::Children);
     }
@@ -150,7 +150,7 @@ fn leaf(sent: &FilterNode) -> Result<Node, FilterError> {
     if !fits {
         return Err(FilterError::Operands);
     }
-    Ok(Node::Leaf(sent.key.clone(), test))
+    Ok(Predicate::Leaf(sent.key.clone(), test))
 }
 
 fn sorted(vals: &[Box<str>]) -> Box<[Box<str>]> {
@@ -160,7 +160,7 @@ fn sorted(vals: &[Box<str>]) -> Box<[Box<str>]> {
     vals.into_boxed_slice()
 }
 
-impl Node {
+impl Predicate {
     fn passes(&self, tags: &[(Box<str>, Box<str>)]) -> bool {
         match self {
             Self::And(nodes) => nodes.iter().all(|node| node.passes(tags)),

@@ -15,7 +15,7 @@ pub(super) const STALE: u8 = u8::MAX;
 
 /// Who waits for a part of the log.
 #[derive(Debug)]
-pub enum Asker {
+pub enum PartAsker {
     /// A shard with a subscriber.
     Interest(ShardId, InterestFor, Box<Interest>),
     /// A shard with a question.
@@ -34,10 +34,10 @@ pub struct Followed {
     /// More came than is kept.
     pub(super) ahead_lost: bool,
     /// Who waits for the log, and how often it has.
-    pub(super) parked: Vec<(Asker, u8)>,
+    pub(super) parked: Vec<(PartAsker, u8)>,
     /// Who waited and can be answered now.
-    pub(super) woken: VecDeque<(Asker, u8)>,
-    pub(super) pages: VecDeque<Part>,
+    pub(super) woken: VecDeque<(PartAsker, u8)>,
+    pub(super) pages: VecDeque<LogPart>,
     /// The answer about the end that is on its way does not count.
     pub(super) reread: bool,
     /// Parts that are being read: what they come after.
@@ -46,12 +46,12 @@ pub struct Followed {
     pub(super) first_kept: u64,
 }
 
-image!(enum Asker {
+image!(enum PartAsker {
     0 => Interest(from, asker, interest),
     1 => Query(from, asker, query),
     2 => Api(call, item, query),
 });
-image!(struct Part { after, publications });
+image!(struct LogPart { after, publications });
 image!(struct Followed {
     is_open, ahead, ahead_lost, parked, woken, pages, reread, reading, first_kept
 });
@@ -76,7 +76,7 @@ impl Followed {
     /// A subscriber is gone: if it waits here, it is answered without counting.
     pub(super) fn disown(&mut self, from: ShardId, leave: &Leave) {
         for (asker, tries) in self.parked.iter_mut().chain(&mut self.woken) {
-            let Asker::Interest(shard, _, interest) = asker else {
+            let PartAsker::Interest(shard, _, interest) = asker else {
                 continue;
             };
             if *shard != from {
@@ -102,7 +102,7 @@ impl Followed {
 
 /// A part that was read.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct LogPart {
     pub(super) after: u64,
     pub(super) publications: Vec<Arc<Publication>>,
 }

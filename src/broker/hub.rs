@@ -11,7 +11,7 @@ use super::filter::Filter;
 use crate::config::Namespace;
 use crate::limits::{CHANNELS_OWNED_MAX, CLASSES_PER_CHANNEL_MAX};
 use crate::mem::{Key, SecretHash, Slab, SlotPool};
-use crate::model::{ChannelName, Encoding, Format, Framing, HubId, Publication, StreamPosition};
+use crate::model::{ChannelName, Encoding, Format, HubId, Publication, Speaker, StreamPosition};
 
 /// One entry of a channel's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl HubChannel {
     pub fn has_polls(&self) -> bool {
         self.classes
             .iter()
-            .any(|class| class.count > 0 && class.format.framing == Framing::Poll)
+            .any(|class| class.count > 0 && class.format.speaker == Speaker::Poll)
     }
 
     /// A filter more fits, with those of subscribers that wait.

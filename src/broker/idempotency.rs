@@ -14,7 +14,7 @@ pub(super) type Name = u128;
 
 /// What is kept of a key.
 #[derive(Clone, Copy)]
-struct Kept {
+struct KeptKey {
     position: StreamPosition,
     end: Instant,
     of_client: bool,
@@ -24,7 +24,7 @@ struct Kept {
 /// services: what clients make up costs no service a key.
 pub(super) struct Idempotency {
     secret: Key,
-    positions: HashMap<Name, Kept, SecretHash>,
+    positions: HashMap<Name, KeptKey, SecretHash>,
     /// When they end: those of services, those of clients.
     ends: [BTreeSet<(Instant, Name)>; 2],
     most: usize,
@@ -71,7 +71,7 @@ impl Idempotency {
         of_client: bool,
     ) {
         let end = now + ttl;
-        let kept = Kept {
+        let kept = KeptKey {
             position,
             end,
             of_client,
@@ -132,7 +132,7 @@ impl Idempotency {
         for ends in ends {
             out.length(ends.len());
             for (end, name) in ends {
-                let Kept {
+                let KeptKey {
                     position,
                     end: _,
                     of_client: _,
@@ -155,7 +155,7 @@ impl Idempotency {
         for of_client in [false, true] {
             for _ in 0..from.length()? {
                 let (end, name) = Image::read(from)?;
-                let kept = Kept {
+                let kept = KeptKey {
                     position: Image::read(from)?,
                     end,
                     of_client,

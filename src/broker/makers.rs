@@ -52,7 +52,7 @@ impl Image for Made {
 }
 
 /// Channels without subscribers by who made them: those with subscribers are bounded by what subscribers may have, and may not go.
-struct Kept {
+struct MadeChannels {
     by: HashMap<u64, List<Channel>, SecretHash>,
     of: fn(&mut Channel) -> Option<&mut Link>,
 }
@@ -60,8 +60,8 @@ struct Kept {
 /// See the module.
 pub(super) struct Makers {
     hash: SecretHash,
-    users: Kept,
-    prefixes: Kept,
+    users: MadeChannels,
+    prefixes: MadeChannels,
     /// Two rows of token buckets, each kept as the time at which it is full again. There while somebody made something.
     rates: Option<Box<[[Instant; BUCKETS]; 2]>>,
 }
@@ -93,7 +93,7 @@ impl Maker {
     }
 }
 
-impl Kept {
+impl MadeChannels {
     fn new(key: &Key, of: fn(&mut Channel) -> Option<&mut Link>) -> Self {
         Self {
             by: HashMap::with_hasher(SecretHash::new(key)),
@@ -164,20 +164,20 @@ impl Kept {
         channels: &mut Slab<Channel>,
         key: u64,
         limit: u32,
-    ) -> Result<Option<u32>, Full> {
+    ) -> Result<Option<u32>, MakerFull> {
         let Some(list) = self.by.get_mut(&key) else {
             return Ok(None);
         };
         if limit == 0 || list.len() < limit {
             return Ok(None);
         }
-        first_that_may_go(list, channels).map(Some).ok_or(Full)
+        first_that_may_go(list, channels).map(Some).ok_or(MakerFull)
     }
 }
 
 /// The maker has reached its limit, and nothing of it may go.
 #[derive(Debug)]
-pub(super) struct Full;
+pub(super) struct MakerFull;
 
 /// The first channel of a list that may be forgotten. Those that may not are put at the end, lest they be looked at each time.
 pub(super) fn first_that_may_go(
@@ -201,10 +201,10 @@ impl Makers {
     pub(super) fn new(key: &Key) -> Self {
         Self {
             hash: SecretHash::new(&key.derive("makers")),
-            users: Kept::new(&key.derive("makers by user"), |channel| {
+            users: MadeChannels::new(&key.derive("makers by user"), |channel| {
                 Some(&mut channel.made.as_mut()?.by_user)
             }),
-            prefixes: Kept::new(&key.derive("makers by prefix"), |channel| {
+            prefixes: MadeChannels::new(&key.derive("makers by prefix"), |channel| {
                 Some(&mut channel.made.as_mut()?.by_prefix)
             }),
             rates: None,
@@ -257,7 +257,7 @@ impl Makers {
         channels: &mut Slab<Channel>,
         maker: Maker,
         rules: &ChannelRules,
-    ) -> Result<Option<u32>, Full> {
+    ) -> Result<Option<u32>, MakerFull> {
         let of_user = self
             .users
             .oldest_over(channels, maker.user, rules.kept_limit_per_user)?;

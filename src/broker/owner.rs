@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::Channel;
-use super::followed::{Asker, STALE};
+use super::followed::{PartAsker, STALE};
 use super::idempotency::Idempotency;
 use super::makers::Maker;
 use super::recovery::{self, History};
@@ -111,11 +111,11 @@ pub struct Outcome {
     /// Position given, or that of the first publication with the same key.
     pub position: StreamPosition,
     /// `None` when nothing new was published.
-    pub deliver: Option<Delivery>,
+    pub deliver: Option<PlacedPublication>,
 }
 
 /// A publication in its place.
-pub struct Delivery {
+pub struct PlacedPublication {
     /// Its channel.
     pub channel: ChannelName,
     /// See `Publication`.
@@ -350,7 +350,7 @@ impl Owner {
                 epoch: publication.epoch,
                 offset: publication.offset,
             },
-            deliver: Some(Delivery {
+            deliver: Some(PlacedPublication {
                 channel: record.channel,
                 publication,
                 shards: channel.interest,
@@ -400,7 +400,7 @@ impl Owner {
                     (answer.missed, answer.recovered, answer.more) = (missed, recovered, more);
                 }
                 Err(read) => {
-                    let asker = Asker::Interest(from, asker, interest);
+                    let asker = PartAsker::Interest(from, asker, interest);
                     self.park(now, slot, (asker, tries), read);
                     return None;
                 }

@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 use super::channel::Channel;
 use super::epochs::Epochs;
 use super::list::List;
-use super::makers::{Full, Maker, Makers, first_that_may_go};
+use super::makers::{Maker, MakerFull, Makers, first_that_may_go};
 use crate::config::{ChannelRules, Namespace};
 use crate::limits::CHANNELS_OWNED_MAX;
 use crate::mem::{Key, SecretHash, Slab, SlotPool};
@@ -192,7 +192,7 @@ impl Table {
     fn make_room(&mut self, maker: Maker, rules: &ChannelRules) -> Result<(), NoRecord> {
         for _ in 0..2 {
             let own = self.makers.over_limit(&mut self.channels, maker, rules);
-            match own.map_err(|Full| NoRecord::MakerFull)? {
+            match own.map_err(|MakerFull| NoRecord::MakerFull)? {
                 Some(slot) => self.evict(slot),
                 None => break,
             }

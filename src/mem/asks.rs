@@ -21,7 +21,7 @@ pub enum Full {
     Share,
 }
 
-struct Ask<T> {
+struct OpenAsk<T> {
     value: T,
     bytes: usize,
     until: Instant,
@@ -34,7 +34,7 @@ struct Ask<T> {
 
 /// See the module. Dropped with its questions: nobody is told.
 pub struct Asks<T> {
-    asks: Slab<Ask<T>>,
+    asks: Slab<OpenAsk<T>>,
     slots: SlotPool,
     /// Whose deadline comes first, and last.
     first: Option<u32>,
@@ -93,7 +93,7 @@ impl<T> Asks<T> {
             }
         };
         self.bytes += bytes;
-        let ask = Ask {
+        let ask = OpenAsk {
             value,
             bytes,
             until,
@@ -240,11 +240,11 @@ impl<T> Asks<T> {
 
 /// Questions of clients, who have shares in the table: none of them has all of it.
 pub struct SharedAsks<T> {
-    asks: Asks<Shared<T>>,
+    asks: Asks<SharedAsk<T>>,
     shares: Shares,
 }
 
-struct Shared<T> {
+struct SharedAsk<T> {
     value: T,
     bytes: usize,
     holders: Holders,
@@ -278,7 +278,7 @@ impl<T> SharedAsks<T> {
             Some(whose) => self.shares.take(whose, bytes).ok_or(Full::Share)?,
             None => Holders::new(),
         };
-        let shared = Shared {
+        let shared = SharedAsk {
             value,
             bytes,
             holders,
@@ -286,7 +286,7 @@ impl<T> SharedAsks<T> {
         self.asks.open(until, bytes, shared)
     }
 
-    fn give(&mut self, shared: Shared<T>) -> T {
+    fn give(&mut self, shared: SharedAsk<T>) -> T {
         self.shares.give(&shared.holders, shared.bytes);
         shared.value
     }

@@ -19,9 +19,7 @@ use crate::limits::{MESH_TIMEOUT, USER_ID_BYTES_MAX};
 use crate::mem::{TimerWheel, image};
 use crate::mesh::Message;
 use crate::mesh::message::{Admit, AdmitFor, Interest, InterestFor, Interested, Recover};
-use crate::model::{
-    AskId, ChannelName, Framing, HubId, Overrides, Publication, Since, StreamPosition,
-};
+use crate::model::{AskId, ChannelName, HubId, Overrides, Publication, Since, StreamPosition};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -125,20 +123,20 @@ impl ConnectedSubscription {
 }
 
 /// Why a client does not get in.
-enum Denied {
+enum ConnectRefusal {
     Error(ClientError),
     Disconnect(Disconnect),
     /// Not decided: the key of the token is asked for.
     KeyWanted,
 }
 
-impl From<ClientError> for Denied {
+impl From<ClientError> for ConnectRefusal {
     fn from(error: ClientError) -> Self {
         Self::Error(error)
     }
 }
 
-impl From<Disconnect> for Denied {
+impl From<Disconnect> for ConnectRefusal {
     fn from(disconnect: Disconnect) -> Self {
         Self::Disconnect(disconnect)
     }
@@ -167,12 +165,12 @@ impl Session {
         });
         let (claims, list) = match admitted {
             Ok(admitted) => admitted,
-            Err(Denied::Error(error)) => {
+            Err(ConnectRefusal::Error(error)) => {
                 self.refuse(context, id, error);
                 return Ok(());
             }
-            Err(Denied::Disconnect(disconnect)) => return Err(disconnect),
-            Err(Denied::KeyWanted) => {
+            Err(ConnectRefusal::Disconnect(disconnect)) => return Err(disconnect),
+            Err(ConnectRefusal::KeyWanted) => {
                 context.wait_for_key(KeySource::Connection, &connect.token);
                 return Ok(());
             }
@@ -290,7 +288,7 @@ impl Session {
         &mut self,
         context: &Context<'_>,
         connect: &Connect<'_>,
-    ) -> Result<Option<ConnectionClaims>, Denied> {
+    ) -> Result<Option<ConnectionClaims>, ConnectRefusal> {
         let client = &context.config.client;
         if connect.token.is_empty() {
             if self.is_known_otherwise(context) {
@@ -309,7 +307,7 @@ impl Session {
             Err(TokenError::BadBase64 | TokenError::KeysUnavailable) => {
                 return Err(ClientError::Internal.into());
             }
-            Err(TokenError::KeyWanted) => return Err(Denied::KeyWanted),
+            Err(TokenError::KeyWanted) => return Err(ConnectRefusal::KeyWanted),
         };
         if claims.user.len() > USER_ID_BYTES_MAX {
             return Err(Disconnect::InvalidToken.into());
@@ -342,11 +340,11 @@ impl Session {
         context: &Context<'_>,
         connect: &Connect<'_>,
         claims: Option<&ConnectionClaims>,
-    ) -> Result<Vec<ServerSubscription>, Denied> {
+    ) -> Result<Vec<ServerSubscription>, ConnectRefusal> {
         let client = &context.config.client;
         let rules = &context.config.channels;
         let mut list: Vec<ServerSubscription> = Vec::new();
-        if context.format.framing == Framing::Poll {
+        if !context.format.speaker.writes() {
             // It is for the one channel that it asks for.
             return Ok(list);
         }
@@ -556,10 +554,10 @@ impl Session {
             .iter()
             .map(|(channel, subscription)| (channel.as_str(), subscription.result(context)))
             .collect();
-        let unidirectional = context.format.unidirectional;
+        let converses = context.format.speaker.converses();
         let ping = client
             .ping_interval
-            .filter(|_| !self.frame_pings || unidirectional)
+            .filter(|_| !self.frame_pings || !converses)
             .map(|every| every.as_secs_f32().ceil() as u32);
         let (session, head) = match &mut self.rare {
             None => (String::new(), None),
@@ -578,10 +576,10 @@ impl Session {
             },
             subs: &subs,
             ping,
-            pong: !unidirectional,
+            pong: converses,
             data: &connecting.data,
             session: &session,
-            node: if session.is_empty() || unidirectional {
+            node: if session.is_empty() || !converses {
                 ""
             } else {
                 context.node

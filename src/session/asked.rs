@@ -8,14 +8,14 @@ use crate::model::{AskId, ClientId, ConnId, HubId};
 use crate::protocol::error::ClientError;
 
 /// Questions of one shard's sessions.
-pub struct Asked {
+pub struct OpenQuestions {
     /// To owners of channels: subscribers.
     pub interests: Asks<Subscribing>,
     /// To registries of users: connect commands.
     pub admits: Asks<Admitting>,
 }
 
-impl Default for Asked {
+impl Default for OpenQuestions {
     fn default() -> Self {
         Self {
             interests: Asks::new(INTERESTS_MAX, usize::MAX),
@@ -65,7 +65,7 @@ image!(struct Subscribing { conn, client, hub, by });
 image!(enum SubscribedBy { 0 => Command(id), 1 => Connect, 2 => Service(wait), 3 => Part });
 image!(struct Admitting { conn, client, user });
 
-impl Asked {
+impl OpenQuestions {
     /// Writes all of them.
     pub fn write(&self, out: &mut ImageWriter) {
         let Self { interests, admits } = self;

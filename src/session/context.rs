@@ -13,15 +13,14 @@ use crate::limits::MESH_TIMEOUT;
 use crate::mem::{Rng, Secrets, Tick, TimerWheel};
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
-use crate::model::{ChannelName, ClientId, ConnId, Encoding, Format, Framing, ShardId};
+use crate::model::{ChannelName, ClientId, ConnId, Encoding, Format, ShardId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
+use crate::speaker::{self, Compression, Said};
 use crate::time::Now;
 
-use super::asked::Asked;
-use super::fanout::{self, Compression};
-use super::order::{Group, Mark, Spares};
-use super::poll::{Polled, Said};
+use super::asked::OpenQuestions;
+use super::order::{ReplyMark, Spares, Together};
 use super::{Calls, Requests};
 
 /// Verifiers of both kinds of token.
@@ -145,7 +144,7 @@ pub struct Context<'a> {
     /// What is asked of the log.
     pub log: &'a mut Requests,
     /// What is asked of other shards.
-    pub asked: &'a mut Asked,
+    pub asked: &'a mut OpenQuestions,
     /// Subscriptions that get the next part of what they missed once their connection takes it.
     pub parts: &'a mut VecDeque<(ConnId, crate::model::HubId)>,
     /// Random numbers.
@@ -171,7 +170,7 @@ pub struct Context<'a> {
     /// The expiry of a subscription is another.
     pub is_timed: bool,
     /// Its reply comes later; what may be under way beside it.
-    pub awaits: Option<Group>,
+    pub awaits: Option<Together>,
     /// By when, if it is another shard's; 0 where somebody else sees to it.
     pub answer_by: Tick,
     /// Bytes of replies in `out`.
@@ -179,7 +178,7 @@ pub struct Context<'a> {
     /// Replies have an order to keep.
     pub is_ordered: bool,
     /// Where in `out` they are, if so.
-    pub marks: &'a mut Vec<Mark>,
+    pub marks: &'a mut Vec<ReplyMark>,
     /// For sessions whose commands have to wait.
     pub spares: &'a mut Spares,
 }
@@ -202,14 +201,9 @@ impl Context<'_> {
             return;
         }
         let from = self.out.len();
-        let polls = self.format.framing == Framing::Poll;
-        if polls || self.format.unidirectional {
-            self.said
-                .extend(Said::of(&body, polls).map(|said| (self.conn, said)));
-        }
-        if !polls {
-            fanout::reply(self.out, self.format, self.compression, &Reply { id, body });
-        }
+        let reply = Reply { id, body };
+        let said = speaker::reply(self.out, self.format, self.compression, &reply);
+        self.said.extend(said.map(|said| (self.conn, said)));
         self.answer_bytes += self.out.len() - from;
         if self.is_ordered {
             self.marks.push((id, from, self.out.len()));
@@ -224,16 +218,11 @@ impl Context<'_> {
 
     /// Says something unasked.
     pub fn push(&mut self, channel: &str, push: &Push<'_>) {
-        if self.format.framing == Framing::Poll {
-            if matches!(push, Push::Unsubscribe(_)) {
-                self.said
-                    .push_back((self.conn, Said::Polled(Polled::Ended)));
-            }
+        if self.format.speaker.writes() && !self.fits(|| push.fits_json()) {
             return;
         }
-        if self.fits(|| push.fits_json()) {
-            fanout::push(self.out, self.format, self.compression, channel, push);
-        }
+        let said = speaker::push(self.out, self.format, self.compression, channel, push);
+        self.said.extend(said.map(|said| (self.conn, said)));
     }
 
     /// Can the client read it?

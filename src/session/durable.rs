@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::order::Group;
+use super::order::Together;
 use super::publish::check_name;
 use super::{Context, Session, refused};
 use crate::auth::permission;
@@ -396,7 +396,7 @@ impl Session {
         match self.try_rpc_own(context, id, method, data) {
             // A fetch waits for deliveries: nothing behind it waits for it.
             Ok(()) if method == "ringmain.fetch" => {}
-            Ok(()) => context.awaits = Some(Group::Apart),
+            Ok(()) => context.awaits = Some(Together::Apart),
             Err(RpcRefusal::Plain(error)) => context.error(id, error),
             Err(RpcRefusal::Said(what)) => {
                 context.counters.command_errors += 1;

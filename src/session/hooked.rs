@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::admission::recover_of;
 use super::calls::{Undecided, What};
 use super::liveness::kept_expiry;
-use super::order::Group;
+use super::order::Together;
 use super::subscribe::Grant;
 use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, flag};
 use crate::config::hooks::{Route, Target};
@@ -57,21 +57,24 @@ image!(struct ForHooks { headers, emulated, subscribes, is_refreshing });
 image!(struct Awaiting { id, asked, is_ended });
 
 /// What a client gets to hear in place of a result.
-enum Refusal<'a> {
+enum HookRefusal<'a> {
     Error(&'a ChosenError),
     Disconnect(Disconnect),
     Failed,
 }
 
 /// The answer in place of a result; `None` when it is a result.
-fn refusal(verdict: &Verdict) -> Option<Refusal<'_>> {
+fn refusal(verdict: &Verdict) -> Option<HookRefusal<'_>> {
     match verdict {
-        Verdict::Error(error) => Some(Refusal::Error(error)),
+        Verdict::Error(error) => Some(HookRefusal::Error(error)),
         Verdict::Disconnect(code, reason) => {
             // A code that clients do not understand is an answer that was not agreed on.
-            Some(Disconnect::chosen(*code, reason).map_or(Refusal::Failed, Refusal::Disconnect))
+            Some(
+                Disconnect::chosen(*code, reason)
+                    .map_or(HookRefusal::Failed, HookRefusal::Disconnect),
+            )
         }
-        Verdict::Failed => Some(Refusal::Failed),
+        Verdict::Failed => Some(HookRefusal::Failed),
         Verdict::Connect(_)
         | Verdict::Refresh(_)
         | Verdict::Subscribe(_)
@@ -265,12 +268,12 @@ impl Session {
         verdict: &Verdict,
     ) -> Result<(), Disconnect> {
         match refusal(verdict) {
-            Some(Refusal::Disconnect(disconnect)) => return Err(disconnect),
-            Some(Refusal::Error(error)) => {
+            Some(HookRefusal::Disconnect(disconnect)) => return Err(disconnect),
+            Some(HookRefusal::Error(error)) => {
                 context.counters.command_errors += 1;
                 context.reply(id, ReplyBody::ChosenError(error));
             }
-            Some(Refusal::Failed) | None => context.error(id, ClientError::Internal),
+            Some(HookRefusal::Failed) | None => context.error(id, ClientError::Internal),
         }
         Ok(())
     }
@@ -320,12 +323,12 @@ impl Session {
         verdict: Verdict,
     ) -> Result<(), Disconnect> {
         match refusal(&verdict) {
-            Some(Refusal::Disconnect(disconnect)) => return Err(disconnect),
-            Some(Refusal::Error(error)) => {
+            Some(HookRefusal::Disconnect(disconnect)) => return Err(disconnect),
+            Some(HookRefusal::Error(error)) => {
                 self.refuse_with(context, id, ReplyBody::ChosenError(error));
                 return Ok(());
             }
-            Some(Refusal::Failed) => {
+            Some(HookRefusal::Failed) => {
                 self.refuse(context, id, ClientError::Internal);
                 return Ok(());
             }
@@ -574,7 +577,7 @@ impl Session {
             asked: for_later(asked),
             is_ended: false,
         });
-        context.awaits = Some(Group::Decisions);
+        context.awaits = Some(Together::Decisions);
         Ok(())
     }
 
@@ -730,7 +733,7 @@ impl Session {
                     data: Bytes::copy_from_slice(data),
                 };
                 let called = self.call(context, &Arc::clone(target), id, event);
-                context.awaits = called.is_ok().then_some(Group::Calls);
+                context.awaits = called.is_ok().then_some(Together::Calls);
                 called
             }
             Route::Unknown => Err(ClientError::MethodNotFound),

@@ -7,18 +7,16 @@ use crate::config::Config;
 use crate::config::keys::KeySource;
 use crate::limits::TTL_TOLD_S_MAX;
 use crate::mem::{Tick, TimerWheel};
-use crate::model::Framing;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ReplyBody, Unsubscribe};
+use crate::speaker;
 use crate::time::{Instant, Now};
 use crate::wire::websocket::{Opcode, encode_frame_header};
 
-use super::fanout;
-
 /// What a session's shard knows of its peer when a pong is late.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer {
+pub struct PeerState {
     /// Input came that is not read yet.
     pub is_held: bool,
     /// It has not been sent the ping, and since the last look it has taken some of what is before it.
@@ -83,7 +81,7 @@ impl Session {
     /// Starts pinging at a random point of the second half of the interval, so that a storm of connects is no storm of pings.
     pub(super) fn start_pings(&mut self, context: &mut Context<'_>) {
         self.next = 0;
-        if self.format.framing == Framing::Poll {
+        if !self.format.speaker.writes() {
             return;
         }
         if let Some(interval) = context.config.client.ping_interval {
@@ -121,7 +119,11 @@ impl Session {
     }
 
     /// Does what is due.
-    pub fn timeout(&mut self, context: &mut Context<'_>, peer: Peer) -> Result<(), Disconnect> {
+    pub fn timeout(
+        &mut self,
+        context: &mut Context<'_>,
+        peer: PeerState,
+    ) -> Result<(), Disconnect> {
         let tick = TimerWheel::tick(context.now.at);
         match self.phase {
             Phase::Ended => return Ok(()),
@@ -192,11 +194,12 @@ impl Session {
         if self.frame_pings {
             encode_frame_header(context.out, Opcode::Ping, 0);
         }
-        if !self.frame_pings || context.format.unidirectional {
-            fanout::ping(context.out, context.format, context.compression);
+        let converses = context.format.speaker.converses();
+        if !self.frame_pings || !converses {
+            speaker::ping(context.out, context.format, context.compression);
         }
         self.next = TimerWheel::tick_after(context.now.at, interval);
-        if context.format.unidirectional && !self.frame_pings {
+        if !converses && !self.frame_pings {
             // Nobody there could answer.
             return;
         }

@@ -19,11 +19,11 @@ use crate::protocol::command::{Body, Command, Subscribe};
 #[derive(Debug, Default)]
 pub struct Order {
     /// Commands that were carried out, oldest first, up to the first one without reply and beyond.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<ExpectedReply>,
     /// Bytes of these commands.
     under_way_bytes: usize,
     /// What all of them are.
-    group: Group,
+    group: Together,
     /// Frames with commands that wait, oldest first.
     frames: VecDeque<Frame>,
     /// Of these frames.
@@ -31,17 +31,17 @@ pub struct Order {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ExpectedReply {
     id: u32,
     /// When it is given up; 0 where its reply comes in any case.
     by: Tick,
-    state: State,
+    state: ReplyState,
     /// Of the command.
     bytes: usize,
 }
 
 #[derive(Debug)]
-enum State {
+enum ReplyState {
     /// Its reply is not there.
     Awaited,
     /// Its reply waits for those before it.
@@ -52,7 +52,7 @@ enum State {
 
 /// Commands that may be under way at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Group {
+pub enum Together {
     /// It goes alone.
     #[default]
     Alone,
@@ -76,9 +76,9 @@ pub struct Frame {
 }
 
 image!(struct Order { entries, under_way_bytes, group, frames, bytes });
-image!(struct Entry { id, by, state, bytes });
-image!(enum State { 0 => Awaited, 1 => Said(reply), 2 => Decided(answer) });
-image!(enum Group { 0 => Alone, 1 => Apart, 2 => Subscribes(owner), 3 => Decisions, 4 => Calls });
+image!(struct ExpectedReply { id, by, state, bytes });
+image!(enum ReplyState { 0 => Awaited, 1 => Said(reply), 2 => Decided(answer) });
+image!(enum Together { 0 => Alone, 1 => Apart, 2 => Subscribes(owner), 3 => Decisions, 4 => Calls });
 image!(struct Frame { bytes, at });
 
 /// Memory of a frame beside its bytes, about.
@@ -91,7 +91,7 @@ impl Frame {
 }
 
 /// Where the reply to a command stands among what a session says: id, begin and end.
-pub type Mark = (u32, usize, usize);
+pub type ReplyMark = (u32, usize, usize);
 
 /// Idle ones, for the next session that needs one.
 #[allow(
@@ -116,7 +116,7 @@ impl Order {
     fn goes_on(&self) -> bool {
         match self.entries.front() {
             None => !self.frames.is_empty(),
-            Some(first) => matches!(first.state, State::Decided(_)),
+            Some(first) => matches!(first.state, ReplyState::Decided(_)),
         }
     }
 
@@ -127,35 +127,36 @@ impl Order {
     }
 
     /// Nearly always: the replies are those to the oldest commands, and the next has none.
-    fn is_in_order(&self, marks: &[Mark]) -> bool {
-        let awaits = |(entry, mark): (&Entry, &Mark)| {
-            entry.id == mark.0 && matches!(entry.state, State::Awaited)
+    fn is_in_order(&self, marks: &[ReplyMark]) -> bool {
+        let awaits = |(entry, mark): (&ExpectedReply, &ReplyMark)| {
+            entry.id == mark.0 && matches!(entry.state, ReplyState::Awaited)
         };
         let next = self.entries.get(marks.len());
         self.entries.len() >= marks.len()
             && self.entries.iter().zip(marks).all(awaits)
-            && next.is_none_or(|entry| !matches!(entry.state, State::Said(_)))
+            && next.is_none_or(|entry| !matches!(entry.state, ReplyState::Said(_)))
     }
 
     fn position(&self, id: u32) -> Option<usize> {
-        let awaits = |entry: &Entry| entry.id == id && matches!(entry.state, State::Awaited);
+        let awaits =
+            |entry: &ExpectedReply| entry.id == id && matches!(entry.state, ReplyState::Awaited);
         self.entries.iter().position(awaits)
     }
 }
 
 /// The kind of an RPC.
-enum Rpc {
+enum RpcKind {
     /// Waits for deliveries, as long as its caller says: nothing waits for it.
     Fetch,
     Log,
     Call,
 }
 
-fn kind_of_rpc(method: &str) -> Rpc {
+fn kind_of_rpc(method: &str) -> RpcKind {
     match method {
-        "ringmain.fetch" => Rpc::Fetch,
-        _ if method.starts_with("ringmain.") => Rpc::Log,
-        _ => Rpc::Call,
+        "ringmain.fetch" => RpcKind::Fetch,
+        _ if method.starts_with("ringmain.") => RpcKind::Log,
+        _ => RpcKind::Call,
     }
 }
 
@@ -170,26 +171,26 @@ pub(super) fn is_hooked(config: &Config, namespace: &Namespace, asked: &Subscrib
 
 impl Session {
     /// What may be under way beside this command. `None`: it has no place in the order.
-    fn group_of(&self, context: &Context<'_>, body: &Body<'_>) -> Option<Group> {
+    fn group_of(&self, context: &Context<'_>, body: &Body<'_>) -> Option<Together> {
         let channels = &context.config.channels;
         Some(match body {
             Body::Publish { channel, .. } => match channels.resolve(channel) {
-                Ok(namespace) if namespace.publish_proxy_enabled => Group::Decisions,
-                _ => Group::Apart,
+                Ok(namespace) if namespace.publish_proxy_enabled => Together::Decisions,
+                _ => Together::Apart,
             },
             Body::Rpc { method, .. } => match kind_of_rpc(method) {
-                Rpc::Fetch => return None,
-                Rpc::Log => Group::Apart,
-                Rpc::Call => Group::Calls,
+                RpcKind::Fetch => return None,
+                RpcKind::Log => Together::Apart,
+                RpcKind::Call => Together::Calls,
             },
             Body::Subscribe(asked) => match channels.resolve(&asked.channel) {
-                Ok(namespace) if is_hooked(context.config, namespace, asked) => Group::Decisions,
+                Ok(namespace) if is_hooked(context.config, namespace, asked) => Together::Decisions,
                 // What waits for the log is not answered in order.
                 Ok(namespace) if !namespace.is_durable() => {
                     let channel = crate::model::ChannelName::new(&asked.channel);
-                    Group::Subscribes(context.owner(&channel))
+                    Together::Subscribes(context.owner(&channel))
                 }
-                _ => Group::Alone,
+                _ => Together::Alone,
             },
             Body::Pong | Body::Connect(_) | Body::Send { .. } => return None,
             Body::Unsubscribe { .. }
@@ -197,7 +198,7 @@ impl Session {
             | Body::PresenceStats { .. }
             | Body::History(_)
             | Body::Refresh { .. }
-            | Body::SubRefresh { .. } => Group::Alone,
+            | Body::SubRefresh { .. } => Together::Alone,
         })
     }
 
@@ -215,27 +216,29 @@ impl Session {
         } else {
             COMMANDS_UNDER_WAY_MAX
         };
-        if under_way >= most && now != Group::Calls {
+        if under_way >= most && now != Together::Calls {
             return true;
         }
         if order.under_way_bytes + self.weight(command) > COMMANDS_UNDER_WAY_BYTES_MAX {
             return true;
         }
         let Some(group) = self.group_of(context, &command.body) else {
-            return now != Group::Apart;
+            return now != Together::Apart;
         };
         if group != now {
             return true;
         }
         match (group, &command.body) {
-            (Group::Alone, _) => true,
-            (Group::Apart, _) => false,
-            (Group::Calls, _) => under_way >= context.config.client.concurrency as usize,
-            (Group::Subscribes(_), Body::Subscribe(asked)) => self.may_fail(context, asked),
-            (Group::Decisions, Body::Subscribe(asked)) => {
+            (Together::Alone, _) => true,
+            (Together::Apart, _) => false,
+            (Together::Calls, _) => under_way >= context.config.client.concurrency as usize,
+            (Together::Subscribes(_), Body::Subscribe(asked)) => self.may_fail(context, asked),
+            (Together::Decisions, Body::Subscribe(asked)) => {
                 under_way >= DECISIONS_UNDER_WAY_MAX || self.may_fail(context, asked)
             }
-            (Group::Subscribes(_) | Group::Decisions, _) => under_way >= DECISIONS_UNDER_WAY_MAX,
+            (Together::Subscribes(_) | Together::Decisions, _) => {
+                under_way >= DECISIONS_UNDER_WAY_MAX
+            }
         }
     }
 
@@ -263,10 +266,10 @@ impl Session {
             .get_or_insert_with(|| context.spares.pop().unwrap_or_default());
         order.group = group;
         order.under_way_bytes += bytes;
-        order.entries.push_back(Entry {
+        order.entries.push_back(ExpectedReply {
             id: command.id,
             by: context.answer_by,
-            state: State::Awaited,
+            state: ReplyState::Awaited,
             bytes,
         });
     }
@@ -276,7 +279,7 @@ impl Session {
     pub fn put_in_order(
         &mut self,
         out: &mut Vec<u8>,
-        marks: &[Mark],
+        marks: &[ReplyMark],
         is_command: bool,
         spares: &mut Spares,
     ) -> bool {
@@ -313,7 +316,7 @@ impl Session {
         });
         match place {
             Some(entry) => {
-                entry.state = State::Decided(Box::new(answer));
+                entry.state = ReplyState::Decided(Box::new(answer));
                 None
             }
             None => Some(answer),
@@ -323,8 +326,8 @@ impl Session {
     /// The decision about the oldest command, if it is there: it is carried out now.
     pub fn take_decision(&mut self) -> Option<Answer> {
         let first = self.order.as_mut()?.entries.front_mut()?;
-        match std::mem::replace(&mut first.state, State::Awaited) {
-            State::Decided(answer) => Some(*answer),
+        match std::mem::replace(&mut first.state, ReplyState::Awaited) {
+            ReplyState::Decided(answer) => Some(*answer),
             other => {
                 first.state = other;
                 None
@@ -354,8 +357,8 @@ impl Session {
     pub fn overtaken_by(&self, id: u32) -> Option<u32> {
         let order = self.order.as_ref()?;
         let first = order.entries.front()?;
-        let is_overtaken = matches!(order.group, Group::Subscribes(_))
-            && matches!(first.state, State::Awaited)
+        let is_overtaken = matches!(order.group, Together::Subscribes(_))
+            && matches!(first.state, ReplyState::Awaited)
             && first.id != id
             && order.position(id).is_some();
         is_overtaken.then_some(first.id)
@@ -363,7 +366,8 @@ impl Session {
 
     /// When the first reply of another shard is given up; 0 when none is awaited.
     pub(super) fn reply_by(&self) -> Tick {
-        let awaited = |entry: &&Entry| entry.by != 0 && matches!(entry.state, State::Awaited);
+        let awaited =
+            |entry: &&ExpectedReply| entry.by != 0 && matches!(entry.state, ReplyState::Awaited);
         let order = self.order.as_ref();
         let first = order.and_then(|order| order.entries.iter().find(awaited));
         first.map_or(0, |entry| entry.by)
@@ -372,8 +376,8 @@ impl Session {
     /// A command whose reply is not there by now: it is answered with an error. Call until `None`.
     pub(super) fn next_overdue(&mut self, now: Tick) -> Option<u32> {
         let entries = &mut self.order.as_mut()?.entries;
-        let is_over = |entry: &&mut Entry| {
-            entry.by != 0 && entry.by <= now && matches!(entry.state, State::Awaited)
+        let is_over = |entry: &&mut ExpectedReply| {
+            entry.by != 0 && entry.by <= now && matches!(entry.state, ReplyState::Awaited)
         };
         let entry = entries.iter_mut().find(is_over)?;
         entry.by = 0;
@@ -392,7 +396,7 @@ impl Session {
     #[must_use]
     pub fn is_unfinished(&self) -> bool {
         self.order.as_ref().is_some_and(|order| {
-            let is_undecided = order.group == Group::Decisions && !order.entries.is_empty();
+            let is_undecided = order.group == Together::Decisions && !order.entries.is_empty();
             is_undecided || !order.frames.is_empty()
         })
     }
@@ -459,7 +463,7 @@ impl Session {
 }
 
 impl Order {
-    fn sort(&mut self, out: &mut Vec<u8>, marks: &[Mark], is_command: bool) {
+    fn sort(&mut self, out: &mut Vec<u8>, marks: &[ReplyMark], is_command: bool) {
         let mut sorted = Vec::with_capacity(out.len());
         let mut at = 0;
         for &(id, from, to) in marks {
@@ -473,13 +477,15 @@ impl Order {
                     sorted.extend_from_slice(reply);
                     self.say_next(&mut sorted);
                 }
-                Some(place) => self.entries[place].state = State::Said(reply.into()),
-                None if is_command && !self.entries.is_empty() => self.entries.push_back(Entry {
-                    id,
-                    by: 0,
-                    state: State::Said(reply.into()),
-                    bytes: 0,
-                }),
+                Some(place) => self.entries[place].state = ReplyState::Said(reply.into()),
+                None if is_command && !self.entries.is_empty() => {
+                    self.entries.push_back(ExpectedReply {
+                        id,
+                        by: 0,
+                        state: ReplyState::Said(reply.into()),
+                        bytes: 0,
+                    })
+                }
                 None => sorted.extend_from_slice(reply),
             }
         }
@@ -489,8 +495,8 @@ impl Order {
 
     /// Replies whose turn has come.
     fn say_next(&mut self, out: &mut Vec<u8>) {
-        while let Some(Entry {
-            state: State::Said(reply),
+        while let Some(ExpectedReply {
+            state: ReplyState::Said(reply),
             ..
         }) = self.entries.front()
         {
@@ -522,20 +528,21 @@ mod tests {
             (&[2, 3], &[1], "123", &[]),
         ];
         for (kept, come, said, left) in cases {
-            let entries = (1..=3).map(|id| Entry {
+            let entries = (1..=3).map(|id| ExpectedReply {
                 id,
                 by: 0,
                 state: if kept.contains(&id) {
-                    State::Said(id.to_string().into_bytes().into())
+                    ReplyState::Said(id.to_string().into_bytes().into())
                 } else {
-                    State::Awaited
+                    ReplyState::Awaited
                 },
                 bytes: 0,
             });
             let mut session = Session::default();
             session.order.get_or_insert_default().entries = entries.collect();
             let mut out: Vec<u8> = come.iter().map(|&id| b'0' + id as u8).collect();
-            let marks: Vec<Mark> = (0..).zip(*come).map(|(at, &id)| (id, at, at + 1)).collect();
+            let marks: Vec<ReplyMark> =
+                (0..).zip(*come).map(|(at, &id)| (id, at, at + 1)).collect();
             session.put_in_order(&mut out, &marks, false, &mut Spares::new());
             assert_eq!(out, said.as_bytes(), "{kept:?} {come:?}");
             let order = session.order.as_deref();

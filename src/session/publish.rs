@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::order::Group;
+use super::order::Together;
 use super::{Context, Session, Waiting, refused};
 use crate::auth::permission;
 use crate::config::Unfit;
@@ -60,7 +60,7 @@ impl Session {
         id: u32,
         channel: &str,
         data: &[u8],
-    ) -> Result<Group, ClientError> {
+    ) -> Result<Together, ClientError> {
         let config = context.config;
         let at = self.find(context, channel);
         check_name(context, channel, at.is_some())?;
@@ -92,12 +92,12 @@ impl Session {
         }
         if let Some(target) = target {
             self.ask_publish(context, id, draft, target)?;
-            return Ok(Group::Decisions);
+            return Ok(Together::Decisions);
         }
         let conn = context.conn;
         let by_rpc = false;
         self.send(context, PublishFor { conn, id, by_rpc }, at, draft)?;
-        Ok(Group::Apart)
+        Ok(Together::Apart)
     }
 
     /// The channel's name, shared with the hub if the client is subscribed, and where.

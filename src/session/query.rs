@@ -1,6 +1,6 @@
 //! Presence and history asked by a client (`spec/centrifuge.md` §4.5, §4.6).
 
-use super::order::Group;
+use super::order::Together;
 use super::publish::check_name;
 use super::{Context, Session, refused};
 use crate::auth::permission;
@@ -106,7 +106,7 @@ impl Session {
         match asked {
             Ok(()) => {
                 context.await_mesh();
-                context.awaits = Some(Group::Alone);
+                context.awaits = Some(Together::Alone);
             }
             Err(error) => context.error(id, error),
         }

@@ -2,10 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::asked::Asked;
-use super::fanout::Compression;
-use super::order::{Mark, Spares};
-use super::poll::Said;
+use super::asked::OpenQuestions;
+use super::order::{ReplyMark, Spares};
 use super::{Calls, Context, KeyWanted, Phase, Requests, Session, Tokens};
 use crate::auth::revocation::Revocations;
 use crate::broker::Hub;
@@ -16,6 +14,7 @@ use crate::metrics::Counters;
 use crate::model::{ConnId, Format, HubId, ShardId};
 use crate::protocol::centrifuge;
 use crate::protocol::disconnect::Disconnect;
+use crate::speaker::{Compression, Said};
 use crate::time::{Instant, Now};
 
 /// The connection of the session.
@@ -35,7 +34,7 @@ pub(super) struct Rig {
     pub(super) counters: Counters,
     pub(super) hooks: Calls,
     pub(super) log: Requests,
-    pub(super) asked: Asked,
+    pub(super) asked: OpenQuestions,
     pub(super) said: VecDeque<(ConnId, Said)>,
     pub(super) key_wanted: Option<KeyWanted>,
     tokens: Tokens,
@@ -45,7 +44,7 @@ pub(super) struct Rig {
     secrets: Secrets,
     compression: Compression,
     moved: Vec<(u32, u32, u32)>,
-    marks: Vec<Mark>,
+    marks: Vec<ReplyMark>,
     spares: Spares,
 }
 
@@ -65,7 +64,7 @@ impl Rig {
             counters: Counters::default(),
             hooks: Calls::default(),
             log: Requests::default(),
-            asked: Asked::default(),
+            asked: OpenQuestions::default(),
             said: VecDeque::new(),
             key_wanted: None,
             tokens: Tokens::new(&config),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::admission::{ConnectedSubscription, recover_of};
 use super::asked::SubscribedBy;
 use super::liveness::{is_past, kept_expiry, ttl};
-use super::order::{Group, is_hooked};
+use super::order::{Together, is_hooked};
 use super::{
     Context, Extra, ForHooks, PENDING, Phase, Session, Subscription, flag, forced_flags, refused,
 };
@@ -27,20 +27,20 @@ use crate::protocol::push::{Push, ReplyBody, Unsubscribe};
 use crate::time::Now;
 
 /// Why a subscribe fails.
-enum Refusal {
+enum SubscribeRefusal {
     Error(ClientError),
     Disconnect(Disconnect),
     /// Not decided: the key of the token is asked for.
     KeyWanted,
 }
 
-impl From<ClientError> for Refusal {
+impl From<ClientError> for SubscribeRefusal {
     fn from(error: ClientError) -> Self {
         Self::Error(error)
     }
 }
 
-impl From<Disconnect> for Refusal {
+impl From<Disconnect> for SubscribeRefusal {
     fn from(disconnect: Disconnect) -> Self {
         Self::Disconnect(disconnect)
     }
@@ -93,12 +93,12 @@ impl Session {
     ) -> Result<(), Disconnect> {
         match self.try_subscribe(context, id, asked) {
             Ok(()) => Ok(()),
-            Err(Refusal::Error(error)) => {
+            Err(SubscribeRefusal::Error(error)) => {
                 context.error(id, error);
                 Ok(())
             }
-            Err(Refusal::Disconnect(disconnect)) => Err(disconnect),
-            Err(Refusal::KeyWanted) => {
+            Err(SubscribeRefusal::Disconnect(disconnect)) => Err(disconnect),
+            Err(SubscribeRefusal::KeyWanted) => {
                 context.wait_for_key(context.tokens.subscription_source, &asked.token);
                 Ok(())
             }
@@ -110,7 +110,7 @@ impl Session {
         context: &mut Context<'_>,
         id: u32,
         asked: &Subscribe<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), SubscribeRefusal> {
         let config = context.config;
         let channel = &*asked.channel;
         match config.channels.check_client_name(channel) {
@@ -146,7 +146,9 @@ impl Session {
             return Ok(());
         }
         let claims = match self.check_subscribe(context, asked) {
-            Err(Refusal::Error(ClientError::PermissionDenied)) if !asked.token.is_empty() => {
+            Err(SubscribeRefusal::Error(ClientError::PermissionDenied))
+                if !asked.token.is_empty() =>
+            {
                 return Err(self.invalid_token(context));
             }
             checked => checked?,
@@ -156,7 +158,7 @@ impl Session {
     }
 
     /// A token that is none costs its sender: so many, and the connection ends.
-    fn invalid_token(&mut self, context: &mut Context<'_>) -> Refusal {
+    fn invalid_token(&mut self, context: &mut Context<'_>) -> SubscribeRefusal {
         context.counters.invalid_subscription_tokens += 1;
         let limit = context.config.client.invalid_token_limit;
         let count = &mut self.rare.get_or_insert_default().invalid_tokens;
@@ -183,12 +185,14 @@ impl Session {
         };
         match result {
             Ok(()) => Ok(()),
-            Err(Refusal::Error(error)) => {
+            Err(SubscribeRefusal::Error(error)) => {
                 context.error(id, error);
                 Ok(())
             }
-            Err(Refusal::Disconnect(disconnect)) => Err(disconnect),
-            Err(Refusal::KeyWanted) => unreachable!("a hook is asked where there is no token"),
+            Err(SubscribeRefusal::Disconnect(disconnect)) => Err(disconnect),
+            Err(SubscribeRefusal::KeyWanted) => {
+                unreachable!("a hook is asked where there is no token")
+            }
         }
     }
 
@@ -199,7 +203,7 @@ impl Session {
         id: u32,
         asked: &Subscribe<'_>,
         grant: Grant,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), SubscribeRefusal> {
         let channel = &*asked.channel;
         let namespace = context
             .config
@@ -255,7 +259,7 @@ impl Session {
         &self,
         context: &Context<'_>,
         asked: &Subscribe<'_>,
-    ) -> Result<Option<SubscriptionClaims>, Refusal> {
+    ) -> Result<Option<SubscriptionClaims>, SubscribeRefusal> {
         let config = context.config;
         let channel = &*asked.channel;
         if asked.token.is_empty() {
@@ -283,7 +287,7 @@ impl Session {
                 return Err(ClientError::PermissionDenied.into());
             }
             Err(TokenError::KeysUnavailable) => return Err(ClientError::Internal.into()),
-            Err(TokenError::KeyWanted) => return Err(Refusal::KeyWanted),
+            Err(TokenError::KeyWanted) => return Err(SubscribeRefusal::KeyWanted),
         };
         self.check_claims(&claims, channel)?;
         if is_revoked(context, &claims) {
@@ -349,7 +353,7 @@ impl Session {
         id: u32,
         hub: HubId,
         asked: &Subscribe<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), SubscribeRefusal> {
         const NEEDS_OWNER: u16 =
             flag::POSITIONED | flag::RECOVERABLE | flag::PRESENCE | flag::ANNOUNCED;
         let Some(channel) = context.hub.channel(hub) else {
@@ -388,9 +392,9 @@ impl Session {
         self.ask_owner(context, hub, &name, SubscribedBy::Command(id), recover)?;
         // What waits for the log is not answered in order.
         context.awaits = Some(if is_durable {
-            Group::Alone
+            Together::Alone
         } else {
-            Group::Subscribes(context.owner(&name))
+            Together::Subscribes(context.owner(&name))
         });
         Ok(())
     }
@@ -580,7 +584,7 @@ impl Session {
             if subscription.is_pending() {
                 // The server's subscribe is told first, or the part of what was missed that is on its way; then it ends.
                 subscription.extra.get_or_insert_default().unsubscribe = Some(id);
-                context.awaits = Some(Group::Alone);
+                context.awaits = Some(Together::Alone);
                 return Ok(());
             }
             let hub = subscription.hub;

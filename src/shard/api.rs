@@ -9,7 +9,7 @@ mod serve;
 
 use std::collections::VecDeque;
 
-use ask::{Ask, AskLog, Plan, plan};
+use ask::{AskLog, Plan, Round, plan};
 use bytes::Bytes;
 
 use super::Shard;
@@ -61,7 +61,7 @@ impl Calls {
 /// One HTTP request of a service.
 struct Call {
     conn: ConnId,
-    form: Form,
+    form: ResponseForm,
     plan: Vec<Plan>,
     /// What is known of each thing asked: an internal error until its answer comes.
     leaves: Vec<Result<Answer, ApiError>>,
@@ -70,13 +70,13 @@ struct Call {
     /// What shards said that were asked what they have, each with its leaf.
     gathered: Vec<(u32, Box<Gathered>)>,
     /// What is still to be asked. Each waits until those before it are answered.
-    asks: VecDeque<Ask>,
+    asks: VecDeque<Round>,
     /// Shards that have not answered.
     left: u32,
 }
 
 /// How the response is written.
-enum Form {
+enum ResponseForm {
     Single,
     /// `batch`: the requests are its commands.
     Batch,
@@ -161,7 +161,7 @@ impl Shard {
                         self.log.append(clock, timeout, (waiting, None), draft)
                     }
                     AskLog::Trim(channel) => self.log.trim(self.now, waiting, channel),
-                    AskLog::Ask(method, data) => {
+                    AskLog::Round(method, data) => {
                         let caller = Caller::Service;
                         let ask = LogAsk {
                             method,
@@ -324,22 +324,22 @@ impl Shard {
             .map(|plan| call.answer(plan))
             .collect();
         self.counters.api_errors += answers.iter().filter(|answer| answer.is_err()).count() as u64;
-        if matches!(call.form, Form::Batch) {
+        if matches!(call.form, ResponseForm::Batch) {
             answers = vec![Ok(Answer::Batch(answers))];
         }
         let mut out = Vec::new();
         let mut status = 200;
         for (index, answer) in answers.iter().enumerate() {
             let shape = match &call.form {
-                Form::Single | Form::Batch => Shape::Single,
-                Form::Transport => {
+                ResponseForm::Single | ResponseForm::Batch => Shape::Single,
+                ResponseForm::Transport => {
                     status = answer
                         .as_ref()
                         .err()
                         .map_or(200, |error| error.http_status());
                     Shape::Transport
                 }
-                Form::Legacy(ids) => Shape::Legacy(ids[index]),
+                ResponseForm::Legacy(ids) => Shape::Legacy(ids[index]),
             };
             if index > 0 {
                 out.push(b'\n');
@@ -454,18 +454,18 @@ fn node(group: &[(u32, Box<Gathered>)], uptime_s: u64, uid: &str) -> Node {
 }
 
 /// The requests of a body in order, and whether the order matters.
-type Requests<'a> = (Form, bool, Vec<Result<Request<'a>, ApiError>>);
+type RequestList<'a> = (ResponseForm, bool, Vec<Result<Request<'a>, ApiError>>);
 
 fn requests<'a>(
     method: Option<&str>,
     body: &'a [u8],
     transport_errors: bool,
-) -> Result<Requests<'a>, ApiDecodeError> {
+) -> Result<RequestList<'a>, ApiDecodeError> {
     let Some(method) = method else {
         let commands = decode_legacy(body)?;
         let ids = commands.iter().map(|command| command.id).collect();
         return Ok((
-            Form::Legacy(ids),
+            ResponseForm::Legacy(ids),
             false,
             commands
                 .into_iter()
@@ -478,19 +478,19 @@ fn requests<'a>(
             return Err(ApiDecodeError::EmptyBody);
         }
         let form = if transport_errors {
-            Form::Transport
+            ResponseForm::Transport
         } else {
-            Form::Single
+            ResponseForm::Single
         };
         return Ok((form, false, vec![Ok(Request::Log(method, body))]));
     }
     Ok(match decode(method, body)? {
-        Ok(Request::Batch(batch)) => (Form::Batch, batch.parallel, batch.commands),
+        Ok(Request::Batch(batch)) => (ResponseForm::Batch, batch.parallel, batch.commands),
         request => (
             if transport_errors {
-                Form::Transport
+                ResponseForm::Transport
             } else {
-                Form::Single
+                ResponseForm::Single
             },
             false,
             vec![request],

@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::limits::{ANSWERS_BYTES_MAX, OWNED_BATCH_BYTES_MAX};
+use crate::mem::{HeldBytes, Shared};
 use crate::model::ChannelName;
 
 /// Piece that cannot be dropped, in place of the hub slot of one that can.
@@ -13,62 +13,9 @@ pub(super) const KEEP: u32 = u32::MAX;
 /// A smaller piece that must be kept is copied to each connection: that costs less than to share it.
 const SHARED_FROM_BYTES: usize = 512;
 
-/// Memory of all backlogs of a shard: bytes, each counted once, and what stands around them, which is more where many pieces are small or
-/// many connections share them. Only the shard's thread counts; the shard is made on another one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct HeldBytes(Arc<AtomicUsize>);
-
-impl HeldBytes {
-    /// How many there are.
-    pub(super) fn get(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, bytes: usize) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn sub(&self, bytes: usize) {
-        let before = self.0.fetch_sub(bytes, Ordering::Relaxed);
-        debug_assert!(before >= bytes, "more bytes go than there were");
-    }
-}
-
-/// Bytes that any number of connections have to send.
-#[derive(Debug)]
-pub(super) struct Shared {
-    bytes: Vec<u8>,
-    held: HeldBytes,
-}
-
-impl Shared {
-    /// Bytes of memory beside its own, counts of the `Arc` included.
-    const AROUND: usize = size_of::<Self>() + 2 * size_of::<usize>();
-
-    /// They count until the last connection has sent or dropped them.
-    pub(super) fn new(bytes: Vec<u8>, held: &HeldBytes) -> Arc<Self> {
-        let shared = Self {
-            bytes,
-            held: held.clone(),
-        };
-        held.add(shared.memory());
-        Arc::new(shared)
-    }
-
-    const fn memory(&self) -> usize {
-        self.bytes.len() + Self::AROUND
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.held.sub(self.memory());
-    }
-}
-
 /// What is left to be sent of some bytes.
 #[derive(Debug)]
-struct Piece {
+struct QueuedPiece {
     of: Arc<Shared>,
     /// Bytes of it that are gone.
     from: u32,
@@ -76,7 +23,7 @@ struct Piece {
     hub: u32,
 }
 
-impl Piece {
+impl QueuedPiece {
     /// Bytes of memory of its place in a queue.
     const BYTES: usize = size_of::<Self>();
 
@@ -85,7 +32,7 @@ impl Piece {
     }
 
     fn bytes(&self) -> &[u8] {
-        &self.of.bytes[self.from as usize..]
+        &self.of.bytes()[self.from as usize..]
     }
 }
 
@@ -93,7 +40,7 @@ impl Piece {
 #[derive(Debug)]
 pub(super) struct Backlog {
     /// What the kernel has not been given, in order.
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<QueuedPiece>,
     /// Bytes behind them that only this connection gets; a piece as soon as another one follows.
     tail: Vec<u8>,
     /// Bytes of both.
@@ -152,13 +99,13 @@ impl Backlog {
 
     /// Queues bytes that others get as well; they may be dropped if `hub` is not `KEEP`.
     pub(super) fn share(&mut self, of: &Arc<Shared>, hub: u32) {
-        let len = of.bytes.len();
+        let len = of.bytes().len();
         if hub == KEEP && len < SHARED_FROM_BYTES {
-            return self.push(&of.bytes);
+            return self.push(of.bytes());
         }
         self.end_tail();
-        self.held.add(Piece::BYTES);
-        self.pieces.push_back(Piece::new(Arc::clone(of), hub));
+        self.held.add(QueuedPiece::BYTES);
+        self.pieces.push_back(QueuedPiece::new(Arc::clone(of), hub));
         self.pushed(len);
     }
 
@@ -175,18 +122,18 @@ impl Backlog {
         let tail = std::mem::take(&mut self.tail);
         if !tail.is_empty() {
             self.held.sub(tail.len());
-            self.held.add(Piece::BYTES);
+            self.held.add(QueuedPiece::BYTES);
             let of = Shared::new(tail, &self.held);
-            self.pieces.push_back(Piece::new(of, KEEP));
+            self.pieces.push_back(QueuedPiece::new(of, KEEP));
         }
     }
 
     /// Puts what the kernel did not take before everything that was queued since.
     pub(super) fn push_front(&mut self, bytes: &[u8]) {
         self.queued += bytes.len();
-        self.held.add(Piece::BYTES);
+        self.held.add(QueuedPiece::BYTES);
         let of = Shared::new(bytes.to_vec(), &self.held);
-        self.pieces.push_front(Piece::new(of, KEEP));
+        self.pieces.push_front(QueuedPiece::new(of, KEEP));
     }
 
     /// An answer was added last.
@@ -234,7 +181,7 @@ impl Backlog {
             if bytes.len() <= left {
                 batch.extend_from_slice(bytes);
                 self.pieces.pop_front();
-                self.held.sub(Piece::BYTES);
+                self.held.sub(QueuedPiece::BYTES);
             } else {
                 batch.extend_from_slice(&bytes[..left]);
                 first.from += left as u32;
@@ -315,7 +262,7 @@ impl Backlog {
 
     /// Bytes of memory that no other connection has a part in.
     fn own_memory(&self) -> usize {
-        self.tail.len() + self.in_flight + self.pieces.len() * Piece::BYTES
+        self.tail.len() + self.in_flight + self.pieces.len() * QueuedPiece::BYTES
     }
 
     /// For the checkers: memory of its own, and what it shares, by where that is.
@@ -373,7 +320,7 @@ impl Backlog {
             let goes = drops(len, piece.hub);
             if goes {
                 *queued -= len;
-                held.sub(Piece::BYTES);
+                held.sub(QueuedPiece::BYTES);
                 count += 1;
             }
             !goes

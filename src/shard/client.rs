@@ -9,36 +9,23 @@ use super::answers::{JSON, TEXT};
 use super::connection::{Connection, Due, State};
 use super::route::{ClientRoute, Transport};
 use crate::config::UniStream;
-use crate::model::{ConnId, Encoding, Format, Framing};
-use crate::protocol::centrifuge::{commands, decode_connect};
-use crate::protocol::command::{Body, Command};
+use crate::model::{ConnId, Encoding, Format, Speaker};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::Push;
-use crate::session::poll::Said;
-use crate::session::{Phase, fanout};
+use crate::session::Phase;
+use crate::speaker::{self, Ending, Said, end, is_opening};
 use crate::wire::http::{Cors, LAST_CHUNK, encode_stream_head};
-
-/// Id of the one command of a client that sends none: it is never answered by id.
-const CONNECT_ID: u32 = 1;
 
 impl Connection {
     /// A session whose pushes are the body of an HTTP response.
     pub(super) fn is_stream(&self) -> bool {
-        self.is_session && self.session.format.framing.is_stream()
+        self.is_session && self.session.format.is_stream()
     }
 
     /// A session that is a long poll.
     pub(super) fn is_poll(&self) -> bool {
-        self.is_session && self.session.format.framing == Framing::Poll
+        self.is_session && self.session.format.speaker == Speaker::Poll
     }
-}
-
-/// A query carries a connect command and nothing else: whoever can make a browser follow a link would otherwise act as its
-/// user (`spec/centrifuge.md` §1.2).
-fn is_one_connect(frame: &str) -> bool {
-    let mut commands = commands(Encoding::Json, frame.as_bytes());
-    let is_connect = |command: Command<'_>| matches!(command.body, Body::Connect(_));
-    commands.next().and_then(Result::ok).is_some_and(is_connect) && commands.next().is_none()
 }
 
 impl Shard {
@@ -65,32 +52,22 @@ impl Shard {
             }
             Transport::UniWebSocket { key, connect } => {
                 let connect = connect.as_deref().map(str::as_bytes);
-                if connect.is_some_and(|connect| decode_connect(connect).is_err()) {
+                if connect.is_some_and(|connect| !is_opening(format, connect, true)) {
                     return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
                 }
                 self.upgrade(slot, &key, None, None, cors.as_deref());
                 self.begin(slot, format, true);
                 if let Some(connect) = connect {
-                    self.connect_request(slot, connect);
+                    self.commands(slot, connect);
                 }
             }
             Transport::Stream { connect } => {
-                if let Some(connect) = connect.as_deref()
-                    && !format.unidirectional
-                    && !is_one_connect(connect)
-                {
-                    return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
-                }
                 let first = connect.as_deref().map_or(first, str::as_bytes);
-                if format.unidirectional && decode_connect(first).is_err() {
+                if !is_opening(format, first, connect.is_some()) {
                     return self.respond_to(slot, 400, TEXT, cors.as_deref(), b"bad request\n");
                 }
                 self.open_stream(slot, format, cors);
-                if format.unidirectional {
-                    self.connect_request(slot, first);
-                } else {
-                    self.commands(slot, first);
-                }
+                self.commands(slot, first);
             }
         }
     }
@@ -115,7 +92,7 @@ impl Shard {
             .uni_stream(format)
             .is_some_and(|endpoint| endpoint.connect_code_to_http_response.enabled);
         self.begin(slot, format, false);
-        if format.unidirectional {
+        if !format.speaker.converses() {
             self.expect_acknowledgements(slot);
         }
         if !waits {
@@ -130,7 +107,7 @@ impl Shard {
 
     /// Configuration of the endpoint whose connections are written like this.
     fn uni_stream(&self, format: Format) -> Option<&UniStream> {
-        if !format.unidirectional || !format.framing.is_stream() {
+        if format.speaker.converses() || !format.is_stream() {
             None
         } else if format.framing.is_events() {
             Some(&self.config.uni_sse)
@@ -142,8 +119,7 @@ impl Shard {
     /// The connection carries a session from here on.
     pub(super) fn begin(&mut self, slot: u32, format: Format, frame_pings: bool) {
         let (now, config) = (self.now, Arc::clone(&self.config));
-        let named = format.framing.is_stream() || format.unidirectional;
-        let secret = named.then(|| self.secrets.make());
+        let secret = format.names_sessions().then(|| self.secrets.make());
         let connection = self.connections.of_mut(slot);
         debug_assert!(!connection.is_session, "one session at a time");
         connection.state = State::Open;
@@ -181,18 +157,6 @@ impl Shard {
     fn stream_received(&mut self, slot: u32, bytes: &[u8]) {
         if bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
             self.disconnect(slot, &Disconnect::BadRequest);
-        }
-    }
-
-    /// The connect request of a client that sends no commands. What it sends once it is connected is read past.
-    pub(super) fn connect_request(&mut self, slot: u32, text: &[u8]) {
-        let fresh = |connection: &Connection| connection.session.phase == Phase::Fresh;
-        if fresh(self.connections.of(slot)) {
-            let command = decode_connect(text).map(|connect| Command {
-                id: CONNECT_ID,
-                body: Body::Connect(connect),
-            });
-            self.command(slot, command);
         }
     }
 
@@ -287,20 +251,12 @@ impl Shard {
         if *disconnect == Disconnect::InvalidToken {
             (self.people).add_offender(&self.config.client, slot, self.now.at);
         }
-        match format.framing {
-            Framing::Poll => self.end_poll(slot, disconnect),
-            Framing::Stream
-            | Framing::EventStream
-            | Framing::PlainStream
-            | Framing::PlainEventStream => self.end_stream(slot, format, disconnect),
-            // TCP is dropped without a close frame; the client sees 1006.
-            Framing::WebSocket | Framing::Joined | Framing::Deflate if disconnect.is_silent() => {
-                self.finish(slot);
-            }
-            Framing::WebSocket | Framing::Joined | Framing::Deflate => {
-                if format.unidirectional && self.end_uni_websocket(slot, format, disconnect) {
-                    return;
-                }
+        match end(format, disconnect) {
+            Ending::Response => self.end_poll(slot, disconnect),
+            Ending::Body => self.end_stream(slot, format, disconnect),
+            Ending::Nothing => self.finish(slot),
+            Ending::PushAndClose if self.end_uni_websocket(slot, format, disconnect) => {}
+            Ending::PushAndClose | Ending::Close => {
                 self.close_websocket(slot, disconnect.code(), disconnect.reason());
             }
         }
@@ -338,7 +294,7 @@ impl Shard {
         let mut last = Vec::new();
         if !disconnect.is_silent() {
             let push = Push::Disconnect(disconnect.code(), disconnect.reason());
-            fanout::push(&mut last, format, &mut self.compression, "", &push);
+            speaker::push(&mut last, format, &mut self.compression, "", &push);
         }
         if format.framing.is_chunked() {
             last.extend_from_slice(LAST_CHUNK);
@@ -364,7 +320,7 @@ impl Shard {
         if push {
             let mut frame = Vec::new();
             let push = Push::Disconnect(disconnect.code(), disconnect.reason());
-            fanout::push(&mut frame, format, &mut self.compression, "", &push);
+            speaker::push(&mut frame, format, &mut self.compression, "", &push);
             self.queue(slot, &frame);
         }
         if !close {

@@ -17,7 +17,7 @@ use crate::time::Instant;
 use crate::wire::websocket::Inflater;
 pub(super) use input::Holds;
 use outbox::Outbox;
-pub(super) use outbox::{Polled, Shed};
+pub(super) use outbox::{NextSend, Shed};
 pub(super) use time::Fired;
 
 /// See the module. A slot is the reactor's number for a socket, and is given again only after its connection was removed.

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::connection::Connection;
-use crate::broker::followed::Asker;
+use crate::broker::followed::PartAsker;
 use crate::limits::PART_BACKLOG_BYTES_MAX;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::mesh::message::{AnswerKind, Answered};
@@ -94,11 +94,11 @@ impl Shard {
                 return;
             };
             match asker {
-                Asker::Interest(from, asker, interest) => {
+                PartAsker::Interest(from, asker, interest) => {
                     self.own_interest(from, asker, interest, tries);
                 }
-                Asker::Query(from, asker, query) => self.own_query(from, asker, query, tries),
-                Asker::Api(wait, item, query) => self.own_history(wait, item, query, tries),
+                PartAsker::Query(from, asker, query) => self.own_query(from, asker, query, tries),
+                PartAsker::Api(wait, item, query) => self.own_history(wait, item, query, tries),
             }
             self.settle();
         }
@@ -112,7 +112,7 @@ impl Shard {
         query: Box<crate::mesh::message::Query>,
         tries: u8,
     ) {
-        let asker = |query| Asker::Api(wait, item, query);
+        let asker = |query| PartAsker::Api(wait, item, query);
         match self.owning().ask(query, asker, tries) {
             Some(what) => self.answer_item(wait, item, Answered::Query(what)),
             None => self.read_log(),

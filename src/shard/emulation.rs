@@ -63,7 +63,7 @@ impl Shard {
         let ConnId { slot, generation } = emulate.conn;
         let known = |connection: &Connection| {
             connection.is_stream()
-                && !connection.session.format.unidirectional
+                && connection.session.format.speaker.converses()
                 && connection.session.is_named(&emulate.session)
         };
         let state = self

@@ -1,6 +1,6 @@
 //! What a connection holds of its input: half of a request, what was sent behind one that waits, commands behind one that waits.
 
-use super::route::Asked;
+use super::route::JudgedRequest;
 use crate::wire::http::{BodyReader, HttpError};
 
 /// What a connection holds.
@@ -19,13 +19,13 @@ pub(super) struct Held {
 pub(super) struct Arriving {
     reader: BodyReader,
     /// What it is; `None` if it is answered already, and its body is only read past.
-    pub(super) asked: Option<Asked>,
+    pub(super) asked: Option<JudgedRequest>,
     /// What has come of the body, if somebody wants it.
     pub(super) body: Vec<u8>,
 }
 
 impl Arriving {
-    pub(super) const fn new(reader: BodyReader, asked: Option<Asked>) -> Self {
+    pub(super) const fn new(reader: BodyReader, asked: Option<JudgedRequest>) -> Self {
         Self {
             reader,
             asked,

@@ -6,7 +6,7 @@ use super::Shard;
 use super::answers::JSON;
 use super::connection::State;
 use super::held::{Arriving, Held};
-use super::route::{Asked, Route};
+use super::route::{JudgedRequest, Route};
 use crate::limits::{BODY_UNUSED_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::model::Framing;
@@ -21,7 +21,7 @@ const PAGE: &[u8] = include_bytes!("../page/index.html");
 
 /// What a request head says, apart from the bytes that it lies in.
 struct Judged {
-    asked: Asked,
+    asked: JudgedRequest,
     /// Where its client is.
     address: Option<IpAddr>,
     /// Bytes of the head.
@@ -265,7 +265,7 @@ impl Shard {
         }
     }
 
-    fn serve(&mut self, slot: u32, asked: Asked, body: &[u8]) {
+    fn serve(&mut self, slot: u32, asked: JudgedRequest, body: &[u8]) {
         let cors = asked.cors.as_deref();
         match asked.route {
             Route::Client(client) => self.open_client(slot, *client, asked.cors, body),

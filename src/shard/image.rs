@@ -14,25 +14,25 @@ use crate::model::{ConnId, ShardId};
 use crate::session::Session;
 
 /// A kind of section: its tag, and the version that is written and read here.
-struct Kind {
+struct SectionKind {
     tag: u16,
     version: u16,
 }
 
 /// Which shard it is, and of how many.
-const SHARD: Kind = Kind { tag: 1, version: 1 };
+const SHARD: SectionKind = SectionKind { tag: 1, version: 1 };
 /// See `owned`.
-const OWNED: Kind = Kind { tag: 2, version: 1 };
+const OWNED: SectionKind = SectionKind { tag: 2, version: 1 };
 /// See `people`.
-const PEOPLE: Kind = Kind { tag: 3, version: 1 };
+const PEOPLE: SectionKind = SectionKind { tag: 3, version: 1 };
 /// See `local`.
-const LOCAL: Kind = Kind { tag: 4, version: 1 };
+const LOCAL: SectionKind = SectionKind { tag: 4, version: 1 };
 /// See `questions`.
-const QUESTIONS: Kind = Kind { tag: 5, version: 1 };
+const QUESTIONS: SectionKind = SectionKind { tag: 5, version: 1 };
 /// Sessions, by connection.
-const SESSIONS: Kind = Kind { tag: 6, version: 1 };
+const SESSIONS: SectionKind = SectionKind { tag: 6, version: 1 };
 
-impl Kind {
+impl SectionKind {
     fn write(&self, out: &mut ImageWriter, write: impl FnOnce(&mut ImageWriter)) {
         out.section(self.tag, self.version, write);
     }

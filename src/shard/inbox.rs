@@ -13,8 +13,8 @@ use crate::mesh::message::{
 use crate::model::{ConnId, ShardId, StreamPosition};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
-use crate::session::fanout::Compression;
 use crate::session::{Context, Session, published_json};
+use crate::speaker::Compression;
 use crate::time::Now;
 use crate::wire::websocket::Inflater;
 

@@ -4,7 +4,6 @@
 
 mod image;
 mod parts;
-mod written;
 
 use std::sync::Arc;
 
@@ -16,10 +15,9 @@ use crate::mem::Key;
 use crate::mesh::message::{Query, QueryKind};
 use crate::model::{ConnId, HubId, Offset, Publication, Since, StreamPosition};
 use crate::protocol::push::Push;
-use crate::session::fanout::Compression;
+use crate::speaker::{Compression, Written};
 use crate::time::Instant;
 use parts::Parts;
-pub(super) use written::Written;
 
 /// Bytes of one run.
 const RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;

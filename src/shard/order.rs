@@ -8,10 +8,10 @@ use super::{Handled, Shard};
 use crate::limits::WAITING_BYTES_SHARD_MAX;
 use crate::mem::{TimerWheel, Whose};
 use crate::model::{ConnId, Encoding};
-use crate::protocol::centrifuge;
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use crate::session::Phase;
+use crate::speaker::verbs;
 
 /// Frames and decisions that are taken up again in one turn.
 pub(super) const TAKEN_PER_TURN: usize = 256;
@@ -39,6 +39,10 @@ impl Shard {
         let connection = self.connections.of_mut(slot);
         let session = &connection.session;
         let is_connected = session.phase == Phase::Connected;
+        if !session.format.speaker.converses() && session.phase != Phase::Fresh {
+            // It has said who it is; the rest is read past.
+            return;
+        }
         let waits = session.has_frames();
         if (waits || is_connected && !connection.can_answer())
             && is_pong(session.format.encoding, frame)
@@ -108,7 +112,7 @@ impl Shard {
     /// Carries out the commands of a frame until one has to wait.
     fn carry_out(&mut self, slot: u32, frame: &[u8]) -> Stopped {
         let connection = self.connections.of(slot);
-        let mut commands = centrifuge::commands(connection.session.format.encoding, frame);
+        let mut commands = verbs(connection.session.format, frame);
         while let Some(rest) = commands.rest() {
             let at = frame.len() - rest.len();
             let connection = self.connections.of(slot);

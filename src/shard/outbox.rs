@@ -3,8 +3,7 @@
 
 use super::backlog::KEEP;
 use super::connection::Due;
-use super::connections::{Polled, Shed};
-use super::local::Written;
+use super::connections::{NextSend, Shed};
 use super::{Output, SendBatch, SendFailed, Shard};
 use crate::broker::hub::Subscriber;
 use crate::config::namespace::SlowConsumer;
@@ -12,6 +11,7 @@ use crate::limits::ECHO_MESSAGE_BYTES_MAX;
 use crate::mem::TimerWheel;
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
+use crate::speaker::Written;
 use crate::time::Now;
 
 impl Shard {
@@ -106,9 +106,9 @@ impl Shard {
     pub(super) fn poll_transmit(&mut self) -> Option<Output> {
         loop {
             match (self.connections).poll(&mut self.compression, &mut self.counters) {
-                Polled::Do(output) => return Some(output),
-                Polled::Grown(slot) => self.check_backlog(slot),
-                Polled::Nothing => return None,
+                NextSend::Do(output) => return Some(output),
+                NextSend::Grown(slot) => self.check_backlog(slot),
+                NextSend::Nothing => return None,
             }
         }
     }

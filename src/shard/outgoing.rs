@@ -24,7 +24,7 @@ const LOOKED_AT_PER_TURN: usize = 256;
 const NOTHING: &[u8] = b"{\"deliveries\":[]}";
 
 /// What waits for a worker's connection to take what is before it.
-enum Message {
+enum Parcel {
     Delivery(Bytes),
     /// To a command.
     Answer {
@@ -34,7 +34,7 @@ enum Message {
     },
 }
 
-impl Message {
+impl Parcel {
     const fn bytes(&self) -> usize {
         match self {
             Self::Delivery(json) | Self::Answer { json, .. } => json.len(),
@@ -46,7 +46,7 @@ impl Message {
 #[derive(Default)]
 struct Undelivered {
     generation: u32,
-    messages: VecDeque<Message>,
+    messages: VecDeque<Parcel>,
     /// What they hold.
     bytes: usize,
 }
@@ -100,7 +100,7 @@ impl Outgoing {
 impl Shard {
     /// A delivery for a worker.
     pub(super) fn deliver_to_worker(&mut self, conn: ConnId, json: Bytes) {
-        self.queue_for_worker(conn, Message::Delivery(json));
+        self.queue_for_worker(conn, Parcel::Delivery(json));
     }
 
     /// The answer to a worker's fetch.
@@ -108,10 +108,10 @@ impl Shard {
         if &*json == NOTHING {
             return self.reply(conn, id, ReplyBody::Rpc(&json));
         }
-        self.queue_for_worker(conn, Message::Answer { id, request, json });
+        self.queue_for_worker(conn, Parcel::Answer { id, request, json });
     }
 
-    fn queue_for_worker(&mut self, conn: ConnId, message: Message) {
+    fn queue_for_worker(&mut self, conn: ConnId, message: Parcel) {
         let is_there = self
             .connections
             .current(conn.slot, conn.generation)
@@ -166,11 +166,11 @@ impl Shard {
             };
             worker.bytes -= message.bytes();
             match message {
-                Message::Delivery(json) => {
+                Parcel::Delivery(json) => {
                     self.counters.worker_deliveries += 1;
                     self.with_session(slot, |_, context| context.push("", &Push::Message(&json)));
                 }
-                Message::Answer { id, request, json } => {
+                Parcel::Answer { id, request, json } => {
                     self.reply(ConnId { slot, generation }, id, ReplyBody::Rpc(&json));
                     self.log.taken(request);
                 }

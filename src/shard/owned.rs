@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crate::broker::Owner;
-use crate::broker::followed::Asker;
-use crate::broker::owner::{Behind, ChannelOwned, Counts, Delivery};
+use crate::broker::followed::PartAsker;
+use crate::broker::owner::{Behind, ChannelOwned, Counts, PlacedPublication};
 use crate::config::{ChannelRules, Config};
 use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};
 use crate::mem::{ImageError, ImageReader, ImageWriter, Key};
@@ -110,7 +110,7 @@ impl Owned {
     }
 
     /// Who waited for the log and can be answered, and how often it was tried.
-    pub(super) fn take_woken(&mut self) -> Option<(Asker, u8)> {
+    pub(super) fn take_woken(&mut self) -> Option<(PartAsker, u8)> {
         self.owner.take_woken()
     }
 
@@ -219,7 +219,7 @@ impl Owning<'_> {
     pub(super) fn publish_one(
         &mut self,
         draft: Box<Draft>,
-        deliveries: &mut Vec<Delivery>,
+        deliveries: &mut Vec<PlacedPublication>,
     ) -> Result<StreamPosition, PublishError> {
         let rules = &self.config.channels;
         let outcome = self.owner.publish(self.now, draft, rules)?;
@@ -240,7 +240,7 @@ impl Owning<'_> {
         query: Box<Query>,
         tries: u8,
     ) -> bool {
-        let asker = |query| Asker::Query(from, for_whom, query);
+        let asker = |query| PartAsker::Query(from, for_whom, query);
         let Some(what) = self.ask(query, asker, tries) else {
             return false;
         };
@@ -253,7 +253,7 @@ impl Owning<'_> {
     pub(super) fn ask(
         &mut self,
         query: Box<Query>,
-        asker: impl FnOnce(Box<Query>) -> Asker,
+        asker: impl FnOnce(Box<Query>) -> PartAsker,
         tries: u8,
     ) -> Option<AnswerKind> {
         let rules = &self.config.channels;
@@ -302,15 +302,15 @@ impl Owning<'_> {
         let mut calls = Vec::new();
         for asker in self.owner.read_failed(channel) {
             match asker {
-                Asker::Interest(from, asker, interest) => {
+                PartAsker::Interest(from, asker, interest) => {
                     let answer = Box::new(overloaded(&interest));
                     self.mesh.answer(from, Message::Interested(asker, answer));
                 }
-                Asker::Query(from, asker, _) => {
+                PartAsker::Query(from, asker, _) => {
                     let answer = Message::Answer(asker, Box::new(AnswerKind::Overloaded));
                     self.mesh.answer(from, answer);
                 }
-                Asker::Api(wait, item, _) => calls.push((wait, item)),
+                PartAsker::Api(wait, item, _) => calls.push((wait, item)),
             }
         }
         calls
@@ -320,9 +320,9 @@ impl Owning<'_> {
 /// What it tells.
 impl Owning<'_> {
     /// Gives a publication that has its place to the shards that want it.
-    fn hand_out(&mut self, delivery: &Delivery) {
+    fn hand_out(&mut self, delivery: &PlacedPublication) {
         self.counters.publications += 1;
-        let Delivery {
+        let PlacedPublication {
             channel,
             publication,
             shards,
@@ -337,7 +337,7 @@ impl Owning<'_> {
     }
 
     /// Sends each shard its publications in few messages: as many single ones could fill its queue.
-    pub(super) fn hand_out_together(&mut self, deliveries: &mut Vec<Delivery>) {
+    pub(super) fn hand_out_together(&mut self, deliveries: &mut Vec<PlacedPublication>) {
         let shards = deliveries.iter().fold(0, |all, one| all | one.shards);
         for shard in bits(shards) {
             let mut many = Vec::new();

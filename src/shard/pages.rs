@@ -4,7 +4,7 @@
 use super::Shard;
 use super::answers::TEXT;
 use super::connection::State;
-use super::route::{Asked, Route, api_route, is_no_stranger};
+use super::route::{JudgedRequest, Route, api_route, is_no_stranger};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::mesh::control::{FromShard, Page, PageFor, PageKind};
 use crate::model::ConnId;
@@ -12,7 +12,7 @@ use crate::wire::http::{HttpError, Method, RequestHead};
 
 impl Shard {
     /// What is asked for at an internal listener.
-    pub(super) fn internal_route(&self, head: &RequestHead<'_>, path: &str) -> Asked {
+    pub(super) fn internal_route(&self, head: &RequestHead<'_>, path: &str) -> JudgedRequest {
         let route = match path {
             "/health" => Route::Health,
             "/ready" => Route::Control(PageKind::Ready),

@@ -15,7 +15,7 @@ mod users;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::auth::revocation::{Full, Revocations};
+use crate::auth::revocation::{Revocations, TooManyRevocations};
 use crate::config::keys::{KeySet, KeySource};
 use crate::config::{Client, Config};
 use crate::mem::Key;
@@ -258,8 +258,12 @@ impl People {
     /// Shuts somebody or something out.
     ///
     /// # Errors
-    /// `Full`, when nothing of the kind has ended either.
-    pub(super) fn revoke(&mut self, revocation: &Revocation, now: Now) -> Result<(), Full> {
+    /// `TooManyRevocations`, when nothing of the kind has ended either.
+    pub(super) fn revoke(
+        &mut self,
+        revocation: &Revocation,
+        now: Now,
+    ) -> Result<(), TooManyRevocations> {
         self.revocations.add(revocation, now)
     }
 

@@ -9,13 +9,14 @@ use super::answers::JSON;
 use super::connection::{Connection, State};
 use super::route::PollRoute;
 use crate::mem::TimerWheel;
-use crate::model::{Format, Framing, HubId, Publication};
+use crate::model::{Format, HubId, Publication, Speaker};
 use crate::protocol::centrifuge::json::{encode_error, encode_polled};
 use crate::protocol::command::{Body, Command, Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
-use crate::session::poll::{Found, Poll, Polled};
+use crate::session::poll::Poll;
 use crate::session::{Phase, Session, flag};
+use crate::speaker::Polled;
 use crate::wire::http::Cors;
 
 /// Owners always answer; this bounds what a bug in that costs.
@@ -34,7 +35,7 @@ impl Shard {
             return self.respond_uncached(slot, 400, cors.as_deref(), &body);
         }
         let format = Format {
-            framing: Framing::Poll,
+            speaker: Speaker::Poll,
             ..Format::default()
         };
         self.begin(slot, format, false);
@@ -122,7 +123,7 @@ impl Shard {
         };
         let polls = channel.subscribers.iter().filter(|subscriber| {
             let class = &channel.classes[usize::from(subscriber.class)];
-            class.format.framing == Framing::Poll
+            class.format.speaker == Speaker::Poll
         });
         let asked = |&slot: &u32| {
             let session = &self.connections.of(slot).session;
@@ -226,19 +227,6 @@ fn owes(connection: &Connection) -> bool {
     session.phase == Phase::Connecting || session.subscriptions.iter().any(pending)
 }
 
-impl Found {
-    /// More has come.
-    fn add(&mut self, run: &[Arc<Publication>]) {
-        self.publications.extend(run.iter().cloned());
-        // Publications that are not kept may stand behind it.
-        let last = run.iter().rev().find(|one| one.offset.0 > 0);
-        if let (Some(position), Some(last)) = (&mut self.position, last) {
-            position.epoch = last.epoch;
-            position.offset = last.offset;
-        }
-    }
-}
-
 /// Status of the answer that carries a code of §5.1, §5.2, or of a backend.
 const fn status(code: u32) -> u16 {
     match code {
@@ -257,45 +245,6 @@ const fn status(code: u32) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Epoch, Offset, StreamPosition};
-
-    #[test]
-    fn poll_stands_behind_the_last_publication_that_is_kept() {
-        let publication = |offset| {
-            Arc::new(Publication {
-                offset: Offset(offset),
-                epoch: Epoch(*b"abcdefgh"),
-                data: bytes::Bytes::from_static(b"1"),
-                json: true,
-                info: None,
-                tags: Box::default(),
-                unix_ms: 0,
-                tells_time: false,
-                patch: None,
-                delta: false,
-            })
-        };
-        for (offsets, wanted) in [
-            (&[][..], 3),
-            (&[4, 5], 5),
-            (&[4, 0], 4),
-            (&[0, 4, 0, 0], 4),
-            (&[0], 3),
-        ] {
-            let mut found = Found {
-                position: Some(StreamPosition {
-                    offset: Offset(3),
-                    ..StreamPosition::default()
-                }),
-                ..Found::default()
-            };
-            let run: Vec<_> = offsets.iter().copied().map(publication).collect();
-            found.add(&run);
-            let position = found.position.map(|position| position.offset.0);
-            assert_eq!(position, Some(wanted), "{offsets:?}");
-            assert_eq!(found.publications.len(), run.len());
-        }
-    }
 
     #[test]
     fn every_refusal_has_a_status_that_says_whose_fault_it_is() {

@@ -11,14 +11,14 @@ use crate::mesh::Message;
 use crate::mesh::message::TurnedAway;
 use crate::model::{ConnId, HubId};
 use crate::protocol::disconnect::Disconnect;
-use crate::session::asked::{Admitting, Asked, SubscribedBy, Subscribing};
+use crate::session::asked::{Admitting, OpenQuestions, SubscribedBy, Subscribing};
 use crate::session::{Context, Phase, Session};
 use crate::time::Instant;
 
 /// See the module.
 pub(super) struct Questions {
     /// What sessions ask.
-    pub(super) of_sessions: Asked,
+    pub(super) of_sessions: OpenQuestions,
     /// To owners: hub channels that lost deliveries, and which time it is.
     pub(super) catch_ups: Asks<(HubId, u32)>,
     /// To shards of sessions: requests with commands.
@@ -32,7 +32,7 @@ pub(super) struct Questions {
 impl Default for Questions {
     fn default() -> Self {
         Self {
-            of_sessions: Asked::default(),
+            of_sessions: OpenQuestions::default(),
             catch_ups: Asks::new(INTERESTS_MAX, usize::MAX),
             emulations: Asks::new(ENTERS_MAX, usize::MAX),
             enters: Asks::new(ENTERS_MAX, usize::MAX),
@@ -94,7 +94,7 @@ impl Questions {
 
     pub(super) fn read_image(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         Ok(Self {
-            of_sessions: Asked::read(from)?,
+            of_sessions: OpenQuestions::read(from)?,
             catch_ups: Asks::read(INTERESTS_MAX, usize::MAX, from)?,
             emulations: Asks::read(ENTERS_MAX, usize::MAX, from)?,
             enters: Asks::read(ENTERS_MAX, usize::MAX, from)?,

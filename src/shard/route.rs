@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::limits::{BODY_UNUSED_BYTES_MAX, HTTP_BODY_BYTES_MAX};
 use crate::mesh::control::PageKind;
 use crate::mesh::durable::Method as LogMethod;
-use crate::model::{Encoding, Format, Framing};
+use crate::model::{Encoding, Format, Framing, Speaker};
 use crate::protocol::api::is_method;
 use crate::wire::http::{Cors, HttpError, Method, RequestHead, query_value};
 use crate::wire::websocket::deflate::{Agreement, MalformedExtensions, Terms, negotiate};
@@ -22,7 +22,7 @@ const PROTOBUF: &str = "centrifuge-protobuf";
 const POST_OPTIONS: &str = "POST, OPTIONS";
 
 /// What a request head asks for, and how it is answered.
-pub(super) struct Asked {
+pub(super) struct JudgedRequest {
     pub(super) route: Route,
     /// Lets a browser's script read the answer.
     pub(super) cors: Option<Box<Cors>>,
@@ -30,7 +30,7 @@ pub(super) struct Asked {
     pub(super) body_bytes_max: usize,
 }
 
-/// See `Asked`.
+/// See `JudgedRequest`.
 pub(super) enum Route {
     /// A connection with a session.
     Client(Box<ClientRoute>),
@@ -138,7 +138,7 @@ fn cors(config: &Config, head: &RequestHead<'_>) -> Option<Box<Cors>> {
         .then(|| Box::new(Cors::new(origin, wanted())))
 }
 
-impl From<Route> for Asked {
+impl From<Route> for JudgedRequest {
     fn from(route: Route) -> Self {
         let body_bytes_max = match route.wants_body() {
             true => HTTP_BODY_BYTES_MAX,
@@ -153,7 +153,7 @@ impl From<Route> for Asked {
 }
 
 impl Shard {
-    pub(super) fn route(&self, door: Door, head: &RequestHead<'_>) -> Asked {
+    pub(super) fn route(&self, door: Door, head: &RequestHead<'_>) -> JudgedRequest {
         if self.mode == Mode::Echo {
             let Some(upgrade) = &head.upgrade else {
                 return Route::Refused(HttpError::UpgradeRequired).into();
@@ -179,8 +179,8 @@ impl Shard {
         if door == Door::Internal {
             return self.internal_route(head, path);
         }
-        if let Some((endpoint, body_bytes_max)) = Endpoint::at(&self.config, path) {
-            return Asked {
+        if let Some((endpoint, body_bytes_max)) = ClientEndpoint::at(&self.config, path) {
+            return JudgedRequest {
                 route: endpoint.route(&self.config, head),
                 cors: cors(&self.config, head),
                 body_bytes_max,
@@ -210,7 +210,7 @@ impl Shard {
 
 /// Where clients may knock.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Endpoint {
+enum ClientEndpoint {
     WebSocket,
     HttpStream,
     Sse,
@@ -222,7 +222,7 @@ enum Endpoint {
     Init,
 }
 
-impl Endpoint {
+impl ClientEndpoint {
     /// The endpoint at a path, and how long a body it takes.
     fn at(config: &Config, path: &str) -> Option<(Self, usize)> {
         let is = |on: bool, prefix: &str| on && path == prefix;
@@ -260,12 +260,12 @@ impl Endpoint {
         }
         match self {
             Self::WebSocket => websocket_route(config, head),
-            Self::HttpStream => stream_route(config, head, false),
-            Self::Sse => sse_route(config, head, false),
+            Self::HttpStream => stream_route(config, head, Speaker::Centrifuge),
+            Self::Sse => sse_route(config, head, Speaker::Centrifuge),
             Self::Emulation => emulation_route(head),
             Self::UniWebSocket => uni_websocket_route(config, head),
-            Self::UniSse => sse_route(config, head, true),
-            Self::UniHttpStream => stream_route(config, head, true),
+            Self::UniSse => sse_route(config, head, Speaker::Unidirectional),
+            Self::UniHttpStream => stream_route(config, head, Speaker::Unidirectional),
             Self::Poll => poll_route(config, head),
             Self::Init => match head.method {
                 Method::Get | Method::Head => Route::Init,
@@ -379,29 +379,28 @@ fn uni_websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
             } else {
                 Framing::WebSocket
             },
-            unidirectional: true,
+            speaker: Speaker::Unidirectional,
             ..Format::default()
         },
         kept: Kept::of(config, head),
     }))
 }
 
-fn stream_route(config: &Config, head: &RequestHead<'_>, unidirectional: bool) -> Route {
+fn stream_route(config: &Config, head: &RequestHead<'_>, speaker: Speaker) -> Route {
     match head.method {
         Method::Post => stream(
             config,
             Format {
-                encoding: if unidirectional {
-                    Encoding::Json
-                } else {
-                    body_encoding(head)
+                encoding: match speaker {
+                    Speaker::Centrifuge => body_encoding(head),
+                    Speaker::Unidirectional | Speaker::Poll => Encoding::Json,
                 },
                 framing: if head.is_http_11 {
                     Framing::Stream
                 } else {
                     Framing::PlainStream
                 },
-                unidirectional,
+                speaker,
             },
             None,
             head,
@@ -411,11 +410,11 @@ fn stream_route(config: &Config, head: &RequestHead<'_>, unidirectional: bool) -
     }
 }
 
-fn sse_route(config: &Config, head: &RequestHead<'_>, unidirectional: bool) -> Route {
+fn sse_route(config: &Config, head: &RequestHead<'_>, speaker: Speaker) -> Route {
     let connect = match head.method {
         Method::Get => match query_connect(head) {
             Some(connect) => Some(connect),
-            None if unidirectional => Some("{}".into()),
+            None if speaker == Speaker::Unidirectional => Some("{}".into()),
             None => return Route::Refused(HttpError::BadRequest),
         },
         Method::Post => None,
@@ -428,7 +427,7 @@ fn sse_route(config: &Config, head: &RequestHead<'_>, unidirectional: bool) -> R
         } else {
             Framing::PlainEventStream
         },
-        unidirectional,
+        speaker,
     };
     stream(config, format, connect, head)
 }

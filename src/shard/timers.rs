@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::connection::State;
 use super::connections::Fired;
 use super::{Mode, Shard};
-use crate::session::Peer;
+use crate::session::PeerState;
 use crate::time::{Instant, Now};
 use crate::wire::http::HttpError;
 
@@ -104,7 +104,7 @@ impl Shard {
             return;
         }
         let backlog = connection.backlog.as_ref();
-        let peer = Peer {
+        let peer = PeerState {
             is_held: connection.held.is_some(),
             comes_to_ping: backlog.is_some_and(|backlog| backlog.comes_to_ping()),
         };

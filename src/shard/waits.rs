@@ -8,11 +8,11 @@ use crate::model::{AskId, ShardId};
 use crate::time::Instant;
 
 /// Who asked, and what it gets.
-pub(super) type Reply = (ShardId, CommandsFor, Answers);
+pub(super) type CallReply = (ShardId, CommandsFor, Answers);
 
 struct Wait {
     /// `None` while the commands are being handled.
-    reply: Option<Reply>,
+    reply: Option<CallReply>,
     left: u32,
 }
 
@@ -63,14 +63,14 @@ impl Waits {
     }
 
     /// The commands have been handled: this goes out once nothing is awaited any more.
-    pub(super) fn end(&mut self, id: AskId, reply: Reply) -> Option<Reply> {
+    pub(super) fn end(&mut self, id: AskId, reply: CallReply) -> Option<CallReply> {
         let before = self.open.of_mut(id).reply.replace(reply);
         debug_assert!(before.is_none(), "commands are handled once");
         self.count_down(id)
     }
 
     /// One answer came. The last one tells what goes to whom.
-    pub(super) fn count_down(&mut self, id: AskId) -> Option<Reply> {
+    pub(super) fn count_down(&mut self, id: AskId) -> Option<CallReply> {
         let Some(wait) = self.open.kept_mut(id) else {
             self.stale += 1;
             return None;
@@ -88,7 +88,7 @@ impl Waits {
     }
 
     /// Commands that have waited too long: what goes to whom, as far as it is known.
-    pub(super) fn next_overdue(&mut self, now: Instant) -> Option<Reply> {
+    pub(super) fn next_overdue(&mut self, now: Instant) -> Option<CallReply> {
         self.open.next_overdue(now)?.1.reply
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::connection::{Connection, State};
+use super::connection::State;
 use super::{Mode, Shard};
 use crate::limits::ECHO_MESSAGE_BYTES_MAX;
 use crate::model::Framing;
@@ -24,10 +24,10 @@ impl Shard {
             Mode::Proxy => self.config.websocket.message_size_limit,
         };
         let connection = self.connections.of_mut(slot);
-        let message_bytes_max = if connection.session.format.unidirectional {
-            self.config.uni_websocket.message_size_limit
-        } else {
+        let message_bytes_max = if connection.session.format.speaker.converses() {
             message_bytes_max
+        } else {
+            self.config.uni_websocket.message_size_limit
         };
         let deflates = connection.session.format.framing == Framing::Deflate;
         let mut decoder = self.connections.take_decoder(slot);
@@ -122,12 +122,7 @@ impl Shard {
         if self.mode == Mode::Echo {
             return self.echo(slot, payload, opcode);
         }
-        let unidirectional = |connection: &Connection| connection.session.format.unidirectional;
-        if unidirectional(self.connections.of(slot)) {
-            self.connect_request(slot, payload);
-        } else {
-            self.commands(slot, payload);
-        }
+        self.commands(slot, payload);
     }
 
     fn echo(&mut self, slot: u32, payload: &[u8], opcode: Opcode) {

@@ -21,10 +21,10 @@ const SHOWN_CHARS: usize = 32;
 
 /// A condition, ready to be compared with payloads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Condition(Vec<Part>);
+pub struct Condition(Vec<Comparison>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Part {
+struct Comparison {
     path: Vec<Step>,
     op: Op,
     value: Constant,
@@ -185,7 +185,7 @@ impl Op {
     }
 }
 
-impl Part {
+impl Comparison {
     fn accepts(&self, found: Option<Raw<'_>>) -> bool {
         match found {
             Some(found) => self.op.accepts(self.value.order_of(found)),
@@ -275,7 +275,7 @@ impl Reader<'_> {
         }
     }
 
-    fn part(&mut self) -> Result<Part, ConditionError> {
+    fn part(&mut self) -> Result<Comparison, ConditionError> {
         self.skip_spaces();
         let path = self.path()?;
         self.skip_spaces();
@@ -291,7 +291,7 @@ impl Reader<'_> {
             Constant::Word(word) if op.is_upward().is_some() => {
                 Err(ConditionError::NoOrder { word, at })
             }
-            value => Ok(Part { path, op, value }),
+            value => Ok(Comparison { path, op, value }),
         }
     }
 

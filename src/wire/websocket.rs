@@ -17,12 +17,12 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 pub use close::encode_close;
 pub use deflate::{Deflater, Inflater};
-use header::{CLIENT_HEADER_BYTES_MAX, Header};
+use header::{CLIENT_HEADER_BYTES_MAX, FrameHead};
 pub use header::{
     CONTROL_PAYLOAD_BYTES_MAX, Opcode, SERVER_HEADER_BYTES_MAX, ServerHeader, encode_frame_header,
 };
 use mask::{mask_at, unmask};
-use message::{Message, inflated};
+use message::{PartialMessage, inflated};
 
 /// Reads one connection's frames. Holds nothing but a null pointer while no frame and no message is unfinished.
 ///
@@ -186,7 +186,7 @@ impl Decoder {
         message_bytes_max: usize,
         inflater: Option<&mut Inflater>,
     ) -> Result<Option<Event<'a>>, WebSocketError> {
-        let Some(header) = Header::decode(input, inflater.is_some())? else {
+        let Some(header) = FrameHead::decode(input, inflater.is_some())? else {
             self.partial_mut().keep_header(take(input, input.len()));
             return Ok(None);
         };
@@ -232,7 +232,7 @@ impl Decoder {
     #[cold]
     fn take_fragment<'a>(
         &mut self,
-        header: Header,
+        header: FrameHead,
         masked: &[u8],
         message_bytes_max: usize,
         inflater: Option<&mut Inflater>,
@@ -294,7 +294,7 @@ fn take<'a>(input: &mut &'a mut [u8], count: usize) -> &'a mut [u8] {
 struct Partial {
     frame: Unfinished,
     /// The data of the message in progress, the unfinished data frame's included.
-    message: Option<Message>,
+    message: Option<PartialMessage>,
     /// The unmasked payload of an unfinished control frame.
     control: Vec<u8>,
 }
@@ -306,12 +306,12 @@ enum Unfinished {
     #[default]
     Nothing,
     /// `bytes[..len]` is the beginning of a header.
-    Header {
+    FrameHead {
         bytes: [u8; CLIENT_HEADER_BYTES_MAX],
         len: u8,
     },
     /// `received` bytes of the payload are in `message` or `control`. received < header.payload_len, except while a frame ends.
-    Payload { header: Header, received: u64 },
+    Payload { header: FrameHead, received: u64 },
 }
 
 impl Partial {
@@ -325,29 +325,29 @@ impl Partial {
 
     #[cold]
     fn held_bytes(&self) -> usize {
-        let message = self.message.as_ref().map_or(0, Message::held_bytes);
+        let message = self.message.as_ref().map_or(0, PartialMessage::held_bytes);
         size_of::<Self>() + message + self.control.capacity()
     }
 
     fn message_len(&self) -> Option<usize> {
-        self.message.as_ref().map(Message::len)
+        self.message.as_ref().map(PartialMessage::len)
     }
 
     fn keep_header(&mut self, front: &[u8]) {
         let mut bytes = [0; CLIENT_HEADER_BYTES_MAX];
         bytes[..front.len()].copy_from_slice(front);
-        self.frame = Unfinished::Header {
+        self.frame = Unfinished::FrameHead {
             bytes,
             len: front.len() as u8,
         };
     }
 
     /// Enters the payload of an admitted frame.
-    fn begin(&mut self, header: Header) {
+    fn begin(&mut self, header: FrameHead) {
         match header.opcode {
             Opcode::Text | Opcode::Binary => {
                 let is_text = header.opcode == Opcode::Text;
-                self.message = Some(Message::new(is_text, header.is_deflated));
+                self.message = Some(PartialMessage::new(is_text, header.is_deflated));
             }
             Opcode::Continuation => {}
             Opcode::Close | Opcode::Ping | Opcode::Pong => {
@@ -371,11 +371,11 @@ impl Partial {
         let (header, received) = match &mut self.frame {
             Unfinished::Nothing => return Ok(None),
             Unfinished::Payload { header, received } => (*header, *received),
-            Unfinished::Header { bytes, len } => {
+            Unfinished::FrameHead { bytes, len } => {
                 let had = usize::from(*len);
                 let has = CLIENT_HEADER_BYTES_MAX.min(had + input.len());
                 bytes[had..has].copy_from_slice(&input[..has - had]);
-                let Some(header) = Header::decode(&bytes[..has], inflater.is_some())? else {
+                let Some(header) = FrameHead::decode(&bytes[..has], inflater.is_some())? else {
                     *len = has as u8;
                     take(input, has - had);
                     return Ok(None);
@@ -396,7 +396,7 @@ impl Partial {
     /// Takes the next bytes of the frame's payload; gives the event they complete.
     fn receive<'a>(
         &mut self,
-        header: Header,
+        header: FrameHead,
         received: u64,
         masked: &[u8],
         message_bytes_max: usize,
@@ -516,7 +516,7 @@ mod tests {
 
     fn assert_bounded(decoder: &Decoder, max: usize) {
         if let Some(partial) = &decoder.partial {
-            assert!(partial.message.as_ref().map_or(0, Message::capacity) <= max);
+            assert!(partial.message.as_ref().map_or(0, PartialMessage::capacity) <= max);
             assert!(partial.control.capacity() <= CONTROL_PAYLOAD_BYTES_MAX);
             assert!(!partial.is_empty(), "memory is held for nothing");
         }

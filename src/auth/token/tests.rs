@@ -282,7 +282,7 @@ fn the_token_of_the_specification_of_jwt_verifies() {
         "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow";
     let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     let mut verifier = verifier();
-    verifier.keys = Keys::Own {
+    verifier.keys = TokenKeys::Own {
         secrets: vec![HmacKey {
             key: DecodingKey::from_secret(&URL_SAFE_NO_PAD.decode(key).unwrap()),
             valid_until: None,

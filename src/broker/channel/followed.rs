@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Channel;
-use crate::broker::followed::{Followed, Found, Opened, Part, Stored};
+use crate::broker::followed::{Followed, Found, LogPart, Opened, Stored};
 use crate::limits::{
     HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_AHEAD_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES,
     LOG_PARTS_PER_ASK_MAX,
@@ -178,7 +178,7 @@ impl Channel {
             }
         }
         let bytes = bytes_of(&publications);
-        followed.pages.push_back(Part {
+        followed.pages.push_back(LogPart {
             after: page.after,
             publications,
         });

@@ -1,6 +1,6 @@
 //! A filter as bytes.
 
-use super::{Filter, Node, Test};
+use super::{Filter, Predicate, Test};
 use crate::limits::FILTER_DEPTH_MAX;
 use crate::mem::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::wire::decimal::Decimal;
@@ -22,7 +22,7 @@ impl Image for Filter {
     }
 
     fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
-        Node::read(from, FILTER_DEPTH_MAX).map(Self)
+        Predicate::read(from, FILTER_DEPTH_MAX).map(Self)
     }
 }
 
@@ -31,7 +31,7 @@ const OR: u8 = 1;
 const NOT: u8 = 2;
 const LEAF: u8 = 3;
 
-impl Node {
+impl Predicate {
     fn write(&self, out: &mut ImageWriter) {
         let (kind, nodes) = match self {
             Self::And(nodes) => (AND, &**nodes),

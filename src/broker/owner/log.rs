@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Delivery, Owner};
+use super::{Owner, PlacedPublication};
 use crate::broker::channel::Channel;
-use crate::broker::followed::{Asker, Found, Stored};
+use crate::broker::followed::{Found, PartAsker, Stored};
 use crate::config::ChannelRules;
 use crate::limits::{LOG_PAGES_BYTES_MAX, LOG_PARTS_PER_ASK_MAX};
 use crate::mesh::durable::{Page, Read};
@@ -18,7 +18,7 @@ impl Owner {
         &mut self,
         now: Now,
         query: Box<Query>,
-        asker: impl FnOnce(Box<Query>) -> Asker,
+        asker: impl FnOnce(Box<Query>) -> PartAsker,
         tries: u8,
         rules: &ChannelRules,
     ) -> Option<AnswerKind> {
@@ -52,7 +52,7 @@ impl Owner {
         &mut self,
         now: Now,
         slot: u32,
-        (asker, tries): (Asker, u8),
+        (asker, tries): (PartAsker, u8),
         read: Option<Read>,
     ) {
         let tries = tries.saturating_add(1).min(LOG_PARTS_PER_ASK_MAX);
@@ -80,7 +80,7 @@ impl Owner {
     }
 
     /// One of those who waited, and how often it has.
-    pub fn take_woken(&mut self) -> Option<(Asker, u8)> {
+    pub fn take_woken(&mut self) -> Option<(PartAsker, u8)> {
         loop {
             let slot = *self.woken.front()?;
             let followed = self
@@ -100,14 +100,14 @@ impl Owner {
         now: Now,
         name: ChannelName,
         publication: Arc<Publication>,
-    ) -> Option<Delivery> {
+    ) -> Option<PlacedPublication> {
         let (_, channel) = self.table.find_mut(&name)?;
         if !channel.namespace.is_durable() {
             return None;
         }
         let was_open = channel.is_open();
         match channel.stored(now.at, publication) {
-            Stored::Next(publication) => Some(Delivery {
+            Stored::Next(publication) => Some(PlacedPublication {
                 channel: name,
                 publication,
                 shards: channel.interest,
@@ -136,7 +136,7 @@ impl Owner {
     }
 
     /// A part of the log came. What goes to whom because of it.
-    pub fn read(&mut self, now: Now, page: Page) -> Vec<Delivery> {
+    pub fn read(&mut self, now: Now, page: Page) -> Vec<PlacedPublication> {
         let Some((slot, channel)) = self.table.find_mut(&page.channel) else {
             return Vec::new();
         };
@@ -155,11 +155,16 @@ impl Owner {
                 }
                 channel.behind |= interest;
             }
-            out.extend(opened.later.into_iter().map(|publication| Delivery {
-                channel: channel.name.clone(),
-                publication,
-                shards: interest,
-            }));
+            out.extend(
+                opened
+                    .later
+                    .into_iter()
+                    .map(|publication| PlacedPublication {
+                        channel: channel.name.clone(),
+                        publication,
+                        shards: interest,
+                    }),
+            );
             if !channel.is_open() {
                 self.reads.extend(channel.open_read());
             }
@@ -190,7 +195,7 @@ impl Owner {
     }
 
     /// A part of the log could not be read: whoever waited for the channel gets an error.
-    pub fn read_failed(&mut self, name: &ChannelName) -> Vec<Asker> {
+    pub fn read_failed(&mut self, name: &ChannelName) -> Vec<PartAsker> {
         let Some((slot, channel)) = self.table.find_mut(name) else {
             return Vec::new();
         };

@@ -571,7 +571,7 @@ fn parts_of_the_log_are_counted_until_they_go_and_their_channel_stays_as_long() 
             what: HISTORY,
         })
     };
-    let asker = |query| Asker::Query(SHARD, ASKER, query);
+    let asker = |query| PartAsker::Query(SHARD, ASKER, query);
     assert!(
         owner
             .query_durable(at(0), query(), asker, 0, &rules)
@@ -661,7 +661,7 @@ fn client_that_makes_channels_too_fast_is_told_to_come_later_and_a_service_is_no
 #[test]
 fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_nothing() {
     let mut owner = owner();
-    let asker = |query| Asker::Query(SHARD, ASKER, query);
+    let asker = |query| PartAsker::Query(SHARD, ASKER, query);
     for channel in ["safe:a", "safe:b"] {
         let query = Box::new(Query {
             channel: ChannelName::new(channel),
@@ -687,8 +687,8 @@ fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_not
         owner.read(at(31), page);
     }
     while let Some((asker, tries)) = owner.take_woken() {
-        if let Asker::Query(from, asker, query) = asker {
-            let again = |query| Asker::Query(from, asker, query);
+        if let PartAsker::Query(from, asker, query) = asker {
+            let again = |query| PartAsker::Query(from, asker, query);
             owner.query_durable(at(31), query, again, tries, &rules());
         }
     }

@@ -27,7 +27,7 @@ pub(super) struct Line {
     pub(super) text: String,
 }
 
-struct Writer {
+struct TomlWriter {
     secrets: Secrets,
     lines: Vec<Line>,
     /// Path of the current table without indices, which is what TOML headers take.
@@ -39,7 +39,7 @@ struct Writer {
 
 /// Every key of a configuration.
 pub(super) fn lines(config: &Config, secrets: Secrets) -> Vec<Line> {
-    let mut writer = Writer {
+    let mut writer = TomlWriter {
         secrets,
         lines: Vec::new(),
         table: Vec::new(),
@@ -99,7 +99,7 @@ pub fn shown_url(url: &str) -> String {
     out
 }
 
-impl Writer {
+impl TomlWriter {
     fn shown<T>(&self, form: &Form<T>, value: &T) -> String {
         if form.is_url && self.secrets == Secrets::Hidden {
             string(&shown_url(&(form.show)(value)))
@@ -150,7 +150,7 @@ pub(super) fn shown<T>(form: &Form<T>, value: &T) -> String {
     if form.number { text } else { string(&text) }
 }
 
-impl Visit for Writer {
+impl Visit for TomlWriter {
     fn section(&mut self, key: &'static str, inside: impl FnOnce(&mut Self)) {
         self.within(key, None, inside);
     }

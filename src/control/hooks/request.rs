@@ -6,7 +6,7 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::mesh::hook::{Call, Event};
-use crate::model::{Encoding, Format, Framing};
+use crate::model::{Encoding, Format, Framing, Speaker};
 use crate::wire::json::is_json;
 use crate::wire::json::write::{Members, string};
 
@@ -70,14 +70,15 @@ fn payload(body: &mut Members<'_>, call: &Call, payload: &[u8]) {
 
 /// As the reference calls the ways to connect.
 const fn transport(format: Format) -> &'static str {
-    match (format.framing, format.unidirectional) {
-        (Framing::WebSocket | Framing::Joined | Framing::Deflate, false) => "websocket",
-        (Framing::WebSocket | Framing::Joined | Framing::Deflate, true) => "uni_websocket",
-        (Framing::Stream | Framing::PlainStream, false) => "http_stream",
-        (Framing::Stream | Framing::PlainStream, true) => "uni_http_stream",
-        (Framing::EventStream | Framing::PlainEventStream, false) => "sse",
-        (Framing::EventStream | Framing::PlainEventStream, true) => "uni_sse",
-        (Framing::Poll, _) => "poll",
+    let (both_ways, one_way) = match format.framing {
+        Framing::WebSocket | Framing::Joined | Framing::Deflate => ("websocket", "uni_websocket"),
+        Framing::Stream | Framing::PlainStream => ("http_stream", "uni_http_stream"),
+        Framing::EventStream | Framing::PlainEventStream => ("sse", "uni_sse"),
+    };
+    match format.speaker {
+        Speaker::Centrifuge => both_ways,
+        Speaker::Unidirectional => one_way,
+        Speaker::Poll => "poll",
     }
 }
 

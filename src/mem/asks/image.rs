@@ -1,7 +1,7 @@
 //! Questions that wait, as bytes: they keep their numbers, so that whoever is asked may answer somebody who goes on in another process.
 
 use super::super::{Image, ImageError, ImageReader, ImageWriter};
-use super::{Ask, Asks, Slab, SlotPool};
+use super::{Asks, OpenAsk, Slab, SlotPool};
 
 impl<T: Image> Asks<T> {
     /// Writes all of them, and the order of their deadlines.
@@ -17,7 +17,7 @@ impl<T: Image> Asks<T> {
             stale,
         } = self;
         asks.write(out, |ask, out| {
-            let Ask {
+            let OpenAsk {
                 value,
                 bytes,
                 until,
@@ -56,7 +56,7 @@ impl<T: Image> Asks<T> {
         };
         let mut all = Self::new(most, bytes_max);
         all.asks = Slab::read(from, most, |from| {
-            Ok(Ask {
+            Ok(OpenAsk {
                 value: Image::read(from)?,
                 bytes: Image::read(from)?,
                 until: Image::read(from)?,

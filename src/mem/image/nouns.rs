@@ -5,7 +5,7 @@ use super::{Image, ImageError, Reader, Writer, image};
 use crate::limits::FILTER_DEPTH_MAX;
 use crate::model::{
     AskId, ChannelName, ChosenError, ClientId, ClientInfo, ConnId, ConsumeGrant, Encoding, Epoch,
-    FilterNode, Format, Framing, HubId, Offset, Overrides, Publication, ShardId, Since,
+    FilterNode, Format, Framing, HubId, Offset, Overrides, Publication, ShardId, Since, Speaker,
     StreamPosition,
 };
 use crate::time::Instant;
@@ -20,7 +20,8 @@ image!(enum Since { 0 => Any, 1 => Nothing, 2 => Epoch(epoch) });
 image!(struct ClientInfo { user, client, conn_info, chan_info });
 image!(struct Publication { offset, epoch, data, json, info, tags, unix_ms, tells_time, patch, delta });
 
-image!(struct Format { encoding, framing, unidirectional });
+image!(struct Format { speaker, encoding, framing });
+image!(enum Speaker { 0 => Centrifuge, 1 => Unidirectional, 2 => Poll });
 image!(enum Encoding { 0 => Json, 1 => Protobuf });
 image!(enum Framing {
     0 => WebSocket,
@@ -30,7 +31,6 @@ image!(enum Framing {
     4 => EventStream,
     5 => PlainStream,
     6 => PlainEventStream,
-    7 => Poll,
 });
 
 image!(struct Overrides {

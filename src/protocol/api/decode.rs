@@ -23,15 +23,17 @@ pub fn decode<'a>(
     method: &str,
     body: &'a [u8],
 ) -> Result<Result<Request<'a>, ApiError>, ApiDecodeError> {
-    let method = Method::named(method).ok_or(ApiDecodeError::UnknownMethod)?;
-    let decoded = method.request(Body(text(body)?)).map_err(Malformed::from)?;
+    let method = ApiMethod::named(method).ok_or(ApiDecodeError::UnknownMethod)?;
+    let decoded = method
+        .request(WholeText(text(body)?))
+        .map_err(Malformed::from)?;
     Ok(decoded.unwrap_or(Err(ApiError::BadRequest)))
 }
 
 /// Is there a method of this name, as in `/api/<method>`?
 #[must_use]
 pub fn is_method(name: &str) -> bool {
-    Method::named(name).is_some()
+    ApiMethod::named(name).is_some()
 }
 
 /// What the decoder reads of one method.
@@ -46,7 +48,7 @@ pub struct MethodFields {
 /// All methods, and the fields that are read of each.
 #[must_use]
 pub fn methods() -> Vec<MethodFields> {
-    Method::ALL
+    ApiMethod::ALL
         .into_iter()
         .map(|(name, method)| {
             let mut fields = Vec::new();
@@ -94,7 +96,7 @@ fn text(body: &[u8]) -> Result<&str, ApiDecodeError> {
 
 /// A method of this server. The first ones are in the order of the integers which once named them on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
-enum Method {
+enum ApiMethod {
     Publish,
     Broadcast,
     Unsubscribe,
@@ -115,7 +117,7 @@ enum Method {
     Batch,
 }
 
-impl Method {
+impl ApiMethod {
     const ALL: [(&'static str, Self); 18] = [
         ("publish", Self::Publish),
         ("broadcast", Self::Broadcast),
@@ -220,7 +222,7 @@ const FOREIGN_METHODS: &[&str] = &[
     "user_topic_update",
 ];
 
-/// Methods at the head of `Method::ALL` that an integer once named.
+/// Methods at the head of `ApiMethod::ALL` that an integer once named.
 const METHODS_NUMBERED: usize = 13;
 /// The greatest integer that once named a method.
 const METHOD_NUMBER_LAST: u64 = 32;
@@ -232,9 +234,9 @@ trait Source<'de> {
 }
 
 /// The whole text.
-struct Body<'de>(&'de str);
+struct WholeText<'de>(&'de str);
 
-impl<'de> Source<'de> for Body<'de> {
+impl<'de> Source<'de> for WholeText<'de> {
     type Error = serde_json::Error;
     fn part<T: Object<'de>>(self) -> Result<Option<T>, Self::Error> {
         serde_json::from_str::<Part<T>>(self.0).map(|part| part.0)
@@ -257,7 +259,7 @@ fn part<'de, F: Fields<'de>, S: Source<'de>>(source: S) -> Result<Option<Decoded
 
 #[derive(Default)]
 struct BatchFields<'a> {
-    commands: Items<'a>,
+    commands: BatchItems<'a>,
     parallel: bool,
 }
 fields!(BatchFields<'de> { "commands" => commands, "parallel" => parallel });
@@ -277,13 +279,13 @@ impl<'de> Fields<'de> for BatchFields<'de> {
 
 /// The commands of a batch.
 #[derive(Default)]
-struct Items<'a> {
+struct BatchItems<'a> {
     items: Vec<Decoded<'a>>,
     /// There were more than may be.
     left_out: bool,
 }
 
-impl<'de> Value<'de> for Items<'de> {
+impl<'de> Value<'de> for BatchItems<'de> {
     fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
         let items = map.next_value::<Option<Self>>();
         let items = items.map_err(|error| expected("a list of commands", error))?;
@@ -291,7 +293,7 @@ impl<'de> Value<'de> for Items<'de> {
     }
 }
 
-impl<'de> Deserialize<'de> for Items<'de> {
+impl<'de> Deserialize<'de> for BatchItems<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(ItemsVisitor)
     }
@@ -300,7 +302,7 @@ impl<'de> Deserialize<'de> for Items<'de> {
 struct ItemsVisitor;
 
 impl<'de> Visitor<'de> for ItemsVisitor {
-    type Value = Items<'de>;
+    type Value = BatchItems<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an array of commands")
@@ -312,7 +314,7 @@ impl<'de> Visitor<'de> for ItemsVisitor {
             let item = seq.next_element::<Part<Item<'de>>>();
             let item = item.map_err(|error| within(&format!("[{}]", items.len()), &error))?;
             let Some(Part(item)) = item else {
-                return Ok(Items {
+                return Ok(BatchItems {
                     items,
                     left_out: false,
                 });
@@ -323,14 +325,14 @@ impl<'de> Visitor<'de> for ItemsVisitor {
         while seq.next_element::<IgnoredAny>()?.is_some() {
             left_out = true;
         }
-        Ok(Items { items, left_out })
+        Ok(BatchItems { items, left_out })
     }
 }
 
-/// One command of a batch: of several methods the first in the order of `Method` counts.
+/// One command of a batch: of several methods the first in the order of `ApiMethod` counts.
 #[derive(Default)]
 struct Item<'a> {
-    first: Option<(Method, Decoded<'a>)>,
+    first: Option<(ApiMethod, Decoded<'a>)>,
 }
 
 impl<'a> Item<'a> {
@@ -342,7 +344,8 @@ impl<'a> Item<'a> {
 
 impl<'de> Object<'de> for Item<'de> {
     fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
-        let Some(method) = Method::named(name).filter(|method| *method != Method::Batch) else {
+        let Some(method) = ApiMethod::named(name).filter(|method| *method != ApiMethod::Batch)
+        else {
             return Ok(false);
         };
         let Some(decoded) = method.request(Field(map))? else {
@@ -376,7 +379,7 @@ impl<'a> LegacyFields<'a> {
             LegacyMethod::Known(method) => {
                 let params = str::from_utf8(self.params).map_err(|_| Malformed::not_utf8())?;
                 let decoded = method
-                    .request(Body(params))
+                    .request(WholeText(params))
                     .map_err(|error| Malformed::from(error).within("params"))?;
                 decoded.unwrap_or_else(|| Err(ApiError::missing("params")))
             }
@@ -390,7 +393,7 @@ impl<'a> LegacyFields<'a> {
 
 /// Method of a legacy command: a name, or an integer that is 0 when absent.
 enum LegacyMethod {
-    Known(Method),
+    Known(ApiMethod),
     /// Known to the reference, absent here.
     Foreign,
     Unknown,
@@ -407,9 +410,9 @@ impl LegacyMethod {
         let method = usize::try_from(number)
             .ok()
             .filter(|number| *number < METHODS_NUMBERED)
-            .and_then(|number| Method::ALL.get(number));
+            .and_then(|number| ApiMethod::ALL.get(number));
         match method {
-            Some((_, method)) if *method != Method::Batch => Self::Known(*method),
+            Some((_, method)) if *method != ApiMethod::Batch => Self::Known(*method),
             _ if number <= METHOD_NUMBER_LAST => Self::Foreign,
             _ => Self::Unknown,
         }
@@ -417,7 +420,7 @@ impl LegacyMethod {
 
     fn named(name: &str) -> Self {
         let name = name.to_ascii_lowercase();
-        match Method::named(&name) {
+        match ApiMethod::named(&name) {
             _ if FOREIGN_METHODS.contains(&name.as_str()) => Self::Foreign,
             Some(method) => Self::Known(method),
             None => Self::Unknown,
@@ -1183,7 +1186,7 @@ mod tests {
 
     #[test]
     fn legacy_methods_have_names_and_numbers() {
-        for (number, (name, _)) in Method::ALL.iter().enumerate().take(13) {
+        for (number, (name, _)) in ApiMethod::ALL.iter().enumerate().take(13) {
             let params = r#"{"channel":"a","channels":["a"],"data":1,"method":"m"}"#;
             let named = format!(
                 r#"{{"method":"{}","params":{params}}}"#,
@@ -1291,7 +1294,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>, method in 0usize..14) {
-            let _ = decode(Method::ALL[method].0, &bytes);
+            let _ = decode(ApiMethod::ALL[method].0, &bytes);
             let _ = decode_legacy(&bytes);
         }
 
@@ -1300,7 +1303,7 @@ mod tests {
             text in r#"(\{|\}|"|:|,|\[|\]|\n|"channel":"a"|"data":|"commands":|"publish":|"method":|"params":|1|null){0,40}"#,
             method in 0usize..14,
         ) {
-            let _ = decode(Method::ALL[method].0, text.as_bytes());
+            let _ = decode(ApiMethod::ALL[method].0, text.as_bytes());
             let _ = decode_legacy(text.as_bytes());
         }
 

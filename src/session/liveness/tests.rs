@@ -1,15 +1,15 @@
 use super::*;
 use crate::broker::hub::{Class, Delta, Opener};
 use crate::config::hooks::Target;
-use crate::model::{ChannelName, Format};
+use crate::model::{ChannelName, Format, Speaker};
 use crate::session::rig::{CONN, Rig};
 use std::sync::Arc;
 
 /// Seconds since the start of the process, where a rig stands.
 const NOW: u32 = 1000;
 
-const fn peer(is_held: bool) -> Peer {
-    Peer {
+const fn peer(is_held: bool) -> PeerState {
+    PeerState {
         is_held,
         comes_to_ping: false,
     }
@@ -204,16 +204,16 @@ fn what_is_due_is_done_and_nothing_else() {
 
 #[test]
 fn a_ping_awaits_a_pong_where_the_client_can_say_one() {
-    // Unidirectional, by frames; what is said, whether a pong is awaited.
+    // Who speaks, by frames; what is said, whether a pong is awaited.
     let rows = [
-        (false, false, "{}", true),
-        (false, true, "ping frame", true),
-        (true, true, "ping frame\n{}", true),
-        (true, false, "{}", false),
+        (Speaker::Centrifuge, false, "{}", true),
+        (Speaker::Centrifuge, true, "ping frame", true),
+        (Speaker::Unidirectional, true, "ping frame\n{}", true),
+        (Speaker::Unidirectional, false, "{}", false),
     ];
-    for (row, (unidirectional, frames, says, awaits)) in rows.into_iter().enumerate() {
+    for (row, (speaker, frames, says, awaits)) in rows.into_iter().enumerate() {
         let mut rig = rig(Phase::Connected);
-        rig.format.unidirectional = unidirectional;
+        rig.format.speaker = speaker;
         rig.session.frame_pings = frames;
         rig.session.next = tick(NOW);
         let (result, said) = rig.step(|session, context| session.timeout(context, peer(false)));

@@ -4,12 +4,12 @@ use std::time::Duration;
 use super::*;
 use crate::config::Config;
 use crate::limits::ANSWERS_BYTES_MAX;
-use crate::mem::TimerWheel;
+use crate::mem::{HeldBytes, TimerWheel};
 use crate::mesh::build;
 use crate::mesh::message::Revocation;
-use crate::model::{Format, Framing};
+use crate::model::{Format, Speaker};
 use crate::shard::Mode;
-use crate::shard::backlog::{Backlog, HeldBytes};
+use crate::shard::backlog::Backlog;
 use crate::time::{Instant, Now};
 
 const SLOT: u32 = 3;
@@ -81,7 +81,7 @@ fn a_connection_follows_the_phase_of_its_session_when_that_is_due() {
 fn a_poll_waits_whatever_its_session_does() {
     let mut shard = shard(State::Waiting, Phase::Connected);
     connection(&mut shard).session.format = Format {
-        framing: Framing::Poll,
+        speaker: Speaker::Poll,
         ..Format::default()
     };
     connection(&mut shard).due = Due::PHASE;

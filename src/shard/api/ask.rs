@@ -25,7 +25,7 @@ pub(super) enum Plan {
 }
 
 /// What may be asked at the same time: for each shard what it does in this order.
-pub(super) struct Ask {
+pub(super) struct Round {
     pub(super) shards: Vec<Vec<(u32, Asked)>>,
     /// What is asked of the log, in this order.
     pub(super) to_log: Vec<(u32, AskLog)>,
@@ -40,14 +40,14 @@ pub(super) enum AskLog {
     /// Forget what a channel has kept.
     Trim(ChannelName),
     /// A question with parameters in JSON.
-    Ask(Method, Bytes),
+    Round(Method, Bytes),
 }
 
 /// All that a request asks.
 pub(super) struct Planned {
     pub(super) plan: Vec<Plan>,
     pub(super) leaves: Vec<Result<Answer, ApiError>>,
-    pub(super) asks: VecDeque<Ask>,
+    pub(super) asks: VecDeque<Round>,
 }
 
 /// Plans requests. A shard keeps the order of what it is asked; so what concerns a user's connections waits for
@@ -82,7 +82,7 @@ struct Planner<'a> {
     shards: u16,
     parallel: bool,
     leaves: Vec<Result<Answer, ApiError>>,
-    asks: VecDeque<Ask>,
+    asks: VecDeque<Round>,
 }
 
 impl Planner<'_> {
@@ -98,7 +98,7 @@ impl Planner<'_> {
                 data,
                 options,
             } => {
-                let payload = Payload::new(data);
+                let payload = SharedPayload::new(data);
                 Plan::Leaf(self.publish(&channel, payload, &options))
             }
             Request::Broadcast(broadcast) => {
@@ -106,7 +106,7 @@ impl Planner<'_> {
                 if broadcast.channels.len() > API_ITEMS_MAX - start {
                     return self.done(Err(ApiError::LimitExceeded));
                 }
-                let payload = Payload::new(broadcast.data);
+                let payload = SharedPayload::new(broadcast.data);
                 for channel in &broadcast.channels {
                     self.publish(channel, payload.clone(), &broadcast.options);
                 }
@@ -183,7 +183,7 @@ impl Planner<'_> {
             }
             Request::Log(method, body) => {
                 let data = Bytes::copy_from_slice(body);
-                Plan::Leaf(self.ask_log(AskLog::Ask(method, data)))
+                Plan::Leaf(self.ask_log(AskLog::Round(method, data)))
             }
             Request::Info => self.gather(None, Answer::Info(Vec::new())),
             // A batch holds no batch, and its own commands are planned one by one.
@@ -225,14 +225,14 @@ impl Planner<'_> {
         leaf
     }
 
-    fn step(&mut self, concerns_users: bool) -> &mut Ask {
+    fn step(&mut self, concerns_users: bool) -> &mut Round {
         let together = self
             .asks
             .back()
             .is_some_and(|ask| self.parallel || ask.concerns_users == concerns_users);
         if !together {
             let shards = std::iter::repeat_with(Vec::new).take(usize::from(self.shards));
-            self.asks.push_back(Ask {
+            self.asks.push_back(Round {
                 shards: shards.collect(),
                 to_log: Vec::new(),
                 concerns_users,
@@ -257,7 +257,12 @@ impl Planner<'_> {
         Plan::Leaf(leaf)
     }
 
-    fn publish(&mut self, channel: &str, payload: Payload, options: &PublishOptions<'_>) -> usize {
+    fn publish(
+        &mut self,
+        channel: &str,
+        payload: SharedPayload,
+        options: &PublishOptions<'_>,
+    ) -> usize {
         let draft = match drafted(self.config, channel, payload, options) {
             Ok(draft) => draft,
             Err(error) => return self.leaf(Err(error)),
@@ -364,7 +369,7 @@ impl Planner<'_> {
 fn drafted(
     config: &Config,
     channel: &str,
-    payload: Payload,
+    payload: SharedPayload,
     options: &PublishOptions<'_>,
 ) -> Result<Box<Draft>, ApiError> {
     let namespace = named(config, channel)?;
@@ -407,12 +412,12 @@ fn named<'c>(config: &'c Config, channel: &str) -> Result<&'c Namespace, ApiErro
 
 /// What is published: copied once, shared by all channels that get it.
 #[derive(Clone)]
-struct Payload {
+struct SharedPayload {
     data: Bytes,
     json: bool,
 }
 
-impl Payload {
+impl SharedPayload {
     fn new(data: Data<'_>) -> Self {
         match data {
             Cow::Borrowed(data) => Self {

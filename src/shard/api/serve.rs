@@ -13,7 +13,7 @@ use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::ServerSubscription;
 use crate::shard::Shard;
 use crate::shard::admission::user_of;
-use crate::shard::waits::Reply;
+use crate::shard::waits::CallReply;
 
 impl Shard {
     /// Does everything in order; the answers go back together when the last one is there.
@@ -81,7 +81,7 @@ impl Shard {
         self.answer_waited(wait);
     }
 
-    fn answer_commands(&mut self, reply: Option<Reply>) {
+    fn answer_commands(&mut self, reply: Option<CallReply>) {
         if let Some((to, for_whom, answers)) = reply {
             self.mesh.answer(to, Message::Answers(for_whom, answers));
         }

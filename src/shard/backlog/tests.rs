@@ -58,7 +58,7 @@ fn bytes_that_many_get_count_once_and_until_the_last_has_them() {
         backlog.push(b"own");
     }
     drop(large);
-    let each = Piece::BYTES + 3;
+    let each = QueuedPiece::BYTES + 3;
     assert_eq!(held.get(), LARGE + 3 * each, "the large ones once");
     let batch = backlogs[0].take_batch();
     assert_eq!(batch.len(), 10_003);
@@ -70,7 +70,7 @@ fn bytes_that_many_get_count_once_and_until_the_last_has_them() {
     let batch = backlogs[1].take_batch();
     assert_eq!(held.get(), batch.len(), "nobody else has them");
     backlogs[1].batch_back(&batch, 4_000);
-    let rest = batch.len() - 4_000 + Shared::AROUND + Piece::BYTES;
+    let rest = batch.len() - 4_000 + Shared::AROUND + QueuedPiece::BYTES;
     assert_eq!(held.get(), rest);
     drop(backlogs);
     assert_eq!(held.get(), 0);
@@ -88,13 +88,13 @@ fn places_in_the_queues_of_those_who_share_count_for_each() {
         }
     }
     let shared = PIECES * (20 + Shared::AROUND);
-    let places = backlogs.len() * PIECES * Piece::BYTES;
+    let places = backlogs.len() * PIECES * QueuedPiece::BYTES;
     assert_eq!(held.get(), shared + places);
     let lost = backlogs[0].drop_oldest(10_000, 0);
     assert_eq!(lost, [(7, PIECES as u64 / 2)]);
     assert_eq!(
         held.get(),
-        shared + places - PIECES / 2 * Piece::BYTES,
+        shared + places - PIECES / 2 * QueuedPiece::BYTES,
         "the others still have them"
     );
     drop(backlogs);

@@ -11,16 +11,15 @@ use crate::limits::{
     BACKLOG_BYTES_MAX, BACKLOG_SHARE, BACKLOG_SHARE_MIN, FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES,
     HTTP_BODY_BYTES_MAX, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
 };
-use crate::mem::{RingRange, Tick};
+use crate::mem::{HeldBytes, RingRange, Tick};
 use crate::metrics::Counters;
 use crate::model::{ChannelName, ConnId, Format};
 use crate::protocol::push::Push;
-use crate::session::fanout::{self, Compression};
 use crate::session::flag;
-use crate::shard::backlog::{Backlog, HeldBytes};
+use crate::shard::backlog::Backlog;
 use crate::shard::deliver::lost;
-use crate::shard::local::Written;
 use crate::shard::{Close, Output, SendBatch};
+use crate::speaker::{self, Compression, Written};
 
 /// The shard's half of every outbox.
 pub(super) struct Outbox {
@@ -135,13 +134,13 @@ fn tell_losses(
     for (channel, publications) in losses.filter(|_| listens) {
         let said = lost(&channel, Some(publications));
         let mut message = Vec::new();
-        fanout::push(&mut message, format, compression, "", &Push::Message(&said));
+        speaker::push(&mut message, format, compression, "", &Push::Message(&said));
         backlog.push(&message);
     }
 }
 
 /// What a look for something to send found.
-pub(in crate::shard) enum Polled {
+pub(in crate::shard) enum NextSend {
     /// Do this.
     Do(Output),
     /// This connection waits for its batch, and owns more bytes than before: that has a bound.
@@ -345,10 +344,10 @@ impl Connections {
         &mut self,
         compression: &mut Compression,
         counters: &mut Counters,
-    ) -> Polled {
+    ) -> NextSend {
         let outbox = &mut self.outbox;
         if let Some(order) = outbox.orders.pop_front() {
-            return Polled::Do(order);
+            return NextSend::Do(order);
         }
         while let Some((slot, _)) = outbox.dirty.pop_front() {
             let generation = self.slab.generation(slot);
@@ -364,7 +363,7 @@ impl Connections {
             }
             if connection.is_sending {
                 outbox.own_pending(connection);
-                return Polled::Grown(slot);
+                return NextSend::Grown(slot);
             }
             if connection
                 .backlog
@@ -386,7 +385,7 @@ impl Connections {
                 connection.is_sending = true;
                 let batch = SendBatch::Owned(backlog.take_batch());
                 counters.sends += 1;
-                return Polled::Do(Output::Transmit { conn, batch });
+                return NextSend::Do(Output::Transmit { conn, batch });
             }
             let range = std::mem::take(&mut connection.pending);
             if range.len > 0 {
@@ -394,14 +393,14 @@ impl Connections {
                 counters.bytes_sent += u64::from(range.len);
                 outbox.is_unflushed = true;
                 let batch = SendBatch::Ring(range);
-                return Polled::Do(Output::Transmit { conn, batch });
+                return NextSend::Do(Output::Transmit { conn, batch });
             }
         }
         // Entries of connections that need nothing any more leave bytes behind that no flush follows.
         if !outbox.is_unflushed {
             outbox.release();
         }
-        Polled::Nothing
+        NextSend::Nothing
     }
 
     /// A ring batch came back of which the kernel took only so much: the rest is the connection's own, in front. `pinged`: its last

@@ -1,20 +1,20 @@
 use super::*;
 use crate::broker::hub::{Class, Delta, Opener};
 use crate::config::Namespace;
-use crate::model::{ChannelName, Epoch, Format, Framing};
+use crate::model::{ChannelName, Epoch, Format, Speaker};
 
-/// A channel of this shard, with subscribers on connections 0, 1, 2 … of these framings that stand at `position`.
-fn local(namespace: Namespace, framings: &[Framing], position: StreamPosition) -> (Local, HubId) {
+/// A channel of this shard, with subscribers on connections 0, 1, 2 … of these speakers that stand at `position`.
+fn local(namespace: Namespace, speakers: &[Speaker], position: StreamPosition) -> (Local, HubId) {
     let mut local = Local::new(&Key::new([1; 32]));
     let id = enter(&mut local, &Arc::new(namespace));
     assert!(!local.confirmed(id, position), "nobody was there");
-    for (conn, &framing) in framings.iter().enumerate() {
+    for (conn, &speaker) in speakers.iter().enumerate() {
         if conn > 0 {
             enter(&mut local, &Arc::default());
         }
         let class = Class {
             format: Format {
-                framing,
+                speaker,
                 ..Format::default()
             },
             filter: None,
@@ -58,7 +58,7 @@ fn publication(epoch: u64, offset: u64) -> Arc<Publication> {
     })
 }
 
-const ONE: &[Framing] = &[Framing::WebSocket];
+const ONE: &[Speaker] = &[Speaker::Centrifuge];
 
 #[test]
 fn a_publication_is_next_late_early_or_of_another_life() {
@@ -198,7 +198,7 @@ fn a_run_is_given_at_once_where_it_is_large_or_may_be_dropped() {
         slow_consumer: SlowConsumer::DropOldest,
         ..Namespace::default()
     };
-    let mixed = [Framing::WebSocket, Framing::Joined];
+    let mixed = [Speaker::Centrifuge, Speaker::Unidirectional];
     let fits = |most: usize, classes: usize| most.div_ceil((100 + 1 + 96) * classes);
     // How many publications of 100 bytes make a run that is given.
     let rows = [
@@ -206,8 +206,8 @@ fn a_run_is_given_at_once_where_it_is_large_or_may_be_dropped() {
         (Namespace::default(), ONE, fits(RUN_BYTES, 1)),
         (Namespace::default(), &mixed[..], fits(MIXED_RUN_BYTES, 2)),
     ];
-    for (row, (namespace, framings, wanted)) in rows.into_iter().enumerate() {
-        let (mut local, id) = local(namespace, framings, position(1, 0));
+    for (row, (namespace, speakers, wanted)) in rows.into_iter().enumerate() {
+        let (mut local, id) = local(namespace, speakers, position(1, 0));
         let one = publication(1, 1);
         let taken = (1..).find(|_| local.take_in(id, &one));
         assert_eq!(taken, Some(wanted), "row {row}");
@@ -229,9 +229,9 @@ fn what_came_in_while_a_run_was_given_is_not_lost_with_it() {
 
 #[test]
 fn subscribers_are_picked_by_what_they_get() {
-    let framings = [Framing::WebSocket, Framing::Poll, Framing::WebSocket];
-    let (local, id) = local(Namespace::default(), &framings, position(1, 0));
-    let polls = |class: &Class| class.format.framing == Framing::Poll;
+    let speakers = [Speaker::Centrifuge, Speaker::Poll, Speaker::Centrifuge];
+    let (local, id) = local(Namespace::default(), &speakers, position(1, 0));
+    let polls = |class: &Class| class.format.speaker == Speaker::Poll;
     assert_eq!(local.slots(id, polls), [1]);
     assert_eq!(local.slots(id, |_| true), [0, 1, 2]);
     assert!(local.has_polls(id) && local.has_json(id) && local.has_join_leave(id));

@@ -18,13 +18,13 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Gate {
     inside: u32,
     rate: Bucket,
-    prefixes: HashMap<Prefix, Group, SecretHash>,
+    prefixes: HashMap<Prefix, PrefixClients, SecretHash>,
     swept: Instant,
 }
 
 /// Clients of one prefix.
 #[derive(Default)]
-struct Group {
+struct PrefixClients {
     inside: u32,
     rate: Bucket,
 }
@@ -59,7 +59,7 @@ impl Bucket {
 }
 
 image!(struct Bucket { full_at });
-image!(struct Group { inside, rate });
+image!(struct PrefixClients { inside, rate });
 image!(struct Prefix { bits, is_v4 });
 
 /// Is a limit set, and reached?

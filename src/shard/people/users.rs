@@ -16,12 +16,12 @@ pub(super) struct Users {
     distinct: u32,
     /// Connections of the users registered here, while a limit is configured.
     /// Oldest first.
-    registry: HashMap<Box<str>, Places, SecretHash>,
+    registry: HashMap<Box<str>, UserConnections, SecretHash>,
     sample: Sample,
 }
 
 /// Connections of one user.
-type Places = SmallVec<[(ShardId, ConnId); 1]>;
+type UserConnections = SmallVec<[(ShardId, ConnId); 1]>;
 
 /// Hashes of local users, so that several shards can say how many users they have together. It holds everybody while they
 /// are few, then those with the smallest hashes.

@@ -25,7 +25,7 @@ enum Reading {
 /// Where a chunked body stands.
 #[derive(Debug, PartialEq, Eq)]
 struct Chunks {
-    at: Place,
+    at: BodyPlace,
     /// The size line or the trailers, as far as they have come.
     line: Vec<u8>,
     /// Bytes of framing that the body may still have.
@@ -33,7 +33,7 @@ struct Chunks {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum BodyPlace {
     /// In a size line.
     Size,
     /// In a chunk's data: so many bytes are left.
@@ -54,7 +54,7 @@ impl BodyReader {
             }
             BodyLength::Length(length) => Reading::Length(length),
             BodyLength::Chunked => Reading::Chunks(Box::new(Chunks {
-                at: Place::Size,
+                at: BodyPlace::Size,
                 line: Vec::new(),
                 framing: CHUNK_FRAMING_BYTES_MAX,
             })),
@@ -129,27 +129,27 @@ impl Chunks {
         while used < input.len() {
             let rest = &input[used..];
             match self.at {
-                Place::Data(left) => {
+                BodyPlace::Data(left) => {
                     let taken = left.min(rest.len());
                     sink(&rest[..taken]);
                     used += taken;
                     self.at = match left - taken {
-                        0 => Place::DataEnd(0),
-                        left => Place::Data(left),
+                        0 => BodyPlace::DataEnd(0),
+                        left => BodyPlace::Data(left),
                     };
                 }
-                Place::DataEnd(come) => {
+                BodyPlace::DataEnd(come) => {
                     if rest[0] != b"\r\n"[usize::from(come)] {
                         return Err(HttpError::BadRequest);
                     }
                     self.spend(1)?;
                     used += 1;
                     self.at = match come {
-                        0 => Place::DataEnd(1),
-                        _ => Place::Size,
+                        0 => BodyPlace::DataEnd(1),
+                        _ => BodyPlace::Size,
                     };
                 }
-                Place::Size => {
+                BodyPlace::Size => {
                     // `httparse` reads a line without a digit as zero.
                     if self.line.is_empty() && !rest[0].is_ascii_hexdigit() {
                         return Err(HttpError::BadRequest);
@@ -174,7 +174,7 @@ impl Chunks {
                         self.line = Vec::new();
                     }
                 }
-                Place::Trailers => {
+                BodyPlace::Trailers => {
                     let before = self.line.len();
                     let (taken, whole) = self.take_line(rest)?;
                     used += taken;
@@ -214,18 +214,18 @@ impl Chunks {
 }
 
 /// What follows a whole size line.
-fn size(line: &[u8], room: &mut usize) -> Result<Place, HttpError> {
+fn size(line: &[u8], room: &mut usize) -> Result<BodyPlace, HttpError> {
     let Ok(Status::Complete((_, size))) = httparse::parse_chunk_size(line) else {
         return Err(HttpError::BadRequest);
     };
     if size == 0 {
-        return Ok(Place::Trailers);
+        return Ok(BodyPlace::Trailers);
     }
     let left = usize::try_from(size)
         .ok()
         .and_then(|size| room.checked_sub(size));
     *room = left.ok_or(HttpError::BodyTooLarge)?;
-    Ok(Place::Data(size as usize))
+    Ok(BodyPlace::Data(size as usize))
 }
 
 /// Trailers are looked at and dropped.

@@ -139,7 +139,7 @@ pub fn decode_head(bytes: &[u8]) -> Result<Decoded<RequestHead<'_>>, HttpError> 
     else {
         return Err(HttpError::BadRequest);
     };
-    let fields = Fields::collect(request.headers)?;
+    let fields = DecidingHeaders::collect(request.headers)?;
     let is_http_11 = minor_version == 1;
     if method == "CONNECT" {
         // It asks for a tunnel, and its target is no path.
@@ -248,7 +248,7 @@ impl Method {
 
 /// The headers that decide how a request is read, gathered in one pass.
 #[derive(Default)]
-struct Fields<'a> {
+struct DecidingHeaders<'a> {
     host: Option<&'a str>,
     origin: Option<&'a str>,
     cross_site: bool,
@@ -265,7 +265,7 @@ struct Fields<'a> {
     websocket_protocols: Option<&'a str>,
 }
 
-impl<'a> Fields<'a> {
+impl<'a> DecidingHeaders<'a> {
     fn collect(headers: &[httparse::Header<'a>]) -> Result<Self, HttpError> {
         let mut fields = Self::default();
         for header in headers {

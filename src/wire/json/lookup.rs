@@ -63,7 +63,7 @@ impl<'a> Document<'a> {
                 },
                 Some(b'[') => match step {
                     Step::Name(_) => None,
-                    Step::Index(index) => Parts(&value[1..]).nth(*index),
+                    Step::Index(index) => RawValues(&value[1..]).nth(*index),
                 },
                 _ => None,
             };
@@ -93,7 +93,7 @@ impl<'a> Raw<'a> {
 /// The member of an object, which must be the only one of its name.
 fn member<'a>(object: &'a str, wanted: &str) -> Result<Option<&'a str>, Unreadable> {
     let mut found = None;
-    let mut parts = Parts(&object[1..]);
+    let mut parts = RawValues(&object[1..]);
     while let Some(name) = parts.next() {
         let Some(value) = parts.next() else { break };
         let inner = name.get(1..name.len().saturating_sub(1)).unwrap_or("");
@@ -110,9 +110,9 @@ fn member<'a>(object: &'a str, wanted: &str) -> Result<Option<&'a str>, Unreadab
 }
 
 /// Values of a list, or names and values of an object in turn, behind its opening bracket.
-struct Parts<'a>(&'a str);
+struct RawValues<'a>(&'a str);
 
-impl<'a> Iterator for Parts<'a> {
+impl<'a> Iterator for RawValues<'a> {
     type Item = &'a str;
 
     fn next(&mut self) -> Option<&'a str> {

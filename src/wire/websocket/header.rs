@@ -58,9 +58,9 @@ impl Opcode {
     }
 }
 
-/// A client's frame header, whole and legal by itself. Whether it may come now is `Header::admit`'s question.
+/// A client's frame header, whole and legal by itself. Whether it may come now is `FrameHead::admit`'s question.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
+pub(super) struct FrameHead {
     /// Below 2^63.
     pub(super) payload_len: u64,
     pub(super) mask: [u8; 4],
@@ -73,7 +73,7 @@ pub(super) struct Header {
     pub(super) header_len: u8,
 }
 
-impl Header {
+impl FrameHead {
     /// `None`: legal so far, but more bytes are needed. Each byte is judged as soon as it is there and in order, so that the verdict does not depend on how the bytes were split.
     ///
     /// `may_deflate`: compression was agreed on. RSV1 is legal then, on a frame that begins a message.

@@ -5,7 +5,7 @@ use super::{Inflater, WebSocketError};
 
 /// The unmasked bytes so far. Its memory follows the bytes received, never an announced length.
 #[derive(Debug)]
-pub(super) struct Message {
+pub(super) struct PartialMessage {
     bytes: Vec<u8>,
     /// `bytes[..valid_to]` is UTF-8; what follows is at most the beginning of one character. Unused for binary and compressed bytes.
     valid_to: usize,
@@ -13,7 +13,7 @@ pub(super) struct Message {
     is_deflated: bool,
 }
 
-impl Message {
+impl PartialMessage {
     pub(super) fn new(is_text: bool, is_deflated: bool) -> Self {
         Self {
             bytes: Vec::new(),

@@ -3,13 +3,13 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::frame::Compression;
+use super::say::{bare_push, joined, message, pushed};
 use crate::broker::HubChannel;
 use crate::broker::hub::{Class, Delta};
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, RingRange};
+use crate::mem::{HeldBytes, Image, ImageError, ImageReader, ImageWriter, RingRange, Shared};
 use crate::model::{Encoding, Framing, Publication};
 use crate::protocol::push::{Push, Shape};
-use crate::session::fanout::{self, Compression};
-use crate::shard::backlog::{HeldBytes, Shared};
 
 /// Memory for pieces is kept for the next turn up to this size.
 const BYTES_KEPT: usize = 64 * 1024;
@@ -21,20 +21,20 @@ const DISTINCT_LOOKED_AT: usize = 32;
 
 /// Bytes for one class.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::shard) struct Piece {
+pub struct Piece {
     from: usize,
     to: usize,
     /// Publications in it.
-    pub(in crate::shard) publications: u32,
+    pub publications: u32,
     /// Where it is in the fan-out ring; `None` if it found no room there.
-    pub(in crate::shard) range: Option<RingRange>,
+    pub range: Option<RingRange>,
     /// A class before this one whose bytes these are.
     same: Option<u16>,
 }
 
 /// See the module.
 #[derive(Default)]
-pub(in crate::shard) struct Written {
+pub struct Written {
     bytes: Vec<u8>,
     pieces: Vec<Piece>,
     /// Bare pushes of one encoding, while several classes share it, and where each stands, by publication and shape.
@@ -47,7 +47,7 @@ pub(in crate::shard) struct Written {
     /// Pieces of classes with subscribers that do not keep up, for the queues of these.
     shared: Vec<(u16, Arc<Shared>)>,
     /// Publications encoded so far, in JSON and in Protobuf.
-    pub(in crate::shard) encoded: [u64; 2],
+    pub encoded: [u64; 2],
 }
 
 /// What is written is there while it is given: the counts are all that stays.
@@ -75,14 +75,16 @@ impl Image for Written {
 }
 
 impl Piece {
-    pub(in crate::shard) const fn is_empty(&self) -> bool {
+    /// The class gets nothing.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.from == self.to
     }
 }
 
 impl Written {
     /// Writes publications.
-    pub(in crate::shard) fn run(
+    pub fn run(
         &mut self,
         channel: &HubChannel,
         run: &[Arc<Publication>],
@@ -96,7 +98,7 @@ impl Written {
                 classes.filter(|(_, class)| {
                     class.count > 0
                         && class.format.encoding == encoding
-                        && class.format.framing != Framing::Poll
+                        && class.format.speaker.writes()
                 })
             };
             let shared = in_use().nth(1).is_some();
@@ -173,7 +175,7 @@ impl Written {
         if class.format.framing == Framing::Joined {
             // Made by the server: neither filter nor delta.
             *encoded += run.len() as u64;
-            fanout::joined(&mut self.bytes, class.format, compression, name, run);
+            joined(&mut self.bytes, class.format, compression, name, run);
             return Piece {
                 from,
                 to: self.bytes.len(),
@@ -193,18 +195,18 @@ impl Written {
             };
             if !shared {
                 *encoded += 1;
-                fanout::push(&mut self.bytes, class.format, compression, name, &push);
+                message(&mut self.bytes, class.format, compression, name, &push);
                 continue;
             }
             let span = &mut self.spans[nth][shape as usize];
             if span.end == 0 {
                 *encoded += 1;
                 let begin = self.bodies.len();
-                fanout::bare_push(&mut self.bodies, class.format.encoding, name, &push);
+                bare_push(&mut self.bodies, class.format.encoding, name, &push);
                 *span = begin..self.bodies.len();
             }
             let body = &self.bodies[span.clone()];
-            fanout::pushed(&mut self.bytes, class.format, compression, |out| {
+            pushed(&mut self.bytes, class.format, compression, |out| {
                 out.extend_from_slice(body);
             });
         }
@@ -217,7 +219,7 @@ impl Written {
     }
 
     /// Writes one push that is no publication, about the channel `name` or, without one, the connection.
-    pub(in crate::shard) fn push(
+    pub fn push(
         &mut self,
         channel: &HubChannel,
         name: &str,
@@ -237,8 +239,8 @@ impl Written {
                 continue;
             }
             let from = self.bytes.len();
-            if class.count > 0 && class.format.framing != Framing::Poll {
-                fanout::push(&mut self.bytes, class.format, compression, name, push);
+            if class.count > 0 && class.format.speaker.writes() {
+                message(&mut self.bytes, class.format, compression, name, push);
                 self.distinct.push((at as u16, 0));
             }
             self.pieces.push(Piece {
@@ -250,7 +252,7 @@ impl Written {
     }
 
     /// Finds a place in the ring for every piece.
-    pub(in crate::shard) fn place(&mut self, mut place: impl FnMut(&[u8]) -> Option<RingRange>) {
+    pub fn place(&mut self, mut place: impl FnMut(&[u8]) -> Option<RingRange>) {
         for at in 0..self.pieces.len() {
             let piece = self.pieces[at];
             if piece.is_empty() {
@@ -263,17 +265,21 @@ impl Written {
         }
     }
 
-    pub(in crate::shard) fn pieces(&self) -> &[Piece] {
+    /// One piece for each class, in their order.
+    #[must_use]
+    pub fn pieces(&self) -> &[Piece] {
         &self.pieces
     }
 
-    pub(in crate::shard) fn bytes(&self, class: u16) -> &[u8] {
+    /// What a class gets.
+    #[must_use]
+    pub fn bytes(&self, class: u16) -> &[u8] {
         let piece = self.pieces[usize::from(class)];
         &self.bytes[piece.from..piece.to]
     }
 
     /// The piece of a class, to be shared by those who cannot be given it now.
-    pub(in crate::shard) fn shared(&mut self, class: u16, held: &HeldBytes) -> &Arc<Shared> {
+    pub fn shared(&mut self, class: u16, held: &HeldBytes) -> &Arc<Shared> {
         let class = self.pieces[usize::from(class)].same.unwrap_or(class);
         let found = self.shared.iter().position(|&(of, _)| of == class);
         let at = found.unwrap_or_else(|| {
@@ -285,7 +291,7 @@ impl Written {
     }
 
     /// Everybody has it who shares it.
-    pub(in crate::shard) fn let_go(&mut self) {
+    pub fn let_go(&mut self) {
         self.shared.clear();
     }
 

@@ -1,90 +1,8 @@
-//! Messages into bytes: encoded once, with what stands around them, shared by every subscriber of the format.
-
-use std::sync::Arc;
+//! What stands around a message: frames, chunks, events, lengths, line ends, compression.
 
 use crate::config::WebSocket;
-use crate::model::{Encoding, Format, Framing, Publication};
-use crate::protocol::centrifuge::{json, protobuf};
-use crate::protocol::push::{Push, Reply, ReplyBody};
+use crate::model::{Encoding, Format, Framing};
 use crate::wire::websocket::{Deflater, Opcode, ServerHeader};
-
-/// Appends the answer to a command. A unidirectional client gets its connect result as a push and no other answer.
-pub fn reply(out: &mut Vec<u8>, format: Format, compression: &mut Compression, reply: &Reply<'_>) {
-    if format.unidirectional {
-        if let ReplyBody::Connect(result) = &reply.body {
-            push(out, format, compression, "", &Push::Connect(result.clone()));
-        }
-        return;
-    }
-    framed(out, format, compression, |out| match format.encoding {
-        Encoding::Json => json::encode_reply(out, reply),
-        Encoding::Protobuf => protobuf::encode_reply(out, reply),
-    });
-}
-
-/// Appends something unasked.
-pub fn push(
-    out: &mut Vec<u8>,
-    format: Format,
-    compression: &mut Compression,
-    channel: &str,
-    push: &Push<'_>,
-) {
-    pushed(out, format, compression, |out| {
-        bare_push(out, format.encoding, channel, push);
-    });
-}
-
-/// Appends a push without anything around it: what all formats of an encoding share.
-pub fn bare_push(out: &mut Vec<u8>, encoding: Encoding, channel: &str, push: &Push<'_>) {
-    match encoding {
-        Encoding::Json => json::encode_bare_push(out, channel, push),
-        Encoding::Protobuf => protobuf::encode_bare_push(out, channel, push),
-    }
-}
-
-/// Appends what stands around a push that `bare` appends.
-pub fn pushed(
-    out: &mut Vec<u8>,
-    format: Format,
-    compression: &mut Compression,
-    bare: impl FnOnce(&mut Vec<u8>),
-) {
-    framed(out, format, compression, |out| {
-        match (format.unidirectional, format.encoding) {
-            (true, _) => bare(out),
-            (false, Encoding::Json) => json::encode_pushed(out, bare),
-            (false, Encoding::Protobuf) => protobuf::encode_pushed(out, bare),
-        }
-    });
-}
-
-/// Appends publications as one frame, a line each.
-pub fn joined(
-    out: &mut Vec<u8>,
-    format: Format,
-    compression: &mut Compression,
-    channel: &str,
-    run: &[Arc<Publication>],
-) {
-    framed(out, format, compression, |out| {
-        for (index, publication) in run.iter().enumerate() {
-            if index > 0 {
-                out.push(b'\n');
-            }
-            let push = Push::Publication(publication);
-            bare_push(out, format.encoding, channel, &push);
-        }
-    });
-}
-
-/// Appends a ping: the empty message.
-pub fn ping(out: &mut Vec<u8>, format: Format, compression: &mut Compression) {
-    framed(out, format, compression, |out| match format.encoding {
-        Encoding::Json => out.extend_from_slice(json::PING),
-        Encoding::Protobuf => out.extend_from_slice(protobuf::PING),
-    });
-}
 
 /// What a shard compresses messages with. Every message stands by itself: what one connection gets, all connections of the format can get.
 #[derive(Debug)]
@@ -170,8 +88,6 @@ impl Head {
             Framing::WebSocket | Framing::Joined | Framing::Deflate => {
                 head.add(&ServerHeader::new(opcode(format.encoding), payload_len));
             }
-            // No message of such a session is ever written.
-            Framing::Poll => {}
             Framing::PlainStream => {}
             Framing::PlainEventStream => head.add(EVENT),
             Framing::Stream => head.chunk(payload_len + tail(format).len() - CHUNK_END.len()),
@@ -207,7 +123,7 @@ const CHUNK_END: &[u8] = b"\r\n";
 /// What stands behind a message.
 const fn tail(format: Format) -> &'static [u8] {
     match (format.framing, format.encoding) {
-        (Framing::WebSocket | Framing::Joined | Framing::Deflate | Framing::Poll, _)
+        (Framing::WebSocket | Framing::Joined | Framing::Deflate, _)
         | (Framing::PlainStream, Encoding::Protobuf) => b"",
         (Framing::PlainStream, Encoding::Json) => b"\n",
         (Framing::PlainEventStream, _) => b"\n\n",
@@ -225,7 +141,7 @@ const fn opcode(encoding: Encoding) -> Opcode {
 }
 
 /// Appends one message that `encode` appends, with what stands around it.
-fn framed(
+pub(super) fn framed(
     out: &mut Vec<u8>,
     format: Format,
     compression: &mut Compression,
@@ -269,12 +185,14 @@ fn plain(out: &mut Vec<u8>, format: Format, encode: impl FnOnce(&mut Vec<u8>)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Speaker;
+    use crate::speaker::ping;
 
     const fn format(encoding: Encoding, framing: Framing) -> Format {
         Format {
             encoding,
             framing,
-            unidirectional: false,
+            speaker: Speaker::Centrifuge,
         }
     }
 
@@ -376,7 +294,7 @@ mod tests {
 
     #[test]
     fn pings_are_empty_messages() {
-        let ping = |encoding, framing| {
+        let written = |encoding, framing| {
             let mut out = Vec::new();
             ping(
                 &mut out,
@@ -385,11 +303,14 @@ mod tests {
             );
             out
         };
-        assert_eq!(ping(Encoding::Json, Framing::WebSocket), b"\x81\x02{}");
-        assert_eq!(ping(Encoding::Protobuf, Framing::WebSocket), b"\x82\x01\0");
-        assert_eq!(ping(Encoding::Protobuf, Framing::Stream), b"1\r\n\0\r\n");
+        assert_eq!(written(Encoding::Json, Framing::WebSocket), b"\x81\x02{}");
         assert_eq!(
-            ping(Encoding::Json, Framing::EventStream),
+            written(Encoding::Protobuf, Framing::WebSocket),
+            b"\x82\x01\0"
+        );
+        assert_eq!(written(Encoding::Protobuf, Framing::Stream), b"1\r\n\0\r\n");
+        assert_eq!(
+            written(Encoding::Json, Framing::EventStream),
             b"a\r\ndata: {}\n\n\r\n"
         );
     }

@@ -1,0 +1,69 @@
+//! Bytes that several wait for, in memory once, and the count of what is held for who waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Memory of all backlogs of a shard: bytes, each counted once, and what stands around them, which is more where many pieces are small or
+/// many connections share them. Only the shard's thread counts; the shard is made on another one.
+#[derive(Clone, Debug, Default)]
+pub struct HeldBytes(Arc<AtomicUsize>);
+
+impl HeldBytes {
+    /// How many there are.
+    #[must_use]
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// So many come.
+    pub fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many go.
+    pub fn sub(&self, bytes: usize) {
+        let before = self.0.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "more bytes go than there were");
+    }
+}
+
+/// Bytes that any number of connections have to send.
+#[derive(Debug)]
+pub struct Shared {
+    bytes: Vec<u8>,
+    held: HeldBytes,
+}
+
+impl Shared {
+    /// Bytes of memory beside its own, counts of the `Arc` included.
+    pub const AROUND: usize = size_of::<Self>() + 2 * size_of::<usize>();
+
+    /// They count until the last connection has sent or dropped them.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>, held: &HeldBytes) -> Arc<Self> {
+        let shared = Self {
+            bytes,
+            held: held.clone(),
+        };
+        held.add(shared.memory());
+        Arc::new(shared)
+    }
+
+    /// What is to be sent.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Bytes of memory that it takes.
+    #[must_use]
+    pub const fn memory(&self) -> usize {
+        self.bytes.len() + Self::AROUND
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.held.sub(self.memory());
+    }
+}
