@@ -24,6 +24,8 @@ pub struct Order {
     under_way_bytes: usize,
     /// What all of them are.
     group: Together,
+    /// So many calls may be unanswered; see `Together::Calls`.
+    calls_max: usize,
     /// Frames with commands that wait, oldest first.
     frames: VecDeque<Frame>,
     /// Of these frames.
@@ -75,7 +77,7 @@ pub struct Frame {
     pub at: usize,
 }
 
-image!(struct Order { entries, under_way_bytes, group, frames, bytes });
+image!(struct Order { entries, under_way_bytes, group, calls_max, frames, bytes });
 image!(struct ExpectedReply { id, by, state, bytes });
 image!(enum ReplyState { 0 => Awaited, 1 => Said(reply), 2 => Decided(answer) });
 image!(enum Together { 0 => Alone, 1 => Apart, 2 => Subscribes(owner), 3 => Decisions, 4 => Calls });
@@ -112,12 +114,23 @@ impl Order {
         self.entries.is_empty() && self.frames.is_empty()
     }
 
-    /// Something can go on: no reply is awaited and commands wait, or the oldest one is decided.
+    /// Something can go on: no reply is awaited and commands wait, the oldest one is decided, or there is room for one more call.
     fn goes_on(&self) -> bool {
+        let may_be_next = !self.frames.is_empty();
         match self.entries.front() {
-            None => !self.frames.is_empty(),
-            Some(first) => matches!(first.state, ReplyState::Decided(_)),
+            None => may_be_next,
+            Some(first) => {
+                matches!(first.state, ReplyState::Decided(_)) || may_be_next && self.takes_call()
+            }
         }
+    }
+
+    /// One more call may be under way. Answers that are kept for those before them have a bound, too.
+    fn takes_call(&self) -> bool {
+        let is_awaited = |entry: &&ExpectedReply| matches!(entry.state, ReplyState::Awaited);
+        self.group == Together::Calls
+            && self.entries.len() < self.calls_max.max(COMMANDS_UNDER_WAY_MAX)
+            && self.entries.iter().filter(is_awaited).count() < self.calls_max
     }
 
     fn pop_entry(&mut self) {
@@ -231,7 +244,7 @@ impl Session {
         match (group, &command.body) {
             (Together::Alone, _) => true,
             (Together::Apart, _) => false,
-            (Together::Calls, _) => under_way >= context.config.client.concurrency as usize,
+            (Together::Calls, _) => !order.takes_call(),
             (Together::Subscribes(_), Body::Subscribe(asked)) => self.may_fail(context, asked),
             (Together::Decisions, Body::Subscribe(asked)) => {
                 under_way >= DECISIONS_UNDER_WAY_MAX || self.may_fail(context, asked)
@@ -265,6 +278,7 @@ impl Session {
             .order
             .get_or_insert_with(|| context.spares.pop().unwrap_or_default());
         order.group = group;
+        order.calls_max = context.config.client.concurrency as usize;
         order.under_way_bytes += bytes;
         order.entries.push_back(ExpectedReply {
             id: command.id,
@@ -308,10 +322,12 @@ impl Session {
         }
     }
 
-    /// The backend has answered a command whose turn has not come: the answer is kept until then. It comes back otherwise.
+    /// The backend has answered a command whose turn has not come: the answer is kept until then. It comes back otherwise, also where
+    /// nothing but a reply comes of it: that keeps its turn by itself.
     pub(super) fn keep_decision(&mut self, answer: Answer) -> Option<Answer> {
         let place = self.order.as_mut().and_then(|order| {
-            let at = order.position(answer.call.id).filter(|&at| at > 0)?;
+            let waits = |&at: &usize| at > 0 && order.group != Together::Calls;
+            let at = order.position(answer.call.id).filter(waits)?;
             order.entries.get_mut(at)
         });
         match place {

@@ -241,3 +241,30 @@ fn messages_of_other_shards_are_taken_in_steps_between_which_the_reactor_looks_a
     house.go();
     assert_eq!(ids(&house.heard(publisher)).len(), COUNT);
 }
+
+#[test]
+fn a_call_that_is_answered_makes_room_for_the_next_whatever_the_others_do() {
+    let mut house = House::with(build(1), |config| {
+        with_backend(config);
+        config.client.concurrency = 2;
+    });
+    let client = house.client(0, 0);
+    let calls: Vec<Value> = (2..8).map(rpc).collect();
+    house.say(client, &calls);
+    house.go();
+    assert_eq!(house.calls.len(), 2);
+    let slow = house.calls.pop_front().unwrap();
+    for answered in 1..=3 {
+        house.answer_call(0);
+        house.go();
+        assert_eq!(house.calls.len(), 1, "after {answered} answers");
+        assert!(house.heard(client).is_empty(), "the first is not answered");
+    }
+    house.calls.push_front(slow);
+    while !house.calls.is_empty() {
+        house.answer_call(0);
+        house.go();
+        assert!(house.calls.len() <= 2);
+    }
+    assert_eq!(ids(&house.heard(client)), [2, 3, 4, 5, 6, 7]);
+}
