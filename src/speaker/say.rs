@@ -146,3 +146,66 @@ pub fn end(format: Format, disconnect: &Disconnect) -> Ending {
         (Speaker::Centrifuge, _) => Ending::Close,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_client_is_told_of_its_end_in_the_way_that_it_has() {
+        let told = |speaker, framing, disconnect| {
+            let encoding = Encoding::Json;
+            let format = Format {
+                speaker,
+                encoding,
+                framing,
+            };
+            end(format, disconnect)
+        };
+        let (said, silent) = (Disconnect::Slow, Disconnect::ConnectionClosed);
+        for (speaker, framing, wanted, silently) in [
+            (
+                Speaker::Centrifuge,
+                Framing::WebSocket,
+                Ending::Close,
+                Ending::Nothing,
+            ),
+            (
+                Speaker::Centrifuge,
+                Framing::Deflate,
+                Ending::Close,
+                Ending::Nothing,
+            ),
+            (
+                Speaker::Centrifuge,
+                Framing::Stream,
+                Ending::Body,
+                Ending::Body,
+            ),
+            (
+                Speaker::Unidirectional,
+                Framing::Joined,
+                Ending::PushAndClose,
+                Ending::Nothing,
+            ),
+            (
+                Speaker::Unidirectional,
+                Framing::PlainEventStream,
+                Ending::Body,
+                Ending::Body,
+            ),
+            (
+                Speaker::Poll,
+                Framing::WebSocket,
+                Ending::Response,
+                Ending::Response,
+            ),
+        ] {
+            let found = (
+                told(speaker, framing, &said),
+                told(speaker, framing, &silent),
+            );
+            assert_eq!(found, (wanted, silently), "{speaker:?} {framing:?}");
+        }
+    }
+}
