@@ -1,6 +1,7 @@
 #![doc = include_str!("ARCHITECTURE.md")]
 
 // Layer 0
+pub mod image;
 pub mod limits;
 pub mod model;
 pub mod time;

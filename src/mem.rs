@@ -1,9 +1,8 @@
 //! Memory with a bound: slots, questions that wait, the fan-out ring, the timer wheel, bytes that several wait for, random numbers from a seed, secrets from a
-//! key; and state as bytes, for another process.
+//! key.
 
 mod asks;
 mod fanout_ring;
-mod image;
 mod rng;
 mod secret;
 mod shared;
@@ -14,10 +13,6 @@ mod timer_wheel;
 
 pub use asks::{Asks, Full, SharedAsks};
 pub use fanout_ring::{FanoutRing, RingRange};
-pub(crate) use image::image;
-pub use image::{
-    Image, ImageError, Reader as ImageReader, Section as ImageSection, Writer as ImageWriter,
-};
 pub use rng::Rng;
 pub use secret::{Key, SecretHash, Secrets};
 pub use shared::{HeldBytes, Shared};

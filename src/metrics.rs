@@ -1,5 +1,7 @@
 //! What one shard counts. Plain `u64` fields, owned by the shard; control gets copies.
 
+use crate::image::image;
+
 /// Upper bounds of the latency buckets, in microseconds; the last bucket is open.
 pub const BUCKETS_US: [u64; 15] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
@@ -14,6 +16,8 @@ pub struct Histogram {
     /// Sum of all observations, nanoseconds.
     pub sum_ns: u64,
 }
+
+image!(struct Histogram { counts, sum_ns });
 
 impl Histogram {
     /// Counts `n` observations of `ns` nanoseconds each.
@@ -46,6 +50,7 @@ macro_rules! counters {
             /// A publication taken in to its last local subscriber's bytes being with the kernel, the oldest of each burst.
             pub fan_out: Histogram,
         }
+        image!(struct Counters { $($name,)+ turn, fan_out });
         /// Kind, name and help of every plain counter, in declaration order.
         pub const DESCRIPTIONS: &[(Kind, &str, &str)] = &[$((Kind::$kind, stringify!($name), concat!($($doc),+)),)+];
         impl Counters {

@@ -65,6 +65,7 @@ use crate::wire::websocket::Inflater;
 pub use crate::mem::RingRange;
 use connection::{Connection, Due, State};
 use connections::Connections;
+pub use image::Unmoved;
 use local::Local;
 use owned::Owned;
 use people::People;
@@ -317,6 +318,18 @@ impl Shard {
     #[must_use]
     pub const fn id(&self) -> ShardId {
         self.id
+    }
+
+    /// The configuration that it follows.
+    #[must_use]
+    pub const fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// The key of the process, which whoever goes on with its image needs.
+    #[must_use]
+    pub const fn key(&self) -> &[u8; 32] {
+        &self.key
     }
 
     /// The key of the process: what clients are told (their ids, secrets of connections, the process' own id, epochs) follows from

@@ -112,6 +112,7 @@ const REACHED: &[&str] = &[
     situation::NO_MORE_UNDER_WAY,
     "told of a loss that nothing kept",
     "replaced by an image",
+    situation::MOVED_WHOLE,
     "close 3006",
 ];
 

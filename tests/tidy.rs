@@ -10,7 +10,7 @@ const FILE_LINES_MAX: usize = 800;
 
 /// Modules by layer. A module imports lower layers only.
 const LAYERS: &[&[&str]] = &[
-    &["limits", "model", "time"],
+    &["image", "limits", "model", "time"],
     &["config", "mem", "mesh", "metrics", "wire"],
     &["auth", "broker", "protocol"],
     &["speaker"],
@@ -20,9 +20,12 @@ const LAYERS: &[&[&str]] = &[
     &["control", "reactor"],
 ];
 
-/// What the mesh carries between threads besides layer 0, what the configuration has checked of conditions, and what the tools of layer 6
+/// What state as bytes is made of, what the mesh carries between threads besides layer 0, what the configuration has checked of conditions, and what the tools of layer 6
 /// look at.
 const SAME_LAYER: &[(&str, &str)] = &[
+    ("image", "limits"),
+    ("image", "model"),
+    ("image", "time"),
     ("mesh", "config"),
     ("mesh", "metrics"),
     ("config", "wire"),

@@ -4,8 +4,9 @@ use std::hash::Hash;
 
 use hashbrown::{Equivalent, HashMap};
 
+use crate::image::{ImageError, ImageReader, ImageWriter};
 use crate::limits::REVOCATIONS_MAX;
-use crate::mem::{ImageError, ImageReader, ImageWriter, Key, SecretHash};
+use crate::mem::{Key, SecretHash};
 use crate::mesh::message::Revocation;
 use crate::time::{Instant, Now};
 

@@ -1,7 +1,8 @@
 //! The epoch of a channel without a record of it: it follows from the name and a secret, so that a position before the first
 //! publication, given out to whoever asked, stays true while nothing is kept for it.
 
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::{Key, SecretHash};
 use crate::model::{ChannelName, Epoch};
 
 /// Groups of names that begin a new life together: so many that channels which come and go in a crowd leave most of those that

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::mem::image;
+use crate::image::image;
 use crate::mesh::message::{Interest, InterestFor, Leave, Query, QueryFor};
 use crate::model::{AskId, ClientInfo, Publication, ShardId};
 

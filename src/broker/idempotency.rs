@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::{Key, SecretHash};
 use crate::model::{ChannelName, StreamPosition};
 use crate::time::Instant;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config::durable::{Schema, SchemaVersion, Trigger};
 use crate::config::namespace::{DataFormat, Delivery, DeltaType, RecoveryMode, SlowConsumer};
 use crate::config::{ChannelRules, Namespace, Pattern};
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, image};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::mesh::durable::Read;
 use crate::mesh::message::{Interest, InterestFor, Query, QueryFor, QueryKind, Recover};
 use crate::model::ChannelName;

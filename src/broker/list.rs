@@ -1,7 +1,8 @@
 //! Lists of channels through the channels themselves: whoever is in one is taken out without a search. What a channel is, is not
 //! known here.
 
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Slab};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::Slab;
 
 /// No channel.
 pub(super) const NONE: u32 = u32::MAX;

@@ -7,7 +7,8 @@ use hashbrown::HashMap;
 use super::channel::{Channel, Made};
 use super::list::{Link, List, NONE};
 use crate::config::ChannelRules;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash, Slab};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::{Key, SecretHash, Slab};
 use crate::model::Draft;
 use crate::time::Instant;
 

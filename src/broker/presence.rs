@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::model::{ClientId, ClientInfo};
 
 /// Presence of one channel, kept by its owner.

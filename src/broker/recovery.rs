@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::limits::HISTORY_BYTES_MAX;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
 use crate::mesh::message::Recover;
 use crate::model::{Offset, Publication, Since, StreamPosition};
 use crate::time::Instant;

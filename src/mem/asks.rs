@@ -320,6 +320,12 @@ impl<T> SharedAsks<T> {
         self.asks.next_at()
     }
 
+    /// See `Asks::kept`.
+    #[must_use]
+    pub fn kept(&self, id: AskId) -> Option<&T> {
+        self.asks.kept(id).map(|shared| &shared.value)
+    }
+
     /// See `Asks::kept_mut`.
     pub fn kept_mut(&mut self, id: AskId) -> Option<&mut T> {
         self.asks.kept_mut(id).map(|shared| &mut shared.value)

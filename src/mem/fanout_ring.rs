@@ -3,6 +3,8 @@
 //! Frames are appended at the head and freed in the same order. A range never wraps: what does not fit before the end
 //! starts again at the front. Positions count appended bytes (padding included) and wrap around at 2^32.
 
+use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
+
 /// A contiguous piece of the ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RingRange {
@@ -11,6 +13,8 @@ pub struct RingRange {
     /// Bytes.
     pub len: u32,
 }
+
+image!(struct RingRange { start, len });
 
 impl RingRange {
     /// Index behind the last byte.
@@ -142,6 +146,51 @@ impl FanoutRing {
             self.tail = 0;
             self.head = 0;
         }
+    }
+}
+
+impl FanoutRing {
+    /// What is held, as it lies in memory: the first piece, and what goes on at the front.
+    fn held(&self) -> (std::ops::Range<usize>, usize) {
+        let capacity = self.capacity() as usize;
+        let at = self.tail as usize & (capacity - 1);
+        let end = at + self.used() as usize;
+        (at..end.min(capacity), end.saturating_sub(capacity))
+    }
+
+    /// Writes what is held, and where.
+    pub fn write(&self, out: &mut ImageWriter) {
+        let Self { memory, head, tail } = self;
+        head.write(out);
+        tail.write(out);
+        let (first, rest) = self.held();
+        out.raw(&memory[first]);
+        out.raw(&memory[..rest]);
+    }
+
+    /// Reads what `write` of a ring of `bytes` has written.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn read(bytes: u32, from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut ring = Self::new(bytes);
+        ring.head = Image::read(from)?;
+        ring.tail = Image::read(from)?;
+        if ring.used() > ring.capacity() {
+            return Err(ImageError::Wrong { what: "a ring" });
+        }
+        let (first, rest) = ring.held();
+        let held = from.raw(first.len(), "a ring")?;
+        ring.memory[first].copy_from_slice(held);
+        ring.memory[..rest].copy_from_slice(from.raw(rest, "a ring")?);
+        Ok(ring)
+    }
+
+    /// Is this a range that can be?
+    #[must_use]
+    pub fn has(&self, range: RingRange) -> bool {
+        let end = u64::from(range.start) + u64::from(range.len);
+        end <= u64::from(self.capacity())
     }
 }
 

@@ -1,8 +1,12 @@
 //! Random numbers whose seed is an input, so that a run can be repeated.
 
+use crate::image::image;
+
 /// SplitMix64 (Steele, Lea, Flood 2014): ids, jitter, hash seeds. Not for secrets.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
+
+image!(tuple Rng(state));
 
 impl Rng {
     /// The same seed gives the same numbers.

@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, DefaultHasher, Hasher};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+
 /// A key from which others follow, one for each purpose.
 #[derive(Clone)]
 pub struct Key([u8; 32]);
@@ -113,6 +115,31 @@ impl Secrets {
         second.copy_from_slice(&tag[16..]);
         self.spare = Some(second);
         first
+    }
+}
+
+impl Secrets {
+    /// Writes how many were made, and what is left of them; not the key.
+    pub fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            mac: _,
+            made,
+            spare,
+        } = self;
+        made.write(out);
+        spare.write(out);
+    }
+
+    /// Reads what `write` has written: goes on with the same key, and makes none again.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn read(self, from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        Ok(Self {
+            made: Image::read(from)?,
+            spare: Image::read(from)?,
+            ..self
+        })
     }
 }
 

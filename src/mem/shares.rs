@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use smallvec::SmallVec;
 
+use crate::image::{ImageError, ImageReader, ImageWriter};
 use crate::model::ConnId;
 
 /// Whose a request is.
@@ -124,6 +125,32 @@ impl Shares {
                 self.taken.remove(key);
             }
         }
+    }
+}
+
+impl Shares {
+    /// Writes who has what.
+    pub fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            taken,
+            seed: _,
+            most: _,
+        } = self;
+        out.map(taken.iter());
+    }
+
+    /// Reads what `write` of a table with as much room has written.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn read(
+        requests: usize,
+        bytes: usize,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
+        let mut shares = Self::new(requests, bytes);
+        from.map(|holder, has| shares.taken.insert(holder, has))?;
+        Ok(shares)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Values in numbered slots with generations. Grows and shrinks in chunks: nothing moves, nothing is over-allocated by more
 //! than a chunk, and what was needed by many is given back when they are gone.
 
-use super::{Image, ImageError, ImageReader, ImageWriter};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 
 const CHUNK: usize = 128;
 /// Generations have 24 bits because a completion's `user_data` carries that many.

@@ -1,6 +1,7 @@
 //! Hands out slot numbers, lowest first while none was returned.
 
-use super::{Image, ImageError, ImageReader, ImageWriter, Slab};
+use super::Slab;
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 
 /// Free slot numbers of a table that cannot choose them itself.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::time::Instant;
 
 /// Coarse time: 100 ms since the process started. 0 means "no deadline" where a field holds one.
@@ -80,6 +81,33 @@ impl TimerWheel {
                 self.occupied[bucket / 64] & 1 << (bucket % 64) != 0
             })
             .map(|tick| Instant(u64::from(tick) * TICK.as_nanos() as u64))
+    }
+}
+
+impl Image for TimerWheel {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            buckets,
+            // Those that are not empty.
+            occupied: _,
+            next,
+        } = self;
+        next.write(out);
+        out.sparse(buckets, &Vec::new());
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut wheel = Self {
+            next: Image::read(from)?,
+            ..Self::default()
+        };
+        from.sparse(&mut wheel.buckets)?;
+        for (bucket, slots) in wheel.buckets.iter().enumerate() {
+            if !slots.is_empty() {
+                wheel.occupied[bucket / 64] |= 1 << (bucket % 64);
+            }
+        }
+        Ok(wheel)
     }
 }
 

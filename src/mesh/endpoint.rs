@@ -251,6 +251,14 @@ impl Endpoint {
         self.own.len()
     }
 
+    /// Nothing is on its way, and no answer to a command is awaited.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let mut pairs = self.pairs.iter().flatten();
+        let is_idle = self.own.is_empty() && self.queued() == 0 && self.held() == 0;
+        is_idle && pairs.all(|pair| pair.outstanding == 0)
+    }
+
     /// Messages waiting to be sent.
     #[must_use]
     pub fn held(&self) -> usize {

@@ -1,5 +1,7 @@
 //! Commands of a client, borrowed from its frame (`spec/centrifuge.md` §3.2).
 
+mod image;
+
 use std::borrow::Cow;
 
 use crate::model::FilterNode;

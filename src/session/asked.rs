@@ -2,8 +2,9 @@
 //! `Order`.
 
 use super::Context;
+use crate::image::{ImageError, ImageReader, ImageWriter, image};
 use crate::limits::{ADMITS_MAX, INTERESTS_MAX, MESH_TIMEOUT};
-use crate::mem::{Asks, ImageError, ImageReader, ImageWriter, image};
+use crate::mem::Asks;
 use crate::model::{AskId, ClientId, ConnId, HubId};
 use crate::protocol::error::ClientError;
 

@@ -278,6 +278,21 @@ impl Requests {
     }
 }
 
+/// Nothing of it has an image: see `shard/image`.
+impl Requests {
+    /// Nothing is asked.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        let Self {
+            appends,
+            asks,
+            reads,
+            outgoing,
+        } = self;
+        appends.is_empty() && asks.is_empty() && reads.is_empty() && outgoing.is_empty()
+    }
+}
+
 /// Parameters of `ringmain.publish`.
 #[derive(Default)]
 struct RpcPublish<'a> {

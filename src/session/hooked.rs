@@ -15,8 +15,8 @@ use super::order::Together;
 use super::subscribe::Grant;
 use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, flag};
 use crate::config::hooks::{Route, Target};
+use crate::image::image;
 use crate::limits::HOOK_HEADERS_BYTES_MAX;
-use crate::mem::image;
 use crate::mesh::hook::{
     Answer, Call, Connected, Event, Header, Published, Refreshed, Subscribed, Verdict,
 };

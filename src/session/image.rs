@@ -3,14 +3,11 @@
 use super::{Connecting, Extra, Phase, Rare, Session, Subscription};
 use crate::config::Secret;
 use crate::config::hooks::{Breaker, Target, Transform};
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, image};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::mesh::hook::{
     Answer, Call, Connected, Event, Published, Refreshed, Subscribed, Verdict,
 };
 use crate::protocol::push::Unsubscribe;
-use crate::wire::http::Cors;
-
-type Subscribe = crate::protocol::command::Subscribe<'static>;
 
 image!(struct Session {
     client, user, info, subscriptions, connecting, order, rare, expire_at, issued_at, next, pong_by,
@@ -21,10 +18,6 @@ image!(struct Subscription { hub, place, expire_at, flags, extra });
 image!(struct Extra { info, data, filter, unsubscribe, next, ends });
 image!(struct Connecting { id, awaited, results, pushes, waiting, recovers, data });
 image!(enum Unsubscribe { 0 => Server, 1 => Gone, 2 => Insufficient, 3 => Expired });
-image!(struct Subscribe {
-    channel, token, recover, epoch, offset, data, positioned, recoverable, join_leave, delta, filter,
-    flag, kind
-});
 
 image!(struct Answer { call, verdict });
 image!(struct Call { ask, target, conn, id, client, format, user, from, meta, headers, event });
@@ -74,9 +67,9 @@ impl Image for Rare {
             token_id,
             invalid_tokens,
             hooks,
-            // See `Session::moves`.
-            deflate: _,
+            deflate,
         } = self;
+        assert!(deflate.is_none(), "a window of compression moves to nobody");
         rate.write(out);
         secret.write(out);
         head.write(out);
@@ -108,27 +101,5 @@ impl Image for Rare {
             hooks: Image::read(from)?,
             deflate: None,
         })
-    }
-}
-
-impl Session {
-    /// Can another process go on with it? Not where its connection has a window of compression to itself.
-    #[must_use]
-    pub fn moves(&self) -> bool {
-        let own = self.rare.as_ref().and_then(|rare| rare.deflate.as_ref());
-        own.is_none()
-    }
-}
-
-impl Image for Cors {
-    fn write(&self, out: &mut ImageWriter) {
-        let (origin, wanted) = self.parts();
-        origin.to_owned().write(out);
-        wanted.map(str::to_owned).write(out);
-    }
-
-    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
-        let (origin, wanted) = <(String, Option<String>)>::read(from)?;
-        Ok(Self::new(&origin, wanted.as_deref()))
     }
 }

@@ -6,11 +6,12 @@ use std::collections::VecDeque;
 
 use super::{Context, Session};
 use crate::config::{Config, Namespace};
+use crate::image::image;
 use crate::limits::{
     COMMANDS_UNDER_PRESSURE_MAX, COMMANDS_UNDER_WAY_BYTES_MAX, COMMANDS_UNDER_WAY_MAX,
     DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX,
 };
-use crate::mem::{Tick, image};
+use crate::mem::Tick;
 use crate::mesh::hook::Answer;
 use crate::model::ShardId;
 use crate::protocol::command::{Body, Command, Subscribe};

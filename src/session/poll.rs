@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::mem::image;
+use crate::image::image;
 use crate::protocol::command::Subscribe;
 use crate::speaker::Found;
 

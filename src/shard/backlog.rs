@@ -1,12 +1,15 @@
 //! What a connection has to send that the kernel did not take at once. Who does not keep up costs a place in a queue for each piece,
 //! not its bytes: those that many connections get are in memory once.
 
+mod image;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::limits::{ANSWERS_BYTES_MAX, OWNED_BATCH_BYTES_MAX};
 use crate::mem::{HeldBytes, Shared};
 use crate::model::ChannelName;
+pub(super) use image::SharedPieces;
 
 /// Piece that cannot be dropped, in place of the hub slot of one that can.
 pub(super) const KEEP: u32 = u32::MAX;

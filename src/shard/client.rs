@@ -7,7 +7,7 @@ use super::Shard;
 use super::admission::user_of;
 use super::answers::{JSON, TEXT};
 use super::connection::{Connection, Due, State};
-use super::route::{ClientRoute, Transport};
+use super::route::{ClientRoute, Subprotocol, Transport};
 use crate::config::UniStream;
 use crate::model::{ConnId, Encoding, Format, Speaker};
 use crate::protocol::disconnect::Disconnect;
@@ -47,6 +47,7 @@ impl Shard {
                 frame_pings,
                 deflate,
             } => {
+                let protocol = protocol.map(Subprotocol::name);
                 self.upgrade(slot, &key, protocol, deflate.as_ref(), cors.as_deref());
                 self.begin(slot, format, frame_pings);
             }

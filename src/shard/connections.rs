@@ -3,6 +3,7 @@
 //!
 //! The record of a connection (`shard/connection`) is handed out; what all of them share (rings, queues, counts, the wheel) is not.
 
+mod image;
 mod input;
 mod outbox;
 mod rings;
@@ -92,6 +93,11 @@ impl Connections {
     }
 
     /// The connection in a slot, if there is one, whichever it is.
+    pub(super) fn at(&self, slot: u32) -> Option<&Connection> {
+        self.slab.at(slot)
+    }
+
+    /// The same, to change it.
     pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut Connection> {
         self.slab.at_mut(slot)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, State};
 use super::{Mode, Shard};
+use crate::image::image;
 use crate::mesh::control::{DrainOutcome, FromShard};
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
@@ -34,6 +35,11 @@ pub(super) struct Drain {
     /// No listener is left.
     unlistened: bool,
 }
+
+image!(struct Drain {
+    next, started, window, deadline, waiting, total, outcome, reported, unlistened
+});
+image!(struct DrainOutcome { clean, forced, unacked });
 
 impl Drain {
     /// Is somebody taken in who stood in a listener's queue?

@@ -1,6 +1,7 @@
 //! What a connection holds of its input: half of a request, what was sent behind one that waits, commands behind one that waits.
 
 use super::route::JudgedRequest;
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::wire::http::{BodyReader, HttpError};
 
 /// What a connection holds.
@@ -136,5 +137,57 @@ impl Held {
             + arriving.map_or(0, |arriving| {
                 arriving.body.capacity() + arriving.reader.held_bytes()
             })
+    }
+}
+
+impl Image for Held {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            bytes,
+            handled,
+            arriving,
+            // Counted where it is read.
+            counted: _,
+        } = self;
+        out.buffer(bytes);
+        handled.write(out);
+        arriving.write(out);
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        let mut held = Self {
+            bytes: from.buffer()?,
+            handled: Image::read(from)?,
+            arriving: Image::read(from)?,
+            counted: 0,
+        };
+        if held.handled > held.bytes.len() || held.is_empty() {
+            return Err(ImageError::Wrong {
+                what: "input that waits",
+            });
+        }
+        held.count();
+        Ok(held)
+    }
+}
+
+impl Image for Arriving {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            reader,
+            asked,
+            body,
+        } = self;
+        reader.write(out);
+        asked.write(out);
+        out.buffer(body);
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        Ok(Self {
+            reader: Image::read(from)?,
+            asked: Image::read(from)?,
+            body: from.buffer()?,
+        })
     }
 }

@@ -292,7 +292,9 @@ impl Shard {
                 self.api_request(slot, method.as_deref(), body, transport_errors);
             }
             Route::Page => self.respond(slot, 200, "text/html; charset=utf-8", PAGE),
-            Route::Options(allow) => self.respond_with(slot, 204, "", &[("Allow", allow)], b""),
+            Route::Options(allow) => {
+                self.respond_with(slot, 204, "", &[("Allow", allow.value())], b"")
+            }
             Route::Refused(error) => self.refuse(slot, error, cors, error.ends_connection()),
         }
     }

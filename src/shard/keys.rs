@@ -1,6 +1,8 @@
 //! Commands whose token names a key that is not known yet: they wait until control has asked the service that publishes
 //! the keys, and are handled again then.
 
+mod image;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 

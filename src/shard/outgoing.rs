@@ -92,6 +92,18 @@ impl Outgoing {
         self.unseen = self.workers.len();
     }
 
+    /// Nobody is to be given anything.
+    pub(super) fn is_empty(&self) -> bool {
+        let Self {
+            workers,
+            at: _,
+            unseen: _,
+            fetches,
+            sending,
+        } = self;
+        workers.is_empty() && fetches.is_empty() && sending.is_empty()
+    }
+
     pub(super) const fn has_unseen(&self) -> bool {
         self.unseen > 0
     }

@@ -7,8 +7,9 @@ use crate::broker::Owner;
 use crate::broker::followed::PartAsker;
 use crate::broker::owner::{Behind, ChannelOwned, Counts, PlacedPublication};
 use crate::config::{ChannelRules, Config};
+use crate::image::{ImageError, ImageReader, ImageWriter};
 use crate::limits::{DELIVER_MANY_BYTES_MAX, DELIVER_MANY_MAX};
-use crate::mem::{ImageError, ImageReader, ImageWriter, Key};
+use crate::mem::Key;
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{
     AnswerKind, Interest, InterestFor, Interested, Leave, PublishError, PublishFor, Query,

@@ -8,7 +8,7 @@ use super::route::{JudgedRequest, Route, api_route, is_no_stranger};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::mesh::control::{FromShard, Page, PageFor, PageKind};
 use crate::model::ConnId;
-use crate::wire::http::{HttpError, Method, RequestHead};
+use crate::wire::http::{Allow, HttpError, Method, RequestHead};
 
 impl Shard {
     /// What is asked for at an internal listener.
@@ -27,7 +27,7 @@ impl Shard {
             }
         };
         if !matches!(head.method, Method::Get | Method::Head) {
-            return Route::Refused(HttpError::MethodNotAllowed("GET, HEAD")).into();
+            return Route::Refused(HttpError::MethodNotAllowed(Allow::GetHead)).into();
         }
         // Health says nothing that a page of a stranger could use.
         if !matches!(route, Route::Health) && !is_no_stranger(&self.config, head) {

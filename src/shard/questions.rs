@@ -5,8 +5,9 @@
 use super::Shard;
 use super::answers::TEXT;
 use super::connection::State;
+use crate::image::{ImageError, ImageReader, ImageWriter};
 use crate::limits::{ENTERS_MAX, INTERESTS_MAX, PAGES_MAX};
-use crate::mem::{Asks, ImageError, ImageReader, ImageWriter};
+use crate::mem::Asks;
 use crate::mesh::Message;
 use crate::mesh::message::TurnedAway;
 use crate::model::{ConnId, HubId};

@@ -1,5 +1,7 @@
 //! What a request head asks for. Nothing here changes anything: `http` reads the body and serves.
 
+mod image;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
@@ -11,15 +13,32 @@ use crate::mesh::control::PageKind;
 use crate::mesh::durable::Method as LogMethod;
 use crate::model::{Encoding, Format, Framing, Speaker};
 use crate::protocol::api::is_method;
-use crate::wire::http::{Cors, HttpError, Method, RequestHead, query_value};
+use crate::wire::http::{Allow, Cors, HttpError, Method, RequestHead, UpgradeRequest, query_value};
 use crate::wire::websocket::deflate::{Agreement, MalformedExtensions, Terms, negotiate};
 
 /// Subprotocols that this program speaks, in no order: the client's first known one is taken.
-const SUBPROTOCOLS: [&str; 2] = [JSON, PROTOBUF];
-const JSON: &str = "centrifuge-json";
-const PROTOBUF: &str = "centrifuge-protobuf";
-/// Methods of the endpoints that take commands in a body.
-const POST_OPTIONS: &str = "POST, OPTIONS";
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Subprotocol {
+    Json,
+    Protobuf,
+}
+
+impl Subprotocol {
+    const ALL: [Self; 2] = [Self::Json, Self::Protobuf];
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Json => "centrifuge-json",
+            Self::Protobuf => "centrifuge-protobuf",
+        }
+    }
+
+    /// The client's first one.
+    fn of(upgrade: UpgradeRequest<'_>) -> Option<Self> {
+        let name = upgrade.first_of(&Self::ALL.map(Self::name))?;
+        Self::ALL.into_iter().find(|one| one.name() == name)
+    }
+}
 
 /// What a request head asks for, and how it is answered.
 pub(super) struct JudgedRequest {
@@ -52,7 +71,7 @@ pub(super) enum Route {
     /// What the server API is.
     OpenApi,
     /// A browser asks what its script may do here.
-    Preflight(&'static str),
+    Preflight(Allow),
     /// Server API, with the right key: `None` is the newline form.
     Api {
         method: Option<String>,
@@ -60,8 +79,8 @@ pub(super) enum Route {
     },
     /// The page.
     Page,
-    /// What the server as a whole knows: the value of `Allow`.
-    Options(&'static str),
+    /// What the server as a whole knows.
+    Options(Allow),
     /// An answer that needs no body of the request.
     Refused(HttpError),
 }
@@ -102,7 +121,7 @@ pub(super) enum Transport {
     WebSocket {
         key: String,
         /// Echoed subprotocol.
-        protocol: Option<&'static str>,
+        protocol: Option<Subprotocol>,
         frame_pings: bool,
         deflate: Option<Agreement>,
     },
@@ -174,7 +193,7 @@ impl Shard {
         // paths in front of this program sees what it sees.
         let path = head.path.strip_suffix('/').unwrap_or(head.path);
         if path == "*" {
-            return Route::Options("GET, HEAD, POST, OPTIONS").into();
+            return Route::Options(Allow::Any).into();
         }
         if door == Door::Internal {
             return self.internal_route(head, path);
@@ -189,12 +208,12 @@ impl Shard {
         match path {
             "" => match head.method {
                 Method::Get | Method::Head => Route::Page,
-                _ => Route::Refused(HttpError::MethodNotAllowed("GET, HEAD")),
+                _ => Route::Refused(HttpError::MethodNotAllowed(Allow::GetHead)),
             },
             _ if self.config.health.enabled && path == self.config.health.handler_prefix => {
                 match head.method {
                     Method::Get | Method::Head => Route::Health,
-                    _ => Route::Refused(HttpError::MethodNotAllowed("GET, HEAD")),
+                    _ => Route::Refused(HttpError::MethodNotAllowed(Allow::GetHead)),
                 }
             }
             _ if !self.config.serves_api_to_clients() => Route::Refused(HttpError::NotFound),
@@ -269,7 +288,7 @@ impl ClientEndpoint {
             Self::Poll => poll_route(config, head),
             Self::Init => match head.method {
                 Method::Get | Method::Head => Route::Init,
-                _ => Route::Refused(HttpError::MethodNotAllowed("GET, HEAD")),
+                _ => Route::Refused(HttpError::MethodNotAllowed(Allow::GetHead)),
             },
         }
     }
@@ -301,7 +320,7 @@ fn is_service(config: &Config, head: &RequestHead<'_>) -> bool {
 /// What both WebSocket endpoints ask of a request.
 fn upgrade_key(head: &RequestHead<'_>) -> Result<String, Route> {
     if head.method != Method::Get {
-        return Err(Route::Refused(HttpError::MethodNotAllowed("GET")));
+        return Err(Route::Refused(HttpError::MethodNotAllowed(Allow::Get)));
     }
     let Some(upgrade) = &head.upgrade else {
         return Err(Route::Refused(HttpError::UpgradeRequired));
@@ -318,14 +337,12 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
         Ok(deflate) => deflate,
         Err(error) => return Route::Refused(error),
     };
-    let protocol = head
-        .upgrade
-        .and_then(|upgrade| upgrade.first_of(&SUBPROTOCOLS));
+    let protocol = head.upgrade.and_then(Subprotocol::of);
     // The older name of the parameter is still sent by clients that choose no subprotocol.
     let wants_protobuf = ["cf_protocol", "format"]
         .iter()
         .any(|name| query_value(head.query, name).is_some_and(|value| value == "protobuf"));
-    let encoding = if wants_protobuf || protocol == Some(PROTOBUF) {
+    let encoding = if wants_protobuf || protocol == Some(Subprotocol::Protobuf) {
         Encoding::Protobuf
     } else {
         Encoding::Json
@@ -405,8 +422,8 @@ fn stream_route(config: &Config, head: &RequestHead<'_>, speaker: Speaker) -> Ro
             None,
             head,
         ),
-        Method::Options => Route::Preflight(POST_OPTIONS),
-        _ => Route::Refused(HttpError::MethodNotAllowed(POST_OPTIONS)),
+        Method::Options => Route::Preflight(Allow::PostOptions),
+        _ => Route::Refused(HttpError::MethodNotAllowed(Allow::PostOptions)),
     }
 }
 
@@ -418,7 +435,7 @@ fn sse_route(config: &Config, head: &RequestHead<'_>, speaker: Speaker) -> Route
             None => return Route::Refused(HttpError::BadRequest),
         },
         Method::Post => None,
-        _ => return Route::Refused(HttpError::MethodNotAllowed("GET, POST")),
+        _ => return Route::Refused(HttpError::MethodNotAllowed(Allow::GetPost)),
     };
     let format = Format {
         encoding: Encoding::Json,
@@ -448,8 +465,8 @@ fn stream(
 fn emulation_route(head: &RequestHead<'_>) -> Route {
     match head.method {
         Method::Post => Route::Emulation(body_encoding(head)),
-        Method::Options => Route::Preflight(POST_OPTIONS),
-        _ => Route::Refused(HttpError::MethodNotAllowed(POST_OPTIONS)),
+        Method::Options => Route::Preflight(Allow::PostOptions),
+        _ => Route::Refused(HttpError::MethodNotAllowed(Allow::PostOptions)),
     }
 }
 
@@ -473,8 +490,8 @@ fn body_encoding(head: &RequestHead<'_>) -> Encoding {
 fn poll_route(config: &Config, head: &RequestHead<'_>) -> Route {
     match head.method {
         Method::Get => {}
-        Method::Options => return Route::Preflight("GET, OPTIONS"),
-        _ => return Route::Refused(HttpError::MethodNotAllowed("GET, OPTIONS")),
+        Method::Options => return Route::Preflight(Allow::GetOptions),
+        _ => return Route::Refused(HttpError::MethodNotAllowed(Allow::GetOptions)),
     }
     let value = |name: &str| query_value(head.query, name).map(Cow::into_owned);
     let bearer = || {
@@ -515,7 +532,7 @@ fn poll_timeout(text: &str) -> Option<Duration> {
 /// Method, key and name are looked at before a body is waited for; what the key does not open is not spoken of.
 pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<&str>) -> Route {
     if head.method != Method::Post {
-        return Route::Refused(HttpError::MethodNotAllowed("POST"));
+        return Route::Refused(HttpError::MethodNotAllowed(Allow::Post));
     }
     let api = &config.http_api;
     let given = head.header("X-API-Key").map(str::to_owned).or_else(|| {

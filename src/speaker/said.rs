@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::mem::image;
+use crate::image::image;
 use crate::model::{Format, Publication, Speaker, StreamPosition};
 use crate::protocol::push::{Push, ReplyBody, SubscribeResult};
 

@@ -7,7 +7,8 @@ use super::frame::Compression;
 use super::say::{bare_push, joined, message, pushed};
 use crate::broker::HubChannel;
 use crate::broker::hub::{Class, Delta};
-use crate::mem::{HeldBytes, Image, ImageError, ImageReader, ImageWriter, RingRange, Shared};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::{HeldBytes, RingRange, Shared};
 use crate::model::{Encoding, Framing, Publication};
 use crate::protocol::push::{Push, Shape};
 

@@ -6,6 +6,7 @@ mod body;
 mod cors;
 mod date;
 mod head;
+mod image;
 mod response;
 
 pub use body::BodyReader;
@@ -26,6 +27,41 @@ pub enum Decoded<T> {
     Incomplete,
 }
 
+/// What a resource lets be done with it: values of `Allow` (RFC 9110 §10.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allow {
+    /// It is read.
+    Get,
+    /// It is read, or asked for its head.
+    GetHead,
+    /// It is read, by a browser too that asks first.
+    GetOptions,
+    /// It is read or written.
+    GetPost,
+    /// It is written.
+    Post,
+    /// It is written, by a browser too that asks first.
+    PostOptions,
+    /// What any resource of the server may allow.
+    Any,
+}
+
+impl Allow {
+    /// As the header has it.
+    #[must_use]
+    pub const fn value(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::GetHead => "GET, HEAD",
+            Self::GetOptions => "GET, OPTIONS",
+            Self::GetPost => "GET, POST",
+            Self::Post => "POST",
+            Self::PostOptions => "POST, OPTIONS",
+            Self::Any => "GET, HEAD, POST, OPTIONS",
+        }
+    }
+}
+
 /// Why a request is refused. See [`HttpError::ends_connection`] for what becomes of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HttpError {
@@ -41,9 +77,9 @@ pub enum HttpError {
     /// Nothing is at this path.
     #[error("not found")]
     NotFound,
-    /// The path knows only these methods: the value of `Allow`.
+    /// The path knows only these methods.
     #[error("method not allowed")]
-    MethodNotAllowed(&'static str),
+    MethodNotAllowed(Allow),
     /// The request did not arrive in time.
     #[error("request timeout")]
     Timeout,
@@ -134,7 +170,7 @@ impl HttpError {
         match self {
             Self::Unauthorized => vec![("WWW-Authenticate", "ApiKey realm=\"server API\"")],
             Self::Forbidden => vec![("Vary", "Origin")],
-            Self::MethodNotAllowed(allow) => vec![("Allow", allow)],
+            Self::MethodNotAllowed(allow) => vec![("Allow", allow.value())],
             Self::Overloaded | Self::ShuttingDown => vec![("Retry-After", "1")],
             Self::UpgradeRequired => {
                 vec![("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]

@@ -6,6 +6,7 @@
 mod close;
 pub mod deflate;
 mod header;
+mod image;
 mod mask;
 mod message;
 

@@ -1,4 +1,4 @@
-//! What shards are as bytes: what owners and hubs read, behind a checksum that is right.
+//! What shards are as bytes, whole and what owners and hubs read of it, behind a checksum that is right.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,12 +7,15 @@ use proptest::prelude::*;
 use ringmain::broker::hub::{Class, Delta, Opener};
 use ringmain::broker::{Filter, Hub, Owner};
 use ringmain::config::namespace::Delivery;
-use ringmain::config::{ChannelRules, Namespace};
-use ringmain::mem::{ImageError, ImageReader, ImageWriter, Key};
+use ringmain::config::{ChannelRules, Config, Namespace};
+use ringmain::image::{ImageError, ImageReader, ImageWriter};
+use ringmain::mem::Key;
+use ringmain::mesh;
 use ringmain::mesh::message::{Interest, InterestFor, Recover};
 use ringmain::model::{
     AskId, ChannelName, ClientId, ClientInfo, Draft, FilterNode, Format, HubId, ShardId, Since,
 };
+use ringmain::shard::{Door, Mode, Output, Peer, SendBatch, Shard, Unmoved};
 use ringmain::time::{Instant, Now};
 
 use crate::mutation::{config, near};
@@ -141,6 +144,96 @@ fn hub() -> Hub {
     hub
 }
 
+fn shards_config() -> Arc<Config> {
+    let mut config = Config::default();
+    config.client.allow_anonymous_connect_without_token = true;
+    config.channels = rules();
+    config.channels.without_namespace = Arc::new(Namespace {
+        allow_subscribe_for_client: true,
+        allow_subscribe_for_anonymous: true,
+        ..Namespace::default()
+    });
+    Arc::new(config)
+}
+
+fn frame(message: &str) -> Vec<u8> {
+    let mut frame = vec![0x81, 0x80 | message.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(message.as_bytes());
+    frame
+}
+
+const UPGRADE: &[u8] = b"GET /connection/websocket HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+const HALF_OF_A_REQUEST: &[u8] =
+    b"POST /emulation HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{\"session\":";
+const HALF_OF_A_CHUNK: &[u8] =
+    b"POST /emulation HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"session";
+
+/// With clients and requests in every state that input can leave them in, and one whose socket has taken a part of its bytes only.
+fn shard() -> Shard {
+    let endpoint = mesh::build(1).remove(0);
+    let mut shard = Shard::new(ShardId(0), Mode::Proxy, shards_config(), endpoint, 7);
+    let now = Now {
+        at: Instant(5_000_000_000),
+        unix_ms: 1_700_000_000_000,
+    };
+    let client = [UPGRADE.to_vec(), frame(r#"{"id":1,"connect":{}}"#)];
+    let subscriber = [
+        &client[..],
+        &[frame(r#"{"id":2,"subscribe":{"channel":"plain"}}"#)],
+    ]
+    .concat();
+    let typing = [&client[..], &[frame(r#"{"id":2,"ping":{}}"#)[..9].to_vec()]].concat();
+    let inputs = [
+        vec![b"GET / HT".to_vec()],
+        vec![HALF_OF_A_REQUEST.to_vec()],
+        vec![HALF_OF_A_CHUNK.to_vec()],
+        vec![UPGRADE.to_vec()],
+        typing,
+        subscriber.clone(),
+        subscriber,
+    ];
+    let mut is_cut = false;
+    for (slot, input) in inputs.into_iter().enumerate() {
+        let peer = Peer {
+            ip: None,
+            door: Door::Clients,
+        };
+        let conn = shard.handle_accepted(now, slot as u32, peer);
+        let conn = conn.expect("there is room");
+        for mut bytes in input {
+            shard.handle_received(now, conn, &mut bytes);
+            shard.handle_mesh(now);
+            while let Some(output) = shard.poll_output() {
+                if let Output::Transmit { conn, batch } = output
+                    && conn.slot == 6
+                    && !std::mem::replace(&mut is_cut, true)
+                {
+                    assert!(matches!(batch, SendBatch::Ring(_)), "it is the first");
+                    shard.handle_sent(now, conn, batch, Ok(3));
+                }
+            }
+            shard.handle_flushed(now);
+        }
+    }
+    assert!(is_cut && shard.under_way().backlog_bytes > 0);
+    assert!(shard.under_way().input_bytes > 0);
+    shard
+}
+
+fn read_shard(body: &[u8]) -> Result<Shard, ImageError> {
+    let mut out = ImageWriter::default();
+    out.raw(body);
+    let config = shards_config();
+    let unmoved = Unmoved::new(mesh::build(1).remove(0), &config);
+    Shard::from_image(&out.finish(), config, &KEY, unmoved)
+}
+
+fn shards_body(shard: &Shard) -> Vec<u8> {
+    let head = ImageWriter::default().finish().len();
+    shard.to_image().split_off(head)
+}
+
 /// What `write` writes, without head.
 fn body(write: impl FnOnce(&mut ImageWriter)) -> Vec<u8> {
     let head = ImageWriter::default().finish().len();
@@ -172,6 +265,8 @@ fn read_hub(from: &mut ImageReader<'_>) -> Result<Hub, ImageError> {
 
 static OWNERS: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| vec![body(|out| owner().write_image(&rules(), out))]);
+static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| *shard().key());
+static SHARDS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| vec![shards_body(&shard())]);
 static HUBS: LazyLock<Vec<Vec<u8>>> =
     LazyLock::new(|| vec![body(|out| hub().write(&rules(), out))]);
 
@@ -184,6 +279,15 @@ proptest! {
             let written = body(|out| owner.write_image(&rules(), out));
             let again = read(&written, read_owner).expect("it was written here");
             assert!(body(|out| again.write_image(&rules(), out)) == written);
+        }
+    }
+
+    #[test]
+    fn shards_that_can_be_read_are_what_was_written(bytes in near(&SHARDS)) {
+        if let Ok(shard) = read_shard(&bytes) {
+            let written = shards_body(&shard);
+            let again = read_shard(&written).expect("it was written here");
+            assert!(shards_body(&again) == written);
         }
     }
 
@@ -201,4 +305,5 @@ proptest! {
 fn valid_input_is_valid() {
     assert!(read(&OWNERS[0], read_owner).is_ok());
     assert!(read(&HUBS[0], read_hub).is_ok());
+    assert!(read_shard(&SHARDS[0]).is_ok());
 }

@@ -27,6 +27,8 @@ pub mod situation {
     pub const ENDS_BEFORE_BACKEND: &str = "situation: client gone before its backend answered";
     /// A connection waits for the key of its token.
     pub const WAITS_FOR_KEY: &str = "situation: connection waits for a key";
+    /// A shard goes on as what its image says and with nothing else than its queues.
+    pub const MOVED_WHOLE: &str = "situation: nothing of a shard was left behind by its image";
     /// What a shard has lost cannot be asked for: the queue is full.
     pub const CATCH_UP_PUT_OFF: &str = "situation: catch-up found a full queue";
 }

@@ -28,7 +28,7 @@ use super::streams::{Concern, stream};
 use super::truth::{Truth, situation};
 
 /// One turn of so many is followed by the replacement of its shard by an image.
-const TURNS_UNMOVED: u64 = 32;
+const TURNS_UNMOVED: u64 = 64;
 const UNIX_MS: u64 = 1_700_000_000_000;
 /// The wall clock is set by at most so much.
 const STEP_MS_MAX: u64 = 2 * 3_600_000;

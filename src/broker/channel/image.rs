@@ -4,7 +4,7 @@ use super::Channel;
 use crate::broker::image::{read_namespace, write_namespace};
 use crate::broker::list::Link;
 use crate::config::ChannelRules;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 
 impl Channel {
     pub(in crate::broker) fn write(&self, rules: &ChannelRules, out: &mut ImageWriter) {

@@ -1,8 +1,8 @@
 //! A filter as bytes.
 
 use super::{Filter, Predicate, Test};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::FILTER_DEPTH_MAX;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::wire::decimal::Decimal;
 
 image!(enum Test {

@@ -3,8 +3,9 @@
 use super::{Class, Delta, Hub, HubChannel, Subscriber};
 use crate::broker::image::{read_namespace, write_namespace};
 use crate::config::ChannelRules;
+use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::CHANNELS_OWNED_MAX;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, Slab, SlotPool, image};
+use crate::mem::{Key, Slab, SlotPool};
 
 image!(struct Subscriber { conn, class, join_leave });
 image!(struct Class { format, filter, delta, count });

@@ -4,8 +4,9 @@ use super::Owner;
 use crate::broker::idempotency::Idempotency;
 use crate::broker::table::Table;
 use crate::config::ChannelRules;
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::limits::IDEMPOTENCY_KEYS_MAX;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key};
+use crate::mem::Key;
 
 impl Owner {
     /// Writes everything.

@@ -6,8 +6,9 @@ use crate::broker::epochs::Epochs;
 use crate::broker::list::List;
 use crate::broker::makers::Makers;
 use crate::config::ChannelRules;
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::limits::CHANNELS_OWNED_MAX;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, Slab, SlotPool};
+use crate::mem::{Key, Slab, SlotPool};
 
 impl Table {
     pub(in crate::broker) fn write(&self, rules: &ChannelRules, out: &mut ImageWriter) {

@@ -1,7 +1,52 @@
 //! Questions that wait, as bytes: they keep their numbers, so that whoever is asked may answer somebody who goes on in another process.
 
-use super::super::{Image, ImageError, ImageReader, ImageWriter};
-use super::{Asks, OpenAsk, Slab, SlotPool};
+use super::{Asks, OpenAsk, SharedAsk, SharedAsks, Shares, Slab, SlotPool};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+
+impl<T: Image> SharedAsks<T> {
+    /// Writes all of them, the order of their deadlines, and who has what of the table.
+    pub fn write(&self, out: &mut ImageWriter) {
+        let Self { asks, shares } = self;
+        asks.write(out);
+        shares.write(out);
+    }
+
+    /// Reads what `write` has written, with room for as many.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn read(
+        most: u32,
+        bytes_max: usize,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
+        Ok(Self {
+            asks: Asks::read(most, bytes_max, from)?,
+            shares: Shares::read(most as usize, bytes_max, from)?,
+        })
+    }
+}
+
+impl<T: Image> Image for SharedAsk<T> {
+    fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            value,
+            bytes,
+            holders,
+        } = self;
+        value.write(out);
+        bytes.write(out);
+        holders.write(out);
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        Ok(Self {
+            value: Image::read(from)?,
+            bytes: Image::read(from)?,
+            holders: Image::read(from)?,
+        })
+    }
+}
 
 impl<T: Image> Asks<T> {
     /// Writes all of them, and the order of their deadlines.

@@ -3,7 +3,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
-use crate::mem::{ImageReader, ImageWriter};
+use crate::image::{ImageReader, ImageWriter};
 use crate::model::ConnId;
 
 fn at(ms: u64) -> Instant {

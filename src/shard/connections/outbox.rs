@@ -2,6 +2,7 @@
 //! the order in which connections became dirty. A connection whose socket does not keep up owns a copy of its bytes.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::rings::{Heads, Rings};
 use super::{Connection, Connections, Due, State};
@@ -23,18 +24,40 @@ use crate::speaker::{self, Compression, Written};
 
 /// The shard's half of every outbox.
 pub(super) struct Outbox {
-    rings: Rings,
+    pub(super) rings: Rings,
     /// Connections with something to send, and the ring's head when each became dirty: the oldest byte that any of them
     /// needs is not before the first one's.
-    dirty: VecDeque<(u32, Heads)>,
+    pub(super) dirty: VecDeque<(u32, Heads)>,
     /// Connections to close once the kernel has what they sent.
-    closing: Vec<u32>,
+    pub(super) closing: Vec<u32>,
     /// What the reactor is to do with connections: closes, pauses and their ends, in order.
-    orders: VecDeque<Output>,
+    pub(super) orders: VecDeque<ConnOrder>,
     /// Bytes that connections own.
-    held: HeldBytes,
+    pub(super) held: HeldBytes,
     /// Ring batches were polled since the last flush: their bytes are still needed.
-    is_unflushed: bool,
+    pub(super) is_unflushed: bool,
+}
+
+/// What the reactor is to do with a connection: see `Output`.
+#[derive(Debug)]
+pub(super) enum ConnOrder {
+    Close { conn: ConnId, how: Close },
+    Pause(ConnId),
+    Resume(ConnId),
+    Patience(ConnId, Duration),
+    HalfClose(ConnId),
+}
+
+impl From<ConnOrder> for Output {
+    fn from(order: ConnOrder) -> Self {
+        match order {
+            ConnOrder::Close { conn, how } => Self::Close { conn, how },
+            ConnOrder::Pause(conn) => Self::Pause(conn),
+            ConnOrder::Resume(conn) => Self::Resume(conn),
+            ConnOrder::Patience(conn, within) => Self::Patience(conn, within),
+            ConnOrder::HalfClose(conn) => Self::HalfClose(conn),
+        }
+    }
 }
 
 /// What `mark` could not do by itself.
@@ -347,7 +370,7 @@ impl Connections {
     ) -> NextSend {
         let outbox = &mut self.outbox;
         if let Some(order) = outbox.orders.pop_front() {
-            return NextSend::Do(order);
+            return NextSend::Do(order.into());
         }
         while let Some((slot, _)) = outbox.dirty.pop_front() {
             let generation = self.slab.generation(slot);
@@ -529,11 +552,11 @@ impl Connections {
                 let conn = ConnId { slot, generation };
                 if connection.state == State::Refused {
                     connection.state = State::Lingering;
-                    self.outbox.orders.push_back(Output::HalfClose(conn));
+                    self.outbox.orders.push_back(ConnOrder::HalfClose(conn));
                     self.set_deadline(slot, linger_until);
                 } else {
                     connection.state = State::Gone;
-                    self.outbox.orders.push_back(Output::Close { conn, how });
+                    self.outbox.orders.push_back(ConnOrder::Close { conn, how });
                 }
             }
         }
@@ -556,7 +579,7 @@ impl Connections {
             connection.state != State::Gone && !std::mem::replace(&mut connection.is_paused, true)
         });
         if stops {
-            self.outbox.orders.push_back(Output::Pause(conn));
+            self.outbox.orders.push_back(ConnOrder::Pause(conn));
         }
         stops
     }
@@ -574,17 +597,13 @@ impl Connections {
                     .is_some_and(|held| held.len() >= HELD_PAUSE_BYTES))
         {
             connection.is_paused = false;
-            self.outbox.orders.push_back(Output::Resume(conn));
+            self.outbox.orders.push_back(ConnOrder::Resume(conn));
         }
     }
 
     /// A peer that acknowledges nothing for so long is dead.
-    pub(in crate::shard) fn expect_acknowledgements(
-        &mut self,
-        slot: u32,
-        within: std::time::Duration,
-    ) {
-        let order = Output::Patience(self.id(slot), within);
+    pub(in crate::shard) fn expect_acknowledgements(&mut self, slot: u32, within: Duration) {
+        let order = ConnOrder::Patience(self.id(slot), within);
         self.outbox.orders.push_back(order);
     }
 
@@ -612,7 +631,7 @@ impl Connections {
             connection.state = State::Gone;
             connection.pending = RingRange::default();
             let how = Close::Abort;
-            self.outbox.orders.push_back(Output::Close { conn, how });
+            self.outbox.orders.push_back(ConnOrder::Close { conn, how });
         }
     }
 }

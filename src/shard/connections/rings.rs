@@ -1,6 +1,7 @@
 //! The two rings that bytes go out from. What many connections share is kept apart from what only one of them gets:
 //! publications of a channel stay contiguous across turns although replies are queued in between.
 
+use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::mem::{FanoutRing, RingRange};
 
 /// Bit of `RingRange::start` that names the ring of single connections.
@@ -12,6 +13,8 @@ pub(super) struct Heads {
     shared: u32,
     own: u32,
 }
+
+image!(struct Heads { shared, own });
 
 /// See the module.
 pub(super) struct Rings {
@@ -105,5 +108,44 @@ impl Rings {
     pub(super) fn rewind(&mut self) {
         self.shared.rewind();
         self.own.rewind();
+    }
+}
+
+impl Rings {
+    pub(super) fn write(&self, out: &mut ImageWriter) {
+        let Self {
+            shared,
+            own,
+            // Used while pieces are joined.
+            joining: _,
+        } = self;
+        shared.write(out);
+        own.write(out);
+    }
+
+    /// Reads what `write` of rings with so many bytes has written.
+    pub(super) fn read(
+        shared_bytes: u32,
+        own_bytes: u32,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
+        Ok(Self {
+            shared: FanoutRing::read(shared_bytes, from)?,
+            own: FanoutRing::read(own_bytes, from)?,
+            joining: Vec::new(),
+        })
+    }
+
+    /// Reads a range of one of them.
+    pub(super) fn read_range(&self, from: &mut ImageReader<'_>) -> Result<RingRange, ImageError> {
+        let range = RingRange::read(from)?;
+        let (ring, start) = match range.start & OWN {
+            0 => (&self.shared, range.start),
+            _ => (&self.own, range.start & !OWN),
+        };
+        let is_there = ring.has(RingRange { start, ..range });
+        is_there.then_some(range).ok_or(ImageError::Wrong {
+            what: "a range of a ring",
+        })
     }
 }

@@ -3,7 +3,8 @@
 use super::Local;
 use crate::broker::Hub;
 use crate::config::ChannelRules;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::Key;
 
 impl Local {
     pub(in crate::shard) fn write_image(&self, rules: &ChannelRules, out: &mut ImageWriter) {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::model::{ConnId, HubId};
 
 /// Subscribers whose next part can be asked for.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use crate::config::Client;
+use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::PREFIXES_MAX;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash, image};
+use crate::mem::{Key, SecretHash};
 use crate::mesh::message::{Prefix, TurnedAway};
 use crate::time::Instant;
 

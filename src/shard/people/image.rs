@@ -7,7 +7,8 @@ use super::prefixes::Prefixes;
 use super::users::Users;
 use crate::auth::revocation::Revocations;
 use crate::config::Config;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::Key;
 use crate::session::Tokens;
 
 impl People {
@@ -30,12 +31,12 @@ impl People {
         revocations.write(out);
     }
 
-    /// Reads what `write_image` has written, with the same keys and configuration. Whose the session in a slot is says `user_of`.
+    /// Reads what `write_image` has written, with the same keys and configuration. Whose the session in a slot is says `user_of`, if there is one.
     pub(in crate::shard) fn read_image<'u>(
         tables: &Key,
         process: &Key,
         config: &Config,
-        user_of: impl Fn(u32) -> &'u str,
+        user_of: impl Fn(u32) -> Option<&'u str>,
         from: &mut ImageReader<'_>,
     ) -> Result<Self, ImageError> {
         Ok(Self {
@@ -49,8 +50,13 @@ impl People {
         })
     }
 
-    /// It takes over from the same shard's people: keys of tokens that were fetched are kept.
-    pub(in crate::shard) fn inherit(&mut self, before: Self) {
-        self.tokens.inherit(before.tokens);
+    /// What is left of them: keys of tokens that were fetched.
+    pub(in crate::shard) fn into_tokens(self) -> Tokens {
+        self.tokens
+    }
+
+    /// Keys of tokens that were fetched are kept.
+    pub(in crate::shard) fn inherit(&mut self, before: Tokens) {
+        self.tokens.inherit(before);
     }
 }

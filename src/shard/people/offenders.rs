@@ -5,8 +5,8 @@ use std::time::Duration;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::limits::OFFENDERS_MAX;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter};
 use crate::time::Instant;
 
 /// For each prefix, when all its tokens are forgiven: a bucket that holds one second's worth.

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 
-use crate::mem::{ImageError, ImageReader, ImageWriter, Key, image};
+use crate::image::{ImageError, ImageReader, ImageWriter, image};
+use crate::mem::Key;
 use crate::mesh::message::Prefix;
 
 /// See the module, by slot. Empty while nothing is limited.

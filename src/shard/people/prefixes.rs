@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use super::gate::prefix_of;
 use crate::config::Client;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::{Key, SecretHash};
 
 /// See the module.
 pub(super) struct Prefixes {

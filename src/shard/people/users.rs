@@ -4,7 +4,8 @@ use hashbrown::{HashMap, HashSet, HashTable};
 use smallvec::SmallVec;
 
 use crate::broker::owner::user_hash;
-use crate::mem::{Image, ImageError, ImageReader, ImageWriter, Key, SecretHash};
+use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::mem::{Key, SecretHash};
 use crate::mesh::message::UserCount;
 use crate::model::{ConnId, ShardId};
 
@@ -210,13 +211,18 @@ impl Users {
 
     pub(super) fn read<'u>(
         key: &Key,
-        user_of: impl Fn(u32) -> &'u str,
+        user_of: impl Fn(u32) -> Option<&'u str>,
         from: &mut ImageReader<'_>,
     ) -> Result<Self, ImageError> {
         let mut users = Self::new(key);
         let filed = users.hash.clone();
-        let hash = |slot: u32| filed.of(user_of(slot).as_bytes());
+        let hash = |slot: u32| filed.of(user_of(slot).unwrap_or_default().as_bytes());
         for slot in Vec::<u32>::read(from)? {
+            if user_of(slot).is_none() {
+                return Err(ImageError::Wrong {
+                    what: "a session without a connection",
+                });
+            }
             let is_it = |&other: &u32| other == slot;
             if users.slots.find(hash(slot), is_it).is_some() {
                 return Err(ImageError::Wrong {

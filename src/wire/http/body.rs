@@ -9,12 +9,12 @@ use crate::limits::{CHUNK_FRAMING_BYTES_MAX, HTTP_HEADERS_MAX};
 #[derive(Debug, PartialEq, Eq)]
 pub struct BodyReader {
     /// Bytes of data that the body may still have.
-    room: usize,
-    state: Reading,
+    pub(super) room: usize,
+    pub(super) state: Reading,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Reading {
+pub(super) enum Reading {
     /// So many bytes of data are left, and nothing else.
     Length(u64),
     Chunks(Box<Chunks>),
@@ -24,16 +24,16 @@ enum Reading {
 
 /// Where a chunked body stands.
 #[derive(Debug, PartialEq, Eq)]
-struct Chunks {
-    at: BodyPlace,
+pub(super) struct Chunks {
+    pub(super) at: BodyPlace,
     /// The size line or the trailers, as far as they have come.
-    line: Vec<u8>,
+    pub(super) line: Vec<u8>,
     /// Bytes of framing that the body may still have.
-    framing: usize,
+    pub(super) framing: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BodyPlace {
+pub(super) enum BodyPlace {
     /// In a size line.
     Size,
     /// In a chunk's data: so many bytes are left.

@@ -1,11 +1,16 @@
 //! What lets a browser's script of another origin read an answer.
 
+use super::Allow;
+use crate::image::image;
+
 /// The origin of a request, found to be allowed, and what its script wants to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cors {
     origin: Box<str>,
     headers: Option<Box<str>>,
 }
+
+image!(struct Cors { origin, headers });
 
 impl Cors {
     /// `wanted`: `Access-Control-Request-Headers`.
@@ -15,13 +20,6 @@ impl Cors {
             origin: origin.into(),
             headers: wanted.map(Into::into),
         }
-    }
-
-    /// What it was made of.
-    #[must_use]
-    pub fn parts(&self) -> (&str, Option<&str>) {
-        let Self { origin, headers } = self;
-        (origin, headers.as_deref())
     }
 
     /// Names and values of the answer's headers.
@@ -41,9 +39,9 @@ impl Cors {
 
     /// Names and values of the answer to a browser that asks before it sends.
     #[must_use]
-    pub fn preflight(&self, methods: &'static str) -> Vec<(&'static str, &str)> {
+    pub fn preflight(&self, methods: Allow) -> Vec<(&'static str, &str)> {
         let mut headers = self.headers();
-        headers.push(("Access-Control-Allow-Methods", methods));
+        headers.push(("Access-Control-Allow-Methods", methods.value()));
         headers.push(("Access-Control-Max-Age", "300"));
         headers
     }

@@ -170,7 +170,7 @@ mod tests {
     use tungstenite::http::HeaderValue;
 
     use super::*;
-    use crate::wire::http::{Decoded, HttpError, decode_head};
+    use crate::wire::http::{Allow, Decoded, HttpError, decode_head};
 
     /// Status and headers as `httparse` reads them, and what follows the head.
     fn parse(wire: &[u8]) -> (u16, Vec<(String, String)>, Vec<u8>) {
@@ -263,7 +263,7 @@ mod tests {
             (HttpError::Unauthorized, 401, Some("WWW-Authenticate")),
             (HttpError::Forbidden, 403, Some("Vary")),
             (HttpError::NotFound, 404, None),
-            (HttpError::MethodNotAllowed("GET"), 405, Some("Allow")),
+            (HttpError::MethodNotAllowed(Allow::Get), 405, Some("Allow")),
             (HttpError::Timeout, 408, None),
             (HttpError::BodyTooLarge, 413, None),
             (HttpError::UriTooLong, 414, None),

@@ -23,6 +23,34 @@ impl PartialMessage {
         }
     }
 
+    /// What it is made of: bytes, how many of them are UTF-8 for certain, whether it is a text, whether it is compressed.
+    pub(super) const fn parts(&self) -> (&Vec<u8>, usize, bool, bool) {
+        let Self {
+            bytes,
+            valid_to,
+            is_text,
+            is_deflated,
+        } = self;
+        (bytes, *valid_to, *is_text, *is_deflated)
+    }
+
+    /// The message of these parts; `None` if they cannot be.
+    pub(super) fn of(
+        bytes: Vec<u8>,
+        valid_to: usize,
+        is_text: bool,
+        is_deflated: bool,
+    ) -> Option<Self> {
+        let valid = bytes.get(..valid_to)?;
+        simdutf8::basic::from_utf8(valid).ok()?;
+        Some(Self {
+            bytes,
+            valid_to,
+            is_text,
+            is_deflated,
+        })
+    }
+
     pub(super) fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -1,5 +1,7 @@
 //! Runs of the world, and what is done to its shards in them.
 
+use ringmain::shard::Unmoved;
+
 use super::*;
 
 /// One run. Returns a hash of everything that was sent, and what was seen.
@@ -19,6 +21,12 @@ pub fn run_unmoved(seed: u64) -> (u64, Seen) {
     world.run()
 }
 
+/// Stands in the place of a shard that is between two forms.
+fn nobody(config: &Arc<Config>) -> Shard {
+    let endpoint = mesh::build(1).remove(0);
+    Shard::new(ShardId(0), Mode::Proxy, Arc::clone(config), endpoint, 0)
+}
+
 impl World {
     fn run(mut self) -> (u64, Seen) {
         let rounds = 1 + stream(self.seed, Concern::Shape, ROUNDS).below(3);
@@ -34,14 +42,23 @@ impl World {
         (self.hash.finish(), self.truth.counts)
     }
 
-    /// A shard goes on as what its image says of it.
+    /// A shard goes on as what its image says of it, without anything else of it where nothing is under way that has no image.
     pub(super) fn replace(&mut self, at: usize) {
-        let shard = &mut self.shards[at].shard;
-        let image = shard.to_image();
-        if let Err(error) = shard.restore(&image) {
-            panic!("the image of shard {at}: {error}");
+        let place = &mut self.shards[at].shard;
+        let (image, key) = (place.to_image(), *place.key());
+        let config = Arc::clone(place.config());
+        let mut unmoved = std::mem::replace(place, nobody(&config)).into_unmoved();
+        // Fetched keys would be fetched again, which others than this shard would see.
+        let asks_for_keys = !config.client.token.jwks_public_endpoint.is_empty();
+        if unmoved.is_idle() && !asks_for_keys {
+            unmoved = Unmoved::new(unmoved.into_endpoint(), &config);
+            self.truth.count(situation::MOVED_WHOLE);
         }
-        assert!(shard.to_image() == image, "shard {at} has lost something");
+        match Shard::from_image(&image, config, &key, unmoved) {
+            Ok(shard) => *place = shard,
+            Err(error) => panic!("the image of shard {at}: {error}"),
+        }
+        assert!(place.to_image() == image, "shard {at} has lost something");
         self.truth.count("replaced by an image");
     }
 }

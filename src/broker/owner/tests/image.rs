@@ -1,7 +1,7 @@
 //! What an owner is after it was bytes.
 
 use super::*;
-use crate::mem::{ImageError, ImageReader, ImageWriter};
+use crate::image::{ImageError, ImageReader, ImageWriter};
 
 const SECTION: (u16, u16) = (1, 1);
 

@@ -1,7 +1,7 @@
 //! The nouns that every layer shares.
 
 use super::parts::text;
-use super::{Image, ImageError, Reader, Writer, image};
+use super::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::FILTER_DEPTH_MAX;
 use crate::model::{
     AskId, ChannelName, ChosenError, ClientId, ClientInfo, ConnId, ConsumeGrant, Encoding, Epoch,
@@ -41,7 +41,7 @@ image!(struct ConsumeGrant { groups, channels });
 
 /// It has as many levels as a checked one may have.
 impl Image for FilterNode {
-    fn write(&self, out: &mut Writer) {
+    fn write(&self, out: &mut ImageWriter) {
         let Self {
             op,
             key,
@@ -58,12 +58,12 @@ impl Image for FilterNode {
         nodes.write(out);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         filter_node(from, FILTER_DEPTH_MAX)
     }
 }
 
-fn filter_node(from: &mut Reader<'_>, levels: usize) -> Result<FilterNode, ImageError> {
+fn filter_node(from: &mut ImageReader<'_>, levels: usize) -> Result<FilterNode, ImageError> {
     let levels = levels.checked_sub(1);
     let levels = levels.ok_or(ImageError::Wrong { what: "a filter" })?;
     let mut node = FilterNode {
@@ -82,45 +82,45 @@ fn filter_node(from: &mut Reader<'_>, levels: usize) -> Result<FilterNode, Image
 
 /// On the clock of its shard, which goes on where another process takes over.
 impl Image for Instant {
-    fn write(&self, out: &mut Writer) {
+    fn write(&self, out: &mut ImageWriter) {
         let Self(nanos) = self;
         nanos.write(out);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         u64::read(from).map(Self)
     }
 }
 
 impl Image for Epoch {
-    fn write(&self, out: &mut Writer) {
+    fn write(&self, out: &mut ImageWriter) {
         let Self(letters) = self;
         out.raw(letters);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         Image::read(from).map(Self)
     }
 }
 
 /// Its name was checked when it was made.
 impl Image for ChannelName {
-    fn write(&self, out: &mut Writer) {
+    fn write(&self, out: &mut ImageWriter) {
         out.bytes(self.as_str().as_bytes());
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         text(from).map(Self::new)
     }
 }
 
 impl Image for ClientId {
-    fn write(&self, out: &mut Writer) {
+    fn write(&self, out: &mut ImageWriter) {
         let Self(bits) = *self;
         bits.write(out);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         u128::read(from).map(Self)
     }
 }

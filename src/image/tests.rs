@@ -3,7 +3,7 @@ use super::*;
 const NOTE: u16 = 7;
 
 fn image() -> Vec<u8> {
-    let mut out = Writer::default();
+    let mut out = ImageWriter::default();
     out.section(NOTE, 1, |out| {
         "héllo".to_owned().write(out);
         vec![Some(1u32), None].write(out);
@@ -16,7 +16,7 @@ fn image() -> Vec<u8> {
 type Note = (String, Vec<Option<u32>>, [u64; 3]);
 
 fn read(image: &[u8]) -> Result<Note, ImageError> {
-    let mut sections = Reader::new(image)?;
+    let mut sections = ImageReader::new(image)?;
     let mut note = None;
     while let Some(section) = sections.section()? {
         if section.tag == NOTE {
@@ -35,7 +35,7 @@ fn read(image: &[u8]) -> Result<Note, ImageError> {
 
 /// The image with another body, which it says to be its own.
 fn with_body(body: &[u8]) -> Vec<u8> {
-    let mut out = Writer::default();
+    let mut out = ImageWriter::default();
     out.raw(body);
     out.finish()
 }
@@ -105,19 +105,19 @@ fn error_says_what_is_wrong() {
 
 #[test]
 fn length_that_cannot_be_costs_no_memory() {
-    let mut out = Writer::default();
+    let mut out = ImageWriter::default();
     u64::MAX.write(&mut out);
     (1u64 << 40).write(&mut out);
     let body = &out.finish()[HEAD_BYTES..];
     for length in [&body[..8], &body[8..]] {
-        let mut from = Reader { left: length };
+        let mut from = ImageReader { left: length };
         let list: Result<Vec<[u64; 64]>, _> = from.list::<Wide>().map(|list| {
             let wide = list.into_iter().map(|Wide(row)| row);
             wide.collect()
         });
         assert_eq!(list, Err(ImageError::Short { what: "a list" }));
     }
-    let mut from = Reader { left: &[0; 64] };
+    let mut from = ImageReader { left: &[0; 64] };
     assert_eq!(from.room::<Wide>(64), 0, "64 bytes hold none of 512");
     assert_eq!(from.list::<Wide>().map(|list| list.len()), Ok(0));
 }
@@ -126,11 +126,11 @@ fn length_that_cannot_be_costs_no_memory() {
 struct Wide([u64; 64]);
 
 impl Image for Wide {
-    fn write(&self, out: &mut Writer) {
+    fn write(&self, out: &mut ImageWriter) {
         out.raw(&[self.0[0] as u8]);
     }
 
-    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError> {
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         u8::read(from).map(|byte| Self([u64::from(byte); 64]))
     }
 }

@@ -11,6 +11,8 @@
 mod nouns;
 mod parts;
 
+use crate::limits::HELD_BYTES_MAX;
+
 /// What every image begins with.
 const MAGIC: [u8; 8] = *b"ringmain";
 /// Version of what stands around the sections.
@@ -82,22 +84,22 @@ pub enum ImageError {
 /// What of a shard's state is written and read whole.
 pub trait Image: Sized {
     /// Writes it.
-    fn write(&self, out: &mut Writer);
+    fn write(&self, out: &mut ImageWriter);
 
     /// Reads it.
     ///
     /// # Errors
     /// What is read cannot be this.
-    fn read(from: &mut Reader<'_>) -> Result<Self, ImageError>;
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError>;
 }
 
 /// An image on its way.
 #[derive(Debug)]
-pub struct Writer {
+pub struct ImageWriter {
     bytes: Vec<u8>,
 }
 
-impl Default for Writer {
+impl Default for ImageWriter {
     fn default() -> Self {
         Self {
             bytes: vec![0; HEAD_BYTES],
@@ -105,7 +107,7 @@ impl Default for Writer {
     }
 }
 
-impl Writer {
+impl ImageWriter {
     /// One section, which `write` fills.
     pub fn section(&mut self, tag: u16, version: u16, write: impl FnOnce(&mut Self)) {
         tag.write(self);
@@ -126,6 +128,12 @@ impl Writer {
     pub fn bytes(&mut self, bytes: &[u8]) {
         self.length(bytes.len());
         self.raw(bytes);
+    }
+
+    /// Bytes in memory that counts, also where it is not full.
+    pub fn buffer(&mut self, buffer: &Vec<u8>) {
+        buffer.capacity().write(self);
+        self.bytes(buffer);
     }
 
     /// How many of something follow.
@@ -188,22 +196,22 @@ impl Writer {
 
 /// What is left of an image, or of a section of one.
 #[derive(Debug)]
-pub struct Reader<'a> {
+pub struct ImageReader<'a> {
     left: &'a [u8],
 }
 
 /// A section of an image.
 #[derive(Debug)]
-pub struct Section<'a> {
+pub struct ImageSection<'a> {
     /// Which.
     pub tag: u16,
     /// Its version.
     pub version: u16,
     /// What is in it.
-    pub inside: Reader<'a>,
+    pub inside: ImageReader<'a>,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ImageReader<'a> {
     /// The sections of an image.
     ///
     /// # Errors
@@ -234,7 +242,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// It is not whole.
-    pub fn section(&mut self) -> Result<Option<Section<'a>>, ImageError> {
+    pub fn section(&mut self) -> Result<Option<ImageSection<'a>>, ImageError> {
         if self.left.is_empty() {
             return Ok(None);
         }
@@ -244,7 +252,7 @@ impl<'a> Reader<'a> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         let left = self.raw(length, "a section")?;
         let inside = Self { left };
-        Ok(Some(Section {
+        Ok(Some(ImageSection {
             tag,
             version,
             inside,
@@ -271,6 +279,22 @@ impl<'a> Reader<'a> {
     pub fn bytes(&mut self) -> Result<&'a [u8], ImageError> {
         let length = self.length()?;
         self.raw(length, "bytes")
+    }
+
+    /// Bytes in as much memory as they had: twice theirs at most, or twice what a connection may hold.
+    ///
+    /// # Errors
+    /// There are not as many, or they had more.
+    pub fn buffer(&mut self) -> Result<Vec<u8>, ImageError> {
+        let capacity = usize::read(self)?;
+        let bytes = self.bytes()?;
+        let most = 2 * bytes.len().max(HELD_BYTES_MAX);
+        if capacity > most || bytes.len() > capacity {
+            return Err(ImageError::Wrong { what: "a buffer" });
+        }
+        let mut buffer = Vec::with_capacity(capacity);
+        buffer.extend_from_slice(bytes);
+        Ok(buffer)
     }
 
     /// How many of something follow, which has at least one byte.
@@ -302,7 +326,7 @@ impl<'a> Reader<'a> {
         Ok(list)
     }
 
-    /// What `Writer::sparse` has written, into a row where all is usual.
+    /// What `ImageWriter::sparse` has written, into a row where all is usual.
     ///
     /// # Errors
     /// One of them cannot be, or has no place there.
@@ -316,7 +340,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// What `Writer::map` has written, each by `insert`, which says what the key had before.
+    /// What `ImageWriter::map` has written, each by `insert`, which says what the key had before.
     ///
     /// # Errors
     /// One of them cannot be, or is there twice.
@@ -347,7 +371,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl<'a> Section<'a> {
+impl<'a> ImageSection<'a> {
     /// May a reader who does not know it leave it out?
     #[must_use]
     pub const fn may_be_skipped(&self) -> bool {
@@ -358,7 +382,7 @@ impl<'a> Section<'a> {
     ///
     /// # Errors
     /// It is of another one.
-    pub const fn of_version(self, version: u16) -> Result<Reader<'a>, ImageError> {
+    pub const fn of_version(self, version: u16) -> Result<ImageReader<'a>, ImageError> {
         if self.version == version {
             Ok(self.inside)
         } else {
@@ -373,62 +397,62 @@ impl<'a> Section<'a> {
 /// Writes and reads a structure or the kinds of an enumeration, field by field in the order given. All fields and all kinds are
 /// named; a kind has its number for as long as a section has its version.
 macro_rules! image {
-    (struct $name:ident { $($field:ident),* $(,)? }) => {
-        impl $crate::mem::Image for $name {
-            fn write(&self, out: &mut $crate::mem::ImageWriter) {
+    (struct $name:ident $(<$life:lifetime>)? { $($field:ident),* $(,)? }) => {
+        impl $crate::image::Image for $name $(<$life>)? {
+            fn write(&self, out: &mut $crate::image::ImageWriter) {
                 let Self { $($field),* } = self;
-                $($crate::mem::Image::write($field, out);)*
+                $($crate::image::Image::write($field, out);)*
             }
 
             fn read(
-                from: &mut $crate::mem::ImageReader<'_>,
-            ) -> Result<Self, $crate::mem::ImageError> {
-                $(let $field = $crate::mem::Image::read(from)?;)*
+                from: &mut $crate::image::ImageReader<'_>,
+            ) -> Result<Self, $crate::image::ImageError> {
+                $(let $field = $crate::image::Image::read(from)?;)*
                 Ok(Self { $($field),* })
             }
         }
     };
-    (tuple $name:ident ( $($field:ident),* )) => {
-        impl $crate::mem::Image for $name {
-            fn write(&self, out: &mut $crate::mem::ImageWriter) {
+    (tuple $name:ident $(<$life:lifetime>)? ( $($field:ident),* )) => {
+        impl $crate::image::Image for $name $(<$life>)? {
+            fn write(&self, out: &mut $crate::image::ImageWriter) {
                 let Self($($field),*) = self;
-                $($crate::mem::Image::write($field, out);)*
+                $($crate::image::Image::write($field, out);)*
             }
 
             fn read(
-                from: &mut $crate::mem::ImageReader<'_>,
-            ) -> Result<Self, $crate::mem::ImageError> {
-                $(let $field = $crate::mem::Image::read(from)?;)*
+                from: &mut $crate::image::ImageReader<'_>,
+            ) -> Result<Self, $crate::image::ImageError> {
+                $(let $field = $crate::image::Image::read(from)?;)*
                 Ok(Self($($field),*))
             }
         }
     };
-    (enum $name:ident {
+    (enum $name:ident $(<$life:lifetime>)? {
         $($number:literal => $kind:ident $(( $($place:ident),* ))? $({ $($field:ident),* })?),* $(,)?
     }) => {
-        impl $crate::mem::Image for $name {
-            fn write(&self, out: &mut $crate::mem::ImageWriter) {
+        impl $crate::image::Image for $name $(<$life>)? {
+            fn write(&self, out: &mut $crate::image::ImageWriter) {
                 match self {
                     $(Self::$kind $(( $($place),* ))? $({ $($field),* })? => {
                         let number: u8 = $number;
-                        $crate::mem::Image::write(&number, out);
-                        $($($crate::mem::Image::write($place, out);)*)?
-                        $($($crate::mem::Image::write($field, out);)*)?
+                        $crate::image::Image::write(&number, out);
+                        $($($crate::image::Image::write($place, out);)*)?
+                        $($($crate::image::Image::write($field, out);)*)?
                     })*
                 }
             }
 
             fn read(
-                from: &mut $crate::mem::ImageReader<'_>,
-            ) -> Result<Self, $crate::mem::ImageError> {
-                let number: u8 = $crate::mem::Image::read(from)?;
+                from: &mut $crate::image::ImageReader<'_>,
+            ) -> Result<Self, $crate::image::ImageError> {
+                let number: u8 = $crate::image::Image::read(from)?;
                 match number {
                     $($number => {
-                        $($(let $place = $crate::mem::Image::read(from)?;)*)?
-                        $($(let $field = $crate::mem::Image::read(from)?;)*)?
+                        $($(let $place = $crate::image::Image::read(from)?;)*)?
+                        $($(let $field = $crate::image::Image::read(from)?;)*)?
                         Ok(Self::$kind $(( $($place),* ))? $({ $($field),* })?)
                     })*
-                    _ => Err($crate::mem::ImageError::Wrong {
+                    _ => Err($crate::image::ImageError::Wrong {
                         what: concat!("a kind of ", stringify!($name)),
                     }),
                 }
