@@ -17,7 +17,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use file::{ConfigError, ConfigErrors, Key, KeyKind, Origin, ReloadRefused, Setting, Source};
+pub use file::{
+    ConfigError, ConfigErrors, FileKey, KeyKind, ReloadRefused, Setting, Source, ValueOrigin,
+};
 pub use file::{keys, parse_duration, show_duration, shown_url, unmatched_origin};
 pub use fit::Unfit;
 pub use glob::{Glob, GlobError, glob_match};

@@ -35,7 +35,7 @@ use crate::config::{Config, ReactorChoice, Server};
 use crate::doctor;
 use crate::limits::{CONTROL_TO_SHARD_MAX, SCRAPES_MAX};
 use crate::mesh::control::{
-    DrainOutcome, FromShard, Page, PageFor, PageKind, ShardLink, Strain, Table, ToShard,
+    ControlPage, DrainOutcome, FromShard, PageFor, PageKind, ShardLink, Strain, TableKind, ToShard,
 };
 use crate::model::ShardId;
 use crate::upstream::bell::Bell;
@@ -348,7 +348,7 @@ struct Control {
 }
 
 /// A page for a request at a shard.
-type Written = (ShardId, PageFor, Page);
+type Written = (ShardId, PageFor, ControlPage);
 
 /// Who writes pages, and where they go. A shard awaits `PAGES_MAX` of them at most.
 struct Pages {
@@ -373,7 +373,7 @@ impl Control {
             shards: parts.links.len(),
             shards_ready: 0,
             reactor: parts.reactor,
-            filling: [0; Table::ALL.len()],
+            filling: [0; TableKind::ALL.len()],
             warnings: Vec::new(),
         };
         Self {
@@ -620,7 +620,7 @@ impl Control {
     }
 
     /// A table that peers fill is nearly full, or has room again: one line, and a word in `/ready`.
-    fn table_fills(&mut self, shard: ShardId, table: Table, is_filling: bool) {
+    fn table_fills(&mut self, shard: ShardId, table: TableKind, is_filling: bool) {
         if is_filling {
             warn!(
                 shard = shard.0,
@@ -816,7 +816,7 @@ mod tests {
         let mut control = control(1);
         while send(&control.parts.links[0], ToShard::Observe, QUEUE_RESERVE) {}
         let page = || {
-            let page = Page {
+            let page = ControlPage {
                 status: 200,
                 content_type: "text/plain",
                 body: bytes::Bytes::new(),

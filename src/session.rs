@@ -110,7 +110,7 @@ pub struct Rare {
     /// For the answer to a request that waits.
     pub cors: Option<Box<crate::wire::http::Cors>>,
     /// What a long poll waits for.
-    pub poll: Option<Box<poll::Poll>>,
+    pub poll: Option<Box<poll::PollState>>,
     /// `meta` of the connection token or of the connect hook, JSON or empty: it stays on the server.
     pub meta: Bytes,
     /// What the connection token lets it consume.

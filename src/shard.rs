@@ -189,7 +189,7 @@ pub struct Shard {
     local: Local,
     owned: Owned,
     mesh: Endpoint,
-    calls: api::Calls,
+    calls: api::ApiCalls,
     questions: questions::Questions,
     waits: waits::Waits,
     hooks: Calls,
@@ -198,7 +198,7 @@ pub struct Shard {
     /// What the log's side gives connections.
     outgoing: outgoing::Outgoing,
     reports: VecDeque<FromShard>,
-    drain: Option<drain::Drain>,
+    drain: Option<drain::Draining>,
     key_waits: keys::KeyWaits,
     /// See `Context::key_wanted`.
     key_wanted: Option<crate::session::KeyWanted>,
@@ -233,6 +233,8 @@ pub struct Shard {
     waiting_shares: Shares,
     /// The last step of the inbox ended by its number.
     has_messages: bool,
+    /// Commands that were taken up again in this turn.
+    taken: usize,
     /// Sessions that can go on with commands that waited.
     ready: VecDeque<ConnId>,
     /// Publications of clients that are out, not answered: their subscribers get them first, the publisher among them.
@@ -280,7 +282,7 @@ impl Shard {
             local: Local::new(&tables),
             owned: Owned::new(&tables),
             mesh: endpoint,
-            calls: api::Calls::default(),
+            calls: api::ApiCalls::default(),
             questions: questions::Questions::default(),
             waits: waits::Waits::default(),
             hooks: Calls::default(),
@@ -308,6 +310,7 @@ impl Shard {
             waiting_bytes: 0,
             waiting_shares: Shares::new(usize::MAX, limits::WAITING_BYTES_SHARD_MAX),
             has_messages: false,
+            taken: 0,
             ready: VecDeque::new(),
             published: Vec::new(),
             filling: tables::Filling::default(),

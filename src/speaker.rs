@@ -12,7 +12,7 @@ mod written;
 
 pub use frame::Compression;
 pub use listen::{Verbs, is_opening, verbs};
-pub use said::{Found, Polled, Said};
+pub use said::{FoundByPoll, Polled, Said};
 pub use say::{Ending, end, ping, push, reply};
 pub use written::{Piece, Written};
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use ringmain::config::namespace::{DataFormat, OPTIONS, SlowConsumer};
 use ringmain::config::{
-    Config, ConfigError, ConfigErrors, ListenAddr, LogFormat, Origin, ReactorChoice, Secret,
-    Setting, Source, Token, TrustedProxy, UserLimitPolicy,
+    Config, ConfigError, ConfigErrors, ListenAddr, LogFormat, ReactorChoice, Secret, Setting,
+    Source, Token, TrustedProxy, UserLimitPolicy, ValueOrigin,
 };
 
 const EXAMPLE: &str = include_str!("../tuning/ringmain.example.toml");
@@ -81,8 +81,8 @@ fn error(text: &str) -> ConfigError {
     errors.remove(0)
 }
 
-fn line(line: usize) -> Origin {
-    Origin::File {
+fn line(line: usize) -> ValueOrigin {
+    ValueOrigin::File {
         name: "ringmain.toml".to_owned(),
         line,
     }
@@ -380,7 +380,7 @@ fn all_errors_are_reported_in_the_order_of_lines() {
     let errors =
         load("[server]\nshards = 99\nx = 1\n[log]\nlevel = 3\n[client]\npong_timeout = \"30s\"")
             .unwrap_err();
-    let lines: Vec<Origin> = errors
+    let lines: Vec<ValueOrigin> = errors
         .0
         .iter()
         .map(|error| error.origin().clone())

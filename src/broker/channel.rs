@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::followed::Followed;
 use super::list::Link;
 use super::presence::Presence;
-use super::recovery::History;
+use super::recovery::KeptHistory;
 use crate::config::Namespace;
 use crate::model::{ChannelName, Epoch, Offset, Publication, StreamPosition};
 use crate::time::Instant;
@@ -29,7 +29,7 @@ pub struct Channel {
     pub(super) namespace: Arc<Namespace>,
     pub(super) epoch: Epoch,
     pub(super) top: Offset,
-    pub(super) history: History,
+    pub(super) history: KeptHistory,
     /// Shards with a subscriber: bit n for shard n.
     pub(super) interest: u64,
     /// Shards with a subscriber that takes patches, among those of `interest`.
@@ -74,7 +74,7 @@ impl Channel {
             namespace,
             epoch,
             top: Offset(0),
-            history: History::default(),
+            history: KeptHistory::default(),
             interest: 0,
             patched: 0,
             behind: 0,

@@ -109,7 +109,7 @@ pub(super) struct LogPart {
 
 /// What there is for an asker.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FoundInLog {
     /// These publications; more follow them before the channel's end.
     Some {
         /// Ascending, without holes.

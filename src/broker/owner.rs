@@ -11,8 +11,8 @@ use super::channel::Channel;
 use super::followed::{PartAsker, STALE};
 use super::idempotency::Idempotency;
 use super::makers::Maker;
-use super::recovery::{self, History};
-use super::table::{NoRecord, Table};
+use super::recovery::{self, KeptHistory};
+use super::table::{ChannelTable, NoRecord};
 use crate::config::namespace::RecoveryMode;
 use crate::config::{ChannelRules, Namespace};
 use crate::limits::{IDEMPOTENCY_KEYS_MAX, LOG_PAGE_BYTES, SHARDS_MAX};
@@ -36,7 +36,7 @@ const KEYS_SWEEP: usize = 1024;
 
 /// All channels owned by one shard.
 pub struct Owner {
-    table: Table,
+    table: ChannelTable,
     keys: Idempotency,
     /// Channels with a shard in `behind`.
     behind: Vec<u32>,
@@ -129,7 +129,7 @@ impl Owner {
     #[must_use]
     pub fn new(key: &Key) -> Self {
         Self {
-            table: Table::new(key),
+            table: ChannelTable::new(key),
             keys: Idempotency::new(key, IDEMPOTENCY_KEYS_MAX),
             behind: Vec::new(),
             active: 0,
@@ -515,7 +515,7 @@ impl Owner {
                     epoch: self.table.epoch(hash, &query.channel),
                     offset: Offset(0),
                 };
-                history(&History::default(), position, query.what)
+                history(&KeptHistory::default(), position, query.what)
             }
         }
     }
@@ -665,7 +665,7 @@ fn resolve<'r>(
 }
 
 /// The page of history that is asked for; the position alone where something else is.
-fn history(kept: &History, position: StreamPosition, what: QueryKind) -> AnswerKind {
+fn history(kept: &KeptHistory, position: StreamPosition, what: QueryKind) -> AnswerKind {
     let (limit, since, reverse) = match what {
         QueryKind::History {
             limit,

@@ -12,13 +12,13 @@ use crate::time::Instant;
 
 /// Publications kept, ascending and without holes, ending at `top.offset` unless some were removed.
 #[derive(Debug, Default)]
-pub struct History {
+pub struct KeptHistory {
     publications: VecDeque<Arc<Publication>>,
     /// When each was taken in. The wall clock in a publication may be set; this one only runs.
     taken: VecDeque<Instant>,
 }
 
-impl History {
+impl KeptHistory {
     /// One more, the newest.
     pub fn push(&mut self, now: Instant, publication: Arc<Publication>) {
         self.publications.push_back(publication);
@@ -43,14 +43,14 @@ impl History {
     }
 }
 
-impl Deref for History {
+impl Deref for KeptHistory {
     type Target = VecDeque<Arc<Publication>>;
     fn deref(&self) -> &Self::Target {
         &self.publications
     }
 }
 
-impl Image for History {
+impl Image for KeptHistory {
     fn write(&self, out: &mut ImageWriter) {
         let Self {
             publications,
@@ -74,7 +74,7 @@ impl Image for History {
 }
 
 /// Entries with an offset greater than `after`.
-fn newer(history: &History, after: u64) -> impl DoubleEndedIterator<Item = &Arc<Publication>> {
+fn newer(history: &KeptHistory, after: u64) -> impl DoubleEndedIterator<Item = &Arc<Publication>> {
     let from = history.partition_point(|publication| publication.offset.0 <= after);
     history.range(from..)
 }
@@ -82,7 +82,7 @@ fn newer(history: &History, after: u64) -> impl DoubleEndedIterator<Item = &Arc<
 /// Recovery: the missed publications and whether they are all that matters of what was missed.
 #[must_use]
 pub fn recover(
-    history: &History,
+    history: &KeptHistory,
     top: StreamPosition,
     from: &Recover,
 ) -> (Vec<Arc<Publication>>, bool) {
@@ -123,7 +123,11 @@ pub fn cut(publications: &mut Vec<Arc<Publication>>, bytes_max: usize) -> bool {
 }
 
 /// Cache recovery: the latest publication, unless the client has it.
-fn latest(history: &History, top: StreamPosition, from: &Recover) -> (Vec<Arc<Publication>>, bool) {
+fn latest(
+    history: &KeptHistory,
+    top: StreamPosition,
+    from: &Recover,
+) -> (Vec<Arc<Publication>>, bool) {
     let has_it = from.offset == top.offset.0 && from.epoch.is(top.epoch);
     match history.back().filter(|latest| latest.offset == top.offset) {
         Some(latest) if !has_it => (vec![Arc::clone(latest)], true),
@@ -134,7 +138,7 @@ fn latest(history: &History, top: StreamPosition, from: &Recover) -> (Vec<Arc<Pu
 /// A page of history; `None` when `since` names another epoch (error 112).
 #[must_use]
 pub fn page(
-    history: &History,
+    history: &KeptHistory,
     top: StreamPosition,
     limit: u32,
     since: Option<(u64, Since)>,
@@ -196,12 +200,12 @@ mod tests {
         }
     }
 
-    fn history(offsets: std::ops::RangeInclusive<u64>) -> (History, StreamPosition) {
+    fn history(offsets: std::ops::RangeInclusive<u64>) -> (KeptHistory, StreamPosition) {
         let top = StreamPosition {
             epoch: EPOCH,
             offset: Offset(*offsets.end()),
         };
-        let mut history = History::default();
+        let mut history = KeptHistory::default();
         for offset in offsets {
             history.push(
                 Instant::START,
@@ -254,7 +258,7 @@ mod tests {
     fn cache_recovery_gives_the_latest_to_whoever_does_not_have_it() {
         let (entries, top) = history(4..=8);
         let fits = Since::Epoch(EPOCH);
-        let latest = |entries: &History, epoch, offset| {
+        let latest = |entries: &KeptHistory, epoch, offset| {
             let from = Recover {
                 epoch,
                 offset,
@@ -273,7 +277,7 @@ mod tests {
             (vec![8], true),
             "another epoch"
         );
-        let none = History::default();
+        let none = KeptHistory::default();
         assert_eq!(latest(&none, fits, 8), (vec![], true));
         assert_eq!(latest(&none, fits, 7), (vec![], false));
         assert_eq!(latest(&none, Since::Nothing, 8), (vec![], false));

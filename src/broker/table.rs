@@ -30,7 +30,7 @@ const SWEEP_PUBLICATIONS: usize = 8192;
 const AGAIN_S: u32 = 1;
 
 /// See the module.
-pub(super) struct Table {
+pub(super) struct ChannelTable {
     channels: Slab<Channel>,
     slots: SlotPool,
     by_name: HashTable<u32>,
@@ -56,7 +56,7 @@ pub(super) enum NoRecord {
     MakerFull,
 }
 
-impl Table {
+impl ChannelTable {
     pub(super) fn new(key: &Key) -> Self {
         Self {
             channels: Slab::default(),

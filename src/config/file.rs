@@ -17,13 +17,13 @@ mod visit;
 mod web_origin;
 mod writer;
 
-pub use error::{ConfigError, ConfigErrors, Origin, ReloadRefused};
-pub use outline::{Key, KeyKind, keys, parse_duration, show_duration};
+pub use error::{ConfigError, ConfigErrors, ReloadRefused, ValueOrigin};
+pub use outline::{FileKey, KeyKind, keys, parse_duration, show_duration};
 pub use web_origin::unmatched_origin;
 pub use writer::shown_url;
 
 use super::Config;
-use tree::Table;
+use tree::TreeTable;
 
 /// Start of the environment variables that set a key.
 const ENVIRONMENT_PREFIX: &str = "RINGMAIN__";
@@ -88,7 +88,7 @@ impl Config {
     /// Everything that is wrong with the text, in the order of the lines.
     pub fn load(sources: &[Source<'_>], settings: &[Setting]) -> Result<Self, ConfigErrors> {
         let mut errors = Vec::new();
-        let mut merged = Table::default();
+        let mut merged = TreeTable::default();
         for source in sources {
             match tree::parse(source) {
                 Ok(table) => tree::merge(&mut merged, table),
@@ -130,7 +130,7 @@ impl Config {
     /// Names every key that differs and is read only at start; then nothing of `new` may be applied.
     pub fn reload_from(&self, new_config: &Self) -> Result<(), ReloadRefused> {
         let fixed = |config: &Self| {
-            let mut lines = writer::lines(config, writer::Secrets::Plain);
+            let mut lines = writer::lines(config, writer::SecretsWritten::Plain);
             lines.retain(|line| {
                 FIXED_AT_START
                     .iter()

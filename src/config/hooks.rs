@@ -130,7 +130,7 @@ pub struct MethodNamespace {
 
 /// Where an RPC goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route<'a> {
+pub enum HookRoute<'a> {
     /// Answered here, with nothing.
     Ping,
     /// To a backend.
@@ -268,30 +268,30 @@ impl Hooks {
 
     /// Where an RPC goes (`spec/centrifuge.md` §4.7).
     #[must_use]
-    pub fn route(&self, method: &str) -> Route<'_> {
+    pub fn route(&self, method: &str) -> HookRoute<'_> {
         let methods = &self.methods;
         if methods.ping.as_deref() == Some(method) {
-            return Route::Ping;
+            return HookRoute::Ping;
         }
         let any_backend = methods.without_namespace.proxy_enabled || !methods.namespaces.is_empty();
         if !any_backend {
             return match methods.ping {
-                Some(_) => Route::Unknown,
-                None => Route::NotAvailable,
+                Some(_) => HookRoute::Unknown,
+                None => HookRoute::NotAvailable,
             };
         }
         let namespace = match method.split_once(methods.namespace_boundary.as_str()) {
             None => &methods.without_namespace,
             Some((name, _)) => match methods.namespaces.iter().find(|one| one.name == name) {
                 Some(namespace) => namespace,
-                None => return Route::Unknown,
+                None => return HookRoute::Unknown,
             },
         };
         let target = namespace
             .proxy_enabled
             .then(|| self.of_rpc(&namespace.proxy_name))
             .flatten();
-        target.map_or(Route::NotAvailable, Route::Target)
+        target.map_or(HookRoute::NotAvailable, HookRoute::Target)
     }
 
     /// Every target that leads anywhere.
@@ -340,12 +340,12 @@ mod tests {
         let mut hooks = Hooks::default();
         assert_eq!(
             hooks.route("x"),
-            Route::NotAvailable,
+            HookRoute::NotAvailable,
             "nothing is configured"
         );
         hooks.methods.ping = Some("ping".to_owned());
-        assert_eq!(hooks.route("ping"), Route::Ping);
-        assert_eq!(hooks.route("x"), Route::Unknown);
+        assert_eq!(hooks.route("ping"), HookRoute::Ping);
+        assert_eq!(hooks.route("x"), HookRoute::Unknown);
         hooks.rpc = target("rpc.proxy");
         hooks.named = vec![target("other")];
         hooks.methods.namespaces = vec![
@@ -359,12 +359,12 @@ mod tests {
                 ..MethodNamespace::default()
             },
         ];
-        assert_eq!(hooks.route("math:sum"), Route::Target(&hooks.named[0]));
-        assert_eq!(hooks.route("off:x"), Route::NotAvailable);
-        assert_eq!(hooks.route("none:x"), Route::Unknown);
-        assert_eq!(hooks.route("x"), Route::NotAvailable);
+        assert_eq!(hooks.route("math:sum"), HookRoute::Target(&hooks.named[0]));
+        assert_eq!(hooks.route("off:x"), HookRoute::NotAvailable);
+        assert_eq!(hooks.route("none:x"), HookRoute::Unknown);
+        assert_eq!(hooks.route("x"), HookRoute::NotAvailable);
         hooks.methods.without_namespace.proxy_enabled = true;
-        assert_eq!(hooks.route("x"), Route::Target(&hooks.rpc));
+        assert_eq!(hooks.route("x"), HookRoute::Target(&hooks.rpc));
     }
 
     #[test]

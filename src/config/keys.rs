@@ -201,7 +201,7 @@ pub enum KeySetError {
 
 /// What a set says about a key id.
 #[derive(Clone, Copy, Debug)]
-pub enum Found<'a> {
+pub enum FoundKey<'a> {
     /// A key for this algorithm.
     Key(&'a PublicKey),
     /// Keys, but for other algorithms.
@@ -244,13 +244,13 @@ impl KeySet {
 
     /// The key with this id for this algorithm.
     #[must_use]
-    pub fn find(&self, id: &str, algorithm: Algorithm) -> Found<'_> {
-        let mut found = Found::Unknown;
+    pub fn find(&self, id: &str, algorithm: Algorithm) -> FoundKey<'_> {
+        let mut found = FoundKey::Unknown;
         for (_, key) in self.keys.iter().filter(|(own, _)| **own == *id) {
             if key.allows(algorithm) {
-                return Found::Key(key);
+                return FoundKey::Key(key);
             }
-            found = Found::Other;
+            found = FoundKey::Other;
         }
         found
     }

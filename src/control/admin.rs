@@ -25,9 +25,9 @@ use super::process::Process;
 use super::prometheus::{self, Snapshot};
 use crate::config::{Config, ListenAddr};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
-use crate::mesh::control::{Page, PageKind, Table};
-use crate::mesh::durable::Method as AskMethod;
-use crate::protocol::api::{Answer as ApiAnswer, ApiError, Shape, encode_answer};
+use crate::mesh::control::{ControlPage, PageKind, TableKind};
+use crate::mesh::durable::LogMethod;
+use crate::protocol::api::{ApiAnswer, ApiError, ApiForm, encode_answer};
 use crate::upstream::bridge::{Question as LogQuestion, Report as LogReport};
 use crate::uring::listen::Bound;
 use crate::wire::http::is_same_site;
@@ -74,7 +74,7 @@ pub struct Readiness {
     /// `uring` or `portable`.
     pub reactor: &'static str,
     /// Shards on which each table is nearly full: bit n for shard n.
-    pub filling: [u64; Table::ALL.len()],
+    pub filling: [u64; TableKind::ALL.len()],
     /// Limits of the system that are near, each with what to do. They do not make the process unready: who is connected
     /// is served.
     pub warnings: Vec<String>,
@@ -298,8 +298,8 @@ async fn metrics(State(admin): State<Admin>) -> Response {
     shown(admin.page(PageKind::Metrics).await)
 }
 
-fn shown(page: Page) -> Response {
-    let Page {
+fn shown(page: ControlPage) -> Response {
+    let ControlPage {
         status,
         content_type,
         body,
@@ -327,7 +327,7 @@ async fn ask_log(
     PathOf(method): PathOf<String>,
     data: Bytes,
 ) -> Response {
-    let Some(asked) = AskMethod::of_api(&method).filter(|method| method.is_for_admin()) else {
+    let Some(asked) = LogMethod::of_api(&method).filter(|method| method.is_for_admin()) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let Some(log) = &admin.log else {
@@ -348,7 +348,7 @@ async fn ask_log(
     };
     let mut out = Vec::new();
     let answer = result.map(ApiAnswer::Log).map_err(ApiError::Log);
-    encode_answer(&mut out, &answer, Shape::Single);
+    encode_answer(&mut out, &answer, ApiForm::Single);
     ([(header::CONTENT_TYPE, JSON)], out).into_response()
 }
 
@@ -366,10 +366,10 @@ fn hook_details(reports: &[hooks::Report]) -> serde_json::Value {
 
 impl Admin {
     /// A page for whoever may see it.
-    pub(super) async fn page(&self, kind: PageKind) -> Page {
+    pub(super) async fn page(&self, kind: PageKind) -> ControlPage {
         match kind {
             PageKind::Ready => self.ready_page().await,
-            PageKind::Metrics => self.metrics_page().await.unwrap_or(Page {
+            PageKind::Metrics => self.metrics_page().await.unwrap_or(ControlPage {
                 status: 503,
                 content_type: TEXT,
                 body: Bytes::from_static(b"the counters are not to be had\n"),
@@ -377,7 +377,7 @@ impl Admin {
         }
     }
 
-    async fn ready_page(&self) -> Page {
+    async fn ready_page(&self) -> ControlPage {
         let Readiness {
             phase,
             shards,
@@ -386,10 +386,10 @@ impl Admin {
             filling,
             warnings,
         } = self.readiness.borrow().clone();
-        let filling: Vec<&str> = Table::ALL
+        let filling: Vec<&str> = TableKind::ALL
             .into_iter()
             .filter(|&table| filling[table as usize] != 0)
-            .map(Table::name)
+            .map(TableKind::name)
             .collect();
         let ready = phase == Phase::Serving;
         let body = serde_json::json!({
@@ -405,7 +405,7 @@ impl Admin {
             "hooks": hook_details(&self.reports().await),
             "durable": self.log.as_ref().map(|log| log_details(&log.report.borrow())),
         });
-        Page {
+        ControlPage {
             status: if ready { 200 } else { 503 },
             content_type: JSON,
             body: body.to_string().into(),
@@ -413,7 +413,7 @@ impl Admin {
     }
 
     /// `None` when nobody can say.
-    async fn metrics_page(&self) -> Option<Page> {
+    async fn metrics_page(&self) -> Option<ControlPage> {
         let (question, answer) = oneshot::channel();
         self.questions.try_send(question).ok()?;
         let shards = answer.await.ok()?;
@@ -428,7 +428,7 @@ impl Admin {
             hooks: &reports,
             durable: self.log.as_ref().map(|log| log.report.borrow().clone()),
         });
-        Some(Page {
+        Some(ControlPage {
             status: 200,
             content_type: prometheus::CONTENT_TYPE,
             body: text.into(),
@@ -474,7 +474,7 @@ mod tests {
             shards: 1,
             shards_ready: 0,
             reactor: "portable",
-            filling: [0; Table::ALL.len()],
+            filling: [0; TableKind::ALL.len()],
             warnings: Vec::new(),
         });
         let (questions_in, mut questions) = mpsc::channel::<Question>(4);

@@ -20,7 +20,7 @@ use super::http_client::Client;
 use crate::config::Config;
 use crate::mesh::bell::Doorbell;
 use crate::mesh::control::ShardLink;
-use crate::mesh::hook::{Answer, Call, Verdict};
+use crate::mesh::hook::{Call, HookAnswer, Verdict};
 use crate::upstream::bell::Bell;
 
 use breaker::Pass;
@@ -38,7 +38,7 @@ pub(super) type Question = oneshot::Sender<Vec<Report>>;
 /// The way to one shard.
 struct Line {
     calls: Arc<ArrayQueue<Box<Call>>>,
-    answers: Arc<ArrayQueue<Answer>>,
+    answers: Arc<ArrayQueue<HookAnswer>>,
     bell: Arc<dyn Doorbell>,
 }
 
@@ -227,7 +227,7 @@ impl Hooks {
 
     fn answer(&mut self, pending: Pending, verdict: Verdict) {
         let line = &self.lines[pending.shard];
-        let answer = Answer {
+        let answer = HookAnswer {
             call: pending.call,
             verdict,
         };

@@ -14,7 +14,7 @@ use super::legacy;
 use super::output::{Output, toml};
 use super::reasons::{self, OWN_HEADERS, PONG};
 use super::{Entry, Fate};
-use crate::config::{Key, KeyKind, show_duration, unmatched_origin};
+use crate::config::{FileKey, KeyKind, show_duration, unmatched_origin};
 
 /// Unknown keys that get a nearest name; each is compared with every known one.
 const NEAREST_MAX: usize = 200;
@@ -33,7 +33,7 @@ struct Leaf<'a> {
 pub(super) struct Carry<'a> {
     root: &'a Value,
     known: BTreeMap<String, Known>,
-    ours: BTreeMap<String, (usize, Key)>,
+    ours: BTreeMap<String, (usize, FileKey)>,
     output: Output,
     pub(super) entries: Vec<Entry>,
     /// Our key, and the key of the input that it comes from.
@@ -49,7 +49,7 @@ impl<'a> Carry<'a> {
     pub(super) fn new(
         root: &'a Value,
         known: BTreeMap<String, Known>,
-        keys: Vec<Key>,
+        keys: Vec<FileKey>,
         implied: BTreeMap<String, &'static str>,
     ) -> Self {
         let places = keys.into_iter().enumerate();
@@ -471,7 +471,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// Does zero mean something to us? A default of zero tells.
-fn takes_zero(key: &Key) -> bool {
+fn takes_zero(key: &FileKey) -> bool {
     key.default == "\"0s\""
 }
 

@@ -33,7 +33,7 @@ pub enum ToShard {
     /// Report the counters.
     Observe,
     /// Answer to `PageWanted`.
-    Page(PageFor, Page),
+    Page(PageFor, ControlPage),
     /// The service with the public keys has answered, or does not (`None`).
     Keys(KeySource, Option<Arc<KeySet>>),
     /// End now.
@@ -52,7 +52,7 @@ pub enum FromShard {
     /// Somebody at an internal listener asks for a page that control writes. Answered by `Page`, always.
     PageWanted(ShardId, PageFor, PageKind),
     /// A table that peers fill is four fifths full (`true`), or no longer so.
-    Table(ShardId, Table, bool),
+    Table(ShardId, TableKind, bool),
     /// The shard came near a limit of the system, or is no longer near it.
     Strained(ShardId, Strain),
     /// Answer to `Observe`.
@@ -97,7 +97,7 @@ pub enum PageKind {
 
 /// A page that control wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct ControlPage {
     /// HTTP status.
     pub status: u16,
     /// `Content-Type`
@@ -108,7 +108,7 @@ pub struct Page {
 
 /// A table of a shard with a bound, filled by what peers do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Table {
+pub enum TableKind {
     /// Channels that the shard owns: `channel.owned_limit`.
     ChannelsOwned,
     /// Channels with subscribers on the shard.
@@ -121,7 +121,7 @@ pub enum Table {
     Revocations,
 }
 
-impl Table {
+impl TableKind {
     /// All.
     pub const ALL: [Self; 5] = [
         Self::ChannelsOwned,

@@ -90,7 +90,7 @@ pub struct Page {
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// What is asked.
-    pub method: Method,
+    pub method: LogMethod,
     /// Parameters, JSON.
     pub data: Bytes,
     /// Who asks.
@@ -117,7 +117,7 @@ pub enum Caller {
 
 /// Questions with parameters and results in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Method {
+pub enum LogMethod {
     /// `ringmain.consume`: deliveries of a group come to this connection.
     Consume,
     /// `ringmain.ack`, `/api/queue/ack`
@@ -148,7 +148,7 @@ pub enum Method {
     Replay,
 }
 
-impl Method {
+impl LogMethod {
     /// Is it answered on the admin listener?
     #[must_use]
     pub const fn is_for_admin(self) -> bool {

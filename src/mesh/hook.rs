@@ -15,7 +15,7 @@ use crate::limits::CALLS_MAX;
 use crate::model::{AskId, ChannelName, ChosenError, ClientId, ConnId, Format, HubId, Overrides};
 
 /// A header: name in lower case, and value.
-pub type Header = (Box<str>, Box<str>);
+pub type HookHeader = (Box<str>, Box<str>);
 
 /// An event that a backend decides about. It comes back with the answer, so it also holds what goes on with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,14 +39,14 @@ pub struct Call {
     /// Connection's `meta`, JSON or empty; only if the target wants it.
     pub meta: Bytes,
     /// Headers of the client that the target wants: emulated ones first, those of the transport over them.
-    pub headers: Vec<Header>,
+    pub headers: Vec<HookHeader>,
     /// What happened.
-    pub event: Event,
+    pub event: HookEvent,
 }
 
 /// What a backend decides about (`spec/centrifuge.md` §9.3). Payloads are JSON or bytes as the client sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum HookEvent {
     /// A client without a token wants to connect.
     Connect {
         /// Payload.
@@ -92,7 +92,7 @@ pub enum Event {
 
 /// What came of a call, with the call.
 #[derive(Debug)]
-pub struct Answer {
+pub struct HookAnswer {
     /// As it was sent.
     pub call: Box<Call>,
     /// What the backend says.
@@ -102,15 +102,15 @@ pub struct Answer {
 /// What a backend says. `None` is an answer without a result. Payloads are empty when absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// To `Event::Connect`.
-    Connect(Option<Box<Connected>>),
-    /// To `Event::Refresh` and `Event::SubRefresh`.
-    Refresh(Option<Refreshed>),
-    /// To `Event::Subscribe`.
-    Subscribe(Subscribed),
-    /// To `Event::Publish`.
-    Publish(Box<Published>),
-    /// To `Event::Rpc`: JSON or bytes.
+    /// To `HookEvent::Connect`.
+    Connect(Option<Box<ConnectVerdict>>),
+    /// To `HookEvent::Refresh` and `HookEvent::SubRefresh`.
+    Refresh(Option<RefreshVerdict>),
+    /// To `HookEvent::Subscribe`.
+    Subscribe(SubscribeVerdict),
+    /// To `HookEvent::Publish`.
+    Publish(Box<PublishVerdict>),
+    /// To `HookEvent::Rpc`: JSON or bytes.
     Rpc(Bytes),
     /// The client gets this error.
     Error(ChosenError),
@@ -122,7 +122,7 @@ pub enum Verdict {
 
 /// Result of connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Connected {
+pub struct ConnectVerdict {
     /// User id; empty for the anonymous user.
     pub user: Box<str>,
     /// Unix seconds; 0 for never.
@@ -132,14 +132,14 @@ pub struct Connected {
     /// Goes into the connect result: JSON or bytes.
     pub data: Bytes,
     /// Server-side subscriptions, each channel once.
-    pub subs: Vec<(Box<str>, Subscribed)>,
+    pub subs: Vec<(Box<str>, SubscribeVerdict)>,
     /// Stays on the server, JSON.
     pub meta: Bytes,
 }
 
 /// Result of subscribe, and one member of `subs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Subscribed {
+pub struct SubscribeVerdict {
     /// Unix seconds; 0 for never.
     pub expire_at: u64,
     /// Subscription info, JSON.
@@ -154,7 +154,7 @@ pub struct Subscribed {
 
 /// Result of refresh and sub_refresh.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refreshed {
+pub struct RefreshVerdict {
     /// It ends now.
     pub expired: bool,
     /// Unix seconds; 0 for never.
@@ -167,13 +167,13 @@ pub struct Refreshed {
 
 /// Result of publish.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Published {
+pub struct PublishVerdict {
     /// Payload in place of the client's; `None` leaves it.
     pub data: Option<Bytes>,
     /// Not kept in history.
     pub skip_history: bool,
     /// Tags.
-    pub tags: Vec<Header>,
+    pub tags: Vec<HookHeader>,
     /// Idempotency key; empty for none.
     pub idempotency_key: Box<str>,
     /// May be sent as a patch.
@@ -184,7 +184,7 @@ pub struct Published {
     pub version_epoch: Box<str>,
 }
 
-impl Event {
+impl HookEvent {
     /// As it is called in the configuration.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -209,7 +209,7 @@ impl Call {
             .map(|(name, value)| name.len() + value.len())
             .sum();
         let event = match &self.event {
-            Event::Connect {
+            HookEvent::Connect {
                 data,
                 name,
                 version,
@@ -218,9 +218,9 @@ impl Call {
                 let channels: usize = channels.iter().map(|channel| channel.len()).sum();
                 data.len() + name.len() + version.len() + channels
             }
-            Event::Refresh | Event::SubRefresh { .. } => 0,
-            Event::Subscribe { data, .. } | Event::Publish { data, .. } => data.len(),
-            Event::Rpc { method, data } => method.len() + data.len(),
+            HookEvent::Refresh | HookEvent::SubRefresh { .. } => 0,
+            HookEvent::Subscribe { data, .. } | HookEvent::Publish { data, .. } => data.len(),
+            HookEvent::Rpc { method, data } => method.len() + data.len(),
         };
         headers + event + self.meta.len() + self.user.len()
     }
@@ -232,7 +232,7 @@ pub struct HookLink {
     /// To control.
     pub calls: Arc<ArrayQueue<Box<Call>>>,
     /// To the shard.
-    pub answers: Arc<ArrayQueue<Answer>>,
+    pub answers: Arc<ArrayQueue<HookAnswer>>,
     /// Wakes whoever makes the calls.
     pub bell: Arc<dyn Doorbell>,
 }

@@ -10,10 +10,11 @@ mod fields;
 mod openapi;
 mod request;
 
-pub use answer::{Answer, Node, Published, Shape, encode_answer};
+pub use answer::{ApiAnswer, ApiForm, ApiPublished, NodeInfo, encode_answer};
 pub use decode::{LegacyCommand, MethodFields, decode, decode_legacy, is_method, methods};
 pub use error::{ApiDecodeError, ApiError};
 pub use openapi::OPENAPI;
 pub use request::{
-    Batch, Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe, Target,
+    Batch, Broadcast, ConnectionRefresh, Data, HistoryCall, PublishOptions, Request, SubscribeCall,
+    Whom,
 };

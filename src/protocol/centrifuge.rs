@@ -1,7 +1,7 @@
 //! Centrifuge protocol v2: encodings of `command` and `push`.
 
 use crate::model::Encoding;
-use crate::protocol::command::{Command, Connect, Emulation};
+use crate::protocol::command::{Command, Connect, EmulationCommands};
 use crate::protocol::disconnect::Disconnect;
 
 pub mod json;
@@ -23,9 +23,9 @@ pub const fn commands(encoding: Encoding, frame: &[u8]) -> Commands<'_> {
 #[derive(Clone, Debug)]
 pub enum Commands<'a> {
     /// Lines.
-    Json(json::Commands<'a>),
+    Json(json::JsonCommands<'a>),
     /// Messages behind their lengths.
-    Protobuf(protobuf::Commands<'a>),
+    Protobuf(protobuf::ProtobufCommands<'a>),
 }
 
 impl<'a> Commands<'a> {
@@ -51,7 +51,10 @@ impl<'a> Iterator for Commands<'a> {
 }
 
 /// The body of an emulation request (`spec/centrifuge.md` §1.7).
-pub fn decode_emulation(encoding: Encoding, body: &[u8]) -> Result<Emulation<'_>, Disconnect> {
+pub fn decode_emulation(
+    encoding: Encoding,
+    body: &[u8],
+) -> Result<EmulationCommands<'_>, Disconnect> {
     match encoding {
         Encoding::Json => json::decode_emulation(body),
         Encoding::Protobuf => protobuf::decode_emulation(body),

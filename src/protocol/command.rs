@@ -274,7 +274,7 @@ pub struct History<'a> {
 
 /// EmulationRequest: commands of a client whose connection only brings replies (`spec/centrifuge.md` §1.7).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Emulation<'a> {
+pub struct EmulationCommands<'a> {
     /// Which process holds the connection.
     pub node: Cow<'a, str>,
     /// Secret of the connection.

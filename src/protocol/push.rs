@@ -158,20 +158,20 @@ pub struct SubscribeResult<'a> {
 impl SubscribeResult<'_> {
     /// The shape of each of `publications`: the first one is whole, each later one a patch of the one before where there is one.
     #[must_use]
-    pub fn shape(&self, at: usize) -> Shape {
+    pub fn shape(&self, at: usize) -> PayloadShape {
         let chained =
             at > 0 && self.publications[at].offset.0 == self.publications[at - 1].offset.0 + 1;
         match (self.delta, chained && self.publications[at].patch.is_some()) {
-            (false, _) => Shape::Plain,
-            (true, false) => Shape::Whole,
-            (true, true) => Shape::Patch,
+            (false, _) => PayloadShape::Plain,
+            (true, false) => PayloadShape::Whole,
+            (true, true) => PayloadShape::Patch,
         }
     }
 }
 
 /// How a publication's payload is told (`spec/centrifuge.md` §4.8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Shape {
+pub enum PayloadShape {
     /// As it is: to a subscription without delta.
     #[default]
     Plain,
@@ -187,7 +187,7 @@ pub enum Push<'a> {
     /// A publication.
     Publication(&'a Publication),
     /// A publication to a subscription with delta.
-    Shaped(&'a Publication, Shape),
+    Shaped(&'a Publication, PayloadShape),
     /// Somebody joined.
     Join(&'a ClientInfo),
     /// Somebody left.

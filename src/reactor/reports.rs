@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::mesh::control::{ControlLink, FromShard};
 use crate::mesh::durable::{FromLog, ToLog};
-use crate::mesh::hook::{Answer, Call};
+use crate::mesh::hook::{Call, HookAnswer};
 
 /// Reports on their way.
 pub(super) struct Reports {
@@ -61,7 +61,7 @@ impl Reports {
     }
 
     /// The next answer of a backend.
-    pub(super) fn next_answer(&self) -> Option<Answer> {
+    pub(super) fn next_answer(&self) -> Option<HookAnswer> {
         self.link.hooks.answers.pop()
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::limits::{CALL_BYTES_MAX, CALLS_MAX, HOOK_GRACE};
 use crate::mem::{Full, SharedAsks, Whose};
-use crate::mesh::hook::{Call, Event};
+use crate::mesh::hook::{Call, HookEvent};
 use crate::model::{ChannelName, ClientId, ConnId, HubId};
 use crate::protocol::error::ClientError;
 use crate::time::{Instant, Now};
@@ -52,11 +52,11 @@ pub(super) enum What {
 impl Undecided {
     fn of(call: &Call) -> Self {
         let what = match &call.event {
-            Event::Connect { .. } => What::Connect,
-            Event::Refresh => What::Refresh,
-            Event::SubRefresh { hub, .. } => What::SubRefresh(*hub),
-            Event::Subscribe { channel, .. } => What::Subscribe(channel.clone()),
-            Event::Publish { .. } | Event::Rpc { .. } => What::Command,
+            HookEvent::Connect { .. } => What::Connect,
+            HookEvent::Refresh => What::Refresh,
+            HookEvent::SubRefresh { hub, .. } => What::SubRefresh(*hub),
+            HookEvent::Subscribe { channel, .. } => What::Subscribe(channel.clone()),
+            HookEvent::Publish { .. } | HookEvent::Rpc { .. } => What::Command,
         };
         Self {
             conn: call.conn,
@@ -145,7 +145,7 @@ mod tests {
             from: 0,
             meta: Bytes::new(),
             headers: Vec::new(),
-            event: Event::Rpc {
+            event: HookEvent::Rpc {
                 method: "m".into(),
                 data: vec![b'1'; payload].into(),
             },

@@ -16,7 +16,7 @@ use crate::limits::{
     LOG_ASKS_MAX, LOG_READ_TIMEOUT, LOG_READS_MAX,
 };
 use crate::mem::{Asks, Full, Rng, SharedAsks, Whose};
-use crate::mesh::durable::{Appended, Ask, Caller, LogError, Method, Read, RequestId, ToLog};
+use crate::mesh::durable::{Appended, Ask, Caller, LogError, LogMethod, Read, RequestId, ToLog};
 use crate::mesh::message::PublishFor;
 use crate::model::{
     AskId, ChannelName, ChosenError, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
@@ -435,11 +435,11 @@ impl Session {
         if method == "ringmain.publish" {
             return self.rpc_publish(context, id, data);
         }
-        let method = Method::of_rpc(method).ok_or(ClientError::MethodNotFound)?;
+        let method = LogMethod::of_rpc(method).ok_or(ClientError::MethodNotFound)?;
         if !context.config.is_durable() {
             return Err(ClientError::NotAvailable.into());
         }
-        let takes = matches!(method, Method::Consume | Method::Fetch);
+        let takes = matches!(method, LogMethod::Consume | LogMethod::Fetch);
         if takes && self.grants().is_empty() && !context.config.client.insecure {
             return Err(ClientError::PermissionDenied.into());
         }
@@ -462,7 +462,7 @@ impl Session {
             },
         };
         let conn = context.conn;
-        let waiting = if method == Method::Fetch {
+        let waiting = if method == LogMethod::Fetch {
             Waiting::RpcFetch { conn, id }
         } else {
             Waiting::Rpc { conn, id }

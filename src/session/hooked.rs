@@ -14,11 +14,12 @@ use super::liveness::kept_expiry;
 use super::order::Together;
 use super::subscribe::Grant;
 use super::{Connecting, Context, Phase, Rare, ServerSubscription, Session, flag};
-use crate::config::hooks::{Route, Target};
+use crate::config::hooks::{HookRoute, Target};
 use crate::image::image;
 use crate::limits::HOOK_HEADERS_BYTES_MAX;
 use crate::mesh::hook::{
-    Answer, Call, Connected, Event, Header, Published, Refreshed, Subscribed, Verdict,
+    Call, ConnectVerdict, HookAnswer, HookEvent, HookHeader, PublishVerdict, RefreshVerdict,
+    SubscribeVerdict, Verdict,
 };
 use crate::mesh::message::PublishFor;
 use crate::model::{AskId, ChannelName, ChosenError, Draft, Encoding, HubId};
@@ -35,9 +36,9 @@ const PROLONGED_S: u32 = 60;
 #[derive(Debug, Default)]
 pub struct ForHooks {
     /// Headers of the transport's request that a target wants.
-    pub headers: Box<[Header]>,
+    pub headers: Box<[HookHeader]>,
     /// Emulated headers that a target wants.
-    pub emulated: Box<[Header]>,
+    pub emulated: Box<[HookHeader]>,
     /// Subscribes that wait for an answer.
     pub subscribes: Vec<Awaiting>,
     /// The connection has expired and the answer is awaited.
@@ -101,7 +102,7 @@ fn one_line(json: &Bytes) -> Bytes {
 
 impl Session {
     /// The headers of the transport's request that targets want.
-    pub fn keep_headers(&mut self, headers: Vec<Header>) {
+    pub fn keep_headers(&mut self, headers: Vec<HookHeader>) {
         if self.rare.is_some() || !headers.is_empty() {
             self.for_hooks().headers = headers.into_boxed_slice();
         }
@@ -116,7 +117,7 @@ impl Session {
     /// The emulated headers that a target wants, as far as they fit.
     pub(super) fn keep_emulated(&mut self, context: &Context<'_>, connect: &Connect<'_>) {
         let mut room = HOOK_HEADERS_BYTES_MAX;
-        let mut kept: Vec<Header> = Vec::new();
+        let mut kept: Vec<HookHeader> = Vec::new();
         for (name, value) in &connect.headers {
             let name = name.to_ascii_lowercase();
             let bytes = name.len() + value.len();
@@ -140,7 +141,7 @@ impl Session {
         context: &mut Context<'_>,
         target: &Arc<Target>,
         id: u32,
-        event: Event,
+        event: HookEvent,
     ) -> Result<(), ClientError> {
         let mut headers = Vec::new();
         let mut meta = Bytes::new();
@@ -148,7 +149,7 @@ impl Session {
             hooks, meta: kept, ..
         }) = self.rare.as_deref()
         {
-            let wanted = |headers: &[Header], names: &[String]| -> Vec<Header> {
+            let wanted = |headers: &[HookHeader], names: &[String]| -> Vec<HookHeader> {
                 let is_wanted = |name: &str| names.iter().any(|one| one == name);
                 headers
                     .iter()
@@ -187,7 +188,7 @@ impl Session {
     pub fn answered(
         &mut self,
         context: &mut Context<'_>,
-        answer: Answer,
+        answer: HookAnswer,
     ) -> Result<(), Disconnect> {
         if self.client != answer.call.client {
             // A connection may carry one session after the other.
@@ -200,10 +201,14 @@ impl Session {
     }
 
     /// What follows from a backend's answer.
-    pub fn decided(&mut self, context: &mut Context<'_>, answer: Answer) -> Result<(), Disconnect> {
-        let Answer { call, verdict } = answer;
+    pub fn decided(
+        &mut self,
+        context: &mut Context<'_>,
+        answer: HookAnswer,
+    ) -> Result<(), Disconnect> {
+        let HookAnswer { call, verdict } = answer;
         let wanted = match call.event {
-            Event::Connect { .. } => Phase::Connecting,
+            HookEvent::Connect { .. } => Phase::Connecting,
             _ => Phase::Connected,
         };
         if self.phase != wanted {
@@ -211,22 +216,22 @@ impl Session {
         }
         let id = call.id;
         match call.event {
-            Event::Connect { .. } => return self.connect_answered(context, id, verdict),
-            Event::Refresh => return self.refresh_answered(context, verdict),
-            Event::SubRefresh { hub, .. } => {
+            HookEvent::Connect { .. } => return self.connect_answered(context, id, verdict),
+            HookEvent::Refresh => return self.refresh_answered(context, verdict),
+            HookEvent::SubRefresh { hub, .. } => {
                 return self.sub_refresh_answered(context, hub, verdict);
             }
-            Event::Subscribe { channel, .. } => {
+            HookEvent::Subscribe { channel, .. } => {
                 return self.subscribe_answered(context, &channel, &verdict);
             }
-            Event::Publish { channel, data } => match verdict {
+            HookEvent::Publish { channel, data } => match verdict {
                 Verdict::Publish(published) => {
                     self.publish_approved(context, id, channel, data, *published);
                     self.date_reply(id, context.answer_by);
                 }
                 other => return self.refused_by_hook(context, id, &other),
             },
-            Event::Rpc { .. } => match verdict {
+            HookEvent::Rpc { .. } => match verdict {
                 Verdict::Rpc(data) => match embedded(context, &data) {
                     Some(data) => context.reply(id, ReplyBody::Rpc(&data)),
                     None => context.error(id, ClientError::Internal),
@@ -301,7 +306,7 @@ impl Session {
                 .collect(),
             ..Connecting::default()
         }));
-        let event = Event::Connect {
+        let event = HookEvent::Connect {
             data: Bytes::copy_from_slice(&connect.data),
             name: (*connect.name).into(),
             version: (*connect.version).into(),
@@ -340,7 +345,7 @@ impl Session {
                 *connected
             }
             // Nobody knows the client: it is who its transport says, or anonymous.
-            _ if self.is_known_otherwise(context) => Connected::default(),
+            _ if self.is_known_otherwise(context) => ConnectVerdict::default(),
             _ => return Err(Disconnect::BadRequest),
         };
         let Some(data) = embedded(context, &connected.data) else {
@@ -370,7 +375,7 @@ impl Session {
     fn subscriptions_by_hook(
         &self,
         context: &Context<'_>,
-        connected: &Connected,
+        connected: &ConnectVerdict,
     ) -> Result<Vec<ServerSubscription>, ClientError> {
         let is_past = |at: u64| at != 0 && at <= context.now.unix_s();
         if is_past(connected.expire_at) {
@@ -420,7 +425,7 @@ impl Session {
     /// Asks whether the connection goes on. A call that cannot be made is one that failed.
     pub(super) fn ask_refresh(&mut self, context: &mut Context<'_>, target: &Arc<Target>) {
         self.for_hooks().is_refreshing = true;
-        if self.call(context, target, 0, Event::Refresh).is_err() {
+        if self.call(context, target, 0, HookEvent::Refresh).is_err() {
             self.prolong(context);
         }
     }
@@ -464,7 +469,7 @@ impl Session {
         let channel = context.hub.of(subscription.hub);
         let hooks = &context.config.hooks;
         let target = hooks.of_sub_refresh(&channel.namespace.sub_refresh_proxy_name);
-        let event = Event::SubRefresh {
+        let event = HookEvent::SubRefresh {
             hub,
             channel: channel.name.clone(),
         };
@@ -527,7 +532,7 @@ fn expiry(context: &Context<'_>, unix_s: u64) -> u32 {
 }
 
 /// Neither ended by its backend nor by the clock.
-fn is_valid(context: &Context<'_>, refreshed: &Refreshed) -> bool {
+fn is_valid(context: &Context<'_>, refreshed: &RefreshVerdict) -> bool {
     let at = refreshed.expire_at;
     !refreshed.expired && (at == 0 || at > context.now.unix_s())
 }
@@ -567,7 +572,7 @@ impl Session {
         asked: &Subscribe<'_>,
         target: &Arc<Target>,
     ) -> Result<(), ClientError> {
-        let event = Event::Subscribe {
+        let event = HookEvent::Subscribe {
             channel: ChannelName::new(&asked.channel),
             data: Bytes::copy_from_slice(&asked.data),
         };
@@ -617,7 +622,7 @@ impl Session {
     }
 }
 
-fn grant(context: &Context<'_>, subscribed: &Subscribed, data: Bytes) -> Grant {
+fn grant(context: &Context<'_>, subscribed: &SubscribeVerdict, data: Bytes) -> Grant {
     Grant {
         expire_at: expiry(context, subscribed.expire_at),
         info: subscribed.info.clone(),
@@ -655,7 +660,7 @@ impl Session {
         id: u32,
         channel: ChannelName,
         data: Bytes,
-        published: Published,
+        published: PublishVerdict,
     ) {
         let (data, is_json) = match &published.data {
             Some(data) if is_json(data) => (one_line(data), true),
@@ -685,7 +690,7 @@ impl Session {
         context: &Context<'_>,
         channel: ChannelName,
         (data, is_json): (Bytes, bool),
-        published: Published,
+        published: PublishVerdict,
     ) -> Result<Box<Draft>, ClientError> {
         let namespace = context
             .config
@@ -711,7 +716,7 @@ impl Session {
         draft: Box<Draft>,
         target: &Arc<Target>,
     ) -> Result<(), ClientError> {
-        let event = Event::Publish {
+        let event = HookEvent::Publish {
             channel: draft.record.channel,
             data: draft.record.data,
         };
@@ -723,12 +728,12 @@ impl Session {
             return self.rpc_own(context, id, method, data);
         }
         let result = match context.config.hooks.route(method) {
-            Route::Ping => {
+            HookRoute::Ping => {
                 context.reply(id, ReplyBody::Rpc(b""));
                 Ok(())
             }
-            Route::Target(target) => {
-                let event = Event::Rpc {
+            HookRoute::Target(target) => {
+                let event = HookEvent::Rpc {
                     method: method.into(),
                     data: Bytes::copy_from_slice(data),
                 };
@@ -736,8 +741,8 @@ impl Session {
                 context.awaits = called.is_ok().then_some(Together::Calls);
                 called
             }
-            Route::Unknown => Err(ClientError::MethodNotFound),
-            Route::NotAvailable => Err(ClientError::NotAvailable),
+            HookRoute::Unknown => Err(ClientError::MethodNotFound),
+            HookRoute::NotAvailable => Err(ClientError::NotAvailable),
         };
         if let Err(error) = result {
             context.error(id, error);

@@ -5,7 +5,8 @@ use crate::config::Secret;
 use crate::config::hooks::{Breaker, Target, Transform};
 use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::mesh::hook::{
-    Answer, Call, Connected, Event, Published, Refreshed, Subscribed, Verdict,
+    Call, ConnectVerdict, HookAnswer, HookEvent, PublishVerdict, RefreshVerdict, SubscribeVerdict,
+    Verdict,
 };
 use crate::protocol::push::Unsubscribe;
 
@@ -19,9 +20,9 @@ image!(struct Extra { info, data, filter, unsubscribe, next, ends });
 image!(struct Connecting { id, awaited, results, pushes, waiting, recovers, data });
 image!(enum Unsubscribe { 0 => Server, 1 => Gone, 2 => Insufficient, 3 => Expired });
 
-image!(struct Answer { call, verdict });
+image!(struct HookAnswer { call, verdict });
 image!(struct Call { ask, target, conn, id, client, format, user, from, meta, headers, event });
-image!(enum Event {
+image!(enum HookEvent {
     0 => Connect { data, name, version, channels },
     1 => Refresh,
     2 => Subscribe { channel, data },
@@ -39,10 +40,10 @@ image!(enum Verdict {
     6 => Disconnect(code, reason),
     7 => Failed,
 });
-image!(struct Connected { user, expire_at, info, data, subs, meta });
-image!(struct Subscribed { expire_at, info, data, overrides, cache_recover });
-image!(struct Refreshed { expired, expire_at, info, meta });
-image!(struct Published { data, skip_history, tags, idempotency_key, delta, version, version_epoch });
+image!(struct ConnectVerdict { user, expire_at, info, data, subs, meta });
+image!(struct SubscribeVerdict { expire_at, info, data, overrides, cache_recover });
+image!(struct RefreshVerdict { expired, expire_at, info, meta });
+image!(struct PublishVerdict { data, skip_history, tags, idempotency_key, delta, version, version_epoch });
 image!(struct Target {
     name, endpoint, timeout, http_headers, emulated_headers, binary_encoding,
     include_connection_meta, static_headers, transforms, concurrency_max, queue_max, breaker

@@ -12,7 +12,7 @@ use crate::limits::{
     DECISIONS_UNDER_WAY_MAX, WAITING_BYTES_MAX,
 };
 use crate::mem::Tick;
-use crate::mesh::hook::Answer;
+use crate::mesh::hook::HookAnswer;
 use crate::model::ShardId;
 use crate::protocol::command::{Body, Command, Subscribe};
 
@@ -50,7 +50,7 @@ enum ReplyState {
     /// Its reply waits for those before it.
     Said(Box<[u8]>),
     /// Its backend has answered; what follows from that is done in its turn.
-    Decided(Box<Answer>),
+    Decided(Box<HookAnswer>),
 }
 
 /// Commands that may be under way at the same time.
@@ -325,7 +325,7 @@ impl Session {
 
     /// The backend has answered a command whose turn has not come: the answer is kept until then. It comes back otherwise, also where
     /// nothing but a reply comes of it: that keeps its turn by itself.
-    pub(super) fn keep_decision(&mut self, answer: Answer) -> Option<Answer> {
+    pub(super) fn keep_decision(&mut self, answer: HookAnswer) -> Option<HookAnswer> {
         let place = self.order.as_mut().and_then(|order| {
             let waits = |&at: &usize| at > 0 && order.group != Together::Calls;
             let at = order.position(answer.call.id).filter(waits)?;
@@ -341,7 +341,7 @@ impl Session {
     }
 
     /// The decision about the oldest command, if it is there: it is carried out now.
-    pub fn take_decision(&mut self) -> Option<Answer> {
+    pub fn take_decision(&mut self) -> Option<HookAnswer> {
         let first = self.order.as_mut()?.entries.front_mut()?;
         match std::mem::replace(&mut first.state, ReplyState::Awaited) {
             ReplyState::Decided(answer) => Some(*answer),

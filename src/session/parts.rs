@@ -7,7 +7,7 @@ use crate::mesh::Message;
 use crate::mesh::message::{Interest, InterestFor, Interested, Recover};
 use crate::model::{HubId, Since};
 use crate::protocol::disconnect::Disconnect;
-use crate::protocol::push::{Push, Shape, Unsubscribe};
+use crate::protocol::push::{PayloadShape, Push, Unsubscribe};
 
 impl Session {
     /// Joins the channel's subscribers, unless more of what was missed comes first.
@@ -99,7 +99,7 @@ impl Session {
                 .is_none_or(|filter| filter.passes(&publication.tags));
             if passes {
                 let push = if has_delta {
-                    Push::Shaped(publication, Shape::Whole)
+                    Push::Shaped(publication, PayloadShape::Whole)
                 } else {
                     Push::Publication(publication)
                 };

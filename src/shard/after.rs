@@ -88,12 +88,11 @@ impl Shard {
     }
 
     /// The end of what one event or message has set off: handles what the shard has said to itself, until it has nothing more to
-    /// say and no session can go on, or enough have.
+    /// say and no session can go on, or enough have in this turn.
     pub(super) fn settle(&mut self) {
         self.answer_own();
-        let mut left = TAKEN_PER_TURN;
-        while left > 0 && !self.ready.is_empty() && !self.is_full() {
-            left = self.take_up_ready(left);
+        while self.taken < TAKEN_PER_TURN && !self.ready.is_empty() && !self.is_full() {
+            self.take_up_ready();
             self.answer_own();
         }
     }

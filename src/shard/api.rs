@@ -17,15 +17,15 @@ use super::connection::State;
 use crate::limits::{API_CALLS_MAX, API_TIMEOUT};
 use crate::mem::Asks;
 use crate::mesh::Message;
-use crate::mesh::durable::{Appended, Ask as LogAsk, Caller, LogError, Method, RequestId};
+use crate::mesh::durable::{Appended, Ask as LogAsk, Caller, LogError, LogMethod, RequestId};
 use crate::mesh::message::{
     AnswerKind, Answered, Answers, CommandsFor, Gathered, PublishError, UserCount,
 };
 use crate::metrics::{Counters, DESCRIPTIONS};
 use crate::model::{AskId, ChannelName, ConnId, ShardId, StreamPosition};
 use crate::protocol::api::{
-    Answer, ApiDecodeError, ApiError, Node, Published, Request, Shape, decode, decode_legacy,
-    encode_answer,
+    ApiAnswer, ApiDecodeError, ApiError, ApiForm, ApiPublished, NodeInfo, Request, decode,
+    decode_legacy, encode_answer,
 };
 use crate::session::Waiting;
 use crate::time::Instant;
@@ -34,15 +34,15 @@ const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Calls under way.
-pub(super) struct Calls(Asks<Call>);
+pub(super) struct ApiCalls(Asks<ApiCall>);
 
-impl Default for Calls {
+impl Default for ApiCalls {
     fn default() -> Self {
         Self(Asks::new(API_CALLS_MAX, usize::MAX))
     }
 }
 
-impl Calls {
+impl ApiCalls {
     pub(super) const fn under_way(&self) -> usize {
         self.0.len()
     }
@@ -59,12 +59,12 @@ impl Calls {
 }
 
 /// One HTTP request of a service.
-struct Call {
+struct ApiCall {
     conn: ConnId,
     form: ResponseForm,
     plan: Vec<Plan>,
     /// What is known of each thing asked: an internal error until its answer comes.
-    leaves: Vec<Result<Answer, ApiError>>,
+    leaves: Vec<Result<ApiAnswer, ApiError>>,
     /// How many have still to say something to each of them.
     owed: Vec<u8>,
     /// What shards said that were asked what they have, each with its leaf.
@@ -114,14 +114,14 @@ impl Shard {
         };
         let (form, parallel, requests) = requests(method, body, transport_errors)?;
         if !self.calls.0.has_room(0) {
-            let error: Result<Answer, ApiError> = Err(ApiError::TooManyRequests);
+            let error: Result<ApiAnswer, ApiError> = Err(ApiError::TooManyRequests);
             let mut out = Vec::new();
-            encode_answer(&mut out, &error, Shape::Single);
+            encode_answer(&mut out, &error, ApiForm::Single);
             self.respond(slot, 200, JSON, &out);
             return Ok(());
         }
         let planned = plan(&self.config, self.mesh.shards(), requests, parallel);
-        let call = Call {
+        let call = ApiCall {
             conn,
             form,
             plan: planned.plan,
@@ -169,7 +169,7 @@ impl Shard {
                             caller,
                         };
                         let asked = self.log.ask(self.now, waiting, None, ask);
-                        if let (Ok(request), Method::Fetch) = (&asked, method) {
+                        if let (Ok(request), LogMethod::Fetch) = (&asked, method) {
                             fetch = Some((call.conn, *request));
                         }
                         asked.map(|_| ())
@@ -266,7 +266,7 @@ impl Shard {
         result: Result<Appended, LogError>,
     ) {
         let published = |appended: Appended| {
-            Answer::Publish(Some(Published {
+            ApiAnswer::Publish(Some(ApiPublished {
                 position: appended.position,
                 event: appended.event,
             }))
@@ -292,11 +292,11 @@ impl Shard {
             }
             (None, result) => result,
         };
-        let answer = result.map(Answer::Log).map_err(ApiError::Log);
+        let answer = result.map(ApiAnswer::Log).map_err(ApiError::Log);
         self.api_leaf(id, leaf, answer);
     }
 
-    fn api_leaf(&mut self, id: AskId, leaf: u32, answer: Result<Answer, ApiError>) {
+    fn api_leaf(&mut self, id: AskId, leaf: u32, answer: Result<ApiAnswer, ApiError>) {
         let Some(call) = self.calls.0.kept_mut(id) else {
             self.counters.stale_answers += 1;
             return;
@@ -304,7 +304,7 @@ impl Shard {
         call.owed[leaf as usize] -= 1;
         let place = &mut call.leaves[leaf as usize];
         // What was removed from memory says so already; the log only confirms it.
-        let keeps = matches!(place, Ok(Answer::HistoryRemove)) && answer.is_ok();
+        let keeps = matches!(place, Ok(ApiAnswer::HistoryRemove)) && answer.is_ok();
         if !keeps {
             *place = answer;
         }
@@ -312,7 +312,7 @@ impl Shard {
         self.go_on(id);
     }
 
-    fn answer_call(&mut self, mut call: Call) {
+    fn answer_call(&mut self, mut call: ApiCall) {
         // Whoever asked may have gone meanwhile.
         if !self.awaits_answer(call.conn) {
             return;
@@ -325,21 +325,21 @@ impl Shard {
             .collect();
         self.counters.api_errors += answers.iter().filter(|answer| answer.is_err()).count() as u64;
         if matches!(call.form, ResponseForm::Batch) {
-            answers = vec![Ok(Answer::Batch(answers))];
+            answers = vec![Ok(ApiAnswer::Batch(answers))];
         }
         let mut out = Vec::new();
         let mut status = 200;
         for (index, answer) in answers.iter().enumerate() {
             let shape = match &call.form {
-                ResponseForm::Single | ResponseForm::Batch => Shape::Single,
+                ResponseForm::Single | ResponseForm::Batch => ApiForm::Single,
                 ResponseForm::Transport => {
                     status = answer
                         .as_ref()
                         .err()
                         .map_or(200, |error| error.http_status());
-                    Shape::Transport
+                    ApiForm::Transport
                 }
-                ResponseForm::Legacy(ids) => Shape::Legacy(ids[index]),
+                ResponseForm::Legacy(ids) => ApiForm::Legacy(ids[index]),
             };
             if index > 0 {
                 out.push(b'\n');
@@ -350,10 +350,10 @@ impl Shard {
     }
 }
 
-fn published(result: Result<StreamPosition, PublishError>) -> Result<Answer, ApiError> {
+fn published(result: Result<StreamPosition, PublishError>) -> Result<ApiAnswer, ApiError> {
     match result {
-        Ok(position) => Ok(Answer::Publish((position.offset.0 > 0).then_some(
-            Published {
+        Ok(position) => Ok(ApiAnswer::Publish((position.offset.0 > 0).then_some(
+            ApiPublished {
                 position,
                 event: None,
             },
@@ -364,46 +364,46 @@ fn published(result: Result<StreamPosition, PublishError>) -> Result<Answer, Api
     }
 }
 
-fn queried(answer: AnswerKind) -> Result<Answer, ApiError> {
+fn queried(answer: AnswerKind) -> Result<ApiAnswer, ApiError> {
     match answer {
-        AnswerKind::Presence(list) => Ok(Answer::Presence(list)),
-        AnswerKind::PresenceStats { clients, users } => Ok(Answer::PresenceStats {
+        AnswerKind::Presence(list) => Ok(ApiAnswer::Presence(list)),
+        AnswerKind::PresenceStats { clients, users } => Ok(ApiAnswer::PresenceStats {
             num_clients: clients,
             num_users: users,
         }),
-        AnswerKind::History(publications, position) => Ok(Answer::History {
+        AnswerKind::History(publications, position) => Ok(ApiAnswer::History {
             publications,
             position,
         }),
         AnswerKind::Unrecoverable => Err(ApiError::UnrecoverablePosition),
-        AnswerKind::Removed => Ok(Answer::HistoryRemove),
+        AnswerKind::Removed => Ok(ApiAnswer::HistoryRemove),
         AnswerKind::Overloaded => Err(ApiError::Internal),
     }
 }
 
-impl Call {
+impl ApiCall {
     /// Makes one answer of what all shards said, for each leaf that asked them.
     fn complete(&mut self, uptime_s: u64, uid: &str) {
         // What one leaf asked stands together, and every leaf is looked at once.
         self.gathered.sort_by_key(|(leaf, _)| *leaf);
         for group in self.gathered.chunk_by(|(a, _), (b, _)| a == b) {
             match &mut self.leaves[group[0].0 as usize] {
-                Ok(Answer::Channels(channels)) => *channels = listed(group),
-                Ok(Answer::Info(nodes)) => *nodes = vec![node(group, uptime_s, uid)],
+                Ok(ApiAnswer::Channels(channels)) => *channels = listed(group),
+                Ok(ApiAnswer::Info(nodes)) => *nodes = vec![node(group, uptime_s, uid)],
                 Ok(_) | Err(_) => {}
             }
         }
     }
 
-    fn answer(&mut self, plan: Plan) -> Result<Answer, ApiError> {
+    fn answer(&mut self, plan: Plan) -> Result<ApiAnswer, ApiError> {
         let mut take =
             |index: usize| std::mem::replace(&mut self.leaves[index], Err(ApiError::Internal));
         match plan {
             Plan::Leaf(index) => take(index),
-            Plan::Broadcast(range) => Ok(Answer::Broadcast(
+            Plan::Broadcast(range) => Ok(ApiAnswer::Broadcast(
                 range
                     .map(|index| match take(index) {
-                        Ok(Answer::Publish(position)) => Ok(position),
+                        Ok(ApiAnswer::Publish(position)) => Ok(position),
                         Err(error) => Err(error),
                         Ok(_) => Err(ApiError::Internal),
                     })
@@ -424,7 +424,7 @@ fn listed(group: &[(u32, Box<Gathered>)]) -> Vec<(ChannelName, u32)> {
         .collect()
 }
 
-fn node(group: &[(u32, Box<Gathered>)], uptime_s: u64, uid: &str) -> Node {
+fn node(group: &[(u32, Box<Gathered>)], uptime_s: u64, uid: &str) -> NodeInfo {
     let sum = |field: fn(&Gathered) -> u32| {
         group
             .iter()
@@ -437,7 +437,7 @@ fn node(group: &[(u32, Box<Gathered>)], uptime_s: u64, uid: &str) -> Node {
             *sum = sum.saturating_add(value);
         }
     }
-    Node {
+    NodeInfo {
         uid: uid.to_owned(),
         name: "ringmain".to_owned(),
         num_clients: sum(|gathered| gathered.clients),
@@ -473,7 +473,7 @@ fn requests<'a>(
                 .collect(),
         ));
     };
-    if let Some(method) = Method::of_api(method) {
+    if let Some(method) = LogMethod::of_api(method) {
         if body.is_empty() {
             return Err(ApiDecodeError::EmptyBody);
         }

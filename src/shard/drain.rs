@@ -21,7 +21,7 @@ const TOLD_PER_TURN: usize = 1024;
 
 /// A drain under way.
 #[derive(Debug)]
-pub(super) struct Drain {
+pub(super) struct Draining {
     /// When the next step is due.
     pub(super) next: Instant,
     started: Instant,
@@ -36,12 +36,12 @@ pub(super) struct Drain {
     unlistened: bool,
 }
 
-image!(struct Drain {
+image!(struct Draining {
     next, started, window, deadline, waiting, total, outcome, reported, unlistened
 });
 image!(struct DrainOutcome { clean, forced, unacked });
 
-impl Drain {
+impl Draining {
     /// Is somebody taken in who stood in a listener's queue?
     pub(super) fn takes_in(&self, now: Instant) -> bool {
         !self.unlistened && now < self.deadline
@@ -73,7 +73,7 @@ impl Shard {
         for at in (1..waiting.len()).rev() {
             waiting.swap(at, self.rng.below(at as u64 + 1) as usize);
         }
-        self.drain = Some(Drain {
+        self.drain = Some(Draining {
             // What has arrived is read, and who waits for deliveries is answered, before the first is told to go.
             next: self.now.at + STEP,
             started: self.now.at,

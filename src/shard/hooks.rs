@@ -2,14 +2,14 @@
 
 use super::Shard;
 use super::connection::State;
-use crate::mesh::hook::Answer;
+use crate::mesh::hook::HookAnswer;
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
 use crate::time::Now;
 
 impl Shard {
     /// A backend has answered, or could not be asked.
-    pub fn handle_answer(&mut self, now: Now, answer: Answer) {
+    pub fn handle_answer(&mut self, now: Now, answer: HookAnswer) {
         self.now = now;
         let is_awaited = self.hooks.returned(&answer.call);
         self.counters.stale_answers += u64::from(!is_awaited);
@@ -46,7 +46,7 @@ impl Shard {
     }
 
     /// A backend's answer came before its command's turn, which is now.
-    pub(super) fn decided(&mut self, conn: ConnId, answer: Answer) {
+    pub(super) fn decided(&mut self, conn: ConnId, answer: HookAnswer) {
         let result = self.with_session(conn.slot, |session, context| {
             session.decided(context, answer)
         });

@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::api::Calls as ApiCalls;
+use super::api::ApiCalls;
 use super::connection::Connection;
 use super::connections::Connections;
-use super::drain::Drain;
+use super::drain::Draining;
 use super::inbox::PublishedTo;
 use super::keys::KeyWaits;
 use super::local::Local;
@@ -166,11 +166,12 @@ struct Common {
     secrets: Secrets,
     counters: Counters,
     now: Now,
-    drain: Option<Drain>,
+    drain: Option<Draining>,
     filling: Filling,
     has_messages: bool,
     inflated: usize,
     inflating: VecDeque<ConnId>,
+    taken: usize,
     ready: VecDeque<ConnId>,
     published: Vec<PublishedTo>,
     waiting_bytes: usize,
@@ -194,6 +195,7 @@ impl Common {
             has_messages: Image::read(from)?,
             inflated: Image::read(from)?,
             inflating: Image::read(from)?,
+            taken: Image::read(from)?,
             ready: Image::read(from)?,
             published: Image::read(from)?,
             waiting_bytes: Image::read(from)?,
@@ -232,6 +234,7 @@ impl Shard {
             waiting_bytes,
             waiting_shares,
             has_messages,
+            taken,
             ready,
             published,
             filling,
@@ -273,6 +276,7 @@ impl Shard {
             has_messages.write(out);
             inflated.write(out);
             inflating.write(out);
+            taken.write(out);
             ready.write(out);
             published.write(out);
             waiting_bytes.write(out);
@@ -327,6 +331,7 @@ impl Shard {
             has_messages,
             inflated,
             inflating,
+            taken,
             ready,
             published,
             waiting_bytes,
@@ -386,6 +391,7 @@ impl Shard {
             waiting_bytes,
             waiting_shares,
             has_messages,
+            taken,
             ready,
             published,
             filling,

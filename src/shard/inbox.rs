@@ -30,6 +30,7 @@ impl Shard {
     /// Takes some of what other shards have sent, as far as there is room for what comes of it: see `has_messages`.
     pub fn handle_mesh(&mut self, now: Now) {
         self.now = now;
+        self.taken = 0;
         self.mesh.flush();
         self.take_messages();
         self.wake_askers();

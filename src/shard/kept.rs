@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::limits::{HOOK_HEADERS_BYTES_MAX, USER_ID_BYTES_MAX};
-use crate::mesh::hook::Header;
+use crate::mesh::hook::HookHeader;
 use crate::session::Session;
 use crate::wire::http::RequestHead;
 
@@ -10,7 +10,7 @@ use crate::wire::http::RequestHead;
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// Headers that a target of hooks wants.
-    pub(super) headers: Vec<Header>,
+    pub(super) headers: Vec<HookHeader>,
     /// From `client.user_id_http_header`; empty when absent.
     pub(super) user: Box<str>,
 }

@@ -88,7 +88,7 @@ impl Local {
 
     /// For a session, which enters and leaves channels by itself: who listens, and subscribers that get the next part of what they
     /// missed once their connection takes it.
-    pub(super) const fn lend(&mut self) -> (&mut Hub, &mut parts::Queue) {
+    pub(super) const fn lend(&mut self) -> (&mut Hub, &mut parts::PartsQueue) {
         (&mut self.hub, self.parts.queue())
     }
 

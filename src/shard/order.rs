@@ -13,8 +13,10 @@ use crate::protocol::disconnect::Disconnect;
 use crate::session::Phase;
 use crate::speaker::verbs;
 
-/// Frames and decisions that are taken up again in one turn.
-pub(super) const TAKEN_PER_TURN: usize = 256;
+/// Commands of one frame that are carried out before others have their turn: a frame has room for thousands.
+pub(super) const COMMANDS_AT_ONCE: usize = 64;
+/// Commands that are taken up again in one turn, frames without any and decisions counted as one.
+pub(super) const TAKEN_PER_TURN: usize = 128;
 /// What a peer that says no more has asked for is carried out within this time.
 const ENDED_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -31,6 +33,8 @@ enum Stopped {
     Over,
     /// The command that begins here has to wait.
     At(usize),
+    /// The command that begins here comes when others have had their turn.
+    Enough(usize),
 }
 
 impl Shard {
@@ -58,8 +62,13 @@ impl Shard {
             self.keep_frame(slot, frame);
             return;
         }
-        if let Stopped::At(at) = self.carry_out(slot, frame) {
-            self.keep_frame(slot, &frame[at..]);
+        match self.carry_out(slot, frame, COMMANDS_AT_ONCE).0 {
+            Stopped::Over => {}
+            Stopped::At(at) => self.keep_frame(slot, &frame[at..]),
+            Stopped::Enough(at) => {
+                self.keep_frame(slot, &frame[at..]);
+                self.ready.push_back(self.connections.id(slot));
+            }
         }
     }
 
@@ -109,29 +118,34 @@ impl Shard {
         self.count_waiting(slot, waiting, 0);
     }
 
-    /// Carries out the commands of a frame until one has to wait.
-    fn carry_out(&mut self, slot: u32, frame: &[u8]) -> Stopped {
+    /// Carries out the commands of a frame until one has to wait, or so many are. Says how many that were.
+    fn carry_out(&mut self, slot: u32, frame: &[u8], most: usize) -> (Stopped, usize) {
         let connection = self.connections.of(slot);
         let mut commands = verbs(connection.session.format, frame);
+        let mut done = 0;
         while let Some(rest) = commands.rest() {
             let at = frame.len() - rest.len();
             let connection = self.connections.of(slot);
             if !connection.can_answer() {
-                return match connection.state {
+                let stopped = match connection.state {
                     State::Open | State::Waiting => Stopped::At(at),
                     _ => Stopped::Over,
                 };
+                return (stopped, done);
+            }
+            if done == most {
+                return (Stopped::Enough(at), done);
             }
             let Some(command) = commands.next() else {
-                return Stopped::Over;
+                return (Stopped::Over, done);
             };
             match self.command(slot, command) {
-                Handled::Done => {}
-                Handled::Waits => return Stopped::At(at),
-                Handled::Ended => return Stopped::Over,
+                Handled::Done => done += 1,
+                Handled::Waits => return (Stopped::At(at), done),
+                Handled::Ended => return (Stopped::Over, done),
             }
         }
-        Stopped::Over
+        (Stopped::Over, done)
     }
 
     /// Handles one command.
@@ -180,18 +194,15 @@ impl Shard {
         brings_token && (self.people).is_offender(&self.config.client, slot, self.now.at)
     }
 
-    /// Sessions whose turn has come go on, as many at most. Returns how many more may.
-    pub(super) fn take_up_ready(&mut self, most: usize) -> usize {
-        for taken in 0..most {
-            if self.is_full() {
-                return most - taken;
-            }
-            let Some(conn) = self.ready.pop_front() else {
-                return most - taken;
-            };
-            self.take_up(conn);
+    /// Sessions whose turn has come go on, as far as this turn's share reaches.
+    pub(super) fn take_up_ready(&mut self) {
+        while self.taken < TAKEN_PER_TURN
+            && !self.is_full()
+            && let Some(conn) = self.ready.pop_front()
+        {
+            let most = COMMANDS_AT_ONCE.min(TAKEN_PER_TURN - self.taken);
+            self.taken += self.take_up(conn, most).max(1);
         }
-        0
     }
 
     /// The peer says no more: what it has asked for is still carried out, and then the connection ends. Pings have no answer.
@@ -234,36 +245,42 @@ impl Shard {
     }
 
     /// One session goes on: with the decision about its oldest command, else with its oldest frame, else with input that was not read.
-    /// Where it has ended since its turn was marked, nothing does.
-    pub(super) fn take_up(&mut self, conn: ConnId) {
+    /// Where it has ended since its turn was marked, nothing does. Says how many commands of a frame were carried out, which are
+    /// not more than `most`.
+    pub(super) fn take_up(&mut self, conn: ConnId, most: usize) -> usize {
         let slot = conn.slot;
         let Some(connection) = self.connections.current_mut(slot, conn.generation) else {
-            return;
+            return 0;
         };
         if !connection.is_session || !connection.can_answer() {
-            return;
+            return 0;
         }
         let session = &mut connection.session;
         if let Some(answer) = session.take_decision() {
-            return self.decided(conn, answer);
+            self.decided(conn, answer);
+            return 0;
         }
         let before = session.waiting_bytes();
         let Some(mut frame) = session.pop_frame() else {
             session.forget_order(&mut self.spares);
-            return self.resume(slot);
+            self.resume(slot);
+            return 0;
         };
         let after = session.waiting_bytes();
         self.count_waiting(slot, before, after);
-        let stopped = self.carry_out(slot, &frame.bytes[frame.at..]);
+        let (stopped, done) = self.carry_out(slot, &frame.bytes[frame.at..], most);
         let connection = self.connections.of_mut(slot);
         match stopped {
-            Stopped::At(at) => {
+            Stopped::At(at) | Stopped::Enough(at) => {
                 frame.at += at;
                 let session = &mut connection.session;
                 let before = session.waiting_bytes();
                 session.put_back(&mut self.spares, frame);
                 let after = session.waiting_bytes();
                 self.count_waiting(slot, before, after);
+                if matches!(stopped, Stopped::Enough(_)) {
+                    self.ready.push_back(conn);
+                }
             }
             // The next frame, or what was not read, in the same way.
             Stopped::Over
@@ -275,6 +292,7 @@ impl Shard {
             }
             Stopped::Over => connection.session.forget_order(&mut self.spares),
         }
+        done
     }
 }
 

@@ -6,7 +6,7 @@ use super::answers::TEXT;
 use super::connection::State;
 use super::route::{JudgedRequest, Route, api_route, is_no_stranger};
 use crate::limits::CONTROL_TIMEOUT;
-use crate::mesh::control::{FromShard, Page, PageFor, PageKind};
+use crate::mesh::control::{ControlPage, FromShard, PageFor, PageKind};
 use crate::model::ConnId;
 use crate::wire::http::{Allow, HttpError, Method, RequestHead};
 
@@ -52,7 +52,7 @@ impl Shard {
         self.connections.set_deadline(slot, 0);
     }
 
-    pub(super) fn page_answered(&mut self, ask: PageFor, page: &Page) {
+    pub(super) fn page_answered(&mut self, ask: PageFor, page: &ControlPage) {
         let Some(conn) = self.questions.pages.close(ask.0).flatten() else {
             self.counters.stale_answers += 1;
             return;

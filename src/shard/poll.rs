@@ -14,7 +14,7 @@ use crate::protocol::centrifuge::json::{encode_error, encode_polled};
 use crate::protocol::command::{Body, Command, Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
-use crate::session::poll::Poll;
+use crate::session::poll::PollState;
 use crate::session::{Phase, Session, flag};
 use crate::speaker::Polled;
 use crate::wire::http::Cors;
@@ -45,7 +45,7 @@ impl Shard {
         let rare = connection.session.rare.get_or_insert_default();
         rare.cors = cors;
         let (offset, epoch) = asked.since.clone().unwrap_or_default();
-        rare.poll = Some(Box::new(Poll {
+        rare.poll = Some(Box::new(PollState {
             asked: Some(Subscribe {
                 channel: asked.channel.into(),
                 token: asked.subscription_token.into(),
@@ -105,7 +105,7 @@ impl Shard {
     }
 
     /// The poll that waits on a connection; `None` once it is answered.
-    fn poll_of(&mut self, slot: u32) -> Option<&mut Poll> {
+    fn poll_of(&mut self, slot: u32) -> Option<&mut PollState> {
         let connection = self.connections.of_mut(slot);
         if !connection.is_poll() || connection.state != State::Waiting {
             return None;

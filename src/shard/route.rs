@@ -10,11 +10,11 @@ use super::{Door, Mode, Shard};
 use crate::config::Config;
 use crate::limits::{BODY_UNUSED_BYTES_MAX, HTTP_BODY_BYTES_MAX};
 use crate::mesh::control::PageKind;
-use crate::mesh::durable::Method as LogMethod;
+use crate::mesh::durable::LogMethod;
 use crate::model::{Encoding, Format, Framing, Speaker};
 use crate::protocol::api::is_method;
 use crate::wire::http::{Allow, Cors, HttpError, Method, RequestHead, UpgradeRequest, query_value};
-use crate::wire::websocket::deflate::{Agreement, MalformedExtensions, Terms, negotiate};
+use crate::wire::websocket::deflate::{Agreement, DeflateTerms, MalformedExtensions, negotiate};
 
 /// Subprotocols that this program speaks, in no order: the client's first known one is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +177,7 @@ impl Shard {
             let Some(upgrade) = &head.upgrade else {
                 return Route::Refused(HttpError::UpgradeRequired).into();
             };
-            return match deflate(&self.config, head, Terms::AsOffered) {
+            return match deflate(&self.config, head, DeflateTerms::AsOffered) {
                 Ok(deflate) => Route::Echo {
                     key: upgrade.key.to_owned(),
                     deflate,
@@ -333,7 +333,7 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
         Ok(key) => key,
         Err(refused) => return refused,
     };
-    let deflate = match deflate(config, head, Terms::Stateless) {
+    let deflate = match deflate(config, head, DeflateTerms::Stateless) {
         Ok(deflate) => deflate,
         Err(error) => return Route::Refused(error),
     };
@@ -371,7 +371,7 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
 fn deflate(
     config: &Config,
     head: &RequestHead<'_>,
-    terms: Terms,
+    terms: DeflateTerms,
 ) -> Result<Option<Agreement>, HttpError> {
     if !config.websocket.compression {
         return Ok(None);

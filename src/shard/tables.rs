@@ -2,15 +2,15 @@
 
 use super::Shard;
 use crate::limits::{CHANNELS_OWNED_MAX, IDEMPOTENCY_KEYS_MAX, PREFIXES_MAX, REVOCATIONS_MAX};
-use crate::mesh::control::{FromShard, Table};
+use crate::mesh::control::{FromShard, TableKind};
 
-/// By `Table`.
-pub(super) type Filling = [bool; Table::ALL.len()];
+/// By `TableKind`.
+pub(super) type Filling = [bool; TableKind::ALL.len()];
 
 impl Shard {
     /// Reports a table that has become four fifths full, and one that is less than three fifths full again.
     pub(super) fn watch_tables(&mut self) {
-        for (at, table) in Table::ALL.into_iter().enumerate() {
+        for (at, table) in TableKind::ALL.into_iter().enumerate() {
             let (len, most) = self.fill_of(table);
             let is_filling = if self.filling[at] {
                 len * 5 >= most * 3
@@ -26,16 +26,16 @@ impl Shard {
     }
 
     /// Places taken, and places.
-    fn fill_of(&self, table: Table) -> (usize, usize) {
+    fn fill_of(&self, table: TableKind) -> (usize, usize) {
         match table {
-            Table::ChannelsOwned => {
+            TableKind::ChannelsOwned => {
                 let most = self.config.channels.owned_limit as usize;
                 (self.owned.len(), most)
             }
-            Table::ChannelsLocal => (self.local.hub().len(), CHANNELS_OWNED_MAX),
-            Table::IdempotencyKeys => (self.owned.keys(), IDEMPOTENCY_KEYS_MAX),
-            Table::Prefixes => (self.people.prefixes_counted(), PREFIXES_MAX),
-            Table::Revocations => (self.people.revocations().fullest(), REVOCATIONS_MAX),
+            TableKind::ChannelsLocal => (self.local.hub().len(), CHANNELS_OWNED_MAX),
+            TableKind::IdempotencyKeys => (self.owned.keys(), IDEMPOTENCY_KEYS_MAX),
+            TableKind::Prefixes => (self.people.prefixes_counted(), PREFIXES_MAX),
+            TableKind::Revocations => (self.people.revocations().fullest(), REVOCATIONS_MAX),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::broker::owner::owner_of;
 use crate::config::hooks::Target;
 use crate::config::{Config, Namespace, Secret};
 use crate::mesh::Endpoint;
-use crate::mesh::hook::{Answer, Call, Verdict};
+use crate::mesh::hook::{Call, HookAnswer, Verdict};
 use crate::model::{ChannelName, ConnId, ShardId};
 use crate::time::Now;
 
@@ -301,7 +301,7 @@ impl House {
     fn answer_call(&mut self, shard: usize) {
         let call = self.calls.pop_front().unwrap();
         let verdict = Verdict::Rpc(bytes::Bytes::from_static(b"1"));
-        self.shards[shard].handle_answer(self.now, Answer { call, verdict });
+        self.shards[shard].handle_answer(self.now, HookAnswer { call, verdict });
     }
 }
 

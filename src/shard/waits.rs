@@ -10,7 +10,7 @@ use crate::time::Instant;
 /// Who asked, and what it gets.
 pub(super) type CallReply = (ShardId, CommandsFor, Answers);
 
-struct Wait {
+struct OpenWait {
     /// `None` while the commands are being handled.
     reply: Option<CallReply>,
     left: u32,
@@ -18,7 +18,7 @@ struct Wait {
 
 /// See the module.
 pub(super) struct Waits {
-    open: Asks<Wait>,
+    open: Asks<OpenWait>,
     /// Answers that came when their commands had been answered without them.
     stale: u64,
 }
@@ -35,7 +35,7 @@ impl Default for Waits {
 impl Waits {
     /// Commands begin; they wait for themselves until `end`. `None` when too many do.
     pub(super) fn begin(&mut self, now: Instant) -> Option<AskId> {
-        let wait = Wait {
+        let wait = OpenWait {
             reply: None,
             left: 1,
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::connection::State;
+use super::order::COMMANDS_AT_ONCE;
 use super::{Mode, Shard};
 use crate::limits::ECHO_MESSAGE_BYTES_MAX;
 use crate::model::Framing;
@@ -87,7 +88,7 @@ impl Shard {
             && !self.is_full()
             && let Some(conn) = self.inflating.pop_front()
         {
-            self.take_up(conn);
+            self.take_up(conn, COMMANDS_AT_ONCE);
         }
     }
 

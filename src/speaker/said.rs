@@ -21,14 +21,14 @@ pub enum Polled {
     /// The session is connected.
     Connected,
     /// The owner has answered.
-    Subscribed(Found),
+    Subscribed(FoundByPoll),
     /// The subscription has ended.
     Ended,
 }
 
 /// What was there when a poll began.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct FoundByPoll {
     /// Where the client stands once it has the publications. Empty in a channel without history.
     pub position: Option<StreamPosition>,
     /// What it missed, oldest first.
@@ -39,7 +39,7 @@ pub struct Found {
     pub was_recovering: bool,
 }
 
-image!(struct Found { position, publications, recovered, was_recovering });
+image!(struct FoundByPoll { position, publications, recovered, was_recovering });
 
 impl Said {
     /// Instead of an answer, or beside it.
@@ -53,7 +53,7 @@ impl Said {
             ReplyBody::ChosenError(error) => Some(Self::Refused(error.code, error.message.clone())),
             ReplyBody::Connect(_) if polls => Some(Self::Polled(Polled::Connected)),
             ReplyBody::Subscribe(result) if polls => {
-                Some(Self::Polled(Polled::Subscribed(Found::of(result))))
+                Some(Self::Polled(Polled::Subscribed(FoundByPoll::of(result))))
             }
             _ => None,
         }
@@ -68,7 +68,7 @@ impl Said {
     }
 }
 
-impl Found {
+impl FoundByPoll {
     fn of(result: &SubscribeResult<'_>) -> Self {
         let mut position = result.position;
         if let (Some(position), Some(last)) = (&mut position, result.publications.last()) {
@@ -122,12 +122,12 @@ mod tests {
             (&[0, 4, 0, 0], 4),
             (&[0], 3),
         ] {
-            let mut found = Found {
+            let mut found = FoundByPoll {
                 position: Some(StreamPosition {
                     offset: Offset(3),
                     ..StreamPosition::default()
                 }),
-                ..Found::default()
+                ..FoundByPoll::default()
             };
             let run: Vec<_> = offsets.iter().copied().map(publication).collect();
             found.add(&run);

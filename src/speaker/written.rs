@@ -10,12 +10,12 @@ use crate::broker::hub::{Class, Delta};
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::mem::{HeldBytes, RingRange, Shared};
 use crate::model::{Encoding, Framing, Publication};
-use crate::protocol::push::{Push, Shape};
+use crate::protocol::push::{PayloadShape, Push};
 
 /// Memory for pieces is kept for the next turn up to this size.
 const BYTES_KEPT: usize = 64 * 1024;
 
-/// `Shape::Plain`, `Whole` and `Patch`.
+/// `PayloadShape::Plain`, `Whole` and `Patch`.
 const SHAPES: usize = 3;
 /// Classes with filters among which one that gets the same bytes is looked for.
 const DISTINCT_LOOKED_AT: usize = 32;
@@ -42,7 +42,7 @@ pub struct Written {
     bodies: Vec<u8>,
     spans: Vec<[Range<usize>; SHAPES]>,
     /// What each distinct class gets of each publication.
-    selections: Vec<Option<Shape>>,
+    selections: Vec<Option<PayloadShape>>,
     /// Classes with bytes of their own, and where their selection begins.
     distinct: Vec<(u16, usize)>,
     /// Pieces of classes with subscribers that do not keep up, for the queues of these.
@@ -136,9 +136,11 @@ impl Written {
         let mut based = class.delta == Delta::Based;
         for publication in run {
             let shape = match class.delta {
-                Delta::Off => Shape::Plain,
-                Delta::Fresh | Delta::Based if based && publication.patch.is_some() => Shape::Patch,
-                Delta::Fresh | Delta::Based | Delta::Whole => Shape::Whole,
+                Delta::Off => PayloadShape::Plain,
+                Delta::Fresh | Delta::Based if based && publication.patch.is_some() => {
+                    PayloadShape::Patch
+                }
+                Delta::Fresh | Delta::Based | Delta::Whole => PayloadShape::Whole,
             };
             based = publication.offset.0 > 0;
             let filter = class.filter.as_ref();
@@ -191,8 +193,8 @@ impl Written {
             };
             publications += 1;
             let push = match shape {
-                Shape::Plain => Push::Publication(publication),
-                Shape::Whole | Shape::Patch => Push::Shaped(publication, shape),
+                PayloadShape::Plain => Push::Publication(publication),
+                PayloadShape::Whole | PayloadShape::Patch => Push::Shaped(publication, shape),
             };
             if !shared {
                 *encoded += 1;

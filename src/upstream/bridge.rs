@@ -26,7 +26,7 @@ use super::schema::Schemas;
 use crate::config::Config;
 use crate::limits::{LOG_ANSWERS_KEPT_MAX, LOG_APPENDS_WAITING_MAX};
 use crate::mesh::durable::{
-    Appended, Ask, Caller, FromLog, LogError, Method, Page, Read, RequestId, STORED_PER_MESSAGE,
+    Appended, Ask, Caller, FromLog, LogError, LogMethod, Page, Read, RequestId, STORED_PER_MESSAGE,
     ToLog,
 };
 use crate::model::{ChannelName, Draft, Entry, Publication, Record, ShardId};
@@ -84,7 +84,7 @@ pub struct Bridge {
 /// A question of the admin listener.
 pub struct Question {
     /// What is asked.
-    pub method: Method,
+    pub method: LogMethod,
     /// Parameters, JSON.
     pub data: Bytes,
     /// Gets the answer.

@@ -26,7 +26,7 @@ use super::log::{Entries, Groups, Lag, Letters, Values};
 use crate::config::Config;
 use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
-use crate::mesh::durable::{Appended, Ask, LogError, Method, RequestId};
+use crate::mesh::durable::{Appended, Ask, LogError, LogMethod, RequestId};
 use crate::model::{ConnId, Draft, ShardId};
 use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
@@ -230,20 +230,20 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
             return inner.outlet.answer(asker, Err(closed()));
         }
         let result = match ask.method {
-            Method::Ack | Method::Nak | Method::Extend => inner.settle(asker, &ask),
-            Method::Credit => inner.credit(asker, &ask),
-            Method::Leave => inner.leave(asker, &ask),
-            Method::Consume
-            | Method::Fetch
-            | Method::Groups
-            | Method::DeleteGroup
-            | Method::DeadList
-            | Method::DeadShow
-            | Method::DeadRetry
-            | Method::DeadDrop
-            | Method::Replay => {
+            LogMethod::Ack | LogMethod::Nak | LogMethod::Extend => inner.settle(asker, &ask),
+            LogMethod::Credit => inner.credit(asker, &ask),
+            LogMethod::Leave => inner.leave(asker, &ask),
+            LogMethod::Consume
+            | LogMethod::Fetch
+            | LogMethod::Groups
+            | LogMethod::DeleteGroup
+            | LogMethod::DeadList
+            | LogMethod::DeadShow
+            | LogMethod::DeadRetry
+            | LogMethod::DeadDrop
+            | LogMethod::Replay => {
                 let worker = inner.begins_to_join(asker, &ask);
-                if ask.method == Method::Fetch {
+                if ask.method == LogMethod::Fetch {
                     inner.begins_to_fetch(asker, worker);
                 }
                 tokio::task::spawn_local(Rc::clone(inner).answer(asker, ask, worker));

@@ -121,7 +121,7 @@ impl Condition {
         if text.len() > CONDITION_BYTES_MAX {
             return Err(ConditionError::TooLong);
         }
-        let mut reader = Reader { text, at: 0 };
+        let mut reader = ConditionReader { text, at: 0 };
         let mut parts = Vec::new();
         loop {
             parts.push(reader.part()?);
@@ -246,12 +246,12 @@ impl Constant {
     }
 }
 
-struct Reader<'a> {
+struct ConditionReader<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl Reader<'_> {
+impl ConditionReader<'_> {
     fn rest(&self) -> &str {
         &self.text[self.at..]
     }

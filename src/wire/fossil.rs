@@ -62,7 +62,7 @@ pub fn create(source: &[u8], target: &[u8]) -> Option<Vec<u8>> {
 /// # Errors
 /// See `PatchError`.
 pub fn apply(source: &[u8], patch: &[u8], bytes_max: usize) -> Result<Vec<u8>, PatchError> {
-    let mut rest = Reader(patch);
+    let mut rest = PatchReader(patch);
     let len = rest.integer()? as usize;
     if len > bytes_max {
         return Err(PatchError::TooLarge);
@@ -121,7 +121,7 @@ impl<'t> Patch<'t> {
 
     /// Tells the target between `prefix` and `until`, whose neighbours on both sides are equal to the source's ends.
     fn middle(&mut self, source: &[u8], prefix: usize, until: usize) {
-        let places = Places::new(source);
+        let places = WindowPlaces::new(source);
         // Where the source would go on if what is not found were a change in place.
         let mut shift = 0_isize;
         let mut at = prefix;
@@ -191,13 +191,13 @@ impl<'t> Patch<'t> {
 }
 
 /// Where windows of the source begin, by hash.
-struct Places {
+struct WindowPlaces {
     /// Place + 1; 0 for none. The length is a power of two.
     table: Vec<u32>,
     shift: u32,
 }
 
-impl Places {
+impl WindowPlaces {
     fn new(source: &[u8]) -> Self {
         let len = source.len().next_power_of_two().clamp(2, PLACES_KEPT);
         let mut places = Self {
@@ -222,9 +222,9 @@ impl Places {
     }
 }
 
-struct Reader<'p>(&'p [u8]);
+struct PatchReader<'p>(&'p [u8]);
 
-impl<'p> Reader<'p> {
+impl<'p> PatchReader<'p> {
     fn byte(&mut self) -> Result<u8, PatchError> {
         let (&byte, rest) = self.0.split_first().ok_or(PatchError::Malformed)?;
         self.0 = rest;
@@ -421,7 +421,7 @@ mod tests {
             let mut out = Vec::new();
             integer(&mut out, value);
             assert_eq!(str::from_utf8(&out), Ok(text));
-            assert_eq!(Reader(&out).integer(), Ok(value));
+            assert_eq!(PatchReader(&out).integer(), Ok(value));
         }
     }
 

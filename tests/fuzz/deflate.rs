@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use ringmain::wire::websocket::deflate::{Agreement, Deflater, Inflater, Terms, negotiate};
+use ringmain::wire::websocket::deflate::{Agreement, DeflateTerms, Deflater, Inflater, negotiate};
 use ringmain::wire::websocket::{Decoder, Event, WebSocketError};
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
@@ -118,7 +118,7 @@ proptest! {
 
     #[test]
     fn offers_keep_every_promise(header in near(&OFFERS)) {
-        for terms in [Terms::AsOffered, Terms::Stateless] {
+        for terms in [DeflateTerms::AsOffered, DeflateTerms::Stateless] {
             let agreed = negotiate([&header[..]], terms);
             prop_assert_eq!(&agreed, &negotiate([&header[..]], terms));
             if let Ok(Some(agreement)) = agreed {
@@ -139,7 +139,7 @@ fn valid_input_is_valid() {
     }
     for offer in OFFERS.iter() {
         assert!(matches!(
-            negotiate([&offer[..]], Terms::AsOffered),
+            negotiate([&offer[..]], DeflateTerms::AsOffered),
             Ok(Some(_))
         ));
     }

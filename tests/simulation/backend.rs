@@ -9,7 +9,8 @@ use bytes::Bytes;
 use ringmain::config::hooks::{Hooks, Target};
 use ringmain::mem::Rng;
 use ringmain::mesh::hook::{
-    Answer, Call, Connected, Event, Published, Refreshed, Subscribed, Verdict,
+    Call, ConnectVerdict, HookAnswer, HookEvent, PublishVerdict, RefreshVerdict, SubscribeVerdict,
+    Verdict,
 };
 use ringmain::model::{ChosenError, ClientId, Encoding, Overrides};
 use ringmain::time::{Instant, Now};
@@ -65,7 +66,7 @@ impl Backend {
     /// A shard asks. Answers to different calls overtake each other.
     pub fn ask(&mut self, now: Now, shard: usize, call: Box<Call>, truth: &mut Truth) {
         truth.count(&format!("hook {}", call.event.name()));
-        if call.event == Event::Refresh {
+        if call.event == HookEvent::Refresh {
             self.check_patience(now, call.client, truth);
         }
         let delay = match self.rng.below(100) {
@@ -85,7 +86,7 @@ impl Backend {
         shard: usize,
         calm: bool,
         truth: &mut Truth,
-    ) -> Option<Answer> {
+    ) -> Option<HookAnswer> {
         let due = self
             .pending
             .iter()
@@ -94,7 +95,7 @@ impl Backend {
         let (_, call) = self.pending.remove(&key)?;
         let verdict = self.verdict(now, &call, if calm { 0 } else { self.faults }, truth);
         self.note(now, &call, &verdict, truth);
-        Some(Answer { call, verdict })
+        Some(HookAnswer { call, verdict })
     }
 
     pub fn is_due(&self, now: Now, shard: usize, calm: bool) -> bool {
@@ -128,22 +129,22 @@ impl Backend {
         let is_past = |at: u64| at != 0 && at <= now.unix_s();
         let client = call.client.to_string();
         match (&call.event, verdict) {
-            (Event::Connect { .. }, Verdict::Connect(Some(connected)))
+            (HookEvent::Connect { .. }, Verdict::Connect(Some(connected)))
                 if is_past(connected.expire_at) =>
             {
                 truth.turned_away.insert(client);
             }
-            (Event::Connect { .. }, Verdict::Connect(_)) => {}
-            (Event::Connect { .. }, _) => {
+            (HookEvent::Connect { .. }, Verdict::Connect(_)) => {}
+            (HookEvent::Connect { .. }, _) => {
                 truth.turned_away.insert(client);
             }
-            (Event::Refresh, Verdict::Refresh(refreshed)) => {
-                let goes_on = |one: &Refreshed| !one.expired && !is_past(one.expire_at);
+            (HookEvent::Refresh, Verdict::Refresh(refreshed)) => {
+                let goes_on = |one: &RefreshVerdict| !one.expired && !is_past(one.expire_at);
                 if !refreshed.as_ref().is_some_and(goes_on) {
                     truth.ended.insert(client);
                 }
             }
-            (Event::Refresh, _) => {
+            (HookEvent::Refresh, _) => {
                 self.failed.insert(call.client, now.at);
             }
             _ => {}
@@ -165,11 +166,11 @@ impl Backend {
             };
         }
         match &call.event {
-            Event::Connect { .. } => self.connect(now, call, faults),
-            Event::Refresh | Event::SubRefresh { .. } => self.refresh(now, faults, truth),
-            Event::Subscribe { .. } => Verdict::Subscribe(self.subscribed(now, faults)),
-            Event::Publish { data, .. } => self.publish(data),
-            Event::Rpc { data, .. } => {
+            HookEvent::Connect { .. } => self.connect(now, call, faults),
+            HookEvent::Refresh | HookEvent::SubRefresh { .. } => self.refresh(now, faults, truth),
+            HookEvent::Subscribe { .. } => Verdict::Subscribe(self.subscribed(now, faults)),
+            HookEvent::Publish { data, .. } => self.publish(data),
+            HookEvent::Rpc { data, .. } => {
                 let asked: serde_json::Value =
                     serde_json::from_slice(data).expect("what is asked of it is JSON");
                 // Raw line breaks would be two messages to a client.
@@ -208,7 +209,7 @@ impl Backend {
             }
         }
         let is_binary = call.format.encoding == Encoding::Protobuf;
-        Verdict::Connect(Some(Box::new(Connected {
+        Verdict::Connect(Some(Box::new(ConnectVerdict {
             user: match self.rng.below(3) {
                 0 => Box::default(),
                 _ => format!("h{}", self.rng.below(5)).into(),
@@ -224,7 +225,7 @@ impl Backend {
         })))
     }
 
-    fn subscribed(&mut self, now: Now, faults: u64) -> Subscribed {
+    fn subscribed(&mut self, now: Now, faults: u64) -> SubscribeVerdict {
         let mut perhaps = || [None, Some(false), Some(true)][self.rng.below(3) as usize];
         let overrides = Overrides {
             presence: perhaps(),
@@ -233,7 +234,7 @@ impl Backend {
             force_recovery: perhaps(),
             force_positioning: perhaps(),
         };
-        Subscribed {
+        SubscribeVerdict {
             expire_at: self.end(now, faults),
             info: self.info(),
             data: self.info(),
@@ -246,7 +247,7 @@ impl Backend {
         let text = std::str::from_utf8(data).expect("payloads of a run are text");
         let n: serde_json::Value = serde_json::from_str(text).expect("payloads are JSON");
         let keyed = self.rng.below(4) == 0;
-        Verdict::Publish(Box::new(Published {
+        Verdict::Publish(Box::new(PublishVerdict {
             // The same, written otherwise.
             data: (self.rng.below(3) == 0).then(|| text.replacen(',', ",\n ", 1).into()),
             skip_history: self.rng.below(10) == 0,
@@ -255,7 +256,7 @@ impl Backend {
                 true => format!("hook{}", n["n"]).into(),
                 false => Box::default(),
             },
-            ..Published::default()
+            ..PublishVerdict::default()
         }))
     }
 
@@ -267,7 +268,7 @@ impl Backend {
         if expire_at != 0 && expire_at <= now.unix_s() {
             truth.count(situation::STALE_REFRESH);
         }
-        Verdict::Refresh(Some(Refreshed {
+        Verdict::Refresh(Some(RefreshVerdict {
             expired: self.rng.below(20) == 0,
             expire_at,
             info: self.info(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jsonwebtoken::Algorithm;
 
 use super::TokenError;
-use crate::config::keys::{Found, KeySet, PublicKey};
+use crate::config::keys::{FoundKey, KeySet, PublicKey};
 use crate::limits::{KEY_ID_BYTES_MAX, KEY_IDS_REFUSED_MAX};
 use crate::time::{Instant, Now};
 
@@ -47,9 +47,9 @@ impl Remote {
             && now.at < *until
         {
             match set.find(id, algorithm) {
-                Found::Key(key) => return Ok(key),
-                Found::Other => return Err(TokenError::Invalid),
-                Found::Unknown => {}
+                FoundKey::Key(key) => return Ok(key),
+                FoundKey::Other => return Err(TokenError::Invalid),
+                FoundKey::Unknown => {}
             }
         }
         if self.refused.get(id).is_some_and(|until| now.at < *until) {

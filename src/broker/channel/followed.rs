@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Channel;
-use crate::broker::followed::{Followed, Found, LogPart, Opened, Stored};
+use crate::broker::followed::{Followed, FoundInLog, LogPart, Opened, Stored};
 use crate::limits::{
     HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_AHEAD_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES,
     LOG_PARTS_PER_ASK_MAX,
@@ -209,27 +209,27 @@ impl Channel {
     }
 
     /// Whoever left off somewhere: what it missed, or the first part of that.
-    pub(in crate::broker) fn missed(&self, from: &Recover) -> Found {
+    pub(in crate::broker) fn missed(&self, from: &Recover) -> FoundInLog {
         if !from.epoch.fits(self.epoch) || from.offset > self.top.0 {
-            return Found::Gone;
+            return FoundInLog::Gone;
         }
         self.after(from.offset, from.limit.max(1) as usize, usize::MAX)
     }
 
     /// At most `limit` publications after an offset.
-    fn after(&self, offset: u64, limit: usize, bytes: usize) -> Found {
+    fn after(&self, offset: u64, limit: usize, bytes: usize) -> FoundInLog {
         let top = self.top.0;
         if offset >= top {
-            return Found::Some {
+            return FoundInLog::Some {
                 publications: Vec::new(),
                 more: false,
             };
         }
         let Some(followed) = &self.followed else {
-            return Found::Read(offset);
+            return FoundInLog::Read(offset);
         };
         if offset + 1 < followed.first_kept {
-            return Found::Gone;
+            return FoundInLog::Gone;
         }
         let covers = |list: &Arc<Publication>| list.offset.0 <= offset + 1;
         let some = |list: &mut dyn Iterator<Item = &Arc<Publication>>| {
@@ -246,7 +246,7 @@ impl Channel {
                 .cloned()
                 .collect();
             let last = publications.last().map_or(offset, |last| last.offset.0);
-            Found::Some {
+            FoundInLog::Some {
                 publications,
                 more: last < top,
             }
@@ -273,14 +273,14 @@ impl Channel {
         // Parts begin at multiples of their size, so that those who left off at different places share them.
         let aligned = offset - offset % u64::from(LOG_PAGE_ENTRIES);
         let is_there = followed.pages.iter().any(|part| part.after == aligned);
-        Found::Read(if is_there { offset } else { aligned })
+        FoundInLog::Read(if is_there { offset } else { aligned })
     }
 
     /// The latest publication, unless the asker has it.
-    pub(in crate::broker) fn latest(&self, from: &Recover) -> Found {
+    pub(in crate::broker) fn latest(&self, from: &Recover) -> FoundInLog {
         let has_it = from.offset == self.top.0 && from.epoch.is(self.epoch);
         if has_it || self.top.0 == 0 {
-            return Found::Some {
+            return FoundInLog::Some {
                 publications: Vec::new(),
                 more: false,
             };
@@ -289,17 +289,17 @@ impl Channel {
     }
 
     /// A page of history, in the order asked for.
-    pub(in crate::broker) fn page(&self, what: QueryKind, tries: u8) -> Found {
+    pub(in crate::broker) fn page(&self, what: QueryKind, tries: u8) -> FoundInLog {
         let QueryKind::History {
             limit,
             since,
             reverse,
         } = what
         else {
-            return Found::Gone;
+            return FoundInLog::Gone;
         };
         if since.is_some_and(|(_, epoch)| !epoch.fits(self.epoch)) {
-            return Found::Gone;
+            return FoundInLog::Gone;
         }
         let limit = u64::from(limit).min(HISTORY_ENTRIES_MAX);
         let first_kept = self
@@ -322,7 +322,7 @@ impl Channel {
         while (out.len() as u64) < limit && at < until {
             let want = (limit - out.len() as u64).min(until - at) as usize;
             match self.after(at, want, bytes) {
-                Found::Some { publications, .. } => {
+                FoundInLog::Some { publications, .. } => {
                     let Some(last) = publications.last() else {
                         break;
                     };
@@ -334,15 +334,15 @@ impl Channel {
                     }
                     bytes -= took;
                 }
-                Found::Gone => break,
-                Found::Read(_) if tries >= LOG_PARTS_PER_ASK_MAX => break,
-                Found::Read(after) => return Found::Read(after),
+                FoundInLog::Gone => break,
+                FoundInLog::Read(_) if tries >= LOG_PARTS_PER_ASK_MAX => break,
+                FoundInLog::Read(after) => return FoundInLog::Read(after),
             }
         }
         if reverse {
             out.reverse();
         }
-        Found::Some {
+        FoundInLog::Some {
             publications: out,
             more: at < until,
         }
@@ -420,9 +420,9 @@ mod tests {
         }
     }
 
-    fn offsets(found: Found) -> (Vec<u64>, bool) {
+    fn offsets(found: FoundInLog) -> (Vec<u64>, bool) {
         match found {
-            Found::Some { publications, more } => (
+            FoundInLog::Some { publications, more } => (
                 publications
                     .iter()
                     .map(|publication| publication.offset.0)
@@ -486,7 +486,7 @@ mod tests {
         let size = u64::from(LOG_PAGE_ENTRIES);
         let mut channel = channel(3 * size, 4);
         let from = size + 7;
-        assert_eq!(channel.missed(&recover(from, 1000)), Found::Read(size));
+        assert_eq!(channel.missed(&recover(from, 1000)), FoundInLog::Read(size));
         read(&mut channel, size, 2 * size);
         let (found, more) = offsets(channel.missed(&recover(from, 1000)));
         assert_eq!((found[0], found.len() as u64), (from + 1, size - 7));
@@ -495,7 +495,7 @@ mod tests {
         assert_eq!(other[0], size + 91, "another place, the same part");
         assert_eq!(
             channel.missed(&recover(2 * size, 10)),
-            Found::Read(2 * size)
+            FoundInLog::Read(2 * size)
         );
     }
 
@@ -515,7 +515,7 @@ mod tests {
     fn short_part_is_followed_by_one_from_its_end() {
         let mut channel = channel(200, 4);
         read(&mut channel, 0, 3);
-        assert_eq!(channel.missed(&recover(3, 10)), Found::Read(3));
+        assert_eq!(channel.missed(&recover(3, 10)), FoundInLog::Read(3));
         read(&mut channel, 3, 6);
         assert_eq!(offsets(channel.missed(&recover(3, 10))).0, [4, 5, 6]);
     }
@@ -530,9 +530,9 @@ mod tests {
             after: 0,
             publications: (50..=100).map(publication).collect(),
         });
-        assert_eq!(channel.missed(&recover(10, 10)), Found::Gone);
+        assert_eq!(channel.missed(&recover(10, 10)), FoundInLog::Gone);
         assert_eq!(offsets(channel.missed(&recover(49, 2))).0, [50, 51]);
-        assert_eq!(channel.missed(&recover(201, 10)), Found::Gone);
+        assert_eq!(channel.missed(&recover(201, 10)), FoundInLog::Gone);
         assert_eq!(offsets(channel.missed(&recover(200, 10))), (vec![], false));
         let since = QueryKind::History {
             limit: 3,
@@ -557,7 +557,7 @@ mod tests {
         assert_eq!(offsets(channel.page(page(2, Some(7), false), 0)).0, [8, 9]);
         assert_eq!(
             channel.page(page(9, Some(3), false), 0),
-            Found::Read(0),
+            FoundInLog::Read(0),
             "4 is not in memory"
         );
         read(&mut channel, 0, 7);

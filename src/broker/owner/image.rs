@@ -2,7 +2,7 @@
 
 use super::Owner;
 use crate::broker::idempotency::Idempotency;
-use crate::broker::table::Table;
+use crate::broker::table::ChannelTable;
 use crate::config::ChannelRules;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::limits::IDEMPOTENCY_KEYS_MAX;
@@ -51,7 +51,7 @@ impl Owner {
         rules: &ChannelRules,
         from: &mut ImageReader<'_>,
     ) -> Result<Self, ImageError> {
-        let table = Table::read(key, rules, from)?;
+        let table = ChannelTable::read(key, rules, from)?;
         let used = table.iter().filter(|channel| channel.interest != 0);
         Ok(Self {
             active: used.count() as u32,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Owner, PlacedPublication};
 use crate::broker::channel::Channel;
-use crate::broker::followed::{Found, PartAsker, Stored};
+use crate::broker::followed::{FoundInLog, PartAsker, Stored};
 use crate::config::ChannelRules;
 use crate::limits::{LOG_PAGES_BYTES_MAX, LOG_PARTS_PER_ASK_MAX};
 use crate::mesh::durable::{Page, Read};
@@ -36,11 +36,11 @@ impl Owner {
             return Some(AnswerKind::History(Vec::new(), channel.position()));
         } else {
             match channel.page(query.what, tries) {
-                Found::Some { publications, .. } => {
+                FoundInLog::Some { publications, .. } => {
                     return Some(AnswerKind::History(publications, channel.position()));
                 }
-                Found::Gone => return Some(AnswerKind::Unrecoverable),
-                Found::Read(after) => channel.part_read(after),
+                FoundInLog::Gone => return Some(AnswerKind::Unrecoverable),
+                FoundInLog::Read(after) => channel.part_read(after),
             }
         };
         self.park(now, slot, (asker(query), tries), read);
@@ -228,9 +228,9 @@ pub(super) fn durable_missed(
         channel.missed(recover)
     };
     match found {
-        Found::Some { publications, more } => Ok((publications, true, more)),
-        Found::Gone => Ok((Vec::new(), false, false)),
-        Found::Read(_) if tries >= LOG_PARTS_PER_ASK_MAX => Ok((Vec::new(), false, false)),
-        Found::Read(after) => Err(channel.part_read(after)),
+        FoundInLog::Some { publications, more } => Ok((publications, true, more)),
+        FoundInLog::Gone => Ok((Vec::new(), false, false)),
+        FoundInLog::Read(_) if tries >= LOG_PARTS_PER_ASK_MAX => Ok((Vec::new(), false, false)),
+        FoundInLog::Read(after) => Err(channel.part_read(after)),
     }
 }

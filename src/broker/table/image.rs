@@ -1,6 +1,6 @@
 //! The channels that a shard owns as bytes. How they are found by name and by what is due is made anew.
 
-use super::{Table, rehash};
+use super::{ChannelTable, rehash};
 use crate::broker::channel::Channel;
 use crate::broker::epochs::Epochs;
 use crate::broker::list::List;
@@ -10,7 +10,7 @@ use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::limits::CHANNELS_OWNED_MAX;
 use crate::mem::{Key, Slab, SlotPool};
 
-impl Table {
+impl ChannelTable {
     pub(in crate::broker) fn write(&self, rules: &ChannelRules, out: &mut ImageWriter) {
         let Self {
             channels,

@@ -7,7 +7,7 @@ mod reach;
 use super::super::namespace::{ChannelRules, Namespace, RecoveryMode};
 use super::super::{Client, Config, ListenAddr, Token};
 use super::reader::Keys;
-use super::{ConfigError, Origin};
+use super::{ConfigError, ValueOrigin};
 
 /// Adds everything that does not fit together. The namespaces are still in the order of the file.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
@@ -42,7 +42,7 @@ pub(super) fn refused(errors: &[ConfigError], keys: &[&str]) -> bool {
 fn listeners(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     let listen = &config.server.listen;
     // Members that were refused stand somewhere; then their own errors say enough.
-    if listen.is_empty() && keys.origin("server.listen[0]") == Origin::BuiltIn {
+    if listen.is_empty() && keys.origin("server.listen[0]") == ValueOrigin::BuiltIn {
         let key = "server.listen".to_owned();
         errors.push(ConfigError::Missing {
             origin: keys.origin(&key),
@@ -134,7 +134,7 @@ fn paths(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
             let origin = |section: &str| keys.origin(&format!("{section}.handler_prefix"));
             // The one that was written is the one to change.
             let (section, first) = match origin(section) {
-                Origin::BuiltIn => (first, section),
+                ValueOrigin::BuiltIn => (first, section),
                 _ => (section, first),
             };
             errors.push(ConfigError::Repeated {
@@ -153,7 +153,7 @@ fn client(client: &Client, rules: &ChannelRules, keys: &Keys, errors: &mut Vec<C
     if late && !refused(errors, &["client.ping_interval", "client.pong_timeout"]) {
         // Either of the two may be the one that was written.
         let origin = match keys.origin("client.pong_timeout") {
-            Origin::BuiltIn => keys.origin("client.ping_interval"),
+            ValueOrigin::BuiltIn => keys.origin("client.ping_interval"),
             origin => origin,
         };
         errors.push(ConfigError::PongNotBelowPing {
@@ -225,7 +225,7 @@ fn marks(rules: &ChannelRules, keys: &Keys, errors: &mut Vec<ConfigError>) {
             continue;
         };
         let origin = match keys.origin(key) {
-            Origin::BuiltIn => keys.origin(other),
+            ValueOrigin::BuiltIn => keys.origin(other),
             origin => origin,
         };
         errors.push(ConfigError::SameMark {
@@ -247,7 +247,7 @@ fn name(
     let name = &rules.namespaces[index].name;
     if name.is_empty() {
         // A name that was refused stands somewhere; one that is missing does not.
-        if keys.origin(&key) == Origin::BuiltIn {
+        if keys.origin(&key) == ValueOrigin::BuiltIn {
             errors.push(ConfigError::Missing {
                 origin: keys.origin(path),
                 key,

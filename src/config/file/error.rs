@@ -6,7 +6,7 @@ use crate::wire::condition::ConditionError;
 
 /// Where a value was written.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
+pub enum ValueOrigin {
     /// A line of a file, counted from 1.
     File {
         /// As given in `Source::name`.
@@ -20,7 +20,7 @@ pub enum Origin {
     BuiltIn,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for ValueOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { name, line } => write!(f, "{name}:{line}"),
@@ -38,7 +38,7 @@ pub enum ConfigError {
     #[error("{origin}: this is not valid TOML: {message}")]
     Syntax {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// What the TOML parser says.
         message: String,
     },
@@ -46,7 +46,7 @@ pub enum ConfigError {
     #[error("{origin}: unknown key `{key}`; {}", remedy(nearest.as_deref()))]
     UnknownKey {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// The known key that looks most like it.
@@ -56,7 +56,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` must be {expected}, but this is {found}")]
     WrongType {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// What belongs here.
@@ -68,7 +68,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` must be {expected}")]
     Malformed {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// What belongs here.
@@ -78,7 +78,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}`: {why}")]
     Unworkable {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// Why, and what would. It shows a value only where values are public, as origins and paths are.
@@ -88,7 +88,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` must be between {min} and {max}{}", or_zero(*zero))]
     OutOfRange {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// Smallest allowed value.
@@ -102,7 +102,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` must be one of {}", quoted(allowed))]
     NotOneOf {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// The set.
@@ -112,7 +112,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` counts in whole seconds; write for example \"60s\"")]
     NotWholeSeconds {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -120,7 +120,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` is missing; add it")]
     Missing {
         /// Where the table begins.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -128,11 +128,11 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` repeats what stands at {first}; change or remove one of them")]
     Repeated {
         /// Where the second stands.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// Where the first stands.
-        first: Origin,
+        first: ValueOrigin,
     },
     /// One of `history_size` and `history_ttl` without the other.
     #[error(
@@ -140,7 +140,7 @@ pub enum ConfigError {
     )]
     HalfHistory {
         /// Where the one stands.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The one that is set.
         key: String,
         /// The one that is not.
@@ -152,7 +152,7 @@ pub enum ConfigError {
     )]
     RecoveryWithoutHistory {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -162,7 +162,7 @@ pub enum ConfigError {
     )]
     CacheWithoutRecovery {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -170,7 +170,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` must not be longer than `{meta}`")]
     HistoryOutlivesMeta {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// Key of `history_ttl`.
         key: String,
         /// Key of `history_meta_ttl`.
@@ -182,7 +182,7 @@ pub enum ConfigError {
     )]
     PongNotBelowPing {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -192,7 +192,7 @@ pub enum ConfigError {
     )]
     UnknownNamespace {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -200,7 +200,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` needs an endpoint that is not configured; set `{missing}`")]
     UnknownTarget {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// Where it would be configured.
@@ -210,7 +210,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}`: {fault}")]
     Condition {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// What is wrong with it.
@@ -220,7 +220,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` needs {needs}")]
     Durable {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// What is missing.
@@ -230,7 +230,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` is a name that has a meaning already; choose another")]
     ReservedName {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -240,7 +240,7 @@ pub enum ConfigError {
     )]
     OneOfTwo {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -248,7 +248,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` must not be 200: that is the status of a successful call")]
     StatusOk {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
     },
@@ -258,7 +258,7 @@ pub enum ConfigError {
     )]
     SameMark {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// The other key.
@@ -268,7 +268,7 @@ pub enum ConfigError {
     #[error("{origin}: `{key}` and `{other}` exclude each other; remove one of them")]
     Both {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// The other key.
@@ -280,7 +280,7 @@ pub enum ConfigError {
     )]
     PreviousKeyAlone {
         /// Where.
-        origin: Origin,
+        origin: ValueOrigin,
         /// The whole key.
         key: String,
         /// The key that is missing.
@@ -291,7 +291,7 @@ pub enum ConfigError {
 impl ConfigError {
     /// Where it is.
     #[must_use]
-    pub const fn origin(&self) -> &Origin {
+    pub const fn origin(&self) -> &ValueOrigin {
         match self {
             Self::Syntax { origin, .. }
             | Self::UnknownKey { origin, .. }

@@ -11,7 +11,7 @@ use super::writer::{shown, string};
 
 /// One key of the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct FileKey {
     /// The whole key; `[]` stands for each member of a list of tables: `channel.namespaces[].name`.
     pub path: String,
     /// What it takes.
@@ -52,13 +52,13 @@ pub enum KeyKind {
 }
 
 struct Outline {
-    keys: Vec<Key>,
+    keys: Vec<FileKey>,
     path: String,
 }
 
 /// Every key, in the order in which a file has them.
 #[must_use]
-pub fn keys() -> Vec<Key> {
+pub fn keys() -> Vec<FileKey> {
     let mut outline = Outline {
         keys: Vec::new(),
         path: String::new(),
@@ -82,7 +82,7 @@ pub fn show_duration(value: Duration) -> String {
 impl Outline {
     fn key(&mut self, key: &'static str, kind: KeyKind, default: String) {
         let path = format!("{}.{key}", self.path);
-        self.keys.push(Key {
+        self.keys.push(FileKey {
             path,
             kind,
             default,
@@ -118,7 +118,7 @@ impl Visit for Outline {
         } else {
             format!("{}.{key}", self.path)
         };
-        self.keys.push(Key {
+        self.keys.push(FileKey {
             path,
             kind: KeyKind::Tables,
             default: "[]".to_owned(),

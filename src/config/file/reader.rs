@@ -5,28 +5,28 @@ use std::time::Duration;
 use super::super::{Config, Secret};
 use super::form::{Form, Span};
 use super::schema;
-use super::tree::{self, Entry, Table, Value};
+use super::tree::{self, TreeEntry, TreeTable, TreeValue};
 use super::visit::{Number, Visit};
-use super::writer::{self, Secrets};
-use super::{ConfigError, Origin, duration};
+use super::writer::{self, SecretsWritten};
+use super::{ConfigError, ValueOrigin, duration};
 
 /// Keys that were set, and where.
 #[derive(Default)]
-pub(super) struct Keys(Vec<(String, Origin)>);
+pub(super) struct Keys(Vec<(String, ValueOrigin)>);
 
 impl Keys {
     /// Where a key was set.
-    pub(super) fn origin(&self, key: &str) -> Origin {
+    pub(super) fn origin(&self, key: &str) -> ValueOrigin {
         self.0
             .iter()
             .find(|(name, _)| name == key)
-            .map_or(Origin::BuiltIn, |(_, origin)| origin.clone())
+            .map_or(ValueOrigin::BuiltIn, |(_, origin)| origin.clone())
     }
 }
 
-struct Reader {
+struct FileReader {
     /// The table that is being read. Keys that are left in it at its end are unknown.
-    table: Table,
+    table: TreeTable,
     /// Its path.
     path: String,
     /// The keys that were asked for in it.
@@ -34,13 +34,13 @@ struct Reader {
     keys: Keys,
     errors: Vec<ConfigError>,
     /// Unknown keys, for which a suggestion is looked for once all known keys of their table are known.
-    unknown: Vec<(Origin, String, Option<String>)>,
+    unknown: Vec<(ValueOrigin, String, Option<String>)>,
 }
 
 /// Lowers a tree over the built-in defaults.
-pub(super) fn read(table: Table) -> (Config, Keys, Vec<ConfigError>) {
+pub(super) fn read(table: TreeTable) -> (Config, Keys, Vec<ConfigError>) {
     let mut config = Config::built_in();
-    let mut reader = Reader {
+    let mut reader = FileReader {
         table,
         path: String::new(),
         known: Vec::new(),
@@ -64,7 +64,7 @@ pub(super) fn read(table: Table) -> (Config, Keys, Vec<ConfigError>) {
 /// A known key of another table whose last part is the same.
 fn same_name_elsewhere(key: &str) -> Option<String> {
     let (_, leaf) = key.rsplit_once('.').unwrap_or(("", key));
-    let all = writer::lines(&Config::built_in(), Secrets::Plain);
+    let all = writer::lines(&Config::built_in(), SecretsWritten::Plain);
     let found = all.into_iter().find(|line| {
         line.key
             .rsplit_once('.')
@@ -80,7 +80,7 @@ fn nearest(known: &[&'static str], unknown: &str) -> Option<&'static str> {
     (distance(best) <= (best.len().max(unknown.len()) / 3).max(1)).then_some(best)
 }
 
-impl Reader {
+impl FileReader {
     fn key(&self, key: &str) -> String {
         if self.path.is_empty() {
             key.to_owned()
@@ -90,7 +90,7 @@ impl Reader {
     }
 
     /// The value of a key, if it was written.
-    fn take(&mut self, key: &'static str) -> Option<Entry> {
+    fn take(&mut self, key: &'static str) -> Option<TreeEntry> {
         self.known.push(key);
         let entry = self.table.take(key)?;
         let key = self.key(key);
@@ -108,7 +108,7 @@ impl Reader {
     }
 
     /// Reads a table of its own.
-    fn within(&mut self, path: String, table: Table, inside: impl FnOnce(&mut Self)) {
+    fn within(&mut self, path: String, table: TreeTable, inside: impl FnOnce(&mut Self)) {
         let above = (
             std::mem::replace(&mut self.table, table),
             std::mem::replace(&mut self.path, path),
@@ -119,10 +119,10 @@ impl Reader {
         (self.table, self.path, self.known) = above;
     }
 
-    fn wrong(&mut self, key: &str, origin: Origin, expected: &'static str, found: &Value) {
+    fn wrong(&mut self, key: &str, origin: ValueOrigin, expected: &'static str, found: &TreeValue) {
         let key = self.key(key);
         self.errors.push(match found {
-            Value::Bare(_) => ConfigError::Malformed {
+            TreeValue::Bare(_) => ConfigError::Malformed {
                 origin,
                 key,
                 expected,
@@ -137,7 +137,7 @@ impl Reader {
     }
 
     /// A text that is no value of its kind.
-    fn misformed<T>(&mut self, key: &str, origin: Origin, form: &Form<T>, text: &str) {
+    fn misformed<T>(&mut self, key: &str, origin: ValueOrigin, form: &Form<T>, text: &str) {
         match (form.why)(text) {
             Some(why) => {
                 let key = self.key(key);
@@ -148,7 +148,7 @@ impl Reader {
         }
     }
 
-    fn malformed(&mut self, key: &str, origin: Origin, expected: &'static str) {
+    fn malformed(&mut self, key: &str, origin: ValueOrigin, expected: &'static str) {
         let key = self.key(key);
         self.errors.push(ConfigError::Malformed {
             origin,
@@ -158,10 +158,14 @@ impl Reader {
     }
 
     /// A string, also a bare one.
-    fn string(&mut self, key: &'static str, expected: &'static str) -> Option<(Origin, String)> {
+    fn string(
+        &mut self,
+        key: &'static str,
+        expected: &'static str,
+    ) -> Option<(ValueOrigin, String)> {
         let entry = self.take(key)?;
         match entry.value {
-            Value::Text(text) | Value::Bare(text) => Some((entry.origin, text)),
+            TreeValue::Text(text) | TreeValue::Bare(text) => Some((entry.origin, text)),
             other => {
                 self.wrong(key, entry.origin, expected, &other);
                 None
@@ -170,26 +174,26 @@ impl Reader {
     }
 
     /// The members of a list. A bare text is one in TOML or JSON, or members with commas or blanks between them.
-    fn members(&mut self, key: &'static str, expected: &'static str) -> Option<Vec<Entry>> {
+    fn members(&mut self, key: &'static str, expected: &'static str) -> Option<Vec<TreeEntry>> {
         let entry = self.take(key)?;
-        let Entry { origin, value } = entry;
+        let TreeEntry { origin, value } = entry;
         match value {
-            Value::Array(members) => Some(members),
+            TreeValue::Array(members) => Some(members),
             // `[::1]:8000` begins with a bracket and is no list.
-            Value::Bare(text)
+            TreeValue::Bare(text)
                 if text.trim_start().starts_with('[') && text.trim_end().ends_with(']') =>
             {
-                if let Some(Value::Array(members)) = tree::parse_bare(&text, &origin) {
+                if let Some(TreeValue::Array(members)) = tree::parse_bare(&text, &origin) {
                     return Some(members);
                 }
                 self.malformed(key, origin, expected);
                 None
             }
-            Value::Bare(text) => {
+            TreeValue::Bare(text) => {
                 let members = bare_members(&text);
-                let entry = |member: &str| Entry {
+                let entry = |member: &str| TreeEntry {
                     origin: origin.clone(),
-                    value: Value::Bare(member.to_owned()),
+                    value: TreeValue::Bare(member.to_owned()),
                 };
                 Some(members.into_iter().map(entry).collect())
             }
@@ -201,16 +205,16 @@ impl Reader {
     }
 
     /// The table under a key, written as a table or as bare text.
-    fn subtable(&mut self, key: &'static str, entry: Entry) -> Option<Table> {
+    fn subtable(&mut self, key: &'static str, entry: TreeEntry) -> Option<TreeTable> {
         const EXPECTED: &str = "a table";
         let value = match entry.value {
-            Value::Bare(text) => {
-                tree::parse_bare(&text, &entry.origin).unwrap_or(Value::Bare(text))
+            TreeValue::Bare(text) => {
+                tree::parse_bare(&text, &entry.origin).unwrap_or(TreeValue::Bare(text))
             }
             value => value,
         };
         match value {
-            Value::Table(table) => Some(table),
+            TreeValue::Table(table) => Some(table),
             other => {
                 self.wrong(key, entry.origin, EXPECTED, &other);
                 None
@@ -242,7 +246,7 @@ fn bare_members(text: &str) -> Vec<&str> {
     members
 }
 
-impl Visit for Reader {
+impl Visit for FileReader {
     fn reads(&self) -> bool {
         true
     }
@@ -264,12 +268,12 @@ impl Visit for Reader {
     ) {
         let Some(entry) = self.take(key) else { return };
         let list = match entry.value {
-            Value::Bare(text) => {
-                tree::parse_bare(&text, &entry.origin).unwrap_or(Value::Bare(text))
+            TreeValue::Bare(text) => {
+                tree::parse_bare(&text, &entry.origin).unwrap_or(TreeValue::Bare(text))
             }
             value => value,
         };
-        let Value::Array(list) = list else {
+        let TreeValue::Array(list) = list else {
             self.wrong(
                 key,
                 entry.origin,
@@ -294,9 +298,9 @@ impl Visit for Reader {
     fn boolean(&mut self, key: &'static str, value: &mut bool) {
         let Some(entry) = self.take(key) else { return };
         match entry.value {
-            Value::Boolean(boolean) => *value = boolean,
-            Value::Bare(text) if text == "true" => *value = true,
-            Value::Bare(text) if text == "false" => *value = false,
+            TreeValue::Boolean(boolean) => *value = boolean,
+            TreeValue::Bare(text) if text == "true" => *value = true,
+            TreeValue::Bare(text) if text == "false" => *value = false,
             other => self.wrong(key, entry.origin, "true or false", &other),
         }
     }
@@ -305,8 +309,8 @@ impl Visit for Reader {
         const EXPECTED: &str = "a whole number";
         let Some(entry) = self.take(key) else { return };
         let number = match entry.value {
-            Value::Integer(number) => number,
-            Value::Bare(ref text) => match text.trim().parse() {
+            TreeValue::Integer(number) => number,
+            TreeValue::Bare(ref text) => match text.trim().parse() {
                 Ok(number) => number,
                 Err(_) => return self.wrong(key, entry.origin, EXPECTED, &entry.value),
             },
@@ -398,9 +402,9 @@ impl Visit for Reader {
         values.clear();
         for (index, member) in members.into_iter().enumerate() {
             let text = match &member.value {
-                Value::Text(text) if !form.number => Some(text.clone()),
-                Value::Integer(number) if form.number => Some(number.to_string()),
-                Value::Bare(text) => Some(text.clone()),
+                TreeValue::Text(text) if !form.number => Some(text.clone()),
+                TreeValue::Integer(number) if form.number => Some(number.to_string()),
+                TreeValue::Bare(text) => Some(text.clone()),
                 _ => None,
             };
             let path = format!("{}[{index}]", self.key(key));
@@ -431,9 +435,9 @@ impl Visit for Reader {
             return;
         };
         values.clear();
-        for (name, Entry { origin, value }) in table.0 {
+        for (name, TreeEntry { origin, value }) in table.0 {
             let path = format!("{key}.{name}");
-            let (Value::Text(text) | Value::Bare(text)) = &value else {
+            let (TreeValue::Text(text) | TreeValue::Bare(text)) = &value else {
                 self.wrong(&path, origin, texts.expected, &value);
                 continue;
             };

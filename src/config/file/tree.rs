@@ -4,34 +4,34 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, Origin, Setting, Source};
+use super::{ConfigError, Setting, Source, ValueOrigin};
 
 /// A table, in the order of the parser.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Table(pub(super) Vec<(String, Entry)>);
+pub(super) struct TreeTable(pub(super) Vec<(String, TreeEntry)>);
 
 /// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
-    pub(super) origin: Origin,
-    pub(super) value: Value,
+pub(super) struct TreeEntry {
+    pub(super) origin: ValueOrigin,
+    pub(super) value: TreeValue,
 }
 
 /// What can be written.
 #[derive(Clone, Debug)]
-pub(super) enum Value {
+pub(super) enum TreeValue {
     Boolean(bool),
     Integer(i64),
     Text(String),
-    Array(Vec<Entry>),
-    Table(Table),
+    Array(Vec<TreeEntry>),
+    Table(TreeTable),
     /// The text of a setting. What it is depends on the key, which only the reader knows.
     Bare(String),
     /// A kind that no key takes: its name.
     Other(&'static str),
 }
 
-impl Value {
+impl TreeValue {
     /// Its kind, for errors.
     pub(super) const fn kind(&self) -> &'static str {
         match self {
@@ -46,15 +46,15 @@ impl Value {
     }
 }
 
-impl Table {
+impl TreeTable {
     /// Removes and returns the value of a key.
-    pub(super) fn take(&mut self, key: &str) -> Option<Entry> {
+    pub(super) fn take(&mut self, key: &str) -> Option<TreeEntry> {
         let at = self.0.iter().position(|(name, _)| name == key)?;
         Some(self.0.swap_remove(at).1)
     }
 
     /// The value of a key, made with `absent` if there is none.
-    fn entry(&mut self, key: &str, absent: impl FnOnce() -> Entry) -> &mut Entry {
+    fn entry(&mut self, key: &str, absent: impl FnOnce() -> TreeEntry) -> &mut TreeEntry {
         let at = self
             .0
             .iter()
@@ -72,13 +72,13 @@ enum Place<'a> {
     /// The line of a span, found in the starts of lines.
     Lines { name: &'a str, starts: Vec<usize> },
     /// All of it in one place.
-    One(&'a Origin),
+    One(&'a ValueOrigin),
 }
 
 impl Place<'_> {
-    fn of(&self, span: Range<usize>) -> Origin {
+    fn of(&self, span: Range<usize>) -> ValueOrigin {
         match self {
-            Self::Lines { name, starts } => Origin::File {
+            Self::Lines { name, starts } => ValueOrigin::File {
                 name: (*name).to_owned(),
                 line: starts.partition_point(|&start| start <= span.start),
             },
@@ -88,7 +88,7 @@ impl Place<'_> {
 }
 
 /// Reads a file.
-pub(super) fn parse(source: &Source<'_>) -> Result<Table, ConfigError> {
+pub(super) fn parse(source: &Source<'_>) -> Result<TreeTable, ConfigError> {
     let starts = std::iter::once(0)
         .chain(memchr::memchr_iter(b'\n', source.text.as_bytes()).map(|at| at + 1));
     let place = Place::Lines {
@@ -106,7 +106,7 @@ pub(super) fn parse(source: &Source<'_>) -> Result<Table, ConfigError> {
 }
 
 /// Reads the text of a setting as TOML, else as JSON.
-pub(super) fn parse_bare(text: &str, origin: &Origin) -> Option<Value> {
+pub(super) fn parse_bare(text: &str, origin: &ValueOrigin) -> Option<TreeValue> {
     if let Ok(value) = DeValue::parse(text) {
         return Some(convert(value.get_ref(), &Place::One(origin)));
     }
@@ -114,56 +114,59 @@ pub(super) fn parse_bare(text: &str, origin: &Origin) -> Option<Value> {
     Some(convert_json(value, origin))
 }
 
-fn convert_table(table: &DeTable<'_>, place: &Place<'_>) -> Table {
+fn convert_table(table: &DeTable<'_>, place: &Place<'_>) -> TreeTable {
     let entries = table.iter().map(|(key, value)| {
-        let entry = Entry {
+        let entry = TreeEntry {
             origin: place.of(key.span()),
             value: convert(value.get_ref(), place),
         };
         (key.get_ref().clone().into_owned(), entry)
     });
-    Table(entries.collect())
+    TreeTable(entries.collect())
 }
 
-fn convert(value: &DeValue<'_>, place: &Place<'_>) -> Value {
+fn convert(value: &DeValue<'_>, place: &Place<'_>) -> TreeValue {
     match value {
-        DeValue::String(text) => Value::Text(text.clone().into_owned()),
+        DeValue::String(text) => TreeValue::Text(text.clone().into_owned()),
         DeValue::Integer(integer) => {
             i64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).map_or(
-                Value::Other("a number of more than 64 bits"),
-                Value::Integer,
+                TreeValue::Other("a number of more than 64 bits"),
+                TreeValue::Integer,
             )
         }
-        DeValue::Float(_) => Value::Other("a number with a fraction"),
-        DeValue::Boolean(boolean) => Value::Boolean(*boolean),
-        DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(values) => Value::Array(
+        DeValue::Float(_) => TreeValue::Other("a number with a fraction"),
+        DeValue::Boolean(boolean) => TreeValue::Boolean(*boolean),
+        DeValue::Datetime(_) => TreeValue::Other("a date"),
+        DeValue::Array(values) => TreeValue::Array(
             values
                 .iter()
-                .map(|value| Entry {
+                .map(|value| TreeEntry {
                     origin: place.of(value.span()),
                     value: convert(value.get_ref(), place),
                 })
                 .collect(),
         ),
-        DeValue::Table(table) => Value::Table(convert_table(table, place)),
+        DeValue::Table(table) => TreeValue::Table(convert_table(table, place)),
     }
 }
 
-fn convert_json(value: serde_json::Value, origin: &Origin) -> Value {
-    let entry = |value| Entry {
+fn convert_json(value: serde_json::Value, origin: &ValueOrigin) -> TreeValue {
+    let entry = |value| TreeEntry {
         origin: origin.clone(),
         value: convert_json(value, origin),
     };
     match value {
-        serde_json::Value::Null => Value::Other("null"),
-        serde_json::Value::Bool(boolean) => Value::Boolean(boolean),
-        serde_json::Value::Number(number) => number
-            .as_i64()
-            .map_or(Value::Other("a number with a fraction"), Value::Integer),
-        serde_json::Value::String(text) => Value::Text(text),
-        serde_json::Value::Array(values) => Value::Array(values.into_iter().map(entry).collect()),
-        serde_json::Value::Object(fields) => Value::Table(Table(
+        serde_json::Value::Null => TreeValue::Other("null"),
+        serde_json::Value::Bool(boolean) => TreeValue::Boolean(boolean),
+        serde_json::Value::Number(number) => number.as_i64().map_or(
+            TreeValue::Other("a number with a fraction"),
+            TreeValue::Integer,
+        ),
+        serde_json::Value::String(text) => TreeValue::Text(text),
+        serde_json::Value::Array(values) => {
+            TreeValue::Array(values.into_iter().map(entry).collect())
+        }
+        serde_json::Value::Object(fields) => TreeValue::Table(TreeTable(
             fields
                 .into_iter()
                 .map(|(key, value)| (key, entry(value)))
@@ -173,16 +176,16 @@ fn convert_json(value: serde_json::Value, origin: &Origin) -> Value {
 }
 
 /// Lays one file over another: tables key by key, everything else as a whole.
-pub(super) fn merge(under: &mut Table, over: Table) {
+pub(super) fn merge(under: &mut TreeTable, over: TreeTable) {
     for (key, entry) in over.0 {
         let Some((_, old)) = under.0.iter_mut().find(|(name, _)| *name == key) else {
             under.0.push((key, entry));
             continue;
         };
         match (&mut old.value, entry.value) {
-            (Value::Table(old), Value::Table(new)) => merge(old, new),
+            (TreeValue::Table(old), TreeValue::Table(new)) => merge(old, new),
             (_, value) => {
-                *old = Entry {
+                *old = TreeEntry {
                     origin: entry.origin,
                     value,
                 }
@@ -192,23 +195,23 @@ pub(super) fn merge(under: &mut Table, over: Table) {
 }
 
 /// Lays one setting over everything before it.
-pub(super) fn set(root: &mut Table, setting: &Setting) -> Result<(), ConfigError> {
-    let origin = Origin::Setting(setting.origin.clone());
+pub(super) fn set(root: &mut TreeTable, setting: &Setting) -> Result<(), ConfigError> {
+    let origin = ValueOrigin::Setting(setting.origin.clone());
     let (sections, leaf) = setting.key.rsplit_once('.').unwrap_or(("", &setting.key));
     let mut table = root;
     for section in sections.split('.').filter(|_| !sections.is_empty()) {
-        let entry = table.entry(section, || Entry {
+        let entry = table.entry(section, || TreeEntry {
             origin: origin.clone(),
-            value: Value::Table(Table::default()),
+            value: TreeValue::Table(TreeTable::default()),
         });
-        if let Value::Bare(text) = &entry.value
-            && let Some(value @ Value::Table(_)) = parse_bare(text, &entry.origin)
+        if let TreeValue::Bare(text) = &entry.value
+            && let Some(value @ TreeValue::Table(_)) = parse_bare(text, &entry.origin)
         {
             entry.value = value;
         }
         let found = entry.value.kind();
         table = match &mut entry.value {
-            Value::Table(table) => table,
+            TreeValue::Table(table) => table,
             _ => {
                 let key = setting.key.clone();
                 return Err(ConfigError::WrongType {
@@ -220,19 +223,19 @@ pub(super) fn set(root: &mut Table, setting: &Setting) -> Result<(), ConfigError
             }
         };
     }
-    let old = table.entry(leaf, || Entry {
+    let old = table.entry(leaf, || TreeEntry {
         origin: origin.clone(),
-        value: Value::Bare(String::new()),
+        value: TreeValue::Bare(String::new()),
     });
-    if let Value::Table(old) = &mut old.value
-        && let Some(Value::Table(new)) = parse_bare(&setting.text, &origin)
+    if let TreeValue::Table(old) = &mut old.value
+        && let Some(TreeValue::Table(new)) = parse_bare(&setting.text, &origin)
     {
         merge(old, new);
         return Ok(());
     }
-    *old = Entry {
+    *old = TreeEntry {
         origin,
-        value: Value::Bare(setting.text.clone()),
+        value: TreeValue::Bare(setting.text.clone()),
     };
     Ok(())
 }

@@ -10,7 +10,7 @@ use super::visit::{Number, Visit};
 
 /// What is written for a secret that is set.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Secrets {
+pub(super) enum SecretsWritten {
     /// `***`
     Hidden,
     /// Itself: for comparing two configurations, never for showing.
@@ -28,7 +28,7 @@ pub(super) struct Line {
 }
 
 struct TomlWriter {
-    secrets: Secrets,
+    secrets: SecretsWritten,
     lines: Vec<Line>,
     /// Path of the current table without indices, which is what TOML headers take.
     table: Vec<&'static str>,
@@ -38,7 +38,7 @@ struct TomlWriter {
 }
 
 /// Every key of a configuration.
-pub(super) fn lines(config: &Config, secrets: Secrets) -> Vec<Line> {
+pub(super) fn lines(config: &Config, secrets: SecretsWritten) -> Vec<Line> {
     let mut writer = TomlWriter {
         secrets,
         lines: Vec::new(),
@@ -54,7 +54,7 @@ pub(super) fn lines(config: &Config, secrets: Secrets) -> Vec<Line> {
 pub(super) fn toml(config: &Config) -> String {
     let mut out = String::new();
     let mut table = String::new();
-    for line in lines(config, Secrets::Hidden) {
+    for line in lines(config, SecretsWritten::Hidden) {
         let (path, name) = line.key.rsplit_once('.').unwrap_or(("", &line.key));
         if path != table {
             let gap = if table.is_empty() { "" } else { "\n" };
@@ -101,7 +101,7 @@ pub fn shown_url(url: &str) -> String {
 
 impl TomlWriter {
     fn shown<T>(&self, form: &Form<T>, value: &T) -> String {
-        if form.is_url && self.secrets == Secrets::Hidden {
+        if form.is_url && self.secrets == SecretsWritten::Hidden {
             string(&shown_url(&(form.show)(value)))
         } else {
             shown(form, value)
@@ -204,7 +204,7 @@ impl Visit for TomlWriter {
     }
 
     fn secret(&mut self, key: &'static str, value: &mut Secret) {
-        let hide = self.secrets == Secrets::Hidden && !value.0.is_empty();
+        let hide = self.secrets == SecretsWritten::Hidden && !value.0.is_empty();
         self.line(key, string(if hide { "***" } else { &value.0 }));
     }
 
@@ -215,7 +215,7 @@ impl Visit for TomlWriter {
         _: &Form<String>,
         values: &mut Vec<(String, Secret)>,
     ) {
-        let hide = self.secrets == Secrets::Hidden;
+        let hide = self.secrets == SecretsWritten::Hidden;
         let shown: Vec<String> = values
             .iter()
             .map(|(name, value)| {

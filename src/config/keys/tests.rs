@@ -83,12 +83,21 @@ fn key_set_holds_what_can_verify_and_leaves_out_the_rest() {
     ])
     .unwrap();
     assert_eq!(found.len(), 2);
-    assert!(matches!(found.find("ed", Algorithm::EdDSA), Found::Key(_)));
-    assert!(matches!(found.find("ec", Algorithm::ES256), Found::Key(_)));
-    assert!(matches!(found.find("ec", Algorithm::EdDSA), Found::Other));
+    assert!(matches!(
+        found.find("ed", Algorithm::EdDSA),
+        FoundKey::Key(_)
+    ));
+    assert!(matches!(
+        found.find("ec", Algorithm::ES256),
+        FoundKey::Key(_)
+    ));
+    assert!(matches!(
+        found.find("ec", Algorithm::EdDSA),
+        FoundKey::Other
+    ));
     assert!(matches!(
         found.find("secret", Algorithm::HS256),
-        Found::Unknown
+        FoundKey::Unknown
     ));
 }
 
@@ -100,13 +109,16 @@ fn algorithm_that_a_published_key_names_is_its_only_one() {
     );
     assert!(matches!(
         set(&[&text]).unwrap().find("ed", Algorithm::EdDSA),
-        Found::Key(_)
+        FoundKey::Key(_)
     ));
     let modulus = URL_SAFE_NO_PAD.encode([0xff; 256]);
     let rsa = format!(r#"{{"kty":"RSA","kid":"r","alg":"PS256","n":"{modulus}","e":"AQAB"}}"#);
     let found = set(&[&rsa]).unwrap();
-    assert!(matches!(found.find("r", Algorithm::PS256), Found::Key(_)));
-    assert!(matches!(found.find("r", Algorithm::RS256), Found::Other));
+    assert!(matches!(
+        found.find("r", Algorithm::PS256),
+        FoundKey::Key(_)
+    ));
+    assert!(matches!(found.find("r", Algorithm::RS256), FoundKey::Other));
 }
 
 #[test]
@@ -202,7 +214,7 @@ proptest::proptest! {
         let text = format!(r#"{{"kty":"{kty}","kid":"k","n":"{x}","e":"{e}","x":"{x}","y":"{y}","crv":"{crv}"}}"#);
         if let Ok(set) = set(&[&text]) {
             for algorithm in [Algorithm::RS256, Algorithm::ES256, Algorithm::ES384, Algorithm::EdDSA] {
-                if let Found::Key(key) = set.find("k", algorithm) {
+                if let FoundKey::Key(key) = set.find("k", algorithm) {
                     proptest::prop_assert!(!key.verifies(algorithm, b"a", "AAAA"));
                 }
             }

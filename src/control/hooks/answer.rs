@@ -11,7 +11,9 @@ use serde_json::value::RawValue;
 use crate::auth::overrides::RawOverride;
 use crate::config::hooks::Transform;
 use crate::limits::{HOOK_KEPT_BYTES_MAX, USER_ID_BYTES_MAX};
-use crate::mesh::hook::{Connected, Event, Published, Refreshed, Subscribed, Verdict};
+use crate::mesh::hook::{
+    ConnectVerdict, HookEvent, PublishVerdict, RefreshVerdict, SubscribeVerdict, Verdict,
+};
 use crate::model::ChosenError;
 use crate::wire::json::{Malformed, Object, compact, fields, is_json, is_json_deeper, object};
 
@@ -125,13 +127,13 @@ fields!(RawCalled<'de> { "data" => data, "b64data" => b64data });
 
 /// Reads the body of a response with status 200. Members that are `null` are absent, unknown ones are ignored; what goes to clients
 /// is nested at most `levels` deep.
-pub(super) fn read(event: &Event, body: &[u8], levels: usize) -> Result<Verdict, Malformed> {
+pub(super) fn read(event: &HookEvent, body: &[u8], levels: usize) -> Result<Verdict, Malformed> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err(Malformed::member("the answer", "expected an object"));
     }
     let envelope: Envelope<'_> = object(body)?;
     // What expires is not asked whether it may: only a result counts.
-    let is_refresh = matches!(event, Event::Refresh | Event::SubRefresh { .. });
+    let is_refresh = matches!(event, HookEvent::Refresh | HookEvent::SubRefresh { .. });
     if let Some(disconnect) = envelope.disconnect.filter(|_| !is_refresh) {
         return Ok(Verdict::Disconnect(
             disconnect.code,
@@ -159,7 +161,7 @@ pub(super) fn read(event: &Event, body: &[u8], levels: usize) -> Result<Verdict,
 /// The member that some client could not read.
 fn too_deep(verdict: &Verdict, levels: usize) -> Option<&'static str> {
     let deep = |payload: &Bytes| is_json_deeper(payload, levels);
-    let of_sub = |sub: &Subscribed| deep(&sub.info) || deep(&sub.data);
+    let of_sub = |sub: &SubscribeVerdict| deep(&sub.info) || deep(&sub.data);
     match verdict {
         Verdict::Connect(Some(connected)) if deep(&connected.info) => Some("result.info"),
         Verdict::Connect(Some(connected)) if deep(&connected.data) => Some("result.data"),
@@ -180,18 +182,18 @@ fn too_deep(verdict: &Verdict, levels: usize) -> Option<&'static str> {
 }
 
 /// What a result says of an event.
-fn verdict(event: &Event, result: Option<&RawValue>) -> Result<Verdict, Malformed> {
+fn verdict(event: &HookEvent, result: Option<&RawValue>) -> Result<Verdict, Malformed> {
     Ok(match event {
-        Event::Connect { .. } => {
+        HookEvent::Connect { .. } => {
             let connected = result.map(|raw| connected(parse(raw)?)).transpose()?;
             Verdict::Connect(connected.map(Box::new))
         }
-        Event::Refresh | Event::SubRefresh { .. } => {
+        HookEvent::Refresh | HookEvent::SubRefresh { .. } => {
             Verdict::Refresh(result.map(|raw| refreshed(parse(raw)?)).transpose()?)
         }
-        Event::Subscribe { .. } => Verdict::Subscribe(subscribed(optional(result)?)?),
-        Event::Publish { .. } => Verdict::Publish(Box::new(published(optional(result)?)?)),
-        Event::Rpc { .. } => {
+        HookEvent::Subscribe { .. } => Verdict::Subscribe(subscribed(optional(result)?)?),
+        HookEvent::Publish { .. } => Verdict::Publish(Box::new(published(optional(result)?)?)),
+        HookEvent::Rpc { .. } => {
             let called: RawCalled<'_> = optional(result)?;
             Verdict::Rpc(payload("data", called.data, &called.b64data)?)
         }
@@ -199,11 +201,15 @@ fn verdict(event: &Event, result: Option<&RawValue>) -> Result<Verdict, Malforme
 }
 
 /// What a status other than 200 means, if it was given a meaning.
-pub(super) fn transformed(transforms: &[Transform], event: &Event, status: u16) -> Option<Verdict> {
+pub(super) fn transformed(
+    transforms: &[Transform],
+    event: &HookEvent,
+    status: u16,
+) -> Option<Verdict> {
     let transform = transforms
         .iter()
         .find(|transform| transform.status_code == status)?;
-    if matches!(event, Event::Refresh | Event::SubRefresh { .. }) {
+    if matches!(event, HookEvent::Refresh | HookEvent::SubRefresh { .. }) {
         // As though the backend had answered so: no result.
         return Some(Verdict::Refresh(None));
     }
@@ -229,7 +235,7 @@ fn optional<'a, T: Object<'a>>(raw: Option<&'a RawValue>) -> Result<T, Malformed
     raw.map_or_else(|| Ok(T::default()), parse)
 }
 
-fn connected(raw: RawConnected<'_>) -> Result<Connected, Malformed> {
+fn connected(raw: RawConnected<'_>) -> Result<ConnectVerdict, Malformed> {
     if raw.user.len() > USER_ID_BYTES_MAX {
         let what = format!("expected at most {USER_ID_BYTES_MAX} bytes");
         return Err(Malformed::member("user", &what));
@@ -244,7 +250,7 @@ fn connected(raw: RawConnected<'_>) -> Result<Connected, Malformed> {
         // Options win over the bare name.
         subs.entry(channel).or_default();
     }
-    Ok(Connected {
+    Ok(ConnectVerdict {
         user: raw.user.into(),
         expire_at: seconds(raw.expire_at)?,
         info: kept("info", raw.info, &raw.b64info)?,
@@ -257,8 +263,8 @@ fn connected(raw: RawConnected<'_>) -> Result<Connected, Malformed> {
     })
 }
 
-fn subscribed(raw: RawSubscribed<'_>) -> Result<Subscribed, Malformed> {
-    Ok(Subscribed {
+fn subscribed(raw: RawSubscribed<'_>) -> Result<SubscribeVerdict, Malformed> {
+    Ok(SubscribeVerdict {
         expire_at: seconds(raw.expire_at)?,
         info: kept("info", raw.info, &raw.b64info)?,
         data: payload("data", raw.data, &raw.b64data)?,
@@ -267,8 +273,8 @@ fn subscribed(raw: RawSubscribed<'_>) -> Result<Subscribed, Malformed> {
     })
 }
 
-fn refreshed(raw: RawRefreshed<'_>) -> Result<Refreshed, Malformed> {
-    Ok(Refreshed {
+fn refreshed(raw: RawRefreshed<'_>) -> Result<RefreshVerdict, Malformed> {
+    Ok(RefreshVerdict {
         expired: raw.expired,
         expire_at: seconds(raw.expire_at)?,
         info: kept("info", raw.info, &raw.b64info)?,
@@ -276,7 +282,7 @@ fn refreshed(raw: RawRefreshed<'_>) -> Result<Refreshed, Malformed> {
     })
 }
 
-fn published(raw: RawPublished<'_>) -> Result<Published, Malformed> {
+fn published(raw: RawPublished<'_>) -> Result<PublishVerdict, Malformed> {
     // The raw form wins here, and only here.
     let data = match raw.data {
         None if raw.b64data.is_empty() => None,
@@ -285,7 +291,7 @@ fn published(raw: RawPublished<'_>) -> Result<Published, Malformed> {
     };
     // Of a name that stands twice the last counts.
     let tags: BTreeMap<_, _> = raw.tags.into_iter().collect();
-    Ok(Published {
+    Ok(PublishVerdict {
         data,
         skip_history: raw.skip_history,
         tags: tags
@@ -341,7 +347,7 @@ mod tests {
     use crate::model::{ChannelName, HubId};
     use crate::wire::json::null;
 
-    fn event(name: &str) -> Event {
+    fn event(name: &str) -> HookEvent {
         let channel = ChannelName::new("chat:1");
         let hub = HubId {
             slot: 0,
@@ -349,17 +355,17 @@ mod tests {
         };
         let data = Bytes::new();
         match name {
-            "connect" => Event::Connect {
+            "connect" => HookEvent::Connect {
                 data,
                 name: "".into(),
                 version: "".into(),
                 channels: Vec::new(),
             },
-            "refresh" => Event::Refresh,
-            "subscribe" => Event::Subscribe { channel, data },
-            "publish" => Event::Publish { channel, data },
-            "sub_refresh" => Event::SubRefresh { hub, channel },
-            _ => Event::Rpc {
+            "refresh" => HookEvent::Refresh,
+            "subscribe" => HookEvent::Subscribe { channel, data },
+            "publish" => HookEvent::Publish { channel, data },
+            "sub_refresh" => HookEvent::SubRefresh { hub, channel },
+            _ => HookEvent::Rpc {
                 method: "m".into(),
                 data,
             },
@@ -408,7 +414,7 @@ mod tests {
             assert_eq!(answered("sub_refresh", body), Ok(Verdict::Refresh(None)));
             assert_eq!(
                 answered("subscribe", body),
-                Ok(Verdict::Subscribe(Subscribed::default()))
+                Ok(Verdict::Subscribe(SubscribeVerdict::default()))
             );
             assert_eq!(
                 answered("publish", body),

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::mesh::hook::{Call, Event};
+use crate::mesh::hook::{Call, HookEvent};
 use crate::model::{Encoding, Format, Framing, Speaker};
 use crate::wire::json::is_json;
 use crate::wire::json::write::{Members, string};
@@ -23,11 +23,11 @@ pub(super) fn body(call: &Call) -> Vec<u8> {
     body.text("protocol", protocol);
     body.text("encoding", encoding);
     // Always there, but in connect, where there is no user yet.
-    if !matches!(call.event, Event::Connect { .. }) {
+    if !matches!(call.event, HookEvent::Connect { .. }) {
         body.text("user", &call.user);
     }
     match &call.event {
-        Event::Connect {
+        HookEvent::Connect {
             data,
             name,
             version,
@@ -40,13 +40,13 @@ pub(super) fn body(call: &Call) -> Vec<u8> {
             }
             payload(&mut body, call, data);
         }
-        Event::Refresh => {}
-        Event::Subscribe { channel, data, .. } | Event::Publish { channel, data } => {
+        HookEvent::Refresh => {}
+        HookEvent::Subscribe { channel, data, .. } | HookEvent::Publish { channel, data } => {
             body.text("channel", channel.as_str());
             payload(&mut body, call, data);
         }
-        Event::SubRefresh { channel, .. } => body.text("channel", channel.as_str()),
-        Event::Rpc { method, data } => {
+        HookEvent::SubRefresh { channel, .. } => body.text("channel", channel.as_str()),
+        HookEvent::Rpc { method, data } => {
             body.text("method", method);
             payload(&mut body, call, data);
         }
@@ -130,7 +130,7 @@ pub(super) mod tests {
     use std::sync::Arc;
 
     /// A call with this event.
-    pub(in crate::control::hooks) fn call(target: &Arc<Target>, event: Event) -> Call {
+    pub(in crate::control::hooks) fn call(target: &Arc<Target>, event: HookEvent) -> Call {
         Call {
             ask: AskId::default(),
             target: Arc::clone(target),
@@ -159,7 +159,7 @@ pub(super) mod tests {
         let client = ClientId::from_random(1).to_string();
         let publish = call(
             &target,
-            Event::Publish {
+            HookEvent::Publish {
                 channel: ChannelName::new("chat:1"),
                 data: Bytes::from_static(b"{\"a\":1}"),
             },
@@ -173,7 +173,7 @@ pub(super) mod tests {
         );
         let mut connect = call(
             &target,
-            Event::Connect {
+            HookEvent::Connect {
                 data: Bytes::new(),
                 name: "js".into(),
                 version: "1".into(),
@@ -189,7 +189,7 @@ pub(super) mod tests {
                 "name": "js", "version": "1", "channels": ["a"],
             })
         );
-        let mut refresh = call(&target, Event::Refresh);
+        let mut refresh = call(&target, HookEvent::Refresh);
         refresh.user = "".into();
         refresh.meta = Bytes::from_static(b"{\"m\":1}");
         assert_eq!(json(&refresh)["user"], "", "the user is always there");
@@ -201,7 +201,7 @@ pub(super) mod tests {
         let rpc = |target: &Arc<Target>, data: &'static [u8]| {
             json(&call(
                 target,
-                Event::Rpc {
+                HookEvent::Rpc {
                     method: "m".into(),
                     data: Bytes::from_static(data),
                 },
@@ -226,7 +226,7 @@ pub(super) mod tests {
             ("content-type".to_owned(), Secret("text/html".to_owned())),
         ]);
         let target = Arc::new(Target::named("t"));
-        let mut call = call(&target, Event::Refresh);
+        let mut call = call(&target, HookEvent::Refresh);
         call.headers = vec![
             ("x-b".into(), "emulated".into()),
             ("x-c".into(), "emulated".into()),

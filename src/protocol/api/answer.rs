@@ -14,11 +14,11 @@ use crate::wire::json::write::Members;
 
 /// Result of one request.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
+pub enum ApiAnswer {
     /// Where it went; `None` in a channel without history.
-    Publish(Option<Published>),
+    Publish(Option<ApiPublished>),
     /// One answer for each channel, in the request's order.
-    Broadcast(Vec<Result<Option<Published>, ApiError>>),
+    Broadcast(Vec<Result<Option<ApiPublished>, ApiError>>),
     /// Done.
     Subscribe,
     /// Done.
@@ -56,16 +56,16 @@ pub enum Answer {
     /// Active channels and their subscribers.
     Channels(Vec<(ChannelName, u32)>),
     /// Servers.
-    Info(Vec<Node>),
+    Info(Vec<NodeInfo>),
     /// What the log's side says, a JSON object.
     Log(Bytes),
     /// One answer for each command, in the request's order.
-    Batch(Vec<Result<Answer, ApiError>>),
+    Batch(Vec<Result<ApiAnswer, ApiError>>),
 }
 
 /// A publication that is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
+pub struct ApiPublished {
     /// Where it stands.
     pub position: StreamPosition,
     /// What it is called in the durable log.
@@ -74,7 +74,7 @@ pub struct Published {
 
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
+pub struct NodeInfo {
     /// Unique id of the process.
     pub uid: String,
     /// Name for people.
@@ -95,7 +95,7 @@ pub struct Node {
 
 /// Where an answer stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum ApiForm {
     /// Body of `/api/<method>`: `{"result":…}` or `{"error":…}`; a batch has neither around it.
     Single,
     /// The same in transport error mode: an error stands bare beside its HTTP status.
@@ -107,22 +107,24 @@ pub enum Shape {
 }
 
 /// Appends one answer.
-pub fn encode_answer(out: &mut Vec<u8>, answer: &Result<Answer, ApiError>, shape: Shape) {
-    if let (Err(error), Shape::Transport) = (answer, shape) {
+pub fn encode_answer(out: &mut Vec<u8>, answer: &Result<ApiAnswer, ApiError>, shape: ApiForm) {
+    if let (Err(error), ApiForm::Transport) = (answer, shape) {
         return self::error(Members::open(out), error);
     }
-    if let (Ok(answer @ Answer::Batch(_)), Shape::Single | Shape::Transport) = (answer, shape) {
+    if let (Ok(answer @ ApiAnswer::Batch(_)), ApiForm::Single | ApiForm::Transport) =
+        (answer, shape)
+    {
         return result(Members::open(out), answer);
     }
     let mut members = Members::open(out);
-    if let Shape::Legacy(Some(id)) = shape {
+    if let ApiForm::Legacy(Some(id)) = shape {
         members.number("id", id);
     }
     match answer {
         Err(error) => self::error(members.object("error"), error),
-        Ok(Answer::Log(json)) => members.raw("result", json),
+        Ok(ApiAnswer::Log(json)) => members.raw("result", json),
         Ok(answer) => {
-            let name = if shape == Shape::BatchItem {
+            let name = if shape == ApiForm::BatchItem {
                 answer.method()
             } else {
                 "result"
@@ -132,7 +134,7 @@ pub fn encode_answer(out: &mut Vec<u8>, answer: &Result<Answer, ApiError>, shape
     }
 }
 
-impl Answer {
+impl ApiAnswer {
     /// Name of the method that is answered.
     #[must_use]
     pub const fn method(&self) -> &'static str {
@@ -167,30 +169,32 @@ fn error(mut members: Members<'_>, error: &ApiError) {
     }
 }
 
-fn result(mut members: Members<'_>, answer: &Answer) {
+fn result(mut members: Members<'_>, answer: &ApiAnswer) {
     match answer {
-        Answer::Subscribe
-        | Answer::Unsubscribe
-        | Answer::Disconnect
-        | Answer::Refresh
-        | Answer::RevokeToken
-        | Answer::InvalidateUserTokens
-        | Answer::BlockUser
-        | Answer::UnblockUser
-        | Answer::HistoryRemove
-        | Answer::Log(_) => {}
-        Answer::Publish(published) => self::published(&mut members, *published),
-        Answer::Broadcast(responses) => members.array("responses", responses, |out, response| {
-            let mut item = Members::open(out);
-            match response {
-                Err(error) => self::error(item.object("error"), error),
-                Ok(published) => {
-                    let mut result = item.object("result");
-                    self::published(&mut result, *published);
+        ApiAnswer::Subscribe
+        | ApiAnswer::Unsubscribe
+        | ApiAnswer::Disconnect
+        | ApiAnswer::Refresh
+        | ApiAnswer::RevokeToken
+        | ApiAnswer::InvalidateUserTokens
+        | ApiAnswer::BlockUser
+        | ApiAnswer::UnblockUser
+        | ApiAnswer::HistoryRemove
+        | ApiAnswer::Log(_) => {}
+        ApiAnswer::Publish(published) => self::published(&mut members, *published),
+        ApiAnswer::Broadcast(responses) => {
+            members.array("responses", responses, |out, response| {
+                let mut item = Members::open(out);
+                match response {
+                    Err(error) => self::error(item.object("error"), error),
+                    Ok(published) => {
+                        let mut result = item.object("result");
+                        self::published(&mut result, *published);
+                    }
                 }
-            }
-        }),
-        Answer::Presence(infos) => {
+            })
+        }
+        ApiAnswer::Presence(infos) => {
             let mut clients = members.object("presence");
             for info in infos {
                 client_info(
@@ -199,14 +203,14 @@ fn result(mut members: Members<'_>, answer: &Answer) {
                 );
             }
         }
-        Answer::PresenceStats {
+        ApiAnswer::PresenceStats {
             num_clients,
             num_users,
         } => {
             members.number("num_clients", *num_clients);
             members.number("num_users", *num_users);
         }
-        Answer::History {
+        ApiAnswer::History {
             publications,
             position,
         } => {
@@ -216,26 +220,26 @@ fn result(mut members: Members<'_>, answer: &Answer) {
             members.text("epoch", position.epoch.as_str());
             members.number("offset", position.offset.0);
         }
-        Answer::Channels(channels) => {
+        ApiAnswer::Channels(channels) => {
             let mut names = members.object("channels");
             for (channel, num_clients) in channels {
                 let mut item = Members::open(names.key(channel.as_str()));
                 item.number("num_clients", *num_clients);
             }
         }
-        Answer::Info(nodes) => members.array("nodes", nodes, node),
-        Answer::Batch(replies) => {
+        ApiAnswer::Info(nodes) => members.array("nodes", nodes, node),
+        ApiAnswer::Batch(replies) => {
             if !replies.is_empty() {
                 members.array("replies", replies, |out, reply| {
-                    encode_answer(out, reply, Shape::BatchItem)
+                    encode_answer(out, reply, ApiForm::BatchItem)
                 });
             }
         }
     }
 }
 
-fn published(members: &mut Members<'_>, published: Option<Published>) {
-    let Some(Published { position, event }) = published else {
+fn published(members: &mut Members<'_>, published: Option<ApiPublished>) {
+    let Some(ApiPublished { position, event }) = published else {
         return;
     };
     members.number_some("offset", position.offset.0);
@@ -260,7 +264,7 @@ fn publication(out: &mut Vec<u8>, publication: &Publication) {
     tags(&mut members, publication);
 }
 
-fn node(out: &mut Vec<u8>, node: &Node) {
+fn node(out: &mut Vec<u8>, node: &NodeInfo) {
     let mut members = Members::open(out);
     members.text("uid", &node.uid);
     members.text("name", &node.name);
@@ -291,14 +295,14 @@ mod tests {
 
     const CLIENT: ClientId = ClientId::from_random(7);
 
-    fn encoded(answer: Result<Answer, ApiError>, shape: Shape) -> String {
+    fn encoded(answer: Result<ApiAnswer, ApiError>, shape: ApiForm) -> String {
         let mut out = Vec::new();
         encode_answer(&mut out, &answer, shape);
         String::from_utf8(out).unwrap()
     }
 
-    fn single(answer: Answer) -> String {
-        encoded(Ok(answer), Shape::Single)
+    fn single(answer: ApiAnswer) -> String {
+        encoded(Ok(answer), ApiForm::Single)
     }
 
     fn at(offset: u64) -> StreamPosition {
@@ -308,8 +312,8 @@ mod tests {
         }
     }
 
-    fn stands(offset: u64) -> Published {
-        Published {
+    fn stands(offset: u64) -> ApiPublished {
+        ApiPublished {
             position: at(offset),
             event: None,
         }
@@ -317,20 +321,20 @@ mod tests {
 
     #[test]
     fn publication_of_a_durable_channel_says_what_it_is_called() {
-        let published = Published {
+        let published = ApiPublished {
             event: Some(EventId(7)),
             ..stands(5)
         };
         let id = EventId(7);
         let members = format!(r#"{{"offset":5,"epoch":"abcdEFGH","event_id":"{id}"}}"#);
-        let answer = Answer::Publish(Some(published));
+        let answer = ApiAnswer::Publish(Some(published));
         assert_eq!(single(answer.clone()), format!(r#"{{"result":{members}}}"#));
         assert_eq!(
-            encoded(Ok(answer), Shape::BatchItem),
+            encoded(Ok(answer), ApiForm::BatchItem),
             format!(r#"{{"publish":{members}}}"#)
         );
         assert_eq!(
-            single(Answer::Broadcast(vec![Ok(Some(published))])),
+            single(ApiAnswer::Broadcast(vec![Ok(Some(published))])),
             format!(r#"{{"result":{{"responses":[{{"result":{members}}}]}}}}"#)
         );
     }
@@ -379,16 +383,16 @@ mod tests {
         for (error, code, message, status) in table {
             let bare = format!(r#"{{"code":{code},"message":"{message}"}}"#);
             assert_eq!(
-                encoded(Err(error.clone()), Shape::Single),
+                encoded(Err(error.clone()), ApiForm::Single),
                 format!(r#"{{"error":{bare}}}"#)
             );
             assert_eq!(
-                encoded(Err(error.clone()), Shape::BatchItem),
+                encoded(Err(error.clone()), ApiForm::BatchItem),
                 format!(r#"{{"error":{bare}}}"#)
             );
-            assert_eq!(encoded(Err(error.clone()), Shape::Transport), bare);
+            assert_eq!(encoded(Err(error.clone()), ApiForm::Transport), bare);
             assert_eq!(
-                encoded(Err(error.clone()), Shape::Legacy(Some(3))),
+                encoded(Err(error.clone()), ApiForm::Legacy(Some(3))),
                 format!(r#"{{"id":3,"error":{bare}}}"#)
             );
             assert_eq!(error.http_status(), status);
@@ -398,26 +402,26 @@ mod tests {
 
     #[test]
     fn each_shape_wraps_the_result_in_its_own_way() {
-        let answer = || Ok(Answer::Publish(Some(stands(5))));
+        let answer = || Ok(ApiAnswer::Publish(Some(stands(5))));
         let result = r#"{"offset":5,"epoch":"abcdEFGH"}"#;
         assert_eq!(
-            encoded(answer(), Shape::Single),
+            encoded(answer(), ApiForm::Single),
             format!(r#"{{"result":{result}}}"#)
         );
         assert_eq!(
-            encoded(answer(), Shape::Transport),
+            encoded(answer(), ApiForm::Transport),
             format!(r#"{{"result":{result}}}"#)
         );
         assert_eq!(
-            encoded(answer(), Shape::BatchItem),
+            encoded(answer(), ApiForm::BatchItem),
             format!(r#"{{"publish":{result}}}"#)
         );
         assert_eq!(
-            encoded(answer(), Shape::Legacy(None)),
+            encoded(answer(), ApiForm::Legacy(None)),
             format!(r#"{{"result":{result}}}"#)
         );
         assert_eq!(
-            encoded(answer(), Shape::Legacy(Some(7))),
+            encoded(answer(), ApiForm::Legacy(Some(7))),
             format!(r#"{{"id":7,"result":{result}}}"#)
         );
     }
@@ -425,16 +429,16 @@ mod tests {
     #[test]
     fn empty_results_keep_their_methods_key_in_a_batch() {
         for (answer, method) in [
-            (Answer::Publish(None), "publish"),
-            (Answer::Subscribe, "subscribe"),
-            (Answer::Unsubscribe, "unsubscribe"),
-            (Answer::Disconnect, "disconnect"),
-            (Answer::Refresh, "refresh"),
-            (Answer::HistoryRemove, "history_remove"),
+            (ApiAnswer::Publish(None), "publish"),
+            (ApiAnswer::Subscribe, "subscribe"),
+            (ApiAnswer::Unsubscribe, "unsubscribe"),
+            (ApiAnswer::Disconnect, "disconnect"),
+            (ApiAnswer::Refresh, "refresh"),
+            (ApiAnswer::HistoryRemove, "history_remove"),
         ] {
             assert_eq!(single(answer.clone()), r#"{"result":{}}"#);
             assert_eq!(
-                encoded(Ok(answer), Shape::BatchItem),
+                encoded(Ok(answer), ApiForm::BatchItem),
                 format!(r#"{{"{method}":{{}}}}"#)
             );
         }
@@ -444,9 +448,9 @@ mod tests {
     fn broadcast_answers_for_each_channel_in_order() {
         let responses = vec![Ok(Some(stands(2))), Err(ApiError::UnknownChannel), Ok(None)];
         let wanted = r#"{"result":{"responses":[{"result":{"offset":2,"epoch":"abcdEFGH"}},{"error":{"code":102,"message":"unknown channel"}},{"result":{}}]}}"#;
-        assert_eq!(single(Answer::Broadcast(responses.clone())), wanted);
+        assert_eq!(single(ApiAnswer::Broadcast(responses.clone())), wanted);
         assert_eq!(
-            encoded(Ok(Answer::Broadcast(responses)), Shape::Transport),
+            encoded(Ok(ApiAnswer::Broadcast(responses)), ApiForm::Transport),
             wanted
         );
     }
@@ -454,44 +458,47 @@ mod tests {
     #[test]
     fn batch_has_replies_and_no_result() {
         let replies = vec![
-            Ok(Answer::Unsubscribe),
+            Ok(ApiAnswer::Unsubscribe),
             Err(ApiError::NotFound),
-            Ok(Answer::Publish(Some(stands(1)))),
+            Ok(ApiAnswer::Publish(Some(stands(1)))),
         ];
         let wanted = r#"{"replies":[{"unsubscribe":{}},{"error":{"code":104,"message":"not found"}},{"publish":{"offset":1,"epoch":"abcdEFGH"}}]}"#;
-        for shape in [Shape::Single, Shape::Transport] {
-            assert_eq!(encoded(Ok(Answer::Batch(replies.clone())), shape), wanted);
+        for shape in [ApiForm::Single, ApiForm::Transport] {
+            assert_eq!(
+                encoded(Ok(ApiAnswer::Batch(replies.clone())), shape),
+                wanted
+            );
         }
-        assert_eq!(single(Answer::Batch(Vec::new())), "{}");
+        assert_eq!(single(ApiAnswer::Batch(Vec::new())), "{}");
     }
 
     #[test]
     fn fields_that_services_insist_on_are_there_when_empty() {
         assert_eq!(
-            single(Answer::Presence(Vec::new())),
+            single(ApiAnswer::Presence(Vec::new())),
             r#"{"result":{"presence":{}}}"#
         );
         assert_eq!(
-            single(Answer::Channels(Vec::new())),
+            single(ApiAnswer::Channels(Vec::new())),
             r#"{"result":{"channels":{}}}"#
         );
         assert_eq!(
-            single(Answer::Info(Vec::new())),
+            single(ApiAnswer::Info(Vec::new())),
             r#"{"result":{"nodes":[]}}"#
         );
         assert_eq!(
-            single(Answer::Broadcast(Vec::new())),
+            single(ApiAnswer::Broadcast(Vec::new())),
             r#"{"result":{"responses":[]}}"#
         );
         assert_eq!(
-            single(Answer::PresenceStats {
+            single(ApiAnswer::PresenceStats {
                 num_clients: 0,
                 num_users: 0
             }),
             r#"{"result":{"num_clients":0,"num_users":0}}"#
         );
         assert_eq!(
-            single(Answer::History {
+            single(ApiAnswer::History {
                 publications: Vec::new(),
                 position: at(0)
             }),
@@ -502,7 +509,7 @@ mod tests {
     #[test]
     fn presence_is_keyed_by_client() {
         assert_eq!(
-            single(Answer::Presence(vec![Arc::new(somebody())])),
+            single(ApiAnswer::Presence(vec![Arc::new(somebody())])),
             format!(
                 r#"{{"result":{{"presence":{{"{CLIENT}":{{"user":"u","client":"{CLIENT}","conn_info":{{}}}}}}}}}}"#
             )
@@ -516,7 +523,7 @@ mod tests {
             tags: Box::new([("k".into(), "v".into())]),
             ..published(1, b"[\n1]")
         };
-        let answer = Answer::History {
+        let answer = ApiAnswer::History {
             publications: vec![Arc::new(publication)],
             position: at(9),
         };
@@ -535,7 +542,7 @@ mod tests {
             Arc::new(published(3, b"")),
         ];
         assert_eq!(
-            single(Answer::History {
+            single(ApiAnswer::History {
                 publications,
                 position: at(3)
             }),
@@ -547,14 +554,14 @@ mod tests {
     fn channels_are_keyed_by_name() {
         let channels = vec![(ChannelName::new("a\"b"), 3), (ChannelName::new("c"), 0)];
         assert_eq!(
-            single(Answer::Channels(channels)),
+            single(ApiAnswer::Channels(channels)),
             r#"{"result":{"channels":{"a\"b":{"num_clients":3},"c":{"num_clients":0}}}}"#
         );
     }
 
     #[test]
     fn info_prints_every_field_that_the_python_service_library_insists_on() {
-        let node = Node {
+        let node = NodeInfo {
             uid: "x".into(),
             name: "n".into(),
             num_clients: 0,
@@ -566,7 +573,7 @@ mod tests {
         };
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
-            single(Answer::Info(vec![node])),
+            single(ApiAnswer::Info(vec![node])),
             format!(
                 r#"{{"result":{{"nodes":[{{"uid":"x","name":"n","version":"{version}","num_clients":0,"num_users":1,"num_channels":2,"num_subs":3,"uptime":4,"metrics":{{"interval":4,"items":{{"accepted":5}}}}}}]}}}}"#
             )
@@ -586,8 +593,8 @@ mod tests {
                 ..published(offset, b"")
             };
             let line = encoded(
-                Ok(Answer::History { publications: vec![Arc::new(publication)], position: at(offset) }),
-                Shape::Legacy(Some(id)),
+                Ok(ApiAnswer::History { publications: vec![Arc::new(publication)], position: at(offset) }),
+                ApiForm::Legacy(Some(id)),
             );
             prop_assert!(!line.contains(['\n', '\r']));
             let item = json!({

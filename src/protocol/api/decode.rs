@@ -6,7 +6,7 @@ use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAcce
 
 use super::error::{ApiDecodeError, ApiError};
 use super::fields::{
-    BlockUserFields, BroadcastFields, ChannelsFields, Decoded, DisconnectFields, Fields,
+    BlockUserFields, BroadcastFields, ChannelsFields, DecodedCall, DisconnectFields, Fields,
     HistoryFields, HistoryRemoveFields, InfoFields, InvalidateFields, PresenceFields,
     PresenceStatsFields, PublishFields, RefreshFields, RevokeTokenFields, RpcFields,
     SubscribeFields, UnblockUserFields, UnsubscribeFields,
@@ -171,7 +171,7 @@ impl ApiMethod {
     }
 
     /// Reads the fields of a request; `None` for `null`.
-    fn request<'de, S: Source<'de>>(self, source: S) -> Result<Option<Decoded<'de>>, S::Error> {
+    fn request<'de, S: Source<'de>>(self, source: S) -> Result<Option<DecodedCall<'de>>, S::Error> {
         match self {
             Self::Publish => part::<PublishFields<'de>, S>(source),
             Self::Broadcast => part::<BroadcastFields<'de>, S>(source),
@@ -253,7 +253,9 @@ impl<'de, A: MapAccess<'de>> Source<'de> for Field<'_, A> {
     }
 }
 
-fn part<'de, F: Fields<'de>, S: Source<'de>>(source: S) -> Result<Option<Decoded<'de>>, S::Error> {
+fn part<'de, F: Fields<'de>, S: Source<'de>>(
+    source: S,
+) -> Result<Option<DecodedCall<'de>>, S::Error> {
     Ok(source.part::<F>()?.map(F::request))
 }
 
@@ -265,7 +267,7 @@ struct BatchFields<'a> {
 fields!(BatchFields<'de> { "commands" => commands, "parallel" => parallel });
 
 impl<'de> Fields<'de> for BatchFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         if self.commands.left_out {
             let what = format!("expected at most {COMMANDS_PER_FRAME_MAX}");
             return Err(ApiError::wrong("commands", &what));
@@ -280,7 +282,7 @@ impl<'de> Fields<'de> for BatchFields<'de> {
 /// The commands of a batch.
 #[derive(Default)]
 struct BatchItems<'a> {
-    items: Vec<Decoded<'a>>,
+    items: Vec<DecodedCall<'a>>,
     /// There were more than may be.
     left_out: bool,
 }
@@ -332,11 +334,11 @@ impl<'de> Visitor<'de> for ItemsVisitor {
 /// One command of a batch: of several methods the first in the order of `ApiMethod` counts.
 #[derive(Default)]
 struct Item<'a> {
-    first: Option<(ApiMethod, Decoded<'a>)>,
+    first: Option<(ApiMethod, DecodedCall<'a>)>,
 }
 
 impl<'a> Item<'a> {
-    fn request(self) -> Decoded<'a> {
+    fn request(self) -> DecodedCall<'a> {
         self.first
             .map_or(Err(ApiError::NotFound), |(_, decoded)| decoded)
     }
@@ -469,17 +471,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::request::{
-        Broadcast, ConnectionRefresh, History, PublishOptions, Subscribe, Target,
+        Broadcast, ConnectionRefresh, HistoryCall, PublishOptions, SubscribeCall, Whom,
     };
     use super::*;
     use crate::protocol::disconnect::Disconnect;
 
-    fn request<'a>(method: &str, body: &'a str) -> Decoded<'a> {
+    fn request<'a>(method: &str, body: &'a str) -> DecodedCall<'a> {
         decode(method, body.as_bytes()).unwrap_or_else(|error| panic!("{method} {body}: {error}"))
     }
 
     /// Without what is remembered of unknown members.
-    fn known<'a>(method: &str, body: &'a str) -> Decoded<'a> {
+    fn known<'a>(method: &str, body: &'a str) -> DecodedCall<'a> {
         let mut decoded = request(method, body);
         if let Ok(Request::Publish { options, .. }) = &mut decoded {
             options.unknown = None;
@@ -495,15 +497,15 @@ mod tests {
         }
     }
 
-    fn batch(body: &str) -> Vec<Decoded<'_>> {
+    fn batch(body: &str) -> Vec<DecodedCall<'_>> {
         match request("batch", body) {
             Ok(Request::Batch(batch)) => batch.commands,
             other => panic!("not a batch: {other:?}"),
         }
     }
 
-    fn alice<'a>() -> Target<'a> {
-        Target {
+    fn alice<'a>() -> Whom<'a> {
+        Whom {
             user: "alice".into(),
             client: "c".into(),
             session: "s".into(),
@@ -925,7 +927,7 @@ mod tests {
             r#"{{{ALICE},"channel":"a","expire_at":9,"info":{{}},"b64info":"WzFd","data":[2],"recover_since":{{"offset":5,"epoch":"e"}},
             "override":{{"presence":{{"value":true}},"join_leave":{{}},"force_recovery":null,"force_positioning":{{"value":false}},"force_push_join_leave":{{"value":true}}}}}}"#
         );
-        let subscribe = Subscribe {
+        let subscribe = SubscribeCall {
             target: alice(),
             channel: "a".into(),
             expire_at: Some(9),
@@ -970,7 +972,7 @@ mod tests {
 
     #[test]
     fn missing_user_is_the_anonymous_one() {
-        let target = Target::default();
+        let target = Whom::default();
         assert_eq!(
             request("unsubscribe", r#"{"channel":"a"}"#),
             Ok(Request::Unsubscribe {
@@ -1041,7 +1043,7 @@ mod tests {
     #[test]
     fn history_carries_its_filter_and_nothing_lies_before_the_first() {
         let history = |limit, since, reverse| {
-            Ok(Request::History(History {
+            Ok(Request::History(HistoryCall {
                 channel: "a".into(),
                 limit,
                 since,

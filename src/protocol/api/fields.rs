@@ -8,7 +8,7 @@ use serde::de::MapAccess;
 
 use super::error::ApiError;
 use super::request::{
-    Broadcast, ConnectionRefresh, Data, History, PublishOptions, Request, Subscribe, Target,
+    Broadcast, ConnectionRefresh, Data, HistoryCall, PublishOptions, Request, SubscribeCall, Whom,
 };
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, TOKEN_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::message::Revocation;
@@ -17,12 +17,12 @@ use crate::protocol::disconnect::Disconnect;
 use crate::wire::json::{Object, compact, fields};
 
 /// What decoding gives when the HTTP request itself is sound.
-pub(super) type Decoded<'a> = Result<Request<'a>, ApiError>;
+pub(super) type DecodedCall<'a> = Result<Request<'a>, ApiError>;
 
 /// Fields of one method as they stand in the body.
 pub(super) trait Fields<'de>: Object<'de> {
     /// Checks them.
-    fn request(self) -> Decoded<'de>;
+    fn request(self) -> DecodedCall<'de>;
 }
 
 /// Text that must not be empty.
@@ -80,7 +80,7 @@ fields!(PublishOptions<'de> {
     "trace" => trace,
 });
 
-fields!(Target<'de> { "user" => user, "client" => client, "session" => session });
+fields!(Whom<'de> { "user" => user, "client" => client, "session" => session });
 
 #[derive(Default)]
 pub(super) struct PublishFields<'a> {
@@ -95,7 +95,7 @@ fields!(PublishFields<'de> {
 });
 
 impl<'de> Fields<'de> for PublishFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         let data = payload("data", self.data, self.b64data)?;
         let data = data.ok_or_else(|| ApiError::missing("data"))?;
         Ok(Request::Publish {
@@ -122,7 +122,7 @@ fields!(BroadcastFields<'de> {
 });
 
 impl<'de> Fields<'de> for BroadcastFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         if self.channels.is_empty() {
             return Err(ApiError::missing("channels"));
         }
@@ -141,12 +141,12 @@ impl<'de> Fields<'de> for BroadcastFields<'de> {
 #[derive(Default)]
 pub(super) struct UnsubscribeFields<'a> {
     channel: Cow<'a, str>,
-    target: Target<'a>,
+    target: Whom<'a>,
 }
 fields!(UnsubscribeFields<'de> { "channel" => channel, .. target });
 
 impl<'de> Fields<'de> for UnsubscribeFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         Ok(Request::Unsubscribe {
             channel: required("channel", self.channel)?,
             target: self.target,
@@ -156,7 +156,7 @@ impl<'de> Fields<'de> for UnsubscribeFields<'de> {
 
 #[derive(Default)]
 pub(super) struct DisconnectFields<'a> {
-    target: Target<'a>,
+    target: Whom<'a>,
     whitelist: Vec<Cow<'a, str>>,
     disconnect: Option<ChosenFields<'a>>,
 }
@@ -170,7 +170,7 @@ struct ChosenFields<'a> {
 fields!(ChosenFields<'de> { "code" => code, "reason" => reason });
 
 impl<'de> Fields<'de> for DisconnectFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         let disconnect = match self.disconnect {
             Some(chosen) if chosen.code != 0 || !chosen.reason.is_empty() => {
                 let disconnect = Disconnect::chosen(chosen.code, &chosen.reason);
@@ -202,7 +202,7 @@ macro_rules! about_channel {
             fields!($fields<'de> { "channel" => channel });
 
             impl<'de> Fields<'de> for $fields<'de> {
-                fn request(self) -> Decoded<'de> {
+                fn request(self) -> DecodedCall<'de> {
                     Ok(Request::$request { channel: required("channel", self.channel)? })
                 }
             }
@@ -225,7 +225,7 @@ pub(super) struct HistoryFields<'a> {
 fields!(HistoryFields<'de> { "channel" => channel, "limit" => limit, "since" => since, "reverse" => reverse });
 
 impl<'de> Fields<'de> for HistoryFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         let Self {
             channel,
             limit,
@@ -240,7 +240,7 @@ impl<'de> Fields<'de> for HistoryFields<'de> {
             ));
         }
         let since = since.map(|since| (since.offset, since.epoch));
-        Ok(Request::History(History {
+        Ok(Request::History(HistoryCall {
             channel: required("channel", channel)?,
             limit,
             since,
@@ -256,7 +256,7 @@ pub(super) struct ChannelsFields<'a> {
 fields!(ChannelsFields<'de> { "pattern" => pattern });
 
 impl<'de> Fields<'de> for ChannelsFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         Ok(Request::Channels {
             pattern: self.pattern,
         })
@@ -273,7 +273,7 @@ impl<'de> Object<'de> for InfoFields {
 }
 
 impl<'de> Fields<'de> for InfoFields {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         Ok(Request::Info)
     }
 }
@@ -286,7 +286,7 @@ fields!(RpcFields<'de> { "method" => method });
 
 impl<'de> Fields<'de> for RpcFields<'de> {
     /// No method can be registered, so none is found.
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         required("method", self.method)?;
         Err(ApiError::NotFound)
     }
@@ -294,7 +294,7 @@ impl<'de> Fields<'de> for RpcFields<'de> {
 
 #[derive(Default)]
 pub(super) struct SubscribeFields<'a> {
-    target: Target<'a>,
+    target: Whom<'a>,
     channel: Cow<'a, str>,
     expire_at: i64,
     info: &'a [u8],
@@ -339,10 +339,10 @@ struct FlagFields {
 fields!(FlagFields { "value" => value });
 
 impl<'de> Fields<'de> for SubscribeFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         let flag = |fields: Option<FlagFields>| fields.map(|fields| fields.value);
         let overrides = self.overrides.unwrap_or_default();
-        Ok(Request::Subscribe(Box::new(Subscribe {
+        Ok(Request::Subscribe(Box::new(SubscribeCall {
             target: self.target,
             channel: required("channel", self.channel)?,
             expire_at: moment(self.expire_at),
@@ -368,7 +368,7 @@ pub(super) struct RevokeTokenFields<'a> {
 fields!(RevokeTokenFields<'de> { "uid" => uid, "expire_at" => expire_at });
 
 impl<'de> Fields<'de> for RevokeTokenFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         if self.uid.len() > TOKEN_ID_BYTES_MAX {
             return Err(too_long("uid", TOKEN_ID_BYTES_MAX));
         }
@@ -391,7 +391,7 @@ fields!(InvalidateFields<'de> {
 });
 
 impl<'de> Fields<'de> for InvalidateFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         if self.channel.len() > CHANNEL_NAME_BYTES_MAX {
             return Err(too_long("channel", CHANNEL_NAME_BYTES_MAX));
         }
@@ -412,7 +412,7 @@ pub(super) struct BlockUserFields<'a> {
 fields!(BlockUserFields<'de> { "user" => user, "expire_at" => expire_at });
 
 impl<'de> Fields<'de> for BlockUserFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         Ok(Request::Revoke(Revocation::Block {
             user: user_id(&self.user)?,
             until: end(self.expire_at),
@@ -427,7 +427,7 @@ pub(super) struct UnblockUserFields<'a> {
 fields!(UnblockUserFields<'de> { "user" => user });
 
 impl<'de> Fields<'de> for UnblockUserFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         Ok(Request::Revoke(Revocation::Unblock {
             user: user_id(&self.user)?,
         }))
@@ -456,7 +456,7 @@ fn end(unix_s: i64) -> Option<u64> {
 
 #[derive(Default)]
 pub(super) struct RefreshFields<'a> {
-    target: Target<'a>,
+    target: Whom<'a>,
     expired: bool,
     expire_at: i64,
     info: &'a [u8],
@@ -464,7 +464,7 @@ pub(super) struct RefreshFields<'a> {
 fields!(RefreshFields<'de> { "expired" => expired, "expire_at" => expire_at, "info" => info, .. target });
 
 impl<'de> Fields<'de> for RefreshFields<'de> {
-    fn request(self) -> Decoded<'de> {
+    fn request(self) -> DecodedCall<'de> {
         Ok(Request::Refresh(ConnectionRefresh {
             target: self.target,
             expired: self.expired,

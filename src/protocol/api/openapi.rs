@@ -12,7 +12,7 @@ mod tests {
     use super::super::decode::{decode, decode_legacy, methods};
     use super::super::error::ApiError;
     use super::OPENAPI;
-    use crate::mesh::durable::Method;
+    use crate::mesh::durable::LogMethod;
 
     fn document() -> Value {
         serde_json::from_str(OPENAPI).unwrap()
@@ -42,7 +42,9 @@ mod tests {
             .map(|method| format!("/api/{}", method.name))
             .collect();
         known.insert("/api".to_owned());
-        let of_log = Method::API.iter().map(|(path, _)| format!("/api/{path}"));
+        let of_log = LogMethod::API
+            .iter()
+            .map(|(path, _)| format!("/api/{path}"));
         known.extend(of_log);
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(paths.keys().cloned().collect::<BTreeSet<_>>(), known);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::ApiError;
-use crate::mesh::durable::Method;
+use crate::mesh::durable::LogMethod;
 use crate::mesh::message::Revocation;
 use crate::model::Overrides;
 use crate::protocol::disconnect::Disconnect;
@@ -26,18 +26,18 @@ pub enum Request<'a> {
     /// Publish the same into many channels.
     Broadcast(Broadcast<'a>),
     /// Subscribe connections of a user.
-    Subscribe(Box<Subscribe<'a>>),
+    Subscribe(Box<SubscribeCall<'a>>),
     /// Unsubscribe connections of a user.
     Unsubscribe {
         /// Whose.
-        target: Target<'a>,
+        target: Whom<'a>,
         /// Channel.
         channel: Cow<'a, str>,
     },
     /// Disconnect a user.
     Disconnect {
         /// Whom.
-        target: Target<'a>,
+        target: Whom<'a>,
         /// Client ids that stay.
         whitelist: Vec<Cow<'a, str>>,
         /// How; `ForceDisconnect` unless the service chose.
@@ -58,7 +58,7 @@ pub enum Request<'a> {
         channel: Cow<'a, str>,
     },
     /// Publications kept.
-    History(History<'a>),
+    History(HistoryCall<'a>),
     /// Forget them; epoch and top offset stay.
     HistoryRemove {
         /// Channel.
@@ -72,7 +72,7 @@ pub enum Request<'a> {
     /// This server.
     Info,
     /// Something that the log's side answers: parameters in JSON.
-    Log(Method, &'a [u8]),
+    Log(LogMethod, &'a [u8]),
     /// Several requests, none of them a batch.
     Batch(Batch<'a>),
 }
@@ -114,7 +114,7 @@ pub struct Broadcast<'a> {
 
 /// Which connections: all of a user, narrowed by `client` and `session`.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Target<'a> {
+pub struct Whom<'a> {
     /// User id; the empty one selects anonymous connections.
     pub user: Cow<'a, str>,
     /// Client id; empty means any.
@@ -125,9 +125,9 @@ pub struct Target<'a> {
 
 /// Server-side subscription of connected clients.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Subscribe<'a> {
+pub struct SubscribeCall<'a> {
     /// Whose connections.
-    pub target: Target<'a>,
+    pub target: Whom<'a>,
     /// Channel.
     pub channel: Cow<'a, str>,
     /// When it ends, Unix seconds.
@@ -146,7 +146,7 @@ pub struct Subscribe<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionRefresh<'a> {
     /// Whose.
-    pub target: Target<'a>,
+    pub target: Whom<'a>,
     /// They expired now.
     pub expired: bool,
     /// Unix seconds; `None`: they no longer expire.
@@ -157,7 +157,7 @@ pub struct ConnectionRefresh<'a> {
 
 /// Publications kept in a channel.
 #[derive(Clone, Debug, PartialEq)]
-pub struct History<'a> {
+pub struct HistoryCall<'a> {
     /// Channel.
     pub channel: Cow<'a, str>,
     /// 0: position only; negative: all.

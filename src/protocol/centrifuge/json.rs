@@ -9,7 +9,7 @@ mod reply;
 
 pub use body::decode_connect;
 pub(in crate::protocol) use command::Position;
-pub use command::{Commands, commands, decode_emulation};
+pub use command::{JsonCommands, commands, decode_emulation};
 pub(in crate::protocol) use parts::{client_info, tags};
 pub use push::{encode_bare_push, encode_error, encode_polled, encode_push, encode_pushed};
 pub use reply::encode_reply;

@@ -14,20 +14,20 @@ mod reply;
 mod schema;
 mod write;
 
-pub use command::{Commands, commands};
+pub use command::{ProtobufCommands, commands};
 pub use push::{encode_bare_push, encode_push, encode_pushed};
 pub use reply::encode_reply;
 
-use crate::protocol::command::Emulation;
+use crate::protocol::command::EmulationCommands;
 use crate::protocol::disconnect::Disconnect;
 
 /// A ping: the empty reply, whose length is all that travels. The client's pong is the same.
 pub const PING: &[u8] = b"";
 
 /// The body of an emulation request (`spec/centrifuge.md` §1.7). Unlike commands it has no length before it.
-pub fn decode_emulation(body: &[u8]) -> Result<Emulation<'_>, Disconnect> {
+pub fn decode_emulation(body: &[u8]) -> Result<EmulationCommands<'_>, Disconnect> {
     let request = schema::EmulationRequest::decode(body).map_err(|_| Disconnect::BadRequest)?;
-    Ok(Emulation {
+    Ok(EmulationCommands {
         node: Cow::Owned(request.node),
         session: Cow::Owned(request.session),
         data: Cow::Owned(request.data),
@@ -43,13 +43,13 @@ mod tests {
         let body = b"\x0a\x01n\x12\x01s\x1a\x02\x00\x00\xa0\x06\x01";
         assert_eq!(
             decode_emulation(body),
-            Ok(Emulation {
+            Ok(EmulationCommands {
                 node: "n".into(),
                 session: "s".into(),
                 data: Cow::Borrowed(b"\0\0"),
             })
         );
-        assert_eq!(decode_emulation(b""), Ok(Emulation::default()));
+        assert_eq!(decode_emulation(b""), Ok(EmulationCommands::default()));
     }
 
     #[test]

@@ -10,12 +10,14 @@ use crate::broker::owner::owner_of;
 use crate::config::namespace::ServerNameError;
 use crate::config::{Config, Glob, Namespace, Unfit};
 use crate::limits::{API_ITEMS_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
-use crate::mesh::durable::Method;
+use crate::mesh::durable::LogMethod;
 use crate::mesh::message::{
     Asked, Gather, Query, QueryKind, Recover, Revocation, UserAction, UserCommand, UserSubscribe,
 };
 use crate::model::{ChannelName, ClientId, Draft, Since, Way};
-use crate::protocol::api::{Answer, ApiError, Data, PublishOptions, Request, Subscribe, Target};
+use crate::protocol::api::{
+    ApiAnswer, ApiError, Data, PublishOptions, Request, SubscribeCall, Whom,
+};
 use crate::wire::json::{is_json, is_json_deeper};
 
 /// How leaves make up answers.
@@ -40,13 +42,13 @@ pub(super) enum AskLog {
     /// Forget what a channel has kept.
     Trim(ChannelName),
     /// A question with parameters in JSON.
-    Round(Method, Bytes),
+    Round(LogMethod, Bytes),
 }
 
 /// All that a request asks.
 pub(super) struct Planned {
     pub(super) plan: Vec<Plan>,
-    pub(super) leaves: Vec<Result<Answer, ApiError>>,
+    pub(super) leaves: Vec<Result<ApiAnswer, ApiError>>,
     pub(super) asks: VecDeque<Round>,
 }
 
@@ -81,7 +83,7 @@ struct Planner<'a> {
     config: &'a Config,
     shards: u16,
     parallel: bool,
-    leaves: Vec<Result<Answer, ApiError>>,
+    leaves: Vec<Result<ApiAnswer, ApiError>>,
     asks: VecDeque<Round>,
 }
 
@@ -118,7 +120,7 @@ impl Planner<'_> {
                     return self.done(Err(error));
                 }
                 let action = UserAction::Unsubscribe(ChannelName::new(&channel));
-                self.user(&target, &action, Answer::Unsubscribe)
+                self.user(&target, &action, ApiAnswer::Unsubscribe)
             }
             Request::Disconnect {
                 target,
@@ -133,7 +135,7 @@ impl Planner<'_> {
                         .filter_map(|client| ClientId::parse(client))
                         .collect(),
                 };
-                self.user(&target, &action, Answer::Disconnect)
+                self.user(&target, &action, ApiAnswer::Disconnect)
             }
             Request::Refresh(refresh) => {
                 if let Err(error) = self.check_depth("info", &refresh.info) {
@@ -145,14 +147,14 @@ impl Planner<'_> {
                     expire_at,
                     info: Bytes::copy_from_slice(&refresh.info),
                 };
-                self.user(&refresh.target, &action, Answer::Refresh)
+                self.user(&refresh.target, &action, ApiAnswer::Refresh)
             }
             Request::Revoke(revocation) => {
                 let answer = match revocation {
-                    Revocation::Token { .. } => Answer::RevokeToken,
-                    Revocation::UserTokens { .. } => Answer::InvalidateUserTokens,
-                    Revocation::Block { .. } => Answer::BlockUser,
-                    Revocation::Unblock { .. } => Answer::UnblockUser,
+                    Revocation::Token { .. } => ApiAnswer::RevokeToken,
+                    Revocation::UserTokens { .. } => ApiAnswer::InvalidateUserTokens,
+                    Revocation::Block { .. } => ApiAnswer::BlockUser,
+                    Revocation::Unblock { .. } => ApiAnswer::UnblockUser,
                 };
                 self.ask_all(true, answer, || Asked::Revoke(revocation.clone()))
             }
@@ -177,7 +179,7 @@ impl Planner<'_> {
                     pattern => Glob::parse(pattern),
                 };
                 match glob {
-                    Ok(glob) => self.gather(Some(&glob), Answer::Channels(Vec::new())),
+                    Ok(glob) => self.gather(Some(&glob), ApiAnswer::Channels(Vec::new())),
                     Err(_) => self.done(Err(ApiError::BadRequest)),
                 }
             }
@@ -185,7 +187,7 @@ impl Planner<'_> {
                 let data = Bytes::copy_from_slice(body);
                 Plan::Leaf(self.ask_log(AskLog::Round(method, data)))
             }
-            Request::Info => self.gather(None, Answer::Info(Vec::new())),
+            Request::Info => self.gather(None, ApiAnswer::Info(Vec::new())),
             // A batch holds no batch, and its own commands are planned one by one.
             Request::Batch(_) => self.done(Err(ApiError::NotFound)),
         }
@@ -202,12 +204,12 @@ impl Planner<'_> {
     }
 
     /// A leaf that nobody is asked about, or whose answer is known unless a shard cannot be asked.
-    fn leaf(&mut self, result: Result<Answer, ApiError>) -> usize {
+    fn leaf(&mut self, result: Result<ApiAnswer, ApiError>) -> usize {
         self.leaves.push(result);
         self.leaves.len() - 1
     }
 
-    fn done(&mut self, result: Result<Answer, ApiError>) -> Plan {
+    fn done(&mut self, result: Result<ApiAnswer, ApiError>) -> Plan {
         Plan::Leaf(self.leaf(result))
     }
 
@@ -249,7 +251,12 @@ impl Planner<'_> {
         leaf
     }
 
-    fn ask_all(&mut self, concerns_users: bool, answer: Answer, asked: impl Fn() -> Asked) -> Plan {
+    fn ask_all(
+        &mut self,
+        concerns_users: bool,
+        answer: ApiAnswer,
+        asked: impl Fn() -> Asked,
+    ) -> Plan {
         let leaf = self.leaf(Ok(answer));
         for shard in self.ask(concerns_users) {
             shard.push((leaf as u32, asked()));
@@ -304,7 +311,7 @@ impl Planner<'_> {
         Plan::Leaf(leaf)
     }
 
-    fn subscribe(&mut self, subscribe: &Subscribe<'_>) -> Plan {
+    fn subscribe(&mut self, subscribe: &SubscribeCall<'_>) -> Plan {
         if let Err(error) = named(self.config, &subscribe.channel) {
             return self.done(Err(error));
         }
@@ -331,11 +338,11 @@ impl Planner<'_> {
                 }),
             overrides: subscribe.overrides,
         }));
-        self.user(&subscribe.target, &action, Answer::Subscribe)
+        self.user(&subscribe.target, &action, ApiAnswer::Subscribe)
     }
 
     /// A command to every shard.
-    fn user(&mut self, target: &Target<'_>, action: &UserAction, answer: Answer) -> Plan {
+    fn user(&mut self, target: &Whom<'_>, action: &UserAction, answer: ApiAnswer) -> Plan {
         let client = if target.client.is_empty() {
             None
         } else {
@@ -356,7 +363,7 @@ impl Planner<'_> {
         })
     }
 
-    fn gather(&mut self, channels: Option<&Glob>, answer: Answer) -> Plan {
+    fn gather(&mut self, channels: Option<&Glob>, answer: ApiAnswer) -> Plan {
         self.ask_all(false, answer, || {
             Asked::Gather(Gather {
                 channels: channels.map(|glob| Box::new(glob.clone())),

@@ -9,18 +9,18 @@ use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::model::{ConnId, HubId};
 
 /// Subscribers whose next part can be asked for.
-pub(in crate::shard) type Queue = VecDeque<(ConnId, HubId)>;
+pub(in crate::shard) type PartsQueue = VecDeque<(ConnId, HubId)>;
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct Parts {
-    queue: Queue,
+    queue: PartsQueue,
     /// Those whose connection takes nothing now, by slot.
     stalled: HashMap<u32, Vec<(ConnId, HubId)>, FixedState>,
 }
 
 impl Parts {
-    pub(super) const fn queue(&mut self) -> &mut Queue {
+    pub(super) const fn queue(&mut self) -> &mut PartsQueue {
         &mut self.queue
     }
 

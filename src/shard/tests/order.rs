@@ -4,7 +4,7 @@ use super::*;
 use crate::limits::{COMMANDS_UNDER_WAY_BYTES_MAX, KEY_WAITS_BYTES_MAX, WAITING_BYTES_SHARD_MAX};
 use crate::mesh::build;
 use crate::shard::inbox::MESSAGES_PER_STEP;
-use crate::shard::order::TAKEN_PER_TURN;
+use crate::shard::order::{COMMANDS_AT_ONCE, TAKEN_PER_TURN};
 
 #[test]
 fn bytes_of_commands_under_way_stop_reading_and_nothing_is_lost() {
@@ -70,6 +70,33 @@ fn frames_that_waited_are_taken_up_some_in_each_turn() {
         .chain(10..10 + u64::from(count))
         .collect();
     assert_eq!(ids(&house.heard(client)), wanted);
+}
+
+#[test]
+fn one_frame_of_many_commands_is_carried_out_some_in_each_turn_and_in_order() {
+    let count = COMMANDS_AT_ONCE as u64 + 3 * TAKEN_PER_TURN as u64;
+    let mut house = House::with(build(1), |_| {});
+    let (busy, other) = (house.client(0, 0), house.client(0, 1));
+    let commands: Vec<Value> = (0..count)
+        .map(|id| json!({ "id": 10 + id, "presence_stats": { "channel": "a" } }))
+        .collect();
+    let before = house.shards[0].counters().commands;
+    house.say(busy, &commands);
+    let at_once = house.shards[0].counters().commands - before;
+    let most = (COMMANDS_AT_ONCE + TAKEN_PER_TURN) as u64;
+    assert!((1..=most).contains(&at_once), "{at_once}");
+    assert!(house.shards[0].has_work(), "it says that it goes on");
+    house.say(
+        other,
+        &[json!({ "id": 9, "presence_stats": { "channel": "a" } })],
+    );
+    let meanwhile = house.shards[0].counters().commands - before;
+    assert_eq!(meanwhile, at_once + 1, "the other one does not wait");
+    house.go();
+    let wanted: Vec<u64> = (10..10 + count).collect();
+    assert_eq!(ids(&house.heard(busy)), wanted);
+    assert_eq!(ids(&house.heard(other)), [9]);
+    assert_eq!(house.shards[0].waiting_bytes, 0);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::limits::{
     ACK_WAIT_MAX, FETCH_DELIVERIES_MAX, FETCH_WAIT_MS_MAX, FETCH_WAIT_MS_MIN, GROUP_CREDIT_MAX,
     GROUPS_PER_WORKER_MAX, HTTP_BODY_BYTES_MAX, SETTLED_PER_ASK_MAX,
 };
-use crate::mesh::durable::{Ask, Caller, LogError, Method};
+use crate::mesh::durable::{Ask, Caller, LogError, LogMethod};
 use crate::time::Now;
 use crate::upstream::log::{Entries, Groups, Letters, Values, worker_name};
 use crate::wire::json::fields;
@@ -76,18 +76,18 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             (!is_here).then(|| self.absent(name))
         };
         let result = match ask.method {
-            Method::Consume => self.consume(asker, &ask).await.map(Some),
-            Method::Fetch => self.fetch(asker, &ask).await.map(|()| None),
-            Method::Groups if ask.data.is_empty() => Ok(Some(self.list())),
-            Method::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
-            Method::DeleteGroup => self.delete(&ask).await.map(Some),
-            Method::DeadList => dead::list(&*self.log, &ask.data, absent).await.map(Some),
-            Method::DeadShow => dead::show(&*self.log, &ask.data).await.map(Some),
-            Method::DeadRetry => dead::retry(&*self.log, &*self.outlet, &ask.data, absent)
+            LogMethod::Consume => self.consume(asker, &ask).await.map(Some),
+            LogMethod::Fetch => self.fetch(asker, &ask).await.map(|()| None),
+            LogMethod::Groups if ask.data.is_empty() => Ok(Some(self.list())),
+            LogMethod::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
+            LogMethod::DeleteGroup => self.delete(&ask).await.map(Some),
+            LogMethod::DeadList => dead::list(&*self.log, &ask.data, absent).await.map(Some),
+            LogMethod::DeadShow => dead::show(&*self.log, &ask.data).await.map(Some),
+            LogMethod::DeadRetry => dead::retry(&*self.log, &*self.outlet, &ask.data, absent)
                 .await
                 .map(Some),
-            Method::DeadDrop => dead::forget(&*self.log, &ask.data, absent).await.map(Some),
-            Method::Replay => {
+            LogMethod::DeadDrop => dead::forget(&*self.log, &ask.data, absent).await.map(Some),
+            LogMethod::Replay => {
                 let permit = self.replays.acquire().await;
                 let random = self.rng.borrow_mut().bits();
                 let is_durable = |channel: &str| {
@@ -105,9 +105,11 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 drop(permit);
                 page.map(Some)
             }
-            Method::Ack | Method::Nak | Method::Extend | Method::Credit | Method::Leave => {
-                Err(bad_request("answered elsewhere"))
-            }
+            LogMethod::Ack
+            | LogMethod::Nak
+            | LogMethod::Extend
+            | LogMethod::Credit
+            | LogMethod::Leave => Err(bad_request("answered elsewhere")),
         };
         self.ends_to_join(worker);
         match result {
@@ -289,8 +291,8 @@ impl<L, O: Outlet> Inner<L, O> {
             let known = place.is_some_and(|place| {
                 let mut group = place.group.borrow_mut();
                 let known = match ask.method {
-                    Method::Ack => group.handle_acked(now, holder, delivery),
-                    Method::Nak => {
+                    LogMethod::Ack => group.handle_acked(now, holder, delivery),
+                    LogMethod::Nak => {
                         let reason = asked.reason.as_deref().unwrap_or("nak");
                         group.handle_failed(now, holder, delivery, reason, time(asked.delay_ms))
                     }
@@ -309,8 +311,8 @@ impl<L, O: Outlet> Inner<L, O> {
             }
         }
         let name = match ask.method {
-            Method::Ack => "acked",
-            Method::Nak => "naked",
+            LogMethod::Ack => "acked",
+            LogMethod::Nak => "naked",
             _ => "extended",
         };
         let mut out = Vec::new();

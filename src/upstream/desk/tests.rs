@@ -75,7 +75,7 @@ impl Table {
         }
     }
 
-    async fn ask(&self, method: Method, caller: Caller, data: Value) -> Result<Value, LogError> {
+    async fn ask(&self, method: LogMethod, caller: Caller, data: Value) -> Result<Value, LogError> {
         let slot = self.next.get() + 1;
         self.next.set(slot);
         let id = RequestId(AskId {
@@ -91,7 +91,7 @@ impl Table {
         wait("an answer", || self.kept.answers.borrow_mut().remove(&slot)).await
     }
 
-    async fn service(&self, method: Method, data: Value) -> Result<Value, LogError> {
+    async fn service(&self, method: LogMethod, data: Value) -> Result<Value, LogError> {
         self.ask(method, Caller::Service, data).await
     }
 
@@ -176,7 +176,9 @@ fn credit_bounds_what_is_under_way_and_going_gives_it_back() {
         let log = log_with(10);
         let table = Table::new(&log, &durable("a", Vec::new()));
         let consume = json!({ "group": "g", "channels": ["a:*"], "credit": 3 });
-        let result = table.ask(Method::Consume, client(1), consume.clone()).await;
+        let result = table
+            .ask(LogMethod::Consume, client(1), consume.clone())
+            .await;
         assert_eq!(result, Ok(json!({ "group": "g", "credit": 3 })));
         let mut first = Vec::new();
         for _ in 0..3 {
@@ -194,7 +196,7 @@ fn credit_bounds_what_is_under_way_and_going_gives_it_back() {
             (),
         );
         table.desk.gone(worker);
-        let result = table.ask(Method::Consume, client(2), consume).await;
+        let result = table.ask(LogMethod::Consume, client(2), consume).await;
         assert!(result.is_ok());
         let mut again = BTreeSet::new();
         for _ in 0..10 {
@@ -203,10 +205,10 @@ fn credit_bounds_what_is_under_way_and_going_gives_it_back() {
             assert_eq!(delivery["attempt"], 1, "going is no attempt");
             assert!(again.insert(delivery["data"].as_u64().expect("a number")));
             let ack = json!({ "delivery": delivery["delivery"] });
-            let result = table.ask(Method::Ack, client(2), ack.clone()).await;
+            let result = table.ask(LogMethod::Ack, client(2), ack.clone()).await;
             assert_eq!(result, Ok(json!({ "acked": 1 })));
             let foreign = table
-                .ask(Method::Ack, client(3), ack)
+                .ask(LogMethod::Ack, client(3), ack)
                 .await
                 .expect("an answer");
             assert_eq!(foreign["acked"], 0);
@@ -214,7 +216,7 @@ fn credit_bounds_what_is_under_way_and_going_gives_it_back() {
         table.desk.close().await;
         assert_eq!(log.leased("g"), 0);
         assert!(
-            table.service(Method::Groups, json!({})).await.is_err(),
+            table.service(LogMethod::Groups, json!({})).await.is_err(),
             "closed"
         );
     });
@@ -233,12 +235,12 @@ fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
                 "backoff": { "base_ms": 0 } });
             for _ in 0..if life == 3 { 1000 } else { 6 } {
                 let result = table
-                    .service(Method::Fetch, fetch.clone())
+                    .service(LogMethod::Fetch, fetch.clone())
                     .await
                     .expect("deliveries");
                 let deliveries = result["deliveries"].as_array().expect("a list").clone();
                 let dead = table
-                    .service(Method::DeadList, json!({}))
+                    .service(LogMethod::DeadList, json!({}))
                     .await
                     .expect("letters");
                 let dead = dead["letters"].as_array().expect("a list").len() as u64;
@@ -249,9 +251,15 @@ fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
                     let n = delivery["data"].as_u64().expect("a number");
                     let settle = json!({ "delivery": delivery["delivery"], "reason": "poisoned" });
                     if n % 10 == 0 {
-                        table.service(Method::Nak, settle).await.expect("settled");
+                        table
+                            .service(LogMethod::Nak, settle)
+                            .await
+                            .expect("settled");
                     } else if rng.below(4) > 0 {
-                        table.service(Method::Ack, settle).await.expect("settled");
+                        table
+                            .service(LogMethod::Ack, settle)
+                            .await
+                            .expect("settled");
                         assert!(done.insert(n), "{n} was done already");
                     }
                     // Or the process ends before it says anything.
@@ -262,7 +270,7 @@ fn everything_is_done_or_dead_once_over_restarts_of_the_process() {
         }
         let table = Table::new(&log, &durable("a", Vec::new()));
         let dead = table
-            .service(Method::DeadList, json!({}))
+            .service(LogMethod::DeadList, json!({}))
             .await
             .expect("letters");
         let dead: BTreeSet<u64> = dead["letters"]
@@ -289,16 +297,16 @@ fn what_a_connection_fetched_is_its_own_until_it_goes() {
         let table = Table::new(&log, &durable("a", Vec::new()));
         let fetch = json!({ "group": "g", "channels": ["a:*"], "limit": 3, "wait_ms": 5000 });
         let got = table
-            .ask(Method::Fetch, client(1), fetch.clone())
+            .ask(LogMethod::Fetch, client(1), fetch.clone())
             .await
             .expect("deliveries");
         let first = got["deliveries"][0].clone();
         let ack = json!({ "delivery": first["delivery"] });
         for stranger in [client(2), Caller::Service] {
-            let acked = table.ask(Method::Ack, stranger, ack.clone()).await;
+            let acked = table.ask(LogMethod::Ack, stranger, ack.clone()).await;
             assert_eq!(acked.expect("an answer")["acked"], 0);
         }
-        let acked = table.ask(Method::Ack, client(1), ack).await;
+        let acked = table.ask(LogMethod::Ack, client(1), ack).await;
         assert_eq!(acked, Ok(json!({ "acked": 1 })));
         let conn = ConnId {
             slot: 1,
@@ -306,7 +314,7 @@ fn what_a_connection_fetched_is_its_own_until_it_goes() {
         };
         table.desk.gone((ShardId(0), conn));
         let again = table
-            .ask(Method::Fetch, client(2), fetch)
+            .ask(LogMethod::Fetch, client(2), fetch)
             .await
             .expect("deliveries");
         let again = again["deliveries"].as_array().expect("a list");
@@ -316,7 +324,7 @@ fn what_a_connection_fetched_is_its_own_until_it_goes() {
             .collect();
         assert_eq!(seen, [(&json!(2), &json!(1)), (&json!(3), &json!(1))]);
         let other = json!({ "group": "other", "channels": ["a:*"] });
-        let refused = table.ask(Method::Fetch, client(2), other).await;
+        let refused = table.ask(LogMethod::Fetch, client(2), other).await;
         assert!(matches!(refused, Err(LogError::Forbidden(_))));
     });
 }
@@ -331,7 +339,7 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
         let mut seen = Vec::new();
         loop {
             let ask = json!({ "channels": ["*"], "from": from, "to": "now", "limit": 7, "where": "0 != \"x\"" });
-            let page = table.service(Method::Replay, ask).await.expect("a page");
+            let page = table.service(LogMethod::Replay, ask).await.expect("a page");
             for event in page["events"].as_array().expect("events") {
                 seen.push(event["data"].as_u64().expect("a number"));
             }
@@ -342,15 +350,21 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
         }
         assert_eq!(seen, (1..=25).collect::<Vec<_>>());
         let first = json!({ "channels": ["a:1"], "limit": 3, "into": { "channel": "b:1" } });
-        let page = table.service(Method::Replay, first).await.expect("a page");
+        let page = table
+            .service(LogMethod::Replay, first)
+            .await
+            .expect("a page");
         assert_eq!((&page["matched"], &page["stored"]), (&json!(3), &json!(3)));
         let next = json!({ "channels": ["a:1"], "limit": 3, "into": { "channel": "b:1" }, "from": { "cursor": page["next"] } });
         let page = table
-            .service(Method::Replay, next.clone())
+            .service(LogMethod::Replay, next.clone())
             .await
             .expect("a page");
         assert_eq!(page["stored"], 3);
-        let again = table.service(Method::Replay, next).await.expect("a page");
+        let again = table
+            .service(LogMethod::Replay, next)
+            .await
+            .expect("a page");
         assert_eq!(
             (&again["matched"], &again["stored"]),
             (&json!(3), &json!(0))
@@ -370,14 +384,14 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
             json!({ "channels": ["a:1"], "unknown": 1 }),
             json!({ "channels": ["a:1"], "into": { "channel": "ephemeral" } }),
         ] {
-            let result = table.service(Method::Replay, bad.clone()).await;
+            let result = table.service(LogMethod::Replay, bad.clone()).await;
             assert!(
                 matches!(result, Err(LogError::BadRequest(_))),
                 "{bad}: {result:?}"
             );
         }
         let nowhere = json!({ "channels": ["a:1"], "into": { "group": "none" } });
-        let result = table.service(Method::Replay, nowhere).await;
+        let result = table.service(LogMethod::Replay, nowhere).await;
         assert!(matches!(result, Err(LogError::NotFound(_))), "{result:?}");
     });
 }
@@ -392,12 +406,15 @@ fn dead_letter_is_announced_and_comes_back_when_it_is_tried_again() {
         let fetch =
             json!({ "group": "g", "channels": ["a:*"], "wait_ms": 5000, "max_attempts": 1 });
         let got = table
-            .service(Method::Fetch, fetch.clone())
+            .service(LogMethod::Fetch, fetch.clone())
             .await
             .expect("deliveries");
         let delivery = got["deliveries"][0]["delivery"].clone();
         table
-            .service(Method::Nak, json!({ "delivery": delivery, "reason": "no" }))
+            .service(
+                LogMethod::Nak,
+                json!({ "delivery": delivery, "reason": "no" }),
+            )
             .await
             .expect("settled");
         let announced = wait("an announcement", || {
@@ -408,11 +425,11 @@ fn dead_letter_is_announced_and_comes_back_when_it_is_tried_again() {
         assert_eq!(announced.1["reason"], "no");
         wait("the hook", || table.kept.hooked.borrow_mut().pop()).await;
         let retried = table
-            .service(Method::DeadRetry, json!({ "group": "g", "all": true }))
+            .service(LogMethod::DeadRetry, json!({ "group": "g", "all": true }))
             .await;
         assert_eq!(retried, Ok(json!({ "retried": 1 })));
         let got = table
-            .service(Method::Fetch, fetch)
+            .service(LogMethod::Fetch, fetch)
             .await
             .expect("deliveries");
         let again = &got["deliveries"][0];
@@ -422,17 +439,17 @@ fn dead_letter_is_announced_and_comes_back_when_it_is_tried_again() {
         );
         let none = table
             .service(
-                Method::DeadDrop,
+                LogMethod::DeadDrop,
                 json!({ "group": "g", "event_id": again["event_id"] }),
             )
             .await;
         assert!(matches!(none, Err(LogError::NotFound(_))));
         let gone = table
-            .service(Method::DeleteGroup, json!({ "group": "g" }))
+            .service(LogMethod::DeleteGroup, json!({ "group": "g" }))
             .await;
         assert_eq!(gone, Ok(json!({})));
         let groups = table
-            .service(Method::Groups, json!({}))
+            .service(LogMethod::Groups, json!({}))
             .await
             .expect("groups");
         assert_eq!(groups["groups"], json!([]));
@@ -602,14 +619,14 @@ fn connection_changes_its_credit_in_the_last_group_that_it_may_have() {
         let table = Table::new(&log_with(0), &durable("a", Vec::new()));
         for number in 0..16 {
             let ask = json!({ "group": format!("g{number}"), "channels": ["a:*"] });
-            let joined = table.ask(Method::Consume, client(1), ask).await;
+            let joined = table.ask(LogMethod::Consume, client(1), ask).await;
             assert!(joined.is_ok(), "{joined:?}");
         }
         let again = json!({ "group": "g7", "credit": 3 });
-        let joined = table.ask(Method::Consume, client(1), again).await;
+        let joined = table.ask(LogMethod::Consume, client(1), again).await;
         assert_eq!(joined, Ok(json!({ "group": "g7", "credit": 3 })));
         let more = json!({ "group": "g16", "channels": ["a:*"] });
-        let refused = table.ask(Method::Consume, client(1), more).await;
+        let refused = table.ask(LogMethod::Consume, client(1), more).await;
         assert!(
             matches!(refused, Err(LogError::BadRequest(_))),
             "{refused:?}"
@@ -624,10 +641,10 @@ fn group_that_is_asked_for_while_it_is_forgotten_is_a_new_one() {
         let table = Table::new(&log, &durable("a", Vec::new()));
         let wish = json!({ "group": "g", "channels": ["a:*"], "limit": 1, "wait_ms": 5000 });
         let service = |method, data: &Value| table.service(method, data.clone());
-        service(Method::Fetch, &wish).await.expect("deliveries");
+        service(LogMethod::Fetch, &wish).await.expect("deliveries");
         let (deleted, fetched) = tokio::join!(
-            service(Method::DeleteGroup, &json!({ "group": "g" })),
-            service(Method::Fetch, &wish),
+            service(LogMethod::DeleteGroup, &json!({ "group": "g" })),
+            service(LogMethod::Fetch, &wish),
         );
         assert_eq!(deleted, Ok(json!({})));
         let deliveries = fetched.expect("an answer")["deliveries"].clone();
@@ -648,7 +665,7 @@ fn letter_of_a_group_that_is_forgotten_stays_where_it_is() {
         log.bury(&letter).await.expect("kept");
         let table = Table::new(&log, &durable("a", Vec::new()));
         let all = json!({ "group": "gone", "all": true });
-        let retried = table.service(Method::DeadRetry, all).await;
+        let retried = table.service(LogMethod::DeadRetry, all).await;
         assert!(matches!(retried, Err(LogError::NotFound(_))), "{retried:?}");
         let kept = log.dead_letter("gone", EventId(1)).await;
         assert_eq!(kept, Ok(Some(letter)));
@@ -661,7 +678,7 @@ fn what_a_group_loses_is_told_where_operators_look() {
         let log = log_with(9);
         let table = Table::new(&log, &durable("a", Vec::new()));
         let wish = json!({ "group": "g", "channels": ["a:*"], "limit": 1 });
-        let got = table.service(Method::Fetch, wish).await;
+        let got = table.service(LogMethod::Fetch, wish).await;
         assert!(got.is_ok());
         wait("the rest to be given back", || {
             (log.leased("g") == 1).then_some(())
@@ -678,7 +695,7 @@ fn what_a_group_loses_is_told_where_operators_look() {
             warnings[0].starts_with("queue group g has lost up to 3 "),
             "{warnings:?}"
         );
-        let groups = table.service(Method::Groups, json!({})).await;
+        let groups = table.service(LogMethod::Groups, json!({})).await;
         assert_eq!(groups.expect("groups")["groups"][0]["lost"], 3);
     });
 }

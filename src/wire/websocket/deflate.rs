@@ -8,7 +8,7 @@ mod negotiation;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::WebSocketError;
-pub use negotiation::{Agreement, MalformedExtensions, Terms, negotiate};
+pub use negotiation::{Agreement, DeflateTerms, MalformedExtensions, negotiate};
 
 /// What a flush ends with: the length of an empty stored block (RFC 7692 §7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];

@@ -3,7 +3,7 @@
 use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
-use super::super::{ConfigError, Origin};
+use super::super::{ConfigError, ValueOrigin};
 use crate::wire::condition::Condition;
 
 /// Adds everything that does not fit together.
@@ -117,7 +117,7 @@ fn has_hook(config: &Config, name: &str) -> bool {
 }
 
 fn unknown_hook(key: String, name: &str, keys: &Keys, errors: &mut Vec<ConfigError>) {
-    let origin: Origin = keys.origin(&key);
+    let origin: ValueOrigin = keys.origin(&key);
     errors.push(ConfigError::UnknownTarget {
         origin,
         key,

@@ -4,7 +4,7 @@ use super::super::super::Config;
 use super::super::super::hooks::{DEFAULT_NAME, FIXED_NAMES, Hooks, MethodNamespace, Target};
 use super::super::super::namespace::Namespace;
 use super::super::reader::Keys;
-use super::super::{ConfigError, Origin};
+use super::super::{ConfigError, ValueOrigin};
 
 /// Adds everything that does not fit together.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
@@ -163,7 +163,7 @@ fn named(hooks: &Hooks, keys: &Keys, errors: &mut Vec<ConfigError>) {
             });
         }
         let key = format!("{path}.endpoint");
-        if !target.is_set() && keys.origin(&key) == Origin::BuiltIn {
+        if !target.is_set() && keys.origin(&key) == ValueOrigin::BuiltIn {
             errors.push(ConfigError::Missing {
                 origin: keys.origin(&path),
                 key,
@@ -178,7 +178,7 @@ fn distinct(list: &str, names: &[&str], keys: &Keys, errors: &mut Vec<ConfigErro
     for (index, name) in names.iter().enumerate() {
         let key = format!("{list}[{index}].name");
         if name.is_empty() {
-            if keys.origin(&key) == Origin::BuiltIn {
+            if keys.origin(&key) == ValueOrigin::BuiltIn {
                 errors.push(ConfigError::Missing {
                     origin: keys.origin(&format!("{list}[{index}]")),
                     key,
@@ -204,7 +204,7 @@ fn transforms(path: &str, target: &Target, keys: &Keys, errors: &mut Vec<ConfigE
                 origin: keys.origin(&status),
                 key: status,
             });
-        } else if transform.status_code == 0 && keys.origin(&status) == Origin::BuiltIn {
+        } else if transform.status_code == 0 && keys.origin(&status) == ValueOrigin::BuiltIn {
             errors.push(ConfigError::Missing {
                 origin: keys.origin(&key),
                 key: status,

@@ -4,7 +4,7 @@ use super::super::super::durable::Engine;
 use super::super::super::namespace::Namespace;
 use super::super::super::{Config, Secret};
 use super::super::reader::Keys;
-use super::super::{ConfigError, Origin};
+use super::super::{ConfigError, ValueOrigin};
 use super::{endpoints, refused};
 
 /// Adds everything that could not work.
@@ -70,7 +70,7 @@ fn poll(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     if poll.timeout > poll.max_timeout && !refused(errors, &["poll.timeout", "poll.max_timeout"]) {
         // Either of the two may be the one that was written.
         let key = match keys.origin("poll.timeout") {
-            Origin::BuiltIn => "poll.max_timeout",
+            ValueOrigin::BuiltIn => "poll.max_timeout",
             _ => "poll.timeout",
         };
         let why = "poll.timeout must not be longer than poll.max_timeout".to_owned();
@@ -168,7 +168,7 @@ fn transforms(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
             let table = format!("{path}.transforms[{index}]");
             let key = format!("{table}.code");
             // A code that was refused stands somewhere.
-            if keys.origin(&key) == Origin::BuiltIn {
+            if keys.origin(&key) == ValueOrigin::BuiltIn {
                 errors.push(ConfigError::Missing {
                     origin: keys.origin(&table),
                     key,

@@ -8,7 +8,7 @@ use serde::de::MapAccess;
 
 use super::PING;
 use crate::limits::COMMANDS_PER_FRAME_MAX;
-use crate::protocol::command::{Body, Command, Connect, Emulation, History, Subscribe};
+use crate::protocol::command::{Body, Command, Connect, EmulationCommands, History, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::wire::json::{Object, Part, Value, fields, first, value};
 
@@ -16,8 +16,8 @@ use crate::wire::json::{Object, Part, Value, fields, first, value};
 ///
 /// Commands are decoded as they are asked for, so those before a malformed one are handled.
 #[must_use]
-pub const fn commands(frame: &[u8]) -> Commands<'_> {
-    Commands {
+pub const fn commands(frame: &[u8]) -> JsonCommands<'_> {
+    JsonCommands {
         rest: Some(frame),
         left: COMMANDS_PER_FRAME_MAX,
     }
@@ -25,14 +25,14 @@ pub const fn commands(frame: &[u8]) -> Commands<'_> {
 
 /// Iterator over the commands of one frame.
 #[derive(Clone, Debug)]
-pub struct Commands<'a> {
+pub struct JsonCommands<'a> {
     /// What is not decoded yet; `None` after the last line.
     rest: Option<&'a [u8]>,
     /// Commands that this frame may still hold.
     left: usize,
 }
 
-impl<'a> Commands<'a> {
+impl<'a> JsonCommands<'a> {
     /// What is not decoded yet.
     #[must_use]
     pub const fn rest(&self) -> Option<&'a [u8]> {
@@ -40,7 +40,7 @@ impl<'a> Commands<'a> {
     }
 }
 
-impl<'a> Iterator for Commands<'a> {
+impl<'a> Iterator for JsonCommands<'a> {
     type Item = Result<Command<'a>, Disconnect>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -67,15 +67,15 @@ impl<'a> Iterator for Commands<'a> {
     }
 }
 
-impl FusedIterator for Commands<'_> {}
+impl FusedIterator for JsonCommands<'_> {}
 
 /// The body of an emulation request (`spec/centrifuge.md` §1.7): one object and nothing behind it.
-pub fn decode_emulation(body: &[u8]) -> Result<Emulation<'_>, Disconnect> {
+pub fn decode_emulation(body: &[u8]) -> Result<EmulationCommands<'_>, Disconnect> {
     let text = simdutf8::basic::from_utf8(body).map_err(|_| Disconnect::BadRequest)?;
-    let Part(request) = serde_json::from_str::<Part<EmulationRequest<'_>>>(text)
+    let Part(request) = serde_json::from_str::<Part<EmulationText<'_>>>(text)
         .map_err(|_| Disconnect::BadRequest)?;
     let request = request.unwrap_or_default();
-    Ok(Emulation {
+    Ok(EmulationCommands {
         node: request.node,
         session: request.session,
         data: match request.data {
@@ -150,18 +150,18 @@ impl<'de> Object<'de> for Envelope<'de> {
             "id" => self.id = value(map)?,
             "connect" => self.part(0, map, Body::Connect)?,
             "subscribe" => self.part(1, map, Body::Subscribe)?,
-            "unsubscribe" => self.part(2, map, |part: InChannel<'de>| Body::Unsubscribe {
+            "unsubscribe" => self.part(2, map, |part: ChannelText<'de>| Body::Unsubscribe {
                 channel: part.channel,
             })?,
             "publish" => self.part(3, map, |part: Publish<'de>| Body::Publish {
                 channel: part.channel,
                 data: Cow::Borrowed(part.data),
             })?,
-            "presence" => self.part(4, map, |part: InChannel<'de>| Body::Presence {
+            "presence" => self.part(4, map, |part: ChannelText<'de>| Body::Presence {
                 channel: part.channel,
             })?,
             "presence_stats" => {
-                self.part(5, map, |part: InChannel<'de>| Body::PresenceStats {
+                self.part(5, map, |part: ChannelText<'de>| Body::PresenceStats {
                     channel: part.channel,
                 })?;
             }
@@ -234,12 +234,12 @@ impl<'de> Value<'de> for Option<(u64, Cow<'de, str>)> {
 }
 
 #[derive(Default)]
-struct EmulationRequest<'a> {
+struct EmulationText<'a> {
     session: Cow<'a, str>,
     node: Cow<'a, str>,
     data: Cow<'a, str>,
 }
-fields!(EmulationRequest<'de> { "session" => session, "node" => node, "data" => data });
+fields!(EmulationText<'de> { "session" => session, "node" => node, "data" => data });
 
 /// A stream position as a peer writes it.
 #[derive(Default)]
@@ -252,10 +252,10 @@ pub(in crate::protocol) struct Position<'a> {
 fields!(Position<'de> { "offset" => offset, "epoch" => epoch });
 
 #[derive(Default)]
-struct InChannel<'a> {
+struct ChannelText<'a> {
     channel: Cow<'a, str>,
 }
-fields!(InChannel<'de> { "channel" => channel });
+fields!(ChannelText<'de> { "channel" => channel });
 
 #[derive(Default)]
 struct Publish<'a> {
@@ -765,7 +765,7 @@ mod tests {
     fn null_members_of_an_emulation_request_are_absent_ones() {
         use crate::wire::json::null;
         let sample = serde_json::json!({ "session": "s", "node": "n", "data": "{}" });
-        null::covers(&sample, &null::names::<EmulationRequest<'_>>());
+        null::covers(&sample, &null::names::<EmulationText<'_>>());
         null::same(&sample, &[], |text| {
             format!("{:?}", decode_emulation(text.as_bytes()))
         });
@@ -777,7 +777,7 @@ mod tests {
         let emulation = decode_emulation(body).unwrap();
         assert_eq!((&*emulation.node, &*emulation.session), ("n", "s"));
         assert_eq!(&*emulation.data, b"{\"id\":1}\n{}");
-        assert_eq!(decode_emulation(b"null"), Ok(Emulation::default()));
+        assert_eq!(decode_emulation(b"null"), Ok(EmulationCommands::default()));
         for body in [
             "",
             "{",

@@ -11,9 +11,9 @@ use crate::wire::json::{Object, Part, Value, value};
 /// `None` for `null`. The JSON reader bounds how deep it may recurse, this the depth of what is kept.
 impl<'de> Value<'de> for Option<Box<FilterNode>> {
     fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
-        match value::<Option<Node>, A>(map)? {
+        match value::<Option<FilterDraft>, A>(map)? {
             None => Ok(None),
-            Some(Node(node)) if fits(&node, FILTER_DEPTH_MAX) => Ok(Some(Box::new(node))),
+            Some(FilterDraft(node)) if fits(&node, FILTER_DEPTH_MAX) => Ok(Some(Box::new(node))),
             Some(_) => Err(A::Error::custom(": expected a filter of fewer levels")),
         }
     }
@@ -24,9 +24,9 @@ fn fits(node: &FilterNode, levels: usize) -> bool {
 }
 
 #[derive(Default)]
-struct Node(FilterNode);
+struct FilterDraft(FilterNode);
 
-impl<'de> Object<'de> for Node {
+impl<'de> Object<'de> for FilterDraft {
     fn read<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<bool, A::Error> {
         let node = &mut self.0;
         match name {

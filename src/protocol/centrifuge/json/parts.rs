@@ -2,17 +2,20 @@
 
 use crate::model::{ClientId, ClientInfo, Offset, Publication};
 use crate::protocol::centrifuge::VERSION;
-use crate::protocol::push::{ConnectResult, Shape, SubscribeResult};
+use crate::protocol::push::{ConnectResult, PayloadShape, SubscribeResult};
 use crate::wire::json::write::{Members, string};
 
 /// A publication as clients see it. The first one of a stream tells the epoch.
-pub(super) fn publication(out: &mut Vec<u8>, publication: &Publication, shape: Shape) {
+pub(super) fn publication(out: &mut Vec<u8>, publication: &Publication, shape: PayloadShape) {
     let mut members = Members::open(out);
-    let patch = publication.patch.as_ref().filter(|_| shape == Shape::Patch);
+    let patch = publication
+        .patch
+        .as_ref()
+        .filter(|_| shape == PayloadShape::Patch);
     match (shape, patch) {
-        (Shape::Plain, _) => members.raw("data", &publication.data),
+        (PayloadShape::Plain, _) => members.raw("data", &publication.data),
         // Patches of JSON are text, as JSON is: characters are never cut.
-        (Shape::Whole | Shape::Patch, _) => {
+        (PayloadShape::Whole | PayloadShape::Patch, _) => {
             let text = patch.unwrap_or(&publication.data);
             members.text("data", str::from_utf8(text).unwrap_or_default());
         }

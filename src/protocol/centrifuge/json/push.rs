@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::parts::{client_info, connect, expires, publication};
 use crate::model::{ClientInfo, Publication, StreamPosition};
-use crate::protocol::push::{Push, Shape, SubscribeResult};
+use crate::protocol::push::{PayloadShape, Push, SubscribeResult};
 use crate::wire::json::write::Members;
 
 /// Bytes of a publication push besides channel, data, info and tags, at most.
@@ -22,7 +22,7 @@ pub fn encode_bare_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
     members.text_some("channel", channel);
     match push {
         Push::Publication(publication) => {
-            self::publication(members.name("pub"), publication, Shape::Plain);
+            self::publication(members.name("pub"), publication, PayloadShape::Plain);
         }
         Push::Shaped(publication, shape) => {
             self::publication(members.name("pub"), publication, *shape);
@@ -84,7 +84,7 @@ pub fn encode_polled(
     members.text("epoch", epoch);
     members.number("offset", offset);
     members.array("publications", publications, |out, one| {
-        publication(out, one, Shape::Plain);
+        publication(out, one, PayloadShape::Plain);
     });
     members.boolean("recovered", recovered);
 }
@@ -184,11 +184,11 @@ mod tests {
             ..published(7, r#"{"n":"é\n7"}"#)
         };
         assert_eq!(
-            encoded("a", &Push::Shaped(&push, Shape::Whole)),
+            encoded("a", &Push::Shaped(&push, PayloadShape::Whole)),
             r#"{"push":{"channel":"a","pub":{"data":"{\"n\":\"é\\n7\"}","offset":7}}}"#
         );
         assert_eq!(
-            encoded("a", &Push::Shaped(&push, Shape::Patch)),
+            encoded("a", &Push::Shaped(&push, PayloadShape::Patch)),
             r#"{"push":{"channel":"a","pub":{"data":"9\n8@0,1:72aB;","offset":7,"delta":true}}}"#
         );
     }

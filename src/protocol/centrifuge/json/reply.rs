@@ -3,7 +3,7 @@
 use super::parts::{client_info, connect, expires, publication, subscribe};
 use crate::model::ChosenError;
 use crate::protocol::error::ClientError;
-use crate::protocol::push::{Reply, ReplyBody, Shape};
+use crate::protocol::push::{PayloadShape, Reply, ReplyBody};
 use crate::wire::json::write::Members;
 
 /// Appends one reply. Results that carry nothing are printed as `{}` (trap T4).
@@ -41,7 +41,7 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
         } => {
             let mut result = members.object("history");
             result.array("publications", *publications, |out, item| {
-                publication(out, item, Shape::Plain);
+                publication(out, item, PayloadShape::Plain);
             });
             result.text("epoch", position.epoch.as_str());
             result.number("offset", position.offset.0);

@@ -16,8 +16,8 @@ use crate::protocol::disconnect::Disconnect;
 ///
 /// Commands are decoded as they are asked for, so those before a malformed one are handled.
 #[must_use]
-pub const fn commands(frame: &[u8]) -> Commands<'_> {
-    Commands {
+pub const fn commands(frame: &[u8]) -> ProtobufCommands<'_> {
+    ProtobufCommands {
         rest: Some(frame),
         left: COMMANDS_PER_FRAME_MAX,
     }
@@ -25,14 +25,14 @@ pub const fn commands(frame: &[u8]) -> Commands<'_> {
 
 /// Iterator over the commands of one frame.
 #[derive(Clone, Debug)]
-pub struct Commands<'a> {
+pub struct ProtobufCommands<'a> {
     /// What is not decoded yet; `None` after the last message.
     rest: Option<&'a [u8]>,
     /// Commands that this frame may still hold.
     left: usize,
 }
 
-impl<'a> Commands<'a> {
+impl<'a> ProtobufCommands<'a> {
     /// What is not decoded yet.
     #[must_use]
     pub const fn rest(&self) -> Option<&'a [u8]> {
@@ -40,7 +40,7 @@ impl<'a> Commands<'a> {
     }
 }
 
-impl Iterator for Commands<'_> {
+impl Iterator for ProtobufCommands<'_> {
     type Item = Result<Command<'static>, Disconnect>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -60,7 +60,7 @@ impl Iterator for Commands<'_> {
     }
 }
 
-impl FusedIterator for Commands<'_> {}
+impl FusedIterator for ProtobufCommands<'_> {}
 
 /// The message behind the length at the front, and what follows it. `None` when it is cut off.
 fn first_message(mut frame: &[u8]) -> Option<(&[u8], &[u8])> {

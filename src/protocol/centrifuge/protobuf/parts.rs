@@ -3,16 +3,19 @@
 use super::write::Fields;
 use crate::model::{ClientInfo, Offset, Publication};
 use crate::protocol::centrifuge::VERSION;
-use crate::protocol::push::{ConnectResult, Shape, SubscribeResult};
+use crate::protocol::push::{ConnectResult, PayloadShape, SubscribeResult};
 
 /// A publication as clients see it. The first one of a stream tells the epoch.
 pub(super) fn publication(
     fields: &mut Fields<'_>,
     tag: u32,
     publication: &Publication,
-    shape: Shape,
+    shape: PayloadShape,
 ) {
-    let patch = publication.patch.as_ref().filter(|_| shape == Shape::Patch);
+    let patch = publication
+        .patch
+        .as_ref()
+        .filter(|_| shape == PayloadShape::Patch);
     let data = patch.unwrap_or(&publication.data);
     fields.large_message(tag, data.len(), |fields| {
         fields.bytes(4, data);

@@ -2,7 +2,7 @@
 
 use super::parts::{CONNECT_OF_PUSH, client_info, connect, publication, refresh};
 use super::write::Fields;
-use crate::protocol::push::{Push, Shape, SubscribeResult};
+use crate::protocol::push::{PayloadShape, Push, SubscribeResult};
 
 /// Bytes of a publication push besides channel, data, info and tags, at most.
 const PUSH_BYTES: usize = 48;
@@ -18,7 +18,7 @@ pub fn encode_bare_push(out: &mut Vec<u8>, channel: &str, push: &Push<'_>) {
     fields.text(2, channel);
     match push {
         Push::Publication(publication) => {
-            self::publication(&mut fields, 4, publication, Shape::Plain);
+            self::publication(&mut fields, 4, publication, PayloadShape::Plain);
         }
         Push::Shaped(publication, shape) => {
             self::publication(&mut fields, 4, publication, *shape);

@@ -2,7 +2,7 @@
 
 use super::parts::{CONNECT_OF_REPLY, client_info, connect, publication, refresh, subscribe};
 use super::write::Fields;
-use crate::protocol::push::{Reply, ReplyBody, Shape};
+use crate::protocol::push::{PayloadShape, Reply, ReplyBody};
 
 /// Appends one reply. Results that carry nothing are there all the same (trap T4).
 pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
@@ -53,7 +53,7 @@ pub fn encode_reply(out: &mut Vec<u8>, reply: &Reply<'_>) {
             position,
         } => fields.message(11, |result| {
             for item in *publications {
-                publication(result, 1, item, Shape::Plain);
+                publication(result, 1, item, PayloadShape::Plain);
             }
             result.text(2, position.epoch.as_str());
             result.number(3, position.offset.0);

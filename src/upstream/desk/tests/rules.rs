@@ -8,7 +8,7 @@ fn worker_and_whoever_waits_are_told_that_their_group_is_deleted() {
         let log = log_with(1);
         let table = Table::new(&log, &durable("a", Vec::new()));
         let consume = json!({ "group": "g", "channels": ["a:*"], "credit": 1 });
-        let joined = table.ask(Method::Consume, client(1), consume).await;
+        let joined = table.ask(LogMethod::Consume, client(1), consume).await;
         assert!(joined.is_ok());
         let (_, delivery) = table.delivery().await;
         let fetch = json!({ "group": "g", "wait_ms": 20_000 });
@@ -20,11 +20,11 @@ fn worker_and_whoever_waits_are_told_that_their_group_is_deleted() {
                 })
                 .await;
                 table
-                    .service(Method::DeleteGroup, json!({ "group": "g" }))
+                    .service(LogMethod::DeleteGroup, json!({ "group": "g" }))
                     .await
             },
-            table.service(Method::Fetch, fetch.clone()),
-            table.ask(Method::Fetch, client(2), fetch.clone()),
+            table.service(LogMethod::Fetch, fetch.clone()),
+            table.ask(LogMethod::Fetch, client(2), fetch.clone()),
         );
         assert_eq!(deleted, Ok(json!({})));
         for answer in [over_http, over_rpc] {
@@ -37,25 +37,29 @@ fn worker_and_whoever_waits_are_told_that_their_group_is_deleted() {
         assert_eq!(to.1.slot, 1);
         assert_eq!(message, json!({ "group": "g", "deleted": true }));
         let ack = json!({ "delivery": delivery["delivery"] });
-        let acked = table.ask(Method::Ack, client(1), ack).await;
+        let acked = table.ask(LogMethod::Ack, client(1), ack).await;
         let expected =
             json!({ "acked": 0, "unknown": [delivery["delivery"]], "deleted_groups": ["g"] });
         assert_eq!(acked, Ok(expected));
         for (method, caller, ask) in [
-            (Method::Fetch, Caller::Service, fetch),
-            (Method::Consume, client(1), json!({ "group": "g" })),
+            (LogMethod::Fetch, Caller::Service, fetch),
+            (LogMethod::Consume, client(1), json!({ "group": "g" })),
             (
-                Method::Credit,
+                LogMethod::Credit,
                 client(1),
                 json!({ "group": "g", "credit": 1 }),
             ),
-            (Method::Leave, client(1), json!({ "group": "g" })),
+            (LogMethod::Leave, client(1), json!({ "group": "g" })),
             (
-                Method::DeleteGroup,
+                LogMethod::DeleteGroup,
                 Caller::Service,
                 json!({ "group": "g" }),
             ),
-            (Method::DeadList, Caller::Service, json!({ "group": "g" })),
+            (
+                LogMethod::DeadList,
+                Caller::Service,
+                json!({ "group": "g" }),
+            ),
         ] {
             let refused = table.ask(method, caller, ask).await;
             let Err(LogError::NotFound(why)) = refused else {
@@ -72,7 +76,7 @@ fn group_that_is_deleted_elsewhere_is_gone_here_too() {
         let log = log_with(0);
         let table = Table::new(&log, &durable("a", Vec::new()));
         let consume = json!({ "group": "g", "channels": ["a:*"] });
-        let joined = table.ask(Method::Consume, client(1), consume).await;
+        let joined = table.ask(LogMethod::Consume, client(1), consume).await;
         assert!(joined.is_ok());
         assert_eq!(log.delete_group("g").await, Ok(true));
         log.put_all([memory::record("a:1", EventId(1), "1")]);
@@ -88,27 +92,31 @@ fn what_does_not_exist_is_said_to_be_missing() {
         let log = log_with(3);
         let table = Table::new(&log, &durable("a", Vec::new()));
         let mistyped = json!({ "group": "biling" });
-        for method in [Method::Fetch, Method::DeadList, Method::DeleteGroup] {
+        for method in [
+            LogMethod::Fetch,
+            LogMethod::DeadList,
+            LogMethod::DeleteGroup,
+        ] {
             let refused = table.service(method, mistyped.clone()).await;
             let Err(LogError::NotFound(why)) = refused else {
                 panic!("{method:?} {refused:?}");
             };
             assert_eq!(&*why, "there is no group `biling`", "{method:?}");
         }
-        for method in [Method::DeadRetry, Method::DeadDrop] {
+        for method in [LogMethod::DeadRetry, LogMethod::DeadDrop] {
             let all = json!({ "group": "biling", "all": true });
             let refused = table.service(method, all).await;
             assert!(matches!(refused, Err(LogError::NotFound(_))), "{refused:?}");
         }
         for channels in [json!(["lobby"]), json!(["a:*", "c:*"]), json!(["lob*"])] {
             let wish = json!({ "group": "g", "channels": channels });
-            let refused = table.service(Method::Fetch, wish).await;
+            let refused = table.service(LogMethod::Fetch, wish).await;
             assert!(
                 matches!(refused, Err(LogError::BadRequest(_))),
                 "{refused:?}"
             );
             let wish = json!({ "channels": channels });
-            let refused = table.service(Method::Replay, wish).await;
+            let refused = table.service(LogMethod::Replay, wish).await;
             assert!(
                 matches!(refused, Err(LogError::BadRequest(_))),
                 "{refused:?}"
@@ -119,9 +127,9 @@ fn what_does_not_exist_is_said_to_be_missing() {
             "nothing was made by mistake"
         );
         let wish = json!({ "group": "g", "channels": ["*"] });
-        assert!(table.service(Method::Fetch, wish).await.is_ok());
+        assert!(table.service(LogMethod::Fetch, wish).await.is_ok());
         let none = table
-            .service(Method::DeadRetry, json!({ "group": "g", "all": true }))
+            .service(LogMethod::DeadRetry, json!({ "group": "g", "all": true }))
             .await;
         assert_eq!(none, Ok(json!({ "retried": 0 })), "there is such a group");
     });
@@ -154,7 +162,7 @@ fn group_is_changed_by_whoever_says_so_and_may_take_from_all_of_it() {
         let all = || granted(1, &["*"]);
         assert!(
             table
-                .ask(Method::Consume, all(), make.clone())
+                .ask(LogMethod::Consume, all(), make.clone())
                 .await
                 .is_ok()
         );
@@ -169,7 +177,7 @@ fn group_is_changed_by_whoever_says_so_and_may_take_from_all_of_it() {
             assert!(matches!(answer, Err(LogError::Forbidden(_))), "{answer:?}");
         };
         for caller in [part(), all(), Caller::Service] {
-            let ask = |wish: Value| table.ask(Method::Fetch, caller.clone(), wish);
+            let ask = |wish: Value| table.ask(LogMethod::Fetch, caller.clone(), wish);
             differs(ask(json!({ "group": "g", "channels": ["a:1*"] })).await);
             differs(ask(json!({ "group": "g", "max_attempts": 3 })).await);
             differs(ask(json!({ "group": "g", "ack_wait_ms": 1000 })).await);
@@ -186,22 +194,22 @@ fn group_is_changed_by_whoever_says_so_and_may_take_from_all_of_it() {
             json!({ "group": "g", "max_attempts": 3 }),
             json!({ "group": "g" }),
         ] {
-            forbidden(table.ask(Method::Fetch, part(), update(narrow)).await);
+            forbidden(table.ask(LogMethod::Fetch, part(), update(narrow)).await);
         }
         // The same channels in another order are the same rules.
         let same = json!({ "group": "g", "channels": ["b:*", "a:*"], "max_attempts": 2 });
         assert!(
             table
-                .ask(Method::Consume, granted(3, &["*"]), same)
+                .ask(LogMethod::Consume, granted(3, &["*"]), same)
                 .await
                 .is_ok()
         );
         let narrowed = update(json!({ "group": "g", "channels": ["a:*"] }));
-        assert!(table.ask(Method::Consume, all(), narrowed).await.is_ok());
+        assert!(table.ask(LogMethod::Consume, all(), narrowed).await.is_ok());
         let widened = update(json!({ "group": "g", "channels": ["*"] }));
-        forbidden(table.ask(Method::Fetch, part(), widened).await);
-        differs(table.ask(Method::Consume, all(), make).await);
-        let groups = table.service(Method::Groups, json!({})).await;
+        forbidden(table.ask(LogMethod::Fetch, part(), widened).await);
+        differs(table.ask(LogMethod::Consume, all(), make).await);
+        let groups = table.service(LogMethod::Groups, json!({})).await;
         assert_eq!(
             groups.expect("groups")["groups"][0]["channels"],
             json!(["a:*"])
@@ -218,19 +226,19 @@ fn rules_that_another_process_has_given_a_group_count_here_too() {
             Table::new(&log, &durable("a", Vec::new())),
         );
         let first = json!({ "group": "g", "channels": ["a:*"], "max_attempts": 7 });
-        assert!(here.service(Method::Fetch, first.clone()).await.is_ok());
+        assert!(here.service(LogMethod::Fetch, first.clone()).await.is_ok());
         let other = json!({ "group": "g", "channels": ["a:*"], "max_attempts": 3 });
-        let refused = there.service(Method::Fetch, other.clone()).await;
+        let refused = there.service(LogMethod::Fetch, other.clone()).await;
         assert!(
             matches!(refused, Err(LogError::BadRequest(_))),
             "{refused:?}"
         );
-        assert!(there.service(Method::Fetch, first.clone()).await.is_ok());
+        assert!(there.service(LogMethod::Fetch, first.clone()).await.is_ok());
         let mut update = other.clone();
         update["update"] = json!(true);
-        assert!(there.service(Method::Fetch, update).await.is_ok());
-        assert!(here.service(Method::Fetch, other).await.is_ok());
-        let refused = here.service(Method::Fetch, first).await;
+        assert!(there.service(LogMethod::Fetch, update).await.is_ok());
+        assert!(here.service(LogMethod::Fetch, other).await.is_ok());
+        let refused = here.service(LogMethod::Fetch, first).await;
         assert!(
             matches!(refused, Err(LogError::BadRequest(_))),
             "{refused:?}"
@@ -244,7 +252,7 @@ fn rules_of_a_group_are_told_to_nobody_who_may_not_take_from_it() {
         let table = Table::new(&log_with(0), &durable("a", Vec::new()));
         for group in ["g", "other"] {
             let make = json!({ "group": group, "channels": ["a:*", "b:*"], "max_attempts": 2 });
-            assert!(table.service(Method::Fetch, make).await.is_ok());
+            assert!(table.service(LogMethod::Fetch, make).await.is_ok());
         }
         for wish in [
             json!({ "group": "other" }),
@@ -255,7 +263,7 @@ fn rules_of_a_group_are_told_to_nobody_who_may_not_take_from_it() {
             json!({ "group": "g", "channels": ["b:*"] }),
             json!({ "group": "gone", "channels": ["b:*"] }),
         ] {
-            for method in [Method::Fetch, Method::Consume] {
+            for method in [LogMethod::Fetch, LogMethod::Consume] {
                 let refused = table.ask(method, client(1), wish.clone()).await;
                 assert!(
                     matches!(refused, Err(LogError::Forbidden(_))),

@@ -26,7 +26,7 @@ fn group_with_a_backlog_leaves_room_for_the_others_of_its_connection() {
                 let wish = json!({
                     "group": format!("g{group}"), "channels": [format!("a:{group}")], "credit": 100
                 });
-                assert!(table.ask(Method::Consume, client(1), wish).await.is_ok());
+                assert!(table.ask(LogMethod::Consume, client(1), wish).await.is_ok());
             }
             let mut counts = BTreeMap::new();
             for _ in 0..40 {
@@ -34,7 +34,7 @@ fn group_with_a_backlog_leaves_room_for_the_others_of_its_connection() {
                 let group = delivery["group"].as_str().expect("a group").to_owned();
                 *counts.entry(group).or_insert(0) += 1;
                 let ack = json!({ "delivery": delivery["delivery"] });
-                assert!(table.ask(Method::Ack, client(1), ack).await.is_ok());
+                assert!(table.ask(LogMethod::Ack, client(1), ack).await.is_ok());
             }
             for group in ["g0", "g1", "g2"] {
                 let count = counts.get(group).copied().unwrap_or_default();

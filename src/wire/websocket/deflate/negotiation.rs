@@ -26,7 +26,7 @@ pub struct Agreement {
 
 /// What a server is ready to agree to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Terms {
+pub enum DeflateTerms {
     /// What the client asks for: state for each connection.
     AsOffered,
     /// No context is taken over in either direction and the server's window is the largest: one state serves all connections.
@@ -44,7 +44,7 @@ pub struct MalformedExtensions;
 /// An offer with a parameter that is unknown, repeated or has no legal value is declined and the next one counts.
 pub fn negotiate<'a>(
     headers: impl IntoIterator<Item = &'a [u8]>,
-    terms: Terms,
+    terms: DeflateTerms,
 ) -> Result<Option<Agreement>, MalformedExtensions> {
     let mut agreed = None;
     for header in headers {
@@ -122,15 +122,15 @@ impl Offer {
         accepted.then_some(())
     }
 
-    fn answer(self, terms: Terms) -> Option<Agreement> {
+    fn answer(self, terms: DeflateTerms) -> Option<Agreement> {
         match terms {
-            Terms::AsOffered => Some(Agreement {
+            DeflateTerms::AsOffered => Some(Agreement {
                 server_no_context_takeover: self.server_no_context_takeover,
                 client_no_context_takeover: self.client_no_context_takeover,
                 server_max_window_bits: self.server_max_window_bits,
                 client_max_window_bits: self.client_max_window_bits.flatten(),
             }),
-            Terms::Stateless => {
+            DeflateTerms::Stateless => {
                 let is_largest = self
                     .server_max_window_bits
                     .is_none_or(|bits| bits == WINDOW_BITS_MAX);
@@ -250,17 +250,20 @@ mod tests {
 
     use super::*;
 
-    fn negotiated(headers: &[&str], terms: Terms) -> Result<Option<String>, MalformedExtensions> {
+    fn negotiated(
+        headers: &[&str],
+        terms: DeflateTerms,
+    ) -> Result<Option<String>, MalformedExtensions> {
         let headers = headers.iter().map(|header| header.as_bytes());
         Ok(negotiate(headers, terms)?.map(|agreement| agreement.to_string()))
     }
 
     fn as_offered(header: &str) -> Option<String> {
-        negotiated(&[header], Terms::AsOffered).unwrap()
+        negotiated(&[header], DeflateTerms::AsOffered).unwrap()
     }
 
     fn stateless(header: &str) -> Option<String> {
-        negotiated(&[header], Terms::Stateless).unwrap()
+        negotiated(&[header], DeflateTerms::Stateless).unwrap()
     }
 
     #[test]
@@ -300,8 +303,12 @@ mod tests {
         let both = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
         assert_eq!(stateless(list).unwrap(), both);
         let headers = ["x-other", "permessage-deflate; server_max_window_bits=9"];
-        assert!(negotiated(&headers, Terms::AsOffered).unwrap().is_some());
-        assert_eq!(negotiated(&[], Terms::AsOffered), Ok(None));
+        assert!(
+            negotiated(&headers, DeflateTerms::AsOffered)
+                .unwrap()
+                .is_some()
+        );
+        assert_eq!(negotiated(&[], DeflateTerms::AsOffered), Ok(None));
     }
 
     #[test]
@@ -379,7 +386,7 @@ mod tests {
             "=",
             "\u{e9}",
         ] {
-            for terms in [Terms::AsOffered, Terms::Stateless] {
+            for terms in [DeflateTerms::AsOffered, DeflateTerms::Stateless] {
                 assert_eq!(
                     negotiated(&[header], terms),
                     Err(MalformedExtensions),
@@ -394,7 +401,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_answer_is_an_offer_that_gets_itself(header in "(permessage-deflate|; ?|, ?|=|\"|1[0-5]|[89]|server_max_window_bits|client_no_context_takeover|.){0,12}") {
-            for terms in [Terms::AsOffered, Terms::Stateless] {
+            for terms in [DeflateTerms::AsOffered, DeflateTerms::Stateless] {
                 if let Ok(Some(agreement)) = negotiate([header.as_bytes()], terms) {
                     let answer = agreement.to_string();
                     prop_assert_eq!(negotiate([answer.as_bytes()], terms), Ok(Some(agreement)));
