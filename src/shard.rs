@@ -221,6 +221,8 @@ pub struct Shard {
     secrets: Secrets,
     /// `Date` of answers.
     date: DateLine,
+    /// See `Context::ended`.
+    ended: Vec<u32>,
     /// See `Context::moved`.
     moved: Vec<(u32, u32, u32)>,
     /// See `Context::marks`.
@@ -304,6 +306,7 @@ impl Shard {
             secrets: Secrets::new(&key, id.0),
             key,
             date: DateLine::default(),
+            ended: Vec::new(),
             moved: Vec::new(),
             marks: Vec::new(),
             spares: Vec::new(),
@@ -633,6 +636,7 @@ impl Shard {
             compression: &mut self.compression,
             node: &self.uid,
             said: &mut self.said,
+            ended: &mut self.ended,
             moved: &mut self.moved,
             key_wanted: &mut self.key_wanted,
             is_command: false,
@@ -660,6 +664,12 @@ impl Shard {
                 self.ready.push_back(ConnId { slot, generation });
             }
             self.marks.clear();
+        }
+        if !self.ended.is_empty() {
+            if let Some(backlog) = &mut connection.backlog {
+                backlog.keep(&mut self.ended);
+            }
+            self.ended.clear();
         }
         for (conn, hub, place) in self.moved.drain(..) {
             let other = &mut self.connections.of_mut(conn).session;

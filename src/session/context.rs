@@ -161,6 +161,8 @@ pub struct Context<'a> {
     pub node: &'a str,
     /// What the session says to its shard, as its transport has no words for it.
     pub said: &'a mut VecDeque<(ConnId, Said)>,
+    /// Hub slots of subscriptions that ended. What was queued of them is not dropped any more: nobody could be told.
+    pub ended: &'a mut Vec<u32>,
     /// Who moved in the hub's lists: (connection slot, hub slot, new place). Applied by the shard.
     pub moved: &'a mut Vec<(u32, u32, u32)>,
     /// The command changed nothing: it waits for this key, and is read again.

@@ -640,6 +640,9 @@ impl Session {
             id,
             (!subscription.is_pending()).then_some(subscription.place),
         );
+        if !subscription.is_pending() {
+            context.ended.push(hub);
+        }
         if let Some(moved) = moved {
             context.moved.push((moved.conn, hub, subscription.place));
         }

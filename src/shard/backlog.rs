@@ -277,6 +277,16 @@ impl Backlog {
 
 /// What is dropped.
 impl Backlog {
+    /// Subscriptions to these hub channels are over: what was queued of them stays, as whoever loses it could not be told.
+    pub(super) fn keep(&mut self, hubs: &mut [u32]) {
+        hubs.sort_unstable();
+        for piece in &mut self.pieces {
+            if piece.hub != KEEP && hubs.binary_search(&piece.hub).is_ok() {
+                piece.hub = KEEP;
+            }
+        }
+    }
+
     /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
     pub(super) fn purge(&mut self, hub: u32) -> u64 {
         self.drop_pieces(|_, of| of == hub)

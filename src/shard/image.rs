@@ -256,10 +256,12 @@ impl Shard {
             // Empty when a handler is over.
             key_wanted,
             said,
+            ended,
             moved,
             marks,
         } = self;
-        let is_done = said.is_empty() && moved.is_empty() && marks.is_empty();
+        let is_told = said.is_empty() && ended.is_empty() && moved.is_empty();
+        let is_done = is_told && marks.is_empty();
         assert!(is_done && key_wanted.is_none(), "a handler is over");
         let mut out = ImageWriter::default();
         SHARD.write(&mut out, |out| {
@@ -385,6 +387,7 @@ impl Shard {
             said: VecDeque::new(),
             secrets,
             date: DateLine::default(),
+            ended: Vec::new(),
             moved: Vec::new(),
             marks: Vec::new(),
             spares: Vec::new(),

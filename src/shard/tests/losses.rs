@@ -57,6 +57,55 @@ fn loss_is_told_also_where_nothing_is_left_to_be_sent() {
 }
 
 #[test]
+fn what_was_queued_of_a_subscription_is_not_dropped_when_that_is_over() {
+    const LARGE: usize = 20_000;
+    let mut house = House::with(build(1), |config| {
+        config.client.queue_max_size = 6 * LARGE;
+        config.channels.namespaces = vec![Arc::new(Namespace {
+            slow_consumer: SlowConsumer::DropOldest,
+            force_positioning: true,
+            ..kept("kept", 10)
+        })];
+    });
+    let (reader, publisher) = (house.client(0, 0), house.client(0, 1));
+    let channels = ["kept:a", "kept:b"];
+    for (id, channel) in (2..).zip(channels) {
+        house.say(reader, &[subscribe(id, channel)]);
+    }
+    house.go();
+    house.heard(reader);
+    house.wire(reader).room = Some(0);
+    let fill = "x".repeat(LARGE);
+    let mut fill_with = |house: &mut House, channel: &str, count: u32| {
+        for _ in 0..count {
+            house.say(publisher, &[publish(10, channel, fill.as_str())]);
+            house.go();
+        }
+    };
+    // What is in flight, and more.
+    fill_with(&mut house, "kept:a", 5);
+    house.say(
+        reader,
+        &[json!({ "id": 4, "unsubscribe": { "channel": "kept:a" } })],
+    );
+    house.go();
+    fill_with(&mut house, "kept:b", 4);
+    house.give_room(reader, None);
+    house.go();
+    let heard = house.heard(reader);
+    let offsets = |channel: &str| -> Vec<u64> {
+        let pushes = heard.iter().map(|message| &message["push"]);
+        let of = pushes.filter(|push| push["channel"] == channel);
+        of.filter_map(|push| push["pub"]["offset"].as_u64())
+            .collect()
+    };
+    assert_eq!(offsets("kept:a"), [1, 2, 3, 4, 5], "all up to its end");
+    let others = offsets("kept:b");
+    let wanted: Vec<u64> = (1..=others.len() as u64).collect();
+    assert!(others == wanted && others.len() < 4, "{others:?}");
+}
+
+#[test]
 fn the_more_waits_on_a_shard_the_less_may_wait_for_one_and_who_has_little_keeps_it() {
     const LARGE: usize = 250_000;
     const EACH: usize = 64 << 20;
