@@ -74,6 +74,8 @@ pub(crate) fn on_core<T: Send>(core: Option<usize>, body: impl FnOnce() -> T + S
 pub(crate) struct Memory {
     /// Resident set of the server. 0 where it cannot be read.
     pub(crate) rss: u64,
+    /// What of it is its own: the rest are pages of its file, which the first connection brings in for all that follow.
+    pub(crate) anonymous: u64,
     /// Unreclaimable slab of the whole machine: sockets of the server and of the generator.
     pub(crate) slab: u64,
 }
@@ -82,10 +84,10 @@ pub(crate) struct Memory {
 #[must_use]
 pub(crate) fn memory(pid: Option<u32>) -> Memory {
     let status = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/status")).ok());
+    let of_server = |key| (status.as_ref()).and_then(|text| kib_line(text, key));
     Memory {
-        rss: status
-            .and_then(|text| kib_line(&text, "VmRSS:"))
-            .unwrap_or(0),
+        rss: of_server("VmRSS:").unwrap_or(0),
+        anonymous: of_server("RssAnon:").unwrap_or(0),
         slab: fs::read_to_string("/proc/meminfo")
             .ok()
             .and_then(|text| kib_line(&text, "SUnreclaim:"))
@@ -195,7 +197,7 @@ mod tests {
     #[test]
     fn memory_of_this_process_is_read_and_of_a_missing_one_is_zero() {
         let own = memory(Some(std::process::id()));
-        assert!(own.rss > 0 && own.slab > 0);
+        assert!(own.rss > own.anonymous && own.anonymous > 0 && own.slab > 0);
         assert_eq!(memory(Some(u32::MAX)).rss, 0);
         assert_eq!(CpuSource::Process(u32::MAX).cpu_ns(), None);
     }

@@ -114,6 +114,7 @@ impl Endpoint {
 
     /// Sends a command. It comes back when the queue is full or too many are outstanding.
     pub fn command(&mut self, to: ShardId, message: Message) -> Result<(), Message> {
+        debug_assert!(!message.is_answer(), "a place is kept for its answer");
         let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
             self.own.push_back(message);
             return Ok(());
@@ -131,6 +132,7 @@ impl Endpoint {
 
     /// Sends the answer to a command: there is always room.
     pub fn answer(&mut self, to: ShardId, message: Message) {
+        debug_assert!(message.is_answer(), "it takes the place that was kept");
         let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
             self.own.push_back(message);
             return;
@@ -144,6 +146,7 @@ impl Endpoint {
 
     /// Sends what may be dropped; `false` if it was.
     pub fn delivery(&mut self, to: ShardId, message: Message) -> bool {
+        debug_assert!(!message.is_answer(), "an answer is never dropped");
         let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
             self.own.push_back(message);
             return true;
@@ -166,6 +169,7 @@ impl Endpoint {
     /// Sends what must arrive; it waits here while the queue is full. Bounded by what it speaks of: one per subscription
     /// or connection that ended, one per channel that is behind.
     pub fn keep(&mut self, to: ShardId, message: Message) {
+        debug_assert!(!message.is_answer(), "an answer has a place");
         let Some(pair) = &mut self.pairs[usize::from(to.0)] else {
             self.own.push_back(message);
             return;

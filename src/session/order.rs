@@ -301,6 +301,10 @@ impl Session {
         let Some(order) = &mut self.order else {
             return false;
         };
+        debug_assert!(
+            marks.is_sorted_by_key(|mark| mark.1) && marks.iter().all(|mark| mark.2 <= out.len()),
+            "replies stand one behind the other in what is said"
+        );
         if !is_command && order.is_in_order(marks) {
             for _ in marks {
                 order.pop_entry();
@@ -319,6 +323,11 @@ impl Session {
             && order.entries.capacity() <= SPARE_ENTRIES_KEPT
             && order.frames.capacity() <= SPARE_FRAMES_KEPT
         {
+            debug_assert_eq!(
+                (order.bytes, order.under_way_bytes),
+                (0, 0),
+                "what waits for nothing holds nothing"
+            );
             spares.push(order);
         }
     }

@@ -95,6 +95,7 @@ impl Shard {
             self.take_up_ready();
             self.answer_own();
         }
+        debug_assert_eq!(self.mesh.own(), 0, "what it said to itself is handled");
     }
 
     /// Handles what the shard has said to itself.

@@ -197,6 +197,7 @@ impl Backlog {
 
     /// The batch in flight came back: so much of it was sent, and the rest comes first again.
     pub(super) fn batch_back(&mut self, batch: &[u8], taken: usize) {
+        debug_assert_eq!(batch.len(), self.in_flight, "it is the one that was out");
         self.gone(taken);
         self.forget_batch();
         if taken < batch.len() {

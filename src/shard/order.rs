@@ -205,6 +205,11 @@ impl Shard {
         }
     }
 
+    /// This turn's share did not reach for all who may go on: the next turn comes at once.
+    pub(super) fn has_more_ready(&self) -> bool {
+        self.taken >= TAKEN_PER_TURN && !self.ready.is_empty()
+    }
+
     /// The peer says no more: what it has asked for is still carried out, and then the connection ends. Pings have no answer.
     pub(super) fn end_later(&mut self, slot: u32) {
         let connection = self.connections.of_mut(slot);

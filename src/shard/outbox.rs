@@ -129,13 +129,17 @@ impl Shard {
         match (batch, result) {
             (_, Err(SendFailed)) => self.send_failed(slot),
             (SendBatch::Ring(range), Ok(taken)) => {
+                debug_assert!(taken < range.len as usize, "whole ones are silent");
                 let session = &self.connections.of(slot).session;
                 let pinged = session.was_pinged(now, &self.config);
                 (self.connections).ring_batch_back(slot, range, taken, pinged);
                 self.counters.sends_short += 1;
                 self.check_backlog(slot);
             }
-            (SendBatch::Owned(bytes), Ok(taken)) => self.owned_sent(slot, &bytes, taken),
+            (SendBatch::Owned(bytes), Ok(taken)) => {
+                debug_assert!(taken <= bytes.len(), "no more was sent than there was");
+                self.owned_sent(slot, &bytes, taken);
+            }
         }
         self.after(slot);
         self.settle();

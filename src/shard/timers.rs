@@ -56,7 +56,7 @@ impl Shard {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let retry = self.has_work().then(|| self.now.at + RETRY_INTERVAL);
-        let at_once = self.has_messages.then_some(self.now.at);
+        let at_once = (self.has_messages || self.has_more_ready()).then_some(self.now.at);
         [
             at_once,
             self.connections.next_at(self.now.at),

@@ -228,7 +228,7 @@ impl<'a> Course<'a> {
             run.push(
                 "RSS per connection",
                 Unit::Bytes,
-                (after.rss.saturating_sub(before.rss)) as f64 / connections,
+                (after.anonymous.saturating_sub(before.anonymous)) as f64 / connections,
             );
         }
         let slab = after.slab.saturating_sub(before.slab) as f64 / connections;

@@ -76,7 +76,7 @@ fn what_was_queued_of_a_subscription_is_not_dropped_when_that_is_over() {
     house.heard(reader);
     house.wire(reader).room = Some(0);
     let fill = "x".repeat(LARGE);
-    let mut fill_with = |house: &mut House, channel: &str, count: u32| {
+    let fill_with = |house: &mut House, channel: &str, count: u32| {
         for _ in 0..count {
             house.say(publisher, &[publish(10, channel, fill.as_str())]);
             house.go();
