@@ -20,6 +20,7 @@ mod query;
 #[cfg(test)]
 mod rig;
 mod subscribe;
+mod unsubscribe;
 
 use std::sync::Arc;
 
