@@ -36,7 +36,7 @@ pub use order::Order;
 
 use crate::auth::revocation::Revocations;
 use crate::broker::Filter;
-use crate::mem::{Tick, Whose};
+use crate::mem::{Place, Tick, Whose};
 use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
@@ -133,8 +133,8 @@ pub struct Rare {
 pub struct Subscription {
     /// Slot of the hub channel, which lives as long as the subscription.
     pub hub: u32,
-    /// Place in the hub's list; `PENDING` while the owner has not answered.
-    pub place: u32,
+    /// Place in the hub's list; `None` while the owner has not answered.
+    pub place: Option<Place>,
     /// When it expires, in seconds since the start of the process; 0 for never.
     pub expire_at: u32,
     /// See `flag`.
@@ -142,9 +142,6 @@ pub struct Subscription {
     /// What few subscriptions have.
     pub extra: Option<Box<Extra>>,
 }
-
-/// See `Subscription::place`.
-pub const PENDING: u32 = u32::MAX;
 
 /// Bits of `Subscription::flags`.
 pub mod flag {
@@ -226,7 +223,7 @@ impl Subscription {
     /// The owner has not answered yet.
     #[must_use]
     pub const fn is_pending(&self) -> bool {
-        self.place == PENDING
+        self.place.is_none()
     }
 
     fn filter(&self) -> Option<&Arc<Filter>> {

@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::limits;
-use crate::mem::{Key, Rng, Secrets, Shares, TimerWheel};
+use crate::mem::{Key, Place, Rng, Secrets, Shares, TimerWheel};
 use crate::mesh::Endpoint;
 use crate::mesh::control::{FromShard, ToShard};
 use crate::mesh::durable::ToLog;
@@ -224,7 +224,7 @@ pub struct Shard {
     /// See `Context::ended`.
     ended: Vec<u32>,
     /// See `Context::moved`.
-    moved: Vec<(u32, u32, u32)>,
+    moved: Vec<(u32, u32, Place)>,
     /// See `Context::marks`.
     marks: Vec<ReplyMark>,
     /// See `Context::spares`.
@@ -676,7 +676,7 @@ impl Shard {
             let Some(index) = other.subscription_at(hub) else {
                 unreachable!("whoever has a place in a channel is subscribed to it");
             };
-            other.subscriptions[index].place = place;
+            other.subscriptions[index].place = Some(place);
         }
         if !out.is_empty() {
             self.queue_answer(slot, &out, answer_bytes);

@@ -7,11 +7,36 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::image::image;
+use crate::limits::LOG_PARTS_PER_ASK_MAX;
 use crate::mesh::message::{Interest, InterestFor, Leave, Query, QueryFor};
 use crate::model::{AskId, ClientInfo, Publication, ShardId};
 
-/// In place of how often it waited: its subscriber is gone.
-pub(super) const STALE: u8 = u8::MAX;
+/// How often an asker has waited for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tries {
+    /// So often; at most `LOG_PARTS_PER_ASK_MAX`.
+    Waited(u8),
+    /// Its subscriber is gone: it is answered without counting.
+    Gone,
+}
+
+impl Tries {
+    /// Of one that comes.
+    pub const FIRST: Self = Self::Waited(0);
+
+    /// Of one that waits once more.
+    pub(super) fn again(self) -> Self {
+        match self {
+            Self::Waited(times) => Self::Waited((times + 1).min(LOG_PARTS_PER_ASK_MAX)),
+            Self::Gone => Self::Gone,
+        }
+    }
+
+    /// It gets what there is.
+    pub(super) const fn is_over(self) -> bool {
+        matches!(self, Self::Waited(times) if times >= LOG_PARTS_PER_ASK_MAX)
+    }
+}
 
 /// Who waits for a part of the log.
 #[derive(Debug)]
@@ -34,14 +59,14 @@ pub struct Followed {
     /// More came than is kept.
     pub(super) ahead_lost: bool,
     /// Who waits for the log, and how often it has.
-    pub(super) parked: Vec<(PartAsker, u8)>,
+    pub(super) parked: Vec<(PartAsker, Tries)>,
     /// Who waited and can be answered now.
-    pub(super) woken: VecDeque<(PartAsker, u8)>,
+    pub(super) woken: VecDeque<(PartAsker, Tries)>,
     pub(super) pages: VecDeque<LogPart>,
     /// The answer about the end that is on its way does not count.
     pub(super) reread: bool,
-    /// Parts that are being read: what they come after.
-    pub(super) reading: Vec<u64>,
+    /// Parts that are being read: what they come after; `None` for the channel's end.
+    pub(super) reading: Vec<Option<u64>>,
     /// What is earlier, the log has forgotten.
     pub(super) first_kept: u64,
 }
@@ -51,6 +76,7 @@ image!(enum PartAsker {
     1 => Query(from, asker, query),
     2 => Api(call, item, query),
 });
+image!(enum Tries { 0 => Waited(times), 1 => Gone });
 image!(struct LogPart { after, publications });
 image!(struct Followed {
     is_open, ahead, ahead_lost, parked, woken, pages, reread, reading, first_kept
@@ -83,7 +109,7 @@ impl Followed {
                 continue;
             }
             if leave.last && interest.hub == leave.hub {
-                *tries = STALE;
+                *tries = Tries::Gone;
             }
             let is_its = |info: &Arc<ClientInfo>| {
                 leave

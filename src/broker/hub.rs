@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::filter::Filter;
 use crate::config::Namespace;
 use crate::limits::{CHANNELS_OWNED_MAX, CLASSES_PER_CHANNEL_MAX};
-use crate::mem::{Key, SecretHash, Slab, SlotPool};
+use crate::mem::{Key, Place, SecretHash, Slab, SlotPool};
 use crate::model::{ChannelName, Encoding, Format, HubId, Publication, Speaker, StreamPosition};
 
 /// One entry of a channel's list.
@@ -342,7 +342,7 @@ impl Hub {
     ///
     /// # Panics
     /// If it never entered.
-    pub fn activate(&mut self, id: HubId, conn: u32, join_leave: bool, class: Class) -> u32 {
+    pub fn activate(&mut self, id: HubId, conn: u32, join_leave: bool, class: Class) -> Place {
         let channel = self
             .channels
             .current_mut(id.slot, id.generation)
@@ -358,7 +358,7 @@ impl Hub {
             class,
             join_leave,
         });
-        channel.subscribers.len() as u32 - 1
+        Place::new(channel.subscribers.len() as u32 - 1)
     }
 
     /// Takes a subscriber out: `place` is its place in the list, `None` while it is pending.
@@ -366,7 +366,7 @@ impl Hub {
     ///
     /// # Panics
     /// If it never entered.
-    pub fn exit(&mut self, id: HubId, place: Option<u32>) -> (Option<Subscriber>, bool) {
+    pub fn exit(&mut self, id: HubId, place: Option<Place>) -> (Option<Subscriber>, bool) {
         let channel = self
             .channels
             .current_mut(id.slot, id.generation)
@@ -378,14 +378,14 @@ impl Hub {
                 None
             }
             Some(place) => {
-                let left = channel.subscribers.swap_remove(place as usize);
+                let left = channel.subscribers.swap_remove(place.get() as usize);
                 channel.classes[usize::from(left.class)].count -= 1;
                 if channel.subscribers.capacity() > 64
                     && channel.subscribers.len() < channel.subscribers.capacity() / 4
                 {
                     channel.subscribers.shrink_to(channel.subscribers.len() * 2);
                 }
-                channel.subscribers.get(place as usize).copied()
+                channel.subscribers.get(place.get() as usize).copied()
             }
         };
         let gone = channel.pending == 0 && channel.subscribers.is_empty();

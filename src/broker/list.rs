@@ -2,32 +2,20 @@
 //! known here.
 
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
-use crate::mem::Slab;
-
-/// No channel.
-pub(super) const NONE: u32 = u32::MAX;
+use crate::mem::{Place, Slab};
 
 /// A channel's neighbours in a list.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Link {
-    before: u32,
-    next: u32,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            before: NONE,
-            next: NONE,
-        }
-    }
+    before: Option<Place>,
+    next: Option<Place>,
 }
 
 /// A list of slots, the first one first.
 #[derive(Debug)]
 pub(super) struct List<C> {
-    first: u32,
-    last: u32,
+    first: Option<Place>,
+    last: Option<Place>,
     len: u32,
     /// Which of its links a channel has for this list.
     of: fn(&mut C) -> Option<&mut Link>,
@@ -36,74 +24,69 @@ pub(super) struct List<C> {
 impl<C> List<C> {
     pub(super) const fn new(of: fn(&mut C) -> Option<&mut Link>) -> Self {
         Self {
-            first: NONE,
-            last: NONE,
+            first: None,
+            last: None,
             len: 0,
             of,
         }
     }
 
-    /// Who is first; `NONE` in an empty list.
-    pub(super) const fn first(&self) -> u32 {
-        self.first
+    /// Who is first.
+    pub(super) fn first(&self) -> Option<u32> {
+        self.first.map(Place::get)
     }
 
     pub(super) const fn len(&self) -> u32 {
         self.len
     }
 
-    /// The link of a channel that is in the list, or is to be. `None` for `NONE`.
+    /// The link of a channel that is in the list, or is to be.
     ///
     /// # Panics
     /// If the channel has no link for this list.
-    fn link<'c>(&self, channels: &'c mut Slab<C>, slot: u32) -> Option<&'c mut Link> {
-        if slot == NONE {
-            return None;
-        }
-        let link = (self.of)(channels.of_mut(slot));
-        assert!(link.is_some(), "only who has a link is in a list");
-        link
+    fn link<'c>(&self, channels: &'c mut Slab<C>, at: Place) -> &'c mut Link {
+        let link = (self.of)(channels.of_mut(at.get()));
+        link.expect("only who has a link is in a list")
     }
 
     /// Puts a channel that is not in the list at its end.
     pub(super) fn push(&mut self, channels: &mut Slab<C>, slot: u32) {
-        let last = self.last;
-        if let Some(link) = self.link(channels, slot) {
-            debug_assert!(
-                link.before == NONE && link.next == NONE && last != slot,
-                "it is not in the list"
-            );
-            link.before = last;
+        let (last, at) = (self.last, Place::new(slot));
+        let link = self.link(channels, at);
+        debug_assert!(
+            link.before.is_none() && link.next.is_none() && last != Some(at),
+            "it is not in the list"
+        );
+        link.before = last;
+        match last {
+            Some(last) => self.link(channels, last).next = Some(at),
+            None => self.first = Some(at),
         }
-        match self.link(channels, last) {
-            Some(link) => link.next = slot,
-            None => self.first = slot,
-        }
-        self.last = slot;
+        self.last = Some(at);
         self.len += 1;
     }
 
     /// Takes a channel that is in the list out of it.
     pub(super) fn remove(&mut self, channels: &mut Slab<C>, slot: u32) {
         assert!(self.len > 0, "it is in the list");
-        let link = self.link(channels, slot).map(std::mem::take);
-        let Link { before, next } = link.unwrap_or_default();
+        let at = Place::new(slot);
+        let Link { before, next } = std::mem::take(self.link(channels, at));
         debug_assert_eq!(
-            before == NONE,
-            self.first == slot,
+            before.is_none(),
+            self.first == Some(at),
             "the first has none before it"
         );
         debug_assert_eq!(
-            next == NONE,
-            self.last == slot,
+            next.is_none(),
+            self.last == Some(at),
             "the last has none behind it"
         );
-        match self.link(channels, before) {
-            Some(link) => link.next = next,
+        match before {
+            Some(before) => self.link(channels, before).next = next,
             None => self.first = next,
         }
-        match self.link(channels, next) {
-            Some(link) => link.before = before,
+        match next {
+            Some(next) => self.link(channels, next).before = before,
             None => self.last = before,
         }
         self.len -= 1;
@@ -111,7 +94,7 @@ impl<C> List<C> {
 
     /// Puts a channel that is in the list at its end.
     pub(super) fn touch(&mut self, channels: &mut Slab<C>, slot: u32) {
-        if self.last != slot {
+        if self.last != Some(Place::new(slot)) {
             self.remove(channels, slot);
             self.push(channels, slot);
         }
@@ -131,13 +114,13 @@ impl<C> List<C> {
             of: _,
         } = self;
         len.write(out);
-        let mut slot = *first;
-        while slot != NONE {
-            slot.write(out);
-            slot = channels
-                .at(slot)
+        let mut next = *first;
+        while let Some(at) = next {
+            at.write(out);
+            next = channels
+                .at(at.get())
                 .and_then(&link_of)
-                .map_or(NONE, |link| link.next);
+                .and_then(|link| link.next);
         }
     }
 
@@ -150,12 +133,13 @@ impl<C> List<C> {
     ) -> Result<Self, ImageError> {
         let mut list = Self::new(of);
         for _ in 0..u32::read(from)? {
-            let slot = u32::read(from)?;
-            let is_in = slot == list.last
+            let at = Place::read(from)?;
+            let slot = at.get();
+            let is_in = Some(at) == list.last
                 || channels
                     .at_mut(slot)
                     .and_then(of)
-                    .is_none_or(|link| link.next != NONE);
+                    .is_none_or(|link| link.next.is_some());
             if is_in || !channels.at(slot).is_some_and(&is_its) {
                 return Err(ImageError::Wrong {
                     what: "a list of channels",

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::channel::{Channel, Made};
-use super::list::{Link, List, NONE};
+use super::list::{Link, List};
 use crate::config::ChannelRules;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::mem::{Key, SecretHash, Slab};
@@ -186,10 +186,7 @@ pub(super) fn first_that_may_go(
     channels: &mut Slab<Channel>,
 ) -> Option<u32> {
     for _ in 0..LOOKED_AT_FOR_ONE {
-        let slot = list.first();
-        if slot == NONE {
-            return None;
-        }
+        let slot = list.first()?;
         if channels.of(slot).may_go() {
             return Some(slot);
         }

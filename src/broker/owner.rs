@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::channel::Channel;
-use super::followed::{PartAsker, STALE};
+use super::followed::{PartAsker, Tries};
 use super::idempotency::Idempotency;
 use super::makers::Maker;
 use super::recovery::{self, KeptHistory};
@@ -365,7 +365,7 @@ impl Owner {
         now: Now,
         (from, asker): (ShardId, InterestFor),
         interest: Box<Interest>,
-        tries: u8,
+        tries: Tries,
         rules: &ChannelRules,
     ) -> Option<Interested> {
         let mut answer = Interested {
@@ -379,7 +379,7 @@ impl Owner {
             more: false,
             joined: None,
         };
-        if tries == STALE {
+        if tries == Tries::Gone {
             answer.overloaded = true;
             return Some(answer);
         }

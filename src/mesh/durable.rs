@@ -64,9 +64,9 @@ pub struct Appended {
 pub struct Read {
     /// Channel.
     pub channel: ChannelName,
-    /// Entries with a greater offset.
-    pub after: u64,
-    /// Entries at most; 0 asks for the position alone.
+    /// Entries with a greater offset; `None` asks where the channel ends, and for no entry.
+    pub after: Option<u64>,
+    /// Entries at most.
     pub limit: u32,
     /// Payload bytes at most; one entry is given whatever its size.
     pub bytes: u32,
@@ -80,9 +80,9 @@ pub struct Page {
     /// Its end when it was read: everything later comes as `FromLog::Stored`, behind this.
     pub position: StreamPosition,
     /// As asked.
-    pub after: u64,
+    pub after: Option<u64>,
     /// What is kept after `after`, ascending and without holes; the first is later than `after + 1` where the log has
-    /// forgotten.
+    /// forgotten. Empty where only the end was asked for.
     pub publications: Vec<Arc<Publication>>,
 }
 

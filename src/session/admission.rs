@@ -7,9 +7,7 @@ use bytes::Bytes;
 use super::asked::{Admitting, SubscribedBy};
 use super::key::SessionKey;
 use super::liveness::ttl;
-use super::{
-    Connecting, Context, Extra, PENDING, Phase, Session, Subscription, flag, forced_flags,
-};
+use super::{Connecting, Context, Extra, Phase, Session, Subscription, flag, forced_flags};
 use crate::auth::permission;
 use crate::auth::token::{ConnectionClaims, Mark, TokenError};
 use crate::broker::owner::user_registry;
@@ -488,7 +486,7 @@ impl Session {
         let has_extra = !wanted.info.is_empty() || !wanted.data.is_empty();
         self.subscriptions.push(Subscription {
             hub: hub.slot,
-            place: PENDING,
+            place: None,
             expire_at: wanted.expire_at,
             flags,
             extra: has_extra.then(|| {

@@ -10,7 +10,7 @@ use crate::broker::owner::owner_of;
 use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
 use crate::limits::MESH_TIMEOUT;
-use crate::mem::{Rng, Secrets, Tick, TimerWheel};
+use crate::mem::{Place, Rng, Secrets, Tick, TimerWheel};
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
 use crate::model::{ChannelName, ClientId, ConnId, Encoding, Format, ShardId};
@@ -164,7 +164,7 @@ pub struct Context<'a> {
     /// Hub slots of subscriptions that ended. What was queued of them is not dropped any more: nobody could be told.
     pub ended: &'a mut Vec<u32>,
     /// Who moved in the hub's lists: (connection slot, hub slot, new place). Applied by the shard.
-    pub moved: &'a mut Vec<(u32, u32, u32)>,
+    pub moved: &'a mut Vec<(u32, u32, Place)>,
     /// The command changed nothing: it waits for this key, and is read again.
     pub key_wanted: &'a mut Option<KeyWanted>,
     /// A command is carried out.

@@ -8,7 +8,7 @@ use super::{Calls, Context, KeyWanted, Phase, Requests, Session, Tokens};
 use crate::auth::revocation::Revocations;
 use crate::broker::Hub;
 use crate::config::Config;
-use crate::mem::{Key, Rng, Secrets};
+use crate::mem::{Key, Place, Rng, Secrets};
 use crate::mesh::{Endpoint, Message, build};
 use crate::metrics::Counters;
 use crate::model::{ConnId, Format, HubId, ShardId};
@@ -44,7 +44,7 @@ pub(super) struct Rig {
     secrets: Secrets,
     compression: Compression,
     ended: Vec<u32>,
-    moved: Vec<(u32, u32, u32)>,
+    moved: Vec<(u32, u32, Place)>,
     marks: Vec<ReplyMark>,
     spares: Spares,
 }

@@ -9,7 +9,7 @@ use super::asked::SubscribedBy;
 use super::liveness::{is_past, kept_expiry, ttl};
 use super::order::{Together, is_hooked};
 use super::unsubscribe::reply_unsubscribed;
-use super::{Context, Extra, PENDING, Session, Subscription, flag, forced_flags, refused};
+use super::{Context, Extra, Session, Subscription, flag, forced_flags, refused};
 use crate::auth::permission;
 use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
 use crate::broker::hub::{Class, Delta, Opener};
@@ -233,7 +233,7 @@ impl Session {
             .ok_or(ClientError::Internal)?;
         self.subscriptions.push(Subscription {
             hub: hub.slot,
-            place: PENDING,
+            place: None,
             expire_at,
             flags,
             extra: extra_of(&grant),
@@ -472,9 +472,8 @@ impl Session {
             count: 0,
         };
         let join_leave = subscription.has(flag::JOIN_LEAVE);
-        subscription.place = context
-            .hub
-            .activate(answer.hub, context.conn.slot, join_leave, class);
+        let place = (context.hub).activate(answer.hub, context.conn.slot, join_leave, class);
+        subscription.place = Some(place);
     }
 
     fn answer_subscribe(

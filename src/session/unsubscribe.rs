@@ -77,15 +77,12 @@ impl Session {
         let subscription = self.subscriptions.remove(index);
         let id = context.hub.id_at(hub);
         let channel = context.hub.of(hub).name.clone();
-        let (moved, last) = context.hub.exit(
-            id,
-            (!subscription.is_pending()).then_some(subscription.place),
-        );
-        if !subscription.is_pending() {
+        let (moved, last) = context.hub.exit(id, subscription.place);
+        if let Some(place) = subscription.place {
             context.ended.push(hub);
-        }
-        if let Some(moved) = moved {
-            context.moved.push((moved.conn, hub, subscription.place));
+            context
+                .moved
+                .extend(moved.map(|moved| (moved.conn, hub, place)));
         }
         let known = subscription.has(flag::PRESENCE) || subscription.has(flag::ANNOUNCED);
         if known || last {

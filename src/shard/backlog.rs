@@ -7,12 +7,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::limits::{ANSWERS_BYTES_MAX, OWNED_BATCH_BYTES_MAX};
-use crate::mem::{HeldBytes, Shared};
+use crate::mem::{HeldBytes, Place, Shared};
 use crate::model::ChannelName;
 pub(super) use image::SharedPieces;
 
-/// Piece that cannot be dropped, in place of the hub slot of one that can.
-pub(super) const KEEP: u32 = u32::MAX;
 /// A smaller piece that must be kept is copied to each connection: that costs less than to share it.
 const SHARED_FROM_BYTES: usize = 512;
 
@@ -22,15 +20,15 @@ struct QueuedPiece {
     of: Arc<Shared>,
     /// Bytes of it that are gone.
     from: u32,
-    /// The hub slot of a publication that may be dropped, else `KEEP`.
-    hub: u32,
+    /// The hub slot of a publication that may be dropped; nothing else may.
+    hub: Option<Place>,
 }
 
 impl QueuedPiece {
     /// Bytes of memory of its place in a queue.
     const BYTES: usize = size_of::<Self>();
 
-    const fn new(of: Arc<Shared>, hub: u32) -> Self {
+    const fn new(of: Arc<Shared>, hub: Option<Place>) -> Self {
         Self { of, from: 0, hub }
     }
 
@@ -100,10 +98,10 @@ impl Backlog {
         self.pushed(bytes.len());
     }
 
-    /// Queues bytes that others get as well; they may be dropped if `hub` is not `KEEP`.
-    pub(super) fn share(&mut self, of: &Arc<Shared>, hub: u32) {
+    /// Queues bytes that others get as well; they may be dropped where they have a `hub`.
+    pub(super) fn share(&mut self, of: &Arc<Shared>, hub: Option<Place>) {
         let len = of.bytes().len();
-        if hub == KEEP && len < SHARED_FROM_BYTES {
+        if hub.is_none() && len < SHARED_FROM_BYTES {
             return self.push(of.bytes());
         }
         self.end_tail();
@@ -127,7 +125,7 @@ impl Backlog {
             self.held.sub(tail.len());
             self.held.add(QueuedPiece::BYTES);
             let of = Shared::new(tail, &self.held);
-            self.pieces.push_back(QueuedPiece::new(of, KEEP));
+            self.pieces.push_back(QueuedPiece::new(of, None));
         }
     }
 
@@ -136,7 +134,7 @@ impl Backlog {
         self.queued += bytes.len();
         self.held.add(QueuedPiece::BYTES);
         let of = Shared::new(bytes.to_vec(), &self.held);
-        self.pieces.push_front(QueuedPiece::new(of, KEEP));
+        self.pieces.push_front(QueuedPiece::new(of, None));
     }
 
     /// An answer was added last.
@@ -189,7 +187,7 @@ impl Backlog {
                 batch.extend_from_slice(&bytes[..left]);
                 first.from += left as u32;
                 // Its head is on its way: the rest has to follow.
-                first.hub = KEEP;
+                first.hub = None;
             }
         }
         batch
@@ -282,15 +280,14 @@ impl Backlog {
     pub(super) fn keep(&mut self, hubs: &mut [u32]) {
         hubs.sort_unstable();
         for piece in &mut self.pieces {
-            if piece.hub != KEEP && hubs.binary_search(&piece.hub).is_ok() {
-                piece.hub = KEEP;
-            }
+            let is_over = |hub: &Place| hubs.binary_search(&hub.get()).is_ok();
+            piece.hub = piece.hub.filter(|hub| !is_over(hub));
         }
     }
 
     /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
     pub(super) fn purge(&mut self, hub: u32) -> u64 {
-        self.drop_pieces(|_, of| of == hub)
+        self.drop_pieces(|_, of| of == Some(Place::new(hub)))
     }
 
     /// Drops the oldest droppable pieces until `keep_bytes` are left; one that stands alone stays if what waits is no more than
@@ -298,7 +295,7 @@ impl Backlog {
     pub(super) fn drop_oldest(&mut self, keep_bytes: usize, limit: usize) -> Vec<(u32, u64)> {
         // Only one that stands alone: what is left of a channel behind what was dropped would follow a gap.
         let is_alone = self.tail.is_empty() && self.pieces.len() == 1;
-        let newest = (is_alone && self.pieces[0].hub != KEEP).then_some(0);
+        let newest = (is_alone && self.pieces[0].hub.is_some()).then_some(0);
         let mut lost = self.drop_before(keep_bytes, newest);
         if self.waiting() > limit {
             for (hub, count) in self.drop_before(keep_bytes, None) {
@@ -315,17 +312,17 @@ impl Backlog {
         let mut places = 0..;
         self.drop_pieces(|len, hub| {
             let is_spared = places.next() == spared;
-            if hub == KEEP || excess == 0 || is_spared {
+            let Some(hub) = hub.filter(|_| excess > 0 && !is_spared) else {
                 return false;
-            }
+            };
             excess = excess.saturating_sub(len);
-            count_lost(&mut lost, hub, 1);
+            count_lost(&mut lost, hub.get(), 1);
             true
         });
         lost
     }
 
-    fn drop_pieces(&mut self, mut drops: impl FnMut(usize, u32) -> bool) -> u64 {
+    fn drop_pieces(&mut self, mut drops: impl FnMut(usize, Option<Place>) -> bool) -> u64 {
         let mut count = 0;
         let queued = &mut self.queued;
         let held = &self.held;

@@ -2,7 +2,7 @@
 
 use super::Shard;
 use super::connection::Connection;
-use crate::broker::followed::PartAsker;
+use crate::broker::followed::{PartAsker, Tries};
 use crate::limits::PART_BACKLOG_BYTES_MAX;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::mesh::message::{AnswerKind, Answered};
@@ -110,7 +110,7 @@ impl Shard {
         wait: AskId,
         item: u32,
         query: Box<crate::mesh::message::Query>,
-        tries: u8,
+        tries: Tries,
     ) {
         let asker = |query| PartAsker::Api(wait, item, query);
         match self.owning().ask(query, asker, tries) {

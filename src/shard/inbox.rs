@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::connection::State;
 use super::owned::Owning;
+use crate::broker::followed::Tries;
 use crate::mesh::Message;
 use crate::mesh::message::{
     AdmitFor, AnswerKind, Interest, InterestFor, Interested, PublishError, PublishFor, Query,
@@ -76,10 +77,12 @@ impl Shard {
 
     pub(super) fn dispatch(&mut self, from: ShardId, message: Message) {
         match message {
-            Message::Interest(asker, interest) => self.own_interest(from, asker, interest, 0),
+            Message::Interest(asker, interest) => {
+                self.own_interest(from, asker, interest, Tries::FIRST)
+            }
             Message::Leave(leave) => self.owning().leave(from, *leave),
             Message::Publish(publisher, draft) => self.owning().publish(from, publisher, draft),
-            Message::Query(asker, query) => self.own_query(from, asker, query, 0),
+            Message::Query(asker, query) => self.own_query(from, asker, query, Tries::FIRST),
             Message::Commands(asker, items) => self.own_commands(from, asker, items),
             Message::Emulate(request, emulate) => self.emulate(from, request, &emulate),
             Message::Emulated(request, is_taken) => {
@@ -127,7 +130,7 @@ impl Shard {
         from: ShardId,
         asker: InterestFor,
         interest: Box<Interest>,
-        tries: u8,
+        tries: Tries,
     ) {
         if !self.owning().interest((from, asker), interest, tries) {
             self.read_log();
@@ -139,7 +142,7 @@ impl Shard {
         from: ShardId,
         asker: QueryFor,
         query: Box<Query>,
-        tries: u8,
+        tries: Tries,
     ) {
         if !self.owning().query(from, asker, query, tries) {
             self.read_log();

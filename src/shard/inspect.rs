@@ -190,10 +190,10 @@ impl Shard {
                     .hub()
                     .at(subscription.hub)
                     .expect("a subscription's channel lives as long as it");
-                if !subscription.is_pending() {
+                if let Some(place) = subscription.place {
                     let there = channel
                         .subscribers
-                        .get(subscription.place as usize)
+                        .get(place.get() as usize)
                         .map(|there| there.conn);
                     assert_eq!(
                         there,

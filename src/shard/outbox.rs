@@ -1,14 +1,13 @@
 //! Bytes on their way out, as far as sessions and channels have to do with it: who has too many, who is told of what was dropped,
 //! who goes on because something was taken. The bytes themselves are in `connections`.
 
-use super::backlog::KEEP;
 use super::connection::Due;
 use super::connections::{NextSend, Shed};
 use super::{Output, SendBatch, SendFailed, Shard};
 use crate::broker::hub::Subscriber;
 use crate::config::namespace::SlowConsumer;
 use crate::limits::ECHO_MESSAGE_BYTES_MAX;
-use crate::mem::TimerWheel;
+use crate::mem::{Place, TimerWheel};
 use crate::model::ConnId;
 use crate::protocol::disconnect::Disconnect;
 use crate::speaker::Written;
@@ -74,7 +73,7 @@ impl Shard {
             }
             return;
         }
-        let hub = if drop_oldest { hub } else { KEEP };
+        let hub = drop_oldest.then(|| Place::new(hub));
         self.connections.share(slot, written, class, hub);
         self.check_backlog(slot);
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::broker::Owner;
-use crate::broker::followed::PartAsker;
+use crate::broker::followed::{PartAsker, Tries};
 use crate::broker::owner::{Behind, ChannelOwned, Counts, PlacedPublication};
 use crate::config::{ChannelRules, Config};
 use crate::image::{ImageError, ImageReader, ImageWriter};
@@ -111,7 +111,7 @@ impl Owned {
     }
 
     /// Who waited for the log and can be answered, and how often it was tried.
-    pub(super) fn take_woken(&mut self) -> Option<(PartAsker, u8)> {
+    pub(super) fn take_woken(&mut self) -> Option<(PartAsker, Tries)> {
         self.owner.take_woken()
     }
 
@@ -155,7 +155,7 @@ impl Owning<'_> {
         &mut self,
         (from, asker): (ShardId, InterestFor),
         interest: Box<Interest>,
-        tries: u8,
+        tries: Tries,
     ) -> bool {
         let recovers = interest.recover.is_some();
         let joins = interest
@@ -239,7 +239,7 @@ impl Owning<'_> {
         from: ShardId,
         for_whom: QueryFor,
         query: Box<Query>,
-        tries: u8,
+        tries: Tries,
     ) -> bool {
         let asker = |query| PartAsker::Query(from, for_whom, query);
         let Some(what) = self.ask(query, asker, tries) else {
@@ -255,7 +255,7 @@ impl Owning<'_> {
         &mut self,
         query: Box<Query>,
         asker: impl FnOnce(Box<Query>) -> PartAsker,
-        tries: u8,
+        tries: Tries,
     ) -> Option<AnswerKind> {
         let rules = &self.config.channels;
         let is_durable = rules

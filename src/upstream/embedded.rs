@@ -377,7 +377,7 @@ impl Entries for Embedded {
     async fn read(&self, read: &Read) -> Result<Slice, LogError> {
         let (known, nowhere) =
             self.with(|core| Ok((core.known(&read.channel), core.nowhere(&read.channel))))?;
-        let is_short = |row: &Row| read.limit == 0 || read.after >= row.top;
+        let is_short = |row: &Row| read.after.is_none_or(|after| after >= row.top);
         if let Some(row) = known.as_ref().filter(|row| is_short(row)) {
             return Ok(Slice {
                 position: row.position(),
@@ -407,13 +407,14 @@ impl Entries for Embedded {
             };
             let reached = entries
                 .last()
-                .map_or(read.after, |last| last.position.offset.0);
+                .map(|last| last.position.offset.0)
+                .or(read.after);
             let top = row.as_ref().map_or(0, |row| row.top);
-            if newer.top > top && reached >= top {
+            if let Some(reached) = reached.filter(|reached| newer.top > top && *reached >= top) {
                 let bytes: usize = entries.iter().map(|entry| entry.record.bytes()).sum();
                 let rest = Read {
                     channel: read.channel.clone(),
-                    after: reached,
+                    after: Some(reached),
                     limit: read.limit.saturating_sub(entries.len() as u32),
                     bytes: read
                         .bytes

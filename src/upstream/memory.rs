@@ -229,7 +229,11 @@ impl Entries for MemoryLog {
         let mut bytes = 0;
         let mut entries = Vec::new();
         for entry in self.entries.borrow().iter() {
-            if entry.record.channel != read.channel || entry.position.offset.0 <= read.after {
+            if entry.record.channel != read.channel
+                || read
+                    .after
+                    .is_none_or(|after| entry.position.offset.0 <= after)
+            {
                 continue;
             }
             bytes += entry.record.data.len();

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use ringmain::broker::followed::Tries;
 use ringmain::broker::hub::{Class, Delta, Opener};
 use ringmain::broker::{Filter, Hub, Owner};
 use ringmain::config::namespace::Delivery;
@@ -81,7 +82,7 @@ fn owner() -> Owner {
         };
         let from = (ShardId(1), InterestFor(asker));
         if channel != "kept:b" {
-            owner.interest(now, from, Box::new(interest), 0, &rules);
+            owner.interest(now, from, Box::new(interest), Tries::FIRST, &rules);
         }
         let namespace = rules.resolve(channel).expect("it is known");
         if namespace.is_durable() {

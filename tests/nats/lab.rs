@@ -101,7 +101,7 @@ pub(crate) async fn append_at_last(log: &Jetstream, draft: &Draft) -> Appended {
 pub(crate) async fn read(log: &Jetstream, channel: &str, after: u64, limit: u32) -> Slice {
     let read = Read {
         channel: ChannelName::new(channel),
-        after,
+        after: Some(after),
         limit,
         bytes: 1 << 20,
     };

@@ -151,7 +151,10 @@ impl FaultyLog {
         let name = read.channel.as_str().to_owned();
         let stream = self.streams.entry(name.clone()).or_default();
         let position = Self::position(&name, stream);
-        let from = read.after.max(stream.trimmed).min(position.offset.0) as usize;
+        let end = position.offset.0;
+        let from = read
+            .after
+            .map_or(end, |after| after.max(stream.trimmed).min(end)) as usize;
         let limit = (read.limit as usize).min(7);
         Page {
             channel: read.channel.clone(),

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use super::Channel;
-use crate::broker::followed::{Followed, FoundInLog, LogPart, Opened, Stored};
+use crate::broker::followed::{Followed, FoundInLog, LogPart, Opened, Stored, Tries};
 use crate::limits::{
     HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_AHEAD_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES,
-    LOG_PARTS_PER_ASK_MAX,
 };
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{QueryKind, Recover};
@@ -24,22 +23,17 @@ impl Channel {
             .is_some_and(|followed| followed.is_open)
     }
 
-    /// The answer to a reading came.
-    pub(in crate::broker) fn forget_read(&mut self, after: u64) {
-        self.followed_mut().reading.retain(|&other| other != after);
-    }
-
     /// What is needed to know the channel's end; `None` if it is known or asked for.
     pub(in crate::broker) fn open_read(&mut self) -> Option<Read> {
         let channel = self.name.clone();
         let followed = self.followed_mut();
-        if followed.is_open || followed.reading.contains(&u64::MAX) {
+        if followed.is_open || followed.reading.contains(&None) {
             return None;
         }
-        followed.reading.push(u64::MAX);
+        followed.reading.push(None);
         Some(Read {
             channel,
-            after: u64::MAX,
+            after: None,
             limit: 0,
             bytes: 0,
         })
@@ -49,13 +43,13 @@ impl Channel {
     pub(in crate::broker) fn part_read(&mut self, after: u64) -> Option<Read> {
         let channel = self.name.clone();
         let followed = self.followed_mut();
-        if followed.reading.contains(&after) {
+        if followed.reading.contains(&Some(after)) {
             return None;
         }
-        followed.reading.push(after);
+        followed.reading.push(Some(after));
         Some(Read {
             channel,
-            after,
+            after: Some(after),
             limit: LOG_PAGE_ENTRIES,
             bytes: LOG_PAGE_BYTES,
         })
@@ -93,13 +87,14 @@ impl Channel {
         followed.ahead.clear();
         followed.ahead_lost = false;
         // An answer that is on its way may be older than what made this necessary.
-        followed.reread = followed.reading.contains(&u64::MAX);
+        followed.reread = followed.reading.contains(&None);
     }
 
     /// The answer about the end came: is it to be asked for once more?
     pub(in crate::broker) fn asks_again(&mut self) -> bool {
-        self.forget_read(u64::MAX);
-        std::mem::take(&mut self.followed_mut().reread)
+        let followed = self.followed_mut();
+        followed.reading.retain(Option::is_some);
+        std::mem::take(&mut followed.reread)
     }
 
     /// The log says where the channel ends. What came meanwhile and is later.
@@ -157,15 +152,15 @@ impl Channel {
         let top = self.top.0;
         let epoch = self.epoch;
         let followed = self.followed_mut();
-        followed.reading.retain(|&after| after != page.after);
-        if page.position.epoch != epoch {
+        followed.reading.retain(|&other| other != page.after);
+        let Some(after) = page.after.filter(|_| page.position.epoch == epoch) else {
             return 0;
-        }
+        };
         let first = page
             .publications
             .first()
             .map_or(page.position.offset.0 + 1, |first| first.offset.0);
-        if first > page.after + 1 && page.after < top {
+        if first > after + 1 && after < top {
             followed.first_kept = followed.first_kept.max(first);
         }
         if page.publications.is_empty() {
@@ -179,7 +174,7 @@ impl Channel {
         }
         let bytes = bytes_of(&publications);
         followed.pages.push_back(LogPart {
-            after: page.after,
+            after,
             publications,
         });
         bytes
@@ -289,7 +284,7 @@ impl Channel {
     }
 
     /// A page of history, in the order asked for.
-    pub(in crate::broker) fn page(&self, what: QueryKind, tries: u8) -> FoundInLog {
+    pub(in crate::broker) fn page(&self, what: QueryKind, tries: Tries) -> FoundInLog {
         let QueryKind::History {
             limit,
             since,
@@ -307,8 +302,8 @@ impl Channel {
             .as_ref()
             .map_or(0, |followed| followed.first_kept);
         let (after, until) = match (since, reverse) {
-            (Some((offset, _)), false) => (offset, u64::MAX),
-            (None, false) => (0, u64::MAX),
+            (Some((offset, _)), false) => (offset, self.top.0),
+            (None, false) => (0, self.top.0),
             (Some((offset, _)), true) => (
                 offset.saturating_sub(1).saturating_sub(limit),
                 offset.saturating_sub(1),
@@ -335,7 +330,7 @@ impl Channel {
                     bytes -= took;
                 }
                 FoundInLog::Gone => break,
-                FoundInLog::Read(_) if tries >= LOG_PARTS_PER_ASK_MAX => break,
+                FoundInLog::Read(_) if tries.is_over() => break,
                 FoundInLog::Read(after) => return FoundInLog::Read(after),
             }
         }
@@ -438,7 +433,7 @@ mod tests {
         channel.part_came(Page {
             channel: ChannelName::new("d"),
             position: position(channel.top.0),
-            after,
+            after: Some(after),
             publications: (after + 1..=to).map(publication).collect(),
         });
     }
@@ -527,7 +522,7 @@ mod tests {
         channel.part_came(Page {
             channel: ChannelName::new("d"),
             position: position(200),
-            after: 0,
+            after: Some(0),
             publications: (50..=100).map(publication).collect(),
         });
         assert_eq!(channel.missed(&recover(10, 10)), FoundInLog::Gone);
@@ -539,7 +534,7 @@ mod tests {
             since: None,
             reverse: false,
         };
-        assert_eq!(offsets(channel.page(since, 0)).0, [50, 51, 52]);
+        assert_eq!(offsets(channel.page(since, Tries::FIRST)).0, [50, 51, 52]);
     }
 
     #[test]
@@ -553,20 +548,26 @@ mod tests {
             since: since.map(|offset| (offset, Since::Epoch(EPOCH))),
             reverse,
         };
-        assert_eq!(offsets(channel.page(page(2, None, true), 0)).0, [10, 9]);
-        assert_eq!(offsets(channel.page(page(2, Some(7), false), 0)).0, [8, 9]);
         assert_eq!(
-            channel.page(page(9, Some(3), false), 0),
+            offsets(channel.page(page(2, None, true), Tries::FIRST)).0,
+            [10, 9]
+        );
+        assert_eq!(
+            offsets(channel.page(page(2, Some(7), false), Tries::FIRST)).0,
+            [8, 9]
+        );
+        assert_eq!(
+            channel.page(page(9, Some(3), false), Tries::FIRST),
             FoundInLog::Read(0),
             "4 is not in memory"
         );
         read(&mut channel, 0, 7);
         assert_eq!(
-            offsets(channel.page(page(9, Some(3), false), 0)).0,
+            offsets(channel.page(page(9, Some(3), false), Tries::FIRST)).0,
             [4, 5, 6, 7, 8, 9, 10]
         );
         assert_eq!(
-            offsets(channel.page(page(3, Some(6), true), 0)).0,
+            offsets(channel.page(page(3, Some(6), true), Tries::FIRST)).0,
             [5, 4, 3]
         );
     }

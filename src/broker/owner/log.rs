@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{Owner, PlacedPublication};
 use crate::broker::channel::Channel;
-use crate::broker::followed::{FoundInLog, PartAsker, Stored};
+use crate::broker::followed::{FoundInLog, PartAsker, Stored, Tries};
 use crate::config::ChannelRules;
-use crate::limits::{LOG_PAGES_BYTES_MAX, LOG_PARTS_PER_ASK_MAX};
+use crate::limits::LOG_PAGES_BYTES_MAX;
 use crate::mesh::durable::{Page, Read};
 use crate::mesh::message::{AnswerKind, Query, QueryKind, Recover};
 use crate::model::{ChannelName, Publication};
@@ -19,7 +19,7 @@ impl Owner {
         now: Now,
         query: Box<Query>,
         asker: impl FnOnce(Box<Query>) -> PartAsker,
-        tries: u8,
+        tries: Tries,
         rules: &ChannelRules,
     ) -> Option<AnswerKind> {
         let QueryKind::History { limit, .. } = query.what else {
@@ -52,12 +52,11 @@ impl Owner {
         &mut self,
         now: Now,
         slot: u32,
-        (asker, tries): (PartAsker, u8),
+        (asker, tries): (PartAsker, Tries),
         read: Option<Read>,
     ) {
-        let tries = tries.saturating_add(1).min(LOG_PARTS_PER_ASK_MAX);
         let followed = self.table.of_mut(slot).followed_mut();
-        followed.parked.push((asker, tries));
+        followed.parked.push((asker, tries.again()));
         self.reads.extend(read);
         self.table.settle(now.at, slot);
     }
@@ -80,7 +79,7 @@ impl Owner {
     }
 
     /// One of those who waited, and how often it has.
-    pub fn take_woken(&mut self) -> Option<(PartAsker, u8)> {
+    pub fn take_woken(&mut self) -> Option<(PartAsker, Tries)> {
         loop {
             let slot = *self.woken.front()?;
             let followed = self
@@ -141,7 +140,7 @@ impl Owner {
             return Vec::new();
         };
         let mut out = Vec::new();
-        if page.after == u64::MAX {
+        if page.after.is_none() {
             if channel.asks_again() {
                 self.reads.extend(channel.open_read());
                 return out;
@@ -214,7 +213,7 @@ impl Owner {
 pub(super) fn durable_missed(
     channel: &mut Channel,
     recover: Option<&Recover>,
-    tries: u8,
+    tries: Tries,
 ) -> Result<(Vec<Arc<Publication>>, bool, bool), Option<Read>> {
     if !channel.is_open() {
         return Err(channel.open_read());
@@ -230,7 +229,7 @@ pub(super) fn durable_missed(
     match found {
         FoundInLog::Some { publications, more } => Ok((publications, true, more)),
         FoundInLog::Gone => Ok((Vec::new(), false, false)),
-        FoundInLog::Read(_) if tries >= LOG_PARTS_PER_ASK_MAX => Ok((Vec::new(), false, false)),
+        FoundInLog::Read(_) if tries.is_over() => Ok((Vec::new(), false, false)),
         FoundInLog::Read(after) => Err(channel.part_read(after)),
     }
 }

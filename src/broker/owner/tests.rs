@@ -127,7 +127,13 @@ fn interest(channel: &str, from: Option<StreamPosition>) -> Box<Interest> {
 }
 
 fn enter(owner: &mut Owner, now: Now, channel: &str, from: Option<StreamPosition>) -> Interested {
-    let answer = owner.interest(now, SUBSCRIBER, interest(channel, from), 0, &rules());
+    let answer = owner.interest(
+        now,
+        SUBSCRIBER,
+        interest(channel, from),
+        Tries::FIRST,
+        &rules(),
+    );
     answer.expect("not durable")
 }
 
@@ -396,10 +402,22 @@ fn full_table_forgets_the_channel_without_subscribers_that_was_used_longest_ago(
         ["kept:a", "kept:b", "kept:d"],
         "c was used before b"
     );
-    let answer = owner.interest(at(6), SUBSCRIBER, interest("plain", None), 0, &rules);
+    let answer = owner.interest(
+        at(6),
+        SUBSCRIBER,
+        interest("plain", None),
+        Tries::FIRST,
+        &rules,
+    );
     assert!(!answer.unwrap().overloaded);
     assert_eq!(names(&owner), ["kept:a", "kept:d", "plain"]);
-    let answer = owner.interest(at(7), SUBSCRIBER, interest("plain2", None), 0, &rules);
+    let answer = owner.interest(
+        at(7),
+        SUBSCRIBER,
+        interest("plain2", None),
+        Tries::FIRST,
+        &rules,
+    );
     assert!(!answer.unwrap().overloaded);
     let refused = put(&mut owner, 8, "kept:e").map(|outcome| outcome.position);
     assert_eq!(
@@ -574,7 +592,7 @@ fn parts_of_the_log_are_counted_until_they_go_and_their_channel_stays_as_long() 
     let asker = |query| PartAsker::Query(SHARD, ASKER, query);
     assert!(
         owner
-            .query_durable(at(0), query(), asker, 0, &rules)
+            .query_durable(at(0), query(), asker, Tries::FIRST, &rules)
             .is_none()
     );
     let mut answer = None;
@@ -592,7 +610,7 @@ fn parts_of_the_log_are_counted_until_they_go_and_their_channel_stays_as_long() 
                 patch: None,
                 delta: false,
             };
-            let wanted = read.after != u64::MAX;
+            let wanted = read.after.is_some();
             let page = Page {
                 channel: read.channel,
                 position: StreamPosition {
@@ -667,7 +685,7 @@ fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_not
             channel: ChannelName::new(channel),
             what: HISTORY,
         });
-        let answer = owner.query_durable(at(0), query, asker, 0, &rules());
+        let answer = owner.query_durable(at(0), query, asker, Tries::FIRST, &rules());
         assert!(answer.is_none(), "the log is asked");
     }
     sweep(&mut owner, at(30));
@@ -766,7 +784,7 @@ fn shard_whose_subscribers_left_is_made_no_patches_for_when_others_come() {
         interest.delta = delta;
         assert!(
             owner
-                .interest(at(0), SUBSCRIBER, interest, 0, &rules)
+                .interest(at(0), SUBSCRIBER, interest, Tries::FIRST, &rules)
                 .is_some()
         );
     };

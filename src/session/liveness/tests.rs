@@ -1,6 +1,7 @@
 use super::*;
 use crate::broker::hub::{Class, Delta, Opener};
 use crate::config::hooks::Target;
+use crate::mem::Place;
 use crate::model::{ChannelName, Format, Speaker};
 use crate::session::rig::{CONN, Rig};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ fn subscribe(rig: &mut Rig, channel: &str, expire_at: u32, flags: u16) {
     let place = rig.hub.activate(id, CONN.slot, false, class);
     rig.session.subscriptions.push(Subscription {
         hub: id.slot,
-        place,
+        place: Some(place),
         expire_at,
         flags,
         extra: None,
@@ -288,7 +289,7 @@ fn refreshed_by_hook() -> Config {
 fn subscription(expire_at: u32, flags: u16) -> Subscription {
     Subscription {
         hub: 0,
-        place: 0,
+        place: Some(Place::new(0)),
         expire_at,
         flags,
         extra: None,

@@ -192,7 +192,7 @@ fn a_step_shows_what_it_makes_due() {
             |session| {
                 session.subscriptions.push(crate::session::Subscription {
                     hub: 2,
-                    place: 0,
+                    place: Some(crate::mem::Place::new(0)),
                     expire_at: 0,
                     flags: 0,
                     extra: None,
@@ -210,7 +210,7 @@ fn a_step_shows_what_it_makes_due() {
         };
         session.subscriptions.push(crate::session::Subscription {
             hub: 1,
-            place: 0,
+            place: Some(crate::mem::Place::new(0)),
             expire_at: 0,
             flags: 0,
             extra: None,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::broker::followed::Tries;
 use crate::mesh::Message;
 use crate::mesh::message::{
     AnswerKind, Answered, Answers, Asked, CommandsFor, Gather, Gathered, UserAction, UserCommand,
@@ -70,7 +71,7 @@ impl Shard {
         self.answer_commands(reply);
         if let Some(wait) = wait {
             for (item, query) in later {
-                self.own_history(wait, item, Box::new(query), 0);
+                self.own_history(wait, item, Box::new(query), Tries::FIRST);
             }
         }
     }

@@ -6,14 +6,17 @@ fn backlog() -> Backlog {
 
 impl Backlog {
     /// As if others got it too.
-    fn get(&mut self, bytes: &[u8], hub: u32) {
+    fn get(&mut self, bytes: &[u8], hub: Option<u32>) {
         let of = Shared::new(bytes.to_vec(), &self.held);
-        self.share(&of, hub);
+        self.share(&of, hub.map(Place::new));
     }
 
-    fn left(&self) -> Vec<(usize, u32)> {
-        let tail = (!self.tail.is_empty()).then_some((self.tail.len(), KEEP));
-        let pieces = self.pieces.iter().map(|one| (one.bytes().len(), one.hub));
+    fn left(&self) -> Vec<(usize, Option<u32>)> {
+        let tail = (!self.tail.is_empty()).then_some((self.tail.len(), None));
+        let pieces = self
+            .pieces
+            .iter()
+            .map(|one| (one.bytes().len(), one.hub.map(Place::get)));
         pieces.chain(tail).collect()
     }
 
@@ -30,14 +33,14 @@ impl Backlog {
 fn a_batch_is_a_part_and_what_it_begins_can_no_longer_be_dropped() {
     let mut backlog = backlog();
     backlog.push(b"reply");
-    backlog.get(&[1; OWNED_BATCH_BYTES_MAX - 10], 1);
-    backlog.get(&[2; 20], 2);
-    backlog.get(&[3; 30], 1);
+    backlog.get(&[1; OWNED_BATCH_BYTES_MAX - 10], Some(1));
+    backlog.get(&[2; 20], Some(2));
+    backlog.get(&[3; 30], Some(1));
     let batch = backlog.take_batch();
     assert_eq!(batch.len(), OWNED_BATCH_BYTES_MAX);
     assert_eq!(batch[..6], *b"reply\x01");
     assert_eq!(batch[batch.len() - 5..], [2; 5]);
-    assert_eq!(backlog.left(), [(15, KEEP), (30, 1)]);
+    assert_eq!(backlog.left(), [(15, None), (30, Some(1))]);
     assert_eq!(backlog.unsent(), OWNED_BATCH_BYTES_MAX + 45);
     assert_eq!(backlog.drop_oldest(0, 0), [(1, 1)]);
     assert_eq!(backlog.all(), [2; 15]);
@@ -54,7 +57,7 @@ fn bytes_that_many_get_count_once_and_until_the_last_has_them() {
     let mut backlogs: Vec<Backlog> = (0..3).map(|_| Backlog::new(&held)).collect();
     let large = Shared::new(vec![1; 10_000], &held);
     for backlog in &mut backlogs {
-        backlog.share(&large, KEEP);
+        backlog.share(&large, None);
         backlog.push(b"own");
     }
     drop(large);
@@ -84,7 +87,7 @@ fn places_in_the_queues_of_those_who_share_count_for_each() {
     for _ in 0..PIECES {
         let small = Shared::new(vec![1; 20], &held);
         for backlog in &mut backlogs {
-            backlog.share(&small, 7);
+            backlog.share(&small, Some(Place::new(7)));
         }
     }
     let shared = PIECES * (20 + Shared::AROUND);
@@ -105,20 +108,20 @@ fn places_in_the_queues_of_those_who_share_count_for_each() {
 fn what_many_get_stands_between_what_came_before_and_after() {
     let mut backlog = backlog();
     backlog.push(b"a");
-    backlog.get(b"small", KEEP);
-    backlog.get(&[b'x'; SHARED_FROM_BYTES], KEEP);
+    backlog.get(b"small", None);
+    backlog.get(&[b'x'; SHARED_FROM_BYTES], None);
     backlog.push(b"b");
-    backlog.get(b"droppable", 7);
+    backlog.get(b"droppable", Some(7));
     backlog.push(b"c");
     let x = "x".repeat(SHARED_FROM_BYTES);
     assert_eq!(
         backlog.left(),
         [
-            (6, KEEP),
-            (SHARED_FROM_BYTES, KEEP),
-            (1, KEEP),
-            (9, 7),
-            (1, KEEP)
+            (6, None),
+            (SHARED_FROM_BYTES, None),
+            (1, None),
+            (9, Some(7)),
+            (1, None)
         ]
     );
     let batch = backlog.take_batch();
@@ -132,11 +135,11 @@ fn what_many_get_stands_between_what_came_before_and_after() {
 fn one_message_does_not_count_whatever_its_size_is() {
     let mut backlog = backlog();
     backlog.push(&[0; 10]);
-    backlog.get(&[0; 5000], 1);
-    backlog.get(&[0; 20], 1);
+    backlog.get(&[0; 5000], Some(1));
+    backlog.get(&[0; 20], Some(1));
     assert_eq!((backlog.unsent(), backlog.waiting()), (5030, 30));
     // While it is on its way a second one counts.
-    backlog.get(&[0; 4000], 1);
+    backlog.get(&[0; 4000], Some(1));
     assert_eq!(backlog.waiting(), 4030);
     let batch = backlog.take_batch();
     backlog.batch_back(&batch, 2000);
@@ -144,7 +147,7 @@ fn one_message_does_not_count_whatever_its_size_is() {
     let batch = backlog.take_batch();
     backlog.batch_back(&batch, 3010);
     assert_eq!((backlog.unsent(), backlog.waiting()), (4020, 4020));
-    backlog.get(&[0; 9000], 1);
+    backlog.get(&[0; 9000], Some(1));
     assert_eq!(backlog.waiting(), 4020);
 }
 
@@ -157,7 +160,7 @@ fn answers_that_are_not_taken_are_owed_until_the_last_byte() {
     assert!(!backlog.owes_answers(), "as much as may wait");
     backlog.push(&[0; 1]);
     backlog.answered(1);
-    backlog.get(&[0; 1000], 1);
+    backlog.get(&[0; 1000], Some(1));
     assert!(backlog.owes_answers());
     backlog.gone(100 + ANSWERS_BYTES_MAX);
     assert!(backlog.owes_answers());
@@ -168,10 +171,10 @@ fn answers_that_are_not_taken_are_owed_until_the_last_byte() {
 #[test]
 fn newest_stays_where_only_its_size_exceeds() {
     let mut backlog = backlog();
-    backlog.get(&[0; 600], 2);
+    backlog.get(&[0; 600], Some(2));
     assert_eq!(backlog.waiting(), 0);
     assert_eq!(backlog.drop_oldest(500, 1000), []);
-    assert_eq!(backlog.left(), [(600, 2)]);
+    assert_eq!(backlog.left(), [(600, Some(2))]);
     backlog.push(&[0; 2000]);
     assert_eq!(backlog.drop_oldest(100, 500), [(2, 1)], "others exceed too");
 }
@@ -180,16 +183,16 @@ fn newest_stays_where_only_its_size_exceeds() {
 fn only_the_oldest_droppable_pieces_go() {
     let mut backlog = backlog();
     for (bytes, hub) in [
-        (&b"reply"[..], KEEP),
-        (b"a1", 1),
-        (b"b1", 2),
-        (b"more", KEEP),
-        (b"a2", 1),
+        (&b"reply"[..], None),
+        (b"a1", Some(1)),
+        (b"b1", Some(2)),
+        (b"more", None),
+        (b"a2", Some(1)),
     ] {
         backlog.get(bytes, hub);
     }
     let lost = backlog.drop_oldest(12, 0);
     assert_eq!(lost, [(1, 1), (2, 1)]);
     assert_eq!(backlog.all(), b"replymorea2");
-    assert_eq!(backlog.left(), [(5, KEEP), (4, KEEP), (2, 1)]);
+    assert_eq!(backlog.left(), [(5, None), (4, None), (2, Some(1))]);
 }

@@ -12,7 +12,7 @@ use crate::limits::{
     BACKLOG_BYTES_MAX, BACKLOG_SHARE, BACKLOG_SHARE_MIN, FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES,
     HTTP_BODY_BYTES_MAX, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
 };
-use crate::mem::{HeldBytes, RingRange, Tick};
+use crate::mem::{HeldBytes, Place, RingRange, Tick};
 use crate::metrics::Counters;
 use crate::model::{ChannelName, ConnId, Format};
 use crate::protocol::push::Push;
@@ -232,14 +232,14 @@ impl Connections {
         }
     }
 
-    /// Queues what was written for a class of subscribers behind what a connection owns, in one piece, which may be dropped if `hub` is
-    /// not `KEEP`.
+    /// Queues what was written for a class of subscribers behind what a connection owns, in one piece, which may be dropped where it has
+    /// a `hub`.
     pub(in crate::shard) fn share(
         &mut self,
         slot: u32,
         written: &mut Written,
         class: u16,
-        hub: u32,
+        hub: Option<Place>,
     ) {
         if let Some(connection) = self.slab.at_mut(slot) {
             let outbox = &mut self.outbox;

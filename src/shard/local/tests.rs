@@ -1,6 +1,7 @@
 use super::*;
 use crate::broker::hub::{Class, Delta, Opener};
 use crate::config::Namespace;
+use crate::mem::Place;
 use crate::model::{ChannelName, Epoch, Format, Speaker};
 
 /// A channel of this shard, with subscribers on connections 0, 1, 2 … of these speakers that stand at `position`.
@@ -185,7 +186,7 @@ fn bytes_of_runs_are_counted_until_they_are_given_or_their_channel_is_gone() {
     assert_eq!(local.take_fan_out_since(), None);
     // The last subscriber goes before its run is given.
     local.take_in(id, &publication(1, 4));
-    local.hub.exit(id, Some(0));
+    local.hub.exit(id, Some(Place::new(0)));
     let runs = local.take_runs(now);
     assert!(local.begin_run(id, &mut compression).is_none());
     local.runs_given(runs);

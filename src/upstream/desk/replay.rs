@@ -400,7 +400,7 @@ async fn before<L: Entries>(
     }
     let read = Read {
         channel: ChannelName::new(channel),
-        after: offset.saturating_sub(1),
+        after: Some(offset.saturating_sub(1)),
         limit: 1,
         bytes: 1,
     };

@@ -263,10 +263,10 @@ fn is_damage(error: &fjall::Error) -> bool {
 pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<(Vec<Arc<Entry>>, u64)> {
     let mut entries: Vec<Arc<Entry>> = Vec::new();
     let mut damaged = 0;
-    let after = read.after.max(row.trimmed);
-    if read.limit == 0 || after >= row.top {
+    let after = read.after.map(|after| after.max(row.trimmed));
+    let Some(after) = after.filter(|after| *after < row.top && read.limit > 0) else {
         return Ok((entries, 0));
-    }
+    };
     let wanted = after + 1;
     // The newest segment in which the channel has a block that begins at `wanted` or before.
     let mut begin = (0, 0);

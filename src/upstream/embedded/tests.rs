@@ -68,7 +68,7 @@ async fn offset(log: &Embedded, draft: Draft) -> (u64, bool) {
 async fn page(log: &Embedded, channel: &str, after: u64, limit: u32) -> Slice {
     let read = Read {
         channel: ChannelName::new(channel),
-        after,
+        after: Some(after),
         limit,
         bytes: 1 << 20,
     };
@@ -145,7 +145,7 @@ fn pages_join_without_hole_or_repeat() {
         assert!(page(&log, "c", 1000, 10).await.entries.is_empty());
         let read = Read {
             channel: ChannelName::new("c"),
-            after: 5,
+            after: Some(5),
             limit: 100,
             bytes: 1,
         };

@@ -82,11 +82,11 @@ impl Reader {
         let head = head::for_read(&self.link, &opened, &subject).await?;
         let position = head.position;
         let mut entries: Vec<Arc<Entry>> = Vec::new();
-        if read.limit == 0 || position.offset.0 <= read.after {
+        let Some(after) = read.after.filter(|after| *after < position.offset.0) else {
             return Ok(Slice { position, entries });
-        }
+        };
         let limit = read.limit as usize;
-        let mut from = self.locate(&opened, &subject, &head, read.after).await?;
+        let mut from = self.locate(&opened, &subject, &head, after).await?;
         let (mut bytes, mut idle) = (0, 0);
         'pages: while from <= head.sequence && entries.len() < limit && bytes < read.bytes as usize
         {
@@ -109,7 +109,7 @@ impl Reader {
                     continue;
                 };
                 let (at, offset) = (entry.position.epoch, entry.position.offset);
-                if at != position.epoch || offset.0 <= read.after {
+                if at != position.epoch || offset.0 <= after {
                     continue;
                 }
                 let follows = entries

@@ -37,7 +37,13 @@ fn busy() -> Owner {
         (draft.version, draft.version_epoch) = (5, "v".into());
         owner.publish(at(3), draft, &rules()).unwrap();
     }
-    let parked = owner.interest(at(4), SUBSCRIBER, interest("safe:a", None), 0, &rules());
+    let parked = owner.interest(
+        at(4),
+        SUBSCRIBER,
+        interest("safe:a", None),
+        Tries::FIRST,
+        &rules(),
+    );
     assert!(parked.is_none(), "the log is asked first");
     owner.mark_behind(&ChannelName::new("kept:a"), SHARD);
     owner
