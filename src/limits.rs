@@ -128,8 +128,8 @@ pub const OWNED_BATCH_BYTES_MAX: usize = 64 << 10;
 pub const KERNEL_UNSENT_BYTES: u32 = 128 << 10;
 /// Bytes that one slice of sends hands to the kernel, about: it copies them while nothing is received.
 pub const SLICE_BYTES: usize = 1 << 20;
-/// Bytes that one turn receives, about, before what comes of them goes out.
-pub const RECEIVES_BYTES: usize = 512 << 10;
+/// Bytes that one turn receives, about, before what comes of them goes out: with the answers they fit into a processor's cache.
+pub const RECEIVES_BYTES: usize = 128 << 10;
 /// Unsent bytes of all connections of one shard.
 pub const BACKLOG_BYTES_MAX: usize = 192 << 20;
 /// One client may have this part of what is left of them, or what `client.queue_max_size` says if that is less.

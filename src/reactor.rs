@@ -3,6 +3,7 @@
 //! `Uring` drives the shard's own ring; `Portable` fulfils the same duties on epoll where io_uring is refused.
 
 mod accept;
+mod arrivals;
 mod clock;
 mod doorbell;
 mod fair;

@@ -69,6 +69,7 @@ impl Swarm {
             buffers: BufferConfig {
                 count: 256,
                 size: 64 * 1024,
+                lent: 256,
                 incremental: true,
             },
         };

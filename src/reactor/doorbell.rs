@@ -4,10 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering, fence};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::mesh::bell::Doorbell as _;
 use crate::model::ShardId;
 use crate::uring::EventFd;
+
+/// A sleeper wakes at least this often: a bell that a weakly ordered processor lost costs no more than this.
+pub(super) const SAFETY_TICK: Duration = Duration::from_millis(100);
 
 /// One shard as the others see it. Alone on its cache lines: neighbours would slow each other down.
 #[repr(align(128))]

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::limits::RECEIVES_BYTES;
+
 /// Work for the bytes of one receive after which their connection rests.
 pub(super) const HEAVY: Duration = Duration::from_micros(100);
 /// Receives with fewer bytes are not timed: nearly all of them, and what they can cost is little.
@@ -20,6 +22,46 @@ pub(super) const CROWDED_BYTES: usize = crate::limits::RECEIVE_POOL_BYTES / 8 * 
 const WORK: Duration = Duration::from_millis(1);
 /// Bytes of them in one turn.
 const BYTES: usize = 256 * 1024;
+
+/// Time of dispatching after which what has come of it goes out.
+pub(super) const DISPATCH_TIME: Duration = Duration::from_micros(500);
+/// Bytes whose work tells how much others will be.
+const PACE_BYTES: usize = 32 * 1024;
+
+/// How many bytes may wait to be dispatched: as many as are dispatched in the time for that, as the last ones tell. More of them would
+/// stand before whatever comes next.
+#[derive(Debug)]
+pub(super) struct Pace {
+    bytes_max: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            bytes_max: RECEIVES_BYTES,
+        }
+    }
+}
+
+impl Pace {
+    /// So many bytes tell something.
+    pub(super) const fn tells(bytes: usize) -> bool {
+        bytes >= PACE_BYTES
+    }
+
+    /// The work for so many bytes took so long.
+    pub(super) fn dispatched(&mut self, bytes: usize, work: Duration) {
+        let work = work.as_micros().max(1);
+        let in_time = bytes as u128 * DISPATCH_TIME.as_micros() / work;
+        let in_time = usize::try_from(in_time).unwrap_or(usize::MAX);
+        self.bytes_max = in_time.clamp(PACE_BYTES, RECEIVES_BYTES);
+    }
+
+    /// So many wait that no more shall.
+    pub(super) const fn is_enough(&self, bytes: usize) -> bool {
+        bytes >= self.bytes_max
+    }
+}
 
 /// What a receive cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +132,22 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_more_bytes_wait_than_are_dispatched_in_their_time() {
+        let mut pace = Pace::default();
+        assert!(!pace.is_enough(RECEIVES_BYTES - 1) && pace.is_enough(RECEIVES_BYTES));
+        pace.dispatched(100 * 1024, 2 * DISPATCH_TIME);
+        assert!(!pace.is_enough(51_199) && pace.is_enough(51_200));
+        pace.dispatched(PACE_BYTES, 100 * DISPATCH_TIME);
+        assert!(pace.is_enough(PACE_BYTES), "what tells is always possible");
+        assert!(!pace.is_enough(PACE_BYTES - 1));
+        pace.dispatched(PACE_BYTES, Duration::ZERO);
+        assert!(
+            !pace.is_enough(RECEIVES_BYTES - 1),
+            "fast work is not slowed"
+        );
+    }
 
     const fn micros(micros: u64) -> Duration {
         Duration::from_micros(micros)

@@ -6,24 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::accept::Accepts;
+use super::arrivals::Arrivals;
 use super::clock::Clock;
-use super::doorbell::Sleepers;
-use super::fair::Weight;
+use super::doorbell::{SAFETY_TICK, Sleepers};
+use super::fair::{DISPATCH_TIME, Pace, Weight};
 use super::reports::Reports;
 use super::slots::Slots;
-use crate::limits::RECEIVES_BYTES;
 use crate::mesh::control::{FromShard, ToShard};
 use crate::model::{ConnId, ShardId};
 use crate::shard::{Close, RingRange, Shard};
 use crate::time::{Instant, Now};
-use crate::uring::{Accepted, Completion, Kind, Ring, memory};
+use crate::uring::{Accepted, Kind, Ring, memory};
 
 /// Times that a turn enters for deferred completions, twenty of them each: about a millisecond of receiving.
 const ENTERS: u32 = 24;
-/// Time of dispatching after which what has come of it goes out.
-const DISPATCH_TIME: Duration = Duration::from_millis(3);
-/// The same while somebody rests: who costs little waits for those who cost much in each turn.
-const CROWDED_DISPATCH_TIME: Duration = Duration::from_millis(1);
 /// Completions between two looks at the clock.
 const CLOCK_EVERY: u32 = 32;
 /// What was only needed in a rush is given back this often.
@@ -36,8 +32,8 @@ const PLACES_KEPT: usize = 1024;
 pub(super) enum Next {
     /// Another turn at once.
     Turn,
-    /// Sleep until something rings, at most until then.
-    Sleep(Option<Instant>),
+    /// Sleep until something rings or is due.
+    Sleep,
     /// The shard has drained.
     End,
 }
@@ -62,10 +58,12 @@ pub(super) struct Hot {
     pub(super) ring: Ring,
     pub(super) slots: Slots,
     pub(super) accepts: Accepts,
-    /// Completions in order, waiting for the shard to have room.
-    pub(super) pending: VecDeque<Completion>,
-    /// Bytes that receives among them have brought.
-    pub(super) pending_bytes: usize,
+    /// Completions that wait for the shard to have room and time.
+    pub(super) pending: Arrivals,
+    /// Connections of which much waits there, and has in this rush: (slot, generation).
+    pub(super) bulky: Vec<(u32, u32)>,
+    /// How many bytes may wait.
+    pub(super) pace: Pace,
     /// Those who cost much and are not read now, in the order in which they are read again: (slot, generation).
     pub(super) resting: VecDeque<(u32, u32, Weight)>,
     /// When the work for the last receive that was timed was done.
@@ -142,14 +140,11 @@ impl Hot {
         if more || tells || !self.pending.is_empty() || !self.resting.is_empty() {
             return Ok(Next::Turn);
         }
-        if self.ring.queued() > 0 {
-            self.ring.enter(0)?;
-        }
-        let due = self.shard.poll_timeout().map(|deadline| deadline.at);
-        if self.ring.has_pending() || due.is_some_and(|at| at <= now.at) {
+        let due = self.shard.poll_timeout();
+        if self.ring.has_pending() || due.is_some_and(|due| due.at <= now.at) {
             return Ok(Next::Turn);
         }
-        Ok(Next::Sleep(due))
+        Ok(Next::Sleep)
     }
 
     /// Lets the kernel post what it has deferred, up to a bound.
@@ -160,9 +155,10 @@ impl Hot {
         // What the turn before left is dispatched first, and counts.
         self.collect(now)?;
         for _ in 0..ENTERS {
-            if !self.ring.needs_enter() || self.pending_bytes >= RECEIVES_BYTES {
+            if !self.ring.needs_enter() || self.pace.is_enough(self.pending.bytes()) {
                 break;
             }
+            self.ring.publish_buffers();
             self.ring.enter(0)?;
             self.collect(now)?;
         }
@@ -172,32 +168,31 @@ impl Hot {
     /// Feeds completions to the shard as long as it has room for what they cause. Returns whether there were any.
     fn dispatch(&mut self, now: Now) -> io::Result<bool> {
         let busy = !self.pending.is_empty();
-        let mut handled = 0;
-        let time = if self.resting.is_empty() {
-            DISPATCH_TIME
-        } else {
-            CROWDED_DISPATCH_TIME
-        };
+        let (mut handled, mut bytes) = (0, 0);
         self.dispatched = now.at;
-        while !self.shard.is_full()
-            && let Some(completion) = self.pending.pop_front()
-        {
+        let mut has_bulk = false;
+        while !self.shard.is_full() {
             handled += 1;
             if handled % CLOCK_EVERY == 0 {
                 self.dispatched = self.clock.at();
             }
-            if self.dispatched.since(now.at) >= time {
-                // The rest is next, behind what has come of these.
-                self.pending.push_front(completion);
+            // What is left is next, behind what has come of these; something goes on in any case.
+            let is_over = self.dispatched.since(now.at) >= DISPATCH_TIME;
+            if is_over && has_bulk {
                 break;
             }
+            let little = (!is_over).then(|| self.pending.pop_little()).flatten();
+            has_bulk |= little.is_none();
+            let Some(completion) = little.or_else(|| self.pending.pop_bulk()) else {
+                break;
+            };
             let conn = ConnId {
                 slot: completion.slot(),
                 generation: completion.generation(),
             };
             match completion.kind() {
                 Some(Kind::Receive) => {
-                    self.pending_bytes -= completion.bytes();
+                    bytes += completion.bytes();
                     self.received(now, completion)?;
                 }
                 Some(Kind::SendOwned) => self.sent(now, completion)?,
@@ -209,13 +204,33 @@ impl Hot {
                 // The turn itself is the answer to `Wake`. A cancel that found nothing came too late, which its
                 // operation's own completion tells; a wake-up that failed was for a shard that has ended.
                 // An option that could not be set leaves the socket as it was.
+                Some(Kind::Bell) => {
+                    if !completion.more() {
+                        self.ring.listen_to(self.sleepers.bell(self.id))?;
+                    }
+                }
                 Some(Kind::Wake | Kind::Cancel | Kind::WakeFailed | Kind::Prepare) => {}
                 Some(Kind::SendNow | Kind::Socket | Kind::Connect) | None => {
                     unreachable!("a completion of something never submitted: {completion:?}")
                 }
             }
         }
+        self.debulk();
+        if Pace::tells(bytes) {
+            self.pace.dispatched(bytes, self.clock.at().since(now.at));
+        }
         Ok(busy)
+    }
+
+    /// Nothing of those of whom much has come waits any more: what they bring next is as little or as much as it is.
+    fn debulk(&mut self) {
+        if self.pending.has_no_bulk() {
+            for (slot, generation) in self.bulky.drain(..) {
+                if let Some(state) = self.slots.of(slot, generation) {
+                    state.set_bulky(false);
+                }
+            }
+        }
     }
 
     /// Everything that reaches the shard without a socket.
@@ -249,29 +264,34 @@ impl Hot {
         }
     }
 
-    /// The last look before sleep, after which everything rings the bell. Returns whether the shard may sleep.
-    pub(super) fn lie_down(&mut self) -> io::Result<bool> {
-        self.ring.bell_on();
+    /// Sleeps in the ring until something completes, somebody rings or something is due.
+    pub(super) fn sleep(&mut self) -> io::Result<()> {
         self.sleepers.lie_down(self.id);
+        if self.is_quiet()? {
+            let now = self.clock.now().at;
+            let latest = now + SAFETY_TICK;
+            let until = self
+                .shard
+                .poll_timeout()
+                .map_or(latest, |due| due.at.min(latest));
+            self.ring.enter_timeout(1, until.since(now))?;
+        }
+        self.sleepers.rise(self.id);
+        Ok(())
+    }
+
+    /// The last look before sleep, after which everything rings.
+    fn is_quiet(&mut self) -> io::Result<bool> {
         let now = self.clock.now();
         if self.shard.is_full() {
             return Ok(false);
         }
         self.shard.handle_mesh(now);
         let more = self.flush(now)?;
-        let quiet = !more
+        Ok(!more
             && !self.shard.has_messages()
             && self.pending.is_empty()
-            && self.ring.queued() == 0
-            && !self.reports.has_command()
-            && !self.ring.has_pending();
-        Ok(quiet)
-    }
-
-    /// Awake again: nothing has to ring.
-    pub(super) fn rise(&mut self) {
-        self.sleepers.rise(self.id);
-        self.ring.bell_off();
+            && !self.reports.has_command())
     }
 
     /// Gives up what was only needed in a rush.
@@ -281,6 +301,7 @@ impl Hot {
             self.pending.shrink_to(PLACES_KEPT);
             self.heard.shrink_to(PLACES_KEPT);
             self.resting.shrink_to(PLACES_KEPT);
+            self.bulky.shrink_to(PLACES_KEPT);
             self.unarmed.shrink_to(PLACES_KEPT);
             self.unwatched.shrink_to(PLACES_KEPT);
             self.slots.shrink();

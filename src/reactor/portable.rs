@@ -18,13 +18,12 @@ use monoio::{LegacyDriver, RuntimeBuilder};
 
 use super::accept::LAST_ACCEPTS;
 use super::clock::Clock;
-use super::doorbell::{LocalBell, Sleepers};
+use super::doorbell::{LocalBell, SAFETY_TICK, Sleepers};
 use super::fair::{HEAVY_RECEIVE, Share, WEIGHED_BYTES, Weight};
-use super::hot::{SHRINK_INTERVAL, take_messages};
+use super::hot::{Next, SHRINK_INTERVAL, take_messages};
 use super::reports::Reports;
 use super::send::Slice;
 use super::strain::Watch;
-use super::thread::SAFETY_TICK;
 use super::{Listener, ShardThread};
 use crate::mesh::bell::Doorbell as _;
 use crate::mesh::control::{FromShard, ToShard};
@@ -95,20 +94,22 @@ async fn serve(thread: ShardThread, started: impl FnOnce(io::Result<()>)) -> io:
     // Not before they listen: epoll would say of each that it is at its end, and never take that back.
     listen(&core, listeners)?;
     loop {
-        let due = match turn(&core) {
+        let sleeps = match turn(&core) {
             Next::End => return Ok(()),
             Next::Turn => {
                 // Once through epoll, so that sockets and timers get their turn before the next slice.
                 wake.ring();
-                None
+                false
             }
-            Next::Sleep(due) if lie_down(&core) => due,
-            Next::Sleep(_) => continue,
+            Next::Sleep if lie_down(&core) => true,
+            Next::Sleep => continue,
         };
         let alarm = {
             let core = core.borrow();
             let latest = core.clock.now().at + SAFETY_TICK;
-            core.clock.to_std(due.map_or(latest, |due| due.min(latest)))
+            let due = core.shard.poll_timeout().filter(|_| sleeps);
+            core.clock
+                .to_std(due.map_or(latest, |due| due.at.min(latest)))
         };
         sleep.as_mut().reset(alarm.into());
         poll_fn(|context| {
@@ -205,13 +206,6 @@ async fn listen_to(eventfd: EventFd, bell: Rc<LocalBell>) {
     }
 }
 
-/// What comes after a turn.
-enum Next {
-    Turn,
-    Sleep(Option<Instant>),
-    End,
-}
-
 fn turn(core: &Shared) -> Next {
     let mut this = core.borrow_mut();
     let now = this.clock.now();
@@ -277,11 +271,11 @@ fn turn(core: &Shared) -> Next {
     if this.reports.ended() {
         return Next::End;
     }
-    let due = this.shard.poll_timeout().map(|deadline| deadline.at);
-    if more || !this.resting.is_empty() || due.is_some_and(|at| at <= now.at) {
+    let due = this.shard.poll_timeout();
+    if more || !this.resting.is_empty() || due.is_some_and(|due| due.at <= now.at) {
         Next::Turn
     } else {
-        Next::Sleep(due)
+        Next::Sleep
     }
 }
 

@@ -125,33 +125,38 @@ impl Hot {
     }
 
     /// A receive has come out of the kernel. Whoever brings much while much waits rests before the buffers are used up, and goes by
-    /// turns from then on, until nobody else does; who found no buffer waits for its turn with them.
-    pub(super) fn received_early(&mut self, completion: &Completion) -> io::Result<()> {
+    /// turns from then on, until nobody else does; who found no buffer waits for its turn with them. Returns whether it is one of
+    /// those that are dispatched behind what is little.
+    pub(super) fn received_early(&mut self, completion: &Completion) -> io::Result<bool> {
         let (result, bytes) = (completion.result(), completion.bytes());
-        self.pending_bytes += bytes;
         let conn = ConnId {
             slot: completion.slot(),
             generation: completion.generation(),
         };
         let starved = result == -libc::ENOBUFS;
         let Some(state) = self.slots.of(conn.slot, conn.generation) else {
-            return Ok(());
+            return Ok(false);
         };
+        if bytes >= BULK_BYTES && !state.is_bulky() {
+            state.set_bulky(true);
+            self.bulky.push((conn.slot, conn.generation));
+        }
+        let is_bulky = state.is_bulky();
         if bytes < BULK_BYTES && !starved {
             if bytes > 0 {
                 state.go_freely();
             }
-            return Ok(());
+            return Ok(is_bulky);
         }
         let weight = Weight::new(Duration::ZERO, RECEIVE_BYTES as usize);
         let by_turns = state.goes_by_turns();
         if by_turns && self.resting.is_empty() && !starved {
             state.go_freely();
-        } else if by_turns || starved || self.pending_bytes >= CROWDED_BYTES {
+        } else if by_turns || starved || self.pending.bytes() + bytes >= CROWDED_BYTES {
             // Who did not use the buffers up is the first to get one.
             self.rest(conn, weight, starved && !by_turns, completion.more())?;
         }
-        Ok(())
+        Ok(is_bulky)
     }
 
     fn rest(
@@ -181,7 +186,7 @@ impl Hot {
 
     /// Some of those who rest are read again.
     pub(super) fn wake_resting(&mut self) -> io::Result<()> {
-        if self.pending_bytes >= CROWDED_BYTES {
+        if self.pending.bytes() >= CROWDED_BYTES {
             return Ok(());
         }
         let mut share = Share::of_turn();

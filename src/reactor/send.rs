@@ -154,10 +154,9 @@ impl Hot {
             match completion.kind() {
                 Some(Kind::SendNow) => self.fell_short(now, &completion),
                 kind => {
-                    if kind == Some(Kind::Receive) {
-                        self.received_early(&completion)?;
-                    }
-                    self.pending.push_back(completion);
+                    let is_bulk =
+                        kind == Some(Kind::Receive) && self.received_early(&completion)?;
+                    self.pending.push(completion, is_bulk);
                 }
             }
         }

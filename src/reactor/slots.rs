@@ -23,6 +23,7 @@ const SHUTTING: u32 = 1 << 13;
 const RESTING: u32 = 1 << 14;
 const DENSE: u32 = 1 << 15;
 const BY_TURNS: u32 = 1 << 16;
+const BULKY: u32 = 1 << 17;
 /// One receive that was little work, in a row of them, of a connection whose bytes were much; the count has what is left of the flags.
 const LIGHT: u32 = 1 << 24;
 /// Such a row after which its bytes are taken to be little work. A message is much work when its last piece is there: the pieces before
@@ -129,6 +130,15 @@ impl Slot {
     /// It is read once each time that it has rested.
     pub(super) fn goes_by_turns(&self) -> bool {
         self.has(BY_TURNS)
+    }
+
+    /// Much of what it has brought waits to be dispatched: what comes behind that waits with it.
+    pub(super) fn is_bulky(&self) -> bool {
+        self.has(BULKY)
+    }
+
+    pub(super) fn set_bulky(&mut self, bulky: bool) {
+        self.set(BULKY, bulky);
     }
 
     /// It is read as everybody is.

@@ -12,6 +12,9 @@ pub struct BufferConfig {
     pub count: u16,
     /// Bytes of one buffer.
     pub size: u32,
+    /// Buffers that the kernel has at most, where it need not have all. The ones that were read last go back first: few buffers
+    /// that are in the processor's cache take turns, and the rest is there for a rush.
+    pub lent: u16,
     /// Several receives share a buffer (Linux 6.12), so small messages are packed.
     pub incremental: bool,
 }
@@ -19,8 +22,11 @@ pub struct BufferConfig {
 impl BufferConfig {
     /// What a shard takes: 2 MiB. Every buffer returns within the turn that filled it.
     pub const SHARD: Self = Self {
-        count: 64,
-        size: (crate::limits::RECEIVE_POOL_BYTES / 64) as u32,
+        // A message that goes on in the next buffer is put together by a copy: few do where buffers are large.
+        count: 16,
+        size: (crate::limits::RECEIVE_POOL_BYTES / 16) as u32,
+        // What the twenty receives of one `enter` may fill, and some.
+        lent: 6,
         incremental: true,
     };
 }
@@ -61,15 +67,35 @@ impl Drop for Mapping {
     }
 }
 
+/// Bytes of one completion. Neither `Copy` nor `Clone`: they are taken once.
+#[derive(Debug)]
+pub(super) struct Piece {
+    buffer: u16,
+    offset: u32,
+    len: u32,
+}
+
+/// What is known of one buffer.
+#[derive(Clone, Copy, Debug, Default)]
+struct BufferState {
+    /// Where the kernel writes next.
+    offset: u32,
+    /// Pieces that were located and not taken.
+    pieces: u32,
+    /// The kernel writes to it no more.
+    is_done: bool,
+}
+
 /// The group: an array of descriptors shared with the kernel, and the memory that they point to.
 pub(super) struct BufferRing {
     descriptors: Mapping,
     memory: Mapping,
     config: BufferConfig,
-    /// Where the kernel writes next in each buffer.
-    offsets: Box<[u32]>,
-    /// Finished buffers, not yet given back.
-    finished: Vec<u16>,
+    states: Box<[BufferState]>,
+    /// Buffers that the kernel does not have, the one that was read last at the end.
+    free: Vec<u16>,
+    /// Buffers that the kernel has.
+    lent: u16,
     /// Our copy of the tail; the kernel sees it when published.
     tail: u16,
 }
@@ -77,7 +103,7 @@ pub(super) struct BufferRing {
 impl BufferRing {
     /// Allocates; the caller registers `address` and then calls `fill`.
     pub(super) fn new(config: BufferConfig) -> io::Result<Self> {
-        if !config.count.is_power_of_two() || config.size == 0 {
+        if !config.count.is_power_of_two() || config.size == 0 || config.lent == 0 {
             return Err(io::Error::from_raw_os_error(libc::EINVAL));
         }
         let count = usize::from(config.count);
@@ -85,8 +111,9 @@ impl BufferRing {
             descriptors: Mapping::new((count * size_of::<BufRingEntry>()).next_multiple_of(4096))?,
             memory: Mapping::new(count * config.size as usize)?,
             config,
-            offsets: vec![0; count].into(),
-            finished: Vec::with_capacity(count),
+            states: vec![BufferState::default(); count].into(),
+            free: Vec::with_capacity(count),
+            lent: 0,
             tail: 0,
         })
     }
@@ -98,44 +125,69 @@ impl BufferRing {
 
     /// Gives every buffer to the kernel.
     pub(super) fn fill(&mut self) {
-        self.finished.extend(0..self.config.count);
+        self.free.extend((0..self.config.count).rev());
         self.publish();
     }
 
-    /// The bytes of one completion, in the order of completions. Without `more` the buffer is finished and returns
-    /// to the kernel at the next `publish`, which cannot be called while the slice lives.
-    pub(super) fn take(&mut self, buffer: u16, len: u32, more: bool) -> &mut [u8] {
-        let offset = self.offsets[usize::from(buffer)];
+    /// Where the bytes of one completion are; asked for every completion, in their order. Without `more` the kernel is done with the
+    /// buffer.
+    pub(super) fn locate(&mut self, buffer: u16, len: u32, more: bool) -> Piece {
+        let state = &mut self.states[usize::from(buffer)];
+        let offset = state.offset;
         assert!(
             offset + len <= self.config.size,
             "the kernel wrote beyond a buffer"
         );
-        if more {
-            self.offsets[usize::from(buffer)] += len;
-        } else {
-            self.offsets[usize::from(buffer)] = 0;
-            self.finished.push(buffer);
+        assert!(
+            !state.is_done,
+            "the kernel wrote to a buffer that it had given back"
+        );
+        state.offset += len;
+        state.is_done = !more;
+        state.pieces += 1;
+        Piece {
+            buffer,
+            offset,
+            len,
+        }
+    }
+
+    /// The bytes of a piece, once. When the kernel is done with its buffer and this is the last piece of it, the buffer returns to the
+    /// kernel at a later `publish`, which cannot be called while the slice lives.
+    pub(super) fn take(&mut self, piece: Piece) -> &mut [u8] {
+        let Piece {
+            buffer,
+            offset,
+            len,
+        } = piece;
+        let state = &mut self.states[usize::from(buffer)];
+        assert!(state.pieces > 0, "a piece is taken once");
+        state.pieces -= 1;
+        if state.is_done && state.pieces == 0 {
+            *state = BufferState::default();
+            self.free.push(buffer);
+            self.lent -= 1;
         }
         let start = usize::from(buffer) * self.config.size as usize + offset as usize;
-        // SAFETY: within the mapping (asserted above and by the index into `offsets`). The kernel has finished
-        // writing this range: the completion was read with acquire order, and it only writes behind it or, for a
-        // finished buffer, after `publish`, which needs `&mut self`.
+        // SAFETY: within the mapping (asserted in `locate` and by the index into `states`). The kernel has finished writing this
+        // range: the completion was read with acquire order, and it only writes behind it or, for a finished buffer, after
+        // `publish`, which needs `&mut self`. No two pieces overlap, and this one is gone with the slice.
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.add(start), len as usize) }
     }
 
-    /// Buffers that wait for `publish`.
-    pub(super) fn finished(&self) -> usize {
-        self.finished.len()
-    }
-
-    /// Gives the finished buffers back: descriptors first, then one store of the tail.
-    pub(super) fn publish(&mut self) {
-        if self.finished.is_empty() {
-            return;
+    /// Gives buffers to the kernel up to the number that it shall have: descriptors first, then one store of the tail. Returns
+    /// how many.
+    pub(super) fn publish(&mut self) -> usize {
+        let wanted = self.config.lent.saturating_sub(self.lent);
+        let kept = self.free.len().saturating_sub(usize::from(wanted));
+        let given = self.free.len() - kept;
+        if given == 0 {
+            return 0;
         }
+        self.lent += given as u16;
         let entries: *mut BufRingEntry = self.descriptors.start.cast();
         let mask = self.config.count - 1;
-        for buffer in self.finished.drain(..) {
+        for buffer in self.free.drain(kept..).rev() {
             let address =
                 self.memory.start as u64 + u64::from(buffer) * u64::from(self.config.size);
             // SAFETY: the index is masked into the array; the kernel does not read an entry beyond the tail. The
@@ -153,5 +205,6 @@ impl BufferRing {
             let tail = BufRingEntry::tail(entries).cast::<AtomicU16>();
             (*tail).store(self.tail, Ordering::Release);
         }
+        given
     }
 }

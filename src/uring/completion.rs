@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use io_uring::cqueue;
 
+use super::buffer_ring::Piece;
 use super::op::{Kind, UserData};
 
 /// Something ended. Neither `Copy` nor `Clone`: its buffer is taken once.
@@ -12,6 +13,8 @@ pub struct Completion {
     pub(super) user_data: UserData,
     pub(super) result: i32,
     pub(super) flags: u32,
+    /// Where the bytes of a receive are.
+    pub(super) piece: Option<Piece>,
 }
 
 impl Completion {

@@ -46,6 +46,8 @@ pub enum Kind {
     Probe = 13,
     /// Our side of a connection was closed.
     HalfClose = 14,
+    /// The eventfd that the ring listens to was rung.
+    Bell = 15,
 }
 
 impl Kind {
@@ -65,6 +67,7 @@ impl Kind {
             12 => Self::Prepare,
             13 => Self::Probe,
             14 => Self::HalfClose,
+            15 => Self::Bell,
             _ => return None,
         })
     }
@@ -269,6 +272,18 @@ impl Sqe {
         )
     }
 
+    /// Listens to an eventfd until a completion without `more`: each ring of it is a completion, or one with others. Nobody
+    /// has to take its count (a poll that stays armed looks for the next write, not at the count; Linux 5.13).
+    #[must_use]
+    pub(super) fn listen(eventfd: RawFd) -> Self {
+        Self(
+            opcode::PollAdd::new(types::Fd(eventfd), libc::POLLIN as u32)
+                .multi(true)
+                .build()
+                .user_data(UserData::new(Kind::Bell, 0, 0).0),
+        )
+    }
+
     /// Makes a stream socket in the given slot of the file table. `domain` is `AF_INET`, `AF_INET6` or `AF_UNIX`.
     /// The slot must be below the size of the table.
     #[must_use]
@@ -358,7 +373,7 @@ mod tests {
 
     #[test]
     fn user_data_gives_back_what_was_packed() {
-        for byte in 1..=14 {
+        for byte in 1..=15 {
             let kind = Kind::from_u8(byte).unwrap();
             let packed = UserData::new(kind, u32::MAX - 7, GENERATION_MASK + 3);
             assert_eq!(

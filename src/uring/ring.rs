@@ -210,20 +210,9 @@ impl Ring {
         self.submitter.register_files_update(slot, &[-1]).map(drop)
     }
 
-    /// From now on a completion signals the eventfd, unless the bell is off.
-    pub fn attach_bell(&mut self, bell: &EventFd) -> io::Result<()> {
-        self.submitter.register_eventfd(bell.as_fd().as_raw_fd())
-    }
-
-    /// Completions signal. Afterwards check `has_pending` before sleeping: what came earlier did not signal.
-    pub fn bell_on(&mut self) {
-        self.completion.enable_eventfd();
-        std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    }
-
-    /// Completions are silent.
-    pub fn bell_off(&mut self) {
-        self.completion.disable_eventfd();
+    /// From now on a ring of the bell is a completion of kind `Bell`; again after one without `more`.
+    pub fn listen_to(&mut self, bell: &EventFd) -> io::Result<()> {
+        self.push(&Sqe::listen(bell.as_fd().as_raw_fd()))
     }
 
     /// Submissions queued.
@@ -437,34 +426,36 @@ impl Ring {
                 self.completion.next()?
             }
         };
+        let (result, flags) = (entry.result(), entry.flags());
+        // Several receives share a buffer: where the bytes of one begin follows from those before it, in the order of completions.
+        let piece =
+            cqueue::buffer_select(flags)
+                .zip(self.buffers.as_mut())
+                .map(|(buffer, buffers)| {
+                    let len = u32::try_from(result).unwrap_or(0);
+                    buffers.locate(buffer, len, cqueue::buffer_more(flags))
+                });
         Some(Completion {
             user_data: UserData(entry.user_data()),
-            result: entry.result(),
-            flags: entry.flags(),
+            result,
+            flags,
+            piece,
         })
     }
 
-    /// The bytes that a receive brought; empty when it brought none. Every completion of kind `Receive` comes here,
-    /// in order and whatever its generation: it may hold a buffer.
+    /// The bytes that a receive brought; empty when it brought none. Every completion of kind `Receive` comes here, in any order
+    /// and whatever its generation: it may hold a buffer.
     pub fn take_bytes(&mut self, completion: Completion) -> &mut [u8] {
         debug_assert_eq!(completion.kind(), Some(Kind::Receive));
-        let (Some(buffer), Some(buffers)) =
-            (cqueue::buffer_select(completion.flags), &mut self.buffers)
-        else {
-            return &mut [];
-        };
-        let len = u32::try_from(completion.result).unwrap_or(0);
-        buffers.take(buffer, len, cqueue::buffer_more(completion.flags))
+        match (completion.piece, &mut self.buffers) {
+            (Some(piece), Some(buffers)) => buffers.take(piece),
+            _ => &mut [],
+        }
     }
 
-    /// Gives finished buffers back to the kernel; returns how many. Receives that starved are re-armed after this.
+    /// Gives buffers back to the kernel; returns how many. Receives that starved are re-armed after this.
     pub fn publish_buffers(&mut self) -> usize {
-        let Some(buffers) = &mut self.buffers else {
-            return 0;
-        };
-        let finished = buffers.finished();
-        buffers.publish();
-        finished
+        self.buffers.as_mut().map_or(0, BufferRing::publish)
     }
 
     /// The batch of a completion of kind `SendOwned`: the kernel has finished with it.
