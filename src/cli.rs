@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ringmain::config::Setting;
+use ringmain::reference;
 
 /// Self-hosted edge proxy for realtime traffic.
 #[derive(Debug, Parser)]
-#[command(name = "ringmain", version, about, long_about = None)]
+#[command(name = "ringmain", version, about, long_about = None, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Configuration file. Without one ./ringmain.toml is taken; without that the environment, if it sets a key, and a
     /// development set-up otherwise
@@ -143,6 +144,62 @@ pub(crate) enum Command {
     Bench(Box<ringmain::bench::Args>),
     /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks
     Echo(EchoArgs),
+    /// Print the help of a command, or a page of the reference: configuration, options, metrics, codes, limits, commands
+    Help {
+        /// A command or a page; nothing lists them
+        topic: Option<String>,
+    },
+}
+
+/// What `ringmain help TOPIC` prints; `None` if there is no such topic.
+pub(crate) fn help(topic: Option<&str>) -> Option<String> {
+    let mut command = <Cli as clap::CommandFactory>::command();
+    command.build();
+    let Some(topic) = topic else {
+        let mut out = command.render_long_help().to_string();
+        out.push_str("\nPages of the reference, by `ringmain help PAGE`:\n");
+        for page in &reference::PAGES {
+            out.push_str(&format!("  {:<16} {}\n", page.name, page.about));
+        }
+        out.push_str(&format!("  {COMMANDS:<16} every command and option\n"));
+        return Some(out);
+    };
+    if topic == COMMANDS {
+        return Some(commands(&mut command));
+    }
+    if let Some(page) = reference::PAGES.iter().find(|page| page.name == topic) {
+        return Some((page.page)());
+    }
+    let found = command.find_subcommand_mut(topic)?;
+    Some(found.render_long_help().to_string())
+}
+
+/// The page of all commands.
+const COMMANDS: &str = "commands";
+
+fn commands(command: &mut clap::Command) -> String {
+    fn one(out: &mut String, command: &mut clap::Command, depth: usize) {
+        let name = command
+            .get_bin_name()
+            .unwrap_or_else(|| command.get_name())
+            .to_owned();
+        let help = command.render_long_help().to_string();
+        let lines: Vec<&str> = help.trim_end().lines().map(str::trim_end).collect();
+        out.push_str(&format!(
+            "\n{} `{name}`\n\n```text\n{}\n```\n",
+            "#".repeat(depth),
+            lines.join("\n")
+        ));
+        for below in command.get_subcommands_mut() {
+            one(out, below, depth + 1);
+        }
+    }
+    let mut out = String::from(
+        "# Commands\n\nThis page lets you look up every command of the program with its options.\n\
+         This page is made by the program: `ringmain help commands` prints it.\n",
+    );
+    one(&mut out, command, 2);
+    out
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]

@@ -20,7 +20,9 @@ use std::time::Duration;
 pub use file::{
     ConfigError, ConfigErrors, FileKey, KeyKind, ReloadRefused, Setting, Source, ValueOrigin,
 };
-pub use file::{keys, parse_duration, show_duration, shown_url, unmatched_origin};
+pub use file::{
+    is_fixed_at_start, keys, parse_duration, show_duration, shown_url, unmatched_origin,
+};
 pub use fit::Unfit;
 pub use glob::{Glob, GlobError, glob_match};
 pub use keys::{KeySet, PublicKey};

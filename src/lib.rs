@@ -39,3 +39,6 @@ pub mod uring;
 pub mod control;
 #[cfg(feature = "server")]
 pub mod reactor;
+// Layer 8
+#[cfg(feature = "server")]
+pub mod reference;

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
     let status = match command {
         Command::Serve(args) => serve(config, &args),
         Command::Echo(args) => echo(&args),
+        Command::Help { topic } => help(topic.as_deref()),
         Command::Check => check(config),
         Command::Token(args) => mint(config, args),
         Command::Doctor => diagnose(config),
@@ -71,6 +72,18 @@ fn main() -> ExitCode {
     };
     eprintln!("ringmain: {}", told(&error));
     ExitCode::from(status)
+}
+
+/// Prints the help of a command or a page of the reference.
+fn help(topic: Option<&str>) -> Result<u8, Failure> {
+    let Some(text) = cli::help(topic) else {
+        let topic = topic.unwrap_or_default();
+        let text = format!("there is no help about `{topic}`; `ringmain help` lists what there is");
+        return Err(Failure::Usage(anyhow!(text)));
+    };
+    // Whoever reads it may have gone, as `head` does.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(0)
 }
 
 /// Ends the process over its command line, or after its help.

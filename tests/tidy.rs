@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["shard"],
     &["bench", "doctor", "import", "tools", "upstream", "uring"],
     &["control", "reactor"],
+    &["reference"],
 ];
 
 /// What state as bytes is made of, what the mesh carries between threads besides layer 0, what the configuration has checked of conditions, and what the tools of layer 6
@@ -59,11 +60,7 @@ const RESTRICTED: &[(&str, &[&str])] = &[
 ];
 
 /// Where the runtime of the shard threads may be named: files, and directories of the files' children.
-const MONOIO: &[&str] = &[
-    "src/reactor/thread.rs",
-    "src/reactor/portable.rs",
-    "src/reactor/portable/",
-];
+const MONOIO: &[&str] = &["src/reactor/portable.rs", "src/reactor/portable/"];
 
 /// What a core that is told everything never says.
 const OUTSIDE: &[&str] = &[
@@ -115,7 +112,7 @@ const GIVEN: &[(&str, &str)] = &[
 ];
 
 /// Commands of an operator, which serve no peer.
-const SERVES_NOBODY: &[&str] = &["bench", "doctor", "import", "tools"];
+const SERVES_NOBODY: &[&str] = &["bench", "doctor", "import", "reference", "tools"];
 
 /// Words that name no role.
 const VAGUE: &[&str] = &[

@@ -38,6 +38,12 @@ const FIXED_AT_START: &[&str] = &[
     "durable.",
 ];
 
+/// Is the key, a whole one or the path of a table, read at the start only? A reload that changes it is refused.
+#[must_use]
+pub fn is_fixed_at_start(key: &str) -> bool {
+    FIXED_AT_START.iter().any(|start| key.starts_with(start))
+}
+
 /// One configuration file.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
@@ -131,11 +137,7 @@ impl Config {
     pub fn reload_from(&self, new_config: &Self) -> Result<(), ReloadRefused> {
         let fixed = |config: &Self| {
             let mut lines = writer::lines(config, writer::SecretsWritten::Plain);
-            lines.retain(|line| {
-                FIXED_AT_START
-                    .iter()
-                    .any(|start| line.key.starts_with(start))
-            });
+            lines.retain(|line| is_fixed_at_start(&line.key));
             lines
         };
         let (old, new) = (fixed(self), fixed(new_config));

@@ -487,7 +487,7 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("allow_presence_for_subscriber", "bool", "false", "Authenticated subscribers of the channel may read presence."),
     ("allow_presence_for_anonymous", "bool", "false", "Extends the other two to anonymous clients."),
     ("allow_user_limited_channels", "bool", "false", "`dialog#42,43` admits the users 42 and 43, and nobody else."),
-    ("publication_data_format", "enum", "\"\"", "What a client's payload must be: `\"\"` (not empty), `json`, `json_object`, `binary` (anything)."),
+    ("publication_data_format", "enum", "\"\"", "What a payload must be: `\"\"` (not empty), `json`, `json_object`, `binary` (anything)."),
     ("slow_consumer", "enum", "\"disconnect\"", "A subscriber whose queue is full: `disconnect` (3008) or `drop_oldest`."),
     ("size_max", "int", "0", "Bytes of one publication; 0 leaves the limit of the transport."),
     ("rate", "int", "0", "Publications per second and connection; 0 is off."),

@@ -89,6 +89,35 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     out
 }
 
+/// What a scrape shows where there is one of everything: a shard, a target, a group.
+#[must_use]
+pub fn sample() -> String {
+    let target = Report {
+        name: "NAME".to_owned(),
+        breaker: "closed",
+        in_flight: 0,
+        waiting: 0,
+        counts: super::hooks::Counts::default(),
+    };
+    let group = GroupReport {
+        name: "NAME".into(),
+        oldest_unix_ms: Some(0),
+        ..GroupReport::default()
+    };
+    render(&Snapshot {
+        shards: &[Some(Box::default())],
+        reactor: "uring",
+        ready: true,
+        draining: false,
+        process: Process::default(),
+        hooks: &[target],
+        durable: Some(LogReport {
+            groups: vec![group],
+            ..LogReport::default()
+        }),
+    })
+}
+
 /// A number of the durable log: name, kind, help, access.
 type LogNumber = (
     &'static str,

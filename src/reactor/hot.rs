@@ -223,7 +223,7 @@ impl Hot {
     }
 
     /// Nothing of those of whom much has come waits any more: what they bring next is as little or as much as it is.
-    fn debulk(&mut self) {
+    pub(super) fn debulk(&mut self) {
         if self.pending.has_no_bulk() {
             for (slot, generation) in self.bulky.drain(..) {
                 if let Some(state) = self.slots.of(slot, generation) {

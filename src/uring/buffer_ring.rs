@@ -25,8 +25,8 @@ impl BufferConfig {
         // A message that goes on in the next buffer is put together by a copy: few do where buffers are large.
         count: 16,
         size: (crate::limits::RECEIVE_POOL_BYTES / 16) as u32,
-        // What the twenty receives of one `enter` may fill, and some.
-        lent: 6,
+        // What may wait to be dispatched before those who bring much rest, and what one `enter` brings meanwhile.
+        lent: 8,
         incremental: true,
     };
 }

@@ -16,6 +16,8 @@ pub struct FileKey {
     pub path: String,
     /// What it takes.
     pub kind: KeyKind,
+    /// The same in words, with its range.
+    pub takes: String,
     /// Its default, as TOML.
     pub default: String,
 }
@@ -80,11 +82,12 @@ pub fn show_duration(value: Duration) -> String {
 }
 
 impl Outline {
-    fn key(&mut self, key: &'static str, kind: KeyKind, default: String) {
+    fn key(&mut self, key: &'static str, kind: KeyKind, takes: String, default: String) {
         let path = format!("{}.{key}", self.path);
         self.keys.push(FileKey {
             path,
             kind,
+            takes,
             default,
         });
     }
@@ -121,22 +124,44 @@ impl Visit for Outline {
         self.keys.push(FileKey {
             path,
             kind: KeyKind::Tables,
+            takes: "tables".to_owned(),
             default: "[]".to_owned(),
         });
         self.within(key, "[]", |outline| inside(outline, &mut fresh.clone()));
     }
 
     fn boolean(&mut self, key: &'static str, value: &mut bool) {
-        self.key(key, KeyKind::Boolean, value.to_string());
+        let takes = "`true` or `false`".to_owned();
+        self.key(key, KeyKind::Boolean, takes, value.to_string());
     }
 
     fn integer<T: Number>(&mut self, key: &'static str, min: u64, max: u64, value: &mut T) {
         let default: u64 = (*value).try_into().unwrap_or(max);
-        self.key(key, KeyKind::Integer { min, max }, default.to_string());
+        let takes = format!("{min} to {max}");
+        self.key(
+            key,
+            KeyKind::Integer { min, max },
+            takes,
+            default.to_string(),
+        );
     }
 
-    fn duration(&mut self, key: &'static str, _: Span, value: &mut Duration) {
-        self.key(key, KeyKind::Duration, string(&duration::show(*value)));
+    fn duration(&mut self, key: &'static str, span: Span, value: &mut Duration) {
+        let Span {
+            min,
+            max,
+            zero,
+            whole_seconds,
+        } = span;
+        let takes = format!(
+            "{} to {}{}{}",
+            duration::show(min),
+            duration::show(max),
+            if whole_seconds { ", whole seconds" } else { "" },
+            if zero { ", or `0s` for off" } else { "" },
+        );
+        let default = string(&duration::show(*value));
+        self.key(key, KeyKind::Duration, takes, default);
     }
 
     fn choice<T: Copy + PartialEq>(
@@ -149,12 +174,15 @@ impl Visit for Outline {
             .iter()
             .find(|(_, one)| one == value)
             .map_or("", |(name, _)| name);
-        let names = set.iter().map(|(name, _)| *name).collect();
-        self.key(key, KeyKind::Choice(names), string(name));
+        let names: Vec<&str> = set.iter().map(|(name, _)| *name).collect();
+        let quoted: Vec<String> = names.iter().map(|name| format!("`\"{name}\"`")).collect();
+        let takes = quoted.join(", ");
+        self.key(key, KeyKind::Choice(names), takes, string(name));
     }
 
     fn text<T>(&mut self, key: &'static str, form: &Form<T>, value: &mut T) {
-        self.key(key, KeyKind::Text, shown(form, value));
+        let takes = form.expected.to_owned();
+        self.key(key, KeyKind::Text, takes, shown(form, value));
     }
 
     fn list<T>(&mut self, key: &'static str, form: &Form<T>, values: &mut Vec<T>) {
@@ -163,21 +191,27 @@ impl Visit for Outline {
         self.key(
             key,
             KeyKind::List { numbers },
+            format!("a list, each {}", form.expected),
             format!("[{}]", shown.join(", ")),
         );
     }
 
     fn secret(&mut self, key: &'static str, _: &mut Secret) {
-        self.key(key, KeyKind::Secret, string(""));
+        let takes = "a secret".to_owned();
+        self.key(key, KeyKind::Secret, takes, string(""));
     }
 
     fn secrets(
         &mut self,
         key: &'static str,
-        _: &Form<String>,
-        _: &Form<String>,
+        names: &Form<String>,
+        texts: &Form<String>,
         _: &mut Vec<(String, Secret)>,
     ) {
-        self.key(key, KeyKind::Secrets, "{}".to_owned());
+        let takes = format!(
+            "a table, each name {} and each value {}",
+            names.expected, texts.expected
+        );
+        self.key(key, KeyKind::Secrets, takes, "{}".to_owned());
     }
 }

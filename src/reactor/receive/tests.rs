@@ -226,6 +226,30 @@ fn who_costs_much_rests_beside_others_and_not_when_it_is_alone() {
 }
 
 #[test]
+fn what_is_little_goes_before_what_another_one_has_brought_much_of() {
+    let mut one = Loop::start();
+    let (much, little) = (one.sender(), one.sender());
+    one.send(0, &[b' '; 4 * WHOLE]);
+    one.collect_until("much", |hot| hot.pending.bytes() == 4 * WHOLE);
+    one.send_and_collect(1, b"x");
+    // What comes behind its much, however little, keeps its place.
+    one.send_and_collect(0, b"y");
+    let first = one.hot.pending.pop_little().unwrap();
+    assert_eq!(first.slot(), little.slot);
+    assert!(one.hot.pending.pop_little().is_none());
+    let mut sizes = Vec::new();
+    while let Some(completion) = one.hot.pending.pop_bulk() {
+        assert_eq!(completion.slot(), much.slot);
+        sizes.push(completion.bytes());
+    }
+    assert_eq!(sizes.iter().sum::<usize>(), 4 * WHOLE + 1);
+    assert_eq!(sizes.last(), Some(&1));
+    assert!(one.slot(much).is_bulky());
+    one.hot.debulk();
+    assert!(!one.slot(much).is_bulky(), "it has brought all of it");
+}
+
+#[test]
 fn work_for_the_bytes_of_a_receive_is_what_their_connection_cost() {
     let mut one = Loop::start();
     let publish = format!(
@@ -277,7 +301,7 @@ fn the_crowd_rests_before_the_buffers_are_used_up_and_who_used_none_goes_first()
         received(hot).any(|(conn, result)| conn == of && result == -libc::ENOBUFS)
     };
     assert!(crowd.iter().any(|&conn| starved(&one.hot, conn)));
-    assert!(one.hot.pending.bytes() > RECEIVE_POOL_BYTES / 4);
+    assert!(one.hot.pending.bytes() > CROWDED_BYTES);
     for &conn in &crowd[..FEW] {
         assert!(!one.slot(conn).is_resting(), "it came before the crowd");
     }

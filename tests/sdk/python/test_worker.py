@@ -1,4 +1,4 @@
-"""The worker of the README: it acknowledges, fails twice, leaves a dead letter, and repairs it. The code is the README's own."""
+"""The worker of docs/durable.md: it acknowledges, fails twice, leaves a dead letter, and repairs it. The code is that page's own."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from cent import PublishRequest
 from proxy import API_KEY, BINARY, DEADLINE, Proxy, after, token
 
 MOMENT = threading.Event()
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "durable.md"
 LINES = """
 [durable.embedded]
 directory = "durable"
@@ -28,8 +28,8 @@ delivery = "durable"
 
 
 def code():
-    """The Python of the README."""
-    return README.read_text().split("```python\n")[1].split("```")[0]
+    """The first Python of the page."""
+    return PAGE.read_text().split("```python\n")[1].split("```")[0]
 
 
 class WorkerCase(unittest.TestCase):
