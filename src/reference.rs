@@ -5,6 +5,8 @@ mod bounds;
 mod codes;
 mod meanings;
 
+pub use meanings::described_as;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 

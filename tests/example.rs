@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use ringmain::config::{Config, Source};
+use ringmain::reference::described_as;
 
 const EXAMPLE: &str = include_str!("../tuning/ringmain.example.toml");
 
@@ -22,24 +23,6 @@ fn uncommented() -> String {
         _ => line,
     });
     lines.collect::<Vec<_>>().join("\n")
-}
-
-/// The path of a key at the place where the example describes it: some tables have the same keys.
-fn described(path: &str) -> String {
-    const SAME: &[(&str, &str)] = &[
-        ("client.subscription_token.", "client.token."),
-        ("client.proxy.refresh.", "client.proxy.connect."),
-        ("channel.proxy.subscribe.", "client.proxy.connect."),
-        ("channel.proxy.publish.", "client.proxy.connect."),
-        ("channel.proxy.sub_refresh.", "client.proxy.connect."),
-        ("rpc.proxy.", "client.proxy.connect."),
-        ("proxies[].", "client.proxy.connect."),
-        ("channel.without_namespace.", "channel.namespaces[]."),
-    ];
-    let same = SAME
-        .iter()
-        .find_map(|(there, here)| Some(format!("{here}{}", path.strip_prefix(there)?)));
-    same.unwrap_or_else(|| path.to_owned())
 }
 
 #[test]
@@ -72,7 +55,7 @@ fn example_has_every_key_and_is_valid_with_all_of_them() {
     walk(&toml::Value::Table(table), "", &mut found);
     let missing: Vec<String> = ringmain::config::keys()
         .into_iter()
-        .filter(|key| !found.contains(&key.path) && !found.contains(&described(&key.path)))
+        .filter(|key| !found.contains(&key.path) && !found.contains(&described_as(&key.path)))
         .map(|key| format!("{} = {}", key.path, key.default))
         .collect();
     assert!(

@@ -26,16 +26,20 @@ pub(super) fn same_as(path: &str) -> Option<(&'static str, &'static str)> {
         .map(|(there, here)| (there.trim_end_matches('.'), here.trim_end_matches('.')))
 }
 
+/// The key that the example describes in place of this one, or this one.
+#[must_use]
+pub fn described_as(path: &str) -> String {
+    let same = SAME
+        .iter()
+        .find_map(|(there, here)| Some(format!("{here}{}", path.strip_prefix(there)?)));
+    same.unwrap_or_else(|| path.to_owned())
+}
+
 impl Meanings {
     /// Of a key, or of the one that is the same elsewhere.
     pub(super) fn of(&self, path: &str) -> Option<&str> {
-        let own = self.0.get(path);
-        own.or_else(|| {
-            SAME.iter().find_map(|(there, here)| {
-                self.0.get(&format!("{here}{}", path.strip_prefix(there)?))
-            })
-        })
-        .map(String::as_str)
+        let told = self.0.get(path).or_else(|| self.0.get(&described_as(path)));
+        told.map(String::as_str)
     }
 }
 
