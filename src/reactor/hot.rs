@@ -201,14 +201,15 @@ impl Hot {
                 Some(Kind::HalfClose) => self.half_closed(now, conn)?,
                 Some(Kind::Abort) => self.abort_refused(conn)?,
                 Some(Kind::Probe) => self.probed(now, conn, completion.result()),
-                // The turn itself is the answer to `Wake`. A cancel that found nothing came too late, which its
-                // operation's own completion tells; a wake-up that failed was for a shard that has ended.
-                // An option that could not be set leaves the socket as it was.
+                // The turn itself is the answer, as it is to `Wake`.
                 Some(Kind::Bell) => {
                     if !completion.more() {
                         self.ring.listen_to(self.sleepers.bell(self.id))?;
                     }
                 }
+                // A cancel that found nothing came too late, which its
+                // operation's own completion tells; a wake-up that failed was for a shard that has ended.
+                // An option that could not be set leaves the socket as it was.
                 Some(Kind::Wake | Kind::Cancel | Kind::WakeFailed | Kind::Prepare) => {}
                 Some(Kind::SendNow | Kind::Socket | Kind::Connect) | None => {
                     unreachable!("a completion of something never submitted: {completion:?}")

@@ -160,6 +160,8 @@ impl BufferRing {
             offset,
             len,
         } = piece;
+        // It may be the piece of another ring, whose buffers are larger.
+        assert!(offset + len <= self.config.size, "a piece of this ring");
         let state = &mut self.states[usize::from(buffer)];
         assert!(state.pieces > 0, "a piece is taken once");
         state.pieces -= 1;
@@ -169,7 +171,7 @@ impl BufferRing {
             self.lent -= 1;
         }
         let start = usize::from(buffer) * self.config.size as usize + offset as usize;
-        // SAFETY: within the mapping (asserted in `locate` and by the index into `states`). The kernel has finished writing this
+        // SAFETY: within the mapping (asserted above and by the index into `states`). The kernel has finished writing this
         // range: the completion was read with acquire order, and it only writes behind it or, for a finished buffer, after
         // `publish`, which needs `&mut self`. No two pieces overlap, and this one is gone with the slice.
         unsafe { std::slice::from_raw_parts_mut(self.memory.start.add(start), len as usize) }
