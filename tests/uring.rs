@@ -158,6 +158,22 @@ fn an_aborted_connection_is_reset_at_once() {
 }
 
 #[test]
+#[should_panic(expected = "a piece of this ring")]
+fn bytes_of_one_ring_are_not_taken_from_another() {
+    let buffers = BufferConfig {
+        size: 64 * 1024,
+        ..SMALL.buffers
+    };
+    let mut server = Server::start(&RingConfig { buffers, ..SMALL });
+    let (mut client, slot) = server.accept();
+    server.ring.push(&Sqe::receive(slot, 1, 0)).unwrap();
+    client.write_all(&[1; 8192]).unwrap();
+    let completion = server.next(Kind::Receive);
+    assert!(completion.bytes() > 4096);
+    ring(&SMALL).take_bytes(completion);
+}
+
+#[test]
 fn starved_receives_lose_nothing_and_end_as_starved() {
     let buffers = BufferConfig {
         count: 4,
