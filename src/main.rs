@@ -127,14 +127,18 @@ fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
             return Ok(None);
         };
         let expires = unix_s() + first_run::TOKEN_LIFE.as_secs();
-        let claims = Claims {
-            user: first_run::USER.to_owned(),
-            expires: Some(expires),
-            consume: vec![("*".to_owned(), vec!["*".to_owned()])],
-            ..Claims::default()
+        let token = |user: &str| {
+            let claims = Claims {
+                user: user.to_owned(),
+                expires: Some(expires),
+                consume: vec![("*".to_owned(), vec!["*".to_owned()])],
+                ..Claims::default()
+            };
+            token::mint(&config.client.token, &claims)
         };
-        let token = token::mint(&config.client.token, &claims)?;
-        Ok(Some(first_run::welcome(listen, &token, &secrets.api_key)))
+        let tokens = [token(first_run::USER)?, token(first_run::OTHER_USER)?];
+        let tokens = [&*tokens[0], &*tokens[1]];
+        Ok(Some(first_run::welcome(listen, tokens, &secrets.api_key)))
     };
     run(
         supervisor,

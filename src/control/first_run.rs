@@ -15,6 +15,8 @@ pub const DATA_DIRECTORY: &str = "ringmain-data";
 pub const TOKEN_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// Who the printed token says its bearer is.
 pub const USER: &str = "developer";
+/// Whom a second token is for, to see two people at once.
+pub const OTHER_USER: &str = "guest";
 /// The channel of the page.
 pub const CHANNEL: &str = "lobby";
 
@@ -226,7 +228,7 @@ fn reachable(address: &str) -> String {
 
 /// What is printed once the shards are ready. `listen` are the addresses with the ports the kernel gave.
 #[must_use]
-pub fn welcome(listen: &[String], token: &str, api_key: &str) -> String {
+pub fn welcome(listen: &[String], [token, other]: [&str; 2], api_key: &str) -> String {
     let tcp = listen.iter().find(|address| !address.starts_with("unix:"));
     let (base, socket) = match (tcp, listen.first()) {
         (Some(address), _) => (reachable(address), String::new()),
@@ -244,9 +246,9 @@ pub fn welcome(listen: &[String], token: &str, api_key: &str) -> String {
   ringmain runs in its development set-up: no configuration was found, so it made one.
   Secrets are kept in ./{DATA_DIRECTORY}; only pages from this address may connect.
 
-  Open this page, it shows the live channel `{CHANNEL}`:
+  Open this page, it shows the live channel `{CHANNEL}`, and work that is not lost:
 
-    {base}/#token={token}
+    {base}/#token={token}&other={other}
 
   Publish to it from a shell:
 
@@ -317,15 +319,15 @@ mod tests {
     fn the_welcome_can_be_pasted() {
         let text = welcome(
             &["unix:/x".to_owned(), "127.0.0.1:8123".to_owned()],
-            "TOKEN",
+            ["TOKEN", "OTHER"],
             "KEY",
         );
         assert!(
-            text.contains("http://127.0.0.1:8123/#token=TOKEN\n"),
+            text.contains("http://127.0.0.1:8123/#token=TOKEN&other=OTHER\n"),
             "{text}"
         );
         assert!(text.contains("curl -H 'X-API-Key: KEY'"), "{text}");
-        let text = welcome(&["unix:/x y".to_owned()], "TOKEN", "KEY");
+        let text = welcome(&["unix:/x y".to_owned()], ["TOKEN", "OTHER"], "KEY");
         assert!(
             text.contains("curl --unix-socket '/x y' -H 'X-API-Key: KEY'"),
             "{text}"

@@ -214,3 +214,33 @@ test('the page of the first run comes back after a restart', async (t) => {
   await page.waitForSelector('#status[data-state="connected"]');
   assert.deepEqual(page.problems, []);
 });
+
+test('the page of the first run publishes durable orders, works them off, and shows a second user', async (t) => {
+  const proxy = await Proxy.start({ firstRun: true });
+  t.after(() => proxy.stop());
+  const page = await open(t, proxy.printed().match(/http:\/\/\S+#token=\S+/)[0]);
+  await page.setViewportSize({ width: 360, height: 740 });
+  await page.waitForSelector('#status[data-state="connected"]');
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 360, 'nothing stands out at 360 px');
+
+  await page.click('#order');
+  await page.waitForFunction(() => document.querySelector('#work-hint').textContent.includes('waits for a worker'));
+  await page.check('#work');
+  await page.waitForSelector('#deliveries li');
+  await page.click('#deliveries button:has-text("Fail")');
+  await page.waitForFunction(() => document.querySelector('#deliveries').textContent.includes('attempt 2'));
+  await page.click('#deliveries button:has-text("Done")');
+  await page.waitForFunction(() => document.querySelector('#counts').textContent === '1 published, 1 done, 1 failed');
+  assert.equal(await page.locator('#deliveries li').count(), 0);
+
+  const [other] = await Promise.all([page.context().waitForEvent('page'), page.click('#as a')]);
+  await other.waitForSelector('#status[data-state="connected"]');
+  assert.match(await other.textContent('#as'), /^as guest · open as developer$/);
+  await page.waitForFunction(() => document.querySelectorAll('#presence li').length === 2);
+  await proxy.kill();
+  await page.waitForFunction(() => /next try in \d+ s/.test(document.querySelector('#status').textContent));
+  await page.fill('#publish-form input', 'lost');
+  await page.press('#publish-form input', 'Enter');
+  await page.waitForFunction(() => document.querySelector('#messages').textContent.includes('there is no connection'));
+  assert.deepEqual(page.problems, []);
+});
