@@ -144,7 +144,7 @@ pub(crate) enum Command {
     Bench(Box<ringmain::bench::Args>),
     /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks
     Echo(EchoArgs),
-    /// Print the help of a command, or a page of the reference: configuration, options, metrics, codes, limits, commands
+    /// Print the help of a command, or a page of the reference: configuration, options, metrics, codes, api, limits, commands
     Help {
         /// A command or a page; nothing lists them
         topic: Option<String>,

@@ -4,6 +4,7 @@
 mod bounds;
 mod codes;
 mod meanings;
+mod methods;
 
 pub use meanings::described_as;
 
@@ -25,7 +26,7 @@ pub struct ReferencePage {
 }
 
 /// Every page.
-pub const PAGES: [ReferencePage; 5] = [
+pub const PAGES: [ReferencePage; 6] = [
     ReferencePage {
         name: "configuration",
         about: "every key of the configuration",
@@ -45,6 +46,11 @@ pub const PAGES: [ReferencePage; 5] = [
         name: "codes",
         about: "codes of errors, disconnects and unsubscribes",
         page: codes::page,
+    },
+    ReferencePage {
+        name: "api",
+        about: "every method of the server API with its fields",
+        page: methods::page,
     },
     ReferencePage {
         name: "limits",

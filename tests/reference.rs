@@ -47,3 +47,59 @@ fn help_knows_commands_and_pages_and_says_when_it_knows_nothing() {
     let (status, text) = help(&["nonsense"]);
     assert!(status == Some(2) && text.contains("`nonsense`"), "{text}");
 }
+
+/// Literals behind a marker in a text, up to the next quote.
+fn literals<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(before)
+        .filter_map(move |(at, _)| text[at + before.len()..].split('"').next())
+}
+
+#[test]
+fn every_member_of_what_hooks_send_and_take_is_in_the_page_of_hooks() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let read = |path: &str| std::fs::read_to_string(format!("{root}/{path}")).expect("a file");
+    let page = read("docs/hooks.md");
+    let code = |path: &str| {
+        let text = read(path);
+        let end = text.find("#[cfg(test)]").unwrap_or(text.len());
+        text[..end].to_owned()
+    };
+    let request = code("src/control/hooks/request.rs");
+    let answer = code("src/control/hooks/answer.rs");
+    let mut names: Vec<String> = Vec::new();
+    for write in [
+        "text",
+        "text_some",
+        "plain",
+        "array",
+        "raw",
+        "raw_if_json",
+        "number",
+        "flag",
+    ] {
+        let before = format!("body.{write}(\"");
+        names.extend(literals(&request, &before).map(str::to_owned));
+    }
+    for table in answer.split("fields!(").skip(1) {
+        let table = &table[..table.find("});").expect("its end")];
+        let parts = table
+            .split(" =>")
+            .filter_map(|part| part.rsplit('"').nth(1));
+        names.extend(parts.map(str::to_owned));
+    }
+    assert!(
+        names.len() > 40,
+        "the code reads differently now: {names:?}"
+    );
+    let is_named = |name: &String| {
+        page.split('`')
+            .skip(1)
+            .step_by(2)
+            .any(|code| code == *name || code.contains(&format!("\"{name}\"")))
+            || page.contains(&format!("\"{name}\""))
+    };
+    names.retain(|name| !is_named(name));
+    names.sort_unstable();
+    names.dedup();
+    assert!(names.is_empty(), "not in docs/hooks.md: {names:?}");
+}
