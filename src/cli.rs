@@ -138,6 +138,8 @@ pub(crate) enum Command {
     Dlq(ringmain::tools::DlqArgs),
     /// Read durable channels again: write their events, or append them elsewhere
     Replay(Box<ringmain::tools::ReplayArgs>),
+    /// Back up, restore, check, export and import the durable log
+    Log(Box<ringmain::tools::LogArgs>),
     /// Look at queue groups
     Queue(ringmain::tools::QueueArgs),
     /// Generate load and measure

@@ -39,7 +39,7 @@ use crate::mesh::control::{
 };
 use crate::model::ShardId;
 use crate::upstream::bell::Bell;
-use crate::upstream::bridge::{HookCall, Question as LogQuestion, Report as LogReport};
+use crate::upstream::bridge::{CopyWanted, HookCall, Question as LogQuestion, Report as LogReport};
 use crate::uring::socket;
 
 use admin::{Addresses, Admin, Listening, Phase, Readiness};
@@ -120,6 +120,8 @@ pub struct Durable {
     pub report: watch::Receiver<LogReport>,
     /// Questions of the admin listener.
     pub questions: mpsc::Sender<LogQuestion>,
+    /// Copies that the admin listener wants.
+    pub copies: mpsc::Sender<CopyWanted>,
     /// Hooks that it wants called.
     pub hooks: mpsc::Receiver<HookCall>,
 }
@@ -247,6 +249,7 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
         admin::Log {
             report: durable.report,
             questions: durable.questions,
+            copies: durable.copies,
         }
     });
     let (pages_in, mut pages) = mpsc::unbounded_channel();

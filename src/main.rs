@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         Command::Doctor => diagnose(config),
         Command::ImportCentrifugo(args) => import_centrifugo(&args),
         Command::Dlq(args) => tool(config, args.target(), |config| tools::dlq(config, &args)),
+        Command::Log(args) => log(config, &args),
         Command::Replay(args) => tool(config, &args.target, |config| tools::replay(config, &args)),
         Command::Queue(args) => tool(config, args.target(), |config| tools::queue(config, &args)),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::Running(anyhow!(error))),
@@ -333,6 +334,7 @@ fn open_log(
         return Ok(None);
     }
     let (ask, questions) = tokio::sync::mpsc::channel(ASKS_QUEUED);
+    let (copy, copies) = tokio::sync::mpsc::channel(1);
     let (call, hooks) = tokio::sync::mpsc::channel(ASKS_QUEUED);
     let ends = links.iter().map(|link| bridge::ShardEnd {
         link: link.durable.clone(),
@@ -345,11 +347,13 @@ fn open_log(
         owner: ringmain::broker::owner::owner_of,
         configs,
         questions,
+        copies,
         hooks: call,
     })?;
     let durable = control::Durable {
         report: bridge.report,
         questions: ask,
+        copies: copy,
         hooks,
     };
     Ok(Some((durable, (bridge.stop, bridge.thread))))
@@ -455,7 +459,25 @@ fn tool(
             None => Config::load(&[], &[]).map_err(|errors| Failure::Usage(anyhow!(errors)))?,
         }
     };
-    run(&config).map(|()| 0).map_err(|error| {
+    run_tool(&config, run)
+}
+
+/// Runs a command that has to do with the durable log.
+fn log(path: Option<PathBuf>, args: &tools::LogArgs) -> Result<u8, Failure> {
+    let run = |config: &Config| tools::log(config, args);
+    if args.needs_configuration() {
+        let nobody = tools::TargetArgs::default();
+        return tool(path, args.target().unwrap_or(&nobody), run);
+    }
+    let config = Sources::new(path, Vec::new()).read_if_there();
+    run_tool(&config.unwrap_or_else(Config::built_in), run)
+}
+
+fn run_tool(
+    config: &Config,
+    run: impl FnOnce(&Config) -> Result<(), tools::ToolError>,
+) -> Result<u8, Failure> {
+    run(config).map(|()| 0).map_err(|error| {
         if error.is_usage() {
             Failure::Usage(anyhow!(error))
         } else {

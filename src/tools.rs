@@ -5,6 +5,7 @@
 mod client;
 mod dlq;
 mod interrupt;
+mod log;
 mod queue;
 mod replay;
 mod resume;
@@ -14,8 +15,12 @@ mod when;
 use std::path::PathBuf;
 
 use crate::config::{Config, ListenAddr};
+use crate::mesh::durable::LogError;
+use crate::upstream::copy::CopyError;
+use crate::upstream::embedded::{OpenError, RestoreError};
 use client::Client;
 
+pub use log::{LogAction, LogArgs, log};
 pub use when::When;
 
 /// Which server is asked.
@@ -246,6 +251,31 @@ pub enum ToolError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// A copy of a log is none.
+    #[error("{name}: {source}")]
+    Copy {
+        /// Which.
+        name: String,
+        /// How.
+        source: CopyError,
+    },
+    /// A log cannot be used.
+    #[error("{name}: {source}")]
+    Log {
+        /// Which.
+        name: String,
+        /// Why.
+        source: LogError,
+    },
+    /// A log cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A log cannot be restored.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Ctrl-C, in a command that keeps its place.
+    #[error("stopped: {0}")]
+    Interrupted(&'static str),
     /// What was asked for is not there.
     #[error("{0}")]
     Nothing(String),

@@ -5,6 +5,7 @@
 
 pub mod bell;
 pub mod bridge;
+pub mod copy;
 pub mod desk;
 pub mod embedded;
 pub mod log;

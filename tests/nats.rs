@@ -7,6 +7,13 @@
 #[path = "support/nats_server.rs"]
 mod nats_server;
 
+#[expect(
+    dead_code,
+    reason = "each test crate uses its own part of what they share"
+)]
+#[path = "support/support.rs"]
+mod support;
+
 #[path = "nats/appends.rs"]
 mod appends;
 #[path = "nats/faults.rs"]
@@ -15,6 +22,8 @@ mod faults;
 mod groups;
 #[path = "nats/lab.rs"]
 mod lab;
+#[path = "nats/moving.rs"]
+mod moving;
 #[path = "nats/proxy.rs"]
 mod proxy;
 #[path = "nats/reads.rs"]

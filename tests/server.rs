@@ -51,6 +51,8 @@ mod invalid_tokens;
 mod json;
 #[path = "server/jwks.rs"]
 mod jwks;
+#[path = "server/kept_log.rs"]
+mod kept_log;
 #[path = "server/limits.rs"]
 mod limits;
 #[path = "server/listeners.rs"]

@@ -32,6 +32,7 @@ const SAME_LAYER: &[(&str, &str)] = &[
     ("config", "wire"),
     ("bench", "uring"),
     ("doctor", "uring"),
+    ("tools", "upstream"),
 ];
 
 /// Modules with a shorter list than their layer gives them.
@@ -44,7 +45,10 @@ const RESTRICTED: &[(&str, &[&str])] = &[
         ],
     ),
     ("import", &["limits", "config"]),
-    ("tools", &["limits", "model", "time", "config", "wire"]),
+    (
+        "tools",
+        &["limits", "model", "time", "config", "mesh", "wire"],
+    ),
     (
         "upstream",
         &[

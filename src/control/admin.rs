@@ -4,6 +4,7 @@
 //! refused by its head, and what changes something or shows payloads needs the key. Bounded, so that a slow or greedy
 //! client costs a fixed amount and keeps nobody away.
 
+mod copy;
 mod crowd;
 
 use std::io;
@@ -26,9 +27,9 @@ use super::prometheus::{self, Snapshot};
 use crate::config::{Config, ListenAddr};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::mesh::control::{ControlPage, PageKind, TableKind};
-use crate::mesh::durable::LogMethod;
+use crate::mesh::durable::{LogError, LogMethod};
 use crate::protocol::api::{ApiAnswer, ApiError, ApiForm, encode_answer};
-use crate::upstream::bridge::{Question as LogQuestion, Report as LogReport};
+use crate::upstream::bridge::{CopyWanted, Question as LogQuestion, Report as LogReport};
 use crate::uring::listen::Bound;
 use crate::wire::http::is_same_site;
 
@@ -87,6 +88,8 @@ pub struct Log {
     pub report: watch::Receiver<LogReport>,
     /// What it is asked.
     pub questions: mpsc::Sender<LogQuestion>,
+    /// Copies that are wanted of it.
+    pub copies: mpsc::Sender<CopyWanted>,
 }
 
 /// What control knows, for whoever may ask: at the admin listener, and through the shards at the internal ones.
@@ -110,6 +113,7 @@ fn routes(admin: Admin, door: Door) -> Router {
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route(OPENAPI_PATH, get(openapi))
+        .route(copy::PATH, post(copy::stream))
         .route("/api/{*method}", post(ask_log))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .layer(from_fn_with_state(guarded, guard))
@@ -331,8 +335,7 @@ async fn ask_log(
         return StatusCode::NOT_FOUND.into_response();
     };
     let Some(log) = &admin.log else {
-        let error = serde_json::json!({ "error": { "code": 108, "message": "not available" } });
-        return json(StatusCode::OK, &error);
+        return no_log();
     };
     let (answer, answered) = oneshot::channel();
     let question = LogQuestion {
@@ -346,6 +349,16 @@ async fn ask_log(
     let Ok(result) = answered.await else {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     };
+    answer_of_log(result)
+}
+
+/// Nothing here is durable.
+fn no_log() -> Response {
+    let error = serde_json::json!({ "error": { "code": 108, "message": "not available" } });
+    json(StatusCode::OK, &error)
+}
+
+fn answer_of_log(result: Result<Bytes, LogError>) -> Response {
     let mut out = Vec::new();
     let answer = result.map(ApiAnswer::Log).map_err(ApiError::Log);
     encode_answer(&mut out, &answer, ApiForm::Single);

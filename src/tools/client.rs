@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -34,6 +34,8 @@ const UNIX: &str = "unix:";
 const HEADERS_MAX: usize = 64;
 /// The header that carries the key.
 const KEY: &str = "x-api-key";
+/// Type of a body that is no JSON.
+const STREAM: &str = "application/octet-stream";
 
 type Connection = http1::SendRequest<Full<Bytes>>;
 
@@ -142,26 +144,44 @@ impl Client {
             other => other,
         }
         .map_err(|broken| self.error(broken))?;
-        if status == 200 {
-            return Ok(body);
+        answered(path, status, body)
+    }
+
+    /// Asks for something long, which is given away as it comes. `each` says whether more is wanted.
+    pub(super) fn stream(
+        &mut self,
+        path: &str,
+        request: &Value,
+        mut each: impl FnMut(&[u8]) -> Result<bool, ToolError>,
+    ) -> Result<(), ToolError> {
+        // What is left of an answer that nobody wants goes with its connection.
+        let mut connection = self.connection.take();
+        let outcome = self.runtime.block_on(async {
+            let request = self.request(path, &Bytes::from(request.to_string()))?;
+            let response = send(&mut connection, &self.address, request).await?;
+            let (parts, mut body) = response.into_parts();
+            let kind = parts.headers.get(CONTENT_TYPE);
+            let is_stream = kind.is_some_and(|kind| kind == STREAM) && parts.status == 200;
+            if !is_stream {
+                return Ok(Some((parts.status.as_u16(), whole(body).await?)));
+            }
+            while let Some(frame) = heard(body.frame()).await? {
+                let frame = frame.map_err(|error| Broken::Answer(cause(&error)))?;
+                let more = each(&frame.into_data().unwrap_or_default());
+                if !more.map_err(Broken::Taker)? {
+                    break;
+                }
+            }
+            Ok(None)
+        });
+        match outcome {
+            Ok(None) => Ok(()),
+            Ok(Some((status, body))) => {
+                let text = answered(path, status, body)?;
+                result::<Value>(path, &text).map(drop)
+            }
+            Err(broken) => Err(self.error(broken)),
         }
-        // Errors of the API come with a status, too, where the server is told to do so.
-        if let Ok(Answer::<Value> {
-            error: Some(refusal),
-            ..
-        }) = serde_json::from_slice(&body)
-        {
-            return Err(refused(path, refusal));
-        }
-        Err(ToolError::Status {
-            path: format!("/api/{path}"),
-            status,
-            text: String::from_utf8_lossy(&body)
-                .trim()
-                .chars()
-                .take(200)
-                .collect(),
-        })
     }
 
     fn error(&self, broken: Broken) -> ToolError {
@@ -171,14 +191,20 @@ impl Client {
             Broken::BeforeAnswer(reason) | Broken::Answer(reason) => {
                 ToolError::Connection { address, reason }
             }
+            Broken::Taker(error) => error,
         }
     }
 
-    fn exchange(&mut self, path: &str, body: &Bytes) -> Result<(u16, Vec<u8>), Broken> {
+    fn request(&self, path: &str, body: &Bytes) -> Result<Request<Full<Bytes>>, Broken> {
         let mut request = Request::post(format!("/api/{path}"))
             .body(Full::new(body.clone()))
             .map_err(|error| Broken::Answer(error.to_string()))?;
         request.headers_mut().clone_from(&self.headers);
+        Ok(request)
+    }
+
+    fn exchange(&mut self, path: &str, body: &Bytes) -> Result<(u16, Vec<u8>), Broken> {
+        let request = self.request(path, body)?;
         let outcome = self
             .runtime
             .block_on(exchange(&mut self.connection, &self.address, request));
@@ -195,6 +221,8 @@ enum Broken {
     Connect(io::Error),
     BeforeAnswer(String),
     Answer(String),
+    /// Whoever takes the answer cannot.
+    Taker(ToolError),
 }
 
 impl Broken {
@@ -225,26 +253,63 @@ async fn heard<F: Future>(what: F) -> Result<F::Output, Broken> {
     timeout(SILENCE_MAX, what).await.map_err(silence)
 }
 
+/// What an answer with this status says.
+fn answered(path: &str, status: u16, body: Vec<u8>) -> Result<Vec<u8>, ToolError> {
+    if status == 200 {
+        return Ok(body);
+    }
+    // Errors of the API come with a status, too, where the server is told to do so.
+    if let Ok(Answer::<Value> {
+        error: Some(refusal),
+        ..
+    }) = serde_json::from_slice(&body)
+    {
+        return Err(refused(path, refusal));
+    }
+    Err(ToolError::Status {
+        path: format!("/api/{path}"),
+        status,
+        text: String::from_utf8_lossy(&body)
+            .trim()
+            .chars()
+            .take(200)
+            .collect(),
+    })
+}
+
 async fn exchange(
     connection: &mut Option<Connection>,
     address: &str,
     request: Request<Full<Bytes>>,
 ) -> Result<(u16, Vec<u8>), Broken> {
+    let response = send(connection, address, request).await?;
+    let status = response.status().as_u16();
+    let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
+    let body = response.into_body();
+    if body.size_hint().exact().is_none() && !is_chunked {
+        return Err(Broken::Answer("an answer without a length".to_owned()));
+    }
+    Ok((status, whole(body).await?))
+}
+
+async fn send(
+    connection: &mut Option<Connection>,
+    address: &str,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, Broken> {
     let connection = match connection {
         Some(connection) => connection,
         None => connection.insert(connect(address).await?),
     };
     let ready = heard(connection.ready()).await?;
     ready.map_err(|error| Broken::request(&error))?;
-    let response = heard(connection.send_request(request))
+    heard(connection.send_request(request))
         .await?
-        .map_err(|error| Broken::request(&error))?;
-    let status = response.status().as_u16();
-    let is_chunked = response.headers().contains_key(TRANSFER_ENCODING);
-    let mut body = response.into_body();
-    if body.size_hint().exact().is_none() && !is_chunked {
-        return Err(Broken::Answer("an answer without a length".to_owned()));
-    }
+        .map_err(|error| Broken::request(&error))
+}
+
+/// A whole body, within a bound.
+async fn whole(mut body: Incoming) -> Result<Vec<u8>, Broken> {
     let too_large = || Broken::Answer("the answer is too large".to_owned());
     let len = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if len > BODY_BYTES_MAX {
@@ -260,7 +325,7 @@ async fn exchange(
         }
         bytes.extend_from_slice(&data);
     }
-    Ok((status, bytes))
+    Ok(bytes)
 }
 
 async fn connect(address: &str) -> Result<Connection, Broken> {

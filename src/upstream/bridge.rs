@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::bell::Bell;
 use super::desk::settings::QUEUE_PREFIX;
 use super::desk::{Desk, GroupReport};
-use super::log::{Entries, Log, Status, Values};
+use super::log::{Copies, Entries, Log, Status, Values, Wanted};
 use super::schema::Schemas;
 use crate::config::Config;
 use crate::limits::{LOG_ANSWERS_KEPT_MAX, LOG_APPENDS_WAITING_MAX};
@@ -42,6 +42,8 @@ const REQUESTS_PER_SHARD: usize = 1024;
 const READS_AT_ONCE: usize = 64;
 /// What finds a shard's queue full is offered again after this.
 const OFFER_INTERVAL: Duration = Duration::from_millis(1);
+/// When to come again where another copy is being made.
+const COPY_PAUSE: Duration = Duration::from_secs(5);
 /// How the log does is told this often.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -67,8 +69,20 @@ pub struct Parts {
     pub configs: watch::Receiver<Arc<Config>>,
     /// Questions of the admin listener.
     pub questions: mpsc::Receiver<Question>,
+    /// Copies of the whole log that the admin listener wants.
+    pub copies: mpsc::Receiver<CopyWanted>,
     /// Hooks that are to be called.
     pub hooks: mpsc::Sender<HookCall>,
+}
+
+/// A copy that the admin listener wants. One is made at a time.
+pub struct CopyWanted {
+    /// Of what.
+    pub wanted: Wanted,
+    /// Gets the stream of `upstream::copy`.
+    pub out: mpsc::Sender<Bytes>,
+    /// Gets how it ended, before `out` ends.
+    pub done: oneshot::Sender<Result<(), LogError>>,
 }
 
 /// Control's end of the line.
@@ -319,6 +333,7 @@ async fn run<L: Log>(
         owner,
         mut configs,
         mut questions,
+        mut copies,
         hooks,
     } = parts;
     let log = Rc::new(log);
@@ -354,6 +369,7 @@ async fn run<L: Log>(
         Rc::clone(&shared),
         report,
     ));
+    let copying = Rc::new(Cell::new(false));
     let mut stop = std::pin::pin!(stop);
     loop {
         if !shared.is_full() && take(&log, &desk, &shared) {
@@ -373,6 +389,13 @@ async fn run<L: Log>(
                     desk.ask(asker, ask);
                 }
             }
+            Some(asked) = copies.recv() => {
+                if copying.get() {
+                    drop(asked.done.send(Err(LogError::Busy { retry_after: COPY_PAUSE })));
+                } else {
+                    tokio::task::spawn_local(copy(Rc::clone(&log), asked, Rc::clone(&copying)));
+                }
+            }
             Ok(()) = configs.changed() => {
                 let config = Arc::clone(&configs.borrow_and_update());
                 let schemas = compiled(&*log, &config).await;
@@ -388,6 +411,18 @@ async fn run<L: Log>(
     desk.close().await;
     log.close().await;
     info!("the durable log is closed");
+}
+
+/// Copies the log for whoever asked.
+async fn copy(log: Rc<impl Copies>, asked: CopyWanted, copying: Rc<Cell<bool>>) {
+    copying.set(true);
+    let CopyWanted { wanted, out, done } = asked;
+    let is_over = out.clone();
+    let outcome = log.copy(wanted, out).await;
+    copying.set(false);
+    // Whoever reads to the end of the stream finds out how it ended.
+    let _ = done.send(outcome);
+    drop(is_over);
 }
 
 fn bell_again(bell: &Bell) {

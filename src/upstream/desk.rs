@@ -31,6 +31,8 @@ use crate::model::{ConnId, Draft, ShardId};
 use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
 
+pub use dead::into_queue;
+
 use answered::Fetch;
 use deleted::Deleted;
 use group::{Group, Window};

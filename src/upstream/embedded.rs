@@ -8,6 +8,7 @@ mod block;
 mod bytes;
 mod channels;
 mod clock;
+mod copy;
 mod core;
 mod error;
 mod groups;
@@ -15,7 +16,9 @@ mod inner;
 mod journal;
 mod keys;
 mod letters;
+pub mod look;
 mod read;
+mod rebuild;
 mod segments;
 mod store;
 mod tail;
@@ -28,7 +31,9 @@ use std::time::Duration;
 use fjall::Readable as _;
 use tokio::sync::Notify;
 
+pub use self::copy::TRIMS;
 pub use self::error::OpenError;
+pub use self::rebuild::{Rebuild, RestoreError, compact};
 
 use self::channels::Row;
 use self::clock::monotonic;
@@ -73,6 +78,11 @@ impl Embedded {
     /// See `OpenError`.
     pub fn open(config: &Durable) -> Result<Self, OpenError> {
         let directory = Directory::claim(&config.embedded.directory)?;
+        if directory.path().join(store::UNFINISHED).exists() {
+            return Err(OpenError::Unfinished {
+                directory: directory.path().to_owned(),
+            });
+        }
         let core = Core::open(directory.path(), config)?;
         let groups = groups::load(&core.store)
             .map_err(|error| OpenError::of_fjall(directory.path(), &error))?;

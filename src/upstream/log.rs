@@ -1,10 +1,12 @@
 //! The seam to a durable log, in the parts that can be had separately. Whoever uses a log says which parts it needs.
 
+mod copies;
 mod entries;
 mod groups;
 mod letters;
 mod values;
 
+pub use copies::{Copies, Wanted};
 pub use entries::{Entries, Scan, Scanned, Slice};
 pub use groups::{Failure, Group, Groups, Lag, Lease, Leased, Settled, worker_name};
 pub use letters::{DeadLetter, Letters};
@@ -17,7 +19,7 @@ pub use values::Values;
 /// background is behind with flushing, until that has caught up or has failed. Parts of channels and of the whole log it reads
 /// on other threads.
 #[allow(async_fn_in_trait, reason = "the bridge runs its log on one thread")]
-pub trait Log: Entries + Groups + Letters + Values {
+pub trait Log: Copies + Entries + Groups + Letters + Values {
     /// Everything that was settled is stored; nothing is asked after it.
     async fn close(&self);
 }

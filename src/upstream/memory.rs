@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use super::log::{
-    DeadLetter, Entries, Failure, Group, Groups, Lag, Lease, Leased, Letters, Log, Scan, Scanned,
-    Settled, Slice, Status, Values,
+    Copies, DeadLetter, Entries, Failure, Group, Groups, Lag, Lease, Leased, Letters, Log, Scan,
+    Scanned, Settled, Slice, Status, Values, Wanted,
 };
 use crate::config::glob_match;
 use crate::mesh::durable::{Appended, LogError, Read};
@@ -378,8 +378,10 @@ impl Groups for MemoryLog {
         let all = self.entries.borrow();
         let undone: Vec<&Arc<Entry>> = all.iter().filter(|entry| state.takes(entry)).collect();
         let leased = undone.iter().filter(|entry| state.is_leased(entry.cursor));
+        let leased = leased.count();
         Ok(Lag {
-            entries: (undone.len() - leased.count()) as u64,
+            entries: (undone.len() - leased) as u64,
+            leased: leased as u64,
             oldest_unix_ms: undone.iter().map(|entry| entry.record.unix_ms).min(),
             lost: state.lost,
             lost_before: 0,
@@ -443,6 +445,12 @@ impl Values for MemoryLog {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError> {
         self.check()?;
         Ok(self.values.borrow().get(key).cloned())
+    }
+}
+
+impl Copies for MemoryLog {
+    async fn copy(&self, _: Wanted, _: mpsc::Sender<Bytes>) -> Result<(), LogError> {
+        Err(LogError::BadRequest("nothing is stored".into()))
     }
 }
 

@@ -36,10 +36,13 @@ mod writer;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
 use crate::config::durable::Durable;
 use crate::mesh::durable::{Appended, LogError, Read};
 use crate::model::{ChannelName, Draft, Entry};
-use crate::upstream::log::{Entries, Log, Scan, Scanned, Slice, Status};
+use crate::upstream::log::{Copies, Entries, Log, Scan, Scanned, Slice, Status, Wanted};
 
 pub use link::ConnectError;
 
@@ -146,6 +149,13 @@ impl Entries for Jetstream {
             tracing::debug!(%error, "what queue groups lost by an order is not counted");
         }
         Ok(())
+    }
+}
+
+impl Copies for Jetstream {
+    async fn copy(&self, _: Wanted, _: mpsc::Sender<Bytes>) -> Result<(), LogError> {
+        let says = "a log in JetStream is copied by its server's own tools (`nats stream backup`), or written as text by `ringmain log export`";
+        Err(LogError::BadRequest(says.into()))
     }
 }
 

@@ -190,7 +190,8 @@ fn again(letter: &DeadLetter) -> Draft {
 }
 
 /// An entry for the queue of one group.
-pub(super) fn into_queue(
+#[must_use]
+pub fn into_queue(
     group: &str,
     entry: &crate::model::Entry,
     key: Box<str>,

@@ -146,6 +146,24 @@ pub fn encode<'a>(head: &Head, records: impl Iterator<Item = &'a Record> + Clone
     out
 }
 
+/// The same block in another epoch of its channel.
+///
+/// # Errors
+///
+/// It is no block, or a damaged one.
+pub fn with_epoch(value: &[u8], epoch: Epoch) -> Result<Vec<u8>, Damage> {
+    Head::peek(value)?;
+    let (checksum, content) = value.split_at(4);
+    if crc32fast::hash(content).to_le_bytes() != checksum {
+        return Err(Damage::Checksum);
+    }
+    let mut out = value.to_vec();
+    out[13..21].copy_from_slice(&epoch.0);
+    let checksum = crc32fast::hash(&out[4..]);
+    out[..4].copy_from_slice(&checksum.to_le_bytes());
+    Ok(out)
+}
+
 /// All entries of a block whose first has this cursor.
 ///
 /// # Errors
@@ -359,6 +377,9 @@ mod tests {
             prop_assert_eq!(Head::read(&value), Ok(head.clone()));
             prop_assert_eq!(Head::peek(&value), Ok(("c", head.count)));
             prop_assert_eq!(Head::place(&value), Some((7, 11)));
+            let other = with_epoch(&value, Epoch(*b"12345678")).unwrap();
+            let before = Head { epoch: Epoch(*b"12345678"), ..head.clone() };
+            prop_assert_eq!(other, encode(&before, records.iter()));
             let entries = decode(100, &value).unwrap();
             for (index, entry) in (0..).zip(&entries) {
                 prop_assert_eq!(entry.cursor, 100 + index);

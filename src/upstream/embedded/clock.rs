@@ -36,6 +36,11 @@ impl LogClock {
     }
 }
 
+/// The machine's clock, Unix milliseconds.
+pub fn wall_ms() -> u64 {
+    wall_us() / 1000
+}
+
 /// Log time after `passed`.
 fn advance(now_us: u64, passed: Duration, wall_us: u64) -> u64 {
     let passed = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);

@@ -20,7 +20,10 @@ use crate::limits::{LOG_TRIMS_MAX, LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
 use crate::mesh::durable::{Appended, epoch_of};
 use crate::model::{ChannelName, Draft, Entry, EventId, Offset, StreamPosition};
 
-const LOG_ID: &[u8] = b"m/log";
+/// Row of the log's id.
+pub const LOG_ID: &[u8] = b"m/log";
+/// Row of the log's line: see `copy::Start::line`.
+pub const LINE: &[u8] = b"m/line";
 const LIVES: &[u8] = b"m/lives";
 const NEXT_CHANNEL: &[u8] = b"m/next_channel";
 const NEXT_GROUP: &[u8] = b"m/next_group";
@@ -169,6 +172,28 @@ impl Core {
             snapshot: self.store.db.snapshot(),
             trims: Arc::clone(&self.trims),
         }
+    }
+
+    /// The line of the log, which is made when it is first asked for.
+    ///
+    /// # Errors
+    ///
+    /// The store has failed.
+    pub fn line(&self) -> Result<String, Broken> {
+        if let Some(value) = self.store.state.get(LINE)? {
+            return Ok(String::from_utf8_lossy(&value).into_owned());
+        }
+        let line = new_line().map_err(Broken)?;
+        let mut batch = self.store.batch();
+        batch.insert(&self.store.state, LINE, line.as_bytes());
+        Store::commit(batch, true).map_err(Broken)?;
+        Ok(line)
+    }
+
+    /// Where idempotency keys are.
+    #[must_use]
+    pub fn keyspaces_of_keys(&self) -> Vec<(Box<str>, Keyspace)> {
+        self.keys.keyspaces().collect()
     }
 
     /// Position of a channel that was never appended to.
@@ -533,6 +558,17 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// A line that no other log has.
+///
+/// # Errors
+///
+/// The system has no randomness.
+pub fn new_line() -> Result<String, String> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+    Ok(format!("{:032x}", u128::from_be_bytes(random)))
 }
 
 /// Records that go into the next block.

@@ -48,6 +48,14 @@ pub enum OpenError {
         /// The system's words.
         reason: String,
     },
+    /// A restore into it was begun.
+    #[error(
+        "a restore into {directory} is not finished: run the same `ringmain log restore` again, it goes on where it ended"
+    )]
+    Unfinished {
+        /// Where.
+        directory: PathBuf,
+    },
     /// The disk is full.
     #[error(
         "no space is left for the durable log in {directory} ({reason}): make room, or lower durable.retention_bytes"

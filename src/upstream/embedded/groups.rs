@@ -12,7 +12,7 @@ use crate::limits::GROUPS_STORED_MAX;
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{Group, Groups, Lag, Lease, Leased, Scan, Settled};
 
-pub use state::{Next, Recent, State, load};
+pub use state::{Next, Recent, State, load, stored_group};
 
 /// Blocks that are looked at to say how far behind a group is.
 const BLOCKS_PER_LAG: usize = 256;

@@ -29,6 +29,12 @@ struct Bucket {
     keyspace: Keyspace,
 }
 
+impl Bucket {
+    fn name(&self) -> String {
+        format!("{PREFIX}{}-{}", self.width, self.end_ms / HOUR_MS)
+    }
+}
+
 /// All buckets that are alive: about six for each time-to-live in use.
 #[derive(Default)]
 pub struct Keys {
@@ -123,6 +129,12 @@ impl Keys {
             keyspace: keyspace.clone(),
         });
         Ok((keyspace, value))
+    }
+
+    /// All buckets, with the names of their keyspaces.
+    pub fn keyspaces(&self) -> impl Iterator<Item = (Box<str>, Keyspace)> {
+        let named = |bucket: &Bucket| (bucket.name().into(), bucket.keyspace.clone());
+        self.buckets.iter().map(named)
     }
 
     /// Takes out the buckets whose keys have all expired.

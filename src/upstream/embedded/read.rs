@@ -17,7 +17,7 @@ use crate::upstream::log::{Scan, Scanned};
 
 /// Cursors that are passed over at first where the library cannot go on, and how often before the step grows.
 const SKIP_CURSORS: u64 = block::RECORDS_PER_BLOCK as u64;
-const SKIPS_BEFORE_GROWTH: u32 = 64;
+const SKIPS_BEFORE_GROWTH: u64 = 64;
 
 /// Channels with a name of their own in the log: deliveries of one queue group.
 pub const QUEUE_PREFIX: &str = "$queue:";
@@ -146,40 +146,12 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn segment(&mut self, segment: &Segment) -> fjall::Result<()> {
-        let snapshot = &self.view.snapshot;
-        let mut start = block_at(self.view, segment, self.next + 1).unwrap_or(segment.first);
-        let (mut skips, mut step) = (0, SKIP_CURSORS);
-        'range: loop {
-            let range = snapshot.range(&segment.blocks, start.to_be_bytes()..);
-            for guard in range {
-                let (key, value) = match guard.into_inner() {
-                    Ok(pair) => pair,
-                    Err(error) if is_damage(&error) => {
-                        self.damaged += 1;
-                        skips += 1;
-                        if skips > SKIPS_BEFORE_GROWTH {
-                            step = step.saturating_mul(2);
-                        }
-                        start = self.next.max(start).saturating_add(step);
-                        if start > segment.last {
-                            return Ok(());
-                        }
-                        continue 'range;
-                    }
-                    Err(error) => return Err(error),
-                };
-                let cursor = cursor_of(&key);
-                if cursor > self.view.end {
-                    return Ok(());
-                }
-                start = cursor;
-                self.block(cursor, value);
-                if self.is_full {
-                    return Ok(());
-                }
-            }
-            return Ok(());
-        }
+        let damaged = blocks(self.view, segment, self.next + 1, |cursor, value| {
+            self.block(cursor, value);
+            !self.is_full
+        })?;
+        self.damaged += damaged;
+        Ok(())
     }
 
     fn block(&mut self, cursor: u64, value: UserValue) {
@@ -228,6 +200,51 @@ impl Walk<'_> {
                 return;
             }
         }
+    }
+}
+
+/// Gives the blocks of a segment, from the one in which `from` is, until `each` says that it is enough; and how many cannot be
+/// read.
+///
+/// # Errors
+///
+/// The library's, where it is not for one block.
+pub fn blocks(
+    view: &View,
+    segment: &Segment,
+    from: u64,
+    mut each: impl FnMut(u64, UserValue) -> bool,
+) -> fjall::Result<u64> {
+    let mut start = block_at(view, segment, from).unwrap_or(segment.first);
+    let (mut damaged, mut step) = (0, SKIP_CURSORS);
+    'range: loop {
+        let range = view.snapshot.range(&segment.blocks, start.to_be_bytes()..);
+        for guard in range {
+            let (key, value) = match guard.into_inner() {
+                Ok(pair) => pair,
+                Err(error) if is_damage(&error) => {
+                    damaged += 1;
+                    if damaged > SKIPS_BEFORE_GROWTH {
+                        step = step.saturating_mul(2);
+                    }
+                    start = start.saturating_add(step);
+                    if start > segment.last {
+                        return Ok(damaged);
+                    }
+                    continue 'range;
+                }
+                Err(error) => return Err(error),
+            };
+            let cursor = cursor_of(&key);
+            if cursor > view.end {
+                return Ok(damaged);
+            }
+            start = cursor;
+            if !each(cursor, value) {
+                return Ok(damaged);
+            }
+        }
+        return Ok(damaged);
     }
 }
 

@@ -9,8 +9,10 @@ use hashbrown::HashMap;
 use super::block::Head;
 use super::store;
 
-const BLOCKS: &str = "blocks-";
-const INDEX: &str = "index-";
+/// Name of a keyspace of blocks, before the number of its segment.
+pub const BLOCKS: &str = "blocks-";
+/// The same of their index.
+pub const INDEX: &str = "index-";
 /// The share of the retention that one segment holds, by age and by bytes: what is kept too long.
 const SHARE: u64 = 32;
 /// Segments that are alive at most, each made of two keyspaces.
@@ -65,6 +67,12 @@ impl Segment {
             }
         }
         Ok(segment)
+    }
+
+    /// Name of the keyspace of its blocks.
+    #[must_use]
+    pub fn name(&self) -> Box<str> {
+        format!("{BLOCKS}{}", self.number).into()
     }
 
     /// Nothing is in it.

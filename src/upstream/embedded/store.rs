@@ -19,6 +19,8 @@ use super::{FORMAT, journal};
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const DATA: &str = "data";
+/// There while a restore into the directory is not finished.
+pub const UNFINISHED: &str = "restoring";
 const FORMAT_WORDS: &str = "ringmain log ";
 
 /// Memory for blocks that are not yet in a file: each time so many bytes become one. Half as much costs a tenth of the appends.
@@ -108,7 +110,7 @@ impl Directory {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if path.join(DATA).join("version").exists() {
+                if Self::has_data(path) {
                     return Err(OpenError::Corrupt {
                         directory: path.to_owned(),
                         reason: format!("its file {FORMAT_FILE} is missing"),
@@ -129,6 +131,12 @@ impl Directory {
             }),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// A log was opened there before.
+    #[must_use]
+    pub fn has_data(path: &Path) -> bool {
+        path.join(DATA).join("version").exists()
     }
 
     /// Where it is.

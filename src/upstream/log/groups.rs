@@ -94,6 +94,8 @@ pub struct Failure {
 pub struct Lag {
     /// Entries that are neither done nor leased, as far as that is known.
     pub entries: u64,
+    /// Entries that somebody has leased, here or elsewhere.
+    pub leased: u64,
     /// When the oldest entry that is not done was taken in, Unix milliseconds; `None` if all are done.
     pub oldest_unix_ms: Option<u64>,
     /// Entries that retention, or an order to forget them, has taken before they were done; about as many. Survives restarts.

@@ -298,6 +298,7 @@ impl Consumers {
         let (lost, lost_before) = self.losses(&opened, reader, group, &info).await?;
         Ok(Lag {
             entries: info.num_pending,
+            leased: info.num_ack_pending as u64,
             oldest_unix_ms,
             lost,
             lost_before,

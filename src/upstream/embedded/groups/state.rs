@@ -358,6 +358,7 @@ impl State {
             .map(|entry| entry.record.unix_ms);
         Lag {
             entries: self.free.len() as u64 + self.ahead.len() as u64 + unread,
+            leased: (self.open.len() - self.free.len()) as u64,
             oldest_unix_ms: known.or(oldest_unread_ms),
             lost: self.lost,
             lost_before: self.lost_before,
@@ -506,6 +507,13 @@ impl State {
 struct Stored {
     number: u64,
     group: Group,
+}
+
+/// A group out of its row.
+#[must_use]
+pub fn stored_group(value: &[u8]) -> Option<Group> {
+    let stored = serde_json::from_slice::<Stored>(value).ok()?;
+    Some(stored.group)
 }
 
 /// All groups of the store, with nobody holding any of their entries.
