@@ -142,6 +142,8 @@ pub(crate) enum Command {
     Log(Box<ringmain::tools::LogArgs>),
     /// Look at queue groups
     Queue(ringmain::tools::QueueArgs),
+    /// Ask the running proxy whether it runs, or whether it serves clients
+    Health(ringmain::tools::HealthArgs),
     /// Generate load and measure
     Bench(Box<ringmain::bench::Args>),
     /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks

@@ -60,10 +60,20 @@ fn main() -> ExitCode {
         Command::Token(args) => mint(config, args),
         Command::Doctor => diagnose(config),
         Command::ImportCentrifugo(args) => import_centrifugo(&args),
-        Command::Dlq(args) => tool(config, args.target(), |config| tools::dlq(config, &args)),
+        Command::Dlq(args) => {
+            let address = &args.target().address;
+            tool(config, address, |config| tools::dlq(config, &args))
+        }
         Command::Log(args) => log(config, &args),
-        Command::Replay(args) => tool(config, &args.target, |config| tools::replay(config, &args)),
-        Command::Queue(args) => tool(config, args.target(), |config| tools::queue(config, &args)),
+        Command::Replay(args) => {
+            let address = &args.target.address;
+            tool(config, address, |config| tools::replay(config, &args))
+        }
+        Command::Queue(args) => {
+            let address = &args.target().address;
+            tool(config, address, |config| tools::queue(config, &args))
+        }
+        Command::Health(args) => tool(config, &args.address, |config| tools::health(config, &args)),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::Running(anyhow!(error))),
     };
     let (status, error) = match status {
@@ -446,11 +456,11 @@ fn diagnose(path: Option<PathBuf>) -> Result<u8, Failure> {
 /// Runs a command that asks a running server, which an argument or the configuration names.
 fn tool(
     path: Option<PathBuf>,
-    target: &tools::TargetArgs,
+    address: &Option<String>,
     run: impl FnOnce(&Config) -> Result<(), tools::ToolError>,
 ) -> Result<u8, Failure> {
     let sources = Sources::new(path, Vec::new());
-    let config = if target.address.is_none() {
+    let config = if address.is_none() {
         sources.read().map_err(Failure::Usage)?.0
     } else {
         // Only its key may be wanted, and the server that is asked need not be the one that this directory configures.
@@ -466,8 +476,8 @@ fn tool(
 fn log(path: Option<PathBuf>, args: &tools::LogArgs) -> Result<u8, Failure> {
     let run = |config: &Config| tools::log(config, args);
     if args.needs_configuration() {
-        let nobody = tools::TargetArgs::default();
-        return tool(path, args.target().unwrap_or(&nobody), run);
+        let address = args.target().and_then(|target| target.address.clone());
+        return tool(path, &address, run);
     }
     let config = Sources::new(path, Vec::new()).read_if_there();
     run_tool(&config.unwrap_or_else(Config::built_in), run)

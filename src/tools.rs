@@ -1,9 +1,11 @@
-//! The commands that look into a running proxy's durable log: `ringmain dlq`, `ringmain replay`, `ringmain queue`.
+//! The commands that ask a running proxy: `ringmain dlq`, `ringmain replay` and `ringmain queue` about its durable log,
+//! `ringmain health` how it does.
 //!
 //! They speak HTTP to the admin listener of the configuration, or with a key to the server API of any server.
 
 mod client;
 mod dlq;
+mod health;
 mod interrupt;
 mod log;
 mod queue;
@@ -126,6 +128,17 @@ impl QueueArgs {
         let QueueAction::Groups { target, .. } = &self.action;
         target
     }
+}
+
+/// For images without a shell. Exit status: 0 the answer was 200, 1 it was another one or none came in five seconds.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HealthArgs {
+    /// Ask whether clients are served, rather than whether the process runs
+    #[arg(long)]
+    pub ready: bool,
+    /// Server to ask, HOST:PORT or unix:PATH [default: admin.listen, else server.internal_listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
 }
 
 /// `ringmain queue`
@@ -366,6 +379,26 @@ pub fn queue(config: &Config, args: &QueueArgs) -> Result<(), ToolError> {
 /// See `ToolError`.
 pub fn replay(config: &Config, args: &ReplayArgs) -> Result<(), ToolError> {
     replay::run(client(config, &args.target)?, args)
+}
+
+/// Runs `ringmain health`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn health(config: &Config, args: &HealthArgs) -> Result<(), ToolError> {
+    let configured = config.admin.listen.iter();
+    let address = match &args.address {
+        Some(address) => address.clone(),
+        None => configured
+            .chain(&config.server.internal_listen)
+            .next()
+            .map(reachable)
+            .ok_or_else(|| {
+                let text = "the configuration has neither admin.listen nor server.internal_listen: name a listener with --address";
+                ToolError::Usage(text.to_owned())
+            })?,
+    };
+    health::ask(Client::new(&address, None)?, args.ready)
 }
 
 /// Whom to ask: what the arguments name, else the configured admin listener, else the configured server API. A configured

@@ -184,6 +184,29 @@ impl Client {
         }
     }
 
+    /// The body of a page, which must be there within this time.
+    pub(super) fn page(mut self, path: &str, within: Duration) -> Result<Vec<u8>, ToolError> {
+        let mut request = Request::get(path)
+            .body(Full::default())
+            .map_err(|error| self.error(Broken::Answer(error.to_string())))?;
+        request.headers_mut().clone_from(&self.headers);
+        let asked = exchange(&mut self.connection, &self.address, request);
+        let answer = self
+            .runtime
+            .block_on(async { timeout(within, asked).await });
+        let late = |_| {
+            let reason = format!("no answer came within {} s", within.as_secs());
+            Err(Broken::Answer(reason))
+        };
+        let (status, body) = answer
+            .unwrap_or_else(late)
+            .map_err(|broken| self.error(broken))?;
+        if status == 200 {
+            return Ok(body);
+        }
+        Err(unexpected(path.to_owned(), status, &body))
+    }
+
     fn error(&self, broken: Broken) -> ToolError {
         let address = self.address.clone();
         match broken {
@@ -266,15 +289,7 @@ fn answered(path: &str, status: u16, body: Vec<u8>) -> Result<Vec<u8>, ToolError
     {
         return Err(refused(path, refusal));
     }
-    Err(ToolError::Status {
-        path: format!("/api/{path}"),
-        status,
-        text: String::from_utf8_lossy(&body)
-            .trim()
-            .chars()
-            .take(200)
-            .collect(),
-    })
+    Err(unexpected(format!("/api/{path}"), status, &body))
 }
 
 async fn exchange(
@@ -382,6 +397,19 @@ pub(super) fn result<'a, T: Deserialize<'a>>(path: &str, body: &'a [u8]) -> Resu
             path: format!("/api/{path}"),
             source: serde::de::Error::custom("neither a result nor an error"),
         }),
+    }
+}
+
+/// An answer with a status that is no success.
+fn unexpected(path: String, status: u16, body: &[u8]) -> ToolError {
+    ToolError::Status {
+        path,
+        status,
+        text: String::from_utf8_lossy(body)
+            .trim()
+            .chars()
+            .take(200)
+            .collect(),
     }
 }
 

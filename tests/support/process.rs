@@ -44,6 +44,7 @@ pub(crate) struct Start {
     environment: Vec<(String, String)>,
     namespace: Option<String>,
     descriptors: Option<u32>,
+    launcher: Vec<String>,
 }
 
 /// `uring` or `portable`: what `RINGMAIN_TEST_REACTOR` asks for.
@@ -71,6 +72,7 @@ impl Start {
             environment: Vec::new(),
             namespace: None,
             descriptors: None,
+            launcher: Vec::new(),
         }
     }
 
@@ -110,6 +112,12 @@ impl Start {
     /// With so many descriptors at most.
     pub(crate) fn descriptors(mut self, most: u32) -> Self {
         self.descriptors = Some(most);
+        self
+    }
+
+    /// Started by a program that becomes the binary, whose path and arguments follow these.
+    pub(crate) fn through(mut self, launcher: Vec<String>) -> Self {
+        self.launcher = launcher;
         self
     }
 
@@ -167,6 +175,13 @@ impl Start {
                 let mut command = Command::new("sh");
                 let limited = format!("ulimit -n {most} && exec \"$@\"");
                 command.args(["-c", &limited, "sh", env!("CARGO_BIN_EXE_ringmain")]);
+                prepare(&mut command, directory);
+                command
+            }
+            None if !self.launcher.is_empty() => {
+                let mut command = Command::new(&self.launcher[0]);
+                command.args(&self.launcher[1..]);
+                command.arg(env!("CARGO_BIN_EXE_ringmain"));
                 prepare(&mut command, directory);
                 command
             }
@@ -314,6 +329,17 @@ impl Server {
     /// Calls a method of the server API and returns the whole answer.
     pub(crate) fn api(&self, method: &str, body: &Value) -> Value {
         let response = self.api_response(method, &body.to_string());
+        assert_eq!(response.status, 200, "{method} {body}: {}", response.text());
+        response.json()
+    }
+
+    /// Calls a method at the listener of services, which must answer 200.
+    pub(crate) fn api_internal(&self, method: &str, body: &Value) -> Value {
+        let response = Http::open(self.internal).post(
+            &format!("/api/{method}"),
+            &[("X-API-Key", API_KEY)],
+            body.to_string().as_bytes(),
+        );
         assert_eq!(response.status, 200, "{method} {body}: {}", response.text());
         response.json()
     }
