@@ -347,13 +347,13 @@ directory = "{}"
 }
 
 fn serves(server: &Server) {
-    wait::until("the log", || {
-        let ready = Http::open(server.internal).get("/ready", &[]).json();
-        (ready["durable"]["up"] == true).then_some(())
-    });
     let mut client = Client::anonymous(server);
     for channel in ["news", "orders:1"] {
-        client.subscribe(channel);
+        // The connection to the log is made behind the start.
+        wait::until("the log", || {
+            let reply = client.call("subscribe", &json!({ "channel": channel }));
+            reply.get("subscribe").map(|_| ())
+        });
         for n in 0..50 {
             let publish = json!({ "channel": channel, "data": n });
             wait::until("the publication to be taken", || {
