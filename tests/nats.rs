@@ -1,9 +1,5 @@
 //! The durable log in NATS JetStream against real servers: alone, killed, cut off, and three together.
 
-#[expect(
-    dead_code,
-    reason = "each test crate uses its own part of what they share"
-)]
 #[path = "support/nats_server.rs"]
 mod nats_server;
 
@@ -28,6 +24,8 @@ mod moving;
 mod proxy;
 #[path = "nats/reads.rs"]
 mod reads;
+#[path = "nats/rotation.rs"]
+mod rotation;
 #[path = "nats/secure.rs"]
 mod secure;
 #[path = "nats/setup.rs"]

@@ -38,10 +38,18 @@ const FIXED_AT_START: &[&str] = &[
     "durable.",
 ];
 
+/// Keys among them that a reload changes all the same.
+const FOLLOWED: &[&str] = &[
+    "durable.nats.user",
+    "durable.nats.password",
+    "durable.nats.token",
+    "durable.nats.credentials",
+];
+
 /// Is the key, a whole one or the path of a table, read at the start only? A reload that changes it is refused.
 #[must_use]
 pub fn is_fixed_at_start(key: &str) -> bool {
-    FIXED_AT_START.iter().any(|start| key.starts_with(start))
+    FIXED_AT_START.iter().any(|start| key.starts_with(start)) && !FOLLOWED.contains(&key)
 }
 
 /// One configuration file.

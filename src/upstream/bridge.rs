@@ -402,6 +402,7 @@ async fn run<L: Log>(
                 shared.schemas.replace(schemas);
                 shared.config.replace(Arc::clone(&config));
                 desk.reload(&config);
+                log.reload(&config.durable);
             }
             () = tokio::time::sleep(OFFER_INTERVAL), if shared.keeps() || shared.is_full() => {}
         }

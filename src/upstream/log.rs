@@ -6,6 +6,8 @@ mod groups;
 mod letters;
 mod values;
 
+use crate::config::durable::Durable;
+
 pub use copies::{Copies, Wanted};
 pub use entries::{Entries, Scan, Scanned, Slice};
 pub use groups::{Failure, Group, Groups, Lag, Lease, Leased, Settled, worker_name};
@@ -20,6 +22,9 @@ pub use values::Values;
 /// on other threads.
 #[allow(async_fn_in_trait, reason = "the bridge runs its log on one thread")]
 pub trait Log: Copies + Entries + Groups + Letters + Values {
+    /// A reload: what of it the log can follow, it does, and nobody waits for it.
+    fn reload(&self, _config: &Durable) {}
+
     /// Everything that was settled is stored; nothing is asked after it.
     async fn close(&self);
 }

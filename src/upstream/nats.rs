@@ -21,6 +21,7 @@
 //! nobody, so one replica is always warned of.
 
 mod batch;
+mod credentials;
 mod groups;
 mod head;
 mod letters;
@@ -37,9 +38,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::config::durable::Durable;
+use crate::config::durable::{Durable, Nats};
 use crate::mesh::durable::{Appended, LogError, Read};
 use crate::model::{ChannelName, Draft, Entry};
 use crate::upstream::log::{Copies, Entries, Log, Scan, Scanned, Slice, Status, Wanted};
@@ -66,6 +67,9 @@ pub struct Jetstream {
     reader: Reader,
     groups: Consumers,
     supervisor: tokio::task::JoinHandle<()>,
+    /// What the configuration says now.
+    configured: watch::Sender<Nats>,
+    follower: tokio::task::JoinHandle<()>,
 }
 
 impl Jetstream {
@@ -76,12 +80,15 @@ impl Jetstream {
     pub async fn connect(config: &Durable) -> Result<Self, ConnectError> {
         let link = Link::connect(config).await?;
         let (tail, own) = Tail::spawn(link.clone());
+        let configured = watch::Sender::new(config.nats.clone());
         Ok(Self {
             writer: Writer::spawn(link.clone(), own),
             tail,
             reader: Reader::new(link.clone()),
             groups: Consumers::new(link.clone()),
             supervisor: tokio::spawn(link.clone().supervise()),
+            follower: tokio::spawn(link.clone().follow(configured.subscribe())),
+            configured,
             link,
         })
     }
@@ -90,6 +97,7 @@ impl Jetstream {
 impl Drop for Jetstream {
     fn drop(&mut self) {
         self.supervisor.abort();
+        self.follower.abort();
     }
 }
 
@@ -160,8 +168,13 @@ impl Copies for Jetstream {
 }
 
 impl Log for Jetstream {
+    fn reload(&self, config: &Durable) {
+        self.configured.send_replace(config.nats.clone());
+    }
+
     async fn close(&self) {
+        let client = self.link.client();
         // What does not go out in time is delivered again by the server.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.link.client.flush()).await;
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, client.flush()).await;
     }
 }

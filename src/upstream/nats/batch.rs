@@ -120,19 +120,19 @@ async fn send_one(
     let Some(last) = messages.pop() else {
         return Ok(());
     };
+    let client = link.client();
     for message in messages {
         let Message {
             subject,
             headers,
             payload,
         } = message;
-        link.client
+        client
             .publish_with_headers(subject, headers, payload)
             .await?;
     }
     let sent =
-        link.client
-            .publish_with_reply_and_headers(last.subject, reply, last.headers, last.payload);
+        client.publish_with_reply_and_headers(last.subject, reply, last.headers, last.payload);
     sent.await
 }
 

@@ -249,18 +249,16 @@ impl Consumers {
         let Some((last, word)) = words.pop() else {
             return Ok(());
         };
+        // All over one connection: the last word is answered behind the others.
+        let client = self.link.client();
         for (reply, word) in words {
-            let sent = self
-                .link
-                .client
-                .publish(reply, Bytes::from_static(word))
-                .await;
+            let sent = client.publish(reply, Bytes::from_static(word)).await;
             sent.map_err(|error| failed(&error))?;
         }
         let request = Request::new()
             .payload(Bytes::from_static(word))
             .timeout(Some(ANSWER_WITHIN));
-        match self.link.client.send_request(last, request).await {
+        match client.send_request(last, request).await {
             Ok(_) => {}
             // A server that was killed may have forgotten the lease, and says nothing to it; the other words it has heard.
             Err(error) if error.kind() == RequestErrorKind::TimedOut => {

@@ -79,7 +79,7 @@ pub(super) async fn bury(link: &Link, letter: &DeadLetter) -> Result<(), LogErro
         headers: lines.collect(),
     };
     let room = link
-        .client
+        .client()
         .max_payload()
         .saturating_sub(message::OWN_HEADERS_BYTES);
     let value = loop {

@@ -1,4 +1,7 @@
 //! The connection: it is made and kept in the background, and the stream behind it is created or checked.
+//!
+//! Credentials that change get a connection of their own beside the old one. Once the server has taken it, everything that begins goes
+//! over it, and the old one stays until what has begun there is over: nothing waits, and nothing is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +12,9 @@ use async_nats::jetstream::{self, ErrorCode, kv};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::{Notify, watch};
 
+use super::credentials::Credentials;
 use super::subject::{self, Subjects};
-use crate::config::durable::Durable;
+use crate::config::durable::{Durable, Nats};
 use crate::mesh::durable::LogError;
 use crate::upstream::log::Status;
 
@@ -25,6 +29,8 @@ const OPEN_AGAIN: Duration = Duration::from_millis(500);
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long a bucket remembers that a value has outlived its age.
 const MARKERS: Duration = Duration::from_secs(60);
+/// Longest wait for a connection with new credentials.
+const RENEW_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for an answer of the server's API.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,6 +68,8 @@ pub enum ConnectError {
 
 /// The stream as it was found or made.
 pub(super) struct Opened {
+    /// Which connection it speaks over.
+    pub line: u64,
     /// Identity of the stream: when it was made.
     pub log: u128,
     /// Its name.
@@ -80,8 +88,7 @@ pub(super) struct Opened {
 
 /// What all parts of the log share.
 pub(super) struct Link {
-    pub client: Client,
-    pub js: jetstream::Context,
+    line: watch::Sender<Arc<Line>>,
     pub config: Durable,
     pub subjects: Subjects,
     /// The stream; `None` until it was opened.
@@ -90,6 +97,27 @@ pub(super) struct Link {
     /// Makes names of batches unlike those of other processes.
     pub process: String,
     events: Arc<Notify>,
+    /// Number of the connection in use.
+    newest: watch::Sender<u64>,
+}
+
+/// A connection.
+struct Line {
+    /// Counted from 0; those before the last one are on their way out.
+    number: u64,
+    client: Client,
+    js: jetstream::Context,
+    /// What it says to the server when it connects the next time.
+    credentials: watch::Sender<Credentials>,
+}
+
+/// How a connection is made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    /// Again and again, in the background.
+    Patient,
+    /// Once.
+    Once,
 }
 
 impl Link {
@@ -102,27 +130,29 @@ impl Link {
         if !(1..=5).contains(&nats.replicas) {
             return Err(ConnectError::Replicas);
         }
-        let servers = addresses(config)?;
         let status = watch::Sender::new(Status {
             down: Some("not connected yet".into()),
             ..Status::default()
         });
         let events = Arc::new(Notify::new());
-        let options = options(config, &status, &events).await?;
-        let client = options
-            .connect(servers)
-            .await
-            .map_err(|error| ConnectError::Client(redact(config, &error.to_string())))?;
-        let mut js = jetstream::new(client.clone());
-        js.set_timeout(API_TIMEOUT);
-        let process = client
+        let credentials = credentials(nats)?;
+        let newest = watch::Sender::new(0);
+        let teller = Teller {
+            status: status.clone(),
+            events: Arc::clone(&events),
+            newest: newest.subscribe(),
+            number: 0,
+        };
+        let line = Line::connect(config, credentials, teller, Attempt::Patient).await?;
+        let process = line
+            .client
             .new_inbox()
             .rsplit('.')
             .next()
             .map_or_else(String::new, str::to_owned);
         Ok(Arc::new(Self {
-            client,
-            js,
+            line: watch::Sender::new(Arc::new(line)),
+            newest,
             config: config.clone(),
             subjects: Subjects::new(&nats.subject_prefix),
             opened: watch::Sender::new(None),
@@ -132,9 +162,28 @@ impl Link {
         }))
     }
 
+    /// The connection for what begins now.
+    pub(super) fn client(&self) -> Client {
+        self.line.borrow().client.clone()
+    }
+
+    /// The same, for JetStream.
+    pub(super) fn js(&self) -> jetstream::Context {
+        self.line.borrow().js.clone()
+    }
+
+    fn is_connected(&self) -> bool {
+        self.line.borrow().client.connection_state() == State::Connected
+    }
+
+    /// Number of the connection in use.
+    pub(super) fn newest(&self) -> u64 {
+        *self.newest.borrow()
+    }
+
     /// The stream, if something can be asked of it now.
     pub(super) fn opened(&self) -> Result<Arc<Opened>, LogError> {
-        if self.client.connection_state() != State::Connected {
+        if !self.is_connected() {
             return Err(unavailable("not connected to NATS"));
         }
         match &*self.opened.borrow() {
@@ -155,17 +204,83 @@ impl Link {
 
     /// An error of a request as publishers see it.
     pub(super) fn failed(&self, error: &dyn std::fmt::Display) -> LogError {
-        unavailable(&redact(&self.config, &error.to_string()))
+        unavailable(&self.redact(&error.to_string()))
+    }
+
+    /// Text without what nobody should read.
+    fn redact(&self, text: &str) -> String {
+        redact(&self.config, &self.line.borrow().credentials.borrow(), text)
+    }
+
+    /// Follows the credentials of the configuration, for ever.
+    pub(super) async fn follow(self: Arc<Self>, mut configured: watch::Receiver<Nats>) {
+        while configured.changed().await.is_ok() {
+            let nats = configured.borrow_and_update().clone();
+            match self.renew(&nats).await {
+                Ok(true) => tracing::info!("NATS: the new credentials are in use"),
+                Ok(false) => {}
+                Err(reason) => tracing::warn!(
+                    "NATS: the new credentials are not used, the old ones stay: {}",
+                    self.redact(&reason)
+                ),
+            }
+        }
+    }
+
+    /// Goes over to these credentials, if they are others.
+    async fn renew(self: &Arc<Self>, nats: &Nats) -> Result<bool, String> {
+        let credentials = credentials(nats).map_err(|error| error.to_string())?;
+        let old = Arc::clone(&self.line.borrow());
+        if *old.credentials.borrow() == credentials {
+            return Ok(false);
+        }
+        if !self.is_connected() {
+            // Nothing is to be lost, and the next attempt is soon.
+            old.credentials.send_replace(credentials);
+            return Ok(true);
+        }
+        let teller = Teller {
+            status: self.status.clone(),
+            events: Arc::clone(&self.events),
+            newest: self.newest.subscribe(),
+            number: old.number + 1,
+        };
+        let line = Line::connect(&self.config, credentials.clone(), teller, Attempt::Once);
+        let line = tokio::time::timeout(RENEW_TIMEOUT, line)
+            .await
+            .map_err(|_elapsed| "NATS does not answer".to_owned())?
+            .map_err(|error| error.to_string())?;
+        let found = line.js.get_stream(&self.config.nats.stream).await;
+        let found = found.map_err(|error| format!("stream {}: {error}", self.config.nats.stream));
+        let known = self.opened.borrow().clone();
+        if let Some(known) = known
+            && known.log != identity(found?.cached_info())
+        {
+            return Err("they lead to another stream; restart for that".to_owned());
+        }
+        let number = line.number;
+        self.line.send_replace(Arc::new(line));
+        self.newest.send_replace(number);
+        self.events.notify_one();
+        // Where it is cut off before its end it comes back as whom the server lets in.
+        old.credentials.send_replace(credentials);
+        // What has begun there ends within this time.
+        let grace = self.config.append_timeout + 2 * API_TIMEOUT;
+        tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            let _ = old.client.drain().await;
+        });
+        Ok(true)
     }
 
     /// Opens the stream and looks at it from time to time, for ever.
     pub(super) async fn supervise(self: Arc<Self>) {
         loop {
-            let pause = if self.client.connection_state() == State::Connected {
+            let pause = if self.is_connected() {
                 match self.look().await {
                     Ok(()) => LOOK_EVERY,
                     Err(reason) => {
-                        self.down(&redact(&self.config, &reason));
+                        self.down(&self.redact(&reason));
                         OPEN_AGAIN
                     }
                 }
@@ -189,27 +304,26 @@ impl Link {
 
     async fn look(&self) -> Result<(), String> {
         let known = self.opened.borrow().clone();
+        let line = Arc::clone(&self.line.borrow());
         let info = match &known {
-            Some(opened) => opened
+            Some(opened) if opened.line == line.number => opened
                 .stream
                 .get_info()
                 .await
                 .map_err(|error| error.to_string())?,
-            None => {
-                check_version(&self.client.server_info().version)?;
-                self.stream().await?
+            _ => {
+                check_version(&line.client.server_info().version)?;
+                self.stream(&line).await?
             }
         };
         if known
             .as_ref()
-            .is_none_or(|opened| opened.log != identity(&info))
+            .is_none_or(|opened| opened.log != identity(&info) || opened.line != line.number)
         {
-            let opened = self.open(&info).await?;
-            let warnings = self.warnings();
-            for warning in &warnings {
-                tracing::warn!("durable log: {warning}");
+            let opened = self.open(&line, &info).await?;
+            if known.is_none_or(|known| known.log != opened.log) {
+                self.warn();
             }
-            self.status.send_modify(|status| status.warnings = warnings);
             self.opened.send_replace(Some(Arc::new(opened)));
         }
         self.status.send_modify(|status| {
@@ -221,10 +335,10 @@ impl Link {
         Ok(())
     }
 
-    async fn stream(&self) -> Result<Info, String> {
+    async fn stream(&self, line: &Line) -> Result<Info, String> {
         let wanted = self.wanted();
         let text = |error: &dyn std::fmt::Display| format!("stream {}: {error}", wanted.name);
-        let info = match self.js.get_stream(&wanted.name).await {
+        let info = match line.js.get_stream(&wanted.name).await {
             Ok(stream) => stream.cached_info().clone(),
             Err(error) => {
                 let jetstream::context::GetStreamErrorKind::JetStream(api) = error.kind() else {
@@ -233,7 +347,7 @@ impl Link {
                 if api.error_code() != ErrorCode::STREAM_NOT_FOUND {
                     return Err(text(&error));
                 }
-                let made = self.js.create_stream(wanted.clone()).await;
+                let made = line.js.create_stream(wanted.clone()).await;
                 made.map_err(|error| text(&error))?.cached_info().clone()
             }
         };
@@ -258,7 +372,7 @@ impl Link {
         let info = if changed == info.config {
             info
         } else {
-            let updated = self.js.update_stream(changed).await;
+            let updated = line.js.update_stream(changed).await;
             updated.map_err(|error| {
                 text(&format!(
                     "it differs from durable.nats, and cannot be changed: {error}"
@@ -304,24 +418,32 @@ impl Link {
         }
     }
 
-    async fn open(&self, info: &Info) -> Result<Opened, String> {
-        let stream = self
+    async fn open(&self, line: &Line, info: &Info) -> Result<Opened, String> {
+        let stream = line
             .js
             .get_stream_no_info(&info.config.name)
             .await
             .map_err(|error| error.to_string())?;
         Ok(Opened {
+            line: line.number,
             log: identity(info),
             name: info.config.name.clone(),
             end: info.state.last_sequence,
             stream,
-            state: self.bucket("STATE", Duration::ZERO).await?,
-            failures: self.bucket("FAILURES", self.config.retention_age).await?,
-            dead: self.bucket("DEAD", Duration::ZERO).await?,
+            state: self.bucket(line, "STATE", Duration::ZERO).await?,
+            failures: self
+                .bucket(line, "FAILURES", self.config.retention_age)
+                .await?,
+            dead: self.bucket(line, "DEAD", Duration::ZERO).await?,
         })
     }
 
-    async fn bucket(&self, what: &str, max_age: Duration) -> Result<kv::Store, String> {
+    async fn bucket(
+        &self,
+        line: &Line,
+        what: &str,
+        max_age: Duration,
+    ) -> Result<kv::Store, String> {
         let bucket = format!("{}_{what}", self.config.nats.stream);
         let config = kv::Config {
             bucket: bucket.clone(),
@@ -333,8 +455,16 @@ impl Link {
             limit_markers: Some(MARKERS),
             ..kv::Config::default()
         };
-        let made = self.js.create_or_update_key_value(config).await;
+        let made = line.js.create_or_update_key_value(config).await;
         made.map_err(|error| format!("bucket {bucket}: {error}"))
+    }
+
+    fn warn(&self) {
+        let warnings = self.warnings();
+        for warning in &warnings {
+            tracing::warn!("durable log: {warning}");
+        }
+        self.status.send_modify(|status| status.warnings = warnings);
     }
 
     fn warnings(&self) -> Vec<Box<str>> {
@@ -373,6 +503,14 @@ fn check_version(version: &str) -> Result<(), String> {
     }
 }
 
+fn credentials(nats: &Nats) -> Result<Credentials, ConnectError> {
+    Credentials::read(nats).map_err(|error| ConnectError::File {
+        key: "credentials",
+        path: nats.credentials.display().to_string(),
+        reason: error.kind().to_string(),
+    })
+}
+
 fn addresses(config: &Durable) -> Result<Vec<ServerAddr>, ConnectError> {
     let servers = config.nats.servers.iter().enumerate();
     let parsed: Result<Vec<ServerAddr>, ConnectError> = servers
@@ -385,34 +523,58 @@ fn addresses(config: &Durable) -> Result<Vec<ServerAddr>, ConnectError> {
     Ok(parsed)
 }
 
-async fn options(
+/// Tells others how a connection does, while it is the one in use.
+struct Teller {
+    status: watch::Sender<Status>,
+    events: Arc<Notify>,
+    newest: watch::Receiver<u64>,
+    number: u64,
+}
+
+impl Line {
+    async fn connect(
+        config: &Durable,
+        credentials: Credentials,
+        teller: Teller,
+        attempt: Attempt,
+    ) -> Result<Self, ConnectError> {
+        let number = teller.number;
+        let servers = addresses(config)?;
+        let credentials = watch::Sender::new(credentials);
+        let options = options(config, credentials.subscribe(), teller, attempt)?;
+        let client = options.connect(servers).await.map_err(|error| {
+            ConnectError::Client(redact(config, &credentials.borrow(), &error.to_string()))
+        })?;
+        let mut js = jetstream::new(client.clone());
+        js.set_timeout(API_TIMEOUT);
+        Ok(Self {
+            number,
+            client,
+            js,
+            credentials,
+        })
+    }
+}
+
+fn options(
     config: &Durable,
-    status: &watch::Sender<Status>,
-    events: &Arc<Notify>,
+    credentials: watch::Receiver<Credentials>,
+    teller: Teller,
+    attempt: Attempt,
 ) -> Result<ConnectOptions, ConnectError> {
     let nats = &config.nats;
-    let mut options = ConnectOptions::new()
+    let said = credentials.clone();
+    let auth = move |nonce: Vec<u8>| std::future::ready(said.borrow().auth(&nonce));
+    let mut options = ConnectOptions::with_auth_callback(auth)
         .name("ringmain")
         .no_echo()
-        .retry_on_initial_connect()
         .connection_timeout(API_TIMEOUT)
         .request_timeout(Some(API_TIMEOUT))
         .ping_interval(Duration::from_secs(10))
         .client_capacity(8192)
         .reconnect_delay_callback(|attempt| Duration::from_millis(50 * (attempt as u64).min(20)));
-    if !nats.token.0.is_empty() {
-        options = options.token(nats.token.0.clone());
-    } else if !nats.user.is_empty() {
-        options = options.user_and_password(nats.user.clone(), nats.password.0.clone());
-    }
-    if !nats.credentials.as_os_str().is_empty() {
-        let file = std::fs::read_to_string(&nats.credentials);
-        let read = file.and_then(|text| options.credentials(&text));
-        options = read.map_err(|error| ConnectError::File {
-            key: "credentials",
-            path: nats.credentials.display().to_string(),
-            reason: error.kind().to_string(),
-        })?;
+    if attempt == Attempt::Patient {
+        options = options.retry_on_initial_connect();
     }
     if !nats.tls_ca.as_os_str().is_empty() {
         std::fs::metadata(&nats.tls_ca).map_err(|error| ConnectError::File {
@@ -424,12 +586,14 @@ async fn options(
             .add_root_certificates(nats.tls_ca.clone())
             .require_tls(true);
     }
-    let (status, events, config) = (status.clone(), events.clone(), config.clone());
+    let config = config.clone();
     Ok(options.event_callback(move |event| {
-        let text = redact(&config, &event.to_string());
-        let (status, events) = (status.clone(), events.clone());
+        let text = redact(&config, &credentials.borrow(), &event.to_string());
+        let is_in_use = *teller.newest.borrow() == teller.number;
+        let (status, events) = (teller.status.clone(), Arc::clone(&teller.events));
         async move {
             match event {
+                _ if !is_in_use => tracing::debug!("NATS, a connection not in use: {text}"),
                 Event::Connected => events.notify_one(),
                 Event::Disconnected | Event::Closed => {
                     status.send_modify(|status| status.down = Some("not connected to NATS".into()));
@@ -453,18 +617,16 @@ async fn options(
 }
 
 /// Text without what nobody should read.
-fn redact(config: &Durable, text: &str) -> String {
-    let nats = &config.nats;
+fn redact(config: &Durable, credentials: &Credentials, text: &str) -> String {
     let mut text = text.to_owned();
-    let in_addresses = nats.servers.iter().filter_map(|server| {
+    let in_addresses = config.nats.servers.iter().filter_map(|server| {
         let (_, rest) = server.split_once("://")?;
         let (secret, _) = rest.rsplit_once('@')?;
-        Some(secret.to_owned())
+        Some(secret)
     });
-    let secrets = [nats.password.0.clone(), nats.token.0.clone()];
-    for secret in in_addresses.chain(secrets) {
+    for secret in in_addresses.chain(credentials.secrets()) {
         if !secret.is_empty() {
-            text = text.replace(&secret, "***");
+            text = text.replace(secret, "***");
         }
     }
     text
@@ -492,8 +654,14 @@ mod tests {
     fn errors_never_contain_credentials() {
         let mut config = Durable::default();
         config.nats.servers = vec!["nats://ann:geheim@host:1".to_owned()];
+        config.nats.user = "ann".to_owned();
         config.nats.password = Secret("p4ss".to_owned());
-        let text = redact(&config, "nats://ann:geheim@host:1 refused p4ss");
+        let credentials = credentials(&config.nats).expect("credentials");
+        let text = redact(
+            &config,
+            &credentials,
+            "nats://ann:geheim@host:1 refused p4ss",
+        );
         assert_eq!(text, "nats://***@host:1 refused ***");
     }
 

@@ -366,7 +366,7 @@ pub(super) async fn direct(link: &Link, opened: &Opened, ask: Ask<'_>) -> Result
     let failed = |error: &dyn std::fmt::Display| link.failed(error);
     let subject = format!("$JS.API.DIRECT.GET.{}", opened.name);
     let request = serde_json::to_vec(&ask).map_err(|error| failed(&error))?;
-    let client = &link.client;
+    let client = link.client();
     let inbox = client.new_inbox();
     let mut replies = client
         .subscribe(inbox.clone())

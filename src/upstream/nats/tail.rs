@@ -84,18 +84,25 @@ impl Tail {
 
 async fn follow(link: Arc<Link>, mut owns: mpsc::Receiver<Own>, parts: mpsc::Sender<Part>) {
     let mut changes = link.opened.subscribe();
-    let heard = link.client.subscribe(link.subjects.publications()).await;
-    let Ok(mut heard) = heard else {
+    let mut line = link.newest();
+    let subjects = link.subjects.publications();
+    let Ok(mut heard) = link.client().subscribe(subjects.clone()).await else {
         return;
     };
     let mut following: Option<Following> = None;
     loop {
         let current = changes.borrow_and_update().clone();
-        if let Some(opened) = current
-            && following
-                .as_ref()
-                .is_none_or(|known| known.opened.log != opened.log)
+        if line != link.newest()
+            && let Ok(again) = link.client().subscribe(subjects.clone()).await
         {
+            line = link.newest();
+            heard = again;
+        }
+        if let (Some(opened), Some(known)) = (&current, &mut following)
+            && known.opened.log == opened.log
+        {
+            known.opened = opened.clone();
+        } else if let Some(opened) = current {
             let is_lost = following.is_some();
             following = Some(Following::new(link.clone(), opened));
             if is_lost

@@ -6,6 +6,7 @@
 //! After a conflict the end is read again: appends of a channel that has moved are refused (fenced), the others go again.
 //! After an unknown outcome the end is read again before the channel's next append.
 
+mod answers;
 mod chunk;
 mod keys;
 
@@ -24,9 +25,9 @@ use super::tail::Own;
 use crate::mesh::durable::{Appended, LogError};
 use crate::model::{Draft, Entry};
 
-use async_nats::Subscriber;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 
+use answers::Answers;
 use chunk::{Chunk, Item, Place, Verdict, What, begins_without_keys};
 use keys::Keys;
 
@@ -193,7 +194,7 @@ impl Writing {
         Self {
             own,
             units,
-            inbox: link.client.new_inbox(),
+            inbox: link.client().new_inbox(),
             flights: BTreeMap::new(),
             next_flight: 0,
             messages: 0,
@@ -215,23 +216,19 @@ impl Writing {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let mut sweep = tokio::time::interval(SWEEP_EVERY);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let Ok(mut answers) = self
-            .link
-            .client
-            .subscribe(format!("{}.*", self.inbox))
-            .await
-        else {
+        let Some(mut answers) = Answers::begin(&self.link, &self.inbox).await else {
             tracing::error!("durable log: the NATS client has ended");
             return;
         };
         let mut is_open = true;
         while is_open || !self.calls.is_empty() {
+            answers.follow(&self.link, &self.inbox).await;
             tokio::select! {
                 command = commands.recv(), if is_open => match command {
                     Some(command) => self.take(command),
                     None => is_open = false,
                 },
-                Some(reply) = answers.next() => self.answered(&reply),
+                reply = answers.next() => self.answered(&reply),
                 Some(done) = self.tasks.join_next() => {
                     // A task of the writer neither panics nor is it stopped.
                     if let Ok(done) = done {
@@ -246,11 +243,11 @@ impl Writing {
     }
 
     /// What has come meanwhile goes out together.
-    fn take_more(&mut self, commands: &mut mpsc::Receiver<Command>, answers: &mut Subscriber) {
+    fn take_more(&mut self, commands: &mut mpsc::Receiver<Command>, answers: &mut Answers) {
         while let Ok(command) = commands.try_recv() {
             self.take(command);
         }
-        while let Some(Some(reply)) = answers.next().now_or_never() {
+        while let Some(reply) = answers.next().now_or_never() {
             self.answered(&reply);
         }
         while let Some(Ok(done)) = self.tasks.try_join_next() {
@@ -261,17 +258,14 @@ impl Writing {
     /// The stream, if it can be written; another one than before has other channels.
     fn opened(&mut self) -> Result<Arc<Opened>, LogError> {
         let opened = self.link.opened()?;
-        if self
-            .opened
-            .as_ref()
-            .is_none_or(|known| known.log != opened.log)
-        {
+        let is_known = |known: &Arc<Opened>| known.log == opened.log;
+        if !self.opened.as_ref().is_some_and(is_known) {
             for channel in self.channels.values_mut() {
                 channel.head = None;
             }
             self.keys = Keys::default();
-            self.opened = Some(opened.clone());
         }
+        self.opened = Some(opened.clone());
         Ok(opened)
     }
 
@@ -308,7 +302,7 @@ impl Writing {
             },
         );
         let opened = self.opened().map(|_| ());
-        let room = self.link.client.max_payload();
+        let room = self.link.client().max_payload();
         let now = Instant::now();
         for (index, (subject, what)) in items.into_iter().enumerate() {
             let checked = opened.clone().and_then(|()| what.check(room));

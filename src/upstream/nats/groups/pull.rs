@@ -68,6 +68,8 @@ struct Leases {
 /// The request under way and what has come of it.
 struct Intake {
     replies: Option<Subscriber>,
+    /// Over which connection they come.
+    line: u64,
     inbox: String,
     /// Deliveries that may still come, and until when.
     expected: usize,
@@ -117,7 +119,8 @@ impl Pull {
             leases: RefCell::default(),
             intake: Mutex::new(Intake {
                 replies: None,
-                inbox: link.client.new_inbox(),
+                line: 0,
+                inbox: link.client().new_inbox(),
                 expected: 0,
                 until: Instant::now(),
                 raw: VecDeque::new(),
@@ -301,7 +304,8 @@ impl Pull {
     }
 
     async fn say(&self, reply: Subject, word: &'static [u8]) -> Result<(), LogError> {
-        let sent = self.link.client.publish(reply, Bytes::from_static(word));
+        let client = self.link.client();
+        let sent = client.publish(reply, Bytes::from_static(word));
         sent.await.map_err(|error| self.link.failed(&error))
     }
 
@@ -332,7 +336,8 @@ impl Pull {
         let replies = match intake.replies.take() {
             Some(replies) => replies,
             None => {
-                let replies = self.link.client.subscribe(intake.inbox.clone()).await;
+                intake.line = self.link.newest();
+                let replies = self.link.client().subscribe(intake.inbox.clone()).await;
                 replies.map_err(|error| self.link.failed(&error))?
             }
         };
@@ -350,8 +355,12 @@ impl Pull {
         if intake.expected > 0 && now < intake.until && intake.replies.is_some() {
             return Ok(());
         }
+        if intake.line != self.link.newest() {
+            // Nothing is awaited over the connection before.
+            intake.replies = None;
+        }
         self.replies(intake).await?;
-        let client = &self.link.client;
+        let client = self.link.client();
         let is_ordered = self.is_ordered();
         let request = Request {
             batch: limit.min(PULLED_AT_ONCE),
@@ -475,7 +484,7 @@ impl Pull {
     ) -> Result<(Option<(u64, i64)>, Delivery), LogError> {
         let message = Message {
             message: message.clone(),
-            context: self.link.js.clone(),
+            context: self.link.js(),
         };
         // What has no place in the stream is no delivery.
         let (Some(reply), Ok(info)) = (message.reply.clone(), message.info()) else {
