@@ -130,6 +130,8 @@ pub(crate) enum Command {
     Check,
     /// Print a token that the configured proxy accepts
     Token(TokenArgs),
+    /// Make a key for a service or an operator, and its hash for the configuration
+    Key(KeyArgs),
     /// Look whether this host fits: kernel, limits, settings, and what to change
     Doctor,
     /// Turn a configuration of Centrifugo 3 to 6 into one of ringmain, and say what has no equivalent
@@ -270,6 +272,35 @@ pub(crate) struct TokenArgs {
     /// Let its client consume a queue group from channels, both patterns; may be given several times
     #[arg(long, value_parser = consume, value_name = "GROUP=CHANNEL,…", conflicts_with = "channel")]
     pub(crate) consume: Vec<(String, Vec<String>)>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyArgs {
+    #[command(subcommand)]
+    pub(crate) action: KeyAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyAction {
+    /// Print a new key, which is shown this once, and below it its lines for [[http_api.keys]] or [[admin.keys]]
+    New {
+        /// Name of the key
+        #[arg(long, value_parser = key_name, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Read a key from standard input, and print its lines for the configuration
+    Hash {
+        /// Name of the key
+        #[arg(long, value_parser = key_name, value_name = "NAME")]
+        name: Option<String>,
+    },
+}
+
+fn key_name(text: &str) -> Result<String, &'static str> {
+    let is_name = ringmain::config::access::is_name(text);
+    is_name
+        .then(|| text.to_owned())
+        .ok_or("letters, digits, `-` and `_`, up to 64")
 }
 
 fn consume(text: &str) -> Result<(String, Vec<String>), String> {

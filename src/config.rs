@@ -1,5 +1,6 @@
 //! Configuration: as written (`file`), as checked (`Config`), and the rules of channels (`namespace`).
 
+pub mod access;
 mod doubts;
 pub mod durable;
 mod file;
@@ -17,6 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use access::{AccessKey, Grant, KeyVerdict};
 pub use file::{
     ConfigError, ConfigErrors, FileKey, KeyKind, ReloadRefused, Setting, Source, ValueOrigin,
 };
@@ -95,13 +97,34 @@ impl Config {
         self.channels.is_durable()
     }
 
-    /// Opens what the admin listener does not show to everybody.
+    /// Which key is it, of those that open what the admin listener does not show to everybody? Without keys of its own these are the
+    /// keys of the server API that open everything.
     #[must_use]
-    pub const fn admin_key(&self) -> &Secret {
-        if self.admin.key.0.is_empty() {
-            &self.http_api.key
-        } else {
-            &self.admin.key
+    pub fn judge_admin_key(&self, given: &[u8], now_unix_s: u64) -> KeyVerdict<'_> {
+        if self.admin.has_keys() {
+            let (key, keys) = (&self.admin.key, &self.admin.keys);
+            return access::judge(key, keys, given, now_unix_s);
+        }
+        match self.http_api.judge(given, now_unix_s) {
+            KeyVerdict::Named(key) if !key.grant().is_whole() => KeyVerdict::Unknown,
+            verdict => verdict,
+        }
+    }
+
+    /// Is there a key that opens what the admin listener does not show to everybody?
+    #[must_use]
+    pub fn has_admin_key(&self) -> bool {
+        let api = &self.http_api;
+        let is_whole = |key: &AccessKey| key.grant().is_whole();
+        self.admin.has_keys() || !api.key.0.is_empty() || api.keys.iter().any(is_whole)
+    }
+
+    /// Such a key, if the configuration has one as it is sent, for the commands of this host.
+    #[must_use]
+    pub fn own_admin_key(&self, now_unix_s: u64) -> Option<&Secret> {
+        match self.admin.has_keys() {
+            true => access::own(&self.admin.key, &self.admin.keys, now_unix_s),
+            false => self.http_api.own_key(now_unix_s),
         }
     }
 
@@ -225,12 +248,22 @@ pub struct Admin {
     /// Opens what changes something, and what shows payloads: queue groups, dead letters, replays. Empty is `http_api.key`.
     /// On a unix socket none is asked for: its mode says who may connect.
     pub key: Secret,
+    /// More keys for the same, each with a name.
+    pub keys: Vec<AccessKey>,
     /// Who may connect to the listener if it is a unix socket.
     pub unix_mode: FileMode,
     /// Group of the unix socket, by name or number; empty is the process' own.
     pub unix_group: String,
     /// Names under which the pages of operators may be asked for, beside `localhost` and addresses: exact, or `*.example`.
     pub hosts: Vec<String>,
+}
+
+impl Admin {
+    /// Has the listener keys of its own?
+    #[must_use]
+    pub const fn has_keys(&self) -> bool {
+        !self.key.0.is_empty() || !self.keys.is_empty()
+    }
 }
 
 /// `[client]`: names and defaults of `spec/centrifuge.md` §1.2, §2.6, §4.1.
@@ -355,8 +388,16 @@ pub struct Token {
     pub hmac_previous_secret_key_valid_until: u64,
     /// RS256 to RS512 and PS256 to PS512.
     pub rsa_public_key: Option<PublicKey>,
+    /// Rotation: the key before.
+    pub rsa_previous_public_key: Option<PublicKey>,
+    /// Unix seconds until which the previous key counts; 0 means always.
+    pub rsa_previous_public_key_valid_until: u64,
     /// ES256 or ES384, by its curve.
     pub ecdsa_public_key: Option<PublicKey>,
+    /// Rotation: the key before, perhaps on the other curve.
+    pub ecdsa_previous_public_key: Option<PublicKey>,
+    /// Unix seconds until which the previous key counts; 0 means always.
+    pub ecdsa_previous_public_key_valid_until: u64,
     /// URL of a key set, which replaces all keys above; empty is off.
     pub jwks_public_endpoint: String,
     /// Expected `aud`; empty accepts any.
@@ -436,14 +477,36 @@ impl WebSocket {
 /// `[http_api]`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HttpApi {
-    /// Key of the server API; empty refuses every request.
+    /// Key of the server API; without any key every request is refused.
     pub key: Secret,
+    /// More keys, each with a name, perhaps for a part of the server API only, or for a time.
+    pub keys: Vec<AccessKey>,
     /// No key needed. Development only.
     pub insecure: bool,
     /// `error_mode = "transport"`: errors become HTTP statuses.
     pub transport_errors: bool,
     /// On the clients' listeners too where there are internal ones.
     pub external: bool,
+}
+
+impl HttpApi {
+    /// Which key is it?
+    #[must_use]
+    pub fn judge(&self, given: &[u8], now_unix_s: u64) -> KeyVerdict<'_> {
+        access::judge(&self.key, &self.keys, given, now_unix_s)
+    }
+
+    /// Is there a key of this name? The empty one is that of `key`.
+    #[must_use]
+    pub fn has_key(&self, name: &str) -> bool {
+        name.is_empty() || self.keys.iter().any(|key| key.name == name)
+    }
+
+    /// A key that opens everything, if the configuration has one as it is sent, for the commands of this host.
+    #[must_use]
+    pub fn own_key(&self, now_unix_s: u64) -> Option<&Secret> {
+        access::own(&self.key, &self.keys, now_unix_s)
+    }
 }
 
 /// `[health]`: answers `{}` on the clients' listeners as long as the process runs.
@@ -545,6 +608,7 @@ impl Default for Admin {
                 8001,
             )))),
             key: Secret::default(),
+            keys: Vec::new(),
             unix_mode: FileMode(0o600),
             unix_group: String::new(),
             hosts: Vec::new(),

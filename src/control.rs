@@ -4,11 +4,13 @@
 //! publication.
 
 pub mod admin;
+mod clock;
 
 pub mod first_run;
 pub mod hooks;
 mod http_client;
 mod jwks;
+pub mod key;
 mod log_hooks;
 pub mod logging;
 mod observe;
@@ -487,6 +489,9 @@ impl Control {
             services.follow(&next);
         }
         (self.parts.set_level)(&next.log);
+        for ending in next.ending_keys(clock::unix_s()) {
+            warn!("{ending}");
+        }
         self.parts.configs.send_replace(Arc::clone(&next));
         self.parts.config = next;
         info!("configuration reloaded");

@@ -155,6 +155,8 @@ pub const PAGES_MAX: u32 = 16;
 pub const API_CALLS_MAX: u32 = 65_536;
 /// Largest payload that a patch is made of or for; larger ones are sent whole.
 pub const FOSSIL_BYTES_MAX: usize = 1 << 20;
+/// Keys of the server API that have a name, and as many of the admin listener.
+pub const ACCESS_KEYS_MAX: usize = 64;
 /// Bytes of a key set that a service publishes.
 pub const JWKS_BYTES_MAX: usize = 256 * 1024;
 /// Keys of a set that can verify tokens; a set with more is refused.

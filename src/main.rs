@@ -14,6 +14,7 @@ use clap::Parser as _;
 use crossbeam_queue::ArrayQueue;
 use ringmain::config::{Config, ListenAddr, Setting, Source};
 use ringmain::control::first_run::{self, Secrets, SecretsError};
+use ringmain::control::key;
 use ringmain::control::token::{self, Claims};
 use ringmain::control::{self, Supervisor, logging};
 use ringmain::limits::SHARDS_TO_CONTROL_MAX;
@@ -26,7 +27,7 @@ use ringmain::upstream::bridge;
 use ringmain::uring::listen::{Bound, Terms};
 use ringmain::{bench, doctor, import, reactor, tools};
 
-use cli::{Cli, Command, EchoArgs, ImportArgs, ServeArgs, TokenArgs};
+use cli::{Cli, Command, EchoArgs, ImportArgs, KeyAction, KeyArgs, ServeArgs, TokenArgs};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Command::Help { topic } => help(topic.as_deref()),
         Command::Check => check(config),
         Command::Token(args) => mint(config, args),
+        Command::Key(args) => make_key(&args),
         Command::Doctor => diagnose(config),
         Command::ImportCentrifugo(args) => import_centrifugo(&args),
         Command::Dlq(args) => {
@@ -187,7 +189,11 @@ fn run(
     announce: impl FnOnce(&Config, &[String]) -> anyhow::Result<Option<String>>,
 ) -> Result<u8, Failure> {
     let set_level = logging::install(&config.log);
-    for doubt in config.doubts() {
+    for doubt in config
+        .doubts()
+        .into_iter()
+        .chain(config.ending_keys(unix_s()))
+    {
         tracing::warn!("{doubt}");
     }
     let config = Arc::new(config);
@@ -412,7 +418,9 @@ fn check(path: Option<PathBuf>) -> Result<u8, Failure> {
     }
     let from = sources.name();
     print(&format!("# from {from}\n{}", config.effective()))?;
-    for doubt in config.doubts().into_iter().chain(doctor::places(&config)) {
+    let ending = config.ending_keys(unix_s());
+    let doubts = config.doubts().into_iter().chain(ending);
+    for doubt in doubts.chain(doctor::places(&config)) {
         eprintln!("ringmain: warning: {doubt}");
     }
     eprintln!("ringmain: {from}: fine");
@@ -437,6 +445,30 @@ fn mint(path: Option<PathBuf>, args: TokenArgs) -> Result<u8, Failure> {
     };
     let token = token::mint(rules, &claims).map_err(|error| Failure::Usage(anyhow!(error)))?;
     print(&format!("{token}\n"))?;
+    Ok(0)
+}
+
+fn make_key(args: &KeyArgs) -> Result<u8, Failure> {
+    let wrong = |error: key::KeyError| Failure::Usage(anyhow!(error));
+    match &args.action {
+        KeyAction::New { name } => {
+            let fresh = key::fresh().map_err(|error| Failure::Running(anyhow!(error)))?;
+            let lines = key::lines(name.as_deref(), &fresh);
+            print(&format!("{fresh}\n{lines}"))?;
+            eprintln!(
+                "ringmain: the first line is the key, for who uses it: it is shown this once. The rest goes below [[http_api.keys]] or [[admin.keys]]"
+            );
+        }
+        KeyAction::Hash { name } => {
+            let mut bytes = Vec::new();
+            std::io::stdin()
+                .take(key::LONGEST as u64 + 3)
+                .read_to_end(&mut bytes)
+                .context("standard input")?;
+            let given = key::given(&bytes).map_err(wrong)?;
+            print(&key::lines(name.as_deref(), given))?;
+        }
+    }
     Ok(0)
 }
 

@@ -49,8 +49,10 @@ macro_rules! counters {
             pub turn: Histogram,
             /// A publication taken in to its last local subscriber's bytes being with the kernel, the oldest of each burst.
             pub fan_out: Histogram,
+            /// Requests of the server API by name of the key; the empty one is that of `http_api.key`.
+            pub keys_used: Vec<(Box<str>, u64)>,
         }
-        image!(struct Counters { $($name,)+ turn, fan_out });
+        image!(struct Counters { $($name,)+ turn, fan_out, keys_used });
         /// Kind, name and help of every plain counter, in declaration order.
         pub const DESCRIPTIONS: &[(Kind, &str, &str)] = &[$((Kind::$kind, stringify!($name), concat!($($doc),+)),)+];
         impl Counters {
@@ -61,6 +63,21 @@ macro_rules! counters {
             }
         }
     };
+}
+
+impl Counters {
+    /// Counts a request with the key of this name. Only keys of the configuration open anything, so these are few.
+    pub fn key_used(&mut self, name: &str) {
+        match self.keys_used.iter_mut().find(|(own, _)| **own == *name) {
+            Some((_, count)) => *count += 1,
+            None => self.keys_used.push((name.into(), 1)),
+        }
+    }
+
+    /// Forgets keys that are gone.
+    pub fn keep_keys(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.keys_used.retain(|(name, _)| is_there(name));
+    }
 }
 
 /// Prometheus type of a counter.

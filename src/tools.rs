@@ -404,7 +404,9 @@ pub fn health(config: &Config, args: &HealthArgs) -> Result<(), ToolError> {
 /// Whom to ask: what the arguments name, else the configured admin listener, else the configured server API. A configured
 /// key is shown to this host only: another one has no right to know it.
 fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
-    let own_key = Some(config.admin_key().0.as_str()).filter(|key| !key.is_empty());
+    let own_key = config
+        .own_admin_key(when::unix_ms() / 1000)
+        .map(|key| key.0.as_str());
     if let Some(address) = &args.address {
         let given = args.key.as_deref().or(args.api_key.as_deref());
         let own_key = own_key.filter(|_| is_this_host(address));
@@ -424,11 +426,14 @@ fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
         let text = "the configuration has neither admin.listen nor a TCP address in server.listen: name one with --address";
         return Err(ToolError::Usage(text.to_owned()));
     };
-    let key = args.api_key.as_deref().unwrap_or(&config.http_api.key.0);
-    if key.is_empty() {
-        let text = "without admin.listen the server API is asked, and the configuration has no http_api.key: name one with --api-key";
+    let own_key = config
+        .http_api
+        .own_key(when::unix_ms() / 1000)
+        .map(|key| key.0.as_str());
+    let Some(key) = args.api_key.as_deref().or(own_key) else {
+        let text = "without admin.listen the server API is asked, and the configuration has no key of it that is not hashed: name one with --api-key";
         return Err(ToolError::Usage(text.to_owned()));
-    }
+    };
     Client::new(&reachable(address), Some(key))
 }
 

@@ -1,5 +1,7 @@
 //! The configuration as an operator meets it: text in, a checked configuration or errors that say what to do, out.
 
+#[path = "config/access.rs"]
+mod access;
 #[path = "config/environment.rs"]
 mod environment;
 #[path = "config/reach.rs"]

@@ -7,6 +7,14 @@
 #[path = "support/support.rs"]
 mod support;
 
+#[cfg(feature = "nats")]
+#[expect(
+    dead_code,
+    reason = "each test crate uses its own part of what they share"
+)]
+#[path = "support/nats_server.rs"]
+mod nats_server;
+
 #[path = "server/admin.rs"]
 mod admin;
 #[path = "server/admission.rs"]
@@ -53,6 +61,8 @@ mod json;
 mod jwks;
 #[path = "server/kept_log.rs"]
 mod kept_log;
+#[path = "server/keys.rs"]
+mod keys;
 #[path = "server/limits.rs"]
 mod limits;
 #[path = "server/listeners.rs"]
@@ -67,6 +77,11 @@ mod reload;
 mod revocation;
 #[path = "server/rfc6455.rs"]
 mod rfc6455;
+#[path = "server/rotation.rs"]
+mod rotation;
+#[cfg(feature = "nats")]
+#[path = "server/rotation_of_nats.rs"]
+mod rotation_of_nats;
 #[path = "server/shards.rs"]
 mod shards;
 #[path = "server/slow_consumer.rs"]

@@ -125,8 +125,8 @@ pub struct Verifier {
 enum TokenKeys {
     /// The configuration.
     Own {
-        secrets: Vec<HmacKey>,
-        public: Vec<PublicKey>,
+        secrets: Vec<Timed<DecodingKey>>,
+        public: Vec<Timed<PublicKey>>,
     },
     /// A service that publishes them.
     Remote(Box<Remote>),
@@ -134,12 +134,31 @@ enum TokenKeys {
     Ignored,
 }
 
-/// A secret. It verifies HMAC and nothing else, whatever a token's header says.
+/// A key that may have an end. A secret verifies HMAC and a public key its own algorithms, whatever a token's header says.
 #[derive(Clone)]
-struct HmacKey {
-    key: DecodingKey,
+struct Timed<K> {
+    key: K,
     /// Unix seconds at which it stops to count.
     valid_until: Option<u64>,
+}
+
+impl<K> Timed<K> {
+    /// The key that is in use, and the one before it, which counts until then; 0 is always.
+    fn pair(current: Option<K>, previous: Option<K>, until: u64) -> Vec<Self> {
+        let current = current.map(|key| Self {
+            key,
+            valid_until: None,
+        });
+        let previous = previous.map(|key| Self {
+            key,
+            valid_until: (until > 0).then_some(until),
+        });
+        current.into_iter().chain(previous).collect()
+    }
+
+    fn counts(&self, now: Now) -> bool {
+        self.valid_until.is_none_or(|until| now.unix_s() < until)
+    }
 }
 
 /// What a claim must be.
@@ -370,14 +389,14 @@ impl Verifier {
         Ok(match &self.keys {
             TokenKeys::Own { secrets, .. } if HMAC.contains(&algorithm) => {
                 secrets.iter().any(|secret| {
-                    secret.valid_until.is_none_or(|until| now.unix_s() < until)
+                    secret.counts(now)
                         && crypto::verify(signature, signed, &secret.key, algorithm)
                             .unwrap_or(false)
                 })
             }
             TokenKeys::Own { public, .. } => public
                 .iter()
-                .any(|key| key.verifies(algorithm, signed, signature)),
+                .any(|key| key.counts(now) && key.key.verifies(algorithm, signed, signature)),
             TokenKeys::Remote(remote) => remote
                 .find(header.kid.as_deref(), algorithm, now)?
                 .verifies(algorithm, signed, signature),
@@ -432,27 +451,26 @@ pub fn key_id(token: &str) -> Option<Box<str>> {
 
 /// The secrets and public keys of a configuration.
 fn own_keys(config: &Token) -> TokenKeys {
-    let hmac = |secret: &Secret, valid_until| {
-        (!secret.0.is_empty()).then(|| HmacKey {
-            key: DecodingKey::from_secret(secret.0.as_bytes()),
-            valid_until,
-        })
+    let hmac = |secret: &Secret| {
+        (!secret.0.is_empty()).then(|| DecodingKey::from_secret(secret.0.as_bytes()))
     };
-    let until = config.hmac_previous_secret_key_valid_until;
-    let previous = hmac(
-        &config.hmac_previous_secret_key,
-        (until > 0).then_some(until),
+    let mut public = Timed::pair(
+        config.rsa_public_key.clone(),
+        config.rsa_previous_public_key.clone(),
+        config.rsa_previous_public_key_valid_until,
     );
+    public.extend(Timed::pair(
+        config.ecdsa_public_key.clone(),
+        config.ecdsa_previous_public_key.clone(),
+        config.ecdsa_previous_public_key_valid_until,
+    ));
     TokenKeys::Own {
-        secrets: hmac(&config.hmac_secret_key, None)
-            .into_iter()
-            .chain(previous)
-            .collect(),
-        public: [&config.rsa_public_key, &config.ecdsa_public_key]
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect(),
+        secrets: Timed::pair(
+            hmac(&config.hmac_secret_key),
+            hmac(&config.hmac_previous_secret_key),
+            config.hmac_previous_secret_key_valid_until,
+        ),
+        public,
     }
 }
 

@@ -2,6 +2,9 @@
 
 use super::Config;
 
+/// What is told of a key that ends within this time: a week.
+const SOON_S: u64 = 7 * 86_400;
+
 impl Config {
     /// One sentence each, without any value.
     #[must_use]
@@ -38,11 +41,33 @@ impl Config {
         }
         doubts
     }
+
+    /// Keys that end soon or have ended, one sentence each, without the key.
+    #[must_use]
+    pub fn ending_keys(&self, now_unix_s: u64) -> Vec<String> {
+        let lists = [
+            ("http_api.keys", &self.http_api.keys),
+            ("admin.keys", &self.admin.keys),
+        ];
+        let all = lists
+            .into_iter()
+            .flat_map(|(list, keys)| keys.iter().map(move |key| (list, key)));
+        all.filter(|(_, key)| key.has_expired(now_unix_s + SOON_S))
+            .map(|(list, key)| {
+                let name = &key.name;
+                if key.has_expired(now_unix_s) {
+                    return format!("{list}: the key `{name}` has expired and is refused: take it out");
+                }
+                let hours = (key.expires - now_unix_s) / 3600;
+                format!("{list}: the key `{name}` expires in {hours} hours: give its service another one before")
+            })
+            .collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Secret;
+    use super::super::{Secret, Source};
     use super::*;
 
     #[test]
@@ -56,6 +81,26 @@ mod tests {
         let doubts = config.doubts();
         assert_eq!(doubts.len(), 1, "{doubts:?}");
         assert!(doubts[0].starts_with("client.proxy.connect.timeout"));
+    }
+
+    #[test]
+    fn a_key_is_told_of_a_week_before_its_end_by_its_name_alone() {
+        let text = "[[http_api.keys]]\nname = \"orders\"\nkey = \"hunter2\"\nexpires = \"1970-01-12T13:46:40Z\"\n";
+        let name = "ringmain.toml";
+        let config = Config::load(&[Source { name, text }], &[]).expect("a configuration");
+        assert_eq!(
+            config.ending_keys(1_000_000 - SOON_S - 1),
+            Vec::<String>::new()
+        );
+        for (now, words) in [(1_000_000 - 7200, "in 2 hours"), (1_000_000, "has expired")] {
+            let told = config.ending_keys(now);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(
+                told[0].contains("`orders`") && told[0].contains(words),
+                "{told:?}"
+            );
+            assert!(!told[0].contains("hunter2"));
+        }
     }
 
     #[test]

@@ -41,6 +41,34 @@ pub struct Hooks {
     pub named: Vec<Arc<Target>>,
     /// Which RPC methods go where.
     pub methods: Methods,
+    /// How calls are signed to targets that have no secret of their own.
+    pub signing: Signing,
+}
+
+/// What backends know calls by: each carries a signature with either secret. Without a secret none is signed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Signing {
+    /// `signature_secret`
+    pub secret: Secret,
+    /// `signature_previous_secret`: rotation, the secret before.
+    pub previous: Secret,
+}
+
+impl Signing {
+    /// The secrets, the new one first.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        let both = [&self.secret, &self.previous];
+        both.into_iter().filter(|secret| !secret.0.is_empty())
+    }
+
+    /// These, or where there are none those of all targets.
+    #[must_use]
+    pub const fn or<'s>(&'s self, of_all: &'s Self) -> &'s Self {
+        match self.secret.0.is_empty() {
+            true => of_all,
+            false => self,
+        }
+    }
 }
 
 /// One definition: where a call goes, what it carries, how much may be under way.
@@ -62,6 +90,8 @@ pub struct Target {
     pub include_connection_meta: bool,
     /// Headers of every call. Values may be secrets.
     pub static_headers: Vec<(String, Secret)>,
+    /// How calls are signed, if otherwise than those to all targets.
+    pub signing: Signing,
     /// HTTP statuses that mean an answer; the first that fits counts.
     pub transforms: Vec<Transform>,
     /// Calls under way at a time, default 64.
@@ -156,6 +186,7 @@ impl Default for Hooks {
             rpc,
             named: Vec::new(),
             methods: Methods::default(),
+            signing: Signing::default(),
         }
     }
 }
@@ -206,6 +237,7 @@ impl Target {
             binary_encoding: false,
             include_connection_meta: false,
             static_headers: Vec::new(),
+            signing: Signing::default(),
             transforms: Vec::new(),
             concurrency_max: 64,
             queue_max: 1024,

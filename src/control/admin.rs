@@ -24,7 +24,7 @@ use super::hooks;
 use super::observe::Question;
 use super::process::Process;
 use super::prometheus::{self, Snapshot};
-use crate::config::{Config, ListenAddr};
+use crate::config::{Config, KeyVerdict, ListenAddr};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::mesh::control::{ControlPage, PageKind, TableKind};
 use crate::mesh::durable::{LogError, LogMethod};
@@ -136,7 +136,7 @@ struct Guarded {
 async fn guard(State(guarded): State<Guarded>, request: Request, next: Next) -> Response {
     let verdict = {
         let config = guarded.config.borrow();
-        verdict(&config, guarded.door, &request)
+        verdict(&config, guarded.door, super::clock::unix_s(), &request)
     };
     match verdict {
         Ok(()) => next.run(request).await,
@@ -151,6 +151,8 @@ enum Refusal {
     Stranger,
     /// The key is missing or wrong.
     Key,
+    /// The key was right until its time was over.
+    Expired,
     /// No key is configured that could be right.
     NoKey,
     /// The body is not said to be JSON. A form of a stranger's page could send what it likes, but not that.
@@ -169,7 +171,13 @@ impl Refusal {
             Self::Key => (
                 StatusCode::UNAUTHORIZED,
                 KEY_WANTED,
-                "X-API-Key must be admin.key, or http_api.key where that is empty\n",
+                "X-API-Key must be admin.key or one of admin.keys, or where there is none a key of the server API that opens everything\n",
+            )
+                .into_response(),
+            Self::Expired => (
+                StatusCode::UNAUTHORIZED,
+                KEY_WANTED,
+                "this key has expired: ask for a new one\n",
             )
                 .into_response(),
             Self::NoKey => (
@@ -190,6 +198,7 @@ impl Refusal {
 fn verdict<B>(
     config: &Config,
     door: Door,
+    now_unix_s: u64,
     request: &axum::http::Request<B>,
 ) -> Result<(), Refusal> {
     let path = request.uri().path();
@@ -216,12 +225,14 @@ fn verdict<B>(
     if !path.starts_with("/api/") || path == OPENAPI_PATH {
         return Ok(());
     }
-    let key = config.admin_key();
-    if key.0.is_empty() {
+    if !config.has_admin_key() {
         return Err(Refusal::NoKey);
     }
-    if !given_key(request.headers()).is_some_and(|given| key.is(given)) {
-        return Err(Refusal::Key);
+    let given = given_key(request.headers()).unwrap_or_default();
+    match config.judge_admin_key(given, now_unix_s) {
+        KeyVerdict::Unnamed | KeyVerdict::Named(_) => {}
+        KeyVerdict::Expired => return Err(Refusal::Expired),
+        KeyVerdict::Unknown => return Err(Refusal::Key),
     }
     let kind = header(header::CONTENT_TYPE)?.unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim();
@@ -470,7 +481,7 @@ mod tests {
     use std::time::Duration;
     use tokio::task::spawn_blocking;
 
-    use crate::config::Secret;
+    use crate::config::{Secret, Source};
 
     const KEY: &str = "the-key";
 
@@ -617,7 +628,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        verdict(&config, Door::Tcp, &request.body(()).expect("a request"))
+        verdict(&config, Door::Tcp, 0, &request.body(()).expect("a request"))
     }
 
     #[test]
@@ -694,13 +705,42 @@ mod tests {
                 .body(())
                 .expect("a request")
         };
-        let ask = |config: &Config, key| verdict(config, Door::Tcp, &request(key));
+        let ask = |config: &Config, key| verdict(config, Door::Tcp, 100, &request(key));
         assert_eq!(ask(&config, ""), Err(Refusal::NoKey));
         config.http_api.key = Secret("k".to_owned());
         assert_eq!(ask(&config, "k"), Ok(()));
         config.admin.key = Secret("own".to_owned());
         assert_eq!(ask(&config, "k"), Err(Refusal::Key));
-        assert_eq!(verdict(&config, Door::Unix, &request("")), Ok(()));
+        assert_eq!(verdict(&config, Door::Unix, 100, &request("")), Ok(()));
+        let load = |text: &str| {
+            let name = "ringmain.toml";
+            Config::load(&[Source { name, text }], &[]).expect("a configuration")
+        };
+        let of_api = r#"
+            [[http_api.keys]]
+            name = "part"
+            key = "part"
+            methods = ["queue/*"]
+            [[http_api.keys]]
+            name = "whole"
+            key = "whole"
+        "#;
+        let config = load(of_api);
+        assert_eq!(ask(&config, "part"), Err(Refusal::Key), "not a part of it");
+        assert_eq!(ask(&config, "whole"), Ok(()));
+        let of_admin = r#"
+            [[admin.keys]]
+            name = "now"
+            key = "now"
+            [[admin.keys]]
+            name = "then"
+            key = "then"
+            expires = "1970-01-01T00:01:40Z"
+        "#;
+        let config = load(&format!("{of_api}{of_admin}"));
+        assert_eq!(ask(&config, "now"), Ok(()));
+        assert_eq!(ask(&config, "then"), Err(Refusal::Expired));
+        assert_eq!(ask(&config, "whole"), Err(Refusal::Key));
     }
 
     #[tokio::test]

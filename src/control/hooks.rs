@@ -7,6 +7,7 @@ mod answer;
 mod breaker;
 mod exchange;
 pub(super) mod request;
+pub(super) mod signature;
 mod target;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 
 use super::http_client::Client;
 use crate::config::Config;
+use crate::config::hooks::Signing;
 use crate::mesh::bell::Doorbell;
 use crate::mesh::control::ShardLink;
 use crate::mesh::hook::{Call, HookAnswer, Verdict};
@@ -57,6 +59,8 @@ pub(super) struct Hooks {
     under_way: JoinSet<Finished>,
     /// Levels of nesting of what goes to clients.
     levels: usize,
+    /// Secrets for targets without their own.
+    signing: Signing,
 }
 
 /// Makes the calls of all shards until the process ends.
@@ -79,10 +83,12 @@ pub(super) async fn run(
                 }
             },
             Ok(()) = config.changed() => {
-                let config = Arc::clone(&config.borrow_and_update());
-                hooks.reload(&config);
+                config.mark_changed();
+                hooks.catch_up(&mut config);
             }
             Some(question) = questions.recv() => {
+                // Whoever hears of a reload and asks then is told of what it has brought.
+                hooks.catch_up(&mut config);
                 // Whoever asked may have gone.
                 drop(question.send(hooks.reports()));
             }
@@ -109,6 +115,7 @@ impl Hooks {
             targets: Vec::new(),
             under_way: JoinSet::new(),
             levels: 0,
+            signing: Signing::default(),
         };
         hooks.reload(config);
         hooks
@@ -122,17 +129,26 @@ impl Hooks {
             .collect()
     }
 
+    /// Takes over a reload.
+    fn catch_up(&mut self, config: &mut watch::Receiver<Arc<Config>>) {
+        if config.has_changed().unwrap_or(false) {
+            let config = Arc::clone(&config.borrow_and_update());
+            self.reload(&config);
+        }
+    }
+
     fn reload(&mut self, config: &Config) {
         let now = Instant::now();
         self.levels = config.client.json_depth_max as usize;
+        self.signing.clone_from(&config.hooks.signing);
         let mut old = std::mem::take(&mut self.targets);
         for wanted in config.hooks.targets() {
             let at = old.iter().position(|target| target.name() == wanted.name);
             let mut target = match at {
                 Some(at) => old.swap_remove(at),
-                None => Target::new(wanted, now),
+                None => Target::new(wanted, &self.signing, now),
             };
-            target.reload(wanted, now);
+            target.reload(wanted, &self.signing, now);
             self.targets.push(target);
         }
         for mut gone in old {
@@ -167,7 +183,7 @@ impl Hooks {
         let at = match self.find(&pending.call.target.name) {
             Some(at) => at,
             None => {
-                let target = Target::new(&pending.call.target, Instant::now());
+                let target = Target::new(&pending.call.target, &self.signing, Instant::now());
                 self.targets.push(target);
                 self.targets.len() - 1
             }

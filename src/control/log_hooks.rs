@@ -9,10 +9,12 @@ use http_body_util::Full;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::clock;
 use super::hooks::request::static_headers;
+use super::hooks::signature::sign;
 use super::http_client::{self, Client};
 use crate::config::Config;
-use crate::config::hooks::Target;
+use crate::config::hooks::{Signing, Target};
 use crate::upstream::bridge::HookCall;
 
 /// Idle connections kept for one backend.
@@ -25,16 +27,16 @@ pub(super) async fn run(
 ) {
     let client = http_client::client(IDLE_KEPT);
     while let Some(call) = calls.recv().await {
-        let target = configs
-            .borrow()
-            .hooks
-            .targets()
-            .find(|target| target.name == call.name)
-            .cloned();
+        let (target, of_all) = {
+            let hooks = &configs.borrow().hooks;
+            let mut targets = hooks.targets();
+            let target = targets.find(|target| target.name == call.name).cloned();
+            (target, hooks.signing.clone())
+        };
         let client = client.clone();
         tokio::spawn(async move {
             let outcome = match target {
-                Some(target) => post(&client, &target, call.body).await,
+                Some(target) => post(&client, &target, &of_all, call.body).await,
                 None => Err(format!("there is no hook `{}`", call.name)),
             };
             // Whoever asked may have stopped waiting.
@@ -43,14 +45,26 @@ pub(super) async fn run(
     }
 }
 
-async fn post(client: &Client, target: &Target, body: Bytes) -> Result<(), String> {
+async fn post(
+    client: &Client,
+    target: &Target,
+    of_all: &Signing,
+    body: Bytes,
+) -> Result<(), String> {
+    let mut headers = static_headers(&target.static_headers);
+    sign(
+        &mut headers,
+        target.signing.or(of_all),
+        &body,
+        clock::unix_s(),
+    );
     let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target
         .endpoint
         .parse()
         .map_err(|_malformed| "no such URL".to_owned())?;
-    *request.headers_mut() = static_headers(&target.static_headers);
+    *request.headers_mut() = headers;
     request.headers_mut().insert(
         header::CONTENT_TYPE,
         header::HeaderValue::from_static("application/json"),

@@ -1,5 +1,6 @@
 //! Counters as Prometheus text, format 0.0.4.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
@@ -81,6 +82,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
             histogram(&mut out, &name, &format!("shard=\"{shard}\""), of(counters));
         }
     }
+    keys(&mut out, &answered);
     hooks(&mut out, snapshot.hooks);
     if let Some(report) = &snapshot.durable {
         log(&mut out, report);
@@ -89,9 +91,31 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     out
 }
 
-/// What a scrape shows where there is one of everything: a shard, a target, a group.
+/// Which keys of the server API are in use: what nobody uses can go.
+fn keys(out: &mut String, shards: &[(usize, &Counters)]) {
+    let mut all = BTreeMap::<&str, u64>::new();
+    for (_, counters) in shards {
+        for (name, count) in &counters.keys_used {
+            *all.entry(name).or_default() += count;
+        }
+    }
+    let name = "ringmain_api_key_requests_total";
+    head(
+        out,
+        name,
+        "counter",
+        "Server API requests by name of their key; the key of `http_api.key` has none.",
+    );
+    for (key, count) in all {
+        line(out, format_args!("{name}{{key=\"{key}\"}} {count}"));
+    }
+}
+
+/// What a scrape shows where there is one of everything: a shard, a key, a target, a group.
 #[must_use]
 pub fn sample() -> String {
+    let mut counters = Box::<Counters>::default();
+    counters.key_used("NAME");
     let target = Report {
         name: "NAME".to_owned(),
         breaker: "closed",
@@ -105,7 +129,7 @@ pub fn sample() -> String {
         ..GroupReport::default()
     };
     render(&Snapshot {
-        shards: &[Some(Box::default())],
+        shards: &[Some(counters)],
         reactor: "uring",
         ready: true,
         draining: false,

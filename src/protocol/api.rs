@@ -12,7 +12,7 @@ mod request;
 
 pub use answer::{ApiAnswer, ApiForm, ApiPublished, NodeInfo, encode_answer};
 pub use decode::{LegacyCommand, MethodFields, decode, decode_legacy, is_method, methods};
-pub use error::{ApiDecodeError, ApiError};
+pub use error::{ApiDecodeError, ApiError, Closed};
 pub use openapi::OPENAPI;
 pub use request::{
     Batch, Broadcast, ConnectionRefresh, Data, HistoryCall, PublishOptions, Request, SubscribeCall,

@@ -2,7 +2,7 @@
 
 use super::{Connecting, Extra, Phase, Rare, Session, Subscription};
 use crate::config::Secret;
-use crate::config::hooks::{Breaker, Target, Transform};
+use crate::config::hooks::{Breaker, Signing, Target, Transform};
 use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::mesh::hook::{
     Call, ConnectVerdict, HookAnswer, HookEvent, PublishVerdict, RefreshVerdict, SubscribeVerdict,
@@ -46,8 +46,9 @@ image!(struct RefreshVerdict { expired, expire_at, info, meta });
 image!(struct PublishVerdict { data, skip_history, tags, idempotency_key, delta, version, version_epoch });
 image!(struct Target {
     name, endpoint, timeout, http_headers, emulated_headers, binary_encoding,
-    include_connection_meta, static_headers, transforms, concurrency_max, queue_max, breaker
+    include_connection_meta, static_headers, signing, transforms, concurrency_max, queue_max, breaker
 });
+image!(struct Signing { secret, previous });
 image!(struct Breaker { error_rate, latency, calls_min, window, open_for });
 image!(struct Transform {
     status_code, error_code, error_message, error_temporary, disconnect_code, disconnect_reason

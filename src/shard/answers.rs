@@ -158,7 +158,10 @@ impl Shard {
     ) {
         let is_known = matches!(
             error,
-            HttpError::Unauthorized | HttpError::Forbidden | HttpError::NotFound
+            HttpError::Unauthorized
+                | HttpError::KeyExpired
+                | HttpError::Forbidden
+                | HttpError::NotFound
         );
         self.counters.http_refused += u64::from(!is_known);
         if lingers {

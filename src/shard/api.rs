@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::connection::State;
+use crate::config::Grant;
 use crate::limits::{API_CALLS_MAX, API_TIMEOUT};
 use crate::mem::Asks;
 use crate::mesh::Message;
@@ -92,9 +93,12 @@ impl Shard {
         method: Option<&str>,
         body: &[u8],
         transport_errors: bool,
+        grant: Option<&Grant>,
     ) {
         self.counters.api_requests += 1;
-        if let Err(error) = self.start_call(slot, method, body, transport_errors) {
+        self.counters
+            .key_used(grant.map_or("", |grant| &grant.name));
+        if let Err(error) = self.start_call(slot, method, body, transport_errors, grant) {
             self.counters.api_errors += 1;
             let text = format!("{error}\n");
             self.respond(slot, error.http_status(), TEXT, text.as_bytes());
@@ -107,6 +111,7 @@ impl Shard {
         method: Option<&str>,
         body: &[u8],
         transport_errors: bool,
+        grant: Option<&Grant>,
     ) -> Result<(), ApiDecodeError> {
         let conn = ConnId {
             slot,
@@ -120,7 +125,7 @@ impl Shard {
             self.respond(slot, 200, JSON, &out);
             return Ok(());
         }
-        let planned = plan(&self.config, self.mesh.shards(), requests, parallel);
+        let planned = plan(&self.config, self.mesh.shards(), grant, requests, parallel);
         let call = ApiCall {
             conn,
             form,

@@ -288,8 +288,10 @@ impl Shard {
             Route::Api {
                 method,
                 transport_errors,
+                grant,
             } => {
-                self.api_request(slot, method.as_deref(), body, transport_errors);
+                let method = method.as_deref();
+                self.api_request(slot, method, body, transport_errors, grant.as_deref());
             }
             Route::Page => self.respond(slot, 200, "text/html; charset=utf-8", PAGE),
             Route::Options(allow) => {

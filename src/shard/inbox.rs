@@ -288,6 +288,8 @@ impl Shard {
         self.owned.reload(&config.channels);
         let limits_now =
             config.client.limits_connections() && !self.config.client.limits_connections();
+        self.counters
+            .keep_keys(|name| config.http_api.has_key(name));
         self.config = config;
         self.end_what_is_gone();
         if limits_now {

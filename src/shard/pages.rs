@@ -4,7 +4,7 @@
 use super::Shard;
 use super::answers::TEXT;
 use super::connection::State;
-use super::route::{JudgedRequest, Route, api_route, is_no_stranger};
+use super::route::{JudgedRequest, Route, is_no_stranger};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::mesh::control::{ControlPage, FromShard, PageFor, PageKind};
 use crate::model::ConnId;
@@ -18,10 +18,10 @@ impl Shard {
             "/ready" => Route::Control(PageKind::Ready),
             "/metrics" => Route::Control(PageKind::Metrics),
             "/api/openapi.json" => Route::OpenApi,
-            "/api" => return api_route(&self.config, head, None).into(),
+            "/api" => return self.api_route(head, None).into(),
             _ => {
                 return match path.strip_prefix("/api/") {
-                    Some(method) => api_route(&self.config, head, Some(method)).into(),
+                    Some(method) => self.api_route(head, Some(method)).into(),
                     None => Route::Refused(HttpError::NotFound).into(),
                 };
             }

@@ -3,11 +3,12 @@
 mod image;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::kept::Kept;
 use super::{Door, Mode, Shard};
-use crate::config::Config;
+use crate::config::{Config, Grant, KeyVerdict};
 use crate::limits::{BODY_UNUSED_BYTES_MAX, HTTP_BODY_BYTES_MAX};
 use crate::mesh::control::PageKind;
 use crate::mesh::durable::LogMethod;
@@ -76,6 +77,8 @@ pub(super) enum Route {
     Api {
         method: Option<String>,
         transport_errors: bool,
+        /// What the key opens; `None` is everything. A request that has begun goes on with it, whatever a reload says meanwhile.
+        grant: Option<Arc<Grant>>,
     },
     /// The page.
     Page,
@@ -217,9 +220,9 @@ impl Shard {
                 }
             }
             _ if !self.config.serves_api_to_clients() => Route::Refused(HttpError::NotFound),
-            "/api" => api_route(&self.config, head, None),
+            "/api" => self.api_route(head, None),
             _ => match path.strip_prefix("/api/") {
-                Some(method) => api_route(&self.config, head, Some(method)),
+                Some(method) => self.api_route(head, Some(method)),
                 None => Route::Refused(HttpError::NotFound),
             },
         }
@@ -529,8 +532,20 @@ fn poll_timeout(text: &str) -> Option<Duration> {
     digits.parse().ok().map(Duration::from_secs)
 }
 
+impl Shard {
+    /// What is asked of the server API.
+    pub(super) fn api_route(&self, head: &RequestHead<'_>, method: Option<&str>) -> Route {
+        api_route(&self.config, self.now.unix_s(), head, method)
+    }
+}
+
 /// Method, key and name are looked at before a body is waited for; what the key does not open is not spoken of.
-pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<&str>) -> Route {
+fn api_route(
+    config: &Config,
+    now_unix_s: u64,
+    head: &RequestHead<'_>,
+    method: Option<&str>,
+) -> Route {
     if head.method != Method::Post {
         return Route::Refused(HttpError::MethodNotAllowed(Allow::Post));
     }
@@ -542,10 +557,16 @@ pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<
             .then(|| key.trim().to_owned())
     });
     let given = given.or_else(|| query_value(head.query, "api_key").map(Cow::into_owned));
-    let right = api.insecure || given.is_some_and(|given| api.key.is(given.as_bytes()));
-    if !right {
-        return Route::Refused(HttpError::Unauthorized);
-    }
+    let verdict = given.map_or(KeyVerdict::Unknown, |given| {
+        api.judge(given.as_bytes(), now_unix_s)
+    });
+    let grant = match verdict {
+        _ if api.insecure => None,
+        KeyVerdict::Unnamed => None,
+        KeyVerdict::Named(key) => Some(Arc::clone(key.grant())),
+        KeyVerdict::Expired => return Route::Refused(HttpError::KeyExpired),
+        KeyVerdict::Unknown => return Route::Refused(HttpError::Unauthorized),
+    };
     if api.insecure && !is_service(config, head) {
         return Route::Refused(HttpError::Forbidden);
     }
@@ -554,6 +575,7 @@ pub(super) fn api_route(config: &Config, head: &RequestHead<'_>, method: Option<
     }
     Route::Api {
         method: method.map(str::to_owned),
+        grant,
         transport_errors: api.transport_errors
             || head
                 .header("X-Centrifugo-Error-Mode")

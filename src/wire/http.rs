@@ -71,6 +71,9 @@ pub enum HttpError {
     /// The key of the server API is missing or wrong.
     #[error("unauthorized")]
     Unauthorized,
+    /// The key of the server API was right until its time was over.
+    #[error("the key has expired")]
+    KeyExpired,
     /// The origin is not allowed.
     #[error("origin not allowed")]
     Forbidden,
@@ -124,7 +127,7 @@ impl HttpError {
     pub const fn status(self) -> u16 {
         match self {
             Self::BadRequest => 400,
-            Self::Unauthorized => 401,
+            Self::Unauthorized | Self::KeyExpired => 401,
             Self::Forbidden => 403,
             Self::NotFound => 404,
             Self::MethodNotAllowed(_) => 405,
@@ -146,6 +149,7 @@ impl HttpError {
         match self {
             Self::BadRequest => "bad request\n",
             Self::Unauthorized => "unauthorized\n",
+            Self::KeyExpired => "this key has expired: ask for a new one\n",
             Self::Forbidden => "origin not allowed\n",
             Self::NotFound => "not found\n",
             Self::MethodNotAllowed(_) => "method not allowed\n",
@@ -168,7 +172,9 @@ impl HttpError {
     #[must_use]
     pub fn headers(self) -> Vec<(&'static str, &'static str)> {
         match self {
-            Self::Unauthorized => vec![("WWW-Authenticate", "ApiKey realm=\"server API\"")],
+            Self::Unauthorized | Self::KeyExpired => {
+                vec![("WWW-Authenticate", "ApiKey realm=\"server API\"")]
+            }
             Self::Forbidden => vec![("Vary", "Origin")],
             Self::MethodNotAllowed(allow) => vec![("Allow", allow.value())],
             Self::Overloaded | Self::ShuttingDown => vec![("Retry-After", "1")],
@@ -195,6 +201,7 @@ impl HttpError {
     pub const fn ends_connection(self) -> bool {
         match self {
             Self::Unauthorized
+            | Self::KeyExpired
             | Self::Forbidden
             | Self::NotFound
             | Self::MethodNotAllowed(_)

@@ -138,6 +138,7 @@ fn header_that_frames_the_message_is_not_a_static_one() {
         "Transfer-Encoding",
         "Connection",
         "Content-Type",
+        "X-Ringmain-Signature",
     ] {
         let (_, error) = refused(&with(name));
         assert!(

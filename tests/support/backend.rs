@@ -19,6 +19,8 @@ pub(crate) struct Asked {
     headers: Vec<(String, String)>,
     /// The JSON body.
     pub(crate) body: Value,
+    /// The same as it came.
+    pub(crate) raw: Vec<u8>,
 }
 
 /// What the backend does with a request.
@@ -176,13 +178,14 @@ fn request(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Asked> {
             assert_eq!(head.method, Some("POST"));
             let path = head.path?.to_owned();
             if bytes.len() >= start + length {
-                let body = serde_json::from_slice(&bytes[start..start + length])
-                    .expect("the body of a hook is JSON");
+                let raw = bytes[start..start + length].to_vec();
+                let body = serde_json::from_slice(&raw).expect("the body of a hook is JSON");
                 bytes.drain(..start + length);
                 return Some(Asked {
                     path,
                     headers,
                     body,
+                    raw,
                 });
             }
         }

@@ -283,7 +283,7 @@ fn the_token_of_the_specification_of_jwt_verifies() {
     let token = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     let mut verifier = verifier();
     verifier.keys = TokenKeys::Own {
-        secrets: vec![HmacKey {
+        secrets: vec![Timed {
             key: DecodingKey::from_secret(&URL_SAFE_NO_PAD.decode(key).unwrap()),
             valid_until: None,
         }],
@@ -476,6 +476,56 @@ fn previous_key_counts_until_its_time() {
         Err(TokenError::Invalid)
     );
     assert!(previous(NOW_S).connection(&token("{}"), NOW).is_ok());
+}
+
+#[test]
+fn previous_public_keys_count_until_their_time_also_on_another_curve() {
+    macro_rules! pem {
+        ($name:literal) => {
+            include_str!(concat!("../../../tests/vectors/keys/", $name))
+        };
+    }
+    let by = |algorithm, pem: &str| {
+        let key = match algorithm {
+            Algorithm::RS256 => EncodingKey::from_rsa_pem(pem.as_bytes()),
+            _ => EncodingKey::from_ec_pem(pem.as_bytes()),
+        };
+        let claims = serde_json::json!({ "sub": "42" });
+        let header = jsonwebtoken::Header::new(algorithm);
+        jsonwebtoken::encode(&header, &claims, &key.expect("a private key")).expect("a token")
+    };
+    let verifier = |until| {
+        let rules = Token {
+            rsa_public_key: PublicKey::rsa_from_pem(pem!("rsa.pub.pem")),
+            rsa_previous_public_key: PublicKey::rsa_from_pem(pem!("rsa-other.pub.pem")),
+            rsa_previous_public_key_valid_until: until,
+            ecdsa_public_key: PublicKey::ecdsa_from_pem(pem!("p384.pub.pem")),
+            ecdsa_previous_public_key: PublicKey::ecdsa_from_pem(pem!("p256.pub.pem")),
+            ecdsa_previous_public_key_valid_until: until,
+            ..Token::default()
+        };
+        Verifier::new(&rules, false)
+    };
+    let new = [
+        by(Algorithm::RS256, pem!("rsa.pem")),
+        by(Algorithm::ES384, pem!("p384.pem")),
+    ];
+    let old = [
+        by(Algorithm::RS256, pem!("rsa-other.pem")),
+        by(Algorithm::ES256, pem!("p256.pem")),
+    ];
+    for until in [0, NOW_S, NOW_S + 1] {
+        let verifier = verifier(until);
+        for token in &new {
+            assert!(verifier.connection(token, NOW).is_ok(), "{until}");
+        }
+        for token in &old {
+            let is_over = until == NOW_S;
+            assert_eq!(verifier.connection(token, NOW).is_err(), is_over, "{until}");
+        }
+    }
+    let stranger = by(Algorithm::ES256, pem!("p256-other.pem"));
+    assert!(verifier(0).connection(&stranger, NOW).is_err());
 }
 
 #[test]

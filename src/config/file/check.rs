@@ -1,5 +1,6 @@
 //! What one key alone cannot tell (`spec/centrifuge.md` §7.3, end).
 
+mod access;
 mod durable;
 mod hooks;
 mod reach;
@@ -14,6 +15,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     listeners(config, keys, errors);
     paths(config, keys, errors);
     reach::check(config, keys, errors);
+    access::check(config, keys, errors);
     client(&config.client, &config.channels, keys, errors);
     marks(&config.channels, keys, errors);
     hooks::check(config, keys, errors);
@@ -201,14 +203,38 @@ fn token(path: &str, token: &Token, keys: &Keys, errors: &mut Vec<ConfigError>) 
             });
         }
     }
-    if token.hmac_secret_key.0.is_empty() && !token.hmac_previous_secret_key.0.is_empty() {
-        let key = format!("{path}.hmac_previous_secret_key");
-        let current = format!("{path}.hmac_secret_key");
-        errors.push(ConfigError::PreviousKeyAlone {
-            origin: keys.origin(&key),
-            key,
-            current,
-        });
+    let (rsa, ecdsa) = (&token.rsa_public_key, &token.ecdsa_public_key);
+    let has_previous = !token.hmac_previous_secret_key.0.is_empty();
+    let (old_rsa, old_ecdsa) = (
+        &token.rsa_previous_public_key,
+        &token.ecdsa_previous_public_key,
+    );
+    for (current, previous, is_alone) in [
+        (
+            "hmac_secret_key",
+            "hmac_previous_secret_key",
+            token.hmac_secret_key.0.is_empty() && has_previous,
+        ),
+        (
+            "rsa_public_key",
+            "rsa_previous_public_key",
+            rsa.is_none() && old_rsa.is_some(),
+        ),
+        (
+            "ecdsa_public_key",
+            "ecdsa_previous_public_key",
+            ecdsa.is_none() && old_ecdsa.is_some(),
+        ),
+    ] {
+        let current = format!("{path}.{current}");
+        if is_alone && !refused(errors, &[&current]) {
+            let key = format!("{path}.{previous}");
+            errors.push(ConfigError::PreviousKeyAlone {
+                origin: keys.origin(&key),
+                key,
+                current,
+            });
+        }
     }
 }
 

@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::super::access;
 use super::super::namespace::DeltaType;
 use super::super::{FileMode, Glob, ListenAddr, Pattern, PublicKey, TrustedProxy};
 use super::web_origin;
@@ -256,6 +260,49 @@ pub(super) const TRIGGER_NAME: Form<String> = Form {
     is_url: false,
 };
 
+pub(super) const KEY_NAME: Form<String> = Form {
+    expected: "letters, digits, `-` and `_`, up to 64",
+    parse: |text| access::is_name(text).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+pub(super) const API_METHOD: Form<String> = Form {
+    expected: "the name of a method of the server API such as \"publish\", or a pattern such as \"queue/*\"",
+    parse: |text| access::method(text).ok(),
+    show: String::clone,
+    number: false,
+    why: |text| access::method(text).err(),
+    is_url: false,
+};
+
+/// Unix seconds; 0 is no time.
+pub(super) const TIME_OR_NONE: Form<u64> = Form {
+    expected: "a time such as \"2027-01-31T12:00:00Z\", in quotes, or \"\"",
+    parse: |text| {
+        if text.is_empty() {
+            return Some(0);
+        }
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+        u64::try_from(time.unix_timestamp())
+            .ok()
+            .filter(|at| *at > 0)
+    },
+    show: |unix_s| {
+        let time = i64::try_from(*unix_s)
+            .ok()
+            .filter(|unix_s| *unix_s > 0)
+            .and_then(|unix_s| OffsetDateTime::from_unix_timestamp(unix_s).ok());
+        let text = time.and_then(|time| time.format(&Rfc3339).ok());
+        text.unwrap_or_default()
+    },
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
 pub(super) const PATH: Form<String> = Form {
     expected: "a path such as \"/connection/websocket\", of printable ASCII without `?` and `#`",
     parse: |text| {
@@ -485,7 +532,7 @@ pub(super) const STATIC_HEADER: Form<String> = Form {
 
 /// Headers that say how a message is framed or for whom it is.
 fn of_the_message(name: &str) -> Option<String> {
-    const OWN: [&str; 10] = [
+    const OWN: [&str; 11] = [
         "connection",
         "content-length",
         "content-type",
@@ -496,6 +543,7 @@ fn of_the_message(name: &str) -> Option<String> {
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "x-ringmain-signature",
     ];
     OWN.contains(&name.to_ascii_lowercase().as_str())
         .then(|| "this header is ringmain's own to set; take it out".to_owned())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::hooks::{Breaker, Hooks, MethodNamespace, Methods, Target, Transform};
+use super::super::hooks::{Breaker, Hooks, MethodNamespace, Methods, Signing, Target, Transform};
 use super::super::namespace::Namespace;
 use super::form::{
     DAY_S, ENDPOINT, HEADER, HEADER_VALUE, HOUR_MS, MARK, MESSAGE, METHOD, NAMESPACE_NAME, REASON,
@@ -128,6 +128,7 @@ fn target<V: Visit>(v: &mut V, target: &mut Target) {
             &HEADER_VALUE,
             &mut target.static_headers,
         );
+        signing(v, &mut target.signing);
         v.sections(
             "status_to_code_transforms",
             &Transform::default(),
@@ -135,6 +136,12 @@ fn target<V: Visit>(v: &mut V, target: &mut Target) {
             transform,
         );
     });
+}
+
+/// `hooks`, and `http` of a target.
+pub(super) fn signing<V: Visit>(v: &mut V, signing: &mut Signing) {
+    v.secret("signature_secret", &mut signing.secret);
+    v.secret("signature_previous_secret", &mut signing.previous);
 }
 
 fn breaker<V: Visit>(v: &mut V, breaker: &mut Breaker) {

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use super::super::namespace::{ChannelRules, DataFormat, Namespace, RecoveryMode, SlowConsumer};
 use super::super::{
-    Admin, Client, Config, Drain, HttpApi, Log, LogFormat, ReactorChoice, Server, Token,
+    AccessKey, Admin, Client, Config, Drain, HttpApi, Log, LogFormat, ReactorChoice, Server, Token,
     UserLimitPolicy, WebSocket,
 };
 use super::form::{
-    ADMIN, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, GROUP_OR_NONE, HEADER_OR_NONE, HOST_NAME,
-    HOUR_MS, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE, MODE, NAMESPACE_NAME,
-    NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT, TRUSTED_PROXY, millis,
-    or_off, seconds,
+    ADMIN, API_METHOD, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, GROUP_OR_NONE, HEADER_OR_NONE,
+    HOST_NAME, HOUR_MS, KEY_NAME, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE, MODE,
+    NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT,
+    TIME_OR_NONE, TRUSTED_PROXY, millis, or_off, seconds,
 };
 use super::hooks;
 use super::visit::Visit;
@@ -43,6 +43,7 @@ pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
         channel(v, &mut config.channels);
         hooks::of_channel(v, &mut config.hooks);
     });
+    v.section("hooks", |v| hooks::signing(v, &mut config.hooks.signing));
     v.section("rpc", |v| hooks::rpc(v, &mut config.hooks));
     hooks::proxies(v, &mut config.hooks);
     v.section("durable", |v| durable::durable(v, &mut config.durable));
@@ -101,6 +102,10 @@ fn admin<V: Visit>(v: &mut V, admin: &mut Admin) {
     v.text("unix_mode", &MODE, &mut admin.unix_mode);
     v.text("unix_group", &GROUP_OR_NONE, &mut admin.unix_group);
     v.list("hosts", &HOST_NAME, &mut admin.hosts);
+    v.sections("keys", &AccessKey::default(), &mut admin.keys, |v, one| {
+        access_key(v, one);
+        one.seal();
+    });
 }
 
 fn client<V: Visit>(v: &mut V, client: &mut Client) {
@@ -255,11 +260,28 @@ fn token<V: Visit>(v: &mut V, token: &mut Token) {
     v.integer(
         "hmac_previous_secret_key_valid_until",
         0,
-        i64::MAX as u64,
+        LAST_SECOND,
         until,
     );
     v.text("rsa_public_key", &RSA_KEY, &mut token.rsa_public_key);
+    let (previous, until) = (
+        &mut token.rsa_previous_public_key,
+        &mut token.rsa_previous_public_key_valid_until,
+    );
+    v.text("rsa_previous_public_key", &RSA_KEY, previous);
+    v.integer("rsa_previous_public_key_valid_until", 0, LAST_SECOND, until);
     v.text("ecdsa_public_key", &ECDSA_KEY, &mut token.ecdsa_public_key);
+    let (previous, until) = (
+        &mut token.ecdsa_previous_public_key,
+        &mut token.ecdsa_previous_public_key_valid_until,
+    );
+    v.text("ecdsa_previous_public_key", &ECDSA_KEY, previous);
+    v.integer(
+        "ecdsa_previous_public_key_valid_until",
+        0,
+        LAST_SECOND,
+        until,
+    );
     v.text(
         "jwks_public_endpoint",
         &KEY_SET_URL,
@@ -306,6 +328,20 @@ fn http_api<V: Visit>(v: &mut V, http_api: &mut HttpApi) {
         &[("", false), ("transport", true)],
         &mut http_api.transport_errors,
     );
+    let fresh = AccessKey::default();
+    v.sections("keys", &fresh, &mut http_api.keys, |v, one| {
+        access_key(v, one);
+        v.list("methods", &API_METHOD, &mut one.methods);
+        v.list("namespaces", &NAMESPACE_NAME_OR_NONE, &mut one.namespaces);
+        one.seal();
+    });
+}
+
+fn access_key<V: Visit>(v: &mut V, key: &mut AccessKey) {
+    v.text("name", &KEY_NAME, &mut key.name);
+    v.secret("key", &mut key.key);
+    v.secret("hash", &mut key.hash);
+    v.text("expires", &TIME_OR_NONE, &mut key.expires);
 }
 
 fn channel<V: Visit>(v: &mut V, rules: &mut ChannelRules) {
@@ -366,6 +402,8 @@ fn channel<V: Visit>(v: &mut V, rules: &mut ChannelRules) {
     rules.namespaces = namespaces.into_iter().map(Arc::new).collect();
 }
 
+/// Unix seconds, as TOML can write them.
+const LAST_SECOND: u64 = i64::MAX as u64;
 const HISTORY_META_TTL: Span = seconds(1, LONG_S);
 const DATA_FORMATS: &[(&str, DataFormat)] = &[
     ("", DataFormat::NotEmpty),

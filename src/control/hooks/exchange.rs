@@ -10,9 +10,10 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout};
 
+use super::super::clock;
 use super::super::http_client::{self, Client};
-use super::{answer, request};
-use crate::config::hooks::Target;
+use super::{answer, request, signature};
+use crate::config::hooks::{Signing, Target};
 use crate::limits::HOOK_RESPONSE_BYTES_MAX;
 use crate::mesh::hook::{Call, Verdict};
 use crate::wire::json::Malformed;
@@ -30,14 +31,16 @@ pub(super) struct Prepared {
     pub(super) config: Arc<Target>,
     uri: Option<Uri>,
     headers: HeaderMap,
+    pub(super) signing: Signing,
 }
 
 impl Prepared {
-    pub(super) fn new(config: &Arc<Target>) -> Self {
+    pub(super) fn new(config: &Arc<Target>, of_all: &Signing) -> Self {
         Self {
             config: Arc::clone(config),
             uri: config.endpoint.parse().ok(),
             headers: request::static_headers(&config.static_headers),
+            signing: config.signing.or(of_all).clone(),
         }
     }
 }
@@ -95,10 +98,13 @@ async fn ask(
         .uri
         .clone()
         .ok_or_else(|| Failure::Connection("no such URL".to_owned()))?;
-    let mut request = Request::new(Full::new(Bytes::from(request::body(call))));
+    let body = Bytes::from(request::body(call));
+    let mut headers = request::headers(&target.headers, call);
+    signature::sign(&mut headers, &target.signing, &body, clock::unix_s());
+    let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri;
-    *request.headers_mut() = request::headers(&target.headers, call);
+    *request.headers_mut() = headers;
     let response = client
         .request(request)
         .await

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::signature;
 use crate::mesh::hook::{Call, HookEvent};
 use crate::model::{Encoding, Format, Framing, Speaker};
 use crate::wire::json::is_json;
@@ -83,11 +84,12 @@ const fn transport(format: Format) -> &'static str {
 }
 
 /// Headers that say how the message is framed or for whom it is: never a client's to choose.
-const OWN: [HeaderName; 4] = [
+const OWN: [HeaderName; 5] = [
     CONTENT_TYPE,
     HOST,
     http::header::CONTENT_LENGTH,
     http::header::TRANSFER_ENCODING,
+    signature::NAME,
 ];
 
 /// The headers of a target's own.

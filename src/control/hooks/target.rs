@@ -83,9 +83,9 @@ pub(super) enum Admission {
 }
 
 impl Target {
-    pub(super) fn new(config: &Arc<hooks::Target>, now: Instant) -> Self {
+    pub(super) fn new(config: &Arc<hooks::Target>, of_all: &hooks::Signing, now: Instant) -> Self {
         Self {
-            prepared: Arc::new(Prepared::new(config)),
+            prepared: Arc::new(Prepared::new(config, of_all)),
             breaker: Breaker::new(config.breaker, now),
             in_flight: 0,
             waiting: VecDeque::new(),
@@ -99,11 +99,18 @@ impl Target {
     }
 
     /// Calls under way end by the rules they began with.
-    pub(super) fn reload(&mut self, config: &Arc<hooks::Target>, now: Instant) {
+    pub(super) fn reload(
+        &mut self,
+        config: &Arc<hooks::Target>,
+        of_all: &hooks::Signing,
+        now: Instant,
+    ) {
         if self.prepared.config != *config {
             self.breaker.reload(config.breaker, now);
-            self.prepared = Arc::new(Prepared::new(config));
+        } else if self.prepared.signing == *config.signing.or(of_all) {
+            return;
         }
+        self.prepared = Arc::new(Prepared::new(config, of_all));
     }
 
     pub(super) fn admit(&mut self, now: Instant, pending: Pending) -> Admission {

@@ -12,6 +12,9 @@ pub enum ApiError {
     /// 102
     #[error("unknown channel")]
     UnknownChannel,
+    /// 103
+    #[error("permission denied: {0}")]
+    PermissionDenied(Closed),
     /// 104
     #[error("not found")]
     NotFound,
@@ -38,11 +41,26 @@ pub enum ApiError {
     Log(LogError),
 }
 
+/// What the key of a service does not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// The method is not among those of the key.
+    #[error("the key does not open this method")]
+    Method,
+    /// The channel is in no namespace of the key.
+    #[error("the key does not open channels of this namespace")]
+    Namespace,
+    /// The key is for channels of some namespaces, and the method acts on something else.
+    #[error("the key opens channels of some namespaces only, and this acts on more than them")]
+    BeyondChannels,
+}
+
 impl ApiError {
     /// All of them, by code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Internal,
         Self::UnknownChannel,
+        Self::PermissionDenied(Closed::Method),
         Self::NotFound,
         Self::LimitExceeded,
         Self::BadRequest,
@@ -69,6 +87,7 @@ impl ApiError {
         match self {
             Self::Internal => 100,
             Self::UnknownChannel => 102,
+            Self::PermissionDenied(_) => 103,
             Self::NotFound => 104,
             Self::LimitExceeded => 106,
             Self::BadRequest | Self::Member(_) => 107,
@@ -92,7 +111,7 @@ impl ApiError {
             Self::NotFound => "not found".into(),
             Self::LimitExceeded => "limit exceeded".into(),
             Self::BadRequest => "bad request".into(),
-            Self::Member(_) => self.to_string().into(),
+            Self::PermissionDenied(_) | Self::Member(_) => self.to_string().into(),
             Self::NotAvailable => "not available".into(),
             Self::TooManyRequests => "too many requests".into(),
             Self::UnrecoverablePosition => "unrecoverable position".into(),
@@ -116,6 +135,7 @@ impl ApiError {
     pub const fn http_status(&self) -> u16 {
         match self {
             Self::Internal | Self::LimitExceeded | Self::TooManyRequests => 500,
+            Self::PermissionDenied(_) => 403,
             Self::UnknownChannel | Self::NotFound => 404,
             Self::BadRequest | Self::Member(_) | Self::NotAvailable => 400,
             Self::UnrecoverablePosition => 416,

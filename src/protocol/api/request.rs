@@ -77,6 +77,37 @@ pub enum Request<'a> {
     Batch(Batch<'a>),
 }
 
+impl Request<'_> {
+    /// The method, as in `/api/<method>`.
+    #[must_use]
+    pub fn method(&self) -> &'static str {
+        match self {
+            Self::Publish { .. } => "publish",
+            Self::Broadcast(_) => "broadcast",
+            Self::Subscribe(_) => "subscribe",
+            Self::Unsubscribe { .. } => "unsubscribe",
+            Self::Disconnect { .. } => "disconnect",
+            Self::Refresh(_) => "refresh",
+            Self::Revoke(Revocation::Token { .. }) => "revoke_token",
+            Self::Revoke(Revocation::UserTokens { .. }) => "invalidate_user_tokens",
+            Self::Revoke(Revocation::Block { .. }) => "block_user",
+            Self::Revoke(Revocation::Unblock { .. }) => "unblock_user",
+            Self::Presence { .. } => "presence",
+            Self::PresenceStats { .. } => "presence_stats",
+            Self::History(_) => "history",
+            Self::HistoryRemove { .. } => "history_remove",
+            Self::Channels { .. } => "channels",
+            Self::Info => "info",
+            Self::Log(method, _) => {
+                let mut known = LogMethod::API.iter();
+                let found = known.find(|(_, one)| one == method);
+                found.map_or("", |(name, _)| name)
+            }
+            Self::Batch(_) => "batch",
+        }
+    }
+}
+
 /// How to publish.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PublishOptions<'a> {
@@ -175,4 +206,23 @@ pub struct Batch<'a> {
     pub commands: Vec<Result<Request<'a>, ApiError>>,
     /// They may be carried out in any order.
     pub parallel: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::methods;
+    use crate::config::access::{API_METHODS, CHANNEL_METHODS};
+    use crate::mesh::durable::LogMethod;
+
+    #[test]
+    fn a_key_can_be_limited_to_every_method_of_the_server_api() {
+        let known = methods().into_iter().map(|method| method.name);
+        let of_log = LogMethod::API.iter().map(|(name, _)| *name);
+        let all: Vec<&str> = known
+            .filter(|name| *name != "batch")
+            .chain(of_log)
+            .collect();
+        assert_eq!(API_METHODS.as_slice(), all);
+        assert!(CHANNEL_METHODS.iter().all(|name| all.contains(name)));
+    }
 }

@@ -7,8 +7,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::broker::owner::owner_of;
+use crate::config::access::CHANNEL_METHODS;
 use crate::config::namespace::ServerNameError;
-use crate::config::{Config, Glob, Namespace, Unfit};
+use crate::config::{Config, Glob, Grant, Namespace, Unfit};
 use crate::limits::{API_ITEMS_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
 use crate::mesh::durable::LogMethod;
 use crate::mesh::message::{
@@ -16,7 +17,7 @@ use crate::mesh::message::{
 };
 use crate::model::{ChannelName, ClientId, Draft, Since, Way};
 use crate::protocol::api::{
-    ApiAnswer, ApiError, Data, PublishOptions, Request, SubscribeCall, Whom,
+    ApiAnswer, ApiError, Closed, Data, PublishOptions, Request, SubscribeCall, Whom,
 };
 use crate::wire::json::{is_json, is_json_deeper};
 
@@ -52,18 +53,20 @@ pub(super) struct Planned {
     pub(super) asks: VecDeque<Round>,
 }
 
-/// Plans requests. A shard keeps the order of what it is asked; so what concerns a user's connections waits for
+/// Plans requests of whoever has this grant; without one they are of somebody who may everything. A shard keeps the order of what it is asked; so what concerns a user's connections waits for
 /// the owners' answers to everything before it, and is done before owners are asked for anything behind it. Nothing waits if
 /// `parallel`.
 pub(super) fn plan<'r>(
     config: &Config,
     shards: u16,
+    grant: Option<&Grant>,
     requests: Vec<Result<Request<'r>, ApiError>>,
     parallel: bool,
 ) -> Planned {
     let mut planner = Planner {
         config,
         shards,
+        grant,
         parallel,
         leaves: Vec::with_capacity(requests.len()),
         asks: VecDeque::new(),
@@ -82,18 +85,22 @@ pub(super) fn plan<'r>(
 struct Planner<'a> {
     config: &'a Config,
     shards: u16,
+    grant: Option<&'a Grant>,
     parallel: bool,
     leaves: Vec<Result<ApiAnswer, ApiError>>,
     asks: VecDeque<Round>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
     fn request(&mut self, request: Result<Request<'_>, ApiError>) -> Plan {
         let request = match request {
             Ok(request) if self.leaves.len() < API_ITEMS_MAX => request,
             Ok(_) => return self.done(Err(ApiError::LimitExceeded)),
             Err(error) => return self.done(Err(error)),
         };
+        if let Err(closed) = self.check_method(&request) {
+            return self.done(Err(ApiError::PermissionDenied(closed)));
+        }
         match request {
             Request::Publish {
                 channel,
@@ -116,7 +123,7 @@ impl Planner<'_> {
             }
             Request::Subscribe(subscribe) => self.subscribe(&subscribe),
             Request::Unsubscribe { target, channel } => {
-                if let Err(error) = named(self.config, &channel) {
+                if let Err(error) = self.named(&channel) {
                     return self.done(Err(error));
                 }
                 let action = UserAction::Unsubscribe(ChannelName::new(&channel));
@@ -190,6 +197,33 @@ impl Planner<'_> {
             Request::Info => self.gather(None, ApiAnswer::Info(Vec::new())),
             // A batch holds no batch, and its own commands are planned one by one.
             Request::Batch(_) => self.done(Err(ApiError::NotFound)),
+        }
+    }
+
+    /// Does the key open this method?
+    fn check_method(&self, request: &Request<'_>) -> Result<(), Closed> {
+        let Some(grant) = self.grant else {
+            return Ok(());
+        };
+        let method = request.method();
+        if !grant.has_method(method) {
+            return Err(Closed::Method);
+        }
+        if grant.is_for_channels_only() && !CHANNEL_METHODS.contains(&method) {
+            return Err(Closed::BeyondChannels);
+        }
+        Ok(())
+    }
+
+    /// The namespace of a channel that a service names, if its key opens it. Whoever may not have a namespace is not told whether it
+    /// is there.
+    fn named(&self, channel: &str) -> Result<&'a Namespace, ApiError> {
+        let found = named(self.config, channel);
+        let closed = Err(ApiError::PermissionDenied(Closed::Namespace));
+        match (&found, self.grant) {
+            (Ok(namespace), Some(grant)) if !grant.has_namespace(&namespace.name) => closed,
+            (Err(ApiError::UnknownChannel), Some(grant)) if grant.is_for_channels_only() => closed,
+            _ => found,
         }
     }
 
@@ -270,7 +304,10 @@ impl Planner<'_> {
         payload: SharedPayload,
         options: &PublishOptions<'_>,
     ) -> usize {
-        let draft = match drafted(self.config, channel, payload, options) {
+        let drafted = self
+            .named(channel)
+            .and_then(|namespace| drafted(self.config, namespace, channel, payload, options));
+        let draft = match drafted {
             Ok(draft) => draft,
             Err(error) => return self.leaf(Err(error)),
         };
@@ -284,7 +321,7 @@ impl Planner<'_> {
     }
 
     fn query(&mut self, channel: &str, what: QueryKind) -> Plan {
-        let available = named(self.config, channel).map(|namespace| match what {
+        let available = self.named(channel).map(|namespace| match what {
             QueryKind::Presence | QueryKind::PresenceStats => namespace.presence,
             QueryKind::History { .. } | QueryKind::HistoryRemove => namespace.history_size > 0,
         });
@@ -312,7 +349,7 @@ impl Planner<'_> {
     }
 
     fn subscribe(&mut self, subscribe: &SubscribeCall<'_>) -> Plan {
-        if let Err(error) = named(self.config, &subscribe.channel) {
+        if let Err(error) = self.named(&subscribe.channel) {
             return self.done(Err(error));
         }
         let checked = self.check_depth("info", &subscribe.info);
@@ -375,11 +412,11 @@ impl Planner<'_> {
 /// What a service publishes in a channel.
 fn drafted(
     config: &Config,
+    namespace: &Namespace,
     channel: &str,
     payload: SharedPayload,
     options: &PublishOptions<'_>,
 ) -> Result<Box<Draft>, ApiError> {
-    let namespace = named(config, channel)?;
     let name = ChannelName::new(channel);
     let draft = Draft::new(namespace.terms(), name, payload.data, payload.json);
     let mut draft = Box::new(draft);
@@ -436,5 +473,136 @@ impl SharedPayload {
                 data: data.into(),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Source;
+    use crate::protocol::api::decode;
+
+    const CONFIG: &str = "[[channel.namespaces]]\nname = \"orders\"\npresence = true\nhistory_size = 1\nhistory_ttl = \"1m\"\n\
+                          [[channel.namespaces]]\nname = \"chat\"\npresence = true\nhistory_size = 1\nhistory_ttl = \"1m\"\n";
+
+    /// What each leaf of a request is refused with; `None` where it is asked.
+    fn refusals(grant: &Grant, method: &str, body: &str) -> Vec<Option<ApiError>> {
+        let (name, text) = ("ringmain.toml", CONFIG);
+        let config = Config::load(&[Source { name, text }], &[]).expect("a configuration");
+        let decoded = match LogMethod::of_api(method) {
+            Some(method) => Ok(Request::Log(method, body.as_bytes())),
+            None => decode(method, body.as_bytes()).expect("a body"),
+        };
+        let requests = match decoded {
+            Ok(Request::Batch(batch)) => batch.commands,
+            one => vec![one],
+        };
+        let planned = plan(&config, 2, Some(grant), requests, false);
+        let asked: Vec<u32> = planned
+            .asks
+            .iter()
+            .flat_map(|round| round.shards.iter().flatten().map(|(leaf, _)| *leaf))
+            .collect();
+        let leaves = planned.leaves.into_iter().enumerate();
+        leaves
+            .map(|(at, leaf)| match leaf {
+                Err(error) if !asked.contains(&(at as u32)) => Some(error),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn grant(methods: &[&str], namespaces: &[&str]) -> Grant {
+        let owned = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|&text| text.to_owned())
+                .collect::<Vec<_>>()
+        };
+        Grant::new("k", &owned(methods), &owned(namespaces))
+    }
+
+    const NAMESPACE: Option<ApiError> = Some(ApiError::PermissionDenied(Closed::Namespace));
+    const METHOD: Option<ApiError> = Some(ApiError::PermissionDenied(Closed::Method));
+    const BEYOND: Option<ApiError> = Some(ApiError::PermissionDenied(Closed::BeyondChannels));
+
+    #[test]
+    fn every_method_with_a_channel_asks_whether_the_key_opens_its_namespace() {
+        let scoped = grant(&[], &["orders"]);
+        for (method, body) in [
+            ("publish", r#"{"channel":"NAME","data":1}"#),
+            ("broadcast", r#"{"channels":["NAME"],"data":1}"#),
+            ("subscribe", r#"{"user":"1","channel":"NAME"}"#),
+            ("unsubscribe", r#"{"user":"1","channel":"NAME"}"#),
+            ("presence", r#"{"channel":"NAME"}"#),
+            ("presence_stats", r#"{"channel":"NAME"}"#),
+            ("history", r#"{"channel":"NAME"}"#),
+            ("history_remove", r#"{"channel":"NAME"}"#),
+        ] {
+            let of = |name: &str| refusals(&scoped, method, &body.replace("NAME", name));
+            assert_eq!(of("orders:1"), [None], "{method}");
+            for closed in ["chat:1", "plain", "unknown:1", "$chat:1", "#42"] {
+                assert_eq!(of(closed), [NAMESPACE], "{method} {closed}");
+            }
+        }
+        let without = grant(&[], &[""]);
+        let of = |name: &str| refusals(&without, "presence", &format!(r#"{{"channel":"{name}"}}"#));
+        assert_eq!(of("plain"), [Some(ApiError::NotAvailable)]);
+        assert_eq!(of("orders:1"), [NAMESPACE]);
+    }
+
+    #[test]
+    fn a_key_for_namespaces_opens_nothing_beyond_their_channels() {
+        let scoped = grant(&[], &["orders"]);
+        for (method, body) in [
+            ("info", "{}"),
+            ("channels", "{}"),
+            ("disconnect", r#"{"user":"1"}"#),
+            ("refresh", r#"{"user":"1"}"#),
+            ("revoke_token", r#"{"uid":"1"}"#),
+            ("invalidate_user_tokens", r#"{"user":"1"}"#),
+            ("block_user", r#"{"user":"1"}"#),
+            ("unblock_user", r#"{"user":"1"}"#),
+            ("queue/fetch", "{}"),
+            ("queue/ack", "{}"),
+            ("dlq/list", "{}"),
+            ("replay", "{}"),
+        ] {
+            assert_eq!(refusals(&scoped, method, body), [BEYOND], "{method}");
+        }
+    }
+
+    #[test]
+    fn each_command_of_a_batch_and_each_channel_of_a_broadcast_is_asked_for_by_itself() {
+        let scoped = grant(&["publish", "broadcast", "info"], &["orders"]);
+        let batch = r#"{"commands":[
+            {"publish":{"channel":"orders:1","data":1}},
+            {"publish":{"channel":"chat:1","data":1}},
+            {"presence":{"channel":"orders:1"}},
+            {"info":{}},
+            {"broadcast":{"channels":["orders:1","chat:1","orders:2"],"data":1}}
+        ]}"#;
+        assert_eq!(
+            refusals(&scoped, "batch", batch),
+            [None, NAMESPACE, METHOD, BEYOND, None, NAMESPACE, None]
+        );
+    }
+
+    #[test]
+    fn a_key_for_methods_opens_them_in_every_channel() {
+        let queue = grant(&["queue/*", "info"], &[]);
+        assert_eq!(refusals(&queue, "info", "{}"), [None]);
+        assert_eq!(
+            refusals(&queue, "queue/ack", "{}"),
+            [Some(ApiError::NotAvailable)]
+        );
+        assert_eq!(refusals(&queue, "dlq/list", "{}"), [METHOD]);
+        let body = r#"{"channel":"unknown:1","data":1}"#;
+        assert_eq!(refusals(&queue, "publish", body), [METHOD]);
+        let publish = grant(&["publish"], &[]);
+        assert_eq!(
+            refusals(&publish, "publish", body),
+            [Some(ApiError::UnknownChannel)]
+        );
     }
 }

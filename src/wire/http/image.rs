@@ -34,6 +34,7 @@ image!(enum HttpError {
     14 => MethodUnknown,
     15 => TransferEncodingUnsupported,
     16 => VersionUnsupported,
+    17 => KeyExpired,
 });
 
 impl Image for Chunks {

@@ -10,8 +10,6 @@ use super::{endpoints, refused};
 /// Adds everything that could not work.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     shadows(config, keys, errors);
-    header_value("http_api.key", &config.http_api.key, keys, errors);
-    header_value("admin.key", &config.admin.key, keys, errors);
     names(config, keys, errors);
     transforms(config, keys, errors);
     triggers(config, keys, errors);
@@ -26,7 +24,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     }
 }
 
-fn unworkable(key: &str, why: String, keys: &Keys, errors: &mut Vec<ConfigError>) {
+pub(super) fn unworkable(key: &str, why: String, keys: &Keys, errors: &mut Vec<ConfigError>) {
     errors.push(ConfigError::Unworkable {
         origin: keys.origin(key),
         key: key.to_owned(),
@@ -51,7 +49,7 @@ fn shadows(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
 }
 
 /// What comes in a header has no line breaks and no blanks around it.
-fn header_value(key: &str, secret: &Secret, keys: &Keys, errors: &mut Vec<ConfigError>) {
+pub(super) fn header_value(key: &str, secret: &Secret, keys: &Keys, errors: &mut Vec<ConfigError>) {
     let text = secret.0.as_str();
     let why = if text.ends_with(['\n', '\r']) {
         "it ends with a line break, as files of secrets often do, and no header can carry that; take it off where the secret is made (printf instead of echo)"
