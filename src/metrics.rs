@@ -204,6 +204,8 @@ counters! {
     Counter hooks,
     /// Calls to backends refused because too many were under way.
     Counter refused_hooks,
+    /// Configurations that this shard has taken over from reloads.
+    Counter reloads,
     /// Server API requests handled.
     Counter api_requests,
     /// Server API requests answered with an error.

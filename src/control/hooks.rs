@@ -73,9 +73,13 @@ pub(super) async fn run(
     loop {
         let expiry = hooks.next_expiry();
         tokio::select! {
-            () = bell.rung() => {}
+            // No call goes out by the rules before a reload once it was told of.
+            () = bell.rung() => hooks.catch_up(&mut config),
             Some(finished) = hooks.under_way.join_next() => match finished {
-                Ok(finished) => hooks.finished(finished),
+                Ok(finished) => {
+                    hooks.catch_up(&mut config);
+                    hooks.finished(finished);
+                }
                 Err(error) => {
                     if let Ok(panic) = error.try_into_panic() {
                         std::panic::resume_unwind(panic);

@@ -288,6 +288,7 @@ impl Shard {
         self.owned.reload(&config.channels);
         let limits_now =
             config.client.limits_connections() && !self.config.client.limits_connections();
+        self.counters.reloads += 1;
         self.counters
             .keep_keys(|name| config.http_api.has_key(name));
         self.config = config;

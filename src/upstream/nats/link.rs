@@ -250,18 +250,18 @@ impl Link {
             .await
             .map_err(|_elapsed| "NATS does not answer".to_owned())?
             .map_err(|error| error.to_string())?;
-        let found = line.js.get_stream(&self.config.nats.stream).await;
-        let found = found.map_err(|error| format!("stream {}: {error}", self.config.nats.stream));
         let known = self.opened.borrow().clone();
-        if let Some(known) = known
-            && known.log != identity(found?.cached_info())
-        {
-            return Err("they lead to another stream; restart for that".to_owned());
-        }
+        let opened = match known {
+            None => None,
+            Some(known) => Some(self.open_again(&line, &known).await?),
+        };
         let number = line.number;
         self.line.send_replace(Arc::new(line));
         self.newest.send_replace(number);
-        self.events.notify_one();
+        match opened {
+            Some(opened) => drop(self.opened.send_replace(Some(Arc::new(opened)))),
+            None => self.events.notify_one(),
+        }
         // Where it is cut off before its end it comes back as whom the server lets in.
         old.credentials.send_replace(credentials);
         // What has begun there ends within this time.
@@ -271,6 +271,16 @@ impl Link {
             let _ = old.client.drain().await;
         });
         Ok(true)
+    }
+
+    /// The stream that is in use, over another connection: with fewer rights than that one has, it is not gone over to.
+    async fn open_again(&self, line: &Line, known: &Opened) -> Result<Opened, String> {
+        let found = line.js.get_stream(&known.name).await;
+        let found = found.map_err(|error| format!("stream {}: {error}", known.name))?;
+        if known.log != identity(found.cached_info()) {
+            return Err("they lead to another stream; restart for that".to_owned());
+        }
+        self.open(line, found.cached_info()).await
     }
 
     /// Opens the stream and looks at it from time to time, for ever.
