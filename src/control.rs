@@ -17,6 +17,7 @@ mod observe;
 pub mod process;
 pub mod prometheus;
 mod roster;
+mod service;
 mod strain;
 pub mod token;
 
@@ -48,7 +49,9 @@ use admin::{Addresses, Admin, Listening, Phase, Readiness};
 use hooks::Hooks;
 
 use observe::{Gather, Question};
+use process::Reload;
 use roster::Roster;
+use service::Service;
 use strain::{Line, Strains};
 
 /// A shard that does not report its counters within this time is reported as silent.
@@ -223,7 +226,9 @@ impl Supervisor {
             signals,
             reload,
         } = self;
-        runtime.block_on(supervise(parts, signals, reload))
+        let ending = runtime.block_on(supervise(parts, signals, reload));
+        Service::of_environment().closing();
+        ending
     }
 }
 
@@ -265,8 +270,11 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
         },
         written: pages_in,
     });
-    if let (Some(listener), Some(pages)) = (control.parts.admin.take(), &control.pages) {
-        tokio::spawn(admin::serve(listener, pages.admin.clone()));
+    if let Some(pages) = &control.pages {
+        tokio::spawn(service::attend(control.service, pages.admin.clone()));
+        if let Some(listener) = control.parts.admin.take() {
+            tokio::spawn(admin::serve(listener, pages.admin.clone()));
+        }
     }
     if reload {
         control.reload();
@@ -350,6 +358,7 @@ struct Control {
     pages: Option<Pages>,
     /// Pages for shards whose queue was full.
     pages_undelivered: Vec<Written>,
+    service: Service,
 }
 
 /// A page for a request at a shard.
@@ -380,6 +389,10 @@ impl Control {
             reactor: parts.reactor,
             filling: [0; TableKind::ALL.len()],
             warnings: Vec::new(),
+            reload: Reload {
+                taken_unix_s: process::unix_s(),
+                refused: None,
+            },
         };
         Self {
             parts,
@@ -394,6 +407,7 @@ impl Control {
             retry: None,
             pages: None,
             pages_undelivered: Vec::new(),
+            service: Service::of_environment(),
         }
     }
 
@@ -422,10 +436,19 @@ impl Control {
         self.notice_until.is_some() || self.drain_until.is_some()
     }
 
-    /// Readiness goes off first: while load balancers turn away, everybody who still comes is served.
-    fn give_notice(&mut self, notice: Duration) {
+    /// Everybody who asks is told that the process leaves.
+    fn leave(&self) {
+        let before = self.readiness.borrow().phase;
         self.readiness
             .send_modify(|readiness| readiness.phase = Phase::Draining);
+        if before != Phase::Draining {
+            self.service.stopping();
+        }
+    }
+
+    /// Readiness goes off first: while load balancers turn away, everybody who still comes is served.
+    fn give_notice(&mut self, notice: Duration) {
+        self.leave();
         if notice.is_zero() {
             self.drain();
         } else {
@@ -438,8 +461,7 @@ impl Control {
         let drain = self.parts.config.drain.clone();
         self.notice_until = None;
         self.drain_until = Some(Instant::now() + drain.window + drain.grace + DRAIN_MARGIN);
-        self.readiness
-            .send_modify(|readiness| readiness.phase = Phase::Draining);
+        self.leave();
         for link in &self.parts.links {
             let sent = send(
                 link,
@@ -456,15 +478,32 @@ impl Control {
     fn reload(&mut self) {
         if self.is_ending() {
             warn!("reload refused: draining");
+            self.service.reload_refused_at_the_end();
             return;
         }
-        let next = match (self.parts.reread)(&self.parts.config) {
-            Ok(next) => Arc::new(next),
-            Err(reason) => {
-                warn!(%reason, "reload refused");
-                return;
+        // Nobody was told that it is ready yet.
+        let is_told = self.readiness.borrow().phase == Phase::Serving;
+        if is_told {
+            self.service.reloading();
+        }
+        let refused = self.try_reload().err();
+        match &refused {
+            None => info!("configuration reloaded"),
+            Some(reason) => warn!(%reason, "reload refused"),
+        }
+        if is_told {
+            self.service.reloaded(refused.as_deref());
+        }
+        self.readiness.send_modify(|readiness| {
+            if refused.is_none() {
+                readiness.reload.taken_unix_s = process::unix_s();
             }
-        };
+            readiness.reload.refused = refused.map(Arc::from);
+        });
+    }
+
+    fn try_reload(&mut self) -> Result<(), String> {
+        let next = Arc::new((self.parts.reread)(&self.parts.config)?);
         // All shards or none: a shard that does not empty its queue must not keep the old rules alone.
         let full = self
             .parts
@@ -472,11 +511,7 @@ impl Control {
             .iter()
             .find(|link| link.queue.len() >= CONTROL_TO_SHARD_MAX - QUEUE_RESERVE);
         if let Some(link) = full {
-            warn!(
-                shard = link.shard.0,
-                "reload refused: a shard does not take messages"
-            );
-            return;
+            return Err(format!("shard {} does not take messages", link.shard.0));
         }
         for link in &self.parts.links {
             let sent = send(link, ToShard::Reload(Arc::clone(&next)), QUEUE_RESERVE);
@@ -494,7 +529,7 @@ impl Control {
         }
         self.parts.configs.send_replace(Arc::clone(&next));
         self.parts.config = next;
-        info!("configuration reloaded");
+        Ok(())
     }
 
     /// Gives every shard what a service with keys said.
@@ -669,6 +704,7 @@ impl Control {
         if let Some(path) = self.parts.ready_file.take() {
             admin::write_ready_file(&path, &self.parts.addresses, self.parts.reactor)?;
         }
+        self.service.ready();
         if let Some(text) = self.parts.announcement.take() {
             // Nobody may be reading; that is no reason to stop.
             if let Err(error) = io::Write::write_all(&mut io::stdout(), text.as_bytes()) {

@@ -24,6 +24,7 @@ use ringmain::reactor::Chosen;
 use ringmain::shard::{Door, Mode};
 use ringmain::upstream::bell::Bell;
 use ringmain::upstream::bridge;
+use ringmain::uring::inherited::Inherited;
 use ringmain::uring::listen::{Bound, Terms};
 use ringmain::{bench, doctor, import, reactor, tools};
 
@@ -35,10 +36,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Looked for when nobody names a file.
 const CONFIG_FILE: &str = "ringmain.toml";
 
+/// The status for a log that no further start would read: `EX_DATAERR` of `sysexits.h`, as service managers show it.
+const UNREADABLE_LOG: u8 = 65;
+
 /// Why the program ends early.
 enum Failure {
     /// Wrong usage or configuration: status 2.
     Usage(anyhow::Error),
+    /// The durable log is damaged, foreign or of a later version: status 65.
+    Log(anyhow::Error),
     /// While running: status 1.
     Running(anyhow::Error),
 }
@@ -81,6 +87,7 @@ fn main() -> ExitCode {
     let (status, error) = match status {
         Ok(status) => return ExitCode::from(status),
         Err(Failure::Usage(error)) => (2, error),
+        Err(Failure::Log(error)) => (UNREADABLE_LOG, error),
         Err(Failure::Running(error)) => (1, error),
     };
     eprintln!("ringmain: {}", told(&error));
@@ -286,12 +293,13 @@ impl Start {
             mode: config.admin.unix_mode,
             group: config.admin.unix_group.clone(),
         };
-        let admin = config.admin.listen.as_ref();
-        let admin = admin
-            .map(|at| Bound::new(at, 1, &terms))
-            .transpose()
+        let mut inherited =
+            Inherited::take().map_err(|error| Failure::Usage(anyhow!("{error}")))?;
+        let admin = inherited
+            .bind(config.admin.listen.as_slice(), 1, &terms)
             // Its text names the cause already.
-            .map_err(|error| anyhow!("{error}"))?;
+            .map_err(|error| anyhow!("{error}"))?
+            .pop();
         let no_randomness = |_| anyhow!("the kernel gives no randomness");
         let seed = getrandom::u64().map_err(no_randomness)?;
         let mut key = [0; 32];
@@ -304,6 +312,7 @@ impl Start {
             cores,
             seed,
             key,
+            inherited,
         };
         let reports = Arc::new(ArrayQueue::new(SHARDS_TO_CONTROL_MAX));
         let [bell, hook_bell, log_bell] = [(); 3].map(|()| Arc::new(Bell::default()));
@@ -315,7 +324,10 @@ impl Start {
             ring(&hook_bell),
             ring(&log_bell),
         )
-        .map_err(|error| anyhow!("{error}"))?;
+        .map_err(|error| match error {
+            reactor::StartError::Inherit(error) => Failure::Usage(anyhow!("{error}")),
+            error => Failure::Running(anyhow!("{error}")),
+        })?;
         let (configs, follow) = tokio::sync::watch::channel(Arc::clone(&config));
         let log = open_log(&config, &shards.links, log_bell, follow)?;
         Ok(Self {
@@ -343,7 +355,7 @@ fn open_log(
     links: &[ShardLink],
     bell: Arc<Bell>,
     configs: tokio::sync::watch::Receiver<Arc<Config>>,
-) -> anyhow::Result<Option<(control::Durable, LogEnd)>> {
+) -> Result<Option<(control::Durable, LogEnd)>, Failure> {
     /// Questions that may wait for the bridge.
     const ASKS_QUEUED: usize = 64;
     if !config.is_durable() {
@@ -365,6 +377,10 @@ fn open_log(
         questions,
         copies,
         hooks: call,
+    })
+    .map_err(|error| match error.is_lasting() {
+        true => Failure::Log(anyhow!(error)),
+        false => Failure::Running(anyhow!(error)),
     })?;
     let durable = control::Durable {
         report: bridge.report,

@@ -34,6 +34,7 @@ use crate::mesh::durable::DurableLink;
 use crate::mesh::hook::HookLink;
 use crate::model::ShardId;
 use crate::shard::{Door, Mode};
+use crate::uring::inherited::{InheritError, Inherited};
 use crate::uring::listen::{Bound, ListenError, Terms};
 use crate::uring::socket::Patience;
 use crate::uring::{Abilities, ProbeError, probe, socket};
@@ -67,6 +68,8 @@ pub struct Plan {
     pub seed: u64,
     /// Key of the secrets that clients are told.
     pub key: [u8; 32],
+    /// Listeners that somebody else bound.
+    pub inherited: Inherited,
 }
 
 /// Why the shards did not start.
@@ -75,6 +78,9 @@ pub enum StartError {
     /// An address could not be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A socket that was handed over is not used.
+    #[error(transparent)]
+    Inherit(#[from] InheritError),
     /// A shard's thread did not come up.
     #[error("shard {shard} did not start: {cause}")]
     Shard {
@@ -112,6 +118,10 @@ pub fn choose(config: &Config, shards: u16) -> Result<(Chosen, Option<ProbeError
 pub(super) struct Listener {
     pub(super) socket: socket2::Socket,
     pub(super) door: Door,
+    /// Somebody else listens on it too: who stands in its queue is not lost with this process.
+    pub(super) stays: bool,
+    /// This shard is the one of those that share it which looks at its queue.
+    pub(super) is_watched: bool,
 }
 
 /// Everything that a shard's thread takes with it.
@@ -140,14 +150,14 @@ pub struct Prepared {
 
 /// Takes the addresses and makes a thread for each shard with everything that can fail. Nobody is accepted before `launch`.
 pub fn prepare(
-    plan: Plan,
+    mut plan: Plan,
     reports: Arc<ArrayQueue<FromShard>>,
     control_bell: Arc<dyn Doorbell>,
     hook_bell: Arc<dyn Doorbell>,
     log_bell: Arc<dyn Doorbell>,
 ) -> Result<Prepared, StartError> {
     socket::raise_descriptors_max();
-    let bound = bind(&plan)?;
+    let bound = bind(&mut plan)?;
     let sleepers = Arc::new(Sleepers::new(plan.shards)?);
     let clock = Clock::start();
     let mut prepared = Prepared {
@@ -177,7 +187,7 @@ pub fn prepare(
             seed: plan.seed,
             key: plan.key,
             endpoint,
-            listeners: prepared.listeners(id, patience(&plan.config))?,
+            listeners: prepared.listeners(id, plan.shards, patience(&plan.config))?,
             link: ControlLink {
                 inbox,
                 reports: Arc::clone(&reports),
@@ -207,7 +217,8 @@ pub fn prepare(
 }
 
 /// Takes all addresses of the plan.
-fn bind(plan: &Plan) -> Result<Vec<(Bound, Door)>, StartError> {
+fn bind(plan: &mut Plan) -> Result<Vec<(Bound, Door)>, StartError> {
+    let mut inherited = std::mem::take(&mut plan.inherited);
     let server = &plan.config.server;
     let doors = [
         ("server.listen", &server.listen, Door::Clients),
@@ -227,11 +238,10 @@ fn bind(plan: &Plan) -> Result<Vec<(Bound, Door)>, StartError> {
             mode: server.unix_mode,
             group: server.unix_group.clone(),
         };
-        for address in addresses {
-            let one = Bound::new(address, usize::from(plan.shards), &terms)?;
-            bound.push((one, door));
-        }
+        let of_door = inherited.bind(addresses, usize::from(plan.shards), &terms)?;
+        bound.extend(of_door.into_iter().map(|one| (one, door)));
     }
+    inherited.finish()?;
     Ok(bound)
 }
 
@@ -263,17 +273,30 @@ impl Prepared {
         of_door.map(|(bound, _)| bound.address())
     }
 
-    /// What a shard accepts on: on TCP a socket of its own, of a unix socket its share.
-    fn listeners(&self, shard: ShardId, patience: Patience) -> io::Result<Vec<Listener>> {
-        let listener = |(bound, door): &(Bound, Door)| {
-            let socket = bound.socket(usize::from(shard.0))?;
-            if matches!(bound.address(), ListenAddr::Tcp(_)) {
-                socket::set_patience(&socket, patience)?;
+    /// What a shard accepts on: on TCP a socket of its own, of a unix socket and of one that is inherited its share.
+    fn listeners(
+        &self,
+        shard: ShardId,
+        shards: u16,
+        patience: Patience,
+    ) -> io::Result<Vec<Listener>> {
+        let shard = usize::from(shard.0);
+        let mut listeners = Vec::new();
+        for (bound, door) in &self.bound {
+            for index in bound.share(shard, usize::from(shards)) {
+                let socket = bound.socket(index)?;
+                if matches!(bound.address(), ListenAddr::Tcp(_)) {
+                    socket::set_patience(&socket, patience)?;
+                }
+                listeners.push(Listener {
+                    socket,
+                    door: *door,
+                    stays: bound.is_inherited(),
+                    is_watched: index % usize::from(shards) == shard,
+                });
             }
-            let door = *door;
-            Ok(Listener { socket, door })
-        };
-        self.bound.iter().map(listener).collect()
+        }
+        Ok(listeners)
     }
 
     /// From now on whoever connects is served. Gives the threads; one ends after its shard reported `Drained` or `Failed`.

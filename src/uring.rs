@@ -9,6 +9,7 @@ mod bell;
 mod buffer_ring;
 mod completion;
 mod in_flight;
+pub mod inherited;
 pub mod listen;
 pub mod memory;
 pub mod op;

@@ -82,6 +82,8 @@ mod rotation;
 #[cfg(feature = "nats")]
 #[path = "server/rotation_of_nats.rs"]
 mod rotation_of_nats;
+#[path = "server/service.rs"]
+mod service;
 #[path = "server/shards.rs"]
 mod shards;
 #[path = "server/slow_consumer.rs"]

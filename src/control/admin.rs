@@ -21,8 +21,8 @@ use axum::routing::{get, post};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::hooks;
-use super::observe::Question;
-use super::process::Process;
+use super::observe::{Observation, Question};
+use super::process::{Process, Reload};
 use super::prometheus::{self, Snapshot};
 use crate::config::{Config, KeyVerdict, ListenAddr};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
@@ -79,6 +79,8 @@ pub struct Readiness {
     /// Limits of the system that are near, each with what to do. They do not make the process unready: who is connected
     /// is served.
     pub warnings: Vec<String>,
+    /// What came of reading the configuration again.
+    pub reload: Reload,
 }
 
 /// The durable log as the admin listener sees it.
@@ -409,6 +411,7 @@ impl Admin {
             reactor,
             filling,
             warnings,
+            reload,
         } = self.readiness.borrow().clone();
         let filling: Vec<&str> = TableKind::ALL
             .into_iter()
@@ -425,6 +428,7 @@ impl Admin {
             "reactor": reactor,
             "filling": filling,
             "warnings": warnings,
+            "reload_refused": reload.refused.is_some(),
             // A backend that fails is told and does not make this process unready: what needs no hook is served.
             "hooks": hook_details(&self.reports().await),
             "durable": self.log.as_ref().map(|log| log_details(&log.report.borrow())),
@@ -438,17 +442,21 @@ impl Admin {
 
     /// `None` when nobody can say.
     async fn metrics_page(&self) -> Option<ControlPage> {
-        let (question, answer) = oneshot::channel();
-        self.questions.try_send(question).ok()?;
-        let shards = answer.await.ok()?;
+        let shards = self.observe().await?;
         let reports = self.reports().await;
-        let Readiness { phase, reactor, .. } = *self.readiness.borrow();
+        let Readiness {
+            phase,
+            reactor,
+            reload,
+            ..
+        } = self.readiness.borrow().clone();
         let text = prometheus::render(&Snapshot {
             shards: &shards,
             reactor,
             ready: phase == Phase::Serving,
             draining: phase == Phase::Draining,
             process: Process::read(),
+            reload: &reload,
             hooks: &reports,
             durable: self.log.as_ref().map(|log| log.report.borrow().clone()),
         });
@@ -457,6 +465,13 @@ impl Admin {
             content_type: prometheus::CONTENT_TYPE,
             body: text.into(),
         })
+    }
+
+    /// The counters of all shards; `None` when too many ask.
+    pub(super) async fn observe(&self) -> Option<Observation> {
+        let (question, answer) = oneshot::channel();
+        self.questions.try_send(question).ok()?;
+        answer.await.ok()
     }
 
     /// How the targets of hooks do; nothing when nobody can say.
@@ -500,6 +515,7 @@ mod tests {
             reactor: "portable",
             filling: [0; TableKind::ALL.len()],
             warnings: Vec::new(),
+            reload: Reload::default(),
         });
         let (questions_in, mut questions) = mpsc::channel::<Question>(4);
         let (hooks_in, _) = mpsc::channel(1);

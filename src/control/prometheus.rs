@@ -9,7 +9,7 @@ use crate::upstream::bridge::Report as LogReport;
 use crate::upstream::desk::GroupReport;
 
 use super::hooks::Report;
-use super::process::Process;
+use super::process::{Process, Reload};
 
 /// `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -26,6 +26,8 @@ pub struct Snapshot<'a> {
     pub draining: bool,
     /// The process as the kernel sees it.
     pub process: Process,
+    /// When the configuration was read.
+    pub reload: &'a Reload,
     /// Targets of hooks.
     pub hooks: &'a [Report],
     /// The durable log; `None` without one.
@@ -134,6 +136,7 @@ pub fn sample() -> String {
         ready: true,
         draining: false,
         process: Process::default(),
+        reload: &Reload::default(),
         hooks: &[target],
         durable: Some(LogReport {
             groups: vec![group],
@@ -415,6 +418,7 @@ fn process(out: &mut String, snapshot: &Snapshot<'_>) {
         cpu_seconds,
         descriptors,
         descriptors_max,
+        started_unix_s,
     } = snapshot.process;
     head(
         out,
@@ -425,8 +429,9 @@ fn process(out: &mut String, snapshot: &Snapshot<'_>) {
     line(
         out,
         format_args!(
-            "ringmain_build_info{{version=\"{}\"}} 1",
-            env!("CARGO_PKG_VERSION")
+            "ringmain_build_info{{version=\"{}\",commit=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION"),
+            option_env!("RINGMAIN_COMMIT").unwrap_or_default()
         ),
     );
     head(
@@ -490,6 +495,42 @@ fn process(out: &mut String, snapshot: &Snapshot<'_>) {
         "Descriptors that the process may have.",
     );
     line(out, format_args!("process_max_fds {descriptors_max}"));
+    head(
+        out,
+        "process_start_time_seconds",
+        "gauge",
+        "When the process was started, Unix time.",
+    );
+    line(
+        out,
+        format_args!("process_start_time_seconds {started_unix_s}"),
+    );
+    head(
+        out,
+        "ringmain_config_last_reload_successful",
+        "gauge",
+        "Whether the last reload was taken; 1 where there was none.",
+    );
+    line(
+        out,
+        format_args!(
+            "ringmain_config_last_reload_successful {}",
+            u8::from(snapshot.reload.refused.is_none())
+        ),
+    );
+    head(
+        out,
+        "ringmain_config_last_reload_success_timestamp_seconds",
+        "gauge",
+        "When a reload was taken last, or else the process was started, Unix time.",
+    );
+    line(
+        out,
+        format_args!(
+            "ringmain_config_last_reload_success_timestamp_seconds {}",
+            snapshot.reload.taken_unix_s
+        ),
+    );
 }
 
 fn plain(out: &mut String, answered: &[(usize, &Counters)]) {
@@ -558,6 +599,7 @@ mod tests {
             ready: true,
             draining: false,
             process: Process::default(),
+            reload: &Reload::default(),
             hooks: &[],
             durable: None,
         })

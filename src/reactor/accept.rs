@@ -122,7 +122,8 @@ impl Accepts {
     ) -> io::Result<()> {
         if !shard.is_accepting() {
             let last = *self.last.get_or_insert(now + LAST_ACCEPTS);
-            let somebody_waits = |listener: &Listener| socket::is_readable(&listener.socket);
+            let somebody_waits =
+                |listener: &Listener| !listener.stays && socket::is_readable(&listener.socket);
             if now >= last || !self.listeners.iter().any(somebody_waits) {
                 return self.stop(ring);
             }

@@ -456,9 +456,12 @@ async fn accept(core: Shared, listener: Rc<Listener>, source: Source, stopped: R
         }
         after_flush(&core).await;
     }
-    // Who stands in the queue has been let in by the kernel.
+    // Who stands in the queue has been let in by the kernel, and waits for the next process where the queue stays.
     let last = core.borrow().clock.now().at + LAST_ACCEPTS;
-    while take_in(&core, &listener) == Taken::Some && core.borrow().clock.now().at < last {
+    while !listener.stays
+        && take_in(&core, &listener) == Taken::Some
+        && core.borrow().clock.now().at < last
+    {
         after_flush(&core).await;
     }
     drop((listener, source));

@@ -66,7 +66,8 @@ impl Watch {
         counters: &mut Counters,
     ) -> Option<Strain> {
         self.next = now + INTERVAL;
-        let queues = listeners.filter_map(|listener| Queue::of(&listener.socket));
+        let queues = listeners.filter(|listener| listener.is_watched);
+        let queues = queues.filter_map(|listener| Queue::of(&listener.socket));
         let queues: Vec<Queue> = queues.collect();
         let fullest = queues.iter().copied().max_by_key(fullness);
         let fullest = fullest.unwrap_or_default();

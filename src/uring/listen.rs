@@ -111,6 +111,8 @@ pub struct Bound {
     /// One for each accepting thread; a unix socket has one that all share.
     sockets: Vec<Socket>,
     group: Option<u32>,
+    /// Somebody else listens on them already, and keeps them when this process ends.
+    is_inherited: bool,
 }
 
 impl Bound {
@@ -138,6 +140,7 @@ impl Bound {
             terms: terms.clone(),
             sockets: Vec::with_capacity(count),
             group: None,
+            is_inherited: false,
         };
         match address {
             ListenAddr::Tcp(at) => {
@@ -177,12 +180,45 @@ impl Bound {
         &self.address
     }
 
-    /// The same socket for the thread that will accept on it.
+    /// A socket that somebody else bound.
+    pub(super) fn inherited(address: ListenAddr, socket: Socket, terms: &Terms) -> Self {
+        Self {
+            address,
+            terms: terms.clone(),
+            sockets: vec![socket],
+            group: None,
+            is_inherited: true,
+        }
+    }
+
+    /// Another one that somebody else bound to the same address.
+    pub(super) fn join(&mut self, socket: Socket) {
+        self.sockets.push(socket);
+    }
+
+    /// Who waits in its queue when this process ends is served by the next one.
+    #[must_use]
+    pub const fn is_inherited(&self) -> bool {
+        self.is_inherited
+    }
+
+    /// Which sockets one of so many threads accepts on. Each thread has one at least, and each socket a thread: where
+    /// there are fewer sockets, threads share one queue.
+    #[must_use]
+    pub fn share(&self, thread: usize, threads: usize) -> Vec<usize> {
+        let sockets = self.sockets.len();
+        if threads >= sockets {
+            return vec![thread % sockets];
+        }
+        (thread..sockets).step_by(threads.max(1)).collect()
+    }
+
+    /// The same socket for a thread that will accept on it.
     ///
     /// # Errors
     /// When the process has no descriptor left.
     pub fn socket(&self, index: usize) -> io::Result<Socket> {
-        self.sockets[index.min(self.sockets.len() - 1)].try_clone()
+        self.sockets[index].try_clone()
     }
 
     /// From now on connections are accepted.
@@ -190,6 +226,9 @@ impl Bound {
     /// # Errors
     /// When somebody else was faster, or the kernel refuses.
     pub fn listen(&self) -> Result<(), ListenError> {
+        if self.is_inherited {
+            return self.adopt();
+        }
         match &self.address {
             ListenAddr::Tcp(_) => self.listen_tcp(),
             ListenAddr::Unix(path) => self.listen_unix(path),
@@ -198,6 +237,24 @@ impl Bound {
 
     fn backlog(&self) -> i32 {
         i32::try_from(self.terms.backlog).unwrap_or(i32::MAX)
+    }
+
+    /// Whoever connected before waits in the queue, whose length is from now on the configured one.
+    fn adopt(&self) -> Result<(), ListenError> {
+        let failed = |cause| {
+            let step = "taking over the socket that was handed over";
+            refused(&self.terms, &self.address, step, cause)
+        };
+        for socket in &self.sockets {
+            if matches!(self.address, ListenAddr::Tcp(_)) {
+                socket.set_tcp_nodelay(true).map_err(failed)?;
+                socket
+                    .set_tcp_notsent_lowat(KERNEL_UNSENT_BYTES)
+                    .map_err(failed)?;
+            }
+            socket.listen(self.backlog()).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The first socket listens alone: the kernel refuses that while anybody else listens, and then everybody else. The

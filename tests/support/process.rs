@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -45,6 +47,7 @@ pub(crate) struct Start {
     namespace: Option<String>,
     descriptors: Option<u32>,
     launcher: Vec<String>,
+    inherited: Vec<(&'static str, Arc<OwnedFd>)>,
 }
 
 /// `uring` or `portable`: what `RINGMAIN_TEST_REACTOR` asks for.
@@ -73,6 +76,7 @@ impl Start {
             namespace: None,
             descriptors: None,
             launcher: Vec::new(),
+            inherited: Vec::new(),
         }
     }
 
@@ -121,6 +125,12 @@ impl Start {
         self
     }
 
+    /// With a socket that a service manager would hand over under this name; two at most.
+    pub(crate) fn inherit(mut self, name: &'static str, socket: impl Into<OwnedFd>) -> Self {
+        self.inherited.push((name, Arc::new(socket.into())));
+        self
+    }
+
     /// Another listener than a free port of 127.0.0.1; empty leaves it to the configuration.
     pub(crate) fn listen(mut self, address: &str) -> Self {
         address.clone_into(&mut self.listen);
@@ -131,6 +141,14 @@ impl Start {
     pub(crate) fn reactor(mut self, reactor: &str) -> Self {
         reactor.clone_into(&mut self.reactor);
         self
+    }
+
+    /// Starts a process that refuses to; its status, and what it said.
+    pub(crate) fn refused(self) -> (Option<i32>, String) {
+        let directory = TempDir::new().expect("a temporary directory");
+        let mut command = self.command(directory.path(), &directory.path().join("ready.json"));
+        let status = command.status().expect("the binary starts");
+        (status.code(), read_log(directory.path()))
     }
 
     /// Starts the process and waits until it says that it is ready.
@@ -170,6 +188,23 @@ impl Start {
 
     fn command(&self, directory: &Path, ready_file: &Path) -> Command {
         let mut command = match &self.namespace {
+            None if !self.inherited.is_empty() => {
+                // The two that a shell can be given, moved to where they are looked for.
+                let mut command = Command::new("sh");
+                let moved = "exec 3<&0 4<&1 0</dev/null 1>&2; export LISTEN_PID=$$; exec \"$@\"";
+                command.args(["-c", moved, "sh", env!("CARGO_BIN_EXE_ringmain")]);
+                prepare(&mut command, directory);
+                let names: Vec<&str> = self.inherited.iter().map(|(name, _)| *name).collect();
+                command.env("LISTEN_FDS", names.len().to_string());
+                command.env("LISTEN_FDNAMES", names.join(":"));
+                let socket = |at: usize| {
+                    let (_, socket) = self.inherited.get(at)?;
+                    Some(Stdio::from(socket.try_clone().expect("a descriptor")))
+                };
+                socket(0).map(|socket| command.stdin(socket));
+                socket(1).map(|socket| command.stdout(socket));
+                command
+            }
             None if self.descriptors.is_some() => {
                 let most = self.descriptors.unwrap_or_default();
                 let mut command = Command::new("sh");

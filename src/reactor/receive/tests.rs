@@ -54,6 +54,8 @@ impl Loop {
             key: [0; 32],
             endpoint: mesh::build(1).remove(0),
             listeners: vec![Listener {
+                stays: false,
+                is_watched: true,
                 socket: listener,
                 door: Door::Clients,
             }],
