@@ -51,6 +51,8 @@ const LOAD_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
 /// What a group has lost is told at most this often.
 const LOST_INTERVAL: std::time::Duration = std::time::Duration::from_mins(1);
+/// A dead letter of a group is told at most this often.
+const DEAD_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 /// How far groups are behind is asked this often.
 const LAG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
 /// The desk looks at its clock this often.
@@ -191,6 +193,8 @@ struct Place {
     lag: Cell<Lag>,
     /// What was told of its losses, and when.
     lost_told: Cell<Option<(u64, std::time::Instant)>>,
+    /// Dead letters since one was told, and when that was.
+    dead_told: Cell<(u64, Option<std::time::Instant>)>,
     trigger: RefCell<Option<Rc<Rule>>>,
 }
 

@@ -45,6 +45,12 @@ impl Asked {
         Ok((group, event))
     }
 
+    /// What is meant, for the log of the process.
+    fn names(&self) -> (&str, &str) {
+        let group = self.group.as_deref().unwrap_or("all");
+        (group, self.event_id.as_deref().unwrap_or("all"))
+    }
+
     /// A group without letters is one that there is.
     fn check_group(&self, absent: impl Fn(&str) -> Option<LogError>) -> Result<(), LogError> {
         let absent = self.group.as_deref().and_then(absent);
@@ -124,10 +130,25 @@ pub(super) async fn retry<L: Letters, O: Outlet>(
 ) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
     let mut retried = 0;
-    while retried < LETTERS_PER_ASK_MAX {
-        let letters = some(log, &asked).await?;
+    let outcome = retry_some(log, outlet, &asked, absent, &mut retried).await;
+    if retried > 0 {
+        let (group, event) = asked.names();
+        tracing::info!(group, event, retried, "dead letters are given back");
+    }
+    outcome.map(|()| count("retried", retried))
+}
+
+async fn retry_some<L: Letters, O: Outlet>(
+    log: &L,
+    outlet: &O,
+    asked: &Asked,
+    absent: impl Fn(&str) -> Option<LogError>,
+    retried: &mut usize,
+) -> Result<(), LogError> {
+    while *retried < LETTERS_PER_ASK_MAX {
+        let letters = some(log, asked).await?;
         if letters.is_empty() {
-            if retried == 0 {
+            if *retried == 0 {
                 asked.check_group(&absent)?;
             }
             break;
@@ -140,13 +161,13 @@ pub(super) async fn retry<L: Letters, O: Outlet>(
         for (letter, result) in letters.iter().zip(results) {
             result?;
             log.exhume(&letter.group, letter.entry.record.event).await?;
-            retried += 1;
+            *retried += 1;
         }
         if !asked.all {
             break;
         }
     }
-    Ok(count("retried", retried))
+    Ok(())
 }
 
 /// Forgets letters.
@@ -157,23 +178,37 @@ pub(super) async fn forget<L: Letters>(
 ) -> Result<Bytes, LogError> {
     let asked = asked::<Asked>(data)?;
     let mut dropped = 0;
-    while dropped < LETTERS_PER_ASK_MAX {
-        let letters = some(log, &asked).await?;
+    let outcome = forget_some(log, &asked, absent, &mut dropped).await;
+    if dropped > 0 {
+        let (group, event) = asked.names();
+        tracing::info!(group, event, dropped, "dead letters are dropped");
+    }
+    outcome.map(|()| count("dropped", dropped))
+}
+
+async fn forget_some<L: Letters>(
+    log: &L,
+    asked: &Asked,
+    absent: impl Fn(&str) -> Option<LogError>,
+    dropped: &mut usize,
+) -> Result<(), LogError> {
+    while *dropped < LETTERS_PER_ASK_MAX {
+        let letters = some(log, asked).await?;
         if letters.is_empty() {
-            if dropped == 0 {
+            if *dropped == 0 {
                 asked.check_group(&absent)?;
             }
             break;
         }
         for letter in &letters {
             log.exhume(&letter.group, letter.entry.record.event).await?;
-            dropped += 1;
+            *dropped += 1;
         }
         if !asked.all {
             break;
         }
     }
-    Ok(count("dropped", dropped))
+    Ok(())
 }
 
 fn count(name: &str, count: usize) -> Bytes {

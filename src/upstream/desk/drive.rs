@@ -10,8 +10,8 @@ use super::group::{Group, Holder, Output};
 use super::settings::Settings;
 use super::triggers::{Fault, Rule, TRIGGER_PREFIX};
 use super::{
-    HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, LOST_INTERVAL, Outlet, Place, RETRY,
-    clock, encode,
+    DEAD_INTERVAL, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, LOST_INTERVAL, Outlet,
+    Place, RETRY, clock, encode,
 };
 use crate::limits::GROUPS_HELD_BYTES_MAX;
 use crate::mesh::durable::LogError;
@@ -111,6 +111,22 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
             lost = lag.lost - before,
             in_all = lag.lost,
             "publications were forgotten before a queue group was done with them"
+        );
+    }
+
+    /// One line says that there is a dead letter. A group whose workers fail makes many: those between two lines are counted.
+    fn tell_dead(&self, place: &Place, letter: &DeadLetter) {
+        let (untold, last) = place.dead_told.get();
+        if last.is_some_and(|at| at.elapsed() < DEAD_INTERVAL) {
+            place.dead_told.set((untold + 1, last));
+            return;
+        }
+        place.dead_told.set((0, Some(clock())));
+        tracing::info!(
+            group = &*place.name,
+            event = %letter.entry.record.event,
+            others = untold,
+            "a publication became a dead letter"
         );
     }
 
@@ -243,6 +259,7 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         if outcome.is_err() {
             return;
         }
+        self.tell_dead(&place, &letter);
         let mut out = Vec::new();
         encode::obituary(&mut out, &letter);
         let text = Bytes::from(out);

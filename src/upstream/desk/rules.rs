@@ -174,6 +174,7 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
             ended: std::cell::Cell::new(false),
             lag: std::cell::Cell::default(),
             lost_told: std::cell::Cell::new(None),
+            dead_told: std::cell::Cell::new((0, None)),
             trigger: std::cell::RefCell::new(trigger),
         });
         if is_trigger {
