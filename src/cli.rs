@@ -1,6 +1,9 @@
 //! The command line, and how its options become settings of the configuration.
 
+pub(crate) mod manual;
+
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -9,7 +12,7 @@ use ringmain::reference;
 
 /// Self-hosted edge proxy for realtime traffic.
 #[derive(Debug, Parser)]
-#[command(name = "ringmain", version, about, long_about = None, disable_help_subcommand = true)]
+#[command(name = "ringmain", version = version(), about, long_about = None, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     /// Configuration file. Without one ./ringmain.toml is taken; without that the environment, if it sets a key, and a
     /// development set-up otherwise
@@ -19,6 +22,26 @@ pub(crate) struct Cli {
     pub(crate) serve: ServeArgs,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
+}
+
+/// The version, and the commit where whoever built the program has said it in `RINGMAIN_COMMIT`.
+pub(crate) fn version() -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| version_of(COMMIT));
+    &TEXT
+}
+
+/// The commit that the program was built from; empty if nobody has said it.
+pub(crate) const COMMIT: &str = match option_env!("RINGMAIN_COMMIT") {
+    Some(commit) => commit,
+    None => "",
+};
+
+fn version_of(commit: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match commit {
+        "" => version.to_owned(),
+        commit => format!("{version} ({commit})"),
+    }
 }
 
 impl Cli {
@@ -60,7 +83,7 @@ const CENTRIFUGO: &[(&[&str], &str)] = &[
     ),
     (
         &["checktoken", "checksubtoken"],
-        "no command looks at a token; a client that connects with it is told what is wrong, and the audience, issuer and keys in force are in `ringmain check`",
+        "`ringmain token --check TOKEN`",
     ),
     (&["-c"], "`--config FILE`"),
     (
@@ -128,12 +151,14 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Validate the configuration and print it as it is in force, secrets hidden
     Check,
-    /// Print a token that the configured proxy accepts
+    /// Print a token that the configured proxy accepts, or say why it accepts one or not
     Token(TokenArgs),
     /// Make a key for a service or an operator, and its hash for the configuration
     Key(KeyArgs),
-    /// Look whether this host fits: kernel, limits, settings, and what to change
-    Doctor,
+    /// Look whether this host fits and what the running proxy lacks: limits, settings, drops, queue groups, and what helps
+    Doctor(DoctorArgs),
+    /// Pack what a maintainer asks for first into one file, without secrets
+    SupportBundle(ringmain::tools::bundle::BundleArgs),
     /// Turn a configuration of Centrifugo 3 to 6 into one of ringmain, and say what has no equivalent
     ImportCentrifugo(ImportArgs),
     /// Look at dead letters of queue groups, retry or drop them
@@ -150,6 +175,13 @@ pub(crate) enum Command {
     Bench(Box<ringmain::bench::Args>),
     /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks
     Echo(EchoArgs),
+    /// Print a page for `man`, or write all of them
+    Man(ManArgs),
+    /// Print the script with which a shell completes commands and options
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
     /// Print the help of a command, or a page of the reference: configuration, options, metrics, codes, api, limits, commands
     Help {
         /// A command or a page; nothing lists them
@@ -255,11 +287,38 @@ pub(crate) enum Reactor {
     Portable,
 }
 
+/// Status 1 if something is wrong, 0 if there is nothing or advice only.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// One JSON object instead of lines
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Look at the host and the configuration alone
+    #[arg(long, conflicts_with_all = ["address", "key", "api_key"])]
+    pub(crate) host_only: bool,
+    #[command(flatten)]
+    pub(crate) target: ringmain::tools::TargetArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// The page to print: a command such as `token` or `dlq-list`, or `ringmain.toml` [default: that of the program]
+    #[arg(conflicts_with = "output")]
+    pub(crate) page: Option<String>,
+    /// Write all pages into this directory instead
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TokenArgs {
     /// User id
-    #[arg(long, value_name = "ID")]
-    pub(crate) user: String,
+    #[arg(long, value_name = "ID", required_unless_present = "check")]
+    pub(crate) user: Option<String>,
+    /// Say whether the configured proxy accepts this token, and why not. `-` reads it from standard input. Status 1 if it
+    /// does not
+    #[arg(long, value_name = "TOKEN", conflicts_with_all = ["user", "channel", "info", "consume"])]
+    pub(crate) check: Option<String>,
     /// Make a subscription token for this channel
     #[arg(long, value_name = "CH")]
     pub(crate) channel: Option<String>,
@@ -521,7 +580,7 @@ mod tests {
             ("version", "--version"),
             ("gentoken -u 42", "token --user ID"),
             ("gensubtoken -u 42 -s news", "--channel"),
-            ("checktoken x", "no command"),
+            ("checktoken x", "token --check TOKEN"),
             ("-c config.json", "--config"),
             ("--port=9000", "--listen"),
             ("serve --port 9000 --address 0.0.0.0", "--listen"),
@@ -550,6 +609,12 @@ mod tests {
     }
 
     #[test]
+    fn the_version_has_the_commit_that_it_was_told() {
+        assert_eq!(version_of(""), env!("CARGO_PKG_VERSION"));
+        assert!(version_of("0123abc").ends_with(" (0123abc)"));
+    }
+
+    #[test]
     fn token_options_are_read() {
         let (_, command) =
             parse("ringmain token --user 42 --expire 90m --info {\"a\":1}").expect("a command");
@@ -557,9 +622,12 @@ mod tests {
             panic!("{command:?}")
         };
         assert_eq!(
-            (token.user.as_str(), token.expire),
-            ("42", Duration::from_secs(5400))
+            (token.user.as_deref(), token.expire),
+            (Some("42"), Duration::from_secs(5400))
         );
+        assert!(parse("ringmain token").is_err());
+        assert!(parse("ringmain token --check x").is_ok());
+        assert!(parse("ringmain token --check x --user 42").is_err());
         assert_eq!(token.info, Some(serde_json::json!({ "a": 1 })));
         for wrong in ["", "1", "h", "1w", "-1s", "1é"] {
             assert!(expire(wrong).is_err(), "{wrong}");

@@ -2,13 +2,16 @@
 //!
 //! `Host::read` reads, everything else is pure.
 
+mod drops;
 mod places;
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use crate::config::{ReactorChoice, Server};
+pub use drops::Drops;
 pub use places::places;
 
 /// Oldest kernel with everything that the io_uring reactor uses.
@@ -28,7 +31,8 @@ const CAP_SYS_ADMIN: u32 = 21;
 const AT_PAGESZ: usize = 6;
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum State {
     /// As it should be.
     Fine,
@@ -39,16 +43,16 @@ pub enum State {
 }
 
 /// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
-    /// What: the name of a sysctl, a limit, a file.
-    pub subject: &'static str,
+    /// What: the name of a sysctl, a limit, a file, a key, or a part of a running proxy.
+    pub subject: Cow<'static, str>,
     /// What it is.
     pub found: String,
     /// What it should be.
     pub wanted: String,
-    /// What for.
-    pub why: &'static str,
+    /// What for, or what helps.
+    pub why: Cow<'static, str>,
     /// How much it matters.
     pub state: State,
 }
@@ -133,6 +137,24 @@ pub fn print(findings: &[Finding], out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
+/// The same for programs: everything, and how much of it matters.
+#[must_use]
+pub fn json(findings: &[Finding]) -> String {
+    let count = |state| findings.iter().filter(|one| one.state == state).count();
+    serde_json::json!({
+        "problems": count(State::Problem),
+        "advice": count(State::Advice),
+        "findings": findings,
+    })
+    .to_string()
+}
+
+/// Is something wrong?
+#[must_use]
+pub fn has_problem(findings: &[Finding]) -> bool {
+    findings.iter().any(|one| one.state == State::Problem)
+}
+
 impl Host {
     /// Reads what lies under `proc`.
     #[must_use]
@@ -213,23 +235,23 @@ fn judge_io_uring(host: &Host, shards: u64, severity: State) -> Vec<Finding> {
     let seccomp = host.status.seccomp.unwrap_or(0);
     vec![
         Finding {
-            subject: "kernel",
+            subject: "kernel".into(),
             found: kernel.to_owned(),
             wanted: format!("{}.{} or newer", KERNEL_MIN.0, KERNEL_MIN.1),
-            why: "receive buffers are consumed in parts, which older kernels cannot",
+            why: "receive buffers are consumed in parts, which older kernels cannot".into(),
             state: worse(old),
         },
         Finding {
-            subject: "kernel.io_uring_disabled",
+            subject: "kernel.io_uring_disabled".into(),
             found: host
                 .io_uring_disabled
                 .map_or_else(|| "absent".to_owned(), |value| value.to_string()),
             wanted: "0, or 1 with the service's group in kernel.io_uring_group".to_owned(),
-            why: "the kernel refuses io_uring to this process",
+            why: "the kernel refuses io_uring to this process".into(),
             state: worse(disabled),
         },
         Finding {
-            subject: "seccomp",
+            subject: "seccomp".into(),
             found: if seccomp == 0 {
                 "no filter".to_owned()
             } else {
@@ -238,7 +260,7 @@ fn judge_io_uring(host: &Host, shards: u64, severity: State) -> Vec<Finding> {
             wanted:
                 "no filter, or one that allows io_uring_setup, io_uring_enter and io_uring_register"
                     .to_owned(),
-            why: "container profiles block these by default",
+            why: "container profiles block these by default".into(),
             state: if seccomp == 0 {
                 State::Fine
             } else {
@@ -246,14 +268,14 @@ fn judge_io_uring(host: &Host, shards: u64, severity: State) -> Vec<Finding> {
             },
         },
         Finding {
-            subject: "RLIMIT_MEMLOCK",
+            subject: "RLIMIT_MEMLOCK".into(),
             found: if host.has(CAP_IPC_LOCK) {
                 "CAP_IPC_LOCK".to_owned()
             } else {
                 amount(memlock)
             },
             wanted: format!("{} for {shards} shards, or CAP_IPC_LOCK", amount(need)),
-            why: "rings are locked memory, counted for all processes of the user",
+            why: "rings are locked memory, counted for all processes of the user".into(),
             state: worse(!may_lock),
         },
     ]
@@ -275,17 +297,17 @@ fn judge_capacity(host: &Host, server: &Server, shards: u64, cores: u64) -> Vec<
     let connections = shards * per_shard.min(nofile);
     let mut findings = vec![
         Finding {
-            subject: "RLIMIT_NOFILE",
+            subject: "RLIMIT_NOFILE".into(),
             found: nofile.to_string(),
             wanted: format!("{nofile_wanted} or more"),
-            why: "connections of a shard are cut to it (server.connections_per_shard_max)",
+            why: "connections of a shard are cut to it (server.connections_per_shard_max)".into(),
             state: nofile_state,
         },
         Finding {
-            subject: "cores",
+            subject: "cores".into(),
             found: format!("{cores} for {shards} shards"),
             wanted: "one for each shard".to_owned(),
-            why: "shards that share a core wait for each other",
+            why: "shards that share a core wait for each other".into(),
             state: if shards > cores {
                 State::Advice
             } else {
@@ -312,10 +334,11 @@ fn judge_capacity(host: &Host, server: &Server, shards: u64, cores: u64) -> Vec<
     }
     if let (Some(pages), Some(memory)) = (host.tcp_mem_max, host.memory) {
         findings.push(Finding {
-            subject: "net.ipv4.tcp_mem (maximum)",
+            subject: "net.ipv4.tcp_mem (maximum)".into(),
             found: amount(pages.saturating_mul(host.page)),
             wanted: format!("{} (a quarter of the memory)", amount(memory / 4)),
-            why: "the kernel's bound for all sockets: over it, data is dropped for everybody",
+            why: "the kernel's bound for all sockets: over it, data is dropped for everybody"
+                .into(),
             // The kernel's own choice at boot is about 9 %.
             state: if pages.saturating_mul(host.page) < memory / 8 {
                 State::Advice
@@ -354,27 +377,27 @@ fn judge_network(host: &Host, server: &Server) -> Vec<Finding> {
         why,
     ));
     findings.push(Finding {
-        subject: "net.ipv4.tcp_wmem (maximum)",
+        subject: "net.ipv4.tcp_wmem (maximum)".into(),
         found: found(host.tcp_wmem_max),
         wanted: SEND_BUFFER_BYTES.to_string(),
-        why: "what one slow reader may hold in the kernel before its queue here counts",
+        why: "what one slow reader may hold in the kernel before its queue here counts".into(),
         state: advice(host.tcp_wmem_max.is_some_and(|max| max > SEND_BUFFER_BYTES)),
     });
     findings.push(Finding {
-        subject: "net.ipv4.tcp_notsent_lowat",
+        subject: "net.ipv4.tcp_notsent_lowat".into(),
         found: found(host.notsent_lowat),
         wanted: "16384".to_owned(),
-        why: "unsent data stays here, where old publications can still be dropped",
+        why: "unsent data stays here, where old publications can still be dropped".into(),
         state: advice(
             host.notsent_lowat
                 .is_some_and(|bytes| bytes > SEND_BUFFER_BYTES),
         ),
     });
     findings.push(Finding {
-        subject: "net.ipv4.tcp_slow_start_after_idle",
+        subject: "net.ipv4.tcp_slow_start_after_idle".into(),
         found: found(host.slow_start_after_idle),
         wanted: "0".to_owned(),
-        why: "the first burst on a quiet connection would start slowly",
+        why: "the first burst on a quiet connection would start slowly".into(),
         state: advice(host.slow_start_after_idle.is_some_and(|on| on != 0)),
     });
     findings
@@ -394,10 +417,10 @@ fn at_least(
         State::Fine
     };
     Some(Finding {
-        subject,
+        subject: subject.into(),
         found: found.to_string(),
         wanted: format!("{wanted} or more"),
-        why,
+        why: why.into(),
         state,
     })
 }
@@ -520,7 +543,10 @@ mod tests {
             .into_iter()
             .filter(|finding| finding.state != State::Fine);
         findings
-            .map(|finding| (finding.subject, finding.state))
+            .map(|finding| match finding.subject {
+                Cow::Borrowed(subject) => (subject, finding.state),
+                Cow::Owned(subject) => panic!("{subject} is no name of the host's"),
+            })
             .collect()
     }
 

@@ -15,13 +15,14 @@ use crossbeam_queue::ArrayQueue;
 use ringmain::config::{Config, ListenAddr, Setting, Source};
 use ringmain::control::first_run::{self, Secrets, SecretsError};
 use ringmain::control::key;
-use ringmain::control::token::{self, Claims};
+use ringmain::control::token::{self, Checked, Claims};
 use ringmain::control::{self, Supervisor, logging};
 use ringmain::limits::SHARDS_TO_CONTROL_MAX;
 use ringmain::mesh::bell::Doorbell;
 use ringmain::mesh::control::{FromShard, ShardLink};
 use ringmain::reactor::Chosen;
 use ringmain::shard::{Door, Mode};
+use ringmain::time::{Instant, Now};
 use ringmain::upstream::bell::Bell;
 use ringmain::upstream::bridge;
 use ringmain::uring::inherited::Inherited;
@@ -63,10 +64,13 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(config, &args),
         Command::Echo(args) => echo(&args),
         Command::Help { topic } => help(topic.as_deref()),
+        Command::Man(args) => manual(&args),
+        Command::Completions { shell } => shown(&cli::manual::completions(shell)),
         Command::Check => check(config),
         Command::Token(args) => mint(config, args),
         Command::Key(args) => make_key(&args),
-        Command::Doctor => diagnose(config),
+        Command::Doctor(args) => diagnose(config, &args),
+        Command::SupportBundle(args) => bundle(config, &args),
         Command::ImportCentrifugo(args) => import_centrifugo(&args),
         Command::Dlq(args) => {
             let address = &args.target().address;
@@ -101,9 +105,30 @@ fn help(topic: Option<&str>) -> Result<u8, Failure> {
         let text = format!("there is no help about `{topic}`; `ringmain help` lists what there is");
         return Err(Failure::Usage(anyhow!(text)));
     };
-    // Whoever reads it may have gone, as `head` does.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    shown(text.as_bytes())
+}
+
+/// Prints a text for people. Whoever reads it may have gone, as `head` does.
+fn shown(text: &[u8]) -> Result<u8, Failure> {
+    let _ = std::io::stdout().write_all(text);
     Ok(0)
+}
+
+fn manual(args: &cli::ManArgs) -> Result<u8, Failure> {
+    if let Some(directory) = &args.output {
+        let name = || directory.display().to_string();
+        let count = cli::manual::write(directory).with_context(name)?;
+        eprintln!("ringmain: {count} pages in {}", name());
+        return Ok(0);
+    }
+    let page = cli::manual::page(args.page.as_deref()).context("the manual")?;
+    let Some(page) = page else {
+        let name = args.page.as_deref().unwrap_or_default();
+        let text =
+            format!("there is no page `{name}`; `ringmain man --output DIR` writes all of them");
+        return Err(Failure::Usage(anyhow!(text)));
+    };
+    shown(&page)
 }
 
 /// Ends the process over its command line, or after its help.
@@ -378,9 +403,10 @@ fn open_log(
         copies,
         hooks: call,
     })
-    .map_err(|error| match error.is_lasting() {
-        true => Failure::Log(anyhow!(error)),
-        false => Failure::Running(anyhow!(error)),
+    .map_err(|error| match &error {
+        of if of.is_of_configuration() => Failure::Usage(anyhow!(error)),
+        of if of.is_lasting() => Failure::Log(anyhow!(error)),
+        _ => Failure::Running(anyhow!(error)),
     })?;
     let durable = control::Durable {
         report: bridge.report,
@@ -446,6 +472,9 @@ fn check(path: Option<PathBuf>) -> Result<u8, Failure> {
 fn mint(path: Option<PathBuf>, args: TokenArgs) -> Result<u8, Failure> {
     let sources = Sources::new(path, Vec::new());
     let (config, _) = sources.read().map_err(Failure::Usage)?;
+    if let Some(token) = &args.check {
+        return check_token(&config, token);
+    }
     let rules = if args.channel.is_some() {
         &config.client.subscription_token
     } else {
@@ -453,7 +482,7 @@ fn mint(path: Option<PathBuf>, args: TokenArgs) -> Result<u8, Failure> {
     };
     let expires = (!args.expire.is_zero()).then(|| unix_s() + args.expire.as_secs());
     let claims = Claims {
-        user: args.user,
+        user: args.user.unwrap_or_default(),
         channel: args.channel,
         expires,
         info: args.info,
@@ -488,17 +517,59 @@ fn make_key(args: &KeyArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn diagnose(path: Option<PathBuf>) -> Result<u8, Failure> {
-    let (config, _) = Sources::new(path, environment())
-        .read()
+/// The verdict goes to standard output; status 1 is for a token that nobody gets in with.
+fn check_token(config: &Config, token: &str) -> Result<u8, Failure> {
+    let mut text = token.to_owned();
+    if token == "-" {
+        text.clear();
+        let most = ringmain::limits::TOKEN_BYTES_MAX as u64 + 2;
+        let mut input = std::io::stdin().take(most);
+        input.read_to_string(&mut text).context("standard input")?;
+        text.truncate(text.trim_end().len());
+    }
+    let now = Now {
+        at: Instant::START,
+        unix_ms: unix_s() * 1000,
+    };
+    let (line, status) = match token::check(config, &text, now) {
+        Checked::Counts(said) => (format!("accepted: {}", said.join(", ")), 0),
+        Checked::Unsigned(reason) => (format!("not to be told here: {reason}"), 1),
+        Checked::Refused(reason) => (format!("refused: {reason}"), 1),
+    };
+    print(&format!("{line}\n"))?;
+    Ok(status)
+}
+
+fn diagnose(path: Option<PathBuf>, args: &cli::DoctorArgs) -> Result<u8, Failure> {
+    let config = Sources::new(path, environment())
+        .configuration(&args.target.address)
         .map_err(Failure::Usage)?;
-    let findings = doctor::examine(&config.server);
-    doctor::print(&findings, &mut std::io::stdout().lock()).context("standard output")?;
-    Ok(u8::from(
-        findings
-            .iter()
-            .any(|finding| finding.state == doctor::State::Problem),
-    ))
+    let findings = if args.host_only {
+        tools::examination::host(&config)
+    } else {
+        tools::examination::whole(&config, &args.target).findings
+    };
+    let mut out = std::io::stdout().lock();
+    let printed = if args.json {
+        writeln!(out, "{}", doctor::json(&findings))
+    } else {
+        doctor::print(&findings, &mut out)
+    };
+    printed.context("standard output")?;
+    Ok(u8::from(doctor::has_problem(&findings)))
+}
+
+fn bundle(path: Option<PathBuf>, args: &tools::bundle::BundleArgs) -> Result<u8, Failure> {
+    let about = tools::bundle::About {
+        version: cli::version().to_owned(),
+        source: Sources::new(path.clone(), Vec::new()).name(),
+        variables: std::env::vars_os()
+            .map(|(name, _)| name.to_string_lossy().into_owned())
+            .collect(),
+    };
+    tool(path, &args.target.address, |config| {
+        tools::bundle::write(config, &about, args)
+    })
 }
 
 /// Runs a command that asks a running server, which an argument or the configuration names.
@@ -507,16 +578,9 @@ fn tool(
     address: &Option<String>,
     run: impl FnOnce(&Config) -> Result<(), tools::ToolError>,
 ) -> Result<u8, Failure> {
-    let sources = Sources::new(path, Vec::new());
-    let config = if address.is_none() {
-        sources.read().map_err(Failure::Usage)?.0
-    } else {
-        // Only its key may be wanted, and the server that is asked need not be the one that this directory configures.
-        match sources.read_if_there() {
-            Some(config) => config,
-            None => Config::load(&[], &[]).map_err(|errors| Failure::Usage(anyhow!(errors)))?,
-        }
-    };
+    let config = Sources::new(path, Vec::new())
+        .configuration(address)
+        .map_err(Failure::Usage)?;
     run_tool(&config, run)
 }
 
@@ -657,6 +721,18 @@ impl Sources {
                 .then(|| PathBuf::from(CONFIG_FILE))
         });
         Self { file, options }
+    }
+
+    /// The configuration for a command that asks a running server.
+    fn configuration(&self, address: &Option<String>) -> anyhow::Result<Config> {
+        if address.is_none() {
+            return Ok(self.read()?.0);
+        }
+        // Only its key may be wanted, and the server that is asked need not be the one that this directory configures.
+        match self.read_if_there() {
+            Some(config) => Ok(config),
+            None => Ok(Config::load(&[], &[])?),
+        }
     }
 
     /// The configuration, if there is one that can be read. Makes nothing.

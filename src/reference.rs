@@ -3,9 +3,11 @@
 
 mod bounds;
 mod codes;
+mod manual;
 mod meanings;
 mod methods;
 
+pub use manual::manual;
 pub use meanings::described_as;
 
 use std::collections::BTreeSet;

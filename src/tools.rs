@@ -3,14 +3,18 @@
 //!
 //! They speak HTTP to the admin listener of the configuration, or with a key to the server API of any server.
 
+pub mod bundle;
 mod client;
 mod dlq;
+pub mod examination;
 mod health;
 mod interrupt;
 mod log;
 mod queue;
 mod replay;
 mod resume;
+pub mod running;
+mod scrape;
 mod table;
 mod when;
 

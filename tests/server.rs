@@ -67,6 +67,8 @@ mod keys;
 mod limits;
 #[path = "server/listeners.rs"]
 mod listeners;
+#[path = "server/operator.rs"]
+mod operator;
 #[path = "server/order.rs"]
 mod order;
 #[path = "server/reading.rs"]

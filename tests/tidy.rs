@@ -33,6 +33,7 @@ const SAME_LAYER: &[(&str, &str)] = &[
     ("bench", "uring"),
     ("doctor", "uring"),
     ("tools", "upstream"),
+    ("tools", "doctor"),
 ];
 
 /// Modules with a shorter list than their layer gives them.
@@ -47,7 +48,9 @@ const RESTRICTED: &[(&str, &[&str])] = &[
     ("import", &["limits", "config"]),
     (
         "tools",
-        &["limits", "model", "time", "config", "mesh", "wire"],
+        &[
+            "limits", "model", "time", "config", "mesh", "wire", "doctor",
+        ],
     ),
     (
         "upstream",

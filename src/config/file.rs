@@ -12,6 +12,7 @@ mod hooks;
 mod outline;
 mod reader;
 mod schema;
+mod secrets;
 mod tree;
 mod visit;
 mod web_origin;
@@ -136,6 +137,12 @@ impl Config {
     #[must_use]
     pub fn effective(&self) -> String {
         writer::toml(self)
+    }
+
+    /// Every text that `effective` hides, for whoever has to take them out of other texts.
+    #[must_use]
+    pub fn secret_texts(&self) -> Vec<String> {
+        secrets::texts(self)
     }
 
     /// May a running process take over `new`?

@@ -180,7 +180,7 @@ pub(super) fn at_start(findings: Vec<Finding>) -> Vec<String> {
     const SUBJECTS: [&str; 3] = ["RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "net.core.somaxconn"];
     let cut = findings
         .into_iter()
-        .filter(|finding| finding.state != State::Fine && SUBJECTS.contains(&finding.subject));
+        .filter(|finding| finding.state != State::Fine && SUBJECTS.contains(&&*finding.subject));
     cut.map(|finding| {
         let Finding {
             subject,

@@ -1,9 +1,12 @@
 //! Mints tokens as the proxy verifies them: for development, tests and scripts. A production backend signs its own.
 
+mod check;
+
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Map, Value};
 
 use crate::config::Token;
+pub use check::{Checked, check};
 
 /// What a token says.
 #[derive(Clone, Debug, Default)]

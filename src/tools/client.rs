@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1;
@@ -117,7 +117,6 @@ impl Client {
     }
 
     /// Whom it asks.
-    #[cfg(test)]
     pub(super) fn address(&self) -> &str {
         &self.address
     }
@@ -137,13 +136,7 @@ impl Client {
     /// The body of the answer.
     pub(super) fn post(&mut self, path: &str, request: &Value) -> Result<Vec<u8>, ToolError> {
         let body = Bytes::from(request.to_string());
-        let was_used = self.connection.is_some();
-        let (status, body) = match self.exchange(path, &body) {
-            // A kept connection that was closed meanwhile has taken no request.
-            Err(Broken::BeforeAnswer(_)) if was_used => self.exchange(path, &body),
-            other => other,
-        }
-        .map_err(|broken| self.error(broken))?;
+        let (status, body) = self.ask(Method::POST, &format!("/api/{path}"), &body)?;
         answered(path, status, body)
     }
 
@@ -157,7 +150,11 @@ impl Client {
         // What is left of an answer that nobody wants goes with its connection.
         let mut connection = self.connection.take();
         let outcome = self.runtime.block_on(async {
-            let request = self.request(path, &Bytes::from(request.to_string()))?;
+            let request = self.request(
+                &Method::POST,
+                &format!("/api/{path}"),
+                &Bytes::from(request.to_string()),
+            )?;
             let response = send(&mut connection, &self.address, request).await?;
             let (parts, mut body) = response.into_parts();
             let kind = parts.headers.get(CONTENT_TYPE);
@@ -186,10 +183,9 @@ impl Client {
 
     /// The body of a page, which must be there within this time.
     pub(super) fn page(mut self, path: &str, within: Duration) -> Result<Vec<u8>, ToolError> {
-        let mut request = Request::get(path)
-            .body(Full::default())
-            .map_err(|error| self.error(Broken::Answer(error.to_string())))?;
-        request.headers_mut().clone_from(&self.headers);
+        let request = self
+            .request(&Method::GET, path, &Bytes::new())
+            .map_err(|broken| self.error(broken))?;
         let asked = exchange(&mut self.connection, &self.address, request);
         let answer = self
             .runtime
@@ -207,6 +203,26 @@ impl Client {
         Err(unexpected(path.to_owned(), status, &body))
     }
 
+    /// Status and body of a page.
+    pub(super) fn get(&mut self, path: &str) -> Result<(u16, Vec<u8>), ToolError> {
+        self.ask(Method::GET, path, &Bytes::new())
+    }
+
+    fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: &Bytes,
+    ) -> Result<(u16, Vec<u8>), ToolError> {
+        let was_used = self.connection.is_some();
+        match self.exchange(&method, path, body) {
+            // A kept connection that was closed meanwhile has taken no request.
+            Err(Broken::BeforeAnswer(_)) if was_used => self.exchange(&method, path, body),
+            other => other,
+        }
+        .map_err(|broken| self.error(broken))
+    }
+
     fn error(&self, broken: Broken) -> ToolError {
         let address = self.address.clone();
         match broken {
@@ -218,16 +234,28 @@ impl Client {
         }
     }
 
-    fn request(&self, path: &str, body: &Bytes) -> Result<Request<Full<Bytes>>, Broken> {
-        let mut request = Request::post(format!("/api/{path}"))
+    fn request(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &Bytes,
+    ) -> Result<Request<Full<Bytes>>, Broken> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
             .body(Full::new(body.clone()))
             .map_err(|error| Broken::Answer(error.to_string()))?;
         request.headers_mut().clone_from(&self.headers);
         Ok(request)
     }
 
-    fn exchange(&mut self, path: &str, body: &Bytes) -> Result<(u16, Vec<u8>), Broken> {
-        let request = self.request(path, body)?;
+    fn exchange(
+        &mut self,
+        method: &Method,
+        path: &str,
+        body: &Bytes,
+    ) -> Result<(u16, Vec<u8>), Broken> {
+        let request = self.request(method, path, body)?;
         let outcome = self
             .runtime
             .block_on(exchange(&mut self.connection, &self.address, request));

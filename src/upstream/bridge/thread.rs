@@ -36,6 +36,23 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// The configuration asks for what there is not.
+    #[must_use]
+    pub const fn is_of_configuration(&self) -> bool {
+        match self {
+            Self::WithoutNats => true,
+            #[cfg(feature = "nats")]
+            Self::Nats(error) => matches!(
+                error,
+                ConnectError::Server(_)
+                    | ConnectError::NoServer
+                    | ConnectError::Name
+                    | ConnectError::Replicas
+            ),
+            Self::Embedded(_) | Self::Process(_) => false,
+        }
+    }
+
     /// Another start will find the same: the log is damaged, foreign, or a later version wrote it.
     #[must_use]
     pub const fn is_lasting(&self) -> bool {
