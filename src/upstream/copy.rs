@@ -157,7 +157,7 @@ impl Frames {
     /// # Errors
     ///
     /// It is no copy, or a damaged one.
-    pub fn next(&mut self) -> Result<Option<(Frame, Bytes)>, CopyError> {
+    pub fn take(&mut self) -> Result<Option<(Frame, Bytes)>, CopyError> {
         if !self.is_known {
             let have = self.buffer.len().min(MAGIC.len());
             if self.buffer[..have] != MAGIC[..have] {
@@ -263,7 +263,7 @@ mod tests {
         let mut found = Vec::new();
         for part in bytes.chunks(step) {
             frames.push(part);
-            while let Some((frame, _)) = frames.next()? {
+            while let Some((frame, _)) = frames.take()? {
                 found.push(frame);
             }
         }

@@ -253,7 +253,7 @@ impl Repository {
                 break;
             }
             frames.push(&buffer[..count]);
-            while let Some((frame, raw)) = frames.next().map_err(damaged)? {
+            while let Some((frame, raw)) = frames.take().map_err(damaged)? {
                 if !each(frame, raw.len())? {
                     return Ok(false);
                 }

@@ -189,7 +189,7 @@ impl<'a> Taker<'a> {
 
     fn take(&mut self, bytes: &[u8]) -> Result<bool, ToolError> {
         self.frames.push(bytes);
-        while let Some((frame, raw)) = self.frames.next().map_err(|source| self.damaged(source))? {
+        while let Some((frame, raw)) = self.frames.take().map_err(|source| self.damaged(source))? {
             let is_end = matches!(frame, Frame::End(_));
             if !(self.each)(frame, raw.len())? {
                 self.is_over = true;

@@ -58,7 +58,9 @@ impl StartError {
     pub const fn is_lasting(&self) -> bool {
         matches!(
             self,
-            Self::Embedded(OpenError::Newer { .. } | OpenError::Corrupt { .. })
+            Self::Embedded(
+                OpenError::Newer { .. } | OpenError::Corrupt { .. } | OpenError::Unfinished { .. }
+            )
         )
     }
 }
