@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
 
 /// A listener for TCP. Several may listen on one address: the kernel spreads connections over them.
@@ -212,34 +213,27 @@ pub fn half_close(socket: &impl AsRawFd) {
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
 }
 
-fn limit(resource: libc::__rlimit_resource_t) -> libc::rlimit {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: writes a local of the right type. On failure the limit stays zero.
-    unsafe { libc::getrlimit(resource, &raw mut limit) };
-    limit
-}
-
 /// Descriptors that this process may have, and slots that a file table may have.
 #[must_use]
 pub fn descriptors_max() -> u64 {
-    limit(libc::RLIMIT_NOFILE).rlim_cur
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Bytes that this user may lock; rings are charged to it unless the process has `CAP_IPC_LOCK` (§2.2).
 #[must_use]
 pub fn locked_bytes_max() -> u64 {
-    limit(libc::RLIMIT_MEMLOCK).rlim_cur
+    getrlimit(Resource::Memlock).current.unwrap_or(u64::MAX)
 }
 
 /// Raises the descriptor limit to the hard limit; the limit then in force.
 pub fn raise_descriptors_max() -> u64 {
-    let mut raised = limit(libc::RLIMIT_NOFILE);
-    raised.rlim_cur = raised.rlim_max;
-    // SAFETY: passes a live local. A refusal leaves the limit as it was, which is then reported.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) };
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // On failure the limit stays, and is what is said.
+    let _ = setrlimit(Resource::Nofile, raised);
     descriptors_max()
 }
 

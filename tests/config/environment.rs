@@ -283,3 +283,19 @@ fn lists_of_tables_are_toml_or_json_in_one_variable() {
         "says how: {errors}"
     );
 }
+
+#[test]
+fn value_may_have_lines_and_a_break_at_its_end_as_manifests_write_it() {
+    let namespaces = "[\n  { name = \"chat\", presence = true },\n  { name = \"orders\", delivery = \"durable\" },\n]\n";
+    let config = with_environment(
+        "",
+        &[
+            ("RINGMAIN__CHANNEL__NAMESPACES", namespaces),
+            ("RINGMAIN__DRAIN", "{ notice = \"7s\" }\n"),
+        ],
+    )
+    .unwrap();
+    assert!(config.channels.resolve("chat:1").unwrap().presence);
+    assert!(config.channels.resolve("orders:1").is_ok());
+    assert_eq!(config.drain.notice, Duration::from_secs(7));
+}

@@ -107,7 +107,8 @@ pub(super) fn parse(source: &Source<'_>) -> Result<TreeTable, ConfigError> {
 
 /// Reads the text of a setting as TOML, else as JSON.
 pub(super) fn parse_bare(text: &str, origin: &ValueOrigin) -> Option<TreeValue> {
-    if let Ok(value) = DeValue::parse(text) {
+    // A block of YAML ends with a line break, which is no part of the value.
+    if let Ok(value) = DeValue::parse(text.trim()) {
         return Some(convert(value.get_ref(), &Place::One(origin)));
     }
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
