@@ -1,6 +1,7 @@
 //! The command line, and how its options become settings of the configuration.
 
 pub(crate) mod manual;
+pub(crate) mod sources;
 
 use std::path::PathBuf;
 use std::sync::LazyLock;

@@ -322,7 +322,8 @@ pub const LOG_NAME_BYTES_MAX: usize = 1024;
 /// Bytes of one record in it, whose library takes 4 GiB.
 pub const LOG_RECORD_BYTES_MAX: usize = 256 << 20;
 /// Bytes of one frame of a copy of the log: the largest record, and what is around it.
-pub const COPY_FRAME_BYTES_MAX: usize = LOG_RECORD_BYTES_MAX + (1 << 20);
+pub const COPY_FRAME_BYTES_MAX: usize = 257 << 20;
+const _: () = assert!(COPY_FRAME_BYTES_MAX > LOG_RECORD_BYTES_MAX);
 /// Bytes of a message's headers in JetStream, which keeps their length in sixteen bits; a publication with more is refused.
 pub const NATS_HEADERS_BYTES_MAX: usize = 60_000;
 /// How long the embedded log remembers an idempotency key; a longer time to live is cut.
