@@ -94,9 +94,12 @@ impl Embedded {
         if inner.core.is_none() {
             return Err(inner.unavailable());
         }
-        if let Err(broken) = inner.write_groups(true) {
-            inner.fail(&broken);
-            return Err(inner.unavailable());
+        if inner.dirty.is_some() {
+            if let Err(broken) = inner.write_groups(false) {
+                inner.fail(&broken);
+                return Err(inner.unavailable());
+            }
+            inner.unsynced = inner.unsynced.or_else(|| Some(monotonic()));
         }
         let core = inner.core.as_ref().ok_or_else(gave_up)?;
         Ok((core.view(), core.store.clone(), core.keyspaces_of_keys()))
