@@ -301,10 +301,10 @@ fn calls_of_a_concurrent_client_go_together_and_are_answered_in_order() {
     });
     let server = hooked(&backend, 3);
     let mut client = Client::anonymous(&server);
+    let began = now();
     let ids: Vec<u64> = (0..6)
         .map(|n| client.send("rpc", &json!({ "method": "x", "data": { "n": n } })))
         .collect();
-    let began = now();
     let mut first: Vec<Value> = (0..3)
         .map(|_| backend.asked().body["data"]["n"].take())
         .collect();
