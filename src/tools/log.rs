@@ -124,8 +124,8 @@ pub struct ExportArgs {
     pub target: TargetArgs,
 }
 
-/// Entries keep their ids, times, keys and tags, and get the next offsets of their channels. Lines whose event is among the last ones of
-/// the log are left out, so an interrupted command may be given again with --resume. Lines of other programs need `channel` and `data`.
+/// Entries keep their ids, times, keys and tags, and get the next offsets of their channels. Lines that are among the last entries of
+/// the log already are left out, so an interrupted command may be given again with --resume. Lines of other programs need `channel` and `data`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ImportArgs {
     /// What `export` has written; `-` is standard input

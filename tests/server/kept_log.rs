@@ -456,6 +456,30 @@ fn exported_lines_are_imported_with_all_that_belongs_to_them_and_none_twice() {
     fs::write(&again, &reexported[..reexported.len() / 2]).expect("written");
     log_ok(&["export", text(&new), "--output", text(&again), "--resume"]);
     assert_eq!(fs::read_to_string(&again).expect("lines"), reexported);
+    // One event may stand in two channels, and a key may be used twice: none of them is another one's repeat.
+    let event = r#""event_id":"019abf2e-7c1d-7a40-9f6e-1f0c2d3e4a5b""#;
+    for (line, count) in [
+        (format!(r#"{{"channel":"a","data":1,{event}}}"#), 1),
+        (format!(r#"{{"channel":"b","data":1,{event}}}"#), 1),
+        (format!(r#"{{"channel":"b","data":1,{event}}}"#), 0),
+        (
+            format!(r#"{{"channel":"b","data":1,"key":"replay",{event}}}"#),
+            1,
+        ),
+        (r#"{"channel":"$a","data":1}"#.to_owned(), 1),
+    ] {
+        fs::write(&lines, &line).expect("written");
+        let printed = log_ok(&["import", text(&lines), "--to", text(&new)]);
+        assert!(
+            printed.contains(&format!("{count} lines appended")),
+            "{line}: {printed}"
+        );
+    }
+    let printed = log_ok(&["export", text(&new)]);
+    assert!(
+        printed.contains(r#""channel":"$a""#),
+        "a private channel is its users': {printed}"
+    );
     for (line, says) in [
         (
             r#"{"channel":"orders:1"}"#,
@@ -512,11 +536,14 @@ fn a_log_that_is_moved_keeps_entries_keys_work_and_dead_letters() {
     for n in 21..=25 {
         publish(&server, "orders:1", n);
     }
+    // The same event once more, in another channel, and after what was copied.
+    let replay = json!({ "channels": ["orders:1"], "from": "beginning", "to": "now", "limit": 1, "into": { "channel": "orders:again" } });
+    server.api_result("replay", &replay);
     let (status, printed) = run(&["--finish"]);
     assert_eq!(status, Some(1), "the proxy still has it: {printed}");
     server.signal("TERM");
     server.exit_status();
-    for count in [5, 0] {
+    for count in [6, 0] {
         let (status, printed) = run(&["--finish"]);
         assert_eq!(status, Some(0), "{printed}");
         assert!(
@@ -524,13 +551,14 @@ fn a_log_that_is_moved_keeps_entries_keys_work_and_dead_letters() {
             "{printed}"
         );
         assert!(
-            printed.contains("1 queue groups with 23 entries"),
+            printed.contains("1 queue groups with 24 entries"),
             "{printed}"
         );
     }
     let server = start(&new);
     let (numbers, _) = history(&server, "orders:1");
     assert_eq!(numbers, (1..=25).collect::<Vec<_>>());
+    assert_eq!(history(&server, "orders:again").0, [1]);
     assert_eq!(
         publish(&server, "orders:1", 7)["offset"],
         7,
@@ -540,7 +568,7 @@ fn a_log_that_is_moved_keeps_entries_keys_work_and_dead_letters() {
     assert_eq!(dead["letters"].as_array().map(Vec::len), Some(1));
     let again = json!({ "group": "billing", "limit": 100, "wait_ms": 5000 });
     let mut rest: Vec<u64> = Vec::new();
-    while rest.len() < 23 {
+    while rest.len() < 24 {
         let fetched = server.api_result("queue/fetch", &again);
         for one in fetched["deliveries"].as_array().expect("deliveries") {
             assert_eq!(one["channel"], "orders:1", "as it stood first");
@@ -549,7 +577,8 @@ fn a_log_that_is_moved_keeps_entries_keys_work_and_dead_letters() {
         }
     }
     rest.sort_unstable();
-    assert_eq!(rest, (3..=25).collect::<Vec<_>>());
+    let expected: Vec<u64> = std::iter::once(1).chain(3..=25).collect();
+    assert_eq!(rest, expected);
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Drafts into a log, none twice.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use super::ToolError;
 use super::engine;
 use crate::mesh::durable::LogError;
-use crate::model::{Draft, EventId};
+use crate::model::{ChannelName, Draft, EventId, Record, Terms};
 use crate::upstream::log::{Log, Scan};
 
 /// Entries at the end of a log that are remembered: more than any batch.
@@ -14,42 +15,69 @@ const LOOKED_BACK: u64 = 16_384;
 const ENTRIES_AT_ONCE: usize = 1024;
 const BYTES_AT_ONCE: usize = 4 << 20;
 
-/// Stores a batch. What is not stored while the log is not available is tried again.
-pub(super) async fn append(log: &impl Log, batch: Vec<Draft>) -> Result<(), ToolError> {
+/// What tells an entry from all others: an event that was published once more, into another channel or by another replay, is the
+/// same event.
+pub(super) type Identity = (ChannelName, EventId, Box<str>);
+
+/// The identity of a record.
+pub(super) fn identity(record: &Record) -> Identity {
+    (record.channel.clone(), record.event, record.key.clone())
+}
+
+/// What a key that the log remembers says of a draft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyInUse {
+    /// An attempt before this one has stored it.
+    Stored,
+    /// Its publisher has used the key twice, the second time after its time was over: it is another publication.
+    Another,
+}
+
+/// Stores a batch. What is not stored while the log is not available is tried again; what was stored without anybody having said
+/// so is not.
+pub(super) async fn append(
+    log: &impl Log,
+    batch: Vec<Draft>,
+    key_in_use: KeyInUse,
+) -> Result<(), ToolError> {
+    let began = engine::now();
     let mut left = batch;
     while !left.is_empty() {
-        left = engine::retried(async || {
-            let mut again = Vec::new();
-            let mut last = None;
-            let results = log.append(left.clone()).await;
-            let count = results.len();
-            for (draft, result) in left.iter().zip(results) {
-                match result {
-                    Ok(_) => {}
-                    Err(error @ (LogError::Unavailable { .. } | LogError::Busy { .. })) => {
-                        again.push(draft.clone());
-                        last = Some(error);
-                    }
-                    Err(error) => return Err(error),
+        let results = log.append(left.clone()).await;
+        let (mut again, mut failed) = (Vec::new(), None);
+        for (mut draft, result) in left.into_iter().zip(results) {
+            match result {
+                Ok(appended) if appended.is_new || key_in_use == KeyInUse::Stored => {}
+                Ok(_) => {
+                    draft.terms = Terms::log(Duration::ZERO);
+                    again.push(draft);
                 }
+                Err(error @ (LogError::Unavailable { .. } | LogError::Busy { .. })) => {
+                    again.push(draft);
+                    failed = Some(error);
+                }
+                Err(error) => return Err(engine::failed(error)),
             }
-            // Nothing was stored: a moment later, perhaps.
-            match last {
-                Some(error) if again.len() == count => Err(error),
-                _ => Ok(again),
+        }
+        left = again;
+        if let Some(error) = failed {
+            if began.elapsed() > engine::PATIENCE {
+                return Err(engine::failed(error));
             }
-        })
-        .await?;
+            tokio::time::sleep(engine::PAUSE).await;
+            let known = last_entries(log).await?;
+            left.retain(|draft| !known.contains(&identity(&draft.record)));
+        }
     }
     Ok(())
 }
 
-/// Events at the end of the log.
-pub(super) async fn last_events(log: &impl Log) -> Result<HashSet<EventId>, ToolError> {
+/// What stands at the end of the log.
+pub(super) async fn last_entries(log: &impl Log) -> Result<HashSet<Identity>, ToolError> {
     // The end is known once something was asked.
     let end = engine::retried(async || log.seek(u64::MAX).await).await?;
     let mut after = end.saturating_sub(LOOKED_BACK + 1);
-    let mut events = HashSet::new();
+    let mut known = HashSet::new();
     loop {
         let scan = Scan {
             after,
@@ -59,9 +87,9 @@ pub(super) async fn last_events(log: &impl Log) -> Result<HashSet<EventId>, Tool
             looked_at: ENTRIES_AT_ONCE,
         };
         let scanned = engine::retried(async || log.scan(&scan).await).await?;
-        events.extend(scanned.entries.iter().map(|entry| entry.record.event));
+        known.extend(scanned.entries.iter().map(|entry| identity(&entry.record)));
         if scanned.at_end {
-            return Ok(events);
+            return Ok(known);
         }
         after = scanned.next;
     }

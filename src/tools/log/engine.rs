@@ -15,8 +15,9 @@ use crate::upstream::log::Log;
 use crate::upstream::nats::Jetstream;
 
 /// How long a log that is not available is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// Before it is asked again.
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is done with a log.
 pub(super) trait Use {
@@ -81,13 +82,16 @@ pub(super) async fn retried<T>(
             {
                 tokio::time::sleep(PAUSE).await;
             }
-            Err(source) => {
-                return Err(ToolError::Log {
-                    name: "the durable log".to_owned(),
-                    source,
-                });
-            }
+            Err(source) => return Err(failed(source)),
         }
+    }
+}
+
+/// The log cannot do what was asked.
+pub(super) fn failed(source: LogError) -> ToolError {
+    ToolError::Log {
+        name: "the durable log".to_owned(),
+        source,
     }
 }
 

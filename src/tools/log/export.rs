@@ -15,12 +15,11 @@ use crate::config::{Config, glob_match};
 use crate::model::Entry;
 use crate::tools::interrupt::Interrupt;
 use crate::upstream::copy::{Frame, Rows};
+use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::embedded::TRIMS;
 use crate::upstream::embedded::look::{self, Stored};
 use crate::upstream::log::{Log, Scan, Wanted};
 
-/// Channels that this program makes for itself begin like this: they are left out unless a pattern begins like this, too.
-const OWN: char = '$';
 /// Bytes of lines that are gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
 /// Entries that are read at once.
@@ -126,15 +125,17 @@ impl Export {
     }
 }
 
+/// The queues of groups are the program's own: they are left out unless a pattern begins like them, too.
 fn is_wanted(wanted: &[String], channel: &str) -> bool {
+    let is_own = |text: &str| text.starts_with(QUEUE_PREFIX);
     let fits = |pattern: &String| {
         pattern == channel
             || pattern.contains('*')
-                && pattern.starts_with(OWN) == channel.starts_with(OWN)
+                && is_own(pattern) == is_own(channel)
                 && glob_match(pattern, channel)
     };
     if wanted.is_empty() {
-        !channel.starts_with(OWN)
+        !is_own(channel)
     } else {
         wanted.iter().any(fits)
     }
@@ -260,6 +261,10 @@ mod tests {
         };
         assert!(is(&[], "a") && !is(&[], "$queue:g") && !is(&["*"], "$queue:g"));
         assert!(is(&["$queue:g"], "$queue:g") && is(&["$queue:*"], "$queue:g"));
+        assert!(
+            is(&[], "$a:1") && is(&["*"], "$a:1"),
+            "a private channel is its users'"
+        );
         assert!(is(&["b", "a:*"], "a:1") && !is(&["b", "a:*"], "a"));
     }
 }

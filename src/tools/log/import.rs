@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 
 use sha2::{Digest as _, Sha256};
 
-use super::append::{append, last_events};
+use super::append::{KeyInUse, append, identity, last_entries};
 use super::engine::{self, Use};
 use super::progress::Progress;
 use super::{ImportArgs, ToolError, lines};
@@ -96,14 +96,14 @@ impl Use for Import {
         };
         let text = before.and_then(|value| String::from_utf8(value).ok());
         let before: u64 = text.and_then(|text| text.parse().ok()).unwrap_or(0);
-        let known = last_events(log).await?;
+        let known = last_entries(log).await?;
         self.ahead = Some(first);
         while let Some(mut batch) = self.batch(before)? {
             let read = batch.len();
-            batch.retain(|draft| !known.contains(&draft.record.event));
+            batch.retain(|draft| !known.contains(&identity(&draft.record)));
             done.known += (read - batch.len()) as u64;
             done.appended += batch.len() as u64;
-            append(log, batch).await?;
+            append(log, batch, KeyInUse::Another).await?;
             let value = self.line.to_string();
             engine::retried(async || log.put(&place, Some(value.as_bytes())).await).await?;
             if self.interrupt.is_asked() {

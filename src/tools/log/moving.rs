@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::append::{append, last_events};
+use super::append::{Identity, KeyInUse, append, identity, last_entries};
 use super::engine::{self, Use};
 use super::progress::Progress;
 use super::source::Source;
@@ -17,19 +17,18 @@ use super::{MoveArgs, ToolError};
 use crate::config::Config;
 use crate::config::Source as Text;
 use crate::config::durable::{Durable, Engine};
-use crate::mesh::durable::LogError;
 use crate::model::{Draft, Entry, EventId, Terms};
 use crate::tools::interrupt::Interrupt;
+use crate::tools::when;
 use crate::upstream::copy::Frame;
 use crate::upstream::desk::into_queue;
+use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::embedded::TRIMS;
 use crate::upstream::embedded::look::{self, Stored};
 use crate::upstream::log::{Group, Leased, Log, Scan, Wanted};
 
 /// Where the log that is moved to remembers how far it is.
 const PLACE: &str = "move/place";
-/// Channels of the program itself: what is in the queues of groups goes with the groups.
-const OWN: char = '$';
 /// How long the key of an entry of a queue is remembered, so that a command that was interrupted adds none twice.
 const KEY_TTL: Duration = Duration::from_hours(24);
 /// Entries, and bytes of them, that are read at once.
@@ -126,8 +125,8 @@ struct Target<'a, L> {
     log: &'a L,
     config: &'a Config,
     place: Place,
-    /// Events at its end: what was stored when a command was interrupted before it could say so.
-    known: HashSet<EventId>,
+    /// What is at its end: what was stored when a command was interrupted before it could say so.
+    known: HashSet<Identity>,
     entries: u64,
 }
 
@@ -140,7 +139,7 @@ impl<'a, L: Log> Target<'a, L> {
             log,
             config,
             place: place.unwrap_or(Place { source, cursor: 0 }),
-            known: last_events(log).await?,
+            known: last_entries(log).await?,
             entries: 0,
         })
     }
@@ -149,8 +148,9 @@ impl<'a, L: Log> Target<'a, L> {
     async fn take(&mut self, entries: &[Arc<Entry>], next: u64) -> Result<(), ToolError> {
         let is_new = |entry: &&Arc<Entry>| {
             entry.cursor > self.place.cursor
-                && !entry.record.channel.as_str().starts_with(OWN)
-                && !self.known.contains(&entry.record.event)
+                // What is in the queues of groups goes with the groups.
+                && !entry.record.channel.as_str().starts_with(QUEUE_PREFIX)
+                && !self.known.contains(&identity(&entry.record))
         };
         let drafts: Vec<Draft> = entries
             .iter()
@@ -158,17 +158,20 @@ impl<'a, L: Log> Target<'a, L> {
             .map(|entry| Draft::of(self.terms(entry), entry.record.clone()))
             .collect();
         self.entries += drafts.len() as u64;
-        append(self.log, drafts).await?;
+        append(self.log, drafts, KeyInUse::Another).await?;
         self.place.cursor = self.place.cursor.max(next);
         let text = serde_json::to_vec(&self.place).unwrap_or_default();
         engine::retried(async || self.log.put(PLACE, Some(&text)).await).await
     }
 
-    /// A key is remembered as long as that of a new publication: a publisher that has had no answer asks again.
+    /// A key is remembered for what is left of its time: a publisher that has had no answer asks again, and one that has used the
+    /// key anew once its time was over means another publication.
     fn terms(&self, entry: &Entry) -> Terms {
         let channel = entry.record.channel.as_str();
         let namespace = self.config.channels.resolve(channel);
-        Terms::log(namespace.map_or(Duration::ZERO, |namespace| namespace.terms().key_ttl))
+        let ttl = namespace.map_or(Duration::ZERO, |namespace| namespace.terms().key_ttl);
+        let age = when::unix_ms().saturating_sub(entry.record.unix_ms);
+        Terms::log(ttl.saturating_sub(Duration::from_millis(age)))
     }
 }
 
@@ -375,10 +378,10 @@ async fn move_group(from: &impl Log, to: &impl Log, group: &Group) -> Result<u64
             continue;
         };
         since = engine::now();
-        let leased = fetched.map_err(failed)?;
+        let leased = fetched.map_err(engine::failed)?;
         let drafts: Vec<Draft> = leased.iter().map(|one| queued(group, one)).collect();
         moved.extend(leased.iter().map(|one| one.entry.cursor));
-        append(to, drafts).await?;
+        append(to, drafts, KeyInUse::Stored).await?;
     }
 }
 
@@ -394,7 +397,7 @@ async fn letters(from: &impl Log, to: &impl Log) -> Result<u64, ToolError> {
     loop {
         let place = after.as_ref().map(|(group, event)| (&**group, *event));
         let page = from.dead_letters(None, place, ENTRIES_AT_ONCE).await;
-        let page = page.map_err(failed)?;
+        let page = page.map_err(engine::failed)?;
         let Some(last) = page.last() else {
             return Ok(count);
         };
@@ -403,12 +406,5 @@ async fn letters(from: &impl Log, to: &impl Log) -> Result<u64, ToolError> {
             engine::retried(async || to.bury(letter).await).await?;
             count += 1;
         }
-    }
-}
-
-fn failed(source: LogError) -> ToolError {
-    ToolError::Log {
-        name: "the durable log".to_owned(),
-        source,
     }
 }
