@@ -358,6 +358,7 @@ fn large(plan: &Plan) {
                 name: channels.into(),
                 channels: vec![channels.into()],
                 from_beginning: true,
+                start_after: None,
                 lease: Duration::from_secs(60),
                 ordered: false,
             };

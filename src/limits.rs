@@ -266,25 +266,39 @@ pub const ACK_WAIT_MIN: Duration = Duration::from_secs(1);
 /// Attempts that a group may give an entry.
 pub const GROUP_ATTEMPTS_MAX: u32 = 100;
 /// Groups that the desk has at a time; one beyond it is refused.
-pub const GROUPS_AT_DESK_MAX: usize = 1 << 12;
+pub const GROUPS_AT_DESK_MAX: usize = 1 << 14;
 /// Groups that the embedded log keeps; one beyond it is refused.
-pub const GROUPS_STORED_MAX: usize = 1024;
+pub const GROUPS_STORED_MAX: usize = 12_000;
 /// Workers and waiting fetches of one group; one beyond it gets a temporary error.
 pub const GROUP_MEMBERS_MAX: usize = 10_000;
-/// Entries that one group holds at a time; it leases no more.
+/// Entries that one group holds at a time; of more it takes in, the rest waits in the log.
 pub const GROUP_HELD_MAX: usize = 16_384;
+/// Lines in which entries of one group wait; beyond it nothing new is taken in until one is empty.
+pub const GROUP_LINES_MAX: usize = 1 << 18;
+/// Entries of a group that wait in lines of the log; beyond it no more are taken in than workers can have.
+pub const GROUP_LINED_MAX: u64 = 1 << 20;
+/// Keys of a group with a weight of their own.
+pub const KEY_WEIGHTS_MAX: usize = 1000;
+/// Turns in a row of one key, or of one lane against the others.
+pub const KEY_WEIGHT_MAX: u32 = 100;
+/// Tags by which a group takes entries.
+pub const PICKED_TAGS_MAX: usize = 16;
 /// Bytes of them, as far as entries are about as large as those before.
 pub const GROUP_HELD_BYTES_MAX: usize = 64 << 20;
 /// Bytes that all groups together hold.
 pub const GROUPS_HELD_BYTES_MAX: usize = 512 << 20;
 /// Deliveries of a JetStream consumer that nobody has acknowledged: it gives no more beyond it.
-pub const GROUP_UNSETTLED_MAX: i64 = 200_000;
+pub const GROUP_UNSETTLED_MAX: i64 = 1_000_000;
 /// Entries that an ordered group collects behind a hole before it asks JetStream for no more.
 pub const GROUP_COLLECTED_MAX: usize = 65_536;
 /// Deliveries that a worker may have under way.
 pub const GROUP_CREDIT_MAX: u32 = 10_000;
 /// Groups that one connection consumes.
 pub const GROUPS_PER_WORKER_MAX: usize = 16;
+/// Entries of one answer to a look at what a group has not done.
+pub const PEEKED_MAX: usize = 1000;
+/// Last publications with which a group may start.
+pub const START_LAST_MAX: u64 = 100_000;
 /// Deliveries in the answer to one fetch.
 pub const FETCH_DELIVERIES_MAX: u32 = 1000;
 /// Longest wait of a fetch, milliseconds.

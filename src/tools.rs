@@ -129,8 +129,17 @@ impl QueueArgs {
     /// Which server.
     #[must_use]
     pub const fn target(&self) -> &TargetArgs {
-        let QueueAction::Groups { target, .. } = &self.action;
-        target
+        match &self.action {
+            QueueAction::Groups { target, .. }
+            | QueueAction::Peek { target, .. }
+            | QueueAction::Seek { target, .. }
+            | QueueAction::Copy { target, .. } => target,
+            QueueAction::Workers(named)
+            | QueueAction::Pause(named)
+            | QueueAction::Resume(named)
+            | QueueAction::Purge(named)
+            | QueueAction::Delete(named) => &named.target,
+        }
     }
 }
 
@@ -165,6 +174,64 @@ pub enum QueueAction {
         #[command(flatten)]
         target: TargetArgs,
     },
+    /// Who takes from a group, and what each has under way; JSON
+    Workers(NamedArgs),
+    /// What a group has not done, the oldest first; one JSON object a line
+    Peek {
+        /// Group
+        group: String,
+        /// Publications at most; 0 for all
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        limit: u64,
+        /// Server
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Give nothing of a group until it is resumed
+    Pause(NamedArgs),
+    /// Let a paused group go on
+    Resume(NamedArgs),
+    /// Let a group begin anew elsewhere: what it had not done is forgotten
+    Seek {
+        /// Group
+        group: String,
+        /// Where: TIME, `beginning`, `now`, or an OFFSET with --channel
+        #[arg(long, allow_hyphen_values = true, value_parser = When::parse, value_name = "WHEN", required_unless_present = "last")]
+        to: Option<When>,
+        /// Channel of the offset
+        #[arg(long, value_name = "CHANNEL")]
+        channel: Option<String>,
+        /// With the last so many publications
+        #[arg(long, value_name = "N", conflicts_with = "to")]
+        last: Option<u64>,
+        /// Server
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Make another group with the same rules, which begins with what this one has not done
+    Copy {
+        /// Group
+        group: String,
+        /// Name of the new group
+        to: String,
+        /// Server
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Let a group forget what it has not done
+    Purge(NamedArgs),
+    /// Forget a group
+    Delete(NamedArgs),
+}
+
+/// One group.
+#[derive(Clone, Debug, clap::Args)]
+pub struct NamedArgs {
+    /// Group
+    pub group: String,
+    /// Server
+    #[command(flatten)]
+    pub target: TargetArgs,
 }
 
 /// Events go to standard output, one JSON object a line; how far it is to standard error.
@@ -373,8 +440,24 @@ pub fn dlq(config: &Config, args: &DlqArgs) -> Result<(), ToolError> {
 /// # Errors
 /// See `ToolError`.
 pub fn queue(config: &Config, args: &QueueArgs) -> Result<(), ToolError> {
-    let QueueAction::Groups { json, target } = &args.action;
-    queue::groups(&mut client(config, target)?, *json)
+    let client = &mut client(config, args.target())?;
+    match &args.action {
+        QueueAction::Groups { json, .. } => queue::groups(client, *json),
+        QueueAction::Workers(named) => queue::workers(client, &named.group),
+        QueueAction::Peek { group, limit, .. } => queue::peek(client, group, *limit),
+        QueueAction::Pause(named) => queue::change(client, "pause", &named.group),
+        QueueAction::Resume(named) => queue::change(client, "resume", &named.group),
+        QueueAction::Purge(named) => queue::change(client, "purge", &named.group),
+        QueueAction::Delete(named) => queue::change(client, "delete", &named.group),
+        QueueAction::Copy { group, to, .. } => queue::copy(client, group, to),
+        QueueAction::Seek {
+            group,
+            to,
+            channel,
+            last,
+            ..
+        } => queue::seek(client, group, *to, channel.as_deref(), *last),
+    }
 }
 
 /// Runs `ringmain replay`.

@@ -22,6 +22,8 @@ mod lab;
 mod moving;
 #[path = "nats/proxy.rs"]
 mod proxy;
+#[path = "nats/queues.rs"]
+mod queues;
 #[path = "nats/reads.rs"]
 mod reads;
 #[path = "nats/rotation.rs"]

@@ -10,7 +10,7 @@ use super::{Secret, glob_match};
 use crate::image::image;
 
 /// Methods of the server API that a key can be limited to, as in `/api/<method>`. `batch` is none: the commands in it are.
-pub const API_METHODS: [&str; 28] = [
+pub const API_METHODS: [&str; 35] = [
     "publish",
     "broadcast",
     "unsubscribe",
@@ -34,6 +34,13 @@ pub const API_METHODS: [&str; 28] = [
     "queue/extend",
     "queue/groups",
     "queue/delete",
+    "queue/pause",
+    "queue/resume",
+    "queue/seek",
+    "queue/purge",
+    "queue/peek",
+    "queue/copy",
+    "queue/workers",
     "dlq/list",
     "dlq/show",
     "dlq/retry",
@@ -111,12 +118,13 @@ pub struct Grant {
     /// Name of the key.
     pub name: Box<str>,
     /// One bit for each of `API_METHODS`; `None` is all.
-    methods: Option<u32>,
+    methods: Option<u64>,
     /// Namespaces of the channels that may be named, the empty name for channels without one; empty is all.
     namespaces: Vec<Box<str>>,
 }
 
 image!(struct Grant { name, methods, namespaces });
+const _: () = assert!(API_METHODS.len() <= 64, "each has its bit");
 
 impl Grant {
     /// For a key of this name, with patterns of methods and names of namespaces; empty lists are everything.
@@ -124,7 +132,7 @@ impl Grant {
     pub fn new(name: &str, methods: &[String], namespaces: &[String]) -> Self {
         let bit = |(at, method): (usize, &&str)| {
             let is_meant = methods.iter().any(|pattern| glob_match(pattern, method));
-            u32::from(is_meant) << at
+            u64::from(is_meant) << at
         };
         let bits = API_METHODS.iter().enumerate().map(bit).sum();
         Self {

@@ -217,7 +217,7 @@ type GroupNumber = (
     fn(&GroupReport) -> u64,
 );
 
-const GROUPS: [GroupNumber; 13] = [
+const GROUPS: [GroupNumber; 17] = [
     (
         "group_workers",
         "gauge",
@@ -243,15 +243,33 @@ const GROUPS: [GroupNumber; 13] = [
         |group| group.held as u64,
     ),
     (
-        "group_retries",
+        "group_paused",
+        "gauge",
+        "1 while the group gives nothing.",
+        |group| u64::from(group.is_paused),
+    ),
+    (
+        "group_ready",
+        "gauge",
+        "Publications that nobody has and that may be given, as of a few seconds ago.",
+        |group| group.ready,
+    ),
+    (
+        "group_delayed",
         "gauge",
         "Publications that wait for their next attempt.",
-        |group| group.retries as u64,
+        |group| group.delayed,
+    ),
+    (
+        "group_desired_workers",
+        "gauge",
+        "Workers that would work off what waits within a minute, at the pace of those that are there; 0 where that is not known.",
+        |group| group.desired_workers.unwrap_or(0),
     ),
     (
         "group_lag",
         "gauge",
-        "Publications that are neither done nor with a worker, as of a few seconds ago.",
+        "Publications that are not done: ready, delayed or with a worker. As of a few seconds ago.",
         |group| group.lag,
     ),
     ("group_delivered_total", "counter", "Deliveries.", |group| {
@@ -288,6 +306,12 @@ const GROUPS: [GroupNumber; 13] = [
         |group| group.dead,
     ),
     (
+        "group_passed_total",
+        "counter",
+        "Publications of the group's channels that its `tags` or `where` leave out.",
+        |group| group.passed,
+    ),
+    (
         "group_lost_total",
         "counter",
         "Publications that were forgotten before the group was done with them, by retention or by order; about as many.",
@@ -305,6 +329,37 @@ fn groups(out: &mut String, groups: &[GroupReport]) {
                 format_args!("{name}{{group=\"{}\"}} {}", group.name, of(group)),
             );
         }
+    }
+    let name = "ringmain_group_time_in_queue_seconds";
+    head(
+        out,
+        name,
+        "histogram",
+        "Time from a publication until its first delivery to a worker of the group.",
+    );
+    for group in groups {
+        let mut all = 0;
+        for (bound, count) in group.waits.cumulative() {
+            let bound =
+                bound.map_or_else(|| "+Inf".to_owned(), |ms| (ms as f64 / 1000.0).to_string());
+            all = count;
+            line(
+                out,
+                format_args!(
+                    "{name}_bucket{{group=\"{}\",le=\"{bound}\"}} {count}",
+                    group.name
+                ),
+            );
+        }
+        let seconds = group.waits.sum_ms() as f64 / 1000.0;
+        line(
+            out,
+            format_args!("{name}_sum{{group=\"{}\"}} {seconds}", group.name),
+        );
+        line(
+            out,
+            format_args!("{name}_count{{group=\"{}\"}} {all}", group.name),
+        );
     }
     let name = "ringmain_group_oldest_unix_seconds";
     head(

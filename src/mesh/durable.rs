@@ -136,6 +136,20 @@ pub enum LogMethod {
     Groups,
     /// `/api/queue/delete`: forget a group.
     DeleteGroup,
+    /// `/api/queue/pause`: a group gives nothing.
+    PauseGroup,
+    /// `/api/queue/resume`: it goes on.
+    ResumeGroup,
+    /// `/api/queue/seek`: it begins anew elsewhere.
+    SeekGroup,
+    /// `/api/queue/purge`: it forgets what it has not done.
+    PurgeGroup,
+    /// `/api/queue/peek`: what it has not done.
+    PeekGroup,
+    /// `/api/queue/copy`: another group with the same rules, and with what this one has not done.
+    CopyGroup,
+    /// `/api/queue/workers`: who takes from a group, and what each has.
+    Workers,
     /// `/api/dlq/list`
     DeadList,
     /// `/api/dlq/show`
@@ -156,6 +170,13 @@ impl LogMethod {
             self,
             Self::Groups
                 | Self::DeleteGroup
+                | Self::PauseGroup
+                | Self::ResumeGroup
+                | Self::SeekGroup
+                | Self::PurgeGroup
+                | Self::PeekGroup
+                | Self::CopyGroup
+                | Self::Workers
                 | Self::DeadList
                 | Self::DeadShow
                 | Self::DeadRetry
@@ -180,13 +201,20 @@ impl LogMethod {
     }
 
     /// The methods of the server API, by their paths behind `/api/`.
-    pub const API: [(&'static str, Self); 11] = [
+    pub const API: [(&'static str, Self); 18] = [
         ("queue/fetch", Self::Fetch),
         ("queue/ack", Self::Ack),
         ("queue/nak", Self::Nak),
         ("queue/extend", Self::Extend),
         ("queue/groups", Self::Groups),
         ("queue/delete", Self::DeleteGroup),
+        ("queue/pause", Self::PauseGroup),
+        ("queue/resume", Self::ResumeGroup),
+        ("queue/seek", Self::SeekGroup),
+        ("queue/purge", Self::PurgeGroup),
+        ("queue/peek", Self::PeekGroup),
+        ("queue/copy", Self::CopyGroup),
+        ("queue/workers", Self::Workers),
         ("dlq/list", Self::DeadList),
         ("dlq/show", Self::DeadShow),
         ("dlq/retry", Self::DeadRetry),

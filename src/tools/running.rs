@@ -473,7 +473,7 @@ fn group(group: &Value, letters: &Letters, findings: &mut Vec<Finding>) {
     let number = |key: &str| group[key].as_u64().unwrap_or(0);
     let lag = number("lag");
     let dead = letters.counts.get(name).copied().unwrap_or(0);
-    let takers = number("workers") + number("waiting");
+    let takers = number("workers") + number("fetches");
     let age = group["oldest_age_ms"].as_u64();
     let subject = format!("queue group {name}");
     let before = findings.len();
@@ -552,7 +552,7 @@ mod tests {
     #[test]
     fn healthy_proxy_gets_no_complaint() {
         let metrics = "ringmain_build_info{version=\"1\",commit=\"\"} 1\nringmain_shard_up{shard=\"0\"} 1\nringmain_connections{shard=\"0\"} 7\nringmain_connections_max{shard=\"0\"} 100\n";
-        let group = json!({ "group": "g", "lag": 0, "workers": 1, "waiting": 0, "dead": 0, "oldest_age_ms": null });
+        let group = json!({ "group": "g", "lag": 0, "workers": 1, "fetches": 0, "dead": 0, "oldest_age_ms": null });
         let pages = pages(metrics, &json!({}), json!([group]));
         let findings = judge(&pages, &pages);
         assert_eq!(states(&findings), []);
@@ -587,8 +587,8 @@ mod tests {
             "durable": { "down": "disk full", "warnings": ["nearly full"], "bytes": 1, "entries": 1 },
         });
         let groups = json!([
-            { "group": "idle", "lag": 4, "workers": 0, "waiting": 0, "dead": 2 },
-            { "group": "late", "lag": 4, "workers": 1, "waiting": 0, "dead": 0, "oldest_age_ms": 3_600_000 },
+            { "group": "idle", "lag": 4, "workers": 0, "fetches": 0, "dead": 2 },
+            { "group": "late", "lag": 4, "workers": 1, "fetches": 0, "dead": 0, "oldest_age_ms": 3_600_000 },
         ]);
         let pages = pages(metrics, &ready, groups);
         let found = judge(&pages, &pages);

@@ -116,7 +116,7 @@ pub struct HookCall {
 }
 
 /// How the log and its groups do.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// The log.
     pub status: Status,

@@ -8,10 +8,14 @@ mod drive;
 pub mod encode;
 mod grant;
 pub mod group;
+mod operate;
+pub mod picks;
 pub mod replay;
 mod rules;
 pub mod settings;
+pub mod start;
 mod triggers;
+pub mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +39,8 @@ pub use dead::into_queue;
 
 use answered::Fetch;
 use deleted::Deleted;
-use group::{Group, Window};
+use group::{Group, Waits, Window};
+use operate::Pace;
 use settings::WishError;
 use triggers::Rule;
 
@@ -55,6 +60,10 @@ const LOST_INTERVAL: std::time::Duration = std::time::Duration::from_mins(1);
 const DEAD_INTERVAL: std::time::Duration = std::time::Duration::from_secs(10);
 /// How far groups are behind is asked this often.
 const LAG_INTERVAL: std::time::Duration = std::time::Duration::from_secs(2);
+/// Between two groups that are looked at.
+const LAG_PAUSE: std::time::Duration = std::time::Duration::from_millis(1);
+/// What all groups together hold is looked at this often.
+const ROOM_INTERVAL: std::time::Duration = std::time::Duration::from_millis(2);
 /// The desk looks at its clock this often.
 const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
 /// Much longer than that: the process or its machine was stopped. Acknowledgements that arrived meanwhile are in time.
@@ -90,7 +99,7 @@ pub trait Outlet: 'static {
 }
 
 /// How a group does, for metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GroupReport {
     /// Name.
     pub name: Box<str>,
@@ -102,10 +111,16 @@ pub struct GroupReport {
     pub in_flight: usize,
     /// Entries that are leased to this process, those in flight included.
     pub held: usize,
-    /// Of them, those that wait for their next attempt.
-    pub retries: usize,
-    /// Entries that are neither done nor leased, as of a few seconds ago.
+    /// It gives nothing until it goes on.
+    pub is_paused: bool,
+    /// Entries that are not done: those that wait, are delayed or under way. As of a few seconds ago.
     pub lag: u64,
+    /// Entries that nobody has and that may be given, likewise.
+    pub ready: u64,
+    /// Entries that wait for their time: the next attempt.
+    pub delayed: u64,
+    /// When the first of them is due, Unix milliseconds; `None` where that is not known.
+    pub due_unix_ms: Option<u64>,
     /// When the oldest entry that is not done was taken in, Unix milliseconds, likewise.
     pub oldest_unix_ms: Option<u64>,
     /// Deliveries since the start.
@@ -120,8 +135,16 @@ pub struct GroupReport {
     pub timed_out: u64,
     /// Entries that became dead letters.
     pub dead: u64,
+    /// Entries of its channels that it does not take.
+    pub passed: u64,
     /// Entries that were taken from it before they were done, as far as the log remembers.
     pub lost: u64,
+    /// How long entries have waited for their first delivery.
+    pub waits: Waits,
+    /// Deliveries that are acknowledged in a second, of late.
+    pub rate: f64,
+    /// Workers that would work off what waits within a minute, at the pace of those that are there; `None` where that is not known.
+    pub desired_workers: Option<u64>,
 }
 
 /// See the module. Lives on a current-thread runtime, within a `LocalSet`.
@@ -152,6 +175,8 @@ struct Inner<L, O> {
     replays: tokio::sync::Semaphore,
     started: std::time::Instant,
     time: Lived,
+    /// What groups may hold besides, and when that was looked at.
+    room: Cell<(Option<std::time::Instant>, usize)>,
     rng: RefCell<Rng>,
 }
 
@@ -190,6 +215,13 @@ struct Place {
     /// It is gone because it is deleted.
     is_deleted: Cell<bool>,
     ended: Cell<bool>,
+    /// What the log has in lines is not known, or may have changed.
+    is_unsure_of_lines: Cell<bool>,
+    /// Whoever waits until what was settled is stored.
+    syncs: RefCell<Vec<Rc<Sync>>>,
+    /// Where it is to begin anew, and who waits for that.
+    seek: RefCell<Option<(u64, Done)>>,
+    pace: Cell<Pace>,
     lag: Cell<Lag>,
     /// What was told of its losses, and when.
     lost_told: Cell<Option<(u64, std::time::Instant)>>,
@@ -221,6 +253,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
             replays: tokio::sync::Semaphore::new(REPLAYS_MAX),
             started: clock(),
             time: Lived::new(STANDSTILL, std::time::Duration::ZERO),
+            room: Cell::new((None, 0)),
             rng: RefCell::new(Rng::new(seed)),
         });
         tokio::task::spawn_local(Rc::clone(&inner).load());
@@ -236,13 +269,27 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
             return inner.outlet.answer(asker, Err(closed()));
         }
         let result = match ask.method {
-            LogMethod::Ack | LogMethod::Nak | LogMethod::Extend => inner.settle(asker, &ask),
+            LogMethod::Ack | LogMethod::Nak | LogMethod::Extend => {
+                match inner.settle(asker, &ask) {
+                    Ok(Some(answer)) => Ok(answer),
+                    // It is answered when that is stored.
+                    Ok(None) => return,
+                    Err(error) => Err(error),
+                }
+            }
             LogMethod::Credit => inner.credit(asker, &ask),
             LogMethod::Leave => inner.leave(asker, &ask),
             LogMethod::Consume
             | LogMethod::Fetch
             | LogMethod::Groups
             | LogMethod::DeleteGroup
+            | LogMethod::PauseGroup
+            | LogMethod::ResumeGroup
+            | LogMethod::SeekGroup
+            | LogMethod::PurgeGroup
+            | LogMethod::PeekGroup
+            | LogMethod::CopyGroup
+            | LogMethod::Workers
             | LogMethod::DeadList
             | LogMethod::DeadShow
             | LogMethod::DeadRetry
@@ -348,14 +395,23 @@ impl Place {
         let group = self.group.borrow();
         let counters = group.counters();
         let lag = self.lag.get();
+        let delayed = lag.delayed + group.retries() as u64;
+        let others = (group.in_flight() + group.retries()) as u64;
+        // What is leased elsewhere counts as well.
+        let undone = lag.entries + lag.delayed + lag.leased.max(group.held() as u64);
+        let ready = undone.saturating_sub(lag.delayed + lag.leased.min(others).max(others));
+        let pace = self.pace.get();
         GroupReport {
             name: self.name.clone(),
             workers: group.workers(),
             waiting: group.waiting(),
             in_flight: group.in_flight(),
             held: group.held(),
-            retries: group.retries(),
-            lag: lag.entries,
+            is_paused: group.settings().paused,
+            lag: undone,
+            ready,
+            delayed,
+            due_unix_ms: lag.due_unix_ms,
             oldest_unix_ms: lag.oldest_unix_ms,
             delivered: counters.delivered,
             redelivered: counters.redelivered,
@@ -363,9 +419,23 @@ impl Place {
             naked: counters.naked,
             timed_out: counters.timed_out,
             dead: counters.dead,
+            passed: counters.passed,
             lost: lag.lost,
+            waits: group.waits().clone(),
+            rate: pace.rate(),
+            desired_workers: pace.desired(ready, group.workers() + group.waiting()),
         }
     }
+}
+
+/// Who waits for what a group does between two turns.
+type Done = tokio::sync::oneshot::Sender<Result<(), LogError>>;
+
+/// A question that is answered when what it settled is stored, in all groups that it is about.
+struct Sync {
+    asker: Asker,
+    answer: Bytes,
+    left: Cell<usize>,
 }
 
 /// The parameters of a question that has none.

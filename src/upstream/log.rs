@@ -10,7 +10,10 @@ use crate::config::durable::Durable;
 
 pub use copies::{Copies, Wanted};
 pub use entries::{Entries, Scan, Scanned, Slice};
-pub use groups::{Failure, Group, Groups, Lag, Lease, Leased, Settled, worker_name};
+pub use groups::{
+    Failure, FromLine, Group, Groups, Lag, Lease, Leased, Line, LineId, Settled, Undone,
+    worker_name,
+};
 pub use letters::{DeadLetter, Letters};
 pub use values::Values;
 

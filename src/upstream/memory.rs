@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use super::log::{
-    Copies, DeadLetter, Entries, Failure, Group, Groups, Lag, Lease, Leased, Letters, Log, Scan,
-    Scanned, Settled, Slice, Status, Values, Wanted,
+    Copies, DeadLetter, Entries, Failure, FromLine, Group, Groups, Lag, Lease, Leased, Letters,
+    Line, LineId, Log, Scan, Scanned, Settled, Slice, Status, Undone, Values, Wanted,
 };
 use crate::config::glob_match;
 use crate::mesh::durable::{Appended, LogError, Read};
@@ -76,6 +76,9 @@ struct State {
     done: BTreeMap<u64, bool>,
     leased: BTreeMap<Lease, u64>,
     failures: BTreeMap<u64, Vec<Failure>>,
+    /// By cursor: until when, of which line.
+    delayed: BTreeMap<u64, (u64, Option<LineId>)>,
+    lined: BTreeMap<(LineId, u64), ()>,
     lost: u64,
 }
 
@@ -91,6 +94,12 @@ impl State {
 
     fn is_leased(&self, cursor: u64) -> bool {
         self.leased.values().any(|&leased| leased == cursor)
+    }
+
+    fn waits(&self, cursor: u64) -> bool {
+        let is_lined = self.lined.keys().any(|(_, lined)| *lined == cursor);
+        let delayed = self.delayed.get(&cursor);
+        is_lined || delayed.is_some_and(|(until, _)| *until > super::desk::unix_ms())
     }
 }
 
@@ -153,9 +162,10 @@ impl MemoryLog {
             if taken.len() == limit {
                 break;
             }
-            if !state.takes(entry) || state.is_leased(entry.cursor) {
+            if !state.takes(entry) || state.is_leased(entry.cursor) || state.waits(entry.cursor) {
                 continue;
             }
+            let was_delayed = state.delayed.remove(&entry.cursor).is_some();
             let lease = Lease(self.leases.get());
             self.leases.set(lease.0 + 1);
             state.leased.insert(lease, entry.cursor);
@@ -167,6 +177,7 @@ impl MemoryLog {
                     .get(&entry.cursor)
                     .cloned()
                     .unwrap_or_default(),
+                was_delayed,
             });
         }
         Ok(taken)
@@ -307,10 +318,16 @@ impl Groups for MemoryLog {
         let mut groups = self.groups.borrow_mut();
         let state = groups.entry(group.name.clone()).or_insert_with(|| State {
             group: group.clone(),
-            begins_after: if group.from_beginning { 0 } else { end },
+            begins_after: match group.start_after {
+                Some(after) => after,
+                None if group.from_beginning => 0,
+                None => end,
+            },
             done: BTreeMap::new(),
             leased: BTreeMap::new(),
             failures: BTreeMap::new(),
+            delayed: BTreeMap::new(),
+            lined: BTreeMap::new(),
             lost: 0,
         });
         state.group.channels.clone_from(&group.channels);
@@ -336,7 +353,7 @@ impl Groups for MemoryLog {
             if !taken.is_empty() {
                 return Ok(taken);
             }
-            changed.await;
+            let _ = tokio::time::timeout(Duration::from_millis(20), changed).await;
         }
     }
 
@@ -364,10 +381,139 @@ impl Groups for MemoryLog {
                 Settled::Returned => {
                     state.leased.remove(lease);
                 }
+                Settled::Delayed {
+                    until_unix_ms,
+                    line,
+                } => {
+                    state.leased.remove(lease);
+                    state.delayed.insert(cursor, (*until_unix_ms, *line));
+                }
+                Settled::Lined(line) => {
+                    state.leased.remove(lease);
+                    state.lined.insert((*line, cursor), ());
+                }
             }
         }
         self.changed.notify_waiters();
         Ok(())
+    }
+
+    async fn store_settled(&self, _: &str) -> Result<(), LogError> {
+        self.check()
+    }
+
+    async fn lines(&self, group: &str) -> Result<Vec<Line>, LogError> {
+        self.check()?;
+        let groups = self.groups.borrow();
+        let mut lines: BTreeMap<LineId, (u64, u64)> = BTreeMap::new();
+        if let Some(state) = groups.get(group) {
+            for (id, _) in state.lined.keys() {
+                lines.entry(*id).or_default().0 += 1;
+            }
+            for (_, line) in state.delayed.values() {
+                if let Some(id) = line {
+                    lines.entry(*id).or_default().1 += 1;
+                }
+            }
+        }
+        let line = |(id, (entries, delayed))| Line {
+            id,
+            entries,
+            delayed,
+        };
+        Ok(lines.into_iter().map(line).collect())
+    }
+
+    async fn left_over(&self, _: &str, _: usize) -> Result<Vec<Leased>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn leave_lines(&self, _: &str) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    async fn fetch_lines(
+        &self,
+        group: &str,
+        wanted: &[(LineId, usize)],
+    ) -> Result<Vec<FromLine>, LogError> {
+        self.check()?;
+        let mut groups = self.groups.borrow_mut();
+        let state = groups
+            .get_mut(group)
+            .ok_or_else(|| LogError::NotFound("no such group".into()))?;
+        let mut given = Vec::new();
+        for &(id, limit) in wanted {
+            let all = state.lined.range((id, 0)..=(id, u64::MAX));
+            let mut cursors: Vec<u64> = all.map(|((_, cursor), ())| *cursor).collect();
+            let left = cursors.len().saturating_sub(limit) as u64;
+            cursors.truncate(limit);
+            let mut leased = Vec::new();
+            for cursor in cursors {
+                state.lined.remove(&(id, cursor));
+                let lease = Lease(self.leases.get());
+                self.leases.set(lease.0 + 1);
+                let entries = self.entries.borrow();
+                let Some(entry) = entries.iter().find(|entry| entry.cursor == cursor) else {
+                    continue;
+                };
+                state.leased.insert(lease, cursor);
+                leased.push(Leased {
+                    lease,
+                    entry: entry.clone(),
+                    failures: state.failures.get(&cursor).cloned().unwrap_or_default(),
+                    was_delayed: false,
+                });
+            }
+            given.push(FromLine { id, leased, left });
+        }
+        Ok(given)
+    }
+
+    async fn release(&self, group: &str, all: bool) -> Result<(), LogError> {
+        self.check()?;
+        if let Some(state) = self.groups.borrow_mut().get_mut(group) {
+            state.lined.clear();
+            state.delayed.retain(|_, (_, line)| line.is_none() && !all);
+        }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn seek_group(&self, group: &str, after: u64) -> Result<(), LogError> {
+        self.check()?;
+        if let Some(state) = self.groups.borrow_mut().get_mut(group) {
+            state.begins_after = after;
+            state.done.clear();
+            state.leased.clear();
+            state.failures.clear();
+            state.lined.clear();
+            state.delayed.clear();
+        }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn undone(&self, group: &str, after: u64, limit: usize) -> Result<Vec<Undone>, LogError> {
+        self.check()?;
+        let groups = self.groups.borrow();
+        let Some(state) = groups.get(group) else {
+            return Ok(Vec::new());
+        };
+        let entries = self.entries.borrow();
+        let behind = entries
+            .iter()
+            .filter(|entry| entry.cursor > after && state.takes(entry));
+        let undone = behind.take(limit).map(|entry| Undone {
+            entry: entry.clone(),
+            failures: state
+                .failures
+                .get(&entry.cursor)
+                .cloned()
+                .unwrap_or_default(),
+            is_leased: state.is_leased(entry.cursor),
+        });
+        Ok(undone.collect())
     }
 
     async fn lag(&self, group: &str) -> Result<Lag, LogError> {
@@ -379,8 +525,11 @@ impl Groups for MemoryLog {
         let undone: Vec<&Arc<Entry>> = all.iter().filter(|entry| state.takes(entry)).collect();
         let leased = undone.iter().filter(|entry| state.is_leased(entry.cursor));
         let leased = leased.count();
+        let delayed = state.delayed.len();
         Ok(Lag {
-            entries: (undone.len() - leased) as u64,
+            entries: (undone.len() - leased - delayed) as u64,
+            delayed: delayed as u64,
+            due_unix_ms: state.delayed.values().map(|(until, _)| *until).min(),
             leased: leased as u64,
             oldest_unix_ms: undone.iter().map(|entry| entry.record.unix_ms).min(),
             lost: state.lost,

@@ -13,7 +13,9 @@ use std::cmp::Ordering;
 use serde_json::value::RawValue;
 
 use super::decimal::Decimal;
-use super::json::lookup::{Document, Raw, Step, Unreadable};
+use super::json::lookup::{Document, Raw, Unreadable};
+
+pub use super::json::lookup::Step;
 use crate::limits::{CONDITION_BYTES_MAX, CONDITION_PARTS_MAX, CONDITION_STEPS_MAX};
 
 /// Letters of a word that an error shows.
@@ -110,6 +112,23 @@ pub enum ConditionError {
     /// Two parts that exclude each other.
     #[error("no payload can fit: the parts {0} and {1} say of one path what excludes each other")]
     Never(usize, usize),
+}
+
+/// Reads a path alone.
+///
+/// # Errors
+/// It is none.
+pub fn path(text: &str) -> Result<Vec<Step>, ConditionError> {
+    if text.len() > CONDITION_BYTES_MAX {
+        return Err(ConditionError::TooLong);
+    }
+    let mut reader = ConditionReader { text, at: 0 };
+    let path = reader.path()?;
+    if reader.rest().is_empty() {
+        Ok(path)
+    } else {
+        Err(reader.expected("the end of the path"))
+    }
 }
 
 impl Condition {

@@ -505,21 +505,6 @@ impl<'de> Value<'de> for Vec<u64> {
     }
 }
 
-/// Text that is one of a few words, or anything else that is made of a text.
-pub(crate) fn word<'de, T, A: MapAccess<'de>>(
-    map: &mut A,
-    what: &'static str,
-    read: impl FnOnce(&str) -> Option<T>,
-) -> Result<Option<T>, A::Error> {
-    match value::<Option<Cow<'de, str>>, A>(map)? {
-        None => Ok(None),
-        Some(text) => match read(&text) {
-            Some(word) => Ok(Some(word)),
-            None => Err(A::Error::custom(format_args!(": expected {what}"))),
-        },
-    }
-}
-
 /// A map whose names are data, in the sender's order: a name that is sent twice is in it twice, and one with `null` counts with an
 /// empty value.
 impl<'de, V: Value<'de>> Value<'de> for Vec<(Cow<'de, str>, V)> {

@@ -21,6 +21,7 @@ fn group(channels: &[&str]) -> Group {
         name: "mail/1".into(),
         channels: channels.iter().map(|channel| (*channel).into()).collect(),
         from_beginning: true,
+        start_after: None,
         lease: Duration::from_secs(2),
         ordered: false,
     }
@@ -32,6 +33,7 @@ fn failure(attempt: u32) -> Failure {
         unix_ms: 7,
         reason: "no paper".into(),
         worker: "ann".into(),
+        next_unix_ms: 0,
     }
 }
 

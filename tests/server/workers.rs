@@ -180,7 +180,7 @@ fn in_wait(server: &Server) -> u64 {
     let groups = groups["groups"].as_array().expect("groups").clone();
     groups
         .iter()
-        .filter_map(|group| group["waiting"].as_u64())
+        .filter_map(|group| group["fetches"].as_u64())
         .sum()
 }
 

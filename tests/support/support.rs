@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod client;
 pub(crate) mod deflate;
+pub(crate) mod groups;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod scenario;

@@ -355,9 +355,11 @@ async fn move_group(from: &impl Log, to: &impl Log, group: &Group) -> Result<u64
     copy_value(from, to, &format!("group/{}", group.name)).await?;
     let at_end = Group {
         from_beginning: false,
+        start_after: None,
         ..group.clone()
     };
     engine::retried(async || to.open_group(&at_end).await).await?;
+    engine::retried(async || from.release(&group.name, true).await).await?;
     let mut moved = HashSet::new();
     // What a process had that was killed comes once its lease has run out.
     let patience = group.lease + SILENCE * 10;
@@ -366,7 +368,7 @@ async fn move_group(from: &impl Log, to: &impl Log, group: &Group) -> Result<u64
         let fetching = from.fetch(&group.name, ENTRIES_AT_ONCE);
         let Ok(fetched) = tokio::time::timeout(SILENCE, fetching).await else {
             let lag = engine::retried(async || from.lag(&group.name).await).await?;
-            if lag.entries == 0 && lag.leased <= moved.len() as u64 {
+            if lag.entries + lag.delayed == 0 && lag.leased <= moved.len() as u64 {
                 return Ok(moved.len() as u64);
             }
             if since.elapsed() > patience {

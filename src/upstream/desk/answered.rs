@@ -104,8 +104,9 @@ impl<L, O: Outlet> Inner<L, O> {
         if given.is_empty() {
             group.handle_abandoned(self.now(), asker);
         }
+        let now = self.now();
         for delivery in given {
-            group.handle_returned(delivery);
+            group.handle_returned(now, delivery);
         }
         place.wake.notify_one();
     }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::group::{Holder, Taker, Window, index_of};
 use super::settings::{Wish, WishError, is_group_name, within};
 use super::{
-    Asker, CREDIT, Consumer, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY, WorkerId, asked,
-    bad_request, closed, dead, not_found, replay, unix_ms, wrong,
+    Asker, CREDIT, Consumer, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY, Sync, WorkerId,
+    asked, bad_request, closed, dead, not_found, replay, unix_ms, wrong,
 };
 use crate::limits::{
     ACK_WAIT_MAX, FETCH_DELIVERIES_MAX, FETCH_WAIT_MS_MAX, FETCH_WAIT_MS_MIN, GROUP_CREDIT_MAX,
@@ -29,9 +29,10 @@ struct Settling {
     delay_ms: Option<u64>,
     reason: Option<Box<str>>,
     ms: Option<u64>,
+    sync: bool,
 }
 fields!(@Own Settling {
-    "delivery" => delivery, "deliveries" => deliveries, "delay_ms" => delay_ms, "reason" => reason, "ms" => ms
+    "delivery" => delivery, "deliveries" => deliveries, "delay_ms" => delay_ms, "reason" => reason, "ms" => ms, "sync" => sync
 });
 
 /// Parameters of `credit` and `leave`.
@@ -81,6 +82,13 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             LogMethod::Groups if ask.data.is_empty() => Ok(Some(self.list())),
             LogMethod::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
             LogMethod::DeleteGroup => self.delete(&ask).await.map(Some),
+            LogMethod::PauseGroup => self.pause(&ask, true).await.map(Some),
+            LogMethod::ResumeGroup => self.pause(&ask, false).await.map(Some),
+            LogMethod::SeekGroup => self.seek(&ask).await.map(Some),
+            LogMethod::PurgeGroup => self.purge(&ask).await.map(Some),
+            LogMethod::PeekGroup => self.peek(&ask).await.map(Some),
+            LogMethod::CopyGroup => self.copy(&ask).await.map(Some),
+            LogMethod::Workers => self.list_workers(&ask).map(Some),
             LogMethod::DeadList => dead::list(&*self.log, &ask.data, absent).await.map(Some),
             LogMethod::DeadShow => dead::show(&*self.log, &ask.data).await.map(Some),
             LogMethod::DeadRetry => dead::retry(&*self.log, &*self.outlet, &ask.data, absent)
@@ -172,7 +180,7 @@ impl<L, O: Outlet> Inner<L, O> {
     }
 }
 
-impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
+impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     pub(super) async fn consume(
         self: &Rc<Self>,
         asker: Asker,
@@ -267,7 +275,8 @@ impl<L, O: Outlet> Inner<L, O> {
         Ok((Rc::clone(&worker.pushed), Rc::clone(&worker.answered)))
     }
 
-    pub(super) fn settle(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
+    /// `None`: it is answered when what it says is stored.
+    pub(super) fn settle(&self, asker: Asker, ask: &Ask) -> Result<Option<Bytes>, LogError> {
         let asked: Settling = asked(&ask.data)?;
         if asked.deliveries.len() > SETTLED_PER_ASK_MAX {
             return Err(bad_request("`deliveries` has at most 10000 members"));
@@ -284,6 +293,7 @@ impl<L, O: Outlet> Inner<L, O> {
         let mut done = 0;
         let mut unknown = Vec::new();
         let mut deleted = BTreeSet::new();
+        let mut settled = BTreeSet::new();
         let gone = self.deleted.borrow();
         let groups = self.groups.borrow();
         for &delivery in asked.delivery.iter().chain(&asked.deliveries) {
@@ -303,6 +313,7 @@ impl<L, O: Outlet> Inner<L, O> {
             });
             if known {
                 done += 1;
+                settled.insert(index_of(delivery));
             } else {
                 if place.is_none() {
                     deleted.extend(gone.at(index_of(delivery)));
@@ -327,7 +338,40 @@ impl<L, O: Outlet> Inner<L, O> {
             });
         }
         members.close();
-        Ok(Bytes::from(out))
+        let answer = Bytes::from(out);
+        if !asked.sync || settled.is_empty() || ask.method == LogMethod::Extend {
+            return Ok(Some(answer));
+        }
+        let sync = Rc::new(Sync {
+            asker,
+            answer,
+            left: std::cell::Cell::new(settled.len()),
+        });
+        for place in settled.iter().filter_map(|index| groups[*index].as_ref()) {
+            place.syncs.borrow_mut().push(Rc::clone(&sync));
+            place.wake.notify_one();
+        }
+        Ok(None)
+    }
+
+    /// What a question has settled in one of its groups is stored, or is not.
+    pub(super) fn answer_sync(&self, sync: &Sync, stored: &Result<(), LogError>) {
+        let left = sync.left.get();
+        if left == 0 {
+            return;
+        }
+        match stored {
+            Ok(()) => {
+                sync.left.set(left - 1);
+                if left == 1 {
+                    self.outlet.answer(sync.asker, Ok(sync.answer.clone()));
+                }
+            }
+            Err(error) => {
+                sync.left.set(0);
+                self.outlet.answer(sync.asker, Err(error.clone()));
+            }
+        }
     }
 
     pub(super) fn credit(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
@@ -380,31 +424,6 @@ impl<L, O: Outlet> Inner<L, O> {
             Err(not_found("this connection does not consume the group"))
         }
     }
-
-    pub(super) fn list(&self) -> Bytes {
-        let groups = self.groups.borrow();
-        let now = unix_ms();
-        let mut list: Vec<serde_json::Value> = groups
-            .iter()
-            .flatten()
-            .map(|place| {
-                let report = place.report();
-                let group = place.group.borrow();
-                let settings = group.settings();
-                serde_json::json!({
-                    "group": report.name, "channels": settings.channels, "ordered": settings.ordered,
-                    "max_attempts": settings.max_attempts, "ack_wait_ms": settings.ack_wait.as_millis() as u64,
-                    "workers": report.workers, "waiting": report.waiting, "in_flight": report.in_flight, "held": report.held,
-                    "retries": report.retries, "lag": report.lag,
-                    "oldest_age_ms": report.oldest_unix_ms.map(|at| now.saturating_sub(at)),
-                    "delivered": report.delivered, "redelivered": report.redelivered, "acked": report.acked,
-                    "naked": report.naked, "timed_out": report.timed_out, "dead": report.dead, "lost": report.lost,
-                })
-            })
-            .collect();
-        list.sort_by(|a, b| a["group"].as_str().cmp(&b["group"].as_str()));
-        Bytes::from(serde_json::json!({ "groups": list }).to_string())
-    }
 }
 
 impl<L: Groups + Values, O: Outlet> Inner<L, O> {
@@ -430,7 +449,7 @@ mod tests {
     #[test]
     fn null_parameters_are_absent_ones_and_unknown_ones_are_named() {
         let settling = serde_json::json!({
-            "delivery": 1, "deliveries": [2], "delay_ms": 3, "reason": "r", "ms": 4,
+            "delivery": 1, "deliveries": [2], "delay_ms": 3, "reason": "r", "ms": 4, "sync": true,
         });
         null::covers(&settling, &null::names::<Settling>());
         null::same(&settling, &[], |text| {
@@ -444,7 +463,7 @@ mod tests {
         let error = asked::<Settling>(br#"{"delay":5}"#).expect_err("unknown");
         assert_eq!(
             error.to_string(),
-            "delay: unknown, known are delivery, deliveries, delay_ms, reason, ms"
+            "delay: unknown, known are delivery, deliveries, delay_ms, reason, ms, sync"
         );
         let error = asked::<Nothing>(br#"{"group":"g"}"#)
             .map(|Nothing| ())

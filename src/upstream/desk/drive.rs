@@ -6,18 +6,19 @@ use bytes::Bytes;
 
 use super::deleted;
 use super::encode::Given;
-use super::group::{Group, Holder, Output};
+use super::group::{FETCHED_AT_ONCE, Group, Holder, Output};
 use super::settings::Settings;
+use super::start::From;
 use super::triggers::{Fault, Rule, TRIGGER_PREFIX};
 use super::{
-    DEAD_INTERVAL, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LOOK_INTERVAL, LOST_INTERVAL, Outlet,
-    Place, RETRY, clock, encode,
+    DEAD_INTERVAL, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LAG_PAUSE, LOOK_INTERVAL,
+    LOST_INTERVAL, Outlet, Place, RETRY, ROOM_INTERVAL, clock, encode,
 };
 use crate::limits::GROUPS_HELD_BYTES_MAX;
 use crate::mesh::durable::LogError;
-use crate::upstream::log::{DeadLetter, Groups, Lag, Lease, Letters, Settled, Values};
+use crate::upstream::log::{DeadLetter, Entries, Groups, Lag, Lease, Letters, Settled, Values};
 
-impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
+impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// Reads the groups of the log; until then questions wait.
     pub(super) async fn load(self: Rc<Self>) {
         while let Err(error) = self.load_once().await {
@@ -69,7 +70,7 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 channels: rule.channels.clone(),
                 ..Settings::default()
             };
-            self.make(&name, settings, true, Some(Rc::new(rule)))
+            self.make(&name, settings, From::Beginning, Some(Rc::new(rule)))
                 .await?;
         }
         Ok(())
@@ -79,11 +80,14 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         while !self.is_closed.get() {
             let places: Vec<_> = self.groups.borrow().iter().flatten().cloned().collect();
             for place in places {
+                let acked = place.group.borrow().counters().acked;
+                place.pace.set(place.pace.get().look(acked));
                 if let Ok(lag) = self.log.lag(&place.name).await {
                     place.lag.set(lag);
                     self.tell_losses(&place, lag);
                 }
-                tokio::task::yield_now().await;
+                // However many there are, looking at them is a small part of the work.
+                tokio::time::sleep(LAG_PAUSE).await;
             }
             tokio::time::sleep(LAG_INTERVAL).await;
         }
@@ -106,6 +110,9 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
             return;
         }
         place.lost_told.set(Some((lag.lost, clock())));
+        // Some of it may have waited in lines.
+        place.is_unsure_of_lines.set(true);
+        place.wake.notify_one();
         tracing::warn!(
             group = &*place.name,
             lost = lag.lost - before,
@@ -133,6 +140,7 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// Drives one group until it is gone.
     pub(super) async fn drive(self: Rc<Self>, place: Rc<Place>) {
         let mut unsettled: Vec<(Lease, Settled)> = Vec::new();
+        let mut syncs = Vec::new();
         let mut fails = false;
         loop {
             let others_wait = self.carry_out(&place, &mut place.group.borrow_mut());
@@ -140,7 +148,7 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 // They look first: a group with a backlog would take back all that it gives.
                 tokio::task::yield_now().await;
             }
-            let (wanted, due, is_gone) = {
+            let (wanted, due, speaks, is_gone) = {
                 let mut group = place.group.borrow_mut();
                 let now = self.now();
                 if place.is_gone.get() {
@@ -153,10 +161,12 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 }
                 self.carry_out(&place, &mut group);
                 unsettled.extend(group.take_settled());
+                syncs.append(&mut place.syncs.borrow_mut());
                 let wanted = group.wanted(self.room());
-                (wanted, group.poll_timeout(), place.is_gone.get())
+                let speaks = group.take_turn_to_speak();
+                (wanted, group.poll_timeout(), speaks, place.is_gone.get())
             };
-            if !unsettled.is_empty() {
+            if speaks || !unsettled.is_empty() {
                 match self.log.settle(&place.name, &unsettled).await {
                     Ok(()) => unsettled.clear(),
                     Err(error) => {
@@ -169,9 +179,28 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
                     }
                 }
             }
+            if !syncs.is_empty() && (unsettled.is_empty() || is_gone) {
+                let stored = self.log.store_settled(&place.name).await;
+                for sync in syncs.drain(..) {
+                    self.answer_sync(&sync, &stored);
+                }
+            }
             if is_gone {
                 place.ended.set(true);
                 return;
+            }
+            let seek = place.seek.borrow_mut().take();
+            if let Some((after, done)) = seek {
+                let sought = self.log.seek_group(&place.name, after).await;
+                if sought.is_ok() {
+                    unsettled.clear();
+                    place.group.borrow_mut().handle_emptied();
+                }
+                let _ = done.send(sought);
+                continue;
+            }
+            if unsettled.is_empty() && self.tend_lines(&place).await {
+                continue;
             }
             let now = self.now().at;
             let until = due.map_or(IDLE, |due| due.since(now)).min(IDLE);
@@ -197,8 +226,82 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         }
     }
 
+    /// Whatever the group's lines need of the log. `true`: it looks again at once.
+    async fn tend_lines(&self, place: &Place) -> bool {
+        let name = &*place.name;
+        if place.group.borrow().is_releasing() {
+            return match self.log.release(name, false).await {
+                Ok(()) => {
+                    place.group.borrow_mut().handle_released();
+                    true
+                }
+                Err(error) => self.later(place, &error).await,
+            };
+        }
+        if place.is_unsure_of_lines.get() {
+            return match self.log.lines(name).await {
+                Ok(lines) => {
+                    let is_known = place.group.borrow_mut().handle_log_lines(&lines);
+                    place.is_unsure_of_lines.set(!is_known);
+                    true
+                }
+                Err(error) => self.later(place, &error).await,
+            };
+        }
+        if place.group.borrow().is_sorting() {
+            return match self.log.left_over(name, FETCHED_AT_ONCE).await {
+                Ok(left_over) => {
+                    let now = self.now();
+                    place.group.borrow_mut().handle_left_over(now, left_over);
+                    true
+                }
+                Err(error) => self.later(place, &error).await,
+            };
+        }
+        if place.group.borrow_mut().take_idle() {
+            if let Err(error) = self.log.leave_lines(name).await {
+                tracing::debug!(%error, group = name, "its lines stay");
+            }
+            place.is_unsure_of_lines.set(true);
+            return true;
+        }
+        let hungry = place.group.borrow_mut().take_hungry();
+        if hungry.is_empty() {
+            return false;
+        }
+        match self.log.fetch_lines(name, &hungry).await {
+            Ok(given) => {
+                let now = self.now();
+                place.group.borrow_mut().handle_lines(now, given);
+                true
+            }
+            Err(error) => {
+                place.group.borrow_mut().handle_lines_failed(&hungry);
+                self.later(place, &error).await
+            }
+        }
+    }
+
+    /// The log could not do it now.
+    async fn later(&self, place: &Place, error: &LogError) -> bool {
+        tracing::debug!(%error, group = &*place.name, "lines are looked at again");
+        tokio::time::sleep(RETRY).await;
+        true
+    }
+
     /// Bytes that all groups together may hold besides.
     pub(super) fn room(&self) -> usize {
+        let (looked, room) = self.room.get();
+        let now = clock();
+        if looked.is_some_and(|at| now.duration_since(at) < ROOM_INTERVAL) {
+            return room;
+        }
+        let room = self.look_at_room();
+        self.room.set((Some(now), room));
+        room
+    }
+
+    fn look_at_room(&self) -> usize {
         let groups = self.groups.borrow();
         let held: usize = groups
             .iter()
@@ -229,6 +332,10 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 }
                 Output::Deleted(worker) => {
                     self.outlet.deliver(worker, deleted::message(&place.name));
+                }
+                Output::Paused(worker, paused) => {
+                    let message = encode::paused(&place.name, paused);
+                    self.outlet.deliver(worker, message);
                 }
                 Output::Freed(worker) => {
                     others_wait |= self.wake_groups_of(worker, place.index);

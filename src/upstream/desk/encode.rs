@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::model::Entry;
 use crate::upstream::log::{DeadLetter, Failure};
 use crate::wire::json::write::{Members, string};
@@ -31,6 +33,17 @@ pub fn delivery(out: &mut Vec<u8>, group: &str, given: &Given) {
     members.text("group", group);
     members.number("attempt", given.attempt);
     entry(&mut members, &given.entry, true);
+}
+
+/// What a connection is told when a group that it takes from is paused, or goes on.
+#[must_use]
+pub fn paused(group: &str, paused: bool) -> Bytes {
+    let mut out = Vec::new();
+    let mut members = Members::open(&mut out);
+    members.text("group", group);
+    members.boolean("paused", paused);
+    members.close();
+    Bytes::from(out)
 }
 
 /// Bytes of a delivery, at most a few hundred more than it has.
@@ -96,7 +109,7 @@ pub fn entry(members: &mut Members<'_>, entry: &Entry, with_data: bool) {
 }
 
 /// Which entry it is, and where it is shown to stand.
-fn place_of(members: &mut Members<'_>, entry: &Entry) {
+pub(super) fn place_of(members: &mut Members<'_>, entry: &Entry) {
     let (channel, position) = entry.shown_at();
     members.plain("event_id", &entry.record.event.encode());
     members.text("channel", channel.as_str());

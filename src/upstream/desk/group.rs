@@ -2,12 +2,14 @@
 //! nothing: it is told what happens (`handle_*`), and drained (`poll_output`, `take_settled`).
 //!
 //! An entry is called by its cursor. It is held from the moment it is leased until `take_settled` says that it is done or
-//! returned; meanwhile it is in one `State`.
+//! returned, or waits in the log; meanwhile it is in one `State`.
 
 mod dispatch;
 mod ends;
-mod lanes;
+mod intake;
+mod lines;
 mod members;
+mod waits;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,14 +21,20 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::encode::Given;
+use super::picks::Picker;
 use super::settings::{QUEUE_PREFIX, Settings};
+use super::turns::Place;
 use super::{Asker, WorkerId};
-use crate::limits::{FAILURE_REASON_BYTES_MAX, GROUPS_AT_DESK_MAX};
+use crate::limits::{FAILURE_REASON_BYTES_MAX, GROUP_HELD_MAX, GROUPS_AT_DESK_MAX};
 use crate::mem::Rng;
-use crate::model::{ChannelName, Entry, ShardId};
+use crate::model::{Entry, ShardId};
 use crate::time::{Instant, Now};
-use crate::upstream::log::{DeadLetter, Failure, Lease, Leased, Settled};
+use crate::upstream::log::{DeadLetter, Failure, Lease, Settled};
 
+use lines::Lines;
+
+pub use members::{Having, WorkerReport};
+pub use waits::Waits;
 pub use window::Window;
 
 /// Entries that are fetched at a time.
@@ -40,7 +48,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// A dead letter that could not be kept is tried again after this time.
 const BURY_AGAIN: Duration = Duration::from_secs(1);
 /// Bits of a delivery's number that count within its group: with the index of the group before them it stays exact in JavaScript.
-const SERIAL_BITS: u32 = 41;
+const SERIAL_BITS: u32 = 39;
 const _: () = assert!(
     (GROUPS_AT_DESK_MAX as u64) << SERIAL_BITS <= 1 << 53,
     "a delivery is an exact number in JavaScript"
@@ -92,6 +100,8 @@ pub enum Output {
     Deliver(WorkerId, Given),
     /// A fetch is over. The bytes of its deliveries stay in its window until they are known to be taken.
     Fetched(Asker, Vec<Given>, usize),
+    /// A connection that takes from the group is told that it is paused, or goes on.
+    Paused(WorkerId, bool),
     /// A fetch is over because the group is deleted.
     Ended(Asker),
     /// A connection does not take from the group any more, because it is deleted.
@@ -119,15 +129,42 @@ pub struct Counters {
     pub timed_out: u64,
     /// Entries that became dead letters.
     pub dead: u64,
+    /// Entries of its channels that it does not take.
+    pub passed: u64,
+}
+
+/// What is kept here, and what waits in the log.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    /// Entries of one line that are kept here, while there is room.
+    line_kept: usize,
+    /// A retry that is so far away waits in the log.
+    retry_kept: Duration,
+    /// Entries that are held, beyond which every retry waits there.
+    retries_kept: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            line_kept: 32,
+            retry_kept: Duration::from_secs(10),
+            retries_kept: GROUP_HELD_MAX / 4,
+        }
+    }
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Group {
+    bounds: Bounds,
     name: Box<str>,
     own_channel: Box<str>,
     settings: Settings,
+    picker: Picker,
     counters: Counters,
+    /// How long entries have waited for their first delivery.
+    waits: Waits,
     /// Number of the next delivery: the group's index before `SERIAL_BITS` that go around.
     index: u64,
     serial: u64,
@@ -136,9 +173,15 @@ pub struct Group {
     held_bytes: usize,
     /// About how many bytes the next entry has.
     entry_bytes: usize,
+    /// Empty where entries stand in lines.
     ready: BTreeSet<u64>,
-    /// Empty unless the group is ordered.
-    lanes: BTreeMap<ChannelName, Lane>,
+    lines: Lines,
+    /// What the log has in lines stands in others now: it has to release all of them.
+    is_releasing: bool,
+    /// What an earlier process had comes first, before any line takes its turn.
+    is_sorting: bool,
+    /// Nobody takes anything, and the log does not know yet.
+    has_gone_idle: bool,
     deliveries: HashMap<u64, u64, FixedState>,
     members: BTreeMap<u64, Member>,
     takers: HashMap<Taker, u64, FixedState>,
@@ -155,6 +198,7 @@ pub struct Group {
     /// Nobody takes anything since then.
     idle_since: Option<Instant>,
     keep_at: Instant,
+    has_to_speak: bool,
     settled: Vec<(Lease, Settled)>,
     outputs: VecDeque<Output>,
 }
@@ -172,14 +216,23 @@ struct Held {
     was_delivered: bool,
     /// Not to be given before.
     not_before: Instant,
+    /// Where there are lines.
+    place: Option<Place>,
+    /// It counts as active in its line.
+    occupies: bool,
     state: State,
+}
+
+impl Held {
+    /// Attempts that have failed.
+    fn failed(&self) -> u32 {
+        self.failures.last().map_or(0, |last| last.attempt)
+    }
 }
 
 #[derive(Debug)]
 enum State {
-    /// Behind another one of its channel.
-    Waiting,
-    /// In `ready`.
+    /// In `ready`, or in that of its line.
     Ready,
     /// In `deliveries`, and in `timers` unless the desk has it.
     Given {
@@ -195,14 +248,6 @@ enum State {
     Burying,
 }
 
-/// The entries of one channel in an ordered group.
-#[derive(Debug, Default)]
-struct Lane {
-    /// Those that are not waiting. Normally one.
-    active: usize,
-    waiting: BTreeSet<u64>,
-}
-
 #[derive(Debug)]
 struct Member {
     taker: Taker,
@@ -216,6 +261,18 @@ struct Member {
     /// Of a fetch.
     until: Instant,
     given: Vec<Given>,
+    counts: WorkerCounts,
+}
+
+/// What has become of a worker's deliveries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerCounts {
+    /// Deliveries that it was given.
+    pub delivered: u64,
+    /// Those that it has acknowledged.
+    pub acked: u64,
+    /// Those that it has given up, or that have run out.
+    pub failed: u64,
 }
 
 impl Group {
@@ -226,10 +283,13 @@ impl Group {
         let mut rng = Rng::new(seed);
         let hasher = FixedState::with_seed(rng.bits());
         Self {
+            bounds: Bounds::default(),
             name: name.into(),
             own_channel: format!("{QUEUE_PREFIX}{name}").into(),
+            picker: Picker::new(&settings.picks),
             settings,
             counters: Counters::default(),
+            waits: Waits::default(),
             index: index as u64,
             serial: rng.bits(),
             rng,
@@ -237,7 +297,10 @@ impl Group {
             held_bytes: 0,
             entry_bytes: 16 << 10,
             ready: BTreeSet::new(),
-            lanes: BTreeMap::new(),
+            lines: Lines::default(),
+            is_releasing: false,
+            is_sorting: false,
+            has_gone_idle: false,
             deliveries: HashMap::with_hasher(hasher.clone()),
             members: BTreeMap::new(),
             takers: HashMap::with_hasher(hasher),
@@ -249,9 +312,15 @@ impl Group {
             served: Vec::new(),
             idle_since: None,
             keep_at: Instant::START,
+            has_to_speak: false,
             settled: Vec::new(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// A retry that is further away waits in the log.
+    pub fn keep_retries(&mut self, within: Duration) {
+        self.bounds.retry_kept = within;
     }
 
     /// Rules that count.
@@ -264,6 +333,12 @@ impl Group {
     #[must_use]
     pub const fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// How long entries have waited for their first delivery.
+    #[must_use]
+    pub const fn waits(&self) -> &Waits {
+        &self.waits
     }
 
     /// Entries that are leased.
@@ -365,21 +440,12 @@ impl Group {
         }
     }
 
-    /// The log gave these.
-    pub fn handle_leased(&mut self, now: Now, leased: Vec<Leased>) {
-        if self.held.is_empty() {
-            self.keep_at = now.at + self.settings.lease() / 3;
-        }
-        for leased in leased {
-            self.admit(now, leased);
-        }
-    }
-
     /// It is done. `false`: there is no such delivery, or it is somebody else's.
     pub fn handle_acked(&mut self, now: Now, holder: Holder, delivery: u64) -> bool {
         let Some(cursor) = self.delivered(holder, delivery) else {
             return false;
         };
+        self.count_of_worker(cursor, |counts| counts.acked += 1);
         self.take_back(cursor);
         self.counters.acked += 1;
         self.finish(now, cursor, Settled::Done);
@@ -415,7 +481,7 @@ impl Group {
             return false;
         };
         self.counters.naked += 1;
-        self.record_failure(now, cursor, reason);
+        self.record_failure(now, cursor, reason, 0);
         self.bury(now, cursor);
         true
     }
@@ -463,11 +529,18 @@ impl Group {
 
     /// Other rules count. What is under way keeps its deadline.
     pub fn handle_settings(&mut self, now: Now, settings: Settings) {
-        let was_ordered = std::mem::replace(&mut self.settings, settings).ordered;
-        match (was_ordered, self.settings.ordered) {
-            (true, false) => self.leave_lanes(now),
-            (false, true) => self.enter_lanes(now),
-            (false, false) | (true, true) => {}
+        let before = std::mem::replace(&mut self.settings, settings);
+        self.picker = Picker::new(&self.settings.picks);
+        let is_same = before.ordered == self.settings.ordered
+            && before.turns.have_same_lines(&self.settings.turns);
+        if !is_same {
+            self.is_releasing |= before.ordered || before.turns.are_taken();
+        }
+        if !is_same || before.turns != self.settings.turns {
+            self.rebuild_lines(now);
+        }
+        if before.paused != self.settings.paused {
+            self.tell_paused();
         }
     }
 
@@ -480,11 +553,13 @@ impl Group {
             self.timers.pop_first();
             self.time_is_up(now, cursor);
         }
-        if !self.held.is_empty() && now.at >= self.keep_at {
+        if self.has_to_keep() && now.at >= self.keep_at {
             self.keep_at = now.at + self.settings.lease() / 3;
+            self.has_to_speak = true;
             let kept = self.held.values().map(|held| (held.lease, Settled::Kept));
             self.settled.extend(kept);
         }
+        self.wake_lines(now);
         self.dispatch(now);
         while let Some(&(at, key)) = self.fetches.first() {
             if at > now.at {
@@ -496,7 +571,7 @@ impl Group {
             .idle_since
             .is_some_and(|since| now.at >= since + LINGER)
         {
-            self.give_back_idle();
+            self.give_back_idle(now);
         }
     }
 
@@ -514,13 +589,15 @@ impl Group {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let idle = self.idle_since.filter(|_| self.has_idle());
-        let keep = (!self.held.is_empty()).then_some(self.keep_at);
+        let keep = self.has_to_keep().then_some(self.keep_at);
         [
             (self.passed > 0).then_some(Instant::START),
             self.timers.first().map(|&(at, _)| at),
             self.fetches.first().map(|&(at, _)| at),
             idle.map(|since| since + LINGER),
             keep,
+            self.lines.next_due(),
+            self.is_hungry().then_some(Instant::START),
         ]
         .into_iter()
         .flatten()
@@ -550,12 +627,18 @@ impl Group {
         };
         let given = Given {
             delivery,
-            attempt: u32::try_from(held.failures.len()).unwrap_or(u32::MAX - 1) + 1,
+            attempt: held.failed() + 1,
             entry: held.entry.clone(),
         };
+        if !held.was_delivered {
+            let waited = now.unix_ms.saturating_sub(held.entry.record.unix_ms);
+            self.waits.add(waited);
+        }
         self.counters.delivered += 1;
         self.counters.redelivered += u64::from(held.was_delivered);
         held.was_delivered = true;
+        held.occupies = held.place.is_some();
+        member.counts.delivered += 1;
         member.has.insert(cursor);
         member.bytes += held.wire_bytes;
         member.window.take(held.wire_bytes);
@@ -582,9 +665,7 @@ impl Group {
         let cursor = *self.deliveries.get(&delivery)?;
         match &self.held.get(&cursor)?.state {
             State::Given { holder, .. } if *holder == by => Some(cursor),
-            State::Given { .. } | State::Waiting | State::Ready | State::Retry | State::Burying => {
-                None
-            }
+            State::Given { .. } | State::Ready | State::Retry | State::Burying => None,
         }
     }
 
@@ -597,7 +678,7 @@ impl Group {
             delivery,
             until,
             ..
-        } = std::mem::replace(&mut held.state, State::Waiting)
+        } = std::mem::replace(&mut held.state, State::Retry)
         else {
             return None;
         };
@@ -615,47 +696,59 @@ impl Group {
         Some(worker)
     }
 
-    /// It leaves the group.
+    fn count_of_worker(&mut self, cursor: u64, count: impl FnOnce(&mut WorkerCounts)) {
+        if let Some(Held {
+            state: State::Given { member, .. },
+            ..
+        }) = self.held.get(&cursor)
+            && let Some(member) = self.members.get_mut(member)
+        {
+            count(&mut member.counts);
+        }
+    }
+
+    /// It leaves the group, after it was under way.
     fn finish(&mut self, now: Now, cursor: u64, settled: Settled) {
         let Some(held) = self.held.remove(&cursor) else {
             return;
         };
         self.held_bytes -= held.bytes;
         self.settled.push((held.lease, settled));
-        if self.settings.ordered {
-            let channel = held.entry.shown_at().0;
-            if let Some(lane) = self.lanes.get_mut(channel) {
-                lane.active = lane.active.saturating_sub(1);
-            }
-            self.advance(now, channel);
+        if let Some(place) = held.place.filter(|_| held.occupies) {
+            self.free_line(now, place.line);
         }
     }
 
+    /// The attempt has failed, and it is tried again, or is a dead letter.
     fn fail(&mut self, now: Now, cursor: u64, reason: &str, delay: Option<Duration>) {
-        let failed = self.record_failure(now, cursor, reason);
+        let failed = self.held.get(&cursor).map_or(0, Held::failed) + 1;
+        let delay = delay.unwrap_or_else(|| self.settings.backoff.delay(failed, &mut self.rng));
+        let next_unix_ms = now.unix_ms + u64::try_from(delay.as_millis()).unwrap_or(0);
+        let failed = self.record_failure(now, cursor, reason, next_unix_ms);
         if failed >= self.settings.max_attempts {
             self.bury(now, cursor);
             return;
         }
-        let delay = delay.unwrap_or_else(|| self.settings.backoff.delay(failed, &mut self.rng));
         if let Some(held) = self.held.get_mut(&cursor) {
             held.not_before = now.at + delay;
         }
-        self.make_ready(now, cursor);
+        self.retry_later(now, cursor);
     }
 
     /// Takes it back and tells the log; gives how many attempts have failed.
-    fn record_failure(&mut self, now: Now, cursor: u64, reason: &str) -> u32 {
+    fn record_failure(&mut self, now: Now, cursor: u64, reason: &str, next_unix_ms: u64) -> u32 {
+        self.count_of_worker(cursor, |counts| counts.failed += 1);
         let worker = self.take_back(cursor);
         let Some(held) = self.held.get_mut(&cursor) else {
             return 0;
         };
-        let failed = u32::try_from(held.failures.len()).unwrap_or(u32::MAX - 1) + 1;
+        let failed = held.failed() + 1;
         let failure = Failure {
             attempt: failed,
             unix_ms: now.unix_ms,
             reason: bounded(reason).into(),
             worker: worker.as_deref().unwrap_or("").into(),
+            next_unix_ms,
         };
         self.settled
             .push((held.lease, Settled::Failed(failure.clone())));
@@ -685,9 +778,9 @@ impl Group {
                 self.counters.timed_out += 1;
                 self.fail(now, cursor, "ack_wait", None);
             }
-            State::Retry => self.make_ready(now, cursor),
+            State::Retry => self.retry_now(now, cursor),
             State::Burying => self.bury(now, cursor),
-            State::Waiting | State::Ready => {}
+            State::Ready => {}
         }
     }
 }

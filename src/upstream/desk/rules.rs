@@ -7,12 +7,13 @@
 use std::rc::Rc;
 
 use super::group::{Group, Taker, Window};
-use super::settings::{self, Settings, Wish, WishError, is_group_name};
+use super::settings::{Settings, Wish, WishError, is_group_name};
+use super::start::From;
 use super::triggers::Rule;
 use super::{Inner, Outlet, Place, TRIGGER_CREDIT, bad_request, closed, grant, wrong};
 use crate::limits::GROUPS_AT_DESK_MAX;
 use crate::mesh::durable::{Caller, LogError};
-use crate::upstream::log::{Group as LogGroup, Groups, Letters, Values};
+use crate::upstream::log::{Entries, Group as LogGroup, Groups, Letters, Values};
 
 /// What a wish makes of a group's rules: `None` leaves them as they are.
 fn judge(before: &Settings, wish: &Wish, caller: &Caller) -> Result<Option<Settings>, LogError> {
@@ -30,7 +31,7 @@ fn judge(before: &Settings, wish: &Wish, caller: &Caller) -> Result<Option<Setti
     Ok((!differs.is_empty()).then_some(settings))
 }
 
-impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
+impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// The group of a wish, made or changed as it says.
     pub(super) async fn open(
         self: &Rc<Self>,
@@ -54,7 +55,6 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         if self.is_closed.get() {
             return Err(closed());
         }
-        let from_beginning = wish.from.unwrap_or_default() == settings::From::Beginning;
         if let Some(place) = self.known(&wish.group).await? {
             let before = place.group.borrow().settings().clone();
             let Some(settings) = judge(&before, wish, caller)? else {
@@ -63,7 +63,9 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
             if settings.channels != before.channels {
                 self.check_reach(&settings.channels)?;
             }
-            return self.make(&wish.group, settings, from_beginning, None).await;
+            return self
+                .make(&wish.group, settings, From::Beginning, None)
+                .await;
         }
         if wish.channels.is_none() {
             return Err(self.absent(&wish.group));
@@ -71,7 +73,9 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let settings = wish.settings(None).map_err(wrong)?;
         grant::permit(caller, &wish.group, &settings.channels)?;
         self.check_reach(&settings.channels)?;
-        self.make(&wish.group, settings, from_beginning, None).await
+        let from = wish.from.clone().unwrap_or_default();
+        let from = self.resolve(&from, &settings.channels).await?;
+        self.make(&wish.group, settings, from, None).await
     }
 
     /// The group as the log knows it: another process may have made or changed it.
@@ -125,13 +129,14 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         self: &Rc<Self>,
         name: &str,
         settings: Settings,
-        from_beginning: bool,
+        from: From,
         trigger: Option<Rc<Rule>>,
     ) -> Result<Rc<Place>, LogError> {
         let of_log = LogGroup {
             name: name.into(),
             channels: settings.channels.clone(),
-            from_beginning,
+            from_beginning: from == From::Beginning,
+            start_after: from.after(),
             lease: settings.lease(),
             ordered: settings.ordered,
         };
@@ -164,14 +169,20 @@ impl<L: Groups + Letters + Values, O: Outlet> Inner<L, O> {
         self.deleted.borrow_mut().forget_index(index);
         let seed = self.rng.borrow_mut().bits();
         let is_trigger = trigger.is_some();
+        let mut group = Group::new(name, index, settings, seed);
+        group.keep_retries(L::RETRY_KEPT);
         let place = Rc::new(Place {
             name: name.into(),
             index,
-            group: std::cell::RefCell::new(Group::new(name, index, settings, seed)),
+            group: std::cell::RefCell::new(group),
             wake: tokio::sync::Notify::new(),
             is_gone: std::cell::Cell::new(false),
             is_deleted: std::cell::Cell::new(false),
             ended: std::cell::Cell::new(false),
+            is_unsure_of_lines: std::cell::Cell::new(true),
+            syncs: std::cell::RefCell::default(),
+            seek: std::cell::RefCell::default(),
+            pace: std::cell::Cell::default(),
             lag: std::cell::Cell::default(),
             lost_told: std::cell::Cell::new(None),
             dead_told: std::cell::Cell::new((0, None)),

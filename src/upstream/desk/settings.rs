@@ -1,9 +1,9 @@
 //! What a group's workers say about it, and what the group makes of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use serde::de::MapAccess;
+use serde::de::{Error as _, MapAccess};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{
@@ -11,7 +11,11 @@ use crate::limits::{
     GROUP_NAME_BYTES_MAX,
 };
 use crate::mem::Rng;
-use crate::wire::json::{Value, fields, word};
+use crate::wire::json::{Value, fields};
+
+use super::picks::Picks;
+use super::start::Start;
+use super::turns::{Key, LANE_WEIGHTS, LANES, Lanes, Turns};
 
 /// Start of the channels that hold what is put into one group only.
 pub const QUEUE_PREFIX: &str = "$queue:";
@@ -29,6 +33,20 @@ pub struct Settings {
     pub max_attempts: u32,
     /// When a failed publication is tried again.
     pub backoff: Backoff,
+    /// Whose turn it is.
+    #[serde(default)]
+    pub turns: Turns,
+    /// What it takes from its channels; the rest is done as soon as it is seen.
+    #[serde(default, skip_serializing_if = "Picks::are_all")]
+    pub picks: Picks,
+    /// Nothing is given until it goes on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub paused: bool,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// Time between attempts: `base * factor ^ (attempt - 1)`, at most `cap`, more or less by up to `jitter` of it.
@@ -52,6 +70,9 @@ impl Default for Settings {
             ordered: false,
             max_attempts: 5,
             backoff: Backoff::default(),
+            turns: Turns::default(),
+            picks: Picks::default(),
+            paused: false,
         }
     }
 }
@@ -67,6 +88,17 @@ impl Settings {
             ("ordered", self.ordered == other.ordered),
             ("max_attempts", self.max_attempts == other.max_attempts),
             ("backoff", self.backoff == other.backoff),
+            ("key", self.turns.key == other.turns.key),
+            (
+                "key_concurrency",
+                self.turns.concurrency == other.turns.concurrency,
+            ),
+            ("key_rate", self.turns.rate == other.turns.rate),
+            ("key_weights", self.turns.weights == other.turns.weights),
+            ("lanes", self.turns.lanes == other.turns.lanes),
+            ("tags", self.picks.tags == other.picks.tags),
+            ("where", self.picks.condition == other.picks.condition),
+            ("paused", self.paused == other.paused),
         ]
         .into_iter()
         .filter_map(|(name, is_same)| (!is_same).then_some(name))
@@ -135,8 +167,22 @@ pub struct Wish {
     pub max_attempts: Option<u32>,
     /// See `Settings`.
     pub backoff: Option<BackoffWish>,
-    /// Where a new group starts.
-    pub from: Option<From>,
+    /// See `Turns::key`; an empty text is none.
+    pub key: Option<Box<str>>,
+    /// See `Turns::concurrency`.
+    pub key_concurrency: Option<u32>,
+    /// See `Turns::rate`.
+    pub key_rate: Option<f64>,
+    /// See `Turns::weights`.
+    pub key_weights: Option<BTreeMap<Box<str>, u32>>,
+    /// See `Turns::lanes`.
+    pub lanes: Option<LanesWish>,
+    /// See `Picks::tags`.
+    pub tags: Option<BTreeMap<Box<str>, Box<str>>>,
+    /// See `Picks::condition`; an empty text is none.
+    pub condition: Option<Box<str>>,
+    /// Where a new group starts; the beginning if nothing is said.
+    pub from: Option<Start>,
     /// Rules that differ from those of the group change it; else they are refused.
     pub update: bool,
 }
@@ -150,9 +196,47 @@ fields!(@Own Wish {
     "ordered" => ordered,
     "max_attempts" => max_attempts,
     "backoff" => backoff,
+    "key" => key,
+    "key_concurrency" => key_concurrency,
+    "key_rate" => key_rate,
+    "key_weights" => key_weights,
+    "lanes" => lanes,
+    "tags" => tags,
+    "where" => condition,
     "from" => from,
     "update" => update,
 });
+
+/// See `Lanes`.
+#[derive(Clone, Debug, Default)]
+pub struct LanesWish {
+    by: Option<Box<str>>,
+    weights: Vec<u64>,
+}
+fields!(@Own LanesWish { "by" => by, "weights" => weights });
+
+/// A map; a name with `null` is absent.
+fn map_of<'de, T: Deserialize<'de>, A: MapAccess<'de>>(
+    map: &mut A,
+    what: &'static str,
+) -> Result<Option<BTreeMap<Box<str>, T>>, A::Error> {
+    let found = map.next_value::<Option<BTreeMap<Box<str>, Option<T>>>>();
+    let found = found.map_err(|_| A::Error::custom(format_args!(": expected {what}")))?;
+    let some = |(name, value): (Box<str>, Option<T>)| Some((name, value?));
+    Ok(found.map(|found| found.into_iter().filter_map(some).collect()))
+}
+
+impl<'de> Value<'de> for Option<BTreeMap<Box<str>, u32>> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        map_of(map, "an object with a whole number for each name")
+    }
+}
+
+impl<'de> Value<'de> for Option<BTreeMap<Box<str>, Box<str>>> {
+    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
+        map_of(map, "an object with a text for each name")
+    }
+}
 
 /// See `Backoff`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -163,26 +247,6 @@ pub struct BackoffWish {
     jitter: Option<f64>,
 }
 fields!(@Own BackoffWish { "base_ms" => base_ms, "factor" => factor, "cap_ms" => cap_ms, "jitter" => jitter });
-
-/// Where a new group starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum From {
-    /// With what the log has kept.
-    #[default]
-    Beginning,
-    /// With what comes next.
-    New,
-}
-
-impl<'de> Value<'de> for Option<From> {
-    fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
-        word(map, "\"beginning\" or \"new\"", |text| match text {
-            "beginning" => Some(From::Beginning),
-            "new" => Some(From::New),
-            _ => None,
-        })
-    }
-}
 
 /// A parameter that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -198,6 +262,9 @@ pub enum WishError {
     /// One that belongs to the queue groups themselves.
     #[error("channels that start with `{QUEUE_PREFIX}` are reserved")]
     Reserved,
+    /// Rules about turns or about what is taken that cannot be.
+    #[error("{0}")]
+    Rule(Box<str>),
     /// A number outside its range.
     #[error("`{name}` is {range}")]
     Range {
@@ -272,8 +339,56 @@ impl Wish {
         if let Some(wish) = &self.backoff {
             wish.apply(&mut settings.backoff)?;
         }
+        self.apply_turns(&mut settings.turns)?;
+        if let Some(tags) = &self.tags {
+            settings.picks.tags.clone_from(tags);
+        }
+        if let Some(condition) = &self.condition {
+            settings.picks.condition.clone_from(condition);
+        }
+        settings.picks.check().map_err(WishError::Rule)?;
         Ok(settings)
     }
+
+    fn apply_turns(&self, turns: &mut Turns) -> Result<(), WishError> {
+        let rule = |error: &dyn std::fmt::Display| WishError::Rule(error.to_string().into());
+        if let Some(key) = &self.key {
+            turns.key = match key.is_empty() {
+                true => None,
+                false => Some(Key::parse(key).map_err(|error| rule(&format!("`key`: {error}")))?),
+            };
+        }
+        turns.concurrency = self.key_concurrency.unwrap_or(turns.concurrency);
+        turns.rate = self.key_rate.unwrap_or(turns.rate);
+        if let Some(weights) = &self.key_weights {
+            turns.weights.clone_from(weights);
+        }
+        if let Some(lanes) = &self.lanes {
+            turns.lanes = match lanes.by.as_deref() {
+                None | Some("") => None,
+                Some(by) => Some(Lanes {
+                    by: Key::parse(by).map_err(|error| rule(&format!("`lanes.by`: {error}")))?,
+                    weights: lane_weights(&lanes.weights)?,
+                }),
+            };
+        }
+        turns.check().map_err(|error| rule(&error))
+    }
+}
+
+fn lane_weights(weights: &[u64]) -> Result<[u32; LANES], WishError> {
+    if weights.is_empty() {
+        return Ok(LANE_WEIGHTS);
+    }
+    let weights: Vec<u32> = weights
+        .iter()
+        .map(|weight| u32::try_from(*weight).unwrap_or(0))
+        .collect();
+    <[u32; LANES]>::try_from(weights).map_err(|_| {
+        WishError::Rule(
+            "`lanes.weights` is four weights of 1 to 100, the least urgent lane first".into(),
+        )
+    })
 }
 
 impl BackoffWish {
@@ -373,6 +488,8 @@ mod tests {
         let sample = serde_json::json!({
             "group": "g", "channels": ["a"], "credit": 1, "limit": 2, "wait_ms": 3, "ack_wait_ms": 4000, "ordered": true,
             "max_attempts": 5, "backoff": { "base_ms": 1, "factor": 2.0, "cap_ms": 3, "jitter": 0.5 }, "from": "new", "update": true,
+            "key": "channel", "key_concurrency": 1, "key_rate": 2.0, "key_weights": { "a": 2 },
+            "lanes": { "by": "tag:p", "weights": [1] }, "tags": { "a": "b" }, "where": "a = 1",
         });
         null::covers(&sample, &null::names::<Wish>());
         null::covers(&sample["backoff"], &null::names::<BackoffWish>());
@@ -395,8 +512,8 @@ mod tests {
             ),
             (r#"{"group":"g","group":"h"}"#, "group: stands here twice"),
             (
-                r#"{"from":"end"}"#,
-                "from: expected \"beginning\" or \"new\"",
+                r#"{"from":"middle"}"#,
+                "from: expected \"beginning\", \"new\" or an object",
             ),
             (
                 r#"{"credit":-1}"#,

@@ -485,6 +485,7 @@ fn leased(cursor: u64, channel: &str) -> Leased {
             ))
         }),
         failures: Vec::new(),
+        was_delayed: false,
     }
 }
 

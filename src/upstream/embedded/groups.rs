@@ -1,21 +1,27 @@
 //! The queue groups of the embedded log: what is asked of them. What one group has and knows is its state.
 
+mod parked;
 mod state;
 
 use std::sync::Arc;
 
+use super::clock::{monotonic, wall_ms};
 use super::core::Broken;
 use super::segments::View;
 use super::store::Store;
-use super::{Embedded, PASSED_AT_ONCE, TEND_PAUSE, check_name, error, read};
+use super::{Embedded, PASSED_AT_ONCE, READ_AHEAD_BYTES, TEND_PAUSE, check_name, error, read};
 use crate::limits::GROUPS_STORED_MAX;
 use crate::mesh::durable::LogError;
-use crate::upstream::log::{Group, Groups, Lag, Lease, Leased, Scan, Settled};
+use crate::upstream::log::{
+    FromLine, Group, Groups, Lag, Lease, Leased, Line, LineId, Scan, Settled, Undone,
+};
 
 pub use state::{Next, Recent, State, load, stored_group};
 
 /// Blocks that are looked at to say how far behind a group is.
 const BLOCKS_PER_LAG: usize = 256;
+/// Rows of lines that are freed in one step.
+const FREED_AT_ONCE: usize = 8192;
 
 impl Groups for Embedded {
     async fn open_group(&self, group: &Group) -> Result<(), LogError> {
@@ -42,9 +48,11 @@ impl Groups for Embedded {
                 return Err(LogError::Refused("there are too many queue groups".into()));
             }
             None => {
-                let read = match group.from_beginning {
-                    true => core.segments.first(core.end) - 1,
-                    false => core.end,
+                let before = core.segments.first(core.end) - 1;
+                let read = match group.start_after {
+                    Some(after) => after.clamp(before, core.end),
+                    None if group.from_beginning => before,
+                    None => core.end,
                 };
                 let number = core.group_number(&mut batch);
                 let mut state = State::new(group.clone(), number, read);
@@ -104,7 +112,7 @@ impl Groups for Embedded {
         loop {
             self.step();
             let changed = self.changed.notified();
-            let (next, refills, filter) = {
+            let (next, refills, (filter, number)) = {
                 let mut inner = self.inner.borrow_mut();
                 let inner = &mut *inner;
                 let Some(state) = inner.groups.get_mut(group) else {
@@ -112,8 +120,12 @@ impl Groups for Embedded {
                         format!("there is no queue group {group}").into(),
                     ));
                 };
-                let next = state.next(limit, &inner.recent, inner.end);
-                let found = (next, state.refills, Arc::clone(&state.filter));
+                let next = state.next(limit, &inner.recent, inner.end, wall_ms());
+                let found = (
+                    next,
+                    state.refills,
+                    (Arc::clone(&state.filter), state.number()),
+                );
                 if state.is_dirty() && inner.mark_dirty() {
                     self.changed.notify_waiters();
                 }
@@ -129,23 +141,30 @@ impl Groups for Embedded {
                         }
                     })?;
                 }
-                Next::Load(cursors) => {
-                    let found = self
-                        .reading(move |view, _| {
-                            cursors
-                                .into_iter()
-                                .map(|cursor| Ok((cursor, read::entry(view, cursor)?)))
-                                .collect::<fjall::Result<Vec<_>>>()
+                Next::Load(cursors) => self.restore(group, cursors).await?,
+                Next::Due(from) => {
+                    self.write_parked()?;
+                    let now_ms = wall_ms();
+                    let (found, next) = self
+                        .reading(move |view, store| {
+                            let bytes = READ_AHEAD_BYTES;
+                            parked::due(view, store, number, from, now_ms, limit, bytes)
                         })
                         .await?;
-                    self.group(group, |state| {
-                        for (cursor, entry) in found {
-                            state.restore(cursor, entry);
-                        }
+                    let leased = self.group(group, |state| match state.number() == number {
+                        true => state.wake(found, next),
+                        false => Vec::new(),
                     })?;
+                    self.mark_changed();
+                    if !leased.is_empty() {
+                        return Ok(leased);
+                    }
                 }
-                Next::Wait => {
-                    let _ = tokio::time::timeout(TEND_PAUSE, changed).await;
+                Next::Wait(until_ms) => {
+                    let pause = until_ms.map_or(TEND_PAUSE, |until| {
+                        std::time::Duration::from_millis(until.saturating_sub(wall_ms()).max(1))
+                    });
+                    let _ = tokio::time::timeout(pause.min(TEND_PAUSE), changed).await;
                 }
             }
         }
@@ -165,6 +184,150 @@ impl Groups for Embedded {
         Ok(())
     }
 
+    async fn store_settled(&self, _: &str) -> Result<(), LogError> {
+        self.step();
+        let mut inner = self.inner.borrow_mut();
+        if inner.core.is_none() {
+            return Err(inner.unavailable());
+        }
+        if inner.dirty.is_none() && inner.unsynced.is_none() {
+            return Ok(());
+        }
+        if let Err(broken) = inner.write_groups(true) {
+            inner.fail(&broken);
+            return Err(inner.unavailable());
+        }
+        inner.unsynced = None;
+        Ok(())
+    }
+
+    async fn lines(&self, group: &str) -> Result<Vec<Line>, LogError> {
+        self.group(group, |state| state.parked().lines())
+    }
+
+    async fn left_over(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+        let (free, missing) = self.group(group, |state| state.free_first(limit))?;
+        if !missing.is_empty() {
+            self.restore(group, missing).await?;
+        }
+        let leased = self.group(group, |state| {
+            let leased = free.iter().filter_map(|cursor| state.lease(*cursor));
+            leased.collect::<Vec<_>>()
+        })?;
+        if leased.is_empty() && !free.is_empty() {
+            // What there was is lost.
+            return Box::pin(self.left_over(group, limit)).await;
+        }
+        Ok(leased)
+    }
+
+    /// The log is this process' alone.
+    async fn leave_lines(&self, _: &str) -> Result<(), LogError> {
+        Ok(())
+    }
+
+    async fn fetch_lines(
+        &self,
+        group: &str,
+        wanted: &[(LineId, usize)],
+    ) -> Result<Vec<FromLine>, LogError> {
+        self.write_parked()?;
+        let (number, asked) = self.group(group, |state| {
+            let parked = state.parked();
+            let from = |&(line, limit): &(LineId, usize)| (line, parked.line_from(line), limit);
+            (state.number(), wanted.iter().map(from).collect::<Vec<_>>())
+        })?;
+        let found = self
+            .reading(move |view, store| {
+                parked::first_of_lines(view, store, number, &asked, READ_AHEAD_BYTES)
+            })
+            .await?;
+        let given = self.group(group, |state| match state.number() == number {
+            true => state.unpark_lines(found),
+            false => Vec::new(),
+        })?;
+        self.mark_changed();
+        Ok(given)
+    }
+
+    async fn release(&self, group: &str, all: bool) -> Result<(), LogError> {
+        loop {
+            self.write_parked()?;
+            let number = self.group(group, |state| state.number())?;
+            let rows = self
+                .reading(move |view, store| {
+                    parked::some_to_free(view, store, number, all, FREED_AT_ONCE)
+                })
+                .await?;
+            if rows.is_empty() {
+                self.changed.notify_waiters();
+                return Ok(());
+            }
+            self.group(group, |state| state.free_parked(rows))?;
+            self.mark_changed();
+        }
+    }
+
+    async fn seek_group(&self, group: &str, after: u64) -> Result<(), LogError> {
+        self.step();
+        let mut inner = self.inner.borrow_mut();
+        let inner = &mut *inner;
+        let Some(core) = &mut inner.core else {
+            return Err(inner.unavailable());
+        };
+        let Some(state) = inner.groups.get_mut(group) else {
+            return Err(LogError::NotFound(
+                format!("there is no queue group {group}").into(),
+            ));
+        };
+        let before = core.segments.first(core.end) - 1;
+        let mut batch = core.store.batch();
+        let begun = state
+            .begin_behind(after.clamp(before, core.end), &mut batch, &core.store)
+            .map_err(|error| error::words(&error))
+            .and_then(|()| Store::commit(batch, true));
+        if let Err(reason) = begun {
+            inner.fail(&Broken(reason));
+            return Err(inner.unavailable());
+        }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn undone(&self, group: &str, after: u64, limit: usize) -> Result<Vec<Undone>, LogError> {
+        self.write_parked()?;
+        let (number, filter, read, open, parked) = self.group(group, |state| {
+            let open = state.open_behind(after, limit);
+            let parked = state.parked().cursors().behind(after, limit);
+            let filter = Arc::clone(&state.filter);
+            (state.number(), filter, state.read_to(), open, parked)
+        })?;
+        self.reading(move |view, store| {
+            let mut cursors: Vec<(u64, bool)> = open;
+            cursors.extend(parked.into_iter().map(|cursor| (cursor, false)));
+            cursors.sort_unstable();
+            cursors.truncate(limit);
+            let mut undone = parked::undone(view, store, number, &cursors)?;
+            if undone.len() < limit {
+                let scan = Scan {
+                    after: after.max(read),
+                    channels: Vec::new(),
+                    limit: limit - undone.len(),
+                    bytes: READ_AHEAD_BYTES,
+                    looked_at: PASSED_AT_ONCE,
+                };
+                let found = read::scan(view, &scan, &filter)?.scanned.entries;
+                undone.extend(found.into_iter().map(|entry| Undone {
+                    entry,
+                    failures: Vec::new(),
+                    is_leased: false,
+                }));
+            }
+            Ok(undone)
+        })
+        .await
+    }
+
     /// The entries are exact where they are few; of more, those that nobody has looked at count as the group's.
     async fn lag(&self, group: &str) -> Result<Lag, LogError> {
         let (scanned, filter, missing) = self.group(group, |state| {
@@ -178,6 +341,50 @@ impl Groups for Embedded {
                 .await?
         };
         self.group(group, |state| state.lag(unread, oldest))
+    }
+}
+
+impl Embedded {
+    /// Reads entries that a group has open.
+    async fn restore(&self, group: &str, cursors: Vec<u64>) -> Result<(), LogError> {
+        let found = self
+            .reading(move |view, _| {
+                let mut blocks = read::Blocks::default();
+                cursors
+                    .into_iter()
+                    .map(|cursor| Ok((cursor, blocks.entry(view, cursor)?)))
+                    .collect::<fjall::Result<Vec<_>>>()
+            })
+            .await?;
+        self.group(group, |state| {
+            for (cursor, entry) in found {
+                state.restore(cursor, entry);
+            }
+        })
+    }
+
+    /// What waits on the disk can be read there.
+    fn write_parked(&self) -> Result<(), LogError> {
+        self.step();
+        let mut inner = self.inner.borrow_mut();
+        if inner.core.is_none() {
+            return Err(inner.unavailable());
+        }
+        if inner.groups.values().any(|state| state.parked().is_dirty()) {
+            if let Err(broken) = inner.write_groups(false) {
+                inner.fail(&broken);
+                return Err(inner.unavailable());
+            }
+            inner.unsynced = inner.unsynced.or_else(|| Some(monotonic()));
+        }
+        Ok(())
+    }
+
+    /// A group has changed: whoever follows the log writes it when it is time.
+    fn mark_changed(&self) {
+        if self.inner.borrow_mut().mark_dirty() {
+            self.changed.notify_waiters();
+        }
     }
 }
 

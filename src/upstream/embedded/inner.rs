@@ -227,8 +227,10 @@ impl Inner {
             return Err(Broken(String::new()));
         };
         let groups = &mut self.groups;
+        // Many groups are idle.
+        let is_any_dirty = self.dirty.is_some();
         let (results, entries) = core.append(batch, |batch, store| {
-            for state in groups.values_mut() {
+            for state in groups.values_mut().filter(|_| is_any_dirty) {
                 state.write(batch, store);
             }
         })?;

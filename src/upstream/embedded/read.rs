@@ -343,23 +343,44 @@ pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<(Vec<Arc<En
 ///
 /// The library's.
 pub fn entry(view: &View, cursor: u64) -> fjall::Result<Option<Arc<Entry>>> {
-    let holds = |segment: &&Segment| (segment.first..=segment.last).contains(&cursor);
-    let Some(segment) = view.segments.iter().find(holds) else {
-        return Ok(None);
-    };
-    let mut before = view
-        .snapshot
-        .range(&segment.blocks, ..=cursor.to_be_bytes());
-    let Some(guard) = before.next_back() else {
-        return Ok(None);
-    };
-    let (key, value) = match guard.into_inner() {
-        Ok(pair) => pair,
-        Err(error) if is_damage(&error) => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let entries = decode(cursor_of(&key), value).unwrap_or_default();
-    Ok(entries.into_iter().find(|entry| entry.cursor == cursor))
+    Blocks::default().entry(view, cursor)
+}
+
+/// Reads entries here and there: what stands in one block is unpacked once.
+#[derive(Default)]
+pub struct Blocks {
+    last: Vec<Arc<Entry>>,
+}
+
+impl Blocks {
+    /// An entry by its cursor; `None` if there is none, or if it cannot be read.
+    ///
+    /// # Errors
+    ///
+    /// The library's.
+    pub fn entry(&mut self, view: &View, cursor: u64) -> fjall::Result<Option<Arc<Entry>>> {
+        let is_it = |entry: &&Arc<Entry>| entry.cursor == cursor;
+        if let Some(entry) = self.last.iter().find(is_it) {
+            return Ok(Some(Arc::clone(entry)));
+        }
+        let holds = |segment: &&Segment| (segment.first..=segment.last).contains(&cursor);
+        let Some(segment) = view.segments.iter().find(holds) else {
+            return Ok(None);
+        };
+        let mut before = view
+            .snapshot
+            .range(&segment.blocks, ..=cursor.to_be_bytes());
+        let Some(guard) = before.next_back() else {
+            return Ok(None);
+        };
+        let (key, value) = match guard.into_inner() {
+            Ok(pair) => pair,
+            Err(error) if is_damage(&error) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        self.last = decode(cursor_of(&key), value).unwrap_or_default();
+        Ok(self.last.iter().find(is_it).map(Arc::clone))
+    }
 }
 
 /// See `Entries::seek`. Binary, by the time mark of the blocks.

@@ -85,6 +85,7 @@ fn group(name: &str, channels: &[&str]) -> Group {
         name: name.into(),
         channels: channels.iter().map(|&channel| channel.into()).collect(),
         from_beginning: true,
+        start_after: None,
         lease: Duration::from_secs(60),
         ordered: false,
     }
@@ -605,6 +606,7 @@ fn group_goes_on_after_a_restart_with_what_is_not_done_and_its_failures() {
             unix_ms: 7,
             reason: "no".into(),
             worker: "w".into(),
+            next_unix_ms: 0,
         };
         let log = open(directory.path());
         log.open_group(&group("g", &["a*"])).await.unwrap();

@@ -4,14 +4,17 @@
 //! acknowledged here at once. A lease is a delivery that was not acknowledged yet: the server gives it to others when it was
 //! not renewed for `Group::lease`. Failed attempts stand in a bucket of their own, by group and sequence.
 
+mod lines;
 mod lost;
 mod order;
+mod parked;
 mod pull;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull::Config};
@@ -25,16 +28,22 @@ use super::subject::name;
 use super::{Jetstream, values};
 use crate::limits::{ENTRY_FAILURES_BYTES_MAX, GROUP_UNSETTLED_MAX};
 use crate::mesh::durable::LogError;
-use crate::upstream::log::{Failure, Group, Groups, Lag, Lease, Leased, Settled};
+use crate::upstream::log::{
+    Failure, FromLine, Group, Groups, Lag, Lease, Leased, Line, LineId, Scan, Settled, Undone,
+};
 
 use lost::Losses;
 use order::PULLERS;
 use pull::Pull;
 
 /// The server answers the last word of several within this time, if it knows the lease.
-const ANSWER_WITHIN: std::time::Duration = std::time::Duration::from_secs(2);
+const ANSWER_WITHIN: std::time::Duration = Duration::from_secs(2);
+/// Bytes and messages that are looked at to say what a group has not done.
+const UNDONE_BYTES: usize = 8 << 20;
+/// See `UNDONE_BYTES`.
+const UNDONE_LOOKED_AT: usize = 20_000;
 /// How long JetStream remembers that a history is gone.
-const GONE: std::time::Duration = std::time::Duration::from_secs(60);
+const GONE: std::time::Duration = Duration::from_secs(60);
 
 /// The groups of this process, each a consumer of the stream.
 pub(super) struct Consumers {
@@ -44,6 +53,9 @@ pub(super) struct Consumers {
 }
 
 impl Groups for Jetstream {
+    /// What a lost process had leased comes when the lease has run out; what waits in the server comes when it is due.
+    const RETRY_KEPT: Duration = Duration::ZERO;
+
     async fn open_group(&self, group: &Group) -> Result<(), LogError> {
         self.groups.open(group).await
     }
@@ -62,6 +74,48 @@ impl Groups for Jetstream {
 
     async fn settle(&self, group: &str, settled: &[(Lease, Settled)]) -> Result<(), LogError> {
         self.groups.settle(group, settled).await
+    }
+
+    /// The servers have answered the last word of every settlement.
+    async fn store_settled(&self, _: &str) -> Result<(), LogError> {
+        self.link.opened().map(drop)
+    }
+
+    async fn lines(&self, group: &str) -> Result<Vec<Line>, LogError> {
+        let opened = self.link.opened()?;
+        Ok(self.groups.pull(&opened, group).await?.lines())
+    }
+
+    /// The server gives them by itself.
+    async fn left_over(&self, _: &str, _: usize) -> Result<Vec<Leased>, LogError> {
+        Ok(Vec::new())
+    }
+
+    async fn leave_lines(&self, group: &str) -> Result<(), LogError> {
+        self.release(group, false).await
+    }
+
+    async fn fetch_lines(
+        &self,
+        group: &str,
+        wanted: &[(LineId, usize)],
+    ) -> Result<Vec<FromLine>, LogError> {
+        let opened = self.link.opened()?;
+        let pull = self.groups.pull(&opened, group).await?;
+        pull.fetch_lines(&opened, wanted).await
+    }
+
+    async fn release(&self, group: &str, _: bool) -> Result<(), LogError> {
+        let opened = self.link.opened()?;
+        self.groups.pull(&opened, group).await?.release().await
+    }
+
+    async fn seek_group(&self, group: &str, after: u64) -> Result<(), LogError> {
+        self.groups.seek(group, after).await
+    }
+
+    async fn undone(&self, group: &str, after: u64, limit: usize) -> Result<Vec<Undone>, LogError> {
+        self.groups.undone(&self.reader, group, after, limit).await
     }
 
     async fn lag(&self, group: &str) -> Result<Lag, LogError> {
@@ -86,17 +140,12 @@ impl Consumers {
         let key = group_key(&group.name);
         if let Some(known) = spec(&self.link, &opened, &group.name).await? {
             group.from_beginning = known.from_beginning;
+            group.start_after = known.start_after;
         }
         let consumer = name(&group.name);
         let start = match opened.stream.consumer_info(&consumer).await {
             Ok(info) => info.config.deliver_policy,
-            Err(error) if is_absent(error.kind()) => {
-                if group.from_beginning {
-                    DeliverPolicy::All
-                } else {
-                    DeliverPolicy::New
-                }
-            }
+            Err(error) if is_absent(error.kind()) => start_of(&group),
             Err(error) => return Err(failed(&error)),
         };
         let config = self.consumer(&group, consumer, start);
@@ -174,6 +223,67 @@ impl Consumers {
         Ok(existed)
     }
 
+    /// See `Groups::seek_group`: another consumer takes its place.
+    pub(super) async fn seek(&self, group: &str, after: u64) -> Result<(), LogError> {
+        let opened = self.link.opened()?;
+        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
+        let Some(mut spec) = spec(&self.link, &opened, group).await? else {
+            return Err(LogError::NotFound(format!("no group {group}").into()));
+        };
+        spec.start_after = Some(after);
+        match opened.stream.delete_consumer(&name(group)).await {
+            Ok(_) => {}
+            Err(error) => {
+                let gone = opened.stream.consumer_info(name(group)).await;
+                if !gone.is_err_and(|gone| is_absent(gone.kind())) {
+                    return Err(failed(&error));
+                }
+            }
+        }
+        self.pulls.borrow_mut().remove(group);
+        let histories = format!("{}{}.>", opened.failures.prefix, name(group));
+        let purged = opened.failures.stream.purge().filter(histories).await;
+        purged.map_err(|error| failed(&error))?;
+        let config = self.consumer(&spec, name(group), start_of(&spec));
+        let made = opened.stream.create_consumer(config).await;
+        made.map_err(|error| failed(&error))?;
+        let value = serde_json::to_vec(&spec).map_err(|error| failed(&error))?;
+        let put = opened.state.put(group_key(group), value.into()).await;
+        put.map(drop).map_err(|error| failed(&error))
+    }
+
+    /// See `Groups::undone`: what the consumer has not given yet. What is leased, the server names to nobody.
+    pub(super) async fn undone(
+        &self,
+        reader: &Reader,
+        group: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Undone>, LogError> {
+        let opened = self.link.opened()?;
+        let Some(spec) = spec(&self.link, &opened, group).await? else {
+            return Err(LogError::NotFound(format!("no group {group}").into()));
+        };
+        let info = opened.stream.consumer_info(name(group)).await;
+        let info = info.map_err(|error| self.link.failed(&error))?;
+        let mut channels = spec.channels.clone();
+        channels.push(own_channel(group).into());
+        let scan = Scan {
+            after: after.max(info.delivered.stream_sequence),
+            channels,
+            limit,
+            bytes: UNDONE_BYTES,
+            looked_at: UNDONE_LOOKED_AT,
+        };
+        let found = reader.scan(&scan).await?.entries;
+        let undone = found.into_iter().map(|entry| Undone {
+            entry,
+            failures: Vec::new(),
+            is_leased: false,
+        });
+        Ok(undone.collect())
+    }
+
     /// See `Groups::fetch`.
     pub(super) async fn fetch(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
         let opened = self.link.opened()?;
@@ -218,19 +328,20 @@ impl Consumers {
             return Ok(());
         };
         let _settling = pull.settling();
-        let mut words: Vec<(async_nats::Subject, &'static [u8])> = Vec::new();
+        pull.keep_parked().await?;
+        let mut words: Vec<(async_nats::Subject, Bytes)> = Vec::new();
         for (lease, what) in settled {
             let Some(held) = pull.held(*lease) else {
                 continue;
             };
             let key = history_key(group, held.sequence);
-            let word: &'static [u8] = match what {
+            let word = match what {
                 Settled::Done => {
                     if !held.failures.is_empty() {
                         let purged = opened.failures.purge_with_ttl(key, GONE).await;
                         purged.map_err(|error| failed(&error))?;
                     }
-                    b"+ACK"
+                    Bytes::from_static(b"+ACK")
                 }
                 Settled::Failed(failure) => {
                     let mut failures = held.failures;
@@ -239,10 +350,17 @@ impl Consumers {
                     let put = opened.failures.put(key, value).await;
                     put.map_err(|error| failed(&error))?;
                     pull.has_failed(*lease, failures);
-                    b"+WPI"
+                    Bytes::from_static(b"+WPI")
                 }
-                Settled::Kept => b"+WPI",
-                Settled::Returned => b"-NAK",
+                Settled::Kept | Settled::Lined(_) => Bytes::from_static(b"+WPI"),
+                Settled::Returned => Bytes::from_static(b"-NAK"),
+                Settled::Delayed {
+                    until_unix_ms,
+                    line,
+                } => match line {
+                    Some(_) => Bytes::from_static(b"+WPI"),
+                    None => parked::later(*until_unix_ms),
+                },
             };
             words.push((held.reply, word));
         }
@@ -252,12 +370,10 @@ impl Consumers {
         // All over one connection: the last word is answered behind the others.
         let client = self.link.client();
         for (reply, word) in words {
-            let sent = client.publish(reply, Bytes::from_static(word)).await;
+            let sent = client.publish(reply, word).await;
             sent.map_err(|error| failed(&error))?;
         }
-        let request = Request::new()
-            .payload(Bytes::from_static(word))
-            .timeout(Some(ANSWER_WITHIN));
+        let request = Request::new().payload(word).timeout(Some(ANSWER_WITHIN));
         match client.send_request(last, request).await {
             Ok(_) => {}
             // A server that was killed may have forgotten the lease, and says nothing to it; the other words it has heard.
@@ -268,8 +384,21 @@ impl Consumers {
         }
         for (lease, what) in settled {
             match what {
-                Settled::Done | Settled::Returned => pull.forget(*lease),
+                Settled::Done | Settled::Returned | Settled::Delayed { line: None, .. } => {
+                    pull.forget(*lease);
+                }
                 Settled::Failed(_) | Settled::Kept => pull.kept(*lease),
+                Settled::Lined(line) => {
+                    pull.kept(*lease);
+                    pull.park_in_line(*lease, *line);
+                }
+                Settled::Delayed {
+                    until_unix_ms,
+                    line: Some(line),
+                } => {
+                    pull.kept(*lease);
+                    pull.park_until(*lease, *until_unix_ms, *line);
+                }
             }
         }
         Ok(())
@@ -296,11 +425,24 @@ impl Consumers {
         let (lost, lost_before) = self.losses(&opened, reader, group, &info).await?;
         Ok(Lag {
             entries: info.num_pending,
+            delayed: 0,
+            due_unix_ms: None,
             leased: info.num_ack_pending as u64,
             oldest_unix_ms,
             lost,
             lost_before,
         })
+    }
+}
+
+/// Where a new consumer begins.
+fn start_of(group: &Group) -> DeliverPolicy {
+    match group.start_after {
+        Some(after) => DeliverPolicy::ByStartSequence {
+            start_sequence: after + 1,
+        },
+        None if group.from_beginning => DeliverPolicy::All,
+        None => DeliverPolicy::New,
     }
 }
 

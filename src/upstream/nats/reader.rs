@@ -361,6 +361,36 @@ impl Reader {
     }
 }
 
+/// The entry with this sequence; `None` if it is gone.
+pub(super) async fn entry(
+    link: &Link,
+    opened: &Opened,
+    sequence: u64,
+) -> Result<Option<Arc<Entry>>, LogError> {
+    let subject = link.subjects.publications();
+    let answer = direct(
+        link,
+        opened,
+        from_sequence(sequence, &subject, 1, usize::MAX),
+    )
+    .await?;
+    let found = answer.messages.into_iter().next();
+    let found = found.filter(|found| found.sequence == sequence);
+    let content = found.and_then(|found| {
+        message::decode(
+            &link.subjects,
+            &found.subject,
+            found.sequence,
+            &found.headers,
+            found.payload,
+        )
+    });
+    Ok(match content {
+        Some(Content::Entry(entry)) => Some(Arc::from(entry)),
+        _ => None,
+    })
+}
+
 /// Messages from any server that has the stream.
 pub(super) async fn direct(link: &Link, opened: &Opened, ask: Ask<'_>) -> Result<Answer, LogError> {
     let failed = |error: &dyn std::fmt::Display| link.failed(error);

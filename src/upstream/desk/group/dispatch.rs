@@ -1,7 +1,7 @@
 //! Who gets what is ready, and how much more the group could give.
 
 use super::{FETCHED_AT_ONCE, Group, Member, PASSED_PER_TURN, Taker};
-use crate::limits::{GROUP_HELD_BYTES_MAX, GROUP_HELD_MAX};
+use crate::limits::{GROUP_HELD_BYTES_MAX, GROUP_HELD_MAX, GROUP_LINED_MAX, GROUP_LINES_MAX};
 use crate::time::Now;
 
 impl Member {
@@ -21,7 +21,10 @@ impl Group {
     pub fn dispatch(&mut self, now: Now) {
         let mut asked = 0;
         let mut is_cut = false;
-        while let Some(&cursor) = self.ready.first() {
+        // Where nobody takes, nothing is looked for.
+        while !self.rotation.is_empty()
+            && let Some(cursor) = self.next_ready(now)
+        {
             let Some(key) = self.rotation.pop_front() else {
                 break;
             };
@@ -53,7 +56,12 @@ impl Group {
                 continue;
             }
             (asked, self.passed) = (0, 0);
-            self.ready.pop_first();
+            match self.held.get(&cursor).and_then(|held| held.place) {
+                Some(place) => self.leave_line(now, place.line, cursor),
+                None => {
+                    self.ready.remove(&cursor);
+                }
+            }
             self.give(now, key, cursor);
             self.queue(key);
         }
@@ -62,6 +70,17 @@ impl Group {
         }
         for key in std::mem::take(&mut self.served) {
             self.end_fetch(now, key);
+        }
+    }
+
+    /// The entry that is given next.
+    fn next_ready(&mut self, now: Now) -> Option<u64> {
+        if self.settings.paused {
+            None
+        } else if self.has_lines() {
+            self.next_in_lines(now)
+        } else {
+            self.ready.first().copied()
         }
     }
 
@@ -89,6 +108,12 @@ impl Group {
                 break;
             }
         }
+        if self.settings.paused || self.is_releasing || self.is_sorting || self.members.is_empty() {
+            return 0;
+        }
+        if self.has_lines() {
+            return self.wanted_for_lines(free);
+        }
         let wanted = free.min(FETCHED_AT_ONCE).saturating_sub(self.ready.len());
         if self.held.is_empty() && wanted > 0 {
             let fits = room.min(GROUP_HELD_BYTES_MAX) / self.entry_bytes;
@@ -99,5 +124,25 @@ impl Group {
             .saturating_sub(self.held_bytes)
             .min(room);
         wanted.min(entries).min(bytes / self.entry_bytes)
+    }
+
+    /// Whose turn it is can be said of what was seen only: where keys or lanes take turns, the group looks ahead. What it has no
+    /// room for waits in the lines of the log, so that nobody's entries stand in front of others for ever.
+    fn wanted_for_lines(&self, free: usize) -> usize {
+        if self.lines.count() >= GROUP_LINES_MAX {
+            return 0;
+        }
+        let looks_ahead = self.settings.turns.are_taken() && self.lines.in_log() < GROUP_LINED_MAX;
+        if looks_ahead {
+            return FETCHED_AT_ONCE;
+        }
+        let wanted = free
+            .min(FETCHED_AT_ONCE)
+            .saturating_sub(self.lines.in_turns());
+        // Behind a backlog the next line may be far away.
+        match wanted > 0 && self.lines.in_log() > 0 {
+            true => FETCHED_AT_ONCE,
+            false => wanted,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! How workers and the group itself come to an end: what somebody had goes to others.
 
+use super::lines::Lines;
 use super::{Group, Held, Holder, LOSSES_PER_ATTEMPT, Output, State, Taker};
 use crate::time::Now;
 use crate::upstream::desk::{Asker, WorkerId};
@@ -13,7 +14,7 @@ impl Group {
         };
         let has = self.remove_member(now, key);
         for cursor in has {
-            self.give_back(cursor);
+            self.give_back(now, cursor);
         }
         true
     }
@@ -37,7 +38,7 @@ impl Group {
             if has_ended {
                 self.lose(now, cursor);
             } else {
-                self.give_back(cursor);
+                self.give_back(now, cursor);
             }
         }
     }
@@ -52,21 +53,18 @@ impl Group {
     }
 
     /// An answer with this delivery found nobody: it goes to others, and this is no attempt. `false`: it is not a service's.
-    pub fn handle_returned(&mut self, delivery: u64) -> bool {
+    pub fn handle_returned(&mut self, now: Now, delivery: u64) -> bool {
         let Some(cursor) = self.delivered(Holder::Service, delivery) else {
             return false;
         };
-        self.give_back(cursor);
+        self.give_back(now, cursor);
         true
     }
 
     /// Nobody has it any more, and it may be given at once.
-    fn give_back(&mut self, cursor: u64) {
+    fn give_back(&mut self, now: Now, cursor: u64) {
         self.take_back(cursor);
-        if let Some(held) = self.held.get_mut(&cursor) {
-            held.state = State::Ready;
-            self.ready.insert(cursor);
-        }
+        self.retry_now(now, cursor);
     }
 
     /// The connection that had it has ended.
@@ -78,7 +76,7 @@ impl Group {
         if held.losses % LOSSES_PER_ATTEMPT == 0 {
             self.fail(now, cursor, "connection_lost", None);
         } else {
-            self.give_back(cursor);
+            self.give_back(now, cursor);
         }
     }
 
@@ -95,12 +93,28 @@ impl Group {
         self.held.clear();
         self.held_bytes = 0;
         self.ready.clear();
-        self.lanes.clear();
+        self.lines = Lines::default();
         self.deliveries.clear();
         self.timers.clear();
         self.members.clear();
         self.takers.clear();
         self.rotation.clear();
+    }
+
+    /// The group begins anew elsewhere: whatever it held is none of its business any more. Whoever takes from it stays.
+    pub fn handle_emptied(&mut self) {
+        let cursors: Vec<u64> = self.held.keys().copied().collect();
+        for cursor in cursors {
+            self.take_back(cursor);
+        }
+        self.held.clear();
+        self.held_bytes = 0;
+        self.ready.clear();
+        self.lines = Lines::default();
+        self.deliveries.clear();
+        self.timers.clear();
+        self.settled.clear();
+        (self.is_releasing, self.is_sorting) = (false, false);
     }
 
     /// The group is deleted: whoever takes from it, or waits, is told so. `handle_closed` follows.

@@ -2,10 +2,48 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::{Group, Member, Output, Taker, Window};
+use super::{Group, Member, Output, State, Taker, Window, WorkerCounts};
 use crate::limits::GROUP_MEMBERS_MAX;
+use crate::model::Entry;
 use crate::time::{Instant, Now};
+
+/// Deliveries that are shown of one worker.
+const HAVINGS_SHOWN: usize = 100;
+
+/// A worker, for people.
+#[derive(Debug)]
+pub struct WorkerReport {
+    /// User and client id.
+    pub name: Arc<str>,
+    /// A fetch that waits; else a connection that takes messages.
+    pub is_fetch: bool,
+    /// Deliveries that it may have.
+    pub credit: usize,
+    /// Deliveries that it has.
+    pub under_way: usize,
+    /// Bytes of them.
+    pub bytes: usize,
+    /// What has become of others.
+    pub counts: WorkerCounts,
+    /// The first of those that it has.
+    pub has: Vec<Having>,
+}
+
+/// A delivery that is under way, for people.
+#[derive(Debug)]
+pub struct Having {
+    /// Its number.
+    pub delivery: u64,
+    /// From 1.
+    pub attempt: u32,
+    /// What it is.
+    pub entry: Arc<Entry>,
+    /// Until it runs out.
+    pub left: Duration,
+}
 
 impl Group {
     pub(super) fn add(
@@ -34,6 +72,7 @@ impl Group {
                 in_rotation: false,
                 until,
                 given: Vec::new(),
+                counts: WorkerCounts::default(),
             },
         );
         self.idle_since = None;
@@ -72,6 +111,40 @@ impl Group {
             member.in_rotation = true;
             self.rotation.push_back(key);
         }
+    }
+
+    /// Who takes from it, and what each has.
+    #[must_use]
+    pub fn worker_reports(&self, now: Now) -> Vec<WorkerReport> {
+        let report = |member: &Member| WorkerReport {
+            name: member.worker.clone(),
+            is_fetch: matches!(member.taker, Taker::Fetch(..)),
+            credit: member.credit,
+            bytes: member.bytes,
+            counts: member.counts,
+            has: member
+                .has
+                .iter()
+                .filter_map(|cursor| {
+                    let held = self.held.get(cursor)?;
+                    let State::Given {
+                        delivery, until, ..
+                    } = &held.state
+                    else {
+                        return None;
+                    };
+                    Some(Having {
+                        delivery: *delivery,
+                        attempt: held.failed() + 1,
+                        entry: held.entry.clone(),
+                        left: until.since(now.at),
+                    })
+                })
+                .take(HAVINGS_SHOWN)
+                .collect(),
+            under_way: member.has.len(),
+        };
+        self.members.values().map(report).collect()
     }
 
     pub(super) fn end_fetch(&mut self, now: Now, key: u64) {

@@ -1,16 +1,19 @@
 //! A group against a model of the log and of its workers: whatever they do, every entry is done or dead once.
 
 mod room;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::limits::GROUP_HELD_MAX;
+
 use crate::mesh::durable::RequestId;
 use crate::model::{AskId, ConnId, EventId, ShardId};
 use crate::upstream::desk::encode::delivery_bytes;
+use crate::upstream::desk::turns::{Key, LANE_WEIGHTS, Lanes, Turns};
+use crate::upstream::log::{FromLine, Leased, Line as LogLine, LineId};
 use crate::upstream::memory;
 
 const ATTEMPTS: u32 = 3;
@@ -49,6 +52,9 @@ struct Kept {
     failures: Vec<Failure>,
     is_done: bool,
     is_dead: bool,
+    was_taken: bool,
+    lined: Option<LineId>,
+    delayed: Option<(u64, Option<LineId>)>,
 }
 
 /// A delivery that nobody has settled, as its worker sees it.
@@ -63,6 +69,8 @@ struct Out {
 struct World {
     group: Group,
     ordered: bool,
+    settings: Settings,
+    bounds: Bounds,
     now: Now,
     log: BTreeMap<u64, Kept>,
     entries: BTreeMap<u64, Arc<Entry>>,
@@ -80,9 +88,15 @@ struct World {
 
 impl World {
     fn new(ordered: bool) -> Self {
+        Self::of(settings(ordered))
+    }
+
+    fn of(settings: Settings) -> Self {
         Self {
-            group: Group::new("g", 5, settings(ordered), 1),
-            ordered,
+            group: Group::new("g", 5, settings.clone(), 1),
+            ordered: settings.ordered,
+            settings,
+            bounds: Bounds::default(),
             now: Now {
                 at: Instant(1_000_000_000),
                 unix_ms: 1_700_000_000_000,
@@ -114,7 +128,8 @@ impl World {
     /// The process is killed: whatever it held is free, and what it did not say is not known.
     fn restart(&mut self) {
         self.starts += 1;
-        self.group = Group::new("g", 5, settings(self.ordered), self.starts);
+        self.group = Group::new("g", 5, self.settings.clone(), self.starts);
+        self.group.bounds = self.bounds;
         for kept in self.log.values_mut() {
             kept.lease = None;
         }
@@ -122,6 +137,69 @@ impl World {
         self.credit.clear();
         self.windows.clear();
         self.fetching.clear();
+        let lines = self.lines();
+        assert!(self.group.handle_log_lines(&lines));
+    }
+
+    /// What the log has in lines.
+    fn lines(&self) -> Vec<LogLine> {
+        let mut lines: BTreeMap<LineId, LogLine> = BTreeMap::new();
+        let mut line = |id| {
+            let empty = LogLine {
+                id,
+                entries: 0,
+                delayed: 0,
+            };
+            *lines.entry(id).or_insert(empty)
+        };
+        let mut found = Vec::new();
+        for kept in self.log.values() {
+            if let Some(id) = kept.lined {
+                found.push((id, line(id), true));
+            }
+            if let Some((_, Some(id))) = kept.delayed {
+                found.push((id, line(id), false));
+            }
+        }
+        for (id, _, is_lined) in found {
+            let line = lines.get_mut(&id).expect("it was made");
+            if is_lined {
+                line.entries += 1;
+            } else {
+                line.delayed += 1;
+            }
+        }
+        lines.into_values().collect()
+    }
+
+    fn lease_of_lines(&mut self, wanted: &[(LineId, usize)]) -> Vec<FromLine> {
+        let mut given = Vec::new();
+        for &(id, limit) in wanted {
+            let of_line = |kept: &Kept| kept.lined == Some(id);
+            let all: Vec<u64> = self
+                .log
+                .iter()
+                .filter(|(_, kept)| of_line(kept))
+                .map(|(cursor, _)| *cursor)
+                .collect();
+            let leased = all.iter().take(limit).map(|cursor| {
+                let kept = self.log.get_mut(cursor).expect("it is there");
+                kept.lined = None;
+                self.leases += 1;
+                kept.lease = Some(Lease(self.leases));
+                kept.spoken_at = self.now.at;
+                Leased {
+                    lease: Lease(self.leases),
+                    entry: self.entries[cursor].clone(),
+                    failures: kept.failures.clone(),
+                    was_delayed: false,
+                }
+            });
+            let leased: Vec<Leased> = leased.collect();
+            let left = (all.len() - leased.len()) as u64;
+            given.push(FromLine { id, leased, left });
+        }
+        given
     }
 
     /// Everything that follows from what has happened, until nothing does.
@@ -137,6 +215,28 @@ impl World {
                 is_quiet = false;
                 self.carry_out(output);
             }
+            if self.group.is_releasing() {
+                is_quiet = false;
+                for kept in self.log.values_mut() {
+                    kept.lined = None;
+                    kept.delayed = kept.delayed.filter(|(_, line)| line.is_none());
+                }
+                self.group.handle_released();
+            }
+            if self.group.is_sorting() {
+                let left_over = self.take(5, |kept| kept.was_taken);
+                self.group.handle_left_over(self.now, left_over);
+                continue;
+            }
+            if self.group.take_idle() {
+                continue;
+            }
+            let hungry = self.group.take_hungry();
+            if !hungry.is_empty() {
+                let given = self.lease_of_lines(&hungry);
+                self.group.handle_lines(self.now, given);
+                continue;
+            }
             let wanted = self.group.wanted(usize::MAX);
             let leased = self.lease(wanted);
             if is_quiet && leased.is_empty() {
@@ -147,17 +247,28 @@ impl World {
     }
 
     fn lease(&mut self, limit: usize) -> Vec<Leased> {
-        let is_free = |kept: &Kept| kept.lease.is_none() && !kept.is_done;
+        self.take(limit, |_| true)
+    }
+
+    fn take(&mut self, limit: usize, wanted: impl Fn(&Kept) -> bool) -> Vec<Leased> {
+        let now_ms = self.now.unix_ms;
+        let is_free = |kept: &Kept| {
+            let waits =
+                kept.lined.is_some() || kept.delayed.is_some_and(|(until, _)| until > now_ms);
+            kept.lease.is_none() && !kept.is_done && !waits && wanted(kept)
+        };
         let free = self.log.iter_mut().filter(|(_, kept)| is_free(kept));
         let mut leased = Vec::new();
         for (cursor, kept) in free.take(limit) {
             self.leases += 1;
             kept.lease = Some(Lease(self.leases));
+            kept.was_taken = true;
             kept.spoken_at = self.now.at;
             leased.push(Leased {
                 lease: Lease(self.leases),
                 entry: self.entries[cursor].clone(),
                 failures: kept.failures.clone(),
+                was_delayed: kept.delayed.take().is_some(),
             });
         }
         leased
@@ -186,6 +297,17 @@ impl World {
             }
             Settled::Kept => {}
             Settled::Returned => kept.lease = None,
+            Settled::Delayed {
+                until_unix_ms,
+                line,
+            } => {
+                kept.lease = None;
+                kept.delayed = Some((until_unix_ms, line));
+            }
+            Settled::Lined(line) => {
+                kept.lease = None;
+                kept.lined = Some(line);
+            }
         }
     }
 
@@ -224,7 +346,7 @@ impl World {
             }
             Output::Triggered(_) => panic!("there are no triggers"),
             Output::Ended(_) | Output::Deleted(_) => panic!("the group is not deleted"),
-            Output::Freed(_) => {}
+            Output::Freed(_) | Output::Paused(..) => {}
         }
     }
 
@@ -244,6 +366,15 @@ impl World {
         );
         let kept = &self.log[&cursor];
         assert!(!kept.is_done && !kept.is_dead && !self.acked.contains(&cursor));
+        if self.settings.turns.concurrency > 0 {
+            let same =
+                |out: &&Out| self.entries[&out.cursor].record.channel == given.entry.record.channel;
+            let under_way = self.out.iter().filter(same).count();
+            assert!(
+                under_way < self.settings.turns.concurrency as usize,
+                "too many of a key"
+            );
+        }
         if self.ordered {
             let channel = &given.entry.record.channel;
             for (earlier, kept) in self.log.range(..cursor) {
@@ -296,7 +427,7 @@ impl World {
             }
             Step::Return(at) => {
                 if let Some((delivery, holder, cursor)) = self.pick(at) {
-                    let returned = self.group.handle_returned(delivery);
+                    let returned = self.group.handle_returned(self.now, delivery);
                     assert_eq!(returned, holder == Holder::Service);
                     self.out.retain(|out| out.cursor != cursor || !returned);
                 }
@@ -418,7 +549,12 @@ impl World {
         }
         assert_eq!((self.group.held(), self.group.held_bytes()), (0, 0));
         assert_eq!((self.group.in_flight(), self.group.retries()), (0, 0));
-        assert!(self.group.lanes.is_empty() && self.group.timers.is_empty());
+        self.advance(Duration::from_secs(1));
+        assert_eq!(
+            (self.group.lines.count(), self.group.lines.in_log()),
+            (0, 0)
+        );
+        assert!(self.group.timers.is_empty());
     }
 }
 
@@ -464,9 +600,14 @@ proptest! {
 
     #[test]
     fn every_entry_is_done_or_dead_once_whatever_happens(
-        ordered in any::<bool>(), is_narrow in any::<bool>(), steps in prop::collection::vec(step(), 1..80),
+        kind in 0..6usize, is_narrow in any::<bool>(), is_tight in any::<bool>(),
+        steps in prop::collection::vec(step(), 1..80),
     ) {
-        let mut world = World::new(ordered);
+        let mut world = World::of(turns::kinds()[kind].clone());
+        if is_tight {
+            world.bounds = turns::TIGHT;
+            world.group.bounds = turns::TIGHT;
+        }
         if is_narrow {
             // Two deliveries, whatever the credit.
             world.window_bytes = 1000;
@@ -609,36 +750,6 @@ fn what_belongs_to_another_groups_queue_is_passed_over() {
     assert_eq!(world.out.len(), 1);
     assert_eq!(world.out[0].cursor, 2);
     assert!(world.log[&1].is_done);
-}
-
-#[test]
-fn group_holds_no_more_than_it_may() {
-    let mut world = World::new(true);
-    let all = GROUP_HELD_MAX as u64 + 500;
-    for cursor in 1..=all {
-        let record = memory::record("a:1", EventId(cursor.into()), "1");
-        world
-            .entries
-            .insert(cursor, memory::entry(cursor, cursor, record));
-        world.log.insert(cursor, Kept::default());
-    }
-    world.group.handle_joined(
-        Taker::Connection(worker(0)),
-        10,
-        &Window::new(usize::MAX),
-        "w",
-    );
-    loop {
-        let wanted = world.group.wanted(usize::MAX);
-        if wanted == 0 {
-            break;
-        }
-        let leased = world.lease(wanted);
-        world.group.handle_leased(world.now, leased);
-        world.group.dispatch(world.now);
-    }
-    assert!(world.group.held() <= GROUP_HELD_MAX && world.group.held() > GROUP_HELD_MAX / 2);
-    assert_eq!(world.group.wanted(0), 0, "no room in all");
 }
 
 #[test]

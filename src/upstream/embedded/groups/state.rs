@@ -2,7 +2,8 @@
 //!
 //! A group has read the log up to `read`; of that, everything is done except what is in `open`. On disk: `g/` name → group
 //! and its number; `r/` number → `read`; `l/` number → how many it has lost; `o/` number, chunk → the open cursors of that chunk; `f/` number, cursor →
-//! failures. Only chunks with changes are written, together, so that what is on disk is the group as it was at one moment.
+//! failures. Only chunks with changes are written, together, so that what is on disk is the group as it was at one moment. What waits
+//! for its time, or in a line, is on the disk only (`parked`).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,16 +11,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::{OwnedWriteBatch, Slice};
 
+use super::parked::{
+    CHUNK_CURSORS, Cursors, DELAYED, FAILURES, Found, LINED, Parked, Waits, row_key,
+};
 use crate::limits::ENTRY_FAILURES_MAX;
 use crate::model::{ChannelName, Entry};
 use crate::upstream::embedded::bytes::{Reader, put_number};
 use crate::upstream::embedded::read::Filter;
 use crate::upstream::embedded::segments::cursor_of;
 use crate::upstream::embedded::store::Store;
-use crate::upstream::log::{Failure, Group, Lag, Lease, Leased, Settled};
+use crate::upstream::log::{Failure, FromLine, Group, Lag, Lease, Leased, LineId, Settled};
 
-/// Cursors of one chunk of open ones.
-const CHUNK_CURSORS: u64 = 4096;
 /// Entries of late that groups take from memory.
 const RECENT_KEPT: usize = 16_384;
 /// Bytes of their records.
@@ -92,8 +94,10 @@ pub enum Next {
     Scan(u64),
     /// These entries have to be read from the disk, for `restore`.
     Load(Vec<u64>),
-    /// Nothing is there.
-    Wait,
+    /// What waits from here on may be due: it has to be read from the disk, for `wake`.
+    Due((u64, u64)),
+    /// Nothing is there, until this time, Unix milliseconds.
+    Wait(Option<u64>),
 }
 
 /// One group.
@@ -113,6 +117,8 @@ pub struct State {
     scanned: u64,
     /// Counts refills, so that of two at the same time one counts.
     pub refills: u64,
+    /// What waits on the disk.
+    parked: Parked,
     /// Chunks that are on disk.
     stored: BTreeSet<u64>,
     /// Chunks that differ from what is on disk.
@@ -140,6 +146,7 @@ impl State {
             ahead: VecDeque::new(),
             scanned: read,
             refills: 0,
+            parked: Parked::new(number),
             stored: BTreeSet::new(),
             dirty: BTreeSet::new(),
             dirty_failures: BTreeSet::new(),
@@ -164,7 +171,7 @@ impl State {
     }
 
     /// Up to `limit` entries that nobody has, or what is missing for that.
-    pub fn next(&mut self, limit: usize, recent: &Recent, end: u64) -> Next {
+    pub fn next(&mut self, limit: usize, recent: &Recent, end: u64, now_ms: u64) -> Next {
         let mut given = Vec::new();
         let mut missing = Vec::new();
         for &cursor in self.free.iter().take(limit) {
@@ -175,6 +182,12 @@ impl State {
         }
         if given.is_empty() && !missing.is_empty() {
             return Next::Load(missing);
+        }
+        let first_due = self.parked.first_due();
+        if given.is_empty()
+            && let Some(from) = first_due.filter(|(due, _)| *due <= now_ms)
+        {
+            return Next::Due(from);
         }
         let mut taken: Vec<Leased> = given
             .into_iter()
@@ -223,6 +236,7 @@ impl State {
                 lease,
                 entry,
                 failures: Vec::new(),
+                was_delayed: false,
             });
         }
         if self.ahead.is_empty() && self.read < self.scanned {
@@ -232,11 +246,24 @@ impl State {
         match taken.is_empty() {
             false => Next::Take(taken),
             true if self.scanned < end => Next::Scan(self.scanned),
-            true => Next::Wait,
+            true => Next::Wait(first_due.map(|(due, _)| due)),
         }
     }
 
-    fn lease(&mut self, cursor: u64) -> Option<Leased> {
+    /// The first ones that nobody has, and those of them that are not in memory.
+    #[must_use]
+    pub fn free_first(&self, limit: usize) -> (Vec<u64>, Vec<u64>) {
+        let free: Vec<u64> = self.free.iter().take(limit).copied().collect();
+        let is_missing = |cursor: &&u64| {
+            let open = self.open.get(cursor);
+            open.is_some_and(|open| open.entry.is_none())
+        };
+        let missing = free.iter().filter(is_missing).copied().collect();
+        (free, missing)
+    }
+
+    /// Leases an open entry that is in memory.
+    pub fn lease(&mut self, cursor: u64) -> Option<Leased> {
         let open = self.open.get_mut(&cursor)?;
         let entry = open.entry.clone()?;
         open.is_leased = true;
@@ -245,6 +272,7 @@ impl State {
             lease: Lease(cursor),
             entry,
             failures: open.failures.clone(),
+            was_delayed: false,
         })
     }
 
@@ -301,8 +329,136 @@ impl State {
                 self.free.insert(cursor);
                 return true;
             }
+            Settled::Delayed {
+                until_unix_ms,
+                line,
+            } => {
+                self.park(cursor, Waits::Until(*until_unix_ms, *line));
+                return true;
+            }
+            Settled::Lined(line) => self.park(cursor, Waits::In(*line)),
         }
         false
+    }
+
+    /// An open entry waits on the disk from now on.
+    fn park(&mut self, cursor: u64, waits: Waits) {
+        let Some(open) = self.open.remove(&cursor) else {
+            return;
+        };
+        self.free.remove(&cursor);
+        let unwritten = self.dirty_failures.remove(&cursor);
+        let failures = unwritten.then_some(&*open.failures);
+        self.parked.park(cursor, waits, failures);
+    }
+
+    /// What was found where it waits, up to `next`, is leased to whoever asked.
+    pub fn wake(&mut self, found: Vec<Found>, next: Option<(u64, u64)>) -> Vec<Leased> {
+        let leased = self.unpark(found);
+        if let Some(next) = next {
+            self.parked.is_due_from(next);
+        }
+        leased
+    }
+
+    /// What was found in lines is leased to whoever asked.
+    pub fn unpark_lines(&mut self, found: Vec<(LineId, Vec<Found>)>) -> Vec<FromLine> {
+        let mut given = Vec::with_capacity(found.len());
+        for (id, found) in found {
+            let leased = self.unpark(found);
+            let left = self.parked.in_line(id);
+            given.push(FromLine { id, leased, left });
+        }
+        given
+    }
+
+    fn unpark(&mut self, found: Vec<Found>) -> Vec<Leased> {
+        let mut leased = Vec::with_capacity(found.len());
+        for found in found {
+            let cursor = found.cursor;
+            if !self.parked.unpark(cursor, found.waits) {
+                // It was counted as lost before.
+                self.dirty.insert(cursor / CHUNK_CURSORS);
+                self.dirty_failures.insert(cursor);
+                continue;
+            }
+            let open = Open {
+                entry: found.entry,
+                failures: found.failures,
+                is_leased: true,
+            };
+            let is_there = open.entry.is_some();
+            self.open.insert(cursor, open);
+            if is_there {
+                leased.extend(self.lease(cursor).map(|leased| Leased {
+                    was_delayed: matches!(found.waits, Waits::Until(..)),
+                    ..leased
+                }));
+            } else {
+                self.restore(cursor, None);
+            }
+        }
+        leased
+    }
+
+    /// What waits elsewhere is at its time now: it is fetched like the rest.
+    pub fn free_parked(&mut self, rows: Vec<(u64, Waits)>) {
+        for (cursor, waits) in rows {
+            if self.parked.unpark(cursor, waits) {
+                self.parked.park(cursor, Waits::Until(0, None), None);
+            } else {
+                self.dirty.insert(cursor / CHUNK_CURSORS);
+            }
+        }
+    }
+
+    /// Cursors behind one that are in memory and not done, ascending, and whether somebody has them.
+    #[must_use]
+    pub fn open_behind(&self, after: u64, limit: usize) -> Vec<(u64, bool)> {
+        let open = self.open.range(after.saturating_add(1)..).take(limit);
+        open.map(|(cursor, open)| (*cursor, open.is_leased))
+            .collect()
+    }
+
+    /// It has taken what it wanted of the log up to here.
+    #[must_use]
+    pub fn read_to(&self) -> u64 {
+        self.read
+    }
+
+    /// Begins anew behind a cursor, with nothing that it had. Adds that to a batch.
+    ///
+    /// # Errors
+    ///
+    /// The library's.
+    pub fn begin_behind(
+        &mut self,
+        after: u64,
+        batch: &mut OwnedWriteBatch,
+        store: &Store,
+    ) -> fjall::Result<()> {
+        for key in self.rows(store)? {
+            if !matches!(key[0], b'r' | b'l') {
+                batch.remove(&store.state, key);
+            }
+        }
+        self.open.clear();
+        self.free.clear();
+        self.parked = Parked::new(self.number);
+        self.stored.clear();
+        self.dirty.clear();
+        self.dirty_failures.clear();
+        self.read = after;
+        self.forget_ahead();
+        self.is_read_dirty = true;
+        self.write(batch, store);
+        Ok(())
+    }
+
+    /// What waits on the disk.
+    #[must_use]
+    pub fn parked(&self) -> &Parked {
+        &self.parked
     }
 
     /// It is another one after it was deleted and made again.
@@ -337,6 +493,12 @@ impl State {
             self.refills += 1;
             self.is_read_dirty = true;
         }
+        let lost = self.parked.expire(first);
+        if lost > 0 {
+            self.lose(lost);
+            let chunks = self.stored.range(..=first / CHUNK_CURSORS);
+            self.dirty.extend(chunks);
+        }
         let gone: Vec<u64> = self
             .open
             .range(..first)
@@ -357,7 +519,12 @@ impl State {
             .or_else(|| self.ahead.front())
             .map(|entry| entry.record.unix_ms);
         Lag {
-            entries: self.free.len() as u64 + self.ahead.len() as u64 + unread,
+            entries: self.free.len() as u64
+                + self.ahead.len() as u64
+                + unread
+                + self.parked.lined(),
+            delayed: self.parked.delayed(),
+            due_unix_ms: self.parked.first_due().map(|(due, _)| due),
             leased: (self.open.len() - self.free.len()) as u64,
             oldest_unix_ms: known.or(oldest_unread_ms),
             lost: self.lost,
@@ -365,11 +532,17 @@ impl State {
         }
     }
 
-    /// Cursor of the oldest open entry that is not in memory.
+    /// Cursor of the oldest entry that is not done, where that is not in memory.
     #[must_use]
     pub fn oldest_missing(&self) -> Option<u64> {
-        let (cursor, open) = self.open.first_key_value()?;
-        open.entry.is_none().then_some(*cursor)
+        let parked = self.parked.cursors().first();
+        let Some((cursor, open)) = self.open.first_key_value() else {
+            return parked;
+        };
+        match parked.filter(|parked| parked < cursor) {
+            Some(parked) => Some(parked),
+            None => open.entry.is_none().then_some(*cursor),
+        }
     }
 
     /// Where it has looked up to.
@@ -385,6 +558,7 @@ impl State {
             || self.is_lost_dirty
             || !self.dirty.is_empty()
             || !self.dirty_failures.is_empty()
+            || self.parked.is_dirty()
     }
 
     /// Adds what has changed to a batch. If the batch fails, `renew` has to follow.
@@ -405,11 +579,11 @@ impl State {
             let key = row_key(b'o', self.number, Some(chunk));
             let start = chunk * CHUNK_CURSORS;
             let mut value = Vec::new();
-            for cursor in self
-                .open
-                .range(start..start + CHUNK_CURSORS)
-                .map(|(at, _)| at)
-            {
+            let open = self.open.range(start..start + CHUNK_CURSORS);
+            let mut cursors: Vec<u64> = open.map(|(at, _)| *at).collect();
+            cursors.extend(self.parked.cursors().of_chunk(chunk));
+            cursors.sort_unstable();
+            for cursor in cursors {
                 put_number(&mut value, cursor - start);
             }
             if !value.is_empty() {
@@ -419,8 +593,12 @@ impl State {
                 batch.remove(state, key);
             }
         }
+        for cursor in &self.dirty_failures {
+            self.parked.leave_failures(*cursor);
+        }
+        self.parked.write(batch, store);
         for cursor in std::mem::take(&mut self.dirty_failures) {
-            let key = row_key(b'f', self.number, Some(cursor));
+            let key = row_key(FAILURES, self.number, Some(cursor));
             match self.open.get(&cursor) {
                 Some(open) => {
                     let value = serde_json::to_vec(&open.failures).unwrap_or_default();
@@ -437,7 +615,7 @@ impl State {
             row_key(b'r', self.number, None).into(),
             row_key(b'l', self.number, None).into(),
         ];
-        for kind in [b'o', b'f'] {
+        for kind in [b'o', FAILURES, DELAYED, LINED] {
             for guard in store.state.prefix(row_key(kind, self.number, None)) {
                 keys.push(guard.key()?);
             }
@@ -475,6 +653,7 @@ impl State {
     /// The library's.
     pub fn renew(&mut self, store: &Store, end: u64) -> fjall::Result<()> {
         self.stored.clear();
+        self.parked.renew();
         for key in self.rows(store)? {
             let number = cursor_of(key.get(10..).unwrap_or_default());
             match key[0] {
@@ -482,7 +661,7 @@ impl State {
                     self.stored.insert(number);
                     self.dirty.insert(number);
                 }
-                b'f' => {
+                FAILURES if !self.parked.cursors().contains(number) => {
                     self.dirty_failures.insert(number);
                 }
                 _ => {}
@@ -535,6 +714,7 @@ pub fn load(store: &Store) -> fjall::Result<BTreeMap<Box<str>, State>> {
         let lost = store.state.get(row_key(b'l', number, None))?;
         state.lost = lost.map_or(0, |value| cursor_of(&value));
         state.lost_before = state.lost;
+        let mut undone = Cursors::default();
         for guard in store.state.prefix(row_key(b'o', number, None)) {
             let (key, value) = guard.into_inner()?;
             let chunk = cursor_of(key.get(10..).unwrap_or_default());
@@ -543,8 +723,17 @@ pub fn load(store: &Store) -> fjall::Result<BTreeMap<Box<str>, State>> {
             let value = Bytes::from_owner(value);
             let mut reader = Reader::new(&value, 0);
             while let Ok(above) = reader.number() {
+                undone.insert(start.saturating_add(above));
+            }
+        }
+        state.parked = Parked::load(number, store, &undone)?;
+        for chunk in &state.stored {
+            for cursor in undone.of_chunk(*chunk) {
+                if state.parked.cursors().contains(cursor) {
+                    continue;
+                }
                 state.open.insert(
-                    start.saturating_add(above),
+                    cursor,
                     Open {
                         entry: None,
                         failures: Vec::new(),
@@ -553,7 +742,7 @@ pub fn load(store: &Store) -> fjall::Result<BTreeMap<Box<str>, State>> {
                 );
             }
         }
-        for guard in store.state.prefix(row_key(b'f', number, None)) {
+        for guard in store.state.prefix(row_key(FAILURES, number, None)) {
             let (key, value) = guard.into_inner()?;
             let cursor = cursor_of(key.get(10..).unwrap_or_default());
             if let Some(open) = state.open.get_mut(&cursor) {
@@ -568,13 +757,4 @@ pub fn load(store: &Store) -> fjall::Result<BTreeMap<Box<str>, State>> {
 
 fn name_key(name: &str) -> Vec<u8> {
     [b"g/", name.as_bytes()].concat()
-}
-
-fn row_key(kind: u8, group: u64, number: Option<u64>) -> Vec<u8> {
-    let mut key = vec![kind, b'/'];
-    key.extend_from_slice(&group.to_be_bytes());
-    if let Some(number) = number {
-        key.extend_from_slice(&number.to_be_bytes());
-    }
-    key
 }

@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::order::{Account, Order, Puller};
+use super::parked::Parked;
 use super::{history_key, is_absent, own_channel, spec};
 use crate::mesh::durable::LogError;
 use crate::model::Entry;
@@ -56,6 +57,13 @@ pub(super) struct Held {
     pub failures: Vec<Failure>,
     /// When it was given or last kept.
     since: Instant,
+}
+
+impl Held {
+    /// How long it was not spoken of.
+    pub fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
 }
 
 #[derive(Default)]
@@ -106,6 +114,7 @@ pub(super) struct Pull {
     link: Arc<Link>,
     group: RefCell<Group>,
     leases: RefCell<Leases>,
+    pub(super) parked: RefCell<Parked>,
     intake: Mutex<Intake>,
     /// Settlements that have begun, and that are over.
     settlements: Cell<(u64, u64)>,
@@ -117,6 +126,7 @@ impl Pull {
             log,
             settlements: Cell::default(),
             leases: RefCell::default(),
+            parked: RefCell::default(),
             intake: Mutex::new(Intake {
                 replies: None,
                 line: 0,
@@ -175,6 +185,10 @@ impl Pull {
     ) -> Result<Vec<Leased>, LogError> {
         let mut intake = self.intake.lock().await;
         loop {
+            let due = self.take_due(opened, limit).await?;
+            if !due.is_empty() {
+                return Ok(due);
+            }
             let leased = self.take(&mut intake, limit);
             if !leased.is_empty() {
                 return Ok(leased);
@@ -194,7 +208,7 @@ impl Pull {
             };
             let message = {
                 let replies = self.replies(&mut intake).await?;
-                match tokio::time::timeout_at(until, replies.next()).await {
+                match tokio::time::timeout_at(self.not_after_due(until), replies.next()).await {
                     Ok(Some(message)) => message,
                     Ok(None) => {
                         intake.replies = None;
@@ -219,7 +233,20 @@ impl Pull {
         self.group.borrow().ordered
     }
 
-    fn lease_time(&self) -> Duration {
+    /// This time, or when something is due before.
+    fn not_after_due(&self, until: Instant) -> Instant {
+        let first = self.parked.borrow().first_due();
+        first.map_or(until, |due| {
+            let wait = due.saturating_sub(crate::upstream::desk::unix_ms()).max(1);
+            until.min(Instant::now() + Duration::from_millis(wait))
+        })
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    pub(super) fn lease_time(&self) -> Duration {
         self.group.borrow().lease
     }
 
@@ -303,9 +330,13 @@ impl Pull {
         Ok(())
     }
 
-    async fn say(&self, reply: Subject, word: &'static [u8]) -> Result<(), LogError> {
+    pub(super) async fn say(&self, reply: Subject, word: &'static [u8]) -> Result<(), LogError> {
+        self.say_bytes(reply, Bytes::from_static(word)).await
+    }
+
+    pub(super) async fn say_bytes(&self, reply: Subject, word: Bytes) -> Result<(), LogError> {
         let client = self.link.client();
-        let sent = client.publish(reply, Bytes::from_static(word));
+        let sent = client.publish(reply, word);
         sent.await.map_err(|error| self.link.failed(&error))
     }
 
@@ -466,6 +497,7 @@ impl Pull {
                 lease: self.hold(held),
                 entry,
                 failures,
+                was_delayed: false,
             };
             if is_ordered && !intake.order.is_known() {
                 intake.order.collected.insert(sequence, leased);

@@ -1,0 +1,172 @@
+//! What one group has parked here, kept, and taken up again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::parked::later;
+use super::pull::Pull;
+use crate::mesh::durable::LogError;
+use crate::model::Entry;
+use crate::upstream::desk::unix_ms;
+use crate::upstream::log::{FromLine, Lease, Leased, Line, LineId};
+use crate::upstream::nats::link::Opened;
+use crate::upstream::nats::reader;
+
+impl Pull {
+    /// It waits in a line.
+    pub(super) fn park_in_line(&self, lease: Lease, line: LineId) {
+        if let Some(held) = self.held(lease) {
+            let mut parked = self.parked.borrow_mut();
+            parked.lined.insert((line, held.sequence), lease);
+        }
+    }
+
+    /// It waits for its time, and its line with it.
+    pub(super) fn park_until(&self, lease: Lease, due: u64, line: LineId) {
+        if let Some(held) = self.held(lease) {
+            let mut parked = self.parked.borrow_mut();
+            parked.delayed.insert((due, held.sequence), (lease, line));
+        }
+    }
+
+    /// What has to be spoken of, lest it is given to others.
+    pub(super) async fn keep_parked(&self) -> Result<(), LogError> {
+        let age = self.lease_time() / 4;
+        let leases = self.parked.borrow().leases();
+        for lease in leases {
+            if let Some(held) = self.held(lease).filter(|held| held.age() > age) {
+                self.say(held.reply, b"+WPI").await?;
+                self.kept(lease);
+            }
+        }
+        Ok(())
+    }
+
+    /// What is due, at most so much of it.
+    pub(super) async fn take_due(
+        &self,
+        opened: &Opened,
+        limit: usize,
+    ) -> Result<Vec<Leased>, LogError> {
+        let now = unix_ms();
+        let mut due = Vec::new();
+        loop {
+            let first = {
+                let parked = self.parked.borrow();
+                let first = parked.delayed.first_key_value();
+                first.map(|(key, (lease, _))| (*key, *lease))
+            };
+            let Some((key, lease)) = first.filter(|((due, _), _)| *due <= now) else {
+                break;
+            };
+            if due.len() >= limit {
+                break;
+            }
+            let entry = reader::entry(self.link(), opened, key.1).await?;
+            self.parked.borrow_mut().delayed.remove(&key);
+            due.extend(self.leased_again(lease, entry, true));
+        }
+        Ok(due)
+    }
+
+    fn leased_again(
+        &self,
+        lease: Lease,
+        entry: Option<Arc<Entry>>,
+        was_delayed: bool,
+    ) -> Option<Leased> {
+        let Some(entry) = entry else {
+            self.forget(lease);
+            return None;
+        };
+        let failures = self.held(lease)?.failures;
+        Some(Leased {
+            lease,
+            entry,
+            failures,
+            was_delayed,
+        })
+    }
+
+    /// See `Groups::lines`.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let parked = self.parked.borrow();
+        let mut lines: BTreeMap<LineId, (u64, u64)> = BTreeMap::new();
+        for (line, _) in parked.lined.keys() {
+            lines.entry(*line).or_default().0 += 1;
+        }
+        for (_, line) in parked.delayed.values() {
+            lines.entry(*line).or_default().1 += 1;
+        }
+        let line = |(id, (entries, delayed))| Line {
+            id,
+            entries,
+            delayed,
+        };
+        lines.into_iter().map(line).collect()
+    }
+
+    /// See `Groups::fetch_lines`.
+    pub(super) async fn fetch_lines(
+        &self,
+        opened: &Opened,
+        wanted: &[(LineId, usize)],
+    ) -> Result<Vec<FromLine>, LogError> {
+        let mut given = Vec::with_capacity(wanted.len());
+        for &(id, limit) in wanted {
+            let first: Vec<(u64, Lease)> = {
+                let parked = self.parked.borrow();
+                let all = parked.lined.range((id, 0)..=(id, u64::MAX));
+                let first = all.take(limit);
+                first
+                    .map(|((_, sequence), lease)| (*sequence, *lease))
+                    .collect()
+            };
+            let mut leased = Vec::with_capacity(first.len());
+            for (sequence, lease) in first {
+                let entry = reader::entry(self.link(), opened, sequence).await;
+                let entry = match entry {
+                    Ok(entry) => entry,
+                    // Those before it are given.
+                    Err(_) if !leased.is_empty() => break,
+                    Err(error) => return Err(error),
+                };
+                self.parked.borrow_mut().lined.remove(&(id, sequence));
+                leased.extend(self.leased_again(lease, entry, false));
+            }
+            let left = {
+                let parked = self.parked.borrow();
+                parked.lined.range((id, 0)..=(id, u64::MAX)).count() as u64
+            };
+            given.push(FromLine { id, leased, left });
+        }
+        Ok(given)
+    }
+
+    /// See `Groups::release`.
+    pub(super) async fn release(&self) -> Result<(), LogError> {
+        loop {
+            let next = {
+                let parked = self.parked.borrow();
+                let lined = parked.lined.first_key_value();
+                let delayed = parked.delayed.first_key_value();
+                let lined = lined.map(|(key, lease)| (*lease, 0, Some(*key), None));
+                lined.or_else(|| delayed.map(|(key, (lease, _))| (*lease, key.0, None, Some(*key))))
+            };
+            let Some((lease, until, lined, delayed)) = next else {
+                return Ok(());
+            };
+            if let Some(held) = self.held(lease) {
+                self.say_bytes(held.reply, later(until)).await?;
+            }
+            self.forget(lease);
+            let mut parked = self.parked.borrow_mut();
+            if let Some(key) = lined {
+                parked.lined.remove(&key);
+            }
+            if let Some(key) = delayed {
+                parked.delayed.remove(&key);
+            }
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Queue groups on JetStream: see `support/groups`.
+
+use crate::nats_server::NatsServer;
+use crate::support::groups;
+use crate::support::process::{Server, Start, config};
+
+fn on_one_log(check: impl Fn(&dyn Fn() -> Server)) {
+    let nats = NatsServer::start();
+    let rules = config(&format!(
+        r#"
+[durable]
+engine = "nats"
+nats.servers = ["{}"]
+
+[[channel.namespaces]]
+name = "orders"
+delivery = "durable"
+"#,
+        nats.url()
+    ));
+    check(&|| {
+        let server = Start::with_config(&rules).shards(2).run();
+        // The connection is made behind the start.
+        crate::support::wait::until("the log", || {
+            let groups = server.api("queue/groups", &serde_json::json!({}));
+            groups.get("error").is_none().then_some(())
+        });
+        server
+    });
+}
+
+#[test]
+fn failures_that_wait_keep_nobody_from_going_on_and_come_back_when_they_are_due() {
+    on_one_log(|start| groups::failures_wait_aside(start, 3000));
+}
+
+#[test]
+fn ordered_channel_that_waits_with_much_behind_it_stops_no_other() {
+    on_one_log(|start| groups::ordered_channel_stops_no_other(start, 3000));
+}
+
+#[test]
+fn what_was_acknowledged_with_sync_is_done_whatever_is_killed() {
+    on_one_log(groups::synced_acknowledgements_are_stored);
+}
+
+#[test]
+fn backlog_of_one_key_stands_in_front_of_nobody() {
+    on_one_log(groups::keys_take_turns);
+}
+
+#[test]
+fn group_takes_what_its_tags_and_its_condition_say() {
+    on_one_log(groups::group_takes_a_part);
+}
+
+#[test]
+fn operators_pause_seek_copy_and_purge_groups() {
+    on_one_log(groups::operators_move_groups);
+}

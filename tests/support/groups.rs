@@ -1,0 +1,348 @@
+//! What queue groups promise, whichever engine keeps the log: each check is given a way to start a proxy on the same log again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::process::Server;
+use super::wait::until;
+
+/// Commands of one batch.
+const BATCH: u64 = 500;
+
+/// Publishes numbers to a channel.
+pub(crate) fn publish(server: &Server, channel: &str, numbers: std::ops::Range<u64>) {
+    let all: Vec<u64> = numbers.collect();
+    for part in all.chunks(BATCH as usize) {
+        let commands: Vec<Value> = part
+            .iter()
+            .map(|n| json!({ "publish": { "channel": channel, "data": { "n": n } } }))
+            .collect();
+        let replies = server.api("batch", &json!({ "commands": commands }))["replies"].take();
+        for reply in replies.as_array().expect("replies") {
+            assert!(reply.get("error").is_none(), "{reply}");
+        }
+    }
+}
+
+/// Publishes numbers with tags.
+fn publish_tagged(server: &Server, channel: &str, numbers: std::ops::Range<u64>, tag: &str) {
+    for n in numbers {
+        let publish = json!({ "channel": channel, "data": { "n": n }, "tags": { "who": tag } });
+        server.api_result("publish", &publish);
+    }
+}
+
+pub(crate) fn fetch(server: &Server, request: &Value) -> Vec<Value> {
+    match server.api_result("queue/fetch", request)["deliveries"].take() {
+        Value::Array(deliveries) => deliveries,
+        other => panic!("{other}"),
+    }
+}
+
+fn numbers(deliveries: &[Value]) -> Vec<u64> {
+    let number = |one: &Value| one["data"]["n"].as_u64().expect("its number");
+    deliveries.iter().map(number).collect()
+}
+
+fn names(deliveries: &[Value]) -> Vec<&Value> {
+    deliveries.iter().map(|one| &one["delivery"]).collect()
+}
+
+fn group(server: &Server, name: &str) -> Value {
+    let mut groups = server.api_result("queue/groups", &json!({}));
+    let all = groups["groups"].as_array_mut().expect("groups");
+    let found = all.iter_mut().find(|group| group["group"] == name);
+    found.expect("the group").take()
+}
+
+fn kill(mut server: Server) {
+    server.signal("KILL");
+    server.exit_status();
+}
+
+/// Failures that wait keep nobody from going on, and come back when they are due, over a kill.
+pub(crate) fn failures_wait_aside(start: &dyn Fn() -> Server, many: u64) {
+    let server = start();
+    publish(&server, "orders:1", 0..many);
+    let request = json!({ "group": "g", "channels": ["orders:*"], "limit": 1000, "wait_ms": 5000, "ack_wait_ms": 120_000 });
+    let mut failed = 0;
+    while failed < many {
+        let deliveries = fetch(&server, &request);
+        assert!(!deliveries.is_empty(), "{failed} of {many} were given");
+        failed += deliveries.len() as u64;
+        let nak = json!({ "deliveries": names(&deliveries), "delay_ms": 3_600_000 });
+        assert_eq!(
+            server.api_result("queue/nak", &nak)["naked"],
+            deliveries.len()
+        );
+    }
+    publish(&server, "orders:2", many..many + 10);
+    let mut fresh = Vec::new();
+    until("new work", || {
+        let deliveries = fetch(&server, &request);
+        fresh.extend(numbers(&deliveries));
+        let done = json!({ "deliveries": names(&deliveries[..deliveries.len().min(9)]) });
+        server.api_result("queue/ack", &done);
+        if let Some(last) = deliveries.get(9) {
+            let soon = json!({ "delivery": last["delivery"], "delay_ms": 3000, "reason": "soon", "sync": true });
+            server.api_result("queue/nak", &soon);
+        }
+        (fresh.len() == 10).then_some(())
+    });
+    assert_eq!(fresh, (many..many + 10).collect::<Vec<_>>());
+    let failed_at = super::wait::now();
+    kill(server);
+    let server = start();
+    let again = until("the one that is due soon", || {
+        let deliveries = fetch(&server, &request);
+        (!deliveries.is_empty()).then_some(deliveries)
+    });
+    assert_eq!(numbers(&again), [many + 9]);
+    assert_eq!(again[0]["attempt"], 2);
+    assert!(
+        failed_at.elapsed() >= Duration::from_millis(2900),
+        "{:?}",
+        failed_at.elapsed()
+    );
+    server.api_result(
+        "queue/ack",
+        &json!({ "delivery": again[0]["delivery"], "sync": true }),
+    );
+    until("the rest is counted as not done", || {
+        (group(&server, "g")["lag"] == many).then_some(())
+    });
+    kill(server);
+}
+
+/// In an ordered group a channel that waits, with much behind it, stops no other one.
+pub(crate) fn ordered_channel_stops_no_other(start: &dyn Fn() -> Server, many: u64) {
+    let server = start();
+    publish(&server, "orders:1", 0..many);
+    publish(&server, "orders:2", many..many + 3);
+    let request = json!({ "group": "o", "channels": ["orders:*"], "ordered": true, "limit": 2, "wait_ms": 10_000, "ack_wait_ms": 120_000 });
+    let mut given = Vec::new();
+    until("one of each channel", || {
+        given.extend(fetch(&server, &request));
+        (given.len() == 2).then_some(())
+    });
+    given.sort_by_key(|one| one["data"]["n"].as_u64());
+    assert_eq!(numbers(&given), [0, many]);
+    let later = json!({ "delivery": given[0]["delivery"], "delay_ms": 60_000, "sync": true });
+    server.api_result("queue/nak", &later);
+    let done = json!({ "delivery": given[1]["delivery"], "sync": true });
+    server.api_result("queue/ack", &done);
+    for n in many + 1..many + 3 {
+        let next = fetch(&server, &request);
+        assert_eq!(numbers(&next), [n]);
+        server.api_result(
+            "queue/ack",
+            &json!({ "delivery": next[0]["delivery"], "sync": true }),
+        );
+    }
+    let before = group(&server, "o");
+    assert!(
+        before["held"].as_u64().is_some_and(|held| held < 1000),
+        "{before}"
+    );
+    kill(server);
+    // The channel waits for its first publication, over a kill as well.
+    let server = start();
+    publish(&server, "orders:3", 1..2);
+    let next = until("the other channel", || {
+        let next = fetch(&server, &request);
+        (!next.is_empty()).then_some(next)
+    });
+    assert_eq!(next[0]["channel"], "orders:3");
+    kill(server);
+}
+
+/// What was settled with `sync` is settled, whatever is killed right behind the answer.
+pub(crate) fn synced_acknowledgements_are_stored(start: &dyn Fn() -> Server) {
+    let server = start();
+    publish(&server, "orders:1", 0..200);
+    let request = json!({ "group": "s", "channels": ["orders:*"], "limit": 200, "wait_ms": 5000, "ack_wait_ms": 5000 });
+    let mut all = Vec::new();
+    until("everything", || {
+        all.extend(fetch(&server, &request));
+        (all.len() == 200).then_some(())
+    });
+    let done = json!({ "deliveries": names(&all[..199]), "sync": true });
+    assert_eq!(server.api_result("queue/ack", &done)["acked"], 199);
+    kill(server);
+    let server = start();
+    until("one is not done", || {
+        (group(&server, "s")["lag"] == 1).then_some(())
+    });
+    let next = server.api_result("queue/fetch", &request);
+    assert!(
+        next["deliveries"]
+            .as_array()
+            .is_some_and(|next| next.len() <= 1),
+        "{next}"
+    );
+    kill(server);
+}
+
+/// The backlog of one key stands in front of nobody, and no more of a key is under way than may be.
+pub(crate) fn keys_take_turns(start: &dyn Fn() -> Server) {
+    let server = start();
+    publish_tagged(&server, "orders:1", 0..400, "big");
+    publish_tagged(&server, "orders:1", 400..403, "small");
+    let request = json!({
+        "group": "k", "channels": ["orders:*"], "key": "tag:who", "key_concurrency": 5, "limit": 50, "wait_ms": 3000,
+        "ack_wait_ms": 120_000,
+    });
+    let mut given = Vec::new();
+    until("five of the one and three of the other", || {
+        given.extend(fetch(&server, &request));
+        (given.len() >= 8).then_some(())
+    });
+    let mut of: BTreeMap<String, usize> = BTreeMap::new();
+    for one in &given {
+        *of.entry(one["tags"]["who"].to_string()).or_default() += 1;
+    }
+    assert_eq!(
+        of,
+        [("\"big\"".to_owned(), 5), ("\"small\"".to_owned(), 3)].into()
+    );
+    // Everything is done at last, each once.
+    let mut done: BTreeSet<u64> = BTreeSet::new();
+    while done.len() < 403 {
+        for n in numbers(&given) {
+            assert!(done.insert(n), "{n} came twice");
+        }
+        server.api_result("queue/ack", &json!({ "deliveries": names(&given) }));
+        given = fetch(&server, &request);
+    }
+    kill(server);
+}
+
+/// A group takes the part of its channels that it was made for.
+pub(crate) fn group_takes_a_part(start: &dyn Fn() -> Server) {
+    let server = start();
+    publish_tagged(&server, "orders:1", 0..10, "north");
+    publish_tagged(&server, "orders:1", 10..20, "south");
+    let request = json!({
+        "group": "p", "channels": ["orders:*"], "tags": { "who": "south" }, "where": "n >= 15", "limit": 50, "wait_ms": 3000,
+    });
+    let given = until("what fits", || {
+        let given = fetch(&server, &request);
+        (!given.is_empty()).then_some(given)
+    });
+    assert_eq!(numbers(&given), (15..20).collect::<Vec<_>>());
+    server.api_result(
+        "queue/ack",
+        &json!({ "deliveries": names(&given), "sync": true }),
+    );
+    until("nothing is left", || {
+        (group(&server, "p")["lag"] == 0).then_some(())
+    });
+    assert_eq!(group(&server, "p")["passed"], 15);
+    kill(server);
+}
+
+/// Operators look, pause, begin anew, copy and purge.
+pub(crate) fn operators_move_groups(start: &dyn Fn() -> Server) {
+    let server = start();
+    publish(&server, "orders:1", 0..100);
+    let request = json!({ "group": "m", "channels": ["orders:*"], "limit": 10, "wait_ms": 3000, "ack_wait_ms": 120_000 });
+    let mut given = Vec::new();
+    until("ten", || {
+        let left = 10 - given.len();
+        given.extend(fetch(&server, &{
+            let mut request = request.clone();
+            request["limit"] = left.into();
+            request
+        }));
+        (given.len() == 10).then_some(())
+    });
+    server.api_result(
+        "queue/ack",
+        &json!({ "deliveries": names(&given), "sync": true }),
+    );
+    let peeked = server.api_result("queue/peek", &json!({ "group": "m", "limit": 5 }));
+    let shown = peeked["entries"].as_array().expect("entries");
+    assert_eq!(numbers(shown), [10, 11, 12, 13, 14]);
+    assert_eq!(shown[0]["state"], "ready");
+    let next = server.api_result(
+        "queue/peek",
+        &json!({ "group": "m", "limit": 1, "after": peeked["next"] }),
+    );
+    assert_eq!(next["entries"][0]["data"]["n"], 15);
+
+    server.api_result("queue/copy", &json!({ "group": "m", "to": "sandbox" }));
+    let copied = until("the copy", || {
+        let copied = fetch(&server, &json!({ "group": "sandbox", "wait_ms": 3000 }));
+        (!copied.is_empty()).then_some(copied)
+    });
+    assert_eq!(numbers(&copied), [10]);
+
+    assert_eq!(
+        server.api_result("queue/pause", &json!({ "group": "m" }))["paused"],
+        true
+    );
+    assert!(
+        fetch(
+            &server,
+            &json!({ "group": "m", "limit": 10, "wait_ms": 100 })
+        )
+        .is_empty()
+    );
+    kill(server);
+    let server = start();
+    until("the group", || {
+        (group(&server, "m")["paused"] == true).then_some(())
+    });
+    assert!(
+        fetch(
+            &server,
+            &json!({ "group": "m", "limit": 10, "wait_ms": 100 })
+        )
+        .is_empty()
+    );
+    assert_eq!(
+        server.api_result("queue/resume", &json!({ "group": "m" }))["paused"],
+        false
+    );
+
+    let held = until("deliveries", || {
+        let held = fetch(
+            &server,
+            &json!({ "group": "m", "limit": 3, "wait_ms": 3000 }),
+        );
+        (!held.is_empty()).then_some(held)
+    });
+    for (to, first) in [
+        (json!("beginning"), 0),
+        (json!({ "last": 7 }), 93),
+        (json!({ "channel": "orders:1", "offset": 51 }), 50),
+    ] {
+        server.api_result("queue/seek", &json!({ "group": "m", "to": to }));
+        let given = until("what is sought", || {
+            let given = fetch(&server, &json!({ "group": "m", "wait_ms": 3000 }));
+            (!given.is_empty()).then_some(given)
+        });
+        assert_eq!(numbers(&given), [first], "{to}");
+        assert_eq!(given[0]["attempt"], 1);
+    }
+    let old = server.api_result("queue/ack", &json!({ "delivery": held[0]["delivery"] }));
+    assert_eq!(old["acked"], 0, "a delivery from before means nothing");
+    let purged = server.api_result("queue/purge", &json!({ "group": "m" }));
+    assert_eq!(purged["purged"], 50);
+    assert!(fetch(&server, &json!({ "group": "m", "wait_ms": 100 })).is_empty());
+    publish(&server, "orders:1", 100..101);
+    let given = until("what comes next", || {
+        let given = fetch(&server, &json!({ "group": "m", "wait_ms": 3000 }));
+        (!given.is_empty()).then_some(given)
+    });
+    assert_eq!(numbers(&given), [100]);
+    let workers = server.api_result("queue/workers", &json!({ "group": "m" }));
+    assert_eq!(
+        workers["workers"],
+        json!([]),
+        "a fetch that was answered takes nothing more"
+    );
+    kill(server);
+}
