@@ -6,7 +6,7 @@ mod state;
 use std::sync::Arc;
 
 use super::clock::{monotonic, wall_ms};
-use super::core::Broken;
+use super::core::{Broken, Core};
 use super::segments::View;
 use super::store::Store;
 use super::{Embedded, PASSED_AT_ONCE, READ_AHEAD_BYTES, TEND_PAUSE, check_name, error, read};
@@ -120,7 +120,8 @@ impl Groups for Embedded {
                         format!("there is no queue group {group}").into(),
                     ));
                 };
-                let next = state.next(limit, &inner.recent, inner.end, wall_ms());
+                let now_ms = log_ms(&mut inner.core);
+                let next = state.next(limit, &inner.recent, inner.end, now_ms);
                 let found = (
                     next,
                     state.refills,
@@ -144,7 +145,7 @@ impl Groups for Embedded {
                 Next::Load(cursors) => self.restore(group, cursors).await?,
                 Next::Due(from) => {
                     self.write_parked()?;
-                    let now_ms = wall_ms();
+                    let now_ms = log_ms(&mut self.inner.borrow_mut().core);
                     let (found, next) = self
                         .reading(move |view, store| {
                             let bytes = READ_AHEAD_BYTES;
@@ -162,7 +163,8 @@ impl Groups for Embedded {
                 }
                 Next::Wait(until_ms) => {
                     let pause = until_ms.map_or(TEND_PAUSE, |until| {
-                        std::time::Duration::from_millis(until.saturating_sub(wall_ms()).max(1))
+                        let now_ms = log_ms(&mut self.inner.borrow_mut().core);
+                        std::time::Duration::from_millis(until.saturating_sub(now_ms).max(1))
                     });
                     let _ = tokio::time::timeout(pause.min(TEND_PAUSE), changed).await;
                 }
@@ -171,8 +173,21 @@ impl Groups for Embedded {
     }
 
     async fn settle(&self, group: &str, settled: &[(Lease, Settled)]) -> Result<(), LogError> {
+        // What waits for its time goes by the log's clock, which nobody sets.
+        let log_ms = log_ms(&mut self.inner.borrow_mut().core);
+        let wall_ms = wall_ms();
         let is_free = self.group(group, |state| {
             settled.iter().fold(false, |is_free, (lease, settled)| {
+                let settled = match settled {
+                    Settled::Delayed {
+                        until_unix_ms,
+                        line,
+                    } => &Settled::Delayed {
+                        until_unix_ms: log_ms + until_unix_ms.saturating_sub(wall_ms),
+                        line: *line,
+                    },
+                    settled => settled,
+                };
                 state.settle(*lease, settled) || is_free
             })
         })?;
@@ -386,6 +401,12 @@ impl Embedded {
             self.changed.notify_waiters();
         }
     }
+}
+
+/// Log time; the wall clock's while the log is down.
+fn log_ms(core: &mut Option<Core>) -> u64 {
+    core.as_mut()
+        .map_or_else(wall_ms, |core| core.clock.now_ms())
 }
 
 /// How many of the group's entries nobody has looked at, and when the oldest that is not in memory was taken in.

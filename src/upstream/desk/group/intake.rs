@@ -33,7 +33,7 @@ impl Group {
             lease,
             entry,
             failures,
-            was_delayed,
+            mut was_delayed,
         } = leased;
         let cursor = entry.cursor;
         if let Some(held) = self.held.get_mut(&cursor) {
@@ -84,8 +84,8 @@ impl Group {
             if is_of_line {
                 self.learn_line(place);
             }
-            if was_delayed && self.settings.ordered {
-                self.woken_in_line(place);
+            if self.settings.ordered {
+                was_delayed = self.woken_in_line(place, cursor, was_delayed);
             }
         }
         if let Pick::Unreadable(reason) = pick {
@@ -117,9 +117,12 @@ impl Group {
                 let due = last.unix_ms + u64::try_from(nominal.as_millis()).unwrap_or(0);
                 (due, self.settings.backoff.cap)
             }
-            due => (due, ACK_WAIT_MAX),
+            due => {
+                let pause = due.saturating_sub(last.unix_ms);
+                (due, Duration::from_millis(pause).min(ACK_WAIT_MAX))
+            }
         };
-        // A clock that was set back makes nobody wait longer than the rule.
+        // A clock that was set back makes nobody wait longer than was meant.
         Duration::from_millis(due.saturating_sub(now.unix_ms)).min(most)
     }
 
@@ -173,7 +176,7 @@ impl Group {
         let place = held.place.filter(|_| self.settings.ordered);
         let line = place.map(|place| place.line);
         if let Some(place) = place {
-            self.delayed_in_line(place);
+            self.delayed_in_line(place, cursor);
         }
         self.finish(
             now,

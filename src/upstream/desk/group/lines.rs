@@ -29,8 +29,10 @@ pub(super) struct Line {
     active: usize,
     /// Entries that the log has of it.
     in_log: u64,
-    /// Entries that the log gives back when their time has come.
+    /// Entries that the log gives back when their time has come, as an earlier process said.
     delayed: u64,
+    /// The one that this process has given back so.
+    head: Option<u64>,
     /// The log is asked for its entries.
     is_loading: bool,
     /// It stands among those that take turns.
@@ -50,6 +52,7 @@ impl Line {
             active: 0,
             in_log: 0,
             delayed: 0,
+            head: None,
             is_loading: false,
             in_turns: false,
             served: 0,
@@ -66,6 +69,7 @@ impl Line {
             && self.active == 0
             && self.in_log == 0
             && self.delayed == 0
+            && self.head.is_none()
             && !self.is_loading
             && !self.in_turns
     }
@@ -129,7 +133,7 @@ impl Group {
     /// Nothing of the line may be given now, whatever the time.
     fn is_blocked(&self, line: &Line) -> bool {
         if self.settings.ordered {
-            return line.active > 0 || line.delayed > 0;
+            return line.active > 0 || line.delayed > 0 || line.head.is_some();
         }
         let bound = self.settings.turns.concurrency as usize;
         bound > 0 && line.active >= bound
@@ -280,16 +284,24 @@ impl Group {
     }
 
     /// An entry of the line waits in the log for its time.
-    pub(super) fn delayed_in_line(&mut self, place: Place) {
-        self.line(place).delayed += 1;
+    pub(super) fn delayed_in_line(&mut self, place: Place, cursor: u64) {
+        self.line(place).head = Some(cursor);
         self.lines.delayed += 1;
     }
 
-    /// An entry of the line has come back from there.
-    pub(super) fn woken_in_line(&mut self, place: Place) {
+    /// An entry of the line comes from the log, which says whether it was delayed. A log that has lost its leases does not know. Gives
+    /// whether it was.
+    pub(super) fn woken_in_line(&mut self, place: Place, cursor: u64, was_delayed: bool) -> bool {
         let line = self.line(place);
-        line.delayed = line.delayed.saturating_sub(1);
+        if line.head == Some(cursor) {
+            line.head = None;
+        } else if was_delayed {
+            line.delayed = line.delayed.saturating_sub(1);
+        } else {
+            return false;
+        }
         self.lines.delayed = self.lines.delayed.saturating_sub(1);
+        true
     }
 
     fn line(&mut self, place: Place) -> &mut Line {
@@ -380,7 +392,7 @@ impl Group {
             return false;
         }
         for line in self.lines.by_id.values_mut() {
-            (line.in_log, line.delayed) = (0, 0);
+            (line.in_log, line.delayed, line.head) = (0, 0, None);
         }
         (self.lines.in_log, self.lines.delayed) = (0, 0);
         for of_log in of_log {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::parked::later;
+use tokio::time::Instant;
+
+use super::parked::{due_at, later};
 use super::pull::Pull;
 use crate::mesh::durable::LogError;
 use crate::model::Entry;
@@ -24,6 +26,7 @@ impl Pull {
     /// It waits for its time, and its line with it.
     pub(super) fn park_until(&self, lease: Lease, due: u64, line: LineId) {
         if let Some(held) = self.held(lease) {
+            let due = due_at(unix_ms(), due);
             let mut parked = self.parked.borrow_mut();
             parked.delayed.insert((due, held.sequence), (lease, line));
         }
@@ -48,7 +51,7 @@ impl Pull {
         opened: &Opened,
         limit: usize,
     ) -> Result<Vec<Leased>, LogError> {
-        let now = unix_ms();
+        let now = Instant::now();
         let mut due = Vec::new();
         loop {
             let first = {
@@ -151,7 +154,13 @@ impl Pull {
                 let lined = parked.lined.first_key_value();
                 let delayed = parked.delayed.first_key_value();
                 let lined = lined.map(|(key, lease)| (*lease, 0, Some(*key), None));
-                lined.or_else(|| delayed.map(|(key, (lease, _))| (*lease, key.0, None, Some(*key))))
+                lined.or_else(|| {
+                    delayed.map(|(key, (lease, _))| {
+                        let wait = key.0.saturating_duration_since(Instant::now());
+                        let until = unix_ms() + u64::try_from(wait.as_millis()).unwrap_or(0);
+                        (*lease, until, None, Some(*key))
+                    })
+                })
             };
             let Some((lease, until, lined, delayed)) = next else {
                 return Ok(());

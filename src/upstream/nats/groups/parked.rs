@@ -3,8 +3,10 @@
 //! server keeps.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::upstream::desk::unix_ms;
 use crate::upstream::log::{Lease, LineId};
@@ -15,7 +17,12 @@ pub(super) struct Parked {
     /// By line and sequence.
     pub(super) lined: BTreeMap<(LineId, u64), Lease>,
     /// By due time and sequence.
-    pub(super) delayed: BTreeMap<(u64, u64), (Lease, LineId)>,
+    pub(super) delayed: BTreeMap<(Instant, u64), (Lease, LineId)>,
+}
+
+/// When something is due that is due at this time of the wall clock.
+pub(super) fn due_at(unix_now: u64, due: u64) -> Instant {
+    Instant::now() + Duration::from_millis(due.saturating_sub(unix_now))
 }
 
 /// The word that gives a delivery back for a while.
@@ -28,8 +35,8 @@ pub(super) fn later(until_unix_ms: u64) -> Bytes {
 }
 
 impl Parked {
-    /// When the first is due, Unix milliseconds.
-    pub(super) fn first_due(&self) -> Option<u64> {
+    /// When the first is due.
+    pub(super) fn first_due(&self) -> Option<Instant> {
         self.delayed.first_key_value().map(|(&(due, _), _)| due)
     }
 

@@ -236,10 +236,7 @@ impl Pull {
     /// This time, or when something is due before.
     fn not_after_due(&self, until: Instant) -> Instant {
         let first = self.parked.borrow().first_due();
-        first.map_or(until, |due| {
-            let wait = due.saturating_sub(crate::upstream::desk::unix_ms()).max(1);
-            until.min(Instant::now() + Duration::from_millis(wait))
-        })
+        first.map_or(until, |due| until.min(due))
     }
 
     pub(super) fn link(&self) -> &Link {
