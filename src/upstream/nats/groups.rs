@@ -329,6 +329,8 @@ impl Consumers {
         };
         let _settling = pull.settling();
         pull.keep_parked().await?;
+        // Of what is done. They go last: an entry that comes again, because this process ended before, brings its history along.
+        let mut histories = Vec::new();
         let mut words: Vec<(async_nats::Subject, Bytes)> = Vec::new();
         for (lease, what) in settled {
             let Some(held) = pull.held(*lease) else {
@@ -338,8 +340,7 @@ impl Consumers {
             let word = match what {
                 Settled::Done => {
                     if !held.failures.is_empty() {
-                        let purged = opened.failures.purge_with_ttl(key, GONE).await;
-                        purged.map_err(|error| failed(&error))?;
+                        histories.push(key);
                     }
                     Bytes::from_static(b"+ACK")
                 }
@@ -381,6 +382,10 @@ impl Consumers {
                 self.link.opened()?;
             }
             Err(error) => return Err(failed(&error)),
+        }
+        for key in histories {
+            let purged = opened.failures.purge_with_ttl(key, GONE).await;
+            purged.map_err(|error| failed(&error))?;
         }
         for (lease, what) in settled {
             match what {
