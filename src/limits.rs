@@ -315,6 +315,8 @@ pub const ENTRY_FAILURES_MAX: usize = 64;
 pub const ENTRY_FAILURES_BYTES_MAX: usize = 256 << 10;
 /// Dead letters in one page.
 pub const LETTERS_PAGE_MAX: usize = 1000;
+/// Dead letters that are looked at for one page, where not all of them are meant.
+pub const LETTERS_LOOKED_AT_MAX: usize = 20_000;
 /// Dead letters that are retried or dropped by one question.
 pub const LETTERS_PER_ASK_MAX: usize = 100_000;
 /// Pages of replays that are made at a time; others wait.

@@ -70,6 +70,9 @@ pub enum DlqAction {
         /// Of this group only
         #[arg(long)]
         group: Option<String>,
+        /// Which of them
+        #[command(flatten)]
+        filter: LetterFilter,
         /// At most this many; 0 for all
         #[arg(long, default_value_t = 0, value_name = "N")]
         limit: u64,
@@ -91,10 +94,50 @@ pub enum DlqAction {
         #[command(flatten)]
         target: TargetArgs,
     },
-    /// Give dead letters back to their group, with all attempts before them
-    Retry(Chosen),
+    /// Give dead letters back to their group, or elsewhere, with all attempts before them; those of a channel in order
+    Retry(RetryArgs),
     /// Forget dead letters
     Drop(Chosen),
+}
+
+/// Letters that are meant, where that is not all.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct LetterFilter {
+    /// Only those whose last reason contains this
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Only those of this class: failed, ack_wait, connection_lost, condition or loop
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
+    /// Only those of this channel, or of those that match a pattern with `*`
+    #[arg(long, value_name = "PATTERN")]
+    pub channel: Option<String>,
+    /// Only those that were published with this idempotency key
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Only those that died then or later: 2026-11-25T08:00:00Z, -2h, Unix milliseconds
+    #[arg(long, allow_hyphen_values = true, value_parser = when::time, value_name = "TIME")]
+    pub from: Option<u64>,
+    /// Only those that died before
+    #[arg(long, allow_hyphen_values = true, value_parser = when::time, value_name = "TIME")]
+    pub to: Option<u64>,
+}
+
+/// `ringmain dlq retry`
+#[derive(Clone, Debug, clap::Args)]
+pub struct RetryArgs {
+    /// Which
+    #[command(flatten)]
+    pub chosen: Chosen,
+    /// New payload of the one letter that is named, JSON
+    #[arg(long, value_name = "JSON", conflicts_with = "all")]
+    pub data: Option<String>,
+    /// Into the queue of this group instead
+    #[arg(long, value_name = "GROUP")]
+    pub to_group: Option<String>,
+    /// Onto this durable channel instead
+    #[arg(long, value_name = "CHANNEL", conflicts_with = "to_group")]
+    pub to_channel: Option<String>,
 }
 
 /// Letters that are meant.
@@ -106,9 +149,12 @@ pub struct Chosen {
     /// Event ids, as `list` shows them
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     pub events: Vec<String>,
-    /// All letters of the group
+    /// All letters of the group, or those that the following leave
     #[arg(long)]
     pub all: bool,
+    /// Which of all
+    #[command(flatten)]
+    pub filter: LetterFilter,
     /// Server
     #[command(flatten)]
     pub target: TargetArgs,
@@ -120,7 +166,8 @@ impl DlqArgs {
     pub const fn target(&self) -> &TargetArgs {
         match &self.action {
             DlqAction::List { target, .. } | DlqAction::Show { target, .. } => target,
-            DlqAction::Retry(chosen) | DlqAction::Drop(chosen) => &chosen.target,
+            DlqAction::Retry(args) => &args.chosen.target,
+            DlqAction::Drop(chosen) => &chosen.target,
         }
     }
 }
@@ -408,12 +455,14 @@ pub fn dlq(config: &Config, args: &DlqArgs) -> Result<(), ToolError> {
     match &args.action {
         DlqAction::List {
             group,
+            filter,
             limit,
             json,
             target,
         } => dlq::list(
             &mut client(config, target)?,
             group.as_deref(),
+            filter,
             *limit,
             *json,
         ),
@@ -422,16 +471,8 @@ pub fn dlq(config: &Config, args: &DlqArgs) -> Result<(), ToolError> {
             event,
             target,
         } => dlq::show(&mut client(config, target)?, group, event),
-        DlqAction::Retry(chosen) => dlq::each(
-            &mut client(config, &chosen.target)?,
-            dlq::Change::Retry,
-            chosen,
-        ),
-        DlqAction::Drop(chosen) => dlq::each(
-            &mut client(config, &chosen.target)?,
-            dlq::Change::Drop,
-            chosen,
-        ),
+        DlqAction::Retry(args) => dlq::retry(&mut client(config, &args.chosen.target)?, args),
+        DlqAction::Drop(chosen) => dlq::drop(&mut client(config, &chosen.target)?, chosen),
     }
 }
 

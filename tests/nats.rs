@@ -18,6 +18,8 @@ mod faults;
 mod groups;
 #[path = "nats/lab.rs"]
 mod lab;
+#[path = "nats/letters.rs"]
+mod letters;
 #[path = "nats/moving.rs"]
 mod moving;
 #[path = "nats/proxy.rs"]

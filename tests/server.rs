@@ -63,6 +63,8 @@ mod jwks;
 mod kept_log;
 #[path = "server/keys.rs"]
 mod keys;
+#[path = "server/letters.rs"]
+mod letters;
 #[path = "server/limits.rs"]
 mod limits;
 #[path = "server/listeners.rs"]

@@ -70,11 +70,28 @@ pub struct Nats {
 }
 
 /// `[queue]`: groups of workers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Name of the hook (of `proxies`) that is told of every dead letter; empty for none. Each is also announced on the
-    /// channel `$dead:<group>`.
+    /// Name of the hook (of `proxies`) that is told of every dead letter; empty for none. Each is announced on the channel
+    /// `$dead:<group>` of the log, from which the hook is told.
     pub dead_letter_hook: String,
+    /// How long a dead letter is kept, default 90 days; zero is for ever.
+    pub dead_letter_retention: Duration,
+    /// Dead letters kept at most, the oldest go first; default 1,000,000; 0 is any number.
+    pub dead_letters_max: u64,
+    /// Bytes of dead letters kept at most, the oldest go first; default 4 GiB; 0 is any number.
+    pub dead_letters_bytes_max: u64,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            dead_letter_hook: String::new(),
+            dead_letter_retention: Duration::from_hours(90 * 24),
+            dead_letters_max: 1_000_000,
+            dead_letters_bytes_max: 4 << 30,
+        }
+    }
 }
 
 /// `schema` of a namespace.

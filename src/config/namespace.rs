@@ -8,6 +8,21 @@ use super::durable::{Schema, Trigger};
 use super::hooks::DEFAULT_NAME;
 use crate::limits::{CHANNELS_OWNED_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
 
+/// Start of the channels on which the dead letters of queue groups are announced: `$dead:<group>`. Wherever there is a durable log
+/// they are in it, and nobody else publishes there.
+pub const DEAD_PREFIX: &str = "$dead:";
+/// The namespace that says who may read them.
+const DEAD_NAMESPACE: &str = "dead";
+/// In memory of each of them, where that namespace says nothing of it.
+const DEAD_WINDOW: (u32, Duration) = (256, Duration::from_mins(5));
+
+/// Does a pattern leave this channel out although it matches it? Announcements of dead letters are meant by patterns only that
+/// begin as they do, lest who takes from everything takes from them too.
+#[must_use]
+pub fn leaves_out(pattern: &str, channel: &str) -> bool {
+    channel.starts_with(DEAD_PREFIX) && !pattern.starts_with(DEAD_PREFIX)
+}
+
 /// What a channel's namespace allows and keeps. Field names are the configuration's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespace {
@@ -222,6 +237,36 @@ impl Namespace {
         self.allowed_delta_types.contains(&DeltaType::Fossil)
     }
 
+    /// The rules of `DEAD_PREFIX`: as here, as far as they say who may read and who is there.
+    fn for_letters(self) -> Self {
+        let is_kept = self.keeps_history();
+        Self {
+            name: DEAD_NAMESPACE.to_owned(),
+            delivery: Delivery::Durable,
+            history_size: if is_kept {
+                self.history_size
+            } else {
+                DEAD_WINDOW.0
+            },
+            history_ttl: if is_kept {
+                self.history_ttl
+            } else {
+                DEAD_WINDOW.1
+            },
+            allow_publish_for_client: false,
+            allow_publish_for_subscriber: false,
+            allow_publish_for_anonymous: false,
+            publish_proxy_enabled: false,
+            publication_data_format: DataFormat::NotEmpty,
+            size_max: 0,
+            force_recovery_mode: RecoveryMode::Stream,
+            auto_cache_recover: false,
+            schema: Schema::default(),
+            triggers: Vec::new(),
+            ..self
+        }
+    }
+
     /// Does a subscription recover that did not ask for it?
     #[must_use]
     pub fn recovers_by_itself(&self) -> bool {
@@ -246,6 +291,8 @@ pub struct ChannelRules {
     pub without_namespace: Arc<Namespace>,
     /// `channel.namespaces`, sorted by name.
     pub namespaces: Vec<Arc<Namespace>>,
+    /// Of the channels with `DEAD_PREFIX`, where there is a durable log.
+    pub letters: Arc<Namespace>,
     /// `channel.owned_limit`: channels that one shard keeps a record of. Over it, the one without subscribers that was used
     /// longest ago is forgotten.
     pub owned_limit: u32,
@@ -303,6 +350,7 @@ impl Default for ChannelRules {
             user_separator: ",".to_owned(),
             without_namespace: Arc::new(Namespace::default()),
             namespaces: Vec::new(),
+            letters: Arc::new(Namespace::default().for_letters()),
             owned_limit: CHANNELS_OWNED_MAX as u32,
             new_rate_limit: 200,
             new_rate_limit_per_user: 500,
@@ -320,6 +368,9 @@ impl ChannelRules {
     /// # Errors
     /// The namespace is not configured.
     pub fn resolve(&self, name: &str) -> Result<&Arc<Namespace>, ResolveError> {
+        if self.is_of_letters(name) {
+            return Ok(&self.letters);
+        }
         let Some((namespace, _)) = self.bare(name).split_once(self.namespace_boundary.as_str())
         else {
             return Ok(&self.without_namespace);
@@ -343,6 +394,9 @@ impl ChannelRules {
     /// May this name, or pattern (`*`), mean a channel of a durable namespace?
     #[must_use]
     pub fn reaches_durable(&self, pattern: &str) -> bool {
+        if self.is_of_letters(pattern) {
+            return true;
+        }
         let Some((start, _)) = pattern.split_once('*') else {
             return self.resolve(pattern).is_ok_and(|known| known.is_durable());
         };
@@ -414,6 +468,20 @@ impl ChannelRules {
     #[must_use]
     pub fn is_private(&self, name: &str) -> bool {
         !self.private_prefix.is_empty() && name.starts_with(self.private_prefix.as_str())
+            || self.is_of_letters(name)
+    }
+
+    /// Is this one of the channels, or a pattern over some of them, on which dead letters are announced?
+    fn is_of_letters(&self, name: &str) -> bool {
+        name.starts_with(DEAD_PREFIX) && self.is_durable()
+    }
+
+    /// Makes what follows from the namespaces. They may be in any order.
+    pub(super) fn seal(&mut self) {
+        let mut namespaces = self.namespaces.iter();
+        let dead = namespaces.find(|namespace| namespace.name == DEAD_NAMESPACE);
+        let dead = dead.map_or_else(Namespace::default, |dead| (**dead).clone());
+        self.letters = Arc::new(dead.for_letters());
     }
 
     /// What every channel name from a client must be.
@@ -560,6 +628,52 @@ mod tests {
         rules.private_prefix.clear();
         assert!(!rules.is_private("$chat:1") && !rules.is_private(""));
         assert_eq!(rules.resolve("$chat:1"), Err(ResolveError::Unknown));
+    }
+
+    #[test]
+    fn announcements_of_dead_letters_are_durable_and_private_wherever_there_is_a_log() {
+        let of = |name: &str, delivery| {
+            Arc::new(Namespace {
+                name: name.to_owned(),
+                delivery,
+                allow_publish_for_client: true,
+                allow_history_for_client: true,
+                ..Namespace::default()
+            })
+        };
+        let mut rules = ChannelRules {
+            namespaces: vec![of("dead", Delivery::Ephemeral)],
+            private_prefix: String::new(),
+            ..ChannelRules::default()
+        };
+        rules.seal();
+        assert_eq!(
+            rules.resolve("$dead:g"),
+            Err(ResolveError::Unknown),
+            "there is no log"
+        );
+        assert!(!rules.is_private("$dead:g") && !rules.reaches_durable("$dead:*"));
+        rules.namespaces.push(of("orders", Delivery::Durable));
+        let found = rules.resolve("$dead:g").expect("known");
+        assert!(found.is_durable() && found.keeps_history());
+        assert!(found.allow_history_for_client && !found.allow_publish_for_client);
+        assert!(rules.is_private("$dead:g"));
+        assert!(rules.reaches_durable("$dead:*") && rules.reaches_durable("$dead:g"));
+        assert!(
+            !rules.resolve("dead:g").expect("known").is_durable(),
+            "its own channels stay"
+        );
+        rules.namespaces.remove(0);
+        rules.seal();
+        let found = rules.resolve("$dead:g").expect("known without one");
+        assert!(found.is_durable() && !found.allow_history_for_client);
+    }
+
+    #[test]
+    fn patterns_mean_announcements_of_dead_letters_only_by_their_name() {
+        assert!(leaves_out("*", "$dead:g") && leaves_out("$*", "$dead:g"));
+        assert!(!leaves_out("$dead:*", "$dead:g") && !leaves_out("$dead:g", "$dead:g"));
+        assert!(!leaves_out("*", "orders:1") && !leaves_out("*", "$orders:1"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 
 use crate::upstream::bridge::Report as LogReport;
 use crate::upstream::desk::GroupReport;
+use crate::upstream::log::{Cause, Census};
 
 use super::hooks::Report;
 use super::process::{Process, Reload};
@@ -89,6 +90,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     if let Some(report) = &snapshot.durable {
         log(&mut out, report);
         groups(&mut out, &report.groups);
+        letters(&mut out, report);
     }
     out
 }
@@ -140,6 +142,10 @@ pub fn sample() -> String {
         hooks: &[target],
         durable: Some(LogReport {
             groups: vec![group],
+            letters: Census {
+                counts: BTreeMap::from([(("NAME".into(), Cause::Failed), 1)]),
+                ..Census::default()
+            },
             ..LogReport::default()
         }),
     })
@@ -375,6 +381,35 @@ fn groups(out: &mut String, groups: &[GroupReport]) {
                 format_args!("{name}{{group=\"{}\"}} {}", group.name, unix_ms / 1000),
             );
         }
+    }
+}
+
+fn letters(out: &mut String, report: &LogReport) {
+    let name = "ringmain_dead_letters";
+    let help = "Dead letters that there are, by group and class of the last reason, those of deleted groups too.";
+    head(out, name, "gauge", help);
+    for ((group, cause), count) in &report.letters.counts {
+        let class = cause.name();
+        line(
+            out,
+            format_args!("{name}{{group=\"{group}\",class=\"{class}\"}} {count}"),
+        );
+    }
+    let bytes = (
+        "ringmain_dead_letters_bytes",
+        "gauge",
+        "Bytes of all dead letters, about.",
+        report.letters.bytes,
+    );
+    let expired = (
+        "ringmain_dead_letters_expired_total",
+        "counter",
+        "Dead letters that were forgotten because of their age or because there were more than are kept.",
+        report.letters_expired,
+    );
+    for (name, kind, help, number) in [bytes, expired] {
+        head(out, name, kind, help);
+        line(out, format_args!("{name} {number}"));
     }
 }
 

@@ -287,8 +287,6 @@ pub enum FromLog {
     Answered(RequestId, Result<Bytes, LogError>),
     /// To a worker's connection: a delivery, JSON.
     Deliver(Vec<(ConnId, Bytes)>),
-    /// To the owner of an ephemeral channel: something is announced there.
-    Announce(ChannelName, Bytes),
     /// The log's side lost its place: every durable channel is read again before anything later is believed.
     Restarted,
 }

@@ -10,7 +10,7 @@
 //! | `ringmain.publish` of a client | `session/durable`: `rpc_publish` |
 //! | a client whose backend decided | `session/hooked`: `publish_approved` |
 //! | the server API: publish, broadcast | `shard/api/ask`: `publish` |
-//! | the log's side, on an ephemeral channel | `shard/durable`: `announce_there` |
+//! | a queue group, of a dead letter | `upstream/desk/told`: `announcement` |
 //! | a trigger | `upstream/desk/triggers`: `append` |
 //! | a replay, a dead letter that is tried again | `upstream/desk/dead`: `once_more` |
 

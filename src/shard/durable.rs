@@ -6,7 +6,7 @@ use crate::broker::followed::{PartAsker, Tries};
 use crate::limits::PART_BACKLOG_BYTES_MAX;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::mesh::message::{AnswerKind, Answered};
-use crate::model::{AskId, ChannelName, ChosenError, ConnId, Draft, HubId};
+use crate::model::{AskId, ChannelName, ChosenError, ConnId, HubId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::{Phase, Waiting, appended_json};
@@ -40,7 +40,6 @@ impl Shard {
                     self.deliver_to_worker(conn, data);
                 }
             }
-            FromLog::Announce(channel, data) => self.announce_there(channel, data),
             FromLog::Restarted => {
                 self.owned.restarted();
                 self.read_log();
@@ -206,16 +205,6 @@ impl Shard {
                 unreachable!("no question is asked for a publication")
             }
         }
-    }
-
-    /// The log's side publishes: JSON of its own. Where the namespace is gone, so are those who would hear it.
-    fn announce_there(&mut self, channel: ChannelName, data: bytes::Bytes) {
-        let Ok(namespace) = self.config.channels.resolve(channel.as_str()) else {
-            return;
-        };
-        let draft = Draft::new(namespace.terms(), channel, data, true);
-        // Nobody waits for it.
-        let _position = self.owning().publish_unasked(Box::new(draft));
     }
 
     /// What the log was asked and has taken too long for: whoever waits is told.

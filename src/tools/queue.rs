@@ -118,6 +118,7 @@ fn table(groups: &[Value]) -> String {
         "WORKERS",
         "REDELIVERED",
         "DEAD",
+        "LETTERS",
         "LOST",
     ]);
     for group in groups {
@@ -139,7 +140,7 @@ fn table(groups: &[Value]) -> String {
             row.push(text(&group[key]));
         }
         row.push(oldest);
-        for key in ["workers", "redelivered", "dead", "lost"] {
+        for key in ["workers", "redelivered", "dead", "letters", "lost"] {
             row.push(text(&group[key]));
         }
         table.push(row);

@@ -1,7 +1,6 @@
 //! What a running proxy says of itself, and what is wrong with it: limits that are near, what was dropped, queue groups
 //! that nobody serves, each with what helps.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -11,7 +10,7 @@ use super::scrape::Scrape;
 use super::{TargetArgs, ToolError, client};
 use crate::config::Config;
 use crate::doctor::{Finding, State};
-use crate::limits::{BACKLOG_BYTES_MAX, LETTERS_PAGE_MAX};
+use crate::limits::BACKLOG_BYTES_MAX;
 
 /// Between two looks at the counters: what grows meanwhile is wrong now, the rest may be long over.
 pub const PAUSE: Duration = Duration::from_secs(1);
@@ -29,30 +28,6 @@ pub struct Pages {
     pub ready: Value,
     /// Queue groups; why they are not to be had.
     pub groups: Result<Value, String>,
-    /// Dead letters that are kept, by group.
-    pub letters: Letters,
-}
-
-/// Dead letters of each group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Letters {
-    counts: BTreeMap<String, usize>,
-    /// Nobody counts further than a page.
-    has_more: bool,
-}
-
-impl Letters {
-    fn read(page: &Value) -> Self {
-        let mut letters = Self {
-            has_more: !page["next"].is_null(),
-            ..Self::default()
-        };
-        for letter in page["letters"].as_array().into_iter().flatten() {
-            let group = letter["group"].as_str().unwrap_or_default();
-            *letters.counts.entry(group.to_owned()).or_default() += 1;
-        }
-        letters
-    }
 }
 
 /// Asks a running proxy.
@@ -83,23 +58,18 @@ pub fn pages(config: &Config, target: &TargetArgs) -> Result<Pages, ToolError> {
         path: "/ready".to_owned(),
         source,
     })?;
-    let (mut groups, mut letters) = (Ok(Value::Array(Vec::new())), Letters::default());
+    let mut groups = Ok(Value::Array(Vec::new()));
     if !ready["durable"].is_null() {
         let asked = client.call("queue/groups", &json!({}));
         groups = asked
             .map(|mut result| result["groups"].take())
             .map_err(|error| error.to_string());
-        if groups.is_ok() {
-            let page = client.call("dlq/list", &json!({ "limit": LETTERS_PAGE_MAX }))?;
-            letters = Letters::read(&page);
-        }
     }
     Ok(Pages {
         address: client.address().to_owned(),
         metrics: String::from_utf8_lossy(&metrics).into_owned(),
         ready,
         groups,
-        letters,
     })
 }
 
@@ -184,7 +154,7 @@ pub fn judge(before: &Pages, after: &Pages) -> Vec<Finding> {
     match &after.groups {
         Ok(groups) => {
             let groups = groups.as_array().into_iter().flatten();
-            groups.for_each(|one| group(one, &after.letters, &mut findings));
+            groups.for_each(|one| group(one, &mut findings));
         }
         Err(reason) => findings.push(finding(
             State::Advice,
@@ -468,11 +438,11 @@ fn log(ready: &Value, findings: &mut Vec<Finding>) {
 }
 
 /// One queue group.
-fn group(group: &Value, letters: &Letters, findings: &mut Vec<Finding>) {
+fn group(group: &Value, findings: &mut Vec<Finding>) {
     let name = group["group"].as_str().unwrap_or("?");
     let number = |key: &str| group[key].as_u64().unwrap_or(0);
     let lag = number("lag");
-    let dead = letters.counts.get(name).copied().unwrap_or(0);
+    let letters = number("letters");
     let takers = number("workers") + number("fetches");
     let age = group["oldest_age_ms"].as_u64();
     let subject = format!("queue group {name}");
@@ -497,14 +467,11 @@ fn group(group: &Value, letters: &Letters, findings: &mut Vec<Finding>) {
             "its workers do not keep up: add some, or see ringmain queue groups for redeliveries",
         ));
     }
-    if dead > 0 {
+    if letters > 0 {
         findings.push(finding(
             State::Advice,
             subject.clone(),
-            match letters.has_more {
-                true => format!("{dead} dead letters or more"),
-                false => format!("{dead} dead letters"),
-            },
+            format!("{letters} dead letters"),
             "none",
             format!("ringmain dlq list --group {name} shows them: retry or drop them"),
         ));
@@ -536,9 +503,6 @@ mod tests {
             metrics: metrics.to_owned(),
             ready: full,
             groups: Ok(groups),
-            letters: Letters::read(
-                &json!({ "letters": [{ "group": "idle" }, { "group": "idle" }] }),
-            ),
         }
     }
 
@@ -552,7 +516,7 @@ mod tests {
     #[test]
     fn healthy_proxy_gets_no_complaint() {
         let metrics = "ringmain_build_info{version=\"1\",commit=\"\"} 1\nringmain_shard_up{shard=\"0\"} 1\nringmain_connections{shard=\"0\"} 7\nringmain_connections_max{shard=\"0\"} 100\n";
-        let group = json!({ "group": "g", "lag": 0, "workers": 1, "fetches": 0, "dead": 0, "oldest_age_ms": null });
+        let group = json!({ "group": "g", "lag": 0, "workers": 1, "fetches": 0, "letters": 0, "oldest_age_ms": null });
         let pages = pages(metrics, &json!({}), json!([group]));
         let findings = judge(&pages, &pages);
         assert_eq!(states(&findings), []);
@@ -587,8 +551,8 @@ mod tests {
             "durable": { "down": "disk full", "warnings": ["nearly full"], "bytes": 1, "entries": 1 },
         });
         let groups = json!([
-            { "group": "idle", "lag": 4, "workers": 0, "fetches": 0, "dead": 2 },
-            { "group": "late", "lag": 4, "workers": 1, "fetches": 0, "dead": 0, "oldest_age_ms": 3_600_000 },
+            { "group": "idle", "lag": 4, "workers": 0, "fetches": 0, "letters": 2 },
+            { "group": "late", "lag": 4, "workers": 1, "fetches": 0, "letters": 0, "oldest_age_ms": 3_600_000 },
         ]);
         let pages = pages(metrics, &ready, groups);
         let found = judge(&pages, &pages);

@@ -65,6 +65,18 @@ impl When {
     }
 }
 
+/// A time that is one, Unix milliseconds.
+pub(super) fn time(text: &str) -> Result<u64, String> {
+    match When::parse(text) {
+        Ok(When::Time(unix_ms)) => Ok(unix_ms),
+        Ok(When::Now) => Ok(unix_ms()),
+        Ok(When::Beginning) => Ok(0),
+        Ok(When::Offset(_)) | Err(_) => {
+            Err("expected 2026-11-25T08:00:00Z, -2h or Unix milliseconds".to_owned())
+        }
+    }
+}
+
 /// The wall clock.
 #[expect(
     clippy::disallowed_methods,

@@ -19,11 +19,12 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use super::bell::Bell;
-use super::desk::settings::QUEUE_PREFIX;
+use super::desk::settings::is_own;
 use super::desk::{Desk, GroupReport};
-use super::log::{Copies, Entries, Log, Status, Values, Wanted};
+use super::log::{Census, Copies, Entries, Letters, Log, Status, Values, Wanted};
 use super::schema::Schemas;
 use crate::config::Config;
+use crate::config::namespace::DEAD_PREFIX;
 use crate::limits::{LOG_ANSWERS_KEPT_MAX, LOG_APPENDS_WAITING_MAX};
 use crate::mesh::durable::{
     Appended, Ask, Caller, FromLog, LogError, LogMethod, Page, Read, RequestId, STORED_PER_MESSAGE,
@@ -122,6 +123,10 @@ pub struct Report {
     pub status: Status,
     /// The groups.
     pub groups: Vec<GroupReport>,
+    /// Dead letters.
+    pub letters: Census,
+    /// Dead letters that were forgotten because of their age or their number.
+    pub letters_expired: u64,
     /// Batches appended.
     pub batches: u64,
     /// Appends in them.
@@ -230,12 +235,21 @@ impl Shared {
         Some(error)
     }
 
+    /// Why a publication of anybody else is not taken in.
+    fn refused_of_others(&self, record: &Record) -> Option<LogError> {
+        if record.channel.as_str().starts_with(DEAD_PREFIX) {
+            let says = "only dead letters are announced on this channel";
+            return Some(LogError::Refused(says.into()));
+        }
+        self.refused(record)
+    }
+
     /// Why a publication of the desk is not taken in. It was made for another channel, or under other rules: its payload must fit
     /// the namespace that it goes to like anything else. What goes to the queue of a group is in no namespace.
     fn refused_of_desk(&self, record: &Record) -> Option<LogError> {
         let config = self.config.borrow();
         let name = record.channel.as_str();
-        if !name.starts_with(QUEUE_PREFIX)
+        if !is_own(name)
             && let Ok(namespace) = config.channels.resolve(name)
             && let Err(unfit) = config.check_payload(namespace, &record.data, record.json)
         {
@@ -456,7 +470,7 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
             };
             match request {
                 ToLog::Append(id, draft) => {
-                    if let Some(error) = shared.refused(&draft.record) {
+                    if let Some(error) = shared.refused_of_others(&draft.record) {
                         shared.send(shard, FromLog::Appended(vec![(id, Err(error))]));
                         continue;
                     }
@@ -572,7 +586,7 @@ async fn read_for<L: Entries>(
 }
 
 /// Tells control how the log does.
-async fn observe<L: Entries>(
+async fn observe<L: Entries + Letters>(
     log: Rc<L>,
     desk: Rc<Desk<L, outlet::Line>>,
     shared: Rc<Shared>,
@@ -592,9 +606,12 @@ async fn observe<L: Entries>(
         }
         let mut status = status;
         status.warnings.extend(desk.warnings());
+        let (letters, letters_expired) = desk.letters();
         report.send_replace(Report {
             status,
             groups: desk.report(),
+            letters,
+            letters_expired,
             ..shared.counter.report()
         });
         tokio::time::sleep(REPORT_INTERVAL).await;

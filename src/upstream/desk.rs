@@ -14,6 +14,7 @@ pub mod replay;
 mod rules;
 pub mod settings;
 pub mod start;
+mod told;
 mod triggers;
 pub mod turns;
 
@@ -26,7 +27,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
-use super::log::{Entries, Groups, Lag, Letters, Values};
+use super::log::{Census, Entries, Groups, Lag, Letters, Values};
 use crate::config::Config;
 use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
@@ -70,8 +71,6 @@ const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200)
 const STANDSTILL: std::time::Duration = std::time::Duration::from_secs(1);
 /// Time for returning what is leased at the end.
 const CLOSE_TIME: std::time::Duration = std::time::Duration::from_secs(2);
-/// Times that a hook is told of a dead letter until it listens.
-const HOOK_ATTEMPTS: u32 = 5;
 
 /// Who waits for an answer.
 pub type Asker = (ShardId, RequestId);
@@ -87,9 +86,6 @@ pub trait Outlet: 'static {
 
     /// A delivery, JSON. Those of one worker stay in order.
     fn deliver(&self, to: WorkerId, delivery: Bytes);
-
-    /// Something is published on an ephemeral channel.
-    fn announce(&self, channel: &str, data: Bytes);
 
     /// Calls the hook with this name; an error says why it does not count as called.
     async fn hook(&self, name: &str, body: Bytes) -> Result<(), String>;
@@ -170,6 +166,8 @@ struct Inner<L, O> {
     is_loaded: Cell<bool>,
     loaded: Notify,
     is_closed: Cell<bool>,
+    /// Dead letters that were forgotten because of their age or their number, since the start.
+    expired_letters: Cell<u64>,
     /// One group is made or changed at a time.
     opening: tokio::sync::Mutex<()>,
     replays: tokio::sync::Semaphore,
@@ -249,6 +247,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
             is_loaded: Cell::new(false),
             loaded: Notify::new(),
             is_closed: Cell::new(false),
+            expired_letters: Cell::new(0),
             opening: tokio::sync::Mutex::new(()),
             replays: tokio::sync::Semaphore::new(REPLAYS_MAX),
             started: clock(),
@@ -259,6 +258,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
         tokio::task::spawn_local(Rc::clone(&inner).load());
         tokio::task::spawn_local(Rc::clone(&inner).watch_lags());
         tokio::task::spawn_local(Rc::clone(&inner).look_at_clock());
+        tokio::task::spawn_local(Rc::clone(&inner).watch_letters());
         Self(inner)
     }
 
@@ -355,6 +355,15 @@ impl<L, O: Outlet> Desk<L, O> {
             .collect();
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         reports
+    }
+
+    /// Dead letters, and how many were forgotten since the start because of their age or their number.
+    #[must_use]
+    pub fn letters(&self) -> (Census, u64)
+    where
+        L: Letters,
+    {
+        (self.0.log.census(), self.0.expired_letters.get())
     }
 
     /// What an operator should know, a sentence each.

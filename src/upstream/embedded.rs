@@ -5,6 +5,7 @@
 //! unavailable; it is then opened again, in place, until that works.
 
 mod block;
+mod buried;
 mod bytes;
 mod channels;
 mod clock;
@@ -102,6 +103,7 @@ impl Embedded {
                 dirty: None,
                 unsynced: None,
                 damaged: 0,
+                letters: core.letters.clone(),
                 bytes: core.store.db.disk_space().unwrap_or(0),
                 entries: core.end + 1 - core.segments.first(core.end),
                 end: core.end,

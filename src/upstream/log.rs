@@ -14,7 +14,7 @@ pub use groups::{
     Failure, FromLine, Group, Groups, Lag, Lease, Leased, Line, LineId, Settled, Undone,
     worker_name,
 };
-pub use letters::{DeadLetter, Letters};
+pub use letters::{Bounds, Cause, Census, DeadLetter, Letters};
 pub use values::Values;
 
 /// A durable log: all parts of the seam, opened and closed as one.

@@ -10,10 +10,12 @@ use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
 use super::log::{
-    Copies, DeadLetter, Entries, Failure, FromLine, Group, Groups, Lag, Lease, Leased, Letters,
-    Line, LineId, Log, Scan, Scanned, Settled, Slice, Status, Undone, Values, Wanted,
+    Bounds, Census, Copies, DeadLetter, Entries, Failure, FromLine, Group, Groups, Lag, Lease,
+    Leased, Letters, Line, LineId, Log, Scan, Scanned, Settled, Slice, Status, Undone, Values,
+    Wanted,
 };
 use crate::config::glob_match;
+use crate::config::namespace::leaves_out;
 use crate::mesh::durable::{Appended, LogError, Read};
 use crate::model::{ChannelName, Draft, Entry, Epoch, EventId, Offset, Record, StreamPosition};
 
@@ -86,7 +88,7 @@ impl State {
     fn takes(&self, entry: &Entry) -> bool {
         let own = format!("$queue:{}", self.group.name);
         let channel = entry.record.channel.as_str();
-        let matches = |glob: &str| glob_match(glob, channel);
+        let matches = |glob: &str| glob_match(glob, channel) && !leaves_out(glob, channel);
         (channel == own || self.group.channels.iter().any(|glob| matches(glob)))
             && entry.cursor > self.begins_after
             && !self.done.contains_key(&entry.cursor)
@@ -577,6 +579,44 @@ impl Letters for MemoryLog {
         self.check()?;
         let mut letters = self.letters.borrow_mut();
         Ok(letters.remove(&(group.into(), event)).is_some())
+    }
+
+    async fn give_up(
+        &self,
+        _: Lease,
+        letter: &DeadLetter,
+        obituary: Option<Draft>,
+    ) -> Result<Option<Draft>, LogError> {
+        self.bury(letter).await?;
+        Ok(obituary)
+    }
+
+    async fn expire_letters(&self, bounds: Bounds) -> Result<Vec<Box<str>>, LogError> {
+        self.check()?;
+        let mut gone = Vec::new();
+        loop {
+            let census = self.census();
+            let mut letters = self.letters.borrow_mut();
+            let oldest = letters.iter().min_by_key(|(_, letter)| letter.unix_ms);
+            let Some((key, letter)) = oldest else {
+                return Ok(gone);
+            };
+            let (key, died_ms) = (key.clone(), letter.unix_ms);
+            let now_ms = super::desk::unix_ms();
+            if !bounds.are_passed(died_ms, now_ms, census.letters, census.bytes) {
+                return Ok(gone);
+            }
+            letters.remove(&key);
+            gone.push(key.0);
+        }
+    }
+
+    fn census(&self) -> Census {
+        let mut census = Census::default();
+        for letter in self.letters.borrow().values() {
+            census.add(&letter.group, letter.cause(), letter.bytes());
+        }
+        census
     }
 }
 

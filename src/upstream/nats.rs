@@ -34,6 +34,7 @@ mod tail;
 mod values;
 mod writer;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ use crate::upstream::log::{Copies, Entries, Log, Scan, Scanned, Slice, Status, W
 pub use link::ConnectError;
 
 use groups::Consumers;
+use letters::Known;
 use link::Link;
 use reader::Reader;
 use tail::Tail;
@@ -66,6 +68,8 @@ pub struct Jetstream {
     tail: Tail,
     reader: Reader,
     groups: Consumers,
+    /// Dead letters as this process knows them.
+    letters: RefCell<Known>,
     supervisor: tokio::task::JoinHandle<()>,
     /// What the configuration says now.
     configured: watch::Sender<Nats>,
@@ -86,6 +90,7 @@ impl Jetstream {
             tail,
             reader: Reader::new(link.clone()),
             groups: Consumers::new(link.clone()),
+            letters: RefCell::default(),
             supervisor: tokio::spawn(link.clone().supervise()),
             follower: tokio::spawn(link.clone().follow(configured.subscribe())),
             configured,

@@ -400,6 +400,7 @@ fn channel<V: Visit>(v: &mut V, rules: &mut ChannelRules) {
         namespace(v, one);
     });
     rules.namespaces = namespaces.into_iter().map(Arc::new).collect();
+    rules.seal();
 }
 
 /// Unix seconds, as TOML can write them.

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{HookCall, Report, Shared, Whose};
 use crate::limits::ADMIN_ASKS_MAX;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
-use crate::model::{AskId, ChannelName, Draft, ShardId};
+use crate::model::{AskId, Draft, ShardId};
 use crate::upstream::desk::{Asker, Outlet, WorkerId};
 
 /// The shard that questions of the admin listener seem to come from.
@@ -70,13 +70,6 @@ impl Outlet for Line {
     fn deliver(&self, to: WorkerId, delivery: Bytes) {
         self.0.deliver(to, delivery);
         self.0.flush_soon.notify_one();
-    }
-
-    fn announce(&self, channel: &str, data: Bytes) {
-        let channel = ChannelName::new(channel);
-        let owner = (self.0.owner)(&channel, self.0.down.len() as u16);
-        self.0.send(owner, FromLog::Announce(channel, data));
-        self.0.flush();
     }
 
     async fn hook(&self, name: &str, body: Bytes) -> Result<(), String> {

@@ -9,7 +9,7 @@ use super::group::{Holder, Taker, Window, index_of};
 use super::settings::{Wish, WishError, is_group_name, within};
 use super::{
     Asker, CREDIT, Consumer, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY, Sync, WorkerId,
-    asked, bad_request, closed, dead, not_found, replay, unix_ms, wrong,
+    asked, bad_request, closed, not_found, replay, unix_ms, wrong,
 };
 use crate::limits::{
     ACK_WAIT_MAX, FETCH_DELIVERIES_MAX, FETCH_WAIT_MS_MAX, FETCH_WAIT_MS_MIN, GROUP_CREDIT_MAX,
@@ -89,12 +89,10 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             LogMethod::PeekGroup => self.peek(&ask).await.map(Some),
             LogMethod::CopyGroup => self.copy(&ask).await.map(Some),
             LogMethod::Workers => self.list_workers(&ask).map(Some),
-            LogMethod::DeadList => dead::list(&*self.log, &ask.data, absent).await.map(Some),
-            LogMethod::DeadShow => dead::show(&*self.log, &ask.data).await.map(Some),
-            LogMethod::DeadRetry => dead::retry(&*self.log, &*self.outlet, &ask.data, absent)
-                .await
-                .map(Some),
-            LogMethod::DeadDrop => dead::forget(&*self.log, &ask.data, absent).await.map(Some),
+            LogMethod::DeadList => self.list_letters(&ask.data).await.map(Some),
+            LogMethod::DeadShow => self.show_letter(&ask.data).await.map(Some),
+            LogMethod::DeadRetry => self.retry_letters(&ask.data).await.map(Some),
+            LogMethod::DeadDrop => self.drop_letters(&ask.data).await.map(Some),
             LogMethod::Replay => {
                 let permit = self.replays.acquire().await;
                 let random = self.rng.borrow_mut().bits();

@@ -7,12 +7,11 @@ use bytes::Bytes;
 use super::deleted;
 use super::encode::Given;
 use super::group::{FETCHED_AT_ONCE, Group, Holder, Output};
-use super::settings::Settings;
 use super::start::From;
 use super::triggers::{Fault, Rule, TRIGGER_PREFIX};
 use super::{
-    DEAD_INTERVAL, HOOK_ATTEMPTS, IDLE, Inner, LAG_INTERVAL, LAG_PAUSE, LOOK_INTERVAL,
-    LOST_INTERVAL, Outlet, Place, RETRY, ROOM_INTERVAL, clock, encode,
+    DEAD_INTERVAL, IDLE, Inner, LAG_INTERVAL, LAG_PAUSE, LOOK_INTERVAL, LOST_INTERVAL, Outlet,
+    Place, RETRY, ROOM_INTERVAL, clock, encode,
 };
 use crate::limits::GROUPS_HELD_BYTES_MAX;
 use crate::mesh::durable::LogError;
@@ -66,10 +65,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         }
         for rule in rules {
             let name = rule.group.clone();
-            let settings = Settings {
-                channels: rule.channels.clone(),
-                ..Settings::default()
-            };
+            let settings = rule.settings();
             self.make(&name, settings, From::Beginning, Some(Rc::new(rule)))
                 .await?;
         }
@@ -344,15 +340,24 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                     tokio::task::spawn_local(Rc::clone(self).trigger(Rc::clone(place), given));
                 }
                 Output::Bury(letter) => {
-                    tokio::task::spawn_local(Rc::clone(self).bury(Rc::clone(place), letter));
+                    // What is not held any more was settled, or is somebody else's.
+                    if let Some(lease) = group.lease_of(letter.entry.cursor) {
+                        let burying = Rc::clone(self).bury(Rc::clone(place), lease, letter);
+                        tokio::task::spawn_local(burying);
+                    }
                 }
             }
         }
         others_wait
     }
 
-    pub(super) async fn bury(self: Rc<Self>, place: Rc<Place>, letter: Box<DeadLetter>) {
-        let outcome = self.log.bury(&letter).await;
+    pub(super) async fn bury(
+        self: Rc<Self>,
+        place: Rc<Place>,
+        lease: Lease,
+        letter: Box<DeadLetter>,
+    ) {
+        let outcome = self.keep(lease, &letter).await;
         if let Err(error) = &outcome {
             tracing::warn!(%error, group = &*place.name, "a dead letter is not kept yet");
         }
@@ -363,25 +368,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             .borrow_mut()
             .handle_buried(now, cursor, outcome.is_ok());
         place.wake.notify_one();
-        if outcome.is_err() {
-            return;
-        }
-        self.tell_dead(&place, &letter);
-        let mut out = Vec::new();
-        encode::obituary(&mut out, &letter);
-        let text = Bytes::from(out);
-        self.outlet
-            .announce(&format!("$dead:{}", letter.group), text.clone());
-        let hook = self.config.borrow().queue.dead_letter_hook.clone();
-        if hook.is_empty() {
-            return;
-        }
-        for attempt in 1..=HOOK_ATTEMPTS {
-            let Err(error) = self.outlet.hook(&hook, text.clone()).await else {
-                return;
-            };
-            tracing::warn!(error, attempt, hook, "a dead letter could not be told");
-            tokio::time::sleep(RETRY * attempt).await;
+        if outcome.is_ok() {
+            self.tell_dead(&place, &letter);
         }
     }
 
@@ -390,6 +378,12 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let rule = place.trigger.borrow().clone();
         let delivery = given.delivery;
         let outcome = match rule {
+            Some(rule) if rule.tells_letters => {
+                if !self.tell_hook(&place, &given).await {
+                    return;
+                }
+                Ok(())
+            }
             Some(rule) => rule.run(&*self.outlet, &place.name, &given).await,
             None => Ok(()),
         };

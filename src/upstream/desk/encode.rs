@@ -131,13 +131,10 @@ pub fn letter(out: &mut Vec<u8>, letter: &DeadLetter, with_data: bool) {
     members.text("group", &letter.group);
     members.number("died_at", letter.unix_ms);
     members.number("attempts", letter.failures.len());
-    members.text("reason", last_reason(letter));
+    members.text("reason", letter.reason());
+    members.text("class", letter.cause().name());
     members.array("failures", &letter.failures, failure);
     entry(&mut members, &letter.entry, with_data);
-}
-
-fn last_reason(letter: &DeadLetter) -> &str {
-    letter.failures.last().map_or("", |last| &last.reason)
 }
 
 fn failure(out: &mut Vec<u8>, failure: &Failure) {
@@ -154,7 +151,8 @@ pub fn obituary(out: &mut Vec<u8>, letter: &DeadLetter) {
     members.text("group", &letter.group);
     place_of(&mut members, &letter.entry);
     members.number("attempts", letter.failures.len());
-    members.text("reason", last_reason(letter));
+    members.text("reason", letter.reason());
+    members.text("class", letter.cause().name());
     members.number("died_at", letter.unix_ms);
 }
 

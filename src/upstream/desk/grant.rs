@@ -1,6 +1,7 @@
 //! Who may consume what.
 
 use crate::config::glob_match;
+use crate::config::namespace::leaves_out;
 use crate::mesh::durable::{Caller, LogError};
 
 /// May a caller have these channels in this group?
@@ -32,6 +33,9 @@ pub(super) fn permit(caller: &Caller, group: &str, channels: &[Box<str>]) -> Res
 pub(super) fn covers(granted: &str, wanted: &str) -> bool {
     if granted == wanted {
         return true;
+    }
+    if leaves_out(granted, wanted) {
+        return false;
     }
     if !wanted.contains('*') {
         return glob_match(granted, wanted);

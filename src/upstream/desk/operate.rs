@@ -93,7 +93,12 @@ struct Copying {
 fields!(@Own Copying { "group" => group, "to" => to, "from" => from });
 
 impl<L, O: Outlet> Inner<L, O> {
-    pub(super) fn list(&self) -> Bytes {
+    pub(super) fn list(&self) -> Bytes
+    where
+        L: Letters,
+    {
+        let census = self.log.census();
+        let letters = census.of_groups();
         let groups = self.groups.borrow();
         let now = unix_ms();
         let mut list: Vec<serde_json::Value> = groups.iter().flatten().map(|place| {
@@ -125,6 +130,7 @@ impl<L, O: Outlet> Inner<L, O> {
                 "due_in_ms": report.due_unix_ms.map(|at| at.saturating_sub(now)),
                 "delivered": report.delivered, "redelivered": report.redelivered, "acked": report.acked,
                 "naked": report.naked, "timed_out": report.timed_out, "dead": report.dead, "passed": report.passed,
+                "letters": letters.get(&*report.name).copied().unwrap_or(0),
                 "lost": report.lost, "acked_per_second": (report.rate * 100.0).round() / 100.0,
                 "desired_workers": report.desired_workers,
                 "time_in_queue_ms": { "p50": report.waits.quantile(0.5), "p99": report.waits.quantile(0.99) },

@@ -12,8 +12,9 @@ use serde_json::value::RawValue;
 
 use super::dead::{into_queue, once_more};
 use super::encode;
-use super::settings::QUEUE_PREFIX;
+use super::settings::{QUEUE_PREFIX, is_own};
 use super::{Outlet, asked, bad_request, not_found};
+use crate::config::namespace::DEAD_PREFIX;
 use crate::limits::{
     REPLAY_CHANNELS_MAX, REPLAY_LOOKED_AT_MAX, REPLAY_PAGE_BYTES_MAX, REPLAY_PAGE_MAX,
     REPLAY_UNJUDGED_TOLD_MAX,
@@ -161,9 +162,9 @@ where
         (self.reach)(&kept)?;
         match into {
             Some(Into::Group(group)) if let Some(error) = (self.absent)(group) => Err(error),
-            Some(Into::Channel(name)) if !(self.is_durable)(name) => Err(bad_request(
-                "`into.channel` is a channel of a durable namespace",
-            )),
+            Some(Into::Channel(name)) if is_own(name) || !(self.is_durable)(name) => Err(
+                bad_request("`into.channel` is a channel of a durable namespace"),
+            ),
             Some(Into::Group(_) | Into::Channel(_)) | None => Ok(()),
         }
     }
@@ -202,11 +203,14 @@ pub(super) async fn page<L: Entries, O: Outlet>(
     let done = scanned.at_end || next.after >= cursor.until;
     let mut channels = asked.channels.iter();
     let with_queues = channels.any(|channel| channel.starts_with(QUEUE_PREFIX));
+    let mut channels = asked.channels.iter();
+    let with_letters = channels.any(|channel| channel.starts_with(DEAD_PREFIX));
     let unjudged = Unjudged::default();
     let is_meant = |entry: &Entry| {
         let channel = entry.record.channel.as_str();
         entry.cursor <= cursor.until
             && (with_queues || !channel.starts_with(QUEUE_PREFIX))
+            && (with_letters || !channel.starts_with(DEAD_PREFIX))
             && condition.as_ref().is_none_or(|condition| {
                 let fits = condition.matches(&entry.record.data);
                 fits.unwrap_or_else(|_unreadable| unjudged.add(entry))

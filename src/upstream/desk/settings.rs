@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::de::{Error as _, MapAccess};
 use serde::{Deserialize, Serialize};
 
+use crate::config::namespace::DEAD_PREFIX;
 use crate::limits::{
     ACK_WAIT_MAX, ACK_WAIT_MIN, GROUP_ATTEMPTS_MAX, GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX,
     GROUP_NAME_BYTES_MAX,
@@ -19,6 +20,12 @@ use super::turns::{Key, LANE_WEIGHTS, LANES, Lanes, Turns};
 
 /// Start of the channels that hold what is put into one group only.
 pub const QUEUE_PREFIX: &str = "$queue:";
+
+/// Is this a channel that only the log's side publishes on?
+#[must_use]
+pub fn is_own(channel: &str) -> bool {
+    channel.starts_with(QUEUE_PREFIX) || channel.starts_with(DEAD_PREFIX)
+}
 
 /// Rules of a group. Survives restarts beside the group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

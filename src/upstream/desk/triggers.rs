@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::encode::Given;
+use super::settings::{Settings, is_own};
 use super::{Outlet, encode};
 use crate::config::Config;
 use crate::config::durable::Trigger;
+use crate::config::namespace::DEAD_PREFIX;
 use crate::limits::TRIGGER_HOPS_MAX;
 use crate::mesh::durable::LogError;
 use crate::model::{ChannelName, Draft, EventId, Record, Terms};
@@ -13,6 +15,8 @@ use crate::wire::condition::Condition;
 
 /// Start of the names of triggers' groups.
 pub const TRIGGER_PREFIX: &str = "$trigger:";
+/// The group that tells the hook of dead letters. No trigger's has such a name, which has its namespace in it.
+const HOOK_GROUP: &str = "$trigger:dead_letter_hook";
 /// A trigger that did its work and was interrupted before it could say so stores nothing twice within this time.
 const KEY_TTL: Duration = Duration::from_hours(24);
 /// A log that cannot store is asked again after this.
@@ -28,6 +32,8 @@ pub struct Rule {
     /// `None`: every publication. `Some(Err)`: the condition cannot be read.
     condition: Option<Result<Condition, String>>,
     trigger: Trigger,
+    /// It tells the hook of dead letters, in order, and never gives up.
+    pub tells_letters: bool,
 }
 
 /// Why a publication's work is not done.
@@ -63,10 +69,29 @@ impl Rule {
                     channels: vec![channels.into()],
                     condition,
                     trigger: trigger.clone(),
+                    tells_letters: false,
                 });
             }
         }
+        if !config.queue.dead_letter_hook.is_empty() {
+            rules.push(Self {
+                group: HOOK_GROUP.to_owned(),
+                channels: vec![format!("{DEAD_PREFIX}*").into()],
+                condition: None,
+                trigger: Trigger::default(),
+                tells_letters: true,
+            });
+        }
         rules
+    }
+
+    /// Rules of its group.
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            channels: self.channels.clone(),
+            ordered: self.tells_letters,
+            ..Settings::default()
+        }
     }
 
     /// Does what the rule says about one publication.
@@ -107,9 +132,13 @@ impl Rule {
 
     async fn append<O: Outlet>(&self, outlet: &O, given: &Given) -> Result<(), Fault> {
         let record = &given.entry.record;
+        let target = self.target(record.channel.as_str());
+        if is_own(&target) {
+            return Err(Fault::Hopeless(format!("nobody publishes on `{target}`")));
+        }
         loop {
             let again = Record {
-                channel: ChannelName::new(&self.target(record.channel.as_str())),
+                channel: ChannelName::new(&target),
                 event: follower(record.event, &self.group),
                 key: format!("{}/{}", self.group, record.event).into(),
                 hops: record.hops + 1,
@@ -139,7 +168,7 @@ impl Rule {
 }
 
 /// The id of what follows from an event: the same whenever it is tried.
-fn follower(event: EventId, group: &str) -> EventId {
+pub(super) fn follower(event: EventId, group: &str) -> EventId {
     use std::hash::{BuildHasher, Hasher};
     let mut random = 0u128;
     for seed in [1, 2] {
@@ -171,6 +200,7 @@ mod tests {
             group: "$trigger:orders:t".to_owned(),
             channels: Vec::new(),
             condition: None,
+            tells_letters: false,
             trigger: Trigger {
                 append: "billing:{rest}".to_owned(),
                 ..Trigger::default()

@@ -9,6 +9,7 @@ use fjall::{AbstractTree as _, Keyspace, OwnedWriteBatch, Readable as _};
 use hashbrown::HashMap;
 
 use super::block::{self, Head};
+use super::buried;
 use super::channels::{Row, Rows};
 use super::clock::LogClock;
 use super::error::{OpenError, words};
@@ -19,6 +20,7 @@ use crate::config::durable::Durable;
 use crate::limits::{LOG_TRIMS_MAX, LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
 use crate::mesh::durable::{Appended, epoch_of};
 use crate::model::{ChannelName, Draft, Entry, EventId, Offset, StreamPosition};
+use crate::upstream::log::Census;
 
 /// Row of the log's id.
 pub const LOG_ID: &[u8] = b"m/log";
@@ -50,6 +52,8 @@ pub struct Core {
     pub clock: LogClock,
     /// Cursor of the last entry.
     pub end: u64,
+    /// Dead letters.
+    pub letters: Census,
     log_id: u128,
     lives: u64,
     next_channel: u64,
@@ -148,6 +152,7 @@ impl Core {
             segments,
             clock: LogClock::start(newest.as_ref().map_or(0, |head| head.log_ms)),
             end: end.unwrap_or(0),
+            letters: buried::census(&store)?,
             log_id,
             lives,
             next_channel,

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use fjall::OwnedWriteBatch;
 use tokio::sync::oneshot;
 
+use super::buried;
 use super::clock::{LogClock, monotonic};
 use super::core::{Broken, Core};
 use super::error::{self, OpenError};
@@ -17,6 +19,7 @@ use super::tail::Tail;
 use crate::config::durable::Durable;
 use crate::mesh::durable::{Appended, LogError};
 use crate::model::Draft;
+use crate::upstream::log::{Census, DeadLetter, Lease};
 
 /// Between two attempts to open a log that has failed; what publishers are told to wait.
 pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -45,6 +48,8 @@ pub struct Inner {
     pub unsynced: Option<Instant>,
     /// Blocks and letters that could not be read.
     pub damaged: u64,
+    /// Dead letters when it was open last.
+    pub letters: Census,
     pub bytes: u64,
     pub entries: u64,
     pub end: u64,
@@ -77,6 +82,9 @@ impl Inner {
     pub fn fail(&mut self, broken: &Broken) {
         let core = self.core.take();
         let clock = core.as_ref().map(|core| core.clock.clone());
+        if let Some(core) = &core {
+            self.letters.clone_from(&core.letters);
+        }
         let (gone, is_gone) = oneshot::channel();
         // The library waits for its threads when it is dropped.
         tokio::task::spawn_blocking(move || {
@@ -223,6 +231,15 @@ impl Inner {
     }
 
     pub fn append(&mut self, batch: Vec<Draft>) -> Result<Vec<Appended>, Broken> {
+        self.store(batch, |_, _| {})
+    }
+
+    /// Appends, and stores what groups have changed and whatever `more` adds with the same stroke.
+    fn store(
+        &mut self,
+        batch: Vec<Draft>,
+        more: impl FnOnce(&mut OwnedWriteBatch, &Store),
+    ) -> Result<Vec<Appended>, Broken> {
         let Some(core) = &mut self.core else {
             return Err(Broken(String::new()));
         };
@@ -233,6 +250,7 @@ impl Inner {
             for state in groups.values_mut().filter(|_| is_any_dirty) {
                 state.write(batch, store);
             }
+            more(batch, store);
         })?;
         (self.dirty, self.unsynced) = (None, None);
         self.end = core.end;
@@ -245,6 +263,39 @@ impl Inner {
             entries.iter().for_each(|entry| self.recent.push(entry));
         }
         Ok(results)
+    }
+
+    /// See `Letters::give_up`. What fails is as if it had not been asked for: the entry stays leased.
+    pub fn give_up(
+        &mut self,
+        lease: Lease,
+        letter: &DeadLetter,
+        obituary: Option<Draft>,
+    ) -> Result<(), Broken> {
+        let Some(core) = &self.core else {
+            return Err(Broken(String::new()));
+        };
+        let before = buried::stored(&core.store, &letter.group, letter.entry.record.event)?;
+        let state = self.groups.get_mut(&letter.group);
+        let open = state.and_then(|state| state.take_out(lease));
+        let stored = self.store(obituary.into_iter().collect(), |batch, store| {
+            buried::write(batch, store, before.as_ref(), letter);
+        });
+        match stored {
+            Ok(_) => {
+                if let Some(core) = &mut self.core {
+                    buried::count(&mut core.letters, before.as_ref(), letter);
+                }
+                Ok(())
+            }
+            Err(broken) => {
+                let state = self.groups.get_mut(&letter.group);
+                if let (Some(state), Some(open)) = (state, open) {
+                    state.put_back(lease, open);
+                }
+                Err(broken)
+            }
+        }
     }
 }
 

@@ -1,27 +1,54 @@
-//! Dead letters in the embedded log: what is asked of them, and their bytes.
+//! Dead letters in the embedded log: what is asked of them.
 
-use bytes::Bytes;
-
-use super::block::{self, Head};
-use super::bytes::{Damage, Reader, put_bytes, put_number};
+use super::buried::{self, Row};
 use super::core::Broken;
 use super::store::Store;
 use super::{Embedded, bytes_of, check_name, unreadable};
 use crate::mesh::durable::LogError;
-use crate::model::{Entry, EventId};
-use crate::upstream::log::{DeadLetter, Letters};
+use crate::model::{Draft, EventId};
+use crate::upstream::log::{Bounds, Census, DeadLetter, Lease, Letters};
 
-const FORMAT: u8 = 1;
+/// Letters that are forgotten in one step.
+const EXPIRED_AT_ONCE: usize = 1000;
 
 impl Letters for Embedded {
     async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
         check_name(&letter.group)?;
         self.with(|core| {
+            let before = buried::stored(&core.store, &letter.group, letter.entry.record.event)?;
             let mut batch = core.store.batch();
-            let key = key(&letter.group, letter.entry.record.event);
-            batch.insert(&core.store.letters, key, encode(letter));
-            Store::commit(batch, true).map_err(Broken)
+            buried::write(&mut batch, &core.store, before.as_ref(), letter);
+            Store::commit(batch, true).map_err(Broken)?;
+            buried::count(&mut core.letters, before.as_ref(), letter);
+            Ok(())
         })
+    }
+
+    async fn give_up(
+        &self,
+        lease: Lease,
+        letter: &DeadLetter,
+        obituary: Option<Draft>,
+    ) -> Result<Option<Draft>, LogError> {
+        check_name(&letter.group)?;
+        self.step();
+        let mut inner = self.inner.borrow_mut();
+        if inner.core.is_none() {
+            return Err(inner.unavailable());
+        }
+        // Nobody names a group so long that its letters could not be announced.
+        let obituary = obituary.filter(|draft| super::refusal(draft).is_none());
+        match inner.give_up(lease, letter, obituary) {
+            Ok(()) => {
+                drop(inner);
+                self.changed.notify_waiters();
+                Ok(None)
+            }
+            Err(broken) => {
+                inner.fail(&broken);
+                Err(inner.unavailable())
+            }
+        }
     }
 
     async fn dead_letters(
@@ -37,7 +64,7 @@ impl Letters for Embedded {
                 let after = after
                     .as_ref()
                     .map(|(group, event)| (group.as_str(), *event));
-                list(store, group.as_deref(), after, limit)
+                buried::list(store, group.as_deref(), after, limit)
             })
             .await?;
         self.inner.borrow_mut().damaged += damaged;
@@ -49,11 +76,11 @@ impl Letters for Embedded {
         group: &str,
         event: EventId,
     ) -> Result<Option<DeadLetter>, LogError> {
-        let key = key(group, event);
+        let key = buried::key(group, event);
         let letter = self
             .reading(move |_, store| {
                 let value = store.letters.get(&key)?;
-                Ok(value.map(|value| decode(&key, bytes_of(value))))
+                Ok(value.map(|value| buried::decode(&key, bytes_of(value))))
             })
             .await?;
         letter
@@ -63,112 +90,59 @@ impl Letters for Embedded {
 
     async fn exhume(&self, group: &str, event: EventId) -> Result<bool, LogError> {
         self.with(|core| {
-            let key = key(group, event);
-            if !core.store.letters.contains_key(&key)? {
+            let Some(row) = buried::stored(&core.store, group, event)? else {
                 return Ok(false);
-            }
+            };
             let mut batch = core.store.batch();
-            batch.remove(&core.store.letters, key);
+            row.remove(&mut batch, &core.store);
             Store::commit(batch, true).map_err(Broken)?;
+            core.letters.take(group, row.cause, row.bytes);
             Ok(true)
         })
     }
-}
 
-/// Key of a letter: names sort as they do as text, since none holds a zero byte.
-#[must_use]
-pub fn key(group: &str, event: EventId) -> Vec<u8> {
-    [group.as_bytes(), &[0], &event.0.to_be_bytes()].concat()
-}
-
-/// A letter as it is stored.
-#[must_use]
-pub fn encode(letter: &DeadLetter) -> Vec<u8> {
-    let entry: &Entry = &letter.entry;
-    let head = Head {
-        channel_id: 0,
-        epoch: entry.position.epoch,
-        first_offset: entry.position.offset.0,
-        log_ms: 0,
-        mark_ms: 0,
-        bytes_before: 0,
-        count: 1,
-        channel: entry.record.channel.clone(),
-    };
-    let mut out = vec![FORMAT];
-    put_number(&mut out, letter.unix_ms);
-    put_number(&mut out, entry.cursor);
-    let failures = serde_json::to_vec(&letter.failures).unwrap_or_default();
-    put_bytes(&mut out, &failures);
-    put_bytes(
-        &mut out,
-        &block::encode(&head, std::iter::once(&entry.record)),
-    );
-    out
-}
-
-/// A letter out of what is stored.
-///
-/// # Errors
-///
-/// It is damaged.
-pub fn decode(key: &[u8], value: Bytes) -> Result<DeadLetter, Damage> {
-    let group = key.split(|byte| *byte == 0).next().unwrap_or_default();
-    let mut reader = Reader::new(&value, 0);
-    let format = reader.byte()?;
-    if format != FORMAT {
-        return Err(Damage::Format(format));
+    async fn expire_letters(&self, bounds: Bounds) -> Result<Vec<Box<str>>, LogError> {
+        self.with(|core| {
+            let now_ms = core.clock.now_ms();
+            let (mut letters, mut bytes) = (core.letters.letters, core.letters.bytes);
+            let mut rows = Vec::new();
+            for guard in core
+                .store
+                .state
+                .prefix(buried::BY_TIME)
+                .take(EXPIRED_AT_ONCE)
+            {
+                let (key, value) = guard.into_inner()?;
+                let row = match Row::read(&key, &value) {
+                    Some(row) if !bounds.are_passed(row.unix_ms, now_ms, letters, bytes) => break,
+                    Some(row) => row,
+                    None => continue,
+                };
+                letters = letters.saturating_sub(1);
+                bytes = bytes.saturating_sub(row.bytes);
+                rows.push(row);
+            }
+            if rows.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut batch = core.store.batch();
+            for row in &rows {
+                row.remove(&mut batch, &core.store);
+            }
+            Store::commit(batch, true).map_err(Broken)?;
+            let mut gone = Vec::with_capacity(rows.len());
+            for row in rows {
+                let group = row.group();
+                core.letters.take(&group, row.cause, row.bytes);
+                gone.push(group);
+            }
+            Ok(gone)
+        })
     }
-    let unix_ms = reader.number()?;
-    let cursor = reader.number()?;
-    let failures = serde_json::from_slice(&reader.shared()?).map_err(|_| Damage::Value)?;
-    let entry = block::decode(cursor, &reader.shared()?)?.pop();
-    Ok(DeadLetter {
-        group: str::from_utf8(group).map_err(|_| Damage::Value)?.into(),
-        entry: entry.ok_or(Damage::Short)?,
-        failures,
-        unix_ms,
-    })
-}
 
-/// Letters in order, and how many are damaged.
-///
-/// # Errors
-///
-/// The library's.
-pub fn list(
-    store: &Store,
-    group: Option<&str>,
-    after: Option<(&str, EventId)>,
-    limit: usize,
-) -> fjall::Result<(Vec<DeadLetter>, u64)> {
-    let first = group.map_or(Vec::new(), |group| key(group, EventId(0)));
-    let from = match after {
-        Some((group, event)) => {
-            let mut next = key(group, event);
-            next.push(0);
-            next.max(first)
-        }
-        None => first,
-    };
-    let mut letters = Vec::new();
-    let mut damaged = 0;
-    for guard in store.letters.range(from..) {
-        if letters.len() >= limit {
-            break;
-        }
-        let (key, value) = guard.into_inner()?;
-        let is_of = |group: &str| {
-            key.strip_prefix(group.as_bytes())
-                .is_some_and(|rest| rest.first() == Some(&0))
-        };
-        if group.is_some_and(|group| !is_of(group)) {
-            break;
-        }
-        match decode(&key, Bytes::from_owner(value)) {
-            Ok(letter) => letters.push(letter),
-            Err(_) => damaged += 1,
-        }
+    fn census(&self) -> Census {
+        let inner = self.inner.borrow();
+        let core = inner.core.as_ref();
+        core.map_or_else(|| inner.letters.clone(), |core| core.letters.clone())
     }
-    Ok((letters, damaged))
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::block::{self, Head};
+use super::buried;
 use super::bytes::Damage;
 use super::channels::Row;
 use super::groups::stored_group;
-use super::letters;
 use super::segments::{BLOCKS, INDEX, cursor_of};
 use crate::model::Entry;
 use crate::upstream::log::{DeadLetter, Group};
@@ -41,7 +41,7 @@ pub fn look(keyspace: &str, key: &Bytes, value: &Bytes) -> Result<Stored, Damage
     }
     Ok(match keyspace {
         "channels" => Stored::Channel(Row::decode(value)?.top),
-        "letters" => Stored::Letter(Box::new(letters::decode(key, value.clone())?)),
+        "letters" => Stored::Letter(Box::new(buried::decode(key, value.clone())?)),
         "state" if key.starts_with(b"g/") => {
             Stored::Group(Box::new(stored_group(value).ok_or(Damage::Value)?))
         }

@@ -11,6 +11,7 @@ use super::bytes::Damage;
 use super::channels::Row;
 use super::segments::{Segment, View, cursor_of, index_key};
 use crate::config::glob_match;
+use crate::config::namespace::{DEAD_PREFIX, leaves_out};
 use crate::mesh::durable::Read;
 use crate::model::Entry;
 use crate::upstream::log::{Scan, Scanned};
@@ -28,8 +29,8 @@ pub struct Filter {
     all: bool,
     names: BTreeSet<Box<str>>,
     globs: Vec<Box<str>>,
-    /// Channels of queue groups are taken by name only.
-    hides_queues: bool,
+    /// Channels of queue groups are taken by name only, announcements of dead letters by patterns that begin as they do.
+    hides_own: bool,
 }
 
 impl Filter {
@@ -46,7 +47,7 @@ impl Filter {
     #[must_use]
     pub fn of_group(group: &str, channels: &[Box<str>]) -> Self {
         let mut filter = Self {
-            hides_queues: true,
+            hides_own: true,
             ..Self::default()
         };
         filter.add(channels);
@@ -69,12 +70,14 @@ impl Filter {
     /// Whether it is wanted.
     #[must_use]
     pub fn wants(&self, channel: &str) -> bool {
-        if self.hides_queues && channel.starts_with(QUEUE_PREFIX) {
+        if self.hides_own && channel.starts_with(QUEUE_PREFIX) {
             return self.names.contains(channel);
         }
-        self.all
+        let is_hidden = |glob: &str| self.hides_own && leaves_out(glob, channel);
+        let mut globs = self.globs.iter();
+        self.all && !(self.hides_own && channel.starts_with(DEAD_PREFIX))
             || self.names.contains(channel)
-            || self.globs.iter().any(|glob| glob_match(glob, channel))
+            || globs.any(|glob| glob_match(glob, channel) && !is_hidden(glob))
     }
 
     /// Whether everything is wanted.

@@ -203,7 +203,8 @@ pub struct Store {
     pub db: Database,
     /// Channel name → `channels::Row`.
     pub channels: Keyspace,
-    /// Small things by a letter: `m` of the log itself, `v` of whoever asked, `g`, `r`, `o`, `f` of groups, `t` trims.
+    /// Small things by a letter: `m` of the log itself, `v` of whoever asked, `g`, `r`, `o`, `f` of groups, `t` trims,
+    /// `y` the index of dead letters.
     pub state: Keyspace,
     /// Dead letters.
     pub letters: Keyspace,

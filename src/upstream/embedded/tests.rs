@@ -1,4 +1,5 @@
 mod faults;
+mod letters;
 
 use std::path::Path;
 

@@ -409,6 +409,27 @@ impl Consumers {
         Ok(())
     }
 
+    /// Keeps the whole history of a leased entry, so that whoever gets it after this process knows that it is over.
+    pub(super) async fn keep_history(
+        &self,
+        group: &str,
+        lease: Lease,
+        failures: &[Failure],
+    ) -> Result<(), LogError> {
+        let opened = self.link.opened()?;
+        let pull = self.pulls.borrow().get(group).cloned();
+        let Some(held) = pull.and_then(|pull| pull.held(lease)) else {
+            return Ok(());
+        };
+        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
+        let value = history(&mut failures.to_vec()).map_err(|error| failed(&error))?;
+        let put = opened
+            .failures
+            .put(history_key(group, held.sequence), value);
+        put.await.map_err(|error| failed(&error))?;
+        Ok(())
+    }
+
     /// See `Groups::lag`.
     pub(super) async fn lag(&self, reader: &Reader, group: &str) -> Result<Lag, LogError> {
         let opened = self.link.opened()?;

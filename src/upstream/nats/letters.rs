@@ -1,5 +1,6 @@
 //! Dead letters: a bucket of its own, without an end of age, by group and event.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +14,15 @@ use super::message::{self, Content, Version};
 use super::subject::{name, unname};
 use super::{Jetstream, values};
 use crate::mesh::durable::LogError;
-use crate::model::EventId;
-use crate::upstream::log::{DeadLetter, Failure, Letters};
+use crate::model::{Draft, EventId};
+use crate::upstream::log::{Bounds, Cause, Census, DeadLetter, Failure, Lease, Letters};
 
 /// How long JetStream remembers that a letter is gone.
 const GONE: Duration = Duration::from_secs(60);
 /// Letters read at the same time.
 const AT_ONCE: usize = 64;
+/// Letters that are forgotten in one step.
+const EXPIRED_AT_ONCE: usize = 256;
 
 /// The first line of a letter; the payload follows it as it is.
 #[derive(Serialize, Deserialize)]
@@ -31,9 +34,74 @@ struct Head {
     headers: Vec<(String, String)>,
 }
 
+/// Where a letter is found.
+type Place = (Box<str>, EventId);
+
+/// The letters of one stream as this process knows them: what it has counted once, and what has come and gone here since.
+#[derive(Default)]
+pub(super) struct Known {
+    /// Stream that was counted; 0 while none was.
+    log: u128,
+    letters: BTreeMap<Place, (u64, Cause, u64)>,
+    by_time: BTreeSet<(u64, Place)>,
+    census: Census,
+    /// What goes while it is counted is not to be counted.
+    gone: Option<BTreeSet<Place>>,
+}
+
+impl Known {
+    fn add(&mut self, letter: &DeadLetter) {
+        let place = (letter.group.clone(), letter.entry.record.event);
+        self.remove(&place);
+        let (cause, bytes) = (letter.cause(), letter.bytes());
+        self.census.add(&letter.group, cause, bytes);
+        self.by_time.insert((letter.unix_ms, place.clone()));
+        self.letters.insert(place, (letter.unix_ms, cause, bytes));
+    }
+
+    fn remove(&mut self, place: &Place) {
+        if let Some((unix_ms, cause, bytes)) = self.letters.remove(place) {
+            self.census.take(&place.0, cause, bytes);
+            self.by_time.remove(&(unix_ms, place.clone()));
+        }
+    }
+
+    fn exhumed(&mut self, place: Place) {
+        self.remove(&place);
+        if let Some(gone) = &mut self.gone {
+            gone.insert(place);
+        }
+    }
+
+    /// The oldest letter if it is beyond the bounds.
+    fn passed(&self, bounds: Bounds, now_ms: u64) -> Option<Place> {
+        let (unix_ms, place) = self.by_time.first()?;
+        let Census { letters, bytes, .. } = self.census;
+        let is_passed = bounds.are_passed(*unix_ms, now_ms, letters, bytes);
+        is_passed.then(|| place.clone())
+    }
+}
+
 impl Letters for Jetstream {
     async fn bury(&self, letter: &DeadLetter) -> Result<(), LogError> {
-        bury(&self.link, letter).await
+        bury(&self.link, letter).await?;
+        self.letters.borrow_mut().add(letter);
+        Ok(())
+    }
+
+    /// A bucket and a stream are not written together: see the seam for the order.
+    async fn give_up(
+        &self,
+        lease: Lease,
+        letter: &DeadLetter,
+        obituary: Option<Draft>,
+    ) -> Result<Option<Draft>, LogError> {
+        let failures = &letter.failures;
+        self.groups
+            .keep_history(&letter.group, lease, failures)
+            .await?;
+        self.bury(letter).await?;
+        Ok(obituary)
     }
 
     async fn dead_letters(
@@ -55,7 +123,71 @@ impl Letters for Jetstream {
     }
 
     async fn exhume(&self, group: &str, event: EventId) -> Result<bool, LogError> {
-        exhume(&self.link, group, event).await
+        let is_gone = exhume(&self.link, group, event).await?;
+        self.letters.borrow_mut().exhumed((group.into(), event));
+        Ok(is_gone)
+    }
+
+    async fn expire_letters(&self, bounds: Bounds) -> Result<Vec<Box<str>>, LogError> {
+        let opened = self.link.opened()?;
+        if self.letters.borrow().log != opened.log {
+            self.count(&opened).await?;
+        }
+        let mut gone = Vec::new();
+        while gone.len() < EXPIRED_AT_ONCE {
+            let now_ms = crate::upstream::desk::unix_ms();
+            let Some((group, event)) = self.letters.borrow().passed(bounds, now_ms) else {
+                break;
+            };
+            if self.exhume(&group, event).await? {
+                gone.push(group);
+            }
+        }
+        Ok(gone)
+    }
+
+    fn census(&self) -> Census {
+        self.letters.borrow().census.clone()
+    }
+}
+
+impl Jetstream {
+    /// Reads all letters once.
+    async fn count(&self, opened: &Opened) -> Result<(), LogError> {
+        self.letters.replace(Known {
+            gone: Some(BTreeSet::new()),
+            ..Known::default()
+        });
+        let keys = values::keys(&opened.dead, ">").await;
+        let keys = keys.map_err(|error| self.link.failed(&error))?;
+        let places: Vec<(String, EventId)> = keys.iter().filter_map(|key| place(key)).collect();
+        for places in places.chunks(AT_ONCE) {
+            let read = |(group, event): &(String, EventId)| {
+                let (group, event) = (group.clone(), *event);
+                async move {
+                    let value = values::newest(&opened.dead, &key(&group, event)).await;
+                    let value = value.map_err(|error| self.link.failed(&error))?;
+                    // What is damaged is told where it is asked for.
+                    Ok::<_, LogError>(value.and_then(|value| decode(&self.link, &group, &value)))
+                }
+            };
+            for letter in join_all(places.iter().map(read)).await {
+                let Some(letter) = letter? else { continue };
+                let mut known = self.letters.borrow_mut();
+                let place = (letter.group.clone(), letter.entry.record.event);
+                let is_gone = known
+                    .gone
+                    .as_ref()
+                    .is_some_and(|gone| gone.contains(&place));
+                if !is_gone && !known.letters.contains_key(&place) {
+                    known.add(&letter);
+                }
+            }
+        }
+        let mut known = self.letters.borrow_mut();
+        known.gone = None;
+        known.log = opened.log;
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 //! NATS subscribes to `<prefix>.default.orders.>` and gets what the glob `orders:*` matches.
 
 use crate::config::glob_match;
+use crate::config::namespace::leaves_out;
 
 /// Tenant of records that name none.
 const DEFAULT_TENANT: &str = "default";
@@ -120,7 +121,7 @@ fn covers(wide: &str, narrow: &str) -> bool {
 pub(super) fn matches(globs: &[Box<str>], channel: &str) -> bool {
     globs.iter().any(|glob| {
         let names_it = !channel.starts_with(RESERVED) || glob.starts_with(RESERVED);
-        names_it && glob_match(glob, channel)
+        names_it && glob_match(glob, channel) && !leaves_out(glob, channel)
     })
 }
 

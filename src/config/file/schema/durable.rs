@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::super::super::durable::{Durable, Engine, Queue, SchemaVersion, Trigger};
 use super::super::super::namespace::{Delivery, Namespace};
-use super::super::form::{FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, seconds};
+use super::super::form::{
+    FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, or_off, seconds,
+};
 use super::Visit;
 
 /// In memory of a durable channel, unless the file says otherwise.
@@ -64,6 +66,19 @@ pub(super) fn durable<V: Visit>(v: &mut V, durable: &mut Durable) {
 
 pub(super) fn queue<V: Visit>(v: &mut V, queue: &mut Queue) {
     v.text("dead_letter_hook", &TEXT, &mut queue.dead_letter_hook);
+    v.duration(
+        "dead_letter_retention",
+        or_off(seconds(1, LONG_S)),
+        &mut queue.dead_letter_retention,
+    );
+    let most = u64::MAX / 2;
+    v.integer("dead_letters_max", 0, most, &mut queue.dead_letters_max);
+    v.integer(
+        "dead_letters_bytes_max",
+        0,
+        most,
+        &mut queue.dead_letters_bytes_max,
+    );
 }
 
 /// What is promised of a namespace's publications, and the defaults that follow from it.

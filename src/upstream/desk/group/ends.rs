@@ -4,7 +4,7 @@ use super::lines::Lines;
 use super::{Group, Held, Holder, LOSSES_PER_ATTEMPT, Output, State, Taker};
 use crate::time::Now;
 use crate::upstream::desk::{Asker, WorkerId};
-use crate::upstream::log::Settled;
+use crate::upstream::log::{Lease, Settled};
 
 impl Group {
     /// It takes nothing any more: what it has goes to others, and this is no attempt. `false`: it did not take.
@@ -115,6 +115,12 @@ impl Group {
         self.timers.clear();
         self.settled.clear();
         (self.is_releasing, self.is_sorting) = (false, false);
+    }
+
+    /// The lease of what is held.
+    #[must_use]
+    pub fn lease_of(&self, cursor: u64) -> Option<Lease> {
+        self.held.get(&cursor).map(|held| held.lease)
     }
 
     /// The group is deleted: whoever takes from it, or waits, is told so. `handle_closed` follows.

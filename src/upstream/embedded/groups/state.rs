@@ -77,8 +77,8 @@ impl Recent {
 }
 
 /// An entry that a group has read and not done.
-#[derive(Debug)]
-struct Open {
+#[derive(Clone, Debug)]
+pub struct Open {
     /// `None` where it is not in memory: given by a process before this one.
     entry: Option<Arc<Entry>>,
     failures: Vec<Failure>,
@@ -459,6 +459,21 @@ impl State {
     #[must_use]
     pub fn parked(&self) -> &Parked {
         &self.parked
+    }
+
+    /// A lease is done; gives what is needed to undo that.
+    pub fn take_out(&mut self, lease: Lease) -> Option<Open> {
+        let open = self.open.get(&lease.0).filter(|open| open.is_leased)?;
+        let open = open.clone();
+        self.finish(lease.0);
+        Some(open)
+    }
+
+    /// It could not be stored that a lease is done.
+    pub fn put_back(&mut self, lease: Lease, open: Open) {
+        self.dirty.insert(lease.0 / CHUNK_CURSORS);
+        self.dirty_failures.insert(lease.0);
+        self.open.insert(lease.0, open);
     }
 
     /// It is another one after it was deleted and made again.

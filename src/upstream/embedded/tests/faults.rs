@@ -227,10 +227,10 @@ fn log_that_failed_refuses_and_is_opened_again_in_place() {
 }
 
 /// Mounts a file system of this size; `None` where that is not allowed.
-struct Small(TempDir);
+pub(super) struct Small(pub TempDir);
 
 impl Small {
-    fn mount(bytes: usize) -> Option<Self> {
+    pub fn mount(bytes: usize) -> Option<Self> {
         let directory = TempDir::new().unwrap();
         let mounted = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
