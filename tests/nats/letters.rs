@@ -22,6 +22,7 @@ fn failure(attempt: u32, reason: &str) -> Failure {
         unix_ms: 1_700_000_000_000 + u64::from(attempt),
         reason: reason.into(),
         worker: "w".into(),
+        next_unix_ms: 0,
     }
 }
 
@@ -30,6 +31,7 @@ async fn group(log: &Jetstream, name: &str, channels: &[&str]) {
         name: name.into(),
         channels: channels.iter().map(|&channel| channel.into()).collect(),
         from_beginning: true,
+        start_after: None,
         lease: Duration::from_secs(2),
         ordered: false,
     };
