@@ -26,6 +26,8 @@ mod proxy;
 mod reads;
 #[path = "nats/rotation.rs"]
 mod rotation;
+#[path = "nats/scheduled.rs"]
+mod scheduled;
 #[path = "nats/secure.rs"]
 mod secure;
 #[path = "nats/setup.rs"]

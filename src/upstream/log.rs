@@ -4,6 +4,7 @@ mod copies;
 mod entries;
 mod groups;
 mod letters;
+mod scheduled;
 mod values;
 
 use crate::config::durable::Durable;
@@ -12,6 +13,7 @@ pub use copies::{Copies, Wanted};
 pub use entries::{Entries, Scan, Scanned, Slice};
 pub use groups::{Failure, Group, Groups, Lag, Lease, Leased, Settled, worker_name};
 pub use letters::{DeadLetter, Letters};
+pub use scheduled::{Name, Page, Pending, Place, Schedule, Scheduled, Which};
 pub use values::Values;
 
 /// A durable log: all parts of the seam, opened and closed as one.
@@ -21,7 +23,7 @@ pub use values::Values;
 /// background is behind with flushing, until that has caught up or has failed. Parts of channels and of the whole log it reads
 /// on other threads.
 #[allow(async_fn_in_trait, reason = "the bridge runs its log on one thread")]
-pub trait Log: Copies + Entries + Groups + Letters + Values {
+pub trait Log: Copies + Entries + Groups + Letters + Scheduled + Values {
     /// A reload: what of it the log can follow, it does, and nobody waits for it.
     fn reload(&self, _config: &Durable) {}
 
@@ -42,4 +44,6 @@ pub struct Status {
     pub entries: u64,
     /// Cursor of the last entry.
     pub end: u64,
+    /// What waits for its time.
+    pub schedule: Schedule,
 }

@@ -1,4 +1,5 @@
 mod faults;
+mod scheduled;
 
 use std::path::Path;
 

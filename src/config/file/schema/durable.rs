@@ -6,6 +6,7 @@ use super::super::super::durable::{Durable, Engine, Queue, SchemaVersion, Trigge
 use super::super::super::namespace::{Delivery, Namespace};
 use super::super::form::{FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, seconds};
 use super::Visit;
+use crate::limits::LOG_SCHEDULED_MAX;
 
 /// In memory of a durable channel, unless the file says otherwise.
 const WINDOW: u32 = 256;
@@ -32,6 +33,12 @@ pub(super) fn durable<V: Visit>(v: &mut V, durable: &mut Durable) {
         "append_timeout",
         millis(100, 120_000),
         &mut durable.append_timeout,
+    );
+    v.integer(
+        "scheduled_max",
+        0,
+        LOG_SCHEDULED_MAX,
+        &mut durable.scheduled_max,
     );
     v.section("embedded", |v| {
         v.text("directory", &FILE, &mut durable.embedded.directory);
