@@ -76,7 +76,7 @@ impl Unfit {
 }
 
 /// Times before this one, 1973 in milliseconds, are meant as seconds.
-const UNIX_MS_MIN: u64 = 100_000_000_000;
+const MILLISECONDS_FROM: u64 = 100_000_000_000;
 
 /// When a publication is published that is wanted at a time, or after a delay, both in milliseconds and 0 for none. 0 means at
 /// once: so is what lies in the past.
@@ -89,7 +89,7 @@ pub fn due_ms(now_ms: u64, deliver_at: u64, delay_ms: u64) -> Result<u64, Unfit>
         (0, 0) => Ok(0),
         (0, delay) if delay > longest => Err(Unfit::TooLong),
         (0, delay) => Ok(now_ms.saturating_add(delay)),
-        (at, 0) if at < UNIX_MS_MIN => Err(Unfit::Seconds),
+        (at, 0) if at < MILLISECONDS_FROM => Err(Unfit::Seconds),
         (at, 0) if at > now_ms.saturating_add(longest) => Err(Unfit::TooFar),
         (at, 0) if at <= now_ms => Ok(0),
         (at, 0) => Ok(at),

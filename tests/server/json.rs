@@ -342,7 +342,7 @@ fn options_that_a_durable_publication_does_not_have_are_named() {
             .to_owned()
     };
     for (member, wanted) in [
-        ("delay_ms", "delay_ms: unknown, known are "),
+        ("visibility", "visibility: unknown, known are "),
         ("ttl", "ttl: unknown, "),
         ("priority", "priority: unknown, "),
         ("idempotency_keys", "did you mean `idempotency_key`?"),

@@ -131,7 +131,7 @@ fn what_is_delayed_comes_in_the_order_of_the_times_and_not_before() {
 fn workers_and_batches_get_it_like_anything_else() {
     let directory = tempfile::tempdir().expect("a directory");
     let server = start(directory.path());
-    let group = json!({ "group": "g", "channels": ["orders:*"], "start": "beginning" });
+    let group = json!({ "group": "g", "channels": ["orders:*"], "from": "beginning" });
     let commands = json!({ "commands": [
         { "publish": { "channel": "orders:1", "data": { "n": 1 }, "delay_ms": 500 } },
         { "broadcast": { "channels": ["orders:2", "orders:3"], "data": { "n": 2 }, "delay_ms": 300 } },

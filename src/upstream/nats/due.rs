@@ -37,7 +37,7 @@ const IDLE: Duration = Duration::from_secs(2);
 /// How long an event without a key is remembered, so that it is not published twice.
 const EVENT_TTL: Duration = Duration::from_hours(24);
 /// A key is remembered for so long in any case.
-const KEY_TTL_MIN: Duration = Duration::from_mins(10);
+const KEY_REMEMBERED: Duration = Duration::from_mins(10);
 
 /// One that was given out: by its time and its place in the stream.
 type Held = BTreeMap<(u64, u64), (Draft, Message)>;
@@ -153,7 +153,7 @@ async fn append(link: &Link, writer: &Writer, held: &mut Held, now_ms: u64) -> b
         draft.record.unix_ms = now_ms;
         let ttl = match &*draft.record.key {
             "" => EVENT_TTL,
-            _ => draft.terms.key_ttl.max(KEY_TTL_MIN),
+            _ => draft.terms.key_ttl.max(KEY_REMEMBERED),
         };
         draft.terms.key_ttl = ttl;
         draft
