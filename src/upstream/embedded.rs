@@ -146,7 +146,7 @@ impl Embedded {
             TEND_PAUSE
         };
         // The machine's clock may be set meanwhile: it is looked at again soon enough.
-        let due = inner.core.as_ref().and_then(|core| core.later.first());
+        let due = inner.core.as_ref().and_then(|core| core.later.first_ms());
         due.map_or(pause, |due| {
             pause.min(Duration::from_millis(due.saturating_sub(wall_ms())))
         })
@@ -336,7 +336,7 @@ impl Entries for Embedded {
             end: inner.end,
             schedule: Schedule {
                 pending: inner.core.as_ref().map_or(0, |core| core.later.count()),
-                next_ms: inner.core.as_ref().and_then(|core| core.later.first()),
+                next_ms: inner.core.as_ref().and_then(|core| core.later.first_ms()),
                 late: inner.late.clone(),
             },
         }

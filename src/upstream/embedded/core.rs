@@ -296,7 +296,7 @@ impl Core {
             active.last = last.cursor;
             active.last_ms = now_ms;
         }
-        self.later.added(plan.later.iter().map(|row| row.spot.0));
+        self.later.added(plan.later.iter().map(|row| row.spot));
         for staged in plan.staged.into_iter().filter(|staged| staged.is_touched) {
             self.rows.put(staged.channel, staged.row);
         }

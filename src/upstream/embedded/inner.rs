@@ -246,7 +246,7 @@ impl Inner {
         let Some(core) = &mut self.core else {
             return Ok(false);
         };
-        if core.later.first().is_none_or(|first| first > now_ms) {
+        if core.later.first_ms().is_none_or(|first| first > now_ms) {
             return Ok(false);
         }
         let groups = &mut self.groups;

@@ -37,8 +37,8 @@ pub struct Later {
     next: u64,
     /// How many.
     count: u64,
-    /// When the first one is due.
-    first: Option<u64>,
+    /// Where the first one is. What was before it was removed, and whoever looks there passes over it one by one.
+    first: Option<Spot>,
 }
 
 /// One that waits.
@@ -57,8 +57,8 @@ pub struct Due {
     pub rows: Vec<Row>,
     /// Rows that cannot be read.
     pub damaged: Vec<Spot>,
-    /// When the one behind them is due.
-    pub next: Option<u64>,
+    /// Where the one behind them is.
+    pub next: Option<Spot>,
 }
 
 impl Later {
@@ -76,7 +76,7 @@ impl Later {
         Ok(Self {
             next: number(0).unwrap_or(0),
             count: number(8).unwrap_or(0),
-            first: first(store, 0)?,
+            first: first(store, (0, 0))?,
         })
     }
 
@@ -86,10 +86,16 @@ impl Later {
         self.count
     }
 
+    /// Where the first one is.
+    #[must_use]
+    pub const fn first(&self) -> Option<Spot> {
+        self.first
+    }
+
     /// When the first one is due.
     #[must_use]
-    pub const fn first(&self) -> Option<u64> {
-        self.first
+    pub fn first_ms(&self) -> Option<u64> {
+        self.first.map(|(due, _)| due)
     }
 
     /// A number for one that is added.
@@ -105,17 +111,16 @@ impl Later {
     /// The library's.
     pub fn due(&self, store: &Store, now_ms: u64) -> fjall::Result<Due> {
         let mut due = Due::default();
-        let Some(first) = self.first.filter(|first| *first <= now_ms) else {
+        let Some(first) = self.first.filter(|(due, _)| *due <= now_ms) else {
             return Ok(due);
         };
         let mut bytes = 0;
-        // What was before the first one was removed, and would be passed over one by one.
-        for guard in store.scheduled.range(row_key((first, 0))..due_end()) {
+        for guard in store.scheduled.range(row_key(first)..due_end()) {
             let (key, value) = guard.into_inner()?;
             let spot = spot_of(&key);
             let is_full = due.rows.len() + due.damaged.len() >= DUE_AT_ONCE;
             if spot.0 > now_ms || is_full || bytes >= DUE_BYTES_AT_ONCE {
-                due.next = Some(spot.0);
+                due.next = Some(spot);
                 break;
             }
             match decode(spot, Bytes::from_owner(value)) {
@@ -137,29 +142,29 @@ impl Later {
     }
 
     /// These were added.
-    pub fn added(&mut self, dues: impl Iterator<Item = u64>) {
-        for due in dues {
+    pub fn added(&mut self, spots: impl Iterator<Item = Spot>) {
+        for spot in spots {
             self.count += 1;
-            self.first = Some(self.first.map_or(due, |first| first.min(due)));
+            self.first = Some(self.first.map_or(spot, |first| first.min(spot)));
         }
     }
 
     /// So many were removed, and then this one is the first.
-    pub const fn removed(&mut self, count: u64, first: Option<u64>) {
+    pub const fn removed(&mut self, count: u64, first: Option<Spot>) {
         self.count = self.count.saturating_sub(count);
         self.first = first;
     }
 }
 
-/// When the first one at this time or later is due.
+/// Where the first one from this place on is.
 ///
 /// # Errors
 ///
 /// The library's.
-pub fn first(store: &Store, from_ms: u64) -> fjall::Result<Option<u64>> {
-    let mut rows = store.scheduled.range(row_key((from_ms, 0))..due_end());
+pub fn first(store: &Store, from: Spot) -> fjall::Result<Option<Spot>> {
+    let mut rows = store.scheduled.range(row_key(from)..due_end());
     let key = rows.next().map(fjall::Guard::key).transpose()?;
-    Ok(key.map(|key| spot_of(&key).0))
+    Ok(key.map(|key| spot_of(&key)))
 }
 
 /// Puts one into a batch.
@@ -233,7 +238,7 @@ fn at(store: &Store, spot: Spot) -> fjall::Result<Option<Row>> {
     Ok(value.and_then(|value| decode(spot, Bytes::from_owner(value)).ok()))
 }
 
-/// Those behind a place, in order: of a channel, or all. Ends where `more` says so of the one before.
+/// Those from a place on, in order: of a channel, or all. Ends where `more` says so of the one before.
 ///
 /// # Errors
 ///
@@ -241,13 +246,9 @@ fn at(store: &Store, spot: Spot) -> fjall::Result<Option<Row>> {
 pub fn list(
     store: &Store,
     channel: Option<&ChannelName>,
-    after: Option<Spot>,
+    from: Spot,
     mut more: impl FnMut(Row) -> bool,
 ) -> fjall::Result<()> {
-    let from = after.map_or((0, 0), |(due, number)| match number.checked_add(1) {
-        Some(next) => (due, next),
-        None => (due.saturating_add(1), 0),
-    });
     let Some(channel) = channel else {
         for guard in store.scheduled.range(row_key(from)..due_end()) {
             let (key, value) = guard.into_inner()?;

@@ -6,7 +6,7 @@ use fjall::OwnedWriteBatch;
 
 use super::Embedded;
 use super::core::{Broken, Core};
-use super::later::{self, Row};
+use super::later::{self, Row, Spot};
 use super::store::Store;
 use crate::mesh::durable::LogError;
 use crate::model::{Draft, Entry};
@@ -105,15 +105,15 @@ impl Core {
         Store::commit(batch, true).map_err(Broken)?;
         let first = self.first_without(&row)?;
         self.later.removed(1, first);
-        self.later.added(std::iter::once(due_ms));
+        self.later.added(std::iter::once(changed.spot));
         Ok(Some(changed))
     }
 
-    /// When the first one is due, now that this one is gone.
-    fn first_without(&self, row: &Row) -> Result<Option<u64>, Broken> {
+    /// Where the first one is, now that this one is gone.
+    fn first_without(&self, row: &Row) -> Result<Option<Spot>, Broken> {
         match self.later.first() {
-            Some(first) if first < row.spot.0 => Ok(Some(first)),
-            _ => Ok(later::first(&self.store, row.spot.0)?),
+            Some(first) if first < row.spot => Ok(Some(first)),
+            _ => Ok(later::first(&self.store, row.spot)?),
         }
     }
 }
@@ -121,14 +121,18 @@ impl Core {
 impl Scheduled for Embedded {
     async fn scheduled(&self, wanted: &Page) -> Result<Vec<Pending>, LogError> {
         let wanted = wanted.clone();
+        let Some(first) = self.with(|core| Ok(core.later.first()))? else {
+            return Ok(Vec::new());
+        };
         self.reading(move |_, store| {
-            let after = wanted.after.map(|place| {
+            let behind = |place: Place| {
                 let number = u64::try_from(place.number).unwrap_or(u64::MAX);
-                (place.due_ms, number)
-            });
+                (place.due_ms, number.saturating_add(1))
+            };
+            let from = wanted.after.map_or(first, behind).max(first);
             let mut found = Vec::new();
             let mut bytes = 0;
-            later::list(store, wanted.channel.as_ref(), after, |row| {
+            later::list(store, wanted.channel.as_ref(), from, |row| {
                 bytes += row.draft.record.bytes();
                 found.push(pending(row));
                 found.len() < wanted.limit && bytes < wanted.bytes

@@ -213,3 +213,25 @@ fn more_than_may_wait_are_refused_and_others_are_stored() {
         assert_eq!(waiting(&log, None).await, ["1", "2"]);
     });
 }
+
+#[test]
+fn times_are_those_of_the_machine_whichever_way_its_clock_is_set() {
+    let directory = TempDir::new().unwrap();
+    run(async {
+        let log = open(directory.path());
+        let now = wall_ms();
+        let far = now + 3_600_000;
+        store(&log, vec![later("a", "1", far), later("a", "2", far + 1)]).await;
+        let publish_at = |ms: u64| log.inner.borrow_mut().publish_due(ms).expect("stored");
+        assert!(!publish_at(now - 86_400_000), "set back: nothing comes");
+        assert!(!publish_at(far - 1));
+        assert!(publish_at(far), "set forward: what it says is due");
+        assert_eq!(next(&log).await, ["1"]);
+        assert!(!publish_at(now), "and back again: once is enough");
+        assert!(publish_at(far + 1));
+        assert_eq!(next(&log).await, ["2"]);
+        let slice = page(&log, "a", 0, 10).await;
+        let taken: Vec<u64> = slice.entries.iter().map(|e| e.record.unix_ms).collect();
+        assert_eq!(taken, [far, far + 1], "taken in when they were published");
+    });
+}
