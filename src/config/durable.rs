@@ -112,6 +112,8 @@ pub struct Trigger {
     pub append: String,
     /// Name of the hook (of `proxies`) that is called; empty for none.
     pub hook: String,
+    /// What is appended is published so much later.
+    pub delay: Duration,
 }
 
 impl Default for Durable {

@@ -50,7 +50,7 @@ fn what_is_delayed_comes_at_its_time_and_in_order() {
     let server = NatsServer::start();
     run(async {
         let log = open(&config(&server)).await;
-        let at = unix_ms() + 2500;
+        let at = unix_ms() + 5000;
         let drafts = vec![
             later(publication("orders:1", "third"), at + 200),
             later(publication("orders:1", "first"), at),

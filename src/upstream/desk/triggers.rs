@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::encode::Given;
-use super::{Outlet, encode};
+use super::{Outlet, encode, unix_ms};
 use crate::config::Config;
 use crate::config::durable::Trigger;
 use crate::limits::TRIGGER_HOPS_MAX;
@@ -107,6 +107,11 @@ impl Rule {
 
     async fn append<O: Outlet>(&self, outlet: &O, given: &Given) -> Result<(), Fault> {
         let record = &given.entry.record;
+        let delay = u64::try_from(self.trigger.delay.as_millis()).unwrap_or(u64::MAX);
+        let due_ms = match delay {
+            0 => 0,
+            delay => unix_ms().saturating_add(delay),
+        };
         loop {
             let again = Record {
                 channel: ChannelName::new(&self.target(record.channel.as_str())),
@@ -116,7 +121,8 @@ impl Rule {
                 origin: None,
                 ..record.clone()
             };
-            let draft = Draft::of(Terms::log(KEY_TTL), again);
+            let mut draft = Draft::of(Terms::log(KEY_TTL), again);
+            draft.due_ms = due_ms;
             match outlet.append(vec![draft]).await.pop() {
                 Some(Ok(_)) => return Ok(()),
                 // That the log is down says nothing about the publication.

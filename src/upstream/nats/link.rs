@@ -342,10 +342,15 @@ impl Link {
         }
         let opened = self.opened.borrow().clone();
         let pending = match opened {
-            Some(opened) => {
-                let scheduled = opened.scheduled.get_info().await;
-                scheduled.map_err(|error| error.to_string())?.state.messages
-            }
+            Some(opened) => match opened.scheduled.get_info().await {
+                Ok(info) => info.state.messages,
+                // Somebody has deleted it: what comes next has a place again.
+                Err(error) => {
+                    self.scheduled(&line).await?;
+                    tracing::warn!(%error, "the stream of what waits for its time was looked for in vain");
+                    0
+                }
+            },
             None => 0,
         };
         self.status.send_modify(|status| {

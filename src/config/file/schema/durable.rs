@@ -6,12 +6,14 @@ use super::super::super::durable::{Durable, Engine, Queue, SchemaVersion, Trigge
 use super::super::super::namespace::{Delivery, Namespace};
 use super::super::form::{FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, seconds};
 use super::Visit;
-use crate::limits::LOG_SCHEDULED_MAX;
+use crate::limits::{LOG_SCHEDULED_MAX, PUBLISH_DELAY_MAX};
 
 /// In memory of a durable channel, unless the file says otherwise.
 const WINDOW: u32 = 256;
 /// … for how long.
 const WINDOW_TTL: Duration = Duration::from_mins(5);
+/// Longest delay of what a trigger appends.
+const DELAY_MS: u64 = PUBLISH_DELAY_MAX.as_millis() as u64;
 /// Life of a durable channel's idempotency keys.
 const KEY_TTL: Duration = Duration::from_hours(24);
 
@@ -110,5 +112,6 @@ pub(super) fn rules<V: Visit>(v: &mut V, namespace: &mut Namespace) {
         v.text("condition", &TEXT, &mut one.condition);
         v.text("append", &TEXT, &mut one.append);
         v.text("hook", &TEXT, &mut one.hook);
+        v.duration("delay", millis(0, DELAY_MS), &mut one.delay);
     });
 }
