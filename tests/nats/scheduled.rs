@@ -211,3 +211,27 @@ fn of_many_that_are_due_each_comes_once_whoever_shares_them_and_is_gone() {
         log.close().await;
     });
 }
+
+#[test]
+fn a_stream_that_somebody_deletes_is_made_again() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let far = unix_ms() + 3_600_000;
+        let before = append_one(&log, later(publication("orders:1", "x"), far)).await;
+        before.expect("stored");
+        let client = async_nats::connect(server.url()).await.expect("connects");
+        let js = async_nats::jetstream::new(client);
+        let deleted = js.delete_stream("RINGMAIN_SCHEDULED").await;
+        assert!(deleted.expect("deleted").success);
+        let again = later(publication("orders:1", "y"), far);
+        until("a place for what waits", async || {
+            append_one(&log, again.clone()).await.ok()
+        })
+        .await;
+        assert_eq!(waiting(&log, 10).await, [again.record.event]);
+        let now = append_one(&log, publication("orders:1", "z")).await;
+        assert_eq!(now.expect("stored").position.offset.0, 1);
+        log.close().await;
+    });
+}
