@@ -298,7 +298,7 @@ fn refusal(draft: &Draft) -> Option<LogError> {
 }
 
 /// No more may wait for their time.
-pub(super) fn too_many_wait(room: u64) -> LogError {
+fn too_many_wait(room: u64) -> LogError {
     let says =
         format!("{room} publications wait for their time, as many as durable.scheduled_max allows");
     LogError::Full(says.into())

@@ -255,6 +255,10 @@ impl Inner {
                 state.write(batch, store);
             }
         })?;
+        if published.due_ms.is_empty() && published.damaged == 0 {
+            // What was looked for is not there; nothing was stored.
+            return Ok(true);
+        }
         let end = core.end;
         self.damaged += published.damaged;
         self.stored(end, &published.entries);

@@ -372,6 +372,8 @@ fn decode(spot: Spot, value: Bytes) -> Result<Row, Damage> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::upstream::memory::record;
 
@@ -394,6 +396,19 @@ mod tests {
         let last = changed.len() - 1;
         changed[last] ^= 1;
         assert!(decode((99, 3), changed.into()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_rows_are_refused_without_a_panic(key: Vec<u8>, mut value: Vec<u8>, whole: bool) {
+            if let Some(format) = value.first_mut().filter(|_| whole) {
+                *format = FORMAT;
+            }
+            let mut due = key.clone();
+            due.insert(0, DUE);
+            prop_assert!(stored(&due, &value.clone().into()).is_err());
+            let _ = stored(&key, &value.into());
+        }
     }
 
     #[test]
