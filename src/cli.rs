@@ -166,6 +166,8 @@ pub(crate) enum Command {
     Dlq(ringmain::tools::DlqArgs),
     /// Read durable channels again: write their events, or append them elsewhere
     Replay(Box<ringmain::tools::ReplayArgs>),
+    /// Look at publications that wait for their time, cancel them or give them another one
+    Scheduled(Box<ringmain::tools::ScheduledArgs>),
     /// Back up, restore, check, export and import the durable log
     Log(Box<ringmain::tools::LogArgs>),
     /// Look at queue groups
@@ -560,6 +562,9 @@ mod tests {
             "dlq drop --group g --all --from -3d",
             "replay --channel orders:* --from -2h --to now --rate 100",
             "queue groups",
+            "scheduled list --channel c --json",
+            "scheduled cancel --channel c --idempotency-key k",
+            "scheduled change --channel c 0198-x --to +15m",
         ] {
             assert!(parse(&format!("ringmain {line}")).is_ok(), "{line}");
         }
@@ -574,6 +579,9 @@ mod tests {
             "replay --channel a --into b:1 --into-group g",
             "replay --channel a --rate 0",
             "replay --channel a --from yesterday",
+            "scheduled cancel --channel a",
+            "scheduled cancel --channel a x --idempotency-key k",
+            "scheduled change --channel a x --to soon",
         ] {
             let error = parse(&format!("ringmain {line}")).err();
             assert_eq!(error.map(|error| error.exit_code()), Some(2), "{line}");

@@ -25,7 +25,7 @@ pub use file::{
 pub use file::{
     is_fixed_at_start, keys, parse_duration, show_duration, shown_url, unmatched_origin,
 };
-pub use fit::Unfit;
+pub use fit::{Unfit, due_ms};
 pub use glob::{Glob, GlobError, glob_match};
 pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};

@@ -344,6 +344,12 @@ const _: () = assert!(COPY_FRAME_BYTES_MAX > LOG_RECORD_BYTES_MAX);
 pub const NATS_HEADERS_BYTES_MAX: usize = 60_000;
 /// How long the embedded log remembers an idempotency key; a longer time to live is cut.
 pub const LOG_KEY_TTL_MAX: Duration = Duration::from_hours(24 * 366);
+/// How much later a publication may be published than it is taken in.
+pub const PUBLISH_DELAY_MAX: Duration = Duration::from_hours(24 * 365);
+/// Publications that may wait for their time, as the operator may allow them at most (`durable.scheduled_max`).
+pub const LOG_SCHEDULED_MAX: u64 = 1_000_000_000;
+/// Waiting publications in one page of their list.
+pub const SCHEDULED_PAGE_MAX: usize = 1000;
 /// Emptied channels whose entries may still be there; of more, scans and groups see the entries until they expire.
 pub const LOG_TRIMS_MAX: usize = 100_000;
 /// Bytes of blocks that are in no file, beside those that are being written into one; appends wait beyond it.

@@ -74,6 +74,10 @@ fn main() -> ExitCode {
             let address = &args.target().address;
             tool(config, address, |config| tools::dlq(config, &args))
         }
+        Command::Scheduled(args) => {
+            let address = &args.target().address;
+            tool(config, address, |config| tools::scheduled(config, &args))
+        }
         Command::Log(args) => log(config, &args),
         Command::Replay(args) => {
             let address = &args.target.address;

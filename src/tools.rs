@@ -1,4 +1,4 @@
-//! The commands that ask a running proxy: `ringmain dlq`, `ringmain replay` and `ringmain queue` about its durable log,
+//! The commands that ask a running proxy: `ringmain dlq`, `ringmain replay`, `ringmain queue` and `ringmain scheduled` about its durable log,
 //! `ringmain health` how it does.
 //!
 //! They speak HTTP to the admin listener of the configuration, or with a key to the server API of any server.
@@ -14,6 +14,7 @@ mod queue;
 mod replay;
 mod resume;
 pub mod running;
+mod scheduled;
 mod scrape;
 mod table;
 mod when;
@@ -168,6 +169,76 @@ impl DlqArgs {
             DlqAction::List { target, .. } | DlqAction::Show { target, .. } => target,
             DlqAction::Retry(args) => &args.chosen.target,
             DlqAction::Drop(chosen) => &chosen.target,
+        }
+    }
+}
+
+/// `ringmain scheduled`
+#[derive(Clone, Debug, clap::Args)]
+pub struct ScheduledArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: ScheduledAction,
+}
+
+/// What is done with publications that wait for their time.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ScheduledAction {
+    /// List them, the next one first
+    List {
+        /// Of this channel only
+        #[arg(long)]
+        channel: Option<String>,
+        /// At most this many; 0 for all
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        limit: u64,
+        /// One JSON object a line instead of a table
+        #[arg(long)]
+        json: bool,
+        /// Server
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Forget them: they are not published
+    Cancel(ScheduledName),
+    /// Publish them at another time
+    Change {
+        /// Which
+        #[command(flatten)]
+        name: ScheduledName,
+        /// When: RFC 3339 (2026-11-25T08:00:00Z), from now on (+15m, +2h, +3d), Unix milliseconds or `now`
+        #[arg(long = "to", value_name = "TIME", value_parser = scheduled::time)]
+        at: u64,
+    },
+}
+
+/// Publications that are meant.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ScheduledName {
+    /// Their channel
+    #[arg(long)]
+    pub channel: String,
+    /// Event ids, as `list` shows them
+    #[arg(
+        required_unless_present = "idempotency_key",
+        conflicts_with = "idempotency_key"
+    )]
+    pub events: Vec<String>,
+    /// The one with this idempotency key
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// Server
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
+impl ScheduledArgs {
+    /// Which server.
+    #[must_use]
+    pub const fn target(&self) -> &TargetArgs {
+        match &self.action {
+            ScheduledAction::List { target, .. } => target,
+            ScheduledAction::Cancel(name) | ScheduledAction::Change { name, .. } => &name.target,
         }
     }
 }
@@ -473,6 +544,24 @@ pub fn dlq(config: &Config, args: &DlqArgs) -> Result<(), ToolError> {
         } => dlq::show(&mut client(config, target)?, group, event),
         DlqAction::Retry(args) => dlq::retry(&mut client(config, &args.chosen.target)?, args),
         DlqAction::Drop(chosen) => dlq::drop(&mut client(config, &chosen.target)?, chosen),
+    }
+}
+
+/// Runs `ringmain scheduled`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn scheduled(config: &Config, args: &ScheduledArgs) -> Result<(), ToolError> {
+    let client = &mut client(config, args.target())?;
+    match &args.action {
+        ScheduledAction::List {
+            channel,
+            limit,
+            json,
+            ..
+        } => scheduled::list(client, channel.as_deref(), *limit, *json),
+        ScheduledAction::Cancel(name) => scheduled::cancel(client, name),
+        ScheduledAction::Change { name, at } => scheduled::change(client, name, *at),
     }
 }
 

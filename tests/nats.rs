@@ -30,6 +30,8 @@ mod queues;
 mod reads;
 #[path = "nats/rotation.rs"]
 mod rotation;
+#[path = "nats/scheduled.rs"]
+mod scheduled;
 #[path = "nats/secure.rs"]
 mod secure;
 #[path = "nats/setup.rs"]

@@ -88,6 +88,8 @@ mod rotation;
 #[cfg(feature = "nats")]
 #[path = "server/rotation_of_nats.rs"]
 mod rotation_of_nats;
+#[path = "server/scheduled.rs"]
+mod scheduled;
 #[path = "server/service.rs"]
 mod service;
 #[path = "server/shards.rs"]

@@ -10,7 +10,7 @@ use super::{Secret, glob_match};
 use crate::image::image;
 
 /// Methods of the server API that a key can be limited to, as in `/api/<method>`. `batch` is none: the commands in it are.
-pub const API_METHODS: [&str; 35] = [
+pub const API_METHODS: [&str; 38] = [
     "publish",
     "broadcast",
     "unsubscribe",
@@ -46,6 +46,9 @@ pub const API_METHODS: [&str; 35] = [
     "dlq/retry",
     "dlq/drop",
     "replay",
+    "scheduled/list",
+    "scheduled/cancel",
+    "scheduled/change",
 ];
 
 /// Those of them that act on channels that the request names, and on nothing else.

@@ -16,6 +16,8 @@ pub struct Durable {
     pub retention_bytes: u64,
     /// An append that is not stored within this time gets a temporary error, default 5 s.
     pub append_timeout: Duration,
+    /// Publications that wait for their time at most, default ten million; one beyond it is refused.
+    pub scheduled_max: u64,
     /// `[durable.embedded]`
     pub embedded: Embedded,
     /// `[durable.nats]`
@@ -127,6 +129,8 @@ pub struct Trigger {
     pub append: String,
     /// Name of the hook (of `proxies`) that is called; empty for none.
     pub hook: String,
+    /// What is appended is published so much later.
+    pub delay: Duration,
 }
 
 impl Default for Durable {
@@ -136,6 +140,7 @@ impl Default for Durable {
             retention_age: Duration::from_hours(72),
             retention_bytes: 0,
             append_timeout: Duration::from_secs(5),
+            scheduled_max: 10_000_000,
             embedded: Embedded {
                 directory: PathBuf::from("ringmain-data/log"),
                 cache_bytes: 64 << 20,

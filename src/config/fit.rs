@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::namespace::{DataFormat, Namespace};
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, TRACE_BYTES_MAX};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PUBLISH_DELAY_MAX, TRACE_BYTES_MAX};
 use crate::model::{Draft, Terms, Way};
 use crate::wire::json::is_deeper;
 
@@ -39,6 +39,21 @@ pub enum Unfit {
     /// It carries a trace and does not go to the log.
     #[error("only publications of durable namespaces carry one")]
     TraceOfEphemeral,
+    /// It is wanted later and does not go to the log.
+    #[error("only publications of durable namespaces can be delayed")]
+    DueOfEphemeral,
+    /// Both a time and a delay.
+    #[error("leave it out where `deliver_at` is set, they exclude each other")]
+    TwoTimes,
+    /// A time in 1970.
+    #[error("expected Unix milliseconds, this looks like seconds")]
+    Seconds,
+    /// A time too far away.
+    #[error("expected a time within {} days", PUBLISH_DELAY_MAX.as_secs() / 86_400)]
+    TooFar,
+    /// A delay too long.
+    #[error("expected at most {}, which is {} days", PUBLISH_DELAY_MAX.as_millis(), PUBLISH_DELAY_MAX.as_secs() / 86_400)]
+    TooLong,
 }
 
 impl Unfit {
@@ -54,7 +69,31 @@ impl Unfit {
             Self::LongKey => "idempotency_key",
             Self::LongTrace | Self::TraceOfEphemeral => "trace",
             Self::SchemaOfEphemeral | Self::NoSchema => "schema",
+            Self::DueOfEphemeral | Self::Seconds | Self::TooFar => "deliver_at",
+            Self::TwoTimes | Self::TooLong => "delay_ms",
         }
+    }
+}
+
+/// Times before this one, 1973 in milliseconds, are meant as seconds.
+const MILLISECONDS_FROM: u64 = 100_000_000_000;
+
+/// When a publication is published that is wanted at a time, or after a delay, both in milliseconds and 0 for none. 0 means at
+/// once: so is what lies in the past.
+///
+/// # Errors
+/// Both are there, or it is too far away.
+pub fn due_ms(now_ms: u64, deliver_at: u64, delay_ms: u64) -> Result<u64, Unfit> {
+    let longest = u64::try_from(PUBLISH_DELAY_MAX.as_millis()).unwrap_or(u64::MAX);
+    match (deliver_at, delay_ms) {
+        (0, 0) => Ok(0),
+        (0, delay) if delay > longest => Err(Unfit::TooLong),
+        (0, delay) => Ok(now_ms.saturating_add(delay)),
+        (at, 0) if at < MILLISECONDS_FROM => Err(Unfit::Seconds),
+        (at, 0) if at > now_ms.saturating_add(longest) => Err(Unfit::TooFar),
+        (at, 0) if at <= now_ms => Ok(0),
+        (at, 0) => Ok(at),
+        _ => Err(Unfit::TwoTimes),
     }
 }
 
@@ -87,6 +126,7 @@ impl Config {
         match draft.way() {
             Way::Owner if names_schema => Err(Unfit::SchemaOfEphemeral),
             Way::Owner if has_trace => Err(Unfit::TraceOfEphemeral),
+            Way::Owner if draft.due_ms > 0 => Err(Unfit::DueOfEphemeral),
             Way::Log if names_schema && !has_schema => Err(Unfit::NoSchema),
             Way::Log if record.key.len() > IDEMPOTENCY_KEY_BYTES_MAX => Err(Unfit::LongKey),
             Way::Log if record.trace.len() > TRACE_BYTES_MAX => Err(Unfit::LongTrace),
@@ -229,6 +269,32 @@ mod tests {
             let found = config().check_draft(namespace, &draft);
             assert_eq!(found, Err(Unfit::Empty), "the payload first");
         }
+    }
+
+    #[test]
+    fn a_time_or_a_delay_says_when_and_what_lies_in_the_past_is_now() {
+        const NOW: u64 = 1_800_000_000_000;
+        const YEAR: u64 = 365 * 86_400_000;
+        let cases = [
+            ((0, 0), Ok(0)),
+            ((0, 1), Ok(NOW + 1)),
+            ((0, YEAR), Ok(NOW + YEAR)),
+            ((0, YEAR + 1), Err(Unfit::TooLong)),
+            ((NOW - 1, 0), Ok(0)),
+            ((NOW, 0), Ok(0)),
+            ((NOW + 1, 0), Ok(NOW + 1)),
+            ((NOW + YEAR, 0), Ok(NOW + YEAR)),
+            ((NOW + YEAR + 1, 0), Err(Unfit::TooFar)),
+            ((NOW / 1000, 0), Err(Unfit::Seconds)),
+            ((NOW + 1, 1), Err(Unfit::TwoTimes)),
+        ];
+        for ((at, delay), expected) in cases {
+            assert_eq!(due_ms(NOW, at, delay), expected, "{at} {delay}");
+        }
+        let mut draft = draft(&Namespace::default(), b"1", true);
+        draft.due_ms = NOW;
+        let refused = config().check_draft(&Namespace::default(), &draft);
+        assert_eq!(refused, Err(Unfit::DueOfEphemeral));
     }
 
     fn draft(namespace: &Namespace, data: &'static [u8], json: bool) -> Draft {

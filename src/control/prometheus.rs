@@ -159,7 +159,7 @@ type LogNumber = (
     fn(&LogReport) -> u64,
 );
 
-const LOG: [LogNumber; 6] = [
+const LOG: [LogNumber; 7] = [
     (
         "durable_up",
         "gauge",
@@ -196,6 +196,12 @@ const LOG: [LogNumber; 6] = [
         "Publications refused by the schema of their namespace.",
         |report| report.schema_refused,
     ),
+    (
+        "durable_scheduled",
+        "gauge",
+        "Publications that wait for their time.",
+        |report| report.status.schedule.pending,
+    ),
 ];
 
 fn log(out: &mut String, report: &LogReport) {
@@ -213,6 +219,41 @@ fn log(out: &mut String, report: &LogReport) {
     );
     let seconds = report.append_ns as f64 / 1e9;
     line(out, format_args!("{name} {seconds}"));
+    let schedule = &report.status.schedule;
+    let name = "ringmain_durable_scheduled_next_timestamp_seconds";
+    head(
+        out,
+        name,
+        "gauge",
+        "When the first of them is due, Unix time; 0 while none waits.",
+    );
+    let next = schedule.next_ms.unwrap_or(0) as f64 / 1e3;
+    line(out, format_args!("{name} {next}"));
+    late(out, &schedule.late);
+}
+
+/// How late what waited for its time was published. The buckets of this process go up to a second; what is later is in the last one.
+fn late(out: &mut String, late: &Histogram) {
+    let name = "ringmain_durable_scheduled_late_seconds";
+    head(
+        out,
+        name,
+        "histogram",
+        "How much later than their time publications were published.",
+    );
+    let mut count = 0;
+    for (bound, counted) in BUCKETS_US.iter().zip(&late.counts) {
+        count += counted;
+        let bound = *bound as f64 / 1e6;
+        line(out, format_args!("{name}_bucket{{le=\"{bound}\"}} {count}"));
+    }
+    line(
+        out,
+        format_args!("{name}_bucket{{le=\"+Inf\"}} {}", late.count()),
+    );
+    let sum = late.sum_ns as f64 / 1e9;
+    line(out, format_args!("{name}_sum {sum}"));
+    line(out, format_args!("{name}_count {}", late.count()));
 }
 
 /// A number of a queue group: name, kind, help, access.

@@ -57,6 +57,8 @@ pub struct Appended {
     /// What the publication at `position` is called: the one that was stored now, or the first with its key. `None` where a version
     /// was not greater, so that nothing of this publisher stands there.
     pub event: Option<EventId>,
+    /// It stands nowhere yet: it is published then, Unix milliseconds. 0 where it stands at `position`.
+    pub due_ms: u64,
 }
 
 /// A question about a channel's entries.
@@ -160,6 +162,12 @@ pub enum LogMethod {
     DeadDrop,
     /// `/api/replay`: one page of a replay.
     Replay,
+    /// `/api/scheduled/list`: publications that are not due yet.
+    ScheduledList,
+    /// `ringmain.cancel`, `/api/scheduled/cancel`
+    ScheduledCancel,
+    /// `/api/scheduled/change`: another time for one of them.
+    ScheduledChange,
 }
 
 impl LogMethod {
@@ -182,6 +190,9 @@ impl LogMethod {
                 | Self::DeadRetry
                 | Self::DeadDrop
                 | Self::Replay
+                | Self::ScheduledList
+                | Self::ScheduledCancel
+                | Self::ScheduledChange
         )
     }
 
@@ -196,12 +207,13 @@ impl LogMethod {
             "ringmain.extend" => Self::Extend,
             "ringmain.credit" => Self::Credit,
             "ringmain.leave" => Self::Leave,
+            "ringmain.cancel" => Self::ScheduledCancel,
             _ => return None,
         })
     }
 
     /// The methods of the server API, by their paths behind `/api/`.
-    pub const API: [(&'static str, Self); 18] = [
+    pub const API: [(&'static str, Self); 21] = [
         ("queue/fetch", Self::Fetch),
         ("queue/ack", Self::Ack),
         ("queue/nak", Self::Nak),
@@ -220,6 +232,9 @@ impl LogMethod {
         ("dlq/retry", Self::DeadRetry),
         ("dlq/drop", Self::DeadDrop),
         ("replay", Self::Replay),
+        ("scheduled/list", Self::ScheduledList),
+        ("scheduled/cancel", Self::ScheduledCancel),
+        ("scheduled/change", Self::ScheduledChange),
     ];
 
     /// The method of the server API with this path, behind `/api/`.
@@ -259,6 +274,9 @@ pub enum LogError {
     /// There is no such group, delivery or dead letter.
     #[error("{0}")]
     NotFound(Box<str>),
+    /// A bound that the operator sets is reached.
+    #[error("limit exceeded: {0}")]
+    Full(Box<str>),
 }
 
 impl LogError {
@@ -269,7 +287,11 @@ impl LogError {
             Self::Unavailable { retry_after, .. } | Self::Busy { retry_after } => {
                 Some(*retry_after)
             }
-            Self::Refused(_) | Self::BadRequest(_) | Self::Forbidden(_) | Self::NotFound(_) => None,
+            Self::Refused(_)
+            | Self::BadRequest(_)
+            | Self::Forbidden(_)
+            | Self::NotFound(_)
+            | Self::Full(_) => None,
         }
     }
 }

@@ -34,6 +34,8 @@ pub struct Draft {
     pub version: u64,
     /// Life of the version numbers: those of different lives do not compare.
     pub version_epoch: Box<str>,
+    /// When the log publishes it, Unix milliseconds; 0 for at once. Until then it is none of its channel's publications.
+    pub due_ms: u64,
     /// Stands for the address prefix of the client that publishes; 0 where it is not known.
     pub prefix: u32,
 }
@@ -104,6 +106,7 @@ impl Draft {
             skip_history: false,
             version: 0,
             version_epoch: Box::default(),
+            due_ms: 0,
             prefix: 0,
         }
     }

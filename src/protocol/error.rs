@@ -125,6 +125,7 @@ impl ClientError {
             LogError::Refused(_) | LogError::BadRequest(_) => Self::BadRequest,
             LogError::Forbidden(_) => Self::PermissionDenied,
             LogError::NotFound(_) => Self::NotAvailable,
+            LogError::Full(_) => Self::LimitExceeded,
         }
     }
 }

@@ -10,7 +10,7 @@ use super::order::Together;
 use super::publish::check_name;
 use super::{Context, Session, refused};
 use crate::auth::permission;
-use crate::config::Unfit;
+use crate::config::{Unfit, due_ms};
 use crate::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, LOG_APPEND_BYTES_MAX, LOG_APPENDS_MAX, LOG_ASK_TIMEOUT,
     LOG_ASKS_MAX, LOG_READ_TIMEOUT, LOG_READS_MAX,
@@ -304,6 +304,8 @@ struct RpcPublish<'a> {
     tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     trace: Box<str>,
     delta: bool,
+    deliver_at: u64,
+    delay_ms: u64,
 }
 fields!(@Own RpcPublish<'de> {
     "channel" => channel,
@@ -314,7 +316,16 @@ fields!(@Own RpcPublish<'de> {
     "tags" => tags,
     "trace" => trace,
     "delta" => delta,
+    "deliver_at" => deliver_at,
+    "delay_ms" => delay_ms,
 });
+
+/// Parameters of `ringmain.cancel`, as far as a permission depends on them.
+#[derive(Default)]
+struct RpcCancel<'a> {
+    channel: Cow<'a, str>,
+}
+fields!(RpcCancel<'de> { "channel" => channel });
 
 impl RpcPublish<'_> {
     /// The payload, and whether it is JSON. `null` is a payload where there is no other.
@@ -393,10 +404,18 @@ pub fn published_json(position: StreamPosition, event: Option<EventId>) -> Vec<u
     out
 }
 
-/// The same for a result of the log.
+/// The same for a result of the log. What is published later has no place yet.
 #[must_use]
 pub fn appended_json(appended: Appended) -> Vec<u8> {
-    published_json(appended.position, appended.event)
+    let Some(event) = appended.event.filter(|_| appended.due_ms > 0) else {
+        return published_json(appended.position, appended.event);
+    };
+    let mut out = Vec::with_capacity(96);
+    let mut members = Members::open(&mut out);
+    members.plain("event_id", &event.encode());
+    members.number("deliver_at", appended.due_ms);
+    members.close();
+    out
 }
 
 impl Session {
@@ -439,6 +458,9 @@ impl Session {
         if !context.config.is_durable() {
             return Err(ClientError::NotAvailable.into());
         }
+        if method == LogMethod::ScheduledCancel {
+            self.check_cancel(context, data)?;
+        }
         let takes = matches!(method, LogMethod::Consume | LogMethod::Fetch);
         if takes && self.grants().is_empty() && !context.config.client.insecure {
             return Err(ClientError::PermissionDenied.into());
@@ -480,6 +502,26 @@ impl Session {
         Ok(())
     }
 
+    /// Whoever may publish in a channel may take back what its user has published there and is not due yet. Whose it is, is
+    /// looked at where it is kept.
+    fn check_cancel(&self, context: &Context<'_>, data: &[u8]) -> Result<(), RpcRefusal> {
+        let asked: RpcCancel<'_> =
+            object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
+        let at = self.find(context, &asked.channel);
+        check_name(context, &asked.channel, at.is_some())?;
+        let namespace = context
+            .config
+            .channels
+            .resolve(&asked.channel)
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
+        if !namespace.is_durable() || namespace.publish_proxy_enabled {
+            return Err(ClientError::NotAvailable.into());
+        }
+        let asker = self.asker(context, at.is_some());
+        permission::may_publish(namespace, &asker).map_err(refused)?;
+        Ok(())
+    }
+
     fn grants(&self) -> std::sync::Arc<[ConsumeGrant]> {
         let grants = self.rare.as_ref().and_then(|rare| rare.grants.clone());
         grants.unwrap_or_default()
@@ -516,6 +558,7 @@ impl Session {
         draft.record.schema = asked.schema;
         draft.record.trace = asked.trace;
         draft.record.delta = asked.delta;
+        draft.due_ms = due_ms(context.now.unix_ms, asked.deliver_at, asked.delay_ms)?;
         // Of a name that stands twice the last counts.
         let tags: BTreeMap<_, _> = asked.tags.into_iter().collect();
         draft.record.tags = tags

@@ -125,7 +125,13 @@ impl Shard {
             self.respond(slot, 200, JSON, &out);
             return Ok(());
         }
-        let planned = plan(&self.config, self.mesh.shards(), grant, requests, parallel);
+        let planned = plan(
+            (&self.config, self.now.unix_ms),
+            self.mesh.shards(),
+            grant,
+            requests,
+            parallel,
+        );
         let call = ApiCall {
             conn,
             form,
@@ -274,6 +280,7 @@ impl Shard {
             ApiAnswer::Publish(Some(ApiPublished {
                 position: appended.position,
                 event: appended.event,
+                due_ms: appended.due_ms,
             }))
         };
         let answer = result.map(published).map_err(ApiError::Log);
@@ -361,6 +368,7 @@ fn published(result: Result<StreamPosition, PublishError>) -> Result<ApiAnswer, 
             ApiPublished {
                 position,
                 event: None,
+                due_ms: 0,
             },
         ))),
         Err(PublishError::UnknownChannel) => Err(ApiError::UnknownChannel),

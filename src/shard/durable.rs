@@ -164,7 +164,8 @@ impl Shard {
             LogError::Refused(_)
             | LogError::BadRequest(_)
             | LogError::Forbidden(_)
-            | LogError::NotFound(_) => {
+            | LogError::NotFound(_)
+            | LogError::Full(_) => {
                 let chosen = ChosenError {
                     code: plain.code(),
                     message: error.to_string().into(),

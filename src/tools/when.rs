@@ -90,7 +90,8 @@ pub(super) fn unix_ms() -> u64 {
         })
 }
 
-fn duration_ms(text: &str) -> Option<u64> {
+/// Milliseconds of `30s`, `15m`, `2h`, `3d`.
+pub(super) fn duration_ms(text: &str) -> Option<u64> {
     let unit = text.chars().last()?;
     let ms = match unit {
         's' => 1000,

@@ -12,6 +12,7 @@ mod operate;
 pub mod picks;
 pub mod replay;
 mod rules;
+mod scheduled;
 pub mod settings;
 pub mod start;
 mod told;
@@ -27,7 +28,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use tokio::sync::Notify;
 
-use super::log::{Census, Entries, Groups, Lag, Letters, Values};
+use super::log::{Census, Entries, Groups, Lag, Letters, Scheduled, Values};
 use crate::config::Config;
 use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
@@ -228,7 +229,7 @@ struct Place {
     trigger: RefCell<Option<Rc<Rule>>>,
 }
 
-impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
+impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
     /// Begins: groups are read from the log, triggers start.
     #[must_use]
     pub fn new(log: Rc<L>, outlet: Rc<O>, config: &Config) -> Self {
@@ -294,7 +295,10 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
             | LogMethod::DeadShow
             | LogMethod::DeadRetry
             | LogMethod::DeadDrop
-            | LogMethod::Replay => {
+            | LogMethod::Replay
+            | LogMethod::ScheduledList
+            | LogMethod::ScheduledCancel
+            | LogMethod::ScheduledChange => {
                 let worker = inner.begins_to_join(asker, &ask);
                 if ask.method == LogMethod::Fetch {
                     inner.begins_to_fetch(asker, worker);

@@ -16,10 +16,12 @@ mod groups;
 mod inner;
 mod journal;
 mod keys;
+mod later;
 mod letters;
 pub mod look;
 mod read;
 mod rebuild;
+mod scheduled;
 mod segments;
 mod store;
 mod tail;
@@ -37,17 +39,18 @@ pub use self::error::OpenError;
 pub use self::rebuild::{Rebuild, RestoreError, compact};
 
 use self::channels::Row;
-use self::clock::monotonic;
+use self::clock::{monotonic, wall_ms};
 use self::core::{Broken, Core};
 use self::groups::{Recent, State};
 use self::inner::{GROUPS_PAUSE, Inner, REOPEN_PAUSE};
 use self::segments::View;
 use self::store::{Directory, Store};
 use self::tail::Tail;
-use super::log::{Entries, Log, Scan, Scanned, Slice, Status};
+use super::log::{Entries, Log, Scan, Scanned, Schedule, Slice, Status};
 use crate::config::durable::Durable;
 use crate::limits::{LOG_NAME_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::mesh::durable::{Appended, LogError, Read};
+use crate::metrics::Histogram;
 use crate::model::{ChannelName, Draft, Entry};
 
 /// Between two looks at what expires.
@@ -104,6 +107,7 @@ impl Embedded {
                 unsynced: None,
                 damaged: 0,
                 letters: core.letters.clone(),
+                late: Histogram::default(),
                 bytes: core.store.db.disk_space().unwrap_or(0),
                 entries: core.end + 1 - core.segments.first(core.end),
                 end: core.end,
@@ -138,10 +142,25 @@ impl Embedded {
     /// How long nothing is due.
     fn pause(&self) -> Duration {
         let inner = self.inner.borrow();
-        if inner.dirty.is_some() || inner.unsynced.is_some() || inner.core.is_none() {
+        let pause = if inner.dirty.is_some() || inner.unsynced.is_some() || inner.core.is_none() {
             GROUPS_PAUSE
         } else {
             TEND_PAUSE
+        };
+        // The machine's clock may be set meanwhile: it is looked at again soon enough.
+        let due = inner.core.as_ref().and_then(|core| core.later.first_ms());
+        due.map_or(pause, |due| {
+            pause.min(Duration::from_millis(due.saturating_sub(wall_ms())))
+        })
+    }
+
+    /// Publishes what is due, some at a time. Called by whoever follows the log alone: publishers go on in between.
+    fn publish_due(&self) {
+        let mut inner = self.inner.borrow_mut();
+        match inner.publish_due(wall_ms()) {
+            Ok(true) => self.changed.notify_waiters(),
+            Ok(false) => {}
+            Err(broken) => inner.fail(&broken),
         }
     }
 
@@ -280,6 +299,13 @@ fn refusal(draft: &Draft) -> Option<LogError> {
     Some(LogError::Refused(says.into()))
 }
 
+/// No more may wait for their time.
+fn too_many_wait(room: u64) -> LogError {
+    let says =
+        format!("{room} publications wait for their time, as many as durable.scheduled_max allows");
+    LogError::Full(says.into())
+}
+
 fn check_name(name: &str) -> Result<(), LogError> {
     if name.is_empty() || name.len() > LOG_NAME_BYTES_MAX || name.contains('\0') {
         return Err(LogError::BadRequest(
@@ -310,6 +336,11 @@ impl Entries for Embedded {
             bytes: inner.bytes,
             entries: inner.entries,
             end: inner.end,
+            schedule: Schedule {
+                pending: inner.core.as_ref().map_or(0, |core| core.later.count()),
+                next_ms: inner.core.as_ref().and_then(|core| core.later.first_ms()),
+                late: inner.late.clone(),
+            },
         }
     }
 
@@ -320,6 +351,13 @@ impl Entries for Embedded {
             let error = inner.unavailable();
             return batch.iter().map(|_| Err(error.clone())).collect();
         }
+        let room = self.config.scheduled_max;
+        let mut waiting = inner.core.as_ref().map_or(0, |core| core.later.count());
+        let refusal = |draft: &Draft| {
+            waiting += u64::from(draft.due_ms > 0);
+            let is_full = draft.due_ms > 0 && waiting > room;
+            refusal(draft).or_else(|| is_full.then(|| too_many_wait(room)))
+        };
         let mut refused: Vec<Option<LogError>> = batch.iter().map(refusal).collect();
         let mut kept = batch;
         let mut places = refused.iter();
@@ -352,6 +390,7 @@ impl Entries for Embedded {
         let all = Arc::new(read::Filter::of_scan(&[]));
         loop {
             self.step();
+            self.publish_due();
             let changed = self.changed.notified();
             let next = {
                 let mut inner = self.inner.borrow_mut();

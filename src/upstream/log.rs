@@ -4,6 +4,7 @@ mod copies;
 mod entries;
 mod groups;
 mod letters;
+mod scheduled;
 mod values;
 
 use crate::config::durable::Durable;
@@ -15,6 +16,7 @@ pub use groups::{
     worker_name,
 };
 pub use letters::{Bounds, Cause, Census, DeadLetter, Letters};
+pub use scheduled::{Name, Page, Pending, Place, Schedule, Scheduled, Which};
 pub use values::Values;
 
 /// A durable log: all parts of the seam, opened and closed as one.
@@ -24,7 +26,7 @@ pub use values::Values;
 /// background is behind with flushing, until that has caught up or has failed. Parts of channels and of the whole log it reads
 /// on other threads.
 #[allow(async_fn_in_trait, reason = "the bridge runs its log on one thread")]
-pub trait Log: Copies + Entries + Groups + Letters + Values {
+pub trait Log: Copies + Entries + Groups + Letters + Scheduled + Values {
     /// A reload: what of it the log can follow, it does, and nobody waits for it.
     fn reload(&self, _config: &Durable) {}
 
@@ -45,4 +47,6 @@ pub struct Status {
     pub entries: u64,
     /// Cursor of the last entry.
     pub end: u64,
+    /// What waits for its time.
+    pub schedule: Schedule,
 }

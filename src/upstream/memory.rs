@@ -11,8 +11,8 @@ use tokio::sync::{Notify, mpsc};
 
 use super::log::{
     Bounds, Census, Copies, DeadLetter, Entries, Failure, FromLine, Group, Groups, Lag, Lease,
-    Leased, Letters, Line, LineId, Log, Scan, Scanned, Settled, Slice, Status, Undone, Values,
-    Wanted,
+    Leased, Letters, Line, LineId, Log, Name, Page, Pending, Place, Scan, Scanned, Scheduled,
+    Settled, Slice, Status, Undone, Values, Wanted, Which,
 };
 use crate::config::glob_match;
 use crate::config::namespace::leaves_out;
@@ -63,6 +63,7 @@ pub struct MemoryLog {
     groups: RefCell<BTreeMap<Box<str>, State>>,
     letters: RefCell<BTreeMap<(Box<str>, EventId), DeadLetter>>,
     values: RefCell<BTreeMap<String, Vec<u8>>>,
+    later: RefCell<BTreeMap<Place, Draft>>,
     changed: Notify,
     leases: Cell<u64>,
     tailed: Cell<usize>,
@@ -203,6 +204,20 @@ impl Entries for MemoryLog {
                 results.push(Err(error));
                 continue;
             }
+            if draft.due_ms > 0 {
+                let place = Place {
+                    due_ms: draft.due_ms,
+                    number: draft.record.event.0,
+                };
+                results.push(Ok(Appended {
+                    position: StreamPosition::default(),
+                    is_new: true,
+                    event: Some(draft.record.event),
+                    due_ms: draft.due_ms,
+                }));
+                self.later.borrow_mut().insert(place, draft);
+                continue;
+            }
             let key = (draft.record.channel.clone(), draft.record.key.clone());
             let first = self.keys.borrow().get(&key).copied();
             if let Some((position, event)) = first.filter(|_| !key.1.is_empty()) {
@@ -210,6 +225,7 @@ impl Entries for MemoryLog {
                     position,
                     is_new: false,
                     event: Some(event),
+                    due_ms: 0,
                 }));
                 continue;
             }
@@ -220,6 +236,7 @@ impl Entries for MemoryLog {
                 position,
                 is_new: true,
                 event: Some(event),
+                due_ms: 0,
             }));
         }
         self.changed.notify_waiters();
@@ -617,6 +634,69 @@ impl Letters for MemoryLog {
             census.add(&letter.group, letter.cause(), letter.bytes());
         }
         census
+    }
+}
+
+impl MemoryLog {
+    fn waiting(&self, which: &Which) -> Option<Pending> {
+        let later = self.later.borrow();
+        let is_meant = |draft: &Draft| {
+            draft.record.channel == which.channel
+                && match &which.name {
+                    Name::Key(key) => draft.record.key == *key,
+                    Name::Event(event) => draft.record.event == *event,
+                }
+        };
+        let (place, draft) = later.iter().find(|(_, draft)| is_meant(draft))?;
+        Some(Pending {
+            place: *place,
+            draft: draft.clone(),
+        })
+    }
+}
+
+/// Time never comes here: what waits is published by nobody.
+impl Scheduled for MemoryLog {
+    async fn scheduled(&self, wanted: &Page) -> Result<Vec<Pending>, LogError> {
+        self.check()?;
+        let later = self.later.borrow();
+        let from = wanted.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = later.range((from, Bound::Unbounded));
+        let is_of = |draft: &Draft| {
+            let channel = wanted.channel.as_ref();
+            channel.is_none_or(|channel| draft.record.channel == *channel)
+        };
+        let pending = |(place, draft): (&Place, &Draft)| Pending {
+            place: *place,
+            draft: draft.clone(),
+        };
+        let found = behind.filter(|(_, draft)| is_of(draft)).map(pending);
+        Ok(found.take(wanted.limit).collect())
+    }
+
+    async fn pending(&self, which: &Which) -> Result<Option<Pending>, LogError> {
+        self.check()?;
+        Ok(self.waiting(which))
+    }
+
+    async fn cancel(&self, which: &Which) -> Result<Option<Pending>, LogError> {
+        self.check()?;
+        let found = self.waiting(which);
+        if let Some(pending) = &found {
+            self.later.borrow_mut().remove(&pending.place);
+        }
+        Ok(found)
+    }
+
+    async fn change(&self, which: &Which, due_ms: u64) -> Result<Option<Pending>, LogError> {
+        let Some(mut pending) = self.cancel(which).await? else {
+            return Ok(None);
+        };
+        pending.place.due_ms = due_ms;
+        pending.draft.due_ms = due_ms;
+        let draft = pending.draft.clone();
+        self.later.borrow_mut().insert(pending.place, draft);
+        Ok(Some(pending))
     }
 }
 

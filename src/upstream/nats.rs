@@ -2,7 +2,8 @@
 //!
 //! One stream keeps all publications, a subject for each channel (`nats/subject`): payload as it is, everything else in
 //! headers that people and programs of others can read (`nats/message`). Beside it stand three buckets: `<stream>_STATE`
-//! (groups, lives of channels, small values), `<stream>_FAILURES` and `<stream>_DEAD`. All are created or checked at start,
+//! (groups, lives of channels, small values), `<stream>_FAILURES` and `<stream>_DEAD`, and the stream `<stream>_SCHEDULED`. All are
+//! created or checked at start,
 //! and the connection is made and kept in the background (`nats/link`).
 //!
 //! - **Two processes never both succeed.** Each append carries the sequence of its subject's last message; the server refuses
@@ -12,6 +13,8 @@
 //!   and its key are both there or both not, whoever dies when. A key counts for its time, but no longer than retention
 //!   keeps publications.
 //! - **A channel of which nothing is left** begins a new epoch (`nats/lives`).
+//! - **What waits for its time** is a message with a schedule of the server's (`nats/scheduled`). When that has come, whichever
+//!   process gets it publishes it (`nats/due`), once: its key, or its event, is marked in the same batch.
 //! - **Groups** are durable pull consumers that workers of NATS may share (`nats/groups`).
 //!
 //! Only this program may publish below the prefix. What others put there is no publication and is skipped; the channel's
@@ -22,6 +25,7 @@
 
 mod batch;
 mod credentials;
+mod due;
 mod groups;
 mod head;
 mod letters;
@@ -29,17 +33,19 @@ mod link;
 mod lives;
 mod message;
 mod reader;
+mod scheduled;
 mod subject;
 mod tail;
 mod values;
 mod writer;
 
 use std::cell::RefCell;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::config::durable::{Durable, Nats};
 use crate::mesh::durable::{Appended, LogError, Read};
@@ -70,10 +76,12 @@ pub struct Jetstream {
     groups: Consumers,
     /// Dead letters as this process knows them.
     letters: RefCell<Known>,
-    supervisor: tokio::task::JoinHandle<()>,
+    /// Publishes what is due, once somebody follows the log.
+    due: OnceLock<JoinHandle<()>>,
+    supervisor: JoinHandle<()>,
     /// What the configuration says now.
     configured: watch::Sender<Nats>,
-    follower: tokio::task::JoinHandle<()>,
+    follower: JoinHandle<()>,
 }
 
 impl Jetstream {
@@ -91,6 +99,7 @@ impl Jetstream {
             reader: Reader::new(link.clone()),
             groups: Consumers::new(link.clone()),
             letters: RefCell::default(),
+            due: OnceLock::new(),
             supervisor: tokio::spawn(link.clone().supervise()),
             follower: tokio::spawn(link.clone().follow(configured.subscribe())),
             configured,
@@ -101,6 +110,9 @@ impl Jetstream {
 
 impl Drop for Jetstream {
     fn drop(&mut self) {
+        if let Some(due) = self.due.get() {
+            due.abort();
+        }
         self.supervisor.abort();
         self.follower.abort();
     }
@@ -116,10 +128,25 @@ impl Entries for Jetstream {
 
     // Not an async fn: the order of the calls is the order of the appends, whenever their futures are polled.
     fn append(&self, batch: Vec<Draft>) -> impl Future<Output = Vec<Result<Appended, LogError>>> {
-        self.writer.append(batch)
+        let waits: Vec<bool> = batch.iter().map(|draft| draft.due_ms > 0).collect();
+        let (later, now) = batch.into_iter().partition(|draft| draft.due_ms > 0);
+        let appended = self.writer.append(now);
+        async move {
+            let (appended, scheduled) =
+                tokio::join!(appended, scheduled::schedule(&self.link, later));
+            let (mut appended, mut scheduled) = (appended.into_iter(), scheduled.into_iter());
+            let next = waits.into_iter().map(|waits| match waits {
+                true => scheduled.next(),
+                false => appended.next(),
+            });
+            let lost = || Err(link::unavailable("the append was lost"));
+            next.map(|result| result.unwrap_or_else(lost)).collect()
+        }
     }
 
     async fn tail(&self) -> Result<Vec<Arc<Entry>>, LogError> {
+        let publish = || tokio::spawn(due::publish(self.link.clone(), self.writer.clone()));
+        self.due.get_or_init(publish);
         self.tail.next().await
     }
 

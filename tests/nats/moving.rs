@@ -170,6 +170,12 @@ fn nothing_acknowledged_is_lost_on_the_way_to_jetstream_and_back() {
         });
     };
     let mut server = start(&configs[0]);
+    // What waits for its time goes along, with its name and its key.
+    let later = |server: &Server, n: u64| {
+        let body = json!({ "channel": "orders:later", "data": { "n": n }, "idempotency_key": n.to_string(), "delay_ms": 3_600_000 });
+        server.api_result("publish", &body)
+    };
+    let waiting: Vec<Value> = (0..3).map(|n| later(&server, n)).collect();
     for step in [1, 2] {
         more(300);
         let to = files[step].to_str().expect("UTF-8");
@@ -187,6 +193,12 @@ fn nothing_acknowledged_is_lost_on_the_way_to_jetstream_and_back() {
         server.exit_status();
         log(&files[step - 1], &["move", "--to", to, "--finish"]);
         server = start(&configs[step]);
+        // The log is there once others have published.
+        more(10);
+        let again: Vec<Value> = (0..3).map(|n| later(&server, n)).collect();
+        assert_eq!(again, waiting, "each waits there");
+        let all = server.api_result("scheduled/list", &json!({}));
+        assert_eq!(all["scheduled"].as_array().map(Vec::len), Some(3), "{all}");
     }
     more(100);
     stop.store(true, Ordering::Relaxed);

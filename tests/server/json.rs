@@ -342,7 +342,7 @@ fn options_that_a_durable_publication_does_not_have_are_named() {
             .to_owned()
     };
     for (member, wanted) in [
-        ("delay_ms", "delay_ms: unknown, known are "),
+        ("visibility", "visibility: unknown, known are "),
         ("ttl", "ttl: unknown, "),
         ("priority", "priority: unknown, "),
         ("idempotency_keys", "did you mean `idempotency_key`?"),
@@ -401,7 +401,7 @@ fn options_that_a_durable_publication_does_not_have_are_named() {
         assert!(told.contains(wanted), "{told}");
     }
     let nulls = json!({ "channel": "orders:1", "data": 1, "b64data": null, "key": null, "schema": null, "tags": null,
-        "trace": null, "delta": null });
+        "trace": null, "delta": null, "deliver_at": null, "delay_ms": null });
     let rpc = json!({ "method": "ringmain.publish", "data": nulls });
     assert!(client.ok("rpc", &rpc)["data"]["offset"].is_u64());
 }

@@ -186,6 +186,7 @@ impl FaultyLog {
                 position,
                 is_new: false,
                 event: None,
+                due_ms: 0,
             };
             return self.answer(now, shard, delay, id, Ok(repeated));
         }
@@ -222,6 +223,7 @@ impl FaultyLog {
                 position,
                 is_new: true,
                 event: Some(record.event),
+                due_ms: 0,
             })
         };
         let told_first = self.rng.below(2) == 0;

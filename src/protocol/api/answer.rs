@@ -70,6 +70,8 @@ pub struct ApiPublished {
     pub position: StreamPosition,
     /// What it is called in the durable log.
     pub event: Option<EventId>,
+    /// It stands nowhere yet: when it is published, Unix milliseconds. 0 where it stands at `position`.
+    pub due_ms: u64,
 }
 
 /// One server.
@@ -239,14 +241,22 @@ fn result(mut members: Members<'_>, answer: &ApiAnswer) {
 }
 
 fn published(members: &mut Members<'_>, published: Option<ApiPublished>) {
-    let Some(ApiPublished { position, event }) = published else {
+    let Some(published) = published else {
         return;
     };
-    members.number_some("offset", position.offset.0);
-    members.text("epoch", position.epoch.as_str());
+    let ApiPublished {
+        position,
+        event,
+        due_ms,
+    } = published;
+    if due_ms == 0 {
+        members.number_some("offset", position.offset.0);
+        members.text("epoch", position.epoch.as_str());
+    }
     if let Some(event) = event {
         members.plain("event_id", &event.encode());
     }
+    members.number_some("deliver_at", due_ms);
 }
 
 /// A publication as services see it: no epoch, and `b64data` in place of a payload that is not JSON.
@@ -316,7 +326,21 @@ mod tests {
         ApiPublished {
             position: at(offset),
             event: None,
+            due_ms: 0,
         }
+    }
+
+    #[test]
+    fn what_is_published_later_has_a_time_and_no_place() {
+        let id = EventId(7);
+        let later = ApiPublished {
+            position: StreamPosition::default(),
+            event: Some(id),
+            due_ms: 1_800_000_000_000,
+        };
+        let members = format!(r#"{{"event_id":"{id}","deliver_at":1800000000000}}"#);
+        let answer = ApiAnswer::Publish(Some(later));
+        assert_eq!(single(answer), format!(r#"{{"result":{members}}}"#));
     }
 
     #[test]

@@ -708,7 +708,7 @@ mod tests {
         use serde_json::json;
         let mut publish = json!({
             "data": { "n": 1 }, "b64data": "Mg==", "skip_history": true, "tags": { "k": "v" }, "idempotency_key": "i",
-            "delta": true, "version": 7, "version_epoch": "e", "schema": 2, "trace": "t",
+            "delta": true, "version": 7, "version_epoch": "e", "schema": 2, "trace": "t", "deliver_at": 1, "delay_ms": 2,
         });
         let flag = || json!({ "value": true });
         match method {
@@ -819,7 +819,7 @@ mod tests {
     #[test]
     fn publish_carries_every_field() {
         let body = r#"{"channel":"a","data":{"n":1},"skip_history":true,"tags":{"k":"v","l":null},
-            "idempotency_key":"i","delta":true,"version":7,"version_epoch":"e","schema":2,"trace":"t"}"#;
+            "idempotency_key":"i","delta":true,"version":7,"version_epoch":"e","schema":2,"trace":"t","deliver_at":8,"delay_ms":9}"#;
         let options = PublishOptions {
             skip_history: true,
             tags: vec![("k".into(), "v".into()), ("l".into(), "".into())],
@@ -829,6 +829,8 @@ mod tests {
             version_epoch: "e".into(),
             schema: 2,
             trace: "t".into(),
+            deliver_at: 8,
+            delay_ms: 9,
             unknown: None,
         };
         let data: Cow<'_, [u8]> = Cow::Borrowed(br#"{"n":1}"#);

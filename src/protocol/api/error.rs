@@ -99,6 +99,7 @@ impl ApiError {
             Self::Log(LogError::Refused(_) | LogError::BadRequest(_)) => 107,
             Self::Log(LogError::Forbidden(_)) => 103,
             Self::Log(LogError::NotFound(_)) => 104,
+            Self::Log(LogError::Full(_)) => 106,
         }
     }
 
@@ -143,6 +144,7 @@ impl ApiError {
             Self::Log(LogError::Refused(_) | LogError::BadRequest(_)) => 400,
             Self::Log(LogError::Forbidden(_)) => 403,
             Self::Log(LogError::NotFound(_)) => 404,
+            Self::Log(LogError::Full(_)) => 500,
         }
     }
 }

@@ -78,6 +78,8 @@ fields!(PublishOptions<'de> {
     "version_epoch" => version_epoch,
     "schema" => schema,
     "trace" => trace,
+    "deliver_at" => deliver_at,
+    "delay_ms" => delay_ms,
 });
 
 fields!(Whom<'de> { "user" => user, "client" => client, "session" => session });

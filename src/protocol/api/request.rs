@@ -127,6 +127,10 @@ pub struct PublishOptions<'a> {
     pub schema: u64,
     /// Trace id that goes with a durable publication; empty for none.
     pub trace: Cow<'a, str>,
+    /// When a durable publication is published, Unix milliseconds; 0 for now.
+    pub deliver_at: u64,
+    /// After how many milliseconds it is published; 0 for at once.
+    pub delay_ms: u64,
     /// What is wrong with the first member that nobody knows. The reference ignores it; a durable publication is refused, lest it
     /// is kept without what its publisher asked for.
     pub unknown: Option<Box<str>>,

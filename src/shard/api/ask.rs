@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::broker::owner::owner_of;
 use crate::config::access::CHANNEL_METHODS;
 use crate::config::namespace::ServerNameError;
-use crate::config::{Config, Glob, Grant, Namespace, Unfit};
+use crate::config::{Config, Glob, Grant, Namespace, Unfit, due_ms};
 use crate::limits::{API_ITEMS_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
 use crate::mesh::durable::LogMethod;
 use crate::mesh::message::{
@@ -57,7 +57,7 @@ pub(super) struct Planned {
 /// the owners' answers to everything before it, and is done before owners are asked for anything behind it. Nothing waits if
 /// `parallel`.
 pub(super) fn plan<'r>(
-    config: &Config,
+    (config, now_ms): (&Config, u64),
     shards: u16,
     grant: Option<&Grant>,
     requests: Vec<Result<Request<'r>, ApiError>>,
@@ -65,6 +65,7 @@ pub(super) fn plan<'r>(
 ) -> Planned {
     let mut planner = Planner {
         config,
+        now_ms,
         shards,
         grant,
         parallel,
@@ -84,6 +85,8 @@ pub(super) fn plan<'r>(
 
 struct Planner<'a> {
     config: &'a Config,
+    /// Unix milliseconds.
+    now_ms: u64,
     shards: u16,
     grant: Option<&'a Grant>,
     parallel: bool,
@@ -304,9 +307,10 @@ impl<'a> Planner<'a> {
         payload: SharedPayload,
         options: &PublishOptions<'_>,
     ) -> usize {
-        let drafted = self
-            .named(channel)
-            .and_then(|namespace| drafted(self.config, namespace, channel, payload, options));
+        let drafted = self.named(channel).and_then(|namespace| {
+            let rules = (self.config, namespace, self.now_ms);
+            drafted(rules, channel, payload, options)
+        });
         let draft = match drafted {
             Ok(draft) => draft,
             Err(error) => return self.leaf(Err(error)),
@@ -411,8 +415,7 @@ impl<'a> Planner<'a> {
 
 /// What a service publishes in a channel.
 fn drafted(
-    config: &Config,
-    namespace: &Namespace,
+    (config, namespace, now_ms): (&Config, &Namespace, u64),
     channel: &str,
     payload: SharedPayload,
     options: &PublishOptions<'_>,
@@ -433,9 +436,9 @@ fn drafted(
     draft.skip_history = options.skip_history;
     draft.version = options.version;
     draft.version_epoch = (*options.version_epoch).into();
-    config
-        .check_draft(namespace, &draft)
-        .map_err(|unfit| ApiError::wrong(unfit.member(), &unfit.to_string()))?;
+    let wrong = |unfit: Unfit| ApiError::wrong(unfit.member(), &unfit.to_string());
+    draft.due_ms = due_ms(now_ms, options.deliver_at, options.delay_ms).map_err(wrong)?;
+    config.check_draft(namespace, &draft).map_err(wrong)?;
     match &options.unknown {
         Some(what) if draft.way() == Way::Log => Err(ApiError::Member(what.clone())),
         Some(_) | None => Ok(draft),
@@ -497,7 +500,7 @@ mod tests {
             Ok(Request::Batch(batch)) => batch.commands,
             one => vec![one],
         };
-        let planned = plan(&config, 2, Some(grant), requests, false);
+        let planned = plan((&config, 0), 2, Some(grant), requests, false);
         let asked: Vec<u32> = planned
             .asks
             .iter()

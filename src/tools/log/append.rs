@@ -48,6 +48,8 @@ pub(super) async fn append(
         for (mut draft, result) in left.into_iter().zip(results) {
             match result {
                 Ok(appended) if appended.is_new || key_in_use == KeyInUse::Stored => {}
+                // It waits there already.
+                Ok(_) if draft.due_ms > 0 => {}
                 Ok(_) => {
                     draft.terms = Terms::log(Duration::ZERO);
                     again.push(draft);

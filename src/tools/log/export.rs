@@ -12,13 +12,13 @@ use super::source::Source;
 use super::{ExportArgs, ToolError, lines};
 use crate::config::durable::Engine;
 use crate::config::{Config, glob_match};
-use crate::model::Entry;
+use crate::model::{Draft, Entry};
 use crate::tools::interrupt::Interrupt;
 use crate::upstream::copy::{Frame, Rows};
 use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::embedded::TRIMS;
 use crate::upstream::embedded::look::{self, Stored};
-use crate::upstream::log::{Log, Scan, Wanted};
+use crate::upstream::log::{Log, Page, Scan, Wanted};
 
 /// Bytes of lines that are gathered before they are written.
 const BUFFER_BYTES: usize = 1 << 20;
@@ -84,7 +84,8 @@ impl Export {
                     .extend(rows.rows.iter().filter_map(look::trim_of));
             }
             Frame::Rows(rows) if look::is_blocks(&rows.keyspace) => self.blocks(&rows)?,
-            Frame::Start(_) | Frame::Rows(_) => {}
+            Frame::Rows(rows) => self.scheduled(&rows)?,
+            Frame::Start(_) => {}
             Frame::End(_) => self.is_over = true,
         }
         Ok(!self.interrupt.is_asked())
@@ -103,6 +104,24 @@ impl Export {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// What waits for its time comes behind all entries.
+    fn scheduled(&mut self, rows: &Rows) -> Result<(), ToolError> {
+        for (key, value) in &rows.rows {
+            if let Ok(Stored::Scheduled(draft)) = look::look(&rows.keyspace, key, value) {
+                self.write_scheduled(&draft)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_scheduled(&mut self, draft: &Draft) -> Result<(), ToolError> {
+        if is_wanted(&self.wanted, draft.record.channel.as_str()) {
+            self.written += 1;
+            return self.output.write_scheduled(draft);
         }
         Ok(())
     }
@@ -169,10 +188,28 @@ impl Use for Scanning<'_> {
                 return Ok(());
             }
             if scanned.at_end {
-                export.is_over = true;
-                return Ok(());
+                break;
             }
             after = scanned.next;
+        }
+        let mut wanted = Page {
+            limit: ENTRIES_AT_ONCE,
+            bytes: BYTES_AT_ONCE,
+            ..Page::default()
+        };
+        loop {
+            let found = engine::retried(async || log.scheduled(&wanted).await).await?;
+            for pending in &found {
+                export.write_scheduled(&pending.draft)?;
+            }
+            let Some(last) = found.last() else {
+                export.is_over = true;
+                return Ok(());
+            };
+            if export.interrupt.is_asked() {
+                return Ok(());
+            }
+            wanted.after = Some(last.place);
         }
     }
 }
@@ -213,6 +250,16 @@ impl Output {
     fn write(&mut self, entry: &Entry) -> Result<(), ToolError> {
         self.line.clear();
         lines::write(&mut self.line, entry);
+        self.put()
+    }
+
+    fn write_scheduled(&mut self, draft: &Draft) -> Result<(), ToolError> {
+        self.line.clear();
+        lines::write_scheduled(&mut self.line, draft);
+        self.put()
+    }
+
+    fn put(&mut self) -> Result<(), ToolError> {
         self.out
             .write_all(&self.line)
             .map_err(|error| ToolError::file(&self.name, error))
@@ -225,7 +272,8 @@ impl Output {
     }
 }
 
-/// The cursor of the last whole line; what is behind it is cut off.
+/// The cursor of the last whole line of an entry; what is behind it is cut off, and what waited for its time with it: it may not wait
+/// any more.
 fn last(file: &mut File, path: &Path) -> Result<u64, ToolError> {
     let failed = |error| ToolError::file(path.display(), error);
     let mut reader = BufReader::new(&*file);
@@ -236,7 +284,11 @@ fn last(file: &mut File, path: &Path) -> Result<u64, ToolError> {
         if line.last() != Some(&b'\n') {
             break;
         }
-        let cursor = str::from_utf8(&line).ok().and_then(lines::cursor);
+        let text = str::from_utf8(&line).unwrap_or_default();
+        if lines::is_scheduled(text) {
+            break;
+        }
+        let cursor = lines::cursor(text);
         after = cursor.ok_or_else(|| {
             let says = "it holds a line that export has not written";
             ToolError::Usage(format!("--output {}: {says}", path.display()))

@@ -32,6 +32,9 @@ pub(super) struct Line<'a> {
     /// Unix milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     published_at: Option<u64>,
+    /// It waits until then, Unix milliseconds, and stands nowhere yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deliver_at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none", borrow)]
     key: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -98,14 +101,41 @@ fn base64(bytes: &[u8]) -> Option<Cow<'static, str>> {
 
 /// Appends an entry with a line break.
 pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) {
-    let record = &entry.record;
-    let raw = record.json.then_some(&record.data[..]);
-    let raw = raw.and_then(|data| serde_json::from_slice::<&RawValue>(data).ok());
     let line = Line {
         cursor: Some(entry.cursor.to_string().into()),
-        channel: record.channel.as_str().into(),
         offset: Some(entry.position.offset.0),
         epoch: some(entry.position.epoch.as_str()),
+        ..line(&entry.record)
+    };
+    put(out, &line);
+}
+
+/// Appends a publication that waits for its time.
+pub(super) fn write_scheduled(out: &mut Vec<u8>, draft: &Draft) {
+    let line = Line {
+        deliver_at: Some(draft.due_ms),
+        ..line(&draft.record)
+    };
+    put(out, &line);
+}
+
+fn put(out: &mut Vec<u8>, line: &Line<'_>) {
+    // A value whose parts are texts and numbers can always be written.
+    if serde_json::to_writer(&mut *out, line).is_ok() {
+        out.push(b'\n');
+    }
+}
+
+/// What a record says of itself.
+fn line(record: &Record) -> Line<'_> {
+    let raw = record.json.then_some(&record.data[..]);
+    let raw = raw.and_then(|data| serde_json::from_slice::<&RawValue>(data).ok());
+    Line {
+        cursor: None,
+        channel: record.channel.as_str().into(),
+        offset: None,
+        epoch: None,
+        deliver_at: None,
         event_id: Some(record.event.to_string().into()),
         published_at: Some(record.unix_ms),
         key: some(&record.key),
@@ -128,11 +158,12 @@ pub(super) fn write(out: &mut Vec<u8>, entry: &Entry) {
         }),
         b64data: raw.is_none().then(|| STANDARD.encode(&record.data).into()),
         data: raw,
-    };
-    // A value whose parts are texts and numbers can always be written.
-    if serde_json::to_writer(&mut *out, &line).is_ok() {
-        out.push(b'\n');
     }
+}
+
+/// The line is one of those that wait for their time, which stand behind all entries.
+pub(super) fn is_scheduled(text: &str) -> bool {
+    serde_json::from_str::<Line<'_>>(text).is_ok_and(|line| line.deliver_at.is_some())
 }
 
 /// The cursor of a line that `write` has written.
@@ -177,7 +208,9 @@ pub(super) fn read(text: &str, now_ms: u64, random: u128) -> Result<Draft, Strin
         origin,
         tags: line.tags.into(),
     };
-    Ok(Draft::of(Terms::log(Duration::ZERO), record))
+    let mut draft = Draft::of(Terms::log(Duration::ZERO), record);
+    draft.due_ms = line.deliver_at.unwrap_or(0);
+    Ok(draft)
 }
 
 fn bytes(name: &str, text: &str) -> Result<Vec<u8>, String> {

@@ -1,5 +1,5 @@
 //! `ringmain log move`: from one log into another, of any kind. Entries are copied while the proxy runs, and what is left once it has
-//! stopped: then the queue groups with what they have not done, and the dead letters. The log that was left stays as it is.
+//! stopped: then the queue groups with what they have not done, the dead letters, and what waits for its time. The log that was left stays as it is.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -25,7 +25,7 @@ use crate::upstream::desk::into_queue;
 use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::embedded::TRIMS;
 use crate::upstream::embedded::look::{self, Stored};
-use crate::upstream::log::{Group, Leased, Log, Scan, Wanted};
+use crate::upstream::log::{Group, Leased, Log, Page, Scan, Wanted};
 
 /// Where the log that is moved to remembers how far it is.
 const PLACE: &str = "move/place";
@@ -69,10 +69,11 @@ pub(super) fn run(config: &Config, args: &MoveArgs) -> Result<(), ToolError> {
     }
     if args.finish {
         eprintln!(
-            "{} queue groups with {} entries that are not done, {} dead letters: start the proxy with {}",
+            "{} queue groups with {} entries that are not done, {} dead letters, {} scheduled publications: start the proxy with {}",
             moved.groups,
             moved.queued,
             moved.letters,
+            moved.scheduled,
             args.to.display()
         );
     } else {
@@ -110,6 +111,7 @@ struct Moved {
     groups: u64,
     queued: u64,
     letters: u64,
+    scheduled: u64,
     is_interrupted: bool,
 }
 
@@ -327,6 +329,7 @@ impl<S: Log> Use for Into<'_, S> {
                 moved.groups += 1;
             }
             moved.letters = letters(self.from, log).await?;
+            moved.scheduled = scheduled(self.from, log).await?;
         }
         Ok(moved)
     }
@@ -391,6 +394,26 @@ fn queued(group: &Group, leased: &Leased) -> Draft {
     let entry = &leased.entry;
     let key = format!("move/{}/{}", entry.record.event, entry.cursor);
     into_queue(&group.name, entry, key.into(), KEY_TTL)
+}
+
+/// What waits for its time waits for it there, too.
+async fn scheduled(from: &impl Log, to: &impl Log) -> Result<u64, ToolError> {
+    let mut count = 0;
+    let mut wanted = Page {
+        limit: ENTRIES_AT_ONCE,
+        bytes: BYTES_AT_ONCE,
+        ..Page::default()
+    };
+    loop {
+        let found = engine::retried(async || from.scheduled(&wanted).await).await?;
+        let Some(last) = found.last() else {
+            return Ok(count);
+        };
+        wanted.after = Some(last.place);
+        count += found.len() as u64;
+        let drafts = found.into_iter().map(|pending| pending.draft).collect();
+        append(to, drafts, KeyInUse::Another).await?;
+    }
 }
 
 async fn letters(from: &impl Log, to: &impl Log) -> Result<u64, ToolError> {

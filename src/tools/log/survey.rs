@@ -74,6 +74,8 @@ struct Survey {
     known: u64,
     groups: Vec<(Box<str>, Vec<Box<str>>)>,
     letters: BTreeMap<Box<str>, u64>,
+    /// Publications that wait for their time.
+    scheduled: u64,
     problems: Vec<String>,
     problem_count: u64,
 }
@@ -114,6 +116,7 @@ impl Survey {
                 }
                 Ok(Stored::Channel(_)) => self.known += 1,
                 Ok(Stored::Key) => self.keys += 1,
+                Ok(Stored::Scheduled(_)) => self.scheduled += 1,
                 Ok(Stored::Group(group)) => self.groups.push((group.name, group.channels)),
                 Ok(Stored::Letter(letter)) => *self.letters.entry(letter.group).or_default() += 1,
                 Ok(Stored::Other) => {}
@@ -194,13 +197,14 @@ impl Survey {
         let end = self.end();
         let letters: u64 = self.letters.values().sum();
         format!(
-            "{} entries ({} to {}) in {} blocks, {} channels, {} queue groups, {letters} dead letters, {} idempotency keys, as it was at {}\n",
+            "{} entries ({} to {}) in {} blocks, {} channels, {} queue groups, {letters} dead letters, {} scheduled, {} idempotency keys, as it was at {}\n",
             self.entries,
             end.first,
             end.end,
             self.blocks,
             self.known,
             self.groups.len(),
+            self.scheduled,
             self.keys,
             when::shown(end.unix_ms)
         )
@@ -298,6 +302,7 @@ impl Survey {
             "idempotency_keys": self.keys,
             "groups": groups,
             "dead_letters": self.letters,
+            "scheduled": self.scheduled,
             "problems": self.problem_count,
             "first_problems": self.problems,
         })

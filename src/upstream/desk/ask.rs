@@ -9,7 +9,7 @@ use super::group::{Holder, Taker, Window, index_of};
 use super::settings::{Wish, WishError, is_group_name, within};
 use super::{
     Asker, CREDIT, Consumer, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY, Sync, WorkerId,
-    asked, bad_request, closed, not_found, replay, unix_ms, wrong,
+    asked, bad_request, closed, not_found, replay, scheduled, unix_ms, wrong,
 };
 use crate::limits::{
     ACK_WAIT_MAX, FETCH_DELIVERIES_MAX, FETCH_WAIT_MS_MAX, FETCH_WAIT_MS_MIN, GROUP_CREDIT_MAX,
@@ -17,7 +17,7 @@ use crate::limits::{
 };
 use crate::mesh::durable::{Ask, Caller, LogError, LogMethod};
 use crate::time::Now;
-use crate::upstream::log::{Entries, Groups, Letters, Values, worker_name};
+use crate::upstream::log::{Entries, Groups, Letters, Scheduled, Values, worker_name};
 use crate::wire::json::fields;
 use crate::wire::json::write::{self, Members};
 
@@ -58,7 +58,7 @@ impl<L, O: Outlet> Inner<L, O> {
     }
 }
 
-impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
+impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Inner<L, O> {
     pub(super) async fn answer(self: Rc<Self>, asker: Asker, ask: Ask, worker: Option<WorkerId>) {
         while !self.is_loaded.get() {
             let loaded = self.loaded.notified();
@@ -111,6 +111,9 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 drop(permit);
                 page.map(Some)
             }
+            LogMethod::ScheduledList => scheduled::list(&*self.log, &ask.data).await.map(Some),
+            LogMethod::ScheduledCancel => scheduled::cancel(&*self.log, &ask).await.map(Some),
+            LogMethod::ScheduledChange => scheduled::change(&*self.log, &ask.data).await.map(Some),
             LogMethod::Ack
             | LogMethod::Nak
             | LogMethod::Extend

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::model::Entry;
+use crate::model::{Entry, Record};
 use crate::upstream::log::{DeadLetter, Failure};
 use crate::wire::json::write::{Members, string};
 
@@ -88,6 +88,11 @@ pub fn entry(members: &mut Members<'_>, entry: &Entry, with_data: bool) {
     let record = &entry.record;
     members.reserve(FRAME_BYTES + record.bytes());
     place_of(members, entry);
+    self::record(members, record, with_data);
+}
+
+/// The members of a record beside what it is called and where it stands.
+pub fn record(members: &mut Members<'_>, record: &Record, with_data: bool) {
     members.text_some("key", &record.key);
     members.number_some("schema", u64::from(record.schema));
     if !record.tags.is_empty() {
@@ -165,7 +170,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::model::{ChannelName, EventId, Offset, Origin, Record};
+    use crate::model::{ChannelName, EventId, Offset, Origin};
     use crate::upstream::memory;
 
     #[test]

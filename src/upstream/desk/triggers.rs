@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::encode::Given;
 use super::settings::{Settings, is_own};
-use super::{Outlet, encode};
+use super::{Outlet, encode, unix_ms};
 use crate::config::Config;
 use crate::config::durable::Trigger;
 use crate::config::namespace::DEAD_PREFIX;
@@ -136,6 +136,11 @@ impl Rule {
         if is_own(&target) {
             return Err(Fault::Hopeless(format!("nobody publishes on `{target}`")));
         }
+        let delay = u64::try_from(self.trigger.delay.as_millis()).unwrap_or(u64::MAX);
+        let due_ms = match delay {
+            0 => 0,
+            delay => unix_ms().saturating_add(delay),
+        };
         loop {
             let again = Record {
                 channel: ChannelName::new(&target),
@@ -145,7 +150,8 @@ impl Rule {
                 origin: None,
                 ..record.clone()
             };
-            let draft = Draft::of(Terms::log(KEY_TTL), again);
+            let mut draft = Draft::of(Terms::log(KEY_TTL), again);
+            draft.due_ms = due_ms;
             match outlet.append(vec![draft]).await.pop() {
                 Some(Ok(_)) => return Ok(()),
                 // That the log is down says nothing about the publication.

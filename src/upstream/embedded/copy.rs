@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::clock::{monotonic, wall_ms};
 use super::segments::View;
-use super::store::Store;
+use super::store::{SCHEDULED, Store};
 use super::{Embedded, bytes_of, error, look, read, unreadable};
 use crate::mesh::durable::LogError;
 use crate::upstream::copy::{End, Frame, MAGIC, Rows, Start};
@@ -145,6 +145,7 @@ fn rest(
         ("channels", &store.channels),
         ("state", &store.state),
         ("letters", &store.letters),
+        (SCHEDULED, &store.scheduled),
     ];
     let keys = keys.iter().map(|(name, keyspace)| (&**name, keyspace));
     for (name, keyspace) in own.into_iter().chain(keys) {

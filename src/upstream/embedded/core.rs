@@ -14,12 +14,13 @@ use super::channels::{Row, Rows};
 use super::clock::LogClock;
 use super::error::{OpenError, words};
 use super::keys::{self, Keys};
+use super::later::{self, Later};
 use super::segments::{Retention, Segments, View, cursor_of, index_key};
 use super::store::Store;
 use crate::config::durable::Durable;
 use crate::limits::{LOG_TRIMS_MAX, LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
 use crate::mesh::durable::{Appended, epoch_of};
-use crate::model::{ChannelName, Draft, Entry, EventId, Offset, StreamPosition};
+use crate::model::{ChannelName, Draft, Entry, EventId, Offset, Record, StreamPosition};
 use crate::upstream::log::Census;
 
 /// Row of the log's id.
@@ -54,6 +55,8 @@ pub struct Core {
     pub end: u64,
     /// Dead letters.
     pub letters: Census,
+    /// What waits for its time.
+    pub later: Later,
     log_id: u128,
     lives: u64,
     next_channel: u64,
@@ -86,6 +89,11 @@ struct Plan {
     keys: Map<[u8; 24], (u64, EventId)>,
     rows: Vec<(Keyspace, Vec<u8>, Vec<u8>)>,
     new_channels: bool,
+    /// Publications that were waiting for their time; else those of publishers.
+    is_due: bool,
+    /// What is published later, and the keys of it: when, and what.
+    later: Vec<later::Row>,
+    later_keys: BTreeMap<(ChannelName, Box<str>), (u64, EventId)>,
 }
 
 /// Why something cannot be done: the store has to be opened again.
@@ -153,6 +161,7 @@ impl Core {
             clock: LogClock::start(newest.as_ref().map_or(0, |head| head.log_ms)),
             end: end.unwrap_or(0),
             letters: buried::census(&store)?,
+            later: Later::open(&store)?,
             log_id,
             lives,
             next_channel,
@@ -241,9 +250,34 @@ impl Core {
         drafts: Vec<Draft>,
         with: impl FnOnce(&mut OwnedWriteBatch, &Store),
     ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
+        self.append_plan(Plan::default(), drafts, with)
+    }
+
+    /// The same for what has waited for its time.
+    ///
+    /// # Errors
+    ///
+    /// It is not known whether anything was stored.
+    pub fn append_due(
+        &mut self,
+        drafts: Vec<Draft>,
+        with: impl FnOnce(&mut OwnedWriteBatch, &Store),
+    ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
+        let plan = Plan {
+            is_due: true,
+            ..Plan::default()
+        };
+        self.append_plan(plan, drafts, with)
+    }
+
+    fn append_plan(
+        &mut self,
+        mut plan: Plan,
+        drafts: Vec<Draft>,
+        with: impl FnOnce(&mut OwnedWriteBatch, &Store),
+    ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
         let now_ms = self.clock.now_ms();
         self.segments.roll(&self.store.db, now_ms)?;
-        let mut plan = Plan::default();
         let mut results = Vec::with_capacity(drafts.len());
         for draft in drafts {
             results.push(self.plan(&mut plan, draft, now_ms)?);
@@ -267,6 +301,7 @@ impl Core {
             active.last = last.cursor;
             active.last_ms = now_ms;
         }
+        self.later.added(plan.later.iter().map(|row| row.spot));
         for staged in plan.staged.into_iter().filter(|staged| staged.is_touched) {
             self.rows.put(staged.channel, staged.row);
         }
@@ -275,10 +310,12 @@ impl Core {
 
     /// Waits while too much is in memory only. The library would wait for a background that has failed, for ever.
     fn wait_for_flushes(&mut self) -> Result<(), Broken> {
+        let behind = |keyspace: &Keyspace| {
+            keyspace.tree.active_memtable().size() > LOG_UNFLUSHED_BYTES_MAX
+                || keyspace.sealed_memtable_count() >= LOG_UNFLUSHED_MAX
+        };
         let blocks = self.segments.active().blocks.clone();
-        while blocks.tree.active_memtable().size() > LOG_UNFLUSHED_BYTES_MAX
-            || blocks.sealed_memtable_count() >= LOG_UNFLUSHED_MAX
-        {
+        while behind(&blocks) || behind(&self.store.scheduled) {
             self.store.check().map_err(Broken)?;
             std::thread::sleep(FLUSH_PAUSE);
         }
@@ -287,6 +324,9 @@ impl Core {
 
     /// Decides about one append.
     fn plan(&mut self, plan: &mut Plan, draft: Draft, now_ms: u64) -> Result<Appended, Broken> {
+        if draft.due_ms > 0 && !plan.is_due {
+            return self.plan_later(plan, draft, now_ms);
+        }
         let place = self.stage(plan, &draft.record.channel)?;
         let row_key = if draft.record.key.is_empty() || draft.terms.key_ttl.is_zero() {
             None
@@ -306,7 +346,13 @@ impl Core {
                     },
                     is_new: false,
                     event,
+                    due_ms: 0,
                 });
+            }
+            if !plan.is_due
+                && let Some(waits) = self.waiting(plan, &draft.record)?
+            {
+                return Ok(waits);
             }
         }
         let row = &mut plan.staged[place].row;
@@ -316,6 +362,7 @@ impl Core {
                     position: row.position(),
                     is_new: false,
                     event: None,
+                    due_ms: 0,
                 });
             }
             row.version = draft.version;
@@ -343,7 +390,86 @@ impl Core {
             position,
             is_new: true,
             event: Some(event),
+            due_ms: 0,
         })
+    }
+
+    /// Decides about one that is published later. A channel that is not there is not made for it.
+    fn plan_later(
+        &mut self,
+        plan: &mut Plan,
+        draft: Draft,
+        now_ms: u64,
+    ) -> Result<Appended, Broken> {
+        let record = &draft.record;
+        if !record.key.is_empty() {
+            if let Some(waits) = self.waiting(plan, record)? {
+                return Ok(waits);
+            }
+            if let Some(published) = self.published(plan, &draft, now_ms)? {
+                return Ok(published);
+            }
+        }
+        if let Some(row) = later::with_event(&self.store, &record.channel, record.event)? {
+            return Ok(waits(row.spot.0, record.event));
+        }
+        let due = (draft.due_ms, record.event);
+        if !record.key.is_empty() {
+            let name = (record.channel.clone(), record.key.clone());
+            plan.later_keys.insert(name, due);
+        }
+        let spot = (draft.due_ms, self.later.number());
+        plan.later.push(later::Row { spot, draft });
+        Ok(Appended {
+            is_new: true,
+            ..waits(due.0, due.1)
+        })
+    }
+
+    /// What waits with the key of a publication.
+    fn waiting(&self, plan: &Plan, record: &Record) -> Result<Option<Appended>, Broken> {
+        if !plan.later_keys.is_empty() {
+            let name = (record.channel.clone(), record.key.clone());
+            if let Some(&(due, event)) = plan.later_keys.get(&name) {
+                return Ok(Some(waits(due, event)));
+            }
+        }
+        if self.later.count() == 0 {
+            return Ok(None);
+        }
+        let row = later::with_key(&self.store, &record.channel, &record.key)?;
+        Ok(row.map(|row| waits(row.spot.0, row.draft.record.event)))
+    }
+
+    /// What was published with the key of a publication.
+    fn published(
+        &mut self,
+        plan: &Plan,
+        draft: &Draft,
+        now_ms: u64,
+    ) -> Result<Option<Appended>, Broken> {
+        let channel = &draft.record.channel;
+        let row = match plan.places.get(channel) {
+            Some(place) => Some(plan.staged[*place].row.clone()),
+            None => self.row(channel)?,
+        };
+        let Some(row) = row.filter(|_| !draft.terms.key_ttl.is_zero()) else {
+            return Ok(None);
+        };
+        let row_key = keys::row_key(row.id, &draft.record.key);
+        let first = match plan.keys.get(&row_key) {
+            Some(&(offset, event)) => Some((offset, Some(event))),
+            None => self.keys.find(&row_key, now_ms)?,
+        };
+        Ok(first.map(|(offset, event)| Appended {
+            position: StreamPosition {
+                epoch: row.epoch,
+                offset: Offset(offset),
+            },
+            is_new: false,
+            event,
+            due_ms: 0,
+        }))
     }
 
     /// Where a channel is in the plan.
@@ -439,6 +565,13 @@ impl Core {
         }
         for (keyspace, key, value) in plan.rows.drain(..) {
             batch.insert(&keyspace, key, value);
+        }
+        for row in &plan.later {
+            later::put(batch, &self.store.scheduled, row);
+        }
+        if !plan.later.is_empty() {
+            self.later
+                .note(batch, &self.store, plan.later.len() as u64, 0);
         }
         if plan.new_channels && !entries.is_empty() {
             batch.insert(
@@ -562,6 +695,16 @@ impl Core {
             batch.insert(&self.store.state, LIVES, self.lives.to_be_bytes());
         }
         Ok(())
+    }
+}
+
+/// What is told of one that waits.
+fn waits(due_ms: u64, event: EventId) -> Appended {
+    Appended {
+        position: StreamPosition::default(),
+        is_new: false,
+        event: Some(event),
+        due_ms,
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fjall::OwnedWriteBatch;
 use tokio::sync::oneshot;
 
 use super::buried;
-use super::clock::{LogClock, monotonic};
+use super::clock::{LogClock, monotonic, wall_ms};
 use super::core::{Broken, Core};
 use super::error::{self, OpenError};
 use super::groups::{Recent, State};
@@ -18,7 +19,8 @@ use super::store::{Directory, Store};
 use super::tail::Tail;
 use crate::config::durable::Durable;
 use crate::mesh::durable::{Appended, LogError};
-use crate::model::Draft;
+use crate::metrics::Histogram;
+use crate::model::{Draft, Entry};
 use crate::upstream::log::{Census, DeadLetter, Lease};
 
 /// Between two attempts to open a log that has failed; what publishers are told to wait.
@@ -50,6 +52,8 @@ pub struct Inner {
     pub damaged: u64,
     /// Dead letters when it was open last.
     pub letters: Census,
+    /// How much later than their time publications were published.
+    pub late: Histogram,
     pub bytes: u64,
     pub entries: u64,
     pub end: u64,
@@ -252,9 +256,46 @@ impl Inner {
             }
             more(batch, store);
         })?;
+        let end = core.end;
+        self.stored(end, &entries);
+        Ok(results)
+    }
+
+    /// Makes entries of publications whose time has come, some at a time. `true` if there were any.
+    pub fn publish_due(&mut self, now_ms: u64) -> Result<bool, Broken> {
+        let Some(core) = &mut self.core else {
+            return Ok(false);
+        };
+        if core.later.first_ms().is_none_or(|first| first > now_ms) {
+            return Ok(false);
+        }
+        let groups = &mut self.groups;
+        let published = core.publish_due(now_ms, |batch, store| {
+            for state in groups.values_mut() {
+                state.write(batch, store);
+            }
+        })?;
+        if published.due_ms.is_empty() && published.damaged == 0 {
+            // What was looked for is not there; nothing was stored.
+            return Ok(true);
+        }
+        let end = core.end;
+        self.damaged += published.damaged;
+        self.stored(end, &published.entries);
+        let now_ms = wall_ms();
+        for due_ms in published.due_ms {
+            let late = Duration::from_millis(now_ms.saturating_sub(due_ms));
+            self.late
+                .record(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX));
+        }
+        Ok(true)
+    }
+
+    /// Entries were stored, and all that groups had to say.
+    fn stored(&mut self, end: u64, entries: &[Arc<Entry>]) {
         (self.dirty, self.unsynced) = (None, None);
-        self.end = core.end;
-        for entry in &entries {
+        self.end = end;
+        for entry in entries {
             self.tail.push(entry);
         }
         if self.groups.is_empty() {
@@ -262,7 +303,6 @@ impl Inner {
         } else {
             entries.iter().for_each(|entry| self.recent.push(entry));
         }
-        Ok(results)
     }
 
     /// See `Letters::give_up`. What fails is as if it had not been asked for: the entry stays leased.

@@ -9,8 +9,10 @@ use super::buried;
 use super::bytes::Damage;
 use super::channels::Row;
 use super::groups::stored_group;
+use super::later;
 use super::segments::{BLOCKS, INDEX, cursor_of};
-use crate::model::Entry;
+use super::store::SCHEDULED;
+use crate::model::{Draft, Entry};
 use crate::upstream::log::{DeadLetter, Group};
 
 /// What a row is.
@@ -24,6 +26,8 @@ pub enum Stored {
     Letter(Box<DeadLetter>),
     /// A queue group.
     Group(Box<Group>),
+    /// A publication that is not due yet.
+    Scheduled(Box<Draft>),
     /// An idempotency key.
     Key,
     /// Something else that is small.
@@ -45,6 +49,10 @@ pub fn look(keyspace: &str, key: &Bytes, value: &Bytes) -> Result<Stored, Damage
         "state" if key.starts_with(b"g/") => {
             Stored::Group(Box::new(stored_group(value).ok_or(Damage::Value)?))
         }
+        SCHEDULED => match later::stored(key, value)? {
+            Some(row) => Stored::Scheduled(Box::new(row.draft)),
+            None => Stored::Other,
+        },
         _ if keyspace.starts_with("keys-") => Stored::Key,
         _ => Stored::Other,
     })
@@ -91,7 +99,7 @@ pub(super) fn is_keyspace(name: &str) -> bool {
         let (width, end) = name.strip_prefix("keys-")?.split_once('-')?;
         Some(width.parse::<u64>().is_ok() && end.parse::<u64>().is_ok())
     };
-    ["channels", "state", "letters"].contains(&name)
+    ["channels", "state", "letters", SCHEDULED].contains(&name)
         || index_of(name).is_some()
         || is_keys() == Some(true)
 }

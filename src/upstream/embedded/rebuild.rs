@@ -15,7 +15,7 @@ use super::core::{LINE, LOG_ID, new_line};
 use super::error::{OpenError, words};
 use super::look;
 use super::segments::{cursor_of, index_key};
-use super::store::{self, Directory, Store, UNFINISHED};
+use super::store::{self, Directory, SCHEDULED, Store, UNFINISHED};
 use crate::mesh::durable::epoch_of;
 use crate::model::Epoch;
 use crate::upstream::copy::Rows;
@@ -238,6 +238,7 @@ impl Rebuild {
                 "channels" => Place::Rows(self.store.channels.clone()),
                 "state" => Place::Rows(self.store.state.clone()),
                 "letters" => Place::Rows(self.store.letters.clone()),
+                SCHEDULED => Place::Rows(self.store.scheduled.clone()),
                 _ => match look::index_of(name) {
                     Some(index) => Place::Blocks {
                         blocks: db.keyspace(name, store::blocks)?,

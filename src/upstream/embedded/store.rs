@@ -19,6 +19,8 @@ use super::{FORMAT, journal};
 const FORMAT_FILE: &str = "format";
 const LOCK_FILE: &str = "lock";
 const DATA: &str = "data";
+/// Name of the keyspace of publications that are not due yet.
+pub const SCHEDULED: &str = "scheduled";
 /// There while a restore into the directory is not finished.
 pub const UNFINISHED: &str = "restoring";
 const FORMAT_WORDS: &str = "ringmain log ";
@@ -208,6 +210,8 @@ pub struct Store {
     pub state: Keyspace,
     /// Dead letters.
     pub letters: Keyspace,
+    /// Publications that are not due yet: see `later`.
+    pub scheduled: Keyspace,
 }
 
 impl Store {
@@ -251,6 +255,7 @@ impl Store {
             channels: db.keyspace("channels", rows)?,
             state: db.keyspace("state", rows)?,
             letters: db.keyspace("letters", rows)?,
+            scheduled: db.keyspace(SCHEDULED, rows)?,
             db,
         })
     }

@@ -1,5 +1,6 @@
 mod faults;
 mod letters;
+mod scheduled;
 
 use std::path::Path;
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, StorageType, Stream};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream,
+};
 use async_nats::jetstream::{self, ErrorCode, kv};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use tokio::sync::{Notify, watch};
@@ -84,6 +86,8 @@ pub(super) struct Opened {
     pub failures: kv::Store,
     /// Dead letters.
     pub dead: kv::Store,
+    /// Publications that wait for their time.
+    pub scheduled: Stream<()>,
 }
 
 /// What all parts of the log share.
@@ -336,8 +340,22 @@ impl Link {
             }
             self.opened.send_replace(Some(Arc::new(opened)));
         }
+        let opened = self.opened.borrow().clone();
+        let pending = match opened {
+            Some(opened) => match opened.scheduled.get_info().await {
+                Ok(info) => info.state.messages,
+                // Somebody has deleted it: what comes next has a place again.
+                Err(error) => {
+                    self.scheduled(&line).await?;
+                    tracing::warn!(%error, "the stream of what waits for its time was looked for in vain");
+                    0
+                }
+            },
+            None => 0,
+        };
         self.status.send_modify(|status| {
             status.down = None;
+            status.schedule.pending = pending;
             status.bytes = info.state.bytes;
             status.entries = info.state.messages;
             status.end = status.end.max(info.state.last_sequence);
@@ -445,7 +463,35 @@ impl Link {
                 .bucket(line, "FAILURES", self.config.retention_age)
                 .await?,
             dead: self.bucket(line, "DEAD", Duration::ZERO).await?,
+            scheduled: self.scheduled(line).await?,
         })
+    }
+
+    /// The stream of what waits for its time: the server moves each there when that has come (ADR-51), and forgets it once it is
+    /// acknowledged.
+    async fn scheduled(&self, line: &Line) -> Result<Stream<()>, String> {
+        let name = format!("{}_SCHEDULED", self.config.nats.stream);
+        let text = |error: &dyn std::fmt::Display| format!("stream {name}: {error}");
+        let config = Config {
+            name: name.clone(),
+            description: Some("Publications of ringmain that wait for their time".to_owned()),
+            subjects: self.subjects.scheduled(),
+            num_replicas: self.config.nats.replicas as usize,
+            storage: self.storage(),
+            retention: RetentionPolicy::WorkQueue,
+            max_bytes: -1,
+            max_messages: -1,
+            max_messages_per_subject: -1,
+            discard: DiscardPolicy::Old,
+            allow_rollup: true,
+            allow_direct: true,
+            allow_message_schedules: true,
+            ..Config::default()
+        };
+        let made = line.js.create_or_update_stream(config).await;
+        made.map_err(|error| text(&error))?;
+        let stream = line.js.get_stream_no_info(&name).await;
+        stream.map_err(|error| text(&error))
     }
 
     async fn bucket(

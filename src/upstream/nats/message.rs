@@ -12,10 +12,12 @@
 //! | `Ringmain-Delta` | `1` where subscribers may get it as a patch |
 //! | `Ringmain-Origin` | of a replay: `AbCdEfGh:17 channel` |
 //! | `Ringmain-Trimmed` | `1`: no publication; what was before it is forgotten, its position stays |
+//! | `Ringmain-Event`, `-Due`, `-Key-Ttl`, `-Subject` | of what waits for its time: event id, time and life of its key in milliseconds, its channel's subject |
 //!
 //! In a value a control character, a `%`, and a space at either end stand as `%XX`, and so does a `=` in a tag's name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::header::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
@@ -24,8 +26,8 @@ use bytes::Bytes;
 
 use super::subject::{Subjects, push_hex, unescape};
 use crate::model::{
-    ChannelName, ClientId, ClientInfo, Entry, Epoch, EventId, Offset, Origin, Record,
-    StreamPosition,
+    ChannelName, ClientId, ClientInfo, Draft, Entry, Epoch, EventId, Offset, Origin, Record,
+    StreamPosition, Terms,
 };
 
 const EVENT: HeaderName = HeaderName::from_static("Nats-Msg-Id");
@@ -47,6 +49,9 @@ const PAYLOAD: HeaderName = HeaderName::from_static("Ringmain-Payload");
 const DELTA: HeaderName = HeaderName::from_static("Ringmain-Delta");
 const ORIGIN: HeaderName = HeaderName::from_static("Ringmain-Origin");
 const TRIMMED: HeaderName = HeaderName::from_static("Ringmain-Trimmed");
+const DUE: HeaderName = HeaderName::from_static("Ringmain-Due");
+const KEY_TTL: HeaderName = HeaderName::from_static("Ringmain-Key-Ttl");
+const SUBJECT: HeaderName = HeaderName::from_static("Ringmain-Subject");
 
 /// Bytes of a message's headers that do not come from a publisher, at most.
 pub(super) const OWN_HEADERS_BYTES: usize = 2048;
@@ -117,6 +122,48 @@ pub(super) fn headers(record: &Record, position: StreamPosition, version: &Versi
         set(&mut headers, ORIGIN, text);
     }
     headers
+}
+
+/// Headers of what waits for its time. The server strips the event's usual name when the time has come.
+pub(super) fn waiting(draft: &Draft, subject: &str) -> HeaderMap {
+    let nowhere = StreamPosition {
+        epoch: Epoch::from_random(0),
+        offset: Offset(0),
+    };
+    let version = Version {
+        number: draft.version,
+        epoch: draft.version_epoch.clone(),
+    };
+    let all = headers(&draft.record, nowhere, &version);
+    let mut headers = HeaderMap::new();
+    for (name, values) in all.iter().filter(|(name, _)| **name != EVENT) {
+        for value in values {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    set(&mut headers, MARKED, draft.record.event.to_string());
+    set(&mut headers, DUE, draft.due_ms.to_string());
+    let ttl = draft.terms.key_ttl.as_millis();
+    set(&mut headers, KEY_TTL, ttl.to_string());
+    set(&mut headers, SUBJECT, subject.to_owned());
+    headers
+}
+
+/// What has waited, or waits still; `None` if this program did not write it.
+pub(super) fn waited(subjects: &Subjects, headers: &HeaderMap, payload: Bytes) -> Option<Draft> {
+    let mut all = headers.clone();
+    all.insert(EVENT, headers.get(MARKED)?.clone());
+    let subject = headers.get(SUBJECT)?.as_str();
+    let Some(Content::Entry(entry)) = decode(subjects, subject, 0, &all, payload) else {
+        return None;
+    };
+    let ttl = Duration::from_millis(number(headers, KEY_TTL)??);
+    let version = version(headers);
+    let mut draft = Draft::of(Terms::log(ttl), entry.record);
+    draft.due_ms = number(headers, DUE)??;
+    draft.version = version.number;
+    draft.version_epoch = version.epoch;
+    Some(draft)
 }
 
 /// Headers of what stands for an emptied channel.
@@ -382,6 +429,18 @@ mod tests {
             let version = Version { number: 7, epoch: record.key.clone() };
             let (entry, _) = there_and_back(&record, &version);
             prop_assert_eq!(entry.map(|entry| entry.record), Some(record));
+        }
+
+        #[test]
+        fn what_waits_comes_back_from_its_message(record in records(), due_ms in 1u64.., ttl in 0u64..1 << 40) {
+            let subjects = Subjects::new("ringmain");
+            let subject = subjects.channel(&record.tenant, record.channel.as_str());
+            let mut draft = Draft::of(Terms::log(Duration::from_millis(ttl)), record);
+            (draft.due_ms, draft.version, draft.version_epoch) = (due_ms, 3, "e".into());
+            let headers = waiting(&draft, &subject);
+            prop_assert!(headers.get(EVENT).is_none());
+            let waited = waited(&subjects, &headers, draft.record.data.clone());
+            prop_assert_eq!(waited, Some(draft));
         }
 
         #[test]

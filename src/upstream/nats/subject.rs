@@ -59,6 +59,21 @@ impl Subjects {
         format!("{}-keys.{hash}", self.prefix)
     }
 
+    /// What the stream of waiting publications takes in: those that wait, and those whose time has come.
+    pub(super) fn scheduled(&self) -> Vec<String> {
+        vec![self.waiting("*", "*", "*", "*"), self.due()]
+    }
+
+    /// Where a publication waits: `channel` and `key` are hashes. A `*` stands for any.
+    pub(super) fn waiting(&self, channel: &str, key: &str, due: &str, event: &str) -> String {
+        format!("{}-later.{channel}.{key}.{due}.{event}", self.prefix)
+    }
+
+    /// Where it goes when its time has come.
+    pub(super) fn due(&self) -> String {
+        format!("{}-due", self.prefix)
+    }
+
     /// Tenant (empty for `default`) and channel that a subject is; `None` if it is not one that this program made.
     pub(super) fn parse(&self, subject: &str) -> Option<(Box<str>, String)> {
         let rest = subject.strip_prefix(&*self.prefix)?.strip_prefix('.')?;

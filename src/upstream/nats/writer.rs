@@ -31,6 +31,8 @@ use answers::Answers;
 use chunk::{Chunk, Item, Place, Verdict, What, begins_without_keys};
 use keys::Keys;
 
+pub(super) use chunk::key_hash;
+
 /// Batches under way.
 const BATCHES_AT_ONCE: usize = 4;
 /// Messages of one run.
@@ -324,6 +326,7 @@ impl Writing {
                     position,
                     is_new: false,
                     event,
+                    due_ms: 0,
                 };
                 self.answer(&item, Ok(appended));
                 continue;
@@ -706,6 +709,7 @@ impl Writing {
                     position,
                     is_new: false,
                     event,
+                    due_ms: 0,
                 };
                 self.answer(item, Ok(appended));
             } else if verdict.is_fenced {

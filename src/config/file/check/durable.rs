@@ -75,6 +75,12 @@ fn namespace(
         {
             unreadable.push((format!("{path}.condition"), fault));
         }
+        if !trigger.delay.is_zero() && trigger.append.is_empty() {
+            wrong(
+                format!("{path}.delay"),
+                "`append`: what is appended can wait, a hook is called at once",
+            );
+        }
         if trigger.append.is_empty() == trigger.hook.is_empty() {
             wrong(
                 format!("{path}.append"),

@@ -8,11 +8,14 @@ use super::super::form::{
     FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, or_off, seconds,
 };
 use super::Visit;
+use crate::limits::{LOG_SCHEDULED_MAX, PUBLISH_DELAY_MAX};
 
 /// In memory of a durable channel, unless the file says otherwise.
 const WINDOW: u32 = 256;
 /// … for how long.
 const WINDOW_TTL: Duration = Duration::from_mins(5);
+/// Longest delay of what a trigger appends.
+const DELAY_MS: u64 = PUBLISH_DELAY_MAX.as_millis() as u64;
 /// Life of a durable channel's idempotency keys.
 const KEY_TTL: Duration = Duration::from_hours(24);
 
@@ -34,6 +37,12 @@ pub(super) fn durable<V: Visit>(v: &mut V, durable: &mut Durable) {
         "append_timeout",
         millis(100, 120_000),
         &mut durable.append_timeout,
+    );
+    v.integer(
+        "scheduled_max",
+        0,
+        LOG_SCHEDULED_MAX,
+        &mut durable.scheduled_max,
     );
     v.section("embedded", |v| {
         v.text("directory", &FILE, &mut durable.embedded.directory);
@@ -118,5 +127,6 @@ pub(super) fn rules<V: Visit>(v: &mut V, namespace: &mut Namespace) {
         v.text("condition", &TEXT, &mut one.condition);
         v.text("append", &TEXT, &mut one.append);
         v.text("hook", &TEXT, &mut one.hook);
+        v.duration("delay", millis(0, DELAY_MS), &mut one.delay);
     });
 }

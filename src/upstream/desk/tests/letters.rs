@@ -16,6 +16,7 @@ async fn letters(log: &MemoryLog, group: &str, channel: &str, events: &[(u128, &
                 unix_ms: 1,
                 reason: (*reason).into(),
                 worker: "w".into(),
+                next_unix_ms: 0,
             }],
             unix_ms: 1000 + *event as u64,
         };

@@ -9,6 +9,7 @@ fn failures(reason: &str) -> Vec<Failure> {
         unix_ms: 7,
         reason: reason.into(),
         worker: "w".into(),
+        next_unix_ms: 0,
     }]
 }
 

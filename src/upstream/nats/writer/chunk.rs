@@ -41,7 +41,13 @@ pub(super) enum What {
 
 impl What {
     pub(super) fn append(subject: &str, draft: Draft) -> Self {
-        let key = (!draft.record.key.is_empty()).then(|| key_hash(subject, &draft.record.key));
+        let record = &draft.record;
+        let key = match &*record.key {
+            // It has waited for its time, and may be given twice: its event is remembered like a key.
+            "" if draft.due_ms > 0 => Some(key_hash(subject, &format!("\0{}", record.event))),
+            "" => None,
+            key => Some(key_hash(subject, key)),
+        };
         Self::Append {
             draft: Box::new(draft),
             key,
@@ -87,7 +93,8 @@ fn headers_bytes(record: &Record, version_epoch: &str) -> usize {
     OWN_HEADERS_BYTES + quick + lines + origin
 }
 
-fn key_hash(subject: &str, key: &str) -> Box<str> {
+/// Stands for a key of a channel.
+pub(in crate::upstream::nats) fn key_hash(subject: &str, key: &str) -> Box<str> {
     let mut hash = Sha256::new();
     hash.update(subject.as_bytes());
     hash.update([0]);
@@ -361,6 +368,7 @@ impl Placed {
             position: self.position,
             is_new: self.is_new,
             event: self.event,
+            due_ms: 0,
         }
     }
 }
