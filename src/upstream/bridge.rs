@@ -23,6 +23,7 @@ use super::desk::settings::QUEUE_PREFIX;
 use super::desk::{Desk, GroupReport};
 use super::log::{Copies, Entries, Log, Status, Values, Wanted};
 use super::schema::Schemas;
+use super::sources::{SourceReport, Sources};
 use crate::config::Config;
 use crate::limits::{LOG_ANSWERS_KEPT_MAX, LOG_APPENDS_WAITING_MAX};
 use crate::mesh::durable::{
@@ -122,6 +123,8 @@ pub struct Report {
     pub status: Status,
     /// The groups.
     pub groups: Vec<GroupReport>,
+    /// The sources.
+    pub sources: Vec<SourceReport>,
     /// Batches appended.
     pub batches: u64,
     /// Appends in them.
@@ -358,7 +361,8 @@ async fn run<L: Log>(
         hooks,
     });
     let outlet = Rc::new(outlet::Line(Rc::clone(&shared)));
-    let desk = Rc::new(Desk::new(Rc::clone(&log), outlet, &config));
+    let desk = Rc::new(Desk::new(Rc::clone(&log), Rc::clone(&outlet), &config));
+    let sources = Rc::new(Sources::new(Rc::clone(&log), outlet, &config));
     for _ in 0..L::APPENDS_AT_ONCE {
         tokio::task::spawn_local(commit(Rc::clone(&log), Rc::clone(&shared)));
     }
@@ -366,6 +370,7 @@ async fn run<L: Log>(
     tokio::task::spawn_local(observe(
         Rc::clone(&log),
         Rc::clone(&desk),
+        Rc::clone(&sources),
         Rc::clone(&shared),
         report,
     ));
@@ -402,6 +407,7 @@ async fn run<L: Log>(
                 shared.schemas.replace(schemas);
                 shared.config.replace(Arc::clone(&config));
                 desk.reload(&config);
+                sources.reload(&config);
                 log.reload(&config.durable);
             }
             () = tokio::time::sleep(OFFER_INTERVAL), if shared.keeps() || shared.is_full() => {}
@@ -409,6 +415,7 @@ async fn run<L: Log>(
         // Tasks that were woken by what came run before the next look.
         tokio::task::yield_now().await;
     }
+    sources.close().await;
     desk.close().await;
     log.close().await;
     info!("the durable log is closed");
@@ -575,6 +582,7 @@ async fn read_for<L: Entries>(
 async fn observe<L: Entries>(
     log: Rc<L>,
     desk: Rc<Desk<L, outlet::Line>>,
+    sources: Rc<Sources<L, outlet::Line>>,
     shared: Rc<Shared>,
     report: watch::Sender<Report>,
 ) {
@@ -592,9 +600,11 @@ async fn observe<L: Entries>(
         }
         let mut status = status;
         status.warnings.extend(desk.warnings());
+        status.warnings.extend(sources.warnings());
         report.send_replace(Report {
             status,
             groups: desk.report(),
+            sources: sources.report(),
             ..shared.counter.report()
         });
         tokio::time::sleep(REPORT_INTERVAL).await;
