@@ -106,7 +106,6 @@ const OUTSIDE: &[&str] = &[
 /// Facts of formats, protocols and kernels: bounds that stand where they are obeyed, because nobody chose them.
 const GIVEN: &[(&str, &str)] = &[
     ("src/config/file/form.rs", "UNIX_PATH_BYTES_MAX"),
-    ("src/config/file/form.rs", "IDENTIFIER_BYTES_MAX"),
     ("src/config/file/web_origin.rs", "T_MIN"),
     ("src/config/file/web_origin.rs", "T_MAX"),
     ("src/main.rs", "CORES_MAX"),

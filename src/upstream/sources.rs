@@ -146,15 +146,26 @@ impl<L, O> Sources<L, O> {
     #[must_use]
     pub fn report(&self) -> Vec<SourceReport> {
         let running = self.running.borrow();
-        running.iter().map(|one| one.ledger.report()).collect()
+        let report = |one: &Running| SourceReport {
+            is_up: one.ledger.report().is_up && !one.task.is_finished(),
+            ..one.ledger.report()
+        };
+        running.iter().map(report).collect()
     }
 
     /// What an operator should know, a sentence each.
     #[must_use]
     pub fn warnings(&self) -> Vec<Box<str>> {
         let running = self.running.borrow();
+        // A source ends by itself only where something here is wrong.
+        let ended = running.iter().filter(|one| one.task.is_finished());
+        let ended = ended.map(|one| {
+            let name = &one.spec.name;
+            format!("source {name} has ended by a fault of this program; a restart begins it anew")
+                .into()
+        });
         let warnings = running.iter().flat_map(|one| one.ledger.warnings());
-        warnings.collect()
+        ended.chain(warnings).collect()
     }
 }
 

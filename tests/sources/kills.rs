@@ -11,6 +11,8 @@ use crate::support::process::{Server, Start};
 use crate::support::wait::until;
 
 const ROUNDS: usize = 10;
+/// Another number of them.
+const ROUNDS_VARIABLE: &str = "RINGMAIN_SOURCE_KILLS";
 const WRITERS: usize = 3;
 const CHANNELS: i64 = 4;
 
@@ -68,6 +70,11 @@ fn write(port: u16, next: &AtomicI64, stop: &AtomicBool) -> Book {
         }
     }
     book
+}
+
+fn rounds() -> usize {
+    let said = std::env::var(ROUNDS_VARIABLE).ok();
+    said.and_then(|text| text.parse().ok()).unwrap_or(ROUNDS)
 }
 
 fn go_through(table: &str, more: &str, start: impl Fn(&str) -> Server, rounds: usize) {
@@ -139,14 +146,14 @@ fn go_through(table: &str, more: &str, start: impl Fn(&str) -> Server, rounds: u
 fn kills_of_both_sides_lose_no_row_and_publish_none_twice_where_rows_are_deleted() {
     let directory = tempfile::tempdir().expect("a directory");
     let start = |one: &str| Server::start(&rules(directory.path(), one));
-    go_through(TABLE, "", start, ROUNDS);
+    go_through(TABLE, "", start, rounds());
 }
 
 #[test]
 fn kills_of_both_sides_lose_no_row_and_publish_none_twice_where_rows_stay() {
     let directory = tempfile::tempdir().expect("a directory");
     let start = |one: &str| Server::start(&rules(directory.path(), one));
-    go_through(KEPT_TABLE, "delete = false", start, ROUNDS);
+    go_through(KEPT_TABLE, "delete = false", start, rounds());
 }
 
 #[cfg(feature = "nats")]
@@ -164,5 +171,5 @@ fn kills_of_both_sides_lose_no_row_and_publish_none_twice_with_the_log_in_jetstr
         );
         Start::with_config(&rules).run()
     };
-    go_through(TABLE, "", &start, 4);
+    go_through(TABLE, "", start, 4);
 }

@@ -219,6 +219,9 @@ fn a_row_that_cannot_be_published_is_passed_over_named_and_left_where_that_is_wa
     server.write_config(&rules(directory.path(), &takes));
     server.signal("HUP");
     until_count(&server, "nowhere:1", 1);
+    until("an end of the warning", || {
+        (!warnings(&server).contains("source shop")).then_some(())
+    });
 }
 
 #[test]

@@ -11,12 +11,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::add_partitions_to_txn_request::AddPartitionsToTxnTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::delete_records_request::{
+    DeleteRecordsPartition, DeleteRecordsTopic,
+};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, ApiKey, CreateTopicsRequest,
-    CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, EndTxnRequest, EndTxnResponse,
-    FindCoordinatorRequest, FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse,
-    ProduceRequest, ProduceResponse, RequestHeader, ResponseHeader,
+    CreateTopicsResponse, DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest,
+    DeleteTopicsResponse, EndTxnRequest, EndTxnResponse, FindCoordinatorRequest,
+    FindCoordinatorResponse, InitProducerIdRequest, InitProducerIdResponse, ProduceRequest,
+    ProduceResponse, RequestHeader, ResponseHeader,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use kafka_protocol::records::{
@@ -24,7 +28,7 @@ use kafka_protocol::records::{
 };
 use tempfile::TempDir;
 
-use crate::support::wait::until;
+use crate::support::wait::{unix_seconds, until};
 
 /// Name of the cluster.
 const CLUSTER: &str = "4L6g3nShT-eMCtK--X86sw";
@@ -78,7 +82,6 @@ impl KafkaServer {
              listener.name.login.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
              log.dirs={}\n\
              auto.create.topics.enable=false\n\
-             log.retention.check.interval.ms=1000\n\
              offsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\n\
              transaction.state.log.min.isr=1\n\
@@ -244,6 +247,23 @@ impl Producer {
         assert_eq!(answer.responses[0].error_code, 0);
     }
 
+    /// Deletes the records before an offset.
+    pub(crate) fn forget(&mut self, name: &str, partition: i32, before: i64) {
+        let mut one = DeleteRecordsPartition::default();
+        one.partition_index = partition;
+        one.offset = before;
+        let mut log = DeleteRecordsTopic::default();
+        log.name = text(name).into();
+        log.partitions = vec![one];
+        let mut request = DeleteRecordsRequest::default();
+        request.topics = vec![log];
+        request.timeout_ms = 5000;
+        let answer: DeleteRecordsResponse = self
+            .ask(ApiKey::DeleteRecords, 1, &request)
+            .expect("an answer");
+        assert_eq!(answer.topics[0].partitions[0].error_code, 0);
+    }
+
     /// Writes records. The code of the error, 0 for none.
     pub(crate) fn write(
         &mut self,
@@ -273,7 +293,7 @@ impl Producer {
             } else {
                 sequence + at as i32
             },
-            timestamp: 1_700_000_000_000,
+            timestamp: unix_seconds() * 1000,
             key: key.map(|key| Bytes::copy_from_slice(key.as_bytes())),
             value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
             headers: headers

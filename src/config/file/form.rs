@@ -290,11 +290,11 @@ pub(super) const KAFKA_NAME: Form<String> = Form {
     is_url: false,
 };
 
-/// Bytes of a name in PostgreSQL: a longer one would be cut there.
-const IDENTIFIER_BYTES_MAX: usize = 63;
+/// Bytes of a name in PostgreSQL at most: a longer one would be cut there.
+const IDENTIFIER_BYTES: usize = 63;
 
 fn is_identifier(text: &str) -> bool {
-    (1..=IDENTIFIER_BYTES_MAX).contains(&text.len()) && !text.contains('\0')
+    (1..=IDENTIFIER_BYTES).contains(&text.len()) && !text.contains('\0')
 }
 
 pub(super) const IDENTIFIER: Form<String> = Form {

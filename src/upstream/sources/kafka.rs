@@ -69,6 +69,8 @@ impl fmt::Display for RecordName {
 struct Shared<'a, L, O> {
     context: &'a Context<L, O>,
     channel: ChannelPattern,
+    /// As they were kept.
+    before: Places,
     places: RefCell<Places>,
     /// How far behind each partition is.
     lags: RefCell<BTreeMap<(Rc<str>, i32), u64>>,
@@ -115,6 +117,7 @@ async fn session<L: Values, O: Sink>(context: &Context<L, O>) -> Result<(), Faul
     let shared = Shared {
         context,
         channel: channel.map_err(|needs| Fault::Unfit(needs.to_owned()))?,
+        before: places.clone(),
         places: RefCell::new(places),
         lags: RefCell::default(),
     };
@@ -142,10 +145,10 @@ impl<L: Values, O: Sink> Shared<'_, L, O> {
     /// Partitions that were never read get their place.
     async fn begin(&self, link: &mut Link, partitions: &[Partition]) -> Result<(), Fault> {
         for partition in partitions {
-            let at = match self.places.borrow().of(partition) {
+            let at = match self.before.of(partition) {
                 place::Known::At(_) => continue,
                 // Everything in it is new.
-                place::Known::Renewed => EARLIEST,
+                place::Known::New => EARLIEST,
                 place::Known::Never => match self.context.spec.kafka.start {
                     StartAt::Beginning => EARLIEST,
                     StartAt::End => LATEST,
@@ -160,7 +163,7 @@ impl<L: Values, O: Sink> Shared<'_, L, O> {
     fn place(&self, partition: &Partition) -> i64 {
         match self.places.borrow().of(partition) {
             place::Known::At(next) => next,
-            place::Known::Never | place::Known::Renewed => 0,
+            place::Known::Never | place::Known::New => 0,
         }
     }
 
@@ -225,13 +228,9 @@ impl<L: Values, O: Sink> Shared<'_, L, O> {
         name: &RecordName,
         taken: Taken,
     ) -> Result<Record, String> {
-        let key = match &taken.key {
-            Some(key) => Some(str::from_utf8(key)),
-            None => None,
-        };
-        let key = key.transpose();
-        let of_channel = key.as_ref().ok().copied().flatten();
-        let channel = self.channel.fill(&name.log, name.partition, of_channel);
+        let key = taken.key.as_ref();
+        let key = key.and_then(|key| str::from_utf8(key).ok());
+        let channel = self.channel.fill(&name.log, name.partition, key);
         let channel = channel.ok_or("the channel needs its key, and it has none that is text")?;
         let mut record = offer::record(&channel, taken.value.as_deref().unwrap_or_default());
         let log = if partition.id.is_empty() {
@@ -252,7 +251,7 @@ impl<L: Values, O: Sink> Shared<'_, L, O> {
                 tags.push((header.into(), value.into()));
             }
         }
-        if let Some(key) = of_channel
+        if let Some(key) = key
             && !tags.iter().any(|(name, _)| &**name == KEY_TAG)
         {
             tags.push((KEY_TAG.into(), key.into()));
@@ -284,6 +283,8 @@ impl<L: Values, O: Sink> Reader<'_, L, O> {
                     && let Some(part) = self.part(partition, data).await?
                 {
                     parts.push(part);
+                    // The log has the thread in between.
+                    tokio::task::yield_now().await;
                 }
             }
         }

@@ -109,6 +109,11 @@ impl Ledger {
         warn!(%source, count, %what, "left out, as it cannot be published");
     }
 
+    /// What was left out is read again: it may fit now.
+    pub(super) fn tries_again(&self) {
+        self.0.borrow_mut().skipped = None;
+    }
+
     /// A batch is done with.
     pub(super) fn went_on(&self) {
         let mut state = self.0.borrow_mut();

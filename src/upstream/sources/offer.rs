@@ -19,6 +19,9 @@ use crate::wire::json::{compact, is_json, tree};
 /// What was published and is read again within this time is stored once, whatever its namespace says.
 const KEY_TTL: Duration = Duration::from_hours(24);
 
+/// Offers that are looked at before others have the thread.
+const SLICE: usize = 128;
+
 /// Why a source cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
@@ -69,8 +72,11 @@ pub(super) fn record(channel: &str, payload: &[u8]) -> Record {
     Draft::new(terms, ChannelName::new(channel), data, json).record
 }
 
+/// Names and values.
+pub(super) type Tags = Box<[(Box<str>, Box<str>)]>;
+
 /// Tags from an object of texts, numbers and flags.
-pub(super) fn tags(object: &[u8]) -> Result<Box<[(Box<str>, Box<str>)]>, String> {
+pub(super) fn tags(object: &[u8]) -> Result<Tags, String> {
     use serde_json::Value;
     const EXPECTED: &str = "expected an object of strings";
     let value = tree(object).map_err(|error| error.to_string())?;
@@ -118,6 +124,9 @@ pub(super) async fn publish<L, O: Sink, N: Display>(
                 break;
             }
             Err(why) => left.push((at, name, why)),
+        }
+        if at % SLICE == SLICE - 1 {
+            tokio::task::yield_now().await;
         }
     }
     let (mut new, mut repeated) = (0, 0);

@@ -25,6 +25,8 @@ use table::Table;
 
 /// Rows of the first batch: only afterwards is known how large they are.
 const FIRST_BATCH: u32 = 64;
+/// The place is kept at most this often while more rows follow at once.
+const KEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// The lock of a table is waited for this long.
 const LOCK_TIME: Duration = Duration::from_secs(2);
 /// … and asked for this often.
@@ -65,6 +67,7 @@ struct Session<'a, L, O> {
     done: Statement,
     count: Statement,
     place: Option<Place>,
+    kept: Option<Instant>,
     /// Rows that are left out until the configuration changes, or the process starts anew.
     skipped: Vec<i64>,
     config: std::sync::Weak<crate::config::Config>,
@@ -117,11 +120,11 @@ impl<'a, L: Values, O: Sink> Session<'a, L, O> {
         let driver = tokio::task::spawn_local(drive(connection, Rc::clone(&heard)));
         let driver = Driver(driver);
         let table = answered(Table::find(&client, &context.spec)).await??;
+        lock(&client, &table).await?;
         let place = match spec.delete {
             true => None,
             false => answered(first_place(context, &client)).await??,
         };
-        lock(&client, &table).await?;
         let begin = client.batch_execute(&table.begin);
         answered(begin).await?.map_err(|error| away(&error))?;
         let prepared = async {
@@ -140,6 +143,7 @@ impl<'a, L: Values, O: Sink> Session<'a, L, O> {
             done,
             count,
             place,
+            kept: None,
             skipped: Vec::new(),
             config: std::sync::Weak::new(),
             limit: FIRST_BATCH.min(context.spec.batch),
@@ -159,7 +163,7 @@ impl<'a, L: Values, O: Sink> Session<'a, L, O> {
         let names: Vec<RowName> = rows.iter().map(|row| row.name.clone()).collect();
         let offers: Vec<Offer<RowName>> = rows.into_iter().map(TableRow::into_offer).collect();
         let outcome = publish(self.context, offers).await;
-        self.settle(&names, &outcome).await?;
+        self.settle(&names, &outcome, is_full).await?;
         if let Some(fault) = outcome.fault {
             return Err(fault);
         }
@@ -178,6 +182,7 @@ impl<'a, L: Values, O: Sink> Session<'a, L, O> {
         if !now.ptr_eq(&self.config) {
             self.config = now;
             self.skipped.clear();
+            self.context.ledger.tries_again();
         }
     }
 
@@ -220,7 +225,12 @@ impl<'a, L: Values, O: Sink> Session<'a, L, O> {
     }
 
     /// Rows that are done with do not come again.
-    async fn settle(&mut self, names: &[RowName], outcome: &Outcome) -> Result<(), Fault> {
+    async fn settle(
+        &mut self,
+        names: &[RowName],
+        outcome: &Outcome,
+        is_full: bool,
+    ) -> Result<(), Fault> {
         let reached = &names[..outcome.reach];
         let Some(last) = reached.last() else {
             return Ok(());
@@ -230,7 +240,12 @@ impl<'a, L: Values, O: Sink> Session<'a, L, O> {
                 xact: last.mark.parse().unwrap_or_default(),
                 id: last.id,
             };
-            self.context.keep_place(&place.text()).await?;
+            // While more follows: what is read again after a crash is known.
+            let is_early = |at: Instant| at.elapsed() < KEEP_INTERVAL;
+            if !is_full || outcome.fault.is_some() || !self.kept.is_some_and(is_early) {
+                self.context.keep_place(&place.text()).await?;
+                self.kept = Some(Instant::now());
+            }
             self.place = Some(place);
             return Ok(());
         }

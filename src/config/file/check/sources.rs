@@ -115,7 +115,7 @@ fn channel(path: &str, source: &OutboxSource, config: &Config, found: &mut Found
 
 fn postgres(path: &str, source: &OutboxSource, found: &mut Found<'_>) {
     let postgres = &source.postgres;
-    if found.is_written(&format!("{path}.kafka")) {
+    if source.kafka != OutboxSource::default().kafka {
         found.needs(format!("{path}.kafka"), "`kind = \"kafka\"`");
     }
     let path = format!("{path}.postgres");
@@ -131,7 +131,7 @@ fn postgres(path: &str, source: &OutboxSource, found: &mut Found<'_>) {
 
 fn kafka(path: &str, source: &OutboxSource, found: &mut Found<'_>) {
     let kafka = &source.kafka;
-    if found.is_written(&format!("{path}.postgres")) {
+    if source.postgres != OutboxSource::default().postgres {
         found.needs(format!("{path}.postgres"), "`kind = \"postgres\"`");
     }
     let path = format!("{path}.kafka");

@@ -25,10 +25,10 @@ struct LogPlaces {
 pub(super) enum Known {
     /// This offset comes next.
     At(i64),
-    /// It was never read.
+    /// No log of this name was read.
     Never,
-    /// A log of this name was read, and another one has its name now.
-    Renewed,
+    /// The log was read and had no such partition, or another log has its name now.
+    New,
 }
 
 impl Places {
@@ -70,10 +70,10 @@ impl Places {
             return Known::Never;
         };
         if log.id != *partition.id {
-            return Known::Renewed;
+            return Known::New;
         }
         let next = log.next.get(&partition.number);
-        next.map_or(Known::Never, |next| Known::At(*next))
+        next.map_or(Known::New, |next| Known::At(*next))
     }
 
     pub(super) fn set(&mut self, partition: &Partition, next: i64) {
@@ -119,10 +119,11 @@ mod tests {
         assert_eq!(places.of(&old), Known::Never);
         places.set(&old, 5);
         assert_eq!(places.of(&old), Known::At(5));
-        assert_eq!(places.of(&partition("a", "1", 1)), Known::Never);
-        assert_eq!(places.of(&new), Known::Renewed);
+        assert_eq!(places.of(&partition("a", "1", 1)), Known::New);
+        assert_eq!(places.of(&partition("b", "1", 0)), Known::Never);
+        assert_eq!(places.of(&new), Known::New);
         places.set(&new, 0);
         assert_eq!(places.of(&new), Known::At(0));
-        assert_eq!(places.of(&old), Known::Renewed);
+        assert_eq!(places.of(&old), Known::New);
     }
 }
