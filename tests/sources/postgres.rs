@@ -139,6 +139,23 @@ fn a_row_that_commits_late_is_waited_for_where_rows_stay() {
 }
 
 #[test]
+fn transactions_are_in_the_order_of_their_numbers_however_many_digits_these_have() {
+    let database = PostgresServer::start();
+    let sql = database.open();
+    sql.run(KEPT_TABLE);
+    for (n, xact) in [(4, 100), (2, 10), (1, 9), (3, 99)] {
+        sql.run(&format!(
+            r#"insert into outbox (channel, data, xact) values ('orders:1', '{{"n": {n}}}', '{xact}')"#
+        ));
+    }
+    let one = source(&database, "batch = 1", "delete = false");
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = Server::start(&rules(directory.path(), &one));
+    until_count(&server, "orders:1", 4);
+    assert_eq!(numbers(&server, "orders:1"), [1, 2, 3, 4]);
+}
+
+#[test]
 fn a_row_that_cannot_be_published_stops_the_source_until_it_can_and_everybody_is_told() {
     let database = PostgresServer::start();
     let sql = database.open();

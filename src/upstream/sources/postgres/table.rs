@@ -118,13 +118,13 @@ impl Table {
         );
         let (lock, which, order) = if postgres.delete {
             let which = format!("{id} <> all($2::bigint[])");
-            (format!("ringmain/{oid}"), which, id.clone())
+            (format!("ringmain/{oid}"), which, format!("t.{id}"))
         } else {
             let which = format!(
                 "{xact} < pg_snapshot_xmin(pg_current_snapshot()) and ({xact}, {id}) > ($2::text::xid8, $3::bigint)"
             );
             let lock = format!("ringmain/{oid}/{}", source.name);
-            (lock, which, format!("{xact}, {id}"))
+            (lock, which, format!("t.{xact}, t.{id}"))
         };
         let listen = match postgres.listen.as_str() {
             "" => String::new(),
@@ -134,7 +134,10 @@ impl Table {
             lock,
             // Rows whose deletion a crash takes back come again, and are known: nobody has to wait for the disk.
             begin: format!("set synchronous_commit = off; {listen}"),
-            read: format!("select {columns} from {table} where {which} order by {order} limit $1"),
+            // A bare name would be that of a column as it is given, which is a text.
+            read: format!(
+                "select {columns} from {table} t where {which} order by {order} limit $1"
+            ),
             done: format!(
                 "delete from {table} t using unnest($1::bigint[], $2::text[]) as d(id, mark) where t.{id} = d.id and t.xmin::text = d.mark"
             ),
@@ -236,7 +239,7 @@ mod tests {
         source.postgres.id_column = "a;b\"".to_owned();
         source.postgres.listen = "x\"y".to_owned();
         let table = Table::of(&source, "\"t\"", "5", false);
-        assert!(table.read.contains("order by \"a;b\"\"\""), "{table:?}");
+        assert!(table.read.contains("order by t.\"a;b\"\"\""), "{table:?}");
         assert!(table.begin.contains("listen \"x\"\"y\""), "{table:?}");
     }
 
