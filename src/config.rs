@@ -12,6 +12,7 @@ pub mod keys;
 pub mod namespace;
 mod network;
 mod pattern;
+pub mod sources;
 mod transports;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -78,6 +79,8 @@ pub struct Config {
     pub durable: durable::Durable,
     /// Groups of workers.
     pub queue: durable::Queue,
+    /// Tables and logs of others that become publications.
+    pub sources: Vec<sources::OutboxSource>,
     /// Draining.
     pub drain: Drain,
     /// Logging.
@@ -570,6 +573,7 @@ impl Default for Config {
             hooks: hooks::Hooks::default(),
             durable: durable::Durable::default(),
             queue: durable::Queue::default(),
+            sources: Vec::new(),
             drain: Drain::default(),
             log: Log::default(),
         }

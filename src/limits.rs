@@ -356,6 +356,22 @@ pub const LOG_TRIMS_MAX: usize = 100_000;
 pub const LOG_UNFLUSHED_BYTES_MAX: u64 = 128 << 20;
 /// Memtables that wait to be written; likewise, for at one more the library stops.
 pub const LOG_UNFLUSHED_MAX: usize = 3;
+/// Sources of one process.
+pub const SOURCES_MAX: usize = 64;
+/// Rows or records that a source publishes together.
+pub const SOURCE_BATCH_MAX: usize = 10_000;
+/// Bytes of payloads beyond which a source reads no further before it has published what it has.
+pub const SOURCE_BATCH_BYTES_MAX: usize = 8 << 20;
+/// Bytes of a row or record with everything that goes along; a larger one is refused, like the body of a request.
+pub const SOURCE_RECORD_BYTES_MAX: usize = HTTP_BODY_BYTES_MAX;
+/// Rows of one source that could not be published and are passed over; with more of them it stands still.
+pub const SOURCE_SKIPPED_MAX: usize = 10_000;
+/// Rows that are counted to tell how far a source is behind.
+pub const SOURCE_LAG_MAX: usize = 100_000;
+/// Partitions of one source.
+pub const SOURCE_PARTITIONS_MAX: usize = 4096;
+/// Bytes of one answer of a Kafka server.
+pub const KAFKA_ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one version's text.
 pub const SCHEMA_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that one compiled pattern of a schema may take.

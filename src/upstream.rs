@@ -14,5 +14,6 @@ mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
 pub mod schema;
+pub mod sources;
 
 pub use embedded::Embedded;

@@ -6,6 +6,8 @@ mod access;
 mod environment;
 #[path = "config/reach.rs"]
 mod reach;
+#[path = "config/sources.rs"]
+mod sources;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 use crate::upstream::bridge::Report as LogReport;
 use crate::upstream::desk::GroupReport;
 use crate::upstream::log::{Cause, Census};
+use crate::upstream::sources::SourceReport;
 
 use super::hooks::Report;
 use super::process::{Process, Reload};
@@ -91,6 +92,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
         log(&mut out, report);
         groups(&mut out, &report.groups);
         letters(&mut out, report);
+        sources(&mut out, &report.sources);
     }
     out
 }
@@ -132,6 +134,12 @@ pub fn sample() -> String {
         oldest_unix_ms: Some(0),
         ..GroupReport::default()
     };
+    let source = SourceReport {
+        name: "NAME".into(),
+        kind: "postgres",
+        last_success_unix_ms: Some(0),
+        ..SourceReport::default()
+    };
     render(&Snapshot {
         shards: &[Some(counters)],
         reactor: "uring",
@@ -146,6 +154,7 @@ pub fn sample() -> String {
                 counts: BTreeMap::from([(("NAME".into(), Cause::Failed), 1)]),
                 ..Census::default()
             },
+            sources: vec![source],
             ..LogReport::default()
         }),
     })
@@ -451,6 +460,91 @@ fn letters(out: &mut String, report: &LogReport) {
     for (name, kind, help, number) in [bytes, expired] {
         head(out, name, kind, help);
         line(out, format_args!("{name} {number}"));
+    }
+}
+
+/// A number of a source: name, kind, help, access.
+type SourceNumber = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&SourceReport) -> u64,
+);
+
+const SOURCES: [SourceNumber; 6] = [
+    (
+        "source_up",
+        "gauge",
+        "Whether the source reads and publishes.",
+        |source| u64::from(source.is_up),
+    ),
+    (
+        "source_published_total",
+        "counter",
+        "Rows or records that were published.",
+        |source| source.published,
+    ),
+    (
+        "source_repeated_total",
+        "counter",
+        "Rows or records that were published before, and are not stored again.",
+        |source| source.repeated,
+    ),
+    (
+        "source_skipped_total",
+        "counter",
+        "Rows or records that were left out, as they cannot be published.",
+        |source| source.skipped,
+    ),
+    (
+        "source_failures_total",
+        "counter",
+        "Times that the source had to begin anew.",
+        |source| source.failures,
+    ),
+    (
+        "source_lag",
+        "gauge",
+        "Rows or records that are still to be read; of a table they are counted up to 100000.",
+        |source| source.lag,
+    ),
+];
+
+fn sources(out: &mut String, sources: &[SourceReport]) {
+    for (name, kind, help, of) in SOURCES {
+        let name = format!("ringmain_{name}");
+        head(out, &name, kind, help);
+        for source in sources {
+            let SourceReport {
+                name: label, kind, ..
+            } = source;
+            let value = of(source);
+            line(
+                out,
+                format_args!("{name}{{source=\"{label}\",kind=\"{kind}\"}} {value}"),
+            );
+        }
+    }
+    let name = "ringmain_source_last_success_unix_seconds";
+    head(
+        out,
+        name,
+        "gauge",
+        "When the source was last done with what it had read; absent where it never was.",
+    );
+    for source in sources {
+        if let Some(unix_ms) = source.last_success_unix_ms {
+            let SourceReport {
+                name: label, kind, ..
+            } = source;
+            line(
+                out,
+                format_args!(
+                    "{name}{{source=\"{label}\",kind=\"{kind}\"}} {}",
+                    unix_ms / 1000
+                ),
+            );
+        }
     }
 }
 

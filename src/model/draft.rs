@@ -12,6 +12,7 @@
 //! | the server API: publish, broadcast | `shard/api/ask`: `publish` |
 //! | a queue group, of a dead letter | `upstream/desk/told`: `announcement` |
 //! | a trigger | `upstream/desk/triggers`: `append` |
+//! | a row or record of a source | `upstream/sources/offer`: `draft` |
 //! | a replay, a dead letter that is tried again | `upstream/desk/dead`: `once_more` |
 
 use std::time::Duration;

@@ -23,6 +23,7 @@ use super::desk::settings::is_own;
 use super::desk::{Desk, GroupReport};
 use super::log::{Census, Copies, Entries, Letters, Log, Status, Values, Wanted};
 use super::schema::Schemas;
+use super::sources::{SourceReport, Sources};
 use crate::config::Config;
 use crate::config::namespace::DEAD_PREFIX;
 use crate::limits::{LOG_ANSWERS_KEPT_MAX, LOG_APPENDS_WAITING_MAX};
@@ -127,6 +128,8 @@ pub struct Report {
     pub letters: Census,
     /// Dead letters that were forgotten because of their age or their number.
     pub letters_expired: u64,
+    /// The sources.
+    pub sources: Vec<SourceReport>,
     /// Batches appended.
     pub batches: u64,
     /// Appends in them.
@@ -372,7 +375,8 @@ async fn run<L: Log>(
         hooks,
     });
     let outlet = Rc::new(outlet::Line(Rc::clone(&shared)));
-    let desk = Rc::new(Desk::new(Rc::clone(&log), outlet, &config));
+    let desk = Rc::new(Desk::new(Rc::clone(&log), Rc::clone(&outlet), &config));
+    let sources = Rc::new(Sources::new(Rc::clone(&log), outlet, &config));
     for _ in 0..L::APPENDS_AT_ONCE {
         tokio::task::spawn_local(commit(Rc::clone(&log), Rc::clone(&shared)));
     }
@@ -380,6 +384,7 @@ async fn run<L: Log>(
     tokio::task::spawn_local(observe(
         Rc::clone(&log),
         Rc::clone(&desk),
+        Rc::clone(&sources),
         Rc::clone(&shared),
         report,
     ));
@@ -416,6 +421,7 @@ async fn run<L: Log>(
                 shared.schemas.replace(schemas);
                 shared.config.replace(Arc::clone(&config));
                 desk.reload(&config);
+                sources.reload(&config);
                 log.reload(&config.durable);
             }
             () = tokio::time::sleep(OFFER_INTERVAL), if shared.keeps() || shared.is_full() => {}
@@ -423,6 +429,7 @@ async fn run<L: Log>(
         // Tasks that were woken by what came run before the next look.
         tokio::task::yield_now().await;
     }
+    sources.close().await;
     desk.close().await;
     log.close().await;
     info!("the durable log is closed");
@@ -589,6 +596,7 @@ async fn read_for<L: Entries>(
 async fn observe<L: Entries + Letters>(
     log: Rc<L>,
     desk: Rc<Desk<L, outlet::Line>>,
+    sources: Rc<Sources<L, outlet::Line>>,
     shared: Rc<Shared>,
     report: watch::Sender<Report>,
 ) {
@@ -607,11 +615,13 @@ async fn observe<L: Entries + Letters>(
         let mut status = status;
         status.warnings.extend(desk.warnings());
         let (letters, letters_expired) = desk.letters();
+        status.warnings.extend(sources.warnings());
         report.send_replace(Report {
             status,
             groups: desk.report(),
             letters,
             letters_expired,
+            sources: sources.report(),
             ..shared.counter.report()
         });
         tokio::time::sleep(REPORT_INTERVAL).await;

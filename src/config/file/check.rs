@@ -4,6 +4,7 @@ mod access;
 mod durable;
 mod hooks;
 mod reach;
+mod sources;
 
 use super::super::namespace::{ChannelRules, Namespace, RecoveryMode};
 use super::super::{Client, Config, ListenAddr, Token};
@@ -20,6 +21,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     marks(&config.channels, keys, errors);
     hooks::check(config, keys, errors);
     durable::check(config, keys, errors);
+    sources::check(config, keys, errors);
     namespace(
         "channel.without_namespace",
         &config.channels.without_namespace,

@@ -216,7 +216,7 @@ pub enum ConfigError {
         /// What is wrong with it.
         fault: ConditionError,
     },
-    /// What a namespace says about durable publications does not fit together.
+    /// What is said about durable publications, or what they are made from, does not fit together.
     #[error("{origin}: `{key}` needs {needs}")]
     Durable {
         /// Where.

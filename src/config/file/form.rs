@@ -248,6 +248,86 @@ pub(super) const SERVER: Form<String> = Form {
     is_url: true,
 };
 
+pub(super) const SERVER_HOST: Form<String> = Form {
+    expected: "the name or address of a server, or the directory of its unix socket",
+    parse: |text| {
+        let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'@' | b',');
+        let is_host = (1..=253).contains(&text.len()) && text.bytes().all(fits);
+        is_host.then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+    why: |text| {
+        text.contains("://").then(|| {
+            "this is a URL: its parts stand in `host`, `port`, `user` and `database`".to_owned()
+        })
+    },
+    is_url: false,
+};
+
+pub(super) const BROKER: Form<String> = Form {
+    expected: "a name or address with a port, such as \"kafka.internal:9092\"",
+    parse: |text| {
+        let authority: http::uri::Authority = text.parse().ok()?;
+        let fits = authority.port_u16().is_some() && is_plain_authority(&authority);
+        fits.then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+pub(super) const KAFKA_NAME: Form<String> = Form {
+    expected: "letters, digits, `.`, `-` and `_`, up to 249",
+    parse: |text| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        ((1..=249).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+/// Bytes of a name in PostgreSQL at most: a longer one would be cut there.
+const IDENTIFIER_BYTES: usize = 63;
+
+fn is_identifier(text: &str) -> bool {
+    (1..=IDENTIFIER_BYTES).contains(&text.len()) && !text.contains('\0')
+}
+
+pub(super) const IDENTIFIER: Form<String> = Form {
+    expected: "a name of 1 to 63 bytes, without quotes around it",
+    parse: |text| is_identifier(text).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+pub(super) const IDENTIFIER_OR_NONE: Form<String> = Form {
+    expected: "a name of at most 63 bytes, without quotes around it, or \"\" for none",
+    parse: |text| (text.is_empty() || is_identifier(text)).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+pub(super) const TABLE: Form<String> = Form {
+    expected: "the name of a table such as \"outbox\" or \"shop.outbox\", without quotes around it",
+    parse: |text| {
+        let parts: Vec<&str> = text.split('.').collect();
+        let fits = parts.len() <= 2 && parts.iter().all(|part| is_identifier(part));
+        fits.then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
 pub(super) const TRIGGER_NAME: Form<String> = Form {
     expected: "letters, digits, `-` and `_`, up to 64",
     parse: |text| {

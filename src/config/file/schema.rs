@@ -2,6 +2,7 @@
 //! only if it is written. Within a table, plain keys come before tables, as TOML wants it.
 
 mod durable;
+mod sources;
 mod transports;
 
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
     hooks::proxies(v, &mut config.hooks);
     v.section("durable", |v| durable::durable(v, &mut config.durable));
     v.section("queue", |v| durable::queue(v, &mut config.queue));
+    sources::sources(v, &mut config.sources);
     v.section("drain", |v| drain(v, &mut config.drain));
     v.section("log", |v| log(v, &mut config.log));
 }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,10 +10,12 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
 use super::{HookCall, Report, Shared, Whose};
+use crate::config::Config;
 use crate::limits::ADMIN_ASKS_MAX;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
-use crate::model::{AskId, Draft, ShardId};
+use crate::model::{AskId, Draft, Record, ShardId};
 use crate::upstream::desk::{Asker, Outlet, WorkerId};
+use crate::upstream::sources::Sink;
 
 /// The shard that questions of the admin listener seem to come from.
 const ADMIN: ShardId = ShardId(u16::MAX);
@@ -106,6 +109,16 @@ impl Outlet for Line {
             })));
         }
         results
+    }
+}
+
+impl Sink for Line {
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.0.config.borrow())
+    }
+
+    fn check_schema(&self, record: &Record) -> Result<(), LogError> {
+        self.0.schemas.borrow().check(record)
     }
 }
 

@@ -109,7 +109,7 @@ fn namespace(
 }
 
 /// The namespaces are still in the order of the file.
-fn is_durable(rules: &ChannelRules, channel: &str) -> bool {
+pub(super) fn is_durable(rules: &ChannelRules, channel: &str) -> bool {
     let Some((name, _)) = channel.split_once(rules.namespace_boundary.as_str()) else {
         return rules.without_namespace.is_durable();
     };
