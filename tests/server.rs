@@ -98,6 +98,8 @@ mod start;
 mod stopped;
 #[path = "server/streams.rs"]
 mod streams;
+#[path = "server/vanished_log.rs"]
+mod vanished_log;
 #[path = "server/violations.rs"]
 mod violations;
 #[path = "server/workers.rs"]
