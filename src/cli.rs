@@ -168,6 +168,14 @@ pub(crate) enum Command {
     Replay(Box<ringmain::tools::ReplayArgs>),
     /// Look at publications that wait for their time, cancel them or give them another one
     Scheduled(Box<ringmain::tools::ScheduledArgs>),
+    /// Publish one payload, or lines of JSON from standard input
+    Publish(ringmain::tools::PublishArgs),
+    /// Print what is published to channels, as a client over WebSocket
+    Subscribe(ringmain::tools::SubscribeArgs),
+    /// Print publications of durable channels, the work of a group or dead letters, and go on as they come
+    Tail(ringmain::tools::TailArgs),
+    /// Publish what `replay`, `tail` or `log export` has written, where it was or into a channel of a sandbox
+    Import(ringmain::tools::ImportArgs),
     /// Back up, restore, check, export and import the durable log
     Log(Box<ringmain::tools::LogArgs>),
     /// Look at queue groups

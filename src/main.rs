@@ -83,6 +83,18 @@ fn main() -> ExitCode {
             let address = &args.target.address;
             tool(config, address, |config| tools::replay(config, &args))
         }
+        Command::Tail(args) => tool(config, &args.target.address, |config| {
+            tools::tail(config, &args)
+        }),
+        Command::Publish(args) => tool(config, &args.target.address, |config| {
+            tools::publish(config, &args)
+        }),
+        Command::Import(args) => tool(config, &args.target.address, |config| {
+            tools::import(config, &args)
+        }),
+        Command::Subscribe(args) => tool(config, &args.address, |config| {
+            tools::subscribe(config, &args)
+        }),
         Command::Queue(args) => {
             let address = &args.target().address;
             tool(config, address, |config| tools::queue(config, &args))

@@ -1,5 +1,5 @@
 //! The commands that ask a running proxy: `ringmain dlq`, `ringmain replay`, `ringmain queue` and `ringmain scheduled` about its durable log,
-//! `ringmain health` how it does.
+//! `ringmain health` how it does, and those through which publications go in and out.
 //!
 //! They speak HTTP to the admin listener of the configuration, or with a key to the server API of any server.
 
@@ -10,13 +10,16 @@ pub mod examination;
 mod health;
 mod interrupt;
 mod log;
+mod publish;
 mod queue;
 mod replay;
 mod resume;
 pub mod running;
 mod scheduled;
 mod scrape;
+mod subscribe;
 mod table;
+mod tail;
 mod when;
 
 use std::path::PathBuf;
@@ -28,6 +31,9 @@ use crate::upstream::embedded::{OpenError, RestoreError};
 use client::Client;
 
 pub use log::{LogAction, LogArgs, log};
+pub use publish::{ImportArgs, PublishArgs};
+pub use subscribe::SubscribeArgs;
+pub use tail::TailArgs;
 pub use when::When;
 
 /// Which server is asked.
@@ -46,6 +52,22 @@ pub struct TargetArgs {
     )]
     pub key: Option<String>,
     /// Key of the server API, which is then asked
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "RINGMAIN_API_KEY",
+        hide_env_values = true
+    )]
+    pub api_key: Option<String>,
+}
+
+/// Which server API is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct ApiArgs {
+    /// Server API to ask, HOST:PORT or unix:PATH [default: as configured]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// Key of the server API [default: as configured, if this host is asked]
     #[arg(
         long,
         value_name = "KEY",
@@ -598,6 +620,47 @@ pub fn replay(config: &Config, args: &ReplayArgs) -> Result<(), ToolError> {
     replay::run(client(config, &args.target)?, args)
 }
 
+/// Runs `ringmain tail`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn tail(config: &Config, args: &TailArgs) -> Result<(), ToolError> {
+    tail::run(client(config, &args.target)?, args)
+}
+
+/// Runs `ringmain publish`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn publish(config: &Config, args: &PublishArgs) -> Result<(), ToolError> {
+    publish::publish(api_client(config, &args.target)?, args)
+}
+
+/// Runs `ringmain import`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn import(config: &Config, args: &ImportArgs) -> Result<(), ToolError> {
+    publish::import(api_client(config, &args.target)?, args)
+}
+
+/// Runs `ringmain subscribe`.
+///
+/// # Errors
+/// See `ToolError`.
+pub fn subscribe(config: &Config, args: &SubscribeArgs) -> Result<(), ToolError> {
+    let address = match &args.address {
+        Some(address) => address
+            .strip_prefix("http://")
+            .unwrap_or(address)
+            .to_owned(),
+        None => tcp(&config.server.listen)
+            .map(reachable)
+            .ok_or_else(|| no_tcp("server.listen"))?,
+    };
+    subscribe::run(&address, &config.websocket.handler_prefix, args)
+}
+
 /// Runs `ringmain health`.
 ///
 /// # Errors
@@ -633,25 +696,46 @@ fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
         let key = args.key.as_deref().or(own_key);
         return Client::new(&reachable(admin), key);
     }
-    let tcp = config
-        .server
-        .internal_listen
-        .iter()
-        .chain(&config.server.listen)
-        .find(|listen| matches!(listen, ListenAddr::Tcp(_)));
-    let Some(address) = tcp else {
-        let text = "the configuration has neither admin.listen nor a TCP address in server.listen: name one with --address";
-        return Err(ToolError::Usage(text.to_owned()));
-    };
+    api_client(
+        config,
+        &ApiArgs {
+            address: None,
+            api_key: args.api_key.clone(),
+        },
+    )
+}
+
+/// The server API: what the arguments name, else the configured one. A configured key is shown to this host only.
+fn api_client(config: &Config, args: &ApiArgs) -> Result<Client, ToolError> {
     let own_key = config
         .http_api
         .own_key(when::unix_ms() / 1000)
         .map(|key| key.0.as_str());
+    if let Some(address) = &args.address {
+        let own_key = own_key.filter(|_| is_this_host(address));
+        return Client::new(address, args.api_key.as_deref().or(own_key));
+    }
+    let server = &config.server;
+    let address = tcp(&server.internal_listen)
+        .or_else(|| tcp(&server.listen))
+        .ok_or_else(|| no_tcp("server.internal_listen or server.listen"))?;
     let Some(key) = args.api_key.as_deref().or(own_key) else {
-        let text = "without admin.listen the server API is asked, and the configuration has no key of it that is not hashed: name one with --api-key";
+        let text = "the server API is asked, and the configuration has no key of it that is not hashed: name one with --api-key";
         return Err(ToolError::Usage(text.to_owned()));
     };
     Client::new(&reachable(address), Some(key))
+}
+
+fn tcp(listen: &[ListenAddr]) -> Option<&ListenAddr> {
+    listen
+        .iter()
+        .find(|listen| matches!(listen, ListenAddr::Tcp(_)))
+}
+
+fn no_tcp(key: &str) -> ToolError {
+    ToolError::Usage(format!(
+        "the configuration has no TCP address in {key}: name one with --address"
+    ))
 }
 
 /// Where a listener on every address is reached from this host.

@@ -53,6 +53,8 @@ mod hooks;
 mod http;
 #[path = "server/http_musts.rs"]
 mod http_musts;
+#[path = "server/in_and_out.rs"]
+mod in_and_out;
 #[path = "server/invalid_tokens.rs"]
 mod invalid_tokens;
 #[path = "server/json.rs"]
@@ -73,6 +75,8 @@ mod listeners;
 mod operator;
 #[path = "server/order.rs"]
 mod order;
+#[path = "server/paging.rs"]
+mod paging;
 #[path = "server/queues.rs"]
 mod queues;
 #[path = "server/reading.rs"]
@@ -102,6 +106,8 @@ mod start;
 mod stopped;
 #[path = "server/streams.rs"]
 mod streams;
+#[path = "server/vanished_log.rs"]
+mod vanished_log;
 #[path = "server/violations.rs"]
 mod violations;
 #[path = "server/workers.rs"]

@@ -39,6 +39,8 @@ pub enum Engine {
 pub struct Embedded {
     /// Where it is, default `ringmain-data/log`. One process uses it at a time.
     pub directory: PathBuf,
+    /// A log that is not there is made, default true. Without it that is an error.
+    pub create: bool,
     /// Bytes of memory for blocks that were read, default 64 MiB.
     pub cache_bytes: u64,
 }
@@ -60,6 +62,8 @@ pub struct Nats {
     pub tls_ca: PathBuf,
     /// Stream that keeps the publications, default `RINGMAIN`; dead letters and state of groups are beside it.
     pub stream: String,
+    /// A stream that is not there is made, default true. Without it that is an error.
+    pub create: bool,
     /// Start of the subjects, default `ringmain`.
     pub subject_prefix: String,
     /// Servers that keep each publication, 1 to 5; default 1.
@@ -143,6 +147,7 @@ impl Default for Durable {
             scheduled_max: 10_000_000,
             embedded: Embedded {
                 directory: PathBuf::from("ringmain-data/log"),
+                create: true,
                 cache_bytes: 64 << 20,
             },
             nats: Nats {
@@ -153,6 +158,7 @@ impl Default for Durable {
                 credentials: PathBuf::new(),
                 tls_ca: PathBuf::new(),
                 stream: "RINGMAIN".to_owned(),
+                create: true,
                 subject_prefix: "ringmain".to_owned(),
                 replicas: 1,
                 memory_storage: false,

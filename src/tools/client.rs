@@ -135,7 +135,12 @@ impl Client {
 
     /// The body of the answer.
     pub(super) fn post(&mut self, path: &str, request: &Value) -> Result<Vec<u8>, ToolError> {
-        let body = Bytes::from(request.to_string());
+        self.post_text(path, request.to_string())
+    }
+
+    /// The same of a request that is text already.
+    pub(super) fn post_text(&mut self, path: &str, request: String) -> Result<Vec<u8>, ToolError> {
+        let body = Bytes::from(request);
         let (status, body) = self.ask(Method::POST, &format!("/api/{path}"), &body)?;
         answered(path, status, body)
     }

@@ -46,6 +46,8 @@ const READS_AT_ONCE: usize = 64;
 const OFFER_INTERVAL: Duration = Duration::from_millis(1);
 /// When to come again where another copy is being made.
 const COPY_PAUSE: Duration = Duration::from_secs(5);
+/// A log that connects in the background is not called down before it has had so long.
+const CONNECT_GRACE: Duration = Duration::from_secs(5);
 /// How the log does is told this often.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -381,7 +383,7 @@ async fn run<L: Log>(
         tokio::task::spawn_local(commit(Rc::clone(&log), Rc::clone(&shared)));
     }
     tokio::task::spawn_local(follow(Rc::clone(&log), Rc::clone(&shared)));
-    tokio::task::spawn_local(observe(
+    let observing = tokio::task::spawn_local(observe(
         Rc::clone(&log),
         Rc::clone(&desk),
         Rc::clone(&sources),
@@ -430,6 +432,8 @@ async fn run<L: Log>(
         tokio::task::yield_now().await;
     }
     sources.close().await;
+    // A log that is closed is not down.
+    observing.abort();
     desk.close().await;
     log.close().await;
     info!("the durable log is closed");
@@ -601,9 +605,13 @@ async fn observe<L: Entries + Letters>(
     report: watch::Sender<Report>,
 ) {
     let mut was_down: Option<Box<str>> = None;
+    let began = outlet::clock();
+    let mut was_up = false;
     loop {
         let status = log.status();
-        if status.down != was_down {
+        was_up |= status.down.is_none();
+        let is_told = was_up || began.elapsed() >= CONNECT_GRACE;
+        if status.down != was_down && is_told {
             match &status.down {
                 Some(reason) => {
                     warn!(%reason, "the durable log is down: durable publications are refused")

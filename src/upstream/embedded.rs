@@ -81,7 +81,14 @@ impl Embedded {
     ///
     /// See `OpenError`.
     pub fn open(config: &Durable) -> Result<Self, OpenError> {
-        let directory = Directory::claim(&config.embedded.directory)?;
+        let path = &config.embedded.directory;
+        let is_new = !Directory::has_data(path);
+        if is_new && !config.embedded.create && !path.join(store::UNFINISHED).exists() {
+            return Err(OpenError::Missing {
+                directory: path.clone(),
+            });
+        }
+        let directory = Directory::claim(path)?;
         if directory.path().join(store::UNFINISHED).exists() {
             return Err(OpenError::Unfinished {
                 directory: directory.path().to_owned(),
@@ -92,6 +99,19 @@ impl Embedded {
             .map_err(|error| OpenError::of_fjall(directory.path(), &error))?;
         let mut recent = Recent::default();
         recent.start(core.end);
+        let bytes = core.store.db.disk_space().unwrap_or(0);
+        let entries = core.end + 1 - core.segments.first(core.end);
+        tracing::info!(
+            engine = "embedded",
+            directory = %directory.path().display(),
+            is_new,
+            entries,
+            bytes,
+            oldest_unix_s = core.segments.oldest_ms().map(|ms| ms / 1000),
+            log = %format_args!("{:032x}", core.log_id),
+            line = core.known_line(),
+            "the durable log is open"
+        );
         Ok(Self {
             directory,
             config: config.clone(),
@@ -108,8 +128,8 @@ impl Embedded {
                 damaged: 0,
                 letters: core.letters.clone(),
                 late: Histogram::default(),
-                bytes: core.store.db.disk_space().unwrap_or(0),
-                entries: core.end + 1 - core.segments.first(core.end),
+                bytes,
+                entries,
                 end: core.end,
                 core: Some(core),
             }),
@@ -122,7 +142,7 @@ impl Embedded {
         let mut inner = self.inner.borrow_mut();
         let inner = &mut *inner;
         if inner.core.is_none() {
-            if inner.reopen(self.directory.path(), &self.config, now) {
+            if inner.reopen(&self.directory, &self.config, now) {
                 self.changed.notify_waiters();
             }
             return;
@@ -130,6 +150,7 @@ impl Embedded {
         let result = inner.write_groups_if_due(now).and_then(|()| {
             if now.duration_since(inner.tended) >= TEND_PAUSE {
                 inner.tended = now;
+                self.directory.look().map_err(Broken)?;
                 inner.tend()?;
             }
             Ok(())
@@ -362,7 +383,11 @@ impl Entries for Embedded {
         let mut kept = batch;
         let mut places = refused.iter();
         kept.retain(|_| places.next().is_some_and(Option::is_none));
-        match inner.append(kept) {
+        // What was written to a directory that is nowhere any more is lost with this process.
+        let appended = inner
+            .append(kept)
+            .and_then(|results| self.directory.look().map(|()| results).map_err(Broken));
+        match appended {
             Ok(results) => {
                 let mut results = results.into_iter();
                 drop(inner);

@@ -301,21 +301,24 @@ impl Channel {
             .followed
             .as_ref()
             .map_or(0, |followed| followed.first_kept);
-        let (after, until) = match (since, reverse) {
-            (Some((offset, _)), false) => (offset, self.top.0),
-            (None, false) => (0, self.top.0),
-            (Some((offset, _)), true) => (
-                offset.saturating_sub(1).saturating_sub(limit),
-                offset.saturating_sub(1),
-            ),
-            (None, true) => (self.top.0.saturating_sub(limit), self.top.0),
+        let until = match since.filter(|_| reverse) {
+            Some((offset, _)) => offset.saturating_sub(1).min(self.top.0),
+            None => self.top.0,
         };
-        let until = until.min(self.top.0);
+        let after = match since {
+            _ if reverse => until.saturating_sub(limit),
+            Some((offset, _)) => offset,
+            None => 0,
+        };
         let mut at = after.max(first_kept.saturating_sub(1));
         let mut out: Vec<Arc<Publication>> = Vec::new();
         let mut bytes = HISTORY_BYTES_MAX;
-        while (out.len() as u64) < limit && at < until {
-            let want = (limit - out.len() as u64).min(until - at) as usize;
+        while at < until && (reverse || (out.len() as u64) < limit) {
+            let room = match reverse {
+                true => limit,
+                false => limit - out.len() as u64,
+            };
+            let want = room.min(until - at) as usize;
             match self.after(at, want, bytes) {
                 FoundInLog::Some { publications, .. } => {
                     let Some(last) = publications.last() else {
@@ -324,6 +327,11 @@ impl Channel {
                     at = last.offset.0;
                     let took = bytes_of(&publications);
                     out.extend(publications);
+                    if reverse {
+                        // The newest ones come first: of too much the oldest are left out.
+                        keep_newest(&mut out, HISTORY_BYTES_MAX);
+                        continue;
+                    }
                     if took >= bytes {
                         break;
                     }
@@ -345,10 +353,22 @@ impl Channel {
 }
 
 fn bytes_of(publications: &[Arc<Publication>]) -> usize {
-    publications
-        .iter()
-        .map(|publication| publication.data.len() + size_of::<Publication>())
-        .sum()
+    publications.iter().map(size_of_one).sum()
+}
+
+fn size_of_one(publication: &Arc<Publication>) -> usize {
+    publication.data.len() + size_of::<Publication>()
+}
+
+/// Leaves out the oldest ones until the rest fits. One stays whatever its size.
+fn keep_newest(publications: &mut Vec<Arc<Publication>>, most: usize) {
+    let mut sum = 0;
+    let newest = publications.iter().rev().take_while(|publication| {
+        sum += size_of_one(publication);
+        sum <= most
+    });
+    let kept = newest.count().max(1).min(publications.len());
+    publications.drain(..publications.len() - kept);
 }
 
 #[cfg(test)]
@@ -535,6 +555,80 @@ mod tests {
             reverse: false,
         };
         assert_eq!(offsets(channel.page(since, Tries::FIRST)).0, [50, 51, 52]);
+    }
+
+    /// A page, with all that has to be read for it.
+    fn whole_page(channel: &mut Channel, first: u64, what: QueryKind) -> Vec<u64> {
+        loop {
+            match channel.page(what, Tries::FIRST) {
+                FoundInLog::Read(after) => {
+                    let (top, from) = (channel.top.0, first.max(after + 1));
+                    assert!(channel.part_read(after).is_some());
+                    channel.part_came(Page {
+                        channel: ChannelName::new("d"),
+                        position: position(top),
+                        after: Some(after),
+                        publications: (from..=top.min(from + 4)).map(publication).collect(),
+                    });
+                }
+                found => return offsets(found).0,
+            }
+        }
+    }
+
+    #[test]
+    fn every_page_of_history_is_the_slice_of_the_whole() {
+        const TOP: u64 = 12;
+        for (first, window) in [(1, 4), (1, 1), (5, 3), (9, 4)] {
+            for (limit, since, reverse) in (0..=14u32).flat_map(|limit| {
+                let sinces = std::iter::once(None).chain((1..=17).map(Some));
+                sinces.flat_map(move |since| [false, true].map(|back| (limit, since, back)))
+            }) {
+                let mut channel = channel(TOP - u64::from(window), window);
+                for offset in TOP - u64::from(window) + 1..=TOP {
+                    channel.stored(Instant::START, publication(offset));
+                }
+                let page = QueryKind::History {
+                    limit,
+                    since: since.map(|offset| (offset, Since::Epoch(EPOCH))),
+                    reverse,
+                };
+                let all = first..=TOP;
+                let is_meant = |offset: &u64| match since {
+                    Some(since) if reverse => *offset < since,
+                    Some(since) => *offset > since,
+                    None => true,
+                };
+                let mut whole: Vec<u64> = all.filter(is_meant).collect();
+                if reverse {
+                    whole.reverse();
+                }
+                whole.truncate(limit as usize);
+                assert_eq!(
+                    whole_page(&mut channel, first, page),
+                    whole,
+                    "from {first}, window {window}, limit {limit}, since {since:?}, {reverse}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn page_backwards_that_is_cut_begins_with_the_newest() {
+        let mut channel = channel(0, 10);
+        for offset in 1..=10 {
+            let large = Publication {
+                data: Bytes::from(vec![b'1'; HISTORY_BYTES_MAX / 4]),
+                ..Publication::clone(&publication(offset))
+            };
+            channel.stored(Instant::START, Arc::new(large));
+        }
+        let page = QueryKind::History {
+            limit: 10,
+            since: None,
+            reverse: true,
+        };
+        assert_eq!(offsets(channel.page(page, Tries::FIRST)).0, [10, 9, 8]);
     }
 
     #[test]

@@ -129,6 +129,7 @@ pub(super) fn reading(path: &Path) -> Durable {
         retention_bytes: 0,
         embedded: durable::Embedded {
             directory: path.to_owned(),
+            create: true,
             cache_bytes: CACHE_BYTES,
         },
         ..Durable::default()

@@ -53,13 +53,16 @@ impl StartError {
         }
     }
 
-    /// Another start will find the same: the log is damaged, foreign, or a later version wrote it.
+    /// Another start will find the same: the log is damaged, foreign, missing, or a later version wrote it.
     #[must_use]
     pub const fn is_lasting(&self) -> bool {
         matches!(
             self,
             Self::Embedded(
-                OpenError::Newer { .. } | OpenError::Corrupt { .. } | OpenError::Unfinished { .. }
+                OpenError::Newer { .. }
+                    | OpenError::Corrupt { .. }
+                    | OpenError::Missing { .. }
+                    | OpenError::Unfinished { .. }
             )
         )
     }
@@ -132,13 +135,6 @@ async fn serve<L: Log>(
     stop: oneshot::Receiver<()>,
     opened: &sync_mpsc::SyncSender<Result<(), StartError>>,
 ) {
-    let engine = match parts.config.durable.engine {
-        Engine::Embedded => "embedded",
-        Engine::Nats => "nats",
-    };
-    let status = log.status();
-    let (bytes, entries) = (status.bytes, status.entries);
-    tracing::info!(engine, bytes, entries, "the durable log is open");
     // Nobody waits if the process ends already.
     let _ = opened.send(Ok(()));
     run(log, parts, report, stop).await;

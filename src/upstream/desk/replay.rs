@@ -79,8 +79,10 @@ struct Place {
     time: Option<u64>,
     offset: Option<u64>,
     cursor: Option<Box<str>>,
+    /// The end moves along: to what is there now.
+    follow: Option<bool>,
 }
-fields!(@Own Place { "time" => time, "offset" => offset, "cursor" => cursor });
+fields!(@Own Place { "time" => time, "offset" => offset, "cursor" => cursor, "follow" => follow });
 
 #[derive(Debug)]
 enum Into {
@@ -358,9 +360,16 @@ async fn begin<L: Entries>(log: &L, asked: &Asked, random: u64) -> Result<Cursor
             ));
         }
         Some(At::Place(Place {
-            cursor: Some(text), ..
+            cursor: Some(text),
+            follow,
+            ..
         })) => {
-            return Cursor::parse(text).ok_or_else(|| bad_request("`cursor` is what `next` was"));
+            let mut cursor =
+                Cursor::parse(text).ok_or_else(|| bad_request("`cursor` is what `next` was"))?;
+            if *follow == Some(true) {
+                cursor.until = cursor.until.max(end);
+            }
+            return Ok(cursor);
         }
         Some(At::Place(place)) => before(log, asked, place, false).await?,
     };

@@ -57,7 +57,8 @@ pub struct Core {
     pub letters: Census,
     /// What waits for its time.
     pub later: Later,
-    log_id: u128,
+    /// Which log it is.
+    pub log_id: u128,
     lives: u64,
     next_channel: u64,
     next_group: u64,
@@ -202,6 +203,13 @@ impl Core {
         batch.insert(&self.store.state, LINE, line.as_bytes());
         Store::commit(batch, true).map_err(Broken)?;
         Ok(line)
+    }
+
+    /// The line of the log, if it was asked for before.
+    #[must_use]
+    pub fn known_line(&self) -> Option<String> {
+        let value = self.store.state.get(LINE).ok()??;
+        Some(String::from_utf8_lossy(&value).into_owned())
     }
 
     /// Where idempotency keys are.

@@ -48,6 +48,14 @@ pub enum OpenError {
         /// The system's words.
         reason: String,
     },
+    /// There is none, and none may be made.
+    #[error(
+        "there is no durable log in {directory}, and durable.embedded.create is false: mount its volume or restore it, or set durable.embedded.create = true for one start"
+    )]
+    Missing {
+        /// Where.
+        directory: PathBuf,
+    },
     /// A restore into it was begun.
     #[error(
         "a restore into {directory} is not finished: run the same `ringmain log restore` again, it goes on where it ended"

@@ -1,7 +1,6 @@
 //! The state of the embedded log, up or down.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -68,6 +67,8 @@ pub struct Down {
     pub gone: Option<oneshot::Receiver<()>>,
     /// Log time goes on meanwhile.
     pub clock: Option<LogClock>,
+    /// Which log it was.
+    pub log_id: Option<u128>,
     /// An attempt on its way.
     pub opening: Option<oneshot::Receiver<Result<Core, OpenError>>>,
     pub is_closed: bool,
@@ -89,6 +90,7 @@ impl Inner {
         if let Some(core) = &core {
             self.letters.clone_from(&core.letters);
         }
+        let log_id = core.as_ref().map(|core| core.log_id);
         let (gone, is_gone) = oneshot::channel();
         // The library waits for its threads when it is dropped.
         tokio::task::spawn_blocking(move || {
@@ -100,13 +102,14 @@ impl Inner {
             next: monotonic(),
             gone: Some(is_gone),
             clock,
+            log_id,
             opening: None,
             is_closed: false,
         });
     }
 
     /// Tries to open the store again. `true` once it is open.
-    pub fn reopen(&mut self, path: &Path, config: &Durable, now: Instant) -> bool {
+    pub fn reopen(&mut self, directory: &Directory, config: &Durable, now: Instant) -> bool {
         let Some(down) = &mut self.down else {
             return false;
         };
@@ -137,9 +140,14 @@ impl Inner {
             return false;
         }
         down.next = now + REOPEN_PAUSE;
+        // Nothing is written where another log may be.
+        if let Err(reason) = directory.look() {
+            down.reason = reason.into();
+            return false;
+        }
         let (done, opening) = oneshot::channel();
         down.opening = Some(opening);
-        let (path, config) = (path.to_owned(), config.clone());
+        let (path, config) = (directory.path().to_owned(), config.clone());
         tokio::task::spawn_blocking(move || {
             let opened = Directory::probe(&path)
                 .and_then(|()| Directory::rewrite_journals(&path))
@@ -152,6 +160,10 @@ impl Inner {
 
     /// Goes on with a store that was opened again.
     pub fn adopt(&mut self, mut core: Core) -> Result<(), String> {
+        let known = self.down.as_ref().and_then(|down| down.log_id);
+        if known.is_some_and(|known| known != core.log_id) {
+            return Err("another log is in its place: restart to use that one".to_owned());
+        }
         for state in self.groups.values_mut() {
             state
                 .renew(&core.store, core.end)

@@ -147,6 +147,13 @@ impl Segments {
             .map_or(end + 1, |segment| segment.first)
     }
 
+    /// Log time of the oldest entry.
+    #[must_use]
+    pub fn oldest_ms(&self) -> Option<u64> {
+        let first = self.list.iter().find(|segment| !segment.is_empty());
+        first.map(|segment| segment.first_ms)
+    }
+
     /// Opens a new segment if the one that is written holds its share.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,7 +41,7 @@ const FILES_KEPT_OPEN: usize = 512;
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -85,7 +85,7 @@ impl Directory {
             .and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()));
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -133,6 +133,42 @@ impl Directory {
             }),
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Whether what was claimed is still in its place.
+    ///
+    /// # Errors
+    ///
+    /// What has become of it, and what to do.
+    pub fn look(&self) -> Result<(), String> {
+        let path = self.path.display();
+        let own = self.lock.metadata();
+        let own = own.map_err(|error| format!("its lock cannot be looked at: {error}"))?;
+        let is_missing = |error: &io::Error| {
+            matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            )
+        };
+        match fs::metadata(self.path.join(LOCK_FILE)) {
+            Ok(found) if (found.dev(), found.ino()) != (own.dev(), own.ino()) => {
+                return Err(format!(
+                    "its directory {path} has vanished, and another one is in its place: put it back, or restart to use what is there"
+                ));
+            }
+            Err(error) if is_missing(&error) => return Err(self.vanished()),
+            // Whatever else the system says comes up where something is written.
+            Ok(_) | Err(_) => {}
+        }
+        match fs::metadata(self.path.join(DATA).join("version")) {
+            Err(error) if is_missing(&error) => Err(self.vanished()),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    fn vanished(&self) -> String {
+        let path = self.path.display();
+        format!("its directory {path} has vanished: put it back, or restart to begin an empty log")
     }
 
     /// A log was opened there before.

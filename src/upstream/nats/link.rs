@@ -3,7 +3,7 @@
 //! Credentials that change get a connection of their own beside the old one. Once the server has taken it, everything that begins goes
 //! over it, and the old one stays until what has begun there is over: nothing waits, and nothing is refused.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -97,6 +97,8 @@ pub(super) struct Link {
     pub subjects: Subjects,
     /// The stream; `None` until it was opened.
     pub opened: watch::Sender<Option<Arc<Opened>>>,
+    /// Which stream was opened first: no other one is taken for it.
+    identity: OnceLock<u128>,
     pub status: watch::Sender<Status>,
     /// Makes names of batches unlike those of other processes.
     pub process: String,
@@ -160,6 +162,7 @@ impl Link {
             config: config.clone(),
             subjects: Subjects::new(&nats.subject_prefix),
             opened: watch::Sender::new(None),
+            identity: OnceLock::new(),
             status,
             process,
             events,
@@ -319,25 +322,41 @@ impl Link {
     async fn look(&self) -> Result<(), String> {
         let known = self.opened.borrow().clone();
         let line = Arc::clone(&self.line.borrow());
+        let mut is_new = false;
         let info = match &known {
             Some(opened) if opened.line == line.number => opened
                 .stream
                 .get_info()
                 .await
-                .map_err(|error| error.to_string())?,
+                .map_err(|error| self.not_found(&opened.name, &error))?,
             _ => {
                 check_version(&line.client.server_info().version)?;
-                self.stream(&line).await?
+                let (info, is_made) = self.stream(&line).await?;
+                is_new = is_made;
+                info
             }
         };
+        if !self.config.nats.memory_storage
+            && let Some(first) = self.identity.get()
+            && *first != identity(&info)
+        {
+            self.opened.send_replace(None);
+            return Err(format!(
+                "the stream {} has vanished, and another one is in its place: restore it, or restart to use what is there",
+                info.config.name
+            ));
+        }
         if known
             .as_ref()
             .is_none_or(|opened| opened.log != identity(&info) || opened.line != line.number)
         {
             let opened = self.open(&line, &info).await?;
             if known.is_none_or(|known| known.log != opened.log) {
-                self.warn();
+                self.tell(&info, is_new);
+                self.status
+                    .send_modify(|status| status.end = info.state.last_sequence);
             }
+            let _ = self.identity.set(opened.log);
             self.opened.send_replace(Some(Arc::new(opened)));
         }
         let opened = self.opened.borrow().clone();
@@ -363,7 +382,27 @@ impl Link {
         Ok(())
     }
 
-    async fn stream(&self, line: &Line) -> Result<Info, String> {
+    /// The next look is soon, and nothing is appended before it.
+    pub(super) fn suspect(&self) {
+        self.opened.send_replace(None);
+        self.down("the stream may be another one, and is looked at again");
+        self.events.notify_one();
+    }
+
+    /// What a stream's answer about itself failed with.
+    fn not_found(&self, name: &str, error: &jetstream::stream::InfoError) -> String {
+        let of_server = std::error::Error::source(error)
+            .and_then(|source| source.downcast_ref::<jetstream::Error>());
+        if of_server.is_none_or(|error| error.error_code() != ErrorCode::STREAM_NOT_FOUND) {
+            return error.to_string();
+        }
+        self.opened.send_replace(None);
+        vanished(name)
+    }
+
+    /// The stream; `true` if it was made.
+    async fn stream(&self, line: &Line) -> Result<(Info, bool), String> {
+        let mut is_new = false;
         let wanted = self.wanted();
         let text = |error: &dyn std::fmt::Display| format!("stream {}: {error}", wanted.name);
         let info = match line.js.get_stream(&wanted.name).await {
@@ -375,6 +414,16 @@ impl Link {
                 if api.error_code() != ErrorCode::STREAM_NOT_FOUND {
                     return Err(text(&error));
                 }
+                if self.identity.get().is_some() && !self.config.nats.memory_storage {
+                    return Err(vanished(&wanted.name));
+                }
+                if !self.config.nats.create {
+                    return Err(format!(
+                        "there is no stream {}, and durable.nats.create is false: restore it, or set durable.nats.create = true for one start",
+                        wanted.name
+                    ));
+                }
+                is_new = true;
                 let made = line.js.create_stream(wanted.clone()).await;
                 made.map_err(|error| text(&error))?.cached_info().clone()
             }
@@ -410,7 +459,7 @@ impl Link {
         if !info.config.allow_atomic_publish || !info.config.allow_message_ttl {
             return Err(text(&"its server is older than NATS 2.12.3"));
         }
-        Ok(info)
+        Ok((info, is_new))
     }
 
     fn wanted(&self) -> Config {
@@ -515,10 +564,22 @@ impl Link {
         made.map_err(|error| format!("bucket {bucket}: {error}"))
     }
 
-    fn warn(&self) {
+    /// Says which stream it is, and what an operator should know of it. That is no alert: it is as the configuration wants it.
+    fn tell(&self, info: &Info, is_new: bool) {
+        tracing::info!(
+            engine = "nats",
+            stream = %info.config.name,
+            is_new,
+            entries = info.state.messages,
+            bytes = info.state.bytes,
+            oldest_unix_s = (info.state.messages > 0)
+                .then(|| info.state.first_timestamp.unix_timestamp()),
+            log = %format_args!("{:032x}", identity(info)),
+            "the durable log is open"
+        );
         let warnings = self.warnings();
         for warning in &warnings {
-            tracing::warn!("durable log: {warning}");
+            tracing::info!("durable log: {warning}");
         }
         self.status.send_modify(|status| status.warnings = warnings);
     }
@@ -545,6 +606,10 @@ pub(super) fn unavailable(reason: &str) -> LogError {
         reason: reason.into(),
         retry_after: RETRY_AFTER,
     }
+}
+
+fn vanished(name: &str) -> String {
+    format!("the stream {name} has vanished: restore it, or restart to begin an empty log")
 }
 
 fn check_version(version: &str) -> Result<(), String> {

@@ -138,6 +138,8 @@ struct Flight {
     messages: usize,
     is_batch: bool,
     until: Instant,
+    /// A place of the stream that was taken before it went out.
+    after: u64,
 }
 
 /// What a task of the writer has done.
@@ -488,6 +490,7 @@ impl Writing {
             messages: messages.len(),
             is_batch,
             until,
+            after: self.link.status.borrow().end,
         };
         self.flights.insert(number, flight);
         let reply = format!("{}.{number}", self.inbox);
@@ -519,6 +522,15 @@ impl Writing {
         if flight.is_batch {
             self.batches -= 1;
         }
+        let first = |last: u64| (last + 1).saturating_sub(flight.messages as u64);
+        let outcome = match outcome {
+            // A stream that counts from the start again is not the one that was opened.
+            Outcome::Stored(last) if first(last) <= flight.after => {
+                self.link.suspect();
+                Outcome::Unknown("the stream is not the one that was opened".to_owned())
+            }
+            outcome => outcome,
+        };
         self.stored(flight.chunks, flight.messages, outcome);
     }
 

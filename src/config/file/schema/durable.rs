@@ -46,6 +46,7 @@ pub(super) fn durable<V: Visit>(v: &mut V, durable: &mut Durable) {
     );
     v.section("embedded", |v| {
         v.text("directory", &FILE, &mut durable.embedded.directory);
+        v.boolean("create", &mut durable.embedded.create);
         v.integer(
             "cache_bytes",
             1 << 20,
@@ -62,6 +63,7 @@ pub(super) fn durable<V: Visit>(v: &mut V, durable: &mut Durable) {
         v.text("credentials", &FILE_OR_NONE, &mut nats.credentials);
         v.text("tls_ca", &FILE_OR_NONE, &mut nats.tls_ca);
         v.text("stream", &TRIGGER_NAME, &mut nats.stream);
+        v.boolean("create", &mut nats.create);
         v.text("subject_prefix", &TRIGGER_NAME, &mut nats.subject_prefix);
         v.integer("replicas", 1, 5, &mut nats.replicas);
         v.boolean("memory_storage", &mut nats.memory_storage);
