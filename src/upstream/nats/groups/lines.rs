@@ -52,22 +52,22 @@ impl Pull {
         limit: usize,
     ) -> Result<Vec<Leased>, LogError> {
         let now = Instant::now();
-        let mut due = Vec::new();
-        loop {
-            let first = {
-                let parked = self.parked.borrow();
-                let first = parked.delayed.first_key_value();
-                first.map(|(key, (lease, _))| (*key, *lease))
-            };
-            let Some((key, lease)) = first.filter(|((due, _), _)| *due <= now) else {
-                break;
-            };
-            if due.len() >= limit {
-                break;
+        let keys: Vec<(Instant, u64)> = {
+            let parked = self.parked.borrow();
+            let due = parked.delayed.keys().take_while(|(due, _)| *due <= now);
+            due.take(limit).copied().collect()
+        };
+        // Dropped in the midst, it has taken nothing.
+        let mut entries = Vec::with_capacity(keys.len());
+        for (_, sequence) in &keys {
+            entries.push(reader::entry(self.link(), opened, *sequence).await?);
+        }
+        let mut due = Vec::with_capacity(keys.len());
+        for (key, entry) in keys.iter().zip(entries) {
+            let taken = self.parked.borrow_mut().delayed.remove(key);
+            if let Some((lease, _)) = taken {
+                due.extend(self.leased_again(lease, entry, true));
             }
-            let entry = reader::entry(self.link(), opened, key.1).await?;
-            self.parked.borrow_mut().delayed.remove(&key);
-            due.extend(self.leased_again(lease, entry, true));
         }
         Ok(due)
     }
