@@ -22,6 +22,8 @@ mod lab;
 mod moving;
 #[path = "nats/proxy.rs"]
 mod proxy;
+#[path = "nats/pushed.rs"]
+mod pushed;
 #[path = "nats/queues.rs"]
 mod queues;
 #[path = "nats/reads.rs"]

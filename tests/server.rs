@@ -71,6 +71,8 @@ mod listeners;
 mod operator;
 #[path = "server/order.rs"]
 mod order;
+#[path = "server/pushed.rs"]
+mod pushed;
 #[path = "server/queues.rs"]
 mod queues;
 #[path = "server/reading.rs"]

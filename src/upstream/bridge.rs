@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::bell::Bell;
 use super::desk::settings::QUEUE_PREFIX;
-use super::desk::{Desk, GroupReport};
+use super::desk::{Desk, GroupReport, Pushed};
 use super::log::{Copies, Entries, Log, Status, Values, Wanted};
 use super::schema::Schemas;
 use crate::config::Config;
@@ -73,6 +73,8 @@ pub struct Parts {
     pub copies: mpsc::Receiver<CopyWanted>,
     /// Hooks that are to be called.
     pub hooks: mpsc::Sender<HookCall>,
+    /// Deliveries that are to be posted.
+    pub pushes: mpsc::Sender<PushCall>,
 }
 
 /// A copy that the admin listener wants. One is made at a time.
@@ -113,6 +115,16 @@ pub struct HookCall {
     pub body: Bytes,
     /// Gets the outcome.
     pub done: oneshot::Sender<Result<(), String>>,
+}
+
+/// Deliveries that are to be posted.
+pub struct PushCall {
+    /// Name of the target among the `proxies`.
+    pub name: String,
+    /// What is posted, JSON.
+    pub body: Bytes,
+    /// Gets the outcome.
+    pub done: oneshot::Sender<Pushed>,
 }
 
 /// How the log and its groups do.
@@ -163,6 +175,7 @@ struct Shared {
     reads: Rc<tokio::sync::Semaphore>,
     questions: RefCell<outlet::Questions>,
     hooks: mpsc::Sender<HookCall>,
+    pushes: mpsc::Sender<PushCall>,
 }
 
 impl Shared {
@@ -335,6 +348,7 @@ async fn run<L: Log>(
         mut questions,
         mut copies,
         hooks,
+        pushes,
     } = parts;
     let log = Rc::new(log);
     let schemas = compiled(&*log, &config).await;
@@ -356,6 +370,7 @@ async fn run<L: Log>(
         reads: Rc::new(tokio::sync::Semaphore::new(READS_AT_ONCE)),
         questions: RefCell::default(),
         hooks,
+        pushes,
     });
     let outlet = Rc::new(outlet::Line(Rc::clone(&shared)));
     let desk = Rc::new(Desk::new(Rc::clone(&log), outlet, &config));

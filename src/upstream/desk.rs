@@ -10,6 +10,7 @@ mod grant;
 pub mod group;
 mod operate;
 pub mod picks;
+mod push;
 pub mod replay;
 mod rules;
 pub mod settings;
@@ -36,11 +37,13 @@ use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
 
 pub use dead::into_queue;
+pub use push::Pushed;
 
 use answered::Fetch;
 use deleted::Deleted;
 use group::{Group, Waits, Window};
 use operate::Pace;
+use push::Pusher;
 use settings::WishError;
 use triggers::Rule;
 
@@ -93,6 +96,9 @@ pub trait Outlet: 'static {
 
     /// Calls the hook with this name; an error says why it does not count as called.
     async fn hook(&self, name: &str, body: Bytes) -> Result<(), String>;
+
+    /// Posts deliveries to the target with this name, within its bounds.
+    async fn push(&self, name: &str, body: Bytes) -> Pushed;
 
     /// Stores publications like anybody's, one result each, in order.
     async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>>;
@@ -228,6 +234,7 @@ struct Place {
     /// Dead letters since one was told, and when that was.
     dead_told: Cell<(u64, Option<std::time::Instant>)>,
     trigger: RefCell<Option<Rc<Rule>>>,
+    push: RefCell<Option<Rc<Pusher>>>,
 }
 
 impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
@@ -334,7 +341,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
         }
     }
 
-    /// Another configuration counts: triggers that are gone stop, and their groups are forgotten.
+    /// Another configuration counts: triggers and push rules that are gone stop, and the groups of triggers are forgotten.
     pub fn reload(&self, config: &Config) {
         self.0.config.replace(config.clone());
         if self.0.is_loaded.get() {

@@ -433,6 +433,12 @@ impl<L: Groups + Values, O: Outlet> Inner<L, O> {
             return Err(wrong(WishError::Group));
         }
         let _one = self.opening.lock().await;
+        let is_pushed = |place: Rc<Place>| place.push.borrow().is_some();
+        if self.place(&asked.group).is_some_and(is_pushed) {
+            return Err(bad_request(
+                "the group belongs to a rule of `[[queue.push]]`: take that out of the configuration first",
+            ));
+        }
         if self.forget(&asked.group).await? {
             Ok(Bytes::from_static(b"{}"))
         } else {

@@ -52,9 +52,9 @@ impl Group {
         true
     }
 
-    /// An answer with this delivery found nobody: it goes to others, and this is no attempt. `false`: it is not a service's.
-    pub fn handle_returned(&mut self, now: Now, delivery: u64) -> bool {
-        let Some(cursor) = self.delivered(Holder::Service, delivery) else {
+    /// This delivery found nobody: it goes to others, and this is no attempt. `false`: it is somebody else's.
+    pub fn handle_returned(&mut self, now: Now, holder: Holder, delivery: u64) -> bool {
+        let Some(cursor) = self.delivered(holder, delivery) else {
             return false;
         };
         self.give_back(now, cursor);
