@@ -329,6 +329,8 @@ pub const REPLAY_PAGE_BYTES_MAX: usize = 8 << 20;
 pub const REPLAY_LOOKED_AT_MAX: usize = 100_000;
 /// Events that it names of those that its condition could not read.
 pub const REPLAY_UNJUDGED_TOLD_MAX: usize = 16;
+/// Bytes of a reply to a request; a larger one is refused.
+pub const REPLY_BYTES_MAX: usize = 256 << 10;
 /// Rules of `[[queue.push]]`.
 pub const PUSHES_MAX: usize = 256;
 /// Deliveries in one call of a push rule.

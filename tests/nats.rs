@@ -28,6 +28,8 @@ mod pushed;
 mod queues;
 #[path = "nats/reads.rs"]
 mod reads;
+#[path = "nats/requests.rs"]
+mod requests;
 #[path = "nats/rotation.rs"]
 mod rotation;
 #[path = "nats/secure.rs"]

@@ -79,6 +79,8 @@ mod queues;
 mod reading;
 #[path = "server/reload.rs"]
 mod reload;
+#[path = "server/requests.rs"]
+mod requests;
 #[path = "server/revocation.rs"]
 mod revocation;
 #[path = "server/rfc6455.rs"]

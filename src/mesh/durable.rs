@@ -126,6 +126,10 @@ pub enum LogMethod {
     Nak,
     /// `ringmain.extend`, `/api/queue/extend`
     Extend,
+    /// `ringmain.request`, `/api/queue/request`: publish, and wait for what a worker replies.
+    Request,
+    /// `ringmain.reply`, `/api/queue/reply`: what somebody waits for; acknowledges.
+    Reply,
     /// `ringmain.credit`
     Credit,
     /// `ringmain.leave`
@@ -194,6 +198,8 @@ impl LogMethod {
             "ringmain.ack" => Self::Ack,
             "ringmain.nak" => Self::Nak,
             "ringmain.extend" => Self::Extend,
+            "ringmain.request" => Self::Request,
+            "ringmain.reply" => Self::Reply,
             "ringmain.credit" => Self::Credit,
             "ringmain.leave" => Self::Leave,
             _ => return None,
@@ -201,11 +207,13 @@ impl LogMethod {
     }
 
     /// The methods of the server API, by their paths behind `/api/`.
-    pub const API: [(&'static str, Self); 18] = [
+    pub const API: [(&'static str, Self); 20] = [
         ("queue/fetch", Self::Fetch),
         ("queue/ack", Self::Ack),
         ("queue/nak", Self::Nak),
         ("queue/extend", Self::Extend),
+        ("queue/request", Self::Request),
+        ("queue/reply", Self::Reply),
         ("queue/groups", Self::Groups),
         ("queue/delete", Self::DeleteGroup),
         ("queue/pause", Self::PauseGroup),
@@ -259,6 +267,9 @@ pub enum LogError {
     /// There is no such group, delivery or dead letter.
     #[error("{0}")]
     NotFound(Box<str>),
+    /// Nobody has replied to a request yet: the same may be asked again.
+    #[error("no reply in time")]
+    NoReply,
 }
 
 impl LogError {
@@ -269,7 +280,11 @@ impl LogError {
             Self::Unavailable { retry_after, .. } | Self::Busy { retry_after } => {
                 Some(*retry_after)
             }
-            Self::Refused(_) | Self::BadRequest(_) | Self::Forbidden(_) | Self::NotFound(_) => None,
+            Self::Refused(_)
+            | Self::BadRequest(_)
+            | Self::Forbidden(_)
+            | Self::NotFound(_)
+            | Self::NoReply => None,
         }
     }
 }

@@ -377,7 +377,11 @@ async fn run<L: Log>(
     for _ in 0..L::APPENDS_AT_ONCE {
         tokio::task::spawn_local(commit(Rc::clone(&log), Rc::clone(&shared)));
     }
-    tokio::task::spawn_local(follow(Rc::clone(&log), Rc::clone(&shared)));
+    tokio::task::spawn_local(follow(
+        Rc::clone(&log),
+        Rc::clone(&shared),
+        Rc::clone(&desk),
+    ));
     tokio::task::spawn_local(observe(
         Rc::clone(&log),
         Rc::clone(&desk),
@@ -535,10 +539,13 @@ async fn commit<L: Entries>(log: Rc<L>, shared: Rc<Shared>) {
 }
 
 /// Gives the owners of channels what is stored.
-async fn follow<L: Entries>(log: Rc<L>, shared: Rc<Shared>) {
+async fn follow<L: Entries>(log: Rc<L>, shared: Rc<Shared>, desk: Rc<Desk<L, outlet::Line>>) {
     loop {
         match log.tail().await {
-            Ok(entries) => shared.spread(&entries),
+            Ok(entries) => {
+                shared.spread(&entries);
+                desk.stored(&entries);
+            }
             Err(error) => {
                 warn!(%error, "the durable log lost its place: channels in use are read again");
                 for shard in 0..shared.down.len() as u16 {

@@ -12,6 +12,7 @@ mod operate;
 pub mod picks;
 mod push;
 pub mod replay;
+mod request;
 mod rules;
 pub mod settings;
 pub mod start;
@@ -21,6 +22,7 @@ pub mod turns;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -32,7 +34,7 @@ use crate::config::Config;
 use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
 use crate::mesh::durable::{Appended, Ask, LogError, LogMethod, RequestId};
-use crate::model::{ConnId, Draft, ShardId};
+use crate::model::{ConnId, Draft, Entry, ShardId};
 use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
 
@@ -44,6 +46,7 @@ use deleted::Deleted;
 use group::{Group, Waits, Window};
 use operate::Pace;
 use push::Pusher;
+use request::Replies;
 use settings::WishError;
 use triggers::Rule;
 
@@ -169,6 +172,8 @@ struct Inner<L, O> {
     joining: RefCell<HashMap<WorkerId, (u32, bool), FixedState>>,
     /// Shards that drain: nobody waits through them.
     hurried: RefCell<BTreeSet<ShardId>>,
+    /// Whoever waits for replies.
+    replies: Replies,
     /// Groups that were deleted of late.
     deleted: RefCell<Deleted>,
     config: RefCell<Config>,
@@ -251,6 +256,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
             fetches: RefCell::default(),
             joining: RefCell::default(),
             hurried: RefCell::default(),
+            replies: Replies::default(),
             deleted: RefCell::default(),
             config: RefCell::new(config.clone()),
             is_loaded: Cell::new(false),
@@ -288,6 +294,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
             LogMethod::Leave => inner.leave(asker, &ask),
             LogMethod::Consume
             | LogMethod::Fetch
+            | LogMethod::Request
+            | LogMethod::Reply
             | LogMethod::Groups
             | LogMethod::DeleteGroup
             | LogMethod::PauseGroup
@@ -351,6 +359,11 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Desk<L, O> {
 }
 
 impl<L, O: Outlet> Desk<L, O> {
+    /// The log's tail has yielded these.
+    pub fn stored(&self, entries: &[Arc<Entry>]) {
+        self.0.replies.look(entries);
+    }
+
     /// How all groups do.
     #[must_use]
     pub fn report(&self) -> Vec<GroupReport> {

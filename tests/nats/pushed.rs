@@ -10,6 +10,6 @@ fn every_delivery_is_posted_until_the_target_has_taken_it() {
         "[durable]\nengine = \"nats\"\nnats.servers = [\"{}\"]",
         nats.url()
     );
-    // What a killed process had comes again when its leases have run out, after a minute.
+    // What a killed process had comes again when its leases have run out, after a minute: nothing is under way here.
     every_delivery_is_posted_until_it_is_taken(&log, "TERM");
 }

@@ -79,6 +79,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let result = match ask.method {
             LogMethod::Consume => self.consume(asker, &ask).await.map(Some),
             LogMethod::Fetch => self.fetch(asker, &ask).await.map(|()| None),
+            LogMethod::Request => self.request(&ask).await.map(Some),
+            LogMethod::Reply => self.reply(asker, &ask).await.map(Some),
             LogMethod::Groups if ask.data.is_empty() => Ok(Some(self.list())),
             LogMethod::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
             LogMethod::DeleteGroup => self.delete(&ask).await.map(Some),
