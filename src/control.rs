@@ -42,7 +42,9 @@ use crate::mesh::control::{
 };
 use crate::model::ShardId;
 use crate::upstream::bell::Bell;
-use crate::upstream::bridge::{CopyWanted, HookCall, Question as LogQuestion, Report as LogReport};
+use crate::upstream::bridge::{
+    CopyWanted, HookCall, PushCall, Question as LogQuestion, Report as LogReport,
+};
 use crate::uring::socket;
 
 use admin::{Addresses, Admin, Listening, Phase, Readiness};
@@ -129,6 +131,8 @@ pub struct Durable {
     pub copies: mpsc::Sender<CopyWanted>,
     /// Hooks that it wants called.
     pub hooks: mpsc::Receiver<HookCall>,
+    /// Deliveries that it wants posted.
+    pub pushes: mpsc::Receiver<PushCall>,
 }
 
 /// How the process ends.
@@ -244,13 +248,23 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
         .insert(jwks::Services::new(fetched_in))
         .follow(&control.parts.config);
     let (asked_in, asked) = mpsc::channel(SCRAPES_MAX);
+    let durable = control.parts.durable.take();
+    let (durable, pushes) = match durable {
+        Some(mut durable) => {
+            // Where there is no log, nothing is pushed.
+            let pushes = std::mem::replace(&mut durable.pushes, mpsc::channel(1).1);
+            (Some(durable), pushes)
+        }
+        None => (None, mpsc::channel(1).1),
+    };
     tokio::spawn(hooks::run(
         Hooks::new(&control.parts.config, &control.parts.links),
         Arc::clone(&control.parts.hook_bell),
         control.parts.configs.subscribe(),
         asked,
+        pushes,
     ));
-    let log = control.parts.durable.take().map(|durable| {
+    let log = durable.map(|durable| {
         let configs = control.parts.configs.subscribe();
         tokio::spawn(log_hooks::run(durable.hooks, configs));
         admin::Log {

@@ -331,6 +331,20 @@ pub const REPLAY_PAGE_BYTES_MAX: usize = 8 << 20;
 pub const REPLAY_LOOKED_AT_MAX: usize = 100_000;
 /// Events that it names of those that its condition could not read.
 pub const REPLAY_UNJUDGED_TOLD_MAX: usize = 16;
+/// Bytes of a reply to a request; a larger one is refused.
+pub const REPLY_BYTES_MAX: usize = 256 << 10;
+/// Rules of `[[queue.push]]`.
+pub const PUSHES_MAX: usize = 256;
+/// Deliveries in one call of a push rule.
+pub const PUSH_BATCH_MAX: u32 = 100;
+/// Calls of one push rule under way.
+pub const PUSH_CALLS_MAX: u32 = 256;
+/// Bytes of the deliveries that one push rule has under way; one larger than that goes alone.
+pub const PUSH_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the answer to one of its calls that are read.
+pub const PUSH_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// The longest time that a target's `Retry-After` may ask a push rule for.
+pub const PUSH_RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Triggers that lead from one to the next; what would go on beyond it is a dead letter.
 pub const TRIGGER_HOPS_MAX: u8 = 8;
 /// Bytes of a name in a key of the embedded log; an append or a question with a longer one is refused.

@@ -403,6 +403,7 @@ fn open_log(
     let (ask, questions) = tokio::sync::mpsc::channel(ASKS_QUEUED);
     let (copy, copies) = tokio::sync::mpsc::channel(1);
     let (call, hooks) = tokio::sync::mpsc::channel(ASKS_QUEUED);
+    let (push, pushes) = tokio::sync::mpsc::channel(ASKS_QUEUED);
     let ends = links.iter().map(|link| bridge::ShardEnd {
         link: link.durable.clone(),
         bell: Arc::clone(&link.bell),
@@ -416,6 +417,7 @@ fn open_log(
         questions,
         copies,
         hooks: call,
+        pushes: push,
     })
     .map_err(|error| match &error {
         of if of.is_of_configuration() => Failure::Usage(anyhow!(error)),
@@ -427,6 +429,7 @@ fn open_log(
         questions: ask,
         copies: copy,
         hooks,
+        pushes,
     };
     Ok(Some((durable, (bridge.stop, bridge.thread))))
 }

@@ -24,10 +24,14 @@ mod letters;
 mod moving;
 #[path = "nats/proxy.rs"]
 mod proxy;
+#[path = "nats/pushed.rs"]
+mod pushed;
 #[path = "nats/queues.rs"]
 mod queues;
 #[path = "nats/reads.rs"]
 mod reads;
+#[path = "nats/requests.rs"]
+mod requests;
 #[path = "nats/rotation.rs"]
 mod rotation;
 #[path = "nats/scheduled.rs"]

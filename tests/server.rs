@@ -77,12 +77,16 @@ mod operator;
 mod order;
 #[path = "server/paging.rs"]
 mod paging;
+#[path = "server/pushed.rs"]
+mod pushed;
 #[path = "server/queues.rs"]
 mod queues;
 #[path = "server/reading.rs"]
 mod reading;
 #[path = "server/reload.rs"]
 mod reload;
+#[path = "server/requests.rs"]
+mod requests;
 #[path = "server/revocation.rs"]
 mod revocation;
 #[path = "server/rfc6455.rs"]

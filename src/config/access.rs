@@ -10,7 +10,7 @@ use super::{Secret, glob_match};
 use crate::image::image;
 
 /// Methods of the server API that a key can be limited to, as in `/api/<method>`. `batch` is none: the commands in it are.
-pub const API_METHODS: [&str; 38] = [
+pub const API_METHODS: [&str; 40] = [
     "publish",
     "broadcast",
     "unsubscribe",
@@ -32,6 +32,8 @@ pub const API_METHODS: [&str; 38] = [
     "queue/ack",
     "queue/nak",
     "queue/extend",
+    "queue/request",
+    "queue/reply",
     "queue/groups",
     "queue/delete",
     "queue/pause",

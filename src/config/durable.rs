@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
+use crate::wire::condition;
 
 /// `[durable]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +88,8 @@ pub struct Queue {
     pub dead_letters_max: u64,
     /// Bytes of dead letters kept at most, the oldest go first; default 4 GiB; 0 is any number.
     pub dead_letters_bytes_max: u64,
+    /// Groups whose deliveries are posted to a hook.
+    pub push: Vec<Push>,
 }
 
 impl Default for Queue {
@@ -96,7 +99,79 @@ impl Default for Queue {
             dead_letter_retention: Duration::from_hours(90 * 24),
             dead_letters_max: 1_000_000,
             dead_letters_bytes_max: 4 << 30,
+            push: Vec::new(),
         }
+    }
+}
+
+/// One of `[[queue.push]]`: a queue group whose deliveries are posted to a target, which answers what became of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    /// The group, named once.
+    pub group: String,
+    /// Channels that it takes from: names, or globs.
+    pub channels: Vec<String>,
+    /// Name of the target (of `proxies`).
+    pub target: String,
+    /// Deliveries in one call at most, default 1. With 1 the body is the delivery itself.
+    pub batch: u32,
+    /// Calls under way at a time, default 4.
+    pub concurrency: u32,
+    /// A new group begins with what comes next; else with what the log has kept, the default.
+    pub from_new: bool,
+    /// A call that is not answered within this time, its wait for a place included, has failed. Default 30 s.
+    pub ack_wait: Duration,
+    /// Failed attempts that make a dead letter, default 5.
+    pub max_attempts: u32,
+    /// At most one unsettled publication of each channel at a time.
+    pub ordered: bool,
+    /// What the payload must say; empty for all.
+    pub condition: String,
+    /// What publications take turns by; empty for none.
+    pub key: String,
+    /// Publications of one key under way; 0 for no bound.
+    pub key_concurrency: u32,
+    /// Publications of one key in a second; 0 for no bound.
+    pub key_rate: u32,
+    /// Time after the first failed attempt, default 1 s.
+    pub backoff_base: Duration,
+    /// What it grows by, default 2.
+    pub backoff_factor: u32,
+    /// What it grows up to, default 5 min.
+    pub backoff_cap: Duration,
+}
+
+impl Default for Push {
+    fn default() -> Self {
+        Self {
+            group: String::new(),
+            channels: Vec::new(),
+            target: String::new(),
+            batch: 1,
+            concurrency: 4,
+            from_new: false,
+            ack_wait: Duration::from_secs(30),
+            max_attempts: 5,
+            ordered: false,
+            condition: String::new(),
+            key: String::new(),
+            key_concurrency: 0,
+            key_rate: 0,
+            backoff_base: Duration::from_secs(1),
+            backoff_factor: 2,
+            backoff_cap: Duration::from_mins(5),
+        }
+    }
+}
+
+/// Is it a text that tells publications apart: `channel`, `user`, `tag:NAME` or `data:PATH`?
+#[must_use]
+pub fn is_key(text: &str) -> bool {
+    match text.split_once(':') {
+        None => matches!(text, "channel" | "user"),
+        Some(("tag", name)) => !name.is_empty(),
+        Some(("data", path)) => condition::path(path).is_ok(),
+        Some(_) => false,
     }
 }
 

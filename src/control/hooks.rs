@@ -6,6 +6,7 @@
 mod answer;
 mod breaker;
 mod exchange;
+mod push;
 pub(super) mod request;
 pub(super) mod signature;
 mod target;
@@ -24,9 +25,11 @@ use crate::mesh::bell::Doorbell;
 use crate::mesh::control::ShardLink;
 use crate::mesh::hook::{Call, HookAnswer, Verdict};
 use crate::upstream::bell::Bell;
+use crate::upstream::bridge::PushCall;
+use crate::upstream::desk::Pushed;
 
 use breaker::Pass;
-use exchange::Done;
+use exchange::{Answer, Done};
 use target::{Admission, Pending, Target};
 
 pub use target::{Counts, Report};
@@ -49,6 +52,8 @@ struct Finished {
     pending: Pending,
     pass: Pass,
     done: Done,
+    /// Of a push.
+    pushed: Option<Pushed>,
 }
 
 /// See the module.
@@ -69,6 +74,7 @@ pub(super) async fn run(
     bell: Arc<Bell>,
     mut config: watch::Receiver<Arc<Config>>,
     mut questions: mpsc::Receiver<Question>,
+    mut pushes: mpsc::Receiver<PushCall>,
 ) {
     loop {
         let expiry = hooks.next_expiry();
@@ -95,6 +101,10 @@ pub(super) async fn run(
                 hooks.catch_up(&mut config);
                 // Whoever asked may have gone.
                 drop(question.send(hooks.reports()));
+            }
+            Some(push) = pushes.recv() => {
+                hooks.catch_up(&mut config);
+                hooks.admit(Pending::Push(push));
             }
             () = super::until(expiry) => {}
         }
@@ -175,7 +185,7 @@ impl Hooks {
                 let Some(call) = self.lines[shard].calls.pop() else {
                     break;
                 };
-                self.admit(Pending { shard, call });
+                self.admit(Pending::Call { shard, call });
             }
             more |= !self.lines[shard].calls.is_empty();
         }
@@ -184,13 +194,14 @@ impl Hooks {
 
     fn admit(&mut self, pending: Pending) {
         // A reload may have reached the shard first, and the target then comes with the call.
-        let at = match self.find(&pending.call.target.name) {
-            Some(at) => at,
-            None => {
-                let target = Target::new(&pending.call.target, &self.signing, Instant::now());
+        let at = match (self.find(pending.target_name()), &pending) {
+            (Some(at), _) => at,
+            (None, Pending::Call { call, .. }) => {
+                let target = Target::new(&call.target, &self.signing, Instant::now());
                 self.targets.push(target);
                 self.targets.len() - 1
             }
+            (None, Pending::Push(_)) => return self.answer(pending, Verdict::Failed),
         };
         match self.targets[at].admit(Instant::now(), pending) {
             Admission::Go(pending, pass) => self.start(at, pending, pass),
@@ -204,11 +215,21 @@ impl Hooks {
         let prepared = Arc::clone(&self.targets[at].prepared);
         let levels = self.levels;
         self.under_way.spawn(async move {
-            let done = exchange::exchange(client, prepared, &pending.call, levels).await;
+            let (done, pushed) = match &pending {
+                Pending::Call { call, .. } => {
+                    let done = exchange::exchange(client, prepared, call, levels).await;
+                    (done, None)
+                }
+                Pending::Push(push) => {
+                    let (done, pushed) = push::push(&client, &prepared, push.body.clone()).await;
+                    (done, Some(pushed))
+                }
+            };
             Finished {
                 pending,
                 pass,
                 done,
+                pushed,
             }
         });
     }
@@ -218,8 +239,9 @@ impl Hooks {
             pending,
             pass,
             done,
+            pushed,
         } = finished;
-        if let Some(at) = self.find(&pending.call.target.name) {
+        if let Some(at) = self.find(pending.target_name()) {
             let now = Instant::now();
             self.targets[at].done(now, pass, &done);
             while let Some(next) = self.targets[at].next(now) {
@@ -229,7 +251,17 @@ impl Hooks {
                 }
             }
         }
-        self.answer(pending, done.result.unwrap_or(Verdict::Failed));
+        match (pending, pushed) {
+            // Whoever pushed may have stopped waiting.
+            (Pending::Push(push), Some(pushed)) => drop(push.done.send(pushed)),
+            (pending, _) => {
+                let verdict = match done.result {
+                    Ok(Answer::Verdict(verdict)) => verdict,
+                    Ok(Answer::Pushed) | Err(_) => Verdict::Failed,
+                };
+                self.answer(pending, verdict);
+            }
+        }
     }
 
     fn next_expiry(&self) -> Option<Instant> {
@@ -245,12 +277,17 @@ impl Hooks {
         }
     }
 
+    /// What a shard gets; nobody was asked about a push.
     fn answer(&mut self, pending: Pending, verdict: Verdict) {
-        let line = &self.lines[pending.shard];
-        let answer = HookAnswer {
-            call: pending.call,
-            verdict,
+        let (shard, call) = match pending {
+            Pending::Call { shard, call } => (shard, call),
+            Pending::Push(push) => {
+                let reason = "the target takes no calls now".to_owned();
+                return drop(push.done.send(Pushed::Away(reason, None)));
+            }
         };
+        let line = &self.lines[shard];
+        let answer = HookAnswer { call, verdict };
         assert!(
             line.answers.push(answer).is_ok(),
             "a call has a place for its answer"

@@ -128,6 +128,10 @@ pub enum LogMethod {
     Nak,
     /// `ringmain.extend`, `/api/queue/extend`
     Extend,
+    /// `ringmain.request`, `/api/queue/request`: publish, and wait for what a worker replies.
+    Request,
+    /// `ringmain.reply`, `/api/queue/reply`: what somebody waits for; acknowledges.
+    Reply,
     /// `ringmain.credit`
     Credit,
     /// `ringmain.leave`
@@ -205,6 +209,8 @@ impl LogMethod {
             "ringmain.ack" => Self::Ack,
             "ringmain.nak" => Self::Nak,
             "ringmain.extend" => Self::Extend,
+            "ringmain.request" => Self::Request,
+            "ringmain.reply" => Self::Reply,
             "ringmain.credit" => Self::Credit,
             "ringmain.leave" => Self::Leave,
             "ringmain.cancel" => Self::ScheduledCancel,
@@ -213,11 +219,13 @@ impl LogMethod {
     }
 
     /// The methods of the server API, by their paths behind `/api/`.
-    pub const API: [(&'static str, Self); 21] = [
+    pub const API: [(&'static str, Self); 23] = [
         ("queue/fetch", Self::Fetch),
         ("queue/ack", Self::Ack),
         ("queue/nak", Self::Nak),
         ("queue/extend", Self::Extend),
+        ("queue/request", Self::Request),
+        ("queue/reply", Self::Reply),
         ("queue/groups", Self::Groups),
         ("queue/delete", Self::DeleteGroup),
         ("queue/pause", Self::PauseGroup),
@@ -277,6 +285,9 @@ pub enum LogError {
     /// A bound that the operator sets is reached.
     #[error("limit exceeded: {0}")]
     Full(Box<str>),
+    /// Nobody has replied to a request yet: the same may be asked again.
+    #[error("no reply in time")]
+    NoReply,
 }
 
 impl LogError {
@@ -291,7 +302,8 @@ impl LogError {
             | Self::BadRequest(_)
             | Self::Forbidden(_)
             | Self::NotFound(_)
-            | Self::Full(_) => None,
+            | Self::Full(_)
+            | Self::NoReply => None,
         }
     }
 }

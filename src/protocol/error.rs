@@ -46,6 +46,9 @@ pub enum ClientError {
     /// 112
     #[error("unrecoverable position")]
     UnrecoverablePosition,
+    /// 113, temporary: nobody has replied to a request
+    #[error("no reply in time")]
+    NoReply,
     /// 111, temporary: too much is on its way to the durable log. When to try again, milliseconds.
     #[error("durable log is busy")]
     LogBusy(u32),
@@ -72,6 +75,7 @@ impl ClientError {
             Self::Expired => 110,
             Self::TooManyRequests | Self::LogBusy(_) => 111,
             Self::UnrecoverablePosition => 112,
+            Self::NoReply => 113,
         }
     }
 
@@ -92,6 +96,7 @@ impl ClientError {
             Self::Expired => "expired",
             Self::TooManyRequests => "too many requests",
             Self::UnrecoverablePosition => "unrecoverable position",
+            Self::NoReply => "no reply in time",
             Self::LogBusy(_) => "durable log is busy",
             Self::LogUnavailable(_) => "durable log is not available",
         }
@@ -102,7 +107,11 @@ impl ClientError {
     pub const fn temporary(self) -> bool {
         matches!(
             self,
-            Self::Internal | Self::TooManyRequests | Self::LogBusy(_) | Self::LogUnavailable(_)
+            Self::Internal
+                | Self::TooManyRequests
+                | Self::NoReply
+                | Self::LogBusy(_)
+                | Self::LogUnavailable(_)
         )
     }
 
@@ -126,6 +135,7 @@ impl ClientError {
             LogError::Forbidden(_) => Self::PermissionDenied,
             LogError::NotFound(_) => Self::NotAvailable,
             LogError::Full(_) => Self::LimitExceeded,
+            LogError::NoReply => Self::NoReply,
         }
     }
 }

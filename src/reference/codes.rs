@@ -35,6 +35,9 @@ const fn of_error(error: ClientError) -> &'static str {
         ClientError::UnrecoverablePosition => {
             "What lies behind this position is not kept any more. The client reads its state anew."
         }
+        ClientError::NoReply => {
+            "No worker has replied to the request yet. Asking again with the same key waits for the same reply."
+        }
         ClientError::LogBusy(_) => {
             "Too much is on its way to the durable log. `retry_after_ms` says when to try again."
         }
@@ -44,7 +47,7 @@ const fn of_error(error: ClientError) -> &'static str {
     }
 }
 
-const ERRORS: [ClientError; 15] = [
+const ERRORS: [ClientError; 16] = [
     ClientError::Internal,
     ClientError::LogUnavailable(0),
     ClientError::Unauthorized,
@@ -60,6 +63,7 @@ const ERRORS: [ClientError; 15] = [
     ClientError::TooManyRequests,
     ClientError::LogBusy(0),
     ClientError::UnrecoverablePosition,
+    ClientError::NoReply,
 ];
 
 /// Why a connection ended.

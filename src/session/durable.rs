@@ -365,6 +365,13 @@ impl RpcPublish<'_> {
     }
 }
 
+/// What decides whether a request may be made. The desk reads all of it, strictly.
+#[derive(Default)]
+struct RpcRequest<'a> {
+    channel: Cow<'a, str>,
+}
+fields!(RpcRequest<'de> { "channel" => channel });
+
 /// Why a method of this program's own is not carried out.
 enum RpcRefusal {
     /// As every command.
@@ -428,8 +435,8 @@ impl Session {
         data: &[u8],
     ) {
         match self.try_rpc_own(context, id, method, data) {
-            // A fetch waits for deliveries: nothing behind it waits for it.
-            Ok(()) if method == "ringmain.fetch" => {}
+            // It waits for what others do: nothing behind it waits for it.
+            Ok(()) if matches!(method, "ringmain.fetch" | "ringmain.request") => {}
             Ok(()) => context.awaits = Some(Together::Apart),
             Err(RpcRefusal::Plain(error)) => context.error(id, error),
             Err(RpcRefusal::Said(what)) => {
@@ -460,6 +467,9 @@ impl Session {
         }
         if method == LogMethod::ScheduledCancel {
             self.check_cancel(context, data)?;
+        }
+        if method == LogMethod::Request {
+            self.may_request(context, data)?;
         }
         let takes = matches!(method, LogMethod::Consume | LogMethod::Fetch);
         if takes && self.grants().is_empty() && !context.config.client.insecure {
@@ -519,6 +529,32 @@ impl Session {
         }
         let asker = self.asker(context, at.is_some());
         permission::may_publish(namespace, &asker).map_err(refused)?;
+        Ok(())
+    }
+
+    /// Whoever asks in a channel may publish there.
+    fn may_request(&mut self, context: &mut Context<'_>, data: &[u8]) -> Result<(), RpcRefusal> {
+        let asked: RpcRequest<'_> =
+            object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
+        if asked.channel.is_empty() {
+            return Err(RpcRefusal::Said("`channel` is missing".into()));
+        }
+        let at = self.find(context, &asked.channel);
+        check_name(context, &asked.channel, at.is_some())?;
+        let namespace = context
+            .config
+            .channels
+            .resolve(&asked.channel)
+            .map_err(|_unknown| ClientError::UnknownChannel)?;
+        if namespace.publish_proxy_enabled {
+            // The backend decides about publish commands; another way in would go around it.
+            return Err(ClientError::NotAvailable.into());
+        }
+        let asker = self.asker(context, at.is_some());
+        permission::may_publish(namespace, &asker).map_err(refused)?;
+        if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
+            return Err(ClientError::TooManyRequests.into());
+        }
         Ok(())
     }
 

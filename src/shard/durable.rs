@@ -158,7 +158,7 @@ impl Shard {
         self.counters.command_errors += 1;
         let plain = ClientError::of_log(error);
         match error {
-            LogError::Unavailable { .. } | LogError::Busy { .. } => {
+            LogError::Unavailable { .. } | LogError::Busy { .. } | LogError::NoReply => {
                 self.reply(conn, id, ReplyBody::Error(plain));
             }
             LogError::Refused(_)

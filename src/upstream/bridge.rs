@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use super::bell::Bell;
 use super::desk::settings::is_own;
-use super::desk::{Desk, GroupReport};
+use super::desk::{Desk, GroupReport, Pushed};
 use super::log::{Census, Copies, Entries, Letters, Log, Status, Values, Wanted};
 use super::schema::Schemas;
 use super::sources::{SourceReport, Sources};
@@ -77,6 +77,8 @@ pub struct Parts {
     pub copies: mpsc::Receiver<CopyWanted>,
     /// Hooks that are to be called.
     pub hooks: mpsc::Sender<HookCall>,
+    /// Deliveries that are to be posted.
+    pub pushes: mpsc::Sender<PushCall>,
 }
 
 /// A copy that the admin listener wants. One is made at a time.
@@ -117,6 +119,16 @@ pub struct HookCall {
     pub body: Bytes,
     /// Gets the outcome.
     pub done: oneshot::Sender<Result<(), String>>,
+}
+
+/// Deliveries that are to be posted.
+pub struct PushCall {
+    /// Name of the target among the `proxies`.
+    pub name: String,
+    /// What is posted, JSON.
+    pub body: Bytes,
+    /// Gets the outcome.
+    pub done: oneshot::Sender<Pushed>,
 }
 
 /// How the log and its groups do.
@@ -173,6 +185,7 @@ struct Shared {
     reads: Rc<tokio::sync::Semaphore>,
     questions: RefCell<outlet::Questions>,
     hooks: mpsc::Sender<HookCall>,
+    pushes: mpsc::Sender<PushCall>,
 }
 
 impl Shared {
@@ -354,6 +367,7 @@ async fn run<L: Log>(
         mut questions,
         mut copies,
         hooks,
+        pushes,
     } = parts;
     let log = Rc::new(log);
     let schemas = compiled(&*log, &config).await;
@@ -375,6 +389,7 @@ async fn run<L: Log>(
         reads: Rc::new(tokio::sync::Semaphore::new(READS_AT_ONCE)),
         questions: RefCell::default(),
         hooks,
+        pushes,
     });
     let outlet = Rc::new(outlet::Line(Rc::clone(&shared)));
     let desk = Rc::new(Desk::new(Rc::clone(&log), Rc::clone(&outlet), &config));
@@ -382,7 +397,11 @@ async fn run<L: Log>(
     for _ in 0..L::APPENDS_AT_ONCE {
         tokio::task::spawn_local(commit(Rc::clone(&log), Rc::clone(&shared)));
     }
-    tokio::task::spawn_local(follow(Rc::clone(&log), Rc::clone(&shared)));
+    tokio::task::spawn_local(follow(
+        Rc::clone(&log),
+        Rc::clone(&shared),
+        Rc::clone(&desk),
+    ));
     let observing = tokio::task::spawn_local(observe(
         Rc::clone(&log),
         Rc::clone(&desk),
@@ -545,10 +564,13 @@ async fn commit<L: Entries>(log: Rc<L>, shared: Rc<Shared>) {
 }
 
 /// Gives the owners of channels what is stored.
-async fn follow<L: Entries>(log: Rc<L>, shared: Rc<Shared>) {
+async fn follow<L: Entries>(log: Rc<L>, shared: Rc<Shared>, desk: Rc<Desk<L, outlet::Line>>) {
     loop {
         match log.tail().await {
-            Ok(entries) => shared.spread(&entries),
+            Ok(entries) => {
+                shared.spread(&entries);
+                desk.stored(&entries);
+            }
             Err(error) => {
                 warn!(%error, "the durable log lost its place: channels in use are read again");
                 for shard in 0..shared.down.len() as u16 {

@@ -10,7 +10,9 @@ mod grant;
 pub mod group;
 mod operate;
 pub mod picks;
+mod push;
 pub mod replay;
+mod request;
 mod rules;
 mod scheduled;
 pub mod settings;
@@ -22,6 +24,7 @@ pub mod turns;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
@@ -33,16 +36,19 @@ use crate::config::Config;
 use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
 use crate::mesh::durable::{Appended, Ask, LogError, LogMethod, RequestId};
-use crate::model::{ConnId, Draft, ShardId};
+use crate::model::{ConnId, Draft, Entry, ShardId};
 use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
 
 pub use dead::into_queue;
+pub use push::Pushed;
 
 use answered::Fetch;
 use deleted::Deleted;
 use group::{Group, Waits, Window};
 use operate::Pace;
+use push::Pusher;
+use request::Replies;
 use settings::WishError;
 use triggers::Rule;
 
@@ -90,6 +96,9 @@ pub trait Outlet: 'static {
 
     /// Calls the hook with this name; an error says why it does not count as called.
     async fn hook(&self, name: &str, body: Bytes) -> Result<(), String>;
+
+    /// Posts deliveries to the target with this name, within its bounds.
+    async fn push(&self, name: &str, body: Bytes) -> Pushed;
 
     /// Stores publications like anybody's, one result each, in order.
     async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>>;
@@ -160,6 +169,8 @@ struct Inner<L, O> {
     joining: RefCell<HashMap<WorkerId, (u32, bool), FixedState>>,
     /// Shards that drain: nobody waits through them.
     hurried: RefCell<BTreeSet<ShardId>>,
+    /// Whoever waits for replies.
+    replies: Replies,
     /// Groups that were deleted of late.
     deleted: RefCell<Deleted>,
     config: RefCell<Config>,
@@ -227,6 +238,7 @@ struct Place {
     /// Dead letters since one was told, and when that was.
     dead_told: Cell<(u64, Option<std::time::Instant>)>,
     trigger: RefCell<Option<Rc<Rule>>>,
+    push: RefCell<Option<Rc<Pusher>>>,
 }
 
 impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
@@ -243,6 +255,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
             fetches: RefCell::default(),
             joining: RefCell::default(),
             hurried: RefCell::default(),
+            replies: Replies::default(),
             deleted: RefCell::default(),
             config: RefCell::new(config.clone()),
             is_loaded: Cell::new(false),
@@ -282,6 +295,8 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
             LogMethod::Leave => inner.leave(asker, &ask),
             LogMethod::Consume
             | LogMethod::Fetch
+            | LogMethod::Request
+            | LogMethod::Reply
             | LogMethod::Groups
             | LogMethod::DeleteGroup
             | LogMethod::PauseGroup
@@ -338,7 +353,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
         }
     }
 
-    /// Another configuration counts: triggers that are gone stop, and their groups are forgotten.
+    /// Another configuration counts: triggers and push rules that are gone stop, and the groups of triggers are forgotten.
     pub fn reload(&self, config: &Config) {
         self.0.config.replace(config.clone());
         if self.0.is_loaded.get() {
@@ -348,6 +363,11 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
 }
 
 impl<L, O: Outlet> Desk<L, O> {
+    /// The log's tail has yielded these.
+    pub fn stored(&self, entries: &[Arc<Entry>]) {
+        self.0.replies.look(entries);
+    }
+
     /// How all groups do.
     #[must_use]
     pub fn report(&self) -> Vec<GroupReport> {

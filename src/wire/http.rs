@@ -4,7 +4,7 @@
 
 mod body;
 mod cors;
-mod date;
+pub mod date;
 mod head;
 mod image;
 mod response;

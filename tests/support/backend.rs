@@ -29,6 +29,8 @@ pub(crate) enum Reply {
     Json(Value),
     /// Another status.
     Status(u16),
+    /// A status with headers, each with its line end, and a body.
+    Full(u16, String, String),
     /// 200 with any body.
     Body(Vec<u8>),
     /// 200 with a body of this many bytes, of unknown length until it ends.
@@ -212,6 +214,12 @@ fn say(stream: &mut TcpStream, reply: Reply) -> bool {
             .write_all(&with_length(200, value.to_string().as_bytes()))
             .is_ok(),
         Reply::Status(status) => stream.write_all(&with_length(status, b"no")).is_ok(),
+        Reply::Full(status, headers, body) => {
+            let length = body.len();
+            let text =
+                format!("HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
+            stream.write_all(text.as_bytes()).is_ok()
+        }
         Reply::Body(body) => stream.write_all(&with_length(200, &body)).is_ok(),
         Reply::Endless(mut left) => {
             let head = b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n{\"result\":{\"data\":\"";

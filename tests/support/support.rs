@@ -6,6 +6,8 @@ pub(crate) mod deflate;
 pub(crate) mod groups;
 pub(crate) mod http;
 pub(crate) mod process;
+pub(crate) mod push;
+pub(crate) mod request;
 pub(crate) mod scenario;
 pub(crate) mod stream;
 pub(crate) mod token;

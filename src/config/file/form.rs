@@ -7,9 +7,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::super::access;
+use super::super::durable::is_key;
 use super::super::namespace::DeltaType;
 use super::super::{FileMode, Glob, ListenAddr, Pattern, PublicKey, TrustedProxy};
 use super::web_origin;
+use crate::limits::GROUP_NAME_BYTES_MAX;
 
 /// Bytes of the path of a unix socket: what the kernel takes, less the byte that ends it.
 const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -334,6 +336,29 @@ pub(super) const TRIGGER_NAME: Form<String> = Form {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         ((1..=64).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned())
     },
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+pub(super) const QUEUE_GROUP: Form<String> = Form {
+    expected: "letters, digits, `.`, `-` and `_`, up to 128",
+    parse: |text| {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        let has_length = (1..=GROUP_NAME_BYTES_MAX).contains(&text.len());
+        (has_length && text.bytes().all(fits)).then(|| text.to_owned())
+    },
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+/// What publications take turns by.
+pub(super) const TURN_KEY: Form<String> = Form {
+    expected: "one of `channel`, `user`, `tag:NAME` and `data:PATH`, or \"\"",
+    parse: |text| (text.is_empty() || is_key(text)).then(|| text.to_owned()),
     show: String::clone,
     number: false,
     why: unsaid,

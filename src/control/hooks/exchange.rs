@@ -30,7 +30,7 @@ pub(super) fn client() -> Client {
 pub(super) struct Prepared {
     pub(super) config: Arc<Target>,
     uri: Option<Uri>,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     pub(super) signing: Signing,
 }
 
@@ -42,6 +42,26 @@ impl Prepared {
             headers: request::static_headers(&config.static_headers),
             signing: config.signing.or(of_all).clone(),
         }
+    }
+}
+
+impl Prepared {
+    /// A signed request.
+    pub(super) fn post(
+        &self,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Request<Full<Bytes>>, Failure> {
+        let uri = self
+            .uri
+            .clone()
+            .ok_or_else(|| Failure::Connection("no such URL".to_owned()))?;
+        signature::sign(&mut headers, &self.signing, &body, clock::unix_s());
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok(request)
     }
 }
 
@@ -65,9 +85,17 @@ pub(super) enum Failure {
     Malformed(Malformed),
 }
 
+/// What a target says.
+pub(super) enum Answer {
+    /// To a shard's call.
+    Verdict(Verdict),
+    /// To a push, which has its own.
+    Pushed,
+}
+
 /// A call that is over.
 pub(super) struct Done {
-    pub(super) result: Result<Verdict, Failure>,
+    pub(super) result: Result<Answer, Failure>,
     pub(super) took: Duration,
 }
 
@@ -81,7 +109,8 @@ pub(super) async fn exchange(
     let began = Instant::now();
     let result = timeout(target.config.timeout, ask(&client, &target, call, levels))
         .await
-        .unwrap_or(Err(Failure::Timeout));
+        .unwrap_or(Err(Failure::Timeout))
+        .map(Answer::Verdict);
     Done {
         result,
         took: began.elapsed(),
@@ -94,19 +123,10 @@ async fn ask(
     call: &Call,
     levels: usize,
 ) -> Result<Verdict, Failure> {
-    let uri = target
-        .uri
-        .clone()
-        .ok_or_else(|| Failure::Connection("no such URL".to_owned()))?;
     let body = Bytes::from(request::body(call));
-    let mut headers = request::headers(&target.headers, call);
-    signature::sign(&mut headers, &target.signing, &body, clock::unix_s());
-    let mut request = Request::new(Full::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = uri;
-    *request.headers_mut() = headers;
+    let headers = request::headers(&target.headers, call);
     let response = client
-        .request(request)
+        .request(target.post(headers, body)?)
         .await
         .map_err(|error| Failure::Connection(root_cause(&error)))?;
     let status = response.status();
@@ -124,7 +144,7 @@ async fn ask(
 }
 
 /// The innermost error: the outer ones say only that something is wrong.
-fn root_cause(error: &legacy::Error) -> String {
+pub(super) fn root_cause(error: &legacy::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

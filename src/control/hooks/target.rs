@@ -12,14 +12,27 @@ use super::exchange::{Done, Failure, Prepared};
 use crate::config::hooks;
 use crate::mesh::hook::Call;
 use crate::metrics::Histogram;
+use crate::upstream::bridge::PushCall;
 
 /// Failures of one target are told at most this often; the others are counted, and their number comes with the next line.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// A call and the shard that waits for it.
-pub(super) struct Pending {
-    pub(super) shard: usize,
-    pub(super) call: Box<Call>,
+/// A call, and who waits for it.
+pub(super) enum Pending {
+    /// A shard's.
+    Call { shard: usize, call: Box<Call> },
+    /// The log's.
+    Push(PushCall),
+}
+
+impl Pending {
+    /// Name of its target.
+    pub(super) fn target_name(&self) -> &str {
+        match self {
+            Self::Call { call, .. } => &call.target.name,
+            Self::Push(push) => &push.name,
+        }
+    }
 }
 
 struct Waiting {

@@ -57,7 +57,7 @@ pub enum Closed {
 
 impl ApiError {
     /// All of them, by code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Internal,
         Self::UnknownChannel,
         Self::PermissionDenied(Closed::Method),
@@ -67,6 +67,7 @@ impl ApiError {
         Self::NotAvailable,
         Self::TooManyRequests,
         Self::UnrecoverablePosition,
+        Self::Log(LogError::NoReply),
     ];
 
     /// A member that must be there is not.
@@ -100,6 +101,7 @@ impl ApiError {
             Self::Log(LogError::Forbidden(_)) => 103,
             Self::Log(LogError::NotFound(_)) => 104,
             Self::Log(LogError::Full(_)) => 106,
+            Self::Log(LogError::NoReply) => 113,
         }
     }
 
@@ -145,6 +147,7 @@ impl ApiError {
             Self::Log(LogError::Forbidden(_)) => 403,
             Self::Log(LogError::NotFound(_)) => 404,
             Self::Log(LogError::Full(_)) => 500,
+            Self::Log(LogError::NoReply) => 504,
         }
     }
 }

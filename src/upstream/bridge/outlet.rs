@@ -9,12 +9,12 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
-use super::{HookCall, Report, Shared, Whose};
+use super::{HookCall, PushCall, Report, Shared, Whose};
 use crate::config::Config;
 use crate::limits::ADMIN_ASKS_MAX;
 use crate::mesh::durable::{Appended, FromLog, LogError, RequestId};
 use crate::model::{AskId, Draft, Record, ShardId};
-use crate::upstream::desk::{Asker, Outlet, WorkerId};
+use crate::upstream::desk::{Asker, Outlet, Pushed, WorkerId};
 use crate::upstream::sources::Sink;
 
 /// The shard that questions of the admin listener seem to come from.
@@ -85,6 +85,20 @@ impl Outlet for Line {
         let gone = || "hooks are not called any more".to_owned();
         self.0.hooks.send(call).await.map_err(|_closed| gone())?;
         outcome.await.map_err(|_dropped| gone())?
+    }
+
+    async fn push(&self, name: &str, body: Bytes) -> Pushed {
+        let (done, outcome) = oneshot::channel();
+        let call = PushCall {
+            name: name.to_owned(),
+            body,
+            done,
+        };
+        let gone = || Pushed::Away("hooks are not called any more".to_owned(), None);
+        match self.0.pushes.send(call).await {
+            Ok(()) => outcome.await.unwrap_or_else(|_dropped| gone()),
+            Err(_closed) => gone(),
+        }
     }
 
     async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>> {

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::encode::Given;
+use super::group::Holder;
 use super::{Asker, Consumer, Inner, Outlet, Place, WorkerId, encode};
 use crate::wire::json::write::Members;
 
@@ -106,7 +107,7 @@ impl<L, O: Outlet> Inner<L, O> {
         }
         let now = self.now();
         for delivery in given {
-            group.handle_returned(now, delivery);
+            group.handle_returned(now, Holder::Service, delivery);
         }
         place.wake.notify_one();
     }

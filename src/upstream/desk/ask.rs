@@ -79,6 +79,8 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Inner<L, O> 
         let result = match ask.method {
             LogMethod::Consume => self.consume(asker, &ask).await.map(Some),
             LogMethod::Fetch => self.fetch(asker, &ask).await.map(|()| None),
+            LogMethod::Request => self.request(&ask).await.map(Some),
+            LogMethod::Reply => self.reply(asker, &ask).await.map(Some),
             LogMethod::Groups if ask.data.is_empty() => Ok(Some(self.list())),
             LogMethod::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
             LogMethod::DeleteGroup => self.delete(&ask).await.map(Some),
@@ -434,6 +436,12 @@ impl<L: Groups + Values, O: Outlet> Inner<L, O> {
             return Err(wrong(WishError::Group));
         }
         let _one = self.opening.lock().await;
+        let is_pushed = |place: Rc<Place>| place.push.borrow().is_some();
+        if self.place(&asked.group).is_some_and(is_pushed) {
+            return Err(bad_request(
+                "the group belongs to a rule of `[[queue.push]]`: take that out of the configuration first",
+            ));
+        }
         if self.forget(&asked.group).await? {
             Ok(Bytes::from_static(b"{}"))
         } else {

@@ -43,14 +43,14 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         Ok(())
     }
 
-    /// Triggers of the configuration run; those that are gone do not, and their groups are forgotten.
+    /// Triggers and push rules of the configuration run; those that are gone do not, and their groups are forgotten.
     pub(super) async fn start_triggers(self: Rc<Self>) {
         while !self.is_closed.get() {
             let opening = self.opening.lock().await;
             let started = self.try_start_triggers().await;
             drop(opening);
             let Err(error) = started else { return };
-            tracing::warn!(%error, "triggers do not start yet");
+            tracing::warn!(%error, "triggers and push rules do not start yet");
             tokio::time::sleep(RETRY).await;
         }
     }
@@ -69,7 +69,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             self.make(&name, settings, From::Beginning, Some(Rc::new(rule)))
                 .await?;
         }
-        Ok(())
+        self.start_pushes().await
     }
 
     pub(super) async fn watch_lags(self: Rc<Self>) {
@@ -336,9 +336,17 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 Output::Freed(worker) => {
                     others_wait |= self.wake_groups_of(worker, place.index);
                 }
-                Output::Triggered(given) => {
-                    tokio::task::spawn_local(Rc::clone(self).trigger(Rc::clone(place), given));
-                }
+                Output::Triggered(given) => match place.push.borrow().as_ref() {
+                    Some(pusher) => {
+                        if pusher.take(given) {
+                            let push = Rc::clone(self).push(Rc::clone(place), Rc::clone(pusher));
+                            tokio::task::spawn_local(push);
+                        }
+                    }
+                    None => {
+                        tokio::task::spawn_local(Rc::clone(self).trigger(Rc::clone(place), given));
+                    }
+                },
                 Output::Bury(letter) => {
                     // What is not held any more was settled, or is somebody else's.
                     if let Some(lease) = group.lease_of(letter.entry.cursor) {

@@ -122,7 +122,7 @@ pub(super) fn place_of(members: &mut Members<'_>, entry: &Entry) {
     members.number("offset", position.offset.0);
 }
 
-fn data(members: &mut Members<'_>, data: &[u8], json: bool) {
+pub(super) fn data(members: &mut Members<'_>, data: &[u8], json: bool) {
     if json {
         members.name("data").extend_from_slice(data);
     } else {

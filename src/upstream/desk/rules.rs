@@ -79,7 +79,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     }
 
     /// The group as the log knows it: another process may have made or changed it.
-    async fn known(self: &Rc<Self>, name: &str) -> Result<Option<Rc<Place>>, LogError> {
+    pub(super) async fn known(self: &Rc<Self>, name: &str) -> Result<Option<Rc<Place>>, LogError> {
         let place = self.place(name).filter(|place| !place.is_gone.get());
         let of_log = self.log.groups().await?;
         let Some(of_log) = of_log.iter().find(|group| *group.name == *name) else {
@@ -187,6 +187,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             lost_told: std::cell::Cell::new(None),
             dead_told: std::cell::Cell::new((0, None)),
             trigger: std::cell::RefCell::new(trigger),
+            push: std::cell::RefCell::default(),
         });
         if is_trigger {
             place.group.borrow_mut().handle_joined(

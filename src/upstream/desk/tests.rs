@@ -66,6 +66,9 @@ impl Outlet for Kept {
         self.hooked.borrow_mut().push((name.to_owned(), body));
         Ok(())
     }
+    async fn push(&self, _: &str, _: Bytes) -> Pushed {
+        Pushed::Done(Bytes::new())
+    }
     async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>> {
         self.log.append(drafts).await
     }

@@ -35,6 +35,13 @@ impl DateLine {
     }
 }
 
+/// Unix seconds of a date as answers have it (`Sun, 06 Nov 1994 08:49:37 GMT`).
+#[must_use]
+pub fn parse(text: &str) -> Option<u64> {
+    let at = OffsetDateTime::parse(text, &Rfc2822).ok()?;
+    u64::try_from(at.unix_timestamp()).ok()
+}
+
 /// An e-mail's date in its 26 bytes before the zone; what lies behind the year 9999 is the epoch.
 fn written(unix_s: u64) -> [u8; LEN] {
     let mut out = *b"Thu, 01 Jan 1970 00:00:00 GMT";

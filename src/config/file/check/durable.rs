@@ -4,6 +4,7 @@ use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
 use super::super::{ConfigError, ValueOrigin};
+use crate::limits::{GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX, PUSHES_MAX};
 use crate::wire::condition::Condition;
 
 /// Adds everything that does not fit together.
@@ -12,6 +13,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     if !hook.is_empty() && !has_hook(config, hook) {
         unknown_hook("queue.dead_letter_hook".to_owned(), hook, keys, errors);
     }
+    pushes(config, keys, errors);
     namespace(
         "channel.without_namespace",
         &config.channels.without_namespace,
@@ -22,6 +24,64 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     for (index, one) in config.channels.namespaces.iter().enumerate() {
         let path = format!("channel.namespaces[{index}]");
         namespace(&path, one, config, keys, errors);
+    }
+}
+
+fn pushes(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let mut rules = config.channels.clone();
+    rules.namespaces.sort_by(|a, b| a.name.cmp(&b.name));
+    let pushes = &config.queue.push;
+    let mut wrong = |key: String, needs: &'static str| {
+        errors.push(ConfigError::Durable {
+            origin: keys.origin(&key),
+            key,
+            needs,
+        });
+    };
+    if pushes.len() > PUSHES_MAX {
+        wrong("queue.push".to_owned(), "at most 256 rules");
+    }
+    for (index, push) in pushes.iter().enumerate() {
+        let key = |name: &str| format!("queue.push[{index}].{name}");
+        if push.group.is_empty() {
+            wrong(key("group"), "the name of a group");
+        } else if pushes[..index].iter().any(|one| one.group == push.group) {
+            wrong(key("group"), "a group that has no other rule");
+        }
+        let channels = &push.channels;
+        let fits = |one: &String| (1..=GROUP_CHANNEL_BYTES_MAX).contains(&one.len());
+        if channels.is_empty() || channels.len() > GROUP_CHANNELS_MAX {
+            wrong(key("channels"), "1 to 64 names or patterns of channels");
+        } else if !channels.iter().all(fits) {
+            wrong(key("channels"), "names or patterns of 1 to 255 bytes");
+        } else if !channels.iter().all(|one| rules.reaches_durable(one)) {
+            wrong(
+                key("channels"),
+                "channels of a namespace with `delivery = \"durable\"`, each of them",
+            );
+        }
+        if push.key.is_empty() && (push.key_concurrency > 0 || push.key_rate > 0) {
+            wrong(
+                key("key"),
+                "a key, as `key_concurrency` or `key_rate` is set",
+            );
+        }
+    }
+    for (index, push) in pushes.iter().enumerate() {
+        if !push.condition.is_empty()
+            && let Err(fault) = Condition::parse(&push.condition)
+        {
+            let key = format!("queue.push[{index}].condition");
+            errors.push(ConfigError::Condition {
+                origin: keys.origin(&key),
+                key,
+                fault,
+            });
+        }
+        if !has_hook(config, &push.target) {
+            let key = format!("queue.push[{index}].target");
+            unknown_hook(key, &push.target, keys, errors);
+        }
     }
 }
 

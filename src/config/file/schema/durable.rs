@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::super::super::durable::{Durable, Engine, Queue, SchemaVersion, Trigger};
+use super::super::super::durable::{Durable, Engine, Push, Queue, SchemaVersion, Trigger};
 use super::super::super::namespace::{Delivery, Namespace};
 use super::super::form::{
-    FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, or_off, seconds,
+    FILE, FILE_OR_NONE, LONG_S, QUEUE_GROUP, SERVER, TEXT, TRIGGER_NAME, TURN_KEY, millis, or_off,
+    seconds,
 };
 use super::Visit;
-use crate::limits::{LOG_SCHEDULED_MAX, PUBLISH_DELAY_MAX};
+use crate::limits::{
+    GROUP_ATTEMPTS_MAX, LOG_SCHEDULED_MAX, PUBLISH_DELAY_MAX, PUSH_BATCH_MAX, PUSH_CALLS_MAX,
+};
 
 /// In memory of a durable channel, unless the file says otherwise.
 const WINDOW: u32 = 256;
@@ -90,6 +93,35 @@ pub(super) fn queue<V: Visit>(v: &mut V, queue: &mut Queue) {
         most,
         &mut queue.dead_letters_bytes_max,
     );
+    v.sections("push", &Push::default(), &mut queue.push, push);
+}
+
+fn push<V: Visit>(v: &mut V, push: &mut Push) {
+    const FROM: &[(&str, bool)] = &[("beginning", false), ("new", true)];
+    v.text("group", &QUEUE_GROUP, &mut push.group);
+    v.list("channels", &TEXT, &mut push.channels);
+    v.text("target", &TEXT, &mut push.target);
+    v.integer("batch", 1, u64::from(PUSH_BATCH_MAX), &mut push.batch);
+    let calls = u64::from(PUSH_CALLS_MAX);
+    v.integer("concurrency", 1, calls, &mut push.concurrency);
+    v.choice("from", FROM, &mut push.from_new);
+    v.duration("ack_wait", millis(1000, 43_200_000), &mut push.ack_wait);
+    let attempts = u64::from(GROUP_ATTEMPTS_MAX);
+    v.integer("max_attempts", 1, attempts, &mut push.max_attempts);
+    v.boolean("ordered", &mut push.ordered);
+    v.text("condition", &TEXT, &mut push.condition);
+    v.text("key", &TURN_KEY, &mut push.key);
+    v.integer("key_concurrency", 0, 1_000_000, &mut push.key_concurrency);
+    v.integer("key_rate", 0, 1_000_000, &mut push.key_rate);
+    v.section("backoff", |v| {
+        v.duration(
+            "base",
+            or_off(millis(1, 43_200_000)),
+            &mut push.backoff_base,
+        );
+        v.integer("factor", 1, 100, &mut push.backoff_factor);
+        v.duration("cap", or_off(millis(1, 43_200_000)), &mut push.backoff_cap);
+    });
 }
 
 /// What is promised of a namespace's publications, and the defaults that follow from it.

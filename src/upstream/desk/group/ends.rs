@@ -1,7 +1,10 @@
 //! How workers and the group itself come to an end: what somebody had goes to others.
 
+use std::sync::Arc;
+
 use super::lines::Lines;
 use super::{Group, Held, Holder, LOSSES_PER_ATTEMPT, Output, State, Taker};
+use crate::model::Entry;
 use crate::time::Now;
 use crate::upstream::desk::{Asker, WorkerId};
 use crate::upstream::log::{Lease, Settled};
@@ -52,9 +55,16 @@ impl Group {
         true
     }
 
-    /// An answer with this delivery found nobody: it goes to others, and this is no attempt. `false`: it is not a service's.
-    pub fn handle_returned(&mut self, now: Now, delivery: u64) -> bool {
-        let Some(cursor) = self.delivered(Holder::Service, delivery) else {
+    /// What this holder has. `None`: there is no such delivery, or it is somebody else's.
+    #[must_use]
+    pub fn entry_of(&self, holder: Holder, delivery: u64) -> Option<Arc<Entry>> {
+        let cursor = self.delivered(holder, delivery)?;
+        Some(Arc::clone(&self.held.get(&cursor)?.entry))
+    }
+
+    /// This delivery found nobody: it goes to others, and this is no attempt. `false`: it is somebody else's.
+    pub fn handle_returned(&mut self, now: Now, holder: Holder, delivery: u64) -> bool {
+        let Some(cursor) = self.delivered(holder, delivery) else {
             return false;
         };
         self.give_back(now, cursor);

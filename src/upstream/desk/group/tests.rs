@@ -427,7 +427,9 @@ impl World {
             }
             Step::Return(at) => {
                 if let Some((delivery, holder, cursor)) = self.pick(at) {
-                    let returned = self.group.handle_returned(self.now, delivery);
+                    let returned = self
+                        .group
+                        .handle_returned(self.now, Holder::Service, delivery);
                     assert_eq!(returned, holder == Holder::Service);
                     self.out.retain(|out| out.cursor != cursor || !returned);
                 }
