@@ -243,3 +243,22 @@ fn push_rule_that_cannot_be_is_refused_with_what_is_missing() {
         );
     }
 }
+
+#[test]
+fn pushes_are_signed_and_counted_with_their_target() {
+    let backend = Backend::start(|_| Reply::Status(200));
+    let secret = "[hooks]\nsignature_secret = \"secret-of-hooks-0123456789-0123456789\"\n";
+    let server = start(&rules(LOG, &backend, &format!("{secret}{PUSH}")));
+    publish(&server, "orders:1", 0..5);
+    all_done(&server, 5);
+    let calls = backend.unread();
+    assert_eq!(calls.len(), 5);
+    for call in &calls {
+        let signature = call.header("X-Ringmain-Signature").expect("a signature");
+        assert!(signature.starts_with("t="), "{signature}");
+        assert_eq!(call.header("Content-Type"), Some("application/json"));
+    }
+    until("the calls are counted", || {
+        (server.metric("ringmain_hook_calls_total") >= 5.0).then_some(())
+    });
+}
