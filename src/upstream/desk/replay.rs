@@ -434,7 +434,7 @@ mod tests {
     fn null_parameters_are_absent_ones_and_unknown_ones_are_named() {
         use crate::wire::json::null;
         let sample = serde_json::json!({
-            "channels": ["a"], "from": { "time": 1, "offset": 2, "cursor": "c" }, "to": { "time": 1, "offset": 2, "cursor": "c" },
+            "channels": ["a"], "from": { "time": 1, "offset": 2, "cursor": "c", "follow": true }, "to": { "time": 1, "offset": 2, "cursor": "c" },
             "where": "n = 1", "into": { "channel": "c", "group": "g" }, "limit": 1, "bytes": 2,
         });
         null::covers(&sample, &null::names::<Asked>());
