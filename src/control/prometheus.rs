@@ -7,6 +7,7 @@ use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 
 use crate::upstream::bridge::Report as LogReport;
 use crate::upstream::desk::GroupReport;
+use crate::upstream::log::Expiries;
 
 use super::hooks::Report;
 use super::process::{Process, Reload};
@@ -198,6 +199,7 @@ fn log(out: &mut String, report: &LogReport) {
         head(out, &name, kind, help);
         line(out, format_args!("{name} {}", of(report)));
     }
+    expiries(out, &report.status.expiries);
     let name = "ringmain_durable_append_seconds_total";
     head(
         out,
@@ -207,6 +209,31 @@ fn log(out: &mut String, report: &LogReport) {
     );
     let seconds = report.append_ns as f64 / 1e9;
     line(out, format_args!("{name} {seconds}"));
+}
+
+/// What namespaces have forgotten by rules of their own.
+fn expiries(out: &mut String, expiries: &[Expiries]) {
+    let entries: fn(&Expiries) -> u64 = |one| one.entries;
+    let bytes: fn(&Expiries) -> u64 = |one| one.bytes;
+    for (name, help, of) in [
+        (
+            "ringmain_durable_expired_total",
+            "Publications that a namespace has forgotten by its `retention_age`, `retention_bytes` or `retention_count`.",
+            entries,
+        ),
+        (
+            "ringmain_durable_expired_bytes_total",
+            "Bytes of the log that were theirs.",
+            bytes,
+        ),
+    ] {
+        head(out, name, "counter", help);
+        for one in expiries {
+            let labels =
+                format_args!("{name}{{namespace=\"{}\"}} {}", one.namespace, of(one)).to_string();
+            line(out, format_args!("{labels}"));
+        }
+    }
 }
 
 /// A number of a queue group: name, kind, help, access.

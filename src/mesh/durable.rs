@@ -289,6 +289,8 @@ pub enum FromLog {
     Deliver(Vec<(ConnId, Bytes)>),
     /// To the owner of an ephemeral channel: something is announced there.
     Announce(ChannelName, Bytes),
+    /// To the owner of a channel: nothing before this offset is kept any more.
+    Begins(ChannelName, u64),
     /// The log's side lost its place: every durable channel is read again before anything later is believed.
     Restarted,
 }

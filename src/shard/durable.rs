@@ -41,6 +41,7 @@ impl Shard {
                 }
             }
             FromLog::Announce(channel, data) => self.announce_there(channel, data),
+            FromLog::Begins(channel, first) => self.owned.begins(&channel, first),
             FromLog::Restarted => {
                 self.owned.restarted();
                 self.read_log();

@@ -11,6 +11,7 @@ mod clock;
 mod copy;
 mod core;
 mod error;
+mod floors;
 mod groups;
 mod inner;
 mod journal;
@@ -21,6 +22,7 @@ mod read;
 mod rebuild;
 mod segments;
 mod store;
+mod sweep;
 mod tail;
 mod values;
 
@@ -31,19 +33,21 @@ use std::time::Duration;
 use fjall::Readable as _;
 use tokio::sync::Notify;
 
-pub use self::copy::TRIMS;
 pub use self::error::OpenError;
+pub use self::look::TRIMS;
 pub use self::rebuild::{Rebuild, RestoreError, compact};
 
 use self::channels::Row;
 use self::clock::monotonic;
 use self::core::{Broken, Core};
+use self::floors::Rules;
 use self::groups::{Recent, State};
-use self::inner::{GROUPS_PAUSE, Inner, REOPEN_PAUSE};
+use self::inner::{GROUPS_PAUSE, Inner, REOPEN_PAUSE, Sweeper};
 use self::segments::View;
 use self::store::{Directory, Store};
 use self::tail::Tail;
 use super::log::{Entries, Log, Scan, Scanned, Slice, Status};
+use crate::config::Config;
 use crate::config::durable::Durable;
 use crate::limits::{LOG_NAME_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::mesh::durable::{Appended, LogError, Read};
@@ -51,6 +55,8 @@ use crate::model::{ChannelName, Draft, Entry};
 
 /// Between two looks at what expires.
 const TEND_PAUSE: Duration = Duration::from_secs(1);
+/// While something is looked for that namespaces do not keep.
+const SWEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Format of the files that this version writes; it reads this and all before it.
 const FORMAT: u32 = 1;
 /// Blocks that are looked at to count what an order takes from groups.
@@ -101,9 +107,11 @@ impl Embedded {
                 tended: monotonic(),
                 dirty: None,
                 unsynced: None,
+                sweeper: Sweeper::new(monotonic()),
                 damaged: 0,
                 bytes: core.store.db.disk_space().unwrap_or(0),
-                entries: core.end + 1 - core.segments.first(core.end),
+                entries: (core.end + 1 - core.segments.first(core.end))
+                    .saturating_sub(core.freed_entries()),
                 end: core.end,
                 core: Some(core),
             }),
@@ -126,6 +134,9 @@ impl Embedded {
                 inner.tended = now;
                 inner.tend()?;
             }
+            if inner.sweep_if_due(now)? {
+                self.changed.notify_waiters();
+            }
             Ok(())
         });
         if let Err(broken) = result {
@@ -138,8 +149,11 @@ impl Embedded {
         let inner = self.inner.borrow();
         if inner.dirty.is_some() || inner.unsynced.is_some() || inner.core.is_none() {
             GROUPS_PAUSE
+        } else if inner.sweeper.is_busy() {
+            SWEPT_PAUSE
         } else {
-            TEND_PAUSE
+            let sweeps = inner.sweeper.pause(monotonic());
+            sweeps.map_or(TEND_PAUSE, |pause| pause.max(SWEPT_PAUSE))
         }
     }
 
@@ -308,6 +322,7 @@ impl Entries for Embedded {
             bytes: inner.bytes,
             entries: inner.entries,
             end: inner.end,
+            expiries: inner.sweeper.expiries(),
         }
     }
 
@@ -358,6 +373,9 @@ impl Entries for Embedded {
                         "the durable log was opened again and is another one",
                     ));
                 }
+                if inner.sweeper.has_begins() {
+                    return Ok(Vec::new());
+                }
                 let end = inner.end;
                 match inner.tail.next(end) {
                     tail::Next::Scan(_) if inner.core.is_none() => tail::Next::Wait,
@@ -382,6 +400,10 @@ impl Entries for Embedded {
                 }
             }
         }
+    }
+
+    fn take_begins(&self) -> Vec<(ChannelName, u64)> {
+        self.inner.borrow_mut().sweeper.take_begins()
     }
 
     async fn read(&self, read: &Read) -> Result<Slice, LogError> {
@@ -465,7 +487,8 @@ impl Entries for Embedded {
         let behind = self.behind(channel);
         {
             let mut inner = self.inner.borrow_mut();
-            inner.recent.trim(channel);
+            let is_its = |entry: &Entry| entry.record.channel == *channel;
+            inner.recent.forget(is_its);
             inner
                 .groups
                 .values_mut()
@@ -480,6 +503,11 @@ impl Entries for Embedded {
 }
 
 impl Log for Embedded {
+    fn reload(&self, config: &Config) {
+        let mut inner = self.inner.borrow_mut();
+        inner.obey(Rules::new(config), monotonic());
+    }
+
     async fn close(&self) {
         if self.is_open().is_err() {
             return;

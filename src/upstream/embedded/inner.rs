@@ -1,5 +1,7 @@
 //! The state of the embedded log, up or down.
 
+mod forget;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -17,6 +19,8 @@ use super::tail::Tail;
 use crate::config::durable::Durable;
 use crate::mesh::durable::{Appended, LogError};
 use crate::model::Draft;
+
+pub use forget::Sweeper;
 
 /// Between two attempts to open a log that has failed; what publishers are told to wait.
 pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -43,6 +47,7 @@ pub struct Inner {
     /// Since when a group has unwritten changes, and written ones that the disk may not have.
     pub dirty: Option<Instant>,
     pub unsynced: Option<Instant>,
+    pub sweeper: Sweeper,
     /// Blocks and letters that could not be read.
     pub damaged: u64,
     pub bytes: u64,
@@ -76,6 +81,7 @@ impl Inner {
     /// The store cannot be written any more.
     pub fn fail(&mut self, broken: &Broken) {
         let core = self.core.take();
+        self.sweeper.abandon();
         let clock = core.as_ref().map(|core| core.clock.clone());
         let (gone, is_gone) = oneshot::channel();
         // The library waits for its threads when it is dropped.
@@ -153,6 +159,7 @@ impl Inner {
             core.clock = clock;
         }
         self.core = Some(core);
+        self.tell_rules();
         Ok(())
     }
 
@@ -210,7 +217,7 @@ impl Inner {
             });
         }
         self.bytes = core.store.db.disk_space()?;
-        self.entries = core.end + 1 - first;
+        self.entries = (core.end + 1 - first).saturating_sub(core.freed_entries());
         let mut looks = LOST_LOOKS_PER_STEP;
         for state in self.groups.values_mut() {
             let unread = unread_before(&before, state, first, &mut looks)?;
@@ -260,7 +267,8 @@ fn unread_before(
     if after >= end {
         return Ok(0);
     }
-    if state.filter.wants_all() && before.trims.is_empty() || *looks == 0 {
+    let is_whole = before.trims.is_empty() && before.floors.is_empty();
+    if state.filter.wants_all() && is_whole || *looks == 0 {
         return Ok(end - after);
     }
     *looks -= 1;

@@ -1,4 +1,5 @@
 mod faults;
+mod kept;
 
 use std::path::Path;
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use super::super::super::durable::{Durable, Engine, Queue, SchemaVersion, Trigger};
+use super::super::super::durable::{Durable, Engine, Expired, Queue, SchemaVersion, Trigger};
 use super::super::super::namespace::{Delivery, Namespace};
-use super::super::form::{FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, seconds};
+use super::super::form::{
+    FILE, FILE_OR_NONE, LONG_S, SERVER, TEXT, TRIGGER_NAME, millis, or_off, seconds,
+};
 use super::Visit;
 
 /// In memory of a durable channel, unless the file says otherwise.
@@ -81,8 +83,17 @@ pub(super) fn delivery<V: Visit>(v: &mut V, namespace: &mut Namespace) {
     }
 }
 
-/// Schemas and triggers of a namespace.
+/// Retention, schemas and triggers of a namespace.
 pub(super) fn rules<V: Visit>(v: &mut V, namespace: &mut Namespace) {
+    const EXPIRED: &[(&str, Expired)] = &[
+        ("drop", Expired::Drop),
+        ("dead_letter", Expired::DeadLetter),
+    ];
+    let kept = &mut namespace.kept;
+    v.duration("retention_age", or_off(seconds(1, LONG_S)), &mut kept.age);
+    v.integer("retention_bytes", 0, u64::MAX / 2, &mut kept.bytes);
+    v.integer("retention_count", 0, u64::MAX / 2, &mut kept.count);
+    v.choice("expired", EXPIRED, &mut kept.expired);
     v.section("schema", |v| {
         v.boolean("required", &mut namespace.schema.required);
         let fresh = SchemaVersion::default();
