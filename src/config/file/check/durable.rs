@@ -5,10 +5,8 @@ use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
 use super::super::{ConfigError, ValueOrigin};
+use crate::limits::NAMESPACE_BYTES_MIN;
 use crate::wire::condition::Condition;
-
-/// What one step of forgetting may take at once must be little of what a namespace keeps.
-const NAMESPACE_BYTES_MIN: u64 = 1 << 20;
 
 /// Adds everything that does not fit together.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
