@@ -7,7 +7,7 @@ use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 
 use crate::upstream::bridge::Report as LogReport;
 use crate::upstream::desk::GroupReport;
-use crate::upstream::log::Expiries;
+use crate::upstream::log::{Expiries, Status};
 
 use super::hooks::Report;
 use super::process::{Process, Reload};
@@ -131,6 +131,14 @@ pub fn sample() -> String {
         oldest_unix_ms: Some(0),
         ..GroupReport::default()
     };
+    let expiries = Expiries {
+        namespace: "NAME".into(),
+        ..Expiries::default()
+    };
+    let status = Status {
+        expiries: vec![expiries],
+        ..Status::default()
+    };
     render(&Snapshot {
         shards: &[Some(counters)],
         reactor: "uring",
@@ -140,6 +148,7 @@ pub fn sample() -> String {
         reload: &Reload::default(),
         hooks: &[target],
         durable: Some(LogReport {
+            status,
             groups: vec![group],
             ..LogReport::default()
         }),
