@@ -366,6 +366,8 @@ pub const LOG_SCHEDULED_MAX: u64 = 1_000_000_000;
 pub const SCHEDULED_PAGE_MAX: usize = 1000;
 /// Emptied channels whose entries may still be there; of more, scans and groups see the entries until they expire.
 pub const LOG_TRIMS_MAX: usize = 100_000;
+/// Least `retention_bytes` of a namespace: what one step of forgetting takes is little of it.
+pub const NAMESPACE_BYTES_MIN: u64 = 1 << 20;
 /// Bytes of blocks that are in no file, beside those that are being written into one; appends wait beyond it.
 pub const LOG_UNFLUSHED_BYTES_MAX: u64 = 128 << 20;
 /// Memtables that wait to be written; likewise, for at one more the library stops.

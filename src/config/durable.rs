@@ -193,6 +193,38 @@ pub struct SchemaVersion {
     pub json_schema: String,
 }
 
+/// What a durable namespace keeps less of than the whole log: `retention_age`, `retention_bytes`, `retention_count`,
+/// `expired`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How long a publication is kept; zero (default) leaves `durable.retention_age`.
+    pub age: Duration,
+    /// Bytes kept of the namespace, its oldest publications go first; 0 (default) leaves `durable.retention_bytes`.
+    pub bytes: u64,
+    /// Publications kept of each of its channels, the newest ones; 0 (default) keeps all.
+    pub count: u64,
+    /// What becomes of a publication that a queue group has not done when it expires.
+    pub expired: Expired,
+}
+
+/// `expired`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expired {
+    /// `drop`: it is lost, and counted.
+    #[default]
+    Drop,
+    /// `dead_letter`: it is counted, and kept as a dead letter of the group.
+    DeadLetter,
+}
+
+impl Kept {
+    /// Something is kept for a shorter time, or less of it.
+    #[must_use]
+    pub const fn is_less(&self) -> bool {
+        !self.age.is_zero() || self.bytes > 0 || self.count > 0
+    }
+}
+
 /// One of `triggers` of a namespace: each publication of the namespace that matches leads to one thing more, at least once.
 /// Exactly one of `append` and `hook` is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pattern;
-use super::durable::{Schema, Trigger};
+use super::durable::{Kept, Schema, Trigger};
 use super::hooks::DEFAULT_NAME;
 use crate::limits::{CHANNELS_OWNED_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
 
@@ -110,6 +110,8 @@ pub struct Namespace {
     pub sub_refresh_proxy_enabled: bool,
     /// Which: `default` is `channel.proxy.sub_refresh`.
     pub sub_refresh_proxy_name: String,
+    /// How long a durable namespace keeps what, where that is less than the whole log.
+    pub kept: Kept,
     /// Which payloads a durable namespace takes.
     pub schema: Schema,
     /// What follows from a durable publication.
@@ -212,6 +214,7 @@ impl Default for Namespace {
             publish_proxy_name: DEFAULT_NAME.to_owned(),
             sub_refresh_proxy_enabled: false,
             sub_refresh_proxy_name: DEFAULT_NAME.to_owned(),
+            kept: Kept::default(),
             schema: Schema::default(),
             triggers: Vec::new(),
         }
@@ -411,6 +414,15 @@ impl ChannelRules {
             || self.without_namespace.is_durable() && !pattern.contains(boundary)
     }
 
+    /// What stands where a namespace stands in a name, whether there is one of that name or not; empty for none.
+    #[must_use]
+    pub fn named<'a>(&self, channel: &'a str) -> &'a str {
+        let parts = self
+            .bare(channel)
+            .split_once(self.namespace_boundary.as_str());
+        parts.map_or("", |(namespace, _)| namespace)
+    }
+
     /// A name without private prefix.
     fn bare<'a>(&self, name: &'a str) -> &'a str {
         if self.private_prefix.is_empty() {
@@ -573,6 +585,10 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("publish_proxy_name", "string", "\"default\"", "Which: `default` is `channel.proxy.publish`, else the name of one of `proxies`."),
     ("sub_refresh_proxy_enabled", "bool", "false", "A hook prolongs subscriptions that expire."),
     ("sub_refresh_proxy_name", "string", "\"default\"", "Which: `default` is `channel.proxy.sub_refresh`, else the name of one of `proxies`."),
+    ("retention_age", "duration", "\"0s\"", "How long a durable publication is kept, whole seconds, where that is shorter than `durable.retention_age`; 0 leaves that."),
+    ("retention_bytes", "int", "0", "Bytes of the log that a durable namespace takes at most, from 1 MiB; its oldest publications go first. 0 leaves `durable.retention_bytes`."),
+    ("retention_count", "int", "0", "Publications that are kept of each durable channel, the newest ones; 0 keeps all."),
+    ("expired", "enum", "\"drop\"", "What becomes of a publication that a queue group has not done when one of these three takes it: `drop` (it is counted) or `dead_letter` (it is counted, and a dead letter of the group keeps it)."),
 ];
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 
 use crate::upstream::bridge::Report as LogReport;
 use crate::upstream::desk::GroupReport;
-use crate::upstream::log::{Cause, Census};
+use crate::upstream::log::{Cause, Census, Expiries, Status};
 use crate::upstream::sources::SourceReport;
 
 use super::hooks::Report;
@@ -140,6 +140,14 @@ pub fn sample() -> String {
         last_success_unix_ms: Some(0),
         ..SourceReport::default()
     };
+    let expiries = Expiries {
+        namespace: "NAME".into(),
+        ..Expiries::default()
+    };
+    let status = Status {
+        expiries: vec![expiries],
+        ..Status::default()
+    };
     render(&Snapshot {
         shards: &[Some(counters)],
         reactor: "uring",
@@ -149,6 +157,7 @@ pub fn sample() -> String {
         reload: &Reload::default(),
         hooks: &[target],
         durable: Some(LogReport {
+            status,
             groups: vec![group],
             letters: Census {
                 counts: BTreeMap::from([(("NAME".into(), Cause::Failed), 1)]),
@@ -219,6 +228,7 @@ fn log(out: &mut String, report: &LogReport) {
         head(out, &name, kind, help);
         line(out, format_args!("{name} {}", of(report)));
     }
+    expiries(out, &report.status.expiries);
     let name = "ringmain_durable_append_seconds_total";
     head(
         out,
@@ -263,6 +273,31 @@ fn late(out: &mut String, late: &Histogram) {
     let sum = late.sum_ns as f64 / 1e9;
     line(out, format_args!("{name}_sum {sum}"));
     line(out, format_args!("{name}_count {}", late.count()));
+}
+
+/// What namespaces have forgotten by rules of their own.
+fn expiries(out: &mut String, expiries: &[Expiries]) {
+    let entries: fn(&Expiries) -> u64 = |one| one.entries;
+    let bytes: fn(&Expiries) -> u64 = |one| one.bytes;
+    for (name, help, of) in [
+        (
+            "ringmain_durable_expired_total",
+            "Publications that a namespace has forgotten by its `retention_age`, `retention_bytes` or `retention_count`.",
+            entries,
+        ),
+        (
+            "ringmain_durable_expired_bytes_total",
+            "Bytes of the log that were theirs.",
+            bytes,
+        ),
+    ] {
+        head(out, name, "counter", help);
+        for one in expiries {
+            let labels =
+                format_args!("{name}{{namespace=\"{}\"}} {}", one.namespace, of(one)).to_string();
+            line(out, format_args!("{labels}"));
+        }
+    }
 }
 
 /// A number of a queue group: name, kind, help, access.

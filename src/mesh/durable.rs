@@ -321,6 +321,8 @@ pub enum FromLog {
     Answered(RequestId, Result<Bytes, LogError>),
     /// To a worker's connection: a delivery, JSON.
     Deliver(Vec<(ConnId, Bytes)>),
+    /// To the owner of a channel: nothing before this offset is kept any more.
+    Begins(ChannelName, u64),
     /// The log's side lost its place: every durable channel is read again before anything later is believed.
     Restarted,
 }

@@ -40,6 +40,7 @@ impl Shard {
                     self.deliver_to_worker(conn, data);
                 }
             }
+            FromLog::Begins(channel, first) => self.owned.begins(&channel, first),
             FromLog::Restarted => {
                 self.owned.restarted();
                 self.read_log();

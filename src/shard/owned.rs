@@ -120,6 +120,11 @@ impl Owned {
         self.owner.take_reads()
     }
 
+    /// The log keeps nothing of a channel before this offset.
+    pub(super) fn begins(&mut self, channel: &ChannelName, first: u64) {
+        self.owner.begins(channel, first);
+    }
+
     /// The log has lost its place.
     pub(super) fn restarted(&mut self) {
         self.owner.restarted();

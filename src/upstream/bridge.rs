@@ -334,6 +334,17 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Tells the owners which publications are not kept any more.
+    fn spread_begins(&self, begins: Vec<(ChannelName, u64)>) {
+        let shards = self.down.len() as u16;
+        for begin in begins {
+            let owner = (self.owner)(&begin.0, shards);
+            self.send(owner, FromLog::Begins(begin.0, begin.1));
+        }
+    }
+}
+
 /// A stored publication as subscribers get it. What its namespace says of it, its owner adds.
 fn publication(entry: &Entry) -> Publication {
     let record = &entry.record;
@@ -369,6 +380,7 @@ async fn run<L: Log>(
         hooks,
         pushes,
     } = parts;
+    log.reload(&config);
     let log = Rc::new(log);
     let schemas = compiled(&*log, &config).await;
     let down = shards.into_iter().map(|end| Down {
@@ -443,7 +455,7 @@ async fn run<L: Log>(
                 shared.config.replace(Arc::clone(&config));
                 desk.reload(&config);
                 sources.reload(&config);
-                log.reload(&config.durable);
+                log.reload(&config);
             }
             () = tokio::time::sleep(OFFER_INTERVAL), if shared.keeps() || shared.is_full() => {}
         }
@@ -570,6 +582,7 @@ async fn follow<L: Entries>(log: Rc<L>, shared: Rc<Shared>, desk: Rc<Desk<L, out
             Ok(entries) => {
                 shared.spread(&entries);
                 desk.stored(&entries);
+                shared.spread_begins(log.take_begins());
             }
             Err(error) => {
                 warn!(%error, "the durable log lost its place: channels in use are read again");

@@ -12,6 +12,7 @@ mod clock;
 mod copy;
 mod core;
 mod error;
+mod floors;
 mod groups;
 mod inner;
 mod journal;
@@ -24,6 +25,7 @@ mod rebuild;
 mod scheduled;
 mod segments;
 mod store;
+mod sweep;
 mod tail;
 mod values;
 
@@ -34,19 +36,21 @@ use std::time::Duration;
 use fjall::Readable as _;
 use tokio::sync::Notify;
 
-pub use self::copy::TRIMS;
 pub use self::error::OpenError;
+pub use self::look::TRIMS;
 pub use self::rebuild::{Rebuild, RestoreError, compact};
 
 use self::channels::Row;
 use self::clock::{monotonic, wall_ms};
 use self::core::{Broken, Core};
+use self::floors::Rules;
 use self::groups::{Recent, State};
-use self::inner::{GROUPS_PAUSE, Inner, REOPEN_PAUSE};
+use self::inner::{GROUPS_PAUSE, Inner, REOPEN_PAUSE, Sweeper};
 use self::segments::View;
 use self::store::{Directory, Store};
 use self::tail::Tail;
 use super::log::{Entries, Log, Scan, Scanned, Schedule, Slice, Status};
+use crate::config::Config;
 use crate::config::durable::Durable;
 use crate::limits::{LOG_NAME_BYTES_MAX, LOG_RECORD_BYTES_MAX};
 use crate::mesh::durable::{Appended, LogError, Read};
@@ -55,6 +59,8 @@ use crate::model::{ChannelName, Draft, Entry};
 
 /// Between two looks at what expires.
 const TEND_PAUSE: Duration = Duration::from_secs(1);
+/// While something is looked for that namespaces do not keep.
+const SWEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Format of the files that this version writes; it reads this and all before it.
 const FORMAT: u32 = 1;
 /// Blocks that are looked at to count what an order takes from groups.
@@ -100,7 +106,8 @@ impl Embedded {
         let mut recent = Recent::default();
         recent.start(core.end);
         let bytes = core.store.db.disk_space().unwrap_or(0);
-        let entries = core.end + 1 - core.segments.first(core.end);
+        let entries =
+            (core.end + 1 - core.segments.first(core.end)).saturating_sub(core.freed_entries());
         tracing::info!(
             engine = "embedded",
             directory = %directory.path().display(),
@@ -125,6 +132,7 @@ impl Embedded {
                 tended: monotonic(),
                 dirty: None,
                 unsynced: None,
+                sweeper: Sweeper::new(monotonic()),
                 damaged: 0,
                 letters: core.letters.clone(),
                 late: Histogram::default(),
@@ -153,6 +161,9 @@ impl Embedded {
                 self.directory.look().map_err(Broken)?;
                 inner.tend()?;
             }
+            if inner.sweep_if_due(now)? {
+                self.changed.notify_waiters();
+            }
             Ok(())
         });
         if let Err(broken) = result {
@@ -165,8 +176,11 @@ impl Embedded {
         let inner = self.inner.borrow();
         let pause = if inner.dirty.is_some() || inner.unsynced.is_some() || inner.core.is_none() {
             GROUPS_PAUSE
+        } else if inner.sweeper.is_busy() {
+            SWEPT_PAUSE
         } else {
-            TEND_PAUSE
+            let sweeps = inner.sweeper.pause(monotonic());
+            sweeps.map_or(TEND_PAUSE, |pause| pause.max(SWEPT_PAUSE))
         };
         // The machine's clock may be set meanwhile: it is looked at again soon enough.
         let due = inner.core.as_ref().and_then(|core| core.later.first_ms());
@@ -362,6 +376,7 @@ impl Entries for Embedded {
                 next_ms: inner.core.as_ref().and_then(|core| core.later.first_ms()),
                 late: inner.late.clone(),
             },
+            expiries: inner.sweeper.expiries(),
         }
     }
 
@@ -424,6 +439,9 @@ impl Entries for Embedded {
                         "the durable log was opened again and is another one",
                     ));
                 }
+                if inner.sweeper.has_begins() {
+                    return Ok(Vec::new());
+                }
                 let end = inner.end;
                 match inner.tail.next(end) {
                     tail::Next::Scan(_) if inner.core.is_none() => tail::Next::Wait,
@@ -448,6 +466,10 @@ impl Entries for Embedded {
                 }
             }
         }
+    }
+
+    fn take_begins(&self) -> Vec<(ChannelName, u64)> {
+        self.inner.borrow_mut().sweeper.take_begins()
     }
 
     async fn read(&self, read: &Read) -> Result<Slice, LogError> {
@@ -531,7 +553,8 @@ impl Entries for Embedded {
         let behind = self.behind(channel);
         {
             let mut inner = self.inner.borrow_mut();
-            inner.recent.trim(channel);
+            let is_its = |entry: &Entry| entry.record.channel == *channel;
+            inner.recent.forget(is_its);
             inner
                 .groups
                 .values_mut()
@@ -546,6 +569,11 @@ impl Entries for Embedded {
 }
 
 impl Log for Embedded {
+    fn reload(&self, config: &Config) {
+        let mut inner = self.inner.borrow_mut();
+        inner.obey(Rules::new(config), monotonic());
+    }
+
     async fn close(&self) {
         if self.is_open().is_err() {
             return;

@@ -7,7 +7,7 @@ mod letters;
 mod scheduled;
 mod values;
 
-use crate::config::durable::Durable;
+use crate::config::Config;
 
 pub use copies::{Copies, Wanted};
 pub use entries::{Entries, Scan, Scanned, Slice};
@@ -28,10 +28,21 @@ pub use values::Values;
 #[allow(async_fn_in_trait, reason = "the bridge runs its log on one thread")]
 pub trait Log: Copies + Entries + Groups + Letters + Scheduled + Values {
     /// A reload: what of it the log can follow, it does, and nobody waits for it.
-    fn reload(&self, _config: &Durable) {}
+    fn reload(&self, _config: &Config) {}
 
     /// Everything that was settled is stored; nothing is asked after it.
     async fn close(&self);
+}
+
+/// What a namespace has forgotten by rules of its own, since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expiries {
+    /// Its name; empty for channels without one.
+    pub namespace: Box<str>,
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of the log that are free.
+    pub bytes: u64,
 }
 
 /// How a log does.
@@ -49,4 +60,6 @@ pub struct Status {
     pub end: u64,
     /// What waits for its time.
     pub schedule: Schedule,
+    /// What namespaces have forgotten.
+    pub expiries: Vec<Expiries>,
 }

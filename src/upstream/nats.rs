@@ -47,6 +47,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::config::Config;
 use crate::config::durable::{Durable, Nats};
 use crate::mesh::durable::{Appended, LogError, Read};
 use crate::model::{ChannelName, Draft, Entry};
@@ -200,8 +201,15 @@ impl Copies for Jetstream {
 }
 
 impl Log for Jetstream {
-    fn reload(&self, config: &Durable) {
-        self.configured.send_replace(config.nats.clone());
+    fn reload(&self, config: &Config) {
+        let nats = &config.durable.nats;
+        self.configured.send_if_modified(|known| {
+            let is_new = known != nats;
+            if is_new {
+                known.clone_from(nats);
+            }
+            is_new
+        });
     }
 
     async fn close(&self) {

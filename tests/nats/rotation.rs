@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 
+use ringmain::config::Config;
 use ringmain::config::durable::Durable;
 use ringmain::upstream::log::{Entries as _, Log as _};
 use ringmain::upstream::nats::Jetstream;
@@ -43,6 +44,13 @@ fn reread(server: &NatsServer) {
     let pid = server.pid().expect("it runs").to_string();
     let status = Command::new("kill").args(["-HUP", &pid]).status();
     assert!(status.expect("kill").success());
+}
+
+/// A whole configuration with this log.
+fn reloaded(durable: Durable) -> Config {
+    let mut config = Config::built_in();
+    config.durable = durable;
+    config
 }
 
 fn as_user(mut config: Durable, user: &str) -> Durable {
@@ -125,7 +133,7 @@ fn new_user_takes_over_while_publications_are_stored_and_none_is_refused() {
         while_written(log, async |log, counts| {
             more(counts, 200).await;
             for (old, new) in [("ann", "ben"), ("ben", "ann")] {
-                log.reload(&as_user(ann.clone(), new));
+                log.reload(&reloaded(as_user(ann.clone(), new)));
                 more(counts, 200).await;
                 until("publications of the new user", async || {
                     publishes_as(page, new).then_some(())
@@ -178,7 +186,7 @@ fn credentials_that_the_server_does_not_take_change_nothing() {
         let log = open(&ann).await;
         while_written(log, async |log, counts| {
             more(counts, 100).await;
-            log.reload(&as_user(ann.clone(), "eve"));
+            log.reload(&reloaded(as_user(ann.clone(), "eve")));
             more(counts, 1000).await;
             assert_eq!(log.status().down, None);
         })
@@ -198,7 +206,7 @@ fn credentials_that_come_while_nobody_is_let_in_open_the_log_by_themselves() {
             down.filter(|reason| reason.to_lowercase().contains("authorization"))
         })
         .await;
-        log.reload(&as_user(ann.clone(), "ben"));
+        log.reload(&reloaded(as_user(ann.clone(), "ben")));
         until("the log to open", async || {
             log.status().down.is_none().then_some(())
         })

@@ -194,6 +194,20 @@ impl Channel {
         }
     }
 
+    /// The log keeps nothing before this offset.
+    pub(in crate::broker) fn begins(&mut self, first: u64) {
+        let top = self.top.0;
+        while self
+            .history
+            .front()
+            .is_some_and(|oldest| oldest.offset.0 < first)
+        {
+            self.history.pop_front();
+        }
+        let followed = self.followed_mut();
+        followed.first_kept = followed.first_kept.max(first.min(top + 1));
+    }
+
     /// What the log has kept was removed.
     pub(in crate::broker) fn trimmed(&mut self) {
         let next = self.top.0 + 1;

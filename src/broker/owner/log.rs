@@ -120,6 +120,15 @@ impl Owner {
         }
     }
 
+    /// The log keeps nothing of a channel before this offset.
+    pub fn begins(&mut self, name: &ChannelName, first: u64) {
+        if let Some((_, channel)) = self.table.find_mut(name)
+            && channel.namespace.is_durable()
+        {
+            channel.begins(first);
+        }
+    }
+
     /// The log's side lost its place: what is in use is asked for anew, the rest is forgotten.
     pub fn restarted(&mut self) {
         for slot in 0..self.table.slots() {

@@ -69,6 +69,10 @@ struct Survey {
     times: Option<(u64, u64)>,
     /// Number of a channel → the last offset of its entries.
     tops: HashMap<u64, u64>,
+    /// Where offsets do not go on: the channel, its name, the offsets on both sides.
+    holes: Vec<(u64, ChannelName, u64, u64)>,
+    /// Number of a channel → entries up to this offset are forgotten; what stands there yet, nobody sees.
+    forgotten: HashMap<u64, u64>,
     channels: HashMap<ChannelName, (u64, u64)>,
     /// Channels that the log knows, also without entries.
     known: u64,
@@ -104,6 +108,9 @@ impl Survey {
 
     fn rows(&mut self, rows: &Rows) {
         for (key, value) in &rows.rows {
+            if let Some((channel, offset)) = look::forgotten(&rows.keyspace, key, value) {
+                self.forgotten.insert(channel, offset);
+            }
             match look::look(&rows.keyspace, key, value) {
                 Err(damage) => self.problem(format!(
                     "{}, row {}: {damage}",
@@ -138,8 +145,8 @@ impl Survey {
             let before = self.tops.insert(channel, offset);
             // Of two blocks of a channel the second goes on where the first ended.
             if let Some(before) = before.filter(|before| before + 1 != offset) {
-                let name = entry.record.channel.as_str();
-                self.problem(format!("{name}: offset {offset} stands behind {before}"));
+                let name = entry.record.channel.clone();
+                self.holes.push((channel, name, before, offset));
             }
             self.entries += 1;
             let bytes = entry.record.bytes() as u64;
@@ -159,6 +166,16 @@ impl Survey {
     }
 
     fn check_end(&mut self) {
+        for (channel, name, before, offset) in std::mem::take(&mut self.holes) {
+            // Behind what is forgotten, there may be nothing.
+            let forgotten = self.forgotten.get(&channel).copied().unwrap_or(0);
+            if offset <= before || before > forgotten {
+                self.problem(format!(
+                    "{}: offset {offset} stands behind {before}",
+                    name.as_str()
+                ));
+            }
+        }
         let Some(end) = self.end.clone() else { return };
         if self.entries > 0 && self.last != end.end {
             self.problem(format!(

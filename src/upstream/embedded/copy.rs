@@ -8,6 +8,7 @@ use fjall::{Keyspace, Readable as _, Snapshot};
 use tokio::sync::mpsc;
 
 use super::clock::{monotonic, wall_ms};
+use super::look::TRIMS;
 use super::segments::View;
 use super::store::{SCHEDULED, Store};
 use super::{Embedded, bytes_of, error, look, read, unreadable};
@@ -23,9 +24,6 @@ const ENTRIES_LEFT: u64 = 4096;
 const ROUNDS_AT_ONCE: usize = 8;
 /// Between two looks whether anybody still takes what is given.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Rows of the trims, in a keyspace that no log has: whoever reads entries wants to know them first.
-pub const TRIMS: &str = "trims";
-
 impl Copies for Embedded {
     async fn copy(&self, wanted: Wanted, out: mpsc::Sender<Bytes>) -> Result<(), LogError> {
         let line = self.with(|core| core.line())?;

@@ -1,6 +1,8 @@
 //! The log while it is open: appends, channels, retention. Everything here runs on the bridge's thread.
 
-use std::collections::BTreeMap;
+mod forget;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use super::buried;
 use super::channels::{Row, Rows};
 use super::clock::LogClock;
 use super::error::{OpenError, words};
+use super::floors::{FLOORS, FREED, Floor, Floors, Rules};
 use super::keys::{self, Keys};
 use super::later::{self, Later};
 use super::segments::{Retention, Segments, View, cursor_of, index_key};
@@ -68,6 +71,14 @@ pub struct Core {
     trims: Arc<Map<u64, u64>>,
     /// Of each trim: the log's end then.
     trim_ends: Map<u64, u64>,
+    rules: Arc<Rules>,
+    floors: Arc<Floors>,
+    /// Channels that may have more entries than their namespace keeps.
+    full: BTreeSet<ChannelName>,
+    /// The channel after which the search for such channels goes on; `None` once all were looked at.
+    full_at: Option<Vec<u8>>,
+    /// Blocks that are forgotten and were the last of their segments.
+    forgotten_ends: Vec<forget::Block>,
     idle_ms: u64,
     /// The channel after which the next look for idle ones begins, and when.
     idle_at: (Vec<u8>, u64),
@@ -123,7 +134,21 @@ impl Core {
             age: config.retention_age,
             bytes: config.retention_bytes,
         };
-        let segments = Segments::open(&store.db, retention)?;
+        let mut segments = Segments::open(&store.db, retention)?;
+        let mut floors = Floors::default();
+        for guard in store.state.prefix(FLOORS) {
+            let (key, value) = guard.into_inner()?;
+            if let Ok(name) = str::from_utf8(&key[FLOORS.len()..]) {
+                floors.set(name, Floor::decode(&value));
+            }
+        }
+        for guard in store.state.prefix(FREED) {
+            let (key, value) = guard.into_inner()?;
+            if let Some(segment) = segments.find(cursor_of(&key[FREED.len()..])) {
+                let number = |at| cursor_of(value.get(at..at + 8).unwrap_or_default());
+                segment.freed = (number(0), number(8));
+            }
+        }
         let end = segments.list().iter().map(|segment| segment.last).max();
         let mut newest = None;
         if let Some(segment) = segments.list().iter().rfind(|segment| !segment.is_empty())
@@ -171,6 +196,11 @@ impl Core {
             rows: Rows::default(),
             trims: Arc::new(trims),
             trim_ends,
+            rules: Arc::default(),
+            floors: Arc::new(floors),
+            full: BTreeSet::new(),
+            full_at: None,
+            forgotten_ends: Vec::new(),
             // Its entries are gone by then, with the segment that held the last one.
             idle_ms: age_ms.saturating_add(age_ms / 16).max(IDLE_MS),
             idle_at: (Vec::new(), 0),
@@ -186,6 +216,7 @@ impl Core {
             end: self.end,
             snapshot: self.store.db.snapshot(),
             trims: Arc::clone(&self.trims),
+            floors: Arc::clone(&self.floors),
         }
     }
 
@@ -562,6 +593,13 @@ impl Core {
                 }
             }
             staged.row.cursor = cursor;
+            let rule = self.rules.find(staged.channel.as_str());
+            if let Some(count) = rule.and_then(|rule| rule.count)
+                && staged.row.top.saturating_sub(count) > staged.row.trimmed
+            {
+                staged.row.trimmed = staged.row.top - count;
+                self.full.insert(staged.channel.clone());
+            }
         }
         let active = self.segments.active();
         for (key, value) in index {
@@ -635,10 +673,13 @@ impl Core {
         let now_ms = self.clock.now_ms();
         self.segments.roll(&self.store.db, now_ms)?;
         let mut dropped = self.keys.expired(now_ms);
+        let mut batch = self.store.batch();
         for segment in self.segments.expired(now_ms) {
+            if segment.freed.1 > 0 {
+                batch.remove(&self.store.state, forget::freed_key(segment.number()));
+            }
             dropped.extend([segment.blocks, segment.index]);
         }
-        let mut batch = self.store.batch();
         self.forget_trims(&mut batch);
         self.forget_idle(&mut batch, now_ms)?;
         if !batch.is_empty() {

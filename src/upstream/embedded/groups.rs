@@ -16,7 +16,7 @@ use crate::upstream::log::{
     FromLine, Group, Groups, Lag, Lease, Leased, Line, LineId, Scan, Settled, Undone,
 };
 
-pub use state::{Next, Recent, State, load, stored_group};
+pub use state::{Lost, Next, Recent, State, load, stored_group};
 
 /// Blocks that are looked at to say how far behind a group is.
 const BLOCKS_PER_LAG: usize = 256;
@@ -416,7 +416,8 @@ fn lag_on_disk(
     filter: &read::Filter,
     missing: Option<u64>,
 ) -> fjall::Result<(u64, Option<u64>)> {
-    let (wanted, counted_to) = match filter.wants_all() {
+    let is_whole = view.trims.is_empty() && view.floors.is_empty();
+    let (wanted, counted_to) = match filter.wants_all() && is_whole {
         true => (0, scanned),
         false => read::count(view, scanned, filter, BLOCKS_PER_LAG)?,
     };

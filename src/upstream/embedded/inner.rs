@@ -1,5 +1,7 @@
 //! The state of the embedded log, up or down.
 
+mod forget;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +23,8 @@ use crate::mesh::durable::{Appended, LogError};
 use crate::metrics::Histogram;
 use crate::model::{Draft, Entry};
 use crate::upstream::log::{Census, DeadLetter, Lease};
+
+pub use forget::Sweeper;
 
 /// Between two attempts to open a log that has failed; what publishers are told to wait.
 pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
@@ -47,6 +51,7 @@ pub struct Inner {
     /// Since when a group has unwritten changes, and written ones that the disk may not have.
     pub dirty: Option<Instant>,
     pub unsynced: Option<Instant>,
+    pub sweeper: Sweeper,
     /// Blocks and letters that could not be read.
     pub damaged: u64,
     /// Dead letters when it was open last.
@@ -86,6 +91,7 @@ impl Inner {
     /// The store cannot be written any more.
     pub fn fail(&mut self, broken: &Broken) {
         let core = self.core.take();
+        self.sweeper.abandon();
         let clock = core.as_ref().map(|core| core.clock.clone());
         if let Some(core) = &core {
             self.letters.clone_from(&core.letters);
@@ -177,6 +183,7 @@ impl Inner {
             core.clock = clock;
         }
         self.core = Some(core);
+        self.tell_rules();
         Ok(())
     }
 
@@ -234,7 +241,7 @@ impl Inner {
             });
         }
         self.bytes = core.store.db.disk_space()?;
-        self.entries = core.end + 1 - first;
+        self.entries = (core.end + 1 - first).saturating_sub(core.freed_entries());
         let mut looks = LOST_LOOKS_PER_STEP;
         for state in self.groups.values_mut() {
             let unread = unread_before(&before, state, first, &mut looks)?;
@@ -363,7 +370,8 @@ fn unread_before(
     if after >= end {
         return Ok(0);
     }
-    if state.filter.wants_all() && before.trims.is_empty() || *looks == 0 {
+    let is_whole = before.trims.is_empty() && before.floors.is_empty();
+    if state.filter.wants_all() && is_whole || *looks == 0 {
         return Ok(end - after);
     }
     *looks -= 1;

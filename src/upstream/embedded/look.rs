@@ -15,6 +15,9 @@ use super::store::SCHEDULED;
 use crate::model::{Draft, Entry};
 use crate::upstream::log::{DeadLetter, Group};
 
+/// Rows of the trims, in a keyspace that no log has: whoever reads entries wants to know them first.
+pub const TRIMS: &str = "trims";
+
 /// What a row is.
 #[derive(Clone, Debug)]
 pub enum Stored {
@@ -75,6 +78,17 @@ pub fn channel_of(block: &[u8]) -> Option<u64> {
 pub fn trim_of((id, offset): &(Bytes, Bytes)) -> Option<(u64, u64)> {
     let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
     Some((number(id)?, number(offset)?))
+}
+
+/// Number of a channel, and the offset up to which its entries are forgotten, where a row says that.
+#[must_use]
+pub fn forgotten(keyspace: &str, key: &Bytes, value: &Bytes) -> Option<(u64, u64)> {
+    let row = match keyspace {
+        TRIMS => (key.clone(), value.clone()),
+        "state" if key.starts_with(b"t/") && value.len() >= 8 => (key.slice(2..), value.slice(..8)),
+        _ => return None,
+    };
+    trim_of(&row)
 }
 
 /// Cursors of the first and the last entry of a block.

@@ -9,6 +9,7 @@ use fjall::{Readable as _, UserValue};
 use super::block::{self, Head};
 use super::bytes::Damage;
 use super::channels::Row;
+use super::floors::QUEUE_PREFIX;
 use super::segments::{Segment, View, cursor_of, index_key};
 use crate::config::glob_match;
 use crate::config::namespace::{DEAD_PREFIX, leaves_out};
@@ -19,9 +20,6 @@ use crate::upstream::log::{Scan, Scanned};
 /// Cursors that are passed over at first where the library cannot go on, and how often before the step grows.
 const SKIP_CURSORS: u64 = block::RECORDS_PER_BLOCK as u64;
 const SKIPS_BEFORE_GROWTH: u64 = 64;
-
-/// Channels with a name of their own in the log: deliveries of one queue group.
-pub const QUEUE_PREFIX: &str = "$queue:";
 
 /// Which channels somebody wants.
 #[derive(Clone, Debug, Default)]
@@ -172,6 +170,12 @@ impl Walk<'_> {
             self.is_full = self.looked_at >= self.scan.looked_at;
             return;
         }
+        if last <= self.view.floors.of(channel) {
+            self.looked_at += usize::from(count);
+            self.next = last;
+            self.is_full = self.looked_at >= self.scan.looked_at;
+            return;
+        }
         let trimmed = Head::place(&value)
             .and_then(|(id, _)| self.view.trims.get(&id).copied())
             .unwrap_or(0);
@@ -288,6 +292,7 @@ pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<(Vec<Arc<En
         return Ok((entries, 0));
     };
     let wanted = after + 1;
+    let floor = view.floors.of(read.channel.as_str());
     // The newest segment in which the channel has a block that begins at `wanted` or before.
     let mut begin = (0, 0);
     for (at, segment) in view.segments.iter().enumerate().rev() {
@@ -308,6 +313,9 @@ pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<(Vec<Arc<En
         for guard in view.snapshot.range(&segment.index, range) {
             let (_, cursor) = guard.into_inner()?;
             let cursor = cursor_of(&cursor);
+            if cursor <= floor {
+                continue;
+            }
             let block = match view.snapshot.get(&segment.blocks, cursor.to_be_bytes()) {
                 Ok(block) => block,
                 Err(error) if is_damage(&error) => None,
@@ -381,6 +389,11 @@ impl Blocks {
             Err(error) if is_damage(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
+        let is_forgotten =
+            Head::peek(&value).is_ok_and(|(channel, _)| cursor <= view.floors.of(channel));
+        if is_forgotten {
+            return Ok(None);
+        }
         self.last = decode(cursor_of(&key), value).unwrap_or_default();
         Ok(self.last.iter().find(is_it).map(Arc::clone))
     }
@@ -442,7 +455,10 @@ pub fn count(view: &View, after: u64, filter: &Filter, blocks: usize) -> fjall::
         for guard in view.snapshot.range(&segment.blocks, start.to_be_bytes()..) {
             let (key, value) = guard.into_inner()?;
             let cursor = cursor_of(&key);
-            if cursor > view.end || looked_at >= blocks {
+            if cursor > view.end {
+                break;
+            }
+            if looked_at >= blocks {
                 return Ok((wanted, counted_to));
             }
             looked_at += 1;
@@ -451,7 +467,7 @@ pub fn count(view: &View, after: u64, filter: &Filter, blocks: usize) -> fjall::
             };
             let last = cursor + u64::from(count).saturating_sub(1);
             if last > counted_to {
-                if filter.wants(channel) {
+                if filter.wants(channel) && last > view.floors.of(channel) {
                     let from = counted_to.max(cursor - 1);
                     wanted += last - from.max(trimmed_to(view, cursor, &value)).min(last);
                 }
@@ -459,11 +475,11 @@ pub fn count(view: &View, after: u64, filter: &Filter, blocks: usize) -> fjall::
             }
         }
     }
-    Ok((wanted, view.end))
+    Ok((wanted, view.end.max(after)))
 }
 
 /// The last cursor of a block's entries that are forgotten by order; the one before the block if none is.
-fn trimmed_to(view: &View, cursor: u64, block: &[u8]) -> u64 {
+pub fn trimmed_to(view: &View, cursor: u64, block: &[u8]) -> u64 {
     let forgotten = Head::place(block).and_then(|(id, first)| {
         let trimmed = view.trims.get(&id)?;
         Some((trimmed + 1).saturating_sub(first))

@@ -7,6 +7,7 @@ use fjall::{Database, Keyspace, Snapshot};
 use hashbrown::HashMap;
 
 use super::block::Head;
+use super::floors::Floors;
 use super::store;
 
 /// Name of a keyspace of blocks, before the number of its segment.
@@ -38,6 +39,10 @@ pub struct Segment {
     pub last_ms: u64,
     /// Bytes of its blocks.
     pub bytes: u64,
+    /// Bytes and entries of those that were removed.
+    pub freed: (u64, u64),
+    /// Bytes of those that its files may hold yet.
+    pub uncompacted: u64,
 }
 
 impl Segment {
@@ -51,6 +56,8 @@ impl Segment {
             first_ms: 0,
             last_ms: 0,
             bytes: 0,
+            freed: (0, 0),
+            uncompacted: 0,
         };
         if let Some(guard) = segment.blocks.first_key_value() {
             let (key, value) = guard.into_inner()?;
@@ -67,6 +74,12 @@ impl Segment {
             }
         }
         Ok(segment)
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Name of the keyspace of its blocks.
@@ -132,6 +145,18 @@ impl Segments {
         &self.list
     }
 
+    /// All, to be changed.
+    pub fn list_mut(&mut self) -> &mut [Segment] {
+        &mut self.list
+    }
+
+    /// One of them.
+    pub fn find(&mut self, number: u64) -> Option<&mut Segment> {
+        self.list
+            .iter_mut()
+            .find(|segment| segment.number == number)
+    }
+
     /// The one that is written.
     pub fn active(&mut self) -> &mut Segment {
         let last = self.list.len() - 1;
@@ -183,7 +208,8 @@ impl Segments {
     /// Takes out what is kept long enough, or is too much. The one that is written stays.
     pub fn expired(&mut self, now_ms: u64) -> Vec<Segment> {
         let age_ms = self.retention.age_ms();
-        let mut bytes: u64 = self.list.iter().map(|segment| segment.bytes).sum();
+        let kept = |segment: &Segment| segment.bytes.saturating_sub(segment.freed.0);
+        let mut bytes: u64 = self.list.iter().map(kept).sum();
         let mut count = 0;
         for segment in &self.list[..self.list.len() - 1] {
             let is_old = segment.last_ms.saturating_add(age_ms) <= now_ms;
@@ -192,7 +218,7 @@ impl Segments {
             if !is_old && !is_much && !is_many && !segment.is_empty() {
                 break;
             }
-            bytes -= segment.bytes;
+            bytes -= kept(segment);
             count += 1;
         }
         self.list.drain(..count).collect()
@@ -210,6 +236,8 @@ pub struct View {
     pub snapshot: Snapshot,
     /// Channel's number → its entries up to this offset are forgotten by order.
     pub trims: Arc<HashMap<u64, u64, foldhash::fast::FixedState>>,
+    /// Where what namespaces keep begins.
+    pub floors: Arc<Floors>,
 }
 
 /// The cursor that is a block's key; 0 if it is none.

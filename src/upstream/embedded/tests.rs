@@ -1,4 +1,5 @@
 mod faults;
+mod kept;
 mod letters;
 mod scheduled;
 

@@ -37,6 +37,12 @@ pub trait Entries: 'static {
     /// read by whoever cares, and later entries come again.
     async fn tail(&self) -> Result<Vec<Arc<Entry>>, LogError>;
 
+    /// Channels that begin later than they did, by rules of their namespaces, and the first offset that is kept of each: for whoever
+    /// has older entries in memory. `tail` returns when there are some.
+    fn take_begins(&self) -> Vec<(ChannelName, u64)> {
+        Vec::new()
+    }
+
     /// A part of a channel, oldest first.
     async fn read(&self, read: &Read) -> Result<Slice, LogError>;
 

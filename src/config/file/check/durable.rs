@@ -1,10 +1,11 @@
 //! What a namespace says about durable publications, where one key alone cannot tell.
 
+use super::super::super::durable::{Durable, Engine, Kept};
 use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
 use super::super::{ConfigError, ValueOrigin};
-use crate::limits::{GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX, PUSHES_MAX};
+use crate::limits::{GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX, NAMESPACE_BYTES_MIN, PUSHES_MAX};
 use crate::wire::condition::Condition;
 
 /// Adds everything that does not fit together.
@@ -107,10 +108,21 @@ fn namespace(
                 "more than 0 in a durable namespace: it says how much of it stays in memory",
             );
         }
+    } else if namespace.kept != Kept::default() {
+        let key = match namespace.kept {
+            Kept { age, .. } if !age.is_zero() => "retention_age",
+            Kept { bytes, .. } if bytes > 0 => "retention_bytes",
+            Kept { count, .. } if count > 0 => "retention_count",
+            Kept { .. } => "expired",
+        };
+        wrong(format!("{path}.{key}"), "`delivery = \"durable\"`");
     } else if !namespace.schema.accepted.is_empty() || namespace.schema.required {
         wrong(format!("{path}.schema"), "`delivery = \"durable\"`");
     } else if !namespace.triggers.is_empty() {
         wrong(format!("{path}.triggers"), "`delivery = \"durable\"`");
+    }
+    if namespace.is_durable() {
+        kept(path, namespace.kept, &config.durable, &mut wrong);
     }
     for (index, version) in namespace.schema.accepted.iter().enumerate() {
         let versions = &namespace.schema.accepted[..index];
@@ -165,6 +177,39 @@ fn namespace(
             let key = format!("{path}.triggers[{index}].hook");
             unknown_hook(key, &trigger.hook, keys, errors);
         }
+    }
+}
+
+/// What a namespace keeps is a part of what the log keeps.
+fn kept(path: &str, kept: Kept, log: &Durable, wrong: &mut impl FnMut(String, &'static str)) {
+    let key = |option: &str| format!("{path}.{option}");
+    if kept.age > log.retention_age {
+        wrong(
+            key("retention_age"),
+            "a time that is not longer than `durable.retention_age`, after which the whole log forgets",
+        );
+    }
+    if log.retention_bytes > 0 && kept.bytes > log.retention_bytes {
+        wrong(
+            key("retention_bytes"),
+            "a number that is not greater than `durable.retention_bytes`, of the whole log",
+        );
+    } else if kept.bytes > 0 && kept.bytes < NAMESPACE_BYTES_MIN {
+        wrong(
+            key("retention_bytes"),
+            "1048576 (1 MiB) or more, or 0 for what the whole log keeps",
+        );
+    }
+    if kept.is_less() && log.engine != Engine::Embedded {
+        let option = match kept {
+            Kept { age, .. } if !age.is_zero() => "retention_age",
+            Kept { bytes, .. } if bytes > 0 => "retention_bytes",
+            Kept { .. } => "retention_count",
+        };
+        wrong(
+            key(option),
+            "`durable.engine = \"embedded\"`: a log in JetStream keeps all namespaces alike",
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::super::durable::{Durable, Engine, Push, Queue, SchemaVersion, Trigger};
+use super::super::super::durable::{Durable, Engine, Expired, Push, Queue, SchemaVersion, Trigger};
 use super::super::super::namespace::{Delivery, Namespace};
 use super::super::form::{
     FILE, FILE_OR_NONE, LONG_S, QUEUE_GROUP, SERVER, TEXT, TRIGGER_NAME, TURN_KEY, millis, or_off,
@@ -139,8 +139,17 @@ pub(super) fn delivery<V: Visit>(v: &mut V, namespace: &mut Namespace) {
     }
 }
 
-/// Schemas and triggers of a namespace.
+/// Retention, schemas and triggers of a namespace.
 pub(super) fn rules<V: Visit>(v: &mut V, namespace: &mut Namespace) {
+    const EXPIRED: &[(&str, Expired)] = &[
+        ("drop", Expired::Drop),
+        ("dead_letter", Expired::DeadLetter),
+    ];
+    let kept = &mut namespace.kept;
+    v.duration("retention_age", or_off(seconds(1, LONG_S)), &mut kept.age);
+    v.integer("retention_bytes", 0, u64::MAX / 2, &mut kept.bytes);
+    v.integer("retention_count", 0, u64::MAX / 2, &mut kept.count);
+    v.choice("expired", EXPIRED, &mut kept.expired);
     v.section("schema", |v| {
         v.boolean("required", &mut namespace.schema.required);
         let fresh = SchemaVersion::default();

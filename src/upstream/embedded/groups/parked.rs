@@ -330,6 +330,37 @@ impl Parked {
         self.cursors.remove_before(first)
     }
 
+    /// These are forgotten, from the first to the last. Gives those that waited here: they are lost.
+    pub fn lose(&mut self, first: u64, last: u64) -> Vec<u64> {
+        let mut lost = Vec::new();
+        let mut before = first.saturating_sub(1);
+        while let Some(cursor) = self.cursors.behind(before, 1).pop()
+            && cursor <= last
+        {
+            self.cursors.remove(cursor);
+            lost.push(cursor);
+            before = cursor;
+        }
+        lost
+    }
+
+    /// What has failed with an entry that waits here, or did.
+    #[must_use]
+    pub fn failures(&self, store: &Store, cursor: u64) -> Vec<Failure> {
+        let key = row_key(FAILURES, self.number, Some(cursor));
+        let stored = match self.rows.get(&key) {
+            Some(unwritten) => unwritten.clone(),
+            None => store
+                .state
+                .get(&key)
+                .ok()
+                .flatten()
+                .map(|value| value.to_vec()),
+        };
+        let failures = stored.and_then(|value| serde_json::from_slice(&value).ok());
+        failures.unwrap_or_default()
+    }
+
     /// Entries that wait for their time.
     #[must_use]
     pub fn delayed(&self) -> u64 {

@@ -5,6 +5,10 @@
 //! failures. Only chunks with changes are written, together, so that what is on disk is the group as it was at one moment. What waits
 //! for its time, or in a line, is on the disk only (`parked`).
 
+mod expiry;
+
+pub use expiry::Lost;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -15,7 +19,7 @@ use super::parked::{
     CHUNK_CURSORS, Cursors, DELAYED, FAILURES, Found, LINED, Parked, Waits, row_key,
 };
 use crate::limits::ENTRY_FAILURES_MAX;
-use crate::model::{ChannelName, Entry};
+use crate::model::Entry;
 use crate::upstream::embedded::bytes::{Reader, put_number};
 use crate::upstream::embedded::read::Filter;
 use crate::upstream::embedded::segments::cursor_of;
@@ -68,10 +72,9 @@ impl Recent {
         })
     }
 
-    /// Forgets a channel's entries.
-    pub fn trim(&mut self, channel: &ChannelName) {
-        self.entries
-            .retain(|entry| entry.record.channel != *channel);
+    /// Forgets entries.
+    pub fn forget(&mut self, is_gone: impl Fn(&Entry) -> bool) {
+        self.entries.retain(|entry| !is_gone(entry));
         self.bytes = self.entries.iter().map(|entry| entry.record.bytes()).sum();
     }
 }
@@ -486,43 +489,6 @@ impl State {
     pub fn lose(&mut self, count: u64) {
         self.lost = self.lost.saturating_add(count);
         self.is_lost_dirty |= count > 0;
-    }
-
-    /// Forgets a channel's entries that are read ahead. What is being read was there before and is read again.
-    pub fn trim(&mut self, channel: &ChannelName) {
-        let before = self.ahead.len();
-        self.ahead.retain(|entry| entry.record.channel != *channel);
-        self.lose((before - self.ahead.len()) as u64);
-        self.refills += 1;
-    }
-
-    /// The log begins at `first` now: what is before it is lost, unless it is in memory. Of what was not looked at, `unread`
-    /// was the group's.
-    pub fn expire(&mut self, first: u64, unread: u64) {
-        if self.read + 1 < first {
-            let before = self.ahead.len();
-            self.ahead.retain(|entry| entry.cursor >= first);
-            self.lose((before - self.ahead.len()) as u64 + unread);
-            self.read = first - 1;
-            self.scanned = self.scanned.max(self.read);
-            self.refills += 1;
-            self.is_read_dirty = true;
-        }
-        let lost = self.parked.expire(first);
-        if lost > 0 {
-            self.lose(lost);
-            let chunks = self.stored.range(..=first / CHUNK_CURSORS);
-            self.dirty.extend(chunks);
-        }
-        let gone: Vec<u64> = self
-            .open
-            .range(..first)
-            .filter(|(_, open)| open.entry.is_none())
-            .map(|(cursor, _)| *cursor)
-            .collect();
-        for cursor in gone {
-            self.restore(cursor, None);
-        }
     }
 
     /// What is behind, where the part of the log after `.0` that nobody has looked at holds `unread` of the group's.
