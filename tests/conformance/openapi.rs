@@ -114,9 +114,16 @@ fn c70_every_path_of_the_description_is_answered_as_it_says() {
         "queue/fetch",
         &json!({ "group": "billing", "channels": ["orders:*"] }),
     );
-    // No backend, no such letter.
-    let asks_in_vain = ["/api/rpc", "/api/dlq/show"];
-    let of_the_log = ["/api/dlq/", "/api/queue/", "/api/replay"];
+    // No backend, no such letter, delivery or publication, and nobody who replies.
+    let asks_in_vain = [
+        "/api/rpc",
+        "/api/dlq/show",
+        "/api/queue/reply",
+        "/api/queue/request",
+        "/api/scheduled/cancel",
+        "/api/scheduled/change",
+    ];
+    let of_the_log = ["/api/dlq/", "/api/queue/", "/api/replay", "/api/scheduled/"];
     for (path, item) in paths {
         let is_of_the_log = of_the_log.iter().any(|start| path.starts_with(start));
         let server = if is_of_the_log { durable() } else { memory() };

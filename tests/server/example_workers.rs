@@ -23,20 +23,6 @@ fn code(language: &str) -> String {
     rest.split_once("```\n").expect("its end").0.to_owned()
 }
 
-fn is_there(program: &str) -> bool {
-    let version = if program == "go" {
-        "version"
-    } else {
-        "--version"
-    };
-    let mut command = Command::new(program);
-    let silent = command
-        .arg(version)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    silent.status().is_ok_and(|status| status.success())
-}
-
 struct Worker {
     child: Child,
     guard: Child,
@@ -150,30 +136,24 @@ fn text(path: &Path) -> String {
 fn worker_in_python_extends_stops_gently_and_neither_loses_nor_doubles() {
     let place = tempfile::tempdir().expect("a directory");
     let worker = written(place.path(), "worker.py", "python");
-    if is_there("python3") {
-        keeps_its_promises(&["python3".to_owned(), text(&worker)]);
-    }
+    keeps_its_promises(&["python3".to_owned(), text(&worker)]);
 }
 
 #[test]
 fn worker_in_javascript_extends_stops_gently_and_neither_loses_nor_doubles() {
     let place = tempfile::tempdir().expect("a directory");
     let worker = written(place.path(), "worker.mjs", "js");
-    if is_there("node") {
-        keeps_its_promises(&["node".to_owned(), text(&worker)]);
-    }
+    keeps_its_promises(&["node".to_owned(), text(&worker)]);
 }
 
 #[test]
 fn worker_in_go_extends_stops_gently_and_neither_loses_nor_doubles() {
     let place = tempfile::tempdir().expect("a directory");
     let worker = written(place.path(), "worker.go", "go");
-    if is_there("go") {
-        let program = text(&place.path().join("worker"));
-        let built = Command::new("go")
-            .args(["build", "-o", &program, &text(&worker)])
-            .status();
-        assert!(built.expect("go").success(), "it compiles");
-        keeps_its_promises(&[program]);
-    }
+    let program = text(&place.path().join("worker"));
+    let built = Command::new("go")
+        .args(["build", "-o", &program, &text(&worker)])
+        .status();
+    assert!(built.expect("go").success(), "it compiles");
+    keeps_its_promises(&[program]);
 }

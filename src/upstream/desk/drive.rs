@@ -223,7 +223,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     }
 
     /// Whatever the group's lines need of the log. `true`: it looks again at once.
-    async fn tend_lines(&self, place: &Place) -> bool {
+    async fn tend_lines(&self, place: &Rc<Place>) -> bool {
         let name = &*place.name;
         if place.group.borrow().is_releasing() {
             return match self.log.release(name, false).await {
@@ -279,7 +279,10 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     }
 
     /// The log could not do it now.
-    async fn later(&self, place: &Place, error: &LogError) -> bool {
+    async fn later(&self, place: &Rc<Place>, error: &LogError) -> bool {
+        if matches!(error, LogError::NotFound(_)) {
+            self.look_whether_deleted(place).await;
+        }
         tracing::debug!(%error, group = &*place.name, "lines are looked at again");
         tokio::time::sleep(RETRY).await;
         true
