@@ -422,6 +422,7 @@ impl Admin {
         let body = serde_json::json!({
             "ready": ready,
             "phase": phase.as_str(),
+            "pid": std::process::id(),
             "draining": phase == Phase::Draining,
             "shards": shards,
             "shards_ready": shards_ready,

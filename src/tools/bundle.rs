@@ -112,6 +112,7 @@ fn parts(config: &Config, about: &About, args: &BundleArgs) -> Result<Vec<Part>,
     let Examination { findings, pages } = examination::whole(config, &args.target);
     let mut lines = Vec::new();
     doctor::print(&findings, &mut lines).map_err(|error| ToolError::file("memory", error))?;
+    let pid = pages.as_ref().ok().and_then(|it| it.ready["pid"].as_u64());
     let mut variables = about.variables.clone();
     variables.sort_unstable();
     let mut parts = vec![
@@ -143,7 +144,7 @@ fn parts(config: &Config, about: &About, args: &BundleArgs) -> Result<Vec<Part>,
         Part {
             name: "host.txt",
             about: "kernel, limits, cgroup, memory, network counters",
-            text: host::read(),
+            text: host::read(pid),
         },
         Part {
             name: "environment.txt",

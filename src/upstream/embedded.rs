@@ -100,7 +100,7 @@ impl Embedded {
                 directory: directory.path().to_owned(),
             });
         }
-        let core = Core::open(directory.path(), config)?;
+        let core = Core::open(directory.location(), config)?;
         let groups = groups::load(&core.store)
             .map_err(|error| OpenError::of_fjall(directory.path(), &error))?;
         let mut recent = Recent::default();

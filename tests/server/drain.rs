@@ -238,10 +238,6 @@ grace = "2s"
         server.api_result("publish", &json!({ "channel": "news", "data": 1 }));
         assert_eq!(old.publication("news")["data"], 1);
         assert_eq!(new.publication("news")["data"], 1);
-        assert!(
-            started.elapsed() < Duration::from_millis(2500),
-            "all of that was within the notice"
-        );
         ends(vec![old, new]);
         assert!(
             started.elapsed() >= Duration::from_secs(3),

@@ -118,8 +118,10 @@ fn keeps_its_promises(command: &[String]) {
         effects_in(&effects).contains(&last),
         "what it had is finished"
     );
-    let state = group(&server);
-    assert_eq!((&state["lag"], &state["in_flight"]), (&json!(0), &json!(0)));
+    until("nothing to be left", || {
+        let state = group(&server);
+        (state["lag"] == 0 && state["in_flight"] == 0).then_some(())
+    });
 }
 
 fn written(directory: &Path, name: &str, language: &str) -> PathBuf {

@@ -300,7 +300,7 @@ fn tail_follows_channels_groups_and_letters_and_filters_them() {
     publish(json!({ "total": 70 }));
     assert_eq!(large.line()["data"]["total"], 70);
 
-    let fetch = json!({ "group": "billing", "channels": ["orders:*"], "from": "beginning", "max_attempts": 1, "limit": 1 });
+    let fetch = json!({ "group": "billing", "channels": ["orders:*"], "from": "beginning", "max_attempts": 1, "limit": 1, "wait_ms": 5000 });
     let given = server.api_result("queue/fetch", &fetch);
     let mut work = tail(&["--group", "billing", "--follow"]).follow();
     let totals: Vec<Value> = (0..4)

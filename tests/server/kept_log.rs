@@ -107,12 +107,12 @@ fn a_backup_that_was_added_to_restores_entries_keys_groups_and_dead_letters() {
     for n in 1..=50 {
         publish(&server, "orders:1", n);
     }
-    let fetch = json!({ "group": "billing", "channels": ["orders:*"], "from": "beginning", "limit": 2, "max_attempts": 1 });
+    let fetch = json!({ "group": "billing", "channels": ["orders:*"], "from": "beginning", "limit": 2, "max_attempts": 1, "wait_ms": 5000 });
     let first = server.api_result("queue/fetch", &fetch);
     let given = |n: usize| first["deliveries"][n]["delivery"].clone();
     server.api_result("queue/ack", &json!({ "delivery": given(0) }));
     let nak = json!({ "delivery": given(1), "reason": "no such customer" });
-    server.api_result("queue/nak", &nak);
+    assert_eq!(server.api_result("queue/nak", &nak)["naked"], 1, "{first}");
     until("the dead letter", || {
         let dead = server.api_result("dlq/list", &json!({ "group": "billing" }));
         dead["letters"]
@@ -509,11 +509,12 @@ fn a_log_that_is_moved_keeps_entries_keys_work_and_dead_letters() {
     for n in 1..=20 {
         publish(&server, "orders:1", n);
     }
-    let fetch = json!({ "group": "billing", "channels": ["orders:*"], "from": "beginning", "limit": 3, "max_attempts": 1 });
+    let fetch = json!({ "group": "billing", "channels": ["orders:*"], "from": "beginning", "limit": 3, "max_attempts": 1, "wait_ms": 5000 });
     let first = server.api_result("queue/fetch", &fetch);
     let given = |n: usize| first["deliveries"][n]["delivery"].clone();
     server.api_result("queue/ack", &json!({ "delivery": given(0) }));
-    server.api_result("queue/nak", &json!({ "delivery": given(1) }));
+    let nak = json!({ "delivery": given(1) });
+    assert_eq!(server.api_result("queue/nak", &nak)["naked"], 1, "{first}");
     until("the dead letter", || {
         let dead = server.api_result("dlq/list", &json!({ "group": "billing" }));
         dead["letters"]

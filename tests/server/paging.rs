@@ -102,7 +102,7 @@ fn pages_of_replays_of_work_and_of_letters_put_together_are_the_whole() {
     let server = Server::start(&config(RULES));
     fill(&server, "orders:1");
     fill(&server, "orders:2");
-    let group = |name: &str| json!({ "group": name, "channels": ["orders:*"], "from": "beginning", "max_attempts": 1, "limit": 100, "ack_wait_ms": 60_000 });
+    let group = |name: &str| json!({ "group": name, "channels": ["orders:*"], "from": "beginning", "max_attempts": 1, "limit": 100, "ack_wait_ms": 60_000, "wait_ms": 5000 });
     server.api_result(
         "queue/fetch",
         &json!({ "group": "idle", "channels": ["orders:*"], "from": "beginning", "limit": 1 }),

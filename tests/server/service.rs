@@ -243,7 +243,11 @@ fn without_a_service_manager_nothing_is_needed() {
 }
 
 fn listener() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    listener_of("127.0.0.1:0")
+}
+
+fn listener_of(address: &str) -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind(address).expect("a listener");
     let at = listener.local_addr().expect("its address");
     (listener, at)
 }
@@ -340,7 +344,8 @@ fn whoever_connects_between_two_processes_is_served_by_the_second() {
 
 #[test]
 fn socket_that_no_listener_of_the_configuration_is_ends_the_start_with_what_to_do() {
-    let (socket, at) = listener();
+    // Of an address at which nobody else listens meanwhile.
+    let (socket, at) = listener_of("127.0.0.35:0");
     let (status, said) = Start::with_config(&config(OPEN))
         .inherit("edge.socket", socket)
         .refused();

@@ -45,12 +45,13 @@ const OF_CGROUP: [&str; 9] = [
     "pids.max",
 ];
 
-pub(super) fn read() -> String {
+/// `pid` is the process that was asked, where it has said so.
+pub(super) fn read(pid: Option<u64>) -> String {
     let mut out = String::new();
     for path in FILES {
         section(&mut out, Path::new(path));
     }
-    for process in processes() {
+    for process in processes(pid) {
         for file in OF_PROCESS {
             section(&mut out, &process.join(file));
         }
@@ -73,21 +74,19 @@ fn section(out: &mut String, path: &Path) {
         .expect("a String takes every write");
 }
 
-/// Every process of this program, this one among them.
-fn processes() -> Vec<PathBuf> {
-    let is_ours = |path: &PathBuf| {
-        let comm = fs::read_to_string(path.join("comm"));
+/// Processes of this program, this one among them: `first` before all others, then the newest.
+fn processes(first: Option<u64>) -> Vec<PathBuf> {
+    let of = |pid: u64| Path::new("/proc").join(pid.to_string());
+    let is_ours = |&pid: &u64| {
+        let comm = fs::read_to_string(of(pid).join("comm"));
         comm.is_ok_and(|comm| comm.trim() == "ringmain")
     };
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbered = entries.filter(|entry| {
-        let name = entry.file_name();
-        name.to_string_lossy().bytes().all(|b| b.is_ascii_digit())
-    });
-    let mut found: Vec<PathBuf> = numbered.map(|entry| entry.path()).filter(is_ours).collect();
-    found.sort_unstable();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let mut found: Vec<u64> = numbers.filter(is_ours).collect();
+    found.sort_unstable_by_key(|&pid| (Some(pid) != first, std::cmp::Reverse(pid)));
     found.truncate(PROCESSES);
-    found
+    found.into_iter().map(of).collect()
 }
 
 /// The directory of a group of the second version.
@@ -102,7 +101,7 @@ mod tests {
 
     #[test]
     fn files_that_are_not_there_are_said_to_be_not_there() {
-        let text = read();
+        let text = read(None);
         assert!(text.contains("== /proc/version\nLinux"), "{text}");
         assert_eq!(
             unified("5:cpu:/x\n0::/system.slice/ringmain.service\n"),

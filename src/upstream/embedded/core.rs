@@ -3,7 +3,6 @@
 mod forget;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use super::floors::{FLOORS, FREED, Floor, Floors, Rules};
 use super::keys::{self, Keys};
 use super::later::{self, Later};
 use super::segments::{Retention, Segments, View, cursor_of, index_key};
-use super::store::Store;
+use super::store::{Location, Store};
 use crate::config::durable::Durable;
 use crate::limits::{LOG_TRIMS_MAX, LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
 use crate::mesh::durable::{Appended, epoch_of};
@@ -124,9 +123,9 @@ impl Core {
     /// # Errors
     ///
     /// See `OpenError`.
-    pub fn open(path: &Path, config: &Durable) -> Result<Self, OpenError> {
-        let store = Store::open(path, config.embedded.cache_bytes)?;
-        Self::read(store, config).map_err(|error| OpenError::of_fjall(path, &error))
+    pub fn open(location: &Location, config: &Durable) -> Result<Self, OpenError> {
+        let store = Store::open(location, config.embedded.cache_bytes)?;
+        Self::read(store, config).map_err(|error| OpenError::of_fjall(location.path(), &error))
     }
 
     fn read(store: Store, config: &Durable) -> fjall::Result<Self> {

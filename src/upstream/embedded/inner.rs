@@ -153,12 +153,12 @@ impl Inner {
         }
         let (done, opening) = oneshot::channel();
         down.opening = Some(opening);
-        let (path, config) = (directory.path().to_owned(), config.clone());
+        let (location, config) = (directory.location().clone(), config.clone());
         tokio::task::spawn_blocking(move || {
-            let opened = Directory::probe(&path)
-                .and_then(|()| Directory::rewrite_journals(&path))
-                .map_err(|error| OpenError::of_io(&path, &error))
-                .and_then(|()| Core::open(&path, &config));
+            let opened = Directory::probe(&location)
+                .and_then(|()| Directory::rewrite_journals(&location))
+                .map_err(|error| OpenError::of_io(location.path(), &error))
+                .and_then(|()| Core::open(&location, &config));
             let _ = done.send(opened);
         });
         false

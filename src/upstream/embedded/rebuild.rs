@@ -101,7 +101,7 @@ impl Rebuild {
             }
             Err(error) => return Err(failed(error).into()),
         };
-        let store = Store::open(path, CACHE_BYTES)?;
+        let store = Store::open(directory.location(), CACHE_BYTES)?;
         let mut rebuild = Self {
             batch: store.batch(),
             directory,
@@ -303,7 +303,7 @@ impl Rebuild {
 /// See `RestoreError`.
 pub fn compact(path: &Path) -> Result<(u64, u64), RestoreError> {
     let directory = Directory::claim(path)?;
-    let store = Store::open(path, CACHE_BYTES)?;
+    let store = Store::open(directory.location(), CACHE_BYTES)?;
     let failed = |error: fjall::Error| RestoreError::Write {
         directory: directory.path().to_owned(),
         reason: words(&error),

@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, IntoRawFd as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,8 +41,46 @@ const FILES_KEPT_OPEN: usize = 512;
 /// A directory that this process alone uses, until it is dropped.
 #[derive(Debug)]
 pub struct Directory {
-    path: PathBuf,
+    location: Location,
     lock: File,
+}
+
+/// Two names of one directory. The storage library says the path of a file whenever it makes, opens or deletes one, and it
+/// counts its files from nought: in a directory that was put in the place of its own it would take the files of another log
+/// for its own. So it is given a name that stays with the directory when that is moved, and dies with it.
+#[derive(Debug, Clone)]
+pub struct Location {
+    /// As it is configured.
+    path: PathBuf,
+    /// As files are reached.
+    own: PathBuf,
+}
+
+impl Location {
+    /// The directory stays open for the life of the process: the library's threads and whoever reads may outlive the log.
+    fn hold(path: &Path) -> io::Result<Self> {
+        let directory = File::open(path)?;
+        let held = directory.metadata()?;
+        let own = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
+        let is_same = |found: fs::Metadata| (found.dev(), found.ino()) == (held.dev(), held.ino());
+        let own = if fs::metadata(&own).is_ok_and(is_same) {
+            let _ = directory.into_raw_fd();
+            own
+        } else {
+            // No /proc here.
+            path.to_owned()
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            own,
+        })
+    }
+
+    /// As it is configured: for people.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Directory {
@@ -58,12 +97,13 @@ impl Directory {
             .mode(0o700)
             .create(path)
             .map_err(failed)?;
+        let location = Location::hold(path).map_err(failed)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(path.join(LOCK_FILE))
+            .open(location.own.join(LOCK_FILE))
             .map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -78,20 +118,18 @@ impl Directory {
             }
             Err(fs::TryLockError::Error(error)) => return Err(failed(error)),
         }
-        Self::check_format(path)?;
+        Self::check_format(&location)?;
         // Who has it is said for people; a full disk must not keep the log from being read.
         let _ = lock
             .set_len(0)
             .and_then(|()| lock.write_all(std::process::id().to_string().as_bytes()));
-        Ok(Self {
-            path: path.to_owned(),
-            lock,
-        })
+        Ok(Self { location, lock })
     }
 
-    fn check_format(path: &Path) -> Result<(), OpenError> {
+    fn check_format(location: &Location) -> Result<(), OpenError> {
+        let Location { path, own } = location;
         let failed = |error: io::Error| OpenError::of_io(path, &error);
-        let mark = path.join(FORMAT_FILE);
+        let mark = own.join(FORMAT_FILE);
         match fs::read_to_string(&mark) {
             Ok(text) => {
                 let found = text
@@ -112,18 +150,18 @@ impl Directory {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if Self::has_data(path) {
+                if Self::has_data(own) {
                     return Err(OpenError::Corrupt {
                         directory: path.to_owned(),
                         reason: format!("its file {FORMAT_FILE} is missing"),
                     });
                 }
-                let draft = path.join("format.new");
+                let draft = own.join("format.new");
                 let mut file = File::create(&draft).map_err(failed)?;
                 writeln!(file, "{FORMAT_WORDS}{FORMAT}").map_err(failed)?;
                 file.sync_all().map_err(failed)?;
                 fs::rename(&draft, &mark).map_err(failed)?;
-                File::open(path)
+                File::open(own)
                     .and_then(|directory| directory.sync_all())
                     .map_err(failed)
             }
@@ -141,7 +179,7 @@ impl Directory {
     ///
     /// What has become of it, and what to do.
     pub fn look(&self) -> Result<(), String> {
-        let path = self.path.display();
+        let path = self.path().display();
         let own = self.lock.metadata();
         let own = own.map_err(|error| format!("its lock cannot be looked at: {error}"))?;
         let is_missing = |error: &io::Error| {
@@ -150,7 +188,7 @@ impl Directory {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
             )
         };
-        match fs::metadata(self.path.join(LOCK_FILE)) {
+        match fs::metadata(self.path().join(LOCK_FILE)) {
             Ok(found) if (found.dev(), found.ino()) != (own.dev(), own.ino()) => {
                 return Err(format!(
                     "its directory {path} has vanished, and another one is in its place: put it back, or restart to use what is there"
@@ -160,14 +198,14 @@ impl Directory {
             // Whatever else the system says comes up where something is written.
             Ok(_) | Err(_) => {}
         }
-        match fs::metadata(self.path.join(DATA).join("version")) {
+        match fs::metadata(self.path().join(DATA).join("version")) {
             Err(error) if is_missing(&error) => Err(self.vanished()),
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
     fn vanished(&self) -> String {
-        let path = self.path.display();
+        let path = self.path().display();
         format!("its directory {path} has vanished: put it back, or restart to begin an empty log")
     }
 
@@ -180,7 +218,13 @@ impl Directory {
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.location.path
+    }
+
+    /// Where its files are reached, whatever is at its path by now.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Whether something can be written there and kept: what is tried before a log that failed is opened again.
@@ -188,8 +232,8 @@ impl Directory {
     /// # Errors
     ///
     /// The system's words.
-    pub fn probe(path: &Path) -> io::Result<()> {
-        let probe = path.join("probe");
+    pub fn probe(location: &Location) -> io::Result<()> {
+        let probe = location.own.join("probe");
         let written = File::create(&probe).and_then(|file| {
             // As much as the library wants at once when it opens.
             for part in 0..16 {
@@ -207,10 +251,11 @@ impl Directory {
     /// # Errors
     ///
     /// The system's words.
-    pub fn rewrite_journals(path: &Path) -> io::Result<()> {
-        wait_until_free(&path.join(DATA))?;
+    pub fn rewrite_journals(location: &Location) -> io::Result<()> {
+        let data = location.own.join(DATA);
+        wait_until_free(&data)?;
         let mut buffer = vec![0; 1 << 20];
-        for entry in fs::read_dir(path.join(DATA))? {
+        for entry in fs::read_dir(data)? {
             let path = entry?.path();
             if path.extension().is_none_or(|extension| extension != "jnl") {
                 continue;
@@ -256,8 +301,9 @@ impl Store {
     /// # Errors
     ///
     /// See `OpenError`.
-    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let data = path.join(DATA);
+    pub fn open(location: &Location, cache_bytes: u64) -> Result<Self, OpenError> {
+        let Location { path, own } = location;
+        let data = own.join(DATA);
         wait_until_free(&data).map_err(|error| OpenError::of_io(path, &error))?;
         journal::inspect(&data)
             .map_err(|error| OpenError::of_io(path, &error))?
@@ -385,4 +431,64 @@ pub fn blocks() -> KeyspaceCreateOptions {
         .data_block_size_policy(BlockSizePolicy::all(64 << 10))
         .filter_policy(FilterPolicy::disabled())
         .max_memtable_size(BLOCKS_MEMTABLE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const CACHE: u64 = 1 << 20;
+
+    fn files(below: &Path) -> BTreeSet<PathBuf> {
+        let mut found = BTreeSet::new();
+        let mut open = vec![below.to_owned()];
+        while let Some(directory) = open.pop() {
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.push(path);
+                } else {
+                    found.insert(path);
+                }
+            }
+        }
+        found
+    }
+
+    fn put_and_flush(store: &Store, name: &str) {
+        store.state.insert(name, name).unwrap();
+        store.state.rotate_memtable_and_wait().unwrap();
+    }
+
+    #[test]
+    fn log_whose_directory_was_replaced_leaves_the_files_of_the_other_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, aside) = (parent.path().join("log"), parent.path().join("aside"));
+        let first = Directory::claim(&path).unwrap();
+        let own = Store::open(first.location(), CACHE).unwrap();
+        put_and_flush(&own, "own");
+        fs::rename(&path, &aside).unwrap();
+        let second = Directory::claim(&path).unwrap();
+        let other = Store::open(second.location(), CACHE).unwrap();
+        put_and_flush(&other, "other");
+        put_and_flush(&other, "other, too");
+
+        let before = files(&path);
+        for name in ["1", "2", "3"] {
+            put_and_flush(&own, name);
+        }
+        own.state.major_compact().unwrap();
+        assert_eq!(files(&path), before);
+        drop((own, other, first, second));
+        for (at, names) in [(path, ["other", "other, too"]), (aside, ["own", "3"])] {
+            let directory = Directory::claim(&at).unwrap();
+            let store = Store::open(directory.location(), CACHE).unwrap();
+            for name in names {
+                let found = store.state.get(name).unwrap();
+                assert_eq!(found.as_deref(), Some(name.as_bytes()), "{name}");
+            }
+        }
+    }
 }
