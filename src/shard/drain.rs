@@ -16,6 +16,10 @@ use crate::wire::http::HttpError;
 /// Connections are told in steps of this length.
 const STEP: Duration = Duration::from_millis(50);
 
+/// Whoever stood in a listener's queue has so long until its request is read. It is there already, as a rule, and on a busy
+/// machine the socket is looked at later than in the next step.
+const TAKEN_IN_WAIT: Duration = Duration::from_secs(1);
+
 /// Connections told in one turn.
 const TOLD_PER_TURN: usize = 1024;
 
@@ -29,6 +33,8 @@ pub(super) struct Draining {
     deadline: Instant,
     /// Connections not told yet, in random order.
     waiting: VecDeque<u32>,
+    /// Those who came since, and until when their requests are waited for.
+    taken_in: VecDeque<(Instant, u32)>,
     total: usize,
     outcome: DrainOutcome,
     reported: bool,
@@ -37,7 +43,7 @@ pub(super) struct Draining {
 }
 
 image!(struct Draining {
-    next, started, window, deadline, waiting, total, outcome, reported, unlistened
+    next, started, window, deadline, waiting, taken_in, total, outcome, reported, unlistened
 });
 image!(struct DrainOutcome { clean, forced, unacked });
 
@@ -51,7 +57,21 @@ impl Draining {
     pub(super) fn came(&mut self, now: Instant, slot: u32) {
         self.next = now + STEP;
         self.total += 1;
-        self.waiting.push_back(slot);
+        self.taken_in.push_back((now + TAKEN_IN_WAIT, slot));
+    }
+
+    /// Those whose requests were read, or are not waited for any longer, stand with all others.
+    fn line_up(&mut self, now: Instant, waits_for_request: impl Fn(u32) -> bool) {
+        for _ in 0..self.taken_in.len() {
+            let Some((until, slot)) = self.taken_in.pop_front() else {
+                break;
+            };
+            if now < until && waits_for_request(slot) {
+                self.taken_in.push_back((until, slot));
+            } else {
+                self.waiting.push_back(slot);
+            }
+        }
     }
 
     /// A connection is gone.
@@ -81,6 +101,7 @@ impl Shard {
             deadline: self.now.at + window + grace,
             total: waiting.len(),
             waiting: waiting.into(),
+            taken_in: VecDeque::new(),
             outcome: DrainOutcome::default(),
             reported: false,
             unlistened: false,
@@ -124,13 +145,18 @@ impl Shard {
             self.cut();
             return;
         }
+        let connections = &self.connections;
+        drain.line_up(now, |slot| {
+            let found = connections.at(slot);
+            found.is_some_and(|connection| connection.state == State::Head)
+        });
         let elapsed = now.since(drain.started) + STEP;
         let due = if elapsed >= drain.window {
             drain.total
         } else {
             (drain.total as u128 * elapsed.as_nanos() / drain.window.as_nanos().max(1)) as usize
         };
-        let told = drain.total - drain.waiting.len();
+        let told = drain.total - drain.waiting.len() - drain.taken_in.len();
         let batch = due.saturating_sub(told).min(drain.waiting.len());
         if batch > TOLD_PER_TURN {
             drain.next = now;

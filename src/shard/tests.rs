@@ -1,5 +1,6 @@
 //! Shards of one process, driven by hand, with clients at the other ends of their sockets.
 
+mod drain;
 mod ends;
 mod image;
 mod inflating;

@@ -14,8 +14,9 @@ use crate::wire::websocket::{
 /// The peer has this long to take the last bytes.
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes that are inflated in one turn, about: a millisecond or two of work.
-pub(super) const INFLATED_PER_TURN: usize = 2 << 20;
+/// Bytes that are inflated in one turn, about: with what is done with them, a fraction of a millisecond. The last message may
+/// take it over that by its own length.
+pub(super) const INFLATED_PER_TURN: usize = 256 << 10;
 
 impl Shard {
     /// Bytes of an open WebSocket.

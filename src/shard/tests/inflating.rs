@@ -67,7 +67,7 @@ fn a_turn_inflates_so_much_and_the_next_ones_go_on_in_order() {
     let mut house = house();
     let client = client(&mut house, 0);
     let begin = 10;
-    let count = 3 * PER_TURN + 5;
+    let count = 3 * PER_TURN + 2;
     house.receive(client, &frames(begin..begin + count));
     assert!(house.shards[0].has_work(), "it says that it goes on");
     house.take_outputs(0);
@@ -77,7 +77,7 @@ fn a_turn_inflates_so_much_and_the_next_ones_go_on_in_order() {
     house.receive(client, &frames(begin + count..begin + count + 2));
     house.take_outputs(0);
     assert!(house.heard(client).is_empty());
-    for rest in [PER_TURN, PER_TURN, 5 + 2] {
+    for rest in [PER_TURN, PER_TURN, 2 + 2] {
         let heard = turn(&mut house, client);
         assert_eq!(heard.len(), rest);
         told.extend(heard);
