@@ -175,6 +175,16 @@ pub fn is_key(text: &str) -> bool {
     }
 }
 
+/// As `is_key`; a bare name is that of a tag.
+#[must_use]
+pub fn join_key(text: &str) -> Option<String> {
+    if is_key(text) {
+        return Some(text.to_owned());
+    }
+    let is_bare = !text.is_empty() && !text.contains(':');
+    is_bare.then(|| format!("tag:{text}"))
+}
+
 /// `schema` of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schema {
@@ -242,6 +252,21 @@ pub struct Trigger {
     pub hook: String,
     /// What is appended is published so much later.
     pub delay: Duration,
+    /// Several publications lead to one.
+    pub join: Join,
+}
+
+/// `join` of a trigger: what is appended has all publications in it that have a key in common. Nothing is joined where `by` is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Join {
+    /// What they have in common: `channel`, `user`, `tag:NAME` or `data:PATH`.
+    pub by: String,
+    /// How many belong together; 0 where they say it themselves.
+    pub count: u32,
+    /// Where one of them says how many belong together, `tag:NAME` or `data:PATH`; empty for none.
+    pub expected: String,
+    /// How long the first one waits for the others.
+    pub within: Duration,
 }
 
 impl Default for Durable {

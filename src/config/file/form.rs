@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::super::access;
-use super::super::durable::is_key;
+use super::super::durable::{is_key, join_key};
 use super::super::namespace::DeltaType;
 use super::super::{FileMode, Glob, ListenAddr, Pattern, PublicKey, TrustedProxy};
 use super::web_origin;
@@ -359,6 +359,19 @@ pub(super) const QUEUE_GROUP: Form<String> = Form {
 pub(super) const TURN_KEY: Form<String> = Form {
     expected: "one of `channel`, `user`, `tag:NAME` and `data:PATH`, or \"\"",
     parse: |text| (text.is_empty() || is_key(text)).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+/// See `join_key`.
+pub(super) const JOIN_KEY: Form<String> = Form {
+    expected: "one of `channel`, `user`, `tag:NAME` and `data:PATH`, or the name of a tag",
+    parse: |text| match text {
+        "" => Some(String::new()),
+        text => join_key(text),
+    },
     show: String::clone,
     number: false,
     why: unsaid,

@@ -250,6 +250,7 @@ fn settings(rule: &Push, before: Option<&Settings>) -> Result<Settings, LogError
             ..before.turns
         },
         picks,
+        gathers: false,
         paused: before.paused,
     })
 }

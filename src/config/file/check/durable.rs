@@ -1,6 +1,8 @@
 //! What a namespace says about durable publications, where one key alone cannot tell.
 
-use super::super::super::durable::{Durable, Engine, Kept};
+use std::time::Duration;
+
+use super::super::super::durable::{Durable, Engine, Join, Kept, Trigger};
 use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
@@ -153,6 +155,18 @@ fn namespace(
                 "`append`: what is appended can wait, a hook is called at once",
             );
         }
+        if trigger.join != Join::default() {
+            let kept = match namespace.kept.age {
+                age if age.is_zero() => config.durable.retention_age,
+                age => age.min(config.durable.retention_age),
+            };
+            join(&path, trigger, kept, &mut wrong);
+        } else if trigger.append.contains("{key}") {
+            wrong(
+                format!("{path}.append"),
+                "`join` for `{key}`: only what is joined has a key in common",
+            );
+        }
         if trigger.append.is_empty() == trigger.hook.is_empty() {
             wrong(
                 format!("{path}.append"),
@@ -177,6 +191,58 @@ fn namespace(
             let key = format!("{path}.triggers[{index}].hook");
             unknown_hook(key, &trigger.hook, keys, errors);
         }
+    }
+}
+
+/// What a trigger joins can come to an end.
+fn join(
+    path: &str,
+    trigger: &Trigger,
+    kept: Duration,
+    wrong: &mut impl FnMut(String, &'static str),
+) {
+    let key = |name: &str| format!("{path}.join.{name}");
+    let Join {
+        by,
+        count,
+        expected,
+        within,
+    } = &trigger.join;
+    if by.is_empty() {
+        wrong(
+            key("by"),
+            "what the parts have in common: the name of a tag, `data:PATH`, `channel` or `user`",
+        );
+    }
+    match (count, expected.as_str()) {
+        (0, "") => wrong(
+            key("count"),
+            "how many parts belong together, or `expected`, where one of them says it",
+        ),
+        (1, "") => wrong(key("count"), "2 or more: one publication is not joined"),
+        (0, "channel" | "user") => wrong(
+            key("expected"),
+            "the name of a tag, or `data:PATH`, where a number stands",
+        ),
+        (0, _) | (_, "") => {}
+        _ => wrong(key("expected"), "only one of `count` and `expected`"),
+    }
+    if within.is_zero() {
+        wrong(
+            key("within"),
+            "a time from 1s on, after which a join that is not complete becomes dead letters",
+        );
+    } else if *within > kept {
+        wrong(
+            key("within"),
+            "a time that is not longer than publications are kept (`retention_age`)",
+        );
+    }
+    if trigger.append.is_empty() {
+        wrong(
+            format!("{path}.append"),
+            "a channel for what is joined: a hook is called by a trigger of that channel",
+        );
     }
 }
 
