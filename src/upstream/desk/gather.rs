@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::group::{Group, Holder};
-use super::join::{Closing, End, Joins, Part};
+use super::join::{Arrival, Closing, End, Joins};
 use super::parts::Joining;
 use super::triggers::{Fault, Rule};
 use super::{Inner, Outlet, Place, RETRY, unix_ms};
@@ -163,16 +163,14 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let now_ms = unix_ms();
         let mut joins = std::mem::take(&mut *place.joins.borrow_mut());
         joins.restart(seed);
-        let mut waiting: BTreeMap<u64, (Part, Box<[u8]>, Option<u32>)> = BTreeMap::new();
+        let mut waiting: BTreeMap<u64, Arrival<'static>> = BTreeMap::new();
         let mut returned = Vec::new();
         let mut take = |joins: &Joins, leased: Leased| {
             let arrived = arrived(rule, joining, &leased.entry, now_ms);
             match arrived {
                 Ok(Some(arrival)) => {
                     let line = joins.line_of(&arrival.key);
-                    let key = Box::from(&*arrival.key);
-                    let cursor = leased.entry.cursor;
-                    waiting.insert(cursor, (arrival.part, key, arrival.expected));
+                    waiting.insert(arrival.part.cursor, arrival.into_owned());
                     Some((leased.lease, Settled::Lined(line)))
                 }
                 // They are judged when they come as usual.
@@ -221,13 +219,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             if let Some(kept) = kept {
                 joins.recall(&kept);
             }
-            for (part, key, expected) in waiting.into_values() {
-                let arrival = super::join::Arrival {
-                    part,
-                    key: (&*key).into(),
-                    expected,
-                };
-                joins.add(joining.within, &arrival);
+            for arrival in waiting.values() {
+                joins.add(joining.within, arrival);
             }
             place.group.borrow_mut().handle_waiting(joins.waiting());
         }
@@ -460,7 +453,7 @@ fn arrived<'a>(
     joining: &Joining,
     entry: &'a Entry,
     now_ms: u64,
-) -> Result<Option<super::join::Arrival<'a>>, Fault> {
+) -> Result<Option<Arrival<'a>>, Fault> {
     if !rule.fits(&entry.record)? {
         return Ok(None);
     }

@@ -39,6 +39,18 @@ pub struct Arrival<'a> {
     pub expected: Option<u32>,
 }
 
+impl Arrival<'_> {
+    /// Without the publication.
+    #[must_use]
+    pub fn into_owned(self) -> Arrival<'static> {
+        Arrival {
+            part: self.part,
+            key: self.key.into_owned().into(),
+            expected: self.expected,
+        }
+    }
+}
+
 /// A part that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {

@@ -97,6 +97,10 @@ fn namespace(
 ) {
     let mut unreadable = Vec::new();
     let mut wrong = |key: String, needs: &'static str| {
+        if errors.iter().any(|error| error.key() == Some(&*key)) {
+            // What was written there was refused.
+            return;
+        }
         errors.push(ConfigError::Durable {
             origin: keys.origin(&key),
             key,
@@ -161,11 +165,6 @@ fn namespace(
                 age => age.min(config.durable.retention_age),
             };
             join(&path, trigger, kept, &mut wrong);
-        } else if trigger.append.contains("{key}") {
-            wrong(
-                format!("{path}.append"),
-                "`join` for `{key}`: only what is joined has a key in common",
-            );
         }
         if trigger.append.is_empty() == trigger.hook.is_empty() {
             wrong(
