@@ -55,6 +55,10 @@ impl Place {
 impl Joins {
     /// When there is something to look at, if nothing comes.
     pub(super) fn pause(&self, now_ms: u64) -> Option<std::time::Duration> {
+        if self.are_closing() {
+            // What is new is taken in meanwhile.
+            return Some(std::time::Duration::ZERO);
+        }
         let wait = self.next_due()?.saturating_sub(now_ms).max(LOOK_MS);
         Some(std::time::Duration::from_millis(wait))
     }
@@ -142,7 +146,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             let closed = self.close(place, rule, joining, closings, unsettled).await;
             let waiting = place.joins.borrow().waiting();
             place.group.borrow_mut().handle_waiting(waiting);
-            closed.map(|()| true)
+            // New parts are taken in between.
+            closed.map(|()| !place.joins.borrow().are_closing())
         };
         match tended.await {
             Ok(looks_again) => looks_again,

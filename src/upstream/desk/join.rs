@@ -22,7 +22,9 @@ use crate::upstream::log::LineId;
 /// What was published so much later than a join could wait shows that everything before has come: clocks differ a little.
 const SEEN_BEYOND_MS: u64 = 1000;
 /// Parts of the joins that are closed with one write.
-const CLOSED_AT_ONCE: usize = 1024;
+const CLOSED_AT_ONCE: usize = 256;
+/// A letter is as much work as so many parts of a publication.
+const LETTER_WEIGHS: usize = 4;
 /// Bytes of them.
 const CLOSED_BYTES: usize = 2 * JOIN_BYTES_MAX;
 /// Parts of earlier joins that are remembered beside those that were closed last.
@@ -130,6 +132,8 @@ pub struct Joins {
     /// Parts of the open ones.
     parts: usize,
     closing: VecDeque<Closing>,
+    /// Places of their parts.
+    closing_parts: BTreeSet<u64>,
     /// Everything that was published before has come.
     seen_ms: u64,
     fates: Fates,
@@ -152,6 +156,7 @@ impl Joins {
         self.open.clear();
         self.due.clear();
         self.closing.clear();
+        self.closing_parts.clear();
         (self.parts, self.seen_ms) = (0, 0);
     }
 
@@ -176,8 +181,7 @@ impl Joins {
     /// Parts that wait in lines.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        let closing = self.closing.iter().map(|closing| closing.parts.len());
-        self.parts + closing.sum::<usize>()
+        self.parts + self.closing_parts.len()
     }
 
     /// Where the parts of a key wait.
@@ -192,11 +196,7 @@ impl Joins {
         let key = xxh3_128_with_seed(&arrival.key, self.seed);
         self.seen_ms = self.seen_ms.max(part.came_ms);
         let is_it = |known: &Part| known.cursor == part.cursor;
-        if self
-            .closing
-            .iter()
-            .any(|closing| closing.line == line(key) && closing.parts.iter().any(is_it))
-        {
+        if self.closing_parts.contains(&part.cursor) {
             return;
         }
         if let Some(end) = self.fates.of(&part) {
@@ -310,7 +310,14 @@ impl Joins {
             && bytes < CLOSED_BYTES
             && let Some(closing) = self.closing.pop_front()
         {
-            parts += closing.parts.len();
+            let weighs = match closing.end {
+                End::GivenUp(_) => LETTER_WEIGHS,
+                End::Joined | End::Done => 1,
+            };
+            parts += closing.parts.len() * weighs;
+            for part in &closing.parts {
+                self.closing_parts.remove(&part.cursor);
+            }
             bytes += closing.parts.iter().map(|part| part.bytes).sum::<usize>();
             taken.push(closing);
         }
@@ -320,6 +327,8 @@ impl Joins {
     /// They could not be closed yet.
     pub fn put_back(&mut self, closings: Vec<Closing>) {
         for closing in closings.into_iter().rev() {
+            let cursors = closing.parts.iter().map(|part| part.cursor);
+            self.closing_parts.extend(cursors);
             self.closing.push_front(closing);
         }
     }
@@ -379,13 +388,16 @@ impl Joins {
     /// Letters are made a part of them at a time: together they may be large.
     fn close(&mut self, key: u128, parts: Vec<Part>, end: End) {
         let line = line(key);
+        let cursors = parts.iter().map(|part| part.cursor);
+        self.closing_parts.extend(cursors);
         if end == End::Joined {
             self.closing.push_back(Closing { line, parts, end });
             return;
         }
         let (mut some, mut bytes) = (Vec::new(), 0);
+        let most = CLOSED_AT_ONCE / LETTER_WEIGHS;
         for part in parts {
-            if !some.is_empty() && bytes + part.bytes > JOIN_BYTES_MAX {
+            if !some.is_empty() && (bytes + part.bytes > JOIN_BYTES_MAX || some.len() >= most) {
                 let parts = std::mem::take(&mut some);
                 let end = end.clone();
                 self.closing.push_back(Closing { line, parts, end });

@@ -154,6 +154,10 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                     // Other parts may belong together now.
                     let is_unsure = joins && !rule.is_as(before) || place.is_unsure_of_lines.get();
                     place.is_unsure_of_lines.set(is_unsure);
+                    if before.joining().is_some() && rule.joining().is_none() {
+                        place.joins.borrow_mut().restart(0);
+                        group.handle_waiting(0);
+                    }
                 }
             }
             *place.trigger.borrow_mut() = trigger;
