@@ -6,6 +6,8 @@ mod access;
 mod environment;
 #[path = "config/joins.rs"]
 mod joins;
+#[path = "config/pushes.rs"]
+mod pushes;
 #[path = "config/reach.rs"]
 mod reach;
 #[path = "config/sources.rs"]

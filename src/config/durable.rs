@@ -127,6 +127,12 @@ pub struct Push {
     pub ordered: bool,
     /// What the payload must say; empty for all.
     pub condition: String,
+    /// Tags that a publication must have, all of them.
+    pub tags: Vec<(String, String)>,
+    /// Where it says how urgent it is, 0 to 3; empty for no lanes.
+    pub lanes_by: String,
+    /// Turns of the lanes against each other, the least urgent first; default 1, 2, 4 and 8.
+    pub lanes_weights: Vec<u32>,
     /// What publications take turns by; empty for none.
     pub key: String,
     /// Publications of one key under way; 0 for no bound.
@@ -154,6 +160,9 @@ impl Default for Push {
             max_attempts: 5,
             ordered: false,
             condition: String::new(),
+            tags: Vec::new(),
+            lanes_by: String::new(),
+            lanes_weights: vec![1, 2, 4, 8],
             key: String::new(),
             key_concurrency: 0,
             key_rate: 0,

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use super::super::super::durable::{Durable, Engine, Join, Kept, Trigger};
+use super::super::super::durable::{Durable, Engine, Join, Kept, Push, Trigger};
 use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
 use super::super::{ConfigError, ValueOrigin};
-use crate::limits::{GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX, NAMESPACE_BYTES_MIN, PUSHES_MAX};
+use crate::limits::{
+    GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX, NAMESPACE_BYTES_MIN, PICKED_TAGS_MAX, PUSHES_MAX,
+};
 use crate::wire::condition::Condition;
 
 /// Adds everything that does not fit together.
@@ -61,6 +63,18 @@ fn pushes(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
             wrong(
                 key("channels"),
                 "channels of a namespace with `delivery = \"durable\"`, each of them",
+            );
+        }
+        if push.tags.len() > PICKED_TAGS_MAX {
+            wrong(key("tags"), "at most 16 tags");
+        }
+        if push.lanes_weights.len() != 4 {
+            let needs = "four weights of 1 to 100, the least urgent lane first";
+            wrong(key("lanes.weights"), needs);
+        } else if push.lanes_by.is_empty() && push.lanes_weights != Push::default().lanes_weights {
+            wrong(
+                key("lanes.by"),
+                "where a number from 0 to 3 stands, as `lanes.weights` is set",
             );
         }
         if push.key.is_empty() && (push.key_concurrency > 0 || push.key_rate > 0) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::super::super::durable::{Durable, Engine, Expired, Push, Queue, SchemaVersion, Trigger};
 use super::super::super::namespace::{Delivery, Namespace};
 use super::super::form::{
-    FILE, FILE_OR_NONE, JOIN_KEY, LONG_S, QUEUE_GROUP, SERVER, TEXT, TRIGGER_NAME, TURN_KEY,
-    millis, or_off, seconds,
+    FILE, FILE_OR_NONE, JOIN_KEY, LANE_WEIGHT, LONG_S, QUEUE_GROUP, SERVER, TAG_NAME, TEXT,
+    TRIGGER_NAME, TURN_KEY, millis, or_off, seconds,
 };
 use super::Visit;
 use crate::limits::{
@@ -111,9 +111,14 @@ fn push<V: Visit>(v: &mut V, push: &mut Push) {
     v.integer("max_attempts", 1, attempts, &mut push.max_attempts);
     v.boolean("ordered", &mut push.ordered);
     v.text("condition", &TEXT, &mut push.condition);
+    v.texts("tags", &TAG_NAME, &TEXT, &mut push.tags);
     v.text("key", &TURN_KEY, &mut push.key);
     v.integer("key_concurrency", 0, 1_000_000, &mut push.key_concurrency);
     v.integer("key_rate", 0, 1_000_000, &mut push.key_rate);
+    v.section("lanes", |v| {
+        v.text("by", &TURN_KEY, &mut push.lanes_by);
+        v.list("weights", &LANE_WEIGHT, &mut push.lanes_weights);
+    });
     v.section("backoff", |v| {
         v.duration(
             "base",
