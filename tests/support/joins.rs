@@ -85,6 +85,9 @@ pub(crate) fn interleaved_runs_are_joined_over_a_kill(log: &str) {
     publish(&server, "steps:2", "b", 2);
     publish(&server, "steps:2", "a", 3);
     wait_for_others(&server, 3);
+    let groups = server.api_result("queue/groups", &json!({}));
+    let joins = &groups["groups"][0]["joins"];
+    assert_eq!((&joins["open"], &joins["parts"]), (&json!(2), &json!(3)));
     publish(&server, "steps:3", "b", 4);
     kill(server);
     let server = start(log, join);
