@@ -347,6 +347,14 @@ pub const PUSH_ANSWER_BYTES_MAX: usize = 64 << 10;
 pub const PUSH_RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Triggers that lead from one to the next; what would go on beyond it is a dead letter.
 pub const TRIGGER_HOPS_MAX: u8 = 8;
+/// Parts of one join of a trigger.
+pub const JOIN_PARTS_MAX: u32 = 1000;
+/// Bytes of the parts of one join; a larger one is given up, and its parts are dead letters.
+pub const JOIN_BYTES_MAX: usize = 4 << 20;
+/// Parts that wait in the joins of one trigger; beyond it the join that has waited longest is given up.
+pub const JOINS_PARTS_MAX: usize = 1 << 16;
+/// The longest time that a join waits for its parts.
+pub const JOIN_WITHIN_MAX: Duration = Duration::from_hours(24 * 30);
 /// Bytes of a name in a key of the embedded log; an append or a question with a longer one is refused.
 pub const LOG_NAME_BYTES_MAX: usize = 1024;
 /// Bytes of one record in it, whose library takes 4 GiB.

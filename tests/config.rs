@@ -4,6 +4,10 @@
 mod access;
 #[path = "config/environment.rs"]
 mod environment;
+#[path = "config/joins.rs"]
+mod joins;
+#[path = "config/pushes.rs"]
+mod pushes;
 #[path = "config/reach.rs"]
 mod reach;
 #[path = "config/sources.rs"]

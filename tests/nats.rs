@@ -16,6 +16,8 @@ mod appends;
 mod faults;
 #[path = "nats/groups.rs"]
 mod groups;
+#[path = "nats/joins.rs"]
+mod joins;
 #[path = "nats/lab.rs"]
 mod lab;
 #[path = "nats/letters.rs"]

@@ -59,6 +59,8 @@ mod http_musts;
 mod in_and_out;
 #[path = "server/invalid_tokens.rs"]
 mod invalid_tokens;
+#[path = "server/joins.rs"]
+mod joins;
 #[path = "server/json.rs"]
 mod json;
 #[path = "server/jwks.rs"]

@@ -127,6 +127,12 @@ pub struct Push {
     pub ordered: bool,
     /// What the payload must say; empty for all.
     pub condition: String,
+    /// Tags that a publication must have, all of them.
+    pub tags: Vec<(String, String)>,
+    /// Where it says how urgent it is, 0 to 3; empty for no lanes.
+    pub lanes_by: String,
+    /// Turns of the lanes against each other, the least urgent first; default 1, 2, 4 and 8.
+    pub lanes_weights: Vec<u32>,
     /// What publications take turns by; empty for none.
     pub key: String,
     /// Publications of one key under way; 0 for no bound.
@@ -154,6 +160,9 @@ impl Default for Push {
             max_attempts: 5,
             ordered: false,
             condition: String::new(),
+            tags: Vec::new(),
+            lanes_by: String::new(),
+            lanes_weights: vec![1, 2, 4, 8],
             key: String::new(),
             key_concurrency: 0,
             key_rate: 0,
@@ -173,6 +182,16 @@ pub fn is_key(text: &str) -> bool {
         Some(("data", path)) => condition::path(path).is_ok(),
         Some(_) => false,
     }
+}
+
+/// As `is_key`; a bare name is that of a tag.
+#[must_use]
+pub fn join_key(text: &str) -> Option<String> {
+    if is_key(text) {
+        return Some(text.to_owned());
+    }
+    let is_bare = !text.is_empty() && !text.contains(':');
+    is_bare.then(|| format!("tag:{text}"))
 }
 
 /// `schema` of a namespace.
@@ -242,6 +261,21 @@ pub struct Trigger {
     pub hook: String,
     /// What is appended is published so much later.
     pub delay: Duration,
+    /// Several publications lead to one.
+    pub join: Join,
+}
+
+/// `join` of a trigger: what is appended has all publications in it that have a key in common. Nothing is joined where `by` is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Join {
+    /// What they have in common: `channel`, `user`, `tag:NAME` or `data:PATH`.
+    pub by: String,
+    /// How many belong together; 0 where they say it themselves.
+    pub count: u32,
+    /// Where one of them says how many belong together, `tag:NAME` or `data:PATH`; empty for none.
+    pub expected: String,
+    /// How long the first one waits for the others.
+    pub within: Duration,
 }
 
 impl Default for Durable {

@@ -9,10 +9,11 @@ use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 
 use crate::upstream::bridge::Report as LogReport;
 use crate::upstream::desk::GroupReport;
+use crate::upstream::desk::join::JoinCounts;
 use crate::upstream::log::{Cause, Census, Expiries, Status};
 use crate::upstream::sources::SourceReport;
 
-use self::groups::{groups, letters, sources};
+use self::groups::{groups, joins, letters, sources};
 use super::hooks::Report;
 use super::process::{Process, Reload};
 
@@ -94,6 +95,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     if let Some(report) = &snapshot.durable {
         log(&mut out, report);
         groups(&mut out, &report.groups);
+        joins(&mut out, &report.groups);
         letters(&mut out, report);
         sources(&mut out, &report.sources);
     }
@@ -133,6 +135,7 @@ pub fn sample() -> String {
         counts: super::hooks::Counts::default(),
     };
     let group = GroupReport {
+        joins: Some(JoinCounts::default()),
         name: "NAME".into(),
         oldest_unix_ms: Some(0),
         ..GroupReport::default()

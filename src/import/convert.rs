@@ -72,7 +72,7 @@ pub(super) fn to(kind: &KeyKind, value: &Value) -> (String, Option<String>) {
         }
         KeyKind::Choice(_) | KeyKind::Text | KeyKind::Secret => (text(value), None),
         KeyKind::List { numbers: false } => (list(value).map(Value::List), None),
-        KeyKind::Secrets => (map(value).map(Value::Table), None),
+        KeyKind::Texts | KeyKind::Secrets => (map(value).map(Value::Table), None),
         KeyKind::List { numbers: true } | KeyKind::Tables => (None, None),
     };
     match converted {

@@ -11,7 +11,7 @@
 //! | a client whose backend decided | `session/hooked`: `publish_approved` |
 //! | the server API: publish, broadcast | `shard/api/ask`: `publish` |
 //! | a queue group, of a dead letter | `upstream/desk/told`: `announcement` |
-//! | a trigger | `upstream/desk/triggers`: `append` |
+//! | a trigger | `upstream/desk/triggers`: `append`, and `draft` of what is joined |
 //! | a row or record of a source | `upstream/sources/offer`: `draft` |
 //! | a replay, a dead letter that is tried again | `upstream/desk/dead`: `once_more` |
 

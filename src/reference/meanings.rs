@@ -90,18 +90,17 @@ pub(super) fn all() -> Meanings {
     let mut is_used = false;
     // What is said of a table and of those within it.
     let (mut above, mut above_of) = (String::new(), String::new());
-    let mut list = String::new();
+    // Lists of tables that the table may be within, each within the one before.
+    let mut lists: Vec<String> = Vec::new();
     for line in EXAMPLE.lines() {
         match read(line) {
             Line::Table(path) => {
                 // `[a.b]` within the list of tables `a` is `a[].b`.
-                let is_inside = !list.is_empty() && path.starts_with(&format!("{list}."));
-                if is_inside {
-                    table = format!("{list}[]{}", &path[list.len()..]);
-                } else {
-                    list = path.strip_suffix("[]").unwrap_or_default().to_owned();
-                    table = path;
-                }
+                lists.retain(|list| path.starts_with(&format!("{list}.")));
+                table = lists.iter().rev().fold(path.clone(), |table, list| {
+                    format!("{list}[]{}", &table[list.len()..])
+                });
+                lists.extend(path.strip_suffix("[]").map(str::to_owned));
                 if !comment.is_empty() && !is_used {
                     above.clone_from(&comment);
                     above_of.clone_from(&table);

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::{ApiArgs, ToolError};
-use crate::limits::LOG_RECORD_BYTES_MAX;
+use crate::config::glob_match;
+use crate::limits::{FETCH_WAIT_MS_MIN, LOG_RECORD_BYTES_MAX};
 
 /// Publications of one request.
 const BATCH_LINES: usize = 256;
@@ -63,6 +64,9 @@ pub struct ImportArgs {
     /// Publish everything into this channel, for example one of a sandbox, rather than where it was
     #[arg(long, value_name = "CHANNEL")]
     pub channel: Option<String>,
+    /// Queue group that takes it from that channel, for example that of a sandbox; made to begin with it where there is none
+    #[arg(long, value_name = "NAME", requires = "channel")]
+    pub group: Option<String>,
     /// Server
     #[command(flatten)]
     pub target: ApiArgs,
@@ -221,7 +225,20 @@ pub(super) fn publish(client: Client, args: &PublishArgs) -> Result<(), ToolErro
 }
 
 /// Runs `ringmain import`.
-pub(super) fn import(client: Client, args: &ImportArgs) -> Result<(), ToolError> {
+pub(super) fn import(mut client: Client, args: &ImportArgs) -> Result<(), ToolError> {
+    let open = |name: &str| File::open(&args.file).map_err(|error| ToolError::file(name, error));
+    let is_stdin = args.file.as_os_str() == "-";
+    let name = match is_stdin {
+        true => "standard input".to_owned(),
+        false => args.file.display().to_string(),
+    };
+    let input: Box<dyn BufRead + Send> = match is_stdin {
+        true => Box::new(BufReader::new(io::stdin())),
+        false => Box::new(BufReader::new(open(&name)?)),
+    };
+    if let (Some(group), Some(channel)) = (&args.group, &args.channel) {
+        make_group(&mut client, group, channel)?;
+    }
     let rules = Rules {
         channel: args.channel.as_deref(),
         is_channel_forced: args.channel.is_some(),
@@ -230,13 +247,38 @@ pub(super) fn import(client: Client, args: &ImportArgs) -> Result<(), ToolError>
         trace: None,
         keeps_events: true,
     };
-    if args.file.as_os_str() == "-" {
-        let input = Box::new(BufReader::new(io::stdin()));
-        return run(client, &rules, input, "standard input", false);
+    run(client, &rules, input, &name, false)
+}
+
+/// The group takes from the channel. One that is made begins with what comes next.
+fn make_group(client: &mut Client, group: &str, channel: &str) -> Result<(), ToolError> {
+    let groups = client.call("queue/groups", &json!({}))?;
+    let groups = groups["groups"].as_array().into_iter().flatten();
+    if let Some(known) = groups.into_iter().find(|known| known["group"] == group) {
+        let mut channels = known["channels"].as_array().into_iter().flatten();
+        let takes = |pattern: &Value| {
+            let pattern = pattern.as_str().unwrap_or_default();
+            glob_match(pattern, channel)
+        };
+        return match channels.any(takes) {
+            true => Ok(()),
+            false => Err(ToolError::Nothing(format!(
+                "the group `{group}` takes nothing from `{channel}`: name a channel that it takes from, or another group"
+            ))),
+        };
     }
-    let name = args.file.display().to_string();
-    let file = File::open(&args.file).map_err(|error| ToolError::file(&name, error))?;
-    run(client, &rules, Box::new(BufReader::new(file)), &name, false)
+    // It takes nothing yet, so nothing is fetched.
+    let wish = json!({
+        "group": group, "channels": [channel], "from": "new", "limit": 1, "wait_ms": FETCH_WAIT_MS_MIN,
+    });
+    let fetched = client.call("queue/fetch", &wish)?;
+    let given = fetched["deliveries"].as_array().into_iter().flatten();
+    for given in given {
+        // Somebody else has published meanwhile.
+        let back = json!({ "delivery": given["delivery"], "delay_ms": 0, "reason": "import" });
+        client.call("queue/nak", &back)?;
+    }
+    Ok(())
 }
 
 type Read = Result<(u64, String), ToolError>;

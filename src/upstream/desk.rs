@@ -6,9 +6,12 @@ mod dead;
 mod deleted;
 mod drive;
 pub mod encode;
+mod gather;
 mod grant;
 pub mod group;
+pub mod join;
 mod operate;
+mod parts;
 pub mod picks;
 mod push;
 pub mod replay;
@@ -46,6 +49,7 @@ pub use push::Pushed;
 use answered::Fetch;
 use deleted::Deleted;
 use group::{Group, Waits, Window};
+use join::{JoinCounts, Joins};
 use operate::Pace;
 use push::Pusher;
 use request::Replies;
@@ -56,6 +60,8 @@ use triggers::Rule;
 const CREDIT: u32 = 16;
 /// Publications that a trigger works on at a time.
 const TRIGGER_CREDIT: usize = 64;
+/// Parts of joins that are looked at together.
+const JOIN_CREDIT: usize = 1024;
 /// What the log could not do is tried again after this.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(250);
 /// Questions wait this long for the groups to be read after a start.
@@ -147,6 +153,8 @@ pub struct GroupReport {
     pub lost: u64,
     /// How long entries have waited for their first delivery.
     pub waits: Waits,
+    /// What its trigger joins; `None` where it does not.
+    pub joins: Option<JoinCounts>,
     /// Deliveries that are acknowledged in a second, of late.
     pub rate: f64,
     /// Workers that would work off what waits within a minute, at the pace of those that are there; `None` where that is not known.
@@ -238,6 +246,7 @@ struct Place {
     /// Dead letters since one was told, and when that was.
     dead_told: Cell<(u64, Option<std::time::Instant>)>,
     trigger: RefCell<Option<Rc<Rule>>>,
+    joins: RefCell<Joins>,
     push: RefCell<Option<Rc<Pusher>>>,
 }
 
@@ -455,6 +464,7 @@ impl Place {
             passed: counters.passed,
             lost: lag.lost,
             waits: group.waits().clone(),
+            joins: self.joining().map(|_| self.joins.borrow().counts()),
             rate: pace.rate(),
             desired_workers: pace.desired(ready, group.workers() + group.waiting()),
         }

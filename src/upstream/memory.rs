@@ -1,7 +1,7 @@
 //! A log in memory that keeps every promise of the seam, for tests; and short ways to records and entries.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,8 @@ pub struct MemoryLog {
     tailed: Cell<usize>,
     /// Nothing can be stored.
     pub down: Cell<bool>,
+    /// So many entries are done, and then nothing is settled any more.
+    pub dones_left: Cell<Option<usize>>,
     /// Calls of `settle`.
     pub settles: Cell<usize>,
 }
@@ -82,6 +84,8 @@ struct State {
     /// By cursor: until when, of which line.
     delayed: BTreeMap<u64, (u64, Option<LineId>)>,
     lined: BTreeMap<(LineId, u64), ()>,
+    /// What was leased by whomever.
+    had: BTreeSet<u64>,
     lost: u64,
 }
 
@@ -155,7 +159,12 @@ impl MemoryLog {
         Ok(())
     }
 
-    fn take(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+    fn take(
+        &self,
+        group: &str,
+        limit: usize,
+        is_meant: impl Fn(&State, u64) -> bool,
+    ) -> Result<Vec<Leased>, LogError> {
         let mut groups = self.groups.borrow_mut();
         let state = groups
             .get_mut(group)
@@ -165,13 +174,18 @@ impl MemoryLog {
             if taken.len() == limit {
                 break;
             }
-            if !state.takes(entry) || state.is_leased(entry.cursor) || state.waits(entry.cursor) {
+            if !state.takes(entry)
+                || state.is_leased(entry.cursor)
+                || state.waits(entry.cursor)
+                || !is_meant(state, entry.cursor)
+            {
                 continue;
             }
             let was_delayed = state.delayed.remove(&entry.cursor).is_some();
             let lease = Lease(self.leases.get());
             self.leases.set(lease.0 + 1);
             state.leased.insert(lease, entry.cursor);
+            state.had.insert(entry.cursor);
             taken.push(Leased {
                 lease,
                 entry: entry.clone(),
@@ -347,6 +361,7 @@ impl Groups for MemoryLog {
             failures: BTreeMap::new(),
             delayed: BTreeMap::new(),
             lined: BTreeMap::new(),
+            had: BTreeSet::new(),
             lost: 0,
         });
         state.group.channels.clone_from(&group.channels);
@@ -368,7 +383,7 @@ impl Groups for MemoryLog {
         loop {
             let changed = self.changed.notified();
             self.check()?;
-            let taken = self.take(group, limit)?;
+            let taken = self.take(group, limit, |_, _| true)?;
             if !taken.is_empty() {
                 return Ok(taken);
             }
@@ -389,6 +404,10 @@ impl Groups for MemoryLog {
             };
             match settled {
                 Settled::Done => {
+                    match self.dones_left.get() {
+                        Some(0) => continue,
+                        left => self.dones_left.set(left.map(|left| left - 1)),
+                    }
                     state.done.insert(cursor, true);
                     state.leased.remove(lease);
                 }
@@ -443,8 +462,11 @@ impl Groups for MemoryLog {
         Ok(lines.into_iter().map(line).collect())
     }
 
-    async fn left_over(&self, _: &str, _: usize) -> Result<Vec<Leased>, LogError> {
-        Ok(Vec::new())
+    async fn left_over(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
+        self.check()?;
+        self.take(group, limit, |state, cursor| {
+            state.had.contains(&cursor) && !state.delayed.contains_key(&cursor)
+        })
     }
 
     async fn leave_lines(&self, _: &str) -> Result<(), LogError> {
@@ -508,6 +530,7 @@ impl Groups for MemoryLog {
             state.failures.clear();
             state.lined.clear();
             state.delayed.clear();
+            state.had.clear();
         }
         self.changed.notify_waiters();
         Ok(())

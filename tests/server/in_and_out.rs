@@ -397,6 +397,43 @@ fn what_a_replay_has_written_is_imported_once_where_it_was_and_into_a_sandbox() 
         (10, 10)
     );
 
+    // A sandbox's group gets all of it, and no group of other channels does.
+    import(&server, &["--channel", "sandbox:2", "--group", "try"]);
+    import(&server, &["--channel", "sandbox:2", "--group", "try"]);
+    let wish = json!({ "group": "try", "limit": 1000, "wait_ms": 5000 });
+    let mut given = Vec::new();
+    while given.len() < in_order.len() {
+        let fetched = server.api_result("queue/fetch", &wish)["deliveries"].take();
+        let fetched = fetched.as_array().expect("deliveries");
+        assert!(!fetched.is_empty(), "{given:?}");
+        given.extend(fetched.iter().map(|one| one["data"].clone()));
+    }
+    assert_eq!(given, in_order);
+    for (more, status, says) in [
+        (
+            &["--channel", "orders:9", "--group", "try"][..],
+            1,
+            "takes nothing from `orders:9`",
+        ),
+        (&["--group", "try"][..], 2, "--channel"),
+        (
+            &["--channel", "sandbox:2", "--group", "no such"][..],
+            1,
+            "`group` is 1 to 128",
+        ),
+        (
+            &["--channel", "chat:2", "--group", "other"][..],
+            1,
+            "durable namespace",
+        ),
+    ] {
+        let mut all = vec!["import", path(&file)];
+        all.extend(more);
+        let (ended, printed) = Tool::of_api(&server, &all).run("");
+        assert_eq!(ended, Some(status), "{printed}");
+        assert!(printed.contains(says), "{printed}");
+    }
+
     std::fs::write(&file, "{\"channel\":\"orders:1\",\"data\":1}\nnonsense\n").expect("written");
     let (status, printed) = Tool::of_api(&server, &["import", path(&file)]).run("");
     assert_eq!(status, Some(2), "{printed}");

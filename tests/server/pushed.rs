@@ -234,6 +234,18 @@ fn push_rule_that_cannot_be_is_refused_with_what_is_missing() {
             "group = \"a\"\nchannels = [\"orders:*\"]\ntarget = \"work\"\ncondition = \"a b\"",
             "condition",
         ),
+        (
+            "group = \"a\"\nchannels = [\"orders:*\"]\ntarget = \"work\"\nlanes = { by = \"tag:p\", weights = [1, 2] }",
+            "four weights",
+        ),
+        (
+            "group = \"a\"\nchannels = [\"orders:*\"]\ntarget = \"work\"\nlanes.weights = [1, 1, 1, 2]",
+            "lanes.by",
+        ),
+        (
+            "group = \"a\"\nchannels = [\"orders:*\"]\ntarget = \"work\"\ntags = { shop = 1 }",
+            "tags.shop",
+        ),
     ] {
         let text = rules(LOG, &backend, &format!("[[queue.push]]\n{push}\n"));
         let (_, printed) = Start::with_config(&text).refused();
@@ -261,4 +273,33 @@ fn pushes_are_signed_and_counted_with_their_target() {
     until("the calls are counted", || {
         (server.metric("ringmain_hook_calls_total") >= 5.0).then_some(())
     });
+}
+
+#[test]
+fn rule_takes_what_has_its_tags_and_urgent_ones_first() {
+    let backend = Backend::start(|_| Reply::Status(200));
+    let server = start(&rules(LOG, &backend, ""));
+    for n in 0..30 {
+        let shop = if n % 3 == 0 { "south" } else { "north" };
+        let priority = if n < 20 { "0" } else { "3" };
+        let tags = json!({ "shop": shop, "priority": priority });
+        let publish = json!({ "channel": "orders:1", "data": { "n": n }, "tags": tags });
+        server.api_result("publish", &publish);
+    }
+    let more = "concurrency = 1\ntags = { shop = \"north\" }\n\
+        lanes = { by = \"tag:priority\", weights = [1, 1, 1, 100] }\n";
+    server.write_config(&rules(LOG, &backend, &format!("{PUSH}{more}")));
+    server.signal("HUP");
+    all_done(&server, 20);
+    let posted = backend.unread();
+    let numbers: Vec<u64> = posted
+        .iter()
+        .filter_map(|asked| asked.body["data"]["n"].as_u64())
+        .collect();
+    let urgent = numbers[..8].iter().filter(|n| **n >= 20);
+    assert_eq!(urgent.count(), 7, "{numbers:?}");
+    let mut all = numbers.clone();
+    all.sort_unstable();
+    let wanted: Vec<u64> = (0..30).filter(|n| n % 3 != 0).collect();
+    assert_eq!(all, wanted);
 }

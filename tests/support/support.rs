@@ -5,6 +5,7 @@ pub(crate) mod client;
 pub(crate) mod deflate;
 pub(crate) mod groups;
 pub(crate) mod http;
+pub(crate) mod joins;
 pub(crate) mod process;
 pub(crate) mod push;
 pub(crate) mod request;

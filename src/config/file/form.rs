@@ -7,11 +7,11 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::super::access;
-use super::super::durable::is_key;
+use super::super::durable::{is_key, join_key};
 use super::super::namespace::DeltaType;
 use super::super::{FileMode, Glob, ListenAddr, Pattern, PublicKey, TrustedProxy};
 use super::web_origin;
-use crate::limits::GROUP_NAME_BYTES_MAX;
+use crate::limits::{GROUP_NAME_BYTES_MAX, KEY_WEIGHT_MAX};
 
 /// Bytes of the path of a unix socket: what the kernel takes, less the byte that ends it.
 const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -359,6 +359,43 @@ pub(super) const QUEUE_GROUP: Form<String> = Form {
 pub(super) const TURN_KEY: Form<String> = Form {
     expected: "one of `channel`, `user`, `tag:NAME` and `data:PATH`, or \"\"",
     parse: |text| (text.is_empty() || is_key(text)).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+/// Turns of a lane.
+pub(super) const LANE_WEIGHT: Form<u32> = Form {
+    expected: "a weight of 1 to 100",
+    parse: |text| {
+        text.parse()
+            .ok()
+            .filter(|weight| (1..=KEY_WEIGHT_MAX).contains(weight))
+    },
+    show: u32::to_string,
+    number: true,
+    why: unsaid,
+    is_url: false,
+};
+
+/// Name of a tag.
+pub(super) const TAG_NAME: Form<String> = Form {
+    expected: "the name of a tag",
+    parse: |text| (!text.is_empty()).then(|| text.to_owned()),
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+/// See `join_key`.
+pub(super) const JOIN_KEY: Form<String> = Form {
+    expected: "one of `channel`, `user`, `tag:NAME` and `data:PATH`, or the name of a tag",
+    parse: |text| match text {
+        "" => Some(String::new()),
+        text => join_key(text),
+    },
     show: String::clone,
     number: false,
     why: unsaid,

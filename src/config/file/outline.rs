@@ -49,6 +49,8 @@ pub enum KeyKind {
     },
     /// A list of tables, whose keys follow.
     Tables,
+    /// A table of free names and strings.
+    Texts,
     /// A table of free names and strings, which are never shown.
     Secrets,
 }
@@ -201,6 +203,16 @@ impl Visit for Outline {
         self.key(key, KeyKind::Secret, takes, string(""));
     }
 
+    fn texts(
+        &mut self,
+        key: &'static str,
+        names: &Form<String>,
+        texts: &Form<String>,
+        _: &mut Vec<(String, String)>,
+    ) {
+        self.key(key, KeyKind::Texts, table(names, texts), "{}".to_owned());
+    }
+
     fn secrets(
         &mut self,
         key: &'static str,
@@ -208,10 +220,11 @@ impl Visit for Outline {
         texts: &Form<String>,
         _: &mut Vec<(String, Secret)>,
     ) {
-        let takes = format!(
-            "a table, each name {} and each value {}",
-            names.expected, texts.expected
-        );
-        self.key(key, KeyKind::Secrets, takes, "{}".to_owned());
+        self.key(key, KeyKind::Secrets, table(names, texts), "{}".to_owned());
     }
+}
+
+fn table(names: &Form<String>, texts: &Form<String>) -> String {
+    let (name, value) = (names.expected, texts.expected);
+    format!("a table, each name {name} and each value {value}")
 }

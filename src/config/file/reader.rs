@@ -423,6 +423,18 @@ impl Visit for FileReader {
         }
     }
 
+    fn texts(
+        &mut self,
+        key: &'static str,
+        names: &Form<String>,
+        texts: &Form<String>,
+        values: &mut Vec<(String, String)>,
+    ) {
+        if let Some(found) = self.table(key, names, texts) {
+            *values = found;
+        }
+    }
+
     fn secrets(
         &mut self,
         key: &'static str,
@@ -430,11 +442,24 @@ impl Visit for FileReader {
         texts: &Form<String>,
         values: &mut Vec<(String, Secret)>,
     ) {
-        let Some(entry) = self.take(key) else { return };
-        let Some(table) = self.subtable(key, entry) else {
-            return;
-        };
-        values.clear();
+        if let Some(found) = self.table(key, names, texts) {
+            let found = found.into_iter();
+            *values = found.map(|(name, text)| (name, Secret(text))).collect();
+        }
+    }
+}
+
+impl FileReader {
+    /// A table with free keys; `None` where there is none.
+    fn table(
+        &mut self,
+        key: &'static str,
+        names: &Form<String>,
+        texts: &Form<String>,
+    ) -> Option<Vec<(String, String)>> {
+        let entry = self.take(key)?;
+        let table = self.subtable(key, entry)?;
+        let mut values = Vec::new();
         for (name, TreeEntry { origin, value }) in table.0 {
             let path = format!("{key}.{name}");
             let (TreeValue::Text(text) | TreeValue::Bare(text)) = &value else {
@@ -442,10 +467,11 @@ impl Visit for FileReader {
                 continue;
             };
             match ((names.parse)(&name), (texts.parse)(text)) {
-                (Some(name), Some(text)) => values.push((name, Secret(text))),
+                (Some(name), Some(text)) => values.push((name, text)),
                 (None, _) => self.misformed(&path, origin, names, &name),
                 (_, None) => self.misformed(&path, origin, texts, text),
             }
         }
+        Some(values)
     }
 }

@@ -33,6 +33,14 @@ pub(super) trait Visit {
     fn text<T>(&mut self, key: &'static str, form: &Form<T>, value: &mut T);
     fn list<T>(&mut self, key: &'static str, form: &Form<T>, values: &mut Vec<T>);
     fn secret(&mut self, key: &'static str, value: &mut Secret);
+    /// A table whose keys are free.
+    fn texts(
+        &mut self,
+        key: &'static str,
+        names: &Form<String>,
+        texts: &Form<String>,
+        values: &mut Vec<(String, String)>,
+    );
     /// A table whose keys are free and whose values may be secrets.
     fn secrets(
         &mut self,

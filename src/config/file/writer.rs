@@ -208,6 +208,17 @@ impl Visit for TomlWriter {
         self.line(key, string(if hide { "***" } else { &value.0 }));
     }
 
+    fn texts(
+        &mut self,
+        key: &'static str,
+        _: &Form<String>,
+        _: &Form<String>,
+        values: &mut Vec<(String, String)>,
+    ) {
+        let values = values.iter().map(|(name, value)| (&**name, &**value));
+        self.line(key, table(values));
+    }
+
     fn secrets(
         &mut self,
         key: &'static str,
@@ -216,18 +227,22 @@ impl Visit for TomlWriter {
         values: &mut Vec<(String, Secret)>,
     ) {
         let hide = self.secrets == SecretsWritten::Hidden;
-        let shown: Vec<String> = values
-            .iter()
-            .map(|(name, value)| {
-                let text = if hide { "***" } else { &value.0 };
-                format!("{} = {}", string(name), string(text))
-            })
-            .collect();
-        let text = if shown.is_empty() {
-            "{}".to_owned()
-        } else {
-            format!("{{ {} }}", shown.join(", "))
-        };
-        self.line(key, text);
+        let values = values.iter().map(|(name, value)| {
+            let text: &str = if hide { "***" } else { &value.0 };
+            (&**name, text)
+        });
+        self.line(key, table(values));
+    }
+}
+
+/// A table in one line.
+fn table<'a>(values: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    let shown: Vec<String> = values
+        .map(|(name, value)| format!("{} = {}", string(name), string(value)))
+        .collect();
+    if shown.is_empty() {
+        "{}".to_owned()
+    } else {
+        format!("{{ {} }}", shown.join(", "))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{LogReport, head, line};
 use crate::upstream::desk::GroupReport;
+use crate::upstream::desk::join::JoinCounts;
 use crate::upstream::sources::SourceReport;
 
 /// A number of a queue group: name, kind, help, access.
@@ -113,6 +114,58 @@ const GROUPS: [GroupNumber; 17] = [
         |group| group.lost,
     ),
 ];
+
+/// A number of a trigger that joins: name, kind, help, access.
+type JoinNumber = (
+    &'static str,
+    &'static str,
+    &'static str,
+    fn(&JoinCounts) -> u64,
+);
+
+const JOINS: [JoinNumber; 4] = [
+    (
+        "trigger_joins_open",
+        "gauge",
+        "Joins of a trigger that wait for parts, in this process.",
+        |joins| joins.open,
+    ),
+    (
+        "trigger_join_parts",
+        "gauge",
+        "Publications that wait in them for others.",
+        |joins| joins.parts,
+    ),
+    (
+        "trigger_joins_completed_total",
+        "counter",
+        "Joins of a trigger that became a publication.",
+        |joins| joins.completed,
+    ),
+    (
+        "trigger_joins_expired_total",
+        "counter",
+        "Joins of a trigger whose parts became dead letters, mostly because some did not come in time.",
+        |joins| joins.expired,
+    ),
+];
+
+/// What triggers join.
+pub(super) fn joins(out: &mut String, groups: &[GroupReport]) {
+    for (name, kind, help, of) in JOINS {
+        let name = format!("ringmain_{name}");
+        head(out, &name, kind, help);
+        for group in groups {
+            if let Some(joins) = &group.joins {
+                let number = of(joins);
+                line(
+                    out,
+                    format_args!("{name}{{group=\"{}\"}} {number}", group.name),
+                );
+            }
+        }
+    }
+}
 
 /// Queue groups.
 pub(super) fn groups(out: &mut String, groups: &[GroupReport]) {

@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
+use super::gather::kept_at;
+use super::triggers::TRIGGER_PREFIX;
 use super::{Inner, Outlet, Place, no_group};
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{Groups, Values};
@@ -80,6 +82,9 @@ impl<L: Groups + Values, O: Outlet> Inner<L, O> {
             self.take_off(&place);
         }
         self.log.put(&format!("group/{name}"), None).await?;
+        if name.starts_with(TRIGGER_PREFIX) {
+            self.log.put(&kept_at(name), None).await?;
+        }
         self.log.delete_group(name).await
     }
 

@@ -118,7 +118,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     }
 
     /// One line says that there is a dead letter. A group whose workers fail makes many: those between two lines are counted.
-    fn tell_dead(&self, place: &Place, letter: &DeadLetter) {
+    pub(super) fn tell_dead(&self, place: &Place, letter: &DeadLetter) {
         let (untold, last) = place.dead_told.get();
         if last.is_some_and(|at| at.elapsed() < DEAD_INTERVAL) {
             place.dead_told.set((untold + 1, last));
@@ -156,6 +156,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                     group.handle_timeout(now);
                 }
                 self.carry_out(&place, &mut group);
+                self.take_parts(&place, &mut group);
                 unsettled.extend(group.take_settled());
                 syncs.append(&mut place.syncs.borrow_mut());
                 let wanted = group.wanted(self.room());
@@ -182,6 +183,10 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 }
             }
             if is_gone {
+                if place.joining().is_some() {
+                    // Whoever comes next has the parts sooner.
+                    let _ = self.log.leave_lines(&place.name).await;
+                }
                 place.ended.set(true);
                 return;
             }
@@ -191,15 +196,21 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 if sought.is_ok() {
                     unsettled.clear();
                     place.group.borrow_mut().handle_emptied();
+                    self.forget_joins(&place).await;
                 }
                 let _ = done.send(sought);
                 continue;
             }
-            if unsettled.is_empty() && self.tend_lines(&place).await {
+            if unsettled.is_empty() && self.tend(&place, &mut unsettled).await {
                 continue;
             }
-            let now = self.now().at;
-            let until = due.map_or(IDLE, |due| due.since(now)).min(IDLE);
+            let now = self.now();
+            let until = due.map_or(IDLE, |due| due.since(now.at)).min(IDLE);
+            let until = place
+                .joins
+                .borrow()
+                .pause(now.unix_ms)
+                .map_or(until, |pause| until.min(pause));
             tokio::select! {
                 leased = self.log.fetch(&place.name, wanted.max(1)), if wanted > 0 && !fails => {
                     match leased {
@@ -219,6 +230,14 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 () = place.wake.notified() => place.group.borrow_mut().handle_freed(),
                 () = tokio::time::sleep(if fails { RETRY.min(until) } else { until }) => fails = false,
             }
+        }
+    }
+
+    /// Whatever waits in lines of the log. `true`: it looks again at once.
+    async fn tend(&self, place: &Rc<Place>, unsettled: &mut Vec<(Lease, Settled)>) -> bool {
+        match place.joining() {
+            Some(rule) => self.tend_joins(place, &rule, unsettled).await,
+            None => self.tend_lines(place).await,
         }
     }
 
@@ -279,7 +298,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     }
 
     /// The log could not do it now.
-    async fn later(&self, place: &Rc<Place>, error: &LogError) -> bool {
+    pub(super) async fn later(&self, place: &Rc<Place>, error: &LogError) -> bool {
         if matches!(error, LogError::NotFound(_)) {
             self.look_whether_deleted(place).await;
         }
@@ -345,6 +364,9 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                             let push = Rc::clone(self).push(Rc::clone(place), Rc::clone(pusher));
                             tokio::task::spawn_local(push);
                         }
+                    }
+                    None if place.joining().is_some() => {
+                        place.joins.borrow_mut().incoming.push_back(given);
                     }
                     None => {
                         tokio::task::spawn_local(Rc::clone(self).trigger(Rc::clone(place), given));

@@ -135,6 +135,11 @@ impl<L, O: Outlet> Inner<L, O> {
                 "desired_workers": report.desired_workers,
                 "time_in_queue_ms": { "p50": report.waits.quantile(0.5), "p99": report.waits.quantile(0.99) },
             });
+            if let Some(joins) = report.joins {
+                shown["joins"] = json!({
+                    "open": joins.open, "parts": joins.parts, "completed": joins.completed, "expired": joins.expired,
+                });
+            }
             if let (Some(shown), serde_json::Value::Object(rules)) = (shown.as_object_mut(), rules) {
                 shown.extend(rules);
             }

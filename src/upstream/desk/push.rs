@@ -14,9 +14,10 @@ use serde::de::{Error as _, MapAccess};
 
 use super::encode::{self, Given};
 use super::group::{Group, Holder, Taker, Window};
+use super::picks::Picks;
 use super::settings::{Backoff, Settings};
 use super::start::From;
-use super::turns::{Key, Turns};
+use super::turns::{Key, LANE_WEIGHTS, LANES, Lanes, Turns};
 use super::{Inner, Outlet, Place, bad_request, clock};
 use crate::config::durable::Push;
 use crate::limits::{ACK_WAIT_MAX, PUSH_BYTES_MAX};
@@ -231,8 +232,20 @@ fn settings(rule: &Push, before: Option<&Settings>) -> Result<Settings, LogError
         ..Backoff::default()
     };
     let before = before.cloned().unwrap_or_default();
-    let mut picks = before.picks;
-    picks.condition = rule.condition.as_str().into();
+    let tags = rule.tags.iter();
+    let picks = Picks {
+        tags: tags
+            .map(|(name, value)| (name.as_str().into(), value.as_str().into()))
+            .collect(),
+        condition: rule.condition.as_str().into(),
+    };
+    let lanes = match rule.lanes_by.as_str() {
+        "" => None,
+        by => Some(Lanes {
+            by: Key::parse(by).map_err(|error| wrong(&error))?,
+            weights: <[u32; LANES]>::try_from(&*rule.lanes_weights).unwrap_or(LANE_WEIGHTS),
+        }),
+    };
     Ok(Settings {
         channels: rule
             .channels
@@ -247,9 +260,11 @@ fn settings(rule: &Push, before: Option<&Settings>) -> Result<Settings, LogError
             key: key.transpose().map_err(|error| wrong(&error))?,
             concurrency: rule.key_concurrency,
             rate: f64::from(rule.key_rate),
+            lanes,
             ..before.turns
         },
         picks,
+        gathers: false,
         paused: before.paused,
     })
 }

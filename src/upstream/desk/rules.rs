@@ -10,7 +10,7 @@ use super::group::{Group, Taker, Window};
 use super::settings::{Settings, Wish, WishError, is_group_name};
 use super::start::From;
 use super::triggers::Rule;
-use super::{Inner, Outlet, Place, TRIGGER_CREDIT, bad_request, closed, grant, wrong};
+use super::{Inner, Outlet, Place, bad_request, closed, grant, wrong};
 use crate::limits::GROUPS_AT_DESK_MAX;
 use crate::mesh::durable::{Caller, LogError};
 use crate::upstream::log::{Entries, Group as LogGroup, Groups, Letters, Values};
@@ -138,14 +138,28 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             from_beginning: from == From::Beginning,
             start_after: from.after(),
             lease: settings.lease(),
-            ordered: settings.ordered,
+            ordered: settings.is_of_one(),
         };
         let text = serde_json::to_vec(&settings).map_err(|_| bad_request("settings"))?;
         self.log.put(&format!("group/{name}"), Some(&text)).await?;
         self.log.open_group(&of_log).await?;
         if let Some(place) = self.place(name) {
             let now = self.now();
-            place.group.borrow_mut().handle_settings(now, settings);
+            {
+                let mut group = place.group.borrow_mut();
+                group.handle_settings(now, settings);
+                if let (Some(rule), Some(before)) = (&trigger, &*place.trigger.borrow()) {
+                    group.handle_credit(Taker::Trigger, rule.credit());
+                    let joins = rule.joining().or(before.joining()).is_some();
+                    // Other parts may belong together now.
+                    let is_unsure = joins && !rule.is_as(before) || place.is_unsure_of_lines.get();
+                    place.is_unsure_of_lines.set(is_unsure);
+                    if before.joining().is_some() && rule.joining().is_none() {
+                        place.joins.borrow_mut().restart(0);
+                        group.handle_waiting(0);
+                    }
+                }
+            }
             *place.trigger.borrow_mut() = trigger;
             place.wake.notify_one();
             tracing::info!(group = name, "the rules of a queue group are changed");
@@ -168,7 +182,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         }
         self.deleted.borrow_mut().forget_index(index);
         let seed = self.rng.borrow_mut().bits();
-        let is_trigger = trigger.is_some();
+        let credit = trigger.as_ref().map(|rule| rule.credit());
         let mut group = Group::new(name, index, settings, seed);
         group.keep_retries(L::RETRY_KEPT);
         let place = Rc::new(Place {
@@ -187,12 +201,13 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             lost_told: std::cell::Cell::new(None),
             dead_told: std::cell::Cell::new((0, None)),
             trigger: std::cell::RefCell::new(trigger),
+            joins: std::cell::RefCell::default(),
             push: std::cell::RefCell::default(),
         });
-        if is_trigger {
+        if let Some(credit) = credit {
             place.group.borrow_mut().handle_joined(
                 Taker::Trigger,
-                TRIGGER_CREDIT,
+                credit,
                 &Window::new(usize::MAX),
                 "trigger",
             );

@@ -46,6 +46,9 @@ pub struct Settings {
     /// What it takes from its channels; the rest is done as soon as it is seen.
     #[serde(default, skip_serializing_if = "Picks::are_all")]
     pub picks: Picks,
+    /// One process has all that is not done, and what an earlier one had comes to it before anything new: a join has its parts together.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub gathers: bool,
     /// Nothing is given until it goes on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub paused: bool,
@@ -79,6 +82,7 @@ impl Default for Settings {
             backoff: Backoff::default(),
             turns: Turns::default(),
             picks: Picks::default(),
+            gathers: false,
             paused: false,
         }
     }
@@ -112,11 +116,17 @@ impl Settings {
         .collect()
     }
 
-    /// A lease counts for this long after it was last spoken of. In an ordered group what a dead process had comes before anything
-    /// else, so the group stands still until its leases have run out.
+    /// The log gives it to one process, in order.
+    #[must_use]
+    pub const fn is_of_one(&self) -> bool {
+        self.ordered || self.gathers
+    }
+
+    /// A lease counts for this long after it was last spoken of. Where what a dead process had comes before anything else, the
+    /// group stands still until its leases have run out.
     #[must_use]
     pub const fn lease(&self) -> Duration {
-        if self.ordered {
+        if self.is_of_one() {
             Duration::from_secs(10)
         } else {
             Duration::from_mins(1)

@@ -1,3 +1,4 @@
+mod joins;
 mod letters;
 mod rules;
 mod turns;
@@ -31,6 +32,8 @@ struct Kept {
     hooked: RefCell<Vec<(String, Value)>>,
     /// Calls of hooks that fail from now on.
     hook_fails: Cell<u32>,
+    /// The log is down once something is appended to a channel that begins so.
+    down_behind: Cell<Option<&'static str>>,
 }
 
 impl Kept {
@@ -70,7 +73,15 @@ impl Outlet for Kept {
         Pushed::Done(Bytes::new())
     }
     async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>> {
-        self.log.append(drafts).await
+        let starts = |draft: &Draft, start| draft.record.channel.as_str().starts_with(start);
+        let start = self.down_behind.get();
+        let is_last = start.is_some_and(|start| drafts.iter().any(|draft| starts(draft, start)));
+        let results = self.log.append(drafts).await;
+        if is_last {
+            self.down_behind.set(None);
+            self.log.down.set(true);
+        }
+        results
     }
 }
 
@@ -88,6 +99,7 @@ impl Table {
             deliveries: RefCell::default(),
             hooked: RefCell::default(),
             hook_fails: Cell::default(),
+            down_behind: Cell::default(),
         });
         Self {
             desk: Desk::new(Rc::clone(log), Rc::clone(&kept), config),

@@ -1,16 +1,18 @@
 //! Triggers: a durable publication leads to one thing more, at least once. Each is a queue group that the desk works off.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::encode::Given;
+use super::parts::{Joining, joined};
 use super::settings::{Settings, is_own};
-use super::{Outlet, encode, unix_ms};
+use super::{JOIN_CREDIT, Outlet, TRIGGER_CREDIT, encode, unix_ms};
 use crate::config::Config;
 use crate::config::durable::Trigger;
 use crate::config::namespace::DEAD_PREFIX;
 use crate::limits::TRIGGER_HOPS_MAX;
 use crate::mesh::durable::LogError;
-use crate::model::{ChannelName, Draft, EventId, Record, Terms};
+use crate::model::{ChannelName, Draft, Entry, EventId, Record, Terms};
 use crate::wire::condition::Condition;
 
 /// Start of the names of triggers' groups.
@@ -32,6 +34,8 @@ pub struct Rule {
     /// `None`: every publication. `Some(Err)`: the condition cannot be read.
     condition: Option<Result<Condition, String>>,
     trigger: Trigger,
+    /// Several publications lead to one.
+    join: Option<Joining>,
     /// It tells the hook of dead letters, in order, and never gives up.
     pub tells_letters: bool,
 }
@@ -68,6 +72,7 @@ impl Rule {
                     group: format!("{TRIGGER_PREFIX}{}:{}", namespace.name, trigger.name),
                     channels: vec![channels.into()],
                     condition,
+                    join: Joining::new(&trigger.join),
                     trigger: trigger.clone(),
                     tells_letters: false,
                 });
@@ -78,6 +83,7 @@ impl Rule {
                 group: HOOK_GROUP.to_owned(),
                 channels: vec![format!("{DEAD_PREFIX}*").into()],
                 condition: None,
+                join: None,
                 trigger: Trigger::default(),
                 tells_letters: true,
             });
@@ -90,7 +96,38 @@ impl Rule {
         Settings {
             channels: self.channels.clone(),
             ordered: self.tells_letters,
+            gathers: self.join.is_some(),
             ..Settings::default()
+        }
+    }
+
+    /// It does the same with the same publications.
+    pub(super) fn is_as(&self, other: &Self) -> bool {
+        self.channels == other.channels && self.trigger == other.trigger
+    }
+
+    /// What it joins, if it does.
+    pub(super) const fn joining(&self) -> Option<&Joining> {
+        self.join.as_ref()
+    }
+
+    /// Publications that it works on at a time.
+    pub(super) const fn credit(&self) -> usize {
+        match self.join {
+            Some(_) => JOIN_CREDIT,
+            None => TRIGGER_CREDIT,
+        }
+    }
+
+    /// Is this publication meant at all?
+    pub(super) fn fits(&self, record: &Record) -> Result<bool, Fault> {
+        match &self.condition {
+            Some(Err(error)) => Err(Fault::Failed(format!("condition: {error}"))),
+            // Whoever publishes does not get around a rule by a payload that the rule cannot read.
+            Some(Ok(condition)) => condition
+                .matches(&record.data)
+                .map_err(|unreadable| Fault::Hopeless(format!("condition: {unreadable}"))),
+            None => Ok(true),
         }
     }
 
@@ -102,24 +139,11 @@ impl Rule {
         given: &Given,
     ) -> Result<(), Fault> {
         let record = &given.entry.record;
-        match &self.condition {
-            Some(Err(error)) => return Err(Fault::Failed(format!("condition: {error}"))),
-            Some(Ok(condition)) => match condition.matches(&record.data) {
-                Ok(true) => {}
-                Ok(false) => return Ok(()),
-                // Whoever publishes does not get around a rule by a payload that the rule cannot read.
-                Err(unreadable) => {
-                    return Err(Fault::Hopeless(format!("condition: {unreadable}")));
-                }
-            },
-            None => {}
+        if !self.fits(record)? {
+            return Ok(());
         }
         if !self.trigger.append.is_empty() {
-            if record.hops >= TRIGGER_HOPS_MAX {
-                return Err(Fault::Hopeless(
-                    "loop: triggers have led to triggers too often".to_owned(),
-                ));
-            }
+            check_hops(record)?;
             return self.append(outlet, given).await;
         }
         let mut out = Vec::new();
@@ -132,15 +156,8 @@ impl Rule {
 
     async fn append<O: Outlet>(&self, outlet: &O, given: &Given) -> Result<(), Fault> {
         let record = &given.entry.record;
-        let target = self.target(record.channel.as_str());
-        if is_own(&target) {
-            return Err(Fault::Hopeless(format!("nobody publishes on `{target}`")));
-        }
-        let delay = u64::try_from(self.trigger.delay.as_millis()).unwrap_or(u64::MAX);
-        let due_ms = match delay {
-            0 => 0,
-            delay => unix_ms().saturating_add(delay),
-        };
+        let target = self.target(record.channel.as_str(), "")?;
+        let due_ms = self.due_ms();
         loop {
             let again = Record {
                 channel: ChannelName::new(&target),
@@ -163,14 +180,62 @@ impl Rule {
         }
     }
 
+    /// What is appended of publications that are joined. Whoever does it again appends the same under the same key.
+    pub(super) fn draft(&self, joining: &Joining, parts: &[Arc<Entry>]) -> Result<Draft, Fault> {
+        let none = || Fault::Hopeless("join: there is no part".to_owned());
+        let first = parts.first().ok_or_else(none)?;
+        let key = joining.key_of(first).map_err(Fault::Hopeless)?;
+        let record = joined(&key, parts).ok_or_else(none)?;
+        check_hops(&record)?;
+        let (channel, _) = first.shown_at();
+        let target = self.target(channel.as_str(), &String::from_utf8_lossy(&key))?;
+        let event = first.record.event;
+        let count = parts.len();
+        let record = Record {
+            channel: ChannelName::new(&target),
+            event: follower(event, &format!("{}/{count}", self.group)),
+            key: format!("{}/{event}/{count}", self.group).into(),
+            hops: record.hops + 1,
+            ..record
+        };
+        let mut draft = Draft::of(Terms::log(KEY_TTL), record);
+        draft.due_ms = self.due_ms();
+        Ok(draft)
+    }
+
+    /// When what is appended now is published, Unix milliseconds; 0 for at once.
+    fn due_ms(&self) -> u64 {
+        let delay = u64::try_from(self.trigger.delay.as_millis()).unwrap_or(u64::MAX);
+        match delay {
+            0 => 0,
+            delay => unix_ms().saturating_add(delay),
+        }
+    }
+
     /// The channel that gets it too.
-    fn target(&self, channel: &str) -> String {
+    fn target(&self, channel: &str, key: &str) -> Result<String, Fault> {
         let rest = channel.split_once(':').map_or(channel, |(_, rest)| rest);
-        self.trigger
+        let target = self
+            .trigger
             .append
             .replace("{channel}", channel)
             .replace("{rest}", rest)
+            .replace("{key}", key);
+        match is_own(&target) {
+            true => Err(Fault::Hopeless(format!("nobody publishes on `{target}`"))),
+            false => Ok(target),
+        }
     }
+}
+
+/// A chain of triggers has an end.
+fn check_hops(record: &Record) -> Result<(), Fault> {
+    if record.hops >= TRIGGER_HOPS_MAX {
+        return Err(Fault::Hopeless(
+            "loop: triggers have led to triggers too often".to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// The id of what follows from an event: the same whenever it is tried.
@@ -206,14 +271,20 @@ mod tests {
             group: "$trigger:orders:t".to_owned(),
             channels: Vec::new(),
             condition: None,
+            join: None,
             tells_letters: false,
             trigger: Trigger {
                 append: "billing:{rest}".to_owned(),
                 ..Trigger::default()
             },
         };
-        assert_eq!(rule.target("orders:7"), "billing:7");
+        let target = |rule: &Rule| rule.target("orders:7", "k");
+        assert_eq!(target(&rule).as_deref(), Ok("billing:7"));
         rule.trigger.append = "audit:{channel}".to_owned();
-        assert_eq!(rule.target("orders:7"), "audit:orders:7");
+        assert_eq!(target(&rule).as_deref(), Ok("audit:orders:7"));
+        rule.trigger.append = "runs:{key}".to_owned();
+        assert_eq!(target(&rule).as_deref(), Ok("runs:k"));
+        rule.trigger.append = "{key}:x".to_owned();
+        assert!(rule.target("orders:7", "$queue").is_err());
     }
 }

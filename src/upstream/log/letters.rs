@@ -103,15 +103,18 @@ pub enum Cause {
     Condition,
     /// Triggers led to triggers too often.
     Loop,
+    /// Not all parts of a join came, or they do not belong together.
+    Join,
 }
 
 impl Cause {
     /// All of them, with what each is called, and how reasons of its kind begin.
-    const ALL: [(Self, &'static str, &'static str); 5] = [
+    const ALL: [(Self, &'static str, &'static str); 6] = [
         (Self::AckWait, "ack_wait", "ack_wait"),
         (Self::ConnectionLost, "connection_lost", "connection_lost"),
         (Self::Condition, "condition", "condition: "),
         (Self::Loop, "loop", "loop: "),
+        (Self::Join, "join", "join: "),
         (Self::Failed, "failed", ""),
     ];
 
@@ -224,6 +227,7 @@ mod tests {
             ("connection: refused", "failed"),
             ("condition: n is no number", "condition"),
             ("loop: triggers have led to triggers too often", "loop"),
+            ("join: 1 of 3 parts did not come within 10s", "join"),
             ("", "failed"),
             ("card declined", "failed"),
         ] {

@@ -1,11 +1,15 @@
 //! What a namespace says about durable publications, where one key alone cannot tell.
 
-use super::super::super::durable::{Durable, Engine, Kept};
+use std::time::Duration;
+
+use super::super::super::durable::{Durable, Engine, Join, Kept, Push, Trigger};
 use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
 use super::super::{ConfigError, ValueOrigin};
-use crate::limits::{GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX, NAMESPACE_BYTES_MIN, PUSHES_MAX};
+use crate::limits::{
+    GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX, NAMESPACE_BYTES_MIN, PICKED_TAGS_MAX, PUSHES_MAX,
+};
 use crate::wire::condition::Condition;
 
 /// Adds everything that does not fit together.
@@ -61,6 +65,18 @@ fn pushes(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
                 "channels of a namespace with `delivery = \"durable\"`, each of them",
             );
         }
+        if push.tags.len() > PICKED_TAGS_MAX {
+            wrong(key("tags"), "at most 16 tags");
+        }
+        if push.lanes_weights.len() != 4 {
+            let needs = "four weights of 1 to 100, the least urgent lane first";
+            wrong(key("lanes.weights"), needs);
+        } else if push.lanes_by.is_empty() && push.lanes_weights != Push::default().lanes_weights {
+            wrong(
+                key("lanes.by"),
+                "where a number from 0 to 3 stands, as `lanes.weights` is set",
+            );
+        }
         if push.key.is_empty() && (push.key_concurrency > 0 || push.key_rate > 0) {
             wrong(
                 key("key"),
@@ -95,6 +111,10 @@ fn namespace(
 ) {
     let mut unreadable = Vec::new();
     let mut wrong = |key: String, needs: &'static str| {
+        if errors.iter().any(|error| error.key() == Some(&*key)) {
+            // What was written there was refused.
+            return;
+        }
         errors.push(ConfigError::Durable {
             origin: keys.origin(&key),
             key,
@@ -153,6 +173,13 @@ fn namespace(
                 "`append`: what is appended can wait, a hook is called at once",
             );
         }
+        if trigger.join != Join::default() {
+            let kept = match namespace.kept.age {
+                age if age.is_zero() => config.durable.retention_age,
+                age => age.min(config.durable.retention_age),
+            };
+            join(&path, trigger, kept, &mut wrong);
+        }
         if trigger.append.is_empty() == trigger.hook.is_empty() {
             wrong(
                 format!("{path}.append"),
@@ -177,6 +204,58 @@ fn namespace(
             let key = format!("{path}.triggers[{index}].hook");
             unknown_hook(key, &trigger.hook, keys, errors);
         }
+    }
+}
+
+/// What a trigger joins can come to an end.
+fn join(
+    path: &str,
+    trigger: &Trigger,
+    kept: Duration,
+    wrong: &mut impl FnMut(String, &'static str),
+) {
+    let key = |name: &str| format!("{path}.join.{name}");
+    let Join {
+        by,
+        count,
+        expected,
+        within,
+    } = &trigger.join;
+    if by.is_empty() {
+        wrong(
+            key("by"),
+            "what the parts have in common: the name of a tag, `data:PATH`, `channel` or `user`",
+        );
+    }
+    match (count, expected.as_str()) {
+        (0, "") => wrong(
+            key("count"),
+            "how many parts belong together, or `expected`, where one of them says it",
+        ),
+        (1, "") => wrong(key("count"), "2 or more: one publication is not joined"),
+        (0, "channel" | "user") => wrong(
+            key("expected"),
+            "the name of a tag, or `data:PATH`, where a number stands",
+        ),
+        (0, _) | (_, "") => {}
+        _ => wrong(key("expected"), "only one of `count` and `expected`"),
+    }
+    if within.is_zero() {
+        wrong(
+            key("within"),
+            "a time from 1s on, after which a join that is not complete becomes dead letters",
+        );
+    } else if *within > kept {
+        wrong(
+            key("within"),
+            "a time that is not longer than publications are kept (`retention_age`)",
+        );
+    }
+    if trigger.append.is_empty() {
+        wrong(
+            format!("{path}.append"),
+            "a channel for what is joined: a hook is called by a trigger of that channel",
+        );
     }
 }
 

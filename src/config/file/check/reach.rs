@@ -1,6 +1,6 @@
 //! What is well-formed and yet nobody would reach, or could use.
 
-use super::super::super::durable::Engine;
+use super::super::super::durable::{Engine, Join};
 use super::super::super::namespace::Namespace;
 use super::super::super::{Config, Secret};
 use super::super::reader::Keys;
@@ -205,9 +205,19 @@ fn idle_triggers(namespace: &Namespace, start: &str) -> Vec<(usize, &'static str
             .append
             .replace("{channel}", "")
             .replace("{rest}", "");
+        let joins = trigger.join != Join::default();
+        let bare = match joins {
+            true => bare.replace("{key}", ""),
+            false => bare,
+        };
         if bare.contains(['{', '}']) {
-            let why = "only {channel} and {rest} stand for something here".to_owned();
-            found.push((at, "append", why));
+            let why = match joins {
+                true => "only {channel}, {rest} and {key} stand for something here",
+                false => {
+                    "only {channel} and {rest} stand for something here, and {key} where the trigger has a `join`"
+                }
+            };
+            found.push((at, "append", why.to_owned()));
         }
     }
     found

@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::super::super::durable::{Durable, Engine, Expired, Push, Queue, SchemaVersion, Trigger};
 use super::super::super::namespace::{Delivery, Namespace};
 use super::super::form::{
-    FILE, FILE_OR_NONE, LONG_S, QUEUE_GROUP, SERVER, TEXT, TRIGGER_NAME, TURN_KEY, millis, or_off,
-    seconds,
+    FILE, FILE_OR_NONE, JOIN_KEY, LANE_WEIGHT, LONG_S, QUEUE_GROUP, SERVER, TAG_NAME, TEXT,
+    TRIGGER_NAME, TURN_KEY, millis, or_off, seconds,
 };
 use super::Visit;
 use crate::limits::{
-    GROUP_ATTEMPTS_MAX, LOG_SCHEDULED_MAX, PUBLISH_DELAY_MAX, PUSH_BATCH_MAX, PUSH_CALLS_MAX,
+    GROUP_ATTEMPTS_MAX, JOIN_PARTS_MAX, JOIN_WITHIN_MAX, LOG_SCHEDULED_MAX, PUBLISH_DELAY_MAX,
+    PUSH_BATCH_MAX, PUSH_CALLS_MAX,
 };
 
 /// In memory of a durable channel, unless the file says otherwise.
@@ -110,9 +111,14 @@ fn push<V: Visit>(v: &mut V, push: &mut Push) {
     v.integer("max_attempts", 1, attempts, &mut push.max_attempts);
     v.boolean("ordered", &mut push.ordered);
     v.text("condition", &TEXT, &mut push.condition);
+    v.texts("tags", &TAG_NAME, &TEXT, &mut push.tags);
     v.text("key", &TURN_KEY, &mut push.key);
     v.integer("key_concurrency", 0, 1_000_000, &mut push.key_concurrency);
     v.integer("key_rate", 0, 1_000_000, &mut push.key_rate);
+    v.section("lanes", |v| {
+        v.text("by", &TURN_KEY, &mut push.lanes_by);
+        v.list("weights", &LANE_WEIGHT, &mut push.lanes_weights);
+    });
     v.section("backoff", |v| {
         v.duration(
             "base",
@@ -171,5 +177,13 @@ pub(super) fn rules<V: Visit>(v: &mut V, namespace: &mut Namespace) {
         v.text("append", &TEXT, &mut one.append);
         v.text("hook", &TEXT, &mut one.hook);
         v.duration("delay", millis(0, DELAY_MS), &mut one.delay);
+        v.section("join", |v| {
+            let join = &mut one.join;
+            v.text("by", &JOIN_KEY, &mut join.by);
+            v.integer("count", 0, u64::from(JOIN_PARTS_MAX), &mut join.count);
+            v.text("expected", &JOIN_KEY, &mut join.expected);
+            let longest = JOIN_WITHIN_MAX.as_secs();
+            v.duration("within", or_off(seconds(1, longest)), &mut join.within);
+        });
     });
 }

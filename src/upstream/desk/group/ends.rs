@@ -7,7 +7,7 @@ use super::{Group, Held, Holder, LOSSES_PER_ATTEMPT, Output, State, Taker};
 use crate::model::Entry;
 use crate::time::Now;
 use crate::upstream::desk::{Asker, WorkerId};
-use crate::upstream::log::{Lease, Settled};
+use crate::upstream::log::{Lease, LineId, Settled};
 
 impl Group {
     /// It takes nothing any more: what it has goes to others, and this is no attempt. `false`: it did not take.
@@ -69,6 +69,27 @@ impl Group {
         };
         self.give_back(now, cursor);
         true
+    }
+
+    /// It waits in this line of the log until whoever had it asks for it there. `false`: it is somebody else's.
+    pub fn handle_lined(&mut self, now: Now, holder: Holder, delivery: u64, line: LineId) -> bool {
+        let Some(cursor) = self.delivered(holder, delivery) else {
+            return false;
+        };
+        self.take_back(cursor);
+        self.finish(now, cursor, Settled::Lined(line));
+        true
+    }
+
+    /// So many wait in lines on behalf of whoever had them: their leases have to be spoken of.
+    pub fn handle_waiting(&mut self, waiting: usize) {
+        self.lines.keep(waiting as u64);
+    }
+
+    /// So many that waited so are done, and so many have become dead letters.
+    pub const fn handle_gathered(&mut self, done: u64, dead: u64) {
+        self.counters.acked += done;
+        self.counters.dead += dead;
     }
 
     /// Nobody has it any more, and it may be given at once.

@@ -106,6 +106,11 @@ impl Lines {
         self.in_log
     }
 
+    /// So many entries are in the log's lines, which others than this group take turns at.
+    pub(super) fn keep(&mut self, in_log: u64) {
+        self.in_log = in_log;
+    }
+
     pub(super) fn delayed(&self) -> u64 {
         self.delayed
     }
