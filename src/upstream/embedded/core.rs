@@ -13,7 +13,8 @@ use hashbrown::HashMap;
 use super::block::{self, Head};
 use super::buried;
 use super::channels::{Row, Rows};
-use super::clock::LogClock;
+use super::clock::{LogClock, wall_ms};
+use super::ends::{self, Ends};
 use super::error::{OpenError, words};
 use super::floors::{FLOORS, FREED, Floor, Floors, Rules};
 use super::keys::{self, Keys};
@@ -60,6 +61,8 @@ pub struct Core {
     pub letters: Census,
     /// What waits for its time.
     pub later: Later,
+    /// What ends by itself.
+    pub ends: Ends,
     /// Which log it is.
     pub log_id: u128,
     lives: u64,
@@ -188,6 +191,7 @@ impl Core {
             end: end.unwrap_or(0),
             letters: buried::census(&store)?,
             later: Later::open(&store)?,
+            ends: Ends::open(&store)?,
             log_id,
             lives,
             next_channel,
@@ -217,6 +221,8 @@ impl Core {
             snapshot: self.store.db.snapshot(),
             trims: Arc::clone(&self.trims),
             floors: Arc::clone(&self.floors),
+            now_ms: wall_ms(),
+            has_holes: self.freed_entries() > 0,
         }
     }
 
@@ -289,7 +295,23 @@ impl Core {
         drafts: Vec<Draft>,
         with: impl FnOnce(&mut OwnedWriteBatch, &Store),
     ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
-        self.append_plan(Plan::default(), drafts, with)
+        let mut batch = self.store.batch();
+        with(&mut batch, &self.store);
+        self.append_plan(Plan::default(), drafts, batch)
+    }
+
+    /// The same, together with what is in a batch.
+    ///
+    /// # Errors
+    ///
+    /// It is not known whether anything was stored.
+    pub fn append_to(
+        &mut self,
+        batch: OwnedWriteBatch,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Arc<Entry>>, Broken> {
+        let (_, entries) = self.append_plan(Plan::default(), drafts, batch)?;
+        Ok(entries)
     }
 
     /// The same for what has waited for its time.
@@ -306,14 +328,16 @@ impl Core {
             is_due: true,
             ..Plan::default()
         };
-        self.append_plan(plan, drafts, with)
+        let mut batch = self.store.batch();
+        with(&mut batch, &self.store);
+        self.append_plan(plan, drafts, batch)
     }
 
     fn append_plan(
         &mut self,
         mut plan: Plan,
         drafts: Vec<Draft>,
-        with: impl FnOnce(&mut OwnedWriteBatch, &Store),
+        mut batch: OwnedWriteBatch,
     ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
         let now_ms = self.clock.now_ms();
         self.segments.roll(&self.store.db, now_ms)?;
@@ -321,8 +345,6 @@ impl Core {
         for draft in drafts {
             results.push(self.plan(&mut plan, draft, now_ms)?);
         }
-        let mut batch = self.store.batch();
-        with(&mut batch, &self.store);
         let entries = self.write(&mut batch, &mut plan, now_ms);
         if batch.is_empty() {
             return Ok((results, entries));
@@ -339,6 +361,13 @@ impl Core {
             }
             active.last = last.cursor;
             active.last_ms = now_ms;
+        }
+        if let Some(first) = entries
+            .iter()
+            .filter_map(|entry| entry.record.ends_ms())
+            .min()
+        {
+            self.ends.added(first);
         }
         self.later.added(plan.later.iter().map(|row| row.spot));
         for staged in plan.staged.into_iter().filter(|staged| staged.is_touched) {
@@ -588,6 +617,9 @@ impl Core {
                     cursor += 1;
                     if let Some(entry) = Arc::get_mut(&mut entry) {
                         entry.cursor = cursor;
+                    }
+                    if let Some(ends) = entry.record.ends_ms() {
+                        ends::put(batch, &self.store.scheduled, (ends, cursor));
                     }
                     entries.push(entry);
                 }

@@ -27,14 +27,21 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// It keeps less than the whole log.
+    #[must_use]
+    pub const fn is_less(&self) -> bool {
+        self.age_ms.is_some() || self.bytes.is_some() || self.count.is_some()
+    }
+
     fn of(namespace: &Namespace) -> Option<Self> {
         let kept = namespace.kept;
         let some = |number: u64| (number > 0).then_some(number);
-        (namespace.is_durable() && kept.is_less()).then(|| Self {
+        let makes_letters = kept.expired == Expired::DeadLetter;
+        (namespace.is_durable() && (kept.is_less() || makes_letters)).then(|| Self {
             age_ms: some(u64::try_from(kept.age.as_millis()).unwrap_or(u64::MAX)),
             bytes: some(kept.bytes),
             count: some(kept.count),
-            makes_letters: kept.expired == Expired::DeadLetter,
+            makes_letters,
         })
     }
 }

@@ -200,6 +200,8 @@ pub struct Lag {
     pub lost: u64,
     /// Of them, those that were lost before this process looked first.
     pub lost_before: u64,
+    /// Of them, those that this process has made dead letters of.
+    pub buried: u64,
 }
 
 /// Who gets deliveries: for people.

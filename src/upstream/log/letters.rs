@@ -49,9 +49,15 @@ pub trait Letters: 'static {
     /// where that is empty.
     async fn expire_letters(&self, bounds: Bounds) -> Result<Vec<Box<str>>, LogError>;
 
+    /// From now on whatever letters the log makes by itself, of what expires, are announced by these drafts, with the same stroke.
+    fn announce_by(&self, _announce: Announce) {}
+
     /// What letters there are. Cheap. Those of a log that was just opened may be counted later.
     fn census(&self) -> Census;
 }
+
+/// What announces a dead letter; `None` for those that are not announced.
+pub type Announce = fn(&DeadLetter) -> Option<Draft>;
 
 /// An entry whose attempts are used up.
 #[derive(Clone, Debug, PartialEq, Eq)]

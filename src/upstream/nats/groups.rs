@@ -457,6 +457,7 @@ impl Consumers {
             oldest_unix_ms,
             lost,
             lost_before,
+            buried: 0,
         })
     }
 }
