@@ -15,7 +15,7 @@ pub use groups::{
     Failure, FromLine, Group, Groups, Lag, Lease, Leased, Line, LineId, Settled, Undone,
     worker_name,
 };
-pub use letters::{Announce, Bounds, Cause, Census, DeadLetter, Letters};
+pub use letters::{Announce, Bounds, Cause, Census, DeadLetter, EXPIRED, Letters};
 pub use scheduled::{Name, Page, Pending, Place, Schedule, Scheduled, Which};
 pub use values::Values;
 

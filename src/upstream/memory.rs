@@ -394,7 +394,7 @@ impl Groups for MemoryLog {
                 continue;
             };
             match settled {
-                Settled::Done => {
+                Settled::Done | Settled::Lost => {
                     state.done.insert(cursor, true);
                     state.leased.remove(lease);
                 }

@@ -15,6 +15,11 @@ nats.servers = ["{}"]
 [[channel.namespaces]]
 name = "orders"
 delivery = "durable"
+
+[[channel.namespaces]]
+name = "brief"
+delivery = "durable"
+expired = "dead_letter"
 "#,
         nats.url()
     ));
@@ -52,6 +57,11 @@ fn backlog_of_one_key_stands_in_front_of_nobody() {
 #[test]
 fn group_takes_what_its_tags_and_its_condition_say() {
     on_one_log(groups::group_takes_a_part);
+}
+
+#[test]
+fn what_has_a_time_to_live_is_gone_when_that_is_over_and_groups_say_so() {
+    on_one_log(groups::publications_end_by_themselves);
 }
 
 #[test]

@@ -96,6 +96,9 @@ impl DeadLetter {
     }
 }
 
+/// Reason of a letter that nobody has failed with: it was forgotten before it was done.
+pub const EXPIRED: &str = "expired";
+
 /// What letters die of, in a few classes: what workers say has any number of forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
@@ -109,15 +112,18 @@ pub enum Cause {
     Condition,
     /// Triggers led to triggers too often.
     Loop,
+    /// The log has forgotten it before it was done.
+    Expired,
 }
 
 impl Cause {
     /// All of them, with what each is called, and how reasons of its kind begin.
-    const ALL: [(Self, &'static str, &'static str); 5] = [
+    const ALL: [(Self, &'static str, &'static str); 6] = [
         (Self::AckWait, "ack_wait", "ack_wait"),
         (Self::ConnectionLost, "connection_lost", "connection_lost"),
         (Self::Condition, "condition", "condition: "),
         (Self::Loop, "loop", "loop: "),
+        (Self::Expired, "expired", EXPIRED),
         (Self::Failed, "failed", ""),
     ];
 
@@ -229,6 +235,8 @@ mod tests {
             ("connection_lost", "connection_lost"),
             ("connection: refused", "failed"),
             ("condition: n is no number", "condition"),
+            ("expired", "expired"),
+            ("expired card", "failed"),
             ("loop: triggers have led to triggers too often", "loop"),
             ("", "failed"),
             ("card declined", "failed"),

@@ -56,6 +56,10 @@ impl Groups for Jetstream {
     /// What a lost process had leased comes when the lease has run out; what waits in the server comes when it is due.
     const RETRY_KEPT: Duration = Duration::ZERO;
 
+    /// It keeps them until the stream forgets them: an end of their own would take the last message of a channel, and with it where
+    /// the channel ends.
+    const FORGETS_ENDED: bool = false;
+
     async fn open_group(&self, group: &Group) -> Result<(), LogError> {
         self.groups.open(group).await
     }
@@ -338,7 +342,7 @@ impl Consumers {
             };
             let key = history_key(group, held.sequence);
             let word = match what {
-                Settled::Done => {
+                Settled::Done | Settled::Lost => {
                     if !held.failures.is_empty() {
                         histories.push(key);
                     }
@@ -387,9 +391,17 @@ impl Consumers {
             let purged = opened.failures.purge_with_ttl(key, GONE).await;
             purged.map_err(|error| failed(&error))?;
         }
+        let lost = settled.iter().filter(|(_, what)| *what == Settled::Lost);
+        let lost = lost.count() as u64;
+        if lost > 0 {
+            self.lose_given(&opened, group, lost).await?;
+        }
         for (lease, what) in settled {
             match what {
-                Settled::Done | Settled::Returned | Settled::Delayed { line: None, .. } => {
+                Settled::Done
+                | Settled::Lost
+                | Settled::Returned
+                | Settled::Delayed { line: None, .. } => {
                     pull.forget(*lease);
                 }
                 Settled::Failed(_) | Settled::Kept => pull.kept(*lease),

@@ -237,6 +237,7 @@ impl Reader {
         };
         let mut entries = Vec::new();
         let (mut next, mut bytes, mut looked_at, mut at_end) = (scan.after, 0, 0, false);
+        let now_ms = unix_ms();
         while !at_end
             && entries.len() < scan.limit
             && bytes < scan.bytes
@@ -253,6 +254,7 @@ impl Reader {
                 looked_at += 1;
                 let sequence = found.sequence;
                 if let Some(Content::Entry(entry)) = self.decode(found)
+                    && !entry.record.is_over(now_ms)
                     && (scan.channels.is_empty()
                         || subject::matches(&scan.channels, entry.record.channel.as_str()))
                 {

@@ -340,6 +340,10 @@ impl State {
         };
         match settled {
             Settled::Done => self.finish(cursor),
+            Settled::Lost => {
+                self.lose(1);
+                self.finish(cursor);
+            }
             Settled::Failed(failure) => {
                 if open.failures.len() >= ENTRY_FAILURES_MAX {
                     open.failures.remove(0);

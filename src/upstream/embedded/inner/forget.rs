@@ -16,7 +16,7 @@ use crate::upstream::embedded::floors::Rules;
 use crate::upstream::embedded::groups::{Lost, State};
 use crate::upstream::embedded::refusal;
 use crate::upstream::embedded::sweep::{Gone, Swept, sweep};
-use crate::upstream::log::{DeadLetter, Expiries, Failure, Forgotten};
+use crate::upstream::log::{DeadLetter, EXPIRED, Expiries, Failure, Forgotten};
 
 /// Between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_millis(500);
@@ -26,9 +26,6 @@ const BLOCKS_WITH_LETTERS: usize = 64;
 const GROUPS_PER_SHARE: usize = 256;
 /// Entries that end by themselves and go with one sweep.
 const ENDED_PER_SWEEP: usize = 2048;
-
-/// Why an entry that nobody has failed with is a dead letter.
-const REASON: &str = "expired";
 
 /// What is done about it now.
 pub struct Sweeper {
@@ -365,7 +362,7 @@ pub(super) fn letter(
     failures.push(Failure {
         attempt: failures.last().map_or(1, |last| last.attempt + 1),
         unix_ms,
-        reason: REASON.into(),
+        reason: EXPIRED.into(),
         worker: "".into(),
         next_unix_ms: 0,
     });

@@ -142,6 +142,19 @@ impl Consumers {
         Ok(())
     }
 
+    /// They were given to the group, and nobody had done them when their time was over.
+    pub(super) async fn lose_given(
+        &self,
+        opened: &Opened,
+        group: &str,
+        count: u64,
+    ) -> Result<(), LogError> {
+        let known = self.recall(opened, group).await?;
+        let mut seen = known.seen;
+        seen.lost += count;
+        self.remember(opened, group, known, seen).await
+    }
+
     /// The group is deleted.
     pub(super) async fn forget_losses(&self, opened: &Opened, group: &str) -> Result<(), LogError> {
         self.losses.borrow_mut().0.remove(group);
