@@ -403,7 +403,7 @@ pub(crate) fn publications_end_by_themselves(start: &dyn Fn() -> Server) {
         (counted && dead == 1.0).then_some(())
     });
     // Its end comes while nobody runs, for a group that nobody takes from.
-    let copy = json!({ "group": "buries", "to": "idle", "from": "new" });
+    let copy = json!({ "group": "buries", "to": "idle" });
     server.api_result("queue/copy", &copy);
     publish_for(&server, "brief:1", 7, 300);
     kill(server);
@@ -430,4 +430,59 @@ pub(crate) fn publications_end_by_themselves(start: &dyn Fn() -> Server) {
     let refused = json!({ "channel": "orders:1", "data": 1, "ttl_ms": 40_000_000_000u64 });
     let error = server.api("publish", &refused)["error"].take();
     assert_eq!(error["code"], 107, "{error}");
+}
+
+/// Namespaces keep less than the whole log, and groups say what they lose by it. `few:…` keeps three of each channel, `short:…`
+/// everything for two seconds.
+pub(crate) fn namespaces_keep_less(start: &dyn Fn() -> Server) {
+    let server = start();
+    let asked = |group: &str, channel: &str| json!({ "group": group, "channels": [channel], "limit": 100, "from": "beginning", "wait_ms": 300 });
+    for (name, channel) in [
+        ("few", "few:*"),
+        ("short", "short:*"),
+        ("other", "orders:*"),
+    ] {
+        let mut first = asked(&format!("{name}-first"), channel);
+        first["wait_ms"] = json!(0);
+        assert!(fetch(&server, &first).is_empty());
+        // JetStream may give that one something yet, and nothing to those that were never asked for.
+        let copy = json!({ "group": format!("{name}-first"), "to": name });
+        server.api_result("queue/copy", &copy);
+    }
+    publish(&server, "orders:1", 0..4);
+    publish(&server, "short:1", 0..5);
+    publish(&server, "few:1", 0..10);
+    publish(&server, "few:2", 0..2);
+    let numbers_of = |server: &Server, channel: &str| -> Vec<u64> {
+        history(server, channel).iter().map(|(_, n)| *n).collect()
+    };
+    until("what is kept", || {
+        let few = numbers_of(&server, "few:1") == [7, 8, 9];
+        (few && history(&server, "short:1").is_empty()).then_some(())
+    });
+    let lost = |server: &Server, name: &str| group(server, name)["lost"].as_u64();
+    until("the losses", || {
+        let counted = (lost(&server, "few"), lost(&server, "short")) == (Some(7), Some(5));
+        let expired = |name: &str| {
+            let metric = format!("ringmain_durable_expired_total{{namespace=\"{name}\"}}");
+            server.metric(&metric)
+        };
+        (counted && (expired("few"), expired("short")) == (7.0, 5.0)).then_some(())
+    });
+    kill(server);
+    let server = start();
+    assert_eq!(numbers_of(&server, "few:1"), [7, 8, 9]);
+    assert_eq!(numbers_of(&server, "few:2"), [0, 1]);
+    assert_eq!(numbers_of(&server, "orders:1"), [0, 1, 2, 3]);
+    assert!(history(&server, "short:1").is_empty());
+    let mut given = Vec::new();
+    until("what is left", || {
+        given.extend(numbers(&fetch(&server, &asked("few", "few:*"))));
+        given.sort_unstable();
+        (given == [0, 1, 7, 8, 9]).then_some(())
+    });
+    until("the losses over the kill", || {
+        let all = ["few", "short", "other"].map(|name| lost(&server, name));
+        (all == [Some(7), Some(5), Some(0)]).then_some(())
+    });
 }

@@ -49,7 +49,7 @@ const GONE: std::time::Duration = Duration::from_secs(60);
 pub(super) struct Consumers {
     link: Arc<Link>,
     pulls: RefCell<HashMap<Box<str>, Rc<Pull>>>,
-    losses: RefCell<Losses>,
+    losses: Rc<RefCell<Losses>>,
 }
 
 impl Groups for Jetstream {
@@ -132,7 +132,15 @@ impl Consumers {
         Self {
             link,
             pulls: RefCell::default(),
-            losses: RefCell::default(),
+            losses: Rc::default(),
+        }
+    }
+
+    /// Another one that leases nothing and knows the same losses.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            losses: Rc::clone(&self.losses),
+            ..Self::new(self.link.clone())
         }
     }
 

@@ -382,6 +382,23 @@ impl Reader {
         )
     }
 
+    /// The oldest publications that a filter matches.
+    pub(super) async fn first(
+        &self,
+        opened: &Opened,
+        filter: &str,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Arc<Entry>>, LogError> {
+        let ask = from_sequence(1, filter, limit, bytes);
+        let found = self.ask(opened, ask).await?.messages.into_iter();
+        let entry = |found| match self.decode(found) {
+            Some(Content::Entry(entry)) => Some(Arc::from(entry)),
+            Some(Content::Trimmed) | None => None,
+        };
+        Ok(found.filter_map(entry).collect())
+    }
+
     async fn ask(&self, opened: &Opened, ask: Ask<'_>) -> Result<Answer, LogError> {
         direct(&self.link, opened, ask).await
     }
