@@ -1,5 +1,6 @@
 //! The log while it is open: appends, channels, retention. Everything here runs on the bridge's thread.
 
+mod ends;
 mod forget;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use super::block::{self, Head};
 use super::buried;
 use super::channels::{Row, Rows};
 use super::clock::{LogClock, wall_ms};
-use super::ends::{self, Ends};
+use super::ends::{Ends, Tidied};
 use super::error::{OpenError, words};
 use super::floors::{FLOORS, FREED, Floor, Floors, Rules};
 use super::keys::{self, Keys};
@@ -22,10 +23,12 @@ use super::later::{self, Later};
 use super::segments::{Retention, Segments, View, cursor_of, index_key};
 use super::store::Store;
 use crate::config::durable::Durable;
-use crate::limits::{LOG_TRIMS_MAX, LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
+use crate::limits::{LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
 use crate::mesh::durable::{Appended, epoch_of};
 use crate::model::{ChannelName, Draft, Entry, EventId, Offset, Record, StreamPosition};
 use crate::upstream::log::Census;
+
+use self::ends::Endings;
 
 /// Row of the log's id.
 pub const LOG_ID: &[u8] = b"m/log";
@@ -61,8 +64,9 @@ pub struct Core {
     pub letters: Census,
     /// What waits for its time.
     pub later: Later,
-    /// What ends by itself.
+    /// What ends before its turn.
     pub ends: Ends,
+    tidied: Tidied,
     /// Which log it is.
     pub log_id: u128,
     lives: u64,
@@ -109,6 +113,8 @@ struct Plan {
     /// What is published later, and the keys of it: when, and what.
     later: Vec<later::Row>,
     later_keys: BTreeMap<(ChannelName, Box<str>), (u64, EventId)>,
+    /// What ends before its turn.
+    endings: Endings,
 }
 
 /// Why something cannot be done: the store has to be opened again.
@@ -192,6 +198,7 @@ impl Core {
             letters: buried::census(&store)?,
             later: Later::open(&store)?,
             ends: Ends::open(&store)?,
+            tidied: Tidied::default(),
             log_id,
             lives,
             next_channel,
@@ -362,13 +369,8 @@ impl Core {
             active.last = last.cursor;
             active.last_ms = now_ms;
         }
-        if let Some(first) = entries
-            .iter()
-            .filter_map(|entry| entry.record.ends_ms())
-            .min()
-        {
-            self.ends.added(first);
-        }
+        let times = plan.endings.times.iter();
+        times.for_each(|at| self.ends.added(*at));
         self.later.added(plan.later.iter().map(|row| row.spot));
         for staged in plan.staged.into_iter().filter(|staged| staged.is_touched) {
             self.rows.put(staged.channel, staged.row);
@@ -618,9 +620,7 @@ impl Core {
                     if let Some(entry) = Arc::get_mut(&mut entry) {
                         entry.cursor = cursor;
                     }
-                    if let Some(ends) = entry.record.ends_ms() {
-                        ends::put(batch, &self.store.scheduled, (ends, cursor));
-                    }
+                    self.note_ends(batch, &mut plan.endings, staged.row.id, &entry);
                     entries.push(entry);
                 }
             }
@@ -661,33 +661,6 @@ impl Core {
         entries
     }
 
-    /// Forgets what a channel has kept; gives how many entries that may have been.
-    ///
-    /// # Errors
-    ///
-    /// It is not known whether it was done.
-    pub fn trim(&mut self, channel: &ChannelName) -> Result<u64, Broken> {
-        let Some(mut row) = self.row(channel)? else {
-            return Ok(0);
-        };
-        let kept = row.top.saturating_sub(row.trimmed);
-        row.trimmed = row.top;
-        let mut batch = self.store.batch();
-        batch.insert(&self.store.channels, channel.as_str(), row.encode());
-        let is_noted = self.trims.len() < LOG_TRIMS_MAX || self.trims.contains_key(&row.id);
-        if is_noted {
-            let value = [row.top.to_be_bytes(), self.end.to_be_bytes()].concat();
-            batch.insert(&self.store.state, trim_key(row.id), value);
-        }
-        Store::commit(batch, true).map_err(Broken)?;
-        if is_noted {
-            Arc::make_mut(&mut self.trims).insert(row.id, row.top);
-            self.trim_ends.insert(row.id, self.end);
-        }
-        self.rows.put(channel.clone(), row);
-        Ok(kept)
-    }
-
     /// A number for a new group, to be stored by `keep_group_number`.
     pub fn group_number(&mut self, batch: &mut OwnedWriteBatch) -> u64 {
         self.next_group += 1;
@@ -713,6 +686,8 @@ impl Core {
             dropped.extend([segment.blocks, segment.index]);
         }
         self.forget_trims(&mut batch);
+        let first = self.segments.first(self.end);
+        self.tidied.tidy(&self.store, first, &mut batch)?;
         self.forget_idle(&mut batch, now_ms)?;
         if !batch.is_empty() {
             Store::commit(batch, false).map_err(Broken)?;

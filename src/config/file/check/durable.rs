@@ -116,6 +116,8 @@ fn namespace(
             Kept { .. } => "expired",
         };
         wrong(format!("{path}.{key}"), "`delivery = \"durable\"`");
+    } else if !namespace.compact_by.is_empty() {
+        wrong(format!("{path}.compact_by"), "`delivery = \"durable\"`");
     } else if !namespace.schema.accepted.is_empty() || namespace.schema.required {
         wrong(format!("{path}.schema"), "`delivery = \"durable\"`");
     } else if !namespace.triggers.is_empty() {
@@ -123,6 +125,12 @@ fn namespace(
     }
     if namespace.is_durable() {
         let has_subjects = !namespace.name.is_empty() && config.channels.namespace_boundary == ":";
+        if !namespace.compact_by.is_empty() && config.durable.engine != Engine::Embedded {
+            wrong(
+                format!("{path}.compact_by"),
+                "`durable.engine = \"embedded\"`: JetStream keeps the latest of a subject only, which is a whole channel",
+            );
+        }
         kept(
             path,
             namespace.kept,

@@ -143,6 +143,33 @@ impl Core {
         }
     }
 
+    /// Forgets what a channel has kept; gives how many entries that may have been.
+    ///
+    /// # Errors
+    ///
+    /// It is not known whether it was done.
+    pub fn trim(&mut self, channel: &ChannelName) -> Result<u64, Broken> {
+        let Some(mut row) = self.row(channel)? else {
+            return Ok(0);
+        };
+        let kept = row.top.saturating_sub(row.trimmed);
+        row.trimmed = row.top;
+        let mut batch = self.store.batch();
+        batch.insert(&self.store.channels, channel.as_str(), row.encode());
+        let is_noted = self.trims.len() < LOG_TRIMS_MAX || self.trims.contains_key(&row.id);
+        if is_noted {
+            let value = [row.top.to_be_bytes(), self.end.to_be_bytes()].concat();
+            batch.insert(&self.store.state, trim_key(row.id), value);
+        }
+        Store::commit(batch, true).map_err(Broken)?;
+        if is_noted {
+            Arc::make_mut(&mut self.trims).insert(row.id, row.top);
+            self.trim_ends.insert(row.id, self.end);
+        }
+        self.rows.put(channel.clone(), row);
+        Ok(kept)
+    }
+
     /// `false` where too many channels have one.
     fn note_trim(&mut self, id: u64, offset: u64, batch: &mut OwnedWriteBatch) -> bool {
         let known = self.trims.get(&id).copied();

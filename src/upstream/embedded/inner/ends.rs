@@ -6,6 +6,7 @@ use fjall::OwnedWriteBatch;
 
 use super::forget::{Burial, letter};
 use super::{Broken, Inner};
+use crate::model::Entry;
 use crate::upstream::embedded::buried;
 use crate::upstream::embedded::ends::{self, Ended, Holed};
 
@@ -33,11 +34,11 @@ impl Inner {
             })
             .collect();
         let keyspace = core.store.scheduled.clone();
-        for &(ends_ms, cursor) in &ended.rows {
-            ends::remove(batch, &keyspace, (ends_ms, cursor));
+        for &(kind, ends_ms, cursor) in &ended.rows {
+            ends::remove(batch, &keyspace, (kind, ends_ms, cursor));
             if leased.contains(&cursor) {
                 let again = unix_ms.saturating_add(LEASED_PAUSE_MS);
-                ends::put(batch, &keyspace, (again, cursor));
+                ends::put(batch, &keyspace, (kind, again, cursor));
                 core.ends.added(again);
             }
         }
@@ -78,7 +79,12 @@ impl Inner {
                 .filter(|(_, entry)| goes(entry.cursor))
                 .map(|(block, entry)| (entry.cursor, (block, entry)))
                 .collect();
-            for lost in state.forget(its.keys().copied(), |entry| gone.contains(&entry.cursor)) {
+            let is_gone = |entry: &Entry| gone.contains(&entry.cursor);
+            // Whoever wants the latest has lost nothing with what it replaces.
+            let is_replaced = |cursor: &u64| ended.replaced.contains(cursor);
+            state.leave_out(its.keys().copied().filter(is_replaced), is_gone);
+            let over = its.keys().copied().filter(|cursor| !is_replaced(cursor));
+            for lost in state.forget(over, is_gone) {
                 let Some((block, entry)) = its.get(&lost.cursor) else {
                     continue;
                 };

@@ -149,7 +149,10 @@ impl Inner {
         };
         let (done, sweeping) = oneshot::channel();
         self.sweeper.sweeping = Some(sweeping);
-        tokio::task::spawn_blocking(move || done.send(search()));
+        tokio::task::spawn_blocking(move || {
+            // Nobody waits where the log has failed meanwhile.
+            let _ = done.send(search());
+        });
         Ok(is_any)
     }
 
@@ -209,7 +212,7 @@ impl Inner {
         let Some(core) = &mut self.core else {
             return Ok(false);
         };
-        let ended = std::mem::take(&mut swept.ended);
+        let mut ended = std::mem::take(&mut swept.ended);
         let is_nothing = swept.floors.is_empty() && swept.trims.is_empty() && swept.gone.is_empty();
         if is_nothing && ended.rows.is_empty() {
             return Ok(false);
@@ -229,6 +232,10 @@ impl Inner {
                     .get(channel)
                     .is_some_and(|offset| entry.position.offset.0 <= *offset)
         };
+        // What the rules of namespaces take has not ended beside.
+        for block in &mut ended.blocks {
+            block.entries.retain(|entry| !is_gone(entry));
+        }
         self.recent.forget(is_gone);
         let reach = swept.gone.iter().map(|gone| gone.last).max().unwrap_or(0);
         let unix_ms = wall_ms();

@@ -197,3 +197,80 @@ fn end_now(log: &Embedded) {
     log.step();
     log.inner.borrow_mut().sweep_as_of(wall_ms() + LONG + 1);
 }
+
+fn compacting(after: Duration) -> Config {
+    let mut config = with(&[("n", Kept::default()), ("m", Kept::default())]);
+    let namespace = Arc::make_mut(&mut config.channels.namespaces[0]);
+    (namespace.compact_by, namespace.compact_after) = ("tag:id".to_owned(), after);
+    config
+}
+
+fn tagged(channel: &str, data: &str, id: &str) -> Draft {
+    let mut draft = append(channel, data);
+    draft.record.tags = [("id".into(), id.into())].into();
+    draft
+}
+
+#[test]
+fn of_each_key_the_latest_stays_and_nobody_loses_his_place() {
+    let directory = TempDir::new().unwrap();
+    run(async {
+        let log = open(directory.path());
+        log.reload(&compacting(Duration::ZERO));
+        log.open_group(&group("g", &["n:*"])).await.unwrap();
+        let batch = [
+            tagged("n:a", "1", "x"),
+            tagged("n:a", "2", "y"),
+            tagged("n:a", "3", "x"),
+            append("n:a", "no key"),
+            tagged("n:b", "other channel", "x"),
+            tagged("m:a", "other namespace", "x"),
+            tagged("m:a", "all of it", "x"),
+        ];
+        store(&log, batch.into()).await;
+        store(&log, vec![tagged("n:a", "4", "x"), append("n:a", "none")]).await;
+        pass(&log, 0);
+        let check = async |log: &Embedded| {
+            let page = page(log, "n:a", 0, 100).await;
+            assert_eq!(data(&page.entries), ["2", "no key", "4", "none"]);
+            assert_eq!(page.span, Span::behind(0, 6));
+            assert_eq!(kept(log, "n:b").await.len(), 1);
+            assert_eq!(kept(log, "m:a").await.len(), 2);
+        };
+        check(&log).await;
+        drop(log);
+        let log = open(directory.path());
+        check(&log).await;
+        log.reload(&compacting(Duration::ZERO));
+        let given: Vec<_> = log.fetch("g", 10).await.unwrap();
+        assert_eq!(given.len(), 5, "the rest");
+        assert_eq!(lost(&log, "g").await, 0, "it wants the latest");
+        store(&log, vec![tagged("n:a", "5", "y")]).await;
+        pass(&log, 0);
+        // Somebody has 2.
+        let entries = kept(&log, "n:a").await;
+        assert_eq!(entries, ["2", "no key", "4", "none", "5"]);
+        let done: Vec<_> = given.iter().map(|one| (one.lease, Settled::Done)).collect();
+        log.settle("g", &done).await.unwrap();
+        log.inner.borrow_mut().sweep_as_of(wall_ms() + 2000);
+        assert_eq!(kept(&log, "n:a").await, ["no key", "4", "none", "5"]);
+    });
+}
+
+#[test]
+fn what_is_replaced_stays_for_a_while() {
+    let directory = TempDir::new().unwrap();
+    run(async {
+        let log = open(directory.path());
+        log.reload(&compacting(Duration::from_secs(60)));
+        store(
+            &log,
+            (0..3).map(|n| tagged("n:a", &n.to_string(), "x")).collect(),
+        )
+        .await;
+        pass(&log, 0);
+        assert_eq!(kept(&log, "n:a").await.len(), 3);
+        log.inner.borrow_mut().sweep_as_of(wall_ms() + 61_000);
+        assert_eq!(kept(&log, "n:a").await, ["2"]);
+    });
+}

@@ -81,6 +81,17 @@ impl State {
         cursors: impl Iterator<Item = u64>,
         is_gone: impl Fn(&Entry) -> bool,
     ) -> Vec<Lost> {
+        let lost = self.leave_out(cursors, is_gone);
+        self.lose(lost.len() as u64);
+        lost
+    }
+
+    /// The same, where that is no loss.
+    pub fn leave_out(
+        &mut self,
+        cursors: impl Iterator<Item = u64>,
+        is_gone: impl Fn(&Entry) -> bool,
+    ) -> Vec<Lost> {
         let mut lost = Vec::new();
         for cursor in cursors {
             if let Some(open) = self.open.get(&cursor) {
@@ -101,7 +112,6 @@ impl State {
         self.ahead.retain(|entry| !is_gone(entry));
         // What is being read was there before and is read again.
         self.refills += 1;
-        self.lose(lost.len() as u64);
         lost
     }
 }
