@@ -368,6 +368,8 @@ pub const NATS_HEADERS_BYTES_MAX: usize = 60_000;
 pub const LOG_KEY_TTL_MAX: Duration = Duration::from_hours(24 * 366);
 /// How much later a publication may be published than it is taken in.
 pub const PUBLISH_DELAY_MAX: Duration = Duration::from_hours(24 * 365);
+/// How long a publication may be kept that ends by itself.
+pub const PUBLISH_TTL_MAX: Duration = Duration::from_hours(24 * 365);
 /// Publications that may wait for their time, as the operator may allow them at most (`durable.scheduled_max`).
 pub const LOG_SCHEDULED_MAX: u64 = 1_000_000_000;
 /// Waiting publications in one page of their list.

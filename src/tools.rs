@@ -129,7 +129,7 @@ pub struct LetterFilter {
     /// Only those whose last reason contains this
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Only those of this class: failed, ack_wait, connection_lost, condition, loop or join
+    /// Only those of this class: failed, ack_wait, connection_lost, condition, loop, join or expired
     #[arg(long, value_name = "CLASS")]
     pub class: Option<String>,
     /// Only those of this channel, or of those that match a pattern with `*`

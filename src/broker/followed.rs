@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::image::image;
 use crate::limits::LOG_PARTS_PER_ASK_MAX;
+use crate::mesh::durable::Span;
 use crate::mesh::message::{Interest, InterestFor, Leave, Query, QueryFor};
 use crate::model::{AskId, ClientInfo, Publication, ShardId};
 
@@ -77,7 +78,8 @@ image!(enum PartAsker {
     2 => Api(call, item, query),
 });
 image!(enum Tries { 0 => Waited(times), 1 => Gone });
-image!(struct LogPart { after, publications });
+image!(struct LogPart { after, span, publications });
+image!(struct Span { from, to });
 image!(struct Followed {
     is_open, ahead, ahead_lost, parked, woken, pages, reread, reading, first_kept
 });
@@ -130,6 +132,7 @@ impl Followed {
 #[derive(Debug)]
 pub(super) struct LogPart {
     pub(super) after: u64,
+    pub(super) span: Span,
     pub(super) publications: Vec<Arc<Publication>>,
 }
 
@@ -138,8 +141,10 @@ pub(super) struct LogPart {
 pub enum FoundInLog {
     /// These publications; more follow them before the channel's end.
     Some {
-        /// Ascending, without holes.
+        /// Ascending, all that is kept of the span.
         publications: Vec<Arc<Publication>>,
+        /// What of the channel they are.
+        span: Span,
         /// They do not reach the channel's end.
         more: bool,
     },

@@ -17,7 +17,7 @@ use crate::config::namespace::RecoveryMode;
 use crate::config::{ChannelRules, Namespace};
 use crate::limits::{IDEMPOTENCY_KEYS_MAX, LOG_PAGE_BYTES, SHARDS_MAX};
 use crate::mem::Key;
-use crate::mesh::durable::Read;
+use crate::mesh::durable::{Read, Span};
 use crate::mesh::message::{
     AnswerKind, Interest, InterestFor, Interested, Leave, PublishError, Query, QueryKind,
 };
@@ -677,7 +677,15 @@ fn history(kept: &KeptHistory, position: StreamPosition, what: QueryKind) -> Ans
         }
     };
     match recovery::page(kept, position, limit, since, reverse) {
-        Some(page) => AnswerKind::History(page, position),
+        Some(page) => {
+            let offset = |one: Option<&Arc<Publication>>| one.map(|one| one.offset.0);
+            let (top, from) = (position.offset.0, offset(page.first()));
+            let span = Span {
+                from: from.unwrap_or(top + 1),
+                to: offset(page.last()).unwrap_or(top),
+            };
+            AnswerKind::History(page, position, span)
+        }
         None => AnswerKind::Unrecoverable,
     }
 }

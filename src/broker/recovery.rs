@@ -37,6 +37,14 @@ impl KeptHistory {
         self.taken.pop_front();
     }
 
+    /// Forgets those at these offsets, ascending.
+    pub fn forget(&mut self, offsets: &[u64]) {
+        let is_kept = |one: &Arc<Publication>| offsets.binary_search(&one.offset.0).is_err();
+        let mut kept = self.publications.iter().map(is_kept);
+        self.taken.retain(|_| kept.next().unwrap_or(true));
+        self.publications.retain(is_kept);
+    }
+
     /// Forgets all.
     pub fn clear(&mut self) {
         *self = Self::default();

@@ -2,7 +2,9 @@
 
 use super::Config;
 use super::namespace::{DataFormat, Namespace};
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, PUBLISH_DELAY_MAX, TRACE_BYTES_MAX};
+use crate::limits::{
+    IDEMPOTENCY_KEY_BYTES_MAX, PUBLISH_DELAY_MAX, PUBLISH_TTL_MAX, TRACE_BYTES_MAX,
+};
 use crate::model::{Draft, Terms, Way};
 use crate::wire::json::is_deeper;
 
@@ -51,6 +53,12 @@ pub enum Unfit {
     /// A time too far away.
     #[error("expected a time within {} days", PUBLISH_DELAY_MAX.as_secs() / 86_400)]
     TooFar,
+    /// It ends by itself and does not go to the log.
+    #[error("only publications of durable namespaces can have a time to live")]
+    TtlOfEphemeral,
+    /// It would live too long.
+    #[error("expected at most {}, which is {} days", PUBLISH_TTL_MAX.as_millis(), PUBLISH_TTL_MAX.as_secs() / 86_400)]
+    LongTtl,
     /// A delay too long.
     #[error("expected at most {}, which is {} days", PUBLISH_DELAY_MAX.as_millis(), PUBLISH_DELAY_MAX.as_secs() / 86_400)]
     TooLong,
@@ -71,6 +79,7 @@ impl Unfit {
             Self::SchemaOfEphemeral | Self::NoSchema => "schema",
             Self::DueOfEphemeral | Self::Seconds | Self::TooFar => "deliver_at",
             Self::TwoTimes | Self::TooLong => "delay_ms",
+            Self::TtlOfEphemeral | Self::LongTtl => "ttl_ms",
         }
     }
 }
@@ -95,6 +104,11 @@ pub fn due_ms(now_ms: u64, deliver_at: u64, delay_ms: u64) -> Result<u64, Unfit>
         (at, 0) => Ok(at),
         _ => Err(Unfit::TwoTimes),
     }
+}
+
+/// Is it a longer life than a publication may have, in milliseconds?
+fn is_long(ttl_ms: u64) -> bool {
+    u128::from(ttl_ms) > PUBLISH_TTL_MAX.as_millis()
 }
 
 impl Namespace {
@@ -127,6 +141,8 @@ impl Config {
             Way::Owner if names_schema => Err(Unfit::SchemaOfEphemeral),
             Way::Owner if has_trace => Err(Unfit::TraceOfEphemeral),
             Way::Owner if draft.due_ms > 0 => Err(Unfit::DueOfEphemeral),
+            Way::Owner if record.ttl_ms > 0 => Err(Unfit::TtlOfEphemeral),
+            Way::Log if is_long(record.ttl_ms) => Err(Unfit::LongTtl),
             Way::Log if names_schema && !has_schema => Err(Unfit::NoSchema),
             Way::Log if record.key.len() > IDEMPOTENCY_KEY_BYTES_MAX => Err(Unfit::LongKey),
             Way::Log if record.trace.len() > TRACE_BYTES_MAX => Err(Unfit::LongTrace),

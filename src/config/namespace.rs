@@ -112,6 +112,10 @@ pub struct Namespace {
     pub sub_refresh_proxy_name: String,
     /// How long a durable namespace keeps what, where that is less than the whole log.
     pub kept: Kept,
+    /// Of publications of a channel with the same key, written as for the turns of a group, the latest stays; empty keeps all.
+    pub compact_by: String,
+    /// How long one stays that a later one replaces.
+    pub compact_after: Duration,
     /// Which payloads a durable namespace takes.
     pub schema: Schema,
     /// What follows from a durable publication.
@@ -215,6 +219,8 @@ impl Default for Namespace {
             sub_refresh_proxy_enabled: false,
             sub_refresh_proxy_name: DEFAULT_NAME.to_owned(),
             kept: Kept::default(),
+            compact_by: String::new(),
+            compact_after: Duration::from_mins(1),
             schema: Schema::default(),
             triggers: Vec::new(),
         }
@@ -588,6 +594,8 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("retention_age", "duration", "\"0s\"", "How long a durable publication is kept, whole seconds, where that is shorter than `durable.retention_age`; 0 leaves that."),
     ("retention_bytes", "int", "0", "Bytes of the log that a durable namespace takes at most, from 1 MiB; its oldest publications go first. 0 leaves `durable.retention_bytes`."),
     ("retention_count", "int", "0", "Publications that are kept of each durable channel, the newest ones; 0 keeps all."),
+    ("compact_by", "string", "\"\"", "Of the publications of a durable channel with the same key only the latest stays: `channel`, `user`, `tag:NAME` or `data:PATH`; `\"\"` keeps all. One without the key stays."),
+    ("compact_after", "duration", "\"1m\"", "How long a publication stays that a later one with its key replaces."),
     ("expired", "enum", "\"drop\"", "What becomes of a publication that a queue group has not done when one of these three takes it: `drop` (it is counted) or `dead_letter` (it is counted, and a dead letter of the group keeps it)."),
 ];
 

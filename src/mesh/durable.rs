@@ -83,9 +83,36 @@ pub struct Page {
     pub position: StreamPosition,
     /// As asked.
     pub after: Option<u64>,
-    /// What is kept after `after`, ascending and without holes; the first is later than `after + 1` where the log has
-    /// forgotten. Empty where only the end was asked for.
+    /// What is kept after `after`, ascending. Empty where only the end was asked for.
     pub publications: Vec<Arc<Publication>>,
+    /// What of the channel that is.
+    pub span: Span,
+}
+
+/// A stretch of a channel: of these offsets everything is there that is kept. What is not there has ended before its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// The first: behind the one asked for, or later where retention has taken what was before.
+    pub from: u64,
+    /// The last; less than `from` where there is none.
+    pub to: u64,
+}
+
+impl Span {
+    /// From behind an offset up to another one.
+    #[must_use]
+    pub const fn behind(after: u64, to: u64) -> Self {
+        Self {
+            from: after + 1,
+            to,
+        }
+    }
+
+    /// Of publications without holes that were asked for behind an offset; the next ones would follow them.
+    #[must_use]
+    pub fn of(after: u64, offsets: Option<(u64, u64)>) -> Self {
+        offsets.map_or(Self::behind(after, after), |(from, to)| Self { from, to })
+    }
 }
 
 /// Whoever asks something that only the log's side knows.
@@ -323,6 +350,8 @@ pub enum FromLog {
     Deliver(Vec<(ConnId, Bytes)>),
     /// To the owner of a channel: nothing before this offset is kept any more.
     Begins(ChannelName, u64),
+    /// To the owner of a channel: these, ascending, have ended before their turn.
+    Ended(ChannelName, Box<[u64]>),
     /// The log's side lost its place: every durable channel is read again before anything later is believed.
     Restarted,
 }

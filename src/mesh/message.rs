@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::durable::Span;
 use crate::config::Glob;
 use crate::metrics::Counters;
 use crate::model::{
@@ -242,8 +243,8 @@ pub enum AnswerKind {
         /// Distinct users.
         users: u32,
     },
-    /// Publications in the order asked for, and the top.
-    History(Vec<Arc<Publication>>, StreamPosition),
+    /// Publications in the order asked for, the top, and what of the channel they are, as far as that is asked for forwards.
+    History(Vec<Arc<Publication>>, StreamPosition, Span),
     /// `since.epoch` is not the current epoch.
     Unrecoverable,
     /// Done.

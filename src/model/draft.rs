@@ -89,6 +89,7 @@ impl Draft {
                 publisher: None,
                 trace: Box::default(),
                 unix_ms: 0,
+                ttl_ms: 0,
                 data,
                 json,
                 delta: false,

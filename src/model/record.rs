@@ -67,6 +67,8 @@ pub struct Record {
     pub trace: Box<str>,
     /// When the publication was taken in, Unix milliseconds.
     pub unix_ms: u64,
+    /// For how many milliseconds from then on it is kept; 0 for as long as its channel keeps others.
+    pub ttl_ms: u64,
     /// Payload: one JSON value without raw line breaks, or arbitrary bytes.
     pub data: Bytes,
     /// `data` is one JSON value.
@@ -77,6 +79,23 @@ pub struct Record {
     pub hops: u8,
     /// Set where a publication is published once more (replay, a retried dead letter): what it was first.
     pub origin: Option<Box<Origin>>,
+}
+
+impl Record {
+    /// When it is gone, Unix milliseconds; `None` for never.
+    #[must_use]
+    pub const fn ends_ms(&self) -> Option<u64> {
+        match self.ttl_ms {
+            0 => None,
+            ttl => Some(self.unix_ms.saturating_add(ttl)),
+        }
+    }
+
+    /// Its time is over.
+    #[must_use]
+    pub fn is_over(&self, now_ms: u64) -> bool {
+        self.ends_ms().is_some_and(|ends| ends <= now_ms)
+    }
 }
 
 /// Where a replayed publication stood first.

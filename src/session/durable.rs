@@ -306,6 +306,7 @@ struct RpcPublish<'a> {
     delta: bool,
     deliver_at: u64,
     delay_ms: u64,
+    ttl_ms: u64,
 }
 fields!(@Own RpcPublish<'de> {
     "channel" => channel,
@@ -318,6 +319,7 @@ fields!(@Own RpcPublish<'de> {
     "delta" => delta,
     "deliver_at" => deliver_at,
     "delay_ms" => delay_ms,
+    "ttl_ms" => ttl_ms,
 });
 
 /// Parameters of `ringmain.cancel`, as far as a permission depends on them.
@@ -594,6 +596,7 @@ impl Session {
         draft.record.schema = asked.schema;
         draft.record.trace = asked.trace;
         draft.record.delta = asked.delta;
+        draft.record.ttl_ms = asked.ttl_ms;
         draft.due_ms = due_ms(context.now.unix_ms, asked.deliver_at, asked.delay_ms)?;
         // Of a name that stands twice the last counts.
         let tags: BTreeMap<_, _> = asked.tags.into_iter().collect();

@@ -384,7 +384,7 @@ fn queried(answer: AnswerKind) -> Result<ApiAnswer, ApiError> {
             num_clients: clients,
             num_users: users,
         }),
-        AnswerKind::History(publications, position) => Ok(ApiAnswer::History {
+        AnswerKind::History(publications, position, _) => Ok(ApiAnswer::History {
             publications,
             position,
         }),

@@ -6,8 +6,9 @@ use super::Shard;
 use super::local::{Arrival, Giving, gap, missed};
 use crate::limits::MESH_TIMEOUT;
 use crate::mesh::Message;
+use crate::mesh::durable::Span;
 use crate::mesh::message::QueryFor;
-use crate::model::{ChannelName, ClientInfo, Encoding, HubId, Publication, StreamPosition};
+use crate::model::{ChannelName, ClientInfo, Encoding, HubId, Offset, Publication, StreamPosition};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::flag;
@@ -153,26 +154,31 @@ impl Shard {
         &mut self,
         id: HubId,
         round: u32,
-        missed: Option<(Vec<Arc<Publication>>, StreamPosition)>,
+        missed: Option<(Vec<Arc<Publication>>, StreamPosition, Span)>,
     ) {
         let Some(at) = self.local.caught_up(id, round) else {
             return;
         };
         match missed {
-            Some((missed, position)) if position.epoch == at.epoch => {
-                if let Some(position) = gap(at, &missed, position) {
+            Some((missed, position, span)) if position.epoch == at.epoch => {
+                if let Some(position) = gap(at, span, position) {
                     self.insufficient(id, position);
                 }
+                let last = missed.last().map_or(at.offset, |last| last.offset);
                 for publication in missed {
                     self.local.move_to(id, publication.offset);
                     self.deliver_now(id, &publication);
+                }
+                if span.to > last.0 {
+                    // What stood there has ended.
+                    self.local.move_to(id, Offset(span.to));
                 }
                 // More was missed than this shard's rules let it ask for at once.
                 if self.local.is_before(id, position.offset) {
                     self.catch_up(id);
                 }
             }
-            Some((_, position)) => self.insufficient(id, position),
+            Some((_, position, _)) => self.insufficient(id, position),
             None => self.insufficient(id, StreamPosition::default()),
         }
     }

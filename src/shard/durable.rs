@@ -40,6 +40,7 @@ impl Shard {
                     self.deliver_to_worker(conn, data);
                 }
             }
+            FromLog::Ended(channel, offsets) => self.owned.ended(&channel, &offsets),
             FromLog::Begins(channel, first) => self.owned.begins(&channel, first),
             FromLog::Restarted => {
                 self.owned.restarted();

@@ -252,7 +252,7 @@ impl Shard {
                         num_clients: *clients,
                         num_users: *users,
                     },
-                    AnswerKind::History(publications, position) => ReplyBody::History {
+                    AnswerKind::History(publications, position, _) => ReplyBody::History {
                         publications,
                         position: *position,
                     },
@@ -269,7 +269,7 @@ impl Shard {
                     return;
                 };
                 let missed = match answer {
-                    AnswerKind::History(missed, position) => Some((missed, position)),
+                    AnswerKind::History(missed, position, span) => Some((missed, position, span)),
                     _ => None,
                 };
                 self.caught_up(hub, round, missed);

@@ -12,6 +12,7 @@ use crate::config::ChannelRules;
 use crate::config::namespace::SlowConsumer;
 use crate::limits::FANOUT_PIECE_BYTES_MAX;
 use crate::mem::Key;
+use crate::mesh::durable::Span;
 use crate::mesh::message::{Query, QueryKind};
 use crate::model::{ConnId, HubId, Offset, Publication, Since, StreamPosition};
 use crate::protocol::push::Push;
@@ -406,23 +407,18 @@ impl Local {
     }
 }
 
-/// What was missed was read again, up to `position`, for those who stand at `at` in the same life of the channel. `None` if nothing of
+/// What was missed was read again, this span of the channel, for those who stand at `at` in the same life of it. `None` if nothing of
 /// it lacks; else where what is there begins.
 pub(super) fn gap(
     at: StreamPosition,
-    missed: &[Arc<Publication>],
+    span: Span,
     position: StreamPosition,
 ) -> Option<StreamPosition> {
     debug_assert_eq!(at.epoch, position.epoch, "one life of the channel");
-    let first = missed.first().map(|first| first.offset.0);
-    let is_complete = first.map_or(position.offset == at.offset, |first| {
-        first == at.offset.0 + 1
-    });
-    if is_complete {
-        return None;
-    }
-    let offset = first.map_or(position.offset, |first| Offset(first.saturating_sub(1)));
-    Some(StreamPosition { offset, ..position })
+    (span.from > at.offset.0 + 1).then(|| StreamPosition {
+        offset: Offset(span.from - 1),
+        ..position
+    })
 }
 
 /// How many publications those have missed who stood at `before` and stand at `after` now. `None` if nobody knows.

@@ -121,6 +121,10 @@ impl Owned {
     }
 
     /// The log keeps nothing of a channel before this offset.
+    pub(super) fn ended(&mut self, channel: &ChannelName, offsets: &[u64]) {
+        self.owner.ended(channel, offsets);
+    }
+
     pub(super) fn begins(&mut self, channel: &ChannelName, first: u64) {
         self.owner.begins(channel, first);
     }

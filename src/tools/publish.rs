@@ -26,7 +26,7 @@ const TOLD_MAX: u64 = 10;
 
 /// The answer to each publication goes to standard output, one JSON object a line.
 ///
-/// A line of standard input is an object with `data` (or `b64data`), and `channel`, `key`, `tags`, `schema` and `trace` if they are to differ
+/// A line of standard input is an object with `data` (or `b64data`), and `channel`, `key`, `tags`, `schema`, `trace` and `ttl_ms` if they are to differ
 /// from the options. Exit status: 0 everything was published, 1 something was not, 2 wrong usage.
 #[derive(Clone, Debug, clap::Args)]
 pub struct PublishArgs {
@@ -47,6 +47,9 @@ pub struct PublishArgs {
     /// Text that travels along
     #[arg(long, value_name = "TEXT")]
     pub trace: Option<String>,
+    /// How long it is kept, such as `90s` or `2h`; without it as long as its channel keeps others
+    #[arg(long, value_name = "DURATION", value_parser = super::when::milliseconds)]
+    pub ttl: Option<u64>,
     /// Server
     #[command(flatten)]
     pub target: ApiArgs,
@@ -94,6 +97,7 @@ struct Line<'a> {
     tags: Option<Tags>,
     schema: Option<u32>,
     trace: Option<String>,
+    ttl_ms: Option<u64>,
     #[serde(default)]
     delta: bool,
     #[serde(rename = "cursor")]
@@ -129,6 +133,7 @@ struct Rules<'a> {
     tags: &'a [(String, String)],
     schema: Option<u32>,
     trace: Option<&'a str>,
+    ttl_ms: Option<u64>,
     /// An event's id is its key where the line has no key that counts in the channel.
     keeps_events: bool,
 }
@@ -167,6 +172,9 @@ impl Rules<'_> {
         if let Some(trace) = line.trace.as_deref().or(self.trace) {
             out["trace"] = json!(trace);
         }
+        if let Some(ttl) = line.ttl_ms.or(self.ttl_ms) {
+            out["ttl_ms"] = json!(ttl);
+        }
         if line.delta {
             out["delta"] = json!(true);
         }
@@ -195,6 +203,7 @@ pub(super) fn publish(client: Client, args: &PublishArgs) -> Result<(), ToolErro
         tags: &args.tags,
         schema: args.schema,
         trace: args.trace.as_deref(),
+        ttl_ms: args.ttl,
         keeps_events: false,
     };
     if args.data == "-" {
@@ -245,6 +254,7 @@ pub(super) fn import(mut client: Client, args: &ImportArgs) -> Result<(), ToolEr
         tags: &[],
         schema: None,
         trace: None,
+        ttl_ms: None,
         keeps_events: true,
     };
     run(client, &rules, input, &name, false)
@@ -439,6 +449,7 @@ mod tests {
         tags: &[],
         schema: None,
         trace: None,
+        ttl_ms: None,
         keeps_events: true,
     };
 

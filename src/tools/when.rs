@@ -77,6 +77,11 @@ pub(super) fn time(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A time that passes, such as `90s`, in milliseconds.
+pub(super) fn milliseconds(text: &str) -> Result<u64, String> {
+    duration_ms(text).ok_or_else(|| "expected a duration, such as 90s, 15m, 2h or 3d".to_owned())
+}
+
 /// The wall clock.
 #[expect(
     clippy::disallowed_methods,

@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::bell::Bell;
 use super::desk::settings::is_own;
 use super::desk::{Desk, GroupReport, Pushed};
-use super::log::{Census, Copies, Entries, Letters, Log, Status, Values, Wanted};
+use super::log::{Census, Copies, Entries, Forgotten, Letters, Log, Status, Values, Wanted};
 use super::schema::Schemas;
 use super::sources::{SourceReport, Sources};
 use crate::config::Config;
@@ -336,11 +336,15 @@ impl Shared {
 
 impl Shared {
     /// Tells the owners which publications are not kept any more.
-    fn spread_begins(&self, begins: Vec<(ChannelName, u64)>) {
+    fn spread_forgotten(&self, forgotten: Vec<(ChannelName, Forgotten)>) {
         let shards = self.down.len() as u16;
-        for begin in begins {
-            let owner = (self.owner)(&begin.0, shards);
-            self.send(owner, FromLog::Begins(begin.0, begin.1));
+        for (channel, what) in forgotten {
+            let owner = (self.owner)(&channel, shards);
+            let told = match what {
+                Forgotten::Before(first) => FromLog::Begins(channel, first),
+                Forgotten::Some(offsets) => FromLog::Ended(channel, offsets),
+            };
+            self.send(owner, told);
         }
     }
 }
@@ -582,7 +586,7 @@ async fn follow<L: Entries>(log: Rc<L>, shared: Rc<Shared>, desk: Rc<Desk<L, out
             Ok(entries) => {
                 shared.spread(&entries);
                 desk.stored(&entries);
-                shared.spread_begins(log.take_begins());
+                shared.spread_forgotten(log.take_forgotten());
             }
             Err(error) => {
                 warn!(%error, "the durable log lost its place: channels in use are read again");
@@ -617,6 +621,7 @@ async fn read_for<L: Entries>(
                 channel: read.channel,
                 position: slice.position,
                 after: read.after,
+                span: slice.span,
                 publications: slice
                     .entries
                     .iter()

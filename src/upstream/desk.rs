@@ -278,6 +278,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
             room: Cell::new((None, 0)),
             rng: RefCell::new(Rng::new(seed)),
         });
+        inner.log.announce_by(told::announcement);
         tokio::task::spawn_local(Rc::clone(&inner).load());
         tokio::task::spawn_local(Rc::clone(&inner).watch_lags());
         tokio::task::spawn_local(Rc::clone(&inner).look_at_clock());
@@ -460,7 +461,7 @@ impl Place {
             acked: counters.acked,
             naked: counters.naked,
             timed_out: counters.timed_out,
-            dead: counters.dead,
+            dead: counters.dead + lag.buried,
             passed: counters.passed,
             lost: lag.lost,
             waits: group.waits().clone(),

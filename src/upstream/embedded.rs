@@ -11,6 +11,7 @@ mod channels;
 mod clock;
 mod copy;
 mod core;
+mod ends;
 mod error;
 mod floors;
 mod groups;
@@ -49,11 +50,11 @@ use self::inner::{GROUPS_PAUSE, Inner, REOPEN_PAUSE, Sweeper};
 use self::segments::View;
 use self::store::{Directory, Store};
 use self::tail::Tail;
-use super::log::{Entries, Log, Scan, Scanned, Schedule, Slice, Status};
+use super::log::{Entries, Forgotten, Log, Scan, Scanned, Schedule, Slice, Status};
 use crate::config::Config;
 use crate::config::durable::Durable;
 use crate::limits::{LOG_NAME_BYTES_MAX, LOG_RECORD_BYTES_MAX};
-use crate::mesh::durable::{Appended, LogError, Read};
+use crate::mesh::durable::{Appended, LogError, Read, Span};
 use crate::metrics::Histogram;
 use crate::model::{ChannelName, Draft, Entry};
 
@@ -136,6 +137,7 @@ impl Embedded {
                 damaged: 0,
                 letters: core.letters.clone(),
                 late: Histogram::default(),
+                announce: None,
                 bytes,
                 entries,
                 end: core.end,
@@ -179,7 +181,9 @@ impl Embedded {
         } else if inner.sweeper.is_busy() {
             SWEPT_PAUSE
         } else {
-            let sweeps = inner.sweeper.pause(monotonic());
+            let ends = inner.core.as_ref().and_then(|core| core.ends.first_ms());
+            let ends = ends.map(|at| Duration::from_millis(at.saturating_sub(wall_ms())));
+            let sweeps = inner.sweeper.pause(monotonic(), ends);
             sweeps.map_or(TEND_PAUSE, |pause| pause.max(SWEPT_PAUSE))
         };
         // The machine's clock may be set meanwhile: it is looked at again soon enough.
@@ -229,6 +233,7 @@ impl Embedded {
         }
     }
 
+    /// For groups, and for whoever follows the log: with what has ended and is not forgotten yet.
     async fn scan_for(&self, after: u64, filter: Arc<read::Filter>) -> Result<Scanned, LogError> {
         let scan = Scan {
             after,
@@ -237,12 +242,17 @@ impl Embedded {
             bytes: READ_AHEAD_BYTES,
             looked_at: PASSED_AT_ONCE,
         };
-        self.scan_with(scan, filter).await
+        self.scan_with(scan, filter, View::with_ended).await
     }
 
-    async fn scan_with(&self, scan: Scan, filter: Arc<read::Filter>) -> Result<Scanned, LogError> {
+    async fn scan_with(
+        &self,
+        scan: Scan,
+        filter: Arc<read::Filter>,
+        what: fn(View) -> View,
+    ) -> Result<Scanned, LogError> {
         let found = self
-            .reading(move |view, _| read::scan(view, &scan, &filter))
+            .reading(move |view, _| read::scan(&what(view.clone()), &scan, &filter))
             .await?;
         self.inner.borrow_mut().damaged += found.damaged;
         Ok(found.scanned)
@@ -439,7 +449,7 @@ impl Entries for Embedded {
                         "the durable log was opened again and is another one",
                     ));
                 }
-                if inner.sweeper.has_begins() {
+                if inner.sweeper.has_forgotten() {
                     return Ok(Vec::new());
                 }
                 let end = inner.end;
@@ -468,22 +478,24 @@ impl Entries for Embedded {
         }
     }
 
-    fn take_begins(&self) -> Vec<(ChannelName, u64)> {
-        self.inner.borrow_mut().sweeper.take_begins()
+    fn take_forgotten(&self) -> Vec<(ChannelName, Forgotten)> {
+        self.inner.borrow_mut().sweeper.take_forgotten()
     }
 
     async fn read(&self, read: &Read) -> Result<Slice, LogError> {
         let (known, nowhere) =
             self.with(|core| Ok((core.known(&read.channel), core.nowhere(&read.channel))))?;
         let is_short = |row: &Row| read.after.is_none_or(|after| after >= row.top);
+        let after = read.after.unwrap_or(0);
         if let Some(row) = known.as_ref().filter(|row| is_short(row)) {
             return Ok(Slice {
                 position: row.position(),
                 entries: Vec::new(),
+                span: Span::behind(after, after),
             });
         }
         let wanted = read.clone();
-        let (row, mut entries, damaged) = self
+        let (row, mut part) = self
             .reading(move |view, store| {
                 let name = wanted.channel.as_str();
                 let value = match name.is_empty() {
@@ -491,28 +503,33 @@ impl Entries for Embedded {
                     false => view.snapshot.get(&store.channels, name)?,
                 };
                 let Some(row) = value.and_then(|value| Row::decode(&value).ok()) else {
-                    return Ok((None, Vec::new(), 0));
+                    let span = Span::behind(after, after);
+                    return Ok((
+                        None,
+                        read::Part {
+                            span,
+                            ..read::Part::default()
+                        },
+                    ));
                 };
-                let (entries, damaged) = read::channel(view, &row, &wanted)?;
-                Ok((Some(row), entries, damaged))
+                let part = read::channel(view, &row, &wanted)?;
+                Ok((Some(row), part))
             })
             .await?;
-        self.inner.borrow_mut().damaged += damaged;
+        self.inner.borrow_mut().damaged += part.damaged;
         // What was appended meanwhile may have been given by `tail` already, so the position must not be behind it.
         let newer = self.with(|core| {
             let Some(newer) = core.known(&read.channel) else {
                 return Ok(row);
             };
-            let reached = entries
-                .last()
-                .map(|last| last.position.offset.0)
-                .or(read.after);
             let top = row.as_ref().map_or(0, |row| row.top);
-            if let Some(reached) = reached.filter(|reached| newer.top > top && *reached >= top) {
+            let to = part.span.to;
+            if read.after.is_some() && newer.top > top && to >= top {
+                let entries = &part.entries;
                 let bytes: usize = entries.iter().map(|entry| entry.record.bytes()).sum();
                 let rest = Read {
                     channel: read.channel.clone(),
-                    after: Some(reached),
+                    after: Some(to),
                     limit: read.limit.saturating_sub(entries.len() as u32),
                     bytes: read
                         .bytes
@@ -520,10 +537,13 @@ impl Entries for Embedded {
                 };
                 // It is in memory still.
                 if entries.is_empty() || rest.bytes > 0 {
-                    let more = read::channel(&core.view(), &newer, &rest)?.0;
-                    let offset = more.first().map_or(0, |first| first.position.offset.0);
-                    if entries.is_empty() || offset == reached + 1 {
-                        entries.extend(more);
+                    let more = read::channel(&core.view(), &newer, &rest)?;
+                    if part.entries.is_empty() && part.span.to < part.span.from {
+                        part.span = more.span;
+                        part.entries = more.entries;
+                    } else if more.span.from == to + 1 {
+                        part.span.to = part.span.to.max(more.span.to);
+                        part.entries.extend(more.entries);
                     }
                 }
             }
@@ -531,13 +551,14 @@ impl Entries for Embedded {
         })?;
         Ok(Slice {
             position: newer.map_or(nowhere, |row| row.position()),
-            entries,
+            entries: part.entries,
+            span: part.span,
         })
     }
 
     async fn scan(&self, scan: &Scan) -> Result<Scanned, LogError> {
         let filter = Arc::new(read::Filter::of_scan(&scan.channels));
-        self.scan_with(scan.clone(), filter).await
+        self.scan_with(scan.clone(), filter, |view| view).await
     }
 
     async fn seek(&self, unix_ms: u64) -> Result<u64, LogError> {

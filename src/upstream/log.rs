@@ -10,12 +10,12 @@ mod values;
 use crate::config::Config;
 
 pub use copies::{Copies, Wanted};
-pub use entries::{Entries, Scan, Scanned, Slice};
+pub use entries::{Entries, Forgotten, Scan, Scanned, Slice};
 pub use groups::{
     Failure, FromLine, Group, Groups, Lag, Lease, Leased, Line, LineId, Settled, Undone,
     worker_name,
 };
-pub use letters::{Bounds, Cause, Census, DeadLetter, Letters};
+pub use letters::{Announce, Bounds, Cause, Census, DeadLetter, EXPIRED, Letters};
 pub use scheduled::{Name, Page, Pending, Place, Schedule, Scheduled, Which};
 pub use values::Values;
 

@@ -16,7 +16,7 @@ use super::log::{
 };
 use crate::config::glob_match;
 use crate::config::namespace::leaves_out;
-use crate::mesh::durable::{Appended, LogError, Read};
+use crate::mesh::durable::{Appended, LogError, Read, Span};
 use crate::model::{ChannelName, Draft, Entry, Epoch, EventId, Offset, Record, StreamPosition};
 
 /// A publication of a service.
@@ -31,6 +31,7 @@ pub fn record(channel: &str, event: EventId, json: &str) -> Record {
         publisher: None,
         trace: "".into(),
         unix_ms: 1_700_000_000_000,
+        ttl_ms: 0,
         data: Bytes::copy_from_slice(json.as_bytes()),
         json: true,
         delta: false,
@@ -288,7 +289,12 @@ impl Entries for MemoryLog {
             entries.push(entry.clone());
         }
         let end = self.ends.borrow().get(&read.channel).copied();
+        let offset = |one: &Arc<Entry>| one.position.offset.0;
+        let (first, last) = (entries.first().map(offset), entries.last().map(offset));
+        let nothing = (end.unwrap_or(0) + 1, end.unwrap_or(0));
+        let (from, to) = first.zip(last).unwrap_or(nothing);
         Ok(Slice {
+            span: Span { from, to },
             position: StreamPosition {
                 epoch: Epoch::from_random(77),
                 offset: Offset(end.unwrap_or(0)),
@@ -403,7 +409,7 @@ impl Groups for MemoryLog {
                 continue;
             };
             match settled {
-                Settled::Done => {
+                Settled::Done | Settled::Lost => {
                     match self.dones_left.get() {
                         Some(0) => continue,
                         left => self.dones_left.set(left.map(|left| left - 1)),
@@ -576,6 +582,7 @@ impl Groups for MemoryLog {
             oldest_unix_ms: undone.iter().map(|entry| entry.record.unix_ms).min(),
             lost: state.lost,
             lost_before: 0,
+            buried: 0,
         })
     }
 }

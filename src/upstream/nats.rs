@@ -15,6 +15,8 @@
 //! - **A channel of which nothing is left** begins a new epoch (`nats/lives`).
 //! - **What waits for its time** is a message with a schedule of the server's (`nats/scheduled`). When that has come, whichever
 //!   process gets it publishes it (`nats/due`), once: its key, or its event, is marked in the same batch.
+//! - **Namespaces that keep less** are purged by one of the processes (`nats/kept`). What has a time to live stays until retention
+//!   takes it, and is passed over by readers: an end of its own would take the last message of a channel, which says where that ends.
 //! - **Groups** are durable pull consumers that workers of NATS may share (`nats/groups`).
 //!
 //! Only this program may publish below the prefix. What others put there is no publication and is skipped; the channel's
@@ -28,6 +30,7 @@ mod credentials;
 mod due;
 mod groups;
 mod head;
+mod kept;
 mod letters;
 mod link;
 mod lives;
@@ -40,6 +43,7 @@ mod values;
 mod writer;
 
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -51,7 +55,7 @@ use crate::config::Config;
 use crate::config::durable::{Durable, Nats};
 use crate::mesh::durable::{Appended, LogError, Read};
 use crate::model::{ChannelName, Draft, Entry};
-use crate::upstream::log::{Copies, Entries, Log, Scan, Scanned, Slice, Status, Wanted};
+use crate::upstream::log::{Copies, Entries, Forgotten, Log, Scan, Scanned, Slice, Status, Wanted};
 
 pub use link::ConnectError;
 
@@ -77,6 +81,11 @@ pub struct Jetstream {
     groups: Consumers,
     /// Dead letters as this process knows them.
     letters: RefCell<Known>,
+    /// What namespaces keep less of.
+    rules: watch::Sender<Vec<kept::Rule>>,
+    /// Purges the rest, once there are rules.
+    keeper: OnceLock<JoinHandle<()>>,
+    purged: Rc<kept::Purged>,
     /// Publishes what is due, once somebody follows the log.
     due: OnceLock<JoinHandle<()>>,
     supervisor: JoinHandle<()>,
@@ -100,6 +109,9 @@ impl Jetstream {
             reader: Reader::new(link.clone()),
             groups: Consumers::new(link.clone()),
             letters: RefCell::default(),
+            rules: watch::Sender::new(Vec::new()),
+            keeper: OnceLock::new(),
+            purged: Rc::default(),
             due: OnceLock::new(),
             supervisor: tokio::spawn(link.clone().supervise()),
             follower: tokio::spawn(link.clone().follow(configured.subscribe())),
@@ -111,8 +123,10 @@ impl Jetstream {
 
 impl Drop for Jetstream {
     fn drop(&mut self) {
-        if let Some(due) = self.due.get() {
-            due.abort();
+        for task in [&self.due, &self.keeper] {
+            if let Some(task) = task.get() {
+                task.abort();
+            }
         }
         self.supervisor.abort();
         self.follower.abort();
@@ -148,7 +162,14 @@ impl Entries for Jetstream {
     async fn tail(&self) -> Result<Vec<Arc<Entry>>, LogError> {
         let publish = || tokio::spawn(due::publish(self.link.clone(), self.writer.clone()));
         self.due.get_or_init(publish);
-        self.tail.next().await
+        tokio::select! {
+            entries = self.tail.next() => entries,
+            () = self.purged.news.notified() => Ok(Vec::new()),
+        }
+    }
+
+    fn take_forgotten(&self) -> Vec<(ChannelName, Forgotten)> {
+        self.purged.take()
     }
 
     async fn read(&self, read: &Read) -> Result<Slice, LogError> {
@@ -210,6 +231,16 @@ impl Log for Jetstream {
             }
             is_new
         });
+        let rules = kept::rules(&self.link, config);
+        if !rules.is_empty() {
+            self.keeper.get_or_init(|| {
+                let groups = self.groups.beside();
+                let purged = Rc::clone(&self.purged);
+                let keeper = kept::Keeper::new(self.link.clone(), groups, purged);
+                tokio::task::spawn_local(keeper.run(self.rules.subscribe()))
+            });
+        }
+        self.rules.send_replace(rules);
     }
 
     async fn close(&self) {

@@ -18,6 +18,21 @@ directory = "{}"
 [[channel.namespaces]]
 name = "orders"
 delivery = "durable"
+
+[[channel.namespaces]]
+name = "brief"
+delivery = "durable"
+expired = "dead_letter"
+
+[[channel.namespaces]]
+name = "few"
+delivery = "durable"
+retention_count = 3
+
+[[channel.namespaces]]
+name = "short"
+delivery = "durable"
+retention_age = "2s"
 "#,
         directory.display()
     ))
@@ -52,6 +67,16 @@ fn backlog_of_one_key_stands_in_front_of_nobody() {
 #[test]
 fn group_takes_what_its_tags_and_its_condition_say() {
     on_one_log(groups::group_takes_a_part);
+}
+
+#[test]
+fn what_has_a_time_to_live_is_gone_when_that_is_over_and_groups_say_so() {
+    on_one_log(groups::publications_end_by_themselves);
+}
+
+#[test]
+fn namespaces_keep_less_than_the_log_and_groups_say_what_they_lose_by_it() {
+    on_one_log(groups::namespaces_keep_less);
 }
 
 #[test]

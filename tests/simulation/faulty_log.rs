@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringmain::mem::Rng;
 use ringmain::mesh::durable::{
-    Appended, FromLog, LogError, Page, Read, RequestId, ToLog, epoch_of,
+    Appended, FromLog, LogError, Page, Read, RequestId, Span, ToLog, epoch_of,
 };
 use ringmain::model::{ChannelName, Draft, Offset, Publication, ShardId, StreamPosition};
 use ringmain::time::{Instant, Now};
@@ -156,11 +156,13 @@ impl FaultyLog {
             .after
             .map_or(end, |after| after.max(stream.trimmed).min(end)) as usize;
         let limit = (read.limit as usize).min(7);
+        let publications: Vec<_> = stream.entries[from..].iter().take(limit).cloned().collect();
         Page {
             channel: read.channel.clone(),
             position,
             after: read.after,
-            publications: stream.entries[from..].iter().take(limit).cloned().collect(),
+            span: Span::behind(from as u64, from as u64 + publications.len() as u64),
+            publications,
         }
     }
 

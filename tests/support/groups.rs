@@ -346,3 +346,143 @@ pub(crate) fn operators_move_groups(start: &dyn Fn() -> Server) {
     );
     kill(server);
 }
+
+fn history(server: &Server, channel: &str) -> Vec<(u64, u64)> {
+    let page = server.api_result("history", &json!({ "channel": channel, "limit": 100 }));
+    let list = page["publications"].as_array().cloned().unwrap_or_default();
+    let pair = |one: &Value| Some((one["offset"].as_u64()?, one["data"]["n"].as_u64()?));
+    list.iter()
+        .map(|one| pair(one).expect("its numbers"))
+        .collect()
+}
+
+fn publish_for(server: &Server, channel: &str, n: u64, ttl_ms: u64) {
+    let publish = json!({ "channel": channel, "data": { "n": n }, "ttl_ms": ttl_ms });
+    server.api_result("publish", &publish);
+}
+
+/// Offsets of what became letters because it was forgotten.
+fn expired_letters(server: &Server, group: &str) -> Vec<u64> {
+    let asked = json!({ "group": group, "class": "expired" });
+    let list = server.api_result("dlq/list", &asked);
+    let letters = list["letters"].as_array().expect("letters");
+    let offset = |one: &Value| one["offset"].as_u64().expect("its place");
+    letters.iter().map(offset).collect()
+}
+
+/// What has a time to live is gone when that is over, also over a kill: from history, and from groups, which count it or have a
+/// letter of it. `orders:…` drops, `brief:…` makes letters.
+pub(crate) fn publications_end_by_themselves(start: &dyn Fn() -> Server) {
+    let server = start();
+    let asked = |group: &str, channel: &str| json!({ "group": group, "channels": [channel], "limit": 10, "from": "beginning", "wait_ms": 300, "ack_wait_ms": 5000 });
+    // Whoever does not wait does not hear of JetStream.
+    let (drops, buries) = (asked("drops", "orders:*"), asked("buries", "brief:*"));
+    for group in [&drops, &buries] {
+        assert!(fetch(&server, group).is_empty());
+    }
+    for (n, ttl) in [(0, 0), (1, 400), (2, 0), (3, 3_600_000), (4, 400)] {
+        publish_for(&server, "orders:1", n, ttl);
+    }
+    for (n, ttl) in [(5, 400), (6, 0)] {
+        publish_for(&server, "brief:1", n, ttl);
+    }
+    let kept = [(1, 0), (3, 2), (4, 3)];
+    let gone = || history(&server, "brief:1").len() == 1 && history(&server, "orders:1") == kept;
+    until("their end", || gone().then_some(()));
+    for (group, expected) in [(&drops, vec![0, 2, 3]), (&buries, vec![6])] {
+        let mut given = Vec::new();
+        until("what is left", || {
+            given.extend(numbers(&fetch(&server, group)));
+            (given == expected).then_some(())
+        });
+    }
+    until("the losses", || {
+        let has_lost = |name: &str| group(&server, name)["lost"].as_u64();
+        let counted = has_lost("drops") == Some(2);
+        let dead = server.metric(r#"ringmain_group_dead_total{group="buries"}"#);
+        (counted && dead == 1.0).then_some(())
+    });
+    // Its end comes while nobody runs, for a group that nobody takes from.
+    let copy = json!({ "group": "buries", "to": "idle" });
+    server.api_result("queue/copy", &copy);
+    publish_for(&server, "brief:1", 7, 300);
+    kill(server);
+    let server = start();
+    until("its end", || {
+        (history(&server, "brief:1").len() == 1).then_some(())
+    });
+    assert_eq!(history(&server, "orders:1"), kept);
+    until("the letters", || {
+        let found = fetch(&server, &asked("idle", "brief:*"));
+        assert!(found.iter().all(|one| one["data"]["n"] == 6), "{found:?}");
+        (expired_letters(&server, "idle") == [3]).then_some(())
+    });
+    assert_eq!(expired_letters(&server, "buries")[0], 1);
+    let announced = json!({ "channel": "$dead:idle", "limit": 10 });
+    let announced = server.api_result("history", &announced);
+    let reasons = announced["publications"].as_array().expect("one");
+    assert!(
+        reasons.len() == 1 && reasons.iter().all(|one| one["data"]["reason"] == "expired"),
+        "{announced}"
+    );
+    publish_for(&server, "orders:1", 8, 0);
+    assert_eq!(history(&server, "orders:1")[3..], [(6, 8)], "places stay");
+    let refused = json!({ "channel": "orders:1", "data": 1, "ttl_ms": 40_000_000_000u64 });
+    let error = server.api("publish", &refused)["error"].take();
+    assert_eq!(error["code"], 107, "{error}");
+}
+
+/// Namespaces keep less than the whole log, and groups say what they lose by it. `few:…` keeps three of each channel, `short:…`
+/// everything for two seconds.
+pub(crate) fn namespaces_keep_less(start: &dyn Fn() -> Server) {
+    let server = start();
+    let asked = |group: &str, channel: &str| json!({ "group": group, "channels": [channel], "limit": 100, "from": "beginning", "wait_ms": 300 });
+    for (name, channel) in [
+        ("few", "few:*"),
+        ("short", "short:*"),
+        ("other", "orders:*"),
+    ] {
+        let mut first = asked(&format!("{name}-first"), channel);
+        first["wait_ms"] = json!(0);
+        assert!(fetch(&server, &first).is_empty());
+        // JetStream may give that one something yet, and nothing to those that were never asked for.
+        let copy = json!({ "group": format!("{name}-first"), "to": name });
+        server.api_result("queue/copy", &copy);
+    }
+    publish(&server, "orders:1", 0..4);
+    publish(&server, "short:1", 0..5);
+    publish(&server, "few:1", 0..10);
+    publish(&server, "few:2", 0..2);
+    let numbers_of = |server: &Server, channel: &str| -> Vec<u64> {
+        history(server, channel).iter().map(|(_, n)| *n).collect()
+    };
+    until("what is kept", || {
+        let few = numbers_of(&server, "few:1") == [7, 8, 9];
+        (few && history(&server, "short:1").is_empty()).then_some(())
+    });
+    let lost = |server: &Server, name: &str| group(server, name)["lost"].as_u64();
+    until("the losses", || {
+        let counted = (lost(&server, "few"), lost(&server, "short")) == (Some(7), Some(5));
+        let expired = |name: &str| {
+            let metric = format!("ringmain_durable_expired_total{{namespace=\"{name}\"}}");
+            server.metric(&metric)
+        };
+        (counted && (expired("few"), expired("short")) == (7.0, 5.0)).then_some(())
+    });
+    kill(server);
+    let server = start();
+    assert_eq!(numbers_of(&server, "few:1"), [7, 8, 9]);
+    assert_eq!(numbers_of(&server, "few:2"), [0, 1]);
+    assert_eq!(numbers_of(&server, "orders:1"), [0, 1, 2, 3]);
+    assert!(history(&server, "short:1").is_empty());
+    let mut given = Vec::new();
+    until("what is left", || {
+        given.extend(numbers(&fetch(&server, &asked("few", "few:*"))));
+        given.sort_unstable();
+        (given == [0, 1, 7, 8, 9]).then_some(())
+    });
+    until("the losses over the kill", || {
+        let all = ["few", "short", "other"].map(|name| lost(&server, name));
+        (all == [Some(7), Some(5), Some(0)]).then_some(())
+    });
+}

@@ -7,7 +7,7 @@ use crate::broker::followed::{Followed, FoundInLog, LogPart, Opened, Stored, Tri
 use crate::limits::{
     HISTORY_BYTES_MAX, HISTORY_ENTRIES_MAX, LOG_AHEAD_MAX, LOG_PAGE_BYTES, LOG_PAGE_ENTRIES,
 };
-use crate::mesh::durable::{Page, Read};
+use crate::mesh::durable::{Page, Read, Span};
 use crate::mesh::message::{QueryKind, Recover};
 use crate::model::{Publication, StreamPosition};
 use crate::time::Instant;
@@ -156,14 +156,10 @@ impl Channel {
         let Some(after) = page.after.filter(|_| page.position.epoch == epoch) else {
             return 0;
         };
-        let first = page
-            .publications
-            .first()
-            .map_or(page.position.offset.0 + 1, |first| first.offset.0);
-        if first > after + 1 && after < top {
-            followed.first_kept = followed.first_kept.max(first);
+        if page.span.from > after + 1 && after < top {
+            followed.first_kept = followed.first_kept.max(page.span.from);
         }
-        if page.publications.is_empty() {
+        if page.span.to < page.span.from {
             return 0;
         }
         let mut publications = page.publications;
@@ -172,12 +168,23 @@ impl Channel {
                 Arc::make_mut(publication).tells_time = true;
             }
         }
-        let bytes = bytes_of(&publications);
+        let bytes = size_of::<LogPart>() + bytes_of(&publications);
         followed.pages.push_back(LogPart {
             after,
+            span: page.span,
             publications,
         });
         bytes
+    }
+
+    /// Some of what the log kept has ended before its turn.
+    pub(in crate::broker) fn ended(&mut self, offsets: &[u64]) {
+        self.history.forget(offsets);
+        let followed = self.followed_mut();
+        for part in &mut followed.pages {
+            part.publications
+                .retain(|one| offsets.binary_search(&one.offset.0).is_err());
+        }
     }
 
     /// The log could not be read: nobody waits for these parts any more.
@@ -225,14 +232,37 @@ impl Channel {
         self.after(from.offset, from.limit.max(1) as usize, usize::MAX)
     }
 
-    /// At most `limit` publications after an offset.
+    /// At most `limit` publications after an offset; one at least, unless nothing is left before the channel's end.
     fn after(&self, offset: u64, limit: usize, bytes: usize) -> FoundInLog {
+        let mut at = offset;
+        loop {
+            let mut found = self.next_after(at, limit, bytes);
+            if let FoundInLog::Some {
+                publications,
+                span,
+                more,
+            } = &mut found
+            {
+                if publications.is_empty() && *more && span.to > at {
+                    at = span.to;
+                    continue;
+                }
+                span.from = offset + 1;
+            }
+            return found;
+        }
+    }
+
+    /// The same, of one part.
+    fn next_after(&self, offset: u64, limit: usize, bytes: usize) -> FoundInLog {
         let top = self.top.0;
+        let nothing = FoundInLog::Some {
+            publications: Vec::new(),
+            span: Span::behind(offset, offset),
+            more: false,
+        };
         if offset >= top {
-            return FoundInLog::Some {
-                publications: Vec::new(),
-                more: false,
-            };
+            return nothing;
         }
         let Some(followed) = &self.followed else {
             return FoundInLog::Read(offset);
@@ -240,44 +270,44 @@ impl Channel {
         if offset + 1 < followed.first_kept {
             return FoundInLog::Gone;
         }
-        let covers = |list: &Arc<Publication>| list.offset.0 <= offset + 1;
-        let some = |list: &mut dyn Iterator<Item = &Arc<Publication>>| {
-            let mut sum = 0;
+        let some = |list: &mut dyn Iterator<Item = &Arc<Publication>>, end: u64| {
+            let (mut sum, mut publications) = (0, Vec::new());
+            let (mut to, end) = (offset, end.min(top));
+            let mut is_cut = false;
             // A part may have been read when the log had more than has come down as news yet.
-            let publications: Vec<_> = list
-                .take(limit)
-                .take_while(|publication| publication.offset.0 <= top)
-                .take_while(|publication| {
-                    let fits = sum == 0 || sum + publication.data.len() <= bytes;
-                    sum += publication.data.len();
-                    fits
-                })
-                .cloned()
-                .collect();
-            let last = publications.last().map_or(offset, |last| last.offset.0);
+            for publication in list.take_while(|publication| publication.offset.0 <= end) {
+                let fits = sum == 0 || sum + publication.data.len() <= bytes;
+                is_cut = publications.len() >= limit || !fits;
+                if is_cut {
+                    break;
+                }
+                sum += publication.data.len();
+                to = publication.offset.0;
+                publications.push(Arc::clone(publication));
+            }
+            if !is_cut {
+                to = end;
+            }
             FoundInLog::Some {
                 publications,
-                more: last < top,
+                span: Span::behind(offset, to),
+                more: to < top,
             }
         };
+        let covers = |oldest: &Arc<Publication>| oldest.offset.0 <= offset + 1;
         if self.history.front().is_some_and(covers) {
             let from = self
                 .history
                 .partition_point(|publication| publication.offset.0 <= offset);
-            return some(&mut self.history.range(from..));
+            return some(&mut self.history.range(from..), top);
         }
-        let part = followed.pages.iter().rev().find(|part| {
-            part.publications.first().is_some_and(covers)
-                && part
-                    .publications
-                    .last()
-                    .is_some_and(|last| last.offset.0 > offset)
-        });
+        let holds = |span: Span| span.from <= offset + 1 && span.to > offset;
+        let part = followed.pages.iter().rev().find(|part| holds(part.span));
         if let Some(part) = part {
             let from = part
                 .publications
                 .partition_point(|publication| publication.offset.0 <= offset);
-            return some(&mut part.publications[from..].iter());
+            return some(&mut part.publications[from..].iter(), part.span.to);
         }
         // Parts begin at multiples of their size, so that those who left off at different places share them.
         let aligned = offset - offset % u64::from(LOG_PAGE_ENTRIES);
@@ -291,6 +321,7 @@ impl Channel {
         if has_it || self.top.0 == 0 {
             return FoundInLog::Some {
                 publications: Vec::new(),
+                span: Span::behind(self.top.0, self.top.0),
                 more: false,
             };
         }
@@ -324,28 +355,50 @@ impl Channel {
             Some((offset, _)) => offset,
             None => 0,
         };
-        let mut at = after.max(first_kept.saturating_sub(1));
+        let start = first_kept.saturating_sub(1);
+        let mut after = after.max(start);
+        let from = after + 1;
         let mut out: Vec<Arc<Publication>> = Vec::new();
-        let mut bytes = HISTORY_BYTES_MAX;
-        while at < until && (reverse || (out.len() as u64) < limit) {
-            let room = match reverse {
-                true => limit,
-                false => limit - out.len() as u64,
+        if reverse {
+            let (mut end, mut step) = (until, limit);
+            loop {
+                let older = match self.stretch(after, end, tries) {
+                    Ok(found) => found,
+                    Err(read) => return read,
+                };
+                out.splice(0..0, older);
+                // The newest ones come first: of too much the oldest are left out.
+                let all = out.len();
+                keep_newest(&mut out, limit as usize, HISTORY_BYTES_MAX);
+                let is_full = out.len() as u64 >= limit || out.len() < all;
+                if is_full || after <= start {
+                    break;
+                }
+                // Some have ended: there are older ones in their stead.
+                step = step.saturating_mul(2);
+                (end, after) = (after, after.saturating_sub(step).max(start));
+            }
+            out.reverse();
+            return FoundInLog::Some {
+                publications: out,
+                span: Span { from, to: until },
+                more: false,
             };
-            let want = room.min(until - at) as usize;
-            match self.after(at, want, bytes) {
-                FoundInLog::Some { publications, .. } => {
-                    let Some(last) = publications.last() else {
+        }
+        let mut at = after;
+        let mut bytes = HISTORY_BYTES_MAX;
+        while at < until && (out.len() as u64) < limit {
+            let room = limit - out.len() as u64;
+            match self.after(at, room as usize, bytes) {
+                FoundInLog::Some {
+                    publications, span, ..
+                } => {
+                    if span.to <= at {
                         break;
-                    };
-                    at = last.offset.0;
+                    }
+                    at = span.to;
                     let took = bytes_of(&publications);
                     out.extend(publications);
-                    if reverse {
-                        // The newest ones come first: of too much the oldest are left out.
-                        keep_newest(&mut out, HISTORY_BYTES_MAX);
-                        continue;
-                    }
                     if took >= bytes {
                         break;
                     }
@@ -356,13 +409,37 @@ impl Channel {
                 FoundInLog::Read(after) => return FoundInLog::Read(after),
             }
         }
-        if reverse {
-            out.reverse();
-        }
         FoundInLog::Some {
             publications: out,
+            span: Span { from, to: at },
             more: at < until,
         }
+    }
+
+    /// All that is kept of a stretch, or as much of it as may be asked for; `Err`: the log has to be read.
+    fn stretch(
+        &self,
+        after: u64,
+        until: u64,
+        tries: Tries,
+    ) -> Result<Vec<Arc<Publication>>, FoundInLog> {
+        let (mut at, mut out) = (after, Vec::new());
+        while at < until {
+            match self.after(at, (until - at) as usize, HISTORY_BYTES_MAX) {
+                FoundInLog::Some {
+                    publications, span, ..
+                } if span.to > at => {
+                    at = span.to;
+                    out.extend(publications);
+                    keep_newest(&mut out, usize::MAX, HISTORY_BYTES_MAX);
+                }
+                FoundInLog::Some { .. } | FoundInLog::Gone => break,
+                FoundInLog::Read(_) if tries.is_over() => break,
+                FoundInLog::Read(after) => return Err(FoundInLog::Read(after)),
+            }
+        }
+        out.retain(|one: &Arc<Publication>| one.offset.0 <= until);
+        Ok(out)
     }
 }
 
@@ -375,12 +452,16 @@ fn size_of_one(publication: &Arc<Publication>) -> usize {
 }
 
 /// Leaves out the oldest ones until the rest fits. One stays whatever its size.
-fn keep_newest(publications: &mut Vec<Arc<Publication>>, most: usize) {
+fn keep_newest(publications: &mut Vec<Arc<Publication>>, limit: usize, most: usize) {
     let mut sum = 0;
-    let newest = publications.iter().rev().take_while(|publication| {
-        sum += size_of_one(publication);
-        sum <= most
-    });
+    let newest = publications
+        .iter()
+        .rev()
+        .take(limit)
+        .take_while(|publication| {
+            sum += size_of_one(publication);
+            sum <= most
+        });
     let kept = newest.count().max(1).min(publications.len());
     publications.drain(..publications.len() - kept);
 }
@@ -451,7 +532,9 @@ mod tests {
 
     fn offsets(found: FoundInLog) -> (Vec<u64>, bool) {
         match found {
-            FoundInLog::Some { publications, more } => (
+            FoundInLog::Some {
+                publications, more, ..
+            } => (
                 publications
                     .iter()
                     .map(|publication| publication.offset.0)
@@ -469,6 +552,7 @@ mod tests {
             position: position(channel.top.0),
             after: Some(after),
             publications: (after + 1..=to).map(publication).collect(),
+            span: Span::behind(after, to),
         });
     }
 
@@ -558,6 +642,7 @@ mod tests {
             position: position(200),
             after: Some(0),
             publications: (50..=100).map(publication).collect(),
+            span: Span { from: 50, to: 100 },
         });
         assert_eq!(channel.missed(&recover(10, 10)), FoundInLog::Gone);
         assert_eq!(offsets(channel.missed(&recover(49, 2))).0, [50, 51]);
@@ -572,7 +657,11 @@ mod tests {
     }
 
     /// A page, with all that has to be read for it.
-    fn whole_page(channel: &mut Channel, first: u64, what: QueryKind) -> Vec<u64> {
+    fn whole_page(
+        channel: &mut Channel,
+        (first, ended): (u64, &[u64]),
+        what: QueryKind,
+    ) -> Vec<u64> {
         loop {
             match channel.page(what, Tries::FIRST) {
                 FoundInLog::Read(after) => {
@@ -582,7 +671,14 @@ mod tests {
                         channel: ChannelName::new("d"),
                         position: position(top),
                         after: Some(after),
-                        publications: (from..=top.min(from + 4)).map(publication).collect(),
+                        publications: (from..=top.min(from + 4))
+                            .filter(|offset| !ended.contains(offset))
+                            .map(publication)
+                            .collect(),
+                        span: Span {
+                            from,
+                            to: top.min(from + 4),
+                        },
                     });
                 }
                 found => return offsets(found).0,
@@ -593,7 +689,18 @@ mod tests {
     #[test]
     fn every_page_of_history_is_the_slice_of_the_whole() {
         const TOP: u64 = 12;
-        for (first, window) in [(1, 4), (1, 1), (5, 3), (9, 4)] {
+        const ENDED: [&[u64]; 5] = [
+            &[],
+            &[3, 4],
+            &[6, 7, 8, 9, 10, 11],
+            &[9, 12],
+            &[1, 10, 11, 12],
+        ];
+        let windows = [(1, 4), (1, 1), (5, 3), (9, 4)];
+        for ((first, window), ended) in windows
+            .into_iter()
+            .flat_map(|window| ENDED.map(|ended| (window, ended)))
+        {
             for (limit, since, reverse) in (0..=14u32).flat_map(|limit| {
                 let sinces = std::iter::once(None).chain((1..=17).map(Some));
                 sinces.flat_map(move |since| [false, true].map(|back| (limit, since, back)))
@@ -602,26 +709,91 @@ mod tests {
                 for offset in TOP - u64::from(window) + 1..=TOP {
                     channel.stored(Instant::START, publication(offset));
                 }
+                channel.ended(ended);
                 let page = QueryKind::History {
                     limit,
                     since: since.map(|offset| (offset, Since::Epoch(EPOCH))),
                     reverse,
                 };
-                let all = first..=TOP;
+                let all = (first..=TOP).filter(|offset| !ended.contains(offset));
                 let is_meant = |offset: &u64| match since {
                     Some(since) if reverse => *offset < since,
                     Some(since) => *offset > since,
                     None => true,
                 };
-                let mut whole: Vec<u64> = all.filter(is_meant).collect();
+                let mut whole: Vec<u64> = all.filter(|offset| is_meant(offset)).collect();
                 if reverse {
                     whole.reverse();
                 }
                 whole.truncate(limit as usize);
                 assert_eq!(
-                    whole_page(&mut channel, first, page),
+                    whole_page(&mut channel, (first, ended), page),
                     whole,
-                    "from {first}, window {window}, limit {limit}, since {since:?}, {reverse}"
+                    "from {first} without {ended:?}, window {window}, limit {limit}, since {since:?}, {reverse}"
+                );
+            }
+        }
+    }
+
+    /// What somebody missed, part by part; `None` where that cannot be had.
+    fn whole_recovery(
+        channel: &mut Channel,
+        (first, ended): (u64, &[u64]),
+        from: u64,
+        limit: u32,
+    ) -> Option<Vec<u64>> {
+        let (mut at, mut all) = (from, Vec::new());
+        loop {
+            match channel.missed(&recover(at, limit)) {
+                FoundInLog::Gone => return None,
+                FoundInLog::Some {
+                    publications, more, ..
+                } => {
+                    all.extend(publications.iter().map(|one| one.offset.0));
+                    if !more {
+                        return Some(all);
+                    }
+                    at = *all.last().expect("whoever goes on has got something");
+                }
+                FoundInLog::Read(after) => {
+                    let (top, from) = (channel.top.0, first.max(after + 1));
+                    let to = top.min(from + 2);
+                    assert!(channel.part_read(after).is_some());
+                    channel.part_came(Page {
+                        channel: ChannelName::new("d"),
+                        position: position(top),
+                        after: Some(after),
+                        publications: (from..=to)
+                            .filter(|offset| !ended.contains(offset))
+                            .map(publication)
+                            .collect(),
+                        span: Span { from, to },
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_ended_makes_nobody_lose_his_place_and_what_retention_took_does() {
+        const TOP: u64 = 12;
+        let ended: [&[u64]; 5] = [&[], &[3, 4], &[6, 7, 8, 9, 10, 11], &[12], &[1, 2, 11, 12]];
+        for ((first, window), ended) in [(1, 4), (1, 1), (5, 3)]
+            .into_iter()
+            .flat_map(|window| ended.map(|ended| (window, ended)))
+        {
+            for (from, limit) in (0..=TOP).flat_map(|from| [1, 2, 100].map(|limit| (from, limit))) {
+                let mut channel = channel(TOP - u64::from(window), window);
+                for offset in TOP - u64::from(window) + 1..=TOP {
+                    channel.stored(Instant::START, publication(offset));
+                }
+                channel.ended(ended);
+                let missed = (from + 1..=TOP).filter(|offset| !ended.contains(offset));
+                let expected = (from + 1 >= first || from == TOP).then(|| missed.collect());
+                assert_eq!(
+                    whole_recovery(&mut channel, (first, ended), from, limit),
+                    expected,
+                    "from {from} by {limit}, kept from {first} without {ended:?}, window {window}"
                 );
             }
         }

@@ -7,7 +7,7 @@ use crate::broker::channel::Channel;
 use crate::broker::followed::{FoundInLog, PartAsker, Stored, Tries};
 use crate::config::ChannelRules;
 use crate::limits::LOG_PAGES_BYTES_MAX;
-use crate::mesh::durable::{Page, Read};
+use crate::mesh::durable::{Page, Read, Span};
 use crate::mesh::message::{AnswerKind, Query, QueryKind, Recover};
 use crate::model::{ChannelName, Publication};
 use crate::time::Now;
@@ -33,11 +33,15 @@ impl Owner {
         let read = if !channel.is_open() {
             channel.open_read()
         } else if limit == 0 {
-            return Some(AnswerKind::History(Vec::new(), channel.position()));
+            let position = channel.position();
+            return Some(AnswerKind::History(Vec::new(), position, Span::default()));
         } else {
             match channel.page(query.what, tries) {
-                FoundInLog::Some { publications, .. } => {
-                    return Some(AnswerKind::History(publications, channel.position()));
+                FoundInLog::Some {
+                    publications, span, ..
+                } => {
+                    let position = channel.position();
+                    return Some(AnswerKind::History(publications, position, span));
                 }
                 FoundInLog::Gone => return Some(AnswerKind::Unrecoverable),
                 FoundInLog::Read(after) => channel.part_read(after),
@@ -126,6 +130,15 @@ impl Owner {
             && channel.namespace.is_durable()
         {
             channel.begins(first);
+        }
+    }
+
+    /// Of a channel some entries have ended before their turn.
+    pub fn ended(&mut self, name: &ChannelName, offsets: &[u64]) {
+        if let Some((_, channel)) = self.table.find_mut(name)
+            && channel.namespace.is_durable()
+        {
+            channel.ended(offsets);
         }
     }
 
@@ -236,7 +249,9 @@ pub(super) fn durable_missed(
         channel.missed(recover)
     };
     match found {
-        FoundInLog::Some { publications, more } => Ok((publications, true, more)),
+        FoundInLog::Some {
+            publications, more, ..
+        } => Ok((publications, true, more)),
         FoundInLog::Gone => Ok((Vec::new(), false, false)),
         FoundInLog::Read(_) if tries.is_over() => Ok((Vec::new(), false, false)),
         FoundInLog::Read(after) => Err(channel.part_read(after)),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::config::Namespace;
 use crate::config::namespace::Delivery;
-use crate::mesh::durable::Page;
+use crate::mesh::durable::{Page, Span};
 use crate::mesh::message::{QueryFor, Recover};
 use crate::model::{AskId, ConnId, HubId, Since};
 
@@ -104,7 +104,7 @@ const HISTORY: QueryKind = QueryKind::History {
 
 fn history(owner: &mut Owner, now: Now, channel: &str) -> (usize, StreamPosition) {
     match ask(owner, now, channel, HISTORY) {
-        AnswerKind::History(page, position) => (page.len(), position),
+        AnswerKind::History(page, position, _) => (page.len(), position),
         other => panic!("{other:?}"),
     }
 }
@@ -618,6 +618,7 @@ fn parts_of_the_log_are_counted_until_they_go_and_their_channel_stays_as_long() 
                     offset: Offset(1),
                 },
                 after: read.after,
+                span: Span::behind(0, u64::from(wanted)),
                 publications: wanted.then(|| Arc::new(publication)).into_iter().collect(),
             };
             owner.read(at(0), page);
@@ -700,6 +701,7 @@ fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_not
             channel: read.channel,
             position,
             after: read.after,
+            span: Span::behind(top, top),
             publications: Vec::new(),
         };
         owner.read(at(31), page);

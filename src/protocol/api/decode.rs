@@ -709,6 +709,7 @@ mod tests {
         let mut publish = json!({
             "data": { "n": 1 }, "b64data": "Mg==", "skip_history": true, "tags": { "k": "v" }, "idempotency_key": "i",
             "delta": true, "version": 7, "version_epoch": "e", "schema": 2, "trace": "t", "deliver_at": 1, "delay_ms": 2,
+            "ttl_ms": 3,
         });
         let flag = || json!({ "value": true });
         match method {
@@ -819,7 +820,7 @@ mod tests {
     #[test]
     fn publish_carries_every_field() {
         let body = r#"{"channel":"a","data":{"n":1},"skip_history":true,"tags":{"k":"v","l":null},
-            "idempotency_key":"i","delta":true,"version":7,"version_epoch":"e","schema":2,"trace":"t","deliver_at":8,"delay_ms":9}"#;
+            "idempotency_key":"i","delta":true,"version":7,"version_epoch":"e","schema":2,"trace":"t","deliver_at":8,"delay_ms":9,"ttl_ms":10}"#;
         let options = PublishOptions {
             skip_history: true,
             tags: vec![("k".into(), "v".into()), ("l".into(), "".into())],
@@ -831,6 +832,7 @@ mod tests {
             trace: "t".into(),
             deliver_at: 8,
             delay_ms: 9,
+            ttl_ms: 10,
             unknown: None,
         };
         let data: Cow<'_, [u8]> = Cow::Borrowed(br#"{"n":1}"#);

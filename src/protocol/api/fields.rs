@@ -80,6 +80,7 @@ fields!(PublishOptions<'de> {
     "trace" => trace,
     "deliver_at" => deliver_at,
     "delay_ms" => delay_ms,
+    "ttl_ms" => ttl_ms,
 });
 
 fields!(Whom<'de> { "user" => user, "client" => client, "session" => session });

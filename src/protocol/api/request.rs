@@ -131,6 +131,8 @@ pub struct PublishOptions<'a> {
     pub deliver_at: u64,
     /// After how many milliseconds it is published; 0 for at once.
     pub delay_ms: u64,
+    /// For how many milliseconds a durable publication is kept; 0 for as long as its channel keeps others.
+    pub ttl_ms: u64,
     /// What is wrong with the first member that nobody knows. The reference ignores it; a durable publication is refused, lest it
     /// is kept without what its publisher asked for.
     pub unknown: Option<Box<str>>,

@@ -428,6 +428,7 @@ fn drafted(
         .map_err(|_large| ApiError::wrong("schema", "expected a version up to 4294967295"))?;
     draft.record.trace = (*options.trace).into();
     draft.record.delta = options.delta;
+    draft.record.ttl_ms = options.ttl_ms;
     draft.record.tags = options
         .tags
         .iter()

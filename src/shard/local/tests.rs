@@ -2,6 +2,7 @@ use super::*;
 use crate::broker::hub::{Class, Delta, Opener};
 use crate::config::Namespace;
 use crate::mem::Place;
+use crate::mesh::durable::Span;
 use crate::model::{ChannelName, Epoch, Format, Speaker};
 
 /// A channel of this shard, with subscribers on connections 0, 1, 2 … of these speakers that stand at `position`.
@@ -97,20 +98,17 @@ fn a_publication_is_next_late_early_or_of_another_life() {
 
 #[test]
 fn what_was_read_again_says_what_lacks() {
-    // Where they stand, first and last offset of what was read, where it ends; where it begins if something lacks.
+    // Where they stand, what was read, where it ends; where it begins if something lacks.
     let rows = [
-        (5, None, 5, None),
-        (5, Some((6, 8)), 8, None),
-        (5, None, 8, Some(8)),
-        (5, Some((8, 9)), 9, Some(7)),
-        (0, Some((1, 1)), 1, None),
+        (5, Span::behind(5, 5), 5, None),
+        (5, Span::behind(5, 8), 8, None),
+        (5, Span::behind(8, 8), 8, Some(8)),
+        (5, Span { from: 8, to: 9 }, 9, Some(7)),
+        (0, Span::behind(0, 1), 1, None),
+        (5, Span::behind(4, 8), 8, None),
     ];
     for (row, (at, read, end, lacks)) in rows.into_iter().enumerate() {
-        let read: Vec<_> = read
-            .map_or(0..0, |(first, last)| first..last + 1)
-            .map(|offset| publication(1, offset))
-            .collect();
-        let found = gap(position(1, at), &read, position(1, end));
+        let found = gap(position(1, at), read, position(1, end));
         assert_eq!(found, lacks.map(|at| position(1, at)), "row {row}");
     }
 }

@@ -35,6 +35,9 @@ pub(super) struct Line<'a> {
     /// It waits until then, Unix milliseconds, and stands nowhere yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     deliver_at: Option<u64>,
+    /// For how long it is kept from then on, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none", borrow)]
     key: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -138,6 +141,7 @@ fn line(record: &Record) -> Line<'_> {
         deliver_at: None,
         event_id: Some(record.event.to_string().into()),
         published_at: Some(record.unix_ms),
+        ttl_ms: (record.ttl_ms > 0).then_some(record.ttl_ms),
         key: some(&record.key),
         schema: record.schema,
         tags: record.tags.to_vec(),
@@ -201,6 +205,7 @@ pub(super) fn read(text: &str, now_ms: u64, random: u128) -> Result<Draft, Strin
         publisher,
         trace: text(&line.trace),
         unix_ms,
+        ttl_ms: line.ttl_ms.unwrap_or(0),
         data: data.into(),
         json,
         delta: line.delta,

@@ -555,6 +555,8 @@ pub(super) fn once_more(
         channel,
         key,
         origin: Some(origin),
+        // Whoever wants it once more wants it now.
+        ttl_ms: 0,
         ..entry.record.clone()
     };
     Draft::of(Terms::log(key_ttl), record)

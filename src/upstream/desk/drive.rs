@@ -13,9 +13,12 @@ use super::{
     DEAD_INTERVAL, IDLE, Inner, LAG_INTERVAL, LAG_PAUSE, LOOK_INTERVAL, LOST_INTERVAL, Outlet,
     Place, RETRY, ROOM_INTERVAL, clock, encode,
 };
+use crate::config::durable::Expired;
 use crate::limits::GROUPS_HELD_BYTES_MAX;
 use crate::mesh::durable::LogError;
-use crate::upstream::log::{DeadLetter, Entries, Groups, Lag, Lease, Letters, Settled, Values};
+use crate::upstream::log::{
+    DeadLetter, Entries, Groups, Lag, Lease, Leased, Letters, Settled, Values,
+};
 
 impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// Reads the groups of the log; until then questions wait.
@@ -214,10 +217,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             tokio::select! {
                 leased = self.log.fetch(&place.name, wanted.max(1)), if wanted > 0 && !fails => {
                     match leased {
-                        Ok(leased) => {
-                            let now = self.now();
-                            place.group.borrow_mut().handle_leased(now, leased);
-                        }
+                        Ok(leased) => self.take_in(&place, leased),
                         Err(error) => {
                             if matches!(error, LogError::NotFound(_)) {
                                 self.look_whether_deleted(&place).await;
@@ -239,6 +239,25 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             Some(rule) => self.tend_joins(place, &rule, unsettled).await,
             None => self.tend_lines(place).await,
         }
+    }
+
+    /// The log gave these. What has ended is nobody's.
+    fn take_in(&self, place: &Place, leased: Vec<Leased>) {
+        let now = self.now();
+        let mut group = place.group.borrow_mut();
+        if L::FORGETS_ENDED {
+            return group.handle_leased(now, leased);
+        }
+        let is_over = |one: &Leased| one.entry.record.is_over(now.unix_ms);
+        let (ended, leased): (Vec<_>, Vec<_>) = leased.into_iter().partition(is_over);
+        let config = self.config.borrow();
+        for one in ended {
+            let namespace = config.channels.resolve(one.entry.record.channel.as_str());
+            let kept = namespace.map(|namespace| namespace.kept);
+            let becomes_letter = kept.is_ok_and(|kept| kept.expired == Expired::DeadLetter);
+            group.handle_ended(now, one, becomes_letter);
+        }
+        group.handle_leased(now, leased);
     }
 
     /// Whatever the group's lines need of the log. `true`: it looks again at once.

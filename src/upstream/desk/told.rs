@@ -26,7 +26,7 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 const EXPIRED_INTERVAL: Duration = Duration::from_mins(1);
 
 /// What is appended when a letter is kept; `None` where that would be about an announcement, which would go on for ever.
-fn announcement(letter: &DeadLetter) -> Option<Draft> {
+pub(super) fn announcement(letter: &DeadLetter) -> Option<Draft> {
     let entry = &letter.entry;
     if entry.shown_at().0.as_str().starts_with(DEAD_PREFIX) {
         return None;
@@ -46,6 +46,7 @@ fn announcement(letter: &DeadLetter) -> Option<Draft> {
         publisher: None,
         trace: entry.record.trace.clone(),
         unix_ms: letter.unix_ms,
+        ttl_ms: 0,
         data: Bytes::from(data),
         json: true,
         delta: false,

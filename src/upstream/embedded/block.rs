@@ -1,5 +1,8 @@
 //! A block: records of one channel that were stored by one commit, one after the other.
 //!
+//! What ends before its block does (its time is over, or a later one has its key) leaves a mark of two bytes in its place: cursors and
+//! offsets of the others follow from their places.
+//!
 //! `crc32` (of what follows) · format · channel id · epoch · first offset · log time · time mark · bytes of the segment
 //! so far · count · channel · records. Integers of the head have their full width, lowest byte first.
 
@@ -20,6 +23,8 @@ pub const RECORDS_PER_BLOCK: usize = 256;
 pub const BYTES_PER_BLOCK: usize = 64 << 10;
 
 const FORMAT: u8 = 1;
+/// Of blocks that a release before it would read wrongly: with records that end by themselves, or have.
+const FORMAT_ENDING: u8 = 2;
 /// Up to and without the channel's name.
 const HEAD_BYTES: usize = 4 + 1 + 8 + 8 + 8 + 8 + 8 + 8 + 2;
 
@@ -35,6 +40,10 @@ const MORE: u8 = 1 << 7;
 const SCHEMA: u8 = 1;
 const HOPS: u8 = 1 << 1;
 const TENANT: u8 = 1 << 2;
+/// It ends by itself.
+const TTL: u8 = 1 << 3;
+/// It has ended; nothing else follows.
+const GONE: u8 = 1 << 4;
 /// Bytes of a record beside what `Record::bytes` counts, as a guess for the memory to take.
 const RECORD_BYTES_BESIDE: usize = 64;
 
@@ -67,9 +76,7 @@ impl Head {
     /// It is none.
     pub fn read(value: &[u8]) -> Result<Self, Damage> {
         let fixed = value.get(..HEAD_BYTES).ok_or(Damage::Short)?;
-        if fixed[4] != FORMAT {
-            return Err(Damage::Format(fixed[4]));
-        }
+        check_format(fixed[4])?;
         let word = |at: usize| -> [u8; 8] { fixed[at..at + 8].try_into().unwrap_or_default() };
         let number = |at: usize| u64::from_le_bytes(word(at));
         Ok(Self {
@@ -91,11 +98,15 @@ impl Head {
     /// It is no block.
     pub fn peek(value: &[u8]) -> Result<(&str, u16), Damage> {
         let fixed = value.get(..HEAD_BYTES).ok_or(Damage::Short)?;
-        if fixed[4] != FORMAT {
-            return Err(Damage::Format(fixed[4]));
-        }
+        check_format(fixed[4])?;
         let count = u16::from_le_bytes([fixed[53], fixed[54]]);
         Ok((Self::channel_of(value)?, count))
+    }
+
+    /// Some of its records may have ended, or end by themselves.
+    #[must_use]
+    pub fn may_have_holes(value: &[u8]) -> bool {
+        value.get(4) == Some(&FORMAT_ENDING)
     }
 
     /// The channel's number and the offset of the first record.
@@ -114,16 +125,35 @@ impl Head {
     }
 }
 
+const fn check_format(format: u8) -> Result<(), Damage> {
+    match format {
+        FORMAT | FORMAT_ENDING => Ok(()),
+        other => Err(Damage::Format(other)),
+    }
+}
+
 /// Records of one channel as they are stored. `head.count` must be theirs.
 #[must_use]
 pub fn encode<'a>(head: &Head, records: impl Iterator<Item = &'a Record> + Clone) -> Vec<u8> {
+    encode_left(head, records.map(Some))
+}
+
+/// The same; `None` is one that has ended.
+fn encode_left<'a>(
+    head: &Head,
+    records: impl Iterator<Item = Option<&'a Record>> + Clone,
+) -> Vec<u8> {
     let name = head.channel.as_str().as_bytes();
-    let bytes: usize = records
-        .clone()
+    let bytes: usize = (records.clone().flatten())
         .map(|record| record.bytes() + RECORD_BYTES_BESIDE)
         .sum();
+    let ends = |record: Option<&Record>| record.is_none_or(|record| record.ttl_ms > 0);
+    let format = match records.clone().any(ends) {
+        true => FORMAT_ENDING,
+        false => FORMAT,
+    };
     let mut out = Vec::with_capacity(HEAD_BYTES + 2 + name.len() + bytes);
-    out.extend_from_slice(&[0, 0, 0, 0, FORMAT]);
+    out.extend_from_slice(&[0, 0, 0, 0, format]);
     out.extend_from_slice(&head.channel_id.to_le_bytes());
     out.extend_from_slice(&head.epoch.0);
     for number in [
@@ -139,11 +169,36 @@ pub fn encode<'a>(head: &Head, records: impl Iterator<Item = &'a Record> + Clone
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&name[..usize::from(length)]);
     for record in records {
-        put_record(&mut out, record);
+        match record {
+            Some(record) => put_record(&mut out, record),
+            None => out.extend_from_slice(&[MORE, GONE]),
+        }
     }
     let checksum = crc32fast::hash(&out[4..]);
     out[..4].copy_from_slice(&checksum.to_le_bytes());
     out
+}
+
+/// The same block without the records at these cursors; the one of the first is `first_cursor`.
+///
+/// # Errors
+///
+/// It is no block, or a damaged one.
+pub fn without(
+    first_cursor: u64,
+    value: &Bytes,
+    is_gone: impl Fn(u64) -> bool,
+) -> Result<Vec<u8>, Damage> {
+    let head = Head::read(value)?;
+    let entries = decode(first_cursor, value)?;
+    let mut left: Vec<Option<&Record>> = vec![None; usize::from(head.count)];
+    for entry in entries.iter().filter(|entry| !is_gone(entry.cursor)) {
+        let at = usize::try_from(entry.cursor - first_cursor).unwrap_or(usize::MAX);
+        if let Some(place) = left.get_mut(at) {
+            *place = Some(&entry.record);
+        }
+    }
+    Ok(encode_left(&head, left.iter().copied()))
 }
 
 /// The same block in another epoch of its channel.
@@ -164,7 +219,7 @@ pub fn with_epoch(value: &[u8], epoch: Epoch) -> Result<Vec<u8>, Damage> {
     Ok(out)
 }
 
-/// All entries of a block whose first has this cursor.
+/// All entries of a block whose first has this cursor, without those that have ended.
 ///
 /// # Errors
 ///
@@ -176,15 +231,18 @@ pub fn decode(first_cursor: u64, value: &Bytes) -> Result<Vec<Arc<Entry>>, Damag
         return Err(Damage::Checksum);
     }
     let mut reader = Reader::new(value, HEAD_BYTES + 2 + head.channel.as_str().len());
-    // A record has at least a flag, its id, a time and a length.
-    let room = value.len() / 19;
+    // A record has at least a flag, its id, a time and a length; what has ended, two bytes.
+    let least = if Head::may_have_holes(value) { 2 } else { 19 };
+    let room = value.len() / least;
     if usize::from(head.count) > room {
         return Err(Damage::Short);
     }
-    let mut entries = Vec::with_capacity(usize::from(head.count));
+    let mut entries = Vec::new();
     for index in 0..u64::from(head.count) {
         let offset = head.first_offset.checked_add(index).ok_or(Damage::Value)?;
-        let record = take_record(&mut reader, &head.channel)?;
+        let Some(record) = take_record(&mut reader, &head.channel)? else {
+            continue;
+        };
         entries.push(Arc::new(Entry {
             cursor: first_cursor.checked_add(index).ok_or(Damage::Value)?,
             position: StreamPosition {
@@ -204,7 +262,8 @@ fn put_record(out: &mut Vec<u8>, record: &Record) {
     let flag = |is: bool, bit: u8| if is { bit } else { 0 };
     let more = flag(record.schema != 0, SCHEMA)
         | flag(record.hops != 0, HOPS)
-        | flag(!record.tenant.is_empty(), TENANT);
+        | flag(!record.tenant.is_empty(), TENANT)
+        | flag(record.ttl_ms > 0, TTL);
     out.push(
         flag(record.json, JSON)
             | flag(record.delta, DELTA)
@@ -225,6 +284,9 @@ fn put_record(out: &mut Vec<u8>, record: &Record) {
     }
     if record.hops != 0 {
         out.push(record.hops);
+    }
+    if record.ttl_ms > 0 {
+        put_number(out, record.ttl_ms);
     }
     for text in [&record.tenant, &record.key, &record.trace] {
         if !text.is_empty() {
@@ -253,9 +315,13 @@ fn put_record(out: &mut Vec<u8>, record: &Record) {
     put_bytes(out, &record.data);
 }
 
-fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Record, Damage> {
+/// `None`: it has ended.
+fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Option<Record>, Damage> {
     let flags = reader.byte()?;
     let more = if flags & MORE == 0 { 0 } else { reader.byte()? };
+    if more & GONE != 0 {
+        return Ok(None);
+    }
     let event = EventId(u128::from_be_bytes(reader.array()?));
     let unix_ms = reader.number()?;
     let schema = if more & SCHEMA == 0 {
@@ -264,6 +330,7 @@ fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Record,
         u32::try_from(reader.number()?).map_err(|_| Damage::Value)?
     };
     let hops = if more & HOPS == 0 { 0 } else { reader.byte()? };
+    let ttl_ms = if more & TTL == 0 { 0 } else { reader.number()? };
     let mut text = |is: bool| -> Result<Box<str>, Damage> {
         if is {
             reader.text().map(Into::into)
@@ -301,7 +368,7 @@ fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Record,
             },
         }))
     };
-    Ok(Record {
+    Ok(Some(Record {
         tenant,
         channel: channel.clone(),
         event,
@@ -311,12 +378,13 @@ fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Record,
         publisher,
         trace,
         unix_ms,
+        ttl_ms,
         data: reader.shared()?,
         json: flags & JSON != 0,
         delta: flags & DELTA != 0,
         hops,
         origin,
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -342,12 +410,12 @@ mod tests {
         fn record()(
             tenant in ".{0,5}", event: u128, key in ".{0,12}", schema: u32,
             tags in proptest::collection::vec((".{0,4}", ".{0,4}"), 0..4), publisher in info(), trace in ".{0,20}",
-            unix_ms: u64, data: Vec<u8>, flags: (bool, bool, u8), origin in proptest::option::of((".{0,9}", any::<[u8; 8]>(), any::<u64>())),
+            unix_ms: u64, ttl: u64, data: Vec<u8>, flags: (bool, bool, u8), origin in proptest::option::of((".{0,9}", any::<[u8; 8]>(), any::<u64>())),
         ) -> Record {
             Record {
                 tenant: tenant.into(), channel: ChannelName::new("c"), event: EventId(event), key: key.into(), schema,
                 tags: tags.into_iter().map(|(name, value)| (name.into(), value.into())).collect(), publisher,
-                trace: trace.into(), unix_ms, data: data.into(), json: flags.0, delta: flags.1, hops: flags.2,
+                trace: trace.into(), unix_ms, ttl_ms: ttl, data: data.into(), json: flags.0, delta: flags.1, hops: flags.2,
                 origin: origin.map(|(channel, epoch, offset)| Box::new(Origin {
                     channel: ChannelName::new(&channel),
                     position: StreamPosition { epoch: Epoch(epoch), offset: Offset(offset) },
@@ -389,9 +457,24 @@ mod tests {
         }
 
         #[test]
+        fn what_has_ended_leaves_the_others_in_their_places(records in proptest::collection::vec(record(), 1..6), gone: [bool; 6]) {
+            let value = Bytes::from(encode(&head(records.len()), records.iter()));
+            let is_gone = |cursor: u64| gone[(cursor - 100) as usize];
+            let left = Bytes::from(without(100, &value, is_gone).unwrap());
+            let once_more = Bytes::from(without(100, &left, |_| false).unwrap());
+            prop_assert_eq!(&once_more, &left);
+            prop_assert_eq!(Head::read(&left), Head::read(&value));
+            prop_assert!(!gone[..records.len()].contains(&true) || Head::may_have_holes(&left));
+            let expected: Vec<_> = decode(100, &value).unwrap();
+            let expected: Vec<_> = expected.into_iter().filter(|entry| !is_gone(entry.cursor)).collect();
+            prop_assert_eq!(decode(100, &left).unwrap(), expected);
+            prop_assert!(left.len() <= value.len());
+        }
+
+        #[test]
         fn arbitrary_bytes_are_refused_without_a_panic(mut bytes: Vec<u8>, whole: bool) {
             if whole && bytes.len() > 5 {
-                bytes[4] = FORMAT;
+                bytes[4] = if bytes[5] & 1 == 0 { FORMAT } else { FORMAT_ENDING };
                 let checksum = crc32fast::hash(&bytes[4..]);
                 bytes[..4].copy_from_slice(&checksum.to_le_bytes());
             }

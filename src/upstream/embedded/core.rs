@@ -1,5 +1,6 @@
 //! The log while it is open: appends, channels, retention. Everything here runs on the bridge's thread.
 
+mod ends;
 mod forget;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,8 @@ use hashbrown::HashMap;
 use super::block::{self, Head};
 use super::buried;
 use super::channels::{Row, Rows};
-use super::clock::LogClock;
+use super::clock::{LogClock, wall_ms};
+use super::ends::{Ends, Tidied};
 use super::error::{OpenError, words};
 use super::floors::{FLOORS, FREED, Floor, Floors, Rules};
 use super::keys::{self, Keys};
@@ -20,10 +22,12 @@ use super::later::{self, Later};
 use super::segments::{Retention, Segments, View, cursor_of, index_key};
 use super::store::{Location, Store};
 use crate::config::durable::Durable;
-use crate::limits::{LOG_TRIMS_MAX, LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
+use crate::limits::{LOG_UNFLUSHED_BYTES_MAX, LOG_UNFLUSHED_MAX};
 use crate::mesh::durable::{Appended, epoch_of};
 use crate::model::{ChannelName, Draft, Entry, EventId, Offset, Record, StreamPosition};
 use crate::upstream::log::Census;
+
+use self::ends::Endings;
 
 /// Row of the log's id.
 pub const LOG_ID: &[u8] = b"m/log";
@@ -59,6 +63,9 @@ pub struct Core {
     pub letters: Census,
     /// What waits for its time.
     pub later: Later,
+    /// What ends before its turn.
+    pub ends: Ends,
+    tidied: Tidied,
     /// Which log it is.
     pub log_id: u128,
     lives: u64,
@@ -105,6 +112,8 @@ struct Plan {
     /// What is published later, and the keys of it: when, and what.
     later: Vec<later::Row>,
     later_keys: BTreeMap<(ChannelName, Box<str>), (u64, EventId)>,
+    /// What ends before its turn.
+    endings: Endings,
 }
 
 /// Why something cannot be done: the store has to be opened again.
@@ -187,6 +196,8 @@ impl Core {
             end: end.unwrap_or(0),
             letters: buried::census(&store)?,
             later: Later::open(&store)?,
+            ends: Ends::open(&store)?,
+            tidied: Tidied::default(),
             log_id,
             lives,
             next_channel,
@@ -216,6 +227,8 @@ impl Core {
             snapshot: self.store.db.snapshot(),
             trims: Arc::clone(&self.trims),
             floors: Arc::clone(&self.floors),
+            now_ms: wall_ms(),
+            has_holes: self.freed_entries() > 0,
         }
     }
 
@@ -288,7 +301,23 @@ impl Core {
         drafts: Vec<Draft>,
         with: impl FnOnce(&mut OwnedWriteBatch, &Store),
     ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
-        self.append_plan(Plan::default(), drafts, with)
+        let mut batch = self.store.batch();
+        with(&mut batch, &self.store);
+        self.append_plan(Plan::default(), drafts, batch)
+    }
+
+    /// The same, together with what is in a batch.
+    ///
+    /// # Errors
+    ///
+    /// It is not known whether anything was stored.
+    pub fn append_to(
+        &mut self,
+        batch: OwnedWriteBatch,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Arc<Entry>>, Broken> {
+        let (_, entries) = self.append_plan(Plan::default(), drafts, batch)?;
+        Ok(entries)
     }
 
     /// The same for what has waited for its time.
@@ -305,14 +334,16 @@ impl Core {
             is_due: true,
             ..Plan::default()
         };
-        self.append_plan(plan, drafts, with)
+        let mut batch = self.store.batch();
+        with(&mut batch, &self.store);
+        self.append_plan(plan, drafts, batch)
     }
 
     fn append_plan(
         &mut self,
         mut plan: Plan,
         drafts: Vec<Draft>,
-        with: impl FnOnce(&mut OwnedWriteBatch, &Store),
+        mut batch: OwnedWriteBatch,
     ) -> Result<(Vec<Appended>, Vec<Arc<Entry>>), Broken> {
         let now_ms = self.clock.now_ms();
         self.segments.roll(&self.store.db, now_ms)?;
@@ -320,8 +351,6 @@ impl Core {
         for draft in drafts {
             results.push(self.plan(&mut plan, draft, now_ms)?);
         }
-        let mut batch = self.store.batch();
-        with(&mut batch, &self.store);
         let entries = self.write(&mut batch, &mut plan, now_ms);
         if batch.is_empty() {
             return Ok((results, entries));
@@ -339,6 +368,8 @@ impl Core {
             active.last = last.cursor;
             active.last_ms = now_ms;
         }
+        let times = plan.endings.times.iter();
+        times.for_each(|at| self.ends.added(*at));
         self.later.added(plan.later.iter().map(|row| row.spot));
         for staged in plan.staged.into_iter().filter(|staged| staged.is_touched) {
             self.rows.put(staged.channel, staged.row);
@@ -588,6 +619,7 @@ impl Core {
                     if let Some(entry) = Arc::get_mut(&mut entry) {
                         entry.cursor = cursor;
                     }
+                    self.note_ends(batch, &mut plan.endings, staged.row.id, &entry);
                     entries.push(entry);
                 }
             }
@@ -628,33 +660,6 @@ impl Core {
         entries
     }
 
-    /// Forgets what a channel has kept; gives how many entries that may have been.
-    ///
-    /// # Errors
-    ///
-    /// It is not known whether it was done.
-    pub fn trim(&mut self, channel: &ChannelName) -> Result<u64, Broken> {
-        let Some(mut row) = self.row(channel)? else {
-            return Ok(0);
-        };
-        let kept = row.top.saturating_sub(row.trimmed);
-        row.trimmed = row.top;
-        let mut batch = self.store.batch();
-        batch.insert(&self.store.channels, channel.as_str(), row.encode());
-        let is_noted = self.trims.len() < LOG_TRIMS_MAX || self.trims.contains_key(&row.id);
-        if is_noted {
-            let value = [row.top.to_be_bytes(), self.end.to_be_bytes()].concat();
-            batch.insert(&self.store.state, trim_key(row.id), value);
-        }
-        Store::commit(batch, true).map_err(Broken)?;
-        if is_noted {
-            Arc::make_mut(&mut self.trims).insert(row.id, row.top);
-            self.trim_ends.insert(row.id, self.end);
-        }
-        self.rows.put(channel.clone(), row);
-        Ok(kept)
-    }
-
     /// A number for a new group, to be stored by `keep_group_number`.
     pub fn group_number(&mut self, batch: &mut OwnedWriteBatch) -> u64 {
         self.next_group += 1;
@@ -680,6 +685,8 @@ impl Core {
             dropped.extend([segment.blocks, segment.index]);
         }
         self.forget_trims(&mut batch);
+        let first = self.segments.first(self.end);
+        self.tidied.tidy(&self.store, first, &mut batch)?;
         self.forget_idle(&mut batch, now_ms)?;
         if !batch.is_empty() {
             Store::commit(batch, false).map_err(Broken)?;

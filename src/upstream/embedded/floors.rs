@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::durable::Expired;
 use crate::config::{ChannelRules, Config, Namespace};
+use crate::upstream::desk::turns::Key;
 
 /// Channels with a name of their own in the log: deliveries of one queue group.
 pub const QUEUE_PREFIX: &str = "$queue:";
@@ -24,17 +25,30 @@ pub struct Rule {
     pub count: Option<u64>,
     /// What a group has not done becomes a dead letter.
     pub makes_letters: bool,
+    /// By what a later entry replaces an earlier one, and after how many milliseconds.
+    pub compacts: Option<(Key, u64)>,
 }
 
 impl Rule {
+    /// It keeps less than the whole log.
+    #[must_use]
+    pub const fn is_less(&self) -> bool {
+        self.age_ms.is_some() || self.bytes.is_some() || self.count.is_some()
+    }
+
     fn of(namespace: &Namespace) -> Option<Self> {
         let kept = namespace.kept;
         let some = |number: u64| (number > 0).then_some(number);
-        (namespace.is_durable() && kept.is_less()).then(|| Self {
+        let makes_letters = kept.expired == Expired::DeadLetter;
+        let after = u64::try_from(namespace.compact_after.as_millis()).unwrap_or(u64::MAX);
+        let key = Key::parse(&namespace.compact_by).ok();
+        let has_some = kept.is_less() || makes_letters || key.is_some();
+        (namespace.is_durable() && has_some).then(|| Self {
+            compacts: key.map(|key| (key, after)),
             age_ms: some(u64::try_from(kept.age.as_millis()).unwrap_or(u64::MAX)),
             bytes: some(kept.bytes),
             count: some(kept.count),
-            makes_letters: kept.expired == Expired::DeadLetter,
+            makes_letters,
         })
     }
 }

@@ -121,7 +121,7 @@ impl Groups for Embedded {
                     ));
                 };
                 let now_ms = log_ms(&mut inner.core);
-                let next = state.next(limit, &inner.recent, inner.end, now_ms);
+                let next = state.next(limit, &inner.recent, inner.end, (now_ms, wall_ms()));
                 let found = (
                     next,
                     state.refills,
@@ -153,7 +153,7 @@ impl Groups for Embedded {
                         })
                         .await?;
                     let leased = self.group(group, |state| match state.number() == number {
-                        true => state.wake(found, next),
+                        true => state.wake(found, next, wall_ms()),
                         false => Vec::new(),
                     })?;
                     self.mark_changed();
@@ -221,12 +221,14 @@ impl Groups for Embedded {
     }
 
     async fn left_over(&self, group: &str, limit: usize) -> Result<Vec<Leased>, LogError> {
-        let (free, missing) = self.group(group, |state| state.free_first(limit))?;
+        let (free, missing) = self.group(group, |state| state.free_first(limit, wall_ms()))?;
         if !missing.is_empty() {
             self.restore(group, missing).await?;
         }
         let leased = self.group(group, |state| {
-            let leased = free.iter().filter_map(|cursor| state.lease(*cursor));
+            let leased = free
+                .iter()
+                .filter_map(|cursor| state.lease(*cursor, wall_ms()));
             leased.collect::<Vec<_>>()
         })?;
         if leased.is_empty() && !free.is_empty() {
@@ -258,7 +260,7 @@ impl Groups for Embedded {
             })
             .await?;
         let given = self.group(group, |state| match state.number() == number {
-            true => state.unpark_lines(found),
+            true => state.unpark_lines(found, wall_ms()),
             false => Vec::new(),
         })?;
         self.mark_changed();
@@ -416,8 +418,7 @@ fn lag_on_disk(
     filter: &read::Filter,
     missing: Option<u64>,
 ) -> fjall::Result<(u64, Option<u64>)> {
-    let is_whole = view.trims.is_empty() && view.floors.is_empty();
-    let (wanted, counted_to) = match filter.wants_all() && is_whole {
+    let (wanted, counted_to) = match filter.wants_all() && view.is_whole() {
         true => (0, scanned),
         false => read::count(view, scanned, filter, BLOCKS_PER_LAG)?,
     };

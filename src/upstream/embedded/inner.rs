@@ -1,5 +1,6 @@
 //! The state of the embedded log, up or down.
 
+mod ends;
 mod forget;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use crate::config::durable::Durable;
 use crate::mesh::durable::{Appended, LogError};
 use crate::metrics::Histogram;
 use crate::model::{Draft, Entry};
-use crate::upstream::log::{Census, DeadLetter, Lease};
+use crate::upstream::log::{Announce, Census, DeadLetter, Lease};
 
 pub use forget::Sweeper;
 
@@ -56,6 +57,8 @@ pub struct Inner {
     pub damaged: u64,
     /// Dead letters when it was open last.
     pub letters: Census,
+    /// What announces a letter that the log makes by itself.
+    pub announce: Option<Announce>,
     /// How much later than their time publications were published.
     pub late: Histogram,
     pub bytes: u64,
@@ -370,8 +373,7 @@ fn unread_before(
     if after >= end {
         return Ok(0);
     }
-    let is_whole = before.trims.is_empty() && before.floors.is_empty();
-    if state.filter.wants_all() && is_whole || *looks == 0 {
+    if state.filter.wants_all() && before.is_whole() || *looks == 0 {
         return Ok(end - after);
     }
     *looks -= 1;

@@ -1,7 +1,7 @@
 //! Publications that wait for their time, as they are stored. Nothing is in memory for each of them.
 //!
 //! One keyspace, by a letter: `d` time and number → the publication; and ways to that row: `c` channel, time and number (in the
-//! order of the times); `e` channel and event; `k` channel and key. Channels and keys stand there as 16 bytes of their SHA-256. The
+//! order of the times); `e` channel and event; `k` channel and key; `x`, `z` and `l` are another one's (`ends`). Channels and keys stand there as 16 bytes of their SHA-256. The
 //! number is the log's own and keeps the order in which those of one time were taken in.
 
 use std::time::Duration;
@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::block::{self, Head};
 use super::bytes::{Damage, Reader, put_bytes, put_number};
+use super::ends::{LATEST, REPLACED, TTL};
 use super::store::Store;
 use crate::model::{ChannelName, Draft, Epoch, EventId, Terms};
 
@@ -283,7 +284,7 @@ pub fn list(
 pub fn stored(key: &[u8], value: &Bytes) -> Result<Option<Row>, Damage> {
     match key.first() {
         Some(&DUE) => decode(spot_of(key), value.clone()).map(Some),
-        Some(&(CHANNEL | EVENT | KEY)) => Ok(None),
+        Some(&(CHANNEL | EVENT | KEY | TTL | REPLACED | LATEST)) => Ok(None),
         _ => Err(Damage::Value),
     }
 }

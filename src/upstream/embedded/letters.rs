@@ -6,7 +6,7 @@ use super::store::Store;
 use super::{Embedded, bytes_of, check_name, unreadable};
 use crate::mesh::durable::LogError;
 use crate::model::{Draft, EventId};
-use crate::upstream::log::{Bounds, Census, DeadLetter, Lease, Letters};
+use crate::upstream::log::{Announce, Bounds, Census, DeadLetter, Lease, Letters};
 
 /// Letters that are forgotten in one step.
 const EXPIRED_AT_ONCE: usize = 1000;
@@ -138,6 +138,10 @@ impl Letters for Embedded {
             }
             Ok(gone)
         })
+    }
+
+    fn announce_by(&self, announce: Announce) {
+        self.inner.borrow_mut().announce = Some(announce);
     }
 
     fn census(&self) -> Census {

@@ -13,13 +13,15 @@ use super::floors::QUEUE_PREFIX;
 use super::segments::{Segment, View, cursor_of, index_key};
 use crate::config::glob_match;
 use crate::config::namespace::{DEAD_PREFIX, leaves_out};
-use crate::mesh::durable::Read;
+use crate::mesh::durable::{Read, Span};
 use crate::model::Entry;
 use crate::upstream::log::{Scan, Scanned};
 
 /// Cursors that are passed over at first where the library cannot go on, and how often before the step grows.
 const SKIP_CURSORS: u64 = block::RECORDS_PER_BLOCK as u64;
 const SKIPS_BEFORE_GROWTH: u64 = 64;
+/// Blocks of a channel that are looked at for one part: of most of them everything may have ended.
+const BLOCKS_PER_PART: usize = 4096;
 
 /// Which channels somebody wants.
 #[derive(Clone, Debug, Default)]
@@ -189,7 +191,8 @@ impl Walk<'_> {
                 continue;
             }
             self.looked_at += 1;
-            let is_hidden = entry.position.offset.0 <= trimmed;
+            let is_hidden =
+                entry.position.offset.0 <= trimmed || entry.record.is_over(self.view.now_ms);
             if !is_hidden {
                 let bytes = entry.record.bytes();
                 if !self.entries.is_empty() && self.bytes + bytes > self.scan.bytes {
@@ -279,19 +282,37 @@ fn is_damage(error: &fjall::Error) -> bool {
     }
 }
 
-/// A part of a channel, and how many blocks are damaged.
+/// A part of a channel.
+#[derive(Default)]
+pub struct Part {
+    /// Ascending.
+    pub entries: Vec<Arc<Entry>>,
+    /// What of the channel they are.
+    pub span: Span,
+    /// Blocks that are damaged.
+    pub damaged: u64,
+}
+
+/// Reads a part of a channel.
 ///
 /// # Errors
 ///
 /// The library's.
-pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<(Vec<Arc<Entry>>, u64)> {
-    let mut entries: Vec<Arc<Entry>> = Vec::new();
-    let mut damaged = 0;
+pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<Part> {
+    let asked = read.after.unwrap_or(0);
+    let mut part = Part {
+        span: Span::behind(asked, asked),
+        ..Part::default()
+    };
     let after = read.after.map(|after| after.max(row.trimmed));
     let Some(after) = after.filter(|after| *after < row.top && read.limit > 0) else {
-        return Ok((entries, 0));
+        if asked < row.trimmed {
+            part.span = Span::behind(row.trimmed, row.trimmed);
+        }
+        return Ok(part);
     };
     let wanted = after + 1;
+    part.span = Span::behind(after, after);
     let floor = view.floors.of(read.channel.as_str());
     // The newest segment in which the channel has a block that begins at `wanted` or before.
     let mut begin = (0, 0);
@@ -306,8 +327,7 @@ pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<(Vec<Arc<En
             break;
         }
     }
-    let mut bytes = 0;
-    let mut expected = wanted;
+    let (mut bytes, mut looked_at) = (0, 0);
     for segment in &view.segments[begin.0..] {
         let range = index_key(row.id, begin.1)..=index_key(row.id, row.top);
         for guard in view.snapshot.range(&segment.index, range) {
@@ -321,31 +341,77 @@ pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<(Vec<Arc<En
                 Err(error) if is_damage(&error) => None,
                 Err(error) => return Err(error),
             };
-            let Some(found) = block.and_then(|value| decode(cursor, value).ok()) else {
-                damaged += 1;
+            let Some((head, found)) = block.and_then(|value| {
+                let head = Head::read(&value).ok()?;
+                Some((head, decode(cursor, value).ok()?))
+            }) else {
+                part.damaged += 1;
                 continue;
             };
+            let last = head.first_offset + u64::from(head.count).saturating_sub(1);
+            if last < wanted || head.epoch != row.epoch {
+                continue;
+            }
+            if head.first_offset > part.span.to + 1 {
+                // What was between is forgotten.
+                if !part.entries.is_empty() {
+                    return Ok(part);
+                }
+                part.span = Span::behind(head.first_offset - 1, head.first_offset - 1);
+            }
             for entry in found {
                 let offset = entry.position.offset.0;
-                if offset < wanted || entry.position.epoch != row.epoch {
+                if offset < wanted || entry.record.is_over(view.now_ms) {
                     continue;
                 }
                 let size = entry.record.bytes();
-                let has_room = entries.is_empty()
-                    || offset == expected
-                        && entries.len() < read.limit as usize
+                let has_room = part.entries.is_empty()
+                    || part.entries.len() < read.limit as usize
                         && bytes + size <= read.bytes as usize;
                 if !has_room || offset > row.top {
-                    return Ok((entries, damaged));
+                    part.span.to = part.span.to.max(offset - 1);
+                    return Ok(part);
                 }
                 bytes += size;
-                expected = offset + 1;
-                entries.push(entry);
+                part.span.to = offset;
+                part.entries.push(entry);
+            }
+            part.span.to = last.min(row.top);
+            looked_at += 1;
+            if looked_at >= BLOCKS_PER_PART {
+                return Ok(part);
             }
         }
         begin.1 = 0;
     }
-    Ok((entries, damaged))
+    if part.entries.is_empty() && part.span.to < row.top {
+        // Nothing of it is there any more.
+        part.span = Span::behind(row.top, row.top);
+    }
+    Ok(part)
+}
+
+/// The block in which this cursor is, or would be: the number of its segment, its key and its value.
+///
+/// # Errors
+///
+/// The library's.
+pub fn block_of(view: &View, cursor: u64) -> fjall::Result<Option<(u64, u64, UserValue)>> {
+    let holds = |segment: &&Segment| (segment.first..=segment.last).contains(&cursor);
+    let Some(segment) = view.segments.iter().find(holds) else {
+        return Ok(None);
+    };
+    let mut before = view
+        .snapshot
+        .range(&segment.blocks, ..=cursor.to_be_bytes());
+    let Some(guard) = before.next_back() else {
+        return Ok(None);
+    };
+    match guard.into_inner() {
+        Ok((key, value)) => Ok(Some((segment.number(), cursor_of(&key), value))),
+        Err(error) if is_damage(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The entry with this cursor.
@@ -374,27 +440,15 @@ impl Blocks {
         if let Some(entry) = self.last.iter().find(is_it) {
             return Ok(Some(Arc::clone(entry)));
         }
-        let holds = |segment: &&Segment| (segment.first..=segment.last).contains(&cursor);
-        let Some(segment) = view.segments.iter().find(holds) else {
+        let Some((_, key, value)) = block_of(view, cursor)? else {
             return Ok(None);
-        };
-        let mut before = view
-            .snapshot
-            .range(&segment.blocks, ..=cursor.to_be_bytes());
-        let Some(guard) = before.next_back() else {
-            return Ok(None);
-        };
-        let (key, value) = match guard.into_inner() {
-            Ok(pair) => pair,
-            Err(error) if is_damage(&error) => return Ok(None),
-            Err(error) => return Err(error),
         };
         let is_forgotten =
             Head::peek(&value).is_ok_and(|(channel, _)| cursor <= view.floors.of(channel));
         if is_forgotten {
             return Ok(None);
         }
-        self.last = decode(cursor_of(&key), value).unwrap_or_default();
+        self.last = decode(key, value).unwrap_or_default();
         Ok(self.last.iter().find(is_it).map(Arc::clone))
     }
 }
@@ -469,7 +523,13 @@ pub fn count(view: &View, after: u64, filter: &Filter, blocks: usize) -> fjall::
             if last > counted_to {
                 if filter.wants(channel) && last > view.floors.of(channel) {
                     let from = counted_to.max(cursor - 1);
-                    wanted += last - from.max(trimmed_to(view, cursor, &value)).min(last);
+                    let from = from.max(trimmed_to(view, cursor, &value)).min(last);
+                    wanted += match Head::may_have_holes(&value) {
+                        false => last - from,
+                        true => decode(cursor, value).map_or(0, |found| {
+                            found.iter().filter(|entry| entry.cursor > from).count() as u64
+                        }),
+                    };
                 }
                 counted_to = last;
             }

@@ -238,6 +238,25 @@ pub struct View {
     pub trims: Arc<HashMap<u64, u64, foldhash::fast::FixedState>>,
     /// Where what namespaces keep begins.
     pub floors: Arc<Floors>,
+    /// The wall clock, for what ends by itself; 0 gives that, too, until it is forgotten.
+    pub now_ms: u64,
+    /// Some blocks have holes.
+    pub has_holes: bool,
+}
+
+impl View {
+    /// With what has ended and is not forgotten yet: whoever works it off has lost it, and learns that when it is forgotten.
+    #[must_use]
+    pub fn with_ended(mut self) -> Self {
+        self.now_ms = 0;
+        self
+    }
+
+    /// Every entry in it is kept.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.trims.is_empty() && self.floors.is_empty() && !self.has_holes
+    }
 }
 
 /// The cursor that is a block's key; 0 if it is none.

@@ -8,6 +8,7 @@ use fjall::Readable as _;
 
 use super::block::{self, Head};
 use super::channels::Row;
+use super::ends::Ended;
 use super::floors::{Floor, Rule, Rules};
 use super::read;
 use super::segments::{Segment, View, cursor_of, index_key};
@@ -33,13 +34,24 @@ pub struct Gone {
     pub is_whole: bool,
     /// Its bytes.
     pub bytes: u64,
-    /// Its entries.
+    /// Its entries, those that have ended too.
     pub count: u64,
+    /// Cursors of those that have not, where some have; `None` where none has.
+    pub left: Option<Vec<u64>>,
     /// Those that are forgotten now, where they are to become letters.
     pub entries: Vec<Arc<Entry>>,
 }
 
 impl Gone {
+    /// Cursors of those that are forgotten now.
+    pub fn cursors(&self) -> impl Iterator<Item = u64> {
+        let is_left = |cursor: &u64| match &self.left {
+            Some(left) => left.binary_search(cursor).is_ok(),
+            None => true,
+        };
+        (self.first..=self.last).filter(is_left)
+    }
+
     /// Offset of the last entry that is forgotten.
     #[must_use]
     pub fn last_offset(&self) -> u64 {
@@ -56,6 +68,8 @@ pub struct Swept {
     pub trims: Vec<(u64, ChannelName, u64)>,
     /// Blocks that are not kept.
     pub gone: Vec<Gone>,
+    /// What has ended before its turn.
+    pub ended: Ended,
     /// Blocks that may be looked at yet.
     left: usize,
     /// There is more to be done.
@@ -97,7 +111,8 @@ pub fn sweep(
         let before = view.floors.get(name);
         let mut floor = before;
         let first = first_of(view);
-        if floor.cursor + 1 < first {
+        let raises = rule.age_ms.is_some() || rule.bytes.is_some();
+        if raises && floor.cursor + 1 < first {
             // The whole log begins later.
             floor = Floor {
                 cursor: first - 1,
@@ -108,7 +123,7 @@ pub fn sweep(
         if rule.bytes.is_some() {
             count_bytes(view, rules, name, &mut floor, &mut swept)?;
         }
-        if rule.age_ms.is_some() || rule.bytes.is_some() {
+        if raises {
             raise(view, rules, (name, rule), &mut floor, now_ms, &mut swept)?;
         }
         if floor != before {
@@ -251,10 +266,13 @@ fn gone(
 ) -> fjall::Result<Gone> {
     let first = first.max(read::trimmed_to(view, passed.cursor, &passed.value) + 1);
     let mut entries = Vec::new();
-    if makes_letters {
+    let mut left = None;
+    let has_holes = Head::may_have_holes(&passed.value);
+    if makes_letters || has_holes {
         // What cannot be read is lost.
         let value = Bytes::from_owner(passed.value.clone());
         entries = block::decode(passed.cursor, &value).unwrap_or_default();
+        left = has_holes.then(|| entries.iter().map(|entry| entry.cursor).collect());
         entries.retain(|entry| (first..=last).contains(&entry.cursor));
     }
     Ok(Gone {
@@ -268,7 +286,8 @@ fn gone(
         is_whole: last == passed.last(),
         bytes: passed.value.len() as u64,
         count: u64::from(passed.head.count),
-        entries,
+        left,
+        entries: if makes_letters { entries } else { Vec::new() },
     })
 }
 

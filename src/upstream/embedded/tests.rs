@@ -1,3 +1,4 @@
+mod ended;
 mod faults;
 mod kept;
 mod letters;

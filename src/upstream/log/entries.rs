@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Status;
-use crate::mesh::durable::{Appended, LogError, Read};
+use crate::mesh::durable::{Appended, LogError, Read, Span};
 use crate::model::{ChannelName, Draft, Entry, StreamPosition};
 
 /// The entries of a log.
@@ -37,9 +37,9 @@ pub trait Entries: 'static {
     /// read by whoever cares, and later entries come again.
     async fn tail(&self) -> Result<Vec<Arc<Entry>>, LogError>;
 
-    /// Channels that begin later than they did, by rules of their namespaces, and the first offset that is kept of each: for whoever
-    /// has older entries in memory. `tail` returns when there are some.
-    fn take_begins(&self) -> Vec<(ChannelName, u64)> {
+    /// What of channels is not kept any more, by rules of their namespaces or by itself: for whoever has it in memory. `tail`
+    /// returns when there is some.
+    fn take_forgotten(&self) -> Vec<(ChannelName, Forgotten)> {
         Vec::new()
     }
 
@@ -56,13 +56,24 @@ pub trait Entries: 'static {
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError>;
 }
 
+/// What of a channel is not kept any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// All before this offset.
+    Before(u64),
+    /// These offsets, ascending.
+    Some(Box<[u64]>),
+}
+
 /// A part of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slice {
     /// The channel's end when it was read. Of a channel that was never appended to: its epoch, and offset 0.
     pub position: StreamPosition,
-    /// Ascending, without holes.
+    /// Ascending. Holes are what ended before its turn: its time was over, or a later one has its key.
     pub entries: Vec<Arc<Entry>>,
+    /// What of the channel that is.
+    pub span: Span,
 }
 
 /// A question about the whole log.

@@ -14,6 +14,10 @@ pub trait Groups: 'static {
     /// leased, and when it is due.
     const RETRY_KEPT: Duration = Duration::from_secs(10);
 
+    /// The log itself forgets what has ended before its turn, and counts it or makes a letter of it. Else it gives it like anything
+    /// else, and whoever fetches does that.
+    const FORGETS_ENDED: bool = true;
+
     /// Makes a group, or changes one. It takes from the log's beginning or from now on, as it was first said.
     async fn open_group(&self, group: &Group) -> Result<(), LogError>;
 
@@ -145,6 +149,8 @@ pub struct Leased {
 pub enum Settled {
     /// It is done, for good.
     Done,
+    /// The same, but nobody has done it: its time was over.
+    Lost,
     /// An attempt failed. The lease is kept.
     Failed(Failure),
     /// Work goes on: the lease is kept. Where leases run out, this is said again within `Group::lease`.
@@ -200,6 +206,8 @@ pub struct Lag {
     pub lost: u64,
     /// Of them, those that were lost before this process looked first.
     pub lost_before: u64,
+    /// Of them, those that this process has made dead letters of.
+    pub buried: u64,
 }
 
 /// Who gets deliveries: for people.

@@ -49,9 +49,15 @@ pub trait Letters: 'static {
     /// where that is empty.
     async fn expire_letters(&self, bounds: Bounds) -> Result<Vec<Box<str>>, LogError>;
 
+    /// From now on whatever letters the log makes by itself, of what expires, are announced by these drafts, with the same stroke.
+    fn announce_by(&self, _announce: Announce) {}
+
     /// What letters there are. Cheap. Those of a log that was just opened may be counted later.
     fn census(&self) -> Census;
 }
+
+/// What announces a dead letter; `None` for those that are not announced.
+pub type Announce = fn(&DeadLetter) -> Option<Draft>;
 
 /// An entry whose attempts are used up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +96,9 @@ impl DeadLetter {
     }
 }
 
+/// Reason of a letter that nobody has failed with: it was forgotten before it was done.
+pub const EXPIRED: &str = "expired";
+
 /// What letters die of, in a few classes: what workers say has any number of forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
@@ -105,16 +114,19 @@ pub enum Cause {
     Loop,
     /// Not all parts of a join came, or they do not belong together.
     Join,
+    /// The log has forgotten it before it was done.
+    Expired,
 }
 
 impl Cause {
     /// All of them, with what each is called, and how reasons of its kind begin.
-    const ALL: [(Self, &'static str, &'static str); 6] = [
+    const ALL: [(Self, &'static str, &'static str); 7] = [
         (Self::AckWait, "ack_wait", "ack_wait"),
         (Self::ConnectionLost, "connection_lost", "connection_lost"),
         (Self::Condition, "condition", "condition: "),
         (Self::Loop, "loop", "loop: "),
         (Self::Join, "join", "join: "),
+        (Self::Expired, "expired", EXPIRED),
         (Self::Failed, "failed", ""),
     ];
 
@@ -226,6 +238,8 @@ mod tests {
             ("connection_lost", "connection_lost"),
             ("connection: refused", "failed"),
             ("condition: n is no number", "condition"),
+            ("expired", "expired"),
+            ("expired card", "failed"),
             ("loop: triggers have led to triggers too often", "loop"),
             ("join: 1 of 3 parts did not come within 10s", "join"),
             ("", "failed"),

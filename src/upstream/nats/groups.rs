@@ -49,12 +49,16 @@ const GONE: std::time::Duration = Duration::from_secs(60);
 pub(super) struct Consumers {
     link: Arc<Link>,
     pulls: RefCell<HashMap<Box<str>, Rc<Pull>>>,
-    losses: RefCell<Losses>,
+    losses: Rc<RefCell<Losses>>,
 }
 
 impl Groups for Jetstream {
     /// What a lost process had leased comes when the lease has run out; what waits in the server comes when it is due.
     const RETRY_KEPT: Duration = Duration::ZERO;
+
+    /// It keeps them until the stream forgets them: an end of their own would take the last message of a channel, and with it where
+    /// the channel ends.
+    const FORGETS_ENDED: bool = false;
 
     async fn open_group(&self, group: &Group) -> Result<(), LogError> {
         self.groups.open(group).await
@@ -128,7 +132,15 @@ impl Consumers {
         Self {
             link,
             pulls: RefCell::default(),
-            losses: RefCell::default(),
+            losses: Rc::default(),
+        }
+    }
+
+    /// Another one that leases nothing and knows the same losses.
+    pub(super) fn beside(&self) -> Self {
+        Self {
+            losses: Rc::clone(&self.losses),
+            ..Self::new(self.link.clone())
         }
     }
 
@@ -338,7 +350,7 @@ impl Consumers {
             };
             let key = history_key(group, held.sequence);
             let word = match what {
-                Settled::Done => {
+                Settled::Done | Settled::Lost => {
                     if !held.failures.is_empty() {
                         histories.push(key);
                     }
@@ -387,9 +399,17 @@ impl Consumers {
             let purged = opened.failures.purge_with_ttl(key, GONE).await;
             purged.map_err(|error| failed(&error))?;
         }
+        let lost = settled.iter().filter(|(_, what)| *what == Settled::Lost);
+        let lost = lost.count() as u64;
+        if lost > 0 {
+            self.lose_given(&opened, group, lost).await?;
+        }
         for (lease, what) in settled {
             match what {
-                Settled::Done | Settled::Returned | Settled::Delayed { line: None, .. } => {
+                Settled::Done
+                | Settled::Lost
+                | Settled::Returned
+                | Settled::Delayed { line: None, .. } => {
                     pull.forget(*lease);
                 }
                 Settled::Failed(_) | Settled::Kept => pull.kept(*lease),
@@ -457,6 +477,7 @@ impl Consumers {
             oldest_unix_ms,
             lost,
             lost_before,
+            buried: 0,
         })
     }
 }

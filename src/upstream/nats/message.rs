@@ -9,6 +9,7 @@
 //! | `Ringmain-Tag` | a tag, `name=value`; as often as there are tags |
 //! | `Ringmain-User`, `-Client`, `-Conn-Info`, `-Chan-Info` | who published; absent for a service. Infos in base64 |
 //! | `Ringmain-Payload` | `bytes` where the payload is not one JSON value |
+//! | `Ringmain-Ttl` | for how many milliseconds it is kept |
 //! | `Ringmain-Delta` | `1` where subscribers may get it as a patch |
 //! | `Ringmain-Origin` | of a replay: `AbCdEfGh:17 channel` |
 //! | `Ringmain-Trimmed` | `1`: no publication; what was before it is forgotten, its position stays |
@@ -46,6 +47,7 @@ const CLIENT: HeaderName = HeaderName::from_static("Ringmain-Client");
 const CONN_INFO: HeaderName = HeaderName::from_static("Ringmain-Conn-Info");
 const CHAN_INFO: HeaderName = HeaderName::from_static("Ringmain-Chan-Info");
 const PAYLOAD: HeaderName = HeaderName::from_static("Ringmain-Payload");
+const TTL: HeaderName = HeaderName::from_static("Ringmain-Ttl");
 const DELTA: HeaderName = HeaderName::from_static("Ringmain-Delta");
 const ORIGIN: HeaderName = HeaderName::from_static("Ringmain-Origin");
 const TRIMMED: HeaderName = HeaderName::from_static("Ringmain-Trimmed");
@@ -111,6 +113,9 @@ pub(super) fn headers(record: &Record, position: StreamPosition, version: &Versi
     }
     if !record.json {
         set(&mut headers, PAYLOAD, "bytes".to_owned());
+    }
+    if record.ttl_ms > 0 {
+        set(&mut headers, TTL, record.ttl_ms.to_string());
     }
     if record.delta {
         set(&mut headers, DELTA, "1".to_owned());
@@ -212,6 +217,7 @@ pub(super) fn decode(
         publisher: publisher(headers)?,
         trace: text(headers, TRACE)?,
         unix_ms: number(headers, TIME)?.unwrap_or(event_ms(event)),
+        ttl_ms: number(headers, TTL)?.unwrap_or(0),
         data: payload,
         json: headers.get(PAYLOAD).is_none(),
         delta: headers.get(DELTA).is_some(),
@@ -411,6 +417,7 @@ mod tests {
                 })),
                 trace: trace.into(),
                 unix_ms: if more { time & ((1 << 48) - 1) } else { time },
+                ttl_ms: u64::from(schema) * 3,
                 data: Bytes::from_static(b"{}"),
                 json,
                 delta,

@@ -17,9 +17,10 @@ use super::head::{self, Head};
 use super::link::{Link, Opened};
 use super::message::{self, Content};
 use super::subject;
-use crate::mesh::durable::{LogError, Read};
+use crate::mesh::durable::{LogError, Read, Span};
 use crate::model::{Entry, Epoch};
 use crate::time::rfc3339;
+use crate::upstream::desk::unix_ms;
 use crate::upstream::log::{Scan, Scanned, Slice};
 
 /// Messages of one request.
@@ -83,8 +84,16 @@ impl Reader {
         let position = head.position;
         let mut entries: Vec<Arc<Entry>> = Vec::new();
         let Some(after) = read.after.filter(|after| *after < position.offset.0) else {
-            return Ok(Slice { position, entries });
+            let after = read.after.unwrap_or(0);
+            return Ok(Slice {
+                position,
+                entries,
+                span: Span::behind(after, after),
+            });
         };
+        // Everything that is there is looked at, also what has ended.
+        let mut span = Span::behind(after, after);
+        let now_ms = unix_ms();
         let limit = read.limit as usize;
         let mut from = self.locate(&opened, &subject, &head, after).await?;
         let (mut bytes, mut idle) = (0, 0);
@@ -112,16 +121,23 @@ impl Reader {
                 if at != position.epoch || offset.0 <= after {
                     continue;
                 }
-                let follows = entries
-                    .last()
-                    .is_none_or(|last| last.position.offset.0 + 1 == offset.0);
-                let size = entry.record.data.len();
-                let fits = entries.is_empty() || bytes + size <= read.bytes as usize;
-                if !follows || !fits || offset > position.offset || entries.len() == limit {
+                if entries.is_empty() && offset.0 > span.to + 1 {
+                    // What was before it is forgotten.
+                    span.from = offset.0;
+                } else if offset.0 != span.to + 1 {
                     break 'pages;
                 }
-                bytes += size;
-                entries.push(Arc::from(entry));
+                let size = entry.record.data.len();
+                let is_over = entry.record.is_over(now_ms);
+                let fits = is_over || entries.is_empty() || bytes + size <= read.bytes as usize;
+                if !fits || offset > position.offset || entries.len() == limit {
+                    break 'pages;
+                }
+                span.to = offset.0;
+                if !is_over {
+                    bytes += size;
+                    entries.push(Arc::from(entry));
+                }
             }
         }
         if let Some(last) = entries.last() {
@@ -134,7 +150,15 @@ impl Reader {
                 (position.epoch, last.position.offset.0, last.cursor),
             );
         }
-        Ok(Slice { position, entries })
+        if span.to < span.from {
+            // Nothing of it is there.
+            span = Span::behind(position.offset.0, position.offset.0);
+        }
+        Ok(Slice {
+            position,
+            entries,
+            span,
+        })
     }
 
     /// Sequence of the first message of the channel's life that is behind an offset. There is one, or there was.
@@ -213,6 +237,7 @@ impl Reader {
         };
         let mut entries = Vec::new();
         let (mut next, mut bytes, mut looked_at, mut at_end) = (scan.after, 0, 0, false);
+        let now_ms = unix_ms();
         while !at_end
             && entries.len() < scan.limit
             && bytes < scan.bytes
@@ -229,6 +254,7 @@ impl Reader {
                 looked_at += 1;
                 let sequence = found.sequence;
                 if let Some(Content::Entry(entry)) = self.decode(found)
+                    && !entry.record.is_over(now_ms)
                     && (scan.channels.is_empty()
                         || subject::matches(&scan.channels, entry.record.channel.as_str()))
                 {
@@ -354,6 +380,23 @@ impl Reader {
             &found.headers,
             found.payload,
         )
+    }
+
+    /// The oldest publications that a filter matches.
+    pub(super) async fn first(
+        &self,
+        opened: &Opened,
+        filter: &str,
+        limit: usize,
+        bytes: usize,
+    ) -> Result<Vec<Arc<Entry>>, LogError> {
+        let ask = from_sequence(1, filter, limit, bytes);
+        let found = self.ask(opened, ask).await?.messages.into_iter();
+        let entry = |found| match self.decode(found) {
+            Some(Content::Entry(entry)) => Some(Arc::from(entry)),
+            Some(Content::Trimmed) | None => None,
+        };
+        Ok(found.filter_map(entry).collect())
     }
 
     async fn ask(&self, opened: &Opened, ask: Ask<'_>) -> Result<Answer, LogError> {

@@ -97,12 +97,12 @@ fn channels_of_a_namespace_that_is_gone_keep_its_rules() {
         channel: ChannelName::new("kept:a"),
         what: HISTORY,
     };
-    let AnswerKind::History(page, _) = owner.query(at(2), &query, &gone) else {
+    let AnswerKind::History(page, ..) = owner.query(at(2), &query, &gone) else {
         panic!("it is there");
     };
     assert_eq!(page.len(), 3);
     let late = at(2 + KEPT.as_secs());
-    let AnswerKind::History(page, _) = owner.query(late, &query, &gone) else {
+    let AnswerKind::History(page, ..) = owner.query(late, &query, &gone) else {
         panic!("it is there");
     };
     assert!(page.is_empty(), "its publications end when they would have");

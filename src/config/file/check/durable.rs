@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::super::durable::{Durable, Engine, Join, Kept, Push, Trigger};
+use super::super::super::durable::{Durable, Engine, Expired, Join, Kept, Push, Trigger};
 use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
@@ -136,13 +136,27 @@ fn namespace(
             Kept { .. } => "expired",
         };
         wrong(format!("{path}.{key}"), "`delivery = \"durable\"`");
+    } else if !namespace.compact_by.is_empty() {
+        wrong(format!("{path}.compact_by"), "`delivery = \"durable\"`");
     } else if !namespace.schema.accepted.is_empty() || namespace.schema.required {
         wrong(format!("{path}.schema"), "`delivery = \"durable\"`");
     } else if !namespace.triggers.is_empty() {
         wrong(format!("{path}.triggers"), "`delivery = \"durable\"`");
     }
     if namespace.is_durable() {
-        kept(path, namespace.kept, &config.durable, &mut wrong);
+        let has_subjects = !namespace.name.is_empty() && config.channels.namespace_boundary == ":";
+        if !namespace.compact_by.is_empty() && config.durable.engine != Engine::Embedded {
+            wrong(
+                format!("{path}.compact_by"),
+                "`durable.engine = \"embedded\"`: JetStream keeps the latest of a subject only, which is a whole channel",
+            );
+        }
+        kept(
+            path,
+            namespace.kept,
+            (&config.durable, has_subjects),
+            &mut wrong,
+        );
     }
     for (index, version) in namespace.schema.accepted.iter().enumerate() {
         let versions = &namespace.schema.accepted[..index];
@@ -260,7 +274,12 @@ fn join(
 }
 
 /// What a namespace keeps is a part of what the log keeps.
-fn kept(path: &str, kept: Kept, log: &Durable, wrong: &mut impl FnMut(String, &'static str)) {
+fn kept(
+    path: &str,
+    kept: Kept,
+    (log, has_subjects): (&Durable, bool),
+    wrong: &mut impl FnMut(String, &'static str),
+) {
     let key = |option: &str| format!("{path}.{option}");
     if kept.age > log.retention_age {
         wrong(
@@ -280,15 +299,29 @@ fn kept(path: &str, kept: Kept, log: &Durable, wrong: &mut impl FnMut(String, &'
         );
     }
     if kept.is_less() && log.engine != Engine::Embedded {
-        let option = match kept {
-            Kept { age, .. } if !age.is_zero() => "retention_age",
-            Kept { bytes, .. } if bytes > 0 => "retention_bytes",
-            Kept { .. } => "retention_count",
-        };
-        wrong(
-            key(option),
-            "`durable.engine = \"embedded\"`: a log in JetStream keeps all namespaces alike",
-        );
+        if kept.bytes > 0 {
+            wrong(
+                key("retention_bytes"),
+                "`durable.engine = \"embedded\"`: JetStream does not say how many bytes a namespace takes",
+            );
+        }
+        if kept.expired == Expired::DeadLetter {
+            wrong(
+                key("expired"),
+                "`drop`, or `durable.engine = \"embedded\"`: what JetStream purges is not there any more to be made a letter",
+            );
+        }
+        if !has_subjects {
+            let option = if kept.count > 0 {
+                "retention_count"
+            } else {
+                "retention_age"
+            };
+            wrong(
+                key(option),
+                "a namespace with a name and `channel.namespace_boundary = \":\"`, or `durable.engine = \"embedded\"`: JetStream purges by subjects",
+            );
+        }
     }
 }
 

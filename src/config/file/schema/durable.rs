@@ -155,6 +155,12 @@ pub(super) fn rules<V: Visit>(v: &mut V, namespace: &mut Namespace) {
     v.duration("retention_age", or_off(seconds(1, LONG_S)), &mut kept.age);
     v.integer("retention_bytes", 0, u64::MAX / 2, &mut kept.bytes);
     v.integer("retention_count", 0, u64::MAX / 2, &mut kept.count);
+    v.text("compact_by", &TURN_KEY, &mut namespace.compact_by);
+    v.duration(
+        "compact_after",
+        or_off(millis(1, 86_400_000)),
+        &mut namespace.compact_after,
+    );
     v.choice("expired", EXPIRED, &mut kept.expired);
     v.section("schema", |v| {
         v.boolean("required", &mut namespace.schema.required);

@@ -3,6 +3,7 @@
 use super::{FETCHED_AT_ONCE, Group, Member, PASSED_PER_TURN, Taker};
 use crate::limits::{GROUP_HELD_BYTES_MAX, GROUP_HELD_MAX, GROUP_LINED_MAX, GROUP_LINES_MAX};
 use crate::time::Now;
+use crate::upstream::log::Settled;
 
 impl Member {
     /// A connection that has nothing of this group: other groups must not keep it from all of it.
@@ -25,6 +26,9 @@ impl Group {
         while !self.rotation.is_empty()
             && let Some(cursor) = self.next_ready(now)
         {
+            if self.returns_ended(now, cursor) {
+                continue;
+            }
             let Some(key) = self.rotation.pop_front() else {
                 break;
             };
@@ -71,6 +75,30 @@ impl Group {
         for key in std::mem::take(&mut self.served) {
             self.end_fetch(now, key);
         }
+    }
+
+    /// What has ended meanwhile is nobody's: the log forgets it.
+    fn returns_ended(&mut self, now: Now, cursor: u64) -> bool {
+        let Some(held) = self.held.get(&cursor) else {
+            return false;
+        };
+        if !held.entry.record.is_over(now.unix_ms) {
+            return false;
+        }
+        let place = held.place;
+        match place {
+            Some(place) => {
+                self.leave_line(now, place.line, cursor);
+                if let Some(held) = self.held.get_mut(&cursor) {
+                    held.occupies = true;
+                }
+            }
+            None => {
+                self.ready.remove(&cursor);
+            }
+        }
+        self.finish(now, cursor, Settled::Returned);
+        true
     }
 
     /// The entry that is given next.

@@ -10,7 +10,18 @@ use crate::upstream::desk::encode::delivery_bytes;
 use crate::upstream::desk::picks::Pick;
 use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::desk::turns::Place;
-use crate::upstream::log::{Failure, Leased, Settled};
+use crate::upstream::log::{EXPIRED, Failure, Leased, Settled};
+
+/// What becomes of an entry whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It is not.
+    No,
+    /// It is lost.
+    Lost,
+    /// It is a dead letter.
+    Letter,
+}
 
 impl Group {
     /// The log gave these.
@@ -19,16 +30,25 @@ impl Group {
             self.keep_at = now.at + self.settings.lease() / 3;
         }
         for leased in leased {
-            self.admit(now, leased, false);
+            self.admit(now, leased, (false, Ended::No));
         }
+    }
+
+    /// The log gave this after its time was over.
+    pub fn handle_ended(&mut self, now: Now, leased: Leased, becomes_letter: bool) {
+        let ended = match becomes_letter {
+            true => Ended::Letter,
+            false => Ended::Lost,
+        };
+        self.admit(now, leased, (false, ended));
     }
 
     /// The log gave this of a line.
     pub(super) fn admit_from_line(&mut self, now: Now, leased: Leased) {
-        self.admit(now, leased, true);
+        self.admit(now, leased, (true, Ended::No));
     }
 
-    fn admit(&mut self, now: Now, leased: Leased, is_of_line: bool) {
+    fn admit(&mut self, now: Now, leased: Leased, (is_of_line, ended): (bool, Ended)) {
         let Leased {
             lease,
             entry,
@@ -54,6 +74,10 @@ impl Group {
         if pick == Pick::Passed {
             self.counters.passed += 1;
             self.settled.push((lease, Settled::Done));
+            return;
+        }
+        if ended == Ended::Lost {
+            self.settled.push((lease, Settled::Lost));
             return;
         }
         let bytes = entry.record.bytes() + size_of::<Entry>();
@@ -88,7 +112,11 @@ impl Group {
                 was_delayed = self.woken_in_line(place, cursor, was_delayed);
             }
         }
-        if let Pick::Unreadable(reason) = pick {
+        if ended == Ended::Letter {
+            self.occupy(cursor);
+            self.record_failure(now, cursor, EXPIRED, 0);
+            self.bury(now, cursor);
+        } else if let Pick::Unreadable(reason) = pick {
             self.occupy(cursor);
             self.record_failure(now, cursor, &reason, 0);
             self.bury(now, cursor);

@@ -296,6 +296,7 @@ impl World {
                 kept.failures.push(failure);
             }
             Settled::Kept => {}
+            Settled::Lost => panic!("nothing ends here"),
             Settled::Returned => kept.lease = None,
             Settled::Delayed {
                 until_unix_ms,

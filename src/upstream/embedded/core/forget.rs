@@ -1,5 +1,6 @@
 //! What namespaces do not keep any more, forgotten: floors, trims, and the blocks that go.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use super::{
 };
 use crate::limits::LOG_TRIMS_MAX;
 use crate::model::ChannelName;
+use crate::upstream::embedded::block;
+use crate::upstream::embedded::ends::Holed;
 use crate::upstream::embedded::segments::Segment;
 use crate::upstream::embedded::sweep::{Gone, Swept};
 
@@ -29,6 +32,8 @@ pub(super) struct Block {
     last: u64,
     bytes: u64,
     count: u64,
+    /// Entries that it had yet.
+    left: u64,
 }
 
 pub(super) fn freed_key(segment: u64) -> Vec<u8> {
@@ -131,11 +136,38 @@ impl Core {
         swept
             .gone
             .retain(|gone| gone.is_whole || !unnoted.contains(&gone.channel_id));
-        let whole = swept.gone.iter().filter(|gone| gone.is_whole).map(block);
+        let whole = swept.gone.iter().filter(|gone| gone.is_whole).map(block_of);
         let blocks: Vec<Block> = self.forgotten_ends.drain(..).chain(whole).collect();
         for block in blocks {
             self.remove(block, batch);
         }
+    }
+
+    /// Forgets what a channel has kept; gives how many entries that may have been.
+    ///
+    /// # Errors
+    ///
+    /// It is not known whether it was done.
+    pub fn trim(&mut self, channel: &ChannelName) -> Result<u64, Broken> {
+        let Some(mut row) = self.row(channel)? else {
+            return Ok(0);
+        };
+        let kept = row.top.saturating_sub(row.trimmed);
+        row.trimmed = row.top;
+        let mut batch = self.store.batch();
+        batch.insert(&self.store.channels, channel.as_str(), row.encode());
+        let is_noted = self.trims.len() < LOG_TRIMS_MAX || self.trims.contains_key(&row.id);
+        if is_noted {
+            let value = [row.top.to_be_bytes(), self.end.to_be_bytes()].concat();
+            batch.insert(&self.store.state, trim_key(row.id), value);
+        }
+        Store::commit(batch, true).map_err(Broken)?;
+        if is_noted {
+            Arc::make_mut(&mut self.trims).insert(row.id, row.top);
+            self.trim_ends.insert(row.id, self.end);
+        }
+        self.rows.put(channel.clone(), row);
+        Ok(kept)
     }
 
     /// `false` where too many channels have one.
@@ -170,11 +202,42 @@ impl Core {
         batch.remove(&segment.blocks, block.key.to_be_bytes());
         let index = index_key(block.channel_id, block.first_offset);
         batch.remove(&segment.index, index);
-        segment.freed.0 += block.bytes;
-        segment.freed.1 += block.count;
-        segment.uncompacted += block.bytes;
+        self.free(block.segment, block.bytes, block.left, batch);
+    }
+
+    /// So many bytes and entries of a segment are gone.
+    fn free(&mut self, number: u64, bytes: u64, entries: u64, batch: &mut OwnedWriteBatch) {
+        let Some(segment) = self.segments.find(number) else {
+            return;
+        };
+        segment.freed.0 += bytes;
+        segment.freed.1 += entries;
+        segment.uncompacted += bytes;
         let value = [segment.freed.0.to_be_bytes(), segment.freed.1.to_be_bytes()].concat();
-        batch.insert(&self.store.state, freed_key(block.segment), value);
+        batch.insert(&self.store.state, freed_key(number), value);
+    }
+
+    /// Adds to a batch that some of a block's entries are gone. The others keep their places.
+    pub fn make_holes(
+        &mut self,
+        block: &Holed,
+        goes: impl Fn(u64) -> bool,
+        batch: &mut OwnedWriteBatch,
+    ) {
+        let gone: BTreeSet<u64> = (block.entries.iter())
+            .map(|entry| entry.cursor)
+            .filter(|cursor| goes(*cursor))
+            .collect();
+        let Some(segment) = self.segments.find(block.segment) else {
+            return;
+        };
+        let left = block::without(block.block, &block.value, |cursor| gone.contains(&cursor));
+        let Ok(left) = left else {
+            return;
+        };
+        let bytes = block.value.len().saturating_sub(left.len()) as u64;
+        batch.insert(&segment.blocks, block.block.to_be_bytes(), left);
+        self.free(block.segment, bytes, gone.len() as u64, batch);
     }
 
     /// Entries that were removed out of segments that are alive.
@@ -195,7 +258,7 @@ impl Core {
     }
 }
 
-fn block(gone: &Gone) -> Block {
+fn block_of(gone: &Gone) -> Block {
     Block {
         segment: gone.segment,
         key: gone.block,
@@ -204,5 +267,9 @@ fn block(gone: &Gone) -> Block {
         last: gone.block + gone.count.saturating_sub(1),
         bytes: gone.bytes,
         count: gone.count,
+        left: gone
+            .left
+            .as_ref()
+            .map_or(gone.count, |left| left.len() as u64),
     }
 }

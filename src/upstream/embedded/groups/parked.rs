@@ -330,18 +330,9 @@ impl Parked {
         self.cursors.remove_before(first)
     }
 
-    /// These are forgotten, from the first to the last. Gives those that waited here: they are lost.
-    pub fn lose(&mut self, first: u64, last: u64) -> Vec<u64> {
-        let mut lost = Vec::new();
-        let mut before = first.saturating_sub(1);
-        while let Some(cursor) = self.cursors.behind(before, 1).pop()
-            && cursor <= last
-        {
-            self.cursors.remove(cursor);
-            lost.push(cursor);
-            before = cursor;
-        }
-        lost
+    /// It is forgotten. `false` if it did not wait here.
+    pub fn lose(&mut self, cursor: u64) -> bool {
+        self.cursors.remove(cursor)
     }
 
     /// What has failed with an entry that waits here, or did.

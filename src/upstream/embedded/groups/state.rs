@@ -133,6 +133,8 @@ pub struct State {
     /// As it was read.
     lost_before: u64,
     is_lost_dirty: bool,
+    /// Letters that the log has made of what expired, since the start.
+    pub buried: u64,
 }
 
 impl State {
@@ -157,6 +159,7 @@ impl State {
             lost: 0,
             lost_before: 0,
             is_lost_dirty: false,
+            buried: 0,
         }
     }
 
@@ -173,16 +176,17 @@ impl State {
         self.refills += 1;
     }
 
-    /// Up to `limit` entries that nobody has, or what is missing for that.
-    pub fn next(&mut self, limit: usize, recent: &Recent, end: u64, now_ms: u64) -> Next {
-        let mut given = Vec::new();
-        let mut missing = Vec::new();
-        for &cursor in self.free.iter().take(limit) {
-            match self.open.get(&cursor).map(|open| &open.entry) {
-                Some(Some(_)) => given.push(cursor),
-                _ => missing.push(cursor),
-            }
-        }
+    /// Up to `limit` entries that nobody has, or what is missing for that. What has ended is left for whoever forgets it.
+    pub fn next(
+        &mut self,
+        limit: usize,
+        recent: &Recent,
+        end: u64,
+        (now_ms, wall_ms): (u64, u64),
+    ) -> Next {
+        let (free, missing) = self.free_first(limit, wall_ms);
+        let is_there = |cursor: &u64| missing.binary_search(cursor).is_err();
+        let given: Vec<u64> = free.into_iter().filter(is_there).collect();
         if given.is_empty() && !missing.is_empty() {
             return Next::Load(missing);
         }
@@ -194,7 +198,7 @@ impl State {
         }
         let mut taken: Vec<Leased> = given
             .into_iter()
-            .filter_map(|cursor| self.lease(cursor))
+            .filter_map(|cursor| self.lease(cursor, wall_ms))
             .collect();
         if taken.is_empty() && self.ahead.is_empty() && self.scanned < end {
             let found = recent.after(self.scanned).map(|entries| {
@@ -229,12 +233,17 @@ impl State {
             self.is_read_dirty = true;
             self.dirty.insert(entry.cursor / CHUNK_CURSORS);
             let lease = Lease(entry.cursor);
+            let is_leased = !entry.record.is_over(wall_ms);
             let open = Open {
                 entry: Some(Arc::clone(&entry)),
                 failures: Vec::new(),
-                is_leased: true,
+                is_leased,
             };
             self.open.insert(entry.cursor, open);
+            if !is_leased {
+                self.free.insert(entry.cursor);
+                continue;
+            }
             taken.push(Leased {
                 lease,
                 entry,
@@ -253,23 +262,35 @@ impl State {
         }
     }
 
-    /// The first ones that nobody has, and those of them that are not in memory.
+    /// The first ones that nobody has and that have not ended, and those of them that are not in memory.
     #[must_use]
-    pub fn free_first(&self, limit: usize) -> (Vec<u64>, Vec<u64>) {
-        let free: Vec<u64> = self.free.iter().take(limit).copied().collect();
-        let is_missing = |cursor: &&u64| {
-            let open = self.open.get(cursor);
-            open.is_some_and(|open| open.entry.is_none())
+    pub fn free_first(&self, limit: usize, wall_ms: u64) -> (Vec<u64>, Vec<u64>) {
+        let entry_of = |cursor: &u64| self.open.get(cursor).and_then(|open| open.entry.as_ref());
+        let is_left = |cursor: &&u64| {
+            let entry = entry_of(cursor);
+            entry.is_none_or(|entry| !entry.record.is_over(wall_ms))
         };
+        let free: Vec<u64> = self
+            .free
+            .iter()
+            .filter(is_left)
+            .take(limit)
+            .copied()
+            .collect();
+        let is_missing = |cursor: &&u64| entry_of(cursor).is_none();
         let missing = free.iter().filter(is_missing).copied().collect();
         (free, missing)
     }
 
-    /// Leases an open entry that is in memory.
-    pub fn lease(&mut self, cursor: u64) -> Option<Leased> {
+    /// Leases an open entry that is in memory, unless it has ended.
+    pub fn lease(&mut self, cursor: u64, wall_ms: u64) -> Option<Leased> {
         let open = self.open.get_mut(&cursor)?;
         let entry = open.entry.clone()?;
-        open.is_leased = true;
+        open.is_leased = !entry.record.is_over(wall_ms);
+        if !open.is_leased {
+            self.free.insert(cursor);
+            return None;
+        }
         self.free.remove(&cursor);
         Some(Leased {
             lease: Lease(cursor),
@@ -319,6 +340,10 @@ impl State {
         };
         match settled {
             Settled::Done => self.finish(cursor),
+            Settled::Lost => {
+                self.lose(1);
+                self.finish(cursor);
+            }
             Settled::Failed(failure) => {
                 if open.failures.len() >= ENTRY_FAILURES_MAX {
                     open.failures.remove(0);
@@ -356,8 +381,13 @@ impl State {
     }
 
     /// What was found where it waits, up to `next`, is leased to whoever asked.
-    pub fn wake(&mut self, found: Vec<Found>, next: Option<(u64, u64)>) -> Vec<Leased> {
-        let leased = self.unpark(found);
+    pub fn wake(
+        &mut self,
+        found: Vec<Found>,
+        next: Option<(u64, u64)>,
+        wall_ms: u64,
+    ) -> Vec<Leased> {
+        let leased = self.unpark(found, wall_ms);
         if let Some(next) = next {
             self.parked.is_due_from(next);
         }
@@ -365,17 +395,21 @@ impl State {
     }
 
     /// What was found in lines is leased to whoever asked.
-    pub fn unpark_lines(&mut self, found: Vec<(LineId, Vec<Found>)>) -> Vec<FromLine> {
+    pub fn unpark_lines(
+        &mut self,
+        found: Vec<(LineId, Vec<Found>)>,
+        wall_ms: u64,
+    ) -> Vec<FromLine> {
         let mut given = Vec::with_capacity(found.len());
         for (id, found) in found {
-            let leased = self.unpark(found);
+            let leased = self.unpark(found, wall_ms);
             let left = self.parked.in_line(id);
             given.push(FromLine { id, leased, left });
         }
         given
     }
 
-    fn unpark(&mut self, found: Vec<Found>) -> Vec<Leased> {
+    fn unpark(&mut self, found: Vec<Found>, wall_ms: u64) -> Vec<Leased> {
         let mut leased = Vec::with_capacity(found.len());
         for found in found {
             let cursor = found.cursor;
@@ -393,7 +427,7 @@ impl State {
             let is_there = open.entry.is_some();
             self.open.insert(cursor, open);
             if is_there {
-                leased.extend(self.lease(cursor).map(|leased| Leased {
+                leased.extend(self.lease(cursor, wall_ms).map(|leased| Leased {
                     was_delayed: matches!(found.waits, Waits::Until(..)),
                     ..leased
                 }));
@@ -510,6 +544,7 @@ impl State {
             oldest_unix_ms: known.or(oldest_unread_ms),
             lost: self.lost,
             lost_before: self.lost_before,
+            buried: self.buried,
         }
     }
 

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fjall::OwnedWriteBatch;
 use tokio::sync::oneshot;
 
 use super::{Broken, Inner, Store};
-use crate::model::{ChannelName, Entry};
+use crate::model::{ChannelName, Draft, Entry};
 use crate::upstream::embedded::buried;
-use crate::upstream::embedded::clock::wall_ms;
+use crate::upstream::embedded::clock::{monotonic, wall_ms};
+use crate::upstream::embedded::ends;
 use crate::upstream::embedded::floors::Rules;
 use crate::upstream::embedded::groups::{Lost, State};
+use crate::upstream::embedded::refusal;
 use crate::upstream::embedded::sweep::{Gone, Swept, sweep};
-use crate::upstream::log::{DeadLetter, Expiries, Failure};
+use crate::upstream::log::{DeadLetter, EXPIRED, Expiries, Failure, Forgotten};
 
 /// Between two sweeps.
 const SWEEP_PAUSE: Duration = Duration::from_millis(500);
@@ -21,9 +24,8 @@ const SWEEP_PAUSE: Duration = Duration::from_millis(500);
 const BLOCKS_PER_SWEEP: usize = 2048;
 const BLOCKS_WITH_LETTERS: usize = 64;
 const GROUPS_PER_SHARE: usize = 256;
-
-/// Why an entry that nobody has failed with is a dead letter.
-const REASON: &str = "expired";
+/// Entries that end by themselves and go with one sweep.
+const ENDED_PER_SWEEP: usize = 2048;
 
 /// What is done about it now.
 pub struct Sweeper {
@@ -35,8 +37,10 @@ pub struct Sweeper {
     next: Instant,
     /// Of channels: the first offset that is kept, for whoever has older ones in memory.
     begins: BTreeMap<ChannelName, u64>,
+    /// Offsets that have ended before their turn.
+    pub(super) ended: BTreeMap<ChannelName, Vec<u64>>,
     /// By namespace: entries and bytes that were removed.
-    expiries: BTreeMap<Box<str>, Expiries>,
+    pub(super) expiries: BTreeMap<Box<str>, Expiries>,
 }
 
 impl Sweeper {
@@ -49,6 +53,7 @@ impl Sweeper {
             compacting: None,
             next: now,
             begins: BTreeMap::new(),
+            ended: BTreeMap::new(),
             expiries: BTreeMap::new(),
         }
     }
@@ -59,21 +64,32 @@ impl Sweeper {
         self.sweeping.is_some()
     }
 
-    /// When the next look is due, where there is anything to look for.
+    /// When the next look is due, where there is anything to look for. `ends`: after how long something ends by itself.
     #[must_use]
-    pub fn pause(&self, now: Instant) -> Option<Duration> {
-        (!self.rules.is_empty()).then(|| self.next.saturating_duration_since(now))
+    pub fn pause(&self, now: Instant, ends: Option<Duration>) -> Option<Duration> {
+        let next = self.next.saturating_duration_since(now);
+        match self.rules.all().any(|(_, rule)| rule.is_less()) {
+            true => Some(next),
+            false => ends.map(|ends| ends.max(next)),
+        }
     }
 
-    /// Somebody should know where channels begin.
+    /// Somebody should know what of channels is not kept any more.
     #[must_use]
-    pub fn has_begins(&self) -> bool {
-        !self.begins.is_empty()
+    pub fn has_forgotten(&self) -> bool {
+        !self.begins.is_empty() || !self.ended.is_empty()
     }
 
-    /// Where channels begin.
-    pub fn take_begins(&mut self) -> Vec<(ChannelName, u64)> {
-        std::mem::take(&mut self.begins).into_iter().collect()
+    /// What of channels is not kept any more.
+    pub fn take_forgotten(&mut self) -> Vec<(ChannelName, Forgotten)> {
+        let begins = std::mem::take(&mut self.begins).into_iter();
+        let begins = begins.map(|(channel, first)| (channel, Forgotten::Before(first)));
+        let ended = std::mem::take(&mut self.ended).into_iter();
+        let ended = ended.map(|(channel, mut offsets)| {
+            offsets.sort_unstable();
+            (channel, Forgotten::Some(offsets.into()))
+        });
+        begins.chain(ended).collect()
     }
 
     /// What was removed since the start.
@@ -123,15 +139,20 @@ impl Inner {
             }
         }
         self.compact();
-        if self.sweeper.rules.is_empty() || now < self.sweeper.next {
+        let ends = self.core.as_ref().and_then(|core| core.ends.first_ms());
+        let has_ended = ends.is_some_and(|ends| ends <= wall_ms());
+        if self.sweeper.rules.is_empty() && !has_ended || now < self.sweeper.next {
             return Ok(is_any);
         }
-        let Some((search, _)) = self.search()? else {
+        let Some((search, _)) = self.search(wall_ms())? else {
             return Ok(is_any);
         };
         let (done, sweeping) = oneshot::channel();
         self.sweeper.sweeping = Some(sweeping);
-        tokio::task::spawn_blocking(move || done.send(search()));
+        tokio::task::spawn_blocking(move || {
+            // Nobody waits where the log has failed meanwhile.
+            let _ = done.send(search());
+        });
         Ok(is_any)
     }
 
@@ -139,22 +160,29 @@ impl Inner {
     #[allow(clippy::type_complexity)]
     fn search(
         &mut self,
+        wall_ms: u64,
     ) -> Result<Option<(impl FnOnce() -> fjall::Result<Swept> + Send + use<>, bool)>, Broken> {
         let Some(core) = &mut self.core else {
             return Ok(None);
         };
         let now_ms = core.clock.now_ms();
         let full = core.take_full()?;
-        let (view, rules, has_more) = (core.view(), Arc::clone(core.rules()), core.is_full());
+        let (mut view, rules, has_more) = (core.view(), Arc::clone(core.rules()), core.is_full());
+        view.now_ms = wall_ms;
         let reads_entries = rules.all().any(|(_, rule)| rule.makes_letters);
         let most = match reads_entries && !self.groups.is_empty() {
             true => BLOCKS_WITH_LETTERS,
             false => BLOCKS_PER_SWEEP / (1 + self.groups.len() / GROUPS_PER_SHARE),
         };
         let blocks = most.max(BLOCKS_WITH_LETTERS);
+        let ends = core.ends.begin();
+        let store = core.store.clone();
         let search = move || {
             let mut swept = sweep(&view, &rules, full, now_ms, blocks)?;
-            swept.is_behind |= has_more;
+            if let Some(from) = ends.filter(|from| *from <= view.now_ms) {
+                swept.ended = ends::look(&view, &store, from, ENDED_PER_SWEEP)?;
+            }
+            swept.is_behind |= has_more || swept.ended.is_behind;
             Ok(swept)
         };
         Ok(Some((search, has_more)))
@@ -163,7 +191,13 @@ impl Inner {
     /// Everything that is due is forgotten when this returns.
     #[cfg(test)]
     pub fn sweep_now(&mut self) {
-        while let Some((search, _)) = self.search().expect("it goes on") {
+        self.sweep_as_of(wall_ms());
+    }
+
+    /// The same as if it were another time.
+    #[cfg(test)]
+    pub fn sweep_as_of(&mut self, wall_ms: u64) {
+        while let Some((search, _)) = self.search(wall_ms).expect("it goes on") {
             let found = search().expect("found");
             let is_behind = found.is_behind;
             self.forget(found).expect("forgotten");
@@ -173,12 +207,14 @@ impl Inner {
         }
     }
 
-    /// Forgets what was found, in one batch with what groups lose by it.
+    /// Forgets what was found, in one batch with what groups lose by it and the letters of that.
     fn forget(&mut self, mut swept: Swept) -> Result<bool, Broken> {
         let Some(core) = &mut self.core else {
             return Ok(false);
         };
-        if swept.floors.is_empty() && swept.trims.is_empty() && swept.gone.is_empty() {
+        let mut ended = std::mem::take(&mut swept.ended);
+        let is_nothing = swept.floors.is_empty() && swept.trims.is_empty() && swept.gone.is_empty();
+        if is_nothing && ended.rows.is_empty() {
             return Ok(false);
         }
         let mut batch = core.store.batch();
@@ -196,33 +232,39 @@ impl Inner {
                     .get(channel)
                     .is_some_and(|offset| entry.position.offset.0 <= *offset)
         };
+        // What the rules of namespaces take has not ended beside.
+        for block in &mut ended.blocks {
+            block.entries.retain(|entry| !is_gone(entry));
+        }
         self.recent.forget(is_gone);
         let reach = swept.gone.iter().map(|gone| gone.last).max().unwrap_or(0);
         let unix_ms = wall_ms();
-        let mut letters = Vec::new();
+        let mut burials = Vec::new();
         for state in self.groups.values_mut() {
             if state.has_done_to(reach) {
                 continue;
             }
-            let its = |gone: &&Gone| state.filter.wants(gone.channel.as_str());
+            let its = |gone: &&Gone| {
+                state.filter.wants(gone.channel.as_str()) && state.has_any(gone.first, gone.last)
+            };
             let its: Vec<&Gone> = swept.gone.iter().filter(its).collect();
-            let blocks = its.iter().map(|gone| (gone.first, gone.last));
-            for lost in state.forget(blocks, is_gone) {
+            let cursors = its.iter().flat_map(|gone| gone.cursors());
+            for lost in state.forget(cursors, is_gone) {
                 let entries = its.iter().flat_map(|gone| &gone.entries);
                 let Some(entry) = entries.into_iter().find(|one| one.cursor == lost.cursor) else {
                     continue;
                 };
                 let letter = letter(&core.store, state, lost, entry, unix_ms);
                 let before = buried::stored(&core.store, &letter.group, entry.record.event)?;
-                buried::write(&mut batch, &core.store, before.as_ref(), &letter);
-                letters.push((before, letter));
+                burials.push(Burial { before, letter });
             }
-            state.write(&mut batch, &core.store);
         }
-        let is_durable = false;
-        Store::commit(batch, is_durable).map_err(Broken)?;
-        for (before, letter) in &letters {
-            buried::count(&mut core.letters, before.as_ref(), letter);
+        self.end(&ended, unix_ms, &mut batch, &mut burials)?;
+        self.bury_all(burials, batch)?;
+        if !ended.rows.is_empty()
+            && let Some(core) = &mut self.core
+        {
+            core.ends.done(ended.next);
         }
         for gone in &swept.gone {
             let rules = &self.sweeper.rules;
@@ -230,12 +272,49 @@ impl Inner {
             let name = name.unwrap_or_default();
             let expiries = self.sweeper.expiries.entry(name.into()).or_default();
             expiries.namespace = name.into();
-            expiries.entries += (gone.last + 1).saturating_sub(gone.first);
+            expiries.entries += gone.cursors().count() as u64;
             expiries.bytes += if gone.is_whole { gone.bytes } else { 0 };
             let first = self.sweeper.begins.entry(gone.channel.clone()).or_default();
             *first = (*first).max(gone.last_offset() + 1);
         }
         Ok(true)
+    }
+
+    /// Stores a batch with all that groups have changed, the letters of what they have lost, and what announces those.
+    fn bury_all(&mut self, burials: Vec<Burial>, mut batch: OwnedWriteBatch) -> Result<(), Broken> {
+        let Some(core) = &mut self.core else {
+            return Ok(());
+        };
+        for state in self.groups.values_mut() {
+            state.write(&mut batch, &core.store);
+        }
+        for Burial { before, letter } in &burials {
+            buried::write(&mut batch, &core.store, before.as_ref(), letter);
+        }
+        let announced = burials
+            .iter()
+            .filter_map(|burial| self.announce?(&burial.letter));
+        let announced: Vec<Draft> = announced.filter(|draft| refusal(draft).is_none()).collect();
+        if announced.is_empty() {
+            let is_durable = false;
+            Store::commit(batch, is_durable).map_err(Broken)?;
+            self.dirty = None;
+            self.unsynced = self.unsynced.or_else(|| Some(monotonic()));
+        } else {
+            let entries = core.append_to(batch, announced)?;
+            let end = core.end;
+            self.stored(end, &entries);
+        }
+        let Some(core) = &mut self.core else {
+            return Ok(());
+        };
+        for Burial { before, letter } in &burials {
+            buried::count(&mut core.letters, before.as_ref(), letter);
+            if let Some(state) = self.groups.get_mut(&letter.group) {
+                state.buried += 1;
+            }
+        }
+        Ok(())
     }
 
     /// Writes files anew of which much is gone.
@@ -269,8 +348,16 @@ impl Inner {
     }
 }
 
+/// A letter that the log makes by itself.
+pub(super) struct Burial {
+    /// The one in whose place it is put.
+    pub before: Option<buried::Row>,
+    /// What.
+    pub letter: DeadLetter,
+}
+
 /// What a group has lost, as its dead letter.
-fn letter(
+pub(super) fn letter(
     store: &Store,
     state: &State,
     lost: Lost,
@@ -282,7 +369,7 @@ fn letter(
     failures.push(Failure {
         attempt: failures.last().map_or(1, |last| last.attempt + 1),
         unix_ms,
-        reason: REASON.into(),
+        reason: EXPIRED.into(),
         worker: "".into(),
         next_unix_ms: 0,
     });

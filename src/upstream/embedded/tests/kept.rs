@@ -10,7 +10,7 @@ use crate::config::namespace::Delivery;
 use crate::config::{Config, Namespace};
 
 /// A configuration with these namespaces.
-fn with(namespaces: &[(&str, Kept)]) -> Config {
+pub(super) fn with(namespaces: &[(&str, Kept)]) -> Config {
     let mut config = Config::built_in();
     let of = |(name, kept): &(&str, Kept)| {
         Arc::new(Namespace {
@@ -46,18 +46,18 @@ fn count(count: u64) -> Kept {
 }
 
 /// Lets time pass, and forgets what is not kept then.
-fn pass(log: &Embedded, seconds: u64) {
+pub(super) fn pass(log: &Embedded, seconds: u64) {
     let mut inner = log.inner.borrow_mut();
     let core = inner.core.as_mut().unwrap();
     core.clock.skip(Duration::from_secs(seconds));
     inner.sweep_now();
 }
 
-async fn kept(log: &Embedded, channel: &str) -> Vec<String> {
+pub(super) async fn kept(log: &Embedded, channel: &str) -> Vec<String> {
     data(&page(log, channel, 0, 10_000).await.entries)
 }
 
-async fn lost(log: &Embedded, group: &str) -> u64 {
+pub(super) async fn lost(log: &Embedded, group: &str) -> u64 {
     log.lag(group).await.unwrap().lost
 }
 

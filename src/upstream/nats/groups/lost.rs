@@ -6,6 +6,7 @@
 //! they have read it: what one has counted no other counts.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{consumer, kv};
@@ -14,13 +15,16 @@ use tokio::time::Instant;
 
 use super::{Consumers, is_absent, own_channel};
 use crate::mesh::durable::LogError;
-use crate::model::ChannelName;
+use crate::model::{ChannelName, Entry};
 use crate::upstream::nats::link::Opened;
 use crate::upstream::nats::reader::Reader;
 use crate::upstream::nats::subject::{self, name};
 
 /// How often what has changed is remembered while nothing is lost.
 const REMEMBER: Duration = Duration::from_secs(30);
+
+/// How often what is remembered is changed anew where others do, too.
+const CHANGE_TRIES: usize = 20;
 
 /// A group at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,6 +130,36 @@ impl Consumers {
         Ok(unread)
     }
 
+    /// How many of these each group was not given.
+    pub(in crate::upstream::nats) async fn unread_among(
+        &self,
+        gone: &[Arc<Entry>],
+    ) -> Result<Vec<(Box<str>, u64)>, LogError> {
+        let opened = self.link.opened()?;
+        let mut unread = Vec::new();
+        for group in self.all().await? {
+            let takes = |channel: &str| {
+                own_channel(&group.name) == channel || subject::matches(&group.channels, channel)
+            };
+            let its = gone
+                .iter()
+                .filter(|entry| takes(entry.record.channel.as_str()));
+            let its: Vec<u64> = its.map(|entry| entry.cursor).collect();
+            if its.is_empty() {
+                continue;
+            }
+            let info = match opened.stream.consumer_info(name(&group.name)).await {
+                Ok(info) => info,
+                Err(error) if is_absent(error.kind()) => continue,
+                Err(error) => return Err(self.link.failed(&error)),
+            };
+            let given = info.delivered.stream_sequence;
+            let count = its.iter().filter(|cursor| **cursor > given).count() as u64;
+            unread.push((group.name, count));
+        }
+        Ok(unread)
+    }
+
     /// They were taken from the groups.
     pub(in crate::upstream::nats) async fn lose(
         &self,
@@ -133,13 +167,41 @@ impl Consumers {
     ) -> Result<(), LogError> {
         let opened = self.link.opened()?;
         for (group, count) in losses.into_iter().filter(|(_, count)| *count > 0) {
-            let known = self.recall(&opened, &group).await?;
-            let mut seen = known.seen;
-            seen.lost += count;
-            seen.pending = seen.pending.saturating_sub(count);
-            self.remember(&opened, &group, known, seen).await?;
+            let change = |seen: &mut Seen| {
+                seen.lost += count;
+                seen.pending = seen.pending.saturating_sub(count);
+            };
+            self.change(&opened, &group, change).await?;
         }
         Ok(())
+    }
+
+    /// Changes what is remembered, whoever else does at the same time.
+    async fn change(
+        &self,
+        opened: &Opened,
+        group: &str,
+        change: impl Fn(&mut Seen),
+    ) -> Result<(), LogError> {
+        for _ in 0..CHANGE_TRIES {
+            let known = self.recall(opened, group).await?;
+            let mut seen = known.seen;
+            change(&mut seen);
+            if self.remember(opened, group, known, seen).await? {
+                return Ok(());
+            }
+        }
+        Err(self.link.failed(&"others count what a group loses, too"))
+    }
+
+    /// They were given to the group, and nobody had done them when their time was over.
+    pub(super) async fn lose_given(
+        &self,
+        opened: &Opened,
+        group: &str,
+        count: u64,
+    ) -> Result<(), LogError> {
+        self.change(opened, group, |seen| seen.lost += count).await
     }
 
     /// The group is deleted.
@@ -176,13 +238,14 @@ impl Consumers {
         Ok(known)
     }
 
+    /// `false`: another process was first, and what it has counted counts.
     async fn remember(
         &self,
         opened: &Opened,
         group: &str,
         known: Known,
         seen: Seen,
-    ) -> Result<(), LogError> {
+    ) -> Result<bool, LogError> {
         let value = serde_json::to_vec(&seen).map_err(|error| self.link.failed(&error))?;
         let stored = match known.revision {
             0 => {
@@ -216,10 +279,9 @@ impl Consumers {
                     ..known
                 };
                 self.losses.borrow_mut().0.insert(group.into(), known);
-                Ok(())
+                Ok(true)
             }
-            // Another process was first: what it has counted counts.
-            Err((true, _)) => self.recall(opened, group).await.map(|_| ()),
+            Err((true, _)) => self.recall(opened, group).await.map(|_| false),
             Err((false, reason)) => Err(self.link.failed(&reason)),
         }
     }

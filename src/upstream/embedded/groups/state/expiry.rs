@@ -58,40 +58,60 @@ impl State {
             && parked.is_none_or(|first| first > cursor)
     }
 
-    /// Entries of its channels are forgotten: cursors of the first and the last of each block. What somebody has stays with him.
+    /// Some of a stretch of the log may be its own and not done.
+    #[must_use]
+    pub fn has_any(&self, first: u64, last: u64) -> bool {
+        if first > last {
+            return false;
+        }
+        let mut parked = self.parked.cursors().behind(first.saturating_sub(1), 1);
+        let is_parked = parked.pop().is_some_and(|cursor| cursor <= last);
+        last > self.read || is_parked || self.open.range(first..=last).next().is_some()
+    }
+
+    /// Somebody has it.
+    #[must_use]
+    pub fn has_leased(&self, cursor: u64) -> bool {
+        self.open.get(&cursor).is_some_and(|open| open.is_leased)
+    }
+
+    /// These entries of its channels, ascending, are forgotten. What somebody has stays with him.
     pub fn forget(
         &mut self,
-        blocks: impl Iterator<Item = (u64, u64)>,
+        cursors: impl Iterator<Item = u64>,
+        is_gone: impl Fn(&Entry) -> bool,
+    ) -> Vec<Lost> {
+        let lost = self.leave_out(cursors, is_gone);
+        self.lose(lost.len() as u64);
+        lost
+    }
+
+    /// The same, where that is no loss.
+    pub fn leave_out(
+        &mut self,
+        cursors: impl Iterator<Item = u64>,
         is_gone: impl Fn(&Entry) -> bool,
     ) -> Vec<Lost> {
         let mut lost = Vec::new();
-        for (first, last) in blocks.filter(|(first, last)| first <= last) {
-            let open = self.open.range(first..=last);
-            let free: Vec<u64> = open
-                .filter(|(_, open)| !open.is_leased)
-                .map(|(cursor, _)| *cursor)
-                .collect();
-            for cursor in free {
-                let failures = self.open.get(&cursor).map(|open| open.failures.clone());
-                self.finish(cursor);
+        for cursor in cursors {
+            if let Some(open) = self.open.get(&cursor) {
+                if !open.is_leased {
+                    let failures = Some(open.failures.clone());
+                    self.finish(cursor);
+                    lost.push(Lost { cursor, failures });
+                }
+            } else if self.parked.lose(cursor) {
+                self.dirty.insert(cursor / CHUNK_CURSORS);
+                let failures = None;
+                lost.push(Lost { cursor, failures });
+            } else if cursor > self.read {
+                let failures = Some(Vec::new());
                 lost.push(Lost { cursor, failures });
             }
-            for cursor in self.parked.lose(first, last) {
-                self.dirty.insert(cursor / CHUNK_CURSORS);
-                lost.push(Lost {
-                    cursor,
-                    failures: None,
-                });
-            }
-            lost.extend((first.max(self.read + 1)..=last).map(|cursor| Lost {
-                cursor,
-                failures: Some(Vec::new()),
-            }));
         }
         self.ahead.retain(|entry| !is_gone(entry));
         // What is being read was there before and is read again.
         self.refills += 1;
-        self.lose(lost.len() as u64);
         lost
     }
 }
