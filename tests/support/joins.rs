@@ -197,6 +197,29 @@ pub(crate) fn reload_counts_for_what_waits(log: &str) {
     is_joined(&server, "a", &[&[1, 3]]);
     publish(&server, "steps:1", "b", 4);
     is_joined(&server, "b", &[&[2, 4]]);
+    publish(&server, "steps:1", "c", 5);
+    wait_for_others(&server, 1);
+    // Without a join they are taken one by one, and with one again they wait.
+    let plain = rules(log, "").replace(
+        "append = \"runs:{key}\"\njoin = { by = \"run\",  }",
+        "append = \"runs:plain\"",
+    );
+    server.write_config(&plain);
+    server.signal("HUP");
+    let ask = json!({ "channel": "runs:plain", "limit": 100 });
+    until("it to be taken alone", || {
+        let history = server.api_result("history", &ask);
+        (history["publications"][0]["data"]["n"] == 5).then_some(())
+    });
+    server.write_config(&rules(log, "count = 2, within = \"10m\""));
+    server.signal("HUP");
+    until("the join to be back", || {
+        let groups = server.api_result("queue/groups", &json!({}));
+        groups["groups"][0]["joins"].is_object().then_some(())
+    });
+    publish(&server, "steps:1", "d", 6);
+    publish(&server, "steps:1", "d", 7);
+    is_joined(&server, "d", &[&[6, 7]]);
     assert_eq!(letters(&server), [Value::Null; 0]);
     kill(server);
 }
