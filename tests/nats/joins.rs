@@ -30,3 +30,8 @@ fn part_that_misses_makes_letters_of_the_others_and_a_retry_joins_them() {
 fn reload_with_another_number_of_parts_counts_for_those_that_wait() {
     on_one_log(joins::reload_counts_for_what_waits);
 }
+
+#[test]
+fn two_processes_at_one_log_do_not_share_out_the_parts_of_a_join() {
+    on_one_log(joins::processes_share_a_log);
+}

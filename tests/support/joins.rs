@@ -197,6 +197,70 @@ pub(crate) fn reload_counts_for_what_waits(log: &str) {
     is_joined(&server, "a", &[&[1, 3]]);
     publish(&server, "steps:1", "b", 4);
     is_joined(&server, "b", &[&[2, 4]]);
+    publish(&server, "steps:1", "c", 5);
+    wait_for_others(&server, 1);
+    // Without a join they are taken one by one, and with one again they wait.
+    let plain = rules(log, "").replace(
+        "append = \"runs:{key}\"\njoin = { by = \"run\",  }",
+        "append = \"runs:plain\"",
+    );
+    server.write_config(&plain);
+    server.signal("HUP");
+    let ask = json!({ "channel": "runs:plain", "limit": 100 });
+    until("it to be taken alone", || {
+        let history = server.api_result("history", &ask);
+        (history["publications"][0]["data"]["n"] == 5).then_some(())
+    });
+    server.write_config(&rules(log, "count = 2, within = \"10m\""));
+    server.signal("HUP");
+    until("the join to be back", || {
+        let groups = server.api_result("queue/groups", &json!({}));
+        groups["groups"][0]["joins"].is_object().then_some(())
+    });
+    publish(&server, "steps:1", "d", 6);
+    publish(&server, "steps:1", "d", 7);
+    is_joined(&server, "d", &[&[6, 7]]);
     assert_eq!(letters(&server), [Value::Null; 0]);
     kill(server);
+}
+
+/// Two processes at the same log: a join is in one of them, and when that is killed in the other one.
+pub(crate) fn processes_share_a_log(log: &str) {
+    let join = "count = 2, within = \"10m\"";
+    let (first, second) = (start(log, join), start(log, join));
+    for run in 0..20 {
+        publish(&first, "steps:1", &format!("r{run}"), run);
+    }
+    let waiting = |server: &Server| server.metric("ringmain_trigger_join_parts");
+    until("all to wait in one of them", || {
+        let (one, other) = (waiting(&first), waiting(&second));
+        (one + other == 20.0).then(|| assert!(one == 0.0 || other == 0.0, "{one} {other}"))
+    });
+    let (server, other) = match waiting(&first) {
+        20.0 => (first, second),
+        _ => (second, first),
+    };
+    for run in 0..10 {
+        // A channel is written by one process at a time.
+        let (one, channel) = match run % 2 {
+            0 => (&server, "steps:2"),
+            _ => (&other, "steps:3"),
+        };
+        publish(one, channel, &format!("r{run}"), 100 + run);
+    }
+    for run in 0..10 {
+        is_joined(&other, &format!("r{run}"), &[&[run, 100 + run]]);
+    }
+    kill(server);
+    for run in 10..20 {
+        publish(&other, "steps:3", &format!("r{run}"), 100 + run);
+    }
+    until("the other one to have the rest", || {
+        (waiting(&other) > 0.0 || !joined(&other, "r19").is_empty()).then_some(())
+    });
+    for run in 0..20 {
+        is_joined(&other, &format!("r{run}"), &[&[run, 100 + run]]);
+    }
+    assert_eq!(letters(&other), [Value::Null; 0]);
+    kill(other);
 }

@@ -174,6 +174,36 @@ fn what_misses_a_part_is_a_letter_for_each_that_came_and_a_retry_completes_it() 
 }
 
 #[test]
+fn killed_between_two_letters_it_makes_the_other_one_and_mixes_it_with_nothing_later() {
+    run(async {
+        let log = Rc::new(MemoryLog::default());
+        let rules = config(3, Duration::from_secs(1));
+        log.put_all([part(1, "x"), part(2, "x")]);
+        let table = Table::new(&log, &rules);
+        table.kept.down_behind.set(Some("$dead:"));
+        wait("one letter", || {
+            (table.kept.announced().len() == 1 && log.down.get()).then_some(())
+        })
+        .await;
+        let rules = config(3, Duration::from_mins(1));
+        let table = again(table, &log, &rules).await;
+        log.put_all([part(3, "x"), part(4, "x")]);
+        waits_for(&table, 1, 2, 0).await;
+        wait("both letters", || {
+            (table.kept.announced().len() == 2).then_some(())
+        })
+        .await;
+        log.put_all([part(5, "x")]);
+        waits_for(&table, 0, 0, 3).await;
+        assert_eq!(joined(&log), [one("b:x", &[3, 4, 5])]);
+        let reason = "join: 1 of 3 parts did not come within 1s; `tag:run` is `x`";
+        for (_, said) in table.kept.announced() {
+            assert_eq!(said["reason"], reason);
+        }
+    });
+}
+
+#[test]
 fn another_number_of_parts_counts_for_those_that_wait_and_a_rule_without_a_join_takes_them_one_by_one()
  {
     run(async {
