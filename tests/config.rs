@@ -602,7 +602,11 @@ fn option_table_lists_exactly_the_keys_that_are_read() {
             toml::Value::Boolean(_) => "bool",
             toml::Value::Integer(_) => "int",
             toml::Value::Array(_) => "list",
-            toml::Value::String(text) if text == "default" || *name == "channel_regex" => "string",
+            toml::Value::String(text)
+                if text == "default" || ["channel_regex", "compact_by"].contains(name) =>
+            {
+                "string"
+            }
             toml::Value::String(text) if text.starts_with(char::is_numeric) => "duration",
             _ => "enum",
         };

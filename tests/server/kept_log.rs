@@ -33,6 +33,14 @@ history_size = 8
 history_ttl = "60s"
 idempotency_ttl = "10m"
 allow_subscribe_for_client = true
+
+[[channel.namespaces]]
+name = "states"
+delivery = "durable"
+compact_by = "tag:id"
+compact_after = "0s"
+history_size = 1
+allow_subscribe_for_client = true
 "#,
         directory.display()
     ))
@@ -647,4 +655,67 @@ fn a_log_of_an_earlier_version_is_read_and_gone_on_with() {
     }
     given.sort_unstable();
     assert_eq!(given, (11..=51).collect::<Vec<_>>());
+}
+
+/// Numbers of what a channel keeps, and their offsets.
+fn places(server: &Server, channel: &str) -> Vec<(u64, u64)> {
+    let all = server.api_result("history", &json!({ "channel": channel, "limit": 1000 }));
+    let list = all["publications"].as_array().expect("publications");
+    let number = |value: &Value| value.as_u64().expect("a number");
+    list.iter()
+        .map(|one| (number(&one["offset"]), number(&one["data"]["n"])))
+        .collect()
+}
+
+#[test]
+fn what_ended_before_its_turn_makes_no_subscriber_lose_his_place_and_stays_out_of_backups() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (kept, copy, new) = (
+        place.path().join("log"),
+        place.path().join("copy"),
+        place.path().join("new"),
+    );
+    let mut server = start(&kept);
+    for n in 1..=100 {
+        let id = format!("{}", n % 3);
+        let state = json!({ "channel": "states:1", "data": { "n": n }, "tags": { "id": id } });
+        server.api_result("publish", &state);
+    }
+    let brief = json!({ "channel": "states:1", "data": { "n": 101 }, "ttl_ms": 100 });
+    let last = server.api_result("publish", &brief);
+    let expected: Vec<(u64, u64)> = (98..=100).map(|n| (n, n)).collect();
+    until("the latest", || {
+        (places(&server, "states:1") == expected).then_some(())
+    });
+    let recovers = |server: &Server, epoch: &Value| {
+        for (offset, missed) in [(0, 3), (50, 3), (98, 2), (100, 0), (101, 0)] {
+            let mut client = Client::user(server, "42");
+            let subscribe =
+                json!({ "channel": "states:1", "recover": true, "epoch": epoch, "offset": offset });
+            let result = client.ok("subscribe", &subscribe);
+            assert_eq!(result["recovered"], true, "{offset}: {result}");
+            let publications = result["publications"].as_array().map_or(0, Vec::len);
+            assert_eq!(publications, missed, "{offset}: {result}");
+        }
+    };
+    recovers(&server, &last["epoch"]);
+    backup(&server, &copy);
+    server.signal("KILL");
+    server.exit_status();
+    log_ok(&["verify", text(&copy)]);
+    log_ok(&["restore", text(&copy), "--to", text(&new)]);
+    log_ok(&["verify", text(&new)]);
+    assert_eq!(log_ok(&["export", text(&new)]).lines().count(), 3);
+    for directory in [&kept, &new] {
+        let mut server = start(directory);
+        assert_eq!(places(&server, "states:1"), expected);
+        let next = json!({ "channel": "states:1", "data": { "n": 102 }, "tags": { "id": "0" } });
+        let next = server.api_result("publish", &next);
+        assert_eq!(next["offset"], 102);
+        until("the latest", || {
+            (places(&server, "states:1").len() == 3).then_some(())
+        });
+        server.signal("KILL");
+        server.exit_status();
+    }
 }

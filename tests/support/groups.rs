@@ -426,7 +426,9 @@ pub(crate) fn publications_end_by_themselves(start: &dyn Fn() -> Server) {
         "{announced}"
     );
     publish_for(&server, "orders:1", 8, 0);
-    assert_eq!(history(&server, "orders:1")[3..], [(6, 8)], "places stay");
+    until("its place", || {
+        (history(&server, "orders:1")[3..] == [(6, 8)]).then_some(())
+    });
     let refused = json!({ "channel": "orders:1", "data": 1, "ttl_ms": 40_000_000_000u64 });
     let error = server.api("publish", &refused)["error"].take();
     assert_eq!(error["code"], 107, "{error}");

@@ -119,7 +119,12 @@ impl Survey {
                 )),
                 Ok(Stored::Entries(entries)) => {
                     let channel = look::channel_of(value).unwrap_or_default();
-                    self.block(channel, &entries);
+                    let name = look::name_of(value);
+                    let places = look::cursors_of(key, value).zip(look::offsets_of(value));
+                    if let (Some(name), Some((cursors, offsets))) = (name, places) {
+                        self.follow(channel, &name, cursors, offsets);
+                    }
+                    self.block(&entries);
                 }
                 Ok(Stored::Channel(_)) => self.known += 1,
                 Ok(Stored::Key) => self.keys += 1,
@@ -131,23 +136,27 @@ impl Survey {
         }
     }
 
-    fn block(&mut self, channel: u64, entries: &[std::sync::Arc<Entry>]) {
+    /// Of two blocks of a channel the second goes on where the first ended. In a block, what has ended before its turn is missing.
+    fn follow(
+        &mut self,
+        channel: u64,
+        name: &ChannelName,
+        cursors: (u64, u64),
+        offsets: (u64, u64),
+    ) {
+        if cursors.0 <= self.last {
+            self.problem(format!("entry {} stands behind {}", cursors.0, self.last));
+        }
+        self.last = cursors.1;
+        let before = self.tops.insert(channel, offsets.1);
+        if let Some(before) = before.filter(|before| before + 1 != offsets.0) {
+            self.holes.push((channel, name.clone(), before, offsets.0));
+        }
+    }
+
+    fn block(&mut self, entries: &[std::sync::Arc<Entry>]) {
         self.blocks += 1;
         for entry in entries {
-            if entry.cursor <= self.last {
-                self.problem(format!(
-                    "entry {} stands behind {}",
-                    entry.cursor, self.last
-                ));
-            }
-            self.last = entry.cursor;
-            let offset = entry.position.offset.0;
-            let before = self.tops.insert(channel, offset);
-            // Of two blocks of a channel the second goes on where the first ended.
-            if let Some(before) = before.filter(|before| before + 1 != offset) {
-                let name = entry.record.channel.clone();
-                self.holes.push((channel, name, before, offset));
-            }
             self.entries += 1;
             let bytes = entry.record.bytes() as u64;
             self.bytes += bytes;
@@ -177,7 +186,7 @@ impl Survey {
             }
         }
         let Some(end) = self.end.clone() else { return };
-        if self.entries > 0 && self.last != end.end {
+        if self.blocks > 0 && self.last != end.end {
             self.problem(format!(
                 "the last entry is {}, and it should be {}",
                 self.last, end.end

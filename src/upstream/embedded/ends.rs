@@ -179,14 +179,13 @@ impl Tidied {
         batch: &mut OwnedWriteBatch,
     ) -> fjall::Result<()> {
         let from = self.0.take().unwrap_or_else(|| vec![LATEST]);
-        let mut looked_at = 0;
-        for guard in store.scheduled.range(from..rows_end(LATEST)) {
+        let rows = store.scheduled.range(from..rows_end(LATEST));
+        for (looked_at, guard) in rows.enumerate() {
             let (key, value) = guard.into_inner()?;
             if looked_at >= LATEST_PER_STEP {
                 self.0 = Some(key.to_vec());
                 break;
             }
-            looked_at += 1;
             if cursor_of(&value) < first {
                 batch.remove(&store.scheduled, key);
             }

@@ -12,7 +12,7 @@ use super::groups::stored_group;
 use super::later;
 use super::segments::{BLOCKS, INDEX, cursor_of};
 use super::store::SCHEDULED;
-use crate::model::{Draft, Entry};
+use crate::model::{ChannelName, Draft, Entry};
 use crate::upstream::log::{DeadLetter, Group};
 
 /// Rows of the trims, in a keyspace that no log has: whoever reads entries wants to know them first.
@@ -97,6 +97,22 @@ pub fn cursors_of(key: &[u8], block: &[u8]) -> Option<(u64, u64)> {
     let first = u64::from_be_bytes(key.try_into().ok()?);
     let (_, count) = Head::peek(block).ok()?;
     Some((first, first.checked_add(u64::from(count).checked_sub(1)?)?))
+}
+
+/// Offsets of the first and the last entry of a block.
+#[must_use]
+pub fn offsets_of(block: &[u8]) -> Option<(u64, u64)> {
+    let head = Head::read(block).ok()?;
+    let last = head
+        .first_offset
+        .checked_add(u64::from(head.count).checked_sub(1)?)?;
+    Some((head.first_offset, last))
+}
+
+/// The channel of a block.
+#[must_use]
+pub fn name_of(block: &[u8]) -> Option<ChannelName> {
+    Head::read(block).ok().map(|head| head.channel)
 }
 
 /// Name of the keyspace of the index of blocks.
