@@ -220,8 +220,10 @@ impl World {
             self.book(Duration::from_millis(10));
             assert!(now() < end, "the proxy does not end:\n{}", server.log());
         }
+        // Whoever publishes without a pause is cut when the grace is over, which is status 1.
         let status = server.exit_status();
-        assert!(status.success(), "{status}:\n{}", server.log());
+        let code = status.code();
+        assert!(matches!(code, Some(0 | 1)), "{status}:\n{}", server.log());
     }
 
     /// Another proxy at the same address, with the same log.
