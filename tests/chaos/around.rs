@@ -8,7 +8,7 @@ use super::workers;
 use super::world::{Engine, Settings, World};
 
 /// Shards of a proxy at most.
-const SHARDS_MAX: u64 = 4;
+const SHARDS_MAX: u64 = 3;
 
 /// The proxy ends, by itself or killed, and another one is started.
 fn restart(world: &mut World, between: impl FnOnce(&mut World)) {

@@ -32,7 +32,6 @@ pub(crate) fn server(rounds: u32, seed: u64) -> Ledger {
     for _ in 0..rounds {
         let acknowledgements = world.random.between(50, 500);
         world.go_on(acknowledgements);
-        world.ledger.killed = Some(now());
         nats.kill();
         nats.restart();
     }

@@ -189,8 +189,6 @@ pub(crate) struct Ledger {
     pub(crate) closed: Option<u64>,
     /// Moments whose publications nobody may have needed a second attempt for.
     pub(crate) untried: Vec<Range<u64>>,
-    /// When a server was killed.
-    pub(crate) killed: Option<Instant>,
     /// Temporary errors.
     pub(crate) temporary: u64,
     counted: BTreeMap<&'static str, u64>,
@@ -450,12 +448,9 @@ impl Ledger {
             group.after_done += 1;
             if group.rules.is_synced {
                 self.twice += 1;
-                let (ago, killed) = (
-                    at - *done,
-                    self.killed.map(|killed| (killed - *done, *done - killed)),
-                );
+                let ago = at.saturating_duration_since(*done);
                 broken.push(format!(
-                    "{name}: {id:?} came again, as attempt {attempt}, {ago:?} after it was done with sync {killed:?}"
+                    "{name}: {id:?} came again, as attempt {attempt}, {ago:?} after it was done with sync"
                 ));
             }
         }
