@@ -38,9 +38,8 @@ mod workers;
 #[path = "chaos/world.rs"]
 mod world;
 
-use std::collections::VecDeque;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
 use ledger::Ledger;
@@ -257,16 +256,15 @@ fn main() -> ExitCode {
     };
     examine::examine();
     let faults = FAULTS.iter().filter(|fault| wanted.has(fault));
-    let left: Mutex<VecDeque<&'static Fault>> = Mutex::new(faults.collect());
+    let (faults, next): (Vec<&'static Fault>, _) = (faults.collect(), AtomicUsize::new(0));
     // The short forms wait for timers, not for cores.
     let at_once = if wanted.is_long { 1 } else { AT_ONCE };
     let (tell, told) = channel();
     let verdicts: Vec<Verdict> = std::thread::scope(|scope| {
         for _ in 0..at_once {
-            let (tell, left, wanted) = (tell.clone(), &left, &wanted);
+            let (tell, faults, next, wanted) = (tell.clone(), &faults, &next, &wanted);
             scope.spawn(move || {
-                let next = || left.lock().expect("faults").pop_front();
-                while let Some(fault) = next() {
+                while let Some(fault) = faults.get(next.fetch_add(1, Ordering::SeqCst)) {
                     tell.send(run(fault, wanted)).expect("somebody listens");
                 }
             });

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::ledger::Fact;
 use super::link::{Gone, Link, http, temporary};
-use super::names::{CHANNELS, Id, channel_of, id_of, parameters};
+use super::names::{CHANNELS, Id, PAUSED, channel_of, id_of, parameters};
 use crate::support::process::API_KEY;
 use crate::support::token;
 use crate::support::wait::{now, unix_ms};
@@ -41,29 +40,30 @@ pub(crate) struct Orders {
     /// Counts what publications must be told apart by: what began before, and what began afterwards.
     moment: Arc<AtomicU64>,
     /// Of each group that is paused now and then: odd while it is.
-    paused: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    paused: Arc<[AtomicU64; PAUSED.len()]>,
     /// Offset of the last acknowledgement of each channel.
-    tops: Arc<Mutex<BTreeMap<String, u64>>>,
-    pub(crate) options: Arc<Mutex<Options>>,
+    tops: Arc<[AtomicU64; CHANNELS as usize]>,
+    /// See `Options`.
+    options: Arc<AtomicU64>,
 }
 
 const PUBLISH: u8 = 0;
-const PAUSED: u8 = 1;
+const RESTS: u8 = 1;
 const FINISH: u8 = 2;
 
 /// What workers ask for, all of them alike.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
     /// Attempts before a delivery is dead.
-    pub(crate) attempts: u32,
+    pub(crate) attempts: u8,
     /// Longest pause between attempts.
-    pub(crate) cap_ms: u64,
+    pub(crate) cap_ms: u8,
     /// The free group is ordered.
     pub(crate) is_free_ordered: bool,
     /// The group with lanes has them.
     pub(crate) has_lanes: bool,
     /// Publications of one key under way, in groups that are not ordered.
-    pub(crate) key_concurrency: u32,
+    pub(crate) key_concurrency: u8,
     /// Other rules than those of the group change it.
     pub(crate) is_update: bool,
 }
@@ -81,6 +81,43 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn bits(self) -> u64 {
+        let flags = [self.is_free_ordered, self.has_lanes, self.is_update].map(u8::from);
+        let [ordered, lanes, update] = flags;
+        u64::from_le_bytes([
+            self.attempts,
+            self.cap_ms,
+            self.key_concurrency,
+            ordered,
+            lanes,
+            update,
+            0,
+            0,
+        ])
+    }
+
+    fn of(bits: u64) -> Self {
+        let [
+            attempts,
+            cap_ms,
+            key_concurrency,
+            ordered,
+            lanes,
+            update,
+            ..,
+        ] = bits.to_le_bytes();
+        Self {
+            attempts,
+            cap_ms,
+            is_free_ordered: ordered == 1,
+            has_lanes: lanes == 1,
+            key_concurrency,
+            is_update: update == 1,
+        }
+    }
+}
+
 impl Orders {
     pub(crate) fn new(address: SocketAddr, facts: SyncSender<Fact>) -> Self {
         Self {
@@ -94,13 +131,13 @@ impl Orders {
             moment: Arc::default(),
             paused: Arc::default(),
             tops: Arc::default(),
-            options: Arc::default(),
+            options: Arc::new(Options::default().bits().into()),
         }
     }
 
     /// Publishers begin nothing new until `publish`.
     pub(crate) fn pause(&self) {
-        self.publishing.store(PAUSED, Ordering::SeqCst);
+        self.publishing.store(RESTS, Ordering::SeqCst);
     }
 
     /// Publishers go on.
@@ -165,24 +202,29 @@ impl Orders {
 
     /// How often the group was paused or went on; odd while it is known to be paused.
     pub(crate) fn pauses(&self, group: &str) -> u64 {
-        let paused = self.paused.lock().expect("pauses");
-        paused.get(group).copied().unwrap_or(0)
+        let at = PAUSED.iter().position(|paused| *paused == group);
+        at.map_or(0, |at| self.paused[at].load(Ordering::SeqCst))
     }
 
     /// The group is known to be paused from now on, or not any more.
-    pub(crate) fn turn(&self, group: &'static str) {
-        *self
-            .paused
-            .lock()
-            .expect("pauses")
-            .entry(group)
-            .or_default() += 1;
+    pub(crate) fn turn(&self, group: &str) {
+        let at = PAUSED.iter().position(|paused| *paused == group);
+        self.paused[at.expect("one of them")].fetch_add(1, Ordering::SeqCst);
     }
 
-    /// An offset that somebody was told of.
-    pub(crate) fn top(&self, channel: &str) -> u64 {
-        let tops = self.tops.lock().expect("offsets");
-        tops.get(channel).copied().unwrap_or(0)
+    /// The last offset of a channel that somebody was told of.
+    pub(crate) fn top(&self, channel: u32) -> u64 {
+        self.tops[channel as usize].load(Ordering::SeqCst)
+    }
+
+    /// What workers ask for from now on.
+    pub(crate) fn change(&self, options: Options) {
+        self.options.store(options.bits(), Ordering::SeqCst);
+    }
+
+    /// What they ask for.
+    pub(crate) fn options(&self) -> Options {
+        Options::of(self.options.load(Ordering::SeqCst))
     }
 
     /// Everybody is to end.
@@ -196,9 +238,10 @@ impl Orders {
             channel, offset, ..
         } = &fact
         {
-            let mut tops = self.tops.lock().expect("offsets");
-            let top = tops.entry(channel.clone()).or_default();
-            *top = (*top).max(*offset);
+            let number = channel.rsplit(':').next().and_then(|n| n.parse().ok());
+            if let Some(top) = number.and_then(|number: usize| self.tops.get(number)) {
+                top.fetch_max(*offset, Ordering::SeqCst);
+            }
         }
         // The conductor may have ended already.
         let _ = self.facts.send(fact);

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::actors::Options;
 use super::ledger::Ledger;
 use super::workers;
 use super::world::{Engine, Settings, World};
@@ -55,23 +56,23 @@ pub(crate) fn options(engine: &Engine, rounds: u32, seed: u64) -> Ledger {
 
 fn change(world: &mut World) {
     let random = &mut world.random;
-    let mut one_of = |all: [u32; 3]| all[random.below(3) as usize];
+    let mut one_of = |all: [u8; 3]| all[random.below(3) as usize];
     let settings = Settings {
-        push_batch: one_of([1, 4, 20]),
-        push_concurrency: one_of([1, 2, 8]),
-        push_attempts: one_of([2, 3, 5]),
-        history_size: one_of([1, 16, 256]),
-        idempotency_hours: one_of([12, 18, 24]),
+        push_batch: one_of([1, 4, 20]).into(),
+        push_concurrency: one_of([1, 2, 8]).into(),
+        push_attempts: one_of([2, 3, 5]).into(),
+        history_size: one_of([1, 16, 255]).into(),
+        idempotency_hours: one_of([12, 18, 24]).into(),
     };
-    {
-        let mut options = world.orders.options.lock().expect("options");
-        options.attempts = one_of([2, 3, 5]);
-        options.cap_ms = u64::from(one_of([5, 20, 100]));
-        options.is_free_ordered = one_of([0, 1, 1]) == 1;
-        options.has_lanes = one_of([0, 1, 1]) == 1;
-        options.key_concurrency = one_of([0, 1, 4]);
-        options.is_update = true;
-    }
+    let options = Options {
+        attempts: one_of([2, 3, 5]),
+        cap_ms: one_of([5, 20, 100]),
+        is_free_ordered: one_of([0, 1, 1]) == 1,
+        has_lanes: one_of([0, 1, 1]) == 1,
+        key_concurrency: one_of([0, 1, 4]),
+        is_update: true,
+    };
+    world.orders.change(options);
     world.configure(&settings);
     world.ledger.count("changes", 1);
 }

@@ -9,6 +9,8 @@ pub(crate) type Id = (u32, u32);
 
 /// Channels of a world.
 pub(crate) const CHANNELS: u32 = 4;
+/// Groups that are paused now and then.
+pub(crate) const PAUSED: [&str; 4] = ["free", "ordered", "fetched", "lanes"];
 /// One publication of so many is poisoned: no worker can work it off.
 const POISONED_OF: u32 = 40;
 /// Of so many healthy ones each worker refuses one for a while.

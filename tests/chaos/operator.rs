@@ -4,10 +4,8 @@ use serde_json::{Value, json};
 
 use super::actors::{Orders, ask};
 use super::ledger::{Fact, Sought};
-use super::names::{CHANNELS, Random};
+use super::names::{CHANNELS, PAUSED, Random};
 
-/// Groups that are paused now and then.
-const PAUSED: [&str; 4] = ["free", "ordered", "fetched", "lanes"];
 /// The group that begins anew now and then.
 pub(crate) const SOUGHT: &str = "sought";
 
@@ -66,8 +64,8 @@ fn seek_somewhere(orders: &Orders, random: &mut Random) {
         seek(orders, &json!("new"), Sought::New);
         return;
     }
-    let channel = format!("orders:{}", random.below(u64::from(CHANNELS)));
-    let top = orders.top(&channel);
+    let number = random.below(u64::from(CHANNELS)) as u32;
+    let (channel, top) = (format!("orders:{number}"), orders.top(number));
     let offset = top.saturating_sub(random.below(60)).max(1);
     if top > 0 {
         let to = json!({ "channel": channel, "offset": offset });

@@ -49,7 +49,7 @@ pub(crate) fn named(name: &str) -> Option<&'static str> {
 
 /// What workers of a group ask for.
 pub(crate) fn consume(orders: &Orders, group: &str) -> Value {
-    let options = orders.options.lock().expect("options").clone();
+    let options = orders.options();
     let is_ordered = matches!(group, "ordered" | "keyed" | "lanes")
         || (group == "free" && options.is_free_ordered);
     let mut request = json!({
