@@ -21,6 +21,8 @@ use crate::support::wait::now;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Publications of which some are on the disk, and none is acknowledged, when the file is torn.
 const TORN_PUBLICATIONS: u32 = 300;
+/// No write of the log is shorter.
+const LAST_WRITE: u64 = 64;
 /// Bytes of a disk that becomes full.
 const DISK: &str = "192m";
 /// Where Debian has the library that fakes the clock.
@@ -195,8 +197,9 @@ fn tear(path: &Path, from: u64, random: &mut Random) {
             file.seek(SeekFrom::Start(at)).expect("the end");
             file.write_all(&garbage).expect("garbage");
         }
-        // One bit of the unfinished write is wrong.
+        // One bit of the unfinished write is wrong: what was stored after it would tell damage from that.
         _ if at < end => {
+            let at = random.between(from.max(end.saturating_sub(LAST_WRITE)), end);
             let mut byte = [0];
             file.seek(SeekFrom::Start(at)).expect("a place");
             file.read_exact(&mut byte).expect("a byte");

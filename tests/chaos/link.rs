@@ -18,8 +18,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A read that brings nothing ends after this, so that the reader can look what it is told to do.
 const READ_STEP: Duration = Duration::from_millis(50);
 
-/// Longest wait for the answer to a request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for the answer to a request: longer than the proxy waits for its log. Whoever gives up earlier and asks again
+/// may be answered before what was given up is done.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A connected client.
 pub(crate) struct Link {
