@@ -91,7 +91,10 @@ pub(crate) fn letters(engine: &Engine, rounds: u32, seed: u64) -> Ledger {
         }
         let told = world.ledger.told();
         world.backends.mood.store(0, Ordering::SeqCst);
+        // A hook that was away is asked again after a while, and nothing more need come meanwhile.
+        world.orders.pause();
         world.until("the hook", |world| world.ledger.told() > told);
+        world.resume();
     }
     world.finish()
 }
