@@ -162,6 +162,11 @@ pub(crate) fn examine() {
     for (at, ledger) in kept.iter().enumerate() {
         assert!(ledger.is_kept(), "{at}: {:?}", ledger.broken());
     }
+    let mut seeking = vec![saying((0, 20), later(9999)), settled((0, 20), false)];
+    seeking.insert(0, Fact::Seeking { group: "g" });
+    seeking.push(delivered((0, 20), 3, "d"));
+    let seeking = next((0, 20), seeking);
+    assert!(seeking.is_kept(), "{:?}", seeking.broken());
     let one = |fact: Fact| close(with(vec![fact]), &["b"], &["b"]);
     let wrong = [
         (one(acknowledged((0, 3), 3)), "lost"),

@@ -143,6 +143,8 @@ struct Group {
     /// Delivered since somebody has asked for another beginning.
     since: BTreeSet<Id>,
     sought: Option<(Sought, u64)>,
+    /// Somebody has asked for another beginning: whether it has begun anew nobody knows before the answer.
+    is_seeking: bool,
     /// Dead letters whose hook has taken them, the first time.
     told: Vec<String>,
     is_told: BTreeSet<String>,
@@ -314,6 +316,7 @@ impl Ledger {
             }
             Fact::Seeking { group } => {
                 let group = self.groups.entry(group).or_default();
+                group.is_seeking = true;
                 group.since.clear();
                 group.settled.clear();
                 group.put_off.clear();
@@ -444,7 +447,7 @@ impl Ledger {
         group.since.insert(id);
         group.open.remove(&id);
         let mut broken = Vec::new();
-        if let Some(done) = group.settled.get(&id) {
+        if let Some(done) = group.settled.get(&id).filter(|_| !group.is_seeking) {
             group.after_done += 1;
             if group.rules.is_synced {
                 self.twice += 1;
@@ -455,7 +458,9 @@ impl Ledger {
             }
         }
         if let Some((before, until, is_kept)) = group.put_off.remove(&id) {
-            if attempt <= before && is_kept {
+            if group.is_seeking {
+                // It may be of the time before.
+            } else if attempt <= before && is_kept {
                 broken.push(format!(
                     "{name}: {id:?} came as attempt {attempt}, after attempt {before} was refused with sync"
                 ));
@@ -530,6 +535,7 @@ impl Ledger {
     /// The group has begun anew: what it takes back must come again, and what it has passed over need not come.
     fn sought(&mut self, name: &'static str, to: Sought, moment: u64) {
         let group = self.groups.entry(name).or_default();
+        group.is_seeking = false;
         // Said before the group began anew, or nobody knows whether it was.
         group.settled.clear();
         group.put_off.clear();
