@@ -17,18 +17,30 @@ mod nats_server;
 
 #[path = "chaos/actors.rs"]
 mod actors;
+#[path = "chaos/around.rs"]
+mod around;
 #[path = "chaos/embedded.rs"]
 mod embedded;
+#[path = "chaos/examine.rs"]
+mod examine;
 #[path = "chaos/jetstream.rs"]
 mod jetstream;
 #[path = "chaos/ledger.rs"]
 mod ledger;
 #[path = "chaos/link.rs"]
 mod link;
+#[path = "chaos/names.rs"]
+mod names;
+#[path = "chaos/operator.rs"]
+mod operator;
+#[path = "chaos/workers.rs"]
+mod workers;
 #[path = "chaos/world.rs"]
 mod world;
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 
 use ledger::Ledger;
 use support::wait::now;
@@ -43,11 +55,14 @@ struct Fault {
     run: fn(u32, u64) -> Result<Ledger, &'static str>,
 }
 
+/// Short forms that run at a time.
+const AT_ONCE: u32 = 4;
+
 const NO_MOUNT: &str = "no file system can be mounted: root is needed";
 const NO_FAKETIME: &str = "libfaketime is not installed (Debian package faketime)";
 const NO_NATS: &str = "nats-server is neither on the PATH nor in GOPATH/bin";
 
-const FAULTS: [Fault; 8] = [
+const FAULTS: [Fault; 19] = [
     Fault {
         name: "kill",
         rounds: 200,
@@ -73,6 +88,36 @@ const FAULTS: [Fault; 8] = [
         run: |rounds, seed| embedded::clock(rounds, seed).ok_or(NO_FAKETIME),
     },
     Fault {
+        name: "vanish",
+        rounds: 20,
+        rounds_short: 2,
+        run: |rounds, seed| Ok(embedded::vanish(rounds, seed)),
+    },
+    Fault {
+        name: "shards",
+        rounds: 60,
+        rounds_short: 3,
+        run: |rounds, seed| Ok(around::shards(&Engine::Embedded, rounds, seed)),
+    },
+    Fault {
+        name: "options",
+        rounds: 60,
+        rounds_short: 4,
+        run: |rounds, seed| Ok(around::options(&Engine::Embedded, rounds, seed)),
+    },
+    Fault {
+        name: "letters",
+        rounds: 30,
+        rounds_short: 2,
+        run: |rounds, seed| Ok(around::letters(&Engine::Embedded, rounds, seed)),
+    },
+    Fault {
+        name: "gone",
+        rounds: 30,
+        rounds_short: 2,
+        run: |rounds, seed| Ok(around::gone(&Engine::Embedded, rounds, seed)),
+    },
+    Fault {
         name: "nats-proxy",
         rounds: 200,
         rounds_short: 3,
@@ -96,7 +141,54 @@ const FAULTS: [Fault; 8] = [
         rounds_short: 2,
         run: |rounds, seed| with_nats(|| jetstream::network(rounds, seed)),
     },
+    Fault {
+        name: "nats-stopped",
+        rounds: 20,
+        rounds_short: 1,
+        run: |rounds, seed| with_nats(|| jetstream::stopped(rounds, seed)),
+    },
+    Fault {
+        name: "nats-vanish",
+        rounds: 10,
+        rounds_short: 1,
+        run: |rounds, seed| with_nats(|| jetstream::vanish(rounds, seed)),
+    },
+    Fault {
+        name: "nats-shards",
+        rounds: 40,
+        rounds_short: 2,
+        run: |rounds, seed| around_nats(around::shards, rounds, seed),
+    },
+    Fault {
+        name: "nats-options",
+        rounds: 40,
+        rounds_short: 2,
+        run: |rounds, seed| around_nats(around::options, rounds, seed),
+    },
+    Fault {
+        name: "nats-letters",
+        rounds: 20,
+        rounds_short: 2,
+        run: |rounds, seed| around_nats(around::letters, rounds, seed),
+    },
+    Fault {
+        name: "nats-gone",
+        rounds: 20,
+        rounds_short: 1,
+        run: |rounds, seed| around_nats(around::gone, rounds, seed),
+    },
 ];
+
+fn around_nats(
+    run: fn(&Engine, u32, u64) -> Ledger,
+    rounds: u32,
+    seed: u64,
+) -> Result<Ledger, &'static str> {
+    with_nats(|| {
+        let (_nats, engine) = jetstream::alone();
+        run(&engine, rounds, seed)
+    })
+}
 
 fn with_nats(run: impl FnOnce() -> Ledger) -> Result<Ledger, &'static str> {
     if nats_server::binary().is_file() {
@@ -162,58 +254,82 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    ledger::examine();
-    let (mut passed, mut failed) = (0, 0);
-    for fault in FAULTS.iter().filter(|fault| wanted.has(fault)) {
-        let usual = if wanted.is_long {
-            fault.rounds
-        } else {
-            fault.rounds_short
-        };
-        let rounds = wanted.rounds.unwrap_or(usual);
-        let begun = now();
-        let (run, seed) = (fault.run, wanted.seed);
-        // A fault that fails in the midst of it is one broken promise, and the others still run.
-        let outcome = std::thread::Builder::new()
-            .name(fault.name.to_owned())
-            .spawn(move || run(rounds, seed))
-            .expect("a thread")
-            .join();
-        let head = format!(
-            "{}: {rounds} rounds, seed {seed}, {:.0} s",
-            fault.name,
-            begun.elapsed().as_secs_f64()
-        );
-        match outcome {
-            Ok(Ok(ledger)) if ledger.is_kept() => {
-                passed += 1;
-                println!("{head}: {ledger}: kept");
-            }
-            Ok(Ok(ledger)) => {
-                failed += 1;
-                println!("{head}: {ledger}: BROKEN");
-                ledger
-                    .broken()
-                    .iter()
-                    .for_each(|text| println!("    {text}"));
-            }
-            // Who may not mount has the full disk of the log's own tests only; everything else can be installed.
-            Ok(Err(NO_MOUNT)) if !wanted.is_long => {
-                println!("{}: left out: {NO_MOUNT}", fault.name)
-            }
-            Ok(Err(missing)) => {
-                failed += 1;
-                println!("{}: not run: {missing}", fault.name);
-            }
-            Err(_) => {
-                failed += 1;
-                println!("{head}: BROKEN: see above");
-            }
+    examine::examine();
+    let faults = FAULTS.iter().filter(|fault| wanted.has(fault));
+    let (faults, next): (Vec<&'static Fault>, _) = (faults.collect(), AtomicUsize::new(0));
+    // The short forms wait for timers, not for cores.
+    let at_once = if wanted.is_long { 1 } else { AT_ONCE };
+    let (tell, told) = channel();
+    let verdicts: Vec<Verdict> = std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            let (tell, faults, next, wanted) = (tell.clone(), &faults, &next, &wanted);
+            scope.spawn(move || {
+                while let Some(fault) = faults.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    tell.send(run(fault, wanted)).expect("somebody listens");
+                }
+            });
         }
-    }
+        drop(tell);
+        let lines = told.iter().map(|(verdict, text)| {
+            println!("{text}");
+            verdict
+        });
+        lines.collect()
+    });
+    let count = |wanted| verdicts.iter().filter(|one| **one == wanted).count();
+    let (passed, failed) = (count(Verdict::Kept), count(Verdict::Broken));
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
     println!(
         "test result: {verdict}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out"
     );
     ExitCode::from(u8::from(failed > 0))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Kept,
+    Broken,
+    /// Nobody can say on this machine.
+    LeftOut,
+}
+
+/// Runs a fault; its line.
+fn run(fault: &Fault, wanted: &Wanted) -> (Verdict, String) {
+    let usual = if wanted.is_long {
+        fault.rounds
+    } else {
+        fault.rounds_short
+    };
+    let rounds = wanted.rounds.unwrap_or(usual);
+    let begun = now();
+    let (run, seed) = (fault.run, wanted.seed);
+    // A fault that fails in the midst of it is one broken promise, and the others still run.
+    let outcome = std::thread::Builder::new()
+        .name(fault.name.to_owned())
+        .spawn(move || run(rounds, seed))
+        .expect("a thread")
+        .join();
+    let head = format!(
+        "{}: {rounds} rounds, seed {seed}, {:.0} s",
+        fault.name,
+        begun.elapsed().as_secs_f64()
+    );
+    match outcome {
+        Ok(Ok(ledger)) if ledger.is_kept() => (Verdict::Kept, format!("{head}: {ledger}: kept")),
+        Ok(Ok(ledger)) => {
+            let broken = ledger.broken().join("\n    ");
+            let text = format!("{head}: {ledger}: BROKEN\n    {broken}");
+            (Verdict::Broken, text)
+        }
+        // Who may not mount has the full disk of the log's own tests only; everything else can be installed.
+        Ok(Err(NO_MOUNT)) if !wanted.is_long => (
+            Verdict::LeftOut,
+            format!("{}: left out: {NO_MOUNT}", fault.name),
+        ),
+        Ok(Err(missing)) => (
+            Verdict::Broken,
+            format!("{}: not run: {missing}", fault.name),
+        ),
+        Err(_) => (Verdict::Broken, format!("{head}: BROKEN: see above")),
+    }
 }

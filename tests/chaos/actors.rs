@@ -1,34 +1,27 @@
-//! The clients of a world: publishers that do not give up, subscribers that recover, workers that acknowledge.
+//! The clients of a world: publishers that do not give up, subscribers that recover.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::ledger::{Fact, Id};
+use super::ledger::Fact;
 use super::link::{Gone, Link, http, temporary};
+use super::names::{CHANNELS, Id, PAUSED, channel_of, id_of, parameters};
 use crate::support::process::API_KEY;
 use crate::support::token;
-use crate::support::wait::now;
+use crate::support::wait::{now, unix_ms};
 
-/// Channels of a world.
-pub(crate) const CHANNELS: u32 = 4;
-/// One publication of so many is poisoned: no worker can work it off.
-const POISONED_OF: u32 = 40;
 /// Publications of one publisher under way.
 const WINDOW: usize = 16;
-/// Attempts before a delivery is dead.
-pub(crate) const ATTEMPTS: u32 = 3;
 /// Wait before a connection is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Events of a subscriber that are told with a broken promise.
 const LATELY_MAX: usize = 64;
-/// Longest wait of a worker that has no connection of its own.
-const POLL_MS: u64 = 500;
 
 /// What clients are told.
 #[derive(Clone)]
@@ -44,36 +37,85 @@ pub(crate) struct Orders {
     idle: Arc<AtomicU32>,
     /// Readers without a connection.
     gone: Arc<AtomicU32>,
+    /// Counts what publications must be told apart by: what began before, and what began afterwards.
+    moment: Arc<AtomicU64>,
+    /// Of each group that is paused now and then: odd while it is.
+    paused: Arc<[AtomicU64; PAUSED.len()]>,
+    /// Offset of the last acknowledgement of each channel.
+    tops: Arc<[AtomicU64; CHANNELS as usize]>,
+    /// See `Options`.
+    options: Arc<AtomicU64>,
 }
 
 const PUBLISH: u8 = 0;
-const PAUSED: u8 = 1;
+const RESTS: u8 = 1;
 const FINISH: u8 = 2;
 
-/// A publication: whether it is poisoned follows from its name.
-pub(crate) fn is_poisoned(id: Id) -> bool {
-    let mixed = (u64::from(id.0) << 32 | u64::from(id.1)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((mixed >> 40) as u32).is_multiple_of(POISONED_OF)
+/// What workers ask for, all of them alike.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// Attempts before a delivery is dead.
+    pub(crate) attempts: u8,
+    /// Longest pause between attempts.
+    pub(crate) cap_ms: u8,
+    /// The free group is ordered.
+    pub(crate) is_free_ordered: bool,
+    /// The group with lanes has them.
+    pub(crate) has_lanes: bool,
+    /// Publications of one key under way, in groups that are not ordered.
+    pub(crate) key_concurrency: u8,
+    /// Other rules than those of the group change it.
+    pub(crate) is_update: bool,
 }
 
-/// The channel that a publication goes to.
-pub(crate) fn channel_of(id: Id) -> String {
-    format!("orders:{}", (id.0 + id.1) % CHANNELS)
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            cap_ms: 20,
+            is_free_ordered: false,
+            has_lanes: true,
+            key_concurrency: 0,
+            is_update: false,
+        }
+    }
 }
 
-/// Parameters of its publish command.
-pub(crate) fn parameters(id: Id) -> Value {
-    let text = "x".repeat(id.1 as usize * 7 % 200);
-    json!({
-        "channel": channel_of(id),
-        "key": format!("key-{}-{}", id.0, id.1),
-        "data": { "p": id.0, "n": id.1, "text": text },
-    })
-}
+impl Options {
+    fn bits(self) -> u64 {
+        let flags = [self.is_free_ordered, self.has_lanes, self.is_update].map(u8::from);
+        let [ordered, lanes, update] = flags;
+        u64::from_le_bytes([
+            self.attempts,
+            self.cap_ms,
+            self.key_concurrency,
+            ordered,
+            lanes,
+            update,
+            0,
+            0,
+        ])
+    }
 
-fn id_of(data: &Value) -> Option<Id> {
-    let part = |name: &str| u32::try_from(data[name].as_u64()?).ok();
-    Some((part("p")?, part("n")?))
+    fn of(bits: u64) -> Self {
+        let [
+            attempts,
+            cap_ms,
+            key_concurrency,
+            ordered,
+            lanes,
+            update,
+            ..,
+        ] = bits.to_le_bytes();
+        Self {
+            attempts,
+            cap_ms,
+            is_free_ordered: ordered == 1,
+            has_lanes: lanes == 1,
+            key_concurrency,
+            is_update: update == 1,
+        }
+    }
 }
 
 impl Orders {
@@ -86,12 +128,16 @@ impl Orders {
             stopped: Arc::default(),
             idle: Arc::default(),
             gone: Arc::default(),
+            moment: Arc::default(),
+            paused: Arc::default(),
+            tops: Arc::default(),
+            options: Arc::new(Options::default().bits().into()),
         }
     }
 
     /// Publishers begin nothing new until `publish`.
     pub(crate) fn pause(&self) {
-        self.publishing.store(PAUSED, Ordering::SeqCst);
+        self.publishing.store(RESTS, Ordering::SeqCst);
     }
 
     /// Publishers go on.
@@ -124,22 +170,95 @@ impl Orders {
         self.gone.load(Ordering::SeqCst)
     }
 
-    fn is_stopped(&self) -> bool {
+    /// Publishers may begin something.
+    pub(crate) fn publishes(&self) -> bool {
+        self.publishing.load(Ordering::SeqCst) == PUBLISH
+    }
+
+    /// Publishers are to end.
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.publishing.load(Ordering::SeqCst) == FINISH
+    }
+
+    /// Counts somebody who has nothing under way, or has again.
+    pub(crate) fn set_idle(&self, was_idle: &mut bool, is_idle: bool) {
+        match (*was_idle, is_idle) {
+            (false, true) => drop(self.idle.fetch_add(1, Ordering::SeqCst)),
+            (true, false) => drop(self.idle.fetch_sub(1, Ordering::SeqCst)),
+            _ => {}
+        }
+        *was_idle = is_idle;
+    }
+
+    /// What begins now begins at this moment.
+    pub(crate) fn moment(&self) -> u64 {
+        self.moment.load(Ordering::SeqCst)
+    }
+
+    /// The next moment.
+    pub(crate) fn next_moment(&self) -> u64 {
+        self.moment.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// How often the group was paused or went on; odd while it is known to be paused.
+    pub(crate) fn pauses(&self, group: &str) -> u64 {
+        let at = PAUSED.iter().position(|paused| *paused == group);
+        at.map_or(0, |at| self.paused[at].load(Ordering::SeqCst))
+    }
+
+    /// The group is known to be paused from now on, or not any more.
+    pub(crate) fn turn(&self, group: &str) {
+        let at = PAUSED.iter().position(|paused| *paused == group);
+        self.paused[at.expect("one of them")].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The last offset of a channel that somebody was told of.
+    pub(crate) fn top(&self, channel: u32) -> u64 {
+        self.tops[channel as usize].load(Ordering::SeqCst)
+    }
+
+    /// What workers ask for from now on.
+    pub(crate) fn change(&self, options: Options) {
+        self.options.store(options.bits(), Ordering::SeqCst);
+    }
+
+    /// What they ask for.
+    pub(crate) fn options(&self) -> Options {
+        Options::of(self.options.load(Ordering::SeqCst))
+    }
+
+    /// Everybody is to end.
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
 
-    fn tell(&self, fact: Fact) {
+    /// Somebody has seen something.
+    pub(crate) fn tell(&self, fact: Fact) {
+        if let Fact::Acknowledged {
+            channel, offset, ..
+        } = &fact
+        {
+            let number = channel.rsplit(':').next().and_then(|n| n.parse().ok());
+            if let Some(top) = number.and_then(|number: usize| self.tops.get(number)) {
+                top.fetch_max(*offset, Ordering::SeqCst);
+            }
+        }
         // The conductor may have ended already.
         let _ = self.facts.send(fact);
     }
 
     /// Waits a moment before the next try.
-    fn pause_a_moment(&self) {
+    pub(crate) fn pause_a_moment(&self) {
         std::thread::park_timeout(PAUSE);
     }
 
+    /// Readers have no connection now.
+    pub(crate) fn are_away(&self) -> bool {
+        self.away.load(Ordering::SeqCst)
+    }
+
     /// A reader waits as long as it must be away. `false` when it is to end.
-    fn may_connect(&self) -> bool {
+    pub(crate) fn may_connect(&self) -> bool {
         if self.away.load(Ordering::SeqCst) {
             self.gone.fetch_add(1, Ordering::SeqCst);
             while self.away.load(Ordering::SeqCst) && !self.is_stopped() {
@@ -150,7 +269,8 @@ impl Orders {
         !self.is_stopped()
     }
 
-    fn stays(&self) -> bool {
+    /// A reader keeps its connection.
+    pub(crate) fn stays(&self) -> bool {
         !self.is_stopped() && !self.away.load(Ordering::SeqCst)
     }
 }
@@ -160,8 +280,8 @@ pub(crate) struct Publisher {
     orders: Orders,
     number: u32,
     next: u32,
-    /// Not acknowledged yet, with when to send it again.
-    open: BTreeMap<u32, Option<Instant>>,
+    /// Not acknowledged yet, with the moment of the first try, and when to send it again.
+    open: BTreeMap<u32, (u64, Option<Instant>)>,
     is_idle: bool,
 }
 
@@ -187,36 +307,29 @@ impl Publisher {
                 None => self.orders.pause_a_moment(),
             }
         }
-        self.set_idle(true);
+        self.orders.set_idle(&mut self.is_idle, true);
     }
 
     fn is_done(&self) -> bool {
-        self.orders.publishing.load(Ordering::SeqCst) == FINISH && self.open.is_empty()
-    }
-
-    fn set_idle(&mut self, is_idle: bool) {
-        if is_idle && !self.is_idle {
-            self.orders.idle.fetch_add(1, Ordering::SeqCst);
-        } else if !is_idle && self.is_idle {
-            self.orders.idle.fetch_sub(1, Ordering::SeqCst);
-        }
-        self.is_idle = is_idle;
+        self.orders.is_finishing() && self.open.is_empty()
     }
 
     fn publish(&mut self, mut link: Link) -> Result<(), Gone> {
         let mut sent: BTreeMap<u64, u32> = BTreeMap::new();
-        for again in self.open.values_mut() {
+        for (_, again) in self.open.values_mut() {
             *again = Some(now());
         }
         while !self.orders.is_stopped() && !self.is_done() {
-            let publishes = self.orders.publishing.load(Ordering::SeqCst) == PUBLISH;
+            let publishes = self.orders.publishes();
             while publishes && self.open.len() < WINDOW {
-                self.open.insert(self.next, Some(now()));
+                self.open
+                    .insert(self.next, (self.orders.moment(), Some(now())));
                 self.next += 1;
             }
-            self.set_idle(self.open.is_empty());
+            let is_idle = self.open.is_empty();
+            self.orders.set_idle(&mut self.is_idle, is_idle);
             let (moment, number) = (now(), self.number);
-            for (n, again) in &mut self.open {
+            for (n, (_, again)) in &mut self.open {
                 if again.is_some_and(|at| at <= moment) {
                     *again = None;
                     sent.insert(link.rpc("ringmain.publish", &parameters((number, *n)))?, *n);
@@ -234,11 +347,12 @@ impl Publisher {
 
     fn answered(&mut self, n: u32, reply: &Value) {
         let id = (self.number, n);
-        if let Some(fact) = acknowledged(id, &reply["rpc"]["data"]) {
+        let begun = self.open.get(&n).map_or(0, |(begun, _)| *begun);
+        if let Some(fact) = acknowledged(id, begun, &reply["rpc"]["data"]) {
             self.open.remove(&n);
             self.orders.tell(fact);
         } else if let Some(delay) = temporary(&reply["error"]) {
-            self.open.insert(n, Some(now() + delay));
+            self.open.insert(n, (begun, Some(now() + delay)));
             self.orders.tell(Fact::Temporary);
         } else {
             self.open.remove(&n);
@@ -250,9 +364,13 @@ impl Publisher {
 }
 
 /// The acknowledgement in a result.
-pub(crate) fn acknowledged(id: Id, result: &Value) -> Option<Fact> {
+pub(crate) fn acknowledged(id: Id, begun: u64, result: &Value) -> Option<Fact> {
+    if let Some(due_ms) = result["deliver_at"].as_u64() {
+        return Some(Fact::Accepted { id, begun, due_ms });
+    }
     Some(Fact::Acknowledged {
         id,
+        begun,
         channel: channel_of(id),
         epoch: result["epoch"].as_str()?.to_owned(),
         offset: result["offset"].as_u64()?,
@@ -276,26 +394,21 @@ pub(crate) fn service(orders: &Orders, number: u32) {
     let mut idle = false;
     let mut n = 0;
     loop {
-        let state = orders.publishing.load(Ordering::SeqCst);
-        if orders.is_stopped() || state == FINISH {
+        if orders.is_stopped() || orders.is_finishing() {
             break;
         }
-        if (state == PAUSED) != idle {
-            idle = state == PAUSED;
-            let change = if idle { 1 } else { u32::MAX };
-            orders.idle.fetch_add(change, Ordering::SeqCst);
-        }
+        orders.set_idle(&mut idle, !orders.publishes());
         if idle {
             orders.pause_a_moment();
             continue;
         }
-        let id = (number, n);
+        let (id, begun) = ((number, n), orders.moment());
         let mut request = parameters(id);
         request["idempotency_key"] = request["key"].take();
         request.as_object_mut().expect("an object").remove("key");
         while !orders.is_stopped() {
             let answer = ask(orders.address, "publish", &request).unwrap_or_default();
-            if let Some(fact) = acknowledged(id, &answer["result"]) {
+            if let Some(fact) = acknowledged(id, begun, &answer["result"]) {
                 orders.tell(fact);
                 break;
             }
@@ -311,9 +424,7 @@ pub(crate) fn service(orders: &Orders, number: u32) {
         }
         n += 1;
     }
-    if !idle {
-        orders.idle.fetch_add(1, Ordering::SeqCst);
-    }
+    orders.set_idle(&mut idle, true);
 }
 
 /// Subscribes to all channels and recovers from where it was.
@@ -472,175 +583,6 @@ fn seen(
         channel: channel.to_owned(),
         epoch: place.epoch.clone(),
         offset,
+        unix_ms: unix_ms(),
     });
-}
-
-/// What workers of a group ask for.
-fn consume(group: &str, is_ordered: bool) -> Value {
-    json!({
-        "group": group,
-        "channels": ["orders:*"],
-        "credit": 32,
-        "ordered": is_ordered,
-        "ack_wait_ms": 60_000,
-        "max_attempts": ATTEMPTS,
-        "backoff": { "base_ms": 5, "factor": 2, "cap_ms": 20, "jitter": 0.0 },
-        "from": "beginning",
-    })
-}
-
-/// A delivery as the ledger wants it.
-fn delivered(group: &'static str, delivery: &Value) -> Option<(Id, Fact)> {
-    let id = id_of(&delivery["data"])?;
-    let fact = Fact::Delivered {
-        group,
-        id,
-        channel: delivery["channel"].as_str()?.to_owned(),
-        offset: delivery["offset"].as_u64()?,
-        event: delivery["event_id"].as_str()?.to_owned(),
-    };
-    Some((id, fact))
-}
-
-/// Takes deliveries over a connection: acknowledges them, or refuses the poisoned ones.
-pub(crate) fn worker(orders: &Orders, group: &'static str, is_ordered: bool) {
-    let token =
-        token::sign(&json!({ "sub": format!("worker-{group}"), "consume": { "*": ["*"] } }));
-    while orders.may_connect() {
-        match Link::open(orders.address, &token) {
-            Some(mut link) => {
-                let _ = works(orders, group, is_ordered, &mut link);
-            }
-            None => orders.pause_a_moment(),
-        }
-    }
-}
-
-fn works(
-    orders: &Orders,
-    group: &'static str,
-    is_ordered: bool,
-    link: &mut Link,
-) -> Result<(), Gone> {
-    let mut joining = Some(link.rpc("ringmain.consume", &consume(group, is_ordered))?);
-    let mut again: Option<Instant> = None;
-    // Acknowledgements under way, and those that are to be sent again.
-    let mut sent: BTreeMap<u64, (Value, Id)> = BTreeMap::new();
-    let mut waiting: VecDeque<(Instant, Value, Id)> = VecDeque::new();
-    while orders.stays() {
-        if again.is_some_and(|at| at <= now()) {
-            again = None;
-            joining = Some(link.rpc("ringmain.consume", &consume(group, is_ordered))?);
-        }
-        while waiting.front().is_some_and(|(at, ..)| *at <= now()) {
-            let Some((_, delivery, id)) = waiting.pop_front() else {
-                break;
-            };
-            sent.insert(settle(link, &delivery, id)?, (delivery, id));
-        }
-        for object in link.receive()? {
-            let reply = object["id"].as_u64();
-            if reply.is_some() && reply == joining {
-                joining = None;
-                match temporary(&object["error"]) {
-                    Some(delay) => again = Some(now() + delay),
-                    None if object.get("error").is_some() => {
-                        orders.tell(Fact::Broken(format!("{group}: consume: {object}")));
-                    }
-                    None => {}
-                }
-            } else if let Some((delivery, id)) = reply.and_then(|reply| sent.remove(&reply)) {
-                if let Some(delay) = temporary(&object["error"]) {
-                    waiting.push_back((now() + delay, delivery, id));
-                } else if object.get("error").is_none() && !is_poisoned(id) {
-                    orders.tell(Fact::Settled { group, id });
-                }
-            } else if object["push"]["message"].is_object() {
-                let data = &object["push"]["message"]["data"];
-                let Some((id, fact)) = delivered(group, data) else {
-                    orders.tell(Fact::Broken(format!("{group}: {data}")));
-                    continue;
-                };
-                orders.tell(fact);
-                sent.insert(
-                    settle(link, &data["delivery"], id)?,
-                    (data["delivery"].clone(), id),
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-fn settle(link: &mut Link, delivery: &Value, id: Id) -> Result<u64, Gone> {
-    if is_poisoned(id) {
-        link.rpc(
-            "ringmain.nak",
-            &json!({ "delivery": delivery, "reason": "poisoned" }),
-        )
-    } else {
-        link.rpc("ringmain.ack", &json!({ "delivery": delivery }))
-    }
-}
-
-/// Takes deliveries over the server API, without a connection of its own.
-pub(crate) fn fetcher(orders: &Orders, group: &'static str) {
-    let mut request = consume(group, false);
-    request.as_object_mut().expect("an object").remove("credit");
-    request["limit"] = json!(32);
-    request["wait_ms"] = json!(POLL_MS);
-    while orders.may_connect() {
-        let Some(answer) = ask(orders.address, "queue/fetch", &request) else {
-            orders.pause_a_moment();
-            continue;
-        };
-        if answer.get("error").is_some() {
-            if temporary(&answer["error"]).is_none() {
-                orders.tell(Fact::Broken(format!("{group}: fetch: {answer}")));
-            }
-            orders.pause_a_moment();
-            continue;
-        }
-        let deliveries = answer["result"]["deliveries"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        let (mut done, mut ids) = (Vec::new(), BTreeSet::new());
-        for delivery in &deliveries {
-            let Some((id, fact)) = delivered(group, delivery) else {
-                orders.tell(Fact::Broken(format!("{group}: {delivery}")));
-                continue;
-            };
-            orders.tell(fact);
-            if is_poisoned(id) {
-                let nak = json!({ "delivery": delivery["delivery"], "reason": "poisoned" });
-                let _ = persist(orders, "queue/nak", &nak);
-            } else {
-                done.push(delivery["delivery"].clone());
-                ids.insert(id);
-            }
-        }
-        if !done.is_empty() && persist(orders, "queue/ack", &json!({ "deliveries": done })) {
-            for id in ids {
-                orders.tell(Fact::Settled { group, id });
-            }
-        }
-    }
-}
-
-/// Asks until the answer is no temporary error; whether it is a result.
-fn persist(orders: &Orders, method: &str, request: &Value) -> bool {
-    while !orders.is_stopped() {
-        let Some(answer) = ask(orders.address, method, request) else {
-            return false;
-        };
-        if temporary(&answer["error"]).is_none() {
-            if answer.get("error").is_some() {
-                orders.tell(Fact::Broken(format!("{method} {request}: {answer}")));
-            }
-            return answer.get("result").is_some();
-        }
-        orders.pause_a_moment();
-    }
-    false
 }

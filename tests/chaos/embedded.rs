@@ -1,4 +1,4 @@
-//! Faults of the embedded log: its process killed, its file torn, its disk full, its clock stepped.
+//! Faults of the embedded log: its process killed, its file torn, its disk full, its clock stepped, its directory gone.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -9,16 +9,20 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::actors::{acknowledged, parameters};
+use super::actors::acknowledged;
 use super::ledger::Ledger;
 use super::link::{Link, temporary};
-use super::world::{Engine, OWN, Random, World};
+use super::names::{Random, parameters};
+use super::world::{Engine, OWN, World};
+use crate::support::process::{Server, config};
 use crate::support::wait::now;
 
 /// Longest wait for one step of a fault.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Publications of which some are on the disk, and none is acknowledged, when the file is torn.
 const TORN_PUBLICATIONS: u32 = 300;
+/// No write of the log is shorter.
+const LAST_WRITE: u64 = 64;
 /// Bytes of a disk that becomes full.
 const DISK: &str = "192m";
 /// Where Debian has the library that fakes the clock.
@@ -104,7 +108,7 @@ fn publish_again(world: &mut World, numbers: std::ops::Range<u32>) {
             let Some(n) = reply["id"].as_u64().and_then(|id| open.remove(&id)) else {
                 continue;
             };
-            match acknowledged((OWN, n), &reply["rpc"]["data"]) {
+            match acknowledged((OWN, n), 0, &reply["rpc"]["data"]) {
                 Some(fact) => world.ledger.book(fact),
                 None if temporary(&reply["error"]).is_some() => send(&mut link, &mut open, n),
                 None => panic!("{n} was refused: {reply}"),
@@ -193,8 +197,9 @@ fn tear(path: &Path, from: u64, random: &mut Random) {
             file.seek(SeekFrom::Start(at)).expect("the end");
             file.write_all(&garbage).expect("garbage");
         }
-        // One bit of the unfinished write is wrong.
+        // One bit of the unfinished write is wrong: what was stored after it would tell damage from that.
         _ if at < end => {
+            let at = random.between(from.max(end.saturating_sub(LAST_WRITE)), end);
             let mut byte = [0];
             file.seek(SeekFrom::Start(at)).expect("a place");
             file.read_exact(&mut byte).expect("a byte");
@@ -308,6 +313,7 @@ pub(crate) fn clock(rounds: u32, seed: u64) -> Option<Ledger> {
     ]
     .map(|(name, value)| (name.to_owned(), value));
     let mut world = World::start(&Engine::Embedded, &environment, seed);
+    world.ledger.is_clock_false = true;
     for round in 0..rounds {
         let acknowledgements = world.random.between(50, 300);
         world.go_on(acknowledgements);
@@ -319,5 +325,67 @@ pub(crate) fn clock(rounds: u32, seed: u64) -> Option<Ledger> {
         }
     }
     world.go_on(200);
+    // What was put off while the clock was ahead is due at last.
+    step(STEP_MAX as i64);
     Some(world.finish())
+}
+
+/// The directory of the log is moved away under the process, and another log is put in its place or none, until it is put
+/// back; at last it is deleted. Nothing is acknowledged meanwhile, and what was before counts as long as the log is there.
+pub(crate) fn vanish(rounds: u32, seed: u64) -> Ledger {
+    let place = tempfile::tempdir().expect("a directory");
+    let (log, aside) = (place.path().join("log"), place.path().join("aside"));
+    let engine = Engine::EmbeddedAt(log.clone());
+    let mut world = World::start(&engine, &[], seed);
+    for round in 0..rounds {
+        let acknowledgements = world.random.between(50, 400);
+        world.go_on(acknowledgements);
+        std::fs::rename(&log, &aside).expect("moved away");
+        let other = (round % 2 == 1).then(|| another_log(&log));
+        let why = match other {
+            Some(_) => "another one is in its place",
+            None => "has vanished",
+        };
+        nothing_is_acknowledged(&mut world, why);
+        drop(other);
+        world.open_books();
+        if log.exists() {
+            std::fs::remove_dir_all(&log).expect("deleted");
+        }
+        std::fs::rename(&aside, &log).expect("put back");
+        world.go_on(100);
+    }
+    std::fs::rename(&log, &aside).expect("moved away");
+    nothing_is_acknowledged(&mut world, "has vanished");
+    std::fs::remove_dir_all(&aside).expect("deleted");
+    let before = world.abandon();
+    let mut world = World::start(&engine, &[], seed + 1);
+    world.go_on(200);
+    world.finish().and(before)
+}
+
+/// A process with a log of its own there, which has publications of the same channels.
+fn another_log(directory: &Path) -> Server {
+    let server = Server::start(&config(&format!(
+        "[durable.embedded]\ndirectory = \"{}\"\n[[channel.namespaces]]\nname = \"orders\"\ndelivery = \"durable\"\n",
+        directory.display()
+    )));
+    let answer = server.api("publish", &json!({ "channel": "orders:0", "data": 1 }));
+    assert_eq!(answer["result"]["offset"], 1, "{answer}");
+    server
+}
+
+/// The log is not there any more: from now on whatever is published gets a temporary error, and `/ready` says why.
+pub(crate) fn nothing_is_acknowledged(world: &mut World, why: &str) {
+    world.close_books();
+    let errors = world.ledger.temporary;
+    expect(world, why, |world| {
+        let ready = world.ready();
+        let down = ready["durable"]["down"].as_str().unwrap_or_default();
+        down.contains(why) && world.ledger.temporary > errors + 20
+    });
+    if let Err(text) = world.fast_path_works() {
+        panic!("while the log is gone: {text}");
+    }
+    world.ledger.count("vanished logs", 1);
 }

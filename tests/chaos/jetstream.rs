@@ -1,4 +1,4 @@
-//! Faults of the log in NATS: servers killed, their leader killed, the network cut and slow.
+//! Faults of the log in NATS: servers killed or stopped, their leader killed, the network cut and slow, the stream gone.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use async_nats::jetstream;
+
+use super::embedded::{expect, nothing_is_acknowledged};
 use super::ledger::Ledger;
 use super::link::http;
 use super::world::{Engine, World};
 use crate::nats_server::{NatsServer, free_port};
+use crate::support::process::signal;
 use crate::support::wait::now;
 
 /// Stream whose leader is looked for.
@@ -39,6 +43,75 @@ pub(crate) fn server(rounds: u32, seed: u64) -> Ledger {
 pub(crate) fn proxy(rounds: u32, seed: u64) -> Ledger {
     let nats = NatsServer::start();
     super::embedded::kill(&Engine::Nats(vec![nats.url()], 1), rounds, seed)
+}
+
+/// A server and how a log in it is configured: for faults of whatever is around the log.
+pub(crate) fn alone() -> (NatsServer, Engine) {
+    let nats = NatsServer::start();
+    let engine = Engine::Nats(vec![nats.url()], 1);
+    (nats, engine)
+}
+
+/// The server stands still until publishers notice, for a while, and goes on.
+pub(crate) fn stopped(rounds: u32, seed: u64) -> Ledger {
+    let (nats, engine) = alone();
+    let mut world = World::start(&engine, &[], seed);
+    for _ in 0..rounds {
+        let acknowledgements = world.random.between(50, 400);
+        world.go_on(acknowledgements);
+        let server = nats.pid().expect("it runs");
+        signal(server, "STOP");
+        let errors = world.ledger.temporary;
+        expect(&mut world, "publishers are told", |world| {
+            world.ledger.temporary > errors
+        });
+        if let Err(text) = world.fast_path_works() {
+            panic!("while the server stands still: {text}");
+        }
+        let end = now() + Duration::from_millis(world.random.below(6000));
+        while now() < end {
+            world.book(Duration::from_millis(20));
+        }
+        signal(server, "CONT");
+        world.go_on(50);
+    }
+    world.go_on(100);
+    world.finish()
+}
+
+/// The stream is deleted under the process, and another one is made in its place. Nothing is acknowledged afterwards.
+pub(crate) fn vanish(rounds: u32, seed: u64) -> Ledger {
+    let mut all = Ledger::default();
+    for round in 0..rounds {
+        let (nats, engine) = alone();
+        let mut world = World::start(&engine, &[], seed + u64::from(round));
+        let acknowledgements = world.random.between(50, 400);
+        world.go_on(acknowledgements);
+        let config = run(&nats, async |js| {
+            let mut stream = js.get_stream(STREAM).await.expect("it");
+            let config = stream.info().await.expect("its state").config.clone();
+            js.delete_stream(STREAM).await.expect("deleted");
+            config
+        });
+        nothing_is_acknowledged(&mut world, "has vanished");
+        run(&nats, async |js| {
+            js.create_stream(config).await.expect("another one");
+        });
+        nothing_is_acknowledged(&mut world, "another one is in its place");
+        all = world.abandon().and(all);
+    }
+    all
+}
+
+fn run<T>(server: &NatsServer, task: impl AsyncFnOnce(jetstream::Context) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let client = async_nats::connect(server.url()).await.expect("connected");
+        task(jetstream::new(client)).await
+    })
 }
 
 /// Three servers, and the port at which each tells about itself.
@@ -215,7 +288,7 @@ pub(crate) fn network(rounds: u32, seed: u64) -> Ledger {
         if round % 2 == 0 {
             let errors = world.ledger.temporary;
             way.set(CUT);
-            super::embedded::expect(&mut world, "publishers are told", |world| {
+            expect(&mut world, "publishers are told", |world| {
                 world.ledger.temporary > errors
             });
             if let Err(text) = world.fast_path_works() {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
 use crate::support::client::PATH;
+use crate::support::process::API_KEY;
 use crate::support::token;
 use crate::support::wait::until;
 
@@ -17,8 +18,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// A read that brings nothing ends after this, so that the reader can look what it is told to do.
 const READ_STEP: Duration = Duration::from_millis(50);
 
-/// Longest wait for the answer to a request.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+/// Longest wait for the answer to a request: longer than the proxy waits for its log. Whoever gives up earlier and asks again
+/// may be answered before what was given up is done.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// A connected client.
 pub(crate) struct Link {
@@ -56,8 +58,12 @@ impl Link {
     /// Connected as a user to a proxy that is there. The ring of a killed one keeps its listener for some ten milliseconds more,
     /// and whoever the kernel gives to that one is turned away.
     pub(crate) fn to(address: SocketAddr, user: &str) -> Self {
-        let token = token::user(user);
-        until("a connection", || Self::open(address, &token))
+        Self::to_with(address, &token::user(user))
+    }
+
+    /// The same, with this token.
+    pub(crate) fn to_with(address: SocketAddr, token: &str) -> Self {
+        until("a connection", || Self::open(address, token))
     }
 
     /// Sends a command; its id.
@@ -139,6 +145,39 @@ pub(crate) fn http(
             len => bytes.extend_from_slice(&chunk[..len]),
         }
     }
+}
+
+/// Posts to the server API, waits a moment for an answer, and is gone whether there was one or not.
+pub(crate) fn request_and_vanish(
+    address: SocketAddr,
+    path: &str,
+    body: &Value,
+    within: Duration,
+) -> Option<()> {
+    let mut stream = post(address, path, body)?;
+    stream.set_read_timeout(Some(within)).ok()?;
+    // The first byte of an answer is enough to be gone with it.
+    let _ = stream.read(&mut [0]);
+    Some(())
+}
+
+/// Posts to the server API, and is gone after this.
+pub(crate) fn request_until(address: SocketAddr, path: &str, body: &Value, wait: impl FnOnce()) {
+    let stream = until("a connection", || post(address, path, body));
+    wait();
+    drop(stream);
+}
+
+fn post(address: SocketAddr, path: &str, body: &Value) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect_timeout(&address, OPEN_TIMEOUT).ok()?;
+    stream.set_write_timeout(Some(OPEN_TIMEOUT)).ok()?;
+    let body = body.to_string();
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {API_KEY}\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
+    Some(stream)
 }
 
 /// The body of a response once it is there.

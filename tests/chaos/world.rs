@@ -1,7 +1,10 @@
 //! A proxy with its log, the clients around it, and the books: what every fault happens to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,9 +12,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::actors::{self, CHANNELS, Orders, Publisher, ask, is_poisoned};
-use super::ledger::{Fact, Ledger};
+use super::actors::{self, Orders, Publisher, ask};
+use super::ledger::{Fact, Ledger, Letters, Sought};
 use super::link::{Link, http};
+use super::names::{CHANNELS, NATURE, Random};
+use super::operator::{operator, seek};
+use super::workers::{self, GROUPS, PUSHED, Way};
+use crate::support::backend::Backend;
 use crate::support::process::{Server, Start, config};
 use crate::support::wait::now;
 
@@ -21,14 +28,31 @@ const PUBLISHERS: u32 = 3;
 const SERVICE: u32 = PUBLISHERS;
 /// Number of the publisher that a fault is itself.
 pub(crate) const OWN: u32 = PUBLISHERS + 1;
+/// Shards of a proxy, unless a fault says others.
+const SHARDS: u32 = 2;
 /// Subscribers.
 const SUBSCRIBERS: u32 = 2;
-/// Groups, and whether they are ordered.
-const GROUPS: [(&str, bool); 3] = [("free", false), ("ordered", true), ("fetched", false)];
+/// Who is idle when nothing is published: publishers, the service, the operator.
+const IDLE: u32 = PUBLISHERS + 2;
+/// Workers with a connection, and how they get their deliveries.
+const WORKERS: [(&str, Way); 8] = [
+    ("free", Way::Consume),
+    ("free", Way::Consume),
+    ("ordered", Way::Consume),
+    ("ordered", Way::Fetch),
+    ("keyed", Way::Consume),
+    ("keyed", Way::Consume),
+    ("lanes", Way::Fetch),
+    ("sought", Way::Consume),
+];
+/// Readers that go away when they are told so.
+const READERS: u32 = SUBSCRIBERS + WORKERS.len() as u32 + 1;
+/// Least attempts of any options before a publication may be dead.
+const ATTEMPTS_MIN: u32 = 2;
 /// Facts that wait for the books: clients wait when they are full.
 const FACTS_MAX: usize = 65_536;
 /// Longest time without any progress.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_secs(90);
 /// Letters asked for at a time.
 const LETTERS: u64 = 500;
 
@@ -38,9 +62,13 @@ pub(crate) struct World {
     _directory: TempDir,
     /// Where the embedded log is.
     pub(crate) log: PathBuf,
+    engine: Engine,
     text: String,
+    /// Of the proxy that is started next.
+    pub(crate) shards: u32,
     environment: Vec<(String, String)>,
     server: Option<Server>,
+    pub(crate) backends: Backends,
     pub(crate) orders: Orders,
     facts: Receiver<Fact>,
     pub(crate) ledger: Ledger,
@@ -48,23 +76,52 @@ pub(crate) struct World {
     pub(crate) random: Random,
 }
 
-/// Numbers that follow from a seed.
-pub(crate) struct Random(pub(crate) u64);
+/// Whom the proxy calls.
+pub(crate) struct Backends {
+    target: Backend,
+    hook: Backend,
+    /// Of the hook for dead letters: see `workers::obituaries`.
+    pub(crate) mood: Arc<AtomicU8>,
+}
 
-impl Random {
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end.max(1)
+impl Backends {
+    fn start(orders: &Orders) -> Self {
+        let mood = Arc::new(AtomicU8::new(0));
+        let (of_target, of_hook, current) = (orders.clone(), orders.clone(), Arc::clone(&mood));
+        Self {
+            target: Backend::start(move |asked| workers::target(&of_target, asked)),
+            hook: Backend::start(move |asked| {
+                workers::obituaries(&of_hook, current.load(Ordering::SeqCst), asked)
+            }),
+            mood,
+        }
     }
+}
 
-    pub(crate) fn between(&mut self, first: u64, end: u64) -> u64 {
-        first + self.below(end - first)
+/// What a configuration says that changes between restarts.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) push_batch: u32,
+    pub(crate) push_concurrency: u32,
+    pub(crate) push_attempts: u32,
+    pub(crate) history_size: u32,
+    pub(crate) idempotency_hours: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            push_batch: 8,
+            push_concurrency: 4,
+            push_attempts: 3,
+            history_size: 256,
+            idempotency_hours: 24,
+        }
     }
 }
 
 /// How the log of a world is configured.
+#[derive(Clone, Debug)]
 pub(crate) enum Engine {
     /// In the world's directory.
     Embedded,
@@ -82,19 +139,25 @@ impl World {
             Engine::EmbeddedAt(path) => path.clone(),
             Engine::Embedded | Engine::Nats(..) => directory.path().join("log"),
         };
-        let text = config(&configuration(engine, &log));
-        let server = proxy(&text, "127.0.0.1:0", environment);
         let (sender, facts) = sync_channel(FACTS_MAX);
-        let orders = Orders::new(server.listen, sender);
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut orders = Orders::new(nowhere, sender);
+        let backends = Backends::start(&orders);
+        let text = configuration(engine, &log, &backends, &Settings::default());
+        let server = proxy(&text, "127.0.0.1:0", SHARDS, environment);
+        orders.address = server.listen;
         let mut world = Self {
             _directory: directory,
             log,
+            engine: engine.clone(),
             text,
+            shards: SHARDS,
             environment: environment.to_vec(),
             server: Some(server),
+            backends,
             orders,
             facts,
-            ledger: Ledger::new(&GROUPS),
+            ledger: Ledger::new(&GROUPS, NATURE, ATTEMPTS_MIN),
             clients: Vec::new(),
             random: Random(seed),
         };
@@ -125,10 +188,12 @@ impl World {
             self.client(move |orders| Publisher::new(orders, number).run());
         }
         self.client(|orders| actors::service(&orders, SERVICE));
-        for (group, is_ordered) in [GROUPS[0], GROUPS[0], GROUPS[1], GROUPS[1]] {
-            self.client(move |orders| actors::worker(&orders, group, is_ordered));
+        for (group, way) in WORKERS {
+            self.client(move |orders| workers::worker(&orders, group, way));
         }
-        self.client(|orders| actors::fetcher(&orders, GROUPS[2].0));
+        self.client(|orders| workers::fetcher(&orders, "fetched"));
+        let seed = self.random.0;
+        self.client(move |orders| operator(&orders, seed));
     }
 
     fn client(&mut self, run: impl FnOnce(Orders) + Send + 'static) {
@@ -146,10 +211,31 @@ impl World {
         self.server = None;
     }
 
+    /// The proxy is asked to end, and does.
+    pub(crate) fn end(&mut self) {
+        let mut server = self.server.take().expect("a proxy runs");
+        server.signal("TERM");
+        let end = now() + STALL;
+        while server.is_running() {
+            self.book(Duration::from_millis(10));
+            assert!(now() < end, "the proxy does not end:\n{}", server.log());
+        }
+        // Whoever publishes without a pause is cut when the grace is over, which is status 1.
+        let status = server.exit_status();
+        let code = status.code();
+        assert!(matches!(code, Some(0 | 1)), "{status}:\n{}", server.log());
+    }
+
     /// Another proxy at the same address, with the same log.
     pub(crate) fn start_again(&mut self) {
         let address = self.orders.address.to_string();
-        self.server = Some(proxy(&self.text, &address, &self.environment));
+        let proxy = proxy(&self.text, &address, self.shards, &self.environment);
+        self.server = Some(proxy);
+    }
+
+    /// The proxy that is started next is configured so.
+    pub(crate) fn configure(&mut self, settings: &Settings) {
+        self.text = configuration(&self.engine, &self.log, &self.backends, settings);
     }
 
     /// Books facts until the books say so; fails when nothing goes on any more.
@@ -176,6 +262,8 @@ impl World {
 
     /// Books what has come, and waits so long for the first.
     pub(crate) fn book(&mut self, wait: Duration) {
+        // What was asked is booked by whoever has answered.
+        drop((self.backends.target.unread(), self.backends.hook.unread()));
         match self.facts.recv_timeout(wait) {
             Ok(fact) => self.ledger.book(fact),
             Err(RecvTimeoutError::Timeout) => return,
@@ -194,17 +282,25 @@ impl World {
         });
     }
 
+    /// From now on nothing that is published may be acknowledged.
+    pub(crate) fn close_books(&mut self) {
+        self.ledger.closed = Some(self.orders.next_moment());
+    }
+
+    /// It may again.
+    pub(crate) fn open_books(&mut self) {
+        self.book(Duration::ZERO);
+        self.ledger.closed = None;
+    }
+
     /// Publishers have nothing under way, readers have everything; then readers go away, too.
     pub(crate) fn come_to_rest(&mut self) {
         self.orders.pause();
-        self.until("publishers to pause", |world| {
-            world.orders.idle() > PUBLISHERS
-        });
+        self.until("publishers to pause", |world| world.orders.idle() == IDLE);
         self.until_worked_off();
         self.orders.set_away(true);
-        let readers = SUBSCRIBERS + 5;
         let end = now() + STALL;
-        while self.orders.gone() < readers {
+        while self.orders.gone() < READERS {
             self.book(Duration::from_millis(10));
             assert!(now() < end, "readers do not go away");
         }
@@ -272,18 +368,38 @@ impl World {
     pub(crate) fn finish(mut self) -> Ledger {
         self.resume();
         self.orders.finish();
-        self.until("publishers to finish", |world| {
-            world.orders.idle() > PUBLISHERS
-        });
+        self.until("publishers to finish", |world| world.orders.idle() == IDLE);
+        seek(&self.orders, &json!("beginning"), Sought::All);
         self.until_worked_off();
         self.until_nothing_is_left();
         let mut letters = self.letters();
         let end = now() + STALL;
-        // The last attempts of poisoned publications are behind everything else.
-        while letters.values().map(BTreeSet::len).min() < Some(self.poisoned()) && now() < end {
-            self.book(Duration::from_millis(50));
+        // The last attempts of poisoned publications are behind everything else, and the hook is behind them.
+        let wanted = self.ledger.poisoned();
+        let is_there = |ledger: &Ledger, letters: &Letters| {
+            letters.kept.values().all(|kept| kept.len() >= wanted)
+                && letters.announced.values().all(|all| all.len() >= wanted)
+                && ledger.told() >= wanted * GROUPS.len()
+        };
+        while !is_there(&self.ledger, &letters) && now() < end {
+            self.book(Duration::from_millis(100));
             letters = self.letters();
         }
+        self.dismiss();
+        let mut ledger = std::mem::take(&mut self.ledger);
+        ledger.close(SUBSCRIBERS, &letters);
+        ledger
+    }
+
+    /// The end of a world whose log is lost: nobody is owed anything any more.
+    pub(crate) fn abandon(mut self) -> Ledger {
+        self.dismiss();
+        let mut ledger = std::mem::take(&mut self.ledger);
+        ledger.void();
+        ledger
+    }
+
+    fn dismiss(&mut self) {
         self.orders.stop();
         for client in std::mem::take(&mut self.clients) {
             while !client.is_finished() {
@@ -292,9 +408,6 @@ impl World {
             client.join().expect("clients do not panic");
         }
         self.book(Duration::ZERO);
-        let mut ledger = std::mem::take(&mut self.ledger);
-        ledger.close(SUBSCRIBERS, is_poisoned, &letters);
-        ledger
     }
 
     /// No group has anything that is not done, dead or alive.
@@ -307,7 +420,10 @@ impl World {
                 .cloned()
                 .unwrap_or_default();
             let is_done = |group: &Value| ["lag", "held"].iter().all(|key| group[*key] == 0);
-            if groups.len() == GROUPS.len() && groups.iter().all(is_done) {
+            let own = groups
+                .iter()
+                .filter(|group| group["group"].as_str().and_then(workers::named).is_some());
+            if own.clone().count() == GROUPS.len() && own.clone().all(is_done) {
                 return;
             }
             if now() > end {
@@ -319,15 +435,35 @@ impl World {
         }
     }
 
-    fn poisoned(&self) -> usize {
-        self.ledger.ids().filter(|id| is_poisoned(*id)).count()
+    fn letters(&self) -> Letters {
+        let names = || GROUPS.iter().map(|rules| rules.name);
+        Letters {
+            kept: names().map(|name| (name, self.letters_of(name))).collect(),
+            announced: names()
+                .map(|name| (name, self.announcements_of(name)))
+                .collect(),
+        }
     }
 
-    fn letters(&self) -> BTreeMap<&'static str, BTreeSet<String>> {
-        GROUPS
-            .iter()
-            .map(|(group, _)| (*group, self.letters_of(group)))
-            .collect()
+    /// What stands on the group's channel of dead letters, in order.
+    fn announcements_of(&self, group: &str) -> Vec<String> {
+        let (mut events, mut since) = (Vec::new(), Value::Null);
+        let channel = format!("$dead:{group}");
+        loop {
+            let request = json!({ "channel": channel, "limit": LETTERS, "since": since });
+            let mut answer = ask(self.orders.address, "history", &request).unwrap_or_default();
+            let result = answer["result"].take();
+            let Some(last) = result["publications"].as_array().and_then(|all| all.last()) else {
+                return events;
+            };
+            since = json!({ "offset": last["offset"], "epoch": result["epoch"] });
+            let publications = result["publications"].as_array().into_iter().flatten();
+            events.extend(
+                publications
+                    .filter_map(|one| one["data"]["event_id"].as_str())
+                    .map(str::to_owned),
+            );
+        }
     }
 
     fn letters_of(&self, group: &str) -> BTreeSet<String> {
@@ -373,8 +509,8 @@ impl Drop for World {
     }
 }
 
-fn proxy(text: &str, listen: &str, environment: &[(String, String)]) -> Server {
-    let start = Start::with_config(text).listen(listen).shards(2);
+fn proxy(text: &str, listen: &str, shards: u32, environment: &[(String, String)]) -> Server {
+    let start = Start::with_config(text).listen(listen).shards(shards);
     environment
         .iter()
         .fold(start, |start, (name, value)| start.env(name, value))
@@ -391,7 +527,7 @@ fn reply_to(link: &mut Link, id: u64, end: Instant) -> Value {
     }
 }
 
-fn configuration(engine: &Engine, log: &Path) -> String {
+fn configuration(engine: &Engine, log: &Path, backends: &Backends, settings: &Settings) -> String {
     let durable = match engine {
         Engine::Embedded | Engine::EmbeddedAt(_) => format!(
             "[durable]\nengine = \"embedded\"\n[durable.embedded]\ndirectory = \"{}\"\n",
@@ -403,11 +539,50 @@ fn configuration(engine: &Engine, log: &Path) -> String {
             )
         }
     };
-    format!(
+    let (target, hook) = (backends.target.url("/work"), backends.hook.url("/dead"));
+    let Settings {
+        push_batch,
+        push_concurrency,
+        push_attempts,
+        history_size,
+        idempotency_hours,
+    } = settings;
+    config(&format!(
         r#"{durable}
+[drain]
+window = "300ms"
+grace = "1s"
+
+[[proxies]]
+name = "work"
+endpoint = "{target}"
+timeout = "10s"
+breaker.open_for = "300ms"
+
+[[proxies]]
+name = "dead"
+endpoint = "{hook}"
+timeout = "2s"
+breaker.open_for = "300ms"
+
+[queue]
+dead_letter_hook = "dead"
+
+[[queue.push]]
+group = "{PUSHED}"
+channels = ["orders:*"]
+target = "work"
+batch = {push_batch}
+concurrency = {push_concurrency}
+max_attempts = {push_attempts}
+backoff.base = "5ms"
+backoff.cap = "20ms"
+
 [[channel.namespaces]]
 name = "orders"
 delivery = "durable"
+history_size = {history_size}
+idempotency_ttl = "{idempotency_hours}h"
 presence = true
 allow_subscribe_for_client = true
 allow_publish_for_client = true
@@ -417,5 +592,5 @@ allow_presence_for_client = true
 name = "fast"
 allow_subscribe_for_client = true
 "#
-    )
+    ))
 }

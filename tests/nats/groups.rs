@@ -13,7 +13,7 @@ use ringmain::upstream::log::{
 };
 use ringmain::upstream::nats::Jetstream;
 
-use crate::lab::{DEADLINE, config, open, publication, run, until};
+use crate::lab::{DEADLINE, append_one, config, open, publication, run, until};
 use crate::nats_server::NatsServer;
 
 fn group(channels: &[&str]) -> Group {
@@ -128,9 +128,7 @@ async fn lost_deliveries(server: &NatsServer, count: usize) {
 }
 
 async fn unpin(server: &NatsServer) {
-    let client = async_nats::connect(server.url()).await.expect("connected");
-    let stream = jetstream::new(client).get_stream("RINGMAIN").await;
-    let stream = stream.expect("the stream");
+    let stream = log_stream(server).await;
     let unpinned = stream.unpin_consumer("mail=2F1", "ordered").await;
     unpinned.expect("unpinned");
 }
@@ -289,6 +287,96 @@ fn failures_outlive_the_process_that_saw_them() {
             }
         }
     });
+}
+
+/// A server that was killed may have lost what it was told of late: here all that it knew of the group's leases.
+fn forget_leases(server: &mut NatsServer) {
+    server.kill();
+    let mut open = vec![server.store()];
+    let mut forgotten = 0;
+    while let Some(directory) = open.pop() {
+        let entries = std::fs::read_dir(&directory).expect("a directory");
+        for path in entries.map(|entry| entry.expect("an entry").path()) {
+            if path.ends_with("obs/mail=2F1/o.dat") {
+                std::fs::remove_file(&path).expect("removed");
+                forgotten += 1;
+            } else if path.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    assert_eq!(forgotten, 1, "the state of the group's consumer");
+    server.restart();
+}
+
+#[test]
+fn what_was_said_counts_when_the_server_has_forgotten_it() {
+    let mut server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let mut rules = group(&["jobs"]);
+        rules.lease = Duration::from_secs(60);
+        log.open_group(&rules).await.expect("made");
+        store(&log, "jobs", 20).await;
+        let fetched = fetch_all(&log, 20).await;
+        let done: Vec<_> = fetched[..10]
+            .iter()
+            .map(|leased| (leased.lease, Settled::Done))
+            .collect();
+        log.settle("mail/1", &done).await.expect("settled");
+        let (failed, held) = (&fetched[10], &fetched[11..]);
+        let later = Settled::Delayed {
+            until_unix_ms: u64::MAX / 2_000_000,
+            line: None,
+        };
+        for settled in [Settled::Failed(failure(1)), later] {
+            settle(&log, failed, settled).await;
+        }
+        until("the state of the consumer is written", async || {
+            let stream = log_stream(&server).await;
+            let info = stream.consumer_info("mail=2F1").await.ok()?;
+            (info.num_ack_pending == 10).then_some(())
+        })
+        .await;
+        forget_leases(&mut server);
+        until("the connection", async || {
+            log.status().down.is_none().then_some(())
+        })
+        .await;
+        let last = until("one more", async || {
+            let draft = publication("jobs", "last");
+            let event = draft.record.event;
+            append_one(&log, draft).await.ok().map(|_| event)
+        })
+        .await;
+        // The server gives everything again, in the order of the stream.
+        let mut again = Vec::new();
+        while again
+            .last()
+            .is_none_or(|leased: &Leased| leased.entry.record.event != last)
+        {
+            if let Ok(leased) = log.fetch("mail/1", 30).await {
+                again.extend(leased);
+            }
+        }
+        let events: Vec<_> = again.iter().map(|one| one.entry.record.event).collect();
+        assert_eq!(events, [failed.entry.record.event, last]);
+        assert_eq!(again[0].failures, [failure(1)]);
+        let rest = held.iter().chain(&again);
+        let done: Vec<_> = rest.map(|leased| (leased.lease, Settled::Done)).collect();
+        log.settle("mail/1", &done).await.expect("settled");
+        until("nothing is left", async || {
+            let lag = log.lag("mail/1").await.ok()?;
+            (lag.entries + lag.leased + lag.delayed == 0).then_some(())
+        })
+        .await;
+    });
+}
+
+async fn log_stream(server: &NatsServer) -> jetstream::stream::Stream {
+    let client = async_nats::connect(server.url()).await.expect("connected");
+    let stream = jetstream::new(client).get_stream("RINGMAIN").await;
+    stream.expect("the stream")
 }
 
 #[test]

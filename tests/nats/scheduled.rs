@@ -150,6 +150,35 @@ fn keys_names_and_times_are_kept_by_the_server() {
 }
 
 #[test]
+fn repetition_gets_the_first_answer_in_the_last_second_too() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let (due, far) = (unix_ms() + 2500, unix_ms() + 3_600_000);
+        let first = later(keyed("orders:1", "k"), due);
+        let event = first.record.event;
+        append_one(&log, first).await.expect("stored");
+        until("the server has given it out", async || {
+            waiting(&log, 1).await.is_empty().then_some(())
+        })
+        .await;
+        let repeated = async || {
+            let again = append_one(&log, later(keyed("orders:1", "k"), far)).await;
+            let again = again.expect("answered");
+            (again.is_new, again.event, again.due_ms)
+        };
+        assert_eq!(repeated().await, (false, Some(event), due));
+        // It is published by whoever follows the log.
+        assert_eq!(log.tail().await.expect("followed")[0].record.event, event);
+        assert_eq!(repeated().await, (false, Some(event), 0));
+        assert_eq!(waiting(&log, 1).await, []);
+        let (_, entries) = all(&log, "orders:1").await;
+        assert_eq!(entries.len(), 1);
+        log.close().await;
+    });
+}
+
+#[test]
 fn of_many_that_are_due_each_comes_once_whoever_shares_them_and_is_gone() {
     const ALL: usize = 2000;
     let mut server = NatsServer::start();

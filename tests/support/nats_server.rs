@@ -106,6 +106,11 @@ impl NatsServer {
         }
     }
 
+    /// Where it stores what it has.
+    pub(crate) fn store(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
     /// Its process, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Child::id)

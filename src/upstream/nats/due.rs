@@ -65,7 +65,7 @@ async fn follow(link: &Link, opened: &Arc<Opened>, writer: &Writer) -> Result<()
     let config = pull::Config {
         durable_name: Some(CONSUMER.to_owned()),
         description: Some("Publications whose time has come".to_owned()),
-        filter_subject: link.subjects.due(),
+        filter_subjects: link.subjects.due().into(),
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
         max_ack_pending: 4 * HELD as i64,
@@ -73,7 +73,7 @@ async fn follow(link: &Link, opened: &Arc<Opened>, writer: &Writer) -> Result<()
     };
     let consumer = opened
         .scheduled
-        .get_or_create_consumer(CONSUMER, config)
+        .create_consumer(config)
         .await
         .map_err(|error| link.failed(&error))?;
     let messages = consumer

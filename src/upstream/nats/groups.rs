@@ -9,6 +9,7 @@ mod lost;
 mod order;
 mod parked;
 mod pull;
+mod recall;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -406,12 +407,8 @@ impl Consumers {
         }
         for (lease, what) in settled {
             match what {
-                Settled::Done
-                | Settled::Lost
-                | Settled::Returned
-                | Settled::Delayed { line: None, .. } => {
-                    pull.forget(*lease);
-                }
+                Settled::Done | Settled::Lost => pull.finish(*lease),
+                Settled::Returned | Settled::Delayed { line: None, .. } => pull.forget(*lease),
                 Settled::Failed(_) | Settled::Kept => pull.kept(*lease),
                 Settled::Lined(line) => {
                     pull.kept(*lease);

@@ -1,8 +1,9 @@
 //! Publications that wait for their time: each is the only message of its subject in a stream beside the log's, with a schedule that
 //! the server keeps (ADR-51). Nothing of them is in the memory of this process.
 //!
-//! Two with one key never wait in a channel: the server stores one only where none with its key is there. One that is published
-//! at once with the key of one that waits is published, and the other one is not when its time comes.
+//! Two with one key never wait in a channel: the server stores one only where none with its key is there, or was given out and is
+//! not published yet. One that is published at once with the key of one that waits is published, and the other one is not when its
+//! time comes.
 
 use std::collections::BTreeMap;
 
@@ -67,28 +68,26 @@ pub(super) async fn schedule(link: &Link, drafts: Vec<Draft>) -> Vec<Result<Appe
 async fn one(link: &Link, draft: Draft) -> Result<Appended, LogError> {
     let opened = link.opened()?;
     let record = &draft.record;
-    if !record.key.is_empty() {
-        let subject = subject_of(link, &record.channel);
-        let mark = link.subjects.key(&key_hash(&subject, &record.key));
-        let published = head::last(link, &opened, &mark).await?;
-        if let Some(last) = published
-            && let Some(head) = last.head
-        {
-            return Ok(Appended {
-                position: head.position,
-                is_new: false,
-                event: last.marked,
-                due_ms: 0,
-            });
-        }
+    if let Some(published) = published(link, &opened, &draft).await? {
+        return Ok(published);
     }
-    let named = named(link, &draft.record.channel, &draft.record.key);
-    let (event, due_ms) = (draft.record.event, draft.due_ms);
-    if put(link, &draft, named.as_deref().map(|named| (named, 0))).await? {
+    let keyed = (!record.key.is_empty()).then(|| {
+        let channel = subject_of(link, &record.channel);
+        let key = key_of(&channel, &record.key);
+        link.subjects.keyed(&hash(&channel), &key)
+    });
+    let (event, due_ms) = (record.event, draft.due_ms);
+    if let Some(sequence) = put(link, &draft, keyed.as_deref().map(|keyed| (keyed, 0))).await? {
+        // The one before may have been published between the two.
+        let before = published(link, &opened, &draft).await?;
+        if let Some(before) = before.filter(|before| before.event != Some(event)) {
+            delete(link, sequence).await?;
+            return Ok(before);
+        }
         return Ok(waits(due_ms, event, true));
     }
-    let found = match &named {
-        Some(named) => last(link, &opened, named).await?,
+    let found = match &keyed {
+        Some(keyed) => last(link, &opened, keyed).await?,
         None => None,
     };
     match found.and_then(|found| waiting(link, found)) {
@@ -100,6 +99,29 @@ async fn one(link: &Link, draft: Draft) -> Result<Appended, LogError> {
     }
 }
 
+/// What was published with its key.
+async fn published(
+    link: &Link,
+    opened: &Opened,
+    draft: &Draft,
+) -> Result<Option<Appended>, LogError> {
+    let record = &draft.record;
+    if record.key.is_empty() {
+        return Ok(None);
+    }
+    let subject = subject_of(link, &record.channel);
+    let mark = link.subjects.key(&key_hash(&subject, &record.key));
+    let published = head::last(link, opened, &mark).await?;
+    Ok(published.and_then(|last| {
+        Some(Appended {
+            position: last.head?.position,
+            is_new: false,
+            event: last.marked,
+            due_ms: 0,
+        })
+    }))
+}
+
 fn waits(due_ms: u64, event: EventId, is_new: bool) -> Appended {
     Appended {
         position: StreamPosition::default(),
@@ -109,23 +131,26 @@ fn waits(due_ms: u64, event: EventId, is_new: bool) -> Appended {
     }
 }
 
-/// Stores one that waits, if the last message of these subjects is this one, 0 for none. `false` if it is another.
-async fn put(link: &Link, draft: &Draft, expected: Option<(&str, u64)>) -> Result<bool, LogError> {
+/// Stores one that waits, if the last message of these subjects is this one, 0 for none. `None` if it is another.
+async fn put(
+    link: &Link,
+    draft: &Draft,
+    expected: Option<(&str, u64)>,
+) -> Result<Option<u64>, LogError> {
     let channel = subject_of(link, &draft.record.channel);
     let mut headers = message::waiting(draft, &channel);
     let at = rfc3339(draft.due_ms.saturating_sub(EARLY_MS));
     headers.insert(SCHEDULE, format!("@at {at}"));
-    headers.insert(TARGET, link.subjects.due());
+    let (of_channel, key) = (hash(&channel), key_of(&channel, &draft.record.key));
+    let due = format!("{:016}", draft.due_ms);
+    let event = draft.record.event.to_string();
+    let given_out = link.subjects.given_out(&of_channel, &key, &due, &event);
+    headers.insert(TARGET, given_out);
     if let Some((subjects, sequence)) = expected {
         headers.insert(EXPECTED, HeaderValue::from(sequence));
         headers.insert(EXPECTED_SUBJECT, subjects);
     }
-    let subject = link.subjects.waiting(
-        &hash(&channel),
-        &key_of(&channel, &draft.record.key),
-        &format!("{:016}", draft.due_ms),
-        &draft.record.event.to_string(),
-    );
+    let subject = link.subjects.waiting(&of_channel, &key, &due, &event);
     let js = link.js();
     let sent = js.publish_with_headers(subject, headers, draft.record.data.clone());
     let stored = match sent.await {
@@ -133,8 +158,8 @@ async fn put(link: &Link, draft: &Draft, expected: Option<(&str, u64)>) -> Resul
         Err(error) => Err(error),
     };
     match stored {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(false),
+        Ok(stored) => Ok(Some(stored.sequence)),
+        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
         Err(error) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(
             LogError::Refused("the NATS server takes no message so large".into()),
         ),
@@ -304,7 +329,7 @@ impl Scheduled for Jetstream {
         let named = named(link, &record.channel, &record.key);
         let expected = named.as_deref().map(|named| (named, sequence));
         // The new one first: whoever dies in between leaves two, of which one is published.
-        if !put(link, &pending.draft, expected).await? {
+        if put(link, &pending.draft, expected).await?.is_none() {
             return Ok(None);
         }
         if delete(link, sequence).await? {

@@ -61,7 +61,8 @@ impl Subjects {
 
     /// What the stream of waiting publications takes in: those that wait, and those whose time has come.
     pub(super) fn scheduled(&self) -> Vec<String> {
-        vec![self.waiting("*", "*", "*", "*"), self.due()]
+        let [old, due] = self.due();
+        vec![self.waiting("*", "*", "*", "*"), old, due]
     }
 
     /// Where a publication waits: `channel` and `key` are hashes. A `*` stands for any.
@@ -69,9 +70,22 @@ impl Subjects {
         format!("{}-later.{channel}.{key}.{due}.{event}", self.prefix)
     }
 
-    /// Where it goes when its time has come.
-    pub(super) fn due(&self) -> String {
-        format!("{}-due", self.prefix)
+    /// Where it goes when its time has come, and is still known by its key.
+    pub(super) fn given_out(&self, channel: &str, key: &str, due: &str, event: &str) -> String {
+        format!("{}-due.{channel}.{key}.{due}.{event}", self.prefix)
+    }
+
+    /// All that were given out, of earlier processes as well: those knew no keys there.
+    pub(super) fn due(&self) -> [String; 2] {
+        let old = format!("{}-due", self.prefix);
+        [old, self.given_out("*", "*", "*", "*")]
+    }
+
+    /// What waits with this key, and what was given out with it: nothing else in its stream.
+    pub(super) fn keyed(&self, channel: &str, key: &str) -> String {
+        let above = self.prefix.rsplit_once('.');
+        let above = above.map_or(String::new(), |(above, _)| format!("{above}."));
+        format!("{above}*.{channel}.{key}.*.*")
     }
 
     /// Tenant (empty for `default`) and channel that a subject is; `None` if it is not one that this program made.

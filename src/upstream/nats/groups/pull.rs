@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::order::{Account, Order, Puller};
 use super::parked::Parked;
+use super::recall::Recall;
 use super::{history_key, is_absent, own_channel, spec};
 use crate::mesh::durable::LogError;
 use crate::model::Entry;
@@ -114,6 +115,7 @@ pub(super) struct Pull {
     link: Arc<Link>,
     group: RefCell<Group>,
     leases: RefCell<Leases>,
+    recall: RefCell<Recall>,
     pub(super) parked: RefCell<Parked>,
     intake: Mutex<Intake>,
     /// Settlements that have begun, and that are over.
@@ -126,6 +128,7 @@ impl Pull {
             log,
             settlements: Cell::default(),
             leases: RefCell::default(),
+            recall: RefCell::default(),
             parked: RefCell::default(),
             intake: Mutex::new(Intake {
                 replies: None,
@@ -175,6 +178,14 @@ impl Pull {
         if let Some(held) = leases.held.remove(&lease) {
             leases.by_sequence.remove(&held.sequence);
         }
+    }
+
+    /// It is done: it is not given again, even if the server forgets that.
+    pub(super) fn finish(&self, lease: Lease) {
+        if let Some(held) = self.held(lease) {
+            self.recall.borrow_mut().finish(held.sequence);
+        }
+        self.forget(lease);
     }
 
     /// See `Groups::fetch`. What has come is kept where it is found by the next call if this one is dropped.
@@ -485,8 +496,12 @@ impl Pull {
             let Delivery::Entry(entry, held) = delivery else {
                 continue;
             };
-            // The same entry may have come twice before it was looked at.
+            // The same entry may have come twice before it was looked at, and have been settled meanwhile.
             if self.renew(held.sequence, &held.reply) {
+                continue;
+            }
+            if self.recall.borrow().is_done(held.sequence) {
+                self.say(held.reply, b"+ACK").await?;
                 continue;
             }
             let (failures, since, sequence) = (held.failures.clone(), held.since, held.sequence);
@@ -529,8 +544,13 @@ impl Pull {
             Some(Content::Entry(entry))
                 if self.takes(opened, entry.record.channel.as_str()).await? =>
             {
-                if !self.renew(sequence, &reply) {
-                    let failures = if times > 1 {
+                let is_repeated = self.recall.borrow_mut().is_repeated(sequence, times);
+                if self.recall.borrow().is_done(sequence) {
+                    b"+ACK"
+                } else if self.renew(sequence, &reply) {
+                    b"+WPI"
+                } else {
+                    let failures = if is_repeated {
                         self.history(opened, sequence).await?
                     } else {
                         Vec::new()
@@ -543,7 +563,6 @@ impl Pull {
                     };
                     return Ok((number, Delivery::Entry(Arc::from(entry), held)));
                 }
-                b"+WPI"
             }
             _ => b"+ACK",
         };
