@@ -757,3 +757,27 @@ fn what_a_client_may_have_under_way_and_get_wrong_is_configured() {
     );
     error("[client]\nconcurrency = 0");
 }
+
+#[test]
+fn what_jetstream_cannot_keep_less_of_is_refused_by_its_key() {
+    let refused = |more: &str| {
+        let namespace = "[[channel.namespaces]]\nname = \"news\"\ndelivery = \"durable\"\n";
+        let text = format!("[durable]\nengine = \"nats\"\n{namespace}{more}");
+        load(&text).err().map(|errors| errors.to_string())
+    };
+    for allowed in [
+        "retention_age = \"1h\"",
+        "retention_count = 3",
+        "expired = \"dead_letter\"",
+    ] {
+        assert_eq!(refused(allowed), None, "{allowed}");
+    }
+    for (key, more) in [
+        ("retention_bytes", "retention_bytes = 2000000"),
+        ("expired", "retention_count = 3\nexpired = \"dead_letter\""),
+        ("compact_by", "compact_by = \"tag:id\""),
+    ] {
+        let said = refused(more).expect("an error");
+        assert!(said.contains(key) && said.contains("JetStream"), "{said}");
+    }
+}

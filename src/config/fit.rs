@@ -313,6 +313,25 @@ mod tests {
         assert_eq!(refused, Err(Unfit::DueOfEphemeral));
     }
 
+    #[test]
+    fn time_to_live_is_of_durable_publications_and_has_a_bound() {
+        let durable = Namespace {
+            delivery: Delivery::Durable,
+            ..Namespace::default()
+        };
+        let longest = u64::try_from(PUBLISH_TTL_MAX.as_millis()).expect("a year");
+        for (namespace, ttl, expected) in [
+            (Namespace::default(), 0, Ok(())),
+            (Namespace::default(), 1, Err(Unfit::TtlOfEphemeral)),
+            (durable.clone(), longest, Ok(())),
+            (durable, longest + 1, Err(Unfit::LongTtl)),
+        ] {
+            let mut draft = draft(&namespace, b"1", true);
+            draft.record.ttl_ms = ttl;
+            assert_eq!(config().check_draft(&namespace, &draft), expected, "{ttl}");
+        }
+    }
+
     fn draft(namespace: &Namespace, data: &'static [u8], json: bool) -> Draft {
         let channel = ChannelName::new("c");
         Draft::new(namespace.terms(), channel, Bytes::from_static(data), json)
