@@ -84,8 +84,9 @@ pub(crate) fn publications(server: &Server, channel: &str) -> Vec<Value> {
 /// Waits until a channel has got so many.
 pub(crate) fn until_count(server: &Server, channel: &str, count: u64) {
     until(&format!("{count} publications in {channel}"), || {
-        let end = server.api_result("history", &json!({ "channel": channel }));
-        (end["offset"].as_u64() >= Some(count)).then_some(())
+        // A channel that a reload brings is unknown before.
+        let end = server.api("history", &json!({ "channel": channel }));
+        (end["result"]["offset"].as_u64() >= Some(count)).then_some(())
     });
 }
 
