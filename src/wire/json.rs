@@ -81,6 +81,7 @@ impl Malformed {
         }
     }
 
+    #[cfg(feature = "server")]
     /// The same, of one entry in a member whose names are data.
     pub(crate) fn of(&self, member: &str, name: &str) -> Self {
         self.within(&format!("{member}{}", step(name)))
