@@ -197,6 +197,8 @@ pub struct Group {
     served: Vec<u64>,
     /// Nobody takes anything since then.
     idle_since: Option<Instant>,
+    /// What it has in hand is kept for whoever comes next, as after a fetch, and it goes on looking ahead.
+    lingers: bool,
     keep_at: Instant,
     has_to_speak: bool,
     settled: Vec<(Lease, Settled)>,
@@ -311,6 +313,7 @@ impl Group {
             fetches: BTreeSet::new(),
             served: Vec::new(),
             idle_since: None,
+            lingers: false,
             keep_at: Instant::START,
             has_to_speak: false,
             settled: Vec::new(),

@@ -136,7 +136,12 @@ impl Group {
                 break;
             }
         }
-        if self.settings.paused || self.is_releasing || self.is_sorting || self.members.is_empty() {
+        if self.settings.paused || self.is_releasing || self.is_sorting {
+            return 0;
+        }
+        // Between two fetches nobody is there to take anything: the group would see no further than the backlog in front of it.
+        let is_between = self.lingers && self.settings.turns.are_taken() && self.has_idle();
+        if self.members.is_empty() && !is_between {
             return 0;
         }
         if self.has_lines() {

@@ -244,6 +244,7 @@ impl Group {
 
     /// Returns what is neither given nor waiting for a retry.
     pub(super) fn give_back_idle(&mut self, now: Now) {
+        self.lingers = false;
         for cursor in std::mem::take(&mut self.ready) {
             if let Some(held) = self.held.remove(&cursor) {
                 self.held_bytes -= held.bytes;

@@ -98,6 +98,7 @@ impl Group {
         }
         if self.members.is_empty() {
             self.idle_since = Some(now.at);
+            self.lingers = true;
         }
         member.has
     }

@@ -106,6 +106,28 @@ fn backlog_of_one_key_stands_in_front_of_nobody() {
 }
 
 #[test]
+fn a_group_looks_ahead_between_fetches_that_find_enough_in_its_hand() {
+    let mut world = by_channel(Turns::default());
+    put(&mut world, 1..=5000, "a:1", "");
+    put(&mut world, 5001..=5003, "b:1", "");
+    let mut given = BTreeSet::new();
+    for fetches in 1.. {
+        world.do_(&Step::Fetch(2));
+        while !world.out.is_empty() {
+            given.insert(channels(&world)[0].to_owned());
+            world.ack(0);
+        }
+        world.turn();
+        if given.len() == 2 {
+            break;
+        }
+        assert!(fetches < 20, "the backlog of one key stands in front");
+    }
+    world.advance(Duration::from_secs(3));
+    assert_eq!(world.group.held(), 0, "nobody has come again");
+}
+
+#[test]
 fn keys_take_turns_by_their_weight_and_no_more_of_one_is_under_way_than_may_be() {
     let mut world = by_channel(Turns {
         weights: [("a:1".into(), 3)].into(),
