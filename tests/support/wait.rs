@@ -29,20 +29,9 @@ pub(crate) fn unix_seconds() -> i64 {
     i64::try_from(since_epoch().as_secs()).expect("a clock before the year 292e9")
 }
 
-/// Milliseconds since the Unix epoch, for due times.
+/// Milliseconds since the Unix epoch, for due times and times that the server says.
 pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since_epoch().as_millis()).expect("a clock before the year 584e6")
-}
-
-/// Milliseconds since the Unix epoch, for times that the server says.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "what the server promises is wall-clock time"
-)]
-pub(crate) fn unix_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let since = since.expect("a clock after 1970").as_millis();
-    u64::try_from(since).expect("a clock before the year 292e6")
 }
 
 /// Asks `poll` again until it answers; fails the test at the deadline. For facts that come without an event
