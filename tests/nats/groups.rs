@@ -8,13 +8,14 @@ use futures_util::StreamExt;
 use ringmain::mesh::durable::LogError;
 use ringmain::model::EventId;
 use ringmain::upstream::log::{
-    DeadLetter, Entries as _, Failure, Group, Groups as _, Leased, Letters as _, Settled,
+    DeadLetter, Entries as _, Failure, Group, Groups as _, Leased, Letters as _, LineId, Settled,
     Values as _,
 };
 use ringmain::upstream::nats::Jetstream;
 
 use crate::lab::{DEADLINE, append_one, config, open, publication, run, until};
 use crate::nats_server::NatsServer;
+use crate::proxy::{Line, Proxy};
 
 fn group(channels: &[&str]) -> Group {
     Group {
@@ -202,6 +203,57 @@ fn second_process_goes_on_when_the_first_has_done_its_part_of_an_ordered_group()
             rest.extend(fetch(&second, 10).await);
         }
         assert_eq!(of(&rest), events[2..]);
+    });
+}
+
+fn events(leased: &[Leased]) -> Vec<EventId> {
+    leased.iter().map(|one| one.entry.record.event).collect()
+}
+
+/// A log behind a proxy.
+async fn open_behind(server: &NatsServer) -> (Proxy, Jetstream) {
+    let proxy = Proxy::before(server.port()).await;
+    let mut config = config(server);
+    config.nats.servers = vec![format!("nats://127.0.0.1:{}", proxy.port)];
+    let log = open(&config).await;
+    (proxy, log)
+}
+
+#[test]
+fn lines_stay_whole_when_the_server_falls_silent_while_they_are_read() {
+    let server = NatsServer::start();
+    run(async {
+        let (proxy, log) = open_behind(&server).await;
+        let mut rules = ordered(&["orders:*"]);
+        rules.lease = Duration::from_secs(60);
+        log.open_group(&rules).await.expect("made");
+        let mut stored = store(&log, "orders:eu", 3).await;
+        stored.extend(store(&log, "orders:us", 3).await);
+        let fetched = fetch_all(&log, 6).await;
+        assert_eq!(events(&fetched), stored);
+        let lined: Vec<_> = fetched
+            .iter()
+            .enumerate()
+            .map(|(at, leased)| (leased.lease, Settled::Lined(LineId(at as u64 / 3))))
+            .collect();
+        log.settle("mail/1", &lined).await.expect("settled");
+        let wanted = [(LineId(0), 3), (LineId(1), 3)];
+        // All of the first line is read, and nothing of the second.
+        proxy.line.send(Line::Few(3)).expect("a line");
+        let failed = log.fetch_lines("mail/1", &wanted).await;
+        assert!(
+            matches!(failed, Err(LogError::Unavailable { .. })),
+            "{failed:?}"
+        );
+        proxy.line.send(Line::Passes).expect("a line");
+        let given = until("the lines", async || {
+            log.fetch_lines("mail/1", &wanted).await.ok()
+        })
+        .await;
+        for (given, stored) in given.iter().zip(stored.chunks(3)) {
+            assert_eq!(events(&given.leased), stored);
+            assert_eq!(given.left, 0);
+        }
     });
 }
 

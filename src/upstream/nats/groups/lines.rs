@@ -109,41 +109,58 @@ impl Pull {
         lines.into_iter().map(line).collect()
     }
 
-    /// See `Groups::fetch_lines`.
+    /// See `Groups::fetch_lines`. All of them are read before anything is taken: what is read of one stays in it when another one cannot
+    /// be read.
     pub(super) async fn fetch_lines(
         &self,
         opened: &Opened,
         wanted: &[(LineId, usize)],
     ) -> Result<Vec<FromLine>, LogError> {
-        let mut given = Vec::with_capacity(wanted.len());
+        let mut read = Vec::with_capacity(wanted.len());
         for &(id, limit) in wanted {
-            let first: Vec<(u64, Lease)> = {
-                let parked = self.parked.borrow();
-                let all = parked.lined.range((id, 0)..=(id, u64::MAX));
-                let first = all.take(limit);
-                first
-                    .map(|((_, sequence), lease)| (*sequence, *lease))
-                    .collect()
-            };
-            let mut leased = Vec::with_capacity(first.len());
-            for (sequence, lease) in first {
-                let entry = reader::entry(self.link(), opened, sequence).await;
-                let entry = match entry {
-                    Ok(entry) => entry,
-                    // Those before it are given.
-                    Err(_) if !leased.is_empty() => break,
-                    Err(error) => return Err(error),
-                };
-                self.parked.borrow_mut().lined.remove(&(id, sequence));
-                leased.extend(self.leased_again(lease, entry, false));
+            read.push((id, self.read_line(opened, id, limit).await?));
+        }
+        let mut given = Vec::with_capacity(read.len());
+        for (id, entries) in read {
+            let mut leased = Vec::with_capacity(entries.len());
+            for (sequence, entry) in entries {
+                let taken = self.parked.borrow_mut().lined.remove(&(id, sequence));
+                if let Some(lease) = taken {
+                    leased.extend(self.leased_again(lease, entry, false));
+                }
             }
-            let left = {
-                let parked = self.parked.borrow();
-                parked.lined.range((id, 0)..=(id, u64::MAX)).count() as u64
-            };
+            let left = self.sequences_of(id, usize::MAX).len() as u64;
             given.push(FromLine { id, leased, left });
         }
         Ok(given)
+    }
+
+    /// The first entries of a line, and their sequences; at least one, if it has any.
+    async fn read_line(
+        &self,
+        opened: &Opened,
+        id: LineId,
+        limit: usize,
+    ) -> Result<Vec<(u64, Option<Arc<Entry>>)>, LogError> {
+        let mut entries = Vec::new();
+        for sequence in self.sequences_of(id, limit) {
+            match reader::entry(self.link(), opened, sequence).await {
+                Ok(entry) => entries.push((sequence, entry)),
+                // Those before it are given.
+                Err(_) if !entries.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// What stands first in a line.
+    fn sequences_of(&self, id: LineId, limit: usize) -> Vec<u64> {
+        let parked = self.parked.borrow();
+        let all = parked.lined.range((id, 0)..=(id, u64::MAX));
+        all.take(limit)
+            .map(|((_, sequence), _)| *sequence)
+            .collect()
     }
 
     /// See `Groups::release`.
