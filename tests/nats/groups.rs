@@ -16,6 +16,7 @@ use ringmain::upstream::nats::Jetstream;
 use crate::lab::{DEADLINE, append_one, config, open, publication, run, until};
 use crate::nats_server::NatsServer;
 use crate::proxy::{Line, Proxy};
+use crate::support::process::signal;
 
 fn group(channels: &[&str]) -> Group {
     Group {
@@ -176,15 +177,9 @@ fn second_process_goes_on_when_the_first_has_done_its_part_of_an_ordered_group()
         let group = ordered(&["orders:*"]);
         first.open_group(&group).await.expect("made");
         second.open_group(&group).await.expect("made");
-        let events = store(&first, "orders:eu", 6).await;
+        let stored = store(&first, "orders:eu", 6).await;
         let held = fetch_all(&first, 2).await;
-        let of = |leased: &[Leased]| -> Vec<EventId> {
-            leased
-                .iter()
-                .map(|leased| leased.entry.record.event)
-                .collect()
-        };
-        assert_eq!(of(&held), events[..2]);
+        assert_eq!(events(&held), stored[..2]);
         // The first one asks for no more; it works longer than a lease lasts.
         unpin(&server).await;
         let mut rest = std::pin::pin!(fetch(&second, 10));
@@ -202,7 +197,7 @@ fn second_process_goes_on_when_the_first_has_done_its_part_of_an_ordered_group()
         while rest.len() < 4 {
             rest.extend(fetch(&second, 10).await);
         }
-        assert_eq!(of(&rest), events[2..]);
+        assert_eq!(events(&rest), stored[2..]);
     });
 }
 
@@ -254,6 +249,107 @@ fn lines_stay_whole_when_the_server_falls_silent_while_they_are_read() {
             assert_eq!(events(&given.leased), stored);
             assert_eq!(given.left, 0);
         }
+    });
+}
+
+#[test]
+fn nothing_later_is_given_while_nobody_knows_what_the_server_has_heard() {
+    let server = NatsServer::start();
+    run(async {
+        let (proxy, log) = open_behind(&server).await;
+        let mut rules = ordered(&["orders:*"]);
+        rules.lease = Duration::from_secs(10);
+        log.open_group(&rules).await.expect("made");
+        let stored = store(&log, "orders:eu", 9).await;
+        let first = fetch_all(&log, 3).await;
+        assert_eq!(events(&first), stored[..3]);
+        let done: Vec<_> = first.iter().map(|one| (one.lease, Settled::Done)).collect();
+        // The server hears it, and its answer is lost with the connection.
+        proxy.line.send(Line::Mute).expect("a line");
+        let cut = async {
+            until("the server hears it", async || {
+                let info = log_stream(&server).await.consumer_info("mail=2F1").await;
+                (info.ok()?.num_ack_pending == 0).then_some(())
+            })
+            .await;
+            proxy.line.send(Line::Cut).expect("a line");
+        };
+        let (settled, ()) = tokio::join!(log.settle("mail/1", &done), cut);
+        assert!(
+            matches!(settled, Err(LogError::Unavailable { .. })),
+            "{settled:?}"
+        );
+        // As many are lost as nobody knows of.
+        unpin(&server).await;
+        lost_deliveries(&server, 3).await;
+        proxy.line.send(Line::Passes).expect("a line");
+        let mut rest = Vec::new();
+        until("the rest", async || {
+            if let Ok(leased) = log.fetch("mail/1", 9).await {
+                rest.extend(events(&leased));
+            }
+            (rest.len() >= 6).then_some(())
+        })
+        .await;
+        assert_eq!(rest, stored[3..]);
+        log.settle("mail/1", &done).await.expect("said again");
+    });
+}
+
+#[test]
+fn server_that_stands_still_has_not_heard_what_is_settled() {
+    let server = NatsServer::start();
+    let signal = |name| signal(server.pid().expect("it runs"), name);
+    run(async {
+        let log = open(&config(&server)).await;
+        log.open_group(&group(&["jobs"])).await.expect("made");
+        store(&log, "jobs", 1).await;
+        let done = [(fetch(&log, 1).await[0].lease, Settled::Done)];
+        signal("STOP");
+        let settled = log.settle("mail/1", &done).await;
+        signal("CONT");
+        assert!(
+            matches!(settled, Err(LogError::Unavailable { .. })),
+            "{settled:?}"
+        );
+        until("it is heard", async || {
+            log.settle("mail/1", &done).await.ok()
+        })
+        .await;
+        let lag = log.lag("mail/1").await.expect("lag");
+        assert_eq!(lag.entries + lag.leased, 0);
+    });
+}
+
+#[test]
+fn nothing_is_settled_in_a_group_whose_seek_came_half_way() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        log.open_group(&group(&["jobs"])).await.expect("made");
+        let stored = store(&log, "jobs", 4).await;
+        let fetched = fetch_all(&log, 4).await;
+        let js = jetstream::new(async_nats::connect(server.url()).await.expect("connected"));
+        let histories = js.delete_stream("KV_RINGMAIN_FAILURES").await;
+        histories.expect("gone");
+        let behind = fetched[1].entry.cursor;
+        let sought = log.seek_group("mail/1", behind).await;
+        assert!(
+            matches!(sought, Err(LogError::Unavailable { .. })),
+            "{sought:?}"
+        );
+        let done = [(fetched[3].lease, Settled::Done)];
+        let settled = log.settle("mail/1", &done).await;
+        assert!(
+            matches!(settled, Err(LogError::Unavailable { .. })),
+            "{settled:?}"
+        );
+        // Another process has what is gone made again, and makes the group where it was sought.
+        let other = open(&config(&server)).await;
+        other.open_group(&group(&["jobs"])).await.expect("made");
+        assert_eq!(events(&fetch_all(&other, 2).await), stored[2..]);
+        log.seek_group("mail/1", behind).await.expect("sought");
+        assert_eq!(events(&fetch_all(&log, 2).await), stored[2..]);
     });
 }
 
