@@ -17,6 +17,7 @@ use crate::lab::{DEADLINE, append_one, config, open, publication, run, until};
 use crate::nats_server::NatsServer;
 use crate::proxy::{Line, Proxy};
 use crate::support::process::signal;
+use crate::support::wait::unix_ms;
 
 fn group(channels: &[&str]) -> Group {
     Group {
@@ -293,6 +294,79 @@ fn nothing_later_is_given_while_nobody_knows_what_the_server_has_heard() {
         .await;
         assert_eq!(rest, stored[3..]);
         log.settle("mail/1", &done).await.expect("said again");
+    });
+}
+
+#[test]
+fn what_leaves_its_lines_comes_before_what_was_given_meanwhile() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let mut rules = ordered(&["orders:*"]);
+        rules.lease = Duration::from_secs(10);
+        log.open_group(&rules).await.expect("made");
+        let mut stored = store(&log, "orders:eu", 4).await;
+        let mut lined = Vec::new();
+        while lined.len() < 4 {
+            // There is room for more than there is.
+            lined.extend(fetch(&log, 20).await);
+        }
+        let lined: Vec<_> = lined
+            .iter()
+            .map(|one| (one.lease, Settled::Lined(LineId(7))))
+            .collect();
+        log.settle("mail/1", &lined).await.expect("settled");
+        stored.extend(store(&log, "orders:eu", 4).await);
+        until("these are on their way", async || {
+            let info = log_stream(&server).await.consumer_info("mail=2F1").await;
+            (info.ok()?.num_ack_pending == 8).then_some(())
+        })
+        .await;
+        log.leave_lines("mail/1").await.expect("left");
+        assert_eq!(events(&fetch_all(&log, 8).await), stored);
+    });
+}
+
+/// What comes of an ordered group whose first waits so long, with its line, and whose others wait in lines, when it has left them.
+async fn given_back(log: &Jetstream, wait: Duration) -> (Vec<EventId>, Vec<EventId>) {
+    let mut rules = ordered(&["orders:*"]);
+    rules.lease = Duration::from_secs(10);
+    log.open_group(&rules).await.expect("made");
+    let mut stored = store(log, "orders:eu", 4).await;
+    let fetched = fetch_all(log, 4).await;
+    let wait = u64::try_from(wait.as_millis()).expect("not for ever");
+    let mut settled: Vec<_> = fetched
+        .iter()
+        .map(|one| (one.lease, Settled::Lined(LineId(7))))
+        .collect();
+    settled[0].1 = Settled::Delayed {
+        until_unix_ms: unix_ms() + wait,
+        line: Some(LineId(7)),
+    };
+    log.settle("mail/1", &settled).await.expect("settled");
+    log.leave_lines("mail/1").await.expect("left");
+    stored.extend(store(log, "orders:eu", 1).await);
+    (stored, events(&fetch_all(log, 4).await))
+}
+
+#[test]
+fn what_waits_for_a_moment_comes_first_when_its_line_is_left() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let (stored, mut given) = given_back(&log, Duration::from_secs(2)).await;
+        given.extend(events(&fetch_all(&log, 1).await));
+        assert_eq!(given, stored);
+    });
+}
+
+#[test]
+fn what_waits_for_long_keeps_nobody_when_its_line_is_left() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let (stored, given) = given_back(&log, Duration::from_hours(1)).await;
+        assert_eq!(given, stored[1..]);
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -163,27 +164,47 @@ impl Pull {
             .collect()
     }
 
-    /// See `Groups::release`.
+    /// See `Groups::release`. Where order is kept, what was given meanwhile waits for what is given back.
     pub(super) async fn release(&self) -> Result<(), LogError> {
+        let mut longest = None;
+        let released = self.give_back_parked(&mut longest).await;
+        if let Some(longest) = longest {
+            self.await_released(longest).await;
+        }
+        released
+    }
+
+    /// `longest`: the longest time after which something of it is given again, if anything was given back.
+    async fn give_back_parked(&self, longest: &mut Option<Duration>) -> Result<(), LogError> {
+        let lease_time = self.lease_time();
         loop {
             let next = {
                 let parked = self.parked.borrow();
                 let lined = parked.lined.first_key_value();
                 let delayed = parked.delayed.first_key_value();
-                let lined = lined.map(|(key, lease)| (*lease, 0, Some(*key), None));
+                let lined = lined.map(|(key, lease)| (*lease, Duration::ZERO, Some(*key), None));
                 lined.or_else(|| {
                     delayed.map(|(key, (lease, _))| {
                         let wait = key.0.saturating_duration_since(Instant::now());
-                        let until = unix_ms() + u64::try_from(wait.as_millis()).unwrap_or(0);
-                        (*lease, until, None, Some(*key))
+                        (*lease, wait, None, Some(*key))
                     })
                 })
             };
-            let Some((lease, until, lined, delayed)) = next else {
+            let Some((lease, wait, lined, delayed)) = next else {
                 return Ok(());
             };
             if let Some(held) = self.held(lease) {
+                // Said in part, it may have been heard.
+                let is_far = wait > lease_time;
+                let awaited = if is_far { Duration::ZERO } else { wait };
+                *longest = Some(longest.map_or(awaited, |longest| longest.max(awaited)));
+                let until = u64::try_from(wait.as_millis()).map_or(0, |wait| unix_ms() + wait);
+                let until = if wait.is_zero() { 0 } else { until };
                 self.say_bytes(held.reply, later(until)).await?;
+                if is_far && self.is_ordered() {
+                    let mut parked = self.parked.borrow_mut();
+                    parked.away.insert(held.sequence, Instant::now() + wait);
+                }
             }
             self.forget(lease);
             let mut parked = self.parked.borrow_mut();

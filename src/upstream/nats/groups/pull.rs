@@ -261,7 +261,7 @@ impl Pull {
         }
     }
 
-    fn is_ordered(&self) -> bool {
+    pub(super) fn is_ordered(&self) -> bool {
         self.group.borrow().ordered
     }
 
@@ -306,7 +306,9 @@ impl Pull {
             let held = leases.held.values();
             let alive = held.filter(|held| held.since.elapsed() < lease);
             let has_doubts = alive.clone().any(|held| held.is_in_doubt);
-            let account = Account::new(&info, alive.map(|held| held.sequence));
+            let away = self.parked.borrow_mut().still_away();
+            let here = alive.map(|held| held.sequence).chain(away);
+            let account = Account::new(&info, here);
             (account, has_doubts)
         };
         // What is being settled is on one side only, and so may be what the server was told and has not answered.
@@ -320,6 +322,20 @@ impl Pull {
             self.ask(opened, intake, wanted).await?;
         }
         Ok(false)
+    }
+
+    /// Some was given back and is given again, the last of it after this time: what was given meanwhile is collected until then.
+    pub(super) async fn await_released(&self, longest: Duration) {
+        if !self.is_ordered() {
+            return;
+        }
+        let mut intake = self.intake.lock().await;
+        let intake = &mut *intake;
+        for (leased, _) in intake.waiting.drain(..) {
+            let sequence = leased.entry.cursor;
+            intake.order.collected.insert(sequence, leased);
+        }
+        intake.order.lose(longest);
     }
 
     fn pass_on_collected(&self, intake: &mut Intake) {
@@ -634,6 +650,7 @@ impl Pull {
     }
 
     fn hold(&self, held: Held) -> Lease {
+        self.parked.borrow_mut().away.remove(&held.sequence);
         let lease_time = self.group.borrow().lease;
         let mut leases = self.leases.borrow_mut();
         let leases = &mut *leases;
