@@ -8,13 +8,16 @@ use futures_util::StreamExt;
 use ringmain::mesh::durable::LogError;
 use ringmain::model::EventId;
 use ringmain::upstream::log::{
-    DeadLetter, Entries as _, Failure, Group, Groups as _, Leased, Letters as _, Settled,
+    DeadLetter, Entries as _, Failure, Group, Groups as _, Leased, Letters as _, LineId, Settled,
     Values as _,
 };
 use ringmain::upstream::nats::Jetstream;
 
 use crate::lab::{DEADLINE, append_one, config, open, publication, run, until};
 use crate::nats_server::NatsServer;
+use crate::proxy::{Line, Proxy};
+use crate::support::process::signal;
+use crate::support::wait::unix_ms;
 
 fn group(channels: &[&str]) -> Group {
     Group {
@@ -175,15 +178,9 @@ fn second_process_goes_on_when_the_first_has_done_its_part_of_an_ordered_group()
         let group = ordered(&["orders:*"]);
         first.open_group(&group).await.expect("made");
         second.open_group(&group).await.expect("made");
-        let events = store(&first, "orders:eu", 6).await;
+        let stored = store(&first, "orders:eu", 6).await;
         let held = fetch_all(&first, 2).await;
-        let of = |leased: &[Leased]| -> Vec<EventId> {
-            leased
-                .iter()
-                .map(|leased| leased.entry.record.event)
-                .collect()
-        };
-        assert_eq!(of(&held), events[..2]);
+        assert_eq!(events(&held), stored[..2]);
         // The first one asks for no more; it works longer than a lease lasts.
         unpin(&server).await;
         let mut rest = std::pin::pin!(fetch(&second, 10));
@@ -201,7 +198,232 @@ fn second_process_goes_on_when_the_first_has_done_its_part_of_an_ordered_group()
         while rest.len() < 4 {
             rest.extend(fetch(&second, 10).await);
         }
-        assert_eq!(of(&rest), events[2..]);
+        assert_eq!(events(&rest), stored[2..]);
+    });
+}
+
+fn events(leased: &[Leased]) -> Vec<EventId> {
+    leased.iter().map(|one| one.entry.record.event).collect()
+}
+
+/// A log behind a proxy.
+async fn open_behind(server: &NatsServer) -> (Proxy, Jetstream) {
+    let proxy = Proxy::before(server.port()).await;
+    let mut config = config(server);
+    config.nats.servers = vec![format!("nats://127.0.0.1:{}", proxy.port)];
+    let log = open(&config).await;
+    (proxy, log)
+}
+
+#[test]
+fn lines_stay_whole_when_the_server_falls_silent_while_they_are_read() {
+    let server = NatsServer::start();
+    run(async {
+        let (proxy, log) = open_behind(&server).await;
+        let mut rules = ordered(&["orders:*"]);
+        rules.lease = Duration::from_secs(60);
+        log.open_group(&rules).await.expect("made");
+        let mut stored = store(&log, "orders:eu", 3).await;
+        stored.extend(store(&log, "orders:us", 3).await);
+        let fetched = fetch_all(&log, 6).await;
+        assert_eq!(events(&fetched), stored);
+        let lined: Vec<_> = fetched
+            .iter()
+            .enumerate()
+            .map(|(at, leased)| (leased.lease, Settled::Lined(LineId(at as u64 / 3))))
+            .collect();
+        log.settle("mail/1", &lined).await.expect("settled");
+        let wanted = [(LineId(0), 3), (LineId(1), 3)];
+        // All of the first line is read, and nothing of the second.
+        proxy.line.send(Line::Few(3)).expect("a line");
+        let failed = log.fetch_lines("mail/1", &wanted).await;
+        assert!(
+            matches!(failed, Err(LogError::Unavailable { .. })),
+            "{failed:?}"
+        );
+        proxy.line.send(Line::Passes).expect("a line");
+        let given = until("the lines", async || {
+            log.fetch_lines("mail/1", &wanted).await.ok()
+        })
+        .await;
+        for (given, stored) in given.iter().zip(stored.chunks(3)) {
+            assert_eq!(events(&given.leased), stored);
+            assert_eq!(given.left, 0);
+        }
+    });
+}
+
+#[test]
+fn nothing_later_is_given_while_nobody_knows_what_the_server_has_heard() {
+    let server = NatsServer::start();
+    run(async {
+        let (proxy, log) = open_behind(&server).await;
+        let mut rules = ordered(&["orders:*"]);
+        rules.lease = Duration::from_secs(10);
+        log.open_group(&rules).await.expect("made");
+        let stored = store(&log, "orders:eu", 9).await;
+        let first = fetch_all(&log, 3).await;
+        assert_eq!(events(&first), stored[..3]);
+        let done: Vec<_> = first.iter().map(|one| (one.lease, Settled::Done)).collect();
+        // The server hears it, and its answer is lost with the connection.
+        proxy.line.send(Line::Mute).expect("a line");
+        let cut = async {
+            until("the server hears it", async || {
+                let info = log_stream(&server).await.consumer_info("mail=2F1").await;
+                (info.ok()?.num_ack_pending == 0).then_some(())
+            })
+            .await;
+            proxy.line.send(Line::Cut).expect("a line");
+        };
+        let (settled, ()) = tokio::join!(log.settle("mail/1", &done), cut);
+        assert!(
+            matches!(settled, Err(LogError::Unavailable { .. })),
+            "{settled:?}"
+        );
+        // As many are lost as nobody knows of.
+        unpin(&server).await;
+        lost_deliveries(&server, 3).await;
+        proxy.line.send(Line::Passes).expect("a line");
+        let mut rest = Vec::new();
+        until("the rest", async || {
+            if let Ok(leased) = log.fetch("mail/1", 9).await {
+                rest.extend(events(&leased));
+            }
+            (rest.len() >= 6).then_some(())
+        })
+        .await;
+        assert_eq!(rest, stored[3..]);
+        log.settle("mail/1", &done).await.expect("said again");
+    });
+}
+
+#[test]
+fn what_leaves_its_lines_comes_before_what_was_given_meanwhile() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let mut rules = ordered(&["orders:*"]);
+        rules.lease = Duration::from_secs(10);
+        log.open_group(&rules).await.expect("made");
+        let mut stored = store(&log, "orders:eu", 4).await;
+        let mut lined = Vec::new();
+        while lined.len() < 4 {
+            // There is room for more than there is.
+            lined.extend(fetch(&log, 20).await);
+        }
+        let lined: Vec<_> = lined
+            .iter()
+            .map(|one| (one.lease, Settled::Lined(LineId(7))))
+            .collect();
+        log.settle("mail/1", &lined).await.expect("settled");
+        stored.extend(store(&log, "orders:eu", 4).await);
+        until("these are on their way", async || {
+            let info = log_stream(&server).await.consumer_info("mail=2F1").await;
+            (info.ok()?.num_ack_pending == 8).then_some(())
+        })
+        .await;
+        log.leave_lines("mail/1").await.expect("left");
+        assert_eq!(events(&fetch_all(&log, 8).await), stored);
+    });
+}
+
+/// What comes of an ordered group whose first waits so long, with its line, and whose others wait in lines, when it has left them.
+async fn given_back(log: &Jetstream, wait: Duration) -> (Vec<EventId>, Vec<EventId>) {
+    let mut rules = ordered(&["orders:*"]);
+    rules.lease = Duration::from_secs(10);
+    log.open_group(&rules).await.expect("made");
+    let mut stored = store(log, "orders:eu", 4).await;
+    let fetched = fetch_all(log, 4).await;
+    let wait = u64::try_from(wait.as_millis()).expect("not for ever");
+    let mut settled: Vec<_> = fetched
+        .iter()
+        .map(|one| (one.lease, Settled::Lined(LineId(7))))
+        .collect();
+    settled[0].1 = Settled::Delayed {
+        until_unix_ms: unix_ms() + wait,
+        line: Some(LineId(7)),
+    };
+    log.settle("mail/1", &settled).await.expect("settled");
+    log.leave_lines("mail/1").await.expect("left");
+    stored.extend(store(log, "orders:eu", 1).await);
+    (stored, events(&fetch_all(log, 4).await))
+}
+
+#[test]
+fn what_waits_for_a_moment_comes_first_when_its_line_is_left() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let (stored, mut given) = given_back(&log, Duration::from_secs(2)).await;
+        given.extend(events(&fetch_all(&log, 1).await));
+        assert_eq!(given, stored);
+    });
+}
+
+#[test]
+fn what_waits_for_long_keeps_nobody_when_its_line_is_left() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        let (stored, given) = given_back(&log, Duration::from_hours(1)).await;
+        assert_eq!(given, stored[1..]);
+    });
+}
+
+#[test]
+fn server_that_stands_still_has_not_heard_what_is_settled() {
+    let server = NatsServer::start();
+    let signal = |name| signal(server.pid().expect("it runs"), name);
+    run(async {
+        let log = open(&config(&server)).await;
+        log.open_group(&group(&["jobs"])).await.expect("made");
+        store(&log, "jobs", 1).await;
+        let done = [(fetch(&log, 1).await[0].lease, Settled::Done)];
+        signal("STOP");
+        let settled = log.settle("mail/1", &done).await;
+        signal("CONT");
+        assert!(
+            matches!(settled, Err(LogError::Unavailable { .. })),
+            "{settled:?}"
+        );
+        until("it is heard", async || {
+            log.settle("mail/1", &done).await.ok()
+        })
+        .await;
+        let lag = log.lag("mail/1").await.expect("lag");
+        assert_eq!(lag.entries + lag.leased, 0);
+    });
+}
+
+#[test]
+fn nothing_is_settled_in_a_group_whose_seek_came_half_way() {
+    let server = NatsServer::start();
+    run(async {
+        let log = open(&config(&server)).await;
+        log.open_group(&group(&["jobs"])).await.expect("made");
+        let stored = store(&log, "jobs", 4).await;
+        let fetched = fetch_all(&log, 4).await;
+        let js = jetstream::new(async_nats::connect(server.url()).await.expect("connected"));
+        let histories = js.delete_stream("KV_RINGMAIN_FAILURES").await;
+        histories.expect("gone");
+        let behind = fetched[1].entry.cursor;
+        let sought = log.seek_group("mail/1", behind).await;
+        assert!(
+            matches!(sought, Err(LogError::Unavailable { .. })),
+            "{sought:?}"
+        );
+        let done = [(fetched[3].lease, Settled::Done)];
+        let settled = log.settle("mail/1", &done).await;
+        assert!(
+            matches!(settled, Err(LogError::Unavailable { .. })),
+            "{settled:?}"
+        );
+        // Another process has what is gone made again, and makes the group where it was sought.
+        let other = open(&config(&server)).await;
+        other.open_group(&group(&["jobs"])).await.expect("made");
+        assert_eq!(events(&fetch_all(&other, 2).await), stored[2..]);
+        log.seek_group("mail/1", behind).await.expect("sought");
+        assert_eq!(events(&fetch_all(&log, 2).await), stored[2..]);
     });
 }
 

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
     Passes,
+    /// So many more pieces of what the server says pass, then it is `Mute`.
+    Few(usize),
     /// What the server says is lost.
     Mute,
     /// Connections end, and new ones are refused.
@@ -24,12 +26,13 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let (line, watched) = watch::channel(Line::Passes);
+        let set = line.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *watched.borrow() != Line::Cut
                     && let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await
                 {
-                    tokio::spawn(carry(client, server, watched.clone()));
+                    tokio::spawn(carry(client, server, watched.clone(), set.clone()));
                 }
             }
         });
@@ -37,7 +40,12 @@ impl Proxy {
     }
 }
 
-async fn carry(client: TcpStream, server: TcpStream, mut line: watch::Receiver<Line>) {
+async fn carry(
+    client: TcpStream,
+    server: TcpStream,
+    mut line: watch::Receiver<Line>,
+    set: watch::Sender<Line>,
+) {
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
@@ -49,7 +57,11 @@ async fn carry(client: TcpStream, server: TcpStream, mut line: watch::Receiver<L
             }
             read = from_server.read(&mut down) => {
                 let Ok(count @ 1..) = read else { return };
-                let passes = *line.borrow() == Line::Passes;
+                let state = *line.borrow();
+                if let Line::Few(left) = state {
+                    set.send_replace(left.checked_sub(1).map_or(Line::Mute, Line::Few));
+                }
+                let passes = matches!(state, Line::Passes | Line::Few(1..));
                 if passes && to_client.write_all(&down[..count]).await.is_err() { return }
             }
             changed = line.changed() => {

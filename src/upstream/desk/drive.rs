@@ -166,6 +166,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 let speaks = group.take_turn_to_speak();
                 (wanted, group.poll_timeout(), speaks, place.is_gone.get())
             };
+            let mut unheard = None;
             if speaks || !unsettled.is_empty() {
                 match self.log.settle(&place.name, &unsettled).await {
                     Ok(()) => unsettled.clear(),
@@ -176,11 +177,15 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                         if !is_gone {
                             tokio::time::sleep(RETRY).await;
                         }
+                        unheard = Some(error);
                     }
                 }
             }
             if !syncs.is_empty() && (unsettled.is_empty() || is_gone) {
-                let stored = self.log.store_settled(&place.name).await;
+                let stored = match unheard.filter(|_| !unsettled.is_empty()) {
+                    Some(error) => Err(error),
+                    None => self.log.store_settled(&place.name).await,
+                };
                 for sync in syncs.drain(..) {
                     self.answer_sync(&sync, &stored);
                 }

@@ -158,7 +158,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// What was joined before waits in lines: who was killed, or reads with other rules, reads all of it again.
     async fn read_parts(
         &self,
-        place: &Place,
+        place: &Rc<Place>,
         rule: &Rule,
         joining: &Joining,
     ) -> Result<(), LogError> {
@@ -206,7 +206,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                     let leased = line.leased.into_iter();
                     lined.extend(leased.filter_map(|leased| take(&joins, leased)));
                 }
-                self.log.settle(name, &lined).await?;
+                self.settle_at_last(place, &lined).await?;
             }
             loop {
                 let left_over = self.log.left_over(name, READ_OF_LINE).await?;
@@ -215,11 +215,11 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 }
                 let leased = left_over.into_iter();
                 let lined: Vec<_> = leased.filter_map(|leased| take(&joins, leased)).collect();
-                self.log.settle(name, &lined).await?;
+                self.settle_at_last(place, &lined).await?;
             }
         };
         let read = read.await;
-        let settled = self.log.settle(name, &returned).await;
+        let settled = self.settle_at_last(place, &returned).await;
         if read.is_ok() && settled.is_ok() {
             if let Some(kept) = kept {
                 joins.recall(&kept);
@@ -235,6 +235,25 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             .append(&mut place.joins.borrow_mut().incoming);
         *place.joins.borrow_mut() = joins;
         read.and(settled)
+    }
+
+    /// Says it until the log has heard it: what was taken out of lines is nobody's before. Fails when the group is deleted.
+    async fn settle_at_last(
+        &self,
+        place: &Rc<Place>,
+        settled: &[(Lease, Settled)],
+    ) -> Result<(), LogError> {
+        loop {
+            let Err(error) = self.log.settle(&place.name, settled).await else {
+                return Ok(());
+            };
+            self.look_whether_deleted(place).await;
+            if place.is_gone.get() || self.is_closed.get() {
+                return Err(error);
+            }
+            tracing::debug!(%error, group = &*place.name, "lines are settled again");
+            tokio::time::sleep(RETRY).await;
+        }
     }
 
     /// Gives up what waits too long, once it is known that nothing of it is behind.

@@ -23,7 +23,7 @@ use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::{Request, RequestErrorKind};
 use bytes::Bytes;
 
-use super::link::{Link, Opened};
+use super::link::{Link, Opened, connects};
 use super::reader::Reader;
 use super::subject::name;
 use super::{Jetstream, values};
@@ -244,6 +244,10 @@ impl Consumers {
             return Err(LogError::NotFound(format!("no group {group}").into()));
         };
         spec.start_after = Some(after);
+        // First: whoever makes the consumer, should this one come no further, makes it there.
+        let value = serde_json::to_vec(&spec).map_err(|error| failed(&error))?;
+        let put = opened.state.put(group_key(group), value.into()).await;
+        put.map_err(|error| failed(&error))?;
         match opened.stream.delete_consumer(&name(group)).await {
             Ok(_) => {}
             Err(error) => {
@@ -253,16 +257,15 @@ impl Consumers {
                 }
             }
         }
-        self.pulls.borrow_mut().remove(group);
         let histories = format!("{}{}.>", opened.failures.prefix, name(group));
         let purged = opened.failures.stream.purge().filter(histories).await;
         purged.map_err(|error| failed(&error))?;
         let config = self.consumer(&spec, name(group), start_of(&spec));
         let made = opened.stream.create_consumer(config).await;
         made.map_err(|error| failed(&error))?;
-        let value = serde_json::to_vec(&spec).map_err(|error| failed(&error))?;
-        let put = opened.state.put(group_key(group), value.into()).await;
-        put.map(drop).map_err(|error| failed(&error))
+        // Until here its leases are known: what is said of them fails, as nobody hears it.
+        self.pulls.borrow_mut().remove(group);
+        Ok(())
     }
 
     /// See `Groups::undone`: what the consumer has not given yet. What is leased, the server names to nobody.
@@ -345,6 +348,8 @@ impl Consumers {
         // Of what is done. They go last: an entry that comes again, because this process ended before, brings its history along.
         let mut histories = Vec::new();
         let mut words: Vec<(async_nats::Subject, Bytes)> = Vec::new();
+        // Leases that end with it.
+        let mut over = Vec::new();
         for (lease, what) in settled {
             let Some(held) = pull.held(*lease) else {
                 continue;
@@ -355,11 +360,15 @@ impl Consumers {
                     if !held.failures.is_empty() {
                         histories.push(key);
                     }
+                    over.push(*lease);
                     Bytes::from_static(b"+ACK")
                 }
                 Settled::Failed(failure) => {
                     let mut failures = held.failures;
-                    failures.push(failure.clone());
+                    // What could not be said is said again.
+                    if failures.last() != Some(failure) {
+                        failures.push(failure.clone());
+                    }
                     let value = history(&mut failures).map_err(|error| failed(&error))?;
                     let put = opened.failures.put(key, value).await;
                     put.map_err(|error| failed(&error))?;
@@ -367,14 +376,18 @@ impl Consumers {
                     Bytes::from_static(b"+WPI")
                 }
                 Settled::Kept | Settled::Lined(_) => Bytes::from_static(b"+WPI"),
-                Settled::Returned => Bytes::from_static(b"-NAK"),
+                Settled::Returned => {
+                    over.push(*lease);
+                    Bytes::from_static(b"-NAK")
+                }
+                Settled::Delayed { line: Some(_), .. } => Bytes::from_static(b"+WPI"),
                 Settled::Delayed {
                     until_unix_ms,
-                    line,
-                } => match line {
-                    Some(_) => Bytes::from_static(b"+WPI"),
-                    None => parked::later(*until_unix_ms),
-                },
+                    line: None,
+                } => {
+                    over.push(*lease);
+                    parked::later(*until_unix_ms)
+                }
             };
             words.push((held.reply, word));
         }
@@ -382,7 +395,11 @@ impl Consumers {
             return Ok(());
         };
         // All over one connection: the last word is answered behind the others.
+        for lease in over {
+            pull.doubt(lease);
+        }
         let client = self.link.client();
+        let before = connects(&client);
         for (reply, word) in words {
             let sent = client.publish(reply, word).await;
             sent.map_err(|error| failed(&error))?;
@@ -390,11 +407,17 @@ impl Consumers {
         let request = Request::new().payload(word).timeout(Some(ANSWER_WITHIN));
         match client.send_request(last, request).await {
             Ok(_) => {}
-            // A server that was killed may have forgotten the lease, and says nothing to it; the other words it has heard.
+            // A server that was killed may have forgotten the lease, and says nothing to it; if it is there, it has heard the words.
             Err(error) if error.kind() == RequestErrorKind::TimedOut => {
-                self.link.opened()?;
+                let consumer = opened.stream.consumer_info(name(group));
+                let answer = tokio::time::timeout(ANSWER_WITHIN, consumer).await;
+                let info = answer.map_err(|_elapsed| failed(&error))?;
+                info.map_err(|error| failed(&error))?;
             }
             Err(error) => return Err(failed(&error)),
+        }
+        if connects(&client) != before {
+            return Err(failed(&"the connection was lost meanwhile"));
         }
         for key in histories {
             let purged = opened.failures.purge_with_ttl(key, GONE).await;

@@ -3,6 +3,7 @@
 //! Credentials that change get a connection of their own beside the old one. Once the server has taken it, everything that begins goes
 //! over it, and the old one stays until what has begun there is over: nothing waits, and nothing is refused.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -117,6 +118,18 @@ struct Line {
     credentials: watch::Sender<Credentials>,
 }
 
+/// One connection, until it is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection {
+    line: u64,
+    connects: u64,
+}
+
+/// How often it has connected: what was said between two equal answers went over one connection.
+pub(super) fn connects(client: &Client) -> u64 {
+    client.statistics().connects.load(Ordering::Relaxed)
+}
+
 /// How a connection is made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Attempt {
@@ -186,6 +199,15 @@ impl Link {
     /// Number of the connection in use.
     pub(super) fn newest(&self) -> u64 {
         *self.newest.borrow()
+    }
+
+    /// Which connection it is now: another one after each loss.
+    pub(super) fn connection(&self) -> Connection {
+        let line = self.line.borrow();
+        Connection {
+            line: line.number,
+            connects: connects(&line.client),
+        }
     }
 
     /// The stream, if something can be asked of it now.

@@ -76,5 +76,7 @@ pub(super) async fn keys(store: &kv::Store, filter: &str) -> Result<Vec<String>,
         }
     }
     keys.sort_unstable();
+    // They are read in parts: a new one that comes between two of them moves another one into the second.
+    keys.dedup();
     Ok(keys)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -109,64 +110,101 @@ impl Pull {
         lines.into_iter().map(line).collect()
     }
 
-    /// See `Groups::fetch_lines`.
+    /// See `Groups::fetch_lines`. All of them are read before anything is taken: what is read of one stays in it when another one cannot
+    /// be read.
     pub(super) async fn fetch_lines(
         &self,
         opened: &Opened,
         wanted: &[(LineId, usize)],
     ) -> Result<Vec<FromLine>, LogError> {
-        let mut given = Vec::with_capacity(wanted.len());
+        let mut read = Vec::with_capacity(wanted.len());
         for &(id, limit) in wanted {
-            let first: Vec<(u64, Lease)> = {
-                let parked = self.parked.borrow();
-                let all = parked.lined.range((id, 0)..=(id, u64::MAX));
-                let first = all.take(limit);
-                first
-                    .map(|((_, sequence), lease)| (*sequence, *lease))
-                    .collect()
-            };
-            let mut leased = Vec::with_capacity(first.len());
-            for (sequence, lease) in first {
-                let entry = reader::entry(self.link(), opened, sequence).await;
-                let entry = match entry {
-                    Ok(entry) => entry,
-                    // Those before it are given.
-                    Err(_) if !leased.is_empty() => break,
-                    Err(error) => return Err(error),
-                };
-                self.parked.borrow_mut().lined.remove(&(id, sequence));
-                leased.extend(self.leased_again(lease, entry, false));
+            read.push((id, self.read_line(opened, id, limit).await?));
+        }
+        let mut given = Vec::with_capacity(read.len());
+        for (id, entries) in read {
+            let mut leased = Vec::with_capacity(entries.len());
+            for (sequence, entry) in entries {
+                let taken = self.parked.borrow_mut().lined.remove(&(id, sequence));
+                if let Some(lease) = taken {
+                    leased.extend(self.leased_again(lease, entry, false));
+                }
             }
-            let left = {
-                let parked = self.parked.borrow();
-                parked.lined.range((id, 0)..=(id, u64::MAX)).count() as u64
-            };
+            let left = self.sequences_of(id, usize::MAX).len() as u64;
             given.push(FromLine { id, leased, left });
         }
         Ok(given)
     }
 
-    /// See `Groups::release`.
+    /// The first entries of a line, and their sequences; at least one, if it has any.
+    async fn read_line(
+        &self,
+        opened: &Opened,
+        id: LineId,
+        limit: usize,
+    ) -> Result<Vec<(u64, Option<Arc<Entry>>)>, LogError> {
+        let mut entries = Vec::new();
+        for sequence in self.sequences_of(id, limit) {
+            match reader::entry(self.link(), opened, sequence).await {
+                Ok(entry) => entries.push((sequence, entry)),
+                // Those before it are given.
+                Err(_) if !entries.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entries)
+    }
+
+    /// What stands first in a line.
+    fn sequences_of(&self, id: LineId, limit: usize) -> Vec<u64> {
+        let parked = self.parked.borrow();
+        let all = parked.lined.range((id, 0)..=(id, u64::MAX));
+        all.take(limit)
+            .map(|((_, sequence), _)| *sequence)
+            .collect()
+    }
+
+    /// See `Groups::release`. Where order is kept, what was given meanwhile waits for what is given back.
     pub(super) async fn release(&self) -> Result<(), LogError> {
+        let mut longest = None;
+        let released = self.give_back_parked(&mut longest).await;
+        if let Some(longest) = longest {
+            self.await_released(longest).await;
+        }
+        released
+    }
+
+    /// `longest`: the longest time after which something of it is given again, if anything was given back.
+    async fn give_back_parked(&self, longest: &mut Option<Duration>) -> Result<(), LogError> {
+        let lease_time = self.lease_time();
         loop {
             let next = {
                 let parked = self.parked.borrow();
                 let lined = parked.lined.first_key_value();
                 let delayed = parked.delayed.first_key_value();
-                let lined = lined.map(|(key, lease)| (*lease, 0, Some(*key), None));
+                let lined = lined.map(|(key, lease)| (*lease, Duration::ZERO, Some(*key), None));
                 lined.or_else(|| {
                     delayed.map(|(key, (lease, _))| {
                         let wait = key.0.saturating_duration_since(Instant::now());
-                        let until = unix_ms() + u64::try_from(wait.as_millis()).unwrap_or(0);
-                        (*lease, until, None, Some(*key))
+                        (*lease, wait, None, Some(*key))
                     })
                 })
             };
-            let Some((lease, until, lined, delayed)) = next else {
+            let Some((lease, wait, lined, delayed)) = next else {
                 return Ok(());
             };
             if let Some(held) = self.held(lease) {
+                // Said in part, it may have been heard.
+                let is_far = wait > lease_time;
+                let awaited = if is_far { Duration::ZERO } else { wait };
+                *longest = Some(longest.map_or(awaited, |longest| longest.max(awaited)));
+                let until = u64::try_from(wait.as_millis()).map_or(0, |wait| unix_ms() + wait);
+                let until = if wait.is_zero() { 0 } else { until };
                 self.say_bytes(held.reply, later(until)).await?;
+                if is_far && self.is_ordered() {
+                    let mut parked = self.parked.borrow_mut();
+                    parked.away.insert(held.sequence, Instant::now() + wait);
+                }
             }
             self.forget(lease);
             let mut parked = self.parked.borrow_mut();

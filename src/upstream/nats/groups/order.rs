@@ -91,7 +91,7 @@ impl Order {
         self.next.is_some()
     }
 
-    /// Something that the server has leased may be lost.
+    /// Something that the server has leased may be lost: it is given again after this time.
     pub(super) fn lose(&mut self, lease: Duration) {
         let now = Instant::now();
         self.next = None;

@@ -21,7 +21,7 @@ use super::{history_key, is_absent, own_channel, spec};
 use crate::mesh::durable::LogError;
 use crate::model::Entry;
 use crate::upstream::log::{Failure, Group, Lease, Leased};
-use crate::upstream::nats::link::{Link, Opened};
+use crate::upstream::nats::link::{Connection, Link, Opened};
 use crate::upstream::nats::message::{self, Content};
 use crate::upstream::nats::subject::{self, name};
 
@@ -58,6 +58,8 @@ pub(super) struct Held {
     pub failures: Vec<Failure>,
     /// When it was given or last kept.
     since: Instant,
+    /// It was given up, and nobody knows whether the server has heard that.
+    is_in_doubt: bool,
 }
 
 impl Held {
@@ -79,6 +81,8 @@ struct Intake {
     replies: Option<Subscriber>,
     /// Over which connection they come.
     line: u64,
+    /// The one over which `order` was last known.
+    connection: Connection,
     inbox: String,
     /// Deliveries that may still come, and until when.
     expected: usize,
@@ -133,6 +137,7 @@ impl Pull {
             intake: Mutex::new(Intake {
                 replies: None,
                 line: 0,
+                connection: link.connection(),
                 inbox: link.client().new_inbox(),
                 expected: 0,
                 until: Instant::now(),
@@ -173,6 +178,13 @@ impl Pull {
         }
     }
 
+    /// The server is told that it is over: until it has answered, it may be leased there or not.
+    pub(super) fn doubt(&self, lease: Lease) {
+        if let Some(held) = self.leases.borrow_mut().held.get_mut(&lease) {
+            held.is_in_doubt = true;
+        }
+    }
+
     pub(super) fn forget(&self, lease: Lease) {
         let mut leases = self.leases.borrow_mut();
         if let Some(held) = leases.held.remove(&lease) {
@@ -196,6 +208,7 @@ impl Pull {
     ) -> Result<Vec<Leased>, LogError> {
         let mut intake = self.intake.lock().await;
         loop {
+            self.look_at_connection(&mut intake);
             let due = self.take_due(opened, limit).await?;
             if !due.is_empty() {
                 return Ok(due);
@@ -240,7 +253,15 @@ impl Pull {
         }
     }
 
-    fn is_ordered(&self) -> bool {
+    /// What was under way over a connection that is lost is lost with it: before anything new the accounts are compared.
+    fn look_at_connection(&self, intake: &mut Intake) {
+        let connection = self.link.connection();
+        if std::mem::replace(&mut intake.connection, connection) != connection {
+            intake.order.lose(self.lease_time());
+        }
+    }
+
+    pub(super) fn is_ordered(&self) -> bool {
         self.group.borrow().ordered
     }
 
@@ -279,17 +300,19 @@ impl Pull {
             Err(error) => return Err(self.link.failed(&error)),
         };
         let after = self.settlements.get();
-        let account = {
+        let (account, has_doubts) = {
             // What has run out is elsewhere until it has come again.
             let (leases, lease) = (self.leases.borrow(), self.lease_time());
-            let alive = leases
-                .held
-                .values()
-                .filter(|held| held.since.elapsed() < lease);
-            Account::new(&info, alive.map(|held| held.sequence))
+            let held = leases.held.values();
+            let alive = held.filter(|held| held.since.elapsed() < lease);
+            let has_doubts = alive.clone().any(|held| held.is_in_doubt);
+            let away = self.parked.borrow_mut().still_away();
+            let here = alive.map(|held| held.sequence).chain(away);
+            let account = Account::new(&info, here);
+            (account, has_doubts)
         };
-        // What is being settled is on one side only.
-        let is_steady = before == after && before.0 == before.1;
+        // What is being settled is on one side only, and so may be what the server was told and has not answered.
+        let is_steady = before == after && before.0 == before.1 && !has_doubts;
         if intake.order.look(&account, is_steady) {
             self.pass_on_collected(intake);
             return Ok(true);
@@ -299,6 +322,20 @@ impl Pull {
             self.ask(opened, intake, wanted).await?;
         }
         Ok(false)
+    }
+
+    /// Some was given back and is given again, the last of it after this time: what was given meanwhile is collected until then.
+    pub(super) async fn await_released(&self, longest: Duration) {
+        if !self.is_ordered() {
+            return;
+        }
+        let mut intake = self.intake.lock().await;
+        let intake = &mut *intake;
+        for (leased, _) in intake.waiting.drain(..) {
+            let sequence = leased.entry.cursor;
+            intake.order.collected.insert(sequence, leased);
+        }
+        intake.order.lose(longest);
     }
 
     fn pass_on_collected(&self, intake: &mut Intake) {
@@ -560,6 +597,7 @@ impl Pull {
                         reply,
                         failures,
                         since: Instant::now(),
+                        is_in_doubt: false,
                     };
                     return Ok((number, Delivery::Entry(Arc::from(entry), held)));
                 }
@@ -612,6 +650,7 @@ impl Pull {
     }
 
     fn hold(&self, held: Held) -> Lease {
+        self.parked.borrow_mut().away.remove(&held.sequence);
         let lease_time = self.group.borrow().lease;
         let mut leases = self.leases.borrow_mut();
         let leases = &mut *leases;
