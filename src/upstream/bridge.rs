@@ -280,8 +280,9 @@ impl Shared {
     /// The next batch: what waits, at most `most`.
     fn batch(&self, most: usize) -> (Vec<Whose>, Vec<Draft>) {
         let mut waiting = self.waiting.borrow_mut();
-        let mut whose = Vec::new();
-        let mut batch = Vec::new();
+        let about = waiting.len().min(most);
+        let mut whose = Vec::with_capacity(about);
+        let mut batch = Vec::with_capacity(about);
         let mut bytes = 0;
         while batch.len() < most && bytes < BYTES_PER_BATCH {
             let Some((one, draft)) = waiting.pop_front() else {

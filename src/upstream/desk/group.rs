@@ -169,7 +169,7 @@ pub struct Group {
     index: u64,
     serial: u64,
     rng: Rng,
-    held: BTreeMap<u64, Held>,
+    held: HashMap<u64, Held, FixedState>,
     held_bytes: usize,
     /// About how many bytes the next entry has.
     entry_bytes: usize,
@@ -295,7 +295,7 @@ impl Group {
             index: index as u64,
             serial: rng.bits(),
             rng,
-            held: BTreeMap::new(),
+            held: HashMap::with_hasher(hasher.clone()),
             held_bytes: 0,
             entry_bytes: 16 << 10,
             ready: BTreeSet::new(),
@@ -360,6 +360,13 @@ impl Group {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.deliveries.len()
+    }
+
+    /// What is held, in the order of the log.
+    fn cursors(&self) -> Vec<u64> {
+        let mut cursors: Vec<u64> = self.held.keys().copied().collect();
+        cursors.sort_unstable();
+        cursors
     }
 
     /// Entries that wait for their next attempt.

@@ -3,6 +3,7 @@
 use super::{FETCHED_AT_ONCE, Group, Member, PASSED_PER_TURN, Taker};
 use crate::limits::{GROUP_HELD_BYTES_MAX, GROUP_HELD_MAX, GROUP_LINED_MAX, GROUP_LINES_MAX};
 use crate::time::Now;
+use crate::upstream::desk::turns::Place;
 use crate::upstream::log::Settled;
 
 impl Member {
@@ -26,7 +27,12 @@ impl Group {
         while !self.rotation.is_empty()
             && let Some(cursor) = self.next_ready(now)
         {
-            if self.returns_ended(now, cursor) {
+            let Some(held) = self.held.get(&cursor) else {
+                unreachable!("what is ready is held")
+            };
+            let (bytes, place) = (held.wire_bytes, held.place);
+            if held.entry.record.is_over(now.unix_ms) {
+                self.return_ended(now, cursor, place);
                 continue;
             }
             let Some(key) = self.rotation.pop_front() else {
@@ -39,7 +45,6 @@ impl Group {
             if member.has.len() >= member.credit {
                 continue;
             }
-            let bytes = self.held.get(&cursor).map_or(0, |held| held.wire_bytes);
             if !member.has_room(bytes) {
                 if !member.given.is_empty() {
                     // It is answered with what it has got.
@@ -60,7 +65,7 @@ impl Group {
                 continue;
             }
             (asked, self.passed) = (0, 0);
-            match self.held.get(&cursor).and_then(|held| held.place) {
+            match place {
                 Some(place) => self.leave_line(now, place.line, cursor),
                 None => {
                     self.ready.remove(&cursor);
@@ -78,14 +83,7 @@ impl Group {
     }
 
     /// What has ended meanwhile is nobody's: the log forgets it.
-    fn returns_ended(&mut self, now: Now, cursor: u64) -> bool {
-        let Some(held) = self.held.get(&cursor) else {
-            return false;
-        };
-        if !held.entry.record.is_over(now.unix_ms) {
-            return false;
-        }
-        let place = held.place;
+    fn return_ended(&mut self, now: Now, cursor: u64, place: Option<Place>) {
         match place {
             Some(place) => {
                 self.leave_line(now, place.line, cursor);
@@ -98,7 +96,6 @@ impl Group {
             }
         }
         self.finish(now, cursor, Settled::Returned);
-        true
     }
 
     /// The entry that is given next.

@@ -36,8 +36,9 @@ impl Group {
             self.end_fetch(now, key);
         }
         let is_its = |held: &Held| matches!(held.state, State::Given { holder: Holder::Connection(has), .. } if has == worker);
-        let its = self.held.iter().filter(|(_, held)| is_its(held));
-        for cursor in its.map(|(&cursor, _)| cursor).collect::<Vec<u64>>() {
+        let mut its = self.cursors();
+        its.retain(|cursor| self.held.get(cursor).is_some_and(is_its));
+        for cursor in its {
             if has_ended {
                 self.lose(now, cursor);
             } else {
@@ -134,8 +135,7 @@ impl Group {
 
     /// The group begins anew elsewhere: whatever it held is none of its business any more. Whoever takes from it stays.
     pub fn handle_emptied(&mut self) {
-        let cursors: Vec<u64> = self.held.keys().copied().collect();
-        for cursor in cursors {
+        for cursor in self.cursors() {
             self.take_back(cursor);
         }
         self.held.clear();

@@ -454,8 +454,7 @@ impl Group {
     pub(super) fn rebuild_lines(&mut self, now: Now) {
         self.lines = Lines::default();
         self.ready.clear();
-        let cursors: Vec<u64> = self.held.keys().copied().collect();
-        for cursor in cursors {
+        for cursor in self.cursors() {
             let place = self.place_of(cursor);
             let Some(held) = self.held.get_mut(&cursor) else {
                 continue;
