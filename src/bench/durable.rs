@@ -53,6 +53,7 @@ struct Shape {
     workers: u32,
     credit: u32,
     ordered: bool,
+    sync: bool,
     /// Publications that the workers take.
     fill: u64,
     shards: Option<u16>,
@@ -82,6 +83,7 @@ impl Shape {
             },
             credit: options.credit.unwrap_or(256),
             ordered: options.ordered,
+            sync: options.sync,
             fill: if is_queue {
                 options.fill.unwrap_or(200_000)
             } else {
@@ -157,7 +159,7 @@ impl Shape {
             ),
             (
                 !self.is_queue && options.is_of_queues(),
-                "--workers, --credit, --ordered and --fill are for queue",
+                "--workers, --credit, --ordered, --sync and --fill are for queue",
             ),
         ];
         match checks.into_iter().find(|(wrong, _)| *wrong) {
@@ -424,13 +426,14 @@ impl<'a> Course<'a> {
         let before = self.read();
         let all = (0..).zip(lines).map(|(reader, line)| {
             let (channels, shared) = (channels.clone(), self.shared.clone());
-            let (credit, ordered) = (shape.credit, shape.ordered);
+            let (credit, ordered, sync) = (shape.credit, shape.ordered, shape.sync);
             async move {
                 let consume = Consume {
                     group: GROUP,
                     channels: &channels,
                     credit,
                     ordered,
+                    sync,
                 };
                 readers::worker(line, reader, consume, wanted, shared).await
             }
@@ -620,6 +623,9 @@ pub struct DurableArgs {
     /// With `queue`: one delivery of a channel at a time
     #[arg(long)]
     pub ordered: bool,
+    /// With `queue`: an acknowledgement is answered when it is stored, not when it is taken
+    #[arg(long)]
+    pub sync: bool,
     /// With `queue`: publications that wait for the workers [default: 200000]
     #[arg(long)]
     pub fill: Option<u64>,
@@ -633,7 +639,11 @@ pub struct DurableArgs {
 
 impl DurableArgs {
     fn is_of_queues(&self) -> bool {
-        self.workers.is_some() || self.credit.is_some() || self.ordered || self.fill.is_some()
+        self.workers.is_some()
+            || self.credit.is_some()
+            || self.ordered
+            || self.sync
+            || self.fill.is_some()
     }
 
     /// Something of it is set.
@@ -684,6 +694,7 @@ mod tests {
             "durable --subscriptions 65",
             "queue --subscribers 3",
             "queue --fill 0",
+            "durable --sync",
         ] {
             assert!(
                 matches!(Shape::of(&args(line)), Err(BenchError::Usage(_))),

@@ -187,7 +187,7 @@ impl Shape {
         )?;
         usage(
             args.durable.is_set(),
-            "--publishers, --outstanding, --subscribers, --workers, --credit, --ordered, --fill, --nats and --directory are for durable and queue",
+            "--publishers, --outstanding, --subscribers, --workers, --credit, --ordered, --sync, --fill, --nats and --directory are for durable and queue",
         )?;
         usage(
             args.window == 0 || args.runs == 0 || args.concurrency == Some(0),

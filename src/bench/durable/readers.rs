@@ -45,6 +45,8 @@ pub(super) struct Consume<'a> {
     pub(super) channels: &'a str,
     pub(super) credit: u32,
     pub(super) ordered: bool,
+    /// Acknowledgements are answered when they are stored.
+    pub(super) sync: bool,
 }
 
 impl Consume<'_> {
@@ -54,6 +56,7 @@ impl Consume<'_> {
             channels,
             credit,
             ordered,
+            sync: _,
         } = self;
         format!(
             "{{\"group\":\"{group}\",\"channels\":[\"{channels}\"],\"credit\":{credit},\"ordered\":{ordered},\"ack_wait_ms\":60000,\"from\":\"beginning\"}}"
@@ -69,6 +72,7 @@ pub(super) async fn worker(
     wanted: u64,
     shared: Shared,
 ) -> Result<(), BenchError> {
+    let sync = if consume.sync { ",\"sync\":true" } else { "" };
     let mut id = 2;
     line.rpc(id, "ringmain.consume", &consume.json());
     line.flush().await?;
@@ -121,7 +125,7 @@ pub(super) async fn worker(
             line.rpc(
                 id,
                 "ringmain.ack",
-                &format!("{{\"deliveries\":[{deliveries}]}}"),
+                &format!("{{\"deliveries\":[{deliveries}]{sync}}}"),
             );
             line.flush().await?;
             under_way.push_back((id, std::mem::take(&mut arrived)));
@@ -167,6 +171,7 @@ mod tests {
             channels: "durable:*",
             credit: 256,
             ordered: true,
+            sync: false,
         };
         let json: serde_json::Value = serde_json::from_str(&consume.json()).unwrap();
         assert_eq!(

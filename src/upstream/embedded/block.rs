@@ -132,17 +132,29 @@ const fn check_format(format: u8) -> Result<(), Damage> {
     }
 }
 
-/// Records of one channel as they are stored. `head.count` must be theirs.
+/// Records of one channel as they are stored, in place of what `out` has. `head.count` must be theirs.
+pub fn encode_into<'a>(
+    out: &mut Vec<u8>,
+    head: &Head,
+    records: impl Iterator<Item = &'a Record> + Clone,
+) {
+    encode_left(out, head, records.map(Some));
+}
+
+/// See `encode_into`.
 #[must_use]
 pub fn encode<'a>(head: &Head, records: impl Iterator<Item = &'a Record> + Clone) -> Vec<u8> {
-    encode_left(head, records.map(Some))
+    let mut out = Vec::new();
+    encode_into(&mut out, head, records);
+    out
 }
 
 /// The same; `None` is one that has ended.
 fn encode_left<'a>(
+    out: &mut Vec<u8>,
     head: &Head,
     records: impl Iterator<Item = Option<&'a Record>> + Clone,
-) -> Vec<u8> {
+) {
     let name = head.channel.as_str().as_bytes();
     let bytes: usize = (records.clone().flatten())
         .map(|record| record.bytes() + RECORD_BYTES_BESIDE)
@@ -152,7 +164,8 @@ fn encode_left<'a>(
         true => FORMAT_ENDING,
         false => FORMAT,
     };
-    let mut out = Vec::with_capacity(HEAD_BYTES + 2 + name.len() + bytes);
+    out.clear();
+    out.reserve(HEAD_BYTES + 2 + name.len() + bytes);
     out.extend_from_slice(&[0, 0, 0, 0, format]);
     out.extend_from_slice(&head.channel_id.to_le_bytes());
     out.extend_from_slice(&head.epoch.0);
@@ -170,13 +183,12 @@ fn encode_left<'a>(
     out.extend_from_slice(&name[..usize::from(length)]);
     for record in records {
         match record {
-            Some(record) => put_record(&mut out, record),
+            Some(record) => put_record(out, record),
             None => out.extend_from_slice(&[MORE, GONE]),
         }
     }
     let checksum = crc32fast::hash(&out[4..]);
     out[..4].copy_from_slice(&checksum.to_le_bytes());
-    out
 }
 
 /// The same block without the records at these cursors; the one of the first is `first_cursor`.
@@ -198,7 +210,9 @@ pub fn without(
             *place = Some(&entry.record);
         }
     }
-    Ok(encode_left(&head, left.iter().copied()))
+    let mut out = Vec::new();
+    encode_left(&mut out, &head, left.iter().copied());
+    Ok(out)
 }
 
 /// The same block in another epoch of its channel.

@@ -88,6 +88,8 @@ pub struct Core {
     idle_ms: u64,
     /// The channel after which the next look for idle ones begins, and when.
     idle_at: (Vec<u8>, u64),
+    /// The last block as it was written: the next one takes its memory.
+    block: Vec<u8>,
 }
 
 /// Records of one channel in the batch at hand.
@@ -103,7 +105,7 @@ struct Staged {
 #[derive(Default)]
 struct Plan {
     staged: Vec<Staged>,
-    places: BTreeMap<ChannelName, usize>,
+    places: Map<ChannelName, usize>,
     keys: Map<[u8; 24], (u64, EventId)>,
     rows: Vec<(Keyspace, Vec<u8>, Vec<u8>)>,
     new_channels: bool,
@@ -213,6 +215,7 @@ impl Core {
             forgotten_ends: Vec::new(),
             // Its entries are gone by then, with the segment that held the last one.
             idle_ms: age_ms.saturating_add(age_ms / 16).max(IDLE_MS),
+            block: Vec::new(),
             idle_at: (Vec::new(), 0),
             store,
         })
@@ -608,10 +611,11 @@ impl Core {
                     count: u16::try_from(count).unwrap_or(u16::MAX),
                     channel: staged.channel.clone(),
                 };
-                let value = block::encode(&head, part.iter().map(|entry| &entry.record));
+                let value = &mut self.block;
+                block::encode_into(value, &head, part.iter().map(|entry| &entry.record));
                 active.bytes += value.len() as u64;
                 let key = (cursor + 1).to_be_bytes();
-                batch.insert(&active.blocks, key, value);
+                batch.insert(&active.blocks, key, value.as_slice());
                 index.push((index_key(staged.row.id, offset + 1), key));
                 offset += count as u64;
                 for mut entry in new.by_ref().take(count) {

@@ -279,7 +279,7 @@ impl Inner {
             more(batch, store);
         })?;
         let end = core.end;
-        self.stored(end, &entries);
+        self.stored(end, entries);
         Ok(results)
     }
 
@@ -303,7 +303,7 @@ impl Inner {
         }
         let end = core.end;
         self.damaged += published.damaged;
-        self.stored(end, &published.entries);
+        self.stored(end, published.entries);
         let now_ms = wall_ms();
         for due_ms in published.due_ms {
             let late = Duration::from_millis(now_ms.saturating_sub(due_ms));
@@ -314,17 +314,15 @@ impl Inner {
     }
 
     /// Entries were stored, and all that groups had to say.
-    fn stored(&mut self, end: u64, entries: &[Arc<Entry>]) {
+    fn stored(&mut self, end: u64, entries: Vec<Arc<Entry>>) {
         (self.dirty, self.unsynced) = (None, None);
         self.end = end;
-        for entry in entries {
-            self.tail.push(entry);
-        }
         if self.groups.is_empty() {
             self.recent.start(self.end);
         } else {
             entries.iter().for_each(|entry| self.recent.push(entry));
         }
+        self.tail.push(entries);
     }
 
     /// See `Letters::give_up`. What fails is as if it had not been asked for: the entry stays leased.

@@ -9,7 +9,7 @@ use crate::model::Entry;
 const WAITING_KEPT: usize = 65_536;
 /// Bytes of their records.
 const WAITING_BYTES_KEPT: usize = 64 << 20;
-/// Entries given at once.
+/// Entries given at once, or those of one commit.
 pub const GIVEN_AT_ONCE: usize = 4096;
 
 /// How far the log was followed.
@@ -19,7 +19,9 @@ pub struct Tail {
     given: u64,
     /// Everything after this cursor is in `waiting`.
     from: u64,
-    waiting: VecDeque<Arc<Entry>>,
+    /// Of one commit each, with the bytes of their records: what nobody is behind of goes on as it is.
+    waiting: VecDeque<(Vec<Arc<Entry>>, usize)>,
+    count: usize,
     bytes: usize,
 }
 
@@ -45,19 +47,24 @@ impl Tail {
         }
     }
 
-    /// The next entry of the log.
-    pub fn push(&mut self, entry: &Arc<Entry>) {
-        self.bytes += entry.record.bytes();
-        self.waiting.push_back(Arc::clone(entry));
-        if self.waiting.len() > WAITING_KEPT || self.bytes > WAITING_BYTES_KEPT {
-            self.miss(entry.cursor);
+    /// The next entries of the log, of one commit.
+    pub fn push(&mut self, entries: Vec<Arc<Entry>>) {
+        let Some(last) = entries.last().map(|entry| entry.cursor) else {
+            return;
+        };
+        let bytes = entries.iter().map(|entry| entry.record.bytes()).sum();
+        self.count += entries.len();
+        self.bytes += bytes;
+        self.waiting.push_back((entries, bytes));
+        if self.count > WAITING_KEPT || self.bytes > WAITING_BYTES_KEPT {
+            self.miss(last);
         }
     }
 
     /// What is up to `end` is not in memory.
     pub fn miss(&mut self, end: u64) {
         self.waiting.clear();
-        self.bytes = 0;
+        (self.count, self.bytes) = (0, 0);
         self.from = end;
     }
 
@@ -67,14 +74,18 @@ impl Tail {
             return Next::Scan(self.given);
         }
         let mut taken = Vec::new();
-        while taken.len() < GIVEN_AT_ONCE {
-            let Some(entry) = self.waiting.pop_front() else {
-                break;
-            };
-            self.bytes -= entry.record.bytes();
-            if entry.cursor > self.given {
-                self.given = entry.cursor;
-                taken.push(entry);
+        while let Some((entries, _)) = self.waiting.front()
+            && (taken.is_empty() || taken.len() + entries.len() <= GIVEN_AT_ONCE)
+            && let Some((mut entries, bytes)) = self.waiting.pop_front()
+        {
+            (self.count, self.bytes) = (self.count - entries.len(), self.bytes - bytes);
+            if entries[0].cursor <= self.given {
+                entries.retain(|entry| entry.cursor > self.given);
+            }
+            self.given = (entries.last()).map_or(self.given, |last| self.given.max(last.cursor));
+            match taken.is_empty() {
+                true => taken = entries,
+                false => taken.append(&mut entries),
             }
         }
         match taken.is_empty() {

@@ -303,7 +303,7 @@ impl Inner {
         } else {
             let entries = core.append_to(batch, announced)?;
             let end = core.end;
-            self.stored(end, &entries);
+            self.stored(end, entries);
         }
         let Some(core) = &mut self.core else {
             return Ok(());
