@@ -362,13 +362,6 @@ impl Group {
         self.deliveries.len()
     }
 
-    /// What is held, in the order of the log.
-    fn cursors(&self) -> Vec<u64> {
-        let mut cursors: Vec<u64> = self.held.keys().copied().collect();
-        cursors.sort_unstable();
-        cursors
-    }
-
     /// Entries that wait for their next attempt.
     #[must_use]
     pub fn retries(&self) -> usize {
@@ -612,57 +605,6 @@ impl Group {
         .into_iter()
         .flatten()
         .min()
-    }
-
-    fn give(&mut self, now: Now, key: u64, cursor: u64) {
-        let delivery = self.next_delivery();
-        let (Some(member), Some(held)) = (self.members.get_mut(&key), self.held.get_mut(&cursor))
-        else {
-            return;
-        };
-        let until = match member.taker {
-            Taker::Trigger => Instant(u64::MAX),
-            Taker::Connection(_) | Taker::Fetch(..) => {
-                let until = now.at + self.settings.ack_wait;
-                self.timers.insert((until, cursor));
-                until
-            }
-        };
-        held.state = State::Given {
-            member: key,
-            holder: member.taker.holder(),
-            worker: member.worker.clone(),
-            delivery,
-            until,
-        };
-        let given = Given {
-            delivery,
-            attempt: held.failed() + 1,
-            entry: held.entry.clone(),
-        };
-        if !held.was_delivered {
-            let waited = now.unix_ms.saturating_sub(held.entry.record.unix_ms);
-            self.waits.add(waited);
-        }
-        self.counters.delivered += 1;
-        self.counters.redelivered += u64::from(held.was_delivered);
-        held.was_delivered = true;
-        held.occupies = held.place.is_some();
-        member.counts.delivered += 1;
-        member.has.insert(cursor);
-        member.bytes += held.wire_bytes;
-        member.window.take(held.wire_bytes);
-        self.deliveries.insert(delivery, cursor);
-        match member.taker {
-            Taker::Connection(worker) => self.outputs.push_back(Output::Deliver(worker, given)),
-            Taker::Trigger => self.outputs.push_back(Output::Triggered(given)),
-            Taker::Fetch(..) => {
-                if member.given.is_empty() {
-                    self.served.push(key);
-                }
-                member.given.push(given);
-            }
-        }
     }
 
     fn next_delivery(&mut self) -> u64 {

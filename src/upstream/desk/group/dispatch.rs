@@ -1,8 +1,9 @@
 //! Who gets what is ready, and how much more the group could give.
 
-use super::{FETCHED_AT_ONCE, Group, Member, PASSED_PER_TURN, Taker};
+use super::{FETCHED_AT_ONCE, Group, Member, Output, PASSED_PER_TURN, State, Taker};
 use crate::limits::{GROUP_HELD_BYTES_MAX, GROUP_HELD_MAX, GROUP_LINED_MAX, GROUP_LINES_MAX};
-use crate::time::Now;
+use crate::time::{Instant, Now};
+use crate::upstream::desk::encode::Given;
 use crate::upstream::desk::turns::Place;
 use crate::upstream::log::Settled;
 
@@ -79,6 +80,57 @@ impl Group {
         }
         for key in std::mem::take(&mut self.served) {
             self.end_fetch(now, key);
+        }
+    }
+
+    fn give(&mut self, now: Now, key: u64, cursor: u64) {
+        let delivery = self.next_delivery();
+        let (Some(member), Some(held)) = (self.members.get_mut(&key), self.held.get_mut(&cursor))
+        else {
+            return;
+        };
+        let until = match member.taker {
+            Taker::Trigger => Instant(u64::MAX),
+            Taker::Connection(_) | Taker::Fetch(..) => {
+                let until = now.at + self.settings.ack_wait;
+                self.timers.insert((until, cursor));
+                until
+            }
+        };
+        held.state = State::Given {
+            member: key,
+            holder: member.taker.holder(),
+            worker: member.worker.clone(),
+            delivery,
+            until,
+        };
+        let given = Given {
+            delivery,
+            attempt: held.failed() + 1,
+            entry: held.entry.clone(),
+        };
+        if !held.was_delivered {
+            let waited = now.unix_ms.saturating_sub(held.entry.record.unix_ms);
+            self.waits.add(waited);
+        }
+        self.counters.delivered += 1;
+        self.counters.redelivered += u64::from(held.was_delivered);
+        held.was_delivered = true;
+        held.occupies = held.place.is_some();
+        member.counts.delivered += 1;
+        member.has.insert(cursor);
+        member.bytes += held.wire_bytes;
+        member.window.take(held.wire_bytes);
+        self.deliveries.insert(delivery, cursor);
+        match member.taker {
+            Taker::Connection(worker) => self.outputs.push_back(Output::Deliver(worker, given)),
+            Taker::Trigger => self.outputs.push_back(Output::Triggered(given)),
+            Taker::Fetch(..) => {
+                if member.given.is_empty() {
+                    self.served.push(key);
+                }
+                member.given.push(given);
+            }
         }
     }
 

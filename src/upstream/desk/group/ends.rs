@@ -10,6 +10,13 @@ use crate::upstream::desk::{Asker, WorkerId};
 use crate::upstream::log::{Lease, LineId, Settled};
 
 impl Group {
+    /// What is held, in the order of the log.
+    pub(super) fn cursors(&self) -> Vec<u64> {
+        let mut cursors: Vec<u64> = self.held.keys().copied().collect();
+        cursors.sort_unstable();
+        cursors
+    }
+
     /// It takes nothing any more: what it has goes to others, and this is no attempt. `false`: it did not take.
     pub fn handle_left(&mut self, now: Now, taker: Taker) -> bool {
         let Some(&key) = self.takers.get(&taker) else {
