@@ -290,6 +290,7 @@ impl Group {
 
     /// An entry of the line waits in the log for its time.
     pub(super) fn delayed_in_line(&mut self, place: Place, cursor: u64) {
+        self.has_parked = true;
         self.line(place).head = Some(cursor);
         self.lines.delayed += 1;
     }
@@ -334,6 +335,7 @@ impl Group {
             return;
         };
         self.held_bytes -= held.bytes;
+        self.has_parked = true;
         self.settled.push((held.lease, Settled::Lined(place.line)));
         self.line(place).in_log += 1;
         self.lines.in_log += 1;

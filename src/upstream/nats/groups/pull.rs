@@ -306,9 +306,7 @@ impl Pull {
             let held = leases.held.values();
             let alive = held.filter(|held| held.since.elapsed() < lease);
             let has_doubts = alive.clone().any(|held| held.is_in_doubt);
-            let away = self.parked.borrow_mut().still_away();
-            let here = alive.map(|held| held.sequence).chain(away);
-            let account = Account::new(&info, here);
+            let account = Account::new(&info, alive.map(|held| held.sequence));
             (account, has_doubts)
         };
         // What is being settled is on one side only, and so may be what the server was told and has not answered.
@@ -324,8 +322,8 @@ impl Pull {
         Ok(false)
     }
 
-    /// Some was given back and is given again, the last of it after this time: what was given meanwhile is collected until then.
-    pub(super) async fn await_released(&self, longest: Duration) {
+    /// Some was given back and is given again: what was given meanwhile is collected until then.
+    pub(super) async fn await_released(&self) {
         if !self.is_ordered() {
             return;
         }
@@ -335,7 +333,7 @@ impl Pull {
             let sequence = leased.entry.cursor;
             intake.order.collected.insert(sequence, leased);
         }
-        intake.order.lose(longest);
+        intake.order.lose(Duration::ZERO);
     }
 
     fn pass_on_collected(&self, intake: &mut Intake) {
@@ -650,7 +648,6 @@ impl Pull {
     }
 
     fn hold(&self, held: Held) -> Lease {
-        self.parked.borrow_mut().away.remove(&held.sequence);
         let lease_time = self.group.borrow().lease;
         let mut leases = self.leases.borrow_mut();
         let leases = &mut *leases;
