@@ -20,6 +20,8 @@ mod groups;
 mod joins;
 #[path = "nats/lab.rs"]
 mod lab;
+#[path = "nats/leases.rs"]
+mod leases;
 #[path = "nats/letters.rs"]
 mod letters;
 #[path = "nats/moving.rs"]

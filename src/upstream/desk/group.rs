@@ -540,23 +540,6 @@ impl Group {
         }
     }
 
-    /// Other rules count. What is under way keeps its deadline.
-    pub fn handle_settings(&mut self, now: Now, settings: Settings) {
-        let before = std::mem::replace(&mut self.settings, settings);
-        self.picker = Picker::new(&self.settings.picks);
-        let is_same = before.ordered == self.settings.ordered
-            && before.turns.have_same_lines(&self.settings.turns);
-        if !is_same {
-            self.is_releasing |= before.ordered || before.turns.are_taken();
-        }
-        if !is_same || before.turns != self.settings.turns {
-            self.rebuild_lines(now);
-        }
-        if before.paused != self.settings.paused {
-            self.tell_paused();
-        }
-    }
-
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some(&(at, cursor)) = self.timers.first() {

@@ -35,7 +35,7 @@ use crate::upstream::log::{
 
 use lost::Losses;
 use order::PULLERS;
-use pull::Pull;
+use pull::{Counts, Pull};
 
 /// The server answers the last word of several within this time, if it knows the lease.
 const ANSWER_WITHIN: std::time::Duration = Duration::from_secs(2);
@@ -51,6 +51,7 @@ pub(super) struct Consumers {
     link: Arc<Link>,
     pulls: RefCell<HashMap<Box<str>, Rc<Pull>>>,
     losses: Rc<RefCell<Losses>>,
+    counts: Rc<Counts>,
 }
 
 impl Groups for Jetstream {
@@ -134,13 +135,20 @@ impl Consumers {
             link,
             pulls: RefCell::default(),
             losses: Rc::default(),
+            counts: Rc::default(),
         }
+    }
+
+    /// Leases that nobody here knew any more, so that what they are of was given again.
+    pub(super) fn orphaned_leases(&self) -> u64 {
+        self.counts.orphaned.get()
     }
 
     /// Another one that leases nothing and knows the same losses.
     pub(super) fn beside(&self) -> Self {
         Self {
             losses: Rc::clone(&self.losses),
+            counts: Rc::clone(&self.counts),
             ..Self::new(self.link.clone())
         }
     }
@@ -321,7 +329,8 @@ impl Consumers {
             let consumer = name(&spec.name);
             let _ = opened.stream.unpin_consumer(&consumer, PULLERS).await;
         }
-        let pull = Rc::new(Pull::new(self.link.clone(), opened.log, spec));
+        let counts = Rc::clone(&self.counts);
+        let pull = Rc::new(Pull::new(self.link.clone(), counts, opened.log, spec));
         let mut pulls = self.pulls.borrow_mut();
         Ok(match pulls.get(group) {
             Some(other) if other.log == opened.log => other.clone(),
@@ -338,9 +347,13 @@ impl Consumers {
         group: &str,
         settled: &[(Lease, Settled)],
     ) -> Result<(), LogError> {
+        let known = self.pulls.borrow().get(group).cloned();
+        if let Some(pull) = &known {
+            pull.spoken_of(settled.iter().map(|(lease, _)| *lease));
+        }
         let opened = self.link.opened()?;
         let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
-        let Some(pull) = self.pulls.borrow().get(group).cloned() else {
+        let Some(pull) = known else {
             return Ok(());
         };
         let _settling = pull.settling();

@@ -19,6 +19,7 @@ impl Pull {
     /// It waits in a line.
     pub(super) fn park_in_line(&self, lease: Lease, line: LineId) {
         if let Some(held) = self.held(lease) {
+            self.hand_over(lease, false);
             let mut parked = self.parked.borrow_mut();
             parked.lined.insert((line, held.sequence), lease);
         }
@@ -27,6 +28,7 @@ impl Pull {
     /// It waits for its time, and its line with it.
     pub(super) fn park_until(&self, lease: Lease, due: u64, line: LineId) {
         if let Some(held) = self.held(lease) {
+            self.hand_over(lease, false);
             let due = due_at(unix_ms(), due);
             let mut parked = self.parked.borrow_mut();
             parked.delayed.insert((due, held.sequence), (lease, line));
@@ -84,6 +86,7 @@ impl Pull {
             return None;
         };
         let failures = self.held(lease)?.failures;
+        self.hand_over(lease, true);
         Some(Leased {
             lease,
             entry,
