@@ -42,5 +42,7 @@ mod rotation;
 mod scheduled;
 #[path = "nats/secure.rs"]
 mod secure;
+#[path = "nats/seeks.rs"]
+mod seeks;
 #[path = "nats/setup.rs"]
 mod setup;
