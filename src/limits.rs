@@ -69,7 +69,7 @@ pub const ENTERS_MAX: u32 = CONNECTIONS_MAX;
 /// How long the owner of a channel waits for a part of the log.
 pub const LOG_READ_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long clients and services wait for what they ask the log's side: longer than a fetch may wait for deliveries.
-pub const LOG_ASK_TIMEOUT: Duration = Duration::from_secs(30);
+pub const LOG_ASK_TIMEOUT: Duration = Duration::from_secs(28);
 /// How long a shard waits with its answers to a call for what others have to say to that.
 pub const SERVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long services wait for the answer to a request.
@@ -81,7 +81,8 @@ pub const HOOK_GRACE: Duration = Duration::from_secs(60);
 const _: () = assert!(
     LOG_READ_TIMEOUT.as_millis() < MESH_TIMEOUT.as_millis()
         && MESH_TIMEOUT.as_millis() < SERVE_TIMEOUT.as_millis()
-        && SERVE_TIMEOUT.as_millis() < API_TIMEOUT.as_millis(),
+        && SERVE_TIMEOUT.as_millis() < API_TIMEOUT.as_millis()
+        && LOG_ASK_TIMEOUT.as_millis() < API_TIMEOUT.as_millis(),
     "whoever waits for others waits longer than they do"
 );
 /// Levels of a tags filter.

@@ -20,6 +20,8 @@ mod groups;
 mod joins;
 #[path = "nats/lab.rs"]
 mod lab;
+#[path = "nats/leases.rs"]
+mod leases;
 #[path = "nats/letters.rs"]
 mod letters;
 #[path = "nats/moving.rs"]
@@ -40,5 +42,7 @@ mod rotation;
 mod scheduled;
 #[path = "nats/secure.rs"]
 mod secure;
+#[path = "nats/seeks.rs"]
+mod seeks;
 #[path = "nats/setup.rs"]
 mod setup;

@@ -183,7 +183,7 @@ type LogNumber = (
     fn(&LogReport) -> u64,
 );
 
-const LOG: [LogNumber; 7] = [
+const LOG: [LogNumber; 8] = [
     (
         "durable_up",
         "gauge",
@@ -225,6 +225,12 @@ const LOG: [LogNumber; 7] = [
         "gauge",
         "Publications that wait for their time.",
         |report| report.status.schedule.pending,
+    ),
+    (
+        "queue_leases_orphaned_total",
+        "counter",
+        "Leases of entries of queue groups that nobody in this process knew any more, so that the entries were given again. A fault of this program: it stays 0.",
+        |report| report.status.orphaned_leases,
     ),
 ];
 

@@ -10,7 +10,7 @@ use super::order::Together;
 use super::publish::check_name;
 use super::{Context, Session, refused};
 use crate::auth::permission;
-use crate::config::{Unfit, due_ms};
+use crate::config::{Namespace, Unfit, due_ms};
 use crate::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, LOG_APPEND_BYTES_MAX, LOG_APPENDS_MAX, LOG_ASK_TIMEOUT,
     LOG_ASKS_MAX, LOG_READ_TIMEOUT, LOG_READS_MAX,
@@ -322,13 +322,6 @@ fields!(@Own RpcPublish<'de> {
     "ttl_ms" => ttl_ms,
 });
 
-/// Parameters of `ringmain.cancel`, as far as a permission depends on them.
-#[derive(Default)]
-struct RpcCancel<'a> {
-    channel: Cow<'a, str>,
-}
-fields!(RpcCancel<'de> { "channel" => channel });
-
 impl RpcPublish<'_> {
     /// The payload, and whether it is JSON. `null` is a payload where there is no other.
     fn payload(&self) -> Result<(Vec<u8>, bool), RpcRefusal> {
@@ -356,9 +349,7 @@ impl RpcPublish<'_> {
 impl RpcPublish<'_> {
     fn check(&self) -> Result<(), RpcRefusal> {
         // A client does not make a shard hash keys of any length.
-        if self.channel.is_empty() {
-            Err(RpcRefusal::Said("`channel` is missing".into()))
-        } else if self.key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        if self.key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
             let says = format!("key: expected at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
             Err(RpcRefusal::Said(says.into()))
         } else {
@@ -367,12 +358,18 @@ impl RpcPublish<'_> {
     }
 }
 
-/// What decides whether a request may be made. The desk reads all of it, strictly.
+/// What a permission depends on. The desk reads all of it, strictly.
 #[derive(Default)]
-struct RpcRequest<'a> {
+struct RpcIn<'a> {
     channel: Cow<'a, str>,
 }
-fields!(RpcRequest<'de> { "channel" => channel });
+fields!(RpcIn<'de> { "channel" => channel });
+
+impl<'a> RpcIn<'a> {
+    fn read(data: &'a [u8]) -> Result<Self, RpcRefusal> {
+        object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))
+    }
+}
 
 /// Why a method of this program's own is not carried out.
 enum RpcRefusal {
@@ -517,43 +514,51 @@ impl Session {
     /// Whoever may publish in a channel may take back what its user has published there and is not due yet. Whose it is, is
     /// looked at where it is kept.
     fn check_cancel(&self, context: &Context<'_>, data: &[u8]) -> Result<(), RpcRefusal> {
-        let asked: RpcCancel<'_> =
-            object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
-        let at = self.find(context, &asked.channel);
-        check_name(context, &asked.channel, at.is_some())?;
-        let namespace = context
-            .config
-            .channels
-            .resolve(&asked.channel)
-            .map_err(|_unknown| ClientError::UnknownChannel)?;
-        if !namespace.is_durable() || namespace.publish_proxy_enabled {
-            return Err(ClientError::NotAvailable.into());
-        }
-        let asker = self.asker(context, at.is_some());
-        permission::may_publish(namespace, &asker).map_err(refused)?;
+        let asked = RpcIn::read(data)?;
+        self.may_publish_in(context, &asked.channel, Namespace::is_durable)?;
         Ok(())
     }
 
     /// Whoever asks in a channel may publish there.
     fn may_request(&mut self, context: &mut Context<'_>, data: &[u8]) -> Result<(), RpcRefusal> {
-        let asked: RpcRequest<'_> =
-            object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
-        if asked.channel.is_empty() {
+        let asked = RpcIn::read(data)?;
+        let (namespace, _) = self.may_publish_in(context, &asked.channel, |_| true)?;
+        self.take_publication(context, namespace)
+    }
+
+    /// The namespace of a channel in which this client may publish by RPC, and where its subscription stands. What is asked for is
+    /// available where the namespace is as it has to be.
+    fn may_publish_in<'a>(
+        &self,
+        context: &Context<'a>,
+        channel: &str,
+        is_available: impl FnOnce(&Namespace) -> bool,
+    ) -> Result<(&'a Namespace, Option<usize>), RpcRefusal> {
+        if channel.is_empty() {
             return Err(RpcRefusal::Said("`channel` is missing".into()));
         }
-        let at = self.find(context, &asked.channel);
-        check_name(context, &asked.channel, at.is_some())?;
+        let at = self.find(context, channel);
+        check_name(context, channel, at.is_some())?;
         let namespace = context
             .config
             .channels
-            .resolve(&asked.channel)
+            .resolve(channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        if namespace.publish_proxy_enabled {
-            // The backend decides about publish commands; another way in would go around it.
+        // The backend decides about publish commands; another way in would go around it.
+        if namespace.publish_proxy_enabled || !is_available(namespace) {
             return Err(ClientError::NotAvailable.into());
         }
         let asker = self.asker(context, at.is_some());
         permission::may_publish(namespace, &asker).map_err(refused)?;
+        Ok((namespace, at))
+    }
+
+    /// It counts against what this client may publish there in a second.
+    fn take_publication(
+        &mut self,
+        context: &Context<'_>,
+        namespace: &Namespace,
+    ) -> Result<(), RpcRefusal> {
         if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
             return Err(ClientError::TooManyRequests.into());
         }
@@ -576,19 +581,7 @@ impl Session {
             object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
         let (payload, json) = asked.payload()?;
         asked.check()?;
-        let at = self.find(context, &asked.channel);
-        check_name(context, &asked.channel, at.is_some())?;
-        let namespace = context
-            .config
-            .channels
-            .resolve(&asked.channel)
-            .map_err(|_unknown| ClientError::UnknownChannel)?;
-        if namespace.publish_proxy_enabled {
-            // The backend decides about publish commands; another way in would go around it.
-            return Err(ClientError::NotAvailable.into());
-        }
-        let asker = self.asker(context, at.is_some());
-        permission::may_publish(namespace, &asker).map_err(refused)?;
+        let (namespace, at) = self.may_publish_in(context, &asked.channel, |_| true)?;
         let channel = self.name_of(context, &asked.channel, at);
         let draft = Draft::new(namespace.terms(), channel, payload.into(), json);
         let mut draft = Box::new(draft);
@@ -605,9 +598,7 @@ impl Session {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         context.config.check_draft(namespace, &draft)?;
-        if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
-            return Err(ClientError::TooManyRequests.into());
-        }
+        self.take_publication(context, namespace)?;
         let conn = context.conn;
         let by_rpc = true;
         self.send(context, PublishFor { conn, id, by_rpc }, at, draft)?;

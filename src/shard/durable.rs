@@ -212,17 +212,19 @@ impl Shard {
 
     /// What the log was asked and has taken too long for: whoever waits is told.
     pub(super) fn log_overdue(&mut self) {
-        let error = || LogError::Unavailable {
-            reason: "no answer in time".into(),
+        let error = |reason: &str| LogError::Unavailable {
+            reason: reason.into(),
             retry_after: crate::session::TIMEOUT_RETRY,
         };
         while let Some(waiting) = self.log.next_late_append(self.now.at) {
             self.counters.log_overdue += 1;
-            self.tell_appended(waiting, Err(error()));
+            let reason = "no answer in time: it may still be stored, and with a key the same again is harmless";
+            self.tell_appended(waiting, Err(error(reason)));
         }
         while let Some((request, waiting)) = self.log.next_late_ask(self.now.at) {
             self.counters.asks_overdue += 1;
-            self.tell_log_answered(request, waiting, Err(error()));
+            let reason = "no answer in time: it may still be carried out";
+            self.tell_log_answered(request, waiting, Err(error(reason)));
         }
         while let Some(channel) = self.log.next_late_read(self.now.at) {
             self.counters.asks_overdue += 1;

@@ -131,6 +131,7 @@ fn table(groups: &[Value]) -> String {
             .as_u64()
             .map_or_else(String::new, when::age);
         let paused = match group["paused"] == true {
+            _ if group["seeking"] == true => " (seeking)",
             true => " (paused)",
             false => "",
         };

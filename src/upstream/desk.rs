@@ -23,6 +23,7 @@ pub mod start;
 mod told;
 mod triggers;
 pub mod turns;
+mod waited;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,6 +56,7 @@ use push::Pusher;
 use request::Replies;
 use settings::WishError;
 use triggers::Rule;
+use waited::Waited;
 
 /// Deliveries under way at a worker that does not say how many.
 const CREDIT: u32 = 16;
@@ -68,6 +70,8 @@ const RETRY: std::time::Duration = std::time::Duration::from_millis(250);
 const LOAD_WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 /// A group looks after itself at least this often.
 const IDLE: std::time::Duration = std::time::Duration::from_secs(10);
+/// A seek of somebody else's that is not finished for so long is finished here.
+const SEEK_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 /// What a group has lost is told at most this often.
 const LOST_INTERVAL: std::time::Duration = std::time::Duration::from_mins(1);
 /// A dead letter of a group is told at most this often.
@@ -125,6 +129,8 @@ pub struct GroupReport {
     pub held: usize,
     /// It gives nothing until it goes on.
     pub is_paused: bool,
+    /// It is to begin anew elsewhere, and does not yet.
+    pub is_seeking: bool,
     /// Entries that are not done: those that wait, are delayed or under way. As of a few seconds ago.
     pub lag: u64,
     /// Entries that nobody has and that may be given, likewise.
@@ -190,6 +196,8 @@ struct Inner<L, O> {
     expired_letters: Cell<u64>,
     /// One group is made or changed at a time.
     opening: tokio::sync::Mutex<()>,
+    /// Whoever waits for that.
+    waited: Waited,
     replays: tokio::sync::Semaphore,
     started: std::time::Instant,
     time: Lived,
@@ -237,14 +245,20 @@ struct Place {
     is_unsure_of_lines: Cell<bool>,
     /// Whoever waits until what was settled is stored.
     syncs: RefCell<Vec<Rc<Sync>>>,
-    /// Where it is to begin anew, and who waits for that.
-    seek: RefCell<Option<(u64, Done)>>,
+    /// It is to begin anew.
+    seek: RefCell<Option<Seek>>,
+    /// Somebody here waits for that.
+    is_seeking: Cell<bool>,
+    /// A seek that somebody else, or an earlier process, has not finished, and since when that is known.
+    sought: Cell<Option<(u64, std::time::Instant)>>,
     pace: Cell<Pace>,
     lag: Cell<Lag>,
     /// What was told of its losses, and when.
     lost_told: Cell<Option<(u64, std::time::Instant)>>,
     /// Dead letters since one was told, and when that was.
     dead_told: Cell<(u64, Option<std::time::Instant>)>,
+    /// The question that has made it as a copy of another one.
+    copied_by: RefCell<Bytes>,
     trigger: RefCell<Option<Rc<Rule>>>,
     joins: RefCell<Joins>,
     push: RefCell<Option<Rc<Pusher>>>,
@@ -272,6 +286,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
             is_closed: Cell::new(false),
             expired_letters: Cell::new(0),
             opening: tokio::sync::Mutex::new(()),
+            waited: Waited::default(),
             replays: tokio::sync::Semaphore::new(REPLAYS_MAX),
             started: clock(),
             time: Lived::new(STANDSTILL, std::time::Duration::ZERO),
@@ -325,6 +340,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
             | LogMethod::ScheduledCancel
             | LogMethod::ScheduledChange => {
                 let worker = inner.begins_to_join(asker, &ask);
+                inner.waited.begin(asker, ask.method);
                 if ask.method == LogMethod::Fetch {
                     inner.begins_to_fetch(asker, worker);
                 }
@@ -343,8 +359,10 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
         self.0.drop_worker(worker);
     }
 
-    /// Whoever asked does not wait any more. Deliveries that it was given go to others, and this is no attempt.
+    /// Whoever asked does not wait any more. Deliveries that it was given go to others, and this is no attempt. An operation that has
+    /// not begun is not begun.
     pub fn abandoned(&self, asker: Asker) {
+        self.0.waited.give_up(asker);
         self.0.abandon(asker);
     }
 
@@ -451,6 +469,7 @@ impl Place {
             in_flight: group.in_flight(),
             held: group.held(),
             is_paused: group.settings().paused,
+            is_seeking: self.is_seeking.get() || lag.seeking.is_some(),
             lag: undone,
             ready,
             delayed,
@@ -472,8 +491,14 @@ impl Place {
     }
 }
 
-/// Who waits for what a group does between two turns.
-type Done = tokio::sync::oneshot::Sender<Result<(), LogError>>;
+/// What a group does between two turns.
+struct Seek {
+    /// It begins behind this cursor.
+    after: u64,
+    /// Who has asked for it; `None` where that is the desk itself.
+    asker: Option<Asker>,
+    done: tokio::sync::oneshot::Sender<Result<(), LogError>>,
+}
 
 /// A question that is answered when what it settled is stored, in all groups that it is about.
 struct Sync {

@@ -387,6 +387,7 @@ impl Entries for Embedded {
                 late: inner.late.clone(),
             },
             expiries: inner.sweeper.expiries(),
+            orphaned_leases: 0,
         }
     }
 

@@ -62,4 +62,6 @@ pub struct Status {
     pub schedule: Schedule,
     /// What namespaces have forgotten.
     pub expiries: Vec<Expiries>,
+    /// Leases of this process that nobody here knew any more, so that what they are of was given again, since the start.
+    pub orphaned_leases: u64,
 }

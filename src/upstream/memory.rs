@@ -583,6 +583,7 @@ impl Groups for MemoryLog {
             lost: state.lost,
             lost_before: 0,
             buried: 0,
+            seeking: None,
         })
     }
 }

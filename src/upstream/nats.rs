@@ -138,7 +138,10 @@ impl Entries for Jetstream {
     const APPENDS_PER_BATCH: usize = 256;
 
     fn status(&self) -> Status {
-        self.link.status.borrow().clone()
+        Status {
+            orphaned_leases: self.groups.orphaned_leases(),
+            ..self.link.status.borrow().clone()
+        }
     }
 
     // Not an async fn: the order of the calls is the order of the appends, whenever their futures are polled.

@@ -19,7 +19,7 @@ use crate::proxy::{Line, Proxy};
 use crate::support::process::signal;
 use crate::support::wait::unix_ms;
 
-fn group(channels: &[&str]) -> Group {
+pub(crate) fn group(channels: &[&str]) -> Group {
     Group {
         name: "mail/1".into(),
         channels: channels.iter().map(|channel| (*channel).into()).collect(),
@@ -40,7 +40,7 @@ fn failure(attempt: u32) -> Failure {
     }
 }
 
-async fn store(log: &Jetstream, channel: &str, count: usize) -> Vec<EventId> {
+pub(crate) async fn store(log: &Jetstream, channel: &str, count: usize) -> Vec<EventId> {
     let batch: Vec<_> = (0..count).map(|_| publication(channel, "x")).collect();
     let events = batch.iter().map(|append| append.record.event).collect();
     for result in log.append(batch).await {
@@ -49,13 +49,13 @@ async fn store(log: &Jetstream, channel: &str, count: usize) -> Vec<EventId> {
     events
 }
 
-async fn fetch(log: &Jetstream, limit: usize) -> Vec<Leased> {
+pub(crate) async fn fetch(log: &Jetstream, limit: usize) -> Vec<Leased> {
     let fetched = tokio::time::timeout(DEADLINE, log.fetch("mail/1", limit)).await;
     fetched.expect("in time").expect("fetched")
 }
 
 /// As many as that: one fetch may bring fewer.
-async fn fetch_all(log: &Jetstream, count: usize) -> Vec<Leased> {
+pub(crate) async fn fetch_all(log: &Jetstream, count: usize) -> Vec<Leased> {
     let mut all = Vec::new();
     while all.len() < count {
         all.extend(fetch(log, count - all.len()).await);
@@ -136,7 +136,7 @@ async fn unpin(server: &NatsServer) {
     unpinned.expect("unpinned");
 }
 
-async fn settle(log: &Jetstream, leased: &Leased, settled: Settled) {
+pub(crate) async fn settle(log: &Jetstream, leased: &Leased, settled: Settled) {
     let settled = log.settle("mail/1", &[(leased.lease, settled)]).await;
     settled.expect("settled");
 }
@@ -202,7 +202,7 @@ fn second_process_goes_on_when_the_first_has_done_its_part_of_an_ordered_group()
     });
 }
 
-fn events(leased: &[Leased]) -> Vec<EventId> {
+pub(crate) fn events(leased: &[Leased]) -> Vec<EventId> {
     leased.iter().map(|one| one.entry.record.event).collect()
 }
 
@@ -350,24 +350,16 @@ async fn given_back(log: &Jetstream, wait: Duration) -> (Vec<EventId>, Vec<Event
 }
 
 #[test]
-fn what_waits_for_a_moment_comes_first_when_its_line_is_left() {
-    let server = NatsServer::start();
-    run(async {
-        let log = open(&config(&server)).await;
-        let (stored, mut given) = given_back(&log, Duration::from_secs(2)).await;
-        given.extend(events(&fetch_all(&log, 1).await));
-        assert_eq!(given, stored);
-    });
-}
-
-#[test]
-fn what_waits_for_long_keeps_nobody_when_its_line_is_left() {
-    let server = NatsServer::start();
-    run(async {
-        let log = open(&config(&server)).await;
-        let (stored, given) = given_back(&log, Duration::from_hours(1)).await;
-        assert_eq!(given, stored[1..]);
-    });
+fn what_waits_for_its_time_comes_first_when_its_line_is_left() {
+    for wait in [Duration::from_secs(2), Duration::from_hours(1)] {
+        let server = NatsServer::start();
+        run(async {
+            let log = open(&config(&server)).await;
+            let (stored, mut given) = given_back(&log, wait).await;
+            given.extend(events(&fetch_all(&log, 1).await));
+            assert_eq!(given, stored, "{wait:?}");
+        });
+    }
 }
 
 #[test]

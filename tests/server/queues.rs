@@ -55,6 +55,16 @@ fn ordered_channel_that_waits_with_twenty_thousand_behind_it_stops_no_other() {
 }
 
 #[test]
+fn ordered_channel_keeps_its_order_while_nobody_takes() {
+    on_one_log(groups::ordered_channel_keeps_its_order_while_nobody_takes);
+}
+
+#[test]
+fn nobody_is_warned_at_a_clean_start_and_a_clean_stop() {
+    on_one_log(groups::clean_start_and_stop_warn_nobody);
+}
+
+#[test]
 fn what_was_acknowledged_with_sync_is_done_whatever_is_killed() {
     on_one_log(groups::synced_acknowledgements_are_stored);
 }

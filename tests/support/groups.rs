@@ -158,6 +158,80 @@ pub(crate) fn ordered_channel_stops_no_other(start: &dyn Fn() -> Server, many: u
     kill(server);
 }
 
+/// A channel waits for its first publication, however far away that is, also over a time in which nobody takes anything.
+pub(crate) fn ordered_channel_keeps_its_order_while_nobody_takes(start: &dyn Fn() -> Server) {
+    let server = start();
+    publish(&server, "orders:1", 0..4);
+    publish(&server, "orders:2", 4..5);
+    let request = json!({ "group": "i", "channels": ["orders:*"], "ordered": true, "wait_ms": 5000, "ack_wait_ms": 120_000 });
+    let mut given = Vec::new();
+    until("one of each channel", || {
+        given.extend(fetch(&server, &request));
+        (given.len() == 2).then_some(())
+    });
+    given.sort_by_key(|one| one["data"]["n"].as_u64());
+    assert_eq!(numbers(&given), [0, 4]);
+    let delay = Duration::from_secs(15);
+    let due = super::wait::now() + delay;
+    for (one, wait) in given.iter().zip([delay, Duration::ZERO]) {
+        let nak = json!({ "delivery": one["delivery"], "delay_ms": wait.as_millis() as u64, "sync": true });
+        server.api_result("queue/nak", &nak);
+    }
+    until("nothing is held here", || {
+        (group(&server, "i")["held"] == 0).then_some(())
+    });
+    let other = until("the other channel", || fetch(&server, &request).pop());
+    assert_eq!(other["channel"], "orders:2", "{other}");
+    let done = json!({ "delivery": other["delivery"], "sync": true });
+    server.api_result("queue/ack", &done);
+    for n in 0..4 {
+        let next = until("the next one", || fetch(&server, &request).pop());
+        assert_eq!(next["data"]["n"], n, "{next}");
+        let now = super::wait::now();
+        assert!(now + Duration::from_millis(100) >= due, "{n} is early");
+        let done = json!({ "delivery": next["delivery"], "sync": true });
+        server.api_result("queue/ack", &done);
+    }
+    kill(server);
+}
+
+/// A start, some work of every kind and a stop are nobody's business: no line of the log says otherwise.
+pub(crate) fn clean_start_and_stop_warn_nobody(start: &dyn Fn() -> Server) {
+    let mut server = start();
+    publish(&server, "orders:1", 0..40);
+    publish(&server, "orders:2", 40..60);
+    let ordered = json!({ "group": "o", "channels": ["orders:*"], "ordered": true, "limit": 2, "wait_ms": 5000 });
+    let keyed = json!({ "group": "k", "channels": ["orders:*"], "key": "channel", "key_concurrency": 2, "limit": 9, "wait_ms": 5000 });
+    let plain = json!({ "group": "p", "channels": ["orders:*"], "limit": 20, "wait_ms": 5000, "max_attempts": 1 });
+    for (request, most) in [(&ordered, 2), (&keyed, 4), (&plain, 20)] {
+        let mut given = Vec::new();
+        until("deliveries", || {
+            given.extend(fetch(&server, request));
+            (given.len() >= most).then_some(())
+        });
+        // One is done, one has failed, and the rest is under way when the server is stopped.
+        server.api_result("queue/ack", &json!({ "delivery": given[0]["delivery"] }));
+        let nak = json!({ "delivery": given[1]["delivery"], "delay_ms": 30_000, "sync": true });
+        server.api_result("queue/nak", &nak);
+    }
+    until("a dead letter", || {
+        (group(&server, "p")["letters"] == 1).then_some(())
+    });
+    server.api_result("queue/seek", &json!({ "group": "k", "to": "beginning" }));
+    server.api_result("queue/pause", &json!({ "group": "o" }));
+    server.api_result("queue/resume", &json!({ "group": "o" }));
+    server.api_result("queue/copy", &json!({ "group": "p", "to": "q" }));
+    server.api_result("queue/delete", &json!({ "group": "q" }));
+    server.signal("TERM");
+    assert!(server.exit_status().success());
+    let log = server.log();
+    let loud: Vec<&str> = log
+        .lines()
+        .filter(|line| line.contains("\"WARN\"") || line.contains("\"ERROR\""))
+        .collect();
+    assert!(loud.is_empty(), "{loud:#?}");
+}
+
 /// What was settled with `sync` is settled, whatever is killed right behind the answer.
 pub(crate) fn synced_acknowledgements_are_stored(start: &dyn Fn() -> Server) {
     let server = start();

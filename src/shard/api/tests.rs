@@ -2,6 +2,7 @@ use super::*;
 use crate::broker::owner::owner_of;
 use crate::config::Namespace;
 use crate::config::namespace::Delivery;
+use crate::limits::LOG_ASK_TIMEOUT;
 use crate::mesh::build;
 use crate::mesh::durable::{FromLog, RequestId, ToLog};
 use crate::shard::tests::{House, kept, request};
@@ -177,6 +178,24 @@ fn thousand_publications_are_one_message_to_each_owner_and_one_answer_back() {
             assert_eq!(item["offset"], round as u64 + 1, "{method}");
         }
     }
+}
+
+#[test]
+fn service_that_is_not_answered_in_time_hears_that_it_may_still_happen() {
+    let mut house = House::new(1);
+    house.post(0, "queue/pause", r#"{"group":"g"}"#);
+    let id = house.asked();
+    house.now.at = house.now.at + LOG_ASK_TIMEOUT;
+    house.shards[0].handle_timeout(house.now);
+    let error = house.response()["error"].take();
+    assert_eq!(error["code"], 100, "{error}");
+    let text = error["message"].as_str().unwrap();
+    assert!(text.contains("may still be carried out"), "{text}");
+    // The log's side answers at last, and nobody waits for that.
+    let late = FromLog::Answered(id, Ok("{}".into()));
+    house.shards[0].handle_log(house.now, late);
+    assert!(house.outputs().0.is_empty());
+    assert_eq!(house.shards[0].counters().asks_overdue, 1);
 }
 
 #[test]

@@ -67,6 +67,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Inner<L, O> 
             }
             // The log may be down: whoever asks is told.
             if tokio::time::timeout(LOAD_WAIT, loaded).await.is_err() {
+                self.waited.end(asker);
                 self.ends_to_join(worker);
                 self.ends_to_fetch(asker);
                 return self.outlet.answer(asker, Err(closed()));
@@ -83,13 +84,13 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Inner<L, O> 
             LogMethod::Reply => self.reply(asker, &ask).await.map(Some),
             LogMethod::Groups if ask.data.is_empty() => Ok(Some(self.list())),
             LogMethod::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
-            LogMethod::DeleteGroup => self.delete(&ask).await.map(Some),
-            LogMethod::PauseGroup => self.pause(&ask, true).await.map(Some),
-            LogMethod::ResumeGroup => self.pause(&ask, false).await.map(Some),
-            LogMethod::SeekGroup => self.seek(&ask).await.map(Some),
-            LogMethod::PurgeGroup => self.purge(&ask).await.map(Some),
+            LogMethod::DeleteGroup => self.delete(asker, &ask).await.map(Some),
+            LogMethod::PauseGroup => self.pause(asker, &ask, true).await.map(Some),
+            LogMethod::ResumeGroup => self.pause(asker, &ask, false).await.map(Some),
+            LogMethod::SeekGroup => self.seek(asker, &ask).await.map(Some),
+            LogMethod::PurgeGroup => self.purge(asker, &ask).await.map(Some),
             LogMethod::PeekGroup => self.peek(&ask).await.map(Some),
-            LogMethod::CopyGroup => self.copy(&ask).await.map(Some),
+            LogMethod::CopyGroup => self.copy(asker, &ask).await.map(Some),
             LogMethod::Workers => self.list_workers(&ask).map(Some),
             LogMethod::DeadList => self.list_letters(&ask.data).await.map(Some),
             LogMethod::DeadShow => self.show_letter(&ask.data).await.map(Some),
@@ -122,6 +123,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Inner<L, O> 
             | LogMethod::Credit
             | LogMethod::Leave => Err(bad_request("answered elsewhere")),
         };
+        self.waited.end(asker);
         self.ends_to_join(worker);
         match result {
             Ok(Some(json)) => self.outlet.answer(asker, Ok(json)),
@@ -430,12 +432,16 @@ impl<L, O: Outlet> Inner<L, O> {
 }
 
 impl<L: Groups + Values, O: Outlet> Inner<L, O> {
-    pub(super) async fn delete(self: &Rc<Self>, ask: &Ask) -> Result<Bytes, LogError> {
+    pub(super) async fn delete(
+        self: &Rc<Self>,
+        asker: Asker,
+        ask: &Ask,
+    ) -> Result<Bytes, LogError> {
         let asked: Standing = asked(&ask.data)?;
         if !is_group_name(&asked.group) {
             return Err(wrong(WishError::Group));
         }
-        let _one = self.opening.lock().await;
+        let _one = self.turn_of(Some(asker)).await?;
         let is_pushed = |place: Rc<Place>| place.push.borrow().is_some();
         if self.place(&asked.group).is_some_and(is_pushed) {
             return Err(bad_request(

@@ -11,7 +11,7 @@ use super::start::From;
 use super::triggers::{Fault, Rule, TRIGGER_PREFIX};
 use super::{
     DEAD_INTERVAL, IDLE, Inner, LAG_INTERVAL, LAG_PAUSE, LOOK_INTERVAL, LOST_INTERVAL, Outlet,
-    Place, RETRY, ROOM_INTERVAL, clock, encode,
+    Place, RETRY, ROOM_INTERVAL, Seek, clock, encode,
 };
 use crate::config::durable::Expired;
 use crate::limits::GROUPS_HELD_BYTES_MAX;
@@ -84,6 +84,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 if let Ok(lag) = self.log.lag(&place.name).await {
                     place.lag.set(lag);
                     self.tell_losses(&place, lag);
+                    self.look_at_seek(&place, lag.seeking);
                 }
                 // However many there are, looking at them is a small part of the work.
                 tokio::time::sleep(LAG_PAUSE).await;
@@ -199,8 +200,11 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 return;
             }
             let seek = place.seek.borrow_mut().take();
-            if let Some((after, done)) = seek {
-                let sought = self.log.seek_group(&place.name, after).await;
+            if let Some(Seek { after, asker, done }) = seek {
+                let sought = match self.waited.check(asker) {
+                    Ok(()) => self.log.seek_group(&place.name, after).await,
+                    Err(error) => Err(error),
+                };
                 if sought.is_ok() {
                     unsettled.clear();
                     place.group.borrow_mut().handle_emptied();

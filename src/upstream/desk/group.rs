@@ -180,6 +180,8 @@ pub struct Group {
     is_releasing: bool,
     /// What an earlier process had comes first, before any line takes its turn.
     is_sorting: bool,
+    /// Something went to wait in a line, or with its line for its time, since the log last heard that nobody takes anything.
+    has_parked: bool,
     /// Nobody takes anything, and the log does not know yet.
     has_gone_idle: bool,
     deliveries: HashMap<u64, u64, FixedState>,
@@ -302,6 +304,7 @@ impl Group {
             lines: Lines::default(),
             is_releasing: false,
             is_sorting: false,
+            has_parked: false,
             has_gone_idle: false,
             deliveries: HashMap::with_hasher(hasher.clone()),
             members: BTreeMap::new(),
@@ -530,23 +533,6 @@ impl Group {
         }
     }
 
-    /// Other rules count. What is under way keeps its deadline.
-    pub fn handle_settings(&mut self, now: Now, settings: Settings) {
-        let before = std::mem::replace(&mut self.settings, settings);
-        self.picker = Picker::new(&self.settings.picks);
-        let is_same = before.ordered == self.settings.ordered
-            && before.turns.have_same_lines(&self.settings.turns);
-        if !is_same {
-            self.is_releasing |= before.ordered || before.turns.are_taken();
-        }
-        if !is_same || before.turns != self.settings.turns {
-            self.rebuild_lines(now);
-        }
-        if before.paused != self.settings.paused {
-            self.tell_paused();
-        }
-    }
-
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         while let Some(&(at, cursor)) = self.timers.first() {
@@ -591,7 +577,8 @@ impl Group {
     /// When `handle_timeout` has something to do.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let idle = self.idle_since.filter(|_| self.has_idle());
+        let has_idle = self.has_idle() || self.has_parked;
+        let idle = self.idle_since.filter(|_| has_idle);
         let keep = self.has_to_keep().then_some(self.keep_at);
         [
             (self.passed > 0).then_some(Instant::START),

@@ -1,5 +1,6 @@
 //! What operators do with groups: look, pause, begin anew, copy.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -7,7 +8,10 @@ use serde_json::json;
 
 use super::settings::{WishError, is_group_name};
 use super::start::{From, Start};
-use super::{Inner, Outlet, Place, asked, bad_request, clock, closed, encode, unix_ms, wrong};
+use super::{
+    Asker, Inner, Outlet, Place, SEEK_PATIENCE, Seek, asked, bad_request, clock, closed, encode,
+    unix_ms, wrong,
+};
 use crate::limits::PEEKED_MAX;
 use crate::mesh::durable::{Ask, LogError};
 use crate::upstream::log::{Entries, Groups, Letters, Undone, Values};
@@ -135,6 +139,9 @@ impl<L, O: Outlet> Inner<L, O> {
                 "desired_workers": report.desired_workers,
                 "time_in_queue_ms": { "p50": report.waits.quantile(0.5), "p99": report.waits.quantile(0.99) },
             });
+            if report.is_seeking {
+                shown["seeking"] = true.into();
+            }
             if let Some(joins) = report.joins {
                 shown["joins"] = json!({
                     "open": joins.open, "parts": joins.parts, "completed": joins.completed, "expired": joins.expired,
@@ -149,7 +156,7 @@ impl<L, O: Outlet> Inner<L, O> {
         Bytes::from(json!({ "groups": list }).to_string())
     }
 
-    fn named(&self, name: &str) -> Result<std::rc::Rc<Place>, LogError> {
+    fn named(&self, name: &str) -> Result<Rc<Place>, LogError> {
         if !is_group_name(name) {
             return Err(wrong(WishError::Group));
         }
@@ -189,10 +196,15 @@ impl<L, O: Outlet> Inner<L, O> {
 
 impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// Nothing is given until `queue/resume`.
-    pub(super) async fn pause(&self, ask: &Ask, paused: bool) -> Result<Bytes, LogError> {
+    pub(super) async fn pause(
+        &self,
+        asker: Asker,
+        ask: &Ask,
+        paused: bool,
+    ) -> Result<Bytes, LogError> {
         let asked: Named = asked(&ask.data)?;
         let place = self.named(&asked.group)?;
-        let _one = self.opening.lock().await;
+        let _one = self.turn_of(Some(asker)).await?;
         let mut settings = place.group.borrow().settings().clone();
         if settings.paused != paused {
             settings.paused = paused;
@@ -214,7 +226,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     }
 
     /// The group begins anew elsewhere.
-    pub(super) async fn seek(&self, ask: &Ask) -> Result<Bytes, LogError> {
+    pub(super) async fn seek(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
         let asked: Seeking = asked(&ask.data)?;
         let place = self.named(&asked.group)?;
         let start = asked.to.ok_or_else(|| {
@@ -226,7 +238,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             From::New => self.log.status().end,
             From::After(cursor) => cursor,
         };
-        self.begin_behind(&place, after).await?;
+        self.begin_behind(Some(asker), &place, after).await?;
         tracing::info!(
             group = &*place.name,
             after,
@@ -242,13 +254,13 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     }
 
     /// The group forgets what it has not done.
-    pub(super) async fn purge(&self, ask: &Ask) -> Result<Bytes, LogError> {
+    pub(super) async fn purge(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
         let asked: Named = asked(&ask.data)?;
         let place = self.named(&asked.group)?;
         let lag = self.log.lag(&place.name).await?;
         let purged = lag.entries + lag.delayed + lag.leased;
         let end = self.log.status().end;
-        self.begin_behind(&place, end).await?;
+        self.begin_behind(Some(asker), &place, end).await?;
         tracing::info!(
             group = &*place.name,
             purged,
@@ -262,15 +274,52 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         Ok(Bytes::from(out))
     }
 
-    async fn begin_behind(&self, place: &Place, after: u64) -> Result<(), LogError> {
-        let _one = self.opening.lock().await;
+    async fn begin_behind(
+        &self,
+        asker: Option<Asker>,
+        place: &Place,
+        after: u64,
+    ) -> Result<(), LogError> {
+        let _one = self.turn_of(asker).await?;
         let (done, is_done) = tokio::sync::oneshot::channel();
         if place.seek.borrow().is_some() || place.is_gone.get() {
             return Err(closed());
         }
-        *place.seek.borrow_mut() = Some((after, done));
+        *place.seek.borrow_mut() = Some(Seek { after, asker, done });
+        place.is_seeking.set(true);
         place.wake.notify_one();
-        is_done.await.unwrap_or_else(|_| Err(closed()))
+        let sought = is_done.await.unwrap_or_else(|_| Err(closed()));
+        place.is_seeking.set(false);
+        sought
+    }
+
+    /// A seek that whoever began it has not finished, because it was killed or the log was down, is finished here.
+    pub(super) fn look_at_seek(self: &Rc<Self>, place: &Rc<Place>, seeking: Option<u64>) {
+        let Some(after) = seeking.filter(|_| !place.is_seeking.get()) else {
+            return place.sought.set(None);
+        };
+        match place.sought.get() {
+            Some((known, since)) if known == after => {
+                if since.elapsed() < SEEK_PATIENCE {
+                    return;
+                }
+                place.sought.set(None);
+                let (desk, place) = (Rc::clone(self), Rc::clone(place));
+                tokio::task::spawn_local(async move { desk.finish_seek(&place, after).await });
+            }
+            _ => place.sought.set(Some((after, clock()))),
+        }
+    }
+
+    async fn finish_seek(&self, place: &Place, after: u64) {
+        let group = &*place.name;
+        match self.begin_behind(None, place, after).await {
+            Ok(()) => tracing::info!(group, after, "a seek that had come half way is finished"),
+            Err(error) => tracing::debug!(%error, group, "a seek is finished later"),
+        }
+        if let Ok(lag) = self.log.lag(group).await {
+            place.lag.set(lag);
+        }
     }
 
     /// What the group has not done, oldest first.
@@ -305,7 +354,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     }
 
     /// Another group with the same rules, which begins with what this one has not done.
-    pub(super) async fn copy(self: &std::rc::Rc<Self>, ask: &Ask) -> Result<Bytes, LogError> {
+    pub(super) async fn copy(self: &Rc<Self>, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
         let asked: Copying = asked(&ask.data)?;
         let place = self.named(&asked.group)?;
         if !is_group_name(&asked.to) {
@@ -313,8 +362,18 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 "`to` is the name of the new group: 1 to 128 of A-Z a-z 0-9 . _ -",
             ));
         }
-        let _one = self.opening.lock().await;
-        if self.place(&asked.to).is_some() {
+        let _one = self.turn_of(Some(asker)).await?;
+        let copied = |to: &str| {
+            let mut out = Vec::new();
+            Members::open(&mut out).text("group", to);
+            Bytes::from(out)
+        };
+        if let Some(other) = self.place(&asked.to) {
+            // Whoever was not answered in time asks again.
+            let is_new = other.group.borrow().counters().delivered == 0;
+            if is_new && *other.copied_by.borrow() == ask.data {
+                return Ok(copied(&asked.to));
+            }
             return Err(bad_request(
                 "there is a group with the name in `to`: delete it, or take another name",
             ));
@@ -328,10 +387,9 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 From::After(first.unwrap_or_else(|| self.log.status().end))
             }
         };
-        self.make(&asked.to, settings, from, None).await?;
-        let mut out = Vec::new();
-        Members::open(&mut out).text("group", &asked.to);
-        Ok(Bytes::from(out))
+        let made = self.make(&asked.to, settings, from, None).await?;
+        made.copied_by.replace(ask.data.clone());
+        Ok(copied(&asked.to))
     }
 }
 

@@ -208,6 +208,8 @@ pub struct Lag {
     pub lost_before: u64,
     /// Of them, those that this process has made dead letters of.
     pub buried: u64,
+    /// A seek to behind this cursor has begun, here or elsewhere, and is not finished: `Groups::seek_group` finishes it.
+    pub seeking: Option<u64>,
 }
 
 /// Who gets deliveries: for people.

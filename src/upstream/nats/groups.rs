@@ -10,6 +10,7 @@ mod order;
 mod parked;
 mod pull;
 mod recall;
+mod seek;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -22,6 +23,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull::Config};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::{Request, RequestErrorKind};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::link::{Link, Opened, connects};
 use super::reader::Reader;
@@ -35,7 +37,8 @@ use crate::upstream::log::{
 
 use lost::Losses;
 use order::PULLERS;
-use pull::Pull;
+use pull::{Counts, Pull};
+use seek::Stored;
 
 /// The server answers the last word of several within this time, if it knows the lease.
 const ANSWER_WITHIN: std::time::Duration = Duration::from_secs(2);
@@ -51,6 +54,9 @@ pub(super) struct Consumers {
     link: Arc<Link>,
     pulls: RefCell<HashMap<Box<str>, Rc<Pull>>>,
     losses: Rc<RefCell<Losses>>,
+    counts: Rc<Counts>,
+    /// Groups of which it was looked of late whether a seek had come half way, and none had.
+    looked: RefCell<HashMap<Box<str>, Instant>>,
 }
 
 impl Groups for Jetstream {
@@ -134,13 +140,21 @@ impl Consumers {
             link,
             pulls: RefCell::default(),
             losses: Rc::default(),
+            counts: Rc::default(),
+            looked: RefCell::default(),
         }
+    }
+
+    /// Leases that nobody here knew any more, so that what they are of was given again.
+    pub(super) fn orphaned_leases(&self) -> u64 {
+        self.counts.orphaned.get()
     }
 
     /// Another one that leases nothing and knows the same losses.
     pub(super) fn beside(&self) -> Self {
         Self {
             losses: Rc::clone(&self.losses),
+            counts: Rc::clone(&self.counts),
             ..Self::new(self.link.clone())
         }
     }
@@ -150,30 +164,42 @@ impl Consumers {
         let opened = self.link.opened()?;
         let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
         let mut group = group.clone();
-        let key = group_key(&group.name);
-        if let Some(known) = spec(&self.link, &opened, &group.name).await? {
-            group.from_beginning = known.from_beginning;
-            group.start_after = known.start_after;
+        let mut seek = None;
+        if let Some(known) = stored(&self.link, &opened, &group.name).await? {
+            group.from_beginning = known.group.from_beginning;
+            group.start_after = known.group.start_after;
+            seek = known.seek;
         }
         let consumer = name(&group.name);
         let start = match opened.stream.consumer_info(&consumer).await {
-            Ok(info) => info.config.deliver_policy,
+            Ok(info) if seek.is_none() || seek::is_finished(&info.config, seek.as_deref()) => {
+                info.config.deliver_policy
+            }
+            // It has not come to its end.
+            Ok(_) => {
+                let known = Stored {
+                    group: group.clone(),
+                    seek,
+                };
+                self.begin_anew(&opened, known).await?;
+                start_of(&group)
+            }
             Err(error) if is_absent(error.kind()) => start_of(&group),
             Err(error) => return Err(failed(&error)),
         };
         let config = self.consumer(&group, consumer, start);
         let made = opened.stream.create_consumer(config).await;
         made.map_err(|error| failed(&error))?;
-        let value = serde_json::to_vec(&group).map_err(|error| failed(&error))?;
-        let put = opened.state.put(key, value.into()).await;
-        put.map_err(|error| failed(&error))?;
+        let stored = Stored { group, seek: None };
+        stored.put(&self.link, &opened).await?;
+        let group = stored.group;
         if let Some(pull) = self.pulls.borrow().get(&group.name) {
             pull.changed(group);
         }
         Ok(())
     }
 
-    fn consumer(&self, group: &Group, name: String, start: DeliverPolicy) -> Config {
+    pub(super) fn consumer(&self, group: &Group, name: String, start: DeliverPolicy) -> Config {
         let own = own_channel(&group.name);
         let globs = group.channels.iter().map(|glob| &**glob);
         let mut config = Config {
@@ -236,38 +262,6 @@ impl Consumers {
         Ok(existed)
     }
 
-    /// See `Groups::seek_group`: another consumer takes its place.
-    pub(super) async fn seek(&self, group: &str, after: u64) -> Result<(), LogError> {
-        let opened = self.link.opened()?;
-        let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
-        let Some(mut spec) = spec(&self.link, &opened, group).await? else {
-            return Err(LogError::NotFound(format!("no group {group}").into()));
-        };
-        spec.start_after = Some(after);
-        // First: whoever makes the consumer, should this one come no further, makes it there.
-        let value = serde_json::to_vec(&spec).map_err(|error| failed(&error))?;
-        let put = opened.state.put(group_key(group), value.into()).await;
-        put.map_err(|error| failed(&error))?;
-        match opened.stream.delete_consumer(&name(group)).await {
-            Ok(_) => {}
-            Err(error) => {
-                let gone = opened.stream.consumer_info(name(group)).await;
-                if !gone.is_err_and(|gone| is_absent(gone.kind())) {
-                    return Err(failed(&error));
-                }
-            }
-        }
-        let histories = format!("{}{}.>", opened.failures.prefix, name(group));
-        let purged = opened.failures.stream.purge().filter(histories).await;
-        purged.map_err(|error| failed(&error))?;
-        let config = self.consumer(&spec, name(group), start_of(&spec));
-        let made = opened.stream.create_consumer(config).await;
-        made.map_err(|error| failed(&error))?;
-        // Until here its leases are known: what is said of them fails, as nobody hears it.
-        self.pulls.borrow_mut().remove(group);
-        Ok(())
-    }
-
     /// See `Groups::undone`: what the consumer has not given yet. What is leased, the server names to nobody.
     pub(super) async fn undone(
         &self,
@@ -321,7 +315,8 @@ impl Consumers {
             let consumer = name(&spec.name);
             let _ = opened.stream.unpin_consumer(&consumer, PULLERS).await;
         }
-        let pull = Rc::new(Pull::new(self.link.clone(), opened.log, spec));
+        let counts = Rc::clone(&self.counts);
+        let pull = Rc::new(Pull::new(self.link.clone(), counts, opened.log, spec));
         let mut pulls = self.pulls.borrow_mut();
         Ok(match pulls.get(group) {
             Some(other) if other.log == opened.log => other.clone(),
@@ -338,9 +333,13 @@ impl Consumers {
         group: &str,
         settled: &[(Lease, Settled)],
     ) -> Result<(), LogError> {
+        let known = self.pulls.borrow().get(group).cloned();
+        if let Some(pull) = &known {
+            pull.spoken_of(settled.iter().map(|(lease, _)| *lease));
+        }
         let opened = self.link.opened()?;
         let failed = |error: &dyn std::fmt::Display| self.link.failed(error);
-        let Some(pull) = self.pulls.borrow().get(group).cloned() else {
+        let Some(pull) = known else {
             return Ok(());
         };
         let _settling = pull.settling();
@@ -476,10 +475,18 @@ impl Consumers {
         let info = match opened.stream.consumer_info(name(group)).await {
             Ok(info) => info,
             Err(error) if is_absent(error.kind()) => {
-                return Err(LogError::NotFound(format!("no group {group}").into()));
+                let seeking = self.sought(&opened, group, None).await?;
+                return match seeking {
+                    Some(_) => Ok(Lag {
+                        seeking,
+                        ..Lag::default()
+                    }),
+                    None => Err(LogError::NotFound(format!("no group {group}").into())),
+                };
             }
             Err(error) => return Err(self.link.failed(&error)),
         };
+        let seeking = self.sought(&opened, group, Some(&info.config)).await?;
         let oldest_unix_ms = if info.num_pending == 0 && info.num_ack_pending == 0 {
             None
         } else {
@@ -498,6 +505,7 @@ impl Consumers {
             lost,
             lost_before,
             buried: 0,
+            seeking,
         })
     }
 }
@@ -515,6 +523,12 @@ fn start_of(group: &Group) -> DeliverPolicy {
 
 /// The group as it was last opened, by any process.
 async fn spec(link: &Link, opened: &Opened, group: &str) -> Result<Option<Group>, LogError> {
+    let stored = stored(link, opened, group).await?;
+    Ok(stored.map(|stored| stored.group))
+}
+
+/// The same with a seek that is under way.
+async fn stored(link: &Link, opened: &Opened, group: &str) -> Result<Option<Stored>, LogError> {
     let value = values::newest(&opened.state, &group_key(group)).await;
     let value = value.map_err(|error| link.failed(&error))?;
     let parse = |value: Bytes| serde_json::from_slice(&value);

@@ -253,12 +253,13 @@ impl Group {
         }
         // In front of what the log has of their lines already.
         let ready = self.take_ready_of_lines();
-        self.has_gone_idle |= !ready.is_empty();
         for cursor in ready {
             if let Some(place) = self.held.get(&cursor).and_then(|held| held.place) {
                 self.line_in_log(now, place, cursor);
             }
         }
+        // What waits while nobody here takes anything is for others as well.
+        self.has_gone_idle |= std::mem::take(&mut self.has_parked);
     }
 
     pub(super) fn has_idle(&self) -> bool {

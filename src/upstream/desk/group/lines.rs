@@ -12,6 +12,8 @@ use hashbrown::HashMap;
 use super::{Group, State};
 use crate::limits::{GROUP_HELD_BYTES_MAX, GROUP_HELD_MAX};
 use crate::time::{Instant, Now};
+use crate::upstream::desk::picks::Picker;
+use crate::upstream::desk::settings::Settings;
 use crate::upstream::desk::turns::{LANES, Place};
 use crate::upstream::log::{FromLine, Leased, Line as LogLine, LineId, Settled};
 
@@ -64,6 +66,12 @@ impl Line {
         !self.ready.is_empty() || self.in_log > 0 && !self.is_loading
     }
 
+    /// Nothing of it is here.
+    fn clear(&mut self) {
+        self.ready.clear();
+        (self.active, self.served, self.in_turns) = (0, 0, false);
+    }
+
     fn is_over(&self) -> bool {
         self.ready.is_empty()
             && self.active == 0
@@ -98,6 +106,19 @@ pub(super) struct Lines {
 }
 
 impl Lines {
+    /// As far as they are in the log, or on their way from there.
+    fn in_the_log(mut self) -> Self {
+        self.by_id.values_mut().for_each(Line::clear);
+        Self {
+            by_id: self.by_id,
+            hungry: self.hungry,
+            loading: self.loading,
+            in_log: self.in_log,
+            delayed: self.delayed,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn count(&self) -> usize {
         self.by_id.len()
     }
@@ -290,6 +311,7 @@ impl Group {
 
     /// An entry of the line waits in the log for its time.
     pub(super) fn delayed_in_line(&mut self, place: Place, cursor: u64) {
+        self.has_parked = true;
         self.line(place).head = Some(cursor);
         self.lines.delayed += 1;
     }
@@ -334,6 +356,7 @@ impl Group {
             return;
         };
         self.held_bytes -= held.bytes;
+        self.has_parked = true;
         self.settled.push((held.lease, Settled::Lined(place.line)));
         self.line(place).in_log += 1;
         self.lines.in_log += 1;
@@ -450,9 +473,29 @@ impl Group {
         }
     }
 
-    /// Other rules: lines begin anew with what is here. What the log has in lines, it has to release.
-    pub(super) fn rebuild_lines(&mut self, now: Now) {
-        self.lines = Lines::default();
+    /// Other rules count. What is under way keeps its deadline.
+    pub fn handle_settings(&mut self, now: Now, settings: Settings) {
+        let before = std::mem::replace(&mut self.settings, settings);
+        self.picker = Picker::new(&self.settings.picks);
+        let is_same = before.ordered == self.settings.ordered
+            && before.turns.have_same_lines(&self.settings.turns);
+        if !is_same {
+            self.is_releasing |= before.ordered || before.turns.are_taken();
+        }
+        if !is_same || before.turns != self.settings.turns {
+            let before = std::mem::take(&mut self.lines);
+            if is_same {
+                self.lines = before.in_the_log();
+            }
+            self.rebuild_lines(now);
+        }
+        if before.paused != self.settings.paused {
+            self.tell_paused();
+        }
+    }
+
+    /// Other rules: lines begin anew with what is here. What the log has in other lines, it has to release.
+    fn rebuild_lines(&mut self, now: Now) {
         self.ready.clear();
         for cursor in self.cursors() {
             let place = self.place_of(cursor);

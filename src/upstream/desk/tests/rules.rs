@@ -273,3 +273,86 @@ fn rules_of_a_group_are_told_to_nobody_who_may_not_take_from_it() {
         }
     });
 }
+
+#[test]
+fn operation_that_nobody_waits_for_any_more_when_its_turn_comes_is_not_begun() {
+    run(async {
+        let log = log_with(9);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let wish = json!({ "group": "g", "channels": ["a:*"], "limit": 3 });
+        table.service(LogMethod::Fetch, wish).await.expect("made");
+        for method in [
+            LogMethod::PauseGroup,
+            LogMethod::SeekGroup,
+            LogMethod::PurgeGroup,
+            LogMethod::CopyGroup,
+            LogMethod::DeleteGroup,
+        ] {
+            let turn = table.desk.0.opening.lock().await;
+            let mut data = json!({ "group": "g" });
+            if matches!(method, LogMethod::SeekGroup | LogMethod::CopyGroup) {
+                data["to"] = "end".into();
+            }
+            let asked = table.service(method, data);
+            let mut asked = std::pin::pin!(asked);
+            tokio::select! {
+                biased;
+                answer = &mut asked => panic!("{method:?}: {answer:?}"),
+                () = tokio::task::yield_now() => {}
+            }
+            let id = RequestId(AskId {
+                slot: table.next.get(),
+                generation: 0,
+            });
+            table.desk.abandoned((ShardId(0), id));
+            drop(turn);
+            let answer = asked.await;
+            assert!(
+                matches!(answer, Err(LogError::Unavailable { .. })),
+                "{method:?}: {answer:?}"
+            );
+        }
+        let report = &table.desk.report()[..];
+        assert_eq!(report.len(), 1, "neither copied nor deleted");
+        assert_eq!((report[0].is_paused, report[0].in_flight), (false, 3));
+    });
+}
+
+#[test]
+fn operation_that_is_asked_for_again_answers_the_same() {
+    run(async {
+        let log = log_with(9);
+        let table = Table::new(&log, &durable("a", Vec::new()));
+        let wish = json!({ "group": "g", "channels": ["a:*"], "limit": 3 });
+        table.service(LogMethod::Fetch, wish).await.expect("made");
+        let copy = json!({ "group": "g", "to": "h" });
+        for (method, data) in [
+            (LogMethod::PauseGroup, json!({ "group": "g" })),
+            (LogMethod::ResumeGroup, json!({ "group": "g" })),
+            (
+                LogMethod::SeekGroup,
+                json!({ "group": "g", "to": "beginning" }),
+            ),
+            (LogMethod::CopyGroup, copy.clone()),
+        ] {
+            let first = table.service(method, data.clone()).await.expect("done");
+            let again = table.service(method, data).await.expect("done before");
+            assert_eq!(first, again, "{method:?}");
+        }
+        // Somebody works with the copy: another one would not be the same.
+        let fetched = table
+            .service(LogMethod::Fetch, json!({ "group": "h" }))
+            .await;
+        assert!(fetched.is_ok(), "{fetched:?}");
+        let again = table.service(LogMethod::CopyGroup, copy).await;
+        assert!(matches!(again, Err(LogError::BadRequest(_))), "{again:?}");
+        let delete = json!({ "group": "h" });
+        table
+            .service(LogMethod::DeleteGroup, delete.clone())
+            .await
+            .expect("deleted");
+        let again = table.service(LogMethod::DeleteGroup, delete).await;
+        let error = again.expect_err("it is gone").to_string();
+        assert!(error.contains("was deleted"), "{error}");
+    });
+}

@@ -545,6 +545,7 @@ impl State {
             lost: self.lost,
             lost_before: self.lost_before,
             buried: self.buried,
+            seeking: None,
         }
     }
 

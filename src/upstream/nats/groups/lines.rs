@@ -19,6 +19,7 @@ impl Pull {
     /// It waits in a line.
     pub(super) fn park_in_line(&self, lease: Lease, line: LineId) {
         if let Some(held) = self.held(lease) {
+            self.hand_over(lease, false);
             let mut parked = self.parked.borrow_mut();
             parked.lined.insert((line, held.sequence), lease);
         }
@@ -27,6 +28,7 @@ impl Pull {
     /// It waits for its time, and its line with it.
     pub(super) fn park_until(&self, lease: Lease, due: u64, line: LineId) {
         if let Some(held) = self.held(lease) {
+            self.hand_over(lease, false);
             let due = due_at(unix_ms(), due);
             let mut parked = self.parked.borrow_mut();
             parked.delayed.insert((due, held.sequence), (lease, line));
@@ -84,6 +86,7 @@ impl Pull {
             return None;
         };
         let failures = self.held(lease)?.failures;
+        self.hand_over(lease, true);
         Some(Leased {
             lease,
             entry,
@@ -166,17 +169,17 @@ impl Pull {
 
     /// See `Groups::release`. Where order is kept, what was given meanwhile waits for what is given back.
     pub(super) async fn release(&self) -> Result<(), LogError> {
-        let mut longest = None;
-        let released = self.give_back_parked(&mut longest).await;
-        if let Some(longest) = longest {
-            self.await_released(longest).await;
+        let mut has_given = false;
+        let released = self.give_back_parked(&mut has_given).await;
+        if has_given {
+            self.await_released().await;
         }
         released
     }
 
-    /// `longest`: the longest time after which something of it is given again, if anything was given back.
-    async fn give_back_parked(&self, longest: &mut Option<Duration>) -> Result<(), LogError> {
-        let lease_time = self.lease_time();
+    /// Where order is kept, all of it is given again at once: what waits for its time keeps its place before those behind it, and its
+    /// history says to whoever gets it next when it is due.
+    async fn give_back_parked(&self, has_given: &mut bool) -> Result<(), LogError> {
         loop {
             let next = {
                 let parked = self.parked.borrow();
@@ -195,16 +198,11 @@ impl Pull {
             };
             if let Some(held) = self.held(lease) {
                 // Said in part, it may have been heard.
-                let is_far = wait > lease_time;
-                let awaited = if is_far { Duration::ZERO } else { wait };
-                *longest = Some(longest.map_or(awaited, |longest| longest.max(awaited)));
+                *has_given = true;
                 let until = u64::try_from(wait.as_millis()).map_or(0, |wait| unix_ms() + wait);
-                let until = if wait.is_zero() { 0 } else { until };
+                let is_at_once = wait.is_zero() || self.is_ordered();
+                let until = if is_at_once { 0 } else { until };
                 self.say_bytes(held.reply, later(until)).await?;
-                if is_far && self.is_ordered() {
-                    let mut parked = self.parked.borrow_mut();
-                    parked.away.insert(held.sequence, Instant::now() + wait);
-                }
             }
             self.forget(lease);
             let mut parked = self.parked.borrow_mut();

@@ -18,8 +18,6 @@ pub(super) struct Parked {
     pub(super) lined: BTreeMap<(LineId, u64), Lease>,
     /// By due time and sequence.
     pub(super) delayed: BTreeMap<(Instant, u64), (Lease, LineId)>,
-    /// What was given back until a time that is far away, by sequence: the server has it leased, and nobody waits for it.
-    pub(super) away: BTreeMap<u64, Instant>,
 }
 
 /// When something is due that is due at this time of the wall clock.
@@ -40,13 +38,6 @@ impl Parked {
     /// When the first is due.
     pub(super) fn first_due(&self) -> Option<Instant> {
         self.delayed.first_key_value().map(|(&(due, _), _)| due)
-    }
-
-    /// Sequences of what the server has leased, to nobody, for some time yet.
-    pub(super) fn still_away(&mut self) -> Vec<u64> {
-        let now = Instant::now();
-        self.away.retain(|_, until| *until > now);
-        self.away.keys().copied().collect()
     }
 
     /// All that wait.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,12 @@ pub(super) struct Held {
     pub failures: Vec<Failure>,
     /// When it was given or last kept.
     since: Instant,
+    /// Whoever fetches has it, and has to speak of it within the time of a lease; else it waits here.
+    is_out: bool,
+    /// When whoever has it got it, or last spoke of it.
+    spoken: Instant,
+    /// It had run out, and nobody had spoken of it.
+    is_suspect: bool,
     /// It was given up, and nobody knows whether the server has heard that.
     is_in_doubt: bool,
 }
@@ -69,9 +76,17 @@ impl Held {
     }
 }
 
+/// What all groups of this process count together.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Leases that were made: no two have one number, whatever became of their group meanwhile.
+    leases: Cell<u64>,
+    /// Leases that nobody knew any more.
+    pub orphaned: Cell<u64>,
+}
+
 #[derive(Default)]
 struct Leases {
-    next: u64,
     held: HashMap<Lease, Held>,
     by_sequence: HashMap<u64, Lease>,
 }
@@ -118,6 +133,7 @@ pub(super) struct Pull {
     pub log: u128,
     link: Arc<Link>,
     group: RefCell<Group>,
+    counts: Rc<Counts>,
     leases: RefCell<Leases>,
     recall: RefCell<Recall>,
     pub(super) parked: RefCell<Parked>,
@@ -127,9 +143,10 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    pub(super) fn new(link: Arc<Link>, log: u128, group: Group) -> Self {
+    pub(super) fn new(link: Arc<Link>, counts: Rc<Counts>, log: u128, group: Group) -> Self {
         Self {
             log,
+            counts,
             settlements: Cell::default(),
             leases: RefCell::default(),
             recall: RefCell::default(),
@@ -175,6 +192,27 @@ impl Pull {
     pub(super) fn kept(&self, lease: Lease) {
         if let Some(held) = self.leases.borrow_mut().held.get_mut(&lease) {
             held.since = Instant::now();
+        }
+    }
+
+    /// Whoever has these speaks of them: they are known, whether the server hears it or not.
+    pub(super) fn spoken_of(&self, leases: impl Iterator<Item = Lease>) {
+        let now = Instant::now();
+        let mut known = self.leases.borrow_mut();
+        for lease in leases {
+            if let Some(held) = known.held.get_mut(&lease) {
+                held.spoken = now;
+                held.is_suspect = false;
+            }
+        }
+    }
+
+    /// Somebody has it from now on, or else it waits here.
+    pub(super) fn hand_over(&self, lease: Lease, is_out: bool) {
+        if let Some(held) = self.leases.borrow_mut().held.get_mut(&lease) {
+            held.is_out = is_out;
+            held.spoken = Instant::now();
+            held.is_suspect = false;
         }
     }
 
@@ -306,9 +344,7 @@ impl Pull {
             let held = leases.held.values();
             let alive = held.filter(|held| held.since.elapsed() < lease);
             let has_doubts = alive.clone().any(|held| held.is_in_doubt);
-            let away = self.parked.borrow_mut().still_away();
-            let here = alive.map(|held| held.sequence).chain(away);
-            let account = Account::new(&info, here);
+            let account = Account::new(&info, alive.map(|held| held.sequence));
             (account, has_doubts)
         };
         // What is being settled is on one side only, and so may be what the server was told and has not answered.
@@ -324,8 +360,8 @@ impl Pull {
         Ok(false)
     }
 
-    /// Some was given back and is given again, the last of it after this time: what was given meanwhile is collected until then.
-    pub(super) async fn await_released(&self, longest: Duration) {
+    /// Some was given back and is given again: what was given meanwhile is collected until then.
+    pub(super) async fn await_released(&self) {
         if !self.is_ordered() {
             return;
         }
@@ -335,7 +371,7 @@ impl Pull {
             let sequence = leased.entry.cursor;
             intake.order.collected.insert(sequence, leased);
         }
-        intake.order.lose(longest);
+        intake.order.lose(Duration::ZERO);
     }
 
     fn pass_on_collected(&self, intake: &mut Intake) {
@@ -393,6 +429,7 @@ impl Pull {
             && let Some((entry, since)) = intake.waiting.pop_front()
         {
             if since.elapsed() < lease / 2 {
+                self.hand_over(entry.lease, true);
                 leased.push(entry);
                 continue;
             }
@@ -597,6 +634,9 @@ impl Pull {
                         reply,
                         failures,
                         since: Instant::now(),
+                        is_out: false,
+                        spoken: Instant::now(),
+                        is_suspect: false,
                         is_in_doubt: false,
                     };
                     return Ok((number, Delivery::Entry(Arc::from(entry), held)));
@@ -634,23 +674,39 @@ impl Pull {
         }
     }
 
-    /// A delivery of what is leased here already: its lease goes on under the new one.
+    /// A delivery of what is leased here already: its lease goes on under the new one. `false`: it is not, or nobody knows of it.
     fn renew(&self, sequence: u64, reply: &Subject) -> bool {
+        let lease_time = self.lease_time();
         let mut leases = self.leases.borrow_mut();
         let leases = &mut *leases;
-        let held = leases.by_sequence.get(&sequence);
-        match held.and_then(|lease| leases.held.get_mut(lease)) {
-            Some(held) => {
-                held.reply = reply.clone();
-                held.since = Instant::now();
-                true
+        let Some(&lease) = leases.by_sequence.get(&sequence) else {
+            return false;
+        };
+        let Some(held) = leases.held.get_mut(&lease) else {
+            return false;
+        };
+        let has_run_out = held.since.elapsed() >= lease_time / 2;
+        if held.is_out && has_run_out && held.spoken.elapsed() >= lease_time {
+            // Once it may be that this process stood still, and the word is on its way.
+            if std::mem::replace(&mut held.is_suspect, true) {
+                leases.held.remove(&lease);
+                leases.by_sequence.remove(&sequence);
+                self.counts.orphaned.set(self.counts.orphaned.get() + 1);
+                let group = self.group.borrow();
+                tracing::warn!(
+                    group = &*group.name,
+                    sequence,
+                    "nobody knows of a lease of a queue group: its entry is given again"
+                );
+                return false;
             }
-            None => false,
         }
+        held.reply = reply.clone();
+        held.since = Instant::now();
+        true
     }
 
     fn hold(&self, held: Held) -> Lease {
-        self.parked.borrow_mut().away.remove(&held.sequence);
         let lease_time = self.group.borrow().lease;
         let mut leases = self.leases.borrow_mut();
         let leases = &mut *leases;
@@ -663,8 +719,9 @@ impl Pull {
                 .by_sequence
                 .retain(|_, lease| held.contains_key(lease));
         }
-        leases.next += 1;
-        let lease = Lease(leases.next);
+        let number = self.counts.leases.get() + 1;
+        self.counts.leases.set(number);
+        let lease = Lease(number);
         leases.by_sequence.insert(held.sequence, lease);
         leases.held.insert(lease, held);
         lease

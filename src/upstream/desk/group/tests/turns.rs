@@ -276,6 +276,31 @@ fn other_keys_begin_anew_with_what_waits_in_the_log() {
 }
 
 #[test]
+fn other_bounds_of_the_same_keys_leave_nothing_behind_in_the_log() {
+    let mut world = by_channel(Turns::default());
+    world.bounds = TIGHT;
+    world.group.bounds = TIGHT;
+    put(&mut world, 1..=50, "a:1", "x");
+    world.do_(&Step::Join(0, 2));
+    world.turn();
+    assert!(world.group.lines.in_log() > 40);
+    let settings = Settings {
+        turns: Turns {
+            key: Some(Key::Channel),
+            concurrency: 1,
+            ..Turns::default()
+        },
+        ..settings(false)
+    };
+    world.settings = settings.clone();
+    world.group.handle_settings(world.now, settings);
+    assert!(!world.group.is_releasing());
+    assert!(world.group.lines.in_log() > 40);
+    world.turn();
+    world.finish();
+}
+
+#[test]
 fn paused_group_gives_nothing_and_says_so() {
     let mut world = World::new(false);
     world.do_(&Step::Join(0, 2));
