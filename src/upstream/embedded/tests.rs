@@ -3,6 +3,7 @@ mod faults;
 mod kept;
 mod letters;
 mod scheduled;
+mod spread;
 
 use std::path::Path;
 
