@@ -1,5 +1,6 @@
 mod ended;
 mod faults;
+mod given_up;
 mod kept;
 mod letters;
 mod scheduled;
