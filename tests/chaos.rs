@@ -25,6 +25,8 @@ mod embedded;
 mod examine;
 #[path = "chaos/jetstream.rs"]
 mod jetstream;
+#[path = "chaos/joins.rs"]
+mod joins;
 #[path = "chaos/ledger.rs"]
 mod ledger;
 #[path = "chaos/link.rs"]
@@ -255,6 +257,7 @@ fn main() -> ExitCode {
         }
     };
     examine::examine();
+    joins::examine();
     let faults = FAULTS.iter().filter(|fault| wanted.has(fault));
     let (faults, next): (Vec<&'static Fault>, _) = (faults.collect(), AtomicUsize::new(0));
     // The short forms wait for timers, not for cores.

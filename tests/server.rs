@@ -41,6 +41,8 @@ mod echo;
 mod echo_deflate;
 #[path = "server/encodings.rs"]
 mod encodings;
+#[path = "server/ends.rs"]
+mod ends;
 #[path = "server/example_workers.rs"]
 mod example_workers;
 #[path = "server/fallback.rs"]

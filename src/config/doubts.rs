@@ -1,6 +1,7 @@
 //! What can work and is probably not meant.
 
 use super::Config;
+use super::durable::{Engine, Expired};
 
 /// What is told of a key that ends within this time: a week.
 const SOON_S: u64 = 7 * 86_400;
@@ -39,6 +40,16 @@ impl Config {
                 "client.proxy.connect.timeout is not below client.stale_close_delay: a connection whose backend takes so long is closed (3502) before it has answered".to_owned(),
             );
         }
+        let channels = &self.channels;
+        let all = std::iter::once(&channels.without_namespace).chain(&channels.namespaces);
+        let is_nats = self.durable.engine == Engine::Nats;
+        let wants = all.filter(|one| one.is_durable() && one.kept.expired == Expired::DeadLetter);
+        doubts.extend(wants.filter(|_| is_nats).map(|one| {
+            format!(
+                "channel namespace `{}`: on JetStream expired = \"dead_letter\" keeps what ends by its own ttl_ms only: what durable.retention_age, durable.retention_bytes or history_remove take is gone before it could become a letter, and is counted as lost",
+                one.name
+            )
+        }));
         doubts
     }
 
@@ -81,6 +92,21 @@ mod tests {
         let doubts = config.doubts();
         assert_eq!(doubts.len(), 1, "{doubts:?}");
         assert!(doubts[0].starts_with("client.proxy.connect.timeout"));
+    }
+
+    #[test]
+    fn letters_that_jetstream_cannot_keep_are_told_of() {
+        let load = |engine: &str| {
+            let text = format!(
+                "[durable]\nengine = \"{engine}\"\n[[channel.namespaces]]\nname = \"orders\"\ndelivery = \"durable\"\nexpired = \"dead_letter\"\n"
+            );
+            let name = "ringmain.toml";
+            Config::load(&[Source { name, text: &text }], &[]).expect("a configuration")
+        };
+        assert_eq!(load("embedded").doubts(), Vec::<String>::new());
+        let doubts = load("nats").doubts();
+        assert_eq!(doubts.len(), 1, "{doubts:?}");
+        assert!(doubts[0].contains("`orders`") && doubts[0].contains("history_remove"));
     }
 
     #[test]

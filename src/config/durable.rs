@@ -261,6 +261,8 @@ pub struct Trigger {
     pub hook: String,
     /// What is appended is published so much later.
     pub delay: Duration,
+    /// What is appended is kept for so long; zero (default) for as long as its source, or as its channel keeps others.
+    pub ttl: Duration,
     /// Several publications lead to one.
     pub join: Join,
 }

@@ -95,6 +95,8 @@ pub struct Postgres {
     pub trace_column: String,
     /// Column with the version of the payload's schema; empty for none.
     pub schema_column: String,
+    /// Column with how many milliseconds the publication is kept; empty for none.
+    pub ttl_column: String,
     /// Rows that were published are deleted, default true.
     pub delete: bool,
     /// Column with the number of the row's transaction, default `xact`. Needed where rows stay.
@@ -144,6 +146,7 @@ impl Default for OutboxSource {
                 tags_column: String::new(),
                 trace_column: String::new(),
                 schema_column: String::new(),
+                ttl_column: String::new(),
                 delete: true,
                 xact_column: "xact".to_owned(),
                 listen: String::new(),

@@ -178,6 +178,8 @@ pub struct PublishVerdict {
     pub idempotency_key: Box<str>,
     /// May be sent as a patch.
     pub delta: bool,
+    /// For how many milliseconds it is kept; 0 for as long as others.
+    pub ttl_ms: u64,
     /// 0 for none.
     pub version: u64,
     /// Life of the version numbers.

@@ -701,6 +701,7 @@ impl Session {
         draft.record.tags = published.tags.into_boxed_slice();
         draft.record.key = published.idempotency_key;
         draft.record.delta = published.delta;
+        draft.record.ttl_ms = published.ttl_ms;
         draft.skip_history = published.skip_history;
         draft.version = published.version;
         draft.version_epoch = published.version_epoch;

@@ -43,7 +43,7 @@ image!(enum Verdict {
 image!(struct ConnectVerdict { user, expire_at, info, data, subs, meta });
 image!(struct SubscribeVerdict { expire_at, info, data, overrides, cache_recover });
 image!(struct RefreshVerdict { expired, expire_at, info, meta });
-image!(struct PublishVerdict { data, skip_history, tags, idempotency_key, delta, version, version_epoch });
+image!(struct PublishVerdict { data, skip_history, tags, idempotency_key, delta, ttl_ms, version, version_epoch });
 image!(struct Target {
     name, endpoint, timeout, http_headers, emulated_headers, binary_encoding,
     include_connection_meta, static_headers, signing, transforms, concurrency_max, queue_max, breaker

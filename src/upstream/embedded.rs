@@ -66,6 +66,8 @@ const SWEPT_PAUSE: Duration = Duration::from_millis(10);
 const FORMAT: u32 = 1;
 /// Blocks that are looked at to count what an order takes from groups.
 const BLOCKS_PER_TRIM: usize = 4096;
+/// The same where they are read for letters, in one step: more than a log has segments.
+const BLOCKS_PER_BURIAL: usize = 128;
 /// Entries and bytes that are read ahead for a group, or for whoever follows the log.
 const READ_AHEAD: usize = 4096;
 const READ_AHEAD_BYTES: usize = 8 << 20;
@@ -258,6 +260,44 @@ impl Embedded {
         Ok(found.scanned)
     }
 
+    /// What groups have not done of a channel becomes letters where its namespace says so, up to the offset that is given.
+    async fn give_up_channel(&self, channel: &ChannelName) -> Result<Option<u64>, LogError> {
+        let top = self.with(|core| core.row_of(channel))?.map(|row| row.top);
+        let (Some(top), true) = (top, self.inner.borrow().makes_letters(channel)) else {
+            return Ok(None);
+        };
+        // What somebody else is about to forget would be lost twice.
+        while !self.inner.borrow_mut().sweeper.hold() {
+            tokio::time::sleep(SWEPT_PAUSE).await;
+            self.step();
+        }
+        let _held = Held(self);
+        loop {
+            let found = self.with(|core| Ok((core.view(), core.row_of(channel)?)))?;
+            let (view, Some(mut row)) = found else {
+                return Ok(Some(top));
+            };
+            row.trimmed = top;
+            let name = channel.clone();
+            let search = move || sweep::sweep_channel(&view, name, &row, BLOCKS_PER_BURIAL);
+            let swept = match tokio::task::spawn_blocking(search).await {
+                Ok(Ok(swept)) => swept,
+                Ok(Err(error)) => return Err(unreadable(&error::words(&error))),
+                Err(_) => return Err(unreadable("the storage library gave up")),
+            };
+            let is_behind = swept.is_behind;
+            let mut inner = self.inner.borrow_mut();
+            if let Err(broken) = inner.forget(swept) {
+                inner.fail(&broken);
+                return Err(inner.unavailable());
+            }
+            self.changed.notify_waiters();
+            if !is_behind {
+                return Ok(Some(top));
+            }
+        }
+    }
+
     /// Groups that take from the channel and are not at the end, and where they have looked up to.
     fn behind(&self, channel: &ChannelName) -> Vec<(Box<str>, u64, u64)> {
         let inner = self.inner.borrow();
@@ -320,6 +360,15 @@ impl Embedded {
             Some(_) => Ok(()),
             None => Err(inner.unavailable()),
         }
+    }
+}
+
+/// While it is there, only whoever has it forgets anything.
+struct Held<'a>(&'a Embedded);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.inner.borrow_mut().sweeper.let_go();
     }
 }
 
@@ -567,10 +616,13 @@ impl Entries for Embedded {
     }
 
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
+        if let Some(up_to) = self.give_up_channel(channel).await? {
+            return self.with(|core| core.trim(channel, up_to)).map(drop);
+        }
         // What is appended while losses are counted stays.
         let (view, kept) = self.with(|core| {
             let view = core.view();
-            Ok((view, core.trim(channel)?))
+            Ok((view, core.trim(channel, u64::MAX)?))
         })?;
         let behind = self.behind(channel);
         {

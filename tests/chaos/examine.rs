@@ -95,6 +95,7 @@ fn close(facts: Vec<Fact>, kept: &[&str], announced: &[&str]) -> Ledger {
     let letters = Letters {
         kept: BTreeMap::from([("g", kept.iter().map(owned).collect())]),
         announced: BTreeMap::from([("g", announced.iter().map(owned).collect())]),
+        ..Letters::default()
     };
     ledger.close(1, &letters);
     ledger

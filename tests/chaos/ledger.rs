@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::joins;
 use super::names::{Id, Nature};
 
 /// What a worker says about a delivery.
@@ -88,6 +89,8 @@ pub(crate) enum Fact {
     },
     /// The hook for dead letters has taken one.
     Told { group: &'static str, event: String },
+    /// Of runs that a trigger joins.
+    Joins(joins::Fact),
     /// Something that is worth a number.
     Counted(&'static str),
     /// Something that must not happen.
@@ -183,6 +186,8 @@ pub(crate) struct Ledger {
     groups: BTreeMap<&'static str, Group>,
     /// When delayed publications were seen first.
     come: BTreeMap<Id, Come>,
+    /// Runs that a trigger joins.
+    pub(crate) joins: joins::Books,
     /// Clocks of the proxy and of its clients are not the same.
     pub(crate) is_clock_false: bool,
     /// Attempts after which a poisoned publication may be dead.
@@ -211,6 +216,7 @@ pub(crate) struct Letters {
     pub(crate) kept: BTreeMap<&'static str, BTreeSet<String>>,
     /// The same as they were announced, in order.
     pub(crate) announced: BTreeMap<&'static str, Vec<String>>,
+    pub(crate) joins: joins::Found,
 }
 
 /// Promises that are described one by one at most.
@@ -329,6 +335,14 @@ impl Ledger {
                 } else {
                     self.count("told again", 1);
                 }
+            }
+            Fact::Joins(fact) => {
+                if let joins::Fact::Part { begun } = fact
+                    && self.closed.is_some_and(|closed| begun >= closed)
+                {
+                    self.broke("a part was acknowledged when the log had vanished".to_owned());
+                }
+                self.joins.book(fact);
             }
             Fact::Counted(what) => self.count(what, 1),
             Fact::Broken(text) => self.broke(text),
@@ -662,6 +676,10 @@ impl Ledger {
                 }
             }
         }
+        let (of_joins, joined, given_up) = self.joins.close(&letters.joins, self.is_clock_false);
+        broken.extend(of_joins);
+        self.count("runs joined", joined);
+        self.count("runs given up", given_up);
         if self.lost > 0 {
             broken.push(format!("{} acknowledged and lost", self.lost));
         }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::actors::{Orders, ask};
+use super::joins;
 use super::ledger::{Fact, Line, Rules, Said};
 use super::link::{Gone, Link, temporary};
 use super::names::{Id, id_of, is_poisoned, put_off};
@@ -419,8 +420,12 @@ pub(crate) fn obituaries(orders: &Orders, mood: u8, asked: &Asked) -> Reply {
         3 => return Reply::Late(Duration::from_secs(3), Box::new(Reply::Reset)),
         _ => {}
     }
-    let group = asked.body["group"].as_str().and_then(named);
-    match (group, asked.body["event_id"].as_str()) {
+    let group = asked.body["group"].as_str();
+    let is_of_joins = group == Some(joins::GROUP);
+    match (group.and_then(named), asked.body["event_id"].as_str()) {
+        (None, Some(event)) if is_of_joins => {
+            orders.tell(Fact::Joins(joins::Fact::Told(event.to_owned())));
+        }
         (Some(group), Some(event)) => orders.tell(Fact::Told {
             group,
             event: event.to_owned(),

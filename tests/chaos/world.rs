@@ -1,6 +1,5 @@
 //! A proxy with its log, the clients around it, and the books: what every fault happens to.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::actors::{self, Orders, Publisher, ask};
+use super::joins::{self, Found};
 use super::ledger::{Fact, Ledger, Letters, Sought};
 use super::link::{Link, http};
 use super::names::{CHANNELS, NATURE, Random};
@@ -32,8 +32,8 @@ pub(crate) const OWN: u32 = PUBLISHERS + 1;
 const SHARDS: u32 = 2;
 /// Subscribers.
 const SUBSCRIBERS: u32 = 2;
-/// Who is idle when nothing is published: publishers, the service, the operator.
-const IDLE: u32 = PUBLISHERS + 2;
+/// Who is idle when nothing is published: publishers, the service, the publisher of runs, the operator.
+const IDLE: u32 = PUBLISHERS + 3;
 /// Workers with a connection, and how they get their deliveries.
 const WORKERS: [(&str, Way); 8] = [
     ("free", Way::Consume),
@@ -188,6 +188,7 @@ impl World {
             self.client(move |orders| Publisher::new(orders, number).run());
         }
         self.client(|orders| actors::service(&orders, SERVICE));
+        self.client(|orders| joins::publisher(&orders));
         for (group, way) in WORKERS {
             self.client(move |orders| workers::worker(&orders, group, way));
         }
@@ -257,7 +258,8 @@ impl World {
     }
 
     fn progress(&self) -> (usize, u64) {
-        (self.ledger.acknowledged(), self.ledger.deliveries())
+        let published = self.ledger.acknowledged() + self.ledger.joins.parts();
+        (published, self.ledger.deliveries())
     }
 
     /// Books what has come, and waits so long for the first.
@@ -369,9 +371,11 @@ impl World {
         self.resume();
         self.orders.finish();
         self.until("publishers to finish", |world| world.orders.idle() == IDLE);
+        self.until("runs to be over", |world| world.ledger.joins.is_over());
         seek(&self.orders, &json!("beginning"), Sought::All);
         self.until_worked_off();
         self.until_nothing_is_left();
+        self.until_nothing_waits();
         let mut letters = self.letters();
         let end = now() + STALL;
         // The last attempts of poisoned publications are behind everything else, and the hook is behind them.
@@ -380,6 +384,7 @@ impl World {
             letters.kept.values().all(|kept| kept.len() >= wanted)
                 && letters.announced.values().all(|all| all.len() >= wanted)
                 && ledger.told() >= wanted * GROUPS.len()
+                && ledger.joins.are_told(&letters.joins)
         };
         while !is_there(&self.ledger, &letters) && now() < end {
             self.book(Duration::from_millis(100));
@@ -435,39 +440,71 @@ impl World {
         }
     }
 
+    /// Every run is joined or given up.
+    fn until_nothing_waits(&mut self) {
+        let end = now() + joins::WITHIN + STALL;
+        loop {
+            let answer = ask(self.orders.address, "queue/groups", &json!({})).unwrap_or_default();
+            let mut groups = answer["result"]["groups"].as_array().into_iter().flatten();
+            let group = groups.find(|group| group["group"] == joins::GROUP);
+            let is_done = |group: &Value| {
+                let waits = [&group["joins"]["open"], &group["joins"]["parts"]];
+                waits.iter().all(|waits| **waits == 0) && group["lag"] == 0 && group["held"] == 0
+            };
+            if group.is_some_and(is_done) {
+                return;
+            }
+            if now() > end {
+                let text = format!("parts wait when everything is done: {group:?}");
+                self.ledger.book(Fact::Broken(text));
+                return;
+            }
+            self.book(Duration::from_millis(50));
+        }
+    }
+
     fn letters(&self) -> Letters {
         let names = || GROUPS.iter().map(|rules| rules.name);
+        let event = |letter: &Value| letter["event_id"].as_str().map(str::to_owned);
+        let kept = |name| self.letters_of(name).iter().filter_map(event).collect();
         Letters {
-            kept: names().map(|name| (name, self.letters_of(name))).collect(),
+            kept: names().map(|name| (name, kept(name))).collect(),
             announced: names()
                 .map(|name| (name, self.announcements_of(name)))
                 .collect(),
+            joins: Found {
+                joined: self.publications_of(joins::JOINED),
+                letters: self.letters_of(joins::GROUP),
+                announced: self.announcements_of(joins::GROUP),
+            },
         }
     }
 
     /// What stands on the group's channel of dead letters, in order.
     fn announcements_of(&self, group: &str) -> Vec<String> {
-        let (mut events, mut since) = (Vec::new(), Value::Null);
-        let channel = format!("$dead:{group}");
+        let all = self.publications_of(&format!("$dead:{group}"));
+        let event = |one: &Value| one["data"]["event_id"].as_str().map(str::to_owned);
+        all.iter().filter_map(event).collect()
+    }
+
+    /// What stands on a channel, in order.
+    fn publications_of(&self, channel: &str) -> Vec<Value> {
+        let (mut found, mut since) = (Vec::new(), Value::Null);
         loop {
             let request = json!({ "channel": channel, "limit": LETTERS, "since": since });
             let mut answer = ask(self.orders.address, "history", &request).unwrap_or_default();
             let result = answer["result"].take();
             let Some(last) = result["publications"].as_array().and_then(|all| all.last()) else {
-                return events;
+                return found;
             };
             since = json!({ "offset": last["offset"], "epoch": result["epoch"] });
             let publications = result["publications"].as_array().into_iter().flatten();
-            events.extend(
-                publications
-                    .filter_map(|one| one["data"]["event_id"].as_str())
-                    .map(str::to_owned),
-            );
+            found.extend(publications.cloned());
         }
     }
 
-    fn letters_of(&self, group: &str) -> BTreeSet<String> {
-        let (mut events, mut after) = (BTreeSet::new(), None::<Value>);
+    fn letters_of(&self, group: &str) -> Vec<Value> {
+        let (mut found, mut after) = (Vec::new(), None::<Value>);
         loop {
             let mut request = json!({ "group": group, "limit": LETTERS });
             if let Some(after) = &after {
@@ -475,19 +512,14 @@ impl World {
             }
             let answer = ask(self.orders.address, "dlq/list", &request).unwrap_or_default();
             let Some(letters) = answer["result"]["letters"].as_array() else {
-                return events;
+                return found;
             };
-            events.extend(
-                letters
-                    .iter()
-                    .filter_map(|letter| letter["event_id"].as_str())
-                    .map(str::to_owned),
-            );
+            found.extend(letters.iter().cloned());
             match &answer["result"]["next"] {
                 Value::String(next) if !next.is_empty() && !letters.is_empty() => {
                     after = Some(json!(next))
                 }
-                _ => return events,
+                _ => return found,
             }
         }
     }
@@ -540,6 +572,7 @@ fn configuration(engine: &Engine, log: &Path, backends: &Backends, settings: &Se
         }
     };
     let (target, hook) = (backends.target.url("/work"), backends.hook.url("/dead"));
+    let runs = joins::configuration(settings.idempotency_hours);
     let Settings {
         push_batch,
         push_concurrency,
@@ -591,6 +624,6 @@ allow_presence_for_client = true
 [[channel.namespaces]]
 name = "fast"
 allow_subscribe_for_client = true
-"#
+{runs}"#
     ))
 }

@@ -320,3 +320,15 @@ fn trigger_that_nothing_sets_off_is_refused() {
     );
     assert_eq!(key, "channel.without_namespace.triggers");
 }
+
+#[test]
+fn time_to_live_belongs_to_what_a_trigger_appends() {
+    let with = |trigger: &str| {
+        format!(
+            "[[proxies]]\nname = \"work\"\nendpoint = \"http://127.0.0.1:1/h\"\n[[channel.namespaces]]\nname = \"safe\"\ndelivery = \"durable\"\n[[channel.namespaces.triggers]]\nname = \"t\"\nttl = \"1m\"\n{trigger}"
+        )
+    };
+    let (key, _) = refused(&with("hook = \"work\""));
+    assert_eq!(key, "channel.namespaces[0].triggers[0].ttl");
+    load(&with("append = \"safe:x\"")).unwrap();
+}

@@ -104,6 +104,14 @@ fn records_become_publications_with_key_and_headers_from_every_partition_and_com
         assert!(found.is_sorted(), "{found:?}");
     }
     until_metric(&server, "published_total", 150.0);
+    // One says how long it is kept.
+    let brief = [(Some("8"), Some("{\"n\":0}"), &[("ringmain-ttl", "300")][..])];
+    write_all(&mut producer, 0, &brief, Compression::None);
+    let channel = "orders:shop.orders/0/8";
+    until_count(&server, channel, 1);
+    until("its end", || {
+        publications(&server, channel).is_empty().then_some(())
+    });
     until_metric(&server, "lag", 0.0);
     server.signal("TERM");
     server.exit_status();

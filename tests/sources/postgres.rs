@@ -21,17 +21,18 @@ fn rows_become_publications_with_everything_that_stands_in_them_and_are_deleted(
     let sql = database.open();
     sql.run(
         "create schema shop; create table shop.\"out box\" (no int primary key, target varchar(80), \
-         body json, idem text, labels jsonb, span text, version smallint)",
+         body json, idem text, labels jsonb, span text, version smallint, life int)",
     );
     sql.run(
         "insert into shop.\"out box\" values \
-         (2, 'orders:1', '{\n\"n\": 2}', 'k2', '{\"kind\": \"new\", \"size\": 5}', 'span-2', null), \
-         (1, 'orders:1', '{\"n\": 1}', null, null, null, null), \
-         (3, 'orders:1', '{\"n\": 3}', 'k2', null, null, null)",
+         (2, 'orders:1', '{\n\"n\": 2}', 'k2', '{\"kind\": \"new\", \"size\": 5}', 'span-2', null, null), \
+         (1, 'orders:1', '{\"n\": 1}', null, null, null, null, null), \
+         (3, 'orders:1', '{\"n\": 3}', 'k2', null, null, null, null), \
+         (4, 'orders:brief', '{\"n\": 4}', null, null, null, null, 300)",
     );
     let more = format!(
         "password_file = \"{}\"\ntable = \"shop.out box\"\nid_column = \"no\"\nchannel_column = \"target\"\n\
-         data_column = \"body\"\nkey_column = \"idem\"\ntags_column = \"labels\"\ntrace_column = \"span\"\nschema_column = \"version\"",
+         data_column = \"body\"\nkey_column = \"idem\"\ntags_column = \"labels\"\ntrace_column = \"span\"\nschema_column = \"version\"\nttl_column = \"life\"",
         database.password_file().display()
     );
     let one = source(&database, "", &more).replace("password = ", "# ");
@@ -43,10 +44,16 @@ fn rows_become_publications_with_everything_that_stands_in_them_and_are_deleted(
     });
     // The third has the key of the second.
     assert_eq!(numbers(&server, "orders:1"), [1, 2]);
+    until_count(&server, "orders:brief", 1);
+    until("the end of the fourth", || {
+        publications(&server, "orders:brief")
+            .is_empty()
+            .then_some(())
+    });
     let second = &publications(&server, "orders:1")[1];
     assert_eq!(second["tags"], json!({ "kind": "new", "size": "5" }));
     for (name, value) in [
-        ("published_total", 2.0),
+        ("published_total", 3.0),
         ("repeated_total", 1.0),
         ("lag", 0.0),
         ("up", 1.0),

@@ -104,6 +104,7 @@ struct RawPublished<'a> {
     tags: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     idempotency_key: Cow<'a, str>,
     delta: bool,
+    ttl_ms: u64,
     version: u64,
     version_epoch: Cow<'a, str>,
 }
@@ -114,6 +115,7 @@ fields!(RawPublished<'de> {
     "tags" => tags,
     "idempotency_key" => idempotency_key,
     "delta" => delta,
+    "ttl_ms" => ttl_ms,
     "version" => version,
     "version_epoch" => version_epoch,
 });
@@ -300,6 +302,7 @@ fn published(raw: RawPublished<'_>) -> Result<PublishVerdict, Malformed> {
             .collect(),
         idempotency_key: raw.idempotency_key.into(),
         delta: raw.delta,
+        ttl_ms: raw.ttl_ms,
         version: raw.version,
         version_epoch: raw.version_epoch.into(),
     })
@@ -590,7 +593,7 @@ mod tests {
             "subscribe" => subscribed,
             "publish" => json!({
                 "data": 1, "b64data": "Mg==", "skip_history": true, "tags": { "k": "v" }, "idempotency_key": "i",
-                "delta": true, "version": 7, "version_epoch": "e",
+                "delta": true, "ttl_ms": 5, "version": 7, "version_epoch": "e",
             }),
             "rpc" => json!({ "data": 1, "b64data": "Mg==" }),
             _ => {

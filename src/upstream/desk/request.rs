@@ -21,7 +21,9 @@ use tokio::time::{Instant, timeout_at};
 use super::group::{Holder, index_of};
 use super::settings::{QUEUE_PREFIX, is_group_name, within};
 use super::{Asker, Inner, Outlet, asked, bad_request, encode, not_found, unix_ms, wrong};
-use crate::limits::{FETCH_WAIT_MS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, REPLY_BYTES_MAX};
+use crate::limits::{
+    FETCH_WAIT_MS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PUBLISH_TTL_MAX, REPLY_BYTES_MAX,
+};
 use crate::mesh::durable::{Ask, Caller, LogError, Read};
 use crate::model::{ChannelName, ClientInfo, Draft, Entry, EventId, Record, Terms};
 use crate::upstream::log::{Entries, Groups, Letters, Values};
@@ -48,11 +50,12 @@ struct Request<'a> {
     key: Box<str>,
     schema: u32,
     trace: Box<str>,
+    ttl_ms: u64,
     timeout_ms: Option<u64>,
 }
 fields!(@Own Request<'de> {
     "channel" => channel, "group" => group, "data" => data, "b64data" => b64data, "key" => key,
-    "schema" => schema, "trace" => trace, "timeout_ms" => timeout_ms,
+    "schema" => schema, "trace" => trace, "ttl_ms" => ttl_ms, "timeout_ms" => timeout_ms,
 });
 
 #[derive(Debug, Default)]
@@ -143,6 +146,9 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         if asked.key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
             return Err(bad_request("key: expected at most 512 bytes"));
         }
+        let longest = u64::try_from(PUBLISH_TTL_MAX.as_millis()).unwrap_or(u64::MAX);
+        let ttl_ms =
+            within(asked.ttl_ms, 0, longest, "ttl_ms", "0 to 31536000000").map_err(wrong)?;
         let (data, json) = payload(asked.data, asked.b64data.as_deref())?;
         let mut draft = Draft::new(Terms::log(key_ttl), channel, data, json);
         draft.record = Record {
@@ -150,6 +156,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             key: asked.key,
             schema: asked.schema,
             trace: asked.trace,
+            ttl_ms,
             tags: Box::new([(REQUEST_TAG.into(), "1".into())]),
             unix_ms: unix_ms(),
             publisher: publisher(&ask.caller),

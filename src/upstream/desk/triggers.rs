@@ -169,6 +169,7 @@ impl Rule {
             };
             let mut draft = Draft::of(Terms::log(KEY_TTL), again);
             draft.due_ms = due_ms;
+            self.end_in_time(&mut draft);
             match outlet.append(vec![draft]).await.pop() {
                 Some(Ok(_)) => return Ok(()),
                 // That the log is down says nothing about the publication.
@@ -200,7 +201,22 @@ impl Rule {
         };
         let mut draft = Draft::of(Terms::log(KEY_TTL), record);
         draft.due_ms = self.due_ms();
+        self.end_in_time(&mut draft);
         Ok(draft)
+    }
+
+    /// What is appended has a time of its own: from now on, or from when it is published.
+    fn end_in_time(&self, draft: &mut Draft) {
+        let ttl = u64::try_from(self.trigger.ttl.as_millis()).unwrap_or(u64::MAX);
+        if ttl == 0 {
+            return;
+        }
+        // It bears the time of its source.
+        let age = match draft.due_ms {
+            0 => unix_ms().saturating_sub(draft.record.unix_ms),
+            _ => 0,
+        };
+        draft.record.ttl_ms = ttl.saturating_add(age);
     }
 
     /// When what is appended now is published, Unix milliseconds; 0 for at once.
@@ -263,6 +279,37 @@ mod tests {
         assert_ne!(follower(event, "a"), follower(event, "b"));
         assert_ne!(follower(event, "a"), event);
         assert_eq!(follower(event, "a").0 >> 80, event.0 >> 80);
+    }
+
+    #[test]
+    fn what_is_appended_ends_its_time_after_the_trigger_whenever_its_source_was() {
+        let rule = |ttl: u64, delay: u64| Rule {
+            group: "$trigger:orders:t".to_owned(),
+            channels: Vec::new(),
+            condition: None,
+            join: None,
+            tells_letters: false,
+            trigger: Trigger {
+                ttl: Duration::from_secs(ttl),
+                delay: Duration::from_secs(delay),
+                ..Trigger::default()
+            },
+        };
+        let ends = |rule: &Rule| {
+            let record = Record {
+                unix_ms: unix_ms() - 60_000,
+                ttl_ms: 90_000,
+                ..crate::upstream::memory::record("orders:1", EventId(1), "1")
+            };
+            let mut draft = Draft::of(Terms::log(KEY_TTL), record);
+            draft.due_ms = rule.due_ms();
+            rule.end_in_time(&mut draft);
+            draft.record.ttl_ms
+        };
+        assert_eq!(ends(&rule(0, 0)), 90_000, "with its source");
+        let from_now = ends(&rule(10, 0));
+        assert!((70_000..75_000).contains(&from_now), "{from_now}");
+        assert_eq!(ends(&rule(10, 5)), 10_000, "from when it is published");
     }
 
     #[test]

@@ -682,7 +682,7 @@ impl Core {
         self.segments.roll(&self.store.db, now_ms)?;
         let mut dropped = self.keys.expired(now_ms);
         let mut batch = self.store.batch();
-        for segment in self.segments.expired(now_ms) {
+        for segment in self.segments.expired(now_ms, self.judged_to()) {
             if segment.freed.1 > 0 {
                 batch.remove(&self.store.state, forget::freed_key(segment.number()));
             }

@@ -1,6 +1,6 @@
 //! The queue groups of the embedded log: what is asked of them. What one group has and knows is its state.
 
-mod parked;
+pub(super) mod parked;
 mod state;
 
 use std::sync::Arc;
@@ -256,7 +256,8 @@ impl Groups for Embedded {
         })?;
         let found = self
             .reading(move |view, store| {
-                parked::first_of_lines(view, store, number, &asked, READ_AHEAD_BYTES)
+                let mut blocks = read::Blocks::default();
+                parked::first_of_lines(view, store, number, &asked, READ_AHEAD_BYTES, &mut blocks)
             })
             .await?;
         let given = self.group(group, |state| match state.number() == number {
@@ -381,7 +382,7 @@ impl Embedded {
     }
 
     /// What waits on the disk can be read there.
-    fn write_parked(&self) -> Result<(), LogError> {
+    pub(super) fn write_parked(&self) -> Result<(), LogError> {
         self.step();
         let mut inner = self.inner.borrow_mut();
         if inner.core.is_none() {

@@ -1,6 +1,6 @@
 //! Reading: runs on a thread that may wait for the disk, with a view of the log of one moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -22,6 +22,8 @@ const SKIP_CURSORS: u64 = block::RECORDS_PER_BLOCK as u64;
 const SKIPS_BEFORE_GROWTH: u64 = 64;
 /// Blocks of a channel that are looked at for one part: of most of them everything may have ended.
 const BLOCKS_PER_PART: usize = 4096;
+/// Bytes of unpacked blocks that are kept while entries are read here and there, besides the block that was read last.
+const UNPACKED_BYTES_KEPT: usize = 4 << 20;
 
 /// Which channels somebody wants.
 #[derive(Clone, Debug, Default)]
@@ -423,10 +425,23 @@ pub fn entry(view: &View, cursor: u64) -> fjall::Result<Option<Arc<Entry>>> {
     Blocks::default().entry(view, cursor)
 }
 
-/// Reads entries here and there: what stands in one block is unpacked once.
+/// Reads entries here and there: what stands in one block is unpacked once, as long as not too much was read since.
 #[derive(Default)]
 pub struct Blocks {
-    last: Vec<Arc<Entry>>,
+    /// By the cursor of the first entry.
+    kept: BTreeMap<u64, Unpacked>,
+    /// The same, in the order in which they were read.
+    order: VecDeque<u64>,
+    bytes: usize,
+    #[cfg(test)]
+    unpacked: u64,
+}
+
+struct Unpacked {
+    /// Cursor of the last entry.
+    last: u64,
+    entries: Vec<Arc<Entry>>,
+    bytes: usize,
 }
 
 impl Blocks {
@@ -436,20 +451,60 @@ impl Blocks {
     ///
     /// The library's.
     pub fn entry(&mut self, view: &View, cursor: u64) -> fjall::Result<Option<Arc<Entry>>> {
-        let is_it = |entry: &&Arc<Entry>| entry.cursor == cursor;
-        if let Some(entry) = self.last.iter().find(is_it) {
-            return Ok(Some(Arc::clone(entry)));
+        let mut before = self.kept.range(..=cursor);
+        if let Some((_, block)) = before.next_back().filter(|(_, block)| cursor <= block.last) {
+            return Ok(block.find(cursor));
         }
         let Some((_, key, value)) = block_of(view, cursor)? else {
             return Ok(None);
         };
-        let is_forgotten =
-            Head::peek(&value).is_ok_and(|(channel, _)| cursor <= view.floors.of(channel));
-        if is_forgotten {
+        let Ok((channel, count)) = Head::peek(&value) else {
+            return Ok(None);
+        };
+        let last = key + u64::from(count).saturating_sub(1);
+        if cursor <= view.floors.of(channel) || cursor > last {
             return Ok(None);
         }
-        self.last = decode(key, value).unwrap_or_default();
-        Ok(self.last.iter().find(is_it).map(Arc::clone))
+        let entries = decode(key, value).unwrap_or_default();
+        #[cfg(test)]
+        {
+            self.unpacked += 1;
+        }
+        let sizes = entries.iter().map(|entry| entry.record.bytes());
+        let block = Unpacked {
+            last,
+            bytes: sizes.sum::<usize>() + entries.len() * size_of::<Entry>(),
+            entries,
+        };
+        let found = block.find(cursor);
+        self.bytes += block.bytes;
+        self.order.push_back(key);
+        self.kept.insert(key, block);
+        while self.bytes > UNPACKED_BYTES_KEPT && self.order.len() > 1 {
+            let oldest = self.order.pop_front();
+            let oldest = oldest.and_then(|oldest| self.kept.remove(&oldest));
+            self.bytes -= oldest.map_or(0, |oldest| oldest.bytes);
+        }
+        Ok(found)
+    }
+
+    /// How many blocks were unpacked so far.
+    #[cfg(test)]
+    pub fn unpacked(&self) -> u64 {
+        self.unpacked
+    }
+
+    /// Bytes of those that are kept, about.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Unpacked {
+    fn find(&self, cursor: u64) -> Option<Arc<Entry>> {
+        let at = self.entries.binary_search_by_key(&cursor, |one| one.cursor);
+        at.ok().map(|at| Arc::clone(&self.entries[at]))
     }
 }
 

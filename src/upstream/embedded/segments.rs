@@ -18,6 +18,11 @@ pub const INDEX: &str = "index-";
 const SHARE: u64 = 32;
 /// Segments that are alive at most, each made of two keyspaces.
 const SEGMENTS_ALIVE: usize = 2 * SHARE as usize;
+/// Those that may be alive while some wait until it is known what groups lose with them: as many more as an outage may leave.
+const SEGMENTS_WAITING: usize = SEGMENTS_ALIVE + SHARE as usize;
+/// What they may hold beyond the retention meanwhile: this share of it, and so many bytes at least.
+const WAITING_SHARE: u64 = 8;
+const WAITING_BYTES: u64 = 4 << 20;
 /// A segment with fewer bytes is not closed for its bytes.
 const CLOSED_FROM_BYTES: u64 = 1 << 20;
 
@@ -205,23 +210,42 @@ impl Segments {
         Ok(())
     }
 
-    /// Takes out what is kept long enough, or is too much. The one that is written stays.
-    pub fn expired(&mut self, now_ms: u64) -> Vec<Segment> {
+    /// Cursor of the last entry of what is kept long enough, or is too much; 0 where nothing is.
+    #[must_use]
+    pub fn doomed(&self, now_ms: u64) -> u64 {
+        let doomed = &self.list[..self.count_expired(now_ms, u64::MAX)];
+        doomed.last().map_or(0, |segment| segment.last)
+    }
+
+    /// Takes out what is kept long enough, or is too much. The one that is written stays, and what is behind this cursor waits, as long
+    /// as not too much does.
+    pub fn expired(&mut self, now_ms: u64, up_to: u64) -> Vec<Segment> {
+        let count = self.count_expired(now_ms, up_to);
+        self.list.drain(..count).collect()
+    }
+
+    fn count_expired(&self, now_ms: u64, up_to: u64) -> usize {
         let age_ms = self.retention.age_ms();
+        let most = self.retention.bytes;
+        let most_waiting = most.saturating_add((most / WAITING_SHARE).max(WAITING_BYTES));
         let kept = |segment: &Segment| segment.bytes.saturating_sub(segment.freed.0);
         let mut bytes: u64 = self.list.iter().map(kept).sum();
         let mut count = 0;
         for segment in &self.list[..self.list.len() - 1] {
             let is_old = segment.last_ms.saturating_add(age_ms) <= now_ms;
-            let is_much = self.retention.bytes > 0 && bytes > self.retention.bytes;
-            let is_many = self.list.len() - count > SEGMENTS_ALIVE;
-            if !is_old && !is_much && !is_many && !segment.is_empty() {
+            let is_much = most > 0 && bytes > most;
+            let left = self.list.len() - count;
+            if !is_old && !is_much && left <= SEGMENTS_ALIVE && !segment.is_empty() {
+                break;
+            }
+            let may_wait = left <= SEGMENTS_WAITING && (most == 0 || bytes <= most_waiting);
+            if may_wait && segment.last > up_to {
                 break;
             }
             bytes -= kept(segment);
             count += 1;
         }
-        self.list.drain(..count).collect()
+        count
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Swept {
     left: usize,
     /// There is more to be done.
     pub is_behind: bool,
+    /// Somebody has asked for it, and nothing has expired.
+    pub is_by_order: bool,
 }
 
 /// A block of a namespace at its floor, or of another one between its blocks.
@@ -91,7 +93,7 @@ impl Passed<'_> {
 }
 
 /// One step: at most so many blocks are looked at. `full`: channels with more entries than their namespace keeps, and up to which offset
-/// those are too many.
+/// those are too many. `doomed`: the whole log forgets up to this cursor, with what was looked at before where that becomes letters.
 ///
 /// # Errors
 ///
@@ -100,7 +102,7 @@ pub fn sweep(
     view: &View,
     rules: &Rules,
     full: Vec<(ChannelName, Row)>,
-    now_ms: u64,
+    (now_ms, doomed): (u64, u64),
     blocks: usize,
 ) -> fjall::Result<Swept> {
     let mut swept = Swept {
@@ -111,7 +113,8 @@ pub fn sweep(
         let before = view.floors.get(name);
         let mut floor = before;
         let first = first_of(view);
-        let raises = rule.age_ms.is_some() || rule.bytes.is_some();
+        let doomed = if rule.makes_letters { doomed } else { 0 };
+        let raises = rule.age_ms.is_some() || rule.bytes.is_some() || floor.cursor < doomed;
         if raises && floor.cursor + 1 < first {
             // The whole log begins later.
             floor = Floor {
@@ -124,7 +127,8 @@ pub fn sweep(
             count_bytes(view, rules, name, &mut floor, &mut swept)?;
         }
         if raises {
-            raise(view, rules, (name, rule), &mut floor, now_ms, &mut swept)?;
+            let until = (now_ms, doomed);
+            raise(view, rules, (name, rule), &mut floor, until, &mut swept)?;
         }
         if floor != before {
             swept.floors.push((name.into(), floor));
@@ -219,13 +223,34 @@ fn count_bytes(
     })
 }
 
-/// Raises the floor of a namespace over what is too old or too much.
+/// One step for a channel that is forgotten up to an offset by order, and whose losses become letters.
+///
+/// # Errors
+///
+/// The library's.
+pub fn sweep_channel(
+    view: &View,
+    channel: ChannelName,
+    row: &Row,
+    blocks: usize,
+) -> fjall::Result<Swept> {
+    let mut swept = Swept {
+        left: blocks,
+        is_by_order: true,
+        ..Swept::default()
+    };
+    let floor = view.floors.of(channel.as_str());
+    trim(view, channel, row, (floor, true), &mut swept)?;
+    Ok(swept)
+}
+
+/// Raises the floor of a namespace over what is too old or too much, and over what the whole log forgets.
 fn raise(
     view: &View,
     rules: &Rules,
     (name, rule): (&str, &Rule),
     floor: &mut Floor,
-    now_ms: u64,
+    (now_ms, doomed): (u64, u64),
     swept: &mut Swept,
 ) -> fjall::Result<()> {
     let mut left = std::mem::take(&mut swept.left);
@@ -235,7 +260,7 @@ fn raise(
         let is_old = passed.head.log_ms.saturating_add(age) <= now_ms;
         let is_much =
             rule.bytes.is_some_and(|most| floor.bytes > most) && floor.counted >= passed.last();
-        if !is_old && !is_much {
+        if !is_old && !is_much && passed.last() > doomed {
             return false;
         }
         if is_of(rules, name, &passed.head.channel) {
@@ -254,7 +279,14 @@ fn raise(
     });
     swept.left = left;
     walked?;
-    failed.map_or(Ok(()), Err)
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if left > 0 {
+        // What cannot be read keeps nothing waiting.
+        floor.cursor = floor.cursor.max(doomed);
+    }
+    Ok(())
 }
 
 /// What of a block is forgotten now: of its entries up to a cursor, those that were not forgotten by order.

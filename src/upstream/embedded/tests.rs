@@ -1,8 +1,10 @@
 mod ended;
 mod faults;
+mod given_up;
 mod kept;
 mod letters;
 mod scheduled;
+mod spread;
 
 use std::path::Path;
 

@@ -50,6 +50,8 @@ const OUT_OF_RANGE: i16 = 1;
 const KEY_TAG: &str = "kafka.key";
 /// Header with a trace id.
 const TRACE_HEADER: &str = "traceparent";
+/// Header that says for how many milliseconds the publication is kept.
+const TTL_HEADER: &str = "ringmain-ttl";
 
 /// Which record.
 #[derive(Clone, Debug)]
@@ -247,6 +249,10 @@ impl<L: Values, O: Sink> Shared<'_, L, O> {
             };
             if &*header == TRACE_HEADER && value.len() <= TRACE_BYTES_MAX {
                 record.trace = value.into();
+            } else if &*header == TTL_HEADER {
+                record.ttl_ms = value.trim().parse().map_err(|_text| {
+                    format!("header {TTL_HEADER}: expected milliseconds from 0")
+                })?;
             } else {
                 tags.push((header.into(), value.into()));
             }

@@ -187,6 +187,12 @@ fn namespace(
                 "`append`: what is appended can wait, a hook is called at once",
             );
         }
+        if !trigger.ttl.is_zero() && trigger.append.is_empty() {
+            wrong(
+                format!("{path}.ttl"),
+                "`append`: what is appended can end, a hook is called once",
+            );
+        }
         if trigger.join != Join::default() {
             let kept = match namespace.kept.age {
                 age if age.is_zero() => config.durable.retention_age,

@@ -11,7 +11,7 @@ use super::super::form::{
 use super::Visit;
 use crate::limits::{
     GROUP_ATTEMPTS_MAX, JOIN_PARTS_MAX, JOIN_WITHIN_MAX, LOG_SCHEDULED_MAX, PUBLISH_DELAY_MAX,
-    PUSH_BATCH_MAX, PUSH_CALLS_MAX,
+    PUBLISH_TTL_MAX, PUSH_BATCH_MAX, PUSH_CALLS_MAX,
 };
 
 /// In memory of a durable channel, unless the file says otherwise.
@@ -19,6 +19,7 @@ const WINDOW: u32 = 256;
 /// … for how long.
 const WINDOW_TTL: Duration = Duration::from_mins(5);
 /// Longest delay of what a trigger appends.
+const TTL_MS: u64 = PUBLISH_TTL_MAX.as_millis() as u64;
 const DELAY_MS: u64 = PUBLISH_DELAY_MAX.as_millis() as u64;
 /// Life of a durable channel's idempotency keys.
 const KEY_TTL: Duration = Duration::from_hours(24);
@@ -183,6 +184,7 @@ pub(super) fn rules<V: Visit>(v: &mut V, namespace: &mut Namespace) {
         v.text("append", &TEXT, &mut one.append);
         v.text("hook", &TEXT, &mut one.hook);
         v.duration("delay", millis(0, DELAY_MS), &mut one.delay);
+        v.duration("ttl", millis(0, TTL_MS), &mut one.ttl);
         v.section("join", |v| {
             let join = &mut one.join;
             v.text("by", &JOIN_KEY, &mut join.by);

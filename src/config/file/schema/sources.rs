@@ -54,6 +54,7 @@ fn postgres<V: Visit>(v: &mut V, postgres: &mut Postgres) {
         &IDENTIFIER_OR_NONE,
         &mut postgres.schema_column,
     );
+    v.text("ttl_column", &IDENTIFIER_OR_NONE, &mut postgres.ttl_column);
     v.boolean("delete", &mut postgres.delete);
     v.text("xact_column", &IDENTIFIER, &mut postgres.xact_column);
     v.text("listen", &IDENTIFIER_OR_NONE, &mut postgres.listen);

@@ -143,27 +143,45 @@ impl Core {
         }
     }
 
-    /// Forgets what a channel has kept; gives how many entries that may have been.
+    /// What is known of a channel that is about to be forgotten.
+    ///
+    /// # Errors
+    ///
+    /// The store has failed.
+    pub fn row_of(&mut self, channel: &ChannelName) -> Result<Option<Row>, Broken> {
+        self.row(channel)
+    }
+
+    /// Up to this cursor it is known what groups lose with the log where that becomes letters.
+    #[must_use]
+    pub fn judged_to(&self) -> u64 {
+        let rules = self.rules.all().filter(|(_, rule)| rule.makes_letters);
+        let floors = rules.map(|(name, _)| self.floors.get(name).cursor);
+        floors.min().unwrap_or(u64::MAX)
+    }
+
+    /// Forgets what a channel has kept, up to an offset; gives how many entries that may have been.
     ///
     /// # Errors
     ///
     /// It is not known whether it was done.
-    pub fn trim(&mut self, channel: &ChannelName) -> Result<u64, Broken> {
+    pub fn trim(&mut self, channel: &ChannelName, up_to: u64) -> Result<u64, Broken> {
         let Some(mut row) = self.row(channel)? else {
             return Ok(0);
         };
-        let kept = row.top.saturating_sub(row.trimmed);
-        row.trimmed = row.top;
+        let up_to = up_to.min(row.top);
+        let kept = up_to.saturating_sub(row.trimmed);
+        row.trimmed = row.trimmed.max(up_to);
         let mut batch = self.store.batch();
         batch.insert(&self.store.channels, channel.as_str(), row.encode());
         let is_noted = self.trims.len() < LOG_TRIMS_MAX || self.trims.contains_key(&row.id);
         if is_noted {
-            let value = [row.top.to_be_bytes(), self.end.to_be_bytes()].concat();
+            let value = [row.trimmed.to_be_bytes(), self.end.to_be_bytes()].concat();
             batch.insert(&self.store.state, trim_key(row.id), value);
         }
         Store::commit(batch, true).map_err(Broken)?;
         if is_noted {
-            Arc::make_mut(&mut self.trims).insert(row.id, row.top);
+            Arc::make_mut(&mut self.trims).insert(row.id, row.trimmed);
             self.trim_ends.insert(row.id, self.end);
         }
         self.rows.put(channel.clone(), row);

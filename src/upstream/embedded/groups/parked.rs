@@ -11,7 +11,7 @@ use std::sync::Arc;
 use fjall::{OwnedWriteBatch, Readable as _};
 
 use crate::model::Entry;
-use crate::upstream::embedded::read;
+use crate::upstream::embedded::read::Blocks;
 use crate::upstream::embedded::segments::{View, cursor_of};
 use crate::upstream::embedded::store::Store;
 use crate::upstream::log::{Failure, Line, LineId, Undone};
@@ -465,7 +465,7 @@ pub fn due(
         cursors.push((cursor, waits));
     }
     let asked = cursors.clone();
-    let found = find(view, store, number, cursors, bytes)?;
+    let found = find(view, store, number, cursors, bytes, &mut Blocks::default())?;
     if let Some(&(cursor, Waits::Until(due, _))) = asked.get(found.len()) {
         next = Some((due, cursor));
     }
@@ -473,7 +473,7 @@ pub fn due(
 }
 
 /// The first entries of lines: which, from where, how many of each. Of each that has some one at least, besides as many as have
-/// about so many bytes.
+/// about so many bytes. Entries of several lines stand in the same `blocks`, as what comes at a time is stored together.
 ///
 /// # Errors
 ///
@@ -484,6 +484,7 @@ pub fn first_of_lines(
     number: u64,
     wanted: &[(LineId, u64, usize)],
     bytes: usize,
+    blocks: &mut Blocks,
 ) -> fjall::Result<Vec<(LineId, Vec<Found>)>> {
     let mut all = Vec::with_capacity(wanted.len());
     let mut left = bytes;
@@ -495,7 +496,7 @@ pub fn first_of_lines(
         for guard in rows.take(limit) {
             cursors.extend(row(&guard.key()?, &[]));
         }
-        let found = find(view, store, number, cursors, left.max(1))?;
+        let found = find(view, store, number, cursors, left.max(1), blocks)?;
         let entries = found.iter().filter_map(|found| found.entry.as_ref());
         let used: usize = entries.map(|entry| entry.record.bytes()).sum();
         left = left.saturating_sub(used);
@@ -549,7 +550,14 @@ pub fn undone(
 ) -> fjall::Result<Vec<Undone>> {
     let waits = Waits::Until(0, None);
     let wanted = cursors.iter().map(|(cursor, _)| (*cursor, waits)).collect();
-    let found = find(view, store, number, wanted, usize::MAX)?;
+    let found = find(
+        view,
+        store,
+        number,
+        wanted,
+        usize::MAX,
+        &mut Blocks::default(),
+    )?;
     let undone = found
         .into_iter()
         .zip(cursors)
@@ -570,9 +578,9 @@ fn find(
     number: u64,
     cursors: Vec<(u64, Waits)>,
     bytes: usize,
+    blocks: &mut Blocks,
 ) -> fjall::Result<Vec<Found>> {
     let mut found = Vec::with_capacity(cursors.len());
-    let mut blocks = read::Blocks::default();
     let mut used = 0;
     for (cursor, waits) in cursors {
         if used >= bytes {

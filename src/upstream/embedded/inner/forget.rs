@@ -12,7 +12,7 @@ use crate::model::{ChannelName, Draft, Entry};
 use crate::upstream::embedded::buried;
 use crate::upstream::embedded::clock::{monotonic, wall_ms};
 use crate::upstream::embedded::ends;
-use crate::upstream::embedded::floors::Rules;
+use crate::upstream::embedded::floors::{Rule, Rules};
 use crate::upstream::embedded::groups::{Lost, State};
 use crate::upstream::embedded::refusal;
 use crate::upstream::embedded::sweep::{Gone, Swept, sweep};
@@ -32,6 +32,8 @@ pub struct Sweeper {
     rules: Arc<Rules>,
     /// One on its way.
     sweeping: Option<oneshot::Receiver<fjall::Result<Swept>>>,
+    /// Somebody else looks for what is forgotten by order.
+    is_held: bool,
     /// Files that are written anew.
     compacting: Option<oneshot::Receiver<()>>,
     next: Instant,
@@ -50,6 +52,7 @@ impl Sweeper {
         Self {
             rules: Arc::default(),
             sweeping: None,
+            is_held: false,
             compacting: None,
             next: now,
             begins: BTreeMap::new(),
@@ -64,11 +67,24 @@ impl Sweeper {
         self.sweeping.is_some()
     }
 
+    /// Nothing is looked for until it is let go. `false`: something is looked for just now.
+    pub fn hold(&mut self) -> bool {
+        let is_free = !self.is_held && !self.is_busy();
+        self.is_held |= is_free;
+        is_free
+    }
+
+    /// It goes on.
+    pub fn let_go(&mut self) {
+        self.is_held = false;
+    }
+
     /// When the next look is due, where there is anything to look for. `ends`: after how long something ends by itself.
     #[must_use]
     pub fn pause(&self, now: Instant, ends: Option<Duration>) -> Option<Duration> {
         let next = self.next.saturating_duration_since(now);
-        match self.rules.all().any(|(_, rule)| rule.is_less()) {
+        let looks = |(_, rule): (&str, &Rule)| rule.is_less() || rule.makes_letters;
+        match self.rules.all().any(looks) {
             true => Some(next),
             false => ends.map(|ends| ends.max(next)),
         }
@@ -141,7 +157,8 @@ impl Inner {
         self.compact();
         let ends = self.core.as_ref().and_then(|core| core.ends.first_ms());
         let has_ended = ends.is_some_and(|ends| ends <= wall_ms());
-        if self.sweeper.rules.is_empty() && !has_ended || now < self.sweeper.next {
+        let has_none = self.sweeper.rules.is_empty() && !has_ended;
+        if has_none || now < self.sweeper.next || self.sweeper.is_held {
             return Ok(is_any);
         }
         let Some((search, _)) = self.search(wall_ms())? else {
@@ -175,10 +192,11 @@ impl Inner {
             false => BLOCKS_PER_SWEEP / (1 + self.groups.len() / GROUPS_PER_SHARE),
         };
         let blocks = most.max(BLOCKS_WITH_LETTERS);
+        let doomed = core.segments.doomed(now_ms);
         let ends = core.ends.begin();
         let store = core.store.clone();
         let search = move || {
-            let mut swept = sweep(&view, &rules, full, now_ms, blocks)?;
+            let mut swept = sweep(&view, &rules, full, (now_ms, doomed), blocks)?;
             if let Some(from) = ends.filter(|from| *from <= view.now_ms) {
                 swept.ended = ends::look(&view, &store, from, ENDED_PER_SWEEP)?;
             }
@@ -207,8 +225,15 @@ impl Inner {
         }
     }
 
+    /// What groups lose of a channel becomes letters.
+    #[must_use]
+    pub fn makes_letters(&self, channel: &ChannelName) -> bool {
+        let rule = self.sweeper.rules.find(channel.as_str());
+        !self.groups.is_empty() && rule.is_some_and(|rule| rule.makes_letters)
+    }
+
     /// Forgets what was found, in one batch with what groups lose by it and the letters of that.
-    fn forget(&mut self, mut swept: Swept) -> Result<bool, Broken> {
+    pub fn forget(&mut self, mut swept: Swept) -> Result<bool, Broken> {
         let Some(core) = &mut self.core else {
             return Ok(false);
         };
@@ -267,13 +292,15 @@ impl Inner {
             core.ends.done(ended.next);
         }
         for gone in &swept.gone {
-            let rules = &self.sweeper.rules;
-            let name = rules.names().namespace(gone.channel.as_str());
-            let name = name.unwrap_or_default();
-            let expiries = self.sweeper.expiries.entry(name.into()).or_default();
-            expiries.namespace = name.into();
-            expiries.entries += gone.cursors().count() as u64;
-            expiries.bytes += if gone.is_whole { gone.bytes } else { 0 };
+            if !swept.is_by_order {
+                let rules = &self.sweeper.rules;
+                let name = rules.names().namespace(gone.channel.as_str());
+                let name = name.unwrap_or_default();
+                let expiries = self.sweeper.expiries.entry(name.into()).or_default();
+                expiries.namespace = name.into();
+                expiries.entries += gone.cursors().count() as u64;
+                expiries.bytes += if gone.is_whole { gone.bytes } else { 0 };
+            }
             let first = self.sweeper.begins.entry(gone.channel.clone()).or_default();
             *first = (*first).max(gone.last_offset() + 1);
         }

@@ -47,7 +47,7 @@ impl TableRow {
             fixed => Some(fixed),
         };
         let (key, tags, trace) = (text(4)?, text(5)?, text(6)?);
-        let schema: Option<i64> = row.try_get(7)?;
+        let (schema, ttl): (Option<i64>, Option<i64>) = (row.try_get(7)?, row.try_get(8)?);
         let bytes = payload.map_or(0, <[u8]>::len) + tags.map_or(0, str::len);
         let columns = Columns {
             channel,
@@ -56,6 +56,7 @@ impl TableRow {
             tags,
             trace,
             schema,
+            ttl,
         };
         let record = columns.record(source, &name);
         Ok(Self {
@@ -86,6 +87,7 @@ struct Columns<'a> {
     tags: Option<&'a str>,
     trace: Option<&'a str>,
     schema: Option<i64>,
+    ttl: Option<i64>,
 }
 
 impl Columns<'_> {
@@ -112,6 +114,11 @@ impl Columns<'_> {
                     "{}: expected a version up to 4294967295",
                     postgres.schema_column
                 )
+            })?;
+        }
+        if let Some(ttl) = self.ttl {
+            record.ttl_ms = u64::try_from(ttl).map_err(|_negative| {
+                format!("{}: expected milliseconds from 0", postgres.ttl_column)
             })?;
         }
         Ok(record)

@@ -95,6 +95,10 @@ impl Table {
             "" => "null::text".to_owned(),
             column => format!("{}::text", quoted(column)),
         };
+        let number = |column: &str| match column {
+            "" => "null::bigint".to_owned(),
+            column => format!("{}::bigint", quoted(column)),
+        };
         let channel = match source.channel.as_str() {
             "" => text(&postgres.channel_column),
             _ => text(""),
@@ -102,7 +106,7 @@ impl Table {
         let xact = quoted(&postgres.xact_column);
         let mark = if postgres.delete { "xmin" } else { &xact };
         let columns = format!(
-            "{id}::bigint, {mark}::text, {channel}, {}, {}, {}, {}, {}",
+            "{id}::bigint, {mark}::text, {channel}, {}, {}, {}, {}, {}, {}",
             if is_bytes {
                 data
             } else {
@@ -111,10 +115,8 @@ impl Table {
             text(&postgres.key_column),
             text(&postgres.tags_column),
             text(&postgres.trace_column),
-            match postgres.schema_column.as_str() {
-                "" => "null::bigint".to_owned(),
-                column => format!("{}::bigint", quoted(column)),
-            },
+            number(&postgres.schema_column),
+            number(&postgres.ttl_column),
         );
         let (lock, which, order) = if postgres.delete {
             let which = format!("{id} <> all($2::bigint[])");
@@ -162,6 +164,7 @@ fn check(
         ("tags_column", &postgres.tags_column, Some(OBJECTS)),
         ("trace_column", &postgres.trace_column, None),
         ("schema_column", &postgres.schema_column, Some(NUMBERS)),
+        ("ttl_column", &postgres.ttl_column, Some(NUMBERS)),
     ];
     if source.channel.is_empty() {
         wanted.push(("channel_column", &postgres.channel_column, Some(TEXTS)));
