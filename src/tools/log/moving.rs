@@ -419,8 +419,14 @@ async fn fail_again(
     let mut given = Vec::new();
     let mut since = engine::now();
     while !failures.is_empty() && given.len() < FAILURES_LOOKED_AT {
-        let Ok(fetched) = tokio::time::timeout(SILENCE, to.fetch(group, ENTRIES_AT_ONCE)).await
-        else {
+        let lag = engine::retried(async || to.lag(group).await).await?;
+        // What is asked for beyond what is there would be leased to this command again once it has given it back.
+        let waiting = usize::try_from(lag.entries).unwrap_or(usize::MAX);
+        if waiting == 0 {
+            break;
+        }
+        let fetching = to.fetch(group, waiting.min(ENTRIES_AT_ONCE));
+        let Ok(fetched) = tokio::time::timeout(SILENCE, fetching).await else {
             if since.elapsed() > SILENCE * 10 {
                 break;
             }
