@@ -276,6 +276,9 @@ impl Follower<'_> {
         if before && subscribed["recovered"] != true {
             eprintln!("ringmain: {channel}: what came meanwhile is not kept any more");
         }
+        if !self.places.contains_key(&channel) {
+            eprintln!("ringmain: subscribed to {channel}");
+        }
         for publication in &missed.publications {
             self.publication(&channel, publication)?;
         }

@@ -238,3 +238,110 @@ fn nothing_acknowledged_is_lost_on_the_way_to_jetstream_and_back() {
         );
     }
 }
+
+/// Numbers that a channel still has.
+fn numbers(server: &Server, channel: &str) -> Vec<u64> {
+    let wanted = json!({ "channel": channel, "limit": 100 });
+    let all = server.api_result("history", &wanted);
+    let list = all["publications"].as_array().expect("publications");
+    list.iter()
+        .map(|one| one["data"]["n"].as_u64().expect("a number"))
+        .collect()
+}
+
+#[test]
+fn failed_attempts_times_to_live_and_what_is_not_kept_any_more_are_the_same_in_each_log() {
+    let nats = NatsServer::start();
+    let place = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| place.path().join(name);
+    let jetstream = format!("engine = \"nats\"\nnats.servers = [\"{}\"]", nats.url());
+    let compacted = "\n[[channel.namespaces]]\nname = \"states\"\ndelivery = \"durable\"\n";
+    // JetStream compacts nothing.
+    let by = "compact_by = \"tag:id\"\ncompact_after = \"0s\"\n";
+    let configs = [
+        format!("{}{compacted}{by}", embedded(&at("first"))),
+        format!("{}{compacted}", rules(&jetstream)),
+        format!("{}{compacted}{by}", embedded(&at("last"))),
+    ];
+    let files: Vec<_> = ["first.toml", "nats.toml", "last.toml"].map(at).into();
+    for (file, text) in files.iter().zip(&configs) {
+        fs::write(file, text).expect("written");
+    }
+    let mut server = Start::with_config(&configs[0]).run();
+    let publish = |server: &Server, channel: &str, n: u64, ttl_ms: u64, id: &str| {
+        let body = json!({ "channel": channel, "data": { "n": n }, "ttl_ms": ttl_ms, "tags": { "id": id } });
+        server.api_result("publish", &body);
+    };
+    const HOUR: u64 = 3_600_000;
+    for (n, ttl_ms) in [(0, HOUR), (1, 0), (2, 200), (3, 0)] {
+        publish(&server, "orders:1", n, ttl_ms, "x");
+    }
+    for (n, id) in [(1, "a"), (2, "b"), (3, "a"), (4, "a")] {
+        publish(&server, "states:1", n, 0, id);
+    }
+    until("what ends by itself", || {
+        let left = (numbers(&server, "orders:1"), numbers(&server, "states:1"));
+        (left == (vec![0, 1, 3], vec![2, 4])).then_some(())
+    });
+    // Of those that the group has not done, one has failed, and the time of another one is over before anybody asks for it.
+    let fetch = json!({ "group": "billing", "channels": ["orders:*"], "from": "beginning", "limit": 3, "wait_ms": 10_000, "ack_wait_ms": 2000, "max_attempts": 9, "backoff": { "base_ms": 1, "cap_ms": 1 } });
+    let fail = |server: &Server, reason: &str, attempt: u64| {
+        let given = until("the first one", || {
+            let fetched = server.api_result("queue/fetch", &fetch);
+            let given = fetched["deliveries"].as_array().cloned();
+            let first = given
+                .into_iter()
+                .flatten()
+                .find(|one| one["data"]["n"] == 0);
+            first.filter(|one| one["attempt"] == attempt)
+        });
+        let nak = json!({ "delivery": given["delivery"], "reason": reason });
+        assert_eq!(server.api_result("queue/nak", &nak)["naked"], 1, "{given}");
+    };
+    fail(&server, "no paper", 1);
+    publish(&server, "orders:1", 4, 200, "x");
+    until("the end of its time", || {
+        (numbers(&server, "orders:1") == [0, 1, 3]).then_some(())
+    });
+    for step in [1, 2] {
+        server.signal("TERM");
+        server.exit_status();
+        let to = files[step].to_str().expect("UTF-8");
+        let printed = log(&files[step - 1], &["move", "--to", to, "--finish"]);
+        assert!(printed.contains("5 entries copied"), "{printed}");
+        // A command that is given again changes nothing. JetStream would keep what the first one has had until its leases run out.
+        if step == 1 {
+            let printed = log(&files[step - 1], &["move", "--to", to, "--finish"]);
+            assert!(printed.contains("0 entries copied"), "{printed}");
+        }
+        server = Start::with_config(&configs[step]).run();
+        until("the log", || {
+            let asked = json!({ "channel": "orders:1", "limit": 1 });
+            server.api("history", &asked).get("result").cloned()
+        });
+        assert_eq!(numbers(&server, "orders:1"), [0, 1, 3]);
+        assert_eq!(numbers(&server, "states:1"), [2, 4]);
+        fail(&server, "no ink", step as u64 + 1);
+    }
+    server.signal("TERM");
+    server.exit_status();
+    for pattern in ["orders:1", "$queue:billing"] {
+        let lines = log(
+            &files[2],
+            &[
+                "export",
+                at("last").to_str().expect("UTF-8"),
+                "--channel",
+                pattern,
+            ],
+        );
+        let lines: Vec<Value> = lines
+            .lines()
+            .filter(|line| line.starts_with('{'))
+            .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+            .collect();
+        let first = lines.iter().find(|line| line["data"]["n"] == 0);
+        let first = first.unwrap_or_else(|| panic!("{pattern}: {lines:?}"));
+        assert_eq!(first["ttl_ms"], HOUR, "its time goes on: {first}");
+    }
+}

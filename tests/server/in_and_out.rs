@@ -233,16 +233,10 @@ fn subscriber_prints_what_comes_and_recovers_what_it_missed_while_the_server_was
         &["subscribe", "orders:1", "orders:2", "--count", "6"],
     );
     let mut subscriber = tool.follow();
-    // It says nothing when it is there: whoever publishes until something comes knows.
-    let clients = |server: &Server| {
-        let stats = json!({ "channel": "orders:1" });
-        let info = server.api_result("channels", &json!({}));
-        info["channels"]["orders:1"]["num_clients"]
-            .as_u64()
-            .or_else(|| server.api("presence_stats", &stats)["result"]["num_clients"].as_u64())
-    };
-    crate::support::wait::until("the subscriber", || {
-        clients(&server).filter(|count| *count > 0)
+    crate::support::wait::until("the subscriber, which says so", || {
+        let said = read_log(subscriber.directory.path());
+        let is_there = |channel: &str| said.contains(&format!("subscribed to {channel}"));
+        (is_there("orders:1") && is_there("orders:2")).then_some(())
     });
     let large = "12345678901234567890123";
     let (_, printed) = Tool::of_api(&server, &["publish", "orders:1", large]).run("");

@@ -8,14 +8,15 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
-use crate::support::client::Client;
+use crate::support::client::{Client, Encoding, PATH, upgrade};
 use crate::support::process::{API_KEY, Server, Start};
 use crate::support::token::after;
 use crate::support::wait;
@@ -386,4 +387,149 @@ fn subscription_tokens_may_have_a_service_of_their_own() {
     );
     client.send("sub_refresh", &json!({ "channel": "$a", "token": bad }));
     client.ends_with(3500);
+}
+
+/// The key of a rotation: two pairs take turns, each time under a new id.
+fn rotated(number: usize) -> (String, Algorithm) {
+    let algorithm = [Algorithm::ES256, Algorithm::RS256][number % 2];
+    (format!("key-{number}"), algorithm)
+}
+
+fn set_of_rotated(numbers: &[usize]) -> Behaviour {
+    let one = |number: &usize| {
+        let (id, algorithm) = rotated(*number);
+        published(&id, &key(algorithm), algorithm)
+    };
+    set(&numbers.iter().map(one).collect::<Vec<_>>())
+}
+
+fn signed(number: usize, claims: &Value) -> String {
+    let (id, algorithm) = rotated(number);
+    token(&id, algorithm, claims)
+}
+
+/// Clients that connect and one that subscribes, each with a token of the key that is signed with now, until this is told to end.
+struct Clients {
+    signs: Arc<AtomicUsize>,
+    ends: Arc<AtomicBool>,
+    rounds: Arc<[AtomicU64; 3]>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Clients {
+    fn start(server: &Server) -> Self {
+        let signs = Arc::new(AtomicUsize::new(0));
+        let number = {
+            let signs = Arc::clone(&signs);
+            move || signs.load(Ordering::SeqCst)
+        };
+        let listen = server.listen;
+        let connecting = |number: Box<dyn Fn() -> usize + Send>| -> Box<dyn FnMut() + Send> {
+            Box::new(move || {
+                let token = signed(number(), &json!({ "sub": "42", "exp": after(60) }));
+                let opened = upgrade(listen, PATH, &[]);
+                let mut client = Client::speaking(Encoding::Json, opened);
+                let reply = client.call("connect", &json!({ "token": token }));
+                assert!(reply.get("error").is_none(), "refused: {reply}");
+            })
+        };
+        let mut subscriber = Client::with_token(server, &signed(0, &json!({ "sub": "42" })));
+        let mut at = 0;
+        let of_subscriber = number.clone();
+        let subscribing = move || {
+            at += 1;
+            let channel = format!("$private{}", at % 64);
+            let claims = json!({ "sub": "42", "channel": channel });
+            let wanted = json!({ "channel": channel, "token": signed(of_subscriber(), &claims) });
+            let reply = subscriber.call("subscribe", &wanted);
+            assert!(reply.get("error").is_none(), "refused: {reply}");
+            subscriber.ok("unsubscribe", &json!({ "channel": channel }));
+        };
+        let all: [Box<dyn FnMut() + Send>; 3] = [
+            connecting(Box::new(number.clone())),
+            connecting(Box::new(number)),
+            Box::new(subscribing),
+        ];
+        let ends = Arc::new(AtomicBool::new(false));
+        let rounds: Arc<[AtomicU64; 3]> = Arc::default();
+        let threads = all.into_iter().enumerate().map(|(at, mut round)| {
+            let (ends, rounds) = (Arc::clone(&ends), Arc::clone(&rounds));
+            std::thread::spawn(move || {
+                while !ends.load(Ordering::SeqCst) {
+                    round();
+                    rounds[at].fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        });
+        Self {
+            threads: threads.collect(),
+            signs,
+            ends,
+            rounds,
+        }
+    }
+
+    /// Waits until each has begun and ended some rounds from now on.
+    fn go_round(&self) {
+        let counts = || -> Vec<u64> {
+            let rounds = self.rounds.iter();
+            rounds.map(|count| count.load(Ordering::SeqCst)).collect()
+        };
+        let before = counts();
+        wait::until("a round of everybody", || {
+            assert!(!self.threads.iter().any(JoinHandle::is_finished), "refused");
+            let now = counts();
+            let mut pairs = now.iter().zip(&before);
+            pairs.all(|(now, before)| *now >= before + 5).then_some(())
+        });
+    }
+
+    fn end(self) {
+        self.ends.store(true, Ordering::SeqCst);
+        for thread in self.threads {
+            thread.join().expect("nobody was refused");
+        }
+    }
+}
+
+#[test]
+fn key_sets_change_over_while_clients_connect_and_nobody_is_refused() {
+    let services = [
+        Service::start(set_of_rotated(&[0])),
+        Service::start(set_of_rotated(&[])),
+    ];
+    let text = |at: usize| {
+        let address = services[at].address;
+        format!(
+            "{}\n[client.subscription_token]\nenabled = true\njwks_public_endpoint = \"http://{address}/keys.json\"\n",
+            config(address)
+        )
+    };
+    let server = Start::with_config(&text(0)).shards(2).run();
+    let clients = Clients::start(&server);
+    clients.go_round();
+    for number in 1..=4 {
+        // Old and new together, then whoever signs goes over, then the old one is withdrawn.
+        services[0].behave(set_of_rotated(&[number - 1, number]));
+        clients.go_round();
+        clients.signs.store(number, Ordering::SeqCst);
+        clients.go_round();
+        services[0].behave(set_of_rotated(&[number]));
+        clients.go_round();
+    }
+    // Another service takes over with the same keys, by a reload.
+    services[1].behave(set_of_rotated(&[4, 5]));
+    let before = server.metric("ringmain_reloads_total");
+    server.write_config(&text(1));
+    server.signal("HUP");
+    wait::until("the reload", || {
+        (server.metric("ringmain_reloads_total") >= before + 2.0).then_some(())
+    });
+    clients.go_round();
+    clients.signs.store(5, Ordering::SeqCst);
+    clients.go_round();
+    clients.end();
+    assert!(services[1].requests() > 0, "the other one was asked");
+    let withdrawn = signed(3, &json!({ "sub": "42" }));
+    assert_eq!(close_code(&server, &withdrawn), 3500);
 }

@@ -592,6 +592,39 @@ fn a_log_that_is_moved_keeps_entries_keys_work_and_dead_letters() {
 }
 
 #[test]
+fn a_key_that_its_publisher_has_used_twice_is_two_publications_in_the_log_that_is_moved_to() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (kept, new) = (place.path().join("log"), place.path().join("new"));
+    let (from, to) = (place.path().join("from.toml"), place.path().join("to.toml"));
+    let short = rules(&kept).replace("idempotency_ttl = \"10m\"", "idempotency_ttl = \"1s\"");
+    fs::write(&from, &short).expect("written");
+    fs::write(&to, rules(&new)).expect("written");
+    let mut server = Start::with_config(&short).shards(2).run();
+    let body =
+        |n: u64| json!({ "channel": "orders:1", "data": { "n": n }, "idempotency_key": "same" });
+    let first = server.api_result("publish", &body(1));
+    assert_eq!(first["offset"], 1);
+    // Once the time of the key is over it means another publication.
+    until("the end of the key", || {
+        let answer = server.api_result("publish", &body(2));
+        (answer["offset"] == 2).then_some(())
+    });
+    server.signal("TERM");
+    server.exit_status();
+    let own = tempfile::tempdir().expect("a directory");
+    let moving = ["--config", text(&from), "log", "move", "--to", text(&to)];
+    let status = binary(own.path()).args(moving).arg("--finish").status();
+    let printed = read_log(own.path());
+    assert!(status.expect("the binary starts").success(), "{printed}");
+    assert!(printed.contains("2 entries copied"), "{printed}");
+    // Here the key counts for ten minutes: the copy of the second publication meets that of the first.
+    let server = start(&new);
+    assert_eq!(history(&server, "orders:1").0, [1, 2]);
+    let again = server.api_result("publish", &body(3));
+    assert_eq!(again["offset"], 1, "the key is remembered");
+}
+
+#[test]
 fn the_copy_of_a_log_needs_the_admin_key_and_a_log() {
     let place = tempfile::tempdir().expect("a directory");
     let server = start(&place.path().join("log"));

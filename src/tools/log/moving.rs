@@ -25,7 +25,7 @@ use crate::upstream::desk::into_queue;
 use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::embedded::TRIMS;
 use crate::upstream::embedded::look::{self, Stored};
-use crate::upstream::log::{Group, Leased, Log, Page, Scan, Wanted};
+use crate::upstream::log::{Failure, Group, Leased, Log, Page, Scan, Settled, Wanted};
 
 /// Where the log that is moved to remembers how far it is.
 const PLACE: &str = "move/place";
@@ -40,6 +40,8 @@ const SILENCE: Duration = Duration::from_millis(500);
 const FULL_PAUSE: Duration = Duration::from_millis(1);
 /// Parts of a copy that wait until they are stored.
 const PARTS_WAITING: usize = 2;
+/// Entries of a group that are looked at for those with which something has failed.
+const FAILURES_LOOKED_AT: usize = 100_000;
 
 /// Runs it.
 pub(super) fn run(config: &Config, args: &MoveArgs) -> Result<(), ToolError> {
@@ -148,8 +150,10 @@ impl<'a, L: Log> Target<'a, L> {
 
     /// Stores entries, and that everything up to `next` is stored.
     async fn take(&mut self, entries: &[Arc<Entry>], next: u64) -> Result<(), ToolError> {
+        let now_ms = when::unix_ms();
         let is_new = |entry: &&Arc<Entry>| {
             entry.cursor > self.place.cursor
+                && !entry.record.is_over(now_ms)
                 // What is in the queues of groups goes with the groups.
                 && !entry.record.channel.as_str().starts_with(QUEUE_PREFIX)
                 && !self.known.contains(&identity(&entry.record))
@@ -364,6 +368,7 @@ async fn move_group(from: &impl Log, to: &impl Log, group: &Group) -> Result<u64
     engine::retried(async || to.open_group(&at_end).await).await?;
     engine::retried(async || from.release(&group.name, true).await).await?;
     let mut moved = HashSet::new();
+    let mut failures = HashMap::new();
     // What a process had that was killed comes once its lease has run out.
     let patience = group.lease + SILENCE * 10;
     let mut since = engine::now();
@@ -372,6 +377,7 @@ async fn move_group(from: &impl Log, to: &impl Log, group: &Group) -> Result<u64
         let Ok(fetched) = tokio::time::timeout(SILENCE, fetching).await else {
             let lag = engine::retried(async || from.lag(&group.name).await).await?;
             if lag.entries + lag.delayed == 0 && lag.leased <= moved.len() as u64 {
+                fail_again(to, &group.name, failures).await?;
                 return Ok(moved.len() as u64);
             }
             if since.elapsed() > patience {
@@ -385,7 +391,12 @@ async fn move_group(from: &impl Log, to: &impl Log, group: &Group) -> Result<u64
         since = engine::now();
         let leased = fetched.map_err(engine::failed)?;
         let drafts: Vec<Draft> = leased.iter().map(|one| queued(group, one)).collect();
-        moved.extend(leased.iter().map(|one| one.entry.cursor));
+        for (one, draft) in leased.into_iter().zip(&drafts) {
+            moved.insert(one.entry.cursor);
+            if !one.failures.is_empty() && failures.len() < FAILURES_LOOKED_AT {
+                failures.insert(draft.record.key.clone(), one.failures);
+            }
+        }
         append(to, drafts, KeyInUse::Stored).await?;
     }
 }
@@ -393,7 +404,50 @@ async fn move_group(from: &impl Log, to: &impl Log, group: &Group) -> Result<u64
 fn queued(group: &Group, leased: &Leased) -> Draft {
     let entry = &leased.entry;
     let key = format!("move/{}/{}", entry.record.event, entry.cursor);
-    into_queue(&group.name, entry, key.into(), KEY_TTL)
+    let mut draft = into_queue(&group.name, entry, key.into(), KEY_TTL);
+    // Nobody wants it once more: its time goes on.
+    draft.record.ttl_ms = entry.record.ttl_ms;
+    draft
+}
+
+/// What has failed with entries before, by their keys in the queue of the group: they have as many attempts left as they had.
+async fn fail_again(
+    to: &impl Log,
+    group: &str,
+    mut failures: HashMap<Box<str>, Vec<Failure>>,
+) -> Result<(), ToolError> {
+    let mut given = Vec::new();
+    let mut since = engine::now();
+    while !failures.is_empty() && given.len() < FAILURES_LOOKED_AT {
+        let lag = engine::retried(async || to.lag(group).await).await?;
+        // What is asked for beyond what is there would be leased to this command again once it has given it back.
+        let waiting = usize::try_from(lag.entries).unwrap_or(usize::MAX);
+        if waiting == 0 {
+            break;
+        }
+        let fetching = to.fetch(group, waiting.min(ENTRIES_AT_ONCE));
+        let Ok(fetched) = tokio::time::timeout(SILENCE, fetching).await else {
+            if since.elapsed() > SILENCE * 10 {
+                break;
+            }
+            continue;
+        };
+        since = engine::now();
+        let leased = fetched.map_err(engine::failed)?;
+        let mut settled = Vec::new();
+        for one in leased {
+            given.push((one.lease, Settled::Returned));
+            let known = failures.remove(&one.entry.record.key).unwrap_or_default();
+            // A command that was interrupted has said so already.
+            let new = known
+                .into_iter()
+                .filter(|failure| !one.failures.contains(failure));
+            settled.extend(new.map(|failure| (one.lease, Settled::Failed(failure))));
+        }
+        engine::retried(async || to.settle(group, &settled).await).await?;
+    }
+    engine::retried(async || to.settle(group, &given).await).await?;
+    engine::retried(async || to.store_settled(group).await).await
 }
 
 /// What waits for its time waits for it there, too.

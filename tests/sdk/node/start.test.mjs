@@ -49,10 +49,11 @@ test('every block of the tutorial works, one after the other', { timeout: 180_00
   const lines = (name) => file(name).trim().split('\n');
   assert.deepEqual(lines('received.txt'), [
     'subscribed to lobby (recoverable)',
-    "2 { text: 'hello' }",
-    "3 { text: 'bye' }",
+    "3 { text: 'hello' }",
+    "4 { text: 'bye' }",
     'disconnected 0 disconnect called',
   ]);
+  assert.deepEqual(lines('first.txt'), ['{"channel":"lobby","data":{"text":"first"},"offset":2}']);
   assert.deepEqual(lines('chat.txt').slice(-3), [
     "1 { text: 'hello' }",
     "2 { text: 'bye' }",
