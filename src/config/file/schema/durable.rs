@@ -18,8 +18,9 @@ use crate::limits::{
 const WINDOW: u32 = 256;
 /// … for how long.
 const WINDOW_TTL: Duration = Duration::from_mins(5);
-/// Longest delay of what a trigger appends.
+/// Longest life of what a trigger appends.
 const TTL_MS: u64 = PUBLISH_TTL_MAX.as_millis() as u64;
+/// … and its longest delay.
 const DELAY_MS: u64 = PUBLISH_DELAY_MAX.as_millis() as u64;
 /// Life of a durable channel's idempotency keys.
 const KEY_TTL: Duration = Duration::from_hours(24);
