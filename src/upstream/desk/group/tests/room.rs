@@ -134,3 +134,35 @@ fn what_ends_every_connection_that_has_it_is_dead_at_last() {
     let reasons = world.log[&1].failures.iter().map(|one| &*one.reason);
     assert!(reasons.eq(["connection_lost"; ATTEMPTS as usize]));
 }
+
+#[test]
+fn what_has_ended_while_it_was_ready_is_given_to_nobody() {
+    for ordered in [false, true] {
+        let mut group = Group::new("g", 5, settings(ordered), 1);
+        let now = World::new(ordered).now;
+        let leased = |cursor: u64, ttl_ms| {
+            let mut record = memory::record("a:1", EventId(cursor.into()), "1");
+            (record.unix_ms, record.ttl_ms) = (now.unix_ms, ttl_ms);
+            Leased {
+                lease: Lease(cursor),
+                entry: memory::entry(cursor, cursor, record),
+                failures: Vec::new(),
+                was_delayed: false,
+            }
+        };
+        group.handle_leased(now, vec![leased(1, 500), leased(2, 0)]);
+        let later = Now {
+            at: now.at + Duration::from_millis(500),
+            unix_ms: now.unix_ms + 500,
+        };
+        let (taker, window) = (Taker::Fetch(asker(1), None), Window::new(usize::MAX));
+        group.handle_fetch(later, taker, 8, &window, Duration::from_secs(1), "w");
+        group.handle_timeout(later);
+        let Some(Output::Fetched(_, given, _)) = group.poll_output() else {
+            panic!("what has not ended is given")
+        };
+        let cursors: Vec<u64> = given.iter().map(|one| one.entry.cursor).collect();
+        assert_eq!(cursors, [2]);
+        assert_eq!(group.take_settled(), [(Lease(1), Settled::Returned)]);
+    }
+}
