@@ -161,7 +161,7 @@ fn by_log(server: &NatsServer, time: Duration) -> (u64, Duration) {
 }
 
 fn append(publisher: usize, number: u64) -> Draft {
-    let channel = ChannelName::new(&format!("bench:{publisher}"));
+    let channel = ChannelName::from_whole(&format!("bench:{publisher}"));
     let terms = Terms::log(Duration::ZERO);
     let mut draft = Draft::new(terms, channel, Bytes::from_static(&PAYLOAD), true);
     draft.record.event = EventId::new(1_700_000_000_000, rand(number));

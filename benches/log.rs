@@ -99,7 +99,7 @@ fn batch(names: &[ChannelName], from: u64, count: usize) -> Vec<Draft> {
 
 fn names() -> Vec<ChannelName> {
     (0..CHANNELS)
-        .map(|n| ChannelName::new(&format!("orders:{n}")))
+        .map(|n| ChannelName::from_whole(&format!("orders:{n}")))
         .collect()
 }
 

@@ -13,10 +13,12 @@ pub mod namespace;
 mod network;
 mod pattern;
 pub mod sources;
+mod tenants;
 mod transports;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use access::{AccessKey, Grant, KeyVerdict};
@@ -32,12 +34,14 @@ pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
 pub use network::{Network, TrustedProxy};
 pub use pattern::Pattern;
+pub use tenants::{ChannelSet, Tenant, Tenants};
 pub use transports::{
     DisconnectCode, Downstream, Emulation, HttpAnswer, Init, Poll, Transforms, UniStream,
     UniWebSocket,
 };
 
 use crate::limits::CONNECTIONS_MAX;
+use crate::model::TenantId;
 
 /// The checked configuration: every value is in range, every reference resolves.
 /// Shared by all threads as `Arc<Config>`; a reload replaces it as a whole.
@@ -73,6 +77,10 @@ pub struct Config {
     pub health: Health,
     /// Namespaces and the grammar of channel names.
     pub channels: ChannelRules,
+    /// Namespaces of tenants that have others.
+    pub channel_sets: Vec<ChannelSet>,
+    /// Isolated customers.
+    pub tenants: Tenants,
     /// Who decides about clients' events.
     pub hooks: hooks::Hooks,
     /// The durable log.
@@ -94,10 +102,16 @@ impl Config {
         Self::default()
     }
 
+    /// The rules of a tenant's channels; where there is no such tenant any more, those under which nobody may do anything.
+    #[must_use]
+    pub fn rules_or_none(&self, tenant: TenantId<'_>) -> &ChannelRules {
+        self.channels.of(tenant).unwrap_or(&self.tenants.nobodys)
+    }
+
     /// Is there a durable log?
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.channels.is_durable()
+        self.channels.is_durable() || self.channel_sets.iter().any(|set| set.rules.is_durable())
     }
 
     /// Which key is it, of those that open what the admin listener does not show to everybody? Without keys of its own these are the
@@ -155,21 +169,26 @@ impl Config {
     /// May a request with this `Origin` header open a connection (`spec/centrifuge.md` §1.2)?
     /// A request without the header may always; an empty list refuses every other.
     #[must_use]
-    pub fn allows_origin(&self, origin: Option<&str>) -> bool {
+    pub fn allows_origin(&self, tenant: Option<&Arc<Tenant>>, origin: Option<&str>) -> bool {
         let Some(origin) = origin else { return true };
         let origin = origin.to_lowercase();
-        self.client
-            .allowed_origins
-            .iter()
-            .any(|pattern| pattern.matches(&origin))
+        let mut patterns = self.origins(tenant).iter();
+        patterns.any(|pattern| pattern.matches(&origin))
+    }
+
+    /// Where pages of a tenant's clients may come from; without one, those of everybody.
+    fn origins<'c>(&'c self, tenant: Option<&'c Arc<Tenant>>) -> &'c [Glob] {
+        let own = tenant.map(|tenant| tenant.allowed_origins.as_slice());
+        own.filter(|own| !own.is_empty())
+            .unwrap_or(&self.client.allowed_origins)
     }
 }
 
 impl Config {
     /// May a request of a browser that does not say its origin come from anywhere? Only where every origin may.
     #[must_use]
-    pub fn allows_every_origin(&self) -> bool {
-        let patterns = &self.client.allowed_origins;
+    pub fn allows_every_origin(&self, tenant: Option<&Arc<Tenant>>) -> bool {
+        let patterns = self.origins(tenant);
         patterns.iter().any(|pattern| pattern.as_str() == "*")
     }
 }
@@ -570,6 +589,8 @@ impl Default for Config {
             http_api: HttpApi::default(),
             health: Health::default(),
             channels: ChannelRules::default(),
+            channel_sets: Vec::new(),
+            tenants: Tenants::default(),
             hooks: hooks::Hooks::default(),
             durable: durable::Durable::default(),
             queue: durable::Queue::default(),
@@ -714,27 +735,27 @@ mod tests {
 
     #[test]
     fn request_without_origin_is_always_allowed() {
-        assert!(with_origins(&[]).allows_origin(None));
-        assert!(with_origins(&["https://example.com"]).allows_origin(None));
+        assert!(with_origins(&[]).allows_origin(None, None));
+        assert!(with_origins(&["https://example.com"]).allows_origin(None, None));
     }
 
     #[test]
     fn empty_list_refuses_every_origin() {
-        assert!(!with_origins(&[]).allows_origin(Some("https://example.com")));
+        assert!(!with_origins(&[]).allows_origin(None, Some("https://example.com")));
     }
 
     #[test]
     fn star_alone_allows_every_origin() {
-        assert!(with_origins(&["*"]).allows_origin(Some("null")));
+        assert!(with_origins(&["*"]).allows_origin(None, Some("null")));
     }
 
     #[test]
     fn origin_is_compared_in_lower_case() {
         let config = with_origins(&["https://*.example.com"]);
-        assert!(config.allows_origin(Some("HTTPS://App.Example.COM")));
-        assert!(config.allows_origin(Some("https://a.b.example.com")));
-        assert!(!config.allows_origin(Some("https://example.com")));
-        assert!(!config.allows_origin(Some("https://a.example.com.evil.org")));
+        assert!(config.allows_origin(None, Some("HTTPS://App.Example.COM")));
+        assert!(config.allows_origin(None, Some("https://a.b.example.com")));
+        assert!(!config.allows_origin(None, Some("https://example.com")));
+        assert!(!config.allows_origin(None, Some("https://a.example.com.evil.org")));
     }
 
     #[test]

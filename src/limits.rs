@@ -158,6 +158,12 @@ pub const API_CALLS_MAX: u32 = 65_536;
 pub const FOSSIL_BYTES_MAX: usize = 1 << 20;
 /// Keys of the server API that have a name, and as many of the admin listener.
 pub const ACCESS_KEYS_MAX: usize = 64;
+/// Tenants of a node.
+pub const TENANTS_MAX: usize = 100_000;
+/// Bytes of a tenant's id: it stands in each of its names.
+pub const TENANT_ID_BYTES_MAX: usize = 32;
+/// Names of namespaces that tenants may have in place of the common ones.
+pub const CHANNEL_SETS_MAX: usize = 1024;
 /// Bytes of a key set that a service publishes.
 pub const JWKS_BYTES_MAX: usize = 256 * 1024;
 /// Keys of a set that can verify tokens; a set with more is refused.

@@ -2,6 +2,7 @@
 
 mod draft;
 mod record;
+pub mod tenant;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use bytes::Bytes;
 
 pub use draft::{Draft, Terms, Way};
 pub use record::{ConsumeGrant, Entry, EventId, Origin, Record};
+pub use tenant::{TenantId, UserId};
 
 /// One shard of the process: 0 .. `SHARDS_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -127,21 +129,39 @@ pub struct StreamPosition {
     pub offset: Offset,
 }
 
-/// Name of a channel. Checked by `config::Config::channel` before it is made; cheap to clone.
+/// Name of a channel, with the tenant whose it is. Checked by `config::Config::channel` before it is made; cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChannelName(Arc<str>);
 
 impl ChannelName {
-    /// The one constructor. The caller has resolved the name's namespace.
+    /// A channel of a tenant. The caller has resolved the name's namespace.
     #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self(name.into())
+    pub fn of(tenant: TenantId<'_>, name: &str) -> Self {
+        Self(tenant.whole(name).into())
     }
 
-    /// The whole name, with prefix and namespace.
+    /// The one with this whole name, as it is stored.
     #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub fn from_whole(whole: &str) -> Self {
+        Self(whole.into())
+    }
+
+    /// What it is filed under.
+    #[must_use]
+    pub fn whole(&self) -> &str {
         &self.0
+    }
+
+    /// Its name within the tenant, with prefix and namespace: what clients and services see.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        TenantId::split(&self.0).1
+    }
+
+    /// Whose channel it is.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId<'_> {
+        TenantId::of(&self.0)
     }
 }
 

@@ -37,7 +37,7 @@ pub use order::Order;
 use crate::auth::revocation::Revocations;
 use crate::broker::Filter;
 use crate::mem::{Place, Tick, Whose};
-use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
+use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides, TenantId, UserId};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
 use crate::time::{Instant, Now};
@@ -65,8 +65,8 @@ pub enum Phase {
 pub struct Session {
     /// Unique id, given at connect; all bits 0 before.
     pub client: ClientId,
-    /// User id; empty for the anonymous user.
-    pub user: Box<str>,
+    /// Whose client it is.
+    pub user: UserId,
     /// Connection info: one JSON value or empty.
     pub info: Box<[u8]>,
     /// Subscriptions, in the order they were made.
@@ -284,11 +284,23 @@ impl Session {
         }
     }
 
+    /// Whose customer the client is.
+    #[must_use]
+    pub fn tenant(&self) -> TenantId<'_> {
+        self.user.tenant()
+    }
+
+    /// The channel that the client calls so.
+    #[must_use]
+    pub fn channel(&self, name: &str) -> ChannelName {
+        ChannelName::of(self.tenant(), name)
+    }
+
     /// Who this client is, in a channel with this subscription info.
     #[must_use]
     pub fn client_info(&self, chan_info: &[u8]) -> ClientInfo {
         ClientInfo {
-            user: self.user.clone(),
+            user: self.user.name().into(),
             client: self.client,
             conn_info: Bytes::copy_from_slice(&self.info),
             chan_info: Bytes::copy_from_slice(chan_info),
@@ -310,7 +322,7 @@ impl Session {
     /// Who it is to tables that clients share.
     #[must_use]
     pub fn whose(&self, conn: crate::model::ConnId, from: u32) -> Whose<'_> {
-        let user = &self.user;
+        let user = self.user.whole();
         Whose { conn, user, from }
     }
 
@@ -357,9 +369,8 @@ impl Session {
         if revocations.is_blocked(&self.user, now) {
             return Some(Disconnect::ForceDisconnect);
         }
-        let issued_at = u64::from(self.issued_at);
-        let is_revoked = self.has_token
-            && revocations.is_revoked(&self.user, self.token_id(), issued_at, "", now);
+        let mark = (self.token_id(), u64::from(self.issued_at));
+        let is_revoked = self.has_token && revocations.is_revoked(&self.user, mark, "", now);
         is_revoked.then_some(Disconnect::InvalidToken)
     }
 

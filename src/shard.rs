@@ -620,6 +620,7 @@ impl Shard {
             conn: ConnId { slot, generation },
             format: connection.session.format,
             config: &self.config,
+            rules: self.config.rules_or_none(connection.session.tenant()),
             tokens: self.people.tokens(),
             revocations: self.people.revocations(),
             hub,

@@ -12,6 +12,8 @@ mod pushes;
 mod reach;
 #[path = "config/sources.rs"]
 mod sources;
+#[path = "config/tenants.rs"]
+mod tenants;
 
 use std::time::Duration;
 
@@ -185,7 +187,7 @@ fn every_section_is_read() {
     assert_eq!(config.client.subscription_token.hmac_secret_key.0, "other");
     assert_eq!(config.client.subscription_token.audience, "");
     assert_eq!(config.client.user_personal_channel.as_deref(), Some("user"));
-    assert!(config.allows_origin(Some("https://a.example.com")));
+    assert!(config.allows_origin(None, Some("https://a.example.com")));
     assert!(config.http_api.transport_errors);
     let names: Vec<&str> = config
         .channels

@@ -116,6 +116,8 @@ mod start;
 mod stopped;
 #[path = "server/streams.rs"]
 mod streams;
+#[path = "server/tenants.rs"]
+mod tenants;
 #[path = "server/vanished_log.rs"]
 mod vanished_log;
 #[path = "server/violations.rs"]

@@ -8,6 +8,7 @@ use crate::image::{ImageError, ImageReader, ImageWriter};
 use crate::limits::REVOCATIONS_MAX;
 use crate::mem::{Key, SecretHash};
 use crate::mesh::message::Revocation;
+use crate::model::UserId;
 use crate::time::{Instant, Now};
 
 /// There are `limits::REVOCATIONS_MAX` of the kind.
@@ -76,22 +77,25 @@ impl Revocations {
 
     /// May this user not connect?
     #[must_use]
-    pub fn is_blocked(&self, user: &str, now: Instant) -> bool {
-        !self.blocked.is_empty() && self.blocked.get(user).is_some_and(|until| *until > now)
+    pub fn is_blocked(&self, user: &UserId, now: Instant) -> bool {
+        let until = || self.blocked.get(user.whole());
+        !self.blocked.is_empty() && until().is_some_and(|until| *until > now)
     }
 
-    /// Is a token with this `jti` and `iat` shut out? `channel` is that of a subscription token, empty for a connection token.
+    /// Is a token of this user's with this `jti` and `iat` shut out? `channel` is that of a subscription token, empty for a connection
+    /// token.
     #[must_use]
     pub fn is_revoked(
         &self,
-        user: &str,
-        id: &str,
-        issued_at: u64,
+        user: &UserId,
+        (id, issued_at): (&str, u64),
         channel: &str,
         now: Instant,
     ) -> bool {
-        let token = !id.is_empty() && self.tokens.get(id).is_some_and(|until| *until > now);
-        token
+        let until = || self.tokens.get(&*user.tenant().whole(id));
+        let has_id = !id.is_empty() && !self.tokens.is_empty();
+        let user = user.whole();
+        has_id && until().is_some_and(|until| *until > now)
             || self.is_too_old(user, issued_at, "", now)
             || !channel.is_empty() && self.is_too_old(user, issued_at, channel, now)
     }
@@ -190,6 +194,10 @@ mod tests {
         }
     }
 
+    fn user(name: &str) -> UserId {
+        UserId::new(crate::model::TenantId::NONE, name)
+    }
+
     const fn second(at: u64) -> Instant {
         Instant(at * 1_000_000_000)
     }
@@ -202,7 +210,9 @@ mod tests {
             until: Some(1_700_000_060),
         };
         all.add(&block, at(10, 1_700_000_000)).unwrap();
-        assert!(all.is_blocked("42", second(69)) && !all.is_blocked("42", second(70)));
+        assert!(
+            all.is_blocked(&user("42"), second(69)) && !all.is_blocked(&user("42"), second(70))
+        );
     }
 
     fn user_tokens(channel: &str) -> Revocation {
@@ -222,30 +232,30 @@ mod tests {
             until: Some(10),
         };
         all.add(&token, at(0, 0)).unwrap();
-        assert!(all.is_revoked("42", "a", 5, "", second(9)));
-        assert!(!all.is_revoked("42", "a", 5, "", second(10)));
-        assert!(!all.is_revoked("42", "b", 5, "", second(9)));
-        assert!(!all.is_revoked("42", "", 5, "", second(9)));
+        assert!(all.is_revoked(&user("42"), ("a", 5), "", second(9)));
+        assert!(!all.is_revoked(&user("42"), ("a", 5), "", second(10)));
+        assert!(!all.is_revoked(&user("42"), ("b", 5), "", second(9)));
+        assert!(!all.is_revoked(&user("42"), ("", 5), "", second(9)));
     }
 
     #[test]
     fn older_tokens_of_a_user_are_revoked_and_those_without_a_time_are_old() {
         let mut all = Revocations::new(&Key::new([1; 32]));
         all.add(&user_tokens(""), at(0, 0)).unwrap();
-        assert!(all.is_revoked("42", "", 99, "", second(9)));
-        assert!(all.is_revoked("42", "", 0, "chat", second(9)));
-        assert!(!all.is_revoked("42", "", 100, "", second(9)));
-        assert!(!all.is_revoked("43", "", 99, "", second(9)));
-        assert!(!all.is_revoked("42", "", 99, "", second(1000)));
+        assert!(all.is_revoked(&user("42"), ("", 99), "", second(9)));
+        assert!(all.is_revoked(&user("42"), ("", 0), "chat", second(9)));
+        assert!(!all.is_revoked(&user("42"), ("", 100), "", second(9)));
+        assert!(!all.is_revoked(&user("43"), ("", 99), "", second(9)));
+        assert!(!all.is_revoked(&user("42"), ("", 99), "", second(1000)));
     }
 
     #[test]
     fn channel_narrows_revocation_to_its_subscription_tokens() {
         let mut all = Revocations::new(&Key::new([1; 32]));
         all.add(&user_tokens("chat"), at(0, 0)).unwrap();
-        assert!(all.is_revoked("42", "", 99, "chat", second(9)));
-        assert!(!all.is_revoked("42", "", 99, "news", second(9)));
-        assert!(!all.is_revoked("42", "", 99, "", second(9)));
+        assert!(all.is_revoked(&user("42"), ("", 99), "chat", second(9)));
+        assert!(!all.is_revoked(&user("42"), ("", 99), "news", second(9)));
+        assert!(!all.is_revoked(&user("42"), ("", 99), "", second(9)));
     }
 
     #[test]
@@ -257,15 +267,15 @@ mod tests {
         };
         all.add(&block(Some(10)), at(0, 0)).unwrap();
         assert!(
-            all.is_blocked("42", second(9))
-                && !all.is_blocked("42", second(10))
-                && !all.is_blocked("43", second(9))
+            all.is_blocked(&user("42"), second(9))
+                && !all.is_blocked(&user("42"), second(10))
+                && !all.is_blocked(&user("43"), second(9))
         );
         all.add(&block(None), at(0, 0)).unwrap();
-        assert!(all.is_blocked("42", Instant(u64::MAX - 1)));
+        assert!(all.is_blocked(&user("42"), Instant(u64::MAX - 1)));
         all.add(&Revocation::Unblock { user: "42".into() }, at(0, 0))
             .unwrap();
-        assert!(!all.is_blocked("42", second(9)) && all.is_empty());
+        assert!(!all.is_blocked(&user("42"), second(9)) && all.is_empty());
     }
 
     #[test]

@@ -77,6 +77,14 @@ pub struct Mark {
     pub issued_at: u64,
 }
 
+impl Mark {
+    /// Both of them.
+    #[must_use]
+    pub fn parts(&self) -> (&str, u64) {
+        (&self.id, self.issued_at)
+    }
+}
+
 /// Options of one server-side subscription.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubOptions {
@@ -447,6 +455,17 @@ pub fn key_id(token: &str) -> Option<Box<str>> {
     let header = URL_SAFE_NO_PAD.decode(header).ok()?;
     let header: TokenHeader<'_> = read(&header).ok()?;
     header.kid.map(Into::into)
+}
+
+/// Whom a token says it is from (`iss`), before anything of it is verified.
+#[must_use]
+pub fn issuer(token: &str) -> Option<String> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: RawClaims<'_> = read(&payload).ok()?;
+    claims.iss.map(Cow::into_owned)
 }
 
 /// The secrets and public keys of a configuration.

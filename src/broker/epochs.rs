@@ -30,7 +30,7 @@ impl Epochs {
         use std::hash::{BuildHasher, Hasher};
         let mut hasher = self.names.build_hasher();
         hasher.write_u32(self.lives.as_ref().map_or(0, |lives| lives[group(hash)]));
-        hasher.write(name.as_str().as_bytes());
+        hasher.write(name.whole().as_bytes());
         Epoch::from_random(hasher.finish())
     }
 
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn epoch_stays_until_a_channel_of_its_group_ends_and_never_comes_again() {
         let mut epochs = Epochs::new(&Key::new([1; 32]));
-        let (a, b) = (ChannelName::new("a"), ChannelName::new("b"));
+        let (a, b) = (ChannelName::from_whole("a"), ChannelName::from_whole("b"));
         let first = epochs.of(7, &a);
         assert!(epochs.lives.is_none(), "nothing has ended");
         assert_eq!(epochs.of(7, &a), first);
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn crowd_that_comes_and_goes_leaves_most_of_those_that_stay_alone() {
         let mut epochs = Epochs::new(&Key::new([1; 32]));
-        let name = ChannelName::new("a");
+        let name = ChannelName::from_whole("a");
         let hash = |n: u64| n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7;
         let all = |epochs: &Epochs| -> Vec<Epoch> {
             (0..1000).map(|n| epochs.of(hash(n), &name)).collect()

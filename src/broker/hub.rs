@@ -114,7 +114,7 @@ impl HubChannel {
     pub fn add_to_run(&mut self, publication: &Arc<Publication>) -> usize {
         /// Bytes of a push around channel name and payload, about.
         const AROUND: usize = 96;
-        let each = publication.data.len() + self.name.as_str().len() + AROUND;
+        let each = publication.data.len() + self.name.whole().len() + AROUND;
         let bytes = each * self.classes.iter().filter(|class| class.count > 0).count();
         self.run.push(Arc::clone(publication));
         self.run_bytes += bytes;
@@ -258,7 +258,7 @@ impl Hub {
     }
 
     fn hash(&self, name: &ChannelName) -> u64 {
-        self.names.of(name.as_str().as_bytes())
+        self.names.of(name.whole().as_bytes())
     }
 
     /// Channels with a local subscriber.
@@ -276,14 +276,14 @@ impl Hub {
     /// The channel of this name.
     #[must_use]
     pub fn find(&self, name: &ChannelName) -> Option<HubId> {
-        self.find_str(self.hash(name), name.as_str())
+        self.find_str(self.hash(name), name.whole())
     }
 
     fn find_str(&self, hash: u64, name: &str) -> Option<HubId> {
         let slot = *self.by_name.find(hash, |&slot| {
             self.channels
                 .at(slot)
-                .is_some_and(|channel| channel.name.as_str() == name)
+                .is_some_and(|channel| channel.name.whole() == name)
         })?;
         Some(HubId {
             slot,
@@ -300,7 +300,7 @@ impl Hub {
         opener: Opener<'_>,
     ) -> Option<HubId> {
         let hash = self.hash(name);
-        let id = match self.find_str(hash, name.as_str()) {
+        let id = match self.find_str(hash, name.whole()) {
             Some(id) => id,
             None => {
                 if self.len() >= self.most {
@@ -329,7 +329,7 @@ impl Hub {
                 self.by_name.insert_unique(hash, slot, |&slot| {
                     channels
                         .at(slot)
-                        .map_or(0, |channel| names.of(channel.name.as_str().as_bytes()))
+                        .map_or(0, |channel| names.of(channel.name.whole().as_bytes()))
                 });
                 HubId { slot, generation }
             }
@@ -390,7 +390,7 @@ impl Hub {
         };
         let gone = channel.pending == 0 && channel.subscribers.is_empty();
         if gone {
-            let hash = self.names.of(channel.name.as_str().as_bytes());
+            let hash = self.names.of(channel.name.whole().as_bytes());
             if let Ok(entry) = self.by_name.find_entry(hash, |&slot| slot == id.slot) {
                 entry.remove();
             }
@@ -401,7 +401,7 @@ impl Hub {
                 self.by_name.shrink_to(self.by_name.len() * 2, |&slot| {
                     channels
                         .at(slot)
-                        .map_or(0, |channel| names.of(channel.name.as_str().as_bytes()))
+                        .map_or(0, |channel| names.of(channel.name.whole().as_bytes()))
                 });
             }
             self.slots.give(id.slot);
@@ -455,7 +455,7 @@ impl Hub {
     pub fn reload(&mut self, rules: &crate::config::ChannelRules) {
         for slot in 0..self.channels.slots() {
             if let Some(channel) = self.channels.at_mut(slot)
-                && let Ok(namespace) = rules.resolve(channel.name.as_str())
+                && let Ok(namespace) = rules.resolve_of(&channel.name)
             {
                 channel.namespace = Arc::clone(namespace);
             }
@@ -487,7 +487,7 @@ mod tests {
     /// A channel with a subscriber for each class, on connections 0, 1, 2 …
     fn hub(classes: &[Class]) -> (Hub, HubId) {
         let mut hub = Hub::new(&Key::new([1; 32]));
-        let name = ChannelName::new("a");
+        let name = ChannelName::from_whole("a");
         let mut id = None;
         for (conn, class) in classes.iter().enumerate() {
             let entered = hub
@@ -537,7 +537,7 @@ mod tests {
     #[test]
     fn filters_of_a_channel_are_bounded_also_while_their_subscribers_wait() {
         let (mut hub, id) = hub(&[class(Delta::Off, None)]);
-        let name = ChannelName::new("a");
+        let name = ChannelName::from_whole("a");
         for _ in 1..CLASSES_PER_CHANNEL_MAX {
             assert!(hub.channel(id).unwrap().has_room_for_class());
             hub.enter(&name, &Arc::default(), Opener::default())
@@ -551,7 +551,7 @@ mod tests {
         let mut hub = Hub::new(&Key::new([1; 32]));
         hub.most = 40;
         let enter = |hub: &mut Hub, n: usize, user, prefix| {
-            let name = ChannelName::new(&n.to_string());
+            let name = ChannelName::from_whole(&n.to_string());
             hub.enter(&name, &Arc::default(), Opener { user, prefix })
         };
         let ids: Vec<_> = (0..47)

@@ -48,7 +48,7 @@ impl Idempotency {
     pub(super) fn name(&self, channel: &ChannelName, key: &str) -> Name {
         let mac = self
             .secret
-            .mac(&[channel.as_str().as_bytes(), key.as_bytes()]);
+            .mac(&[channel.whole().as_bytes(), key.as_bytes()]);
         u128::from_le_bytes(*mac.first_chunk().expect("32 bytes begin with sixteen"))
     }
 
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn key_is_of_one_channel_and_ends_with_its_time() {
         let mut keys = Idempotency::new(&Key::new([1; 32]), 10);
-        let (a, b) = (ChannelName::new("a"), ChannelName::new("ab"));
+        let (a, b) = (ChannelName::from_whole("a"), ChannelName::from_whole("ab"));
         let name = keys.name(&a, "bc");
         keys.remember(at(0), name, position(7), Duration::from_secs(60), false);
         assert_eq!(keys.find(at(59), name), Some(position(7)));

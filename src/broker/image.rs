@@ -55,7 +55,7 @@ pub(super) fn write_namespace(
     rules: &ChannelRules,
     out: &mut ImageWriter,
 ) {
-    let known = rules.resolve(name.as_str()).ok();
+    let known = rules.resolve_of(name).ok();
     let gone = (!known.is_some_and(|known| Arc::ptr_eq(known, namespace))).then_some(namespace);
     gone.cloned().write(out);
 }
@@ -69,7 +69,7 @@ pub(super) fn read_namespace(
     match Option::read(from)? {
         Some(gone) => Ok(gone),
         None => rules
-            .resolve(name.as_str())
+            .resolve_of(name)
             .cloned()
             .map_err(|_gone| ImageError::Wrong {
                 what: "a channel without a namespace",

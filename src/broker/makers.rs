@@ -75,9 +75,12 @@ impl Maker {
         let connection = makers.hash.of(&client.to_le_bytes());
         Some(Self {
             connection,
-            user: match info.user.as_bytes() {
-                [] => connection,
-                user => makers.hash.of(user),
+            user: match &*info.user {
+                "" => connection,
+                user => {
+                    let tenant = draft.record.channel.tenant();
+                    makers.hash.of(tenant.whole(user).as_bytes())
+                }
             },
             prefix: u64::from(draft.prefix),
         })

@@ -23,7 +23,7 @@ use crate::mesh::message::{
 };
 use crate::model::{
     ChannelName, ClientId, ClientInfo, Draft, Epoch, Offset, Publication, ShardId, StreamPosition,
-    Way,
+    TenantId, Way,
 };
 use crate::time::{Instant, Now};
 
@@ -162,6 +162,14 @@ impl Owner {
     #[must_use]
     pub const fn active(&self) -> u32 {
         self.active
+    }
+
+    /// Those of one tenant. Looks at all channels.
+    #[must_use]
+    pub fn active_of(&self, tenant: TenantId<'_>) -> u32 {
+        let all = self.table.iter();
+        all.filter(|channel| channel.interest != 0 && channel.name.tenant() == tenant)
+            .count() as u32
     }
 
     /// Idempotency keys.
@@ -507,7 +515,7 @@ impl Owner {
                 users: 0,
             },
             QueryKind::HistoryRemove => AnswerKind::Removed,
-            QueryKind::History { .. } if rules.resolve(query.channel.as_str()).is_err() => {
+            QueryKind::History { .. } if rules.resolve_of(&query.channel).is_err() => {
                 AnswerKind::Overloaded
             }
             QueryKind::History { .. } => {
@@ -589,7 +597,7 @@ impl Owner {
     pub fn reload(&mut self, rules: &ChannelRules) {
         for slot in 0..self.table.slots() {
             if let Some(channel) = self.table.at_mut(slot)
-                && let Ok(namespace) = rules.resolve(channel.name.as_str())
+                && let Ok(namespace) = rules.resolve_of(&channel.name)
             {
                 channel.namespace = Arc::clone(namespace);
             }
@@ -660,7 +668,7 @@ fn resolve<'r>(
     rules: &'r ChannelRules,
 ) -> Result<&'r Arc<Namespace>, PublishError> {
     rules
-        .resolve(name.as_str())
+        .resolve_of(name)
         .map_err(|_gone| PublishError::UnknownChannel)
 }
 
@@ -695,7 +703,7 @@ fn history(kept: &KeptHistory, position: StreamPosition, what: QueryKind) -> Ans
 fn channel_hash(name: &ChannelName) -> u64 {
     use std::hash::{BuildHasher, Hasher};
     let mut hasher = foldhash::fast::FixedState::with_seed(0x7269_6e67_6d61_696e).build_hasher();
-    hasher.write(name.as_str().as_bytes());
+    hasher.write(name.whole().as_bytes());
     hasher.finish()
 }
 

@@ -105,7 +105,7 @@ impl ChannelTable {
 
     /// What the table files a name under.
     pub(super) fn hash(&self, name: &ChannelName) -> u64 {
-        self.names.of(name.as_str().as_bytes())
+        self.names.of(name.whole().as_bytes())
     }
 
     pub(super) fn find(&self, hash: u64, name: &ChannelName) -> Option<u32> {
@@ -359,5 +359,5 @@ impl ChannelTable {
 }
 
 fn rehash(channels: &Slab<Channel>, names: &SecretHash, slot: u32) -> u64 {
-    names.of(channels.of(slot).name.as_str().as_bytes())
+    names.of(channels.of(slot).name.whole().as_bytes())
 }

@@ -72,7 +72,7 @@ pub const HASH_PREFIX: &str = "sha256:";
 pub(super) const HIDDEN: &str = "***";
 
 /// SHA-256 of a key.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct KeyDigest([u8; 32]);
 
 impl KeyDigest {
@@ -205,6 +205,11 @@ impl AccessKey {
             (key, _) => Some(KeyDigest::of(key.as_bytes())),
         };
         self.grant = Arc::new(Grant::new(&self.name, &self.methods, &self.namespaces));
+    }
+
+    /// What it is known by; `None` where what is written is none.
+    pub(super) const fn digest(&self) -> Option<&KeyDigest> {
+        self.digest.as_ref()
     }
 
     /// What it opens.

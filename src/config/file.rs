@@ -23,7 +23,7 @@ pub use outline::{FileKey, KeyKind, keys, parse_duration, show_duration};
 pub use web_origin::unmatched_origin;
 pub use writer::shown_url;
 
-use super::Config;
+use super::{ChannelRules, Config};
 use tree::TreeTable;
 
 /// Start of the environment variables that set a key.
@@ -126,6 +126,13 @@ impl Config {
                 .channels
                 .namespaces
                 .sort_by(|a, b| a.name.cmp(&b.name));
+            let Self {
+                channels,
+                channel_sets,
+                tenants,
+                ..
+            } = &mut config;
+            tenants.seal(channels, channel_sets);
             Ok(config)
         } else {
             errors.sort_by(|a, b| a.origin().cmp(b.origin()));
@@ -166,7 +173,17 @@ impl Config {
             .zip(&new)
             .filter(|(old, new)| old.text != new.text);
         let mut keys: Vec<String> = differs.map(|(old, _)| old.key.clone()).collect();
-        keys.extend(self.channels.deliveries_changed(&new_config.channels));
+        let has_log = self.is_durable();
+        let changed = |before: &ChannelRules, after| before.deliveries_changed(after, has_log);
+        let of_all = changed(&self.channels, &new_config.channels);
+        keys.extend(of_all.into_iter().map(|key| format!("channel.{key}")));
+        let none = ChannelRules::default();
+        for set in &new_config.channel_sets {
+            let before = self.channel_sets.iter().find(|one| one.name == set.name);
+            let before = before.map_or(&none, |set| &set.rules);
+            let of_set = changed(before, &set.rules).into_iter();
+            keys.extend(of_set.map(|key| format!("channel_sets ({}).{key}", set.name)));
+        }
         if keys.is_empty() {
             Ok(())
         } else {

@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn draft(namespace: &Namespace, data: &'static [u8], json: bool) -> Draft {
-        let channel = ChannelName::new("c");
+        let channel = ChannelName::from_whole("c");
         Draft::new(namespace.terms(), channel, Bytes::from_static(data), json)
     }
 

@@ -12,7 +12,7 @@ pub(super) fn is_trusted(host: &str, names: &[String]) -> bool {
         .parse::<IpAddr>()
         .is_ok();
     // A browser takes a name with a final dot for the same one, and so does every name server.
-    let name = name.strip_suffix('.').unwrap_or(name);
+    let name = self::name(name);
     let is_localhost = name.eq_ignore_ascii_case("localhost")
         || name
             .len()
@@ -31,6 +31,12 @@ fn is_named(name: &str, pattern: &str) -> bool {
             .and_then(|at| name.get(at..))
             .is_some_and(|tail| tail.eq_ignore_ascii_case(end)),
     }
+}
+
+/// The name in a `Host`, as name servers take it: without a port and without a final dot.
+pub(super) fn name(host: &str) -> &str {
+    let name = without_port(host);
+    name.strip_suffix('.').unwrap_or(name)
 }
 
 /// The host of `host:port`; an IPv6 address stands in brackets.

@@ -3,24 +3,59 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::Pattern;
 use super::durable::{Kept, Schema, Trigger};
 use super::hooks::DEFAULT_NAME;
 use crate::limits::{CHANNELS_OWNED_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
+use crate::model::TenantId;
 
 /// Start of the channels on which the dead letters of queue groups are announced: `$dead:<group>`. Wherever there is a durable log
 /// they are in it, and nobody else publishes there.
 pub const DEAD_PREFIX: &str = "$dead:";
+/// Start of the channels that hold what is put into one queue group only: `$queue:<group>`.
+pub const QUEUE_PREFIX: &str = "$queue:";
+
+/// Whole name of the channel of what is put into a group only, by the whole name of the group.
+#[must_use]
+pub fn queue_of(group: &str) -> String {
+    let (tenant, group) = TenantId::split(group);
+    let channel = format!("{QUEUE_PREFIX}{group}");
+    tenant.whole(&channel).into_owned()
+}
+
+/// Is the channel with this whole name one of those?
+#[must_use]
+pub fn is_queue(channel: &str) -> bool {
+    TenantId::split(channel).1.starts_with(QUEUE_PREFIX)
+}
+
+/// Whole name of the channel on which a group's dead letters are announced, by the whole name of the group.
+#[must_use]
+pub fn letters_of(group: &str) -> String {
+    let (tenant, group) = TenantId::split(group);
+    let channel = format!("{DEAD_PREFIX}{group}");
+    tenant.whole(&channel).into_owned()
+}
+
+/// Is the channel with this whole name, or what this pattern means, one of those?
+#[must_use]
+pub fn is_of_letters(channel: &str) -> bool {
+    TenantId::split(channel).1.starts_with(DEAD_PREFIX)
+}
+
 /// The namespace that says who may read them.
 const DEAD_NAMESPACE: &str = "dead";
 /// In memory of each of them, where that namespace says nothing of it.
 const DEAD_WINDOW: (u32, Duration) = (256, Duration::from_mins(5));
 
-/// Does a pattern leave this channel out although it matches it? Announcements of dead letters are meant by patterns only that
+/// Does a pattern leave this channel out although it matches it? Both are whole: a pattern means channels of its tenant. Announcements of dead letters are meant by patterns only that
 /// begin as they do, lest who takes from everything takes from them too.
 #[must_use]
 pub fn leaves_out(pattern: &str, channel: &str) -> bool {
-    channel.starts_with(DEAD_PREFIX) && !pattern.starts_with(DEAD_PREFIX)
+    TenantId::of(pattern) != TenantId::of(channel)
+        || is_of_letters(channel) && !is_of_letters(pattern)
 }
 
 /// What a channel's namespace allows and keeps. Field names are the configuration's keys.
@@ -302,6 +337,8 @@ pub struct ChannelRules {
     pub namespaces: Vec<Arc<Namespace>>,
     /// Of the channels with `DEAD_PREFIX`, where there is a durable log.
     pub letters: Arc<Namespace>,
+    /// The rules of each tenant's channels, by its id. Empty in those.
+    pub tenants: Arc<HashMap<Box<str>, Arc<ChannelRules>>>,
     /// `channel.owned_limit`: channels that one shard keeps a record of. Over it, the one without subscribers that was used
     /// longest ago is forgotten.
     pub owned_limit: u32,
@@ -360,6 +397,7 @@ impl Default for ChannelRules {
             without_namespace: Arc::new(Namespace::default()),
             namespaces: Vec::new(),
             letters: Arc::new(Namespace::default().for_letters()),
+            tenants: Arc::default(),
             owned_limit: CHANNELS_OWNED_MAX as u32,
             new_rate_limit: 200,
             new_rate_limit_per_user: 500,
@@ -439,25 +477,25 @@ impl ChannelRules {
     }
 
     /// Keys that would change what is promised of channels that may be in use, or that need a log where there is none.
-    pub(super) fn deliveries_changed(&self, new: &Self) -> Vec<String> {
+    pub(super) fn deliveries_changed(&self, new: &Self, has_log: bool) -> Vec<String> {
         let of = |rules: &Self, name: &str| {
-            let namespace = if name.is_empty() {
-                Some(&rules.without_namespace)
-            } else {
-                rules.namespace(name)
+            let mut all = rules.namespaces.iter();
+            let namespace = match name {
+                "" => Some(&rules.without_namespace),
+                name => all.find(|one| one.name == name),
             };
             namespace.map(|namespace| namespace.delivery)
         };
         let changed = |namespace: &&Arc<Namespace>| match of(self, &namespace.name) {
             Some(before) => before != namespace.delivery,
-            None => namespace.is_durable() && !self.is_durable(),
+            None => namespace.is_durable() && !has_log,
         };
         std::iter::once(&new.without_namespace)
             .chain(&new.namespaces)
             .filter(changed)
             .map(|namespace| match namespace.name.as_str() {
-                "" => "channel.without_namespace.delivery".to_owned(),
-                name => format!("channel.namespaces ({name}).delivery"),
+                "" => "without_namespace.delivery".to_owned(),
+                name => format!("namespaces ({name}).delivery"),
             })
             .collect()
     }
@@ -492,6 +530,18 @@ impl ChannelRules {
     /// Is this one of the channels, or a pattern over some of them, on which dead letters are announced?
     fn is_of_letters(&self, name: &str) -> bool {
         name.starts_with(DEAD_PREFIX) && self.is_durable()
+    }
+
+    /// These namespaces, with the marks and the limits of others.
+    pub(super) fn under(&self, common: &Self) -> Self {
+        let mut rules = Self {
+            without_namespace: Arc::clone(&self.without_namespace),
+            namespaces: self.namespaces.clone(),
+            ..common.clone()
+        };
+        rules.namespaces.sort_by(|a, b| a.name.cmp(&b.name));
+        rules.seal();
+        rules
     }
 
     /// Makes what follows from the namespaces. They may be in any order.

@@ -28,6 +28,7 @@ use crate::config::{Config, KeyVerdict, ListenAddr};
 use crate::limits::ADMIN_BODY_BYTES_MAX;
 use crate::mesh::control::{ControlPage, PageKind, TableKind};
 use crate::mesh::durable::{LogError, LogMethod};
+use crate::model::TenantId;
 use crate::protocol::api::{ApiAnswer, ApiError, ApiForm, encode_answer};
 use crate::upstream::bridge::{CopyWanted, Question as LogQuestion, Report as LogReport};
 use crate::uring::listen::Bound;
@@ -117,6 +118,7 @@ fn routes(admin: Admin, door: Door) -> Router {
         .route(OPENAPI_PATH, get(openapi))
         .route(copy::PATH, post(copy::stream))
         .route("/api/{*method}", post(ask_log))
+        .route("/t/{tenant}/api/{*method}", post(ask_log_of))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .layer(from_fn_with_state(guarded, guard))
         .with_state(admin)
@@ -224,7 +226,8 @@ fn verdict<B>(
     if !is_allowed {
         return Err(Refusal::Stranger);
     }
-    if !path.starts_with("/api/") || path == OPENAPI_PATH {
+    let is_asked = path.starts_with("/api/") || path.starts_with("/t/");
+    if !is_asked || path == OPENAPI_PATH {
         return Ok(());
     }
     if !config.has_admin_key() {
@@ -344,25 +347,47 @@ async fn ask_log(
     PathOf(method): PathOf<String>,
     data: Bytes,
 ) -> Response {
-    let Some(asked) = LogMethod::of_api(&method).filter(|method| method.is_for_admin()) else {
-        return StatusCode::NOT_FOUND.into_response();
+    admin.ask_log("", &method, data).await
+}
+
+/// The same about what a tenant has.
+async fn ask_log_of(
+    State(admin): State<Admin>,
+    PathOf((tenant, method)): PathOf<(String, String)>,
+    data: Bytes,
+) -> Response {
+    let config = Arc::clone(&admin.config.borrow());
+    let tenant = match config.tenants.get(TenantId::new(&tenant)) {
+        Some(tenant) => tenant.id.as_str(),
+        None if tenant == crate::model::tenant::DEFAULT => "",
+        None => return StatusCode::NOT_FOUND.into_response(),
     };
-    let Some(log) = &admin.log else {
-        return no_log();
-    };
-    let (answer, answered) = oneshot::channel();
-    let question = LogQuestion {
-        method: asked,
-        data,
-        answer,
-    };
-    if log.questions.send(question).await.is_err() {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    admin.ask_log(tenant, &method, data).await
+}
+
+impl Admin {
+    async fn ask_log(&self, tenant: &str, method: &str, data: Bytes) -> Response {
+        let Some(asked) = LogMethod::of_api(method).filter(|method| method.is_for_admin()) else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        let Some(log) = &self.log else {
+            return no_log();
+        };
+        let (answer, answered) = oneshot::channel();
+        let question = LogQuestion {
+            method: asked,
+            tenant: tenant.into(),
+            data,
+            answer,
+        };
+        if log.questions.send(question).await.is_err() {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        }
+        let Ok(result) = answered.await else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        answer_of_log(result)
     }
-    let Ok(result) = answered.await else {
-        return StatusCode::SERVICE_UNAVAILABLE.into_response();
-    };
-    answer_of_log(result)
 }
 
 /// Nothing here is durable.

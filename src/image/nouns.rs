@@ -6,7 +6,7 @@ use crate::limits::FILTER_DEPTH_MAX;
 use crate::model::{
     AskId, ChannelName, ChosenError, ClientId, ClientInfo, ConnId, ConsumeGrant, Encoding, Epoch,
     FilterNode, Format, Framing, HubId, Offset, Overrides, Publication, ShardId, Since, Speaker,
-    StreamPosition,
+    StreamPosition, UserId,
 };
 use crate::time::Instant;
 
@@ -106,11 +106,22 @@ impl Image for Epoch {
 /// Its name was checked when it was made.
 impl Image for ChannelName {
     fn write(&self, out: &mut ImageWriter) {
-        out.bytes(self.as_str().as_bytes());
+        out.bytes(self.whole().as_bytes());
     }
 
     fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
-        text(from).map(Self::new)
+        text(from).map(Self::from_whole)
+    }
+}
+
+/// Its name was checked when it came.
+impl Image for UserId {
+    fn write(&self, out: &mut ImageWriter) {
+        out.bytes(self.whole().as_bytes());
+    }
+
+    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+        text(from).map(|whole| Self::from_whole(whole.into()))
     }
 }
 

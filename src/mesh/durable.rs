@@ -120,6 +120,8 @@ impl Span {
 pub struct Ask {
     /// What is asked.
     pub method: LogMethod,
+    /// Whose groups, channels and letters are meant; empty for `default`.
+    pub tenant: Box<str>,
     /// Parameters, JSON.
     pub data: Bytes,
     /// Who asks.

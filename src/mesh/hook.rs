@@ -12,7 +12,9 @@ use crossbeam_queue::ArrayQueue;
 use super::bell::Doorbell;
 use crate::config::hooks::Target;
 use crate::limits::CALLS_MAX;
-use crate::model::{AskId, ChannelName, ChosenError, ClientId, ConnId, Format, HubId, Overrides};
+use crate::model::{
+    AskId, ChannelName, ChosenError, ClientId, ConnId, Format, HubId, Overrides, UserId,
+};
 
 /// A header: name in lower case, and value.
 pub type HookHeader = (Box<str>, Box<str>);
@@ -32,8 +34,8 @@ pub struct Call {
     pub client: ClientId,
     /// How its messages are written.
     pub format: Format,
-    /// User id; empty for the anonymous user, and before connect.
-    pub user: Box<str>,
+    /// Whose client it is; the anonymous user before connect.
+    pub user: UserId,
     /// Where the client is, as its shard knows it.
     pub from: u32,
     /// Connection's `meta`, JSON or empty; only if the target wants it.
@@ -224,7 +226,7 @@ impl Call {
             HookEvent::Subscribe { data, .. } | HookEvent::Publish { data, .. } => data.len(),
             HookEvent::Rpc { method, data } => method.len() + data.len(),
         };
-        headers + event + self.meta.len() + self.user.len()
+        headers + event + self.meta.len() + self.user.whole().len()
     }
 }
 

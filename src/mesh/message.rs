@@ -10,7 +10,7 @@ use crate::config::Glob;
 use crate::metrics::Counters;
 use crate::model::{
     AskId, ChannelName, ClientId, ClientInfo, ConnId, Draft, HubId, Overrides, Publication, Since,
-    StreamPosition,
+    StreamPosition, TenantId, UserId,
 };
 
 /// From one shard to another, in order.
@@ -296,7 +296,7 @@ pub enum Asked {
 pub enum Revocation {
     /// One token, by its `jti`.
     Token {
-        /// `jti`.
+        /// `jti`, whole: so are the users below.
         id: Box<str>,
         /// When this is forgotten.
         until: Option<u64>,
@@ -326,6 +326,36 @@ pub enum Revocation {
     },
 }
 
+impl Revocation {
+    /// What a tenant calls so.
+    #[must_use]
+    pub fn scoped(self, tenant: TenantId<'_>) -> Self {
+        let whole = |name: Box<str>| -> Box<str> { tenant.whole(&name).into() };
+        match self {
+            Self::Token { id, until } => Self::Token {
+                id: whole(id),
+                until,
+            },
+            Self::UserTokens {
+                user,
+                issued_before,
+                channel,
+                until,
+            } => Self::UserTokens {
+                user: whole(user),
+                issued_before,
+                channel,
+                until,
+            },
+            Self::Block { user, until } => Self::Block {
+                user: whole(user),
+                until,
+            },
+            Self::Unblock { user } => Self::Unblock { user: whole(user) },
+        }
+    }
+}
+
 /// See `Message::Answers`: one for each item, with its number.
 pub type Answers = Vec<(u32, Answered)>;
 
@@ -347,8 +377,8 @@ pub enum Answered {
 /// See `Asked::User`.
 #[derive(Debug)]
 pub struct UserCommand {
-    /// User id; empty selects anonymous connections.
-    pub user: Box<str>,
+    /// Whose connections; the anonymous user's are those of nobody in particular.
+    pub user: UserId,
     /// Only this connection.
     pub client: Option<ClientId>,
     /// Only the connection with this session id; empty for any.
@@ -404,6 +434,8 @@ pub struct UserSubscribe {
 /// See `Asked::Gather`.
 #[derive(Debug)]
 pub struct Gather {
+    /// Whose channels; empty for `default`. Its numbers are those of the whole node.
+    pub tenant: Box<str>,
     /// `Some`: channels with local subscribers whose names match. `None`: numbers.
     pub channels: Option<Box<Glob>>,
 }

@@ -80,7 +80,6 @@ impl Draft {
         Self::of(
             terms,
             Record {
-                tenant: Box::default(),
                 channel,
                 event: EventId::default(),
                 key: Box::default(),

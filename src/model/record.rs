@@ -49,8 +49,6 @@ impl fmt::Debug for EventId {
 /// A durable publication before it has its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Whose channel it is; empty for the tenant `default`.
-    pub tenant: Box<str>,
     /// Channel.
     pub channel: ChannelName,
     /// See `EventId`.
@@ -155,7 +153,7 @@ impl Record {
             + publisher
             + self.key.len()
             + self.trace.len()
-            + self.channel.as_str().len()
+            + self.channel.whole().len()
     }
 }
 

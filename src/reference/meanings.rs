@@ -14,6 +14,11 @@ const SAME: &[(&str, &str)] = &[
     ("rpc.proxy.", "client.proxy.connect."),
     ("proxies[].", "client.proxy.connect."),
     ("channel.without_namespace.", "channel.namespaces[]."),
+    ("channel_sets[].without_namespace.", "channel.namespaces[]."),
+    ("channel_sets[].namespaces[].", "channel.namespaces[]."),
+    ("channel_sets[].", "channel."),
+    ("tenants[].token.", "client.token."),
+    ("tenants[].keys[].", "http_api.keys[]."),
 ];
 
 /// What the example says.

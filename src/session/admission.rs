@@ -9,7 +9,7 @@ use super::key::SessionKey;
 use super::liveness::ttl;
 use super::{Connecting, Context, Extra, Phase, Session, Subscription, flag, forced_flags};
 use crate::auth::permission;
-use crate::auth::token::{ConnectionClaims, Mark, TokenError};
+use crate::auth::token::{ConnectionClaims, TokenError, issuer};
 use crate::broker::owner::user_registry;
 use crate::config::keys::KeySource;
 use crate::config::{Namespace, UserLimitPolicy};
@@ -18,7 +18,9 @@ use crate::limits::{MESH_TIMEOUT, USER_ID_BYTES_MAX};
 use crate::mem::TimerWheel;
 use crate::mesh::Message;
 use crate::mesh::message::{Admit, AdmitFor, Interest, InterestFor, Interested, Recover};
-use crate::model::{AskId, ChannelName, HubId, Overrides, Publication, Since, StreamPosition};
+use crate::model::{
+    AskId, ChannelName, HubId, Overrides, Publication, Since, StreamPosition, TenantId, UserId,
+};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -152,6 +154,7 @@ impl Session {
             return Err(Disconnect::BadRequest);
         }
         self.keep_emulated(context, connect);
+        self.choose_tenant(context, &connect.token);
         if connect.token.is_empty()
             && let Some(target) = context.config.hooks.of_connect()
         {
@@ -186,6 +189,20 @@ impl Session {
         self.admit(context, id, list)
     }
 
+    /// Who came under nobody's host and path is the customer of whom its token's issuer names: that tenant's keys decide.
+    fn choose_tenant(&mut self, context: &mut Context<'_>, token: &str) {
+        let config = context.config;
+        if !self.tenant().is_default() || !config.tenants.has_issuers() {
+            return;
+        }
+        let issuer = issuer(token);
+        let tenant = issuer.and_then(|issuer| config.tenants.of_issuer(&issuer));
+        if let Some(tenant) = tenant {
+            self.user = UserId::new(tenant.id(), self.user.name());
+            context.rules = config.rules_or_none(tenant.id());
+        }
+    }
+
     /// The client is known: the user's registry is asked if that is wanted, then the owners of its channels.
     pub(super) fn admit(
         &mut self,
@@ -197,11 +214,11 @@ impl Session {
             return Err(Disconnect::ChannelLimit);
         }
         if let Some((limit, policy)) = context.config.client.user_limit()
-            && !self.user.is_empty()
+            && !self.user.is_anonymous()
         {
             let admit = Admit {
                 conn: context.conn,
-                user: self.user.clone(),
+                user: self.user.whole().into(),
                 limit,
                 displaces: policy == UserLimitPolicy::CloseOldest,
             };
@@ -222,12 +239,12 @@ impl Session {
         let admitting = Admitting {
             conn: context.conn,
             client: self.client,
-            user: self.user.clone(),
+            user: self.user.whole().into(),
         };
         let until = context.now.at + MESH_TIMEOUT;
         let opened = context.asked.admits.open(until, 0, admitting);
         let ask = opened.map_err(|_full| ClientError::Internal)?;
-        let registry = user_registry(&self.user, context.mesh.shards());
+        let registry = user_registry(self.user.whole(), context.mesh.shards());
         let question = Message::Admit(AdmitFor(ask), Box::new(admit));
         let asked = context.command(registry, question);
         if asked.is_err() {
@@ -280,7 +297,7 @@ impl Session {
     /// Without a token and without a hook: its transport says who it is, or it may be anonymous.
     pub(super) fn is_known_otherwise(&self, context: &Context<'_>) -> bool {
         let client = &context.config.client;
-        !self.user.is_empty() || client.allow_anonymous_connect_without_token || client.insecure
+        !self.user.is_anonymous() || client.allow_anonymous_connect_without_token || client.insecure
     }
 
     fn authenticate(
@@ -295,11 +312,8 @@ impl Session {
             }
             return Err(Disconnect::BadRequest.into());
         }
-        let claims = match context
-            .tokens
-            .connection
-            .connection(&connect.token, context.now)
-        {
+        let tokens = context.tokens_of(self.tenant());
+        let claims = match tokens.connection.connection(&connect.token, context.now) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(ClientError::TokenExpired.into()),
             Err(TokenError::Invalid) => return Err(Disconnect::InvalidToken.into()),
@@ -312,12 +326,12 @@ impl Session {
             return Err(Disconnect::InvalidToken.into());
         }
         let now = context.now.at;
-        let Mark { id, issued_at } = &claims.mark;
+        let user = UserId::new(self.tenant(), &claims.user);
         let revocations = context.revocations;
-        if revocations.is_revoked(&claims.user, id, *issued_at, "", now) {
+        if revocations.is_revoked(&user, claims.mark.parts(), "", now) {
             return Err(Disconnect::InvalidToken.into());
         }
-        if revocations.is_blocked(&claims.user, now) {
+        if revocations.is_blocked(&user, now) {
             return Err(Disconnect::ForceDisconnect.into());
         }
         if claims.user.is_empty() && client.disallow_anonymous_connection_tokens {
@@ -329,7 +343,7 @@ impl Session {
         {
             return Err(ClientError::Expired.into());
         }
-        self.user = claims.user.as_str().into();
+        self.user = user;
         Ok(Some(claims))
     }
 
@@ -341,7 +355,7 @@ impl Session {
         claims: Option<&ConnectionClaims>,
     ) -> Result<Vec<ServerSubscription>, ConnectRefusal> {
         let client = &context.config.client;
-        let rules = &context.config.channels;
+        let rules = context.rules;
         let mut list: Vec<ServerSubscription> = Vec::new();
         if !context.format.speaker.writes() {
             // It is for the one channel that it asks for.
@@ -360,7 +374,7 @@ impl Session {
                 data: options.data.clone(),
                 overrides: options.overrides,
                 flags: flag::FROM_TOKEN,
-                ..ServerSubscription::plain(channel, namespace)
+                ..ServerSubscription::plain(self.tenant(), channel, namespace)
             });
         }
         if let Some(personal) = self.personal_channel(context)? {
@@ -373,7 +387,7 @@ impl Session {
             }
             if !list
                 .iter()
-                .any(|subscription| subscription.channel.as_str() == asked.channel)
+                .any(|subscription| subscription.channel.name() == asked.channel)
             {
                 let namespace = rules
                     .resolve(&asked.channel)
@@ -388,12 +402,17 @@ impl Session {
                     )
                     .is_ok();
                 if allowed {
-                    list.push(ServerSubscription::plain(&asked.channel, namespace));
+                    list.push(ServerSubscription::plain(
+                        self.tenant(),
+                        &asked.channel,
+                        namespace,
+                    ));
                 }
             }
-            if let Some(subscription) = list.iter_mut().find(|subscription| {
-                subscription.channel.as_str() == asked.channel && asked.recover
-            }) {
+            if let Some(subscription) = list
+                .iter_mut()
+                .find(|subscription| subscription.channel.name() == asked.channel && asked.recover)
+            {
                 let limit = client.recovery_max_publication_limit;
                 subscription.recover = Some(recover_of(asked, limit));
             }
@@ -408,26 +427,31 @@ impl Session {
         &self,
         context: &Context<'_>,
     ) -> Result<Option<ServerSubscription>, ClientError> {
-        let rules = &context.config.channels;
+        let rules = context.rules;
         let Some(prefix) = &context.config.client.user_personal_channel else {
             return Ok(None);
         };
-        if self.user.is_empty() {
+        if self.user.is_anonymous() {
             return Ok(None);
         }
         let boundary = &rules.user_boundary;
         let channel = if prefix.is_empty() {
-            format!("{boundary}{}", self.user)
+            format!("{boundary}{}", self.user.name())
         } else {
             format!(
                 "{prefix}{}{boundary}{}",
-                rules.namespace_boundary, self.user
+                rules.namespace_boundary,
+                self.user.name()
             )
         };
         let namespace = rules
             .resolve(&channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        Ok(Some(ServerSubscription::plain(&channel, namespace)))
+        Ok(Some(ServerSubscription::plain(
+            self.tenant(),
+            &channel,
+            namespace,
+        )))
     }
 
     fn make_server_subscriptions(
@@ -551,7 +575,7 @@ impl Session {
         let subs: Vec<(&str, SubscribeResult<'_>)> = connecting
             .results
             .iter()
-            .map(|(channel, subscription)| (channel.as_str(), subscription.result(context)))
+            .map(|(channel, subscription)| (channel.name(), subscription.result(context)))
             .collect();
         let converses = context.format.speaker.converses();
         let ping = client
@@ -604,7 +628,7 @@ impl Session {
         if self.phase != Phase::Connected {
             return Ok(false);
         }
-        if let Some(index) = self.find(context, wanted.channel.as_str()) {
+        if let Some(index) = self.find(context, wanted.channel.name()) {
             self.tell_subscribed(context, index, wanted);
             return Ok(false);
         }
@@ -637,7 +661,7 @@ impl Session {
             data: &wanted.data,
             ..SubscribeResult::default()
         };
-        context.push(wanted.channel.as_str(), &Push::Subscribe(result));
+        context.push(wanted.channel.name(), &Push::Subscribe(result));
     }
 
     pub(super) fn server_side_changed(
@@ -653,7 +677,7 @@ impl Session {
                 context
                     .hub
                     .at(subscription.hub)
-                    .map(|channel| channel.name.as_str())
+                    .map(|channel| channel.name.name())
             })
             .collect();
         let mut named: Vec<&str> = claims
@@ -670,7 +694,7 @@ impl Session {
     /// What permissions depend on.
     pub(super) fn asker(&self, context: &Context<'_>, subscribed: bool) -> permission::Asker<'_> {
         permission::Asker {
-            user: &self.user,
+            user: self.user.name(),
             subscribed,
             insecure: context.config.client.insecure,
         }
@@ -690,9 +714,9 @@ pub(super) fn recover_of(asked: &Subscribe<'_>, limit: u32) -> Recover {
 impl ServerSubscription {
     /// Without any option.
     #[must_use]
-    pub fn plain(channel: &str, namespace: &Arc<Namespace>) -> Self {
+    pub fn plain(tenant: TenantId<'_>, channel: &str, namespace: &Arc<Namespace>) -> Self {
         Self {
-            channel: ChannelName::new(channel),
+            channel: ChannelName::of(tenant, channel),
             namespace: Arc::clone(namespace),
             info: Bytes::new(),
             data: Bytes::new(),

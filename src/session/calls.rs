@@ -72,7 +72,7 @@ impl Calls {
     pub(super) fn push(&mut self, now: Now, mut call: Box<Call>) -> Result<(), ClientError> {
         let whose = Whose {
             conn: call.conn,
-            user: &call.user,
+            user: call.user.whole(),
             from: call.from,
         };
         // It may wait for its turn as long as for its answer.
@@ -141,7 +141,7 @@ mod tests {
             id: 1,
             client: ClientId(u128::from(slot)),
             format: Format::default(),
-            user: Box::default(),
+            user: crate::model::UserId::default(),
             from: 0,
             meta: Bytes::new(),
             headers: Vec::new(),

@@ -7,13 +7,13 @@ use crate::auth::revocation::Revocations;
 use crate::auth::token::{Verifier, key_id};
 use crate::broker::Hub;
 use crate::broker::owner::owner_of;
-use crate::config::Config;
 use crate::config::keys::{KeySet, KeySource};
+use crate::config::{ChannelRules, Config, Token};
 use crate::limits::MESH_TIMEOUT;
 use crate::mem::{Place, Rng, Secrets, Tick, TimerWheel};
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
-use crate::model::{ChannelName, ClientId, ConnId, Encoding, Format, ShardId};
+use crate::model::{ChannelName, ClientId, ConnId, Encoding, Format, ShardId, TenantId};
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{Push, Reply, ReplyBody};
 use crate::speaker::{self, Compression, Said};
@@ -67,6 +67,22 @@ impl Tokens {
 }
 
 impl Tokens {
+    /// With the keys of a tenant; with none where there is no such tenant.
+    fn of_tenant(config: &Config, tenant: TenantId<'_>) -> Self {
+        let none = Token::default();
+        let own = config.tenants.get(tenant);
+        let token = own.map_or(&none, |own| &own.token);
+        let skip = config.client.insecure_skip_token_signature_verify && own.is_some();
+        let depth = config.client.json_depth_max;
+        let verifier = || Verifier::new(token, skip).with_depth(depth);
+        Self {
+            subscription_source: KeySource::Connection,
+            endpoints: Default::default(),
+            connection: verifier(),
+            subscription: verifier(),
+        }
+    }
+
     /// Verifiers that take their keys from a source.
     fn of(&mut self, source: KeySource) -> impl Iterator<Item = &mut Verifier> {
         let shared = self.subscription_source;
@@ -129,7 +145,9 @@ pub struct Context<'a> {
     pub format: Format,
     /// Rules.
     pub config: &'a Config,
-    /// Keys.
+    /// The rules of the channels of the client's tenant.
+    pub rules: &'a ChannelRules,
+    /// Keys, where no tenant has its own.
     pub tokens: &'a Tokens,
     /// Whom a service has shut out.
     pub revocations: &'a Revocations,
@@ -183,6 +201,36 @@ pub struct Context<'a> {
     pub marks: &'a mut Vec<ReplyMark>,
     /// For sessions whose commands have to wait.
     pub spares: &'a mut Spares,
+}
+
+/// What verifies the tokens of a client.
+pub enum TenantTokens<'a> {
+    /// Those of the whole node, with what was fetched.
+    Common(&'a Tokens),
+    /// Those of a tenant. They are made where they are needed: that takes less than what they verify, and there may be many tenants.
+    Own(Box<Tokens>),
+}
+
+impl std::ops::Deref for TenantTokens<'_> {
+    type Target = Tokens;
+
+    fn deref(&self) -> &Tokens {
+        match self {
+            Self::Common(tokens) => tokens,
+            Self::Own(tokens) => tokens,
+        }
+    }
+}
+
+impl<'a> Context<'a> {
+    /// What verifies the tokens of a tenant's clients.
+    #[must_use]
+    pub fn tokens_of(&self, tenant: TenantId<'_>) -> TenantTokens<'a> {
+        match tenant.is_default() {
+            true => TenantTokens::Common(self.tokens),
+            false => TenantTokens::Own(Box::new(Tokens::of_tenant(self.config, tenant))),
+        }
+    }
 }
 
 impl Context<'_> {

@@ -484,11 +484,12 @@ impl Session {
         };
         let ask = Ask {
             method,
+            tenant: self.tenant().as_str().into(),
             data: Bytes::copy_from_slice(data),
             caller: Caller::Client {
                 conn: context.conn,
                 client: self.client,
-                user: self.user.clone(),
+                user: self.user.name().into(),
                 grants,
             },
         };
@@ -539,9 +540,8 @@ impl Session {
         }
         let at = self.find(context, channel);
         check_name(context, channel, at.is_some())?;
-        let namespace = context
-            .config
-            .channels
+        let rules = context.rules;
+        let namespace = rules
             .resolve(channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
         // The backend decides about publish commands; another way in would go around it.

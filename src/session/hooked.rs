@@ -22,7 +22,7 @@ use crate::mesh::hook::{
     SubscribeVerdict, Verdict,
 };
 use crate::mesh::message::PublishFor;
-use crate::model::{AskId, ChannelName, ChosenError, Draft, Encoding, HubId};
+use crate::model::{AskId, ChannelName, ChosenError, Draft, Encoding, HubId, UserId};
 use crate::protocol::command::{Connect, Subscribe};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -341,7 +341,7 @@ impl Session {
         }
         let connected = match verdict {
             Verdict::Connect(Some(connected)) => {
-                self.user = connected.user.clone();
+                self.user = UserId::new(self.tenant(), &connected.user);
                 *connected
             }
             // Nobody knows the client: it is who its transport says, or anonymous.
@@ -381,7 +381,7 @@ impl Session {
         if is_past(connected.expire_at) {
             return Err(ClientError::Expired);
         }
-        let rules = &context.config.channels;
+        let rules = context.rules;
         let mut list = Vec::with_capacity(connected.subs.len());
         for (channel, options) in &connected.subs {
             if channel.is_empty() {
@@ -399,7 +399,7 @@ impl Session {
                 expire_at: expiry(context, options.expire_at),
                 overrides: options.overrides,
                 cache_recover: options.cache_recover,
-                ..ServerSubscription::plain(channel, namespace)
+                ..ServerSubscription::plain(self.tenant(), channel, namespace)
             });
         }
         if let Some(personal) = self.personal_channel(context)? {
@@ -410,7 +410,7 @@ impl Session {
         for (channel, recover) in self.connecting.iter().flat_map(|waits| &waits.recovers) {
             if let Some(subscription) = list
                 .iter_mut()
-                .find(|subscription| subscription.channel.as_str() == &**channel)
+                .find(|subscription| subscription.channel.name() == &**channel)
             {
                 subscription.recover = Some(*recover);
             }
@@ -573,7 +573,7 @@ impl Session {
         target: &Arc<Target>,
     ) -> Result<(), ClientError> {
         let event = HookEvent::Subscribe {
-            channel: ChannelName::new(&asked.channel),
+            channel: self.channel(&asked.channel),
             data: Bytes::copy_from_slice(&asked.data),
         };
         self.call(context, target, id, event)?;
@@ -595,7 +595,7 @@ impl Session {
         let subscribes = &mut self.for_hooks().subscribes;
         let Some(at) = subscribes
             .iter()
-            .position(|awaiting| awaiting.asked.channel == channel.as_str())
+            .position(|awaiting| awaiting.asked.channel == channel.name())
         else {
             return Ok(());
         };
@@ -614,7 +614,7 @@ impl Session {
             },
             other => self.refused_by_hook(context, id, other)?,
         }
-        if is_ended && let Some(index) = self.find(context, channel.as_str()) {
+        if is_ended && let Some(index) = self.find(context, channel.name()) {
             let hub = self.subscriptions[index].hub;
             self.end_subscription(context, hub, Some(Unsubscribe::Server));
         }
@@ -677,7 +677,7 @@ impl Session {
             by_rpc: false,
         };
         let sent = result.and_then(|draft| {
-            let at = self.find(context, draft.record.channel.as_str());
+            let at = self.find(context, draft.record.channel.name());
             self.send(context, publisher, at, draft)
         });
         if let Err(error) = sent {
@@ -692,10 +692,9 @@ impl Session {
         (data, is_json): (Bytes, bool),
         published: PublishVerdict,
     ) -> Result<Box<Draft>, ClientError> {
-        let namespace = context
-            .config
-            .channels
-            .resolve(channel.as_str())
+        let rules = context.rules;
+        let namespace = rules
+            .resolve(channel.name())
             .map_err(|_unknown| ClientError::UnknownChannel)?;
         let mut draft = Box::new(Draft::new(namespace.terms(), channel, data, is_json));
         draft.record.tags = published.tags.into_boxed_slice();

@@ -254,7 +254,8 @@ impl Session {
         if token.is_empty() || context.config.hooks.of_refresh().is_some() {
             return Err(Disconnect::BadRequest);
         }
-        let claims = match context.tokens.connection.connection(token, context.now) {
+        let tokens = context.tokens_of(self.tenant());
+        let claims = match tokens.connection.connection(token, context.now) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(Disconnect::Expired),
             Err(TokenError::Invalid | TokenError::BadBase64) => {
@@ -269,12 +270,9 @@ impl Session {
                 return Ok(());
             }
         };
-        let (token_id, issued_at) = (&claims.mark.id, claims.mark.issued_at);
-        let now = context.now.at;
-        let is_revoked = context
-            .revocations
-            .is_revoked(&self.user, token_id, issued_at, "", now);
-        if *claims.user != *self.user || is_revoked {
+        let (revocations, now) = (context.revocations, context.now.at);
+        let is_revoked = revocations.is_revoked(&self.user, claims.mark.parts(), "", now);
+        if claims.user != self.user.name() || is_revoked {
             return Err(Disconnect::InvalidToken);
         }
         let expire_at = kept_expiry(context.now, claims.expire_at);

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use super::{Context, Session};
-use crate::config::{Config, Namespace};
+use crate::config::{ChannelRules, Namespace};
 use crate::image::image;
 use crate::limits::{
     COMMANDS_UNDER_PRESSURE_MAX, COMMANDS_UNDER_WAY_BYTES_MAX, COMMANDS_UNDER_WAY_MAX,
@@ -175,18 +175,21 @@ fn kind_of_rpc(method: &str) -> RpcKind {
 }
 
 /// A backend decides about the subscribe: nothing else does.
-pub(super) fn is_hooked(config: &Config, namespace: &Namespace, asked: &Subscribe<'_>) -> bool {
+pub(super) fn is_hooked(
+    rules: &ChannelRules,
+    namespace: &Namespace,
+    asked: &Subscribe<'_>,
+) -> bool {
     namespace.subscribe_proxy_enabled
         && asked.token.is_empty()
-        && !config.channels.is_private(&asked.channel)
-        && !(namespace.allow_user_limited_channels
-            && config.channels.user_limited(&asked.channel).is_some())
+        && !rules.is_private(&asked.channel)
+        && !(namespace.allow_user_limited_channels && rules.user_limited(&asked.channel).is_some())
 }
 
 impl Session {
     /// What may be under way beside this command. `None`: it has no place in the order.
     fn group_of(&self, context: &Context<'_>, body: &Body<'_>) -> Option<Together> {
-        let channels = &context.config.channels;
+        let channels = context.rules;
         Some(match body {
             Body::Publish { channel, .. } => match channels.resolve(channel) {
                 Ok(namespace) if namespace.publish_proxy_enabled => Together::Decisions,
@@ -198,10 +201,10 @@ impl Session {
                 RpcKind::Call => Together::Calls,
             },
             Body::Subscribe(asked) => match channels.resolve(&asked.channel) {
-                Ok(namespace) if is_hooked(context.config, namespace, asked) => Together::Decisions,
+                Ok(namespace) if is_hooked(channels, namespace, asked) => Together::Decisions,
                 // What waits for the log is not answered in order.
                 Ok(namespace) if !namespace.is_durable() => {
-                    let channel = crate::model::ChannelName::new(&asked.channel);
+                    let channel = self.channel(&asked.channel);
                     Together::Subscribes(context.owner(&channel))
                 }
                 _ => Together::Alone,
@@ -258,7 +261,7 @@ impl Session {
 
     /// Bytes that a command takes while it is under way, with what is said of its client.
     fn weight(&self, command: &Command<'_>) -> usize {
-        command.weight() + self.info.len() + self.user.len()
+        command.weight() + self.info.len() + self.user.whole().len()
     }
 
     /// Whether a subscribe is allowed depends on what becomes of those before it.

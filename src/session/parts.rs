@@ -103,7 +103,7 @@ impl Session {
                 } else {
                     Push::Publication(publication)
                 };
-                context.push(answer.channel.as_str(), &push);
+                context.push(answer.channel.name(), &push);
             }
         }
         self.join(context, index, answer);

@@ -65,8 +65,8 @@ impl Session {
         let config = context.config;
         let at = self.find(context, channel);
         check_name(context, channel, at.is_some())?;
-        let namespace = config
-            .channels
+        let rules = context.rules;
+        let namespace = rules
             .resolve(channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
         let target = if namespace.publish_proxy_enabled {
@@ -109,7 +109,7 @@ impl Session {
         at: Option<usize>,
     ) -> ChannelName {
         at.map(|index| context.hub.of(self.subscriptions[index].hub))
-            .map_or_else(|| ChannelName::new(channel), |hub| hub.name.clone())
+            .map_or_else(|| self.channel(channel), |hub| hub.name.clone())
     }
 
     /// Sends what this client may publish the way it goes. `at`: which of its subscriptions is to the channel, if one is.
@@ -121,7 +121,7 @@ impl Session {
         mut draft: Box<Draft>,
     ) -> Result<(), ClientError> {
         let chan_info = at.map_or(&[][..], |index| self.subscriptions[index].info());
-        debug_assert!(self.user.len() <= USER_ID_BYTES_MAX);
+        debug_assert!(self.user.name().len() <= USER_ID_BYTES_MAX);
         draft.record.publisher = Some(Arc::new(self.client_info(chan_info)));
         draft.prefix = context.prefix;
         match draft.way() {
@@ -166,7 +166,7 @@ pub(super) fn check_name(
     channel: &str,
     is_subscribed: bool,
 ) -> Result<(), ClientError> {
-    let fits = context.config.channels.check_client_name(channel).is_ok();
+    let fits = context.rules.check_client_name(channel).is_ok();
     if fits || is_subscribed {
         return Ok(());
     }

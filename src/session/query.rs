@@ -6,7 +6,7 @@ use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::mesh::Message;
 use crate::mesh::message::{Query, QueryFor, QueryKind};
-use crate::model::{ChannelName, Since};
+use crate::model::Since;
 use crate::protocol::command::History;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -27,10 +27,9 @@ impl Session {
         } else {
             QueryKind::Presence
         };
-        let config = context.config;
         let subscribed = self.find(context, channel).is_some();
         let named = check_name(context, channel, subscribed);
-        let checked = match config.channels.resolve(channel) {
+        let checked = match context.rules.resolve(channel) {
             _ if named.is_err() => Err(ClientError::BadRequest),
             Err(_) => Err(ClientError::UnknownChannel),
             Ok(namespace) => permission::may_presence(namespace, &self.asker(context, subscribed))
@@ -62,8 +61,8 @@ impl Session {
         let config = context.config;
         let subscribed = self.find(context, &history.channel).is_some();
         check_name(context, &history.channel, subscribed)?;
-        let namespace = config
-            .channels
+        let rules = context.rules;
+        let namespace = rules
             .resolve(&history.channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
         permission::may_history(namespace, &self.asker(context, subscribed)).map_err(refused)?;
@@ -96,7 +95,7 @@ impl Session {
         checked: Result<QueryKind, ClientError>,
     ) {
         let asked = checked.and_then(|what| {
-            let channel = ChannelName::new(channel);
+            let channel = self.channel(channel);
             let owner = context.owner(&channel);
             let conn = context.conn;
             let asker = QueryFor::Client { conn, id };

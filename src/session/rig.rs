@@ -100,6 +100,7 @@ impl Rig {
             conn: CONN,
             format: self.format,
             config: &self.config,
+            rules: &self.config.channels,
             tokens: &self.tokens,
             revocations: &self.revocations,
             hub: &mut self.hub,

@@ -11,14 +11,14 @@ use super::order::{Together, is_hooked};
 use super::unsubscribe::reply_unsubscribed;
 use super::{Context, Extra, Session, Subscription, flag, forced_flags, refused};
 use crate::auth::permission;
-use crate::auth::token::{Mark, SubscriptionClaims, TokenError};
+use crate::auth::token::{SubscriptionClaims, TokenError};
 use crate::broker::hub::{Class, Delta, Opener};
 use crate::broker::{Filter, HubChannel};
 use crate::config::Namespace;
 use crate::config::namespace::NameError;
 use crate::mesh::Message;
 use crate::mesh::message::{Interested, Leave, Recover};
-use crate::model::{ChannelName, HubId, Overrides, StreamPosition};
+use crate::model::{ChannelName, HubId, Overrides, StreamPosition, TenantId};
 use crate::protocol::command::Subscribe;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -80,7 +80,7 @@ impl Session {
             context
                 .hub
                 .at(subscription.hub)
-                .is_some_and(|hub| hub.name.as_str() == channel)
+                .is_some_and(|hub| hub.name.name() == channel)
         })
     }
 
@@ -112,7 +112,7 @@ impl Session {
     ) -> Result<(), SubscribeRefusal> {
         let config = context.config;
         let channel = &*asked.channel;
-        match config.channels.check_client_name(channel) {
+        match context.rules.check_client_name(channel) {
             Err(NameError::Empty) => return Err(Disconnect::BadRequest.into()),
             Err(NameError::TooLong) => return Err(ClientError::BadRequest.into()),
             Ok(()) => {}
@@ -126,11 +126,11 @@ impl Session {
         if !asked.delta.is_empty() && asked.delta != "fossil" {
             return Err(Disconnect::BadRequest.into());
         }
-        let namespace = config
-            .channels
+        let rules = context.rules;
+        let namespace = rules
             .resolve(channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        if !config.channels.fits(namespace, channel) {
+        if !context.rules.fits(namespace, channel) {
             return Err(ClientError::BadRequest.into());
         }
         match asked.kind {
@@ -138,7 +138,7 @@ impl Session {
             4 => return Err(ClientError::NotAvailable.into()),
             _ => return Err(ClientError::PermissionDenied.into()),
         }
-        if is_hooked(config, namespace, asked) {
+        if is_hooked(context.rules, namespace, asked) {
             let target = config.hooks.of_subscribe(&namespace.subscribe_proxy_name);
             let target = target.ok_or(ClientError::NotAvailable)?;
             self.ask_subscribe(context, id, asked, target)?;
@@ -204,12 +204,11 @@ impl Session {
         grant: Grant,
     ) -> Result<(), SubscribeRefusal> {
         let channel = &*asked.channel;
-        let namespace = context
-            .config
-            .channels
+        let rules = context.rules;
+        let namespace = rules
             .resolve(channel)
             .map_err(|_unknown| ClientError::UnknownChannel)?;
-        let filter = checked_filter(context, namespace, asked)?;
+        let filter = checked_filter(context, self.tenant(), namespace, asked)?;
         let expire_at = grant.expire_at;
         if is_past(context.now, expire_at) {
             return Err(ClientError::Expired.into());
@@ -226,7 +225,7 @@ impl Session {
         let hub = context
             .hub
             .enter(
-                &ChannelName::new(channel),
+                &self.channel(channel),
                 namespace,
                 self.opener(context.prefix),
             )
@@ -249,7 +248,7 @@ impl Session {
 
     /// Who subscribes, for the table of channels.
     pub(super) fn opener(&self, prefix: u32) -> Opener<'_> {
-        let user = &self.user;
+        let user = self.user.whole();
         Opener { user, prefix }
     }
 
@@ -259,27 +258,18 @@ impl Session {
         context: &Context<'_>,
         asked: &Subscribe<'_>,
     ) -> Result<Option<SubscriptionClaims>, SubscribeRefusal> {
-        let config = context.config;
         let channel = &*asked.channel;
         if asked.token.is_empty() {
-            let namespace = config
-                .channels
+            let rules = context.rules;
+            let namespace = rules
                 .resolve(channel)
                 .map_err(|_unknown| ClientError::UnknownChannel)?;
-            permission::may_subscribe(
-                &config.channels,
-                namespace,
-                channel,
-                &self.asker(context, false),
-            )
-            .map_err(refused)?;
+            permission::may_subscribe(rules, namespace, channel, &self.asker(context, false))
+                .map_err(refused)?;
             return Ok(None);
         }
-        let claims = match context
-            .tokens
-            .subscription
-            .subscription(&asked.token, context.now)
-        {
+        let tokens = context.tokens_of(self.tenant());
+        let claims = match tokens.subscription.subscription(&asked.token, context.now) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return Err(ClientError::TokenExpired.into()),
             Err(TokenError::Invalid | TokenError::BadBase64) => {
@@ -289,7 +279,7 @@ impl Session {
             Err(TokenError::KeyWanted) => return Err(SubscribeRefusal::KeyWanted),
         };
         self.check_claims(&claims, channel)?;
-        if is_revoked(context, &claims) {
+        if self.is_revoked(context, &claims) {
             return Err(ClientError::PermissionDenied.into());
         }
         Ok(Some(claims))
@@ -301,7 +291,7 @@ impl Session {
             .client
             .as_deref()
             .is_none_or(|client| self.client.encode() == *client.as_bytes());
-        if claims.channel != channel || *claims.user != *self.user || !client_fits {
+        if claims.channel != channel || claims.user != self.user.name() || !client_fits {
             return Err(Disconnect::InvalidToken);
         }
         Ok(())
@@ -431,7 +421,7 @@ impl Session {
             SubscribedBy::Service(_) => {
                 self.join(context, index, &answer);
                 let result = ConnectedSubscription::new(&self.subscriptions[index], &mut answer);
-                let channel = answer.channel.as_str();
+                let channel = answer.channel.name();
                 fn told<'a>(result: &'a ConnectedSubscription, context: &Context<'_>) -> Push<'a> {
                     Push::Subscribe(result.result(context))
                 }
@@ -561,7 +551,7 @@ impl Session {
         if had_part {
             // It was told that it is subscribed: it recovers.
             let push = Push::Unsubscribe(Unsubscribe::Insufficient);
-            context.push(name.as_str(), &push);
+            context.push(name.name(), &push);
         }
         self.tell_not_subscribed(context, by);
         reply_unsubscribed(context, unsubscribe);
@@ -589,7 +579,8 @@ impl Session {
             context.error(id, ClientError::BadRequest);
             return Ok(());
         }
-        let claims = match context.tokens.subscription.subscription(token, context.now) {
+        let tokens = context.tokens_of(self.tenant());
+        let claims = match tokens.subscription.subscription(token, context.now) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => {
                 let hub = self.subscriptions[index].hub;
@@ -610,7 +601,7 @@ impl Session {
             }
         };
         self.check_claims(&claims, channel)?;
-        if is_revoked(context, &claims) {
+        if self.is_revoked(context, &claims) {
             return Err(Disconnect::InvalidToken);
         }
         let expire_at = kept_expiry(context.now, claims.expire_at);
@@ -625,17 +616,18 @@ impl Session {
     }
 }
 
-fn is_revoked(context: &Context<'_>, claims: &SubscriptionClaims) -> bool {
-    let Mark { id, issued_at } = &claims.mark;
-    let now = context.now.at;
-    context
-        .revocations
-        .is_revoked(&claims.user, id, *issued_at, &claims.channel, now)
+impl Session {
+    fn is_revoked(&self, context: &Context<'_>, claims: &SubscriptionClaims) -> bool {
+        // It is this user's: that was checked before.
+        let (revocations, now) = (context.revocations, context.now.at);
+        revocations.is_revoked(&self.user, claims.mark.parts(), &claims.channel, now)
+    }
 }
 
 /// Check 17 of §4.3: the filter that was sent, if it may be and makes sense.
 fn checked_filter(
     context: &Context<'_>,
+    tenant: TenantId<'_>,
     namespace: &Namespace,
     asked: &Subscribe<'_>,
 ) -> Result<Option<Arc<Filter>>, ClientError> {
@@ -648,7 +640,7 @@ fn checked_filter(
     let filter = Filter::new(sent).map_err(|_refused| ClientError::BadRequest)?;
     let has_room = context
         .hub
-        .find(&ChannelName::new(&asked.channel))
+        .find(&ChannelName::of(tenant, &asked.channel))
         .and_then(|hub| context.hub.channel(hub))
         .is_none_or(HubChannel::has_room_for_class);
     if !has_room {

@@ -97,7 +97,7 @@ impl Session {
             context.mesh.keep(owner, Message::Leave(Box::new(leave)));
         }
         if let Some(push) = push {
-            context.push(channel.as_str(), &Push::Unsubscribe(push));
+            context.push(channel.name(), &Push::Unsubscribe(push));
         }
     }
 
@@ -114,10 +114,12 @@ impl Session {
         self.end_all(context);
         if self.admitted {
             self.admitted = false;
-            let registry = crate::broker::owner::user_registry(&self.user, context.mesh.shards());
-            context
-                .mesh
-                .keep(registry, Message::Release(self.user.clone(), context.conn));
+            let registry =
+                crate::broker::owner::user_registry(self.user.whole(), context.mesh.shards());
+            context.mesh.keep(
+                registry,
+                Message::Release(self.user.whole().into(), context.conn),
+            );
         }
         self.connecting = None;
         self.order = None;

@@ -21,7 +21,7 @@ const GATE: ShardId = ShardId(0);
 
 /// Whose the session in a slot is.
 pub(super) fn user_of<'c>(connections: &'c Connections) -> impl Fn(u32) -> &'c str {
-    |slot| &connections.of(slot).session.user
+    |slot| connections.of(slot).session.user.whole()
 }
 
 impl Shard {

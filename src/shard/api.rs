@@ -23,7 +23,7 @@ use crate::mesh::message::{
     AnswerKind, Answered, Answers, CommandsFor, Gathered, PublishError, UserCount,
 };
 use crate::metrics::{Counters, DESCRIPTIONS};
-use crate::model::{AskId, ChannelName, ConnId, ShardId, StreamPosition};
+use crate::model::{AskId, ChannelName, ConnId, ShardId, StreamPosition, TenantId};
 use crate::protocol::api::{
     ApiAnswer, ApiDecodeError, ApiError, ApiForm, ApiPublished, NodeInfo, Request, decode,
     decode_legacy, encode_answer,
@@ -93,12 +93,13 @@ impl Shard {
         method: Option<&str>,
         body: &[u8],
         transport_errors: bool,
-        grant: Option<&Grant>,
+        caller: (TenantId<'_>, Option<&Grant>),
     ) {
         self.counters.api_requests += 1;
+        let (_, grant) = caller;
         self.counters
             .key_used(grant.map_or("", |grant| &grant.name));
-        if let Err(error) = self.start_call(slot, method, body, transport_errors, grant) {
+        if let Err(error) = self.start_call(slot, method, body, transport_errors, caller) {
             self.counters.api_errors += 1;
             let text = format!("{error}\n");
             self.respond(slot, error.http_status(), TEXT, text.as_bytes());
@@ -111,7 +112,7 @@ impl Shard {
         method: Option<&str>,
         body: &[u8],
         transport_errors: bool,
-        grant: Option<&Grant>,
+        (tenant, grant): (TenantId<'_>, Option<&Grant>),
     ) -> Result<(), ApiDecodeError> {
         let conn = ConnId {
             slot,
@@ -128,7 +129,7 @@ impl Shard {
         let planned = plan(
             (&self.config, self.now.unix_ms),
             self.mesh.shards(),
-            grant,
+            (tenant, grant),
             requests,
             parallel,
         );
@@ -172,10 +173,11 @@ impl Shard {
                         self.log.append(clock, timeout, (waiting, None), draft)
                     }
                     AskLog::Trim(channel) => self.log.trim(self.now, waiting, channel),
-                    AskLog::Round(method, data) => {
+                    AskLog::Round(method, tenant, data) => {
                         let caller = Caller::Service;
                         let ask = LogAsk {
                             method,
+                            tenant,
                             data,
                             caller,
                         };

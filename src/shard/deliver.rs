@@ -19,7 +19,7 @@ pub(super) fn lost(channel: &ChannelName, publications: Option<u64>) -> Vec<u8> 
     let mut out = Vec::new();
     let mut message = Members::open(&mut out);
     let mut lost = message.object("lost");
-    lost.text("channel", channel.as_str());
+    lost.text("channel", channel.name());
     if let Some(publications) = publications {
         lost.number("publications", publications);
     }
@@ -106,7 +106,7 @@ impl Shard {
         };
         self.give_run(id);
         let compression = &mut self.compression;
-        let Some(mut written) = self.local.write(id, name.as_str(), &push, compression) else {
+        let Some(mut written) = self.local.write(id, name.name(), &push, compression) else {
             return;
         };
         self.fan_out(id.slot, &mut written, false, |subscriber| {

@@ -9,7 +9,7 @@ use super::held::{Arriving, Held};
 use super::route::{JudgedRequest, Route};
 use crate::limits::{BODY_UNUSED_BYTES_MAX, ECHO_MESSAGE_BYTES_MAX, HTTP_HEAD_BYTES_MAX};
 use crate::mem::TimerWheel;
-use crate::model::Framing;
+use crate::model::{Framing, TenantId};
 use crate::protocol::api::OPENAPI;
 use crate::wire::http::{
     BodyLength, BodyReader, CONTINUE, Cors, Decoded, HttpError, Method, decode_head,
@@ -289,9 +289,11 @@ impl Shard {
                 method,
                 transport_errors,
                 grant,
+                tenant,
             } => {
                 let method = method.as_deref();
-                self.api_request(slot, method, body, transport_errors, grant.as_deref());
+                let caller = (TenantId::new(&tenant), grant.as_deref());
+                self.api_request(slot, method, body, transport_errors, caller);
             }
             Route::Page => self.respond(slot, 200, "text/html; charset=utf-8", PAGE),
             Route::Options(allow) => {

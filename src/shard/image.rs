@@ -435,7 +435,7 @@ impl Moved {
                     let (tables, connections) = (tables()?, CONNECTIONS.of(connections.as_ref())?);
                     let user_of = |slot| {
                         let connection: Option<&Connection> = connections.at(slot);
-                        connection.map(|one| &*one.session.user)
+                        connection.map(|one| one.session.user.whole())
                     };
                     PEOPLE.read(section, &mut people, |from| {
                         People::read_image(&tables, &process, config, user_of, from)

@@ -127,7 +127,7 @@ impl Shard {
         match &session.connecting {
             None => Wait::Nothing,
             Some(connecting) if connecting.awaited > 0 => Wait::Owners,
-            Some(_) if is_limited && !session.user.is_empty() && !session.admitted => {
+            Some(_) if is_limited && !session.user.is_anonymous() && !session.admitted => {
                 Wait::Registry
             }
             Some(_) => Wait::Backend,
@@ -223,7 +223,7 @@ impl Shard {
             .map(|(_, connection)| &connection.session);
         sessions
             .filter(|session| session.admitted)
-            .map(|session| session.user.clone())
+            .map(|session| session.user.whole().into())
             .collect()
     }
 

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::limits::{HOOK_HEADERS_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::hook::HookHeader;
+use crate::model::{TenantId, UserId};
 use crate::session::Session;
 use crate::wire::http::RequestHead;
 
@@ -11,20 +12,23 @@ use crate::wire::http::RequestHead;
 pub(super) struct Kept {
     /// Headers that a target of hooks wants.
     pub(super) headers: Vec<HookHeader>,
-    /// From `client.user_id_http_header`; empty when absent.
-    pub(super) user: Box<str>,
+    /// Whose client it is, as far as the request says: of the tenant of its host or path, and by `client.user_id_http_header`.
+    pub(super) user: UserId,
 }
 
 impl Kept {
     /// What is kept of a request. A user id that is too long is none: its client is then not known.
-    pub(super) fn of(config: &Config, head: &RequestHead<'_>) -> Self {
-        let mut kept = Self::default();
+    pub(super) fn of(config: &Config, tenant: TenantId<'_>, head: &RequestHead<'_>) -> Self {
+        let mut kept = Self {
+            user: UserId::new(tenant, ""),
+            ..Self::default()
+        };
         let name = &config.client.user_id_http_header;
         if !name.is_empty()
             && let Some(user) = head.header(name)
             && user.len() <= USER_ID_BYTES_MAX
         {
-            kept.user = user.into();
+            kept.user = UserId::new(tenant, user);
         }
         let mut room = HOOK_HEADERS_BYTES_MAX;
         for name in config

@@ -17,7 +17,9 @@ use crate::mesh::message::{
 };
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
-use crate::model::{AskId, ChannelName, ClientInfo, Draft, Publication, ShardId, StreamPosition};
+use crate::model::{
+    AskId, ChannelName, ClientInfo, Draft, Publication, ShardId, StreamPosition, TenantId,
+};
 use crate::time::{Instant, Now};
 
 /// See the module.
@@ -89,6 +91,11 @@ impl Owned {
     /// Channels with subscribers on some shard.
     pub(super) fn active(&self) -> u32 {
         self.owner.active()
+    }
+
+    /// Those of one tenant.
+    pub(super) fn active_of(&self, tenant: TenantId<'_>) -> u32 {
+        self.owner.active_of(tenant)
     }
 
     /// Idempotency keys.
@@ -268,7 +275,7 @@ impl Owning<'_> {
     ) -> Option<AnswerKind> {
         let rules = &self.config.channels;
         let is_durable = rules
-            .resolve(query.channel.as_str())
+            .resolve_of(&query.channel)
             .is_ok_and(|namespace| namespace.is_durable());
         if is_durable {
             (self.owner).query_durable(self.now, query, asker, tries, rules)
@@ -285,7 +292,7 @@ impl Owning<'_> {
 
     /// May the answer have to be read from the log?
     pub(super) fn waits_for_log(&self, query: &Query) -> bool {
-        let namespace = self.config.channels.resolve(query.channel.as_str());
+        let namespace = self.config.channels.resolve_of(&query.channel);
         matches!(query.what, QueryKind::History { .. })
             && namespace.is_ok_and(|namespace| namespace.is_durable())
     }

@@ -1,10 +1,13 @@
 //! Pages for services and probes at the internal listeners. What only control knows is asked of it, while the connection
 //! waits.
 
+use std::sync::Arc;
+
 use super::Shard;
 use super::answers::TEXT;
 use super::connection::State;
 use super::route::{JudgedRequest, Route, is_no_stranger};
+use crate::config::Tenant;
 use crate::limits::CONTROL_TIMEOUT;
 use crate::mesh::control::{ControlPage, FromShard, PageFor, PageKind};
 use crate::model::ConnId;
@@ -12,16 +15,21 @@ use crate::wire::http::{Allow, HttpError, Method, RequestHead};
 
 impl Shard {
     /// What is asked for at an internal listener.
-    pub(super) fn internal_route(&self, head: &RequestHead<'_>, path: &str) -> JudgedRequest {
+    pub(super) fn internal_route(
+        &self,
+        head: &RequestHead<'_>,
+        tenant: Option<&Arc<Tenant>>,
+        path: &str,
+    ) -> JudgedRequest {
         let route = match path {
             "/health" => Route::Health,
             "/ready" => Route::Control(PageKind::Ready),
             "/metrics" => Route::Control(PageKind::Metrics),
             "/api/openapi.json" => Route::OpenApi,
-            "/api" => return self.api_route(head, None).into(),
+            "/api" => return self.api_route(head, tenant, None).into(),
             _ => {
                 return match path.strip_prefix("/api/") {
-                    Some(method) => self.api_route(head, Some(method)).into(),
+                    Some(method) => self.api_route(head, tenant, Some(method)).into(),
                     None => Route::Refused(HttpError::NotFound).into(),
                 };
             }

@@ -3,8 +3,9 @@
 use super::Shard;
 use super::admission::user_of;
 use crate::mesh::message::Revocation;
+use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::Unsubscribe;
-use crate::session::flag;
+use crate::session::{Session, flag};
 
 impl Shard {
     /// Keeps it, then ends what it concerns. `false` if there is no room.
@@ -17,7 +18,11 @@ impl Shard {
                 let slots: Vec<u32> = self
                     .connections
                     .iter()
-                    .filter(|(_, connection)| connection.session.token_id() == &**id)
+                    .filter(|(_, connection)| {
+                        let session = &connection.session;
+                        let own = session.token_id();
+                        !own.is_empty() && *session.tenant().whole(own) == **id
+                    })
                     .map(|(slot, _)| slot)
                     .collect();
                 for slot in slots {
@@ -72,14 +77,30 @@ impl Shard {
 }
 
 impl Shard {
+    /// A new configuration has taken tenants away: nobody is their client any more.
+    fn end_who_is_gone(&mut self) {
+        let rules = &self.config.channels;
+        let is_gone = |session: &Session| rules.of(session.tenant()).is_none();
+        let slots: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.is_session && is_gone(&connection.session))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in slots {
+            self.disconnect(slot, &Disconnect::ForceDisconnect);
+        }
+    }
+
     /// A new configuration has taken a namespace away, or the history that subscriptions rely on: their clients are told, so that
     /// none listens where nothing comes any more. What else it allows less holds for those who come.
     pub(super) fn end_what_is_gone(&mut self) {
+        self.end_who_is_gone();
         let mut ends: Vec<(u32, u32, Unsubscribe)> = Vec::new();
         for (slot, connection) in self.connections.iter() {
             for subscription in &connection.session.subscriptions {
                 let channel = self.local.hub().of(subscription.hub);
-                match self.config.channels.resolve(channel.name.as_str()) {
+                match self.config.channels.resolve_of(&channel.name) {
                     Err(_unknown) => ends.push((slot, subscription.hub, Unsubscribe::Gone)),
                     Ok(namespace)
                         if namespace.history_size == 0 && subscription.has(flag::POSITIONED) =>

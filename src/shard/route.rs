@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use super::kept::Kept;
 use super::{Door, Mode, Shard};
-use crate::config::{Config, Grant, KeyVerdict};
+use crate::config::{Config, Grant, KeyVerdict, Tenant};
 use crate::limits::{BODY_UNUSED_BYTES_MAX, HTTP_BODY_BYTES_MAX};
 use crate::mesh::control::PageKind;
 use crate::mesh::durable::LogMethod;
-use crate::model::{Encoding, Format, Framing, Speaker};
+use crate::model::{Encoding, Format, Framing, Speaker, TenantId};
 use crate::protocol::api::is_method;
 use crate::wire::http::{Allow, Cors, HttpError, Method, RequestHead, UpgradeRequest, query_value};
 use crate::wire::websocket::deflate::{Agreement, DeflateTerms, MalformedExtensions, negotiate};
@@ -79,6 +79,8 @@ pub(super) enum Route {
         transport_errors: bool,
         /// What the key opens; `None` is everything. A request that has begun goes on with it, whatever a reload says meanwhile.
         grant: Option<Arc<Grant>>,
+        /// For whom; empty for `default`.
+        tenant: Box<str>,
     },
     /// The page.
     Page,
@@ -152,11 +154,15 @@ pub(super) struct PollRoute {
 }
 
 /// A browser whose origin is not allowed is told nothing; without an origin there is nobody to tell (`spec/centrifuge.md` §1.2).
-fn cors(config: &Config, head: &RequestHead<'_>) -> Option<Box<Cors>> {
+fn cors(
+    config: &Config,
+    tenant: Option<&Arc<Tenant>>,
+    head: &RequestHead<'_>,
+) -> Option<Box<Cors>> {
     let origin = head.origin?;
     let wanted = || head.header("Access-Control-Request-Headers");
     config
-        .allows_origin(Some(origin))
+        .allows_origin(tenant, Some(origin))
         .then(|| Box::new(Cors::new(origin, wanted())))
 }
 
@@ -198,13 +204,16 @@ impl Shard {
         if path == "*" {
             return Route::Options(Allow::Any).into();
         }
+        let Some((tenant, path)) = self.config.tenants.of_request(head.host, path) else {
+            return Route::Refused(HttpError::NotFound).into();
+        };
         if door == Door::Internal {
-            return self.internal_route(head, path);
+            return self.internal_route(head, tenant, path);
         }
         if let Some((endpoint, body_bytes_max)) = ClientEndpoint::at(&self.config, path) {
             return JudgedRequest {
-                route: endpoint.route(&self.config, head),
-                cors: cors(&self.config, head),
+                route: endpoint.route(&self.config, tenant, head),
+                cors: cors(&self.config, tenant, head),
                 body_bytes_max,
             };
         }
@@ -220,9 +229,9 @@ impl Shard {
                 }
             }
             _ if !self.config.serves_api_to_clients() => Route::Refused(HttpError::NotFound),
-            "/api" => self.api_route(head, None),
+            "/api" => self.api_route(head, tenant, None),
             _ => match path.strip_prefix("/api/") {
-                Some(method) => self.api_route(head, Some(method)),
+                Some(method) => self.api_route(head, tenant, Some(method)),
                 None => Route::Refused(HttpError::NotFound),
             },
         }
@@ -275,20 +284,21 @@ impl ClientEndpoint {
         })
     }
 
-    fn route(self, config: &Config, head: &RequestHead<'_>) -> Route {
+    fn route(self, config: &Config, of: Option<&Arc<Tenant>>, head: &RequestHead<'_>) -> Route {
+        let tenant = of.map_or(TenantId::NONE, |of| of.id());
         // Nothing is done at `init`: a browser keeps the answer from a script that may not have it.
-        if self != Self::Init && !is_welcome(config, head) {
+        if self != Self::Init && !is_welcome(config, of, head) {
             return Route::Refused(HttpError::Forbidden);
         }
         match self {
-            Self::WebSocket => websocket_route(config, head),
-            Self::HttpStream => stream_route(config, head, Speaker::Centrifuge),
-            Self::Sse => sse_route(config, head, Speaker::Centrifuge),
+            Self::WebSocket => websocket_route(config, tenant, head),
+            Self::HttpStream => stream_route(config, tenant, head, Speaker::Centrifuge),
+            Self::Sse => sse_route(config, tenant, head, Speaker::Centrifuge),
             Self::Emulation => emulation_route(head),
-            Self::UniWebSocket => uni_websocket_route(config, head),
-            Self::UniSse => sse_route(config, head, Speaker::Unidirectional),
-            Self::UniHttpStream => stream_route(config, head, Speaker::Unidirectional),
-            Self::Poll => poll_route(config, head),
+            Self::UniWebSocket => uni_websocket_route(config, tenant, head),
+            Self::UniSse => sse_route(config, tenant, head, Speaker::Unidirectional),
+            Self::UniHttpStream => stream_route(config, tenant, head, Speaker::Unidirectional),
+            Self::Poll => poll_route(config, tenant, head),
             Self::Init => match head.method {
                 Method::Get | Method::Head => Route::Init,
                 _ => Route::Refused(HttpError::MethodNotAllowed(Allow::GetHead)),
@@ -299,10 +309,10 @@ impl ClientEndpoint {
 
 /// May a client speak for whoever the request comes from? A browser names the page's origin where a script asks or a form
 /// is sent. With an image or a link it only says that another site asks: its user's cookies come along all the same.
-fn is_welcome(config: &Config, head: &RequestHead<'_>) -> bool {
+fn is_welcome(config: &Config, tenant: Option<&Arc<Tenant>>, head: &RequestHead<'_>) -> bool {
     let is_welcome = match head.origin {
-        Some(_) => config.allows_origin(head.origin),
-        None => !head.is_cross_site || config.allows_every_origin(),
+        Some(_) => config.allows_origin(tenant, head.origin),
+        None => !head.is_cross_site || config.allows_every_origin(tenant),
     };
     is_welcome && (!config.client.insecure || is_local_name(config, head))
 }
@@ -331,7 +341,7 @@ fn upgrade_key(head: &RequestHead<'_>) -> Result<String, Route> {
     Ok(upgrade.key.to_owned())
 }
 
-fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
+fn websocket_route(config: &Config, tenant: TenantId<'_>, head: &RequestHead<'_>) -> Route {
     let key = match upgrade_key(head) {
         Ok(key) => key,
         Err(refused) => return refused,
@@ -366,7 +376,7 @@ fn websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
             encoding,
             ..Format::default()
         },
-        kept: Kept::of(config, head),
+        kept: Kept::of(config, tenant, head),
     }))
 }
 
@@ -383,7 +393,7 @@ fn deflate(
     negotiate(offers.map(str::as_bytes), terms).map_err(|MalformedExtensions| HttpError::BadRequest)
 }
 
-fn uni_websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
+fn uni_websocket_route(config: &Config, tenant: TenantId<'_>, head: &RequestHead<'_>) -> Route {
     let key = match upgrade_key(head) {
         Ok(key) => key,
         Err(refused) => return refused,
@@ -402,14 +412,19 @@ fn uni_websocket_route(config: &Config, head: &RequestHead<'_>) -> Route {
             speaker: Speaker::Unidirectional,
             ..Format::default()
         },
-        kept: Kept::of(config, head),
+        kept: Kept::of(config, tenant, head),
     }))
 }
 
-fn stream_route(config: &Config, head: &RequestHead<'_>, speaker: Speaker) -> Route {
+fn stream_route(
+    config: &Config,
+    tenant: TenantId<'_>,
+    head: &RequestHead<'_>,
+    speaker: Speaker,
+) -> Route {
     match head.method {
         Method::Post => stream(
-            config,
+            (config, tenant),
             Format {
                 encoding: match speaker {
                     Speaker::Centrifuge => body_encoding(head),
@@ -430,7 +445,12 @@ fn stream_route(config: &Config, head: &RequestHead<'_>, speaker: Speaker) -> Ro
     }
 }
 
-fn sse_route(config: &Config, head: &RequestHead<'_>, speaker: Speaker) -> Route {
+fn sse_route(
+    config: &Config,
+    tenant: TenantId<'_>,
+    head: &RequestHead<'_>,
+    speaker: Speaker,
+) -> Route {
     let connect = match head.method {
         Method::Get => match query_connect(head) {
             Some(connect) => Some(connect),
@@ -449,11 +469,11 @@ fn sse_route(config: &Config, head: &RequestHead<'_>, speaker: Speaker) -> Route
         },
         speaker,
     };
-    stream(config, format, connect, head)
+    stream((config, tenant), format, connect, head)
 }
 
 fn stream(
-    config: &Config,
+    (config, tenant): (&Config, TenantId<'_>),
     format: Format,
     connect: Option<Box<str>>,
     head: &RequestHead<'_>,
@@ -461,7 +481,7 @@ fn stream(
     Route::Client(Box::new(ClientRoute {
         transport: Transport::Stream { connect },
         format,
-        kept: Kept::of(config, head),
+        kept: Kept::of(config, tenant, head),
     }))
 }
 
@@ -490,7 +510,7 @@ fn body_encoding(head: &RequestHead<'_>) -> Encoding {
     }
 }
 
-fn poll_route(config: &Config, head: &RequestHead<'_>) -> Route {
+fn poll_route(config: &Config, tenant: TenantId<'_>, head: &RequestHead<'_>) -> Route {
     match head.method {
         Method::Get => {}
         Method::Options => return Route::Preflight(Allow::GetOptions),
@@ -522,7 +542,7 @@ fn poll_route(config: &Config, head: &RequestHead<'_>) -> Route {
             None => (!epoch.is_empty()).then_some((0, epoch)),
         },
         timeout: timeout.unwrap_or(config.poll.timeout).min(most),
-        kept: Kept::of(config, head),
+        kept: Kept::of(config, tenant, head),
     }))
 }
 
@@ -534,15 +554,20 @@ fn poll_timeout(text: &str) -> Option<Duration> {
 
 impl Shard {
     /// What is asked of the server API.
-    pub(super) fn api_route(&self, head: &RequestHead<'_>, method: Option<&str>) -> Route {
-        api_route(&self.config, self.now.unix_s(), head, method)
+    pub(super) fn api_route(
+        &self,
+        head: &RequestHead<'_>,
+        tenant: Option<&Arc<Tenant>>,
+        method: Option<&str>,
+    ) -> Route {
+        api_route((&self.config, self.now.unix_s()), tenant, head, method)
     }
 }
 
 /// Method, key and name are looked at before a body is waited for; what the key does not open is not spoken of.
 fn api_route(
-    config: &Config,
-    now_unix_s: u64,
+    (config, now_unix_s): (&Config, u64),
+    tenant: Option<&Arc<Tenant>>,
     head: &RequestHead<'_>,
     method: Option<&str>,
 ) -> Route {
@@ -557,15 +582,14 @@ fn api_route(
             .then(|| key.trim().to_owned())
     });
     let given = given.or_else(|| query_value(head.query, "api_key").map(Cow::into_owned));
-    let verdict = given.map_or(KeyVerdict::Unknown, |given| {
-        api.judge(given.as_bytes(), now_unix_s)
-    });
-    let grant = match verdict {
-        _ if api.insecure => None,
-        KeyVerdict::Unnamed => None,
-        KeyVerdict::Named(key) => Some(Arc::clone(key.grant())),
-        KeyVerdict::Expired => return Route::Refused(HttpError::KeyExpired),
-        KeyVerdict::Unknown => return Route::Refused(HttpError::Unauthorized),
+    let opened = match given {
+        _ if api.insecure => Ok((tenant, None)),
+        Some(given) => opened((config, now_unix_s), tenant, given.as_bytes()),
+        None => Err(HttpError::Unauthorized),
+    };
+    let (tenant, grant) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Route::Refused(error),
     };
     if api.insecure && !is_service(config, head) {
         return Route::Refused(HttpError::Forbidden);
@@ -576,10 +600,38 @@ fn api_route(
     Route::Api {
         method: method.map(str::to_owned),
         grant,
+        tenant: tenant.map_or_else(Box::default, |tenant| tenant.id.as_str().into()),
         transport_errors: api.transport_errors
             || head
                 .header("X-Centrifugo-Error-Mode")
                 .is_some_and(|mode| mode.eq_ignore_ascii_case("transport")),
+    }
+}
+
+/// For which tenant a key opens what. A tenant's key is that tenant's, whichever way the request comes; any other is the operator's,
+/// and acts for the tenant of the host or path. One that is for some namespaces means those of `[channel]`.
+fn opened<'c>(
+    (config, now_unix_s): (&'c Config, u64),
+    tenant: Option<&'c Arc<Tenant>>,
+    given: &[u8],
+) -> Result<(Option<&'c Arc<Tenant>>, Option<Arc<Grant>>), HttpError> {
+    match config.http_api.judge(given, now_unix_s) {
+        KeyVerdict::Unnamed => Ok((tenant, None)),
+        KeyVerdict::Named(key) if key.grant().is_for_channels_only() && tenant.is_some() => {
+            Err(HttpError::Unauthorized)
+        }
+        KeyVerdict::Named(key) => Ok((tenant, Some(Arc::clone(key.grant())))),
+        KeyVerdict::Expired => Err(HttpError::KeyExpired),
+        KeyVerdict::Unknown => match config.tenants.judge(given, now_unix_s) {
+            Some((own, _)) if tenant.is_some_and(|tenant| tenant.id != own.id) => {
+                Err(HttpError::Unauthorized)
+            }
+            Some((own, KeyVerdict::Named(key))) => Ok((Some(own), Some(Arc::clone(key.grant())))),
+            Some((_, KeyVerdict::Expired)) => Err(HttpError::KeyExpired),
+            Some((_, KeyVerdict::Unnamed | KeyVerdict::Unknown)) | None => {
+                Err(HttpError::Unauthorized)
+            }
+        },
     }
 }
 

@@ -415,6 +415,7 @@ fn lost(messages: &[Value]) -> u64 {
 /// A channel that this shard owns.
 fn owned_by(owner: u16, shards: u16, namespace: &str) -> String {
     let mut names = (0..).map(|n| format!("{namespace}{n}"));
-    let is_owned = |name: &String| owner_of(&ChannelName::new(name), shards) == ShardId(owner);
+    let is_owned =
+        |name: &String| owner_of(&ChannelName::from_whole(name), shards) == ShardId(owner);
     names.find(is_owned).unwrap()
 }

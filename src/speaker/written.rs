@@ -172,7 +172,7 @@ impl Written {
         shared: bool,
         compression: &mut Compression,
     ) -> Piece {
-        let name = channel.name.as_str();
+        let name = channel.name.name();
         let from = self.bytes.len();
         let encoded = &mut self.encoded[class.format.encoding as usize];
         if class.format.framing == Framing::Joined {

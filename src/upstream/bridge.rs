@@ -25,7 +25,7 @@ use super::log::{Census, Copies, Entries, Forgotten, Letters, Log, Status, Value
 use super::schema::Schemas;
 use super::sources::{SourceReport, Sources};
 use crate::config::Config;
-use crate::config::namespace::DEAD_PREFIX;
+use crate::config::namespace::is_of_letters;
 use crate::limits::{LOG_ANSWERS_KEPT_MAX, LOG_APPENDS_WAITING_MAX};
 use crate::mesh::durable::{
     Appended, Ask, Caller, FromLog, LogError, LogMethod, Page, Read, RequestId, STORED_PER_MESSAGE,
@@ -105,6 +105,8 @@ pub struct Bridge {
 pub struct Question {
     /// What is asked.
     pub method: LogMethod,
+    /// Whose groups, channels and letters are meant; empty for `default`.
+    pub tenant: Box<str>,
     /// Parameters, JSON.
     pub data: Bytes,
     /// Gets the answer.
@@ -255,7 +257,7 @@ impl Shared {
 
     /// Why a publication of anybody else is not taken in.
     fn refused_of_others(&self, record: &Record) -> Option<LogError> {
-        if record.channel.as_str().starts_with(DEAD_PREFIX) {
+        if is_of_letters(record.channel.whole()) {
             let says = "only dead letters are announced on this channel";
             return Some(LogError::Refused(says.into()));
         }
@@ -266,9 +268,9 @@ impl Shared {
     /// the namespace that it goes to like anything else. What goes to the queue of a group is in no namespace.
     fn refused_of_desk(&self, record: &Record) -> Option<LogError> {
         let config = self.config.borrow();
-        let name = record.channel.as_str();
+        let name = record.channel.whole();
         if !is_own(name)
-            && let Ok(namespace) = config.channels.resolve(name)
+            && let Ok(namespace) = config.channels.resolve_of(&record.channel)
             && let Err(unfit) = config.check_payload(namespace, &record.data, record.json)
         {
             let says = format!("namespace `{}`: data: {unfit}", namespace.name);
@@ -442,7 +444,8 @@ async fn run<L: Log>(
             Some(question) = questions.recv() => {
                 let asker = shared.questions.borrow_mut().add(question.answer);
                 if let Some(asker) = asker {
-                    let ask = Ask { method: question.method, data: question.data, caller: Caller::Service };
+                    let Question { method, tenant, data, .. } = question;
+                    let ask = Ask { method, tenant, data, caller: Caller::Service };
                     desk.ask(asker, ask);
                 }
             }

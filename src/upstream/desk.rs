@@ -25,6 +25,7 @@ mod triggers;
 pub mod turns;
 mod waited;
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -40,7 +41,7 @@ use crate::config::Config;
 use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
 use crate::mesh::durable::{Appended, Ask, LogError, LogMethod, RequestId};
-use crate::model::{ConnId, Draft, Entry, ShardId};
+use crate::model::{ConnId, Draft, Entry, ShardId, TenantId};
 use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
 
@@ -519,9 +520,35 @@ impl<'de> Object<'de> for Nothing {
     }
 }
 
+/// Parameters of a question. What they name is the asker's tenant's.
+trait Scoped {
+    /// Makes every name whole.
+    fn scope(&mut self, tenant: TenantId<'_>);
+}
+
+impl Scoped for Nothing {
+    fn scope(&mut self, _: TenantId<'_>) {}
+}
+
 /// The parameters of a question.
-fn asked<'a, T: Object<'a>>(data: &'a [u8]) -> Result<T, LogError> {
-    json::object(data).map_err(|error| bad_request(&error.to_string()))
+fn asked<'a, T: Object<'a> + Scoped>(ask: &'a Ask) -> Result<T, LogError> {
+    let mut asked: T = json::object(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+    asked.scope(TenantId::new(&ask.tenant));
+    Ok(asked)
+}
+
+/// Makes names whole.
+fn scope<'n>(tenant: TenantId<'_>, names: impl IntoIterator<Item = &'n mut Box<str>>) {
+    for name in names {
+        if let Cow::Owned(whole) = tenant.whole(name) {
+            *name = whole.into();
+        }
+    }
+}
+
+/// What its tenant calls it.
+fn own(whole: &str) -> &str {
+    TenantId::split(whole).1
 }
 
 fn bad_request(why: &str) -> LogError {
@@ -533,7 +560,7 @@ fn not_found(why: &str) -> LogError {
 }
 
 fn no_group(name: &str) -> LogError {
-    let name: String = name.chars().take(GROUP_NAME_BYTES_MAX).collect();
+    let name: String = own(name).chars().take(GROUP_NAME_BYTES_MAX).collect();
     LogError::NotFound(format!("there is no group `{name}`").into())
 }
 

@@ -302,7 +302,7 @@ impl Embedded {
     fn behind(&self, channel: &ChannelName) -> Vec<(Box<str>, u64, u64)> {
         let inner = self.inner.borrow();
         let takes =
-            |state: &State| state.filter.wants(channel.as_str()) && state.scanned() < inner.end;
+            |state: &State| state.filter.wants(channel.whole()) && state.scanned() < inner.end;
         let groups = inner.groups.iter().filter(|(_, state)| takes(state));
         groups
             .map(|(name, state)| (name.clone(), state.number(), state.scanned()))
@@ -321,7 +321,7 @@ impl Embedded {
         if behind.is_empty() || kept == 0 {
             return;
         }
-        let filter = read::Filter::of_scan(&[channel.as_str().into()]);
+        let filter = read::Filter::of_scan(&[channel.whole().into()]);
         let blocks = (BLOCKS_PER_TRIM / behind.len()).max(1);
         let counting = tokio::task::spawn_blocking(move || {
             let count = |(name, number, after): (Box<str>, u64, u64)| {
@@ -382,7 +382,7 @@ fn unreadable(reason: &str) -> LogError {
 
 /// Why a record cannot be stored in any log of this kind.
 fn refusal(draft: &Draft) -> Option<LogError> {
-    let name = draft.record.channel.as_str();
+    let name = draft.record.channel.whole();
     let says = if name.is_empty() || name.len() > LOG_NAME_BYTES_MAX {
         "the channel's name is empty or too long"
     } else if draft.record.bytes() > LOG_RECORD_BYTES_MAX {
@@ -547,7 +547,7 @@ impl Entries for Embedded {
         let wanted = read.clone();
         let (row, mut part) = self
             .reading(move |view, store| {
-                let name = wanted.channel.as_str();
+                let name = wanted.channel.whole();
                 let value = match name.is_empty() {
                     true => None,
                     false => view.snapshot.get(&store.channels, name)?,

@@ -22,8 +22,7 @@ use crate::model::{ChannelName, Draft, Entry, Epoch, EventId, Offset, Record, St
 /// A publication of a service.
 pub fn record(channel: &str, event: EventId, json: &str) -> Record {
     Record {
-        tenant: "".into(),
-        channel: ChannelName::new(channel),
+        channel: ChannelName::from_whole(channel),
         event,
         key: "".into(),
         schema: 0,

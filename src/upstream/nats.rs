@@ -188,7 +188,7 @@ impl Entries for Jetstream {
     }
 
     async fn trim(&self, channel: &ChannelName) -> Result<(), LogError> {
-        let subject = self.link.subjects.channel("", channel.as_str());
+        let subject = self.link.subjects.channel(channel.whole());
         // What is appended while losses are counted stays.
         let opened = self.link.opened()?;
         let Some(last) = head::last(&self.link, &opened, &subject).await? else {

@@ -138,7 +138,7 @@ impl Schemas {
         let Some(rules) = &self.rules else {
             return Ok(());
         };
-        let Ok(namespace) = rules.resolve(record.channel.as_str()) else {
+        let Ok(namespace) = rules.resolve_of(&record.channel) else {
             return Ok(());
         };
         if !has_schema(&namespace.schema) {

@@ -64,7 +64,7 @@ fn owner() -> Owner {
             generation: 1,
         };
         let interest = Interest {
-            channel: ChannelName::new(channel),
+            channel: ChannelName::from_whole(channel),
             hub: HubId {
                 slot: 1,
                 generation: 0,
@@ -89,7 +89,7 @@ fn owner() -> Owner {
             continue;
         }
         for n in 1..4u64 {
-            let name = ChannelName::new(channel);
+            let name = ChannelName::from_whole(channel);
             let data = Bytes::from(n.to_string());
             let mut draft = Draft::new(namespace.terms(), name, data, true);
             draft.record.key = n.to_string().into();
@@ -130,7 +130,7 @@ fn hub() -> Hub {
         };
         let namespace = rules.resolve(channel).expect("it is known");
         for conn in 0..3 {
-            let id = hub.enter(&ChannelName::new(channel), namespace, opener);
+            let id = hub.enter(&ChannelName::from_whole(channel), namespace, opener);
             let filter = (conn == 1).then(|| Filter::new(&both).expect("it is right"));
             let class = Class {
                 format: Format::default(),
@@ -140,7 +140,7 @@ fn hub() -> Hub {
             };
             hub.activate(id.expect("there is room"), conn, false, class);
         }
-        hub.enter(&ChannelName::new(channel), namespace, opener);
+        hub.enter(&ChannelName::from_whole(channel), namespace, opener);
     }
     hub
 }

@@ -752,7 +752,7 @@ fn what_is_taken_from_a_group_before_it_was_given_is_counted_over_restarts() {
         assert_eq!(lost(&log).await, (10 - 2 - 5, 0));
         assert_eq!(lost(&log).await, (3, 0), "once");
         let left = store(&log, "orders:es", 4).await;
-        let channel = ringmain::model::ChannelName::new("orders:eu");
+        let channel = ringmain::model::ChannelName::from_whole("orders:eu");
         for _ in 0..2 {
             log.trim(&channel).await.expect("forgotten");
             assert_eq!(lost(&log).await, (8, 0));

@@ -69,7 +69,7 @@ pub(crate) async fn open(config: &Durable) -> Jetstream {
 pub(crate) fn publication(channel: &str, text: &str) -> Draft {
     static NUMBER: AtomicU64 = AtomicU64::new(1);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let channel = ChannelName::new(channel);
+    let channel = ChannelName::from_whole(channel);
     let terms = Terms::log(Duration::from_hours(24));
     let data = Bytes::from(format!("\"{text}\""));
     let mut draft = Draft::new(terms, channel, data, true);
@@ -100,7 +100,7 @@ pub(crate) async fn append_at_last(log: &Jetstream, draft: &Draft) -> Appended {
 
 pub(crate) async fn read(log: &Jetstream, channel: &str, after: u64, limit: u32) -> Slice {
     let read = Read {
-        channel: ChannelName::new(channel),
+        channel: ChannelName::from_whole(channel),
         after: Some(after),
         limit,
         bytes: 1 << 20,

@@ -109,8 +109,10 @@ fn trimmed_channel_keeps_its_position() {
             result.expect("stored");
         }
         let before = read(&log, "a", 0, 0).await.position;
-        log.trim(&ChannelName::new("a")).await.expect("trimmed");
-        log.trim(&ChannelName::new("never used"))
+        log.trim(&ChannelName::from_whole("a"))
+            .await
+            .expect("trimmed");
+        log.trim(&ChannelName::from_whole("never used"))
             .await
             .expect("trimmed");
         for log in [&log, &open(&config(&server)).await] {
@@ -138,7 +140,7 @@ fn what_is_appended_while_a_channel_is_emptied_stays() {
                 .await
                 .expect("stored");
         }
-        let channel = ChannelName::new("a");
+        let channel = ChannelName::from_whole("a");
         let order = log.trim(&channel);
         let mut order = std::pin::pin!(order);
         // It has asked the server where the channel ends, and has the answer when that to a later question has come.

@@ -24,7 +24,7 @@ fn later(mut draft: Draft, due_ms: u64) -> Draft {
 }
 
 fn which(channel: &str, name: Name) -> Which {
-    let channel = ChannelName::new(channel);
+    let channel = ChannelName::from_whole(channel);
     Which { channel, name }
 }
 

@@ -509,7 +509,7 @@ mod tests {
             ..Namespace::default()
         };
         let mut channel = Channel::new(
-            ChannelName::new("d"),
+            ChannelName::from_whole("d"),
             Arc::new(namespace),
             Epoch::default(),
             Instant::START,
@@ -548,7 +548,7 @@ mod tests {
     fn read(channel: &mut Channel, after: u64, to: u64) {
         assert!(channel.part_read(after).is_some());
         channel.part_came(Page {
-            channel: ChannelName::new("d"),
+            channel: ChannelName::from_whole("d"),
             position: position(channel.top.0),
             after: Some(after),
             publications: (after + 1..=to).map(publication).collect(),
@@ -638,7 +638,7 @@ mod tests {
         let mut channel = channel(200, 4);
         assert!(channel.part_read(0).is_some());
         channel.part_came(Page {
-            channel: ChannelName::new("d"),
+            channel: ChannelName::from_whole("d"),
             position: position(200),
             after: Some(0),
             publications: (50..=100).map(publication).collect(),
@@ -668,7 +668,7 @@ mod tests {
                     let (top, from) = (channel.top.0, first.max(after + 1));
                     assert!(channel.part_read(after).is_some());
                     channel.part_came(Page {
-                        channel: ChannelName::new("d"),
+                        channel: ChannelName::from_whole("d"),
                         position: position(top),
                         after: Some(after),
                         publications: (from..=top.min(from + 4))
@@ -760,7 +760,7 @@ mod tests {
                     let to = top.min(from + 2);
                     assert!(channel.part_read(after).is_some());
                     channel.part_came(Page {
-                        channel: ChannelName::new("d"),
+                        channel: ChannelName::from_whole("d"),
                         position: position(top),
                         after: Some(after),
                         publications: (from..=to)

@@ -102,7 +102,7 @@ impl Hub {
         hub.slots = SlotPool::read(from, MOST, &hub.channels)?;
         hub.crowded = Image::read(from)?;
         let (channels, names) = (&hub.channels, &hub.names);
-        let hash = |channel: &HubChannel| names.of(channel.name.as_str().as_bytes());
+        let hash = |channel: &HubChannel| names.of(channel.name.whole().as_bytes());
         for (slot, channel) in channels.iter() {
             let is_it = |&other: &u32| {
                 let other = channels.at(other);

@@ -67,7 +67,7 @@ fn publish(channel: &str) -> Box<Draft> {
     let rules = rules();
     let namespace = rules.resolve(channel).unwrap();
     let data = Bytes::from_static(b"1");
-    let channel = ChannelName::new(channel);
+    let channel = ChannelName::from_whole(channel);
     Box::new(Draft::new(namespace.terms(), channel, data, true))
 }
 
@@ -90,7 +90,7 @@ fn by(channel: &str, user: &str, client: u128, prefix: u32) -> Box<Draft> {
 
 fn ask(owner: &mut Owner, now: Now, channel: &str, what: QueryKind) -> AnswerKind {
     let query = Query {
-        channel: ChannelName::new(channel),
+        channel: ChannelName::from_whole(channel),
         what,
     };
     owner.query(now, &query, &rules())
@@ -111,7 +111,7 @@ fn history(owner: &mut Owner, now: Now, channel: &str) -> (usize, StreamPosition
 
 fn interest(channel: &str, from: Option<StreamPosition>) -> Box<Interest> {
     Box::new(Interest {
-        channel: ChannelName::new(channel),
+        channel: ChannelName::from_whole(channel),
         hub: HUB,
         recover: from.map(|from| Recover {
             epoch: Since::Epoch(from.epoch),
@@ -139,7 +139,7 @@ fn enter(owner: &mut Owner, now: Now, channel: &str, from: Option<StreamPosition
 
 fn leave(owner: &mut Owner, now: Now, channel: &str) {
     let leave = Leave {
-        channel: ChannelName::new(channel),
+        channel: ChannelName::from_whole(channel),
         hub: HUB,
         info: None,
         leave: false,
@@ -562,7 +562,7 @@ fn channels_with_subscribers_do_not_count_against_who_made_them_before_those_hav
 #[test]
 fn place_that_two_channels_had_is_told_of_once() {
     let mut owner = owner();
-    let name = ChannelName::new("kept:a");
+    let name = ChannelName::from_whole("kept:a");
     for _ in 0..2 {
         enter(&mut owner, at(0), "kept:a", None);
         owner.mark_behind(&name, SHARD);
@@ -585,7 +585,7 @@ fn parts_of_the_log_are_counted_until_they_go_and_their_channel_stays_as_long() 
     let epoch = Epoch(*b"abcdefgh");
     let query = || {
         Box::new(Query {
-            channel: ChannelName::new("safe:a"),
+            channel: ChannelName::from_whole("safe:a"),
             what: HISTORY,
         })
     };
@@ -683,7 +683,7 @@ fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_not
     let asker = |query| PartAsker::Query(SHARD, ASKER, query);
     for channel in ["safe:a", "safe:b"] {
         let query = Box::new(Query {
-            channel: ChannelName::new(channel),
+            channel: ChannelName::from_whole(channel),
             what: HISTORY,
         });
         let answer = owner.query_durable(at(0), query, asker, Tries::FIRST, &rules());
@@ -712,7 +712,7 @@ fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_not
             owner.query_durable(at(31), query, again, tries, &rules());
         }
     }
-    owner.read_failed(&ChannelName::new("safe:b"));
+    owner.read_failed(&ChannelName::from_whole("safe:b"));
     sweep(&mut owner, at(40));
     assert_eq!(names(&owner), ["safe:b"]);
     sweep(&mut owner, at(100));
@@ -756,7 +756,7 @@ fn colliding_names(count: usize) -> Vec<ChannelName> {
     }
     let names = (0..count).map(|n| {
         name[32..39].copy_from_slice(format!("{n:07}").as_bytes());
-        ChannelName::new(std::str::from_utf8(name).unwrap())
+        ChannelName::from_whole(std::str::from_utf8(name).unwrap())
     });
     names.collect()
 }

@@ -5,6 +5,7 @@ mod durable;
 mod hooks;
 mod reach;
 mod sources;
+mod tenants;
 
 use super::super::namespace::{ChannelRules, Namespace, RecoveryMode};
 use super::super::{Client, Config, ListenAddr, Token};
@@ -22,17 +23,43 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     hooks::check(config, keys, errors);
     durable::check(config, keys, errors);
     sources::check(config, keys, errors);
-    namespace(
-        "channel.without_namespace",
-        &config.channels.without_namespace,
-        keys,
-        errors,
-    );
-    for (index, one) in config.channels.namespaces.iter().enumerate() {
-        let path = format!("channel.namespaces[{index}]");
-        namespace(&path, one, keys, errors);
-        name(&path, index, &config.channels, keys, errors);
+    tenants::check(config, keys, errors);
+    for (path, rules) in all_rules(config) {
+        namespace(
+            &format!("{path}.without_namespace"),
+            &rules.without_namespace,
+            keys,
+            errors,
+        );
+        for (index, one) in rules.namespaces.iter().enumerate() {
+            let namespaces = format!("{path}.namespaces");
+            namespace(&format!("{namespaces}[{index}]"), one, keys, errors);
+            name(&namespaces, index, rules, keys, errors);
+        }
     }
+}
+
+/// The rules of channels, of everybody and of each set, and where they stand.
+pub(super) fn all_rules(config: &Config) -> Vec<(String, &ChannelRules)> {
+    let sets = config.channel_sets.iter().enumerate();
+    let sets = sets.map(|(index, set)| (format!("channel_sets[{index}]"), &set.rules));
+    let all = std::iter::once(("channel".to_owned(), &config.channels));
+    all.chain(sets).collect()
+}
+
+/// All namespaces, and where they stand.
+pub(super) fn all_namespaces(config: &Config) -> Vec<(String, &Namespace)> {
+    let of = |(path, rules): (String, _)| -> Vec<(String, &Namespace)> {
+        let rules: &ChannelRules = rules;
+        let without: (_, &Namespace) = (
+            format!("{path}.without_namespace"),
+            &rules.without_namespace,
+        );
+        let members = rules.namespaces.iter().enumerate();
+        let members = members.map(|(index, one)| (format!("{path}.namespaces[{index}]"), &**one));
+        std::iter::once(without).chain(members).collect()
+    };
+    all_rules(config).into_iter().flat_map(of).collect()
 }
 
 /// Was a value of these keys refused? Then a default stands in its place, and says nothing about the file.
@@ -265,19 +292,20 @@ fn marks(rules: &ChannelRules, keys: &Keys, errors: &mut Vec<ConfigError>) {
 }
 
 fn name(
-    path: &str,
+    namespaces: &str,
     index: usize,
     rules: &ChannelRules,
     keys: &Keys,
     errors: &mut Vec<ConfigError>,
 ) {
+    let path = format!("{namespaces}[{index}]");
     let key = format!("{path}.name");
     let name = &rules.namespaces[index].name;
     if name.is_empty() {
         // A name that was refused stands somewhere; one that is missing does not.
         if keys.origin(&key) == ValueOrigin::BuiltIn {
             errors.push(ConfigError::Missing {
-                origin: keys.origin(path),
+                origin: keys.origin(&path),
                 key,
             });
         }
@@ -285,7 +313,7 @@ fn name(
         .iter()
         .position(|other| other.name == *name)
     {
-        let first = keys.origin(&format!("channel.namespaces[{first}].name"));
+        let first = keys.origin(&format!("{namespaces}[{first}].name"));
         errors.push(ConfigError::Repeated {
             origin: keys.origin(&key),
             key,

@@ -9,9 +9,10 @@ use time::format_description::well_known::Rfc3339;
 use super::super::access;
 use super::super::durable::{is_key, join_key};
 use super::super::namespace::DeltaType;
-use super::super::{FileMode, Glob, ListenAddr, Pattern, PublicKey, TrustedProxy};
+use super::super::{FileMode, Glob, ListenAddr, Pattern, PublicKey, Tenant, TrustedProxy};
 use super::web_origin;
 use crate::limits::{GROUP_NAME_BYTES_MAX, KEY_WEIGHT_MAX};
+use crate::model::tenant;
 
 /// Bytes of the path of a unix socket: what the kernel takes, less the byte that ends it.
 const UNIX_PATH_BYTES_MAX: usize = 107;
@@ -396,6 +397,15 @@ pub(super) const JOIN_KEY: Form<String> = Form {
         "" => Some(String::new()),
         text => join_key(text),
     },
+    show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+pub(super) const TENANT_ID: Form<String> = Form {
+    expected: "lower-case letters, digits and `-`, up to 32, and not \"default\"",
+    parse: |text| (Tenant::is_id(text) && text != tenant::DEFAULT).then(|| text.to_owned()),
     show: String::clone,
     number: false,
     why: unsaid,

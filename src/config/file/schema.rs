@@ -3,6 +3,7 @@
 
 mod durable;
 mod sources;
+mod tenants;
 mod transports;
 
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
         channel(v, &mut config.channels);
         hooks::of_channel(v, &mut config.hooks);
     });
+    tenants::channel_sets(v, &mut config.channel_sets);
+    tenants::tenants(v, &mut config.tenants);
     v.section("hooks", |v| hooks::signing(v, &mut config.hooks.signing));
     v.section("rpc", |v| hooks::rpc(v, &mut config.hooks));
     hooks::proxies(v, &mut config.hooks);
@@ -374,6 +377,11 @@ fn channel<V: Visit>(v: &mut V, rules: &mut ChannelRules) {
     ] {
         v.integer(key, 0, most, limit);
     }
+    namespaces(v, rules);
+}
+
+/// The namespaces of `[channel]`, or of a set.
+fn namespaces<V: Visit>(v: &mut V, rules: &mut ChannelRules) {
     // Two options have a default for all namespaces. It is not kept: every namespace has its own value.
     let mut fresh = Namespace::default();
     v.duration(

@@ -351,7 +351,7 @@ mod tests {
     use crate::wire::json::null;
 
     fn event(name: &str) -> HookEvent {
-        let channel = ChannelName::new("chat:1");
+        let channel = ChannelName::from_whole("chat:1");
         let hub = HubId {
             slot: 0,
             generation: 0,

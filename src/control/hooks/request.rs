@@ -25,8 +25,9 @@ pub(super) fn body(call: &Call) -> Vec<u8> {
     body.text("encoding", encoding);
     // Always there, but in connect, where there is no user yet.
     if !matches!(call.event, HookEvent::Connect { .. }) {
-        body.text("user", &call.user);
+        body.text("user", call.user.name());
     }
+    body.text_some("tenant", call.user.tenant().as_str());
     match &call.event {
         HookEvent::Connect {
             data,
@@ -43,10 +44,10 @@ pub(super) fn body(call: &Call) -> Vec<u8> {
         }
         HookEvent::Refresh => {}
         HookEvent::Subscribe { channel, data, .. } | HookEvent::Publish { channel, data } => {
-            body.text("channel", channel.as_str());
+            body.text("channel", channel.name());
             payload(&mut body, call, data);
         }
-        HookEvent::SubRefresh { channel, .. } => body.text("channel", channel.as_str()),
+        HookEvent::SubRefresh { channel, .. } => body.text("channel", channel.name()),
         HookEvent::Rpc { method, data } => {
             body.text("method", method);
             payload(&mut body, call, data);
@@ -162,7 +163,7 @@ pub(super) mod tests {
         let publish = call(
             &target,
             HookEvent::Publish {
-                channel: ChannelName::new("chat:1"),
+                channel: ChannelName::from_whole("chat:1"),
                 data: Bytes::from_static(b"{\"a\":1}"),
             },
         );

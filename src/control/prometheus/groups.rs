@@ -1,6 +1,7 @@
 //! What is worked off: queue groups, dead letters, sources.
 
 use super::{LogReport, head, line};
+use crate::model::TenantId;
 use crate::upstream::desk::GroupReport;
 use crate::upstream::desk::join::JoinCounts;
 use crate::upstream::sources::SourceReport;
@@ -115,6 +116,15 @@ const GROUPS: [GroupNumber; 17] = [
     ),
 ];
 
+/// Whose group it is, and which.
+fn labels(whole: &str) -> String {
+    let (tenant, group) = TenantId::split(whole);
+    match tenant.is_default() {
+        true => format!("group=\"{group}\""),
+        false => format!("tenant=\"{tenant}\",group=\"{group}\""),
+    }
+}
+
 /// A number of a trigger that joins: name, kind, help, access.
 type JoinNumber = (
     &'static str,
@@ -160,7 +170,7 @@ pub(super) fn joins(out: &mut String, groups: &[GroupReport]) {
                 let number = of(joins);
                 line(
                     out,
-                    format_args!("{name}{{group=\"{}\"}} {number}", group.name),
+                    format_args!("{name}{{{}}} {number}", labels(&group.name)),
                 );
             }
         }
@@ -175,7 +185,7 @@ pub(super) fn groups(out: &mut String, groups: &[GroupReport]) {
         for group in groups {
             line(
                 out,
-                format_args!("{name}{{group=\"{}\"}} {}", group.name, of(group)),
+                format_args!("{name}{{{}}} {}", labels(&group.name), of(group)),
             );
         }
     }
@@ -195,19 +205,19 @@ pub(super) fn groups(out: &mut String, groups: &[GroupReport]) {
             line(
                 out,
                 format_args!(
-                    "{name}_bucket{{group=\"{}\",le=\"{bound}\"}} {count}",
-                    group.name
+                    "{name}_bucket{{{},le=\"{bound}\"}} {count}",
+                    labels(&group.name)
                 ),
             );
         }
         let seconds = group.waits.sum_ms() as f64 / 1000.0;
         line(
             out,
-            format_args!("{name}_sum{{group=\"{}\"}} {seconds}", group.name),
+            format_args!("{name}_sum{{{}}} {seconds}", labels(&group.name)),
         );
         line(
             out,
-            format_args!("{name}_count{{group=\"{}\"}} {all}", group.name),
+            format_args!("{name}_count{{{}}} {all}", labels(&group.name)),
         );
     }
     let name = "ringmain_group_oldest_unix_seconds";
@@ -221,7 +231,7 @@ pub(super) fn groups(out: &mut String, groups: &[GroupReport]) {
         if let Some(unix_ms) = group.oldest_unix_ms {
             line(
                 out,
-                format_args!("{name}{{group=\"{}\"}} {}", group.name, unix_ms / 1000),
+                format_args!("{name}{{{}}} {}", labels(&group.name), unix_ms / 1000),
             );
         }
     }
@@ -233,10 +243,10 @@ pub(super) fn letters(out: &mut String, report: &LogReport) {
     let help = "Dead letters that there are, by group and class of the last reason, those of deleted groups too.";
     head(out, name, "gauge", help);
     for ((group, cause), count) in &report.letters.counts {
-        let class = cause.name();
+        let (group, class) = (labels(group), cause.name());
         line(
             out,
-            format_args!("{name}{{group=\"{group}\",class=\"{class}\"}} {count}"),
+            format_args!("{name}{{{group},class=\"{class}\"}} {count}"),
         );
     }
     let bytes = (

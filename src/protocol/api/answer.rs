@@ -225,7 +225,7 @@ fn result(mut members: Members<'_>, answer: &ApiAnswer) {
         ApiAnswer::Channels(channels) => {
             let mut names = members.object("channels");
             for (channel, num_clients) in channels {
-                let mut item = Members::open(names.key(channel.as_str()));
+                let mut item = Members::open(names.key(channel.name()));
                 item.number("num_clients", *num_clients);
             }
         }
@@ -576,7 +576,10 @@ mod tests {
 
     #[test]
     fn channels_are_keyed_by_name() {
-        let channels = vec![(ChannelName::new("a\"b"), 3), (ChannelName::new("c"), 0)];
+        let channels = vec![
+            (ChannelName::from_whole("a\"b"), 3),
+            (ChannelName::from_whole("c"), 0),
+        ];
         assert_eq!(
             single(ApiAnswer::Channels(channels)),
             r#"{"result":{"channels":{"a\"b":{"num_clients":3},"c":{"num_clients":0}}}}"#

@@ -32,7 +32,7 @@ fn rig(phase: Phase) -> Rig {
 
 /// Subscribes to a channel; it expires at this second, 0 for never.
 fn subscribe(rig: &mut Rig, channel: &str, expire_at: u32, flags: u16) {
-    let name = ChannelName::new(channel);
+    let name = ChannelName::from_whole(channel);
     let id = (rig.hub).enter(&name, &Arc::default(), Opener::default());
     let id = id.unwrap();
     let class = Class {

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use crate::broker::owner::owner_of;
 use crate::config::access::CHANNEL_METHODS;
 use crate::config::namespace::ServerNameError;
-use crate::config::{Config, Glob, Grant, Namespace, Unfit, due_ms};
+use crate::config::{ChannelRules, Config, Glob, Grant, Namespace, Unfit, due_ms};
 use crate::limits::{API_ITEMS_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
 use crate::mesh::durable::LogMethod;
 use crate::mesh::message::{
     Asked, Gather, Query, QueryKind, Recover, Revocation, UserAction, UserCommand, UserSubscribe,
 };
-use crate::model::{ChannelName, ClientId, Draft, Since, Way};
+use crate::model::{ChannelName, ClientId, Draft, Since, TenantId, UserId, Way};
 use crate::protocol::api::{
     ApiAnswer, ApiError, Closed, Data, PublishOptions, Request, SubscribeCall, Whom,
 };
@@ -43,7 +43,7 @@ pub(super) enum AskLog {
     /// Forget what a channel has kept.
     Trim(ChannelName),
     /// A question with parameters in JSON.
-    Round(LogMethod, Bytes),
+    Round(LogMethod, Box<str>, Bytes),
 }
 
 /// All that a request asks.
@@ -59,7 +59,7 @@ pub(super) struct Planned {
 pub(super) fn plan<'r>(
     (config, now_ms): (&Config, u64),
     shards: u16,
-    grant: Option<&Grant>,
+    (tenant, grant): (TenantId<'_>, Option<&Grant>),
     requests: Vec<Result<Request<'r>, ApiError>>,
     parallel: bool,
 ) -> Planned {
@@ -67,6 +67,8 @@ pub(super) fn plan<'r>(
         config,
         now_ms,
         shards,
+        tenant,
+        rules: config.rules_or_none(tenant),
         grant,
         parallel,
         leaves: Vec::with_capacity(requests.len()),
@@ -88,6 +90,10 @@ struct Planner<'a> {
     /// Unix milliseconds.
     now_ms: u64,
     shards: u16,
+    /// For whom everything is.
+    tenant: TenantId<'a>,
+    /// The rules of its channels.
+    rules: &'a ChannelRules,
     grant: Option<&'a Grant>,
     parallel: bool,
     leaves: Vec<Result<ApiAnswer, ApiError>>,
@@ -129,7 +135,7 @@ impl<'a> Planner<'a> {
                 if let Err(error) = self.named(&channel) {
                     return self.done(Err(error));
                 }
-                let action = UserAction::Unsubscribe(ChannelName::new(&channel));
+                let action = UserAction::Unsubscribe(self.channel(&channel));
                 self.user(&target, &action, ApiAnswer::Unsubscribe)
             }
             Request::Disconnect {
@@ -166,6 +172,7 @@ impl<'a> Planner<'a> {
                     Revocation::Block { .. } => ApiAnswer::BlockUser,
                     Revocation::Unblock { .. } => ApiAnswer::UnblockUser,
                 };
+                let revocation = revocation.scoped(self.tenant);
                 self.ask_all(true, answer, || Asked::Revoke(revocation.clone()))
             }
             Request::Presence { channel } => self.query(&channel, QueryKind::Presence),
@@ -195,7 +202,7 @@ impl<'a> Planner<'a> {
             }
             Request::Log(method, body) => {
                 let data = Bytes::copy_from_slice(body);
-                Plan::Leaf(self.ask_log(AskLog::Round(method, data)))
+                Plan::Leaf(self.ask_log(AskLog::Round(method, self.tenant.as_str().into(), data)))
             }
             Request::Info => self.gather(None, ApiAnswer::Info(Vec::new())),
             // A batch holds no batch, and its own commands are planned one by one.
@@ -221,13 +228,18 @@ impl<'a> Planner<'a> {
     /// The namespace of a channel that a service names, if its key opens it. Whoever may not have a namespace is not told whether it
     /// is there.
     fn named(&self, channel: &str) -> Result<&'a Namespace, ApiError> {
-        let found = named(self.config, channel);
+        let found = named(self.rules, channel);
         let closed = Err(ApiError::PermissionDenied(Closed::Namespace));
         match (&found, self.grant) {
             (Ok(namespace), Some(grant)) if !grant.has_namespace(&namespace.name) => closed,
             (Err(ApiError::UnknownChannel), Some(grant)) if grant.is_for_channels_only() => closed,
             _ => found,
         }
+    }
+
+    /// The channel that the caller calls so.
+    fn channel(&self, name: &str) -> ChannelName {
+        ChannelName::of(self.tenant, name)
     }
 
     /// What goes to clients, every client can read.
@@ -309,7 +321,7 @@ impl<'a> Planner<'a> {
     ) -> usize {
         let drafted = self.named(channel).and_then(|namespace| {
             let rules = (self.config, namespace, self.now_ms);
-            drafted(rules, channel, payload, options)
+            drafted(rules, self.channel(channel), payload, options)
         });
         let draft = match drafted {
             Ok(draft) => draft,
@@ -325,7 +337,9 @@ impl<'a> Planner<'a> {
     }
 
     fn query(&mut self, channel: &str, what: QueryKind) -> Plan {
-        let available = self.named(channel).map(|namespace| match what {
+        let found = self.named(channel);
+        let is_durable = found.as_ref().is_ok_and(|namespace| namespace.is_durable());
+        let available = found.map(|namespace| match what {
             QueryKind::Presence | QueryKind::PresenceStats => namespace.presence,
             QueryKind::History { .. } | QueryKind::HistoryRemove => namespace.history_size > 0,
         });
@@ -334,17 +348,12 @@ impl<'a> Planner<'a> {
             Ok(false) => return self.done(Err(ApiError::NotAvailable)),
             Ok(true) => {}
         }
-        let channel = ChannelName::new(channel);
+        let channel = self.channel(channel);
         let query = Query {
             channel: channel.clone(),
             what,
         };
         let leaf = self.ask_owner(&channel, Asked::Query(query));
-        let is_durable = self
-            .config
-            .channels
-            .resolve(channel.as_str())
-            .is_ok_and(|namespace| namespace.is_durable());
         if is_durable && what == QueryKind::HistoryRemove {
             let trim = AskLog::Trim(channel);
             self.step(false).to_log.push((leaf as u32, trim));
@@ -362,7 +371,7 @@ impl<'a> Planner<'a> {
         }
         let limit = self.config.client.recovery_max_publication_limit;
         let action = UserAction::Subscribe(Box::new(UserSubscribe {
-            channel: ChannelName::new(&subscribe.channel),
+            channel: self.channel(&subscribe.channel),
             expire_at: subscribe
                 .expire_at
                 .map_or(0, |at| u64::try_from(at).unwrap_or(0)),
@@ -394,9 +403,10 @@ impl<'a> Planner<'a> {
             return self.done(Ok(answer));
         }
         let session: Box<str> = (*target.session).into();
+        let user = UserId::new(self.tenant, &target.user);
         self.ask_all(true, answer, || {
             Asked::User(UserCommand {
-                user: (*target.user).into(),
+                user: user.clone(),
                 client,
                 session: session.clone(),
                 action: action.clone(),
@@ -405,8 +415,10 @@ impl<'a> Planner<'a> {
     }
 
     fn gather(&mut self, channels: Option<&Glob>, answer: ApiAnswer) -> Plan {
+        let tenant: Box<str> = self.tenant.as_str().into();
         self.ask_all(false, answer, || {
             Asked::Gather(Gather {
+                tenant: tenant.clone(),
                 channels: channels.map(|glob| Box::new(glob.clone())),
             })
         })
@@ -416,11 +428,10 @@ impl<'a> Planner<'a> {
 /// What a service publishes in a channel.
 fn drafted(
     (config, namespace, now_ms): (&Config, &Namespace, u64),
-    channel: &str,
+    name: ChannelName,
     payload: SharedPayload,
     options: &PublishOptions<'_>,
 ) -> Result<Box<Draft>, ApiError> {
-    let name = ChannelName::new(channel);
     let draft = Draft::new(namespace.terms(), name, payload.data, payload.json);
     let mut draft = Box::new(draft);
     draft.record.key = (*options.idempotency_key).into();
@@ -447,8 +458,8 @@ fn drafted(
 }
 
 /// The namespace of a channel that a service names.
-fn named<'c>(config: &'c Config, channel: &str) -> Result<&'c Namespace, ApiError> {
-    match config.channels.resolve_named_by_server(channel) {
+fn named<'c>(rules: &'c ChannelRules, channel: &str) -> Result<&'c Namespace, ApiError> {
+    match rules.resolve_named_by_server(channel) {
         Ok(namespace) => Ok(namespace),
         Err(ServerNameError::Length) => Err(ApiError::wrong(
             "channel",
@@ -501,7 +512,13 @@ mod tests {
             Ok(Request::Batch(batch)) => batch.commands,
             one => vec![one],
         };
-        let planned = plan((&config, 0), 2, Some(grant), requests, false);
+        let planned = plan(
+            (&config, 0),
+            2,
+            (TenantId::NONE, Some(grant)),
+            requests,
+            false,
+        );
         let asked: Vec<u32> = planned
             .asks
             .iter()

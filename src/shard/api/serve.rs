@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use crate::broker::followed::Tries;
+use crate::broker::owner::user_hash;
 use crate::mesh::Message;
 use crate::mesh::message::{
     AnswerKind, Answered, Answers, Asked, CommandsFor, Gather, Gathered, UserAction, UserCommand,
-    UserSubscribe,
+    UserCount, UserSubscribe,
 };
-use crate::model::{AskId, ShardId};
+use crate::model::{AskId, ShardId, TenantId};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
-use crate::session::ServerSubscription;
+use crate::session::{Phase, ServerSubscription};
 use crate::shard::Shard;
 use crate::shard::admission::user_of;
 use crate::shard::waits::CallReply;
@@ -104,7 +105,7 @@ impl Shard {
 
     fn user_command(&mut self, command: &UserCommand, wait: Option<AskId>) {
         let user_of = user_of(&self.connections);
-        for slot in self.people.slots_of(&command.user, user_of) {
+        for slot in self.people.slots_of(command.user.whole(), user_of) {
             let connection = self.connections.of(slot);
             let session = &connection.session;
             let is_client = command.client.is_none_or(|wanted| session.client == wanted);
@@ -120,14 +121,14 @@ impl Shard {
             UserAction::Subscribe(wanted) => self.user_subscribe(slot, wanted, wait),
             UserAction::Unsubscribe(channel) => {
                 self.with_session(slot, |session, context| {
-                    match session.find(context, channel.as_str()) {
+                    match session.find(context, channel.name()) {
                         Some(index) => {
                             let hub = session.subscriptions[index].hub;
                             session.end_subscription(context, hub, Some(Unsubscribe::Server));
                         }
-                        None if session.end_awaiting(channel.as_str()) => {}
+                        None if session.end_awaiting(channel.name()) => {}
                         None => {
-                            context.push(channel.as_str(), &Push::Unsubscribe(Unsubscribe::Server))
+                            context.push(channel.name(), &Push::Unsubscribe(Unsubscribe::Server))
                         }
                     }
                 });
@@ -162,7 +163,7 @@ impl Shard {
     fn user_subscribe(&mut self, slot: u32, wanted: &UserSubscribe, wait: Option<AskId>) {
         let config = Arc::clone(&self.config);
         // A reload may have taken the namespace away since the call was planned.
-        let Ok(namespace) = config.channels.resolve(wanted.channel.as_str()) else {
+        let Ok(namespace) = config.channels.resolve_of(&wanted.channel) else {
             return;
         };
         let wanted = ServerSubscription {
@@ -191,8 +192,39 @@ impl Shard {
         }
     }
 
+    /// A tenant's numbers: nobody else's, and nothing of the node.
+    fn gather_of(&self, tenant: TenantId<'_>) -> Gathered {
+        let sessions = self.connections.iter().map(|(_, one)| &one.session);
+        let own = sessions
+            .filter(|session| session.phase == Phase::Connected && session.tenant() == tenant);
+        let mut sample: Vec<u64> = own.map(|session| user_hash(session.user.whole())).collect();
+        let clients = sample.len() as u32;
+        sample.sort_unstable();
+        sample.dedup();
+        let users = UserCount {
+            distinct: sample.len() as u32,
+            sample,
+            below: u64::MAX,
+        };
+        let channels = self.local.hub().iter();
+        let channels = channels.filter(|channel| channel.name.tenant() == tenant);
+        Gathered {
+            clients,
+            users,
+            subscriptions: channels
+                .map(|channel| channel.subscribers.len() as u32)
+                .sum(),
+            channels_active: self.owned.active_of(tenant),
+            ..Gathered::default()
+        }
+    }
+
     fn gather(&mut self, gather: &Gather) -> Gathered {
+        let tenant = TenantId::new(&gather.tenant);
         let Some(pattern) = &gather.channels else {
+            if !tenant.is_default() {
+                return self.gather_of(tenant);
+            }
             return Gathered {
                 channels: Vec::new(),
                 clients: self.people.sessions() as u32,
@@ -212,7 +244,10 @@ impl Shard {
             .hub()
             .iter()
             .filter(|channel| !channel.subscribers.is_empty())
-            .filter(|channel| pattern.matches(channel.name.as_str()))
+            .filter(|channel| {
+                let (own, name) = TenantId::split(channel.name.whole());
+                own == tenant && pattern.matches(name)
+            })
             .map(|channel| (channel.name.clone(), channel.subscribers.len() as u32))
             .collect();
         Gathered {

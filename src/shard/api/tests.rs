@@ -136,7 +136,7 @@ fn thousand_publications_are_one_message_to_each_owner_and_one_answer_back() {
     let names = channels(1000);
     let abroad = names
         .iter()
-        .filter(|name| owner_of(&ChannelName::new(name), 4) != ShardId(0))
+        .filter(|name| owner_of(&ChannelName::from_whole(name), 4) != ShardId(0))
         .count();
     assert!(abroad > 500, "{abroad} channels are owned by other shards");
     let commands: Vec<String> = names

@@ -29,7 +29,7 @@ fn local(namespace: Namespace, speakers: &[Speaker], position: StreamPosition) -
 }
 
 fn enter(local: &mut Local, namespace: &Arc<Namespace>) -> HubId {
-    let name = ChannelName::new("a");
+    let name = ChannelName::from_whole("a");
     let entered = local.hub.enter(&name, namespace, Opener::default());
     entered.unwrap()
 }

@@ -16,7 +16,7 @@ image!(enum Route {
     6 => Control(page),
     7 => OpenApi,
     8 => Preflight(allow),
-    9 => Api { method, transport_errors, grant },
+    9 => Api { method, transport_errors, grant, tenant },
     10 => Page,
     11 => Options(allow),
     12 => Refused(error),

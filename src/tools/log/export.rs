@@ -11,11 +11,11 @@ use super::progress::Progress;
 use super::source::Source;
 use super::{ExportArgs, ToolError, lines};
 use crate::config::durable::Engine;
+use crate::config::namespace::is_queue;
 use crate::config::{Config, glob_match};
 use crate::model::{Draft, Entry};
 use crate::tools::interrupt::Interrupt;
 use crate::upstream::copy::{Frame, Rows};
-use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::embedded::TRIMS;
 use crate::upstream::embedded::look::{self, Stored};
 use crate::upstream::log::{Log, Page, Scan, Wanted};
@@ -119,7 +119,7 @@ impl Export {
     }
 
     fn write_scheduled(&mut self, draft: &Draft) -> Result<(), ToolError> {
-        if is_wanted(&self.wanted, draft.record.channel.as_str()) {
+        if is_wanted(&self.wanted, draft.record.channel.whole()) {
             self.written += 1;
             return self.output.write_scheduled(draft);
         }
@@ -127,7 +127,7 @@ impl Export {
     }
 
     fn write(&mut self, entry: &Entry) -> Result<(), ToolError> {
-        if is_wanted(&self.wanted, entry.record.channel.as_str()) {
+        if is_wanted(&self.wanted, entry.record.channel.whole()) {
             self.written += 1;
             return self.output.write(entry);
         }
@@ -146,7 +146,7 @@ impl Export {
 
 /// The queues of groups are the program's own: they are left out unless a pattern begins like them, too.
 fn is_wanted(wanted: &[String], channel: &str) -> bool {
-    let is_own = |text: &str| text.starts_with(QUEUE_PREFIX);
+    let is_own = |text: &str| is_queue(text);
     let fits = |pattern: &String| {
         pattern == channel
             || pattern.contains('*')

@@ -160,7 +160,7 @@ impl Import {
             .map_err(|error| ToolError::Nothing(format!("no randomness: {error}")))?;
         let draft = lines::read(line.trim(), when::unix_ms(), u128::from_be_bytes(random))
             .map_err(|says| self.wrong(&says))?;
-        let name = draft.record.channel.as_str();
+        let name = draft.record.channel.whole();
         if name.is_empty() || name.len() > LOG_NAME_BYTES_MAX {
             return Err(self.wrong("channel: empty or too long"));
         }

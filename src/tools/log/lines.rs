@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::model::{
     ChannelName, ClientId, ClientInfo, Draft, Entry, Epoch, EventId, Offset, Origin, Record,
-    StreamPosition, Terms,
+    StreamPosition, TenantId, Terms,
 };
 
 /// A line. Everything but the channel and the payload may be missing.
@@ -135,7 +135,7 @@ fn line(record: &Record) -> Line<'_> {
     let raw = raw.and_then(|data| serde_json::from_slice::<&RawValue>(data).ok());
     Line {
         cursor: None,
-        channel: record.channel.as_str().into(),
+        channel: record.channel.name().into(),
         offset: None,
         epoch: None,
         deliver_at: None,
@@ -152,11 +152,11 @@ fn line(record: &Record) -> Line<'_> {
             b64chan_info: base64(&info.chan_info),
         }),
         trace: some(&record.trace),
-        tenant: some(&record.tenant),
+        tenant: some(record.channel.tenant().as_str()),
         delta: record.delta,
         hops: u32::from(record.hops),
         origin: record.origin.as_ref().map(|origin| First {
-            channel: origin.channel.as_str().into(),
+            channel: origin.channel.name().into(),
             epoch: origin.position.epoch.as_str().into(),
             offset: origin.position.offset.0,
         }),
@@ -193,12 +193,13 @@ pub(super) fn read(text: &str, now_ms: u64, random: u128) -> Result<Draft, Strin
         None => EventId::new(unix_ms, random),
     };
     let publisher = line.publisher.as_ref().map(publisher).transpose()?;
+    let tenant = TenantId::new(line.tenant.as_deref().unwrap_or_default());
+    let origin = |line: &First<'_>| origin(tenant, line);
     let origin = line.origin.as_ref().map(origin).transpose()?;
     let hops = u8::try_from(line.hops).map_err(|_| "hops: up to 255")?;
     let text = |text: &Option<Cow<'_, str>>| text.as_deref().unwrap_or_default().into();
     let record = Record {
-        tenant: text(&line.tenant),
-        channel: ChannelName::new(&line.channel),
+        channel: ChannelName::of(tenant, &line.channel),
         event,
         key: text(&line.key),
         schema: line.schema,
@@ -238,10 +239,10 @@ fn publisher(line: &Publisher<'_>) -> Result<Arc<ClientInfo>, String> {
     }))
 }
 
-fn origin(line: &First<'_>) -> Result<Box<Origin>, String> {
+fn origin(tenant: TenantId<'_>, line: &First<'_>) -> Result<Box<Origin>, String> {
     let epoch = <[u8; 8]>::try_from(line.epoch.as_bytes());
     Ok(Box::new(Origin {
-        channel: ChannelName::new(&line.channel),
+        channel: ChannelName::of(tenant, &line.channel),
         position: StreamPosition {
             epoch: Epoch(epoch.map_err(|_| "origin.epoch: eight characters are expected")?),
             offset: Offset(line.offset),

@@ -17,12 +17,12 @@ use super::{MoveArgs, ToolError};
 use crate::config::Config;
 use crate::config::Source as Text;
 use crate::config::durable::{Durable, Engine};
+use crate::config::namespace::is_queue;
 use crate::model::{Draft, Entry, EventId, Terms};
 use crate::tools::interrupt::Interrupt;
 use crate::tools::when;
 use crate::upstream::copy::Frame;
 use crate::upstream::desk::into_queue;
-use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::embedded::TRIMS;
 use crate::upstream::embedded::look::{self, Stored};
 use crate::upstream::log::{Failure, Group, Leased, Log, Page, Scan, Settled, Wanted};
@@ -155,7 +155,7 @@ impl<'a, L: Log> Target<'a, L> {
             entry.cursor > self.place.cursor
                 && !entry.record.is_over(now_ms)
                 // What is in the queues of groups goes with the groups.
-                && !entry.record.channel.as_str().starts_with(QUEUE_PREFIX)
+                && !is_queue(entry.record.channel.whole())
                 && !self.known.contains(&identity(&entry.record))
         };
         let drafts: Vec<Draft> = entries
@@ -173,7 +173,7 @@ impl<'a, L: Log> Target<'a, L> {
     /// A key is remembered for what is left of its time: a publisher that has had no answer asks again, and one that has used the
     /// key anew once its time was over means another publication.
     fn terms(&self, entry: &Entry) -> Terms {
-        let channel = entry.record.channel.as_str();
+        let channel = entry.record.channel.whole();
         let namespace = self.config.channels.resolve(channel);
         let ttl = namespace.map_or(Duration::ZERO, |namespace| namespace.terms().key_ttl);
         let age = when::unix_ms().saturating_sub(entry.record.unix_ms);

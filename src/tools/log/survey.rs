@@ -181,7 +181,7 @@ impl Survey {
             if offset <= before || before > forgotten {
                 self.problem(format!(
                     "{}: offset {offset} stands behind {before}",
-                    name.as_str()
+                    name.whole()
                 ));
             }
         }
@@ -258,7 +258,7 @@ impl Survey {
             let mut table = Table::new(&["CHANNEL", "ENTRIES", "BYTES"]);
             for (name, entries, bytes) in self.largest() {
                 table.push(vec![
-                    name.as_str().to_owned(),
+                    name.whole().to_owned(),
                     entries.to_string(),
                     bytes.to_string(),
                 ]);
@@ -291,7 +291,7 @@ impl Survey {
     /// Channels with the most bytes.
     fn largest(&self) -> Vec<(&ChannelName, u64, u64)> {
         let mut all: Vec<_> = self.channels.iter().collect();
-        all.sort_unstable_by(|a, b| (b.1.1, a.0.as_str()).cmp(&(a.1.1, b.0.as_str())));
+        all.sort_unstable_by(|a, b| (b.1.1, a.0.whole()).cmp(&(a.1.1, b.0.whole())));
         all.into_iter()
             .take(CHANNELS_SHOWN)
             .map(|(name, (entries, bytes))| (name, *entries, *bytes))
@@ -304,7 +304,7 @@ impl Survey {
             .largest()
             .into_iter()
             .map(|(name, entries, bytes)| {
-                json!({ "channel": name.as_str(), "entries": entries, "bytes": bytes })
+                json!({ "channel": name.whole(), "entries": entries, "bytes": bytes })
             })
             .collect();
         let groups: Vec<_> = self

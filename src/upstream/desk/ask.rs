@@ -8,14 +8,15 @@ use bytes::Bytes;
 use super::group::{Holder, Taker, Window, index_of};
 use super::settings::{Wish, WishError, is_group_name, within};
 use super::{
-    Asker, CREDIT, Consumer, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY, Sync, WorkerId,
-    asked, bad_request, closed, not_found, replay, scheduled, unix_ms, wrong,
+    Asker, CREDIT, Consumer, Inner, LOAD_WAIT, Nothing, Outlet, Place, RETRY, Scoped, Sync,
+    WorkerId, asked, bad_request, closed, not_found, own, replay, scheduled, scope, unix_ms, wrong,
 };
 use crate::limits::{
     ACK_WAIT_MAX, FETCH_DELIVERIES_MAX, FETCH_WAIT_MS_MAX, FETCH_WAIT_MS_MIN, GROUP_CREDIT_MAX,
     GROUPS_PER_WORKER_MAX, HTTP_BODY_BYTES_MAX, SETTLED_PER_ASK_MAX,
 };
 use crate::mesh::durable::{Ask, Caller, LogError, LogMethod};
+use crate::model::TenantId;
 use crate::time::Now;
 use crate::upstream::log::{Entries, Groups, Letters, Scheduled, Values, worker_name};
 use crate::wire::json::fields;
@@ -31,6 +32,10 @@ struct Settling {
     ms: Option<u64>,
     sync: bool,
 }
+impl Scoped for Settling {
+    /// A number is looked for among the deliveries of the tenant's groups.
+    fn scope(&mut self, _: TenantId<'_>) {}
+}
 fields!(@Own Settling {
     "delivery" => delivery, "deliveries" => deliveries, "delay_ms" => delay_ms, "reason" => reason, "ms" => ms, "sync" => sync
 });
@@ -40,6 +45,11 @@ fields!(@Own Settling {
 struct Standing {
     group: Box<str>,
     credit: Option<u32>,
+}
+impl Scoped for Standing {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, [&mut self.group]);
+    }
 }
 fields!(@Own Standing { "group" => group, "credit" => credit });
 
@@ -82,8 +92,12 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Inner<L, O> 
             LogMethod::Fetch => self.fetch(asker, &ask).await.map(|()| None),
             LogMethod::Request => self.request(&ask).await.map(Some),
             LogMethod::Reply => self.reply(asker, &ask).await.map(Some),
-            LogMethod::Groups if ask.data.is_empty() => Ok(Some(self.list())),
-            LogMethod::Groups => asked::<Nothing>(&ask.data).map(|Nothing| Some(self.list())),
+            LogMethod::Groups if ask.data.is_empty() => {
+                Ok(Some(self.list(TenantId::new(&ask.tenant))))
+            }
+            LogMethod::Groups => {
+                asked::<Nothing>(&ask).map(|Nothing| Some(self.list(TenantId::new(&ask.tenant))))
+            }
             LogMethod::DeleteGroup => self.delete(asker, &ask).await.map(Some),
             LogMethod::PauseGroup => self.pause(asker, &ask, true).await.map(Some),
             LogMethod::ResumeGroup => self.pause(asker, &ask, false).await.map(Some),
@@ -92,16 +106,16 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Inner<L, O> 
             LogMethod::PeekGroup => self.peek(&ask).await.map(Some),
             LogMethod::CopyGroup => self.copy(asker, &ask).await.map(Some),
             LogMethod::Workers => self.list_workers(&ask).map(Some),
-            LogMethod::DeadList => self.list_letters(&ask.data).await.map(Some),
-            LogMethod::DeadShow => self.show_letter(&ask.data).await.map(Some),
-            LogMethod::DeadRetry => self.retry_letters(&ask.data).await.map(Some),
-            LogMethod::DeadDrop => self.drop_letters(&ask.data).await.map(Some),
+            LogMethod::DeadList => self.list_letters(&ask).await.map(Some),
+            LogMethod::DeadShow => self.show_letter(&ask).await.map(Some),
+            LogMethod::DeadRetry => self.retry_letters(&ask).await.map(Some),
+            LogMethod::DeadDrop => self.drop_letters(&ask).await.map(Some),
             LogMethod::Replay => {
                 let permit = self.replays.acquire().await;
                 let random = self.rng.borrow_mut().bits();
                 let is_durable = |channel: &str| {
                     let config = self.config.borrow();
-                    let namespace = config.channels.resolve(channel);
+                    let namespace = config.channels.resolve_whole(channel);
                     namespace.is_ok_and(|namespace| namespace.is_durable())
                 };
                 let targets = replay::Targets {
@@ -109,14 +123,13 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Inner<L, O> 
                     is_durable,
                     reach: |channels: &[Box<str>]| self.check_reach(channels),
                 };
-                let page =
-                    replay::page(&*self.log, &*self.outlet, &ask.data, random, targets).await;
+                let page = replay::page(&*self.log, &*self.outlet, &ask, random, targets).await;
                 drop(permit);
                 page.map(Some)
             }
-            LogMethod::ScheduledList => scheduled::list(&*self.log, &ask.data).await.map(Some),
+            LogMethod::ScheduledList => scheduled::list(&*self.log, &ask).await.map(Some),
             LogMethod::ScheduledCancel => scheduled::cancel(&*self.log, &ask).await.map(Some),
-            LogMethod::ScheduledChange => scheduled::change(&*self.log, &ask.data).await.map(Some),
+            LogMethod::ScheduledChange => scheduled::change(&*self.log, &ask).await.map(Some),
             LogMethod::Ack
             | LogMethod::Nak
             | LogMethod::Extend
@@ -197,7 +210,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         else {
             return Err(bad_request("only a connection consumes: a service fetches"));
         };
-        let wish = asked::<Wish>(&ask.data)?;
+        let wish = asked::<Wish>(ask)?;
         let credit = wish.credit.unwrap_or(CREDIT);
         let credit = within(credit, 1, GROUP_CREDIT_MAX, "credit", "1 to 10000").map_err(wrong)?;
         let worker = (asker.0, *conn);
@@ -214,14 +227,14 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         place.wake.notify_one();
         let mut out = Vec::new();
         let mut members = Members::open(&mut out);
-        members.text("group", &place.name);
+        members.text("group", own(&place.name));
         members.number("credit", credit);
         members.close();
         Ok(Bytes::from(out))
     }
 
     pub(super) async fn fetch(self: &Rc<Self>, asker: Asker, ask: &Ask) -> Result<(), LogError> {
-        let wish = asked::<Wish>(&ask.data)?;
+        let wish = asked::<Wish>(ask)?;
         let limit = wish.limit.unwrap_or(1);
         let limit = within(limit, 1, FETCH_DELIVERIES_MAX, "limit", "1 to 1000").map_err(wrong)?;
         let wait = wish.wait_ms.unwrap_or(0);
@@ -282,7 +295,7 @@ impl<L, O: Outlet> Inner<L, O> {
 
     /// `None`: it is answered when what it says is stored.
     pub(super) fn settle(&self, asker: Asker, ask: &Ask) -> Result<Option<Bytes>, LogError> {
-        let asked: Settling = asked(&ask.data)?;
+        let asked: Settling = asked(ask)?;
         if asked.deliveries.len() > SETTLED_PER_ASK_MAX {
             return Err(bad_request("`deliveries` has at most 10000 members"));
         }
@@ -294,6 +307,7 @@ impl<L, O: Outlet> Inner<L, O> {
         if time(asked.delay_ms).max(time(asked.ms)) > Some(ACK_WAIT_MAX) {
             return Err(bad_request("`delay_ms` and `ms` are 0 to 43200000"));
         }
+        let tenant = TenantId::new(&ask.tenant);
         let now = self.now();
         let mut done = 0;
         let mut unknown = Vec::new();
@@ -303,6 +317,7 @@ impl<L, O: Outlet> Inner<L, O> {
         let groups = self.groups.borrow();
         for &delivery in asked.delivery.iter().chain(&asked.deliveries) {
             let place = groups.get(index_of(delivery)).and_then(Option::as_ref);
+            let place = place.filter(|place| TenantId::of(&place.name) == tenant);
             let known = place.is_some_and(|place| {
                 let mut group = place.group.borrow_mut();
                 let known = match ask.method {
@@ -321,7 +336,8 @@ impl<L, O: Outlet> Inner<L, O> {
                 settled.insert(index_of(delivery));
             } else {
                 if place.is_none() {
-                    deleted.extend(gone.at(index_of(delivery)));
+                    let gone = gone.at(index_of(delivery)).into_iter();
+                    deleted.extend(gone.filter(|group| TenantId::of(group) == tenant));
                 }
                 unknown.push(delivery);
             }
@@ -339,7 +355,7 @@ impl<L, O: Outlet> Inner<L, O> {
         }
         if !deleted.is_empty() {
             members.array("deleted_groups", deleted, |out, group| {
-                write::string(out, group);
+                write::string(out, own(group));
             });
         }
         members.close();
@@ -380,7 +396,7 @@ impl<L, O: Outlet> Inner<L, O> {
     }
 
     pub(super) fn credit(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Standing = asked(&ask.data)?;
+        let asked: Standing = asked(ask)?;
         let Caller::Client { conn, .. } = ask.caller else {
             return Err(bad_request("only a connection has credit"));
         };
@@ -405,7 +421,7 @@ impl<L, O: Outlet> Inner<L, O> {
     }
 
     pub(super) fn leave(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Standing = asked(&ask.data)?;
+        let asked: Standing = asked(ask)?;
         let Caller::Client { conn, .. } = ask.caller else {
             return Err(bad_request("only a connection leaves"));
         };
@@ -437,7 +453,7 @@ impl<L: Groups + Values, O: Outlet> Inner<L, O> {
         asker: Asker,
         ask: &Ask,
     ) -> Result<Bytes, LogError> {
-        let asked: Standing = asked(&ask.data)?;
+        let asked: Standing = asked(ask)?;
         if !is_group_name(&asked.group) {
             return Err(wrong(WishError::Group));
         }

@@ -11,11 +11,12 @@ use serde::de::MapAccess;
 use serde_json::value::RawValue;
 
 use super::encode;
-use super::settings::{QUEUE_PREFIX, is_own};
-use super::{Inner, Outlet, asked, bad_request, not_found};
+use super::settings::is_own;
+use super::{Inner, Outlet, Scoped, asked, bad_request, not_found, own, scope};
+use crate::config::namespace::queue_of;
 use crate::limits::{LETTERS_LOOKED_AT_MAX, LETTERS_PAGE_MAX, LETTERS_PER_ASK_MAX};
-use crate::mesh::durable::LogError;
-use crate::model::{ChannelName, Draft, EventId, Origin, Record, Terms};
+use crate::mesh::durable::{Ask, LogError};
+use crate::model::{ChannelName, Draft, EventId, Origin, Record, TenantId, Terms};
 use crate::upstream::log::{DeadLetter, Letters};
 use crate::wire::json::write::{Members, string};
 use crate::wire::json::{Value, fields, value};
@@ -44,6 +45,22 @@ struct Asked {
     b64data: Option<Box<str>>,
     to_channel: Option<Box<str>>,
     to_group: Option<Box<str>>,
+    /// Whose letters are meant.
+    tenant: Box<str>,
+}
+impl Scoped for Asked {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        let groups = [&mut self.group, &mut self.to_group];
+        scope(tenant, groups.into_iter().flatten());
+        let channels = [&mut self.channel, &mut self.to_channel];
+        scope(tenant, channels.into_iter().flatten());
+        // It begins with a group.
+        scope(
+            tenant,
+            self.after.iter_mut().filter(|after| !after.is_empty()),
+        );
+        self.tenant = tenant.as_str().into();
+    }
 }
 fields!(@Own Asked {
     "group" => group, "event_id" => event_id, "all" => all, "after" => after, "limit" => limit,
@@ -100,6 +117,7 @@ impl Asked {
 
     fn filter(&self) -> Result<Filter, LogError> {
         Ok(Filter {
+            tenant: self.tenant.clone(),
             reason: self.reason.clone(),
             class: self.class.as_deref().map(filter::class).transpose()?,
             channel: self.channel.clone(),
@@ -218,7 +236,7 @@ impl Retried {
         if self.skipped > 0 {
             members.number("skipped", self.skipped);
             members.array("absent_groups", &self.absent, |out, group| {
-                string(out, group);
+                string(out, own(group));
             });
         }
         if let Some(reason) = &self.reason {
@@ -280,8 +298,8 @@ impl<L: Letters, O: Outlet> Inner<L, O> {
     }
 
     /// A page of letters.
-    pub(super) async fn list_letters(&self, data: &[u8]) -> Result<Bytes, LogError> {
-        let asked = asked::<Asked>(data)?;
+    pub(super) async fn list_letters(&self, ask: &Ask) -> Result<Bytes, LogError> {
+        let asked = asked::<Asked>(ask)?;
         asked.only(&["group", "after", "limit"])?;
         let limit = asked.limit.unwrap_or(100).clamp(1, LETTERS_PAGE_MAX);
         let (filter, after) = (asked.filter()?, asked.after()?);
@@ -297,15 +315,19 @@ impl<L: Letters, O: Outlet> Inner<L, O> {
             encode::letter(out, letter, false);
         });
         if let Some((group, event)) = next {
-            members.text("next", &format!("{group}/{event}"));
+            members.text("next", &format!("{}/{event}", own(&group)));
         }
         if is_first {
             let census = self.log.census();
-            let of = |name: &str| group.is_none_or(|group| *group == *name);
+            let tenant = TenantId::new(&asked.tenant);
+            let of = |name: &str| match group {
+                Some(group) => *group == *name,
+                None => TenantId::of(name) == tenant,
+            };
             let counts = census.counts.iter().filter(|((name, _), _)| of(name));
             members.array("counts", counts, |out, ((group, cause), letters)| {
                 let mut members = Members::open(out);
-                members.text("group", group);
+                members.text("group", own(group));
                 members.text("class", cause.name());
                 members.number("letters", *letters);
                 members.close();
@@ -316,8 +338,8 @@ impl<L: Letters, O: Outlet> Inner<L, O> {
     }
 
     /// One letter with everything.
-    pub(super) async fn show_letter(&self, data: &[u8]) -> Result<Bytes, LogError> {
-        let asked = asked::<Asked>(data)?;
+    pub(super) async fn show_letter(&self, ask: &Ask) -> Result<Bytes, LogError> {
+        let asked = asked::<Asked>(ask)?;
         asked.only(&["group", "event_id"])?;
         asked.check_meant()?;
         let (group, event) = asked.one()?;
@@ -330,8 +352,8 @@ impl<L: Letters, O: Outlet> Inner<L, O> {
 
     /// Puts letters into the queues of their groups, or elsewhere, then forgets them. Interrupted in between, a letter may live twice
     /// for a moment: whoever asks again stores nothing new.
-    pub(super) async fn retry_letters(&self, data: &[u8]) -> Result<Bytes, LogError> {
-        let asked = asked::<Asked>(data)?;
+    pub(super) async fn retry_letters(&self, ask: &Ask) -> Result<Bytes, LogError> {
+        let asked = asked::<Asked>(ask)?;
         asked.only(&[
             "group",
             "event_id",
@@ -459,7 +481,7 @@ impl<L: Letters, O: Outlet> Inner<L, O> {
             (Some(group), None) => Err(self.absent(group)),
             (None, Some(channel)) => {
                 let config = self.config.borrow();
-                let namespace = config.channels.resolve_named_by_server(channel);
+                let namespace = config.channels.resolve_whole_named_by_server(channel);
                 let is_durable = namespace.is_ok_and(|namespace| namespace.is_durable());
                 match is_durable && !is_own(channel) {
                     true => Ok(Target::Channel(channel)),
@@ -482,8 +504,8 @@ impl<L: Letters, O: Outlet> Inner<L, O> {
         let mut key = format!("retry/{}/{}", entry.record.event, letter.unix_ms);
         if let Some((data, json)) = edit {
             let config = self.config.borrow();
-            let channel = entry.shown_at().0.as_str();
-            if let Ok(namespace) = config.channels.resolve(channel)
+            let channel = entry.shown_at().0.whole();
+            if let Ok(namespace) = config.channels.resolve_whole(channel)
                 && let Err(unfit) = config.check_payload(namespace, data, *json)
             {
                 return Err(bad_request(&format!("data: {unfit}")));
@@ -496,13 +518,13 @@ impl<L: Letters, O: Outlet> Inner<L, O> {
         Ok(match target {
             Target::Own => into_queue(&letter.group, &entry, key, KEY_TTL),
             Target::Group(group) => into_queue(group, &entry, key, KEY_TTL),
-            Target::Channel(name) => once_more(&entry, ChannelName::new(name), key, KEY_TTL),
+            Target::Channel(name) => once_more(&entry, ChannelName::from_whole(name), key, KEY_TTL),
         })
     }
 
     /// Forgets letters.
-    pub(super) async fn drop_letters(&self, data: &[u8]) -> Result<Bytes, LogError> {
-        let asked = asked::<Asked>(data)?;
+    pub(super) async fn drop_letters(&self, ask: &Ask) -> Result<Bytes, LogError> {
+        let asked = asked::<Asked>(ask)?;
         asked.only(&["group", "event_id", "all"])?;
         asked.check_meant()?;
         let mut dropped = 0;
@@ -534,7 +556,7 @@ pub fn into_queue(
     key: Box<str>,
     key_ttl: std::time::Duration,
 ) -> Draft {
-    let channel = ChannelName::new(&format!("{QUEUE_PREFIX}{group}"));
+    let channel = ChannelName::from_whole(&queue_of(group));
     once_more(entry, channel, key, key_ttl)
 }
 

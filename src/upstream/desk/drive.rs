@@ -261,7 +261,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let (ended, leased): (Vec<_>, Vec<_>) = leased.into_iter().partition(is_over);
         let config = self.config.borrow();
         for one in ended {
-            let namespace = config.channels.resolve(one.entry.record.channel.as_str());
+            let namespace = config.channels.resolve_of(&one.entry.record.channel);
             let kept = namespace.map(|namespace| namespace.kept);
             let becomes_letter = kept.is_ok_and(|kept| kept.expired == Expired::DeadLetter);
             group.handle_ended(now, one, becomes_letter);

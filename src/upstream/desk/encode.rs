@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::own;
 use crate::model::{Entry, Record};
 use crate::upstream::log::{DeadLetter, Failure};
 use crate::wire::json::write::{Members, string};
@@ -32,7 +33,7 @@ pub fn delivery(out: &mut Vec<u8>, group: &str, given: &Given) {
     out.reserve(FRAME_BYTES + group.len() + record.bytes());
     let mut members = Members::open(out);
     members.number("delivery", given.delivery);
-    members.text("group", group);
+    members.text("group", own(group));
     members.number("attempt", given.attempt);
     place_of(&mut members, &given.entry);
     self::record(&mut members, record, true);
@@ -43,7 +44,7 @@ pub fn delivery(out: &mut Vec<u8>, group: &str, given: &Given) {
 pub fn paused(group: &str, paused: bool) -> Bytes {
     let mut out = Vec::new();
     let mut members = Members::open(&mut out);
-    members.text("group", group);
+    members.text("group", own(group));
     members.boolean("paused", paused);
     members.close();
     Bytes::from(out)
@@ -68,7 +69,7 @@ pub fn delivery_bytes(group: &str, entry: &Entry) -> usize {
     };
     FRAME_BYTES
         + text_bytes(group)
-        + text_bytes(entry.shown_at().0.as_str())
+        + text_bytes(entry.shown_at().0.whole())
         + text_bytes(&record.key)
         + text_bytes(&record.trace)
         + tags
@@ -120,7 +121,7 @@ pub fn record(members: &mut Members<'_>, record: &Record, with_data: bool) {
 pub(super) fn place_of(members: &mut Members<'_>, entry: &Entry) {
     let (channel, position) = entry.shown_at();
     members.plain("event_id", &entry.record.event.encode());
-    members.text("channel", channel.as_str());
+    members.text("channel", channel.name());
     members.text("epoch", position.epoch.as_str());
     members.number("offset", position.offset.0);
 }
@@ -136,7 +137,7 @@ pub(super) fn data(members: &mut Members<'_>, data: &[u8], json: bool) {
 /// A dead letter: one JSON object.
 pub fn letter(out: &mut Vec<u8>, letter: &DeadLetter, with_data: bool) {
     let mut members = Members::open(out);
-    members.text("group", &letter.group);
+    members.text("group", own(&letter.group));
     members.number("died_at", letter.unix_ms);
     members.number("attempts", letter.failures.len());
     members.text("reason", letter.reason());
@@ -156,7 +157,7 @@ fn failure(out: &mut Vec<u8>, failure: &Failure) {
 /// What is announced of a dead letter: one JSON object without the payload.
 pub fn obituary(out: &mut Vec<u8>, letter: &DeadLetter) {
     let mut members = Members::open(out);
-    members.text("group", &letter.group);
+    members.text("group", own(&letter.group));
     place_of(&mut members, &letter.entry);
     members.number("attempts", letter.failures.len());
     members.text("reason", letter.reason());
@@ -202,7 +203,7 @@ mod tests {
     fn replayed_entry_stands_where_it_stood_first() {
         let origin = memory::entry(1, 5, memory::record("orders:1", EventId(7), "1"));
         let record = Record {
-            channel: ChannelName::new("$queue:billing"),
+            channel: ChannelName::from_whole("$queue:billing"),
             origin: Some(Box::new(Origin {
                 channel: origin.record.channel.clone(),
                 position: origin.position,

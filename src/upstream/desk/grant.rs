@@ -1,5 +1,6 @@
 //! Who may consume what.
 
+use super::own;
 use crate::config::glob_match;
 use crate::config::namespace::leaves_out;
 use crate::mesh::durable::{Caller, LogError};
@@ -9,6 +10,8 @@ pub(super) fn permit(caller: &Caller, group: &str, channels: &[Box<str>]) -> Res
     let Caller::Client { grants, .. } = caller else {
         return Ok(());
     };
+    // A token speaks of names as its tenant has them, and what is asked for is that tenant's.
+    let group = own(group);
     let of_group = grants
         .iter()
         .filter(|grant| glob_match(&grant.groups, group));
@@ -17,6 +20,7 @@ pub(super) fn permit(caller: &Caller, group: &str, channels: &[Box<str>]) -> Res
         .collect();
     match channels
         .iter()
+        .map(|channel| own(channel))
         .find(|wanted| !granted.iter().any(|granted| covers(granted, wanted)))
     {
         Some(wanted) => Err(LogError::Forbidden(

@@ -22,9 +22,10 @@ use hashbrown::HashMap;
 
 use super::encode::Given;
 use super::picks::Picker;
-use super::settings::{QUEUE_PREFIX, Settings};
+use super::settings::Settings;
 use super::turns::Place;
 use super::{Asker, WorkerId};
+use crate::config::namespace::queue_of;
 use crate::limits::{FAILURE_REASON_BYTES_MAX, GROUP_HELD_MAX, GROUPS_AT_DESK_MAX};
 use crate::mem::Rng;
 use crate::model::{Entry, ShardId};
@@ -289,7 +290,7 @@ impl Group {
         Self {
             bounds: Bounds::default(),
             name: name.into(),
-            own_channel: format!("{QUEUE_PREFIX}{name}").into(),
+            own_channel: queue_of(name).into(),
             picker: Picker::new(&settings.picks),
             settings,
             counters: Counters::default(),

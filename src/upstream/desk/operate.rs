@@ -9,11 +9,12 @@ use serde_json::json;
 use super::settings::{WishError, is_group_name};
 use super::start::{From, Start};
 use super::{
-    Asker, Inner, Outlet, Place, SEEK_PATIENCE, Seek, asked, bad_request, clock, closed, encode,
-    unix_ms, wrong,
+    Asker, Inner, Outlet, Place, SEEK_PATIENCE, Scoped, Seek, asked, bad_request, clock, closed,
+    encode, own, scope, unix_ms, wrong,
 };
 use crate::limits::PEEKED_MAX;
 use crate::mesh::durable::{Ask, LogError};
+use crate::model::TenantId;
 use crate::upstream::log::{Entries, Groups, Letters, Undone, Values};
 use crate::wire::json::fields;
 use crate::wire::json::write::Members;
@@ -71,12 +72,23 @@ impl Pace {
 struct Named {
     group: Box<str>,
 }
+impl Scoped for Named {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, [&mut self.group]);
+    }
+}
 fields!(@Own Named { "group" => group });
 
 #[derive(Debug, Default)]
 struct Seeking {
     group: Box<str>,
     to: Option<Start>,
+}
+impl Scoped for Seeking {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, [&mut self.group]);
+        scope(tenant, self.to.iter_mut().filter_map(Start::channel));
+    }
 }
 fields!(@Own Seeking { "group" => group, "to" => to });
 
@@ -86,6 +98,11 @@ struct Peeking {
     after: Option<u64>,
     limit: Option<usize>,
 }
+impl Scoped for Peeking {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, [&mut self.group]);
+    }
+}
 fields!(@Own Peeking { "group" => group, "after" => after, "limit" => limit });
 
 #[derive(Debug, Default)]
@@ -94,10 +111,16 @@ struct Copying {
     to: Box<str>,
     from: Option<Start>,
 }
+impl Scoped for Copying {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, [&mut self.group, &mut self.to]);
+        scope(tenant, self.from.iter_mut().filter_map(Start::channel));
+    }
+}
 fields!(@Own Copying { "group" => group, "to" => to, "from" => from });
 
 impl<L, O: Outlet> Inner<L, O> {
-    pub(super) fn list(&self) -> Bytes
+    pub(super) fn list(&self, tenant: TenantId<'_>) -> Bytes
     where
         L: Letters,
     {
@@ -105,7 +128,7 @@ impl<L, O: Outlet> Inner<L, O> {
         let letters = census.of_groups();
         let groups = self.groups.borrow();
         let now = unix_ms();
-        let mut list: Vec<serde_json::Value> = groups.iter().flatten().map(|place| {
+        let mut list: Vec<serde_json::Value> = groups.iter().flatten().filter(|place| TenantId::of(&place.name) == tenant).map(|place| {
             let report = place.report();
             let group = place.group.borrow();
             let settings = group.settings();
@@ -127,7 +150,7 @@ impl<L, O: Outlet> Inner<L, O> {
                 rules["where"] = (*settings.picks.condition).into();
             }
             let mut shown = json!({
-                "group": report.name, "channels": settings.channels, "paused": report.is_paused,
+                "group": own(&report.name), "channels": settings.channels.iter().map(|channel| own(channel)).collect::<Vec<_>>(), "paused": report.is_paused,
                 "workers": report.workers, "fetches": report.waiting, "lag": report.lag, "ready": report.ready,
                 "delayed": report.delayed, "in_flight": report.in_flight, "held": report.held,
                 "oldest_age_ms": report.oldest_unix_ms.map(|at| now.saturating_sub(at)),
@@ -165,12 +188,12 @@ impl<L, O: Outlet> Inner<L, O> {
 
     /// Who takes from a group.
     pub(super) fn list_workers(&self, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Named = asked(&ask.data)?;
+        let asked: Named = asked(ask)?;
         let place = self.named(&asked.group)?;
         let reports = place.group.borrow().worker_reports(self.now());
         let mut out = Vec::new();
         let mut members = Members::open(&mut out);
-        members.text("group", &place.name);
+        members.text("group", own(&place.name));
         members.array("workers", reports, |out, worker| {
             let mut members = Members::open(out);
             members.text("worker", &worker.name);
@@ -202,7 +225,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         ask: &Ask,
         paused: bool,
     ) -> Result<Bytes, LogError> {
-        let asked: Named = asked(&ask.data)?;
+        let asked: Named = asked(ask)?;
         let place = self.named(&asked.group)?;
         let _one = self.turn_of(Some(asker)).await?;
         let mut settings = place.group.borrow().settings().clone();
@@ -227,7 +250,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
 
     /// The group begins anew elsewhere.
     pub(super) async fn seek(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Seeking = asked(&ask.data)?;
+        let asked: Seeking = asked(ask)?;
         let place = self.named(&asked.group)?;
         let start = asked.to.ok_or_else(|| {
             bad_request("`to` is missing: \"beginning\", \"end\", or an object with `time`, `last`, or `channel` and `offset`")
@@ -255,7 +278,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
 
     /// The group forgets what it has not done.
     pub(super) async fn purge(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Named = asked(&ask.data)?;
+        let asked: Named = asked(ask)?;
         let place = self.named(&asked.group)?;
         let lag = self.log.lag(&place.name).await?;
         let purged = lag.entries + lag.delayed + lag.leased;
@@ -324,7 +347,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
 
     /// What the group has not done, oldest first.
     pub(super) async fn peek(&self, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Peeking = asked(&ask.data)?;
+        let asked: Peeking = asked(ask)?;
         let place = self.named(&asked.group)?;
         let limit = asked.limit.unwrap_or(10).clamp(1, PEEKED_MAX);
         let after = asked.after.unwrap_or(0);
@@ -355,7 +378,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
 
     /// Another group with the same rules, which begins with what this one has not done.
     pub(super) async fn copy(self: &Rc<Self>, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Copying = asked(&ask.data)?;
+        let asked: Copying = asked(ask)?;
         let place = self.named(&asked.group)?;
         if !is_group_name(&asked.to) {
             return Err(bad_request(
@@ -365,7 +388,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let _one = self.turn_of(Some(asker)).await?;
         let copied = |to: &str| {
             let mut out = Vec::new();
-            Members::open(&mut out).text("group", to);
+            Members::open(&mut out).text("group", own(to));
             Bytes::from(out)
         };
         if let Some(other) = self.place(&asked.to) {

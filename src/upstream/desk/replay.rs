@@ -12,15 +12,15 @@ use serde_json::value::RawValue;
 
 use super::dead::{into_queue, once_more};
 use super::encode;
-use super::settings::{QUEUE_PREFIX, is_own};
-use super::{Outlet, asked, bad_request, not_found};
-use crate::config::namespace::DEAD_PREFIX;
+use super::settings::is_own;
+use super::{Outlet, Scoped, asked, bad_request, not_found, scope};
+use crate::config::namespace::{is_of_letters, is_queue};
 use crate::limits::{
     REPLAY_CHANNELS_MAX, REPLAY_LOOKED_AT_MAX, REPLAY_PAGE_BYTES_MAX, REPLAY_PAGE_MAX,
     REPLAY_UNJUDGED_TOLD_MAX,
 };
-use crate::mesh::durable::{LogError, Read};
-use crate::model::{ChannelName, Entry, EventId};
+use crate::mesh::durable::{Ask, LogError, Read};
+use crate::model::{ChannelName, Entry, EventId, TenantId};
 use crate::upstream::log::{Entries, Scan, Scanned};
 use crate::wire::condition::Condition;
 use crate::wire::json::write::{Members, string};
@@ -42,6 +42,17 @@ struct Asked {
     into: Option<Into>,
     limit: Option<usize>,
     bytes: Option<usize>,
+}
+impl Scoped for Asked {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, &mut self.channels);
+        scope(
+            tenant,
+            self.into.iter_mut().map(|into| match into {
+                Into::Channel(name) | Into::Group(name) => name,
+            }),
+        );
+    }
 }
 fields!(@Own Asked {
     "channels" => channels,
@@ -158,7 +169,7 @@ where
     fn check(&self, channels: &[Box<str>], into: Option<&Into>) -> Result<(), LogError> {
         let kept: Vec<Box<str>> = channels
             .iter()
-            .filter(|channel| !channel.starts_with(QUEUE_PREFIX))
+            .filter(|channel| !is_queue(channel))
             .cloned()
             .collect();
         (self.reach)(&kept)?;
@@ -176,7 +187,7 @@ where
 pub(super) async fn page<L: Entries, O: Outlet>(
     log: &L,
     outlet: &O,
-    data: &[u8],
+    ask: &Ask,
     random: u64,
     targets: Targets<
         impl Fn(&str) -> Option<LogError>,
@@ -184,7 +195,7 @@ pub(super) async fn page<L: Entries, O: Outlet>(
         impl Fn(&[Box<str>]) -> Result<(), LogError>,
     >,
 ) -> Result<Bytes, LogError> {
-    let asked: Asked = asked(data)?;
+    let asked: Asked = asked(ask)?;
     if asked.channels.is_empty() || asked.channels.len() > REPLAY_CHANNELS_MAX {
         return Err(bad_request("`channels` is 1 to 64 names or patterns"));
     }
@@ -204,15 +215,19 @@ pub(super) async fn page<L: Entries, O: Outlet>(
     };
     let done = scanned.at_end || next.after >= cursor.until;
     let mut channels = asked.channels.iter();
-    let with_queues = channels.any(|channel| channel.starts_with(QUEUE_PREFIX));
+    let with_queues = channels.any(|channel| is_queue(channel));
     let mut channels = asked.channels.iter();
-    let with_letters = channels.any(|channel| channel.starts_with(DEAD_PREFIX));
+    let with_letters = channels.any(|channel| is_of_letters(channel));
     let unjudged = Unjudged::default();
     let is_meant = |entry: &Entry| {
-        let channel = entry.record.channel.as_str();
+        let channel = entry.record.channel.whole();
         entry.cursor <= cursor.until
-            && (with_queues || !channel.starts_with(QUEUE_PREFIX))
-            && (with_letters || !channel.starts_with(DEAD_PREFIX))
+            && asked
+                .channels
+                .iter()
+                .any(|wanted| TenantId::of(wanted) == entry.record.channel.tenant())
+            && (with_queues || !is_queue(channel))
+            && (with_letters || !is_of_letters(channel))
             && condition.as_ref().is_none_or(|condition| {
                 let fits = condition.matches(&entry.record.data);
                 fits.unwrap_or_else(|_unreadable| unjudged.add(entry))
@@ -324,7 +339,9 @@ async fn put<O: Outlet>(
         let drafts = events.iter().map(|entry| {
             let key = format!("replay/{:x}/{}", cursor.id, entry.record.event).into();
             match into {
-                Into::Channel(name) => once_more(entry, ChannelName::new(name), key, KEY_TTL),
+                Into::Channel(name) => {
+                    once_more(entry, ChannelName::from_whole(name), key, KEY_TTL)
+                }
                 Into::Group(group) => into_queue(group, entry, key, KEY_TTL),
             }
         });
@@ -412,7 +429,7 @@ async fn before<L: Entries>(
         ));
     }
     let read = Read {
-        channel: ChannelName::new(channel),
+        channel: ChannelName::from_whole(channel),
         after: Some(offset.saturating_sub(1)),
         limit: 1,
         bytes: 1,

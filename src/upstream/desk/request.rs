@@ -19,13 +19,16 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::group::{Holder, index_of};
-use super::settings::{QUEUE_PREFIX, is_group_name, within};
-use super::{Asker, Inner, Outlet, asked, bad_request, encode, not_found, unix_ms, wrong};
+use super::settings::{is_group_name, within};
+use super::{
+    Asker, Inner, Outlet, Scoped, asked, bad_request, encode, not_found, scope, unix_ms, wrong,
+};
+use crate::config::namespace::queue_of;
 use crate::limits::{
     FETCH_WAIT_MS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PUBLISH_TTL_MAX, REPLY_BYTES_MAX,
 };
 use crate::mesh::durable::{Ask, Caller, LogError, Read};
-use crate::model::{ChannelName, ClientInfo, Draft, Entry, EventId, Record, Terms};
+use crate::model::{ChannelName, ClientInfo, Draft, Entry, EventId, Record, TenantId, Terms};
 use crate::upstream::log::{Entries, Groups, Letters, Values};
 use crate::wire::json::write::Members;
 use crate::wire::json::{compact, fields, is_json};
@@ -53,6 +56,12 @@ struct Request<'a> {
     ttl_ms: u64,
     timeout_ms: Option<u64>,
 }
+impl Scoped for Request<'_> {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        let names = [&mut self.channel, &mut self.group];
+        scope(tenant, names.into_iter().flatten());
+    }
+}
 fields!(@Own Request<'de> {
     "channel" => channel, "group" => group, "data" => data, "b64data" => b64data, "key" => key,
     "schema" => schema, "trace" => trace, "ttl_ms" => ttl_ms, "timeout_ms" => timeout_ms,
@@ -63,6 +72,10 @@ struct Reply<'a> {
     delivery: Option<u64>,
     data: &'a [u8],
     b64data: Option<Cow<'a, str>>,
+}
+impl Scoped for Reply<'_> {
+    /// A number is looked for among the deliveries of the tenant's groups.
+    fn scope(&mut self, _: TenantId<'_>) {}
 }
 fields!(@Own Reply<'de> { "delivery" => delivery, "data" => data, "b64data" => b64data });
 
@@ -95,7 +108,7 @@ impl Replies {
             return;
         }
         for entry in entries {
-            let event = entry.record.channel.as_str().strip_prefix(REPLY_PREFIX);
+            let event = entry.record.channel.whole().strip_prefix(REPLY_PREFIX);
             if let Some(notify) = event
                 .and_then(EventId::parse)
                 .and_then(|event| waiting.get(&event.0))
@@ -132,13 +145,13 @@ fn payload(data: &[u8], b64data: Option<&str>) -> Result<(Bytes, bool), LogError
 }
 
 fn reply_channel(event: EventId) -> ChannelName {
-    ChannelName::new(&format!("{REPLY_PREFIX}{event}"))
+    ChannelName::from_whole(&format!("{REPLY_PREFIX}{event}"))
 }
 
 impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     /// Publishes a request, or finds the one with the same key, and waits for its reply.
     pub(super) async fn request(&self, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Request<'_> = asked(&ask.data)?;
+        let asked: Request<'_> = asked(ask)?;
         let time = asked.timeout_ms.unwrap_or(TIMEOUT_MS);
         let time = within(time, 1, FETCH_WAIT_MS_MAX, "timeout_ms", "1 to 20000").map_err(wrong)?;
         let until = Instant::now() + Duration::from_millis(time);
@@ -183,7 +196,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let kept = config.durable.retention_age;
         match (asked.channel.as_deref(), asked.group.as_deref()) {
             (Some(channel), None) => {
-                let namespace = config.channels.resolve(channel).ok();
+                let namespace = config.channels.resolve_whole(channel).ok();
                 let namespace = namespace.filter(|namespace| namespace.is_durable());
                 let Some(namespace) = namespace.filter(|_| !channel.is_empty()) else {
                     return Err(bad_request(
@@ -191,7 +204,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                     ));
                 };
                 let ttl = namespace.idempotency_ttl.min(kept);
-                Ok((ChannelName::new(channel), ttl))
+                Ok((ChannelName::from_whole(channel), ttl))
             }
             (None, Some(_)) if !matches!(caller, Caller::Service) => Err(LogError::Forbidden(
                 "only services ask a group: ask in a channel that you may publish in".into(),
@@ -200,7 +213,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 if !is_group_name(group) || self.place(group).is_none() {
                     return Err(self.absent(group));
                 }
-                let channel = ChannelName::new(&format!("{QUEUE_PREFIX}{group}"));
+                let channel = ChannelName::from_whole(&queue_of(group));
                 Ok((channel, KEY_TTL.min(kept)))
             }
             _ => Err(bad_request(
@@ -240,7 +253,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
 
     /// Stores the reply to a request, unless there is one, and acknowledges the delivery.
     pub(super) async fn reply(&self, asker: Asker, ask: &Ask) -> Result<Bytes, LogError> {
-        let asked: Reply<'_> = asked(&ask.data)?;
+        let asked: Reply<'_> = asked(ask)?;
         let delivery = asked
             .delivery
             .ok_or_else(|| bad_request("`delivery` is missing"))?;
@@ -253,7 +266,9 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             Caller::Client { conn, .. } => Holder::Connection((asker.0, conn)),
         };
         let place = self.groups.borrow().get(index_of(delivery)).cloned();
+        let tenant = TenantId::new(&ask.tenant);
         let place = place.flatten();
+        let place = place.filter(|place| TenantId::of(&place.name) == tenant);
         let entry = place
             .as_ref()
             .and_then(|place| place.group.borrow().entry_of(holder, delivery));

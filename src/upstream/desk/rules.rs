@@ -10,7 +10,7 @@ use super::group::{Group, Taker, Window};
 use super::settings::{Settings, Wish, WishError, is_group_name};
 use super::start::From;
 use super::triggers::Rule;
-use super::{Inner, Outlet, Place, bad_request, closed, grant, wrong};
+use super::{Inner, Outlet, Place, bad_request, closed, grant, own, wrong};
 use crate::limits::GROUPS_AT_DESK_MAX;
 use crate::mesh::durable::{Caller, LogError};
 use crate::upstream::log::{Entries, Group as LogGroup, Groups, Letters, Values};
@@ -116,9 +116,9 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
     pub(super) fn check_reach(&self, channels: &[Box<str>]) -> Result<(), LogError> {
         let config = self.config.borrow();
         let mut channels = channels.iter();
-        match channels.find(|channel| !config.channels.reaches_durable(channel)) {
+        match channels.find(|channel| !config.channels.reaches_durable_whole(channel)) {
             Some(channel) => Err(LogError::BadRequest(
-                format!("`{channel}` means no channel of a durable namespace: nothing would ever come from there").into(),
+                format!("`{}` means no channel of a durable namespace: nothing would ever come from there", own(channel)).into(),
             )),
             None => Ok(()),
         }

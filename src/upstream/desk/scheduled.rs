@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::{asked, bad_request, encode, not_found, unix_ms};
+use super::{Scoped, asked, bad_request, encode, not_found, own, scope, unix_ms};
 use crate::config::due_ms;
 use crate::limits::{HISTORY_BYTES_MAX, SCHEDULED_PAGE_MAX};
 use crate::mesh::durable::{Ask, Caller, LogError};
-use crate::model::{ChannelName, ClientInfo, EventId};
+use crate::model::{ChannelName, ClientInfo, EventId, TenantId};
 use crate::upstream::log::{Name, Page, Pending, Place, Scheduled, Which};
 use crate::wire::json::fields;
 use crate::wire::json::write::Members;
@@ -17,6 +17,11 @@ struct Listed {
     after: Option<Box<str>>,
     limit: Option<usize>,
 }
+impl Scoped for Listed {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, &mut self.channel);
+    }
+}
 fields!(@Own Listed { "channel" => channel, "after" => after, "limit" => limit });
 
 #[derive(Debug, Default)]
@@ -24,6 +29,11 @@ struct Named {
     channel: Box<str>,
     key: Option<Box<str>>,
     event_id: Option<Box<str>>,
+}
+impl Scoped for Named {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, [&mut self.channel]);
+    }
 }
 fields!(@Own Named { "channel" => channel, "key" => key, "event_id" => event_id });
 
@@ -35,6 +45,11 @@ struct Changed {
     deliver_at: u64,
     delay_ms: u64,
 }
+impl Scoped for Changed {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, [&mut self.channel]);
+    }
+}
 fields!(@Own Changed {
     "channel" => channel, "key" => key, "event_id" => event_id, "deliver_at" => deliver_at, "delay_ms" => delay_ms
 });
@@ -43,7 +58,7 @@ impl Named {
     /// The one that is meant.
     fn which(self) -> Result<Which, LogError> {
         let channel = &*self.channel;
-        if channel.is_empty() {
+        if own(channel).is_empty() {
             return Err(bad_request("`channel` is missing"));
         }
         let name = match (self.key.filter(|key| !key.is_empty()), self.event_id) {
@@ -59,16 +74,17 @@ impl Named {
                 return Err(bad_request("`key` or `event_id` is missing"));
             }
         };
-        let channel = ChannelName::new(channel);
+        let channel = ChannelName::from_whole(channel);
         Ok(Which { channel, name })
     }
 }
 
 /// A page of them, in the order of their times.
-pub(super) async fn list<L: Scheduled>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
-    let asked = match data.is_empty() {
+pub(super) async fn list<L: Scheduled>(log: &L, ask: &Ask) -> Result<Bytes, LogError> {
+    let tenant = TenantId::new(&ask.tenant);
+    let asked = match ask.data.is_empty() {
         true => Listed::default(),
-        false => asked::<Listed>(data)?,
+        false => asked::<Listed>(ask)?,
     };
     let after = asked.after.filter(|after| !after.is_empty());
     let after = match &after {
@@ -77,7 +93,7 @@ pub(super) async fn list<L: Scheduled>(log: &L, data: &[u8]) -> Result<Bytes, Lo
     };
     let limit = asked.limit.unwrap_or(100).clamp(1, SCHEDULED_PAGE_MAX);
     let wanted = Page {
-        channel: asked.channel.as_deref().map(ChannelName::new),
+        channel: asked.channel.as_deref().map(ChannelName::from_whole),
         after,
         limit,
         bytes: HISTORY_BYTES_MAX,
@@ -86,7 +102,8 @@ pub(super) async fn list<L: Scheduled>(log: &L, data: &[u8]) -> Result<Bytes, Lo
     let bytes: usize = found.iter().map(|one| one.draft.record.bytes()).sum();
     let mut out = Vec::new();
     let mut members = Members::open(&mut out);
-    members.array("scheduled", &found, one);
+    let of_tenant = |one: &&Pending| one.draft.record.channel.tenant() == tenant;
+    members.array("scheduled", found.iter().filter(of_tenant), one);
     let is_full = found.len() >= limit || bytes >= HISTORY_BYTES_MAX;
     if let Some(last) = found.last().filter(|_| is_full) {
         let Place { due_ms, number } = last.place;
@@ -107,14 +124,14 @@ fn place(text: &str) -> Option<Place> {
 fn one(out: &mut Vec<u8>, pending: &Pending) {
     let mut members = Members::open(out);
     members.plain("event_id", &pending.draft.record.event.encode());
-    members.text("channel", pending.draft.record.channel.as_str());
+    members.text("channel", pending.draft.record.channel.name());
     members.number("deliver_at", pending.place.due_ms);
     encode::record(&mut members, &pending.draft.record, true);
 }
 
 /// Forgets one. A client does so with what its user has published.
 pub(super) async fn cancel<L: Scheduled>(log: &L, ask: &Ask) -> Result<Bytes, LogError> {
-    let which = asked::<Named>(&ask.data)?.which()?;
+    let which = asked::<Named>(ask)?.which()?;
     if let Caller::Client { client, user, .. } = &ask.caller {
         let pending = log.pending(&which).await?.ok_or_else(absent)?;
         let is_own = |publisher: &ClientInfo| match user.is_empty() {
@@ -133,8 +150,8 @@ pub(super) async fn cancel<L: Scheduled>(log: &L, ask: &Ask) -> Result<Bytes, Lo
 }
 
 /// Gives one another time.
-pub(super) async fn change<L: Scheduled>(log: &L, data: &[u8]) -> Result<Bytes, LogError> {
-    let asked = asked::<Changed>(data)?;
+pub(super) async fn change<L: Scheduled>(log: &L, ask: &Ask) -> Result<Bytes, LogError> {
+    let asked = asked::<Changed>(ask)?;
     if asked.deliver_at == 0 && asked.delay_ms == 0 {
         return Err(bad_request(
             "`deliver_at` or `delay_ms` is missing: a time in the past publishes it at once",

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::de::{Error as _, MapAccess};
 use serde::{Deserialize, Serialize};
 
-use crate::config::namespace::DEAD_PREFIX;
+use crate::config::namespace::{QUEUE_PREFIX, is_of_letters, is_queue};
 use crate::limits::{
     ACK_WAIT_MAX, ACK_WAIT_MIN, GROUP_ATTEMPTS_MAX, GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX,
     GROUP_NAME_BYTES_MAX,
@@ -17,14 +17,13 @@ use crate::wire::json::{Value, fields};
 use super::picks::Picks;
 use super::start::Start;
 use super::turns::{Key, LANE_WEIGHTS, LANES, Lanes, Turns};
-
-/// Start of the channels that hold what is put into one group only.
-pub const QUEUE_PREFIX: &str = "$queue:";
+use super::{Scoped, scope};
+use crate::model::TenantId;
 
 /// Is this a channel that only the log's side publishes on?
 #[must_use]
 pub fn is_own(channel: &str) -> bool {
-    channel.starts_with(QUEUE_PREFIX) || channel.starts_with(DEAD_PREFIX)
+    is_queue(channel) || is_of_letters(channel)
 }
 
 /// Rules of a group. Survives restarts beside the group.
@@ -203,6 +202,13 @@ pub struct Wish {
     /// Rules that differ from those of the group change it; else they are refused.
     pub update: bool,
 }
+impl Scoped for Wish {
+    fn scope(&mut self, tenant: TenantId<'_>) {
+        scope(tenant, [&mut self.group]);
+        scope(tenant, self.channels.iter_mut().flatten());
+        scope(tenant, self.from.iter_mut().filter_map(Start::channel));
+    }
+}
 fields!(@Own Wish {
     "group" => group,
     "channels" => channels,
@@ -295,6 +301,7 @@ pub enum WishError {
 /// Is this a name that workers may give a group?
 #[must_use]
 pub fn is_group_name(name: &str) -> bool {
+    let (_, name) = TenantId::split(name);
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     !name.is_empty() && name.len() <= GROUP_NAME_BYTES_MAX && name.bytes().all(allowed)
 }
@@ -438,10 +445,7 @@ fn check_channels(channels: &[Box<str>]) -> Result<(), WishError> {
     {
         return Err(WishError::Channels);
     }
-    if channels
-        .iter()
-        .any(|channel| channel.starts_with(QUEUE_PREFIX))
-    {
+    if channels.iter().any(|channel| is_queue(channel)) {
         return Err(WishError::Reserved);
     }
     Ok(())

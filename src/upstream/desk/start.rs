@@ -62,6 +62,16 @@ struct StartFields {
 }
 fields!(@Own StartFields { "time" => time, "last" => last, "channel" => channel, "offset" => offset });
 
+impl Start {
+    /// The channel that it names.
+    pub(super) fn channel(&mut self) -> Option<&mut Box<str>> {
+        match self {
+            Self::Offset(channel, _) => Some(channel),
+            Self::Beginning | Self::New | Self::Time(_) | Self::Last(_) => None,
+        }
+    }
+}
+
 impl<'de> Value<'de> for Option<Start> {
     fn read<A: MapAccess<'de>>(map: &mut A) -> Result<Self, A::Error> {
         let wrong = || A::Error::custom(": expected \"beginning\", \"new\" or an object");
@@ -106,7 +116,7 @@ impl<L: Entries, O: Outlet> Inner<L, O> {
             Start::Last(count) => self.last(*count, channels).await,
             Start::Offset(channel, offset) => {
                 let read = Read {
-                    channel: ChannelName::new(channel),
+                    channel: ChannelName::from_whole(channel),
                     after: Some(offset.saturating_sub(1)),
                     limit: 1,
                     bytes: 1,

@@ -725,7 +725,9 @@ fn what_a_group_loses_is_told_where_operators_look() {
             (log.leased("g") == 1).then_some(())
         })
         .await;
-        log.trim(&ChannelName::new("a:2")).await.expect("forgotten");
+        log.trim(&ChannelName::from_whole("a:2"))
+            .await
+            .expect("forgotten");
         let lost = wait("the loss", || {
             let report = table.desk.report();
             (report[0].lost > 0).then(|| report[0].lost)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::encode::{self, Given};
 use super::triggers::follower;
 use super::{Inner, Outlet, Place, RETRY, clock};
-use crate::config::namespace::DEAD_PREFIX;
+use crate::config::namespace::{is_of_letters, letters_of};
 use crate::mesh::durable::LogError;
 use crate::model::{ChannelName, Draft, Record, Terms};
 use crate::upstream::log::{Bounds, DeadLetter, Lease, Letters};
@@ -28,18 +28,17 @@ const EXPIRED_INTERVAL: Duration = Duration::from_mins(1);
 /// What is appended when a letter is kept; `None` where that would be about an announcement, which would go on for ever.
 pub(super) fn announcement(letter: &DeadLetter) -> Option<Draft> {
     let entry = &letter.entry;
-    if entry.shown_at().0.as_str().starts_with(DEAD_PREFIX) {
+    if is_of_letters(entry.shown_at().0.whole()) {
         return None;
     }
-    let channel = format!("{DEAD_PREFIX}{}", letter.group);
+    let channel = letters_of(&letter.group);
     // Not its time: what was interrupted and is done again has another one.
     let key = format!("dead/{}/{}", entry.record.event, entry.cursor);
     let mut data = Vec::new();
     encode::obituary(&mut data, letter);
     let record = Record {
-        tenant: entry.record.tenant.clone(),
         event: follower(entry.record.event, &format!("{channel}/{}", entry.cursor)),
-        channel: ChannelName::new(&channel),
+        channel: ChannelName::from_whole(&channel),
         key: key.into(),
         schema: 0,
         tags: Box::default(),

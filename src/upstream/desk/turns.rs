@@ -60,7 +60,7 @@ impl Key {
     #[must_use]
     pub fn of<'a>(&self, entry: &'a Entry) -> Cow<'a, [u8]> {
         match self {
-            Self::Channel => entry.shown_at().0.as_str().as_bytes().into(),
+            Self::Channel => entry.shown_at().0.whole().as_bytes().into(),
             Self::User => {
                 let user = entry.record.publisher.as_ref().map(|info| &*info.user);
                 user.unwrap_or("").as_bytes().into()

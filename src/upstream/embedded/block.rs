@@ -39,7 +39,7 @@ const ORIGIN: u8 = 1 << 6;
 const MORE: u8 = 1 << 7;
 const SCHEMA: u8 = 1;
 const HOPS: u8 = 1 << 1;
-const TENANT: u8 = 1 << 2;
+
 /// It ends by itself.
 const TTL: u8 = 1 << 3;
 /// It has ended; nothing else follows.
@@ -87,7 +87,7 @@ impl Head {
             mark_ms: number(37),
             bytes_before: number(45),
             count: u16::from_le_bytes([fixed[53], fixed[54]]),
-            channel: ChannelName::new(Self::channel_of(value)?),
+            channel: ChannelName::from_whole(Self::channel_of(value)?),
         })
     }
 
@@ -155,7 +155,7 @@ fn encode_left<'a>(
     head: &Head,
     records: impl Iterator<Item = Option<&'a Record>> + Clone,
 ) {
-    let name = head.channel.as_str().as_bytes();
+    let name = head.channel.whole().as_bytes();
     let bytes: usize = (records.clone().flatten())
         .map(|record| record.bytes() + RECORD_BYTES_BESIDE)
         .sum();
@@ -244,7 +244,7 @@ pub fn decode(first_cursor: u64, value: &Bytes) -> Result<Vec<Arc<Entry>>, Damag
     if crc32fast::hash(&value[4..]) != checksum {
         return Err(Damage::Checksum);
     }
-    let mut reader = Reader::new(value, HEAD_BYTES + 2 + head.channel.as_str().len());
+    let mut reader = Reader::new(value, HEAD_BYTES + 2 + head.channel.whole().len());
     // A record has at least a flag, its id, a time and a length; what has ended, two bytes.
     let least = if Head::may_have_holes(value) { 2 } else { 19 };
     let room = value.len() / least;
@@ -276,7 +276,6 @@ fn put_record(out: &mut Vec<u8>, record: &Record) {
     let flag = |is: bool, bit: u8| if is { bit } else { 0 };
     let more = flag(record.schema != 0, SCHEMA)
         | flag(record.hops != 0, HOPS)
-        | flag(!record.tenant.is_empty(), TENANT)
         | flag(record.ttl_ms > 0, TTL);
     out.push(
         flag(record.json, JSON)
@@ -302,7 +301,7 @@ fn put_record(out: &mut Vec<u8>, record: &Record) {
     if record.ttl_ms > 0 {
         put_number(out, record.ttl_ms);
     }
-    for text in [&record.tenant, &record.key, &record.trace] {
+    for text in [&record.key, &record.trace] {
         if !text.is_empty() {
             put_bytes(out, text.as_bytes());
         }
@@ -322,7 +321,7 @@ fn put_record(out: &mut Vec<u8>, record: &Record) {
         put_bytes(out, &info.chan_info);
     }
     if let Some(origin) = &record.origin {
-        put_bytes(out, origin.channel.as_str().as_bytes());
+        put_bytes(out, origin.channel.whole().as_bytes());
         out.extend_from_slice(&origin.position.epoch.0);
         put_number(out, origin.position.offset.0);
     }
@@ -352,7 +351,6 @@ fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Option<
             Ok(Box::default())
         }
     };
-    let tenant = text(more & TENANT != 0)?;
     let key = text(flags & KEY != 0)?;
     let trace = text(flags & TRACE != 0)?;
     let mut tags = Vec::new();
@@ -375,7 +373,7 @@ fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Option<
         None
     } else {
         Some(Box::new(Origin {
-            channel: ChannelName::new(reader.text()?),
+            channel: ChannelName::from_whole(reader.text()?),
             position: StreamPosition {
                 epoch: Epoch(reader.array()?),
                 offset: Offset(reader.number()?),
@@ -383,7 +381,6 @@ fn take_record(reader: &mut Reader<'_>, channel: &ChannelName) -> Result<Option<
         }))
     };
     Ok(Some(Record {
-        tenant,
         channel: channel.clone(),
         event,
         key,
@@ -422,16 +419,16 @@ mod tests {
 
     prop_compose! {
         fn record()(
-            tenant in ".{0,5}", event: u128, key in ".{0,12}", schema: u32,
+            event: u128, key in ".{0,12}", schema: u32,
             tags in proptest::collection::vec((".{0,4}", ".{0,4}"), 0..4), publisher in info(), trace in ".{0,20}",
             unix_ms: u64, ttl: u64, data: Vec<u8>, flags: (bool, bool, u8), origin in proptest::option::of((".{0,9}", any::<[u8; 8]>(), any::<u64>())),
         ) -> Record {
             Record {
-                tenant: tenant.into(), channel: ChannelName::new("c"), event: EventId(event), key: key.into(), schema,
+                channel: ChannelName::from_whole("c"), event: EventId(event), key: key.into(), schema,
                 tags: tags.into_iter().map(|(name, value)| (name.into(), value.into())).collect(), publisher,
                 trace: trace.into(), unix_ms, ttl_ms: ttl, data: data.into(), json: flags.0, delta: flags.1, hops: flags.2,
                 origin: origin.map(|(channel, epoch, offset)| Box::new(Origin {
-                    channel: ChannelName::new(&channel),
+                    channel: ChannelName::from_whole(&channel),
                     position: StreamPosition { epoch: Epoch(epoch), offset: Offset(offset) },
                 })),
             }
@@ -447,7 +444,7 @@ mod tests {
             mark_ms: 6,
             bytes_before: 9,
             count: u16::try_from(count).unwrap(),
-            channel: ChannelName::new("c"),
+            channel: ChannelName::from_whole("c"),
         }
     }
 

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn memory_keeps_what_is_used_and_has_a_bound() {
-        let name = |n: usize| ChannelName::new(&n.to_string());
+        let name = |n: usize| ChannelName::from_whole(&n.to_string());
         let mut rows = Rows::default();
         for n in 0..ROWS_KEPT * 5 {
             rows.put(name(n), row(n as u64));

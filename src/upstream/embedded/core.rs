@@ -268,7 +268,7 @@ impl Core {
     #[must_use]
     pub fn nowhere(&self, channel: &ChannelName) -> StreamPosition {
         StreamPosition {
-            epoch: epoch_of(self.log_id, self.lives, channel.as_str()),
+            epoch: epoch_of(self.log_id, self.lives, channel.whole()),
             offset: Offset(0),
         }
     }
@@ -283,10 +283,10 @@ impl Core {
         if let Some(row) = self.rows.find(channel) {
             return Ok(Some(row));
         }
-        if channel.as_str().is_empty() {
+        if channel.whole().is_empty() {
             return Ok(None);
         }
-        let Some(value) = self.store.channels.get(channel.as_str())? else {
+        let Some(value) = self.store.channels.get(channel.whole())? else {
             return Ok(None);
         };
         let row = Row::decode(&value).map_err(|damage| Broken(damage.to_string()))?;
@@ -628,7 +628,7 @@ impl Core {
                 }
             }
             staged.row.cursor = cursor;
-            let rule = self.rules.find(staged.channel.as_str());
+            let rule = self.rules.find(staged.channel.whole());
             if let Some(count) = rule.and_then(|rule| rule.count)
                 && staged.row.top.saturating_sub(count) > staged.row.trimmed
             {
@@ -641,7 +641,7 @@ impl Core {
             batch.insert(&active.index, key, value);
         }
         for staged in plan.staged.iter().filter(|staged| staged.is_touched) {
-            let name = staged.channel.as_str();
+            let name = staged.channel.whole();
             batch.insert(&self.store.channels, name, staged.row.encode());
         }
         for (keyspace, key, value) in plan.rows.drain(..) {
@@ -740,7 +740,7 @@ impl Core {
             if is_idle {
                 is_any_idle = true;
                 if let Ok(name) = str::from_utf8(&name) {
-                    self.rows.forget(&ChannelName::new(name));
+                    self.rows.forget(&ChannelName::from_whole(name));
                 }
                 batch.remove(&self.store.channels, name);
             }

@@ -218,7 +218,7 @@ fn holes(
             wanted.insert(next);
         }
         let forgotten =
-            read::trimmed_to(view, key, &value).max(view.floors.of(head.channel.as_str()));
+            read::trimmed_to(view, key, &value).max(view.floors.of(head.channel.whole()));
         let value = Bytes::from_owner(value);
         // What cannot be read stays until its segment goes.
         let mut entries = block::decode(key, &value).unwrap_or_default();

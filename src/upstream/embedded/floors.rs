@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::durable::Expired;
+use crate::config::namespace::is_queue;
 use crate::config::{ChannelRules, Config, Namespace};
+use crate::model::TenantId;
 use crate::upstream::desk::turns::Key;
 
-/// Channels with a name of their own in the log: deliveries of one queue group.
-pub const QUEUE_PREFIX: &str = "$queue:";
 /// Kind of the rows of floors, before the name of a namespace.
 pub const FLOORS: &[u8] = b"n/";
 /// Kind of the rows of what was removed of segments, before their numbers: bytes and entries.
@@ -68,7 +68,9 @@ impl Names {
     /// The namespace that a channel's name says; `None` for the queue of a group, which is in none.
     #[must_use]
     pub fn namespace<'a>(&self, channel: &'a str) -> Option<&'a str> {
-        (!channel.starts_with(QUEUE_PREFIX)).then(|| self.0.named(channel))
+        // What tenants have is kept as long as the whole log.
+        let is_meant = TenantId::of(channel).is_default() && !is_queue(channel);
+        is_meant.then(|| self.0.named(channel))
     }
 }
 

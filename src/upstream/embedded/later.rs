@@ -171,7 +171,7 @@ pub fn first(store: &Store, from: Spot) -> fjall::Result<Option<Spot>> {
 /// Puts one into a batch.
 pub fn put(batch: &mut OwnedWriteBatch, keyspace: &Keyspace, row: &Row) {
     let record = &row.draft.record;
-    let channel = hash_of(record.channel.as_str());
+    let channel = hash_of(record.channel.whole());
     let spot = spot_bytes(row.spot);
     batch.insert(keyspace, row_key(row.spot), encode(&row.draft));
     batch.insert(keyspace, channel_key(&channel, row.spot), Vec::new());
@@ -184,7 +184,7 @@ pub fn put(batch: &mut OwnedWriteBatch, keyspace: &Keyspace, row: &Row) {
 /// Takes one out, in a batch.
 pub fn remove(batch: &mut OwnedWriteBatch, keyspace: &Keyspace, row: &Row) {
     let record = &row.draft.record;
-    let channel = hash_of(record.channel.as_str());
+    let channel = hash_of(record.channel.whole());
     remove_place(batch, keyspace, row);
     batch.remove(keyspace, event_key(&channel, record.event));
     if !record.key.is_empty() {
@@ -194,7 +194,7 @@ pub fn remove(batch: &mut OwnedWriteBatch, keyspace: &Keyspace, row: &Row) {
 
 /// Takes one out of its place, in a batch that puts it into another.
 pub fn remove_place(batch: &mut OwnedWriteBatch, keyspace: &Keyspace, row: &Row) {
-    let channel = hash_of(row.draft.record.channel.as_str());
+    let channel = hash_of(row.draft.record.channel.whole());
     remove_damaged(batch, keyspace, row.spot);
     batch.remove(keyspace, channel_key(&channel, row.spot));
 }
@@ -210,7 +210,7 @@ pub fn remove_damaged(batch: &mut OwnedWriteBatch, keyspace: &Keyspace, spot: Sp
 ///
 /// The library's.
 pub fn with_key(store: &Store, channel: &ChannelName, key: &str) -> fjall::Result<Option<Row>> {
-    named(store, &key_key(&hash_of(channel.as_str()), key))
+    named(store, &key_key(&hash_of(channel.whole()), key))
 }
 
 /// The one with this event in its channel.
@@ -223,7 +223,7 @@ pub fn with_event(
     channel: &ChannelName,
     event: EventId,
 ) -> fjall::Result<Option<Row>> {
-    named(store, &event_key(&hash_of(channel.as_str()), event))
+    named(store, &event_key(&hash_of(channel.whole()), event))
 }
 
 fn named(store: &Store, name: &[u8]) -> fjall::Result<Option<Row>> {
@@ -261,7 +261,7 @@ pub fn list(
         }
         return Ok(());
     };
-    let hash = hash_of(channel.as_str());
+    let hash = hash_of(channel.whole());
     let (first, last) = (
         channel_key(&hash, from),
         channel_key(&hash, (u64::MAX, u64::MAX)),

@@ -9,12 +9,11 @@ use fjall::{Readable as _, UserValue};
 use super::block::{self, Head};
 use super::bytes::Damage;
 use super::channels::Row;
-use super::floors::QUEUE_PREFIX;
 use super::segments::{Segment, View, cursor_of, index_key};
 use crate::config::glob_match;
-use crate::config::namespace::{DEAD_PREFIX, leaves_out};
+use crate::config::namespace::{is_queue, leaves_out, queue_of};
 use crate::mesh::durable::{Read, Span};
-use crate::model::Entry;
+use crate::model::{Entry, TenantId};
 use crate::upstream::log::{Scan, Scanned};
 
 /// Cursors that are passed over at first where the library cannot go on, and how often before the step grows.
@@ -28,6 +27,9 @@ const UNPACKED_BYTES_KEPT: usize = 4 << 20;
 /// Which channels somebody wants.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
+    /// Whoever's it is.
+    everything: bool,
+    /// All channels of the tenant `default`.
     all: bool,
     names: BTreeSet<Box<str>>,
     globs: Vec<Box<str>>,
@@ -41,7 +43,7 @@ impl Filter {
     pub fn of_scan(channels: &[Box<str>]) -> Self {
         let mut filter = Self::default();
         filter.add(channels);
-        filter.all |= channels.is_empty();
+        filter.everything = channels.is_empty();
         filter
     }
 
@@ -53,7 +55,7 @@ impl Filter {
             ..Self::default()
         };
         filter.add(channels);
-        filter.names.insert(format!("{QUEUE_PREFIX}{group}").into());
+        filter.names.insert(queue_of(group).into());
         filter
     }
 
@@ -72,20 +74,24 @@ impl Filter {
     /// Whether it is wanted.
     #[must_use]
     pub fn wants(&self, channel: &str) -> bool {
-        if self.hides_own && channel.starts_with(QUEUE_PREFIX) {
+        if self.hides_own && is_queue(channel) {
             return self.names.contains(channel);
         }
-        let is_hidden = |glob: &str| self.hides_own && leaves_out(glob, channel);
+        let is_hidden = |glob: &str| match self.hides_own {
+            true => leaves_out(glob, channel),
+            false => TenantId::of(glob) != TenantId::of(channel),
+        };
         let mut globs = self.globs.iter();
-        self.all && !(self.hides_own && channel.starts_with(DEAD_PREFIX))
+        self.everything
+            || self.all && !is_hidden("*")
             || self.names.contains(channel)
             || globs.any(|glob| glob_match(glob, channel) && !is_hidden(glob))
     }
 
-    /// Whether everything is wanted.
+    /// Whether everything is wanted, that of tenants aside.
     #[must_use]
     pub fn wants_all(&self) -> bool {
-        self.all
+        self.everything || self.all
     }
 }
 
@@ -315,7 +321,7 @@ pub fn channel(view: &View, row: &Row, read: &Read) -> fjall::Result<Part> {
     };
     let wanted = after + 1;
     part.span = Span::behind(after, after);
-    let floor = view.floors.of(read.channel.as_str());
+    let floor = view.floors.of(read.channel.whole());
     // The newest segment in which the channel has a block that begins at `wanted` or before.
     let mut begin = (0, 0);
     for (at, segment) in view.segments.iter().enumerate().rev() {

@@ -135,15 +135,15 @@ pub fn sweep(
         }
     }
     for (channel, row) in full {
-        let namespace = rules.names().namespace(channel.as_str());
+        let namespace = rules.names().namespace(channel.whole());
         let raised = swept
             .floors
             .iter()
             .find(|(name, _)| Some(&**name) == namespace);
         let raised = raised.map_or(0, |(_, floor)| floor.cursor);
-        let floor = view.floors.of(channel.as_str()).max(raised);
+        let floor = view.floors.of(channel.whole()).max(raised);
         let makes_letters = rules
-            .find(channel.as_str())
+            .find(channel.whole())
             .is_some_and(|rule| rule.makes_letters);
         trim(view, channel, &row, (floor, makes_letters), &mut swept)?;
     }
@@ -200,7 +200,7 @@ fn walk(
 
 /// Is it a channel of this namespace?
 fn is_of(rules: &Rules, name: &str, channel: &ChannelName) -> bool {
-    rules.names().namespace(channel.as_str()) == Some(name)
+    rules.names().namespace(channel.whole()) == Some(name)
 }
 
 /// Counts the bytes that came since they were counted.
@@ -239,7 +239,7 @@ pub fn sweep_channel(
         is_by_order: true,
         ..Swept::default()
     };
-    let floor = view.floors.of(channel.as_str());
+    let floor = view.floors.of(channel.whole());
     trim(view, channel, row, (floor, true), &mut swept)?;
     Ok(swept)
 }

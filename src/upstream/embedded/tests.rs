@@ -44,7 +44,7 @@ fn open(directory: &Path) -> Embedded {
 }
 
 fn append(channel: &str, data: &str) -> Draft {
-    let channel = ChannelName::new(channel);
+    let channel = ChannelName::from_whole(channel);
     let terms = Terms::log(Duration::from_hours(24));
     let mut draft = Draft::new(terms, channel, data.as_bytes().to_vec().into(), true);
     draft.record.event = EventId::new(1, u128::from(data.len() as u64));
@@ -73,7 +73,7 @@ async fn offset(log: &Embedded, draft: Draft) -> (u64, bool) {
 
 async fn page(log: &Embedded, channel: &str, after: u64, limit: u32) -> Slice {
     let read = Read {
-        channel: ChannelName::new(channel),
+        channel: ChannelName::from_whole(channel),
         after: Some(after),
         limit,
         bytes: 1 << 20,
@@ -151,7 +151,7 @@ fn pages_join_without_hole_or_repeat() {
         }
         assert!(page(&log, "c", 1000, 10).await.entries.is_empty());
         let read = Read {
-            channel: ChannelName::new("c"),
+            channel: ChannelName::from_whole("c"),
             after: Some(5),
             limit: 100,
             bytes: 1,
@@ -345,13 +345,13 @@ fn what_an_order_takes_from_a_group_is_counted_once() {
             .collect();
         log.settle("done", &done).await.unwrap();
         for _ in 0..2 {
-            log.trim(&ChannelName::new("a")).await.unwrap();
+            log.trim(&ChannelName::from_whole("a")).await.unwrap();
             for (name, lost) in [("idle", 15), ("done", 0), ("other", 0)] {
                 assert_eq!(log.lag(name).await.unwrap().lost, lost, "{name}");
             }
         }
         store(&log, vec![append("a", "more")]).await;
-        log.trim(&ChannelName::new("a")).await.unwrap();
+        log.trim(&ChannelName::from_whole("a")).await.unwrap();
         assert_eq!(log.lag("idle").await.unwrap().lost, 16);
         assert_eq!(log.fetch("other", 9).await.unwrap().len(), 1);
         assert!(log.delete_group("idle").await.unwrap());
@@ -368,7 +368,7 @@ fn what_is_stored_while_losses_are_counted_stays() {
         log.open_group(&group("g", &["*"])).await.unwrap();
         store(&log, (0..9).map(|n| append("a", &n.to_string())).collect()).await;
         store(&log, vec![append("b", "other")]).await;
-        let name = ChannelName::new("a");
+        let name = ChannelName::from_whole("a");
         let mut trim = std::pin::pin!(log.trim(&name));
         let begun = std::future::poll_fn(|context| {
             std::task::Poll::Ready(trim.as_mut().poll(context).is_pending())
@@ -481,7 +481,7 @@ fn trimmed_entries_are_gone_for_everybody_and_the_position_stays() {
         let log = open(directory.path());
         store(&log, vec![append("a", "1"), append("b", "2")]).await;
         log.open_group(&group("g", &["*"])).await.unwrap();
-        log.trim(&ChannelName::new("a")).await.unwrap();
+        log.trim(&ChannelName::from_whole("a")).await.unwrap();
         store(&log, vec![append("a", "3")]).await;
         let check = async |log: &Embedded| {
             let slice = page(log, "a", 0, 10).await;

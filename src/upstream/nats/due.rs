@@ -174,7 +174,7 @@ async fn append(link: &Link, writer: &Writer, held: &mut Held, now_ms: u64) -> b
                 held.insert(place, (draft, message));
             }
             Err(error) => {
-                let (channel, event) = (draft.record.channel.as_str(), draft.record.event);
+                let (channel, event) = (draft.record.channel.whole(), draft.record.event);
                 tracing::warn!(%error, channel, %event, "what was due cannot be published and is dropped");
                 settle(&message, AckKind::Term).await;
             }

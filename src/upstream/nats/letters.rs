@@ -204,9 +204,7 @@ pub(super) async fn bury(link: &Link, letter: &DeadLetter) -> Result<(), LogErro
     let mut head = Head {
         unix_ms: letter.unix_ms,
         failures: letter.failures.clone(),
-        subject: link
-            .subjects
-            .channel(&record.tenant, record.channel.as_str()),
+        subject: link.subjects.channel(record.channel.whole()),
         cursor: letter.entry.cursor,
         headers: lines.collect(),
     };

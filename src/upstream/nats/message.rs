@@ -123,7 +123,7 @@ pub(super) fn headers(record: &Record, position: StreamPosition, version: &Versi
     if let Some(origin) = &record.origin {
         let mut text = position_text(origin.position);
         text.push(' ');
-        text.push_str(&escape(origin.channel.as_str(), false));
+        text.push_str(&escape(origin.channel.whole(), false));
         set(&mut headers, ORIGIN, text);
     }
     headers
@@ -205,11 +205,10 @@ pub(super) fn decode(
     if headers.get(TRIMMED).is_some() {
         return Some(Content::Trimmed);
     }
-    let (tenant, channel) = subjects.parse(subject)?;
+    let channel = subjects.parse(subject)?;
     let event = event(headers)?;
     let record = Record {
-        tenant,
-        channel: ChannelName::new(&channel),
+        channel,
         event,
         key: text(headers, KEY)?,
         schema: number(headers, SCHEMA)?.unwrap_or(0),
@@ -346,7 +345,7 @@ fn origin(headers: &HeaderMap) -> Option<Option<Box<Origin>>> {
     };
     let (position, channel) = value.as_str().split_once(' ')?;
     Some(Some(Box::new(Origin {
-        channel: ChannelName::new(&unescape(channel, b'%')?),
+        channel: ChannelName::from_whole(&unescape(channel, b'%')?),
         position: parse_position(position)?,
     })))
 }
@@ -382,7 +381,7 @@ mod tests {
 
     fn there_and_back(record: &Record, version: &Version) -> (Option<Entry>, Version) {
         let subjects = Subjects::new("ringmain");
-        let subject = subjects.channel(&record.tenant, record.channel.as_str());
+        let subject = subjects.channel(record.channel.whole());
         let position = StreamPosition {
             epoch: Epoch(*b"AbCdEfGh"),
             offset: Offset(17),
@@ -403,8 +402,7 @@ mod tests {
         ) -> Record {
             let (schema, time, hops, json, delta, more) = numbers;
             Record {
-                tenant: Box::default(),
-                channel: ChannelName::new(&channel),
+                channel: ChannelName::from_whole(&channel),
                 event: EventId::new(time, client),
                 key: key.into(),
                 schema,
@@ -423,7 +421,7 @@ mod tests {
                 delta,
                 hops,
                 origin: more.then(|| Box::new(Origin {
-                    channel: ChannelName::new(&channel),
+                    channel: ChannelName::from_whole(&channel),
                     position: StreamPosition { epoch: Epoch(*b"zyxwvuts"), offset: Offset(time) },
                 })),
             }
@@ -441,7 +439,7 @@ mod tests {
         #[test]
         fn what_waits_comes_back_from_its_message(record in records(), due_ms in 1u64.., ttl in 0u64..1 << 40) {
             let subjects = Subjects::new("ringmain");
-            let subject = subjects.channel(&record.tenant, record.channel.as_str());
+            let subject = subjects.channel(record.channel.whole());
             let mut draft = Draft::of(Terms::log(Duration::from_millis(ttl)), record);
             (draft.due_ms, draft.version, draft.version_epoch) = (due_ms, 3, "e".into());
             let headers = waiting(&draft, &subject);

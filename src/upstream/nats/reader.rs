@@ -79,7 +79,7 @@ impl Reader {
     /// See `Entries::read`.
     pub(super) async fn read(&self, read: &Read) -> Result<Slice, LogError> {
         let opened = self.link.opened()?;
-        let subject = self.link.subjects.channel("", read.channel.as_str());
+        let subject = self.link.subjects.channel(read.channel.whole());
         let head = head::for_read(&self.link, &opened, &subject).await?;
         let position = head.position;
         let mut entries: Vec<Arc<Entry>> = Vec::new();
@@ -256,7 +256,7 @@ impl Reader {
                 if let Some(Content::Entry(entry)) = self.decode(found)
                     && !entry.record.is_over(now_ms)
                     && (scan.channels.is_empty()
-                        || subject::matches(&scan.channels, entry.record.channel.as_str()))
+                        || subject::matches(&scan.channels, entry.record.channel.whole()))
                 {
                     let size = entry.record.bytes();
                     let fits = entries.is_empty() || bytes + size <= scan.bytes;

@@ -168,7 +168,7 @@ async fn put(
 }
 
 fn subject_of(link: &Link, channel: &ChannelName) -> String {
-    link.subjects.channel("", channel.as_str())
+    link.subjects.channel(channel.whole())
 }
 
 /// Subjects of those that wait with a key; `None` without one.

@@ -6,9 +6,8 @@
 
 use crate::config::glob_match;
 use crate::config::namespace::leaves_out;
+use crate::model::{ChannelName, TenantId, tenant};
 
-/// Tenant of records that name none.
-const DEFAULT_TENANT: &str = "default";
 /// Start of the reserved channels: a glob that does not name them does not match them.
 const RESERVED: char = '$';
 
@@ -36,12 +35,12 @@ impl Subjects {
         format!("{}.>", self.prefix)
     }
 
-    /// A channel's subject.
-    pub(super) fn channel(&self, tenant: &str, channel: &str) -> String {
-        let tenant = if tenant.is_empty() {
-            DEFAULT_TENANT
-        } else {
-            tenant
+    /// The subject of a channel, by its whole name.
+    pub(super) fn channel(&self, whole: &str) -> String {
+        let (tenant, channel) = TenantId::split(whole);
+        let tenant = match tenant.as_str() {
+            "" => tenant::DEFAULT,
+            id => id,
         };
         let mut out = String::with_capacity(self.prefix.len() + channel.len() + 16);
         out.push_str(&self.prefix);
@@ -88,15 +87,11 @@ impl Subjects {
         format!("{above}*.{channel}.{key}.*.*")
     }
 
-    /// Tenant (empty for `default`) and channel that a subject is; `None` if it is not one that this program made.
-    pub(super) fn parse(&self, subject: &str) -> Option<(Box<str>, String)> {
+    /// The channel that a subject is; `None` if it is not one that this program made.
+    pub(super) fn parse(&self, subject: &str) -> Option<ChannelName> {
         let rest = subject.strip_prefix(&*self.prefix)?.strip_prefix('.')?;
         let (tenant, rest) = rest.split_once('.')?;
-        let tenant = if tenant == DEFAULT_TENANT {
-            String::new()
-        } else {
-            token(tenant)?
-        };
+        let tenant = token(tenant)?;
         let mut channel = String::with_capacity(rest.len());
         for (index, part) in rest.split('.').enumerate() {
             if index > 0 {
@@ -104,15 +99,17 @@ impl Subjects {
             }
             channel.push_str(&token(part)?);
         }
-        Some((tenant.into(), channel))
+        Some(ChannelName::of(TenantId::new(&tenant), &channel))
     }
 
     /// The narrowest filter that covers a glob.
     pub(super) fn filter(&self, glob: &str) -> String {
         let Some((fixed, _)) = glob.split_once('*') else {
-            return self.channel("", glob);
+            return self.channel(glob);
         };
-        let mut out = format!("{}.{DEFAULT_TENANT}", self.prefix);
+        let (tenant, fixed) = TenantId::split(fixed);
+        let mut out = format!("{}.", self.prefix);
+        push_token(&mut out, &tenant.to_string());
         if let Some((whole, _)) = fixed.rsplit_once(':') {
             for part in whole.split(':') {
                 out.push('.');
@@ -149,7 +146,8 @@ fn covers(wide: &str, narrow: &str) -> bool {
 /// Does a channel belong to what one of these globs names?
 pub(super) fn matches(globs: &[Box<str>], channel: &str) -> bool {
     globs.iter().any(|glob| {
-        let names_it = !channel.starts_with(RESERVED) || glob.starts_with(RESERVED);
+        let is_reserved = |whole: &str| TenantId::split(whole).1.starts_with(RESERVED);
+        let names_it = !is_reserved(channel) || is_reserved(glob);
         names_it && glob_match(glob, channel) && !leaves_out(glob, channel)
     })
 }
@@ -246,17 +244,20 @@ mod tests {
     fn colons_become_dots_and_globs_become_filters() {
         let subjects = Subjects::new("ringmain");
         assert_eq!(
-            subjects.channel("", "orders:eu:7"),
+            subjects.channel("orders:eu:7"),
             "ringmain.default.orders.eu.7"
         );
         assert_eq!(
-            subjects.channel("acme", "a.b c:"),
+            subjects.channel(&TenantId::new("acme").whole("a.b c:")),
             "ringmain.acme.a%2Eb%20c.%"
         );
         assert_eq!(subjects.filter("orders:*"), "ringmain.default.orders.>");
         assert_eq!(subjects.filter("orders:e*"), "ringmain.default.orders.>");
         assert_eq!(subjects.filter("ord*"), "ringmain.default.>");
         assert_eq!(subjects.filter("orders"), "ringmain.default.orders");
+        let of_acme = |glob: &str| subjects.filter(&TenantId::new("acme").whole(glob));
+        assert_eq!(of_acme("orders:*"), "ringmain.acme.orders.>");
+        assert_eq!(of_acme("*"), "ringmain.acme.>");
     }
 
     #[test]
@@ -283,20 +284,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_channel_comes_back_from_its_subject(tenant in "[^:]{0,8}", channel in ".{1,40}") {
+        fn every_channel_comes_back_from_its_subject(tenant in "[a-z0-9-]{0,8}", channel in "[^\u{1f}]{1,40}") {
             let subjects = Subjects::new("a.b");
-            let tenant = if tenant == DEFAULT_TENANT { String::new() } else { tenant };
-            let subject = subjects.channel(&tenant, &channel);
+            let name = ChannelName::of(TenantId::new(&tenant), &channel);
+            let subject = subjects.channel(name.whole());
             prop_assert!(subject.split('.').all(|token| !token.is_empty()));
             prop_assert!(subject.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'*' && byte != b'>'));
-            prop_assert_eq!(subjects.parse(&subject), Some((tenant.into(), channel)));
+            prop_assert_eq!(subjects.parse(&subject), Some(name));
         }
 
         #[test]
         fn filter_covers_what_its_glob_matches(channel in "[a-c:*.]{1,8}", glob in "[a-c:*.]{1,8}") {
             let subjects = Subjects::new("p");
             if glob_match(&glob, &channel) {
-                prop_assert!(covers(&subjects.filter(&glob), &subjects.channel("", &channel)));
+                prop_assert!(covers(&subjects.filter(&glob), &subjects.channel(&channel)));
             }
         }
 

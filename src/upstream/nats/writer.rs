@@ -280,9 +280,7 @@ impl Writing {
             Command::Append(batch, reply) => {
                 let subject = |draft: &Draft| {
                     let record = &draft.record;
-                    self.link
-                        .subjects
-                        .channel(&record.tenant, record.channel.as_str())
+                    self.link.subjects.channel(record.channel.whole())
                 };
                 let item = |draft: Draft| {
                     let subject = subject(&draft);

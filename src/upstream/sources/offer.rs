@@ -69,7 +69,7 @@ pub(super) fn record(channel: &str, payload: &[u8]) -> Record {
         false => Bytes::copy_from_slice(payload),
     };
     let terms = Terms::log(KEY_TTL);
-    Draft::new(terms, ChannelName::new(channel), data, json).record
+    Draft::new(terms, ChannelName::from_whole(channel), data, json).record
 }
 
 /// Names and values.
@@ -165,7 +165,7 @@ pub(super) async fn publish<L, O: Sink, N: Display>(
 
 /// The publication, if its namespace takes it.
 fn draft<O: Sink>(sink: &O, config: &Config, mut record: Record) -> Result<Draft, String> {
-    let name = record.channel.as_str();
+    let name = record.channel.whole();
     let namespace = config.channels.resolve_named_by_server(name);
     let namespace = namespace.map_err(|error| match error {
         ServerNameError::Length => {
@@ -201,7 +201,7 @@ fn event(record: &Record) -> EventId {
     let mut random = 0u128;
     for seed in [1, 2] {
         let mut hasher = foldhash::quality::FixedState::with_seed(seed).build_hasher();
-        hasher.write(record.channel.as_str().as_bytes());
+        hasher.write(record.channel.whole().as_bytes());
         hasher.write(record.key.as_bytes());
         random = random << 64 | u128::from(hasher.finish());
     }

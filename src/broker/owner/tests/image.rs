@@ -45,7 +45,7 @@ fn busy() -> Owner {
         &rules(),
     );
     assert!(parked.is_none(), "the log is asked first");
-    owner.mark_behind(&ChannelName::new("kept:a"), SHARD);
+    owner.mark_behind(&ChannelName::from_whole("kept:a"), SHARD);
     owner
 }
 
@@ -94,7 +94,7 @@ fn channels_of_a_namespace_that_is_gone_keep_its_rules() {
     owner.reload(&gone);
     let mut owner = moved(&owner, &gone);
     let query = Query {
-        channel: ChannelName::new("kept:a"),
+        channel: ChannelName::from_whole("kept:a"),
         what: HISTORY,
     };
     let AnswerKind::History(page, ..) = owner.query(at(2), &query, &gone) else {

@@ -2,12 +2,13 @@
 
 use super::super::super::access::{AccessKey, CHANNEL_METHODS, HIDDEN, KeyDigest};
 use super::super::super::hooks::Signing;
-use super::super::super::{Config, Secret};
+use super::super::super::{ChannelRules, Config, Secret};
 use super::super::reader::Keys;
 use super::super::{ConfigError, ValueOrigin};
 use super::reach::{header_value, unworkable};
 use super::refused;
 use crate::limits::ACCESS_KEYS_MAX;
+use hashbrown::HashMap;
 
 /// Adds everything that does not fit together.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
@@ -29,15 +30,50 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
         }
     }
     for (index, key) in api.keys.iter().enumerate() {
-        scope(
-            config,
-            &format!("http_api.keys[{index}]"),
-            key,
-            keys,
-            errors,
-        );
+        let path = format!("http_api.keys[{index}]");
+        scope(&config.channels, &path, key, keys, errors);
     }
+    tenants(config, keys, errors);
     signing(config, keys, errors);
+}
+
+/// A tenant's key opens what is that tenant's, so it is nobody else's.
+fn tenants(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let mut seen: HashMap<&KeyDigest, String> = HashMap::new();
+    let of_all = config.http_api.keys.iter().enumerate();
+    seen.extend(
+        of_all.filter_map(|(at, key)| Some((key.digest()?, format!("http_api.keys[{at}]")))),
+    );
+    for (at, tenant) in config.tenants.list.iter().enumerate() {
+        let table = format!("tenants[{at}]");
+        if tenant.keys.len() > ACCESS_KEYS_MAX {
+            let why =
+                format!("there are at most {ACCESS_KEYS_MAX} keys; take out what nobody uses");
+            unworkable(&format!("{table}.keys"), why, keys, errors);
+        }
+        let set = config
+            .channel_sets
+            .iter()
+            .find(|set| set.name == tenant.channel_set);
+        let rules = set.map_or(&config.channels, |set| &set.rules);
+        for (index, key) in tenant.keys.iter().enumerate() {
+            let path = format!("{table}.keys[{index}]");
+            one(&table, &tenant.keys, index, keys, errors);
+            scope(rules, &path, key, keys, errors);
+            let first = match key.digest() {
+                _ if key.is_key(&config.http_api.key) => Some("http_api.key".to_owned()),
+                Some(digest) => seen.insert(digest, path.clone()),
+                None => None,
+            };
+            if let Some(first) = first {
+                errors.push(ConfigError::Repeated {
+                    origin: keys.origin(&path),
+                    key: path,
+                    first: keys.origin(&first),
+                });
+            }
+        }
+    }
 }
 
 fn one(table: &str, list: &[AccessKey], index: usize, keys: &Keys, errors: &mut Vec<ConfigError>) {
@@ -113,8 +149,14 @@ fn unlike(
 }
 
 /// A part of the server API that is none.
-fn scope(config: &Config, path: &str, key: &AccessKey, keys: &Keys, errors: &mut Vec<ConfigError>) {
-    let namespaces = &config.channels.namespaces;
+fn scope(
+    rules: &ChannelRules,
+    path: &str,
+    key: &AccessKey,
+    keys: &Keys,
+    errors: &mut Vec<ConfigError>,
+) {
+    let namespaces = &rules.namespaces;
     for (index, name) in key.namespaces.iter().enumerate() {
         let is_there = name.is_empty() || namespaces.iter().any(|one| one.name == *name);
         if !is_there {

@@ -7,6 +7,7 @@ use super::super::super::namespace::Namespace;
 use super::super::super::{ChannelRules, Config};
 use super::super::reader::Keys;
 use super::super::{ConfigError, ValueOrigin};
+use super::all_namespaces;
 use crate::limits::{
     GROUP_CHANNEL_BYTES_MAX, GROUP_CHANNELS_MAX, NAMESPACE_BYTES_MIN, PICKED_TAGS_MAX, PUSHES_MAX,
 };
@@ -19,15 +20,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
         unknown_hook("queue.dead_letter_hook".to_owned(), hook, keys, errors);
     }
     pushes(config, keys, errors);
-    namespace(
-        "channel.without_namespace",
-        &config.channels.without_namespace,
-        config,
-        keys,
-        errors,
-    );
-    for (index, one) in config.channels.namespaces.iter().enumerate() {
-        let path = format!("channel.namespaces[{index}]");
+    for (path, one) in all_namespaces(config) {
         namespace(&path, one, config, keys, errors);
     }
 }

@@ -29,16 +29,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
         transforms(&target.name, target, keys, errors);
     }
     named(hooks, keys, errors);
-    let rules = &config.channels;
-    namespace(
-        "channel.without_namespace",
-        &rules.without_namespace,
-        hooks,
-        keys,
-        errors,
-    );
-    for (index, one) in rules.namespaces.iter().enumerate() {
-        let path = format!("channel.namespaces[{index}]");
+    for (path, one) in super::all_namespaces(config) {
         namespace(&path, one, hooks, keys, errors);
     }
     methods(hooks, keys, errors);

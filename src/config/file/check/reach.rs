@@ -82,14 +82,7 @@ fn sizes(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     if refused(errors, &["client.queue_max_size"]) {
         return;
     }
-    let rules = &config.channels;
-    let members = rules.namespaces.iter().enumerate();
-    let paths = members.map(|(index, one)| (format!("channel.namespaces[{index}]"), one));
-    let without = (
-        "channel.without_namespace".to_owned(),
-        &rules.without_namespace,
-    );
-    for (path, namespace) in std::iter::once(without).chain(paths) {
+    for (path, namespace) in super::all_namespaces(config) {
         if usize::try_from(namespace.size_max).is_ok_and(|size| size > queue) {
             let why = "a publication of this size would not fit into client.queue_max_size: every subscriber would be disconnected as slow".to_owned();
             unworkable(&format!("{path}.size_max"), why, keys, errors);
@@ -99,12 +92,17 @@ fn sizes(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
 
 /// A namespace that no name leads to.
 fn names(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
-    let rules = &config.channels;
+    let common = &config.channels;
     let (boundary, prefix) = (
-        rules.namespace_boundary.as_str(),
-        rules.private_prefix.as_str(),
+        common.namespace_boundary.as_str(),
+        common.private_prefix.as_str(),
     );
-    for (index, namespace) in rules.namespaces.iter().enumerate() {
+    let all = super::all_rules(config).into_iter();
+    let all = all.flat_map(|(path, rules)| {
+        let members = rules.namespaces.iter().enumerate();
+        members.map(move |(index, one)| (format!("{path}.namespaces[{index}].name"), one))
+    });
+    for (key, namespace) in all {
         let name = namespace.name.as_str();
         let why = if name.is_empty() {
             continue;
@@ -112,12 +110,11 @@ fn names(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
             "no channel is in it, as a namespace ends at channel.namespace_boundary, which this name contains"
         } else if !prefix.is_empty() && name.starts_with(prefix) {
             "it begins with channel.private_prefix, which is taken off before the namespace is looked for"
-        } else if name.len() + boundary.len() >= rules.max_length {
+        } else if name.len() + boundary.len() >= common.max_length {
             "channel.max_length leaves no room for a channel of this namespace"
         } else {
             continue;
         };
-        let key = format!("channel.namespaces[{index}].name");
         unworkable(&key, why.to_owned(), keys, errors);
     }
     let methods = &config.hooks.methods;

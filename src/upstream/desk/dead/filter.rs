@@ -2,12 +2,15 @@
 
 use crate::config::glob_match;
 use crate::mesh::durable::LogError;
+use crate::model::TenantId;
 use crate::upstream::desk::bad_request;
 use crate::upstream::log::{Cause, DeadLetter};
 
 /// What a letter must be to be meant. Whatever is absent every letter is.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
+    /// Whose letters; empty for `default`.
+    pub tenant: Box<str>,
     /// Text in the reason of the last attempt.
     pub reason: Option<Box<str>>,
     /// Class of that reason.
@@ -23,7 +26,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Does it leave nothing out?
+    /// Does it leave nothing of a tenant's out?
     pub(super) fn is_empty(&self) -> bool {
         self.reason.is_none()
             && self.class.is_none()
@@ -38,9 +41,10 @@ impl Filter {
         let record = &letter.entry.record;
         let reason = self.reason.as_deref();
         let channel = self.channel.as_deref();
-        reason.is_none_or(|text| letter.reason().contains(text))
+        TenantId::of(&letter.group).as_str() == &*self.tenant
+            && reason.is_none_or(|text| letter.reason().contains(text))
             && self.class.is_none_or(|class| letter.cause() == class)
-            && channel.is_none_or(|glob| glob_match(glob, letter.entry.shown_at().0.as_str()))
+            && channel.is_none_or(|glob| glob_match(glob, letter.entry.shown_at().0.whole()))
             && self.key.as_deref().is_none_or(|key| *record.key == *key)
             && self.from.is_none_or(|from| letter.unix_ms >= from)
             && self.to.is_none_or(|to| letter.unix_ms < to)

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use super::{Group, Held, Output, State, Taker};
+use crate::config::namespace::is_queue;
 use crate::limits::{ACK_WAIT_MAX, GROUP_HELD_BYTES_MAX};
 use crate::model::Entry;
 use crate::time::Now;
 use crate::upstream::desk::encode::delivery_bytes;
 use crate::upstream::desk::picks::Pick;
-use crate::upstream::desk::settings::QUEUE_PREFIX;
 use crate::upstream::desk::turns::Place;
 use crate::upstream::log::{EXPIRED, Failure, Leased, Settled};
 
@@ -61,13 +61,13 @@ impl Group {
             held.lease = lease;
             return;
         }
-        let channel = entry.record.channel.as_str();
-        if channel.starts_with(QUEUE_PREFIX) && channel != &*self.own_channel {
+        let channel = entry.record.channel.whole();
+        if is_queue(channel) && channel != &*self.own_channel {
             self.settled.push((lease, Settled::Done));
             return;
         }
         // Whoever put it into the queue of this group has chosen it.
-        let pick = match channel.starts_with(QUEUE_PREFIX) {
+        let pick = match is_queue(channel) {
             true => Pick::Taken,
             false => self.picker.pick(&entry.record),
         };

@@ -31,7 +31,7 @@ impl Core {
             ends::put(batch, rows, (ends::TTL, at, entry.cursor));
             endings.times.push(at);
         }
-        let rule = self.rules.find(entry.record.channel.as_str());
+        let rule = self.rules.find(entry.record.channel.whole());
         let Some((by, after)) = rule.and_then(|rule| rule.compacts.as_ref()) else {
             return;
         };

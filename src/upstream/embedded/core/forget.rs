@@ -69,7 +69,7 @@ impl Core {
             let Some(channel) = self.full.pop_first() else {
                 break;
             };
-            let rule = self.rules.find(channel.as_str());
+            let rule = self.rules.find(channel.whole());
             let (Some(count), Some(mut row)) =
                 (rule.and_then(|rule| rule.count), self.row(&channel)?)
             else {
@@ -78,7 +78,7 @@ impl Core {
             let most = row.top.saturating_sub(count);
             if most > row.trimmed {
                 row.trimmed = most;
-                batch.insert(&self.store.channels, channel.as_str(), row.encode());
+                batch.insert(&self.store.channels, channel.whole(), row.encode());
                 self.rows.put(channel.clone(), row.clone());
             }
             found.push((channel, row));
@@ -111,7 +111,7 @@ impl Core {
                 && let Some(count) = self.rules.find(name).and_then(|rule| rule.count)
                 && Row::decode(&value).is_ok_and(|row| row.trimmed > 0 || row.top > count)
             {
-                self.full.insert(ChannelName::new(name));
+                self.full.insert(ChannelName::from_whole(name));
             }
             self.full_at = Some(key.to_vec());
         }
@@ -173,7 +173,7 @@ impl Core {
         let kept = up_to.saturating_sub(row.trimmed);
         row.trimmed = row.trimmed.max(up_to);
         let mut batch = self.store.batch();
-        batch.insert(&self.store.channels, channel.as_str(), row.encode());
+        batch.insert(&self.store.channels, channel.whole(), row.encode());
         let is_noted = self.trims.len() < LOG_TRIMS_MAX || self.trims.contains_key(&row.id);
         if is_noted {
             let value = [row.trimmed.to_be_bytes(), self.end.to_be_bytes()].concat();

@@ -206,7 +206,7 @@ impl State {
                 let mut wanted = Vec::new();
                 for entry in entries.take(LOOKED_AT_ONCE) {
                     (next, looked_at) = (entry.cursor, looked_at + 1);
-                    if self.filter.wants(entry.record.channel.as_str()) {
+                    if self.filter.wants(entry.record.channel.whole()) {
                         wanted.push(Arc::clone(entry));
                     }
                 }

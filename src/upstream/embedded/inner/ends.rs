@@ -27,7 +27,7 @@ impl Inner {
         };
         let leased: BTreeSet<u64> = (self.groups.values())
             .flat_map(|state| ended.blocks.iter().map(move |block| (state, block)))
-            .filter(|(state, block)| state.filter.wants(block.channel.as_str()))
+            .filter(|(state, block)| state.filter.wants(block.channel.whole()))
             .flat_map(|(state, block)| {
                 let cursors = block.entries.iter().map(|entry| entry.cursor);
                 cursors.filter(|cursor| state.has_leased(*cursor))
@@ -50,7 +50,7 @@ impl Inner {
                 continue;
             }
             core.make_holes(block, goes, batch);
-            let name = core.rules().names().namespace(block.channel.as_str());
+            let name = core.rules().names().namespace(block.channel.whole());
             let name = name.unwrap_or_default();
             let expiries = self.sweeper.expiries.entry(name.into()).or_default();
             expiries.namespace = name.into();
@@ -73,7 +73,7 @@ impl Inner {
             if state.has_done_to(reach) {
                 continue;
             }
-            let its = |block: &&Holed| state.filter.wants(block.channel.as_str());
+            let its = |block: &&Holed| state.filter.wants(block.channel.whole());
             let its: BTreeMap<u64, _> = (ended.blocks.iter().filter(its))
                 .flat_map(|block| block.entries.iter().map(move |entry| (block, entry)))
                 .filter(|(_, entry)| goes(entry.cursor))
@@ -88,7 +88,7 @@ impl Inner {
                 let Some((block, entry)) = its.get(&lost.cursor) else {
                     continue;
                 };
-                let rule = core.rules().find(block.channel.as_str());
+                let rule = core.rules().find(block.channel.whole());
                 if !rule.is_some_and(|rule| rule.makes_letters) {
                     continue;
                 }

@@ -228,7 +228,7 @@ impl Inner {
     /// What groups lose of a channel becomes letters.
     #[must_use]
     pub fn makes_letters(&self, channel: &ChannelName) -> bool {
-        let rule = self.sweeper.rules.find(channel.as_str());
+        let rule = self.sweeper.rules.find(channel.whole());
         !self.groups.is_empty() && rule.is_some_and(|rule| rule.makes_letters)
     }
 
@@ -252,7 +252,7 @@ impl Inner {
             .collect();
         let is_gone = |entry: &Entry| {
             let channel = &entry.record.channel;
-            entry.cursor <= view.floors.of(channel.as_str())
+            entry.cursor <= view.floors.of(channel.whole())
                 || trims
                     .get(channel)
                     .is_some_and(|offset| entry.position.offset.0 <= *offset)
@@ -270,7 +270,7 @@ impl Inner {
                 continue;
             }
             let its = |gone: &&Gone| {
-                state.filter.wants(gone.channel.as_str()) && state.has_any(gone.first, gone.last)
+                state.filter.wants(gone.channel.whole()) && state.has_any(gone.first, gone.last)
             };
             let its: Vec<&Gone> = swept.gone.iter().filter(its).collect();
             let cursors = its.iter().flat_map(|gone| gone.cursors());
@@ -294,7 +294,7 @@ impl Inner {
         for gone in &swept.gone {
             if !swept.is_by_order {
                 let rules = &self.sweeper.rules;
-                let name = rules.names().namespace(gone.channel.as_str());
+                let name = rules.names().namespace(gone.channel.whole());
                 let name = name.unwrap_or_default();
                 let expiries = self.sweeper.expiries.entry(name.into()).or_default();
                 expiries.namespace = name.into();

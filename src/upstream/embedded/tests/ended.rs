@@ -71,10 +71,13 @@ fn what_has_ended_is_gone_at_once_for_every_reader_and_the_others_keep_their_pla
         let told: BTreeMap<_, _> = log.take_forgotten().into_iter().collect();
         let some = |offsets: &[u64]| Some(Forgotten::Some(offsets.into()));
         assert_eq!(
-            told.get(&ChannelName::new("n:a")).cloned(),
+            told.get(&ChannelName::from_whole("n:a")).cloned(),
             some(&[2, 4, 6])
         );
-        assert_eq!(told.get(&ChannelName::new("n:b")).cloned(), some(&[1]));
+        assert_eq!(
+            told.get(&ChannelName::from_whole("n:b")).cloned(),
+            some(&[1])
+        );
         log.step();
         drop(log);
         let log = open(directory.path());

@@ -175,7 +175,7 @@ fn what_an_order_takes_becomes_letters_of_those_who_have_not_done_it() {
         ];
         log.settle("works", &settled).await.unwrap();
         for _ in 0..2 {
-            log.trim(&ChannelName::new("n:a")).await.unwrap();
+            log.trim(&ChannelName::from_whole("n:a")).await.unwrap();
             // 1 is done, and somebody has 3.
             assert_eq!(letters(&log, "works").await, expired([2, 4, 5]));
             assert_eq!(letters(&log, "idle").await, expired(1..=5));
@@ -184,7 +184,7 @@ fn what_an_order_takes_becomes_letters_of_those_who_have_not_done_it() {
             assert_eq!(page(&log, "n:a", 0, 10).await.entries.len(), 0);
         }
         assert_eq!(log.status().expiries.len(), 0, "nothing has expired");
-        log.trim(&ChannelName::new("other:a")).await.unwrap();
+        log.trim(&ChannelName::from_whole("other:a")).await.unwrap();
         assert_eq!(letters(&log, "idle").await.len(), 5);
         assert_eq!(lost(&log, "idle").await, 7);
         let left = log.fetch("idle", 9).await.unwrap();

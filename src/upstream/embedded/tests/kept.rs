@@ -407,7 +407,7 @@ proptest! {
                         now += seconds;
                     }
                     Step::Trim(channel) => {
-                        log.trim(&ChannelName::new(CHANNELS[usize::from(channel)])).await.unwrap();
+                        log.trim(&ChannelName::from_whole(CHANNELS[usize::from(channel)])).await.unwrap();
                         model.iter_mut().filter(|one| one.channel == usize::from(channel)).for_each(|one| one.is_gone = true);
                     }
                     Step::Reload(namespace, rule) => {

@@ -20,14 +20,14 @@ fn named(mut draft: Draft, key: &str) -> Draft {
 
 fn which(channel: &str, key: &str) -> Which {
     Which {
-        channel: ChannelName::new(channel),
+        channel: ChannelName::from_whole(channel),
         name: Name::Key(key.into()),
     }
 }
 
 async fn waiting(log: &Embedded, channel: Option<&str>) -> Vec<String> {
     let mut wanted = Page {
-        channel: channel.map(ChannelName::new),
+        channel: channel.map(ChannelName::from_whole),
         limit: 3,
         bytes: usize::MAX,
         ..Page::default()

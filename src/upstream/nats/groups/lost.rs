@@ -106,11 +106,11 @@ impl Consumers {
         upto: u64,
     ) -> Result<Vec<(Box<str>, u64)>, LogError> {
         let opened = self.link.opened()?;
-        let subject = self.link.subjects.channel("", channel.as_str());
+        let subject = self.link.subjects.channel(channel.whole());
         let mut unread = Vec::new();
         for group in self.all().await? {
-            let takes = own_channel(&group.name) == channel.as_str()
-                || subject::matches(&group.channels, channel.as_str());
+            let takes = own_channel(&group.name) == channel.whole()
+                || subject::matches(&group.channels, channel.whole());
             if !takes {
                 continue;
             }
@@ -143,7 +143,7 @@ impl Consumers {
             };
             let its = gone
                 .iter()
-                .filter(|entry| takes(entry.record.channel.as_str()));
+                .filter(|entry| takes(entry.record.channel.whole()));
             let its: Vec<u64> = its.map(|entry| entry.cursor).collect();
             if its.is_empty() {
                 continue;

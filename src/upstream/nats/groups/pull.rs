@@ -616,7 +616,7 @@ impl Pull {
         let content = message::decode(subjects, &message.subject, sequence, &headers, payload);
         let word: &'static [u8] = match content {
             Some(Content::Entry(entry))
-                if self.takes(opened, entry.record.channel.as_str()).await? =>
+                if self.takes(opened, entry.record.channel.whole()).await? =>
             {
                 let is_repeated = self.recall.borrow_mut().is_repeated(sequence, times);
                 if self.recall.borrow().is_done(sequence) {

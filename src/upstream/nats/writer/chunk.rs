@@ -89,7 +89,7 @@ fn headers_bytes(record: &Record, version_epoch: &str) -> usize {
     let origin = record
         .origin
         .as_ref()
-        .map_or(0, |origin| 3 * origin.channel.as_str().len());
+        .map_or(0, |origin| 3 * origin.channel.whole().len());
     OWN_HEADERS_BYTES + quick + lines + origin
 }
 

@@ -1,0 +1,188 @@
+//! Tenants and sets of namespaces as they are written.
+
+use ringmain::config::{Config, Source};
+use ringmain::model::TenantId;
+
+fn load(text: &str) -> Result<Config, String> {
+    let name = "ringmain.toml";
+    Config::load(&[Source { name, text }], &[]).map_err(|errors| errors.to_string())
+}
+
+fn refusal(text: &str) -> String {
+    load(text).expect_err("it is refused")
+}
+
+const TWO: &str = r#"
+[[tenants]]
+id = "b"
+hosts = ["B.example", "*.b.example"]
+token = { hmac_secret_key = "2", issuer = "id.b" }
+keys = [{ name = "k", key = "two" }]
+[[tenants]]
+id = "a"
+channel_set = "rooms"
+keys = [{ name = "k", key = "one" }]
+[[channel_sets]]
+name = "rooms"
+namespaces = [{ name = "room" }, { name = "hall" }]
+"#;
+
+#[test]
+fn tenants_are_found_by_id_host_path_issuer_and_key() {
+    let config = load(TWO).expect("a configuration");
+    let tenants = &config.tenants;
+    let id = |tenant: Option<&std::sync::Arc<ringmain::config::Tenant>>| {
+        tenant.map(|tenant| tenant.id.clone())
+    };
+    for (host, expected) in [
+        ("b.example", Some("b")),
+        ("b.example:8000", Some("b")),
+        ("B.EXAMPLE.", Some("b")),
+        ("x.b.example", Some("b")),
+        ("x.y.b.example:1", Some("b")),
+        ("xb.example", None),
+        ("example", None),
+        ("", None),
+        ("[::1]:80", None),
+    ] {
+        assert_eq!(id(tenants.of_host(host)).as_deref(), expected, "{host}");
+    }
+    let of = |host: &'static str, path: &'static str| {
+        let found = tenants.of_request(Some(host), path);
+        found.map(|(tenant, rest)| (id(tenant), rest))
+    };
+    let some = |id: &str| Some(id.to_owned());
+    assert_eq!(of("x", "/api"), Some((None, "/api")));
+    assert_eq!(of("x", "/t/a/api/info"), Some((some("a"), "/api/info")));
+    assert_eq!(of("x", "/t/a"), Some((some("a"), "")));
+    assert_eq!(of("x", "/t/default/api"), Some((None, "/api")));
+    assert_eq!(of("b.example", "/api"), Some((some("b"), "/api")));
+    assert_eq!(of("b.example", "/t/b/api"), Some((some("b"), "/api")));
+    for (host, path) in [
+        ("b.example", "/t/a/api"),
+        ("b.example", "/t/default/api"),
+        ("x", "/t/c/api"),
+        ("x", "/t//api"),
+        ("x", "/t/"),
+    ] {
+        assert_eq!(of(host, path), None, "{host} {path}");
+    }
+    assert_eq!(id(tenants.of_issuer("id.b")).as_deref(), Some("b"));
+    assert_eq!(id(tenants.of_issuer("")), None);
+    assert!(
+        tenants
+            .judge(b"two", 0)
+            .is_some_and(|(tenant, _)| tenant.id == "b")
+    );
+    assert!(tenants.judge(b"three", 0).is_none() && tenants.judge(b"", 0).is_none());
+}
+
+#[test]
+fn a_tenant_has_the_common_namespaces_or_those_of_its_set() {
+    let config = load(&format!("[[channel.namespaces]]\nname = \"chat\"\n{TWO}")).expect("one");
+    let known = |tenant: &str, channel: &str| {
+        let whole = TenantId::new(tenant).whole(channel).into_owned();
+        config.channels.resolve_whole(&whole).is_ok()
+    };
+    for (tenant, channel, is_known) in [
+        ("default", "chat:1", true),
+        ("b", "chat:1", true),
+        ("a", "chat:1", false),
+        ("a", "hall:1", true),
+        ("b", "hall:1", false),
+        ("default", "hall:1", false),
+        ("c", "plain", false),
+        ("a", "plain", true),
+    ] {
+        assert_eq!(known(tenant, channel), is_known, "{tenant} {channel}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_its_place() {
+    let with = |more: &str| refusal(&format!("{TWO}\n{more}"));
+    for (more, key) in [
+        ("[[tenants]]\nid = \"a\"", "`tenants[2].id` repeats"),
+        ("[[tenants]]\nhosts = [\"h\"]", "`tenants[2].id` is missing"),
+        ("[[tenants]]\nid = \"default\"", "`tenants[2].id` must be"),
+        ("[[tenants]]\nid = \"A\"", "`tenants[2].id` must be"),
+        ("[[tenants]]\nid = \"a_b\"", "`tenants[2].id` must be"),
+        (
+            "[[tenants]]\nid = \"c\"\nhosts = [\"b.EXAMPLE\"]",
+            "`tenants[2].hosts[0]` repeats",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nhosts = [\"*b.example\"]",
+            "`tenants[2].hosts[0]`: a star",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\ntoken = { issuer = \"id.b\" }",
+            "`tenants[2].token.issuer` repeats",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nchannel_set = \"none\"",
+            "`tenants[2].channel_set`: there is no table",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nkeys = [{ name = \"k\", key = \"one\" }]",
+            "`tenants[2].keys[0]` repeats",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nkeys = [{ name = \"k\" }]",
+            "`tenants[2].keys[0]`",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nkeys = [{ name = \"k\", key = \"3\", namespaces = [\"x\"] }]",
+            "`tenants[2].keys[0].namespaces[0]`",
+        ),
+        ("[http_api]\nkey = \"one\"", "`tenants[1].keys[0]` repeats"),
+        (
+            "[[http_api.keys]]\nname = \"n\"\nkey = \"two\"",
+            "`tenants[0].keys[0]` repeats",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\ntoken = { jwks_public_endpoint = \"http://h/k\" }",
+            "`tenants[2].token.jwks_public_endpoint`",
+        ),
+        (
+            "[[channel_sets]]\nname = \"rooms\"",
+            "`channel_sets[1].name` repeats",
+        ),
+        (
+            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"x\", history_size = 1 }]",
+            "`channel_sets[1].namespaces[0].history_size`",
+        ),
+        (
+            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"x\" }, { name = \"x\" }]",
+            "`channel_sets[1].namespaces[1].name` repeats",
+        ),
+        (
+            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"x\", delivery = \"durable\", retention_count = 1 }]",
+            "it is for namespaces of `channel`",
+        ),
+    ] {
+        let text = with(more);
+        assert!(text.contains(key), "{more}: {text}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let config = load(TWO).expect("a configuration");
+    let shown = config.effective();
+    assert!(
+        !shown.contains("\"two\"") && !shown.contains("\"2\""),
+        "{shown}"
+    );
+    let again = load(&shown).expect("it is a configuration");
+    let ids = |config: &Config| {
+        config
+            .tenants
+            .list
+            .iter()
+            .map(|one| one.id.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&again), ["a", "b"]);
+    assert_eq!(again.channel_sets, config.channel_sets);
+}
