@@ -532,9 +532,13 @@ impl Scoped for Nothing {
 
 /// The parameters of a question.
 fn asked<'a, T: Object<'a> + Scoped>(ask: &'a Ask) -> Result<T, LogError> {
-    let mut asked: T = json::object(&ask.data).map_err(|error| bad_request(&error.to_string()))?;
+    let mut asked: T = parameters(&ask.data)?;
     asked.scope(TenantId::new(&ask.tenant));
     Ok(asked)
+}
+
+fn parameters<'a, T: Object<'a>>(data: &'a [u8]) -> Result<T, LogError> {
+    json::object(data).map_err(|error| bad_request(&error.to_string()))
 }
 
 /// Makes names whole.

@@ -92,7 +92,7 @@ struct State {
 impl State {
     fn takes(&self, entry: &Entry) -> bool {
         let own = format!("$queue:{}", self.group.name);
-        let channel = entry.record.channel.as_str();
+        let channel = entry.record.channel.whole();
         let matches = |glob: &str| glob_match(glob, channel) && !leaves_out(glob, channel);
         (channel == own || self.group.channels.iter().any(|glob| matches(glob)))
             && entry.cursor > self.begins_after
@@ -312,7 +312,7 @@ impl Entries for MemoryLog {
         let all = self.entries.borrow();
         let behind = all.iter().filter(|entry| entry.cursor > scan.after);
         for (looked_at, entry) in behind.enumerate() {
-            let channel = entry.record.channel.as_str();
+            let channel = entry.record.channel.whole();
             let mut globs = scan.channels.iter();
             let fits = scan.channels.is_empty() || globs.any(|glob| glob_match(glob, channel));
             let is_full = found.entries.len() >= scan.limit || bytes >= scan.bytes;

@@ -132,7 +132,7 @@ fn what_cannot_be_is_refused_with_its_place() {
             "`tenants[2].keys[0]`",
         ),
         (
-            "[[tenants]]\nid = \"c\"\nkeys = [{ name = \"k\", key = \"3\", namespaces = [\"x\"] }]",
+            "[[tenants]]\nid = \"c\"\nkeys = [{ name = \"k\", key = \"3\", namespaces = [\"xx\"] }]",
             "`tenants[2].keys[0].namespaces[0]`",
         ),
         ("[http_api]\nkey = \"one\"", "`tenants[1].keys[0]` repeats"),
@@ -149,15 +149,15 @@ fn what_cannot_be_is_refused_with_its_place() {
             "`channel_sets[1].name` repeats",
         ),
         (
-            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"x\", history_size = 1 }]",
+            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"xx\", history_size = 1 }]",
             "`channel_sets[1].namespaces[0].history_size`",
         ),
         (
-            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"x\" }, { name = \"x\" }]",
+            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"xx\" }, { name = \"xx\" }]",
             "`channel_sets[1].namespaces[1].name` repeats",
         ),
         (
-            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"x\", delivery = \"durable\", retention_count = 1 }]",
+            "[[channel_sets]]\nname = \"s\"\nnamespaces = [{ name = \"xx\", delivery = \"durable\", retention_count = 1 }]",
             "it is for namespaces of `channel`",
         ),
     ] {

@@ -435,7 +435,7 @@ fn names(owner: &Owner) -> Vec<String> {
     let names = owner
         .inspect()
         .into_iter()
-        .map(|one| one.name.as_str().to_owned());
+        .map(|one| one.name.whole().to_owned());
     let mut names: Vec<_> = names.collect();
     names.sort_unstable();
     names
@@ -692,7 +692,7 @@ fn durable_channel_of_nobody_is_forgotten_soon_and_at_once_where_the_log_has_not
     sweep(&mut owner, at(30));
     assert_eq!(owner.len(), 2, "somebody waits");
     for read in owner.take_reads() {
-        let top = u64::from(read.channel.as_str() == "safe:b");
+        let top = u64::from(read.channel.whole() == "safe:b");
         let position = StreamPosition {
             epoch: Epoch(*b"abcdefgh"),
             offset: Offset(top),

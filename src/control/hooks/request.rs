@@ -128,7 +128,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config::Secret;
     use crate::config::hooks::Target;
-    use crate::model::{AskId, ChannelName, ClientId, ConnId};
+    use crate::model::{AskId, ChannelName, ClientId, ConnId, TenantId, UserId};
     use bytes::Bytes;
     use std::sync::Arc;
 
@@ -144,7 +144,7 @@ pub(super) mod tests {
             id: 1,
             client: ClientId::from_random(1),
             format: Format::default(),
-            user: "56".into(),
+            user: UserId::new(TenantId::NONE, "56"),
             from: 0,
             meta: Bytes::new(),
             headers: Vec::new(),
@@ -193,9 +193,10 @@ pub(super) mod tests {
             })
         );
         let mut refresh = call(&target, HookEvent::Refresh);
-        refresh.user = "".into();
+        refresh.user = UserId::new(TenantId::new("acme"), "");
         refresh.meta = Bytes::from_static(b"{\"m\":1}");
         assert_eq!(json(&refresh)["user"], "", "the user is always there");
+        assert_eq!(json(&refresh)["tenant"], "acme");
         assert_eq!(json(&refresh)["meta"]["m"], 1);
     }
 

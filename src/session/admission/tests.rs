@@ -7,7 +7,7 @@ const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
 fn known_by_transport(mut config: Config, user: &str) -> Rig {
     config.client.ping_interval = None;
     let mut rig = Rig::new(config);
-    rig.session.user = user.into();
+    rig.session.user = crate::model::UserId::new(crate::model::TenantId::NONE, user);
     rig
 }
 
@@ -133,7 +133,7 @@ fn pings_begin_in_the_second_half_of_the_first_interval() {
     let mut config = Config::built_in();
     config.client.ping_interval = Some(std::time::Duration::from_secs(20));
     let mut rig = Rig::new(config);
-    rig.session.user = "ann".into();
+    rig.session.user = crate::model::UserId::new(crate::model::TenantId::NONE, "ann");
     assert_eq!(rig.command(CONNECT).0, Ok(()));
     let after =
         |seconds| TimerWheel::tick_after(rig.now.at, std::time::Duration::from_secs(seconds));

@@ -22,7 +22,7 @@ fn rig() -> Rig {
         }),
     ];
     let mut rig = Rig::new(config).in_phase(Phase::Connected);
-    rig.session.user = "ann".into();
+    rig.session.user = crate::model::UserId::new(crate::model::TenantId::NONE, "ann");
     rig
 }
 

@@ -29,7 +29,7 @@ fn shard(state: State, phase: Phase) -> Shard {
         ..Connection::default()
     };
     connection.session.phase = phase;
-    connection.session.user = "ann".into();
+    connection.session.user = crate::model::UserId::new(crate::model::TenantId::NONE, "ann");
     shard.connections.insert(SLOT, connection);
     shard
 }

@@ -491,12 +491,12 @@ mod tests {
         null::same(&standing, &[], |text| {
             format!("{:?}", object::<Standing>(text.as_bytes()))
         });
-        let error = asked::<Settling>(br#"{"delay":5}"#).expect_err("unknown");
+        let error = super::super::parameters::<Settling>(br#"{"delay":5}"#).expect_err("unknown");
         assert_eq!(
             error.to_string(),
             "delay: unknown, known are delivery, deliveries, delay_ms, reason, ms, sync"
         );
-        let error = asked::<Nothing>(br#"{"group":"g"}"#)
+        let error = super::super::parameters::<Nothing>(br#"{"group":"g"}"#)
             .map(|Nothing| ())
             .expect_err("unknown");
         assert_eq!(error.to_string(), "group: unknown, nothing may stand here");

@@ -600,7 +600,7 @@ mod tests {
         null::same(&sample, &["data"], |text| {
             format!("{:?}", object::<Asked>(text.as_bytes()))
         });
-        let error = asked::<Asked>(br#"{"event":"e"}"#).expect_err("unknown");
+        let error = super::super::parameters::<Asked>(br#"{"event":"e"}"#).expect_err("unknown");
         assert!(error.to_string().starts_with("event: unknown"), "{error}");
         let all = object::<Asked>(sample.to_string().as_bytes()).expect("a question");
         assert_eq!(all.given().count(), null::names::<Asked>().len());

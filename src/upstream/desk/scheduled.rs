@@ -197,13 +197,14 @@ mod tests {
         null::same(&sample, &[], |text| {
             format!("{:?}", object::<Changed>(text.as_bytes()))
         });
-        let error = asked::<Named>(br#"{"event":"e"}"#).expect_err("unknown");
+        let error = super::super::parameters::<Named>(br#"{"event":"e"}"#).expect_err("unknown");
         assert!(error.to_string().starts_with("event: unknown"), "{error}");
     }
 
     #[test]
     fn one_of_them_is_meant_by_its_channel_and_one_name() {
-        let which = |text: &str| asked::<Named>(text.as_bytes()).and_then(Named::which);
+        let which =
+            |text: &str| super::super::parameters::<Named>(text.as_bytes()).and_then(Named::which);
         assert!(which(r#"{"channel":"c","key":"k"}"#).is_ok());
         let event = EventId(7);
         assert!(which(&format!(r#"{{"channel":"c","event_id":"{event}"}}"#)).is_ok());

@@ -41,10 +41,10 @@ impl Kept {
     fn announced(&self) -> Vec<(String, Value)> {
         let all = self.log.all();
         let its = all.iter().map(|entry| &entry.record);
-        let dead = its.filter(|record| record.channel.as_str().starts_with("$dead:"));
+        let dead = its.filter(|record| record.channel.whole().starts_with("$dead:"));
         dead.map(|record| {
             let data = serde_json::from_slice(&record.data).expect("announcements are JSON");
-            (record.channel.as_str().to_owned(), data)
+            (record.channel.whole().to_owned(), data)
         })
         .collect()
     }
@@ -73,7 +73,7 @@ impl Outlet for Kept {
         Pushed::Done(Bytes::new())
     }
     async fn append(&self, drafts: Vec<Draft>) -> Vec<Result<Appended, LogError>> {
-        let starts = |draft: &Draft, start| draft.record.channel.as_str().starts_with(start);
+        let starts = |draft: &Draft, start| draft.record.channel.whole().starts_with(start);
         let start = self.down_behind.get();
         let is_last = start.is_some_and(|start| drafts.iter().any(|draft| starts(draft, start)));
         let results = self.log.append(drafts).await;
@@ -116,6 +116,7 @@ impl Table {
             generation: 0,
         });
         let ask = Ask {
+            tenant: Box::default(),
             method,
             data: Bytes::from(data.to_string()),
             caller,
@@ -407,7 +408,7 @@ fn replay_goes_page_by_page_and_stores_nothing_twice_where_a_page_is_asked_again
         let replayed = log
             .all()
             .into_iter()
-            .filter(|entry| entry.record.channel.as_str() == "b:1");
+            .filter(|entry| entry.record.channel.whole() == "b:1");
         assert!(replayed.clone().all(|entry| entry.record.origin.is_some()));
         assert_eq!(replayed.count(), 6);
         for bad in [
@@ -553,10 +554,10 @@ fn ordered_group_has_one_of_each_channel_under_way_and_keeps_their_order() {
             while let Some(output) = group.poll_output() {
                 match output {
                     Output::Triggered(given) => {
-                        let channel = given.entry.record.channel.as_str().to_owned();
+                        let channel = given.entry.record.channel.whole().to_owned();
                         let is_alone = under_way
                             .iter()
-                            .all(|other| other.entry.record.channel.as_str() != channel);
+                            .all(|other| other.entry.record.channel.whole() != channel);
                         assert!(is_alone, "two of {channel} under way, seed {seed}");
                         let offset = given.entry.position.offset;
                         let before = last.insert(channel, offset);
@@ -629,7 +630,7 @@ fn trigger_stores_what_matches_once_and_a_loop_ends_as_a_dead_letter() {
         );
         let of_trigger = || {
             let all = log.all().into_iter();
-            let its = all.filter(|entry| entry.record.channel.as_str() == "a:1");
+            let its = all.filter(|entry| entry.record.channel.whole() == "a:1");
             its.collect::<Vec<_>>()
         };
         let hops: Vec<u8> = of_trigger().iter().map(|entry| entry.record.hops).collect();

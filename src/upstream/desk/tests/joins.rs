@@ -41,12 +41,12 @@ fn part(number: u128, run: &str) -> Record {
 fn joined(log: &MemoryLog) -> Vec<(String, Vec<u64>)> {
     let all = log.all();
     let its = all.iter().map(|entry| &entry.record);
-    let its = its.filter(|record| record.channel.as_str().starts_with("b:"));
+    let its = its.filter(|record| record.channel.whole().starts_with("b:"));
     its.map(|record| {
         let value: Value = serde_json::from_slice(&record.data).expect("JSON");
         let parts = value["parts"].as_array().expect("parts").iter();
         let numbers = parts.map(|part| part["data"].as_u64().expect("a number"));
-        (record.channel.as_str().to_owned(), numbers.collect())
+        (record.channel.whole().to_owned(), numbers.collect())
     })
     .collect()
 }
@@ -223,7 +223,7 @@ fn another_number_of_parts_counts_for_those_that_wait_and_a_rule_without_a_join_
         wait("the last one", || {
             let all = log.all();
             let last = &all.last()?.record;
-            (last.channel.as_str() == "b:plain" && &*last.data == b"3").then_some(())
+            (last.channel.whole() == "b:plain" && &*last.data == b"3").then_some(())
         })
         .await;
     });

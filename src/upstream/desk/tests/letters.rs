@@ -220,7 +220,7 @@ fn letters_of_a_deleted_group_are_listed_moved_and_dropped_and_stop_nothing() {
         assert_eq!(moved, Ok(json!({ "retried": 1 })));
         let stored = log.all();
         let last = stored.last().expect("stored");
-        assert_eq!(last.record.channel.as_str(), "b:7");
+        assert_eq!(last.record.channel.whole(), "b:7");
         assert_eq!(last.record.event, EventId(2));
         let dropped = json!({ "group": "gone", "all": true });
         let dropped = table.service(LogMethod::DeadDrop, dropped).await;

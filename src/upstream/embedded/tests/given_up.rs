@@ -189,7 +189,7 @@ fn what_an_order_takes_becomes_letters_of_those_who_have_not_done_it() {
         assert_eq!(lost(&log, "idle").await, 7);
         let left = log.fetch("idle", 9).await.unwrap();
         assert_eq!(left.len(), 1);
-        assert_eq!(left[0].entry.record.channel.as_str(), "n:b");
+        assert_eq!(left[0].entry.record.channel.whole(), "n:b");
         assert_eq!(offset(&log, append("n:a", "new")).await, (6, true));
         drop(log);
         let log = open(directory.path());

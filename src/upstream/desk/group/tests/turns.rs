@@ -70,7 +70,7 @@ fn by_channel(turns: Turns) -> World {
 }
 
 fn channels(world: &World) -> Vec<&str> {
-    let of = |out: &Out| world.entries[&out.cursor].record.channel.as_str();
+    let of = |out: &Out| world.entries[&out.cursor].record.channel.whole();
     world.out.iter().map(of).collect()
 }
 
