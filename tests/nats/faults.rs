@@ -44,7 +44,7 @@ async fn load(log: &Jetstream, ends: &tokio::sync::watch::Receiver<bool>) -> Led
                 Ok(appended) => {
                     any = true;
                     let place = (
-                        append.record.channel.as_str().to_owned(),
+                        append.record.channel.whole().to_owned(),
                         appended.position.offset.0,
                     );
                     let twice = ledger.acknowledged.insert(place, append.record.event);

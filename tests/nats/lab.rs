@@ -149,7 +149,7 @@ pub(crate) async fn follow(
                 assert!(entry.cursor > last, "in the order of the log, once");
                 last = entry.cursor;
                 missing.remove(&entry.record.event);
-                let channel = entry.record.channel.as_str().to_owned();
+                let channel = entry.record.channel.whole().to_owned();
                 seen.entry(channel).or_default().push(entry);
             }
         }

@@ -78,7 +78,7 @@ fn entry_whose_giving_up_was_interrupted_comes_again_with_its_whole_history() {
         group(&log, "alerts", &["$dead:*"]).await;
         let channels = async |name: &str| {
             let leased = log.fetch(name, 9).await.expect("leased");
-            let names = leased.iter().map(|one| one.entry.record.channel.as_str());
+            let names = leased.iter().map(|one| one.entry.record.channel.whole());
             names.map(str::to_owned).collect::<Vec<_>>()
         };
         assert_eq!(channels("all").await, ["jobs:1"]);

@@ -3,6 +3,7 @@
 use crate::nats_server::NatsServer;
 use crate::support::groups;
 use crate::support::process::{Server, Start, config};
+use crate::support::tenants;
 
 fn on_one_log(check: impl Fn(&dyn Fn() -> Server)) {
     let nats = NatsServer::start();
@@ -30,8 +31,10 @@ retention_count = 3
 name = "short"
 delivery = "durable"
 retention_age = "2s"
+{}
 "#,
-        nats.url()
+        nats.url(),
+        tenants::tables()
     ));
     check(&|| {
         let server = Start::with_config(&rules).shards(2).run();
@@ -92,4 +95,9 @@ fn namespaces_keep_less_than_the_log_and_groups_say_what_they_lose_by_it() {
 #[test]
 fn operators_pause_seek_copy_and_purge_groups() {
     on_one_log(groups::operators_move_groups);
+}
+
+#[test]
+fn groups_letters_and_replays_are_the_tenants_own() {
+    on_one_log(tenants::groups_letters_and_replays);
 }

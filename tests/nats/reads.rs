@@ -61,7 +61,7 @@ fn scan_gives_each_entry_once_and_seek_finds_a_time() {
             .collect();
         let events: BTreeSet<_> = batch
             .iter()
-            .filter(|append| append.record.channel.as_str().starts_with("a:"))
+            .filter(|append| append.record.channel.whole().starts_with("a:"))
             .map(|append| append.record.event)
             .collect();
         let middle = batch[1200].record.clone();

@@ -127,7 +127,7 @@ impl FaultyLog {
                 self.say(now, shard, delay, message);
             }
             ToLog::Trim(id, channel) => {
-                let stream = self.streams.entry(channel.as_str().to_owned()).or_default();
+                let stream = self.streams.entry(channel.whole().to_owned()).or_default();
                 stream.trimmed = stream.entries.len() as u64;
                 let delay = self.delay();
                 let message = FromLog::Answered(id, Ok(bytes::Bytes::from_static(b"{}")));
@@ -148,7 +148,7 @@ impl FaultyLog {
     }
 
     fn read(&mut self, read: &Read) -> Page {
-        let name = read.channel.as_str().to_owned();
+        let name = read.channel.whole().to_owned();
         let stream = self.streams.entry(name.clone()).or_default();
         let position = Self::position(&name, stream);
         let end = position.offset.0;
@@ -180,7 +180,7 @@ impl FaultyLog {
             truth.count("log append refused");
             return self.answer(now, shard, delay, id, Err(unavailable()));
         }
-        let name = draft.record.channel.as_str().to_owned();
+        let name = draft.record.channel.whole().to_owned();
         let stream = self.streams.entry(name.clone()).or_default();
         if let Some(&position) = stream.keys.get(&*draft.record.key) {
             truth.count("log append repeated");
@@ -267,7 +267,7 @@ impl FaultyLog {
 
     /// Where a channel ends.
     pub fn end(&self, channel: &ChannelName) -> Option<StreamPosition> {
-        let stream = self.streams.get(channel.as_str())?;
-        Some(Self::position(channel.as_str(), stream))
+        let stream = self.streams.get(channel.whole())?;
+        Some(Self::position(channel.whole(), stream))
     }
 }

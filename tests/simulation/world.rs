@@ -590,22 +590,22 @@ impl World {
                 owner.name,
                 owner.kept.len()
             );
-            if is_durable(owner.name.as_str())
+            if is_durable(owner.name.whole())
                 && let Some(end) = self.log.end(&owner.name)
                 && owner.interest != 0
             {
                 assert_eq!(owner.position, end, "the end of {:?}", owner.name);
             }
-            if is_durable(owner.name.as_str()) && owner.interest == 0 {
+            if is_durable(owner.name.whole()) && owner.interest == 0 {
                 // It may have to be asked for anew before anybody learns it.
                 continue;
             }
             let epoch = owner.position.epoch;
             self.truth
-                .check_top(owner.name.as_str(), epoch.as_str(), owner.position.offset.0);
+                .check_top(owner.name.whole(), epoch.as_str(), owner.position.offset.0);
             for client in self.clients.iter().filter(|client| client.is_connected()) {
-                client.check_told(owner.name.as_str(), owner.position.offset.0);
-                if let Some(position) = client.position(owner.name.as_str()) {
+                client.check_told(owner.name.whole(), owner.position.offset.0);
+                if let Some(position) = client.position(owner.name.whole()) {
                     assert_eq!(
                         position, owner.position.offset.0,
                         "a tracked subscriber of {:?}",
@@ -625,7 +625,7 @@ impl World {
             .map(|subscribed| {
                 (
                     subscribed.client.to_string(),
-                    subscribed.channel.as_str().to_owned(),
+                    subscribed.channel.whole().to_owned(),
                 )
             })
             .collect();

@@ -11,6 +11,7 @@ pub(crate) mod push;
 pub(crate) mod request;
 pub(crate) mod scenario;
 pub(crate) mod stream;
+pub(crate) mod tenants;
 pub(crate) mod token;
 pub(crate) mod transcode;
 pub(crate) mod wait;

@@ -156,11 +156,11 @@ impl Rule {
 
     async fn append<O: Outlet>(&self, outlet: &O, given: &Given) -> Result<(), Fault> {
         let record = &given.entry.record;
-        let target = self.target(record.channel.whole(), "")?;
+        let target = self.target(record.channel.name(), "")?;
         let due_ms = self.due_ms();
         loop {
             let again = Record {
-                channel: ChannelName::from_whole(&target),
+                channel: ChannelName::of(record.channel.tenant(), &target),
                 event: follower(record.event, &self.group),
                 key: format!("{}/{}", self.group, record.event).into(),
                 hops: record.hops + 1,
@@ -189,11 +189,11 @@ impl Rule {
         let record = joined(&key, parts).ok_or_else(none)?;
         check_hops(&record)?;
         let (channel, _) = first.shown_at();
-        let target = self.target(channel.whole(), &String::from_utf8_lossy(&key))?;
+        let target = self.target(channel.name(), &String::from_utf8_lossy(&key))?;
         let event = first.record.event;
         let count = parts.len();
         let record = Record {
-            channel: ChannelName::from_whole(&target),
+            channel: ChannelName::of(record.channel.tenant(), &target),
             event: follower(event, &format!("{}/{count}", self.group)),
             key: format!("{}/{event}/{count}", self.group).into(),
             hops: record.hops + 1,

@@ -12,7 +12,7 @@ use crate::config::namespace::ServerNameError;
 use crate::config::sources::OnError;
 use crate::limits::{SERVER_CHANNEL_NAME_BYTES_MAX, SOURCE_RECORD_BYTES_MAX};
 use crate::mesh::durable::LogError;
-use crate::model::{ChannelName, Draft, EventId, Record, Terms};
+use crate::model::{ChannelName, Draft, EventId, Record, TenantId, Terms};
 use crate::upstream::desk::unix_ms;
 use crate::wire::json::{compact, is_json, tree};
 
@@ -69,7 +69,9 @@ pub(super) fn record(channel: &str, payload: &[u8]) -> Record {
         false => Bytes::copy_from_slice(payload),
     };
     let terms = Terms::log(KEY_TTL);
-    Draft::new(terms, ChannelName::from_whole(channel), data, json).record
+    // What a row says is a name of nobody's tenant.
+    let channel = ChannelName::of(TenantId::NONE, channel);
+    Draft::new(terms, channel, data, json).record
 }
 
 /// Names and values.
