@@ -184,8 +184,10 @@ pub(crate) fn groups_letters_and_replays(start: &dyn Fn() -> Server) {
         for (at, who) in Who::ALL.into_iter().enumerate() {
             let letters = || who.result(server, "dlq/list", &json!({}));
             until("its letter is there", || {
-                let count = letters()["letters"].as_array().map_or(0, Vec::len);
-                (count == 1).then_some(())
+                let letters = letters();
+                let count = |list: &str| letters[list].as_array().map_or(0, Vec::len);
+                // JetStream is asked for the counts behind a start.
+                (count("letters") == 1 && count("counts") == 1).then_some(())
             });
             let letters = letters();
             let letter = &letters["letters"][0];
@@ -194,7 +196,6 @@ pub(crate) fn groups_letters_and_replays(start: &dyn Fn() -> Server) {
                 (&letter["group"], &letter["channel"]),
                 (&json!("g"), &json!("orders:1"))
             );
-            assert_eq!(letters["counts"].as_array().expect("counts").len(), 1);
             let groups = who.result(server, "queue/groups", &json!({}));
             let groups = groups["groups"].as_array().expect("groups");
             assert_eq!(groups.len(), 1);
