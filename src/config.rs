@@ -1,6 +1,7 @@
 //! Configuration: as written (`file`), as checked (`Config`), and the rules of channels (`namespace`).
 
 pub mod access;
+pub mod apart;
 mod doubts;
 pub mod durable;
 mod file;

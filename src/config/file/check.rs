@@ -3,6 +3,7 @@
 mod access;
 mod durable;
 mod hooks;
+mod outbox;
 mod reach;
 mod sources;
 
@@ -22,6 +23,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     hooks::check(config, keys, errors);
     durable::check(config, keys, errors);
     sources::check(config, keys, errors);
+    outbox::check(config, keys, errors);
     namespace(
         "channel.without_namespace",
         &config.channels.without_namespace,
