@@ -49,6 +49,9 @@ fn namespace(
         } else if !one.keeps_history() {
             let needs = "`history_size` and `history_ttl` under `degrade`: polls read from history";
             wrong("slow_consumer", needs);
+        } else if !(one.is_durable() || one.allow_recovery || one.force_recovery) {
+            let needs = "`allow_recovery = true` under `degrade`: polls go on from a position";
+            wrong("slow_consumer", needs);
         }
     }
 }
