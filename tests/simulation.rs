@@ -251,7 +251,7 @@ fn commands_in_one_frame_with_a_connect_that_waits_are_answered() {
 
 #[test]
 fn a_subscription_that_ends_while_it_is_pending_is_answered_first() {
-    shows(&[62, 78], situation::ENDS_WHILE_PENDING);
+    shows(&[9, 16], situation::ENDS_WHILE_PENDING);
 }
 
 #[test]
