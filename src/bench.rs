@@ -85,7 +85,7 @@ pub struct Args {
     /// With `--protocol raw`: text that publishes; `{channel}` and `{data}` are replaced. Default: the payload itself
     #[arg(long, default_value = "")]
     pub raw_publish: String,
-    /// Connections [default: fanout and limit 1000, chat 1000, echo 1, idle 15000, storm 5000]
+    /// Connections [default: fanout and limit 1000, chat 1000, echo 1, idle 15000, storm 5000, stalled 10000]
     #[arg(long)]
     pub connections: Option<u32>,
     /// Channels [default: chat 1000, durable and queue 64, echo one each, otherwise 1]
@@ -97,7 +97,7 @@ pub struct Args {
     /// Payload bytes; with `durable` and `queue` 256 if nothing is said
     #[arg(long, visible_alias = "payload", default_value_t = 128, default_value_ifs = [("scenario", "durable", "256"), ("scenario", "queue", "256")])]
     pub size: usize,
-    /// Publications per second, all channels together [default: fanout and limit 100, chat 1000]
+    /// Publications per second, all channels together [default: fanout and limit 100, chat 1000, stalled 20]
     #[arg(long)]
     pub rate: Option<f64>,
     /// Publish as fast as the slowest subscriber receives
@@ -156,6 +156,8 @@ pub enum Scenario {
     Idle,
     /// Everybody reconnects at once and recovers
     Storm,
+    /// One in ten subscribers stops reading and comes back
+    Stalled,
     /// Publications that a durable log acknowledges, beside a bare loop of write and fsync
     Durable,
     /// Deliveries that workers of a queue group acknowledge
@@ -171,6 +173,7 @@ impl Scenario {
             Self::Echo => "echo",
             Self::Idle => "idle",
             Self::Storm => "storm",
+            Self::Stalled => "stalled",
             Self::Durable => "durable",
             Self::Queue => "queue",
         }
@@ -278,7 +281,8 @@ pub fn run(args: &Args) -> Result<u8, BenchError> {
         | Scenario::Chat
         | Scenario::Echo
         | Scenario::Idle
-        | Scenario::Storm => scenario::run(args)?,
+        | Scenario::Storm
+        | Scenario::Stalled => scenario::run(args)?,
     };
     print!("{}", report.table());
     if let Some(file) = &args.json {

@@ -1,6 +1,7 @@
 //! Configuration: as written (`file`), as checked (`Config`), and the rules of channels (`namespace`).
 
 pub mod access;
+pub mod apart;
 mod doubts;
 pub mod durable;
 mod file;
@@ -34,7 +35,7 @@ pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
 pub use network::{Network, TrustedProxy};
 pub use pattern::Pattern;
-pub use tenants::{ChannelSet, Tenant, Tenants};
+pub use tenants::{ChannelSet, Tenant, Tenants, path_of};
 pub use transports::{
     DisconnectCode, Downstream, Emulation, HttpAnswer, Init, Poll, Transforms, UniStream,
     UniWebSocket,

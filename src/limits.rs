@@ -133,10 +133,10 @@ pub const SLICE_BYTES: usize = 1 << 20;
 pub const RECEIVES_BYTES: usize = 128 << 10;
 /// Unsent bytes of all connections of one shard.
 pub const BACKLOG_BYTES_MAX: usize = 192 << 20;
-/// One client may have this part of what is left of them, or what `client.queue_max_size` says if that is less.
-pub const BACKLOG_SHARE: usize = 8;
-/// And this much in any case.
-pub const BACKLOG_SHARE_MIN: usize = 64 << 10;
+/// From this many on, the largest is dealt with first, as its channels say. What one event brings beyond it stays below the bound.
+pub const BACKLOG_EVICTED_FROM: usize = BACKLOG_BYTES_MAX / 8 * 7;
+/// Until so many are left, so that the next look at all of them is far away.
+pub const BACKLOG_EVICTED_TO: usize = BACKLOG_BYTES_MAX / 8 * 6;
 /// Bytes sent ahead, behind a request or command that waits, after which the connection is read no further until that is
 /// answered.
 pub const HELD_PAUSE_BYTES: usize = 64 << 10;

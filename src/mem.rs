@@ -17,7 +17,7 @@ pub use fanout_ring::{FanoutRing, RingRange};
 pub use place::Place;
 pub use rng::Rng;
 pub use secret::{Key, SecretHash, Secrets};
-pub use shared::{HeldBytes, Shared};
+pub use shared::{HeldBytes, Origin, OriginKey, Shared};
 pub use shares::{Shares, Whose};
 pub use slab::Slab;
 pub use slot_pool::SlotPool;

@@ -228,14 +228,22 @@ counters! {
     Counter encoded_protobuf,
     /// Publications queued to local subscribers.
     Counter deliveries,
-    /// Publications dropped from an outbox by `slow_consumer = "drop_oldest"`.
+    /// Publications dropped from an outbox as `slow_consumer` says.
     Counter dropped_slow,
+    /// Publications that waited in an outbox and that a later one with their `conflate_key` replaced.
+    Counter conflated,
+    /// Outboxes from which something went, or whose session ended, because it had waited longer than `outbox_age_max`.
+    Counter aged,
+    /// Outboxes from which something went, or whose session ended, because they were the largest when all had used up their memory.
+    Counter evicted,
     /// Deliveries between shards dropped because a queue was full (read again from the owner).
     Counter dropped_mesh,
     /// Commands refused because a queue between shards was full.
     Counter refused_mesh,
     /// Sessions closed as slow (3008).
     Counter disconnected_slow,
+    /// Sessions closed as too slow to be pushed to, with the position to poll from (4510).
+    Counter disconnected_degraded,
     /// Sessions closed for want of a pong (3012).
     Counter disconnected_no_pong,
     /// Sessions closed for a bad request (3501).

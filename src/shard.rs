@@ -25,6 +25,7 @@ pub mod inspect;
 mod kept;
 mod keys;
 mod local;
+mod loss;
 mod order;
 mod outbox;
 mod outgoing;

@@ -6,6 +6,8 @@ mod access;
 mod environment;
 #[path = "config/joins.rs"]
 mod joins;
+#[path = "config/outbox.rs"]
+mod outbox;
 #[path = "config/pushes.rs"]
 mod pushes;
 #[path = "config/reach.rs"]
@@ -605,7 +607,8 @@ fn option_table_lists_exactly_the_keys_that_are_read() {
             toml::Value::Integer(_) => "int",
             toml::Value::Array(_) => "list",
             toml::Value::String(text)
-                if text == "default" || ["channel_regex", "compact_by"].contains(name) =>
+                if text == "default"
+                    || ["channel_regex", "compact_by", "conflate_key"].contains(name) =>
             {
                 "string"
             }

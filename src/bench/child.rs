@@ -18,6 +18,10 @@ pub(crate) const NAMESPACE: &str = "bench";
 pub(crate) const NAMESPACE_DELTA: &str = "delta";
 /// Namespace whose publications are kept in the log.
 pub(crate) const NAMESPACE_DURABLE: &str = "durable";
+/// Namespace whose slow subscribers lose publications.
+pub(crate) const NAMESPACE_STALLED: &str = "stalled";
+/// `client.queue_max_size` where subscribers stall.
+pub(crate) const QUEUE_BYTES_MAX: usize = 1 << 20;
 /// Namespace with history and recovery.
 pub(crate) const NAMESPACE_RECOVER: &str = "recover";
 
@@ -219,6 +223,22 @@ history_ttl = "1m"
 force_positioning = true
 allowed_delta_types = ["fossil"]
 delta_publish = true
+"#
+        ));
+    }
+    if args.scenario == Scenario::Stalled {
+        // Whoever reads nothing answers no ping: it would end by that, before its outbox is full.
+        text.push_str(&format!(
+            r#"
+[[channel.namespaces]]
+name = "{NAMESPACE_STALLED}"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+slow_consumer = "drop_oldest"
+
+[client]
+ping_interval = "0s"
+queue_max_size = {QUEUE_BYTES_MAX}
 "#
         ));
     }

@@ -4,7 +4,7 @@
 //! `{"b":"~CCCCCCCCSSSSSSSSTTTTTTTTTTTTTTTT~ text…"}`: channel, sequence and intended time as nibbles in the letters
 //! `a` to `p`, which decode eight at a time without a table.
 
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr2, memmem};
 
 /// Bytes between the two marks.
 const BODY: usize = 32;
@@ -65,6 +65,21 @@ pub(crate) fn find(text: &[u8]) -> Option<Stamp> {
         from += at + 1;
     }
     None
+}
+
+/// How many publications a text says that its reader did not get; 0 where it says nothing of the kind.
+pub(crate) fn reported(text: &[u8]) -> u64 {
+    let Some(at) = memmem::find(text, b"\"lost\":{") else {
+        return 0;
+    };
+    let number = |name: &[u8]| {
+        let found = memmem::find(&text[at..], name)?;
+        let digits = text[at + found + name.len()..].iter();
+        let digits = digits.take_while(|byte| byte.is_ascii_digit());
+        Some(digits.fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    };
+    let (dropped, conflated) = (number(b"\"publications\":"), number(b"\"conflated\":"));
+    dropped.unwrap_or(0) + conflated.unwrap_or(0)
 }
 
 /// Where the only stamp of a frame was: most frames of a run look alike, and need not be searched.
@@ -167,6 +182,16 @@ pub(super) fn number(letters: [u8; 8]) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_server_says_that_it_left_out_is_read() {
+        let said = br#"{"push":{"message":{"data":{"lost":{"channel":"a","publications":12,"conflated":3,"from":1}}}}}"#;
+        assert_eq!(reported(said), 15);
+        assert_eq!(
+            reported(br#"{"push":{"pub":{"data":{"publications":9}}}}"#),
+            0
+        );
+    }
 
     const STAMPED: Stamp = Stamp {
         channel: 7,

@@ -1,6 +1,7 @@
 //! The course of an invocation: server and limit in turn, each run from a fresh start.
 
 mod course;
+mod stalled;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use std::time::Duration;
 
-use super::child::{NAMESPACE, NAMESPACE_DELTA, NAMESPACE_RECOVER};
+use super::child::{NAMESPACE, NAMESPACE_DELTA, NAMESPACE_RECOVER, NAMESPACE_STALLED};
 use super::swarm::Load;
 use super::{Args, BenchError, Encoding, Protocol, Publish, Scenario, Transport, payload};
 
@@ -57,7 +57,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// Applies the defaults of the scenario and checks the ranges.
     pub(crate) fn of(args: &Args) -> Result<Self, BenchError> {
-        use Scenario::{Chat, Echo, Fanout, Idle, Limit, Storm};
+        use Scenario::{Chat, Echo, Fanout, Idle, Limit, Stalled, Storm};
         let scenario = args.scenario;
         if matches!(scenario, Scenario::Durable | Scenario::Queue) {
             return Err(ELSEWHERE);
@@ -67,20 +67,24 @@ impl Shape {
             Echo | Scenario::Durable | Scenario::Queue => 1,
             Idle => 15_000,
             Storm => 5000,
+            Stalled => 10_000,
         });
         let channels = args.channels.unwrap_or(match scenario {
             Chat => 1000,
             Echo => connections,
-            Limit | Fanout | Idle | Storm | Scenario::Durable | Scenario::Queue => 1,
+            Limit | Fanout | Idle | Storm | Stalled | Scenario::Durable | Scenario::Queue => 1,
         });
         let subscriptions =
             args.subscriptions
                 .unwrap_or(if scenario == Chat { 5.min(channels) } else { 1 });
-        let publishes = matches!(scenario, Limit | Fanout | Chat);
+        let publishes = matches!(scenario, Limit | Fanout | Chat | Stalled);
         let open = publishes && !args.saturate;
         let rate = open.then(|| {
-            args.rate
-                .unwrap_or(if scenario == Chat { 1000.0 } else { 100.0 })
+            args.rate.unwrap_or(match scenario {
+                Chat => 1000.0,
+                Stalled => 20.0,
+                _ => 100.0,
+            })
         });
         let shape = Self {
             connections,
@@ -186,6 +190,11 @@ impl Shape {
             "--delta is measured with fanout and --publish api",
         )?;
         usage(
+            scenario == Scenario::Stalled
+                && (args.address.is_some() || args.with_limit || args.saturate || connections < 10),
+            "stalled starts a server of its own with bounds that it knows, and needs ten connections and a rate",
+        )?;
+        usage(
             args.durable.is_set(),
             "--publishers, --outstanding, --subscribers, --workers, --credit, --ordered, --sync, --fill, --nats and --directory are for durable and queue",
         )?;
@@ -217,6 +226,8 @@ impl Shape {
             NAMESPACE_DELTA
         } else if matches!(self.scenario, Scenario::Storm) {
             NAMESPACE_RECOVER
+        } else if matches!(self.scenario, Scenario::Stalled) {
+            NAMESPACE_STALLED
         } else {
             NAMESPACE
         }
@@ -239,7 +250,9 @@ mod tests {
 
     #[test]
     fn every_scenario_has_defaults_that_hold() {
-        for line in ["limit", "fanout", "chat", "echo", "idle", "storm"] {
+        for line in [
+            "limit", "fanout", "chat", "echo", "idle", "storm", "stalled",
+        ] {
             let shape = Shape::of(&args(line)).unwrap();
             assert!(shape.connections > 0);
             assert_eq!(
@@ -267,6 +280,8 @@ mod tests {
             "fanout --window 0",
             "fanout --publishers 2",
             "durable",
+            "stalled --address 127.0.0.1:1",
+            "stalled --connections 9",
         ] {
             assert!(
                 matches!(Shape::of(&args(line)), Err(BenchError::Usage(_))),

@@ -39,6 +39,7 @@ const JOIN_STALL: Duration = Duration::from_secs(20);
 /// Longest wait for all sockets to be gone.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(10);
 const ENOBUFS: i32 = 105;
+const ECANCELED: i32 = 125;
 
 /// All clients of a run.
 pub(crate) struct Swarm {
@@ -206,6 +207,47 @@ impl Swarm {
                 return Ok(());
             }
         }
+    }
+
+    /// One in so many subscribers reads nothing from now on: what it is sent stays in its socket. Returns how many.
+    pub(crate) fn stall(&mut self, one_in: u32) -> Result<u32, BenchError> {
+        let mut count = 0;
+        for index in (0..self.state.plan.connections).step_by(one_in as usize) {
+            let (ring, slot) = Self::place(index);
+            let client = &mut self.state.clients[index as usize];
+            if client.is_ready() && client.receiving {
+                client.stalled = true;
+                self.rings[ring].push(&Sqe::cancel_receive(slot, client.generation))?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    }
+
+    /// They read again.
+    pub(crate) fn read_on(&mut self) -> Result<(), BenchError> {
+        for index in 0..self.state.plan.connections {
+            let (ring, slot) = Self::place(index);
+            let client = &mut self.state.clients[index as usize];
+            if std::mem::take(&mut client.stalled)
+                && !std::mem::replace(&mut client.receiving, true)
+            {
+                self.rings[ring].push(&Sqe::receive(slot, client.generation, 0))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many publications subscribers were told that they did not get.
+    #[must_use]
+    pub(crate) fn reported(&self) -> u64 {
+        self.state.reported()
+    }
+
+    /// Publications so far, each as often as it has subscribers.
+    #[must_use]
+    pub(crate) fn published_to_all(&self) -> u64 {
+        self.state.published_to_all()
     }
 
     /// Ends a window: what it has counted. The next begins.
@@ -420,6 +462,12 @@ impl Swarm {
             self.state.receive(index, bytes);
         }
         if more {
+            return Ok(());
+        }
+        if self.state.clients[index as usize].stalled
+            && (result > 0 || result == -ECANCELED || result == -ENOBUFS)
+        {
+            self.state.clients[index as usize].receiving = false;
             return Ok(());
         }
         if result > 0 || result == -ENOBUFS {

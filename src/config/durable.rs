@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
-use crate::wire::condition;
+use super::apart::Key;
 
 /// `[durable]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,12 +176,7 @@ impl Default for Push {
 /// Is it a text that tells publications apart: `channel`, `user`, `tag:NAME` or `data:PATH`?
 #[must_use]
 pub fn is_key(text: &str) -> bool {
-    match text.split_once(':') {
-        None => matches!(text, "channel" | "user"),
-        Some(("tag", name)) => !name.is_empty(),
-        Some(("data", path)) => condition::path(path).is_ok(),
-        Some(_) => false,
-    }
+    Key::parse(text).is_ok()
 }
 
 /// As `is_key`; a bare name is that of a tag.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::Pattern;
+use super::apart::Key;
 use super::durable::{Kept, Schema, Trigger};
 use super::hooks::DEFAULT_NAME;
 use crate::limits::{CHANNELS_OWNED_MAX, SERVER_CHANNEL_NAME_BYTES_MAX};
@@ -113,6 +114,12 @@ pub struct Namespace {
     pub publication_data_format: DataFormat,
     /// What happens to a subscriber whose outbox is full.
     pub slow_consumer: SlowConsumer,
+    /// Of the unsent publications of a channel with the same key the latest stays, under `conflate`.
+    pub conflate_key: Option<Key>,
+    /// Bytes of a channel's unsent publications for one subscriber; 0 leaves only `client.queue_max_size`.
+    pub outbox_bytes_max: u32,
+    /// How long a publication may wait for a subscriber, to a tenth of a second; 0 is for ever.
+    pub outbox_age_max: Duration,
     /// Bytes of one publication; 0 leaves only the transport's limit.
     pub size_max: u32,
     /// Client publishes per second and connection; 0 is off. Over it: error 111.
@@ -206,6 +213,10 @@ pub enum SlowConsumer {
     Disconnect,
     /// The oldest unsent publications of the channel go; the subscriber is told.
     DropOldest,
+    /// Of its unsent publications with the same key the latest stays; then the oldest go. The subscriber is told.
+    Conflate,
+    /// Disconnect with 4510, whose reason says where to poll from.
+    Degrade,
 }
 
 impl Default for Namespace {
@@ -237,6 +248,9 @@ impl Default for Namespace {
             allow_user_limited_channels: false,
             publication_data_format: DataFormat::NotEmpty,
             slow_consumer: SlowConsumer::Disconnect,
+            conflate_key: None,
+            outbox_bytes_max: 0,
+            outbox_age_max: Duration::ZERO,
             size_max: 0,
             rate: 0,
             idempotency_ttl: Duration::from_mins(5),
@@ -273,6 +287,23 @@ impl Namespace {
     #[must_use]
     pub const fn keeps_history(&self) -> bool {
         self.history_size > 0 && !self.history_ttl.is_zero()
+    }
+
+    /// Are its unsent publications looked at one by one, not only all bytes of a connection together?
+    #[must_use]
+    pub const fn watches_outbox(&self) -> bool {
+        !matches!(self.slow_consumer, SlowConsumer::Disconnect)
+            || self.outbox_bytes_max > 0
+            || !self.outbox_age_max.is_zero()
+    }
+
+    /// May its unsent publications be left out?
+    #[must_use]
+    pub const fn may_lose(&self) -> bool {
+        matches!(
+            self.slow_consumer,
+            SlowConsumer::DropOldest | SlowConsumer::Conflate
+        )
     }
 
     /// May subscribers get patches?
@@ -624,7 +655,10 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("allow_presence_for_anonymous", "bool", "false", "Extends the other two to anonymous clients."),
     ("allow_user_limited_channels", "bool", "false", "`dialog#42,43` admits the users 42 and 43, and nobody else."),
     ("publication_data_format", "enum", "\"\"", "What a payload must be: `\"\"` (not empty), `json`, `json_object`, `binary` (anything)."),
-    ("slow_consumer", "enum", "\"disconnect\"", "A subscriber whose queue is full: `disconnect` (3008) or `drop_oldest`."),
+    ("slow_consumer", "enum", "\"disconnect\"", "A subscriber whose queue is full: `disconnect` (3008), `drop_oldest`, `conflate` (of each `conflate_key` the latest stays) or `degrade` (4510, and it polls)."),
+    ("conflate_key", "string", "\"\"", "What tells unsent publications of a channel apart under `slow_consumer = \"conflate\"`: `channel`, `user`, `tag:NAME` or `data:PATH`. One without the key is replaced by none."),
+    ("outbox_bytes_max", "int", "0", "Bytes of a channel's unsent publications for one subscriber, beyond which `slow_consumer` holds; 0 leaves `client.queue_max_size`."),
+    ("outbox_age_max", "duration", "\"0s\"", "How long a publication may wait for one subscriber before `slow_consumer` holds, to a tenth of a second; 0 is for ever."),
     ("size_max", "int", "0", "Bytes of one publication; 0 leaves the limit of the transport."),
     ("rate", "int", "0", "Publications per second and connection; 0 is off."),
     ("idempotency_ttl", "duration", "\"5m\"", "How long an idempotency key of the server API is remembered."),

@@ -12,6 +12,15 @@ use crate::model::{ChannelName, TenantId, tenant};
 /// Stands before the id of a tenant in a path.
 const PATH_PREFIX: &str = "/t/";
 
+/// What stands before a path that means a tenant.
+#[must_use]
+pub fn path_of(tenant: TenantId<'_>) -> String {
+    match tenant.is_default() {
+        true => String::new(),
+        false => format!("{PATH_PREFIX}{tenant}"),
+    }
+}
+
 /// One of `[[tenants]]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tenant {

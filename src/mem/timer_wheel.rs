@@ -44,6 +44,12 @@ impl TimerWheel {
         (at as u32).max(Self::tick(now) + 1)
     }
 
+    /// So many ticks are a time, at least one unless it is none.
+    #[must_use]
+    pub const fn ticks(time: Duration) -> Tick {
+        time.as_nanos().div_ceil(TICK.as_nanos()) as Tick
+    }
+
     /// Files a slot and returns the tick at which it will fire (at most 51 s ahead).
     pub fn file(&mut self, slot: u32, at: Tick) -> Tick {
         let at = at.clamp(self.next, self.next + BUCKETS as u32 - 1);

@@ -45,6 +45,8 @@ pub enum Disconnect {
     PermissionDenied,
     /// 3508
     NotAvailable,
+    /// 4510: too slow for what is pushed. The reason says where to poll, and from which position.
+    Degraded(Box<str>),
     /// Chosen by the server API: code and reason.
     Custom(u16, Box<str>),
 }
@@ -69,6 +71,32 @@ impl Disconnect {
             reason
         };
         Some(Self::Custom(code, reason.into()))
+    }
+
+    /// The reason of who is to poll from here on: the path of the endpoint with the channel and the position, as a request line
+    /// has them. A channel's name that leaves no room is left out: the client knows it.
+    #[must_use]
+    pub fn degraded(path: &str, channel: &str, epoch: &str, offset: u64) -> Self {
+        let named = |channel: &str| {
+            let mut reason = format!("poll {path}?epoch={epoch}&offset={offset}");
+            if !channel.is_empty() {
+                reason.push_str("&channel=");
+                for byte in channel.bytes() {
+                    match byte {
+                        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                            reason.push(char::from(byte));
+                        }
+                        _ => reason.push_str(&format!("%{byte:02X}")),
+                    }
+                }
+            }
+            reason
+        };
+        let fits = |reason: &String| reason.len() <= CLOSE_REASON_BYTES_MAX;
+        let position = || format!("poll epoch={epoch}&offset={offset}");
+        let reason = Some(named(channel)).filter(fits);
+        let reason = reason.or_else(|| Some(named("")).filter(fits));
+        Self::Degraded(reason.unwrap_or_else(position).into())
     }
 
     /// The peer is not told: its connection is dropped (code 3000, also where a service chose it).
@@ -101,6 +129,7 @@ impl Disconnect {
             Self::InappropriateProtocol => 3506,
             Self::PermissionDenied => 3507,
             Self::NotAvailable => 3508,
+            Self::Degraded(_) => 4510,
             Self::Custom(code, _) => *code,
         }
     }
@@ -129,7 +158,7 @@ impl Disconnect {
             Self::InappropriateProtocol => "inappropriate protocol",
             Self::PermissionDenied => "permission denied",
             Self::NotAvailable => "not available",
-            Self::Custom(_, reason) => reason,
+            Self::Degraded(reason) | Self::Custom(_, reason) => reason,
         }
     }
 }

@@ -97,6 +97,9 @@ const fn of_disconnect(disconnect: &Disconnect) -> &'static str {
         Disconnect::InappropriateProtocol => "The client sent another encoding than was agreed on.",
         Disconnect::PermissionDenied => "The client may not connect in this way.",
         Disconnect::NotAvailable => "What the client asks for is not switched on.",
+        Disconnect::Degraded(_) => {
+            "The client is too slow for what is pushed. The reason says where to poll, and from which position."
+        }
         Disconnect::Custom(..) => "A backend or a service chose code and reason.",
     }
 }
@@ -167,7 +170,8 @@ pub(super) fn page() -> String {
     out.push_str("\n## Disconnects\n\nA disconnect ends the connection. It is the code of the close frame, or a push where there is no such frame.\n");
     table(&mut out, &["code", "reason", "SDKs reconnect", "why"]);
     let chosen = Disconnect::Custom(4000, "chosen by others".into());
-    for disconnect in DISCONNECTS.iter().chain([&chosen]) {
+    let degraded = Disconnect::Degraded("poll <path>?epoch=…&offset=…&channel=…".into());
+    for disconnect in DISCONNECTS.iter().chain([&degraded, &chosen]) {
         let code = match disconnect {
             Disconnect::Custom(..) => "3000 to 4999".to_owned(),
             _ => disconnect.code().to_string(),

@@ -80,16 +80,16 @@ impl Shard {
         } else {
             0
         };
-        let nearest = match (connection.by, session) {
-            (0, at) | (at, 0) => at,
-            (by, session) => by.min(session),
-        };
-        self.connections.file(slot, nearest);
+        let age = connection.backlog.as_ref().map_or(0, |one| one.age_by);
+        let due = [connection.by, session, age];
+        let nearest = due.into_iter().filter(|&at| at != 0).min();
+        self.connections.file(slot, nearest.unwrap_or(0));
     }
 
     /// The end of what one event or message has set off: handles what the shard has said to itself, until it has nothing more to
     /// say and no session can go on, or enough have in this turn.
     pub(super) fn settle(&mut self) {
+        self.evict_largest();
         self.answer_own();
         while self.taken < TAKEN_PER_TURN && !self.ready.is_empty() && !self.is_full() {
             self.take_up_ready();

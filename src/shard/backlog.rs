@@ -6,9 +6,13 @@ mod image;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
 use crate::limits::{ANSWERS_BYTES_MAX, OWNED_BATCH_BYTES_MAX};
-use crate::mem::{HeldBytes, Place, Shared};
+use crate::mem::{HeldBytes, Origin, Place, Shared, Tick};
 use crate::model::ChannelName;
+use crate::shard::loss::{Loss, Losses};
 pub(super) use image::SharedPieces;
 
 /// A smaller piece that must be kept is copied to each connection: that costs less than to share it.
@@ -20,13 +24,26 @@ struct QueuedPiece {
     of: Arc<Shared>,
     /// Bytes of it that are gone.
     from: u32,
-    /// The hub slot of a publication that may be dropped; nothing else may.
+    /// The hub slot of a publication whose channel says what becomes of it here; `None` for everything else, which is sent.
     hub: Option<Place>,
 }
 
+/// What waits of one channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OfChannel {
+    hub: Place,
+    pieces: u32,
+    bytes: usize,
+}
+
+impl OfChannel {
+    /// Bytes of memory, as of `QueuedPiece`.
+    const BYTES: usize = 2 * size_of::<Self>();
+}
+
 impl QueuedPiece {
-    /// Bytes of memory of its place in a queue.
-    const BYTES: usize = size_of::<Self>();
+    /// Bytes of memory of its place in a queue: one that grows has up to twice as many places as pieces.
+    const BYTES: usize = 2 * size_of::<Self>();
 
     const fn new(of: Arc<Shared>, hub: Option<Place>) -> Self {
         Self { of, from: 0, hub }
@@ -60,8 +77,16 @@ pub(super) struct Backlog {
     before_ping: usize,
     /// Some of them were taken since the last look.
     has_taken: bool,
-    /// What its peer has to be told that it lost: channel and publications.
-    pub(super) lost: Vec<(ChannelName, u64)>,
+    /// What its peer has to be told that it lost.
+    pub(super) lost: Vec<(ChannelName, Loss)>,
+    /// Of channels that say what becomes of what waits.
+    channels: Vec<OfChannel>,
+    /// Publications with a key that came since a later one was last looked for.
+    unconflated: u32,
+    /// Those that were left then.
+    conflated: u32,
+    /// Something has waited too long from this tick on, or it is time to look; 0 for never.
+    pub(super) age_by: Tick,
     /// Of all connections; the tail, the batch in flight and the queue are counted here, what is shared by itself.
     held: HeldBytes,
 }
@@ -87,6 +112,10 @@ impl Backlog {
             before_ping: 0,
             has_taken: false,
             lost: Vec::new(),
+            channels: Vec::new(),
+            unconflated: 0,
+            conflated: 0,
+            age_by: 0,
             held: held.clone(),
         }
     }
@@ -98,7 +127,7 @@ impl Backlog {
         self.pushed(bytes.len());
     }
 
-    /// Queues bytes that others get as well; they may be dropped where they have a `hub`.
+    /// Queues bytes that others get as well; their channel says what becomes of them where they have a `hub`.
     pub(super) fn share(&mut self, of: &Arc<Shared>, hub: Option<Place>) {
         let len = of.bytes().len();
         if hub.is_none() && len < SHARED_FROM_BYTES {
@@ -107,7 +136,26 @@ impl Backlog {
         self.end_tail();
         self.held.add(QueuedPiece::BYTES);
         self.pieces.push_back(QueuedPiece::new(Arc::clone(of), hub));
+        if let Some(hub) = hub {
+            self.count(hub, len);
+            self.unconflated += u32::from(of.origin().key.is_some());
+        }
         self.pushed(len);
+    }
+
+    /// One piece more of a channel.
+    fn count(&mut self, hub: Place, bytes: usize) {
+        match self.channels.iter_mut().find(|one| one.hub == hub) {
+            Some(one) => {
+                one.pieces += 1;
+                one.bytes += bytes;
+            }
+            None => {
+                self.held.add(OfChannel::BYTES);
+                let pieces = 1;
+                self.channels.push(OfChannel { hub, pieces, bytes });
+            }
+        }
     }
 
     fn pushed(&mut self, len: usize) {
@@ -150,10 +198,10 @@ impl Backlog {
     }
 
     /// The peer is to be told of publications that it did not get.
-    pub(super) fn lose(&mut self, channel: &ChannelName, publications: u64) {
+    pub(super) fn lose(&mut self, channel: &ChannelName, loss: Loss) {
         match self.lost.iter_mut().find(|(other, _)| other == channel) {
-            Some((_, count)) => *count += publications,
-            None => self.lost.push((channel.clone(), publications)),
+            Some((_, lost)) => lost.add(loss),
+            None => self.lost.push((channel.clone(), loss)),
         }
     }
 }
@@ -178,6 +226,11 @@ impl Backlog {
                 continue;
             };
             let left = len - batch.len();
+            let bytes = first.of.bytes().len() - first.from as usize;
+            // Where only its head is on its way, the rest has to follow.
+            if let Some(hub) = first.hub.take() {
+                uncount(&mut self.channels, &self.held, hub, bytes);
+            }
             let bytes = first.bytes();
             if bytes.len() <= left {
                 batch.extend_from_slice(bytes);
@@ -186,11 +239,19 @@ impl Backlog {
             } else {
                 batch.extend_from_slice(&bytes[..left]);
                 first.from += left as u32;
-                // Its head is on its way: the rest has to follow.
-                first.hub = None;
             }
         }
+        self.give_up_places();
         batch
+    }
+
+    /// A queue that was longer has no more than twice as many places as pieces, about.
+    fn give_up_places(&mut self) {
+        const FEW: usize = 64;
+        let wanted = self.pieces.len() * 2 + FEW;
+        if self.pieces.capacity() > wanted {
+            self.pieces.shrink_to(self.pieces.len() * 3 / 2);
+        }
     }
 
     /// The batch in flight came back: so much of it was sent, and the rest comes first again.
@@ -264,7 +325,8 @@ impl Backlog {
 
     /// Bytes of memory that no other connection has a part in.
     fn own_memory(&self) -> usize {
-        self.tail.len() + self.in_flight + self.pieces.len() * QueuedPiece::BYTES
+        let places = self.pieces.len() * QueuedPiece::BYTES;
+        self.tail.len() + self.in_flight + places + self.channels.len() * OfChannel::BYTES
     }
 
     /// For the checkers: memory of its own, and what it shares, by where that is.
@@ -274,76 +336,216 @@ impl Backlog {
     }
 }
 
-/// What is dropped.
+/// What of channels waits.
+impl Backlog {
+    /// More than `most` bytes of a channel wait, in more than one publication: one that stands alone is sent whatever its size is.
+    pub(super) fn has_too_much(&self, hub: u32, most: usize) -> bool {
+        let mut channels = self.channels.iter();
+        channels.any(|one| one.hub.get() == hub && one.bytes > most && one.pieces > 1)
+    }
+
+    /// Hub slots of the channels whose publications wait.
+    pub(super) fn hubs(&self) -> impl Iterator<Item = u32> + '_ {
+        self.channels.iter().map(|one| one.hub.get())
+    }
+
+    /// Publications of channels that say what becomes of what waits, in order.
+    pub(super) fn publications(&self) -> impl Iterator<Item = (u32, &Origin)> + '_ {
+        (self.pieces.iter()).filter_map(|one| one.hub.map(|hub| (hub.get(), one.of.origin())))
+    }
+
+    /// Publications with a key came since a later one was last looked for.
+    pub(super) const fn has_unconflated(&self) -> bool {
+        self.unconflated > 0
+    }
+
+    /// So many that a look for later ones is paid for by those that came.
+    pub(super) const fn has_much_unconflated(&self) -> bool {
+        const FEW: u32 = 16;
+        self.unconflated > self.conflated + FEW
+    }
+}
+
+/// What is left out.
 impl Backlog {
     /// Subscriptions to these hub channels are over: what was queued of them stays, as whoever loses it could not be told.
     pub(super) fn keep(&mut self, hubs: &mut [u32]) {
         hubs.sort_unstable();
+        let is_over = |hub: Place| hubs.binary_search(&hub.get()).is_ok();
         for piece in &mut self.pieces {
-            let is_over = |hub: &Place| hubs.binary_search(&hub.get()).is_ok();
-            piece.hub = piece.hub.filter(|hub| !is_over(hub));
+            piece.hub = piece.hub.filter(|&hub| !is_over(hub));
         }
+        let before = self.channels.len();
+        self.channels.retain(|one| !is_over(one.hub));
+        (self.held).sub((before - self.channels.len()) * OfChannel::BYTES);
     }
 
     /// Drops everything of one hub channel: what follows a gap is no use to a subscriber that will recover.
-    pub(super) fn purge(&mut self, hub: u32) -> u64 {
-        self.drop_pieces(|_, of| of == Some(Place::new(hub)))
+    pub(super) fn purge(&mut self, hub: u32) -> Loss {
+        let lost = self.drop_pieces(Loss::of, |of, _, _| of == hub);
+        lost.first().map_or_else(Loss::default, |&(_, loss)| loss)
     }
 
-    /// Drops the oldest droppable pieces until `keep_bytes` are left; one that stands alone stays if what waits is no more than
+    /// Of the publications with the same key only the latest stays, where their channel `may` be conflated.
+    pub(super) fn conflate(&mut self, may: impl Fn(u32) -> bool) -> Losses {
+        let mut latest: HashTable<usize> = HashTable::new();
+        let mut is_replaced = vec![false; self.pieces.len()];
+        let mut looked_at: Option<(Place, bool)> = None;
+        let key_at = |at: usize| {
+            let piece: &QueuedPiece = &self.pieces[at];
+            let key = piece.of.origin().key.as_ref();
+            piece.hub.zip(key)
+        };
+        for at in (0..self.pieces.len()).rev() {
+            let Some((hub, key)) = key_at(at) else {
+                continue;
+            };
+            let may_be = match looked_at {
+                Some((of, may_be)) if of == hub => may_be,
+                _ => may(hub.get()),
+            };
+            looked_at = Some((hub, may_be));
+            if !may_be {
+                continue;
+            }
+            let is_same = |&other: &usize| {
+                key_at(other).is_some_and(|(of, other)| of == hub && other.bytes == key.bytes)
+            };
+            let hash = |&other: &usize| key_at(other).map_or(0, |(hub, key)| filed(hub, key.hash));
+            match latest.entry(filed(hub, key.hash), is_same, hash) {
+                Entry::Occupied(_) => is_replaced[at] = true,
+                Entry::Vacant(free) => {
+                    free.insert(at);
+                }
+            }
+        }
+        self.unconflated = 0;
+        self.conflated = latest.len() as u32;
+        drop(latest);
+        self.drop_pieces(Loss::conflated, |_, at, _| is_replaced[at])
+    }
+
+    /// Drops the oldest pieces that `may` be until `keep_bytes` are left; one that stands alone stays if what waits is no more than
     /// `limit`. Returns the hub slots that lost something, and how much each.
-    pub(super) fn drop_oldest(&mut self, keep_bytes: usize, limit: usize) -> Vec<(u32, u64)> {
+    pub(super) fn drop_oldest(
+        &mut self,
+        keep_bytes: usize,
+        limit: usize,
+        may: impl Fn(u32) -> bool,
+    ) -> Losses {
         // Only one that stands alone: what is left of a channel behind what was dropped would follow a gap.
         let is_alone = self.tail.is_empty() && self.pieces.len() == 1;
         let newest = (is_alone && self.pieces[0].hub.is_some()).then_some(0);
-        let mut lost = self.drop_before(keep_bytes, newest);
+        let mut lost = self.drop_before(keep_bytes, newest, &may);
         if self.waiting() > limit {
-            for (hub, count) in self.drop_before(keep_bytes, None) {
-                count_lost(&mut lost, hub, count);
+            for (hub, loss) in self.drop_before(keep_bytes, None, &may) {
+                crate::shard::loss::add(&mut lost, hub, loss);
             }
         }
         lost
     }
 
-    /// Drops the oldest droppable pieces, but not the one at `spared`, until `keep_bytes` are left.
-    fn drop_before(&mut self, keep_bytes: usize, spared: Option<usize>) -> Vec<(u32, u64)> {
+    /// Drops the oldest pieces that `may` be, but not the one at `spared`, until `keep_bytes` are left.
+    fn drop_before(
+        &mut self,
+        keep_bytes: usize,
+        spared: Option<usize>,
+        may: impl Fn(u32) -> bool,
+    ) -> Losses {
         let mut excess = self.queued.saturating_sub(keep_bytes);
-        let mut lost: Vec<(u32, u64)> = Vec::new();
-        let mut places = 0..;
-        self.drop_pieces(|len, hub| {
-            let is_spared = places.next() == spared;
-            let Some(hub) = hub.filter(|_| excess > 0 && !is_spared) else {
-                return false;
-            };
-            excess = excess.saturating_sub(len);
-            count_lost(&mut lost, hub.get(), 1);
-            true
-        });
+        self.drop_pieces(Loss::of, |hub, at, piece| {
+            let goes = excess > 0 && spared != Some(at) && may(hub);
+            if goes {
+                excess = excess.saturating_sub(piece.bytes().len());
+            }
+            goes
+        })
+    }
+
+    /// Drops the oldest pieces of one channel until `keep_bytes` of it are left; its newest stays.
+    pub(super) fn drop_oldest_of(&mut self, hub: u32, keep_bytes: usize) -> Losses {
+        let found = self.channels.iter().find(|one| one.hub.get() == hub);
+        let Some(&OfChannel { pieces, bytes, .. }) = found else {
+            return Losses::new();
+        };
+        let (mut pieces, mut excess) = (pieces, bytes.saturating_sub(keep_bytes));
+        self.drop_pieces(Loss::of, |of, _, piece| {
+            let goes = of == hub && excess > 0 && pieces > 1;
+            if goes {
+                pieces -= 1;
+                excess = excess.saturating_sub(piece.bytes().len());
+            }
+            goes
+        })
+    }
+
+    /// Drops the pieces that `goes` names by their hub slot and what they are.
+    pub(super) fn drop_if(&mut self, goes: impl Fn(u32, &Origin) -> bool) -> Losses {
+        self.drop_pieces(Loss::of, |hub, _, piece| goes(hub, piece.of.origin()))
+    }
+
+    /// Drops all behind what is on its way: the connection ends. Returns what went of channels.
+    pub(super) fn cut(&mut self) -> Losses {
+        // The first piece may have begun; where it is what the kernel did not take of a batch, the one behind it may have as well.
+        let begun = self.pieces.iter().rposition(|piece| piece.from > 0);
+        let stay = begun.map_or(1, |at| at + 1);
+        let lost = self.drop_pieces(Loss::of, |_, at, _| at >= stay);
+        for piece in self.pieces.drain(stay.min(self.pieces.len())..) {
+            self.queued -= piece.bytes().len();
+            self.held.sub(QueuedPiece::BYTES);
+        }
+        let tail = std::mem::take(&mut self.tail);
+        self.queued -= tail.len();
+        self.held.sub(tail.len());
+        self.give_up_places();
+        (self.answers, self.before, self.before_ping) = (0, 0, 0);
+        (self.large, self.before_large) = (0, 0);
+        self.age_by = 0;
         lost
     }
 
-    fn drop_pieces(&mut self, mut drops: impl FnMut(usize, Option<Place>) -> bool) -> u64 {
-        let mut count = 0;
-        let queued = &mut self.queued;
-        let held = &self.held;
+    /// Drops the publications that `drops` names by their hub slot and their place in the queue.
+    fn drop_pieces(
+        &mut self,
+        as_loss: impl Fn(&Origin) -> Loss,
+        mut drops: impl FnMut(u32, usize, &QueuedPiece) -> bool,
+    ) -> Losses {
+        let mut lost = Losses::new();
+        let (queued, channels, held) = (&mut self.queued, &mut self.channels, &self.held);
+        let mut places = 0..;
         self.pieces.retain(|piece| {
+            let at = places.next().unwrap_or_default();
+            let Some(hub) = piece.hub.filter(|hub| drops(hub.get(), at, piece)) else {
+                return true;
+            };
             let len = piece.bytes().len();
-            let goes = drops(len, piece.hub);
-            if goes {
-                *queued -= len;
-                held.sub(QueuedPiece::BYTES);
-                count += 1;
-            }
-            !goes
+            *queued -= len;
+            held.sub(QueuedPiece::BYTES);
+            uncount(channels, held, hub, len);
+            crate::shard::loss::add(&mut lost, hub.get(), as_loss(piece.of.origin()));
+            false
         });
-        count
+        self.give_up_places();
+        lost
     }
 }
 
-fn count_lost(lost: &mut Vec<(u32, u64)>, hub: u32, publications: u64) {
-    match lost.iter_mut().find(|(other, _)| *other == hub) {
-        Some((_, count)) => *count += publications,
-        None => lost.push((hub, publications)),
+/// Where a key of a channel is filed.
+fn filed(hub: Place, hash: u64) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    hash ^ u64::from(hub.get()).wrapping_mul(ODD)
+}
+
+/// One piece of a channel less.
+fn uncount(channels: &mut Vec<OfChannel>, held: &HeldBytes, hub: Place, bytes: usize) {
+    let Some(at) = channels.iter().position(|one| one.hub == hub) else {
+        unreachable!("each piece of a channel is counted");
+    };
+    channels[at].pieces -= 1;
+    channels[at].bytes -= bytes;
+    if channels[at].pieces == 0 {
+        channels.swap_remove(at);
+        held.sub(OfChannel::BYTES);
     }
 }
 

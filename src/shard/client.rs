@@ -243,6 +243,7 @@ impl Shard {
         let format = connection.session.format;
         let counter = match disconnect {
             Disconnect::Slow => &mut self.counters.disconnected_slow,
+            Disconnect::Degraded(_) => &mut self.counters.disconnected_degraded,
             Disconnect::NoPong => &mut self.counters.disconnected_no_pong,
             Disconnect::BadRequest => &mut self.counters.disconnected_bad_request,
             Disconnect::InvalidToken => &mut self.counters.disconnected_invalid_token,

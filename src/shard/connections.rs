@@ -5,6 +5,7 @@
 
 mod image;
 mod input;
+mod leave_out;
 mod outbox;
 mod rings;
 mod time;
@@ -17,8 +18,9 @@ use crate::model::ConnId;
 use crate::time::Instant;
 use crate::wire::websocket::Inflater;
 pub(super) use input::Holds;
+pub(super) use leave_out::{Left, Shed};
+pub(super) use outbox::NextSend;
 use outbox::Outbox;
-pub(super) use outbox::{NextSend, Shed};
 pub(super) use time::Fired;
 
 /// See the module. A slot is the reactor's number for a socket, and is given again only after its connection was removed.

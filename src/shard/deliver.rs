@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::local::{Arrival, Giving, gap, missed};
+use super::loss::{Loss, lost};
 use crate::limits::MESH_TIMEOUT;
 use crate::mesh::Message;
 use crate::mesh::durable::Span;
@@ -12,21 +13,6 @@ use crate::model::{ChannelName, ClientInfo, Encoding, HubId, Offset, Publication
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::flag;
-use crate::wire::json::write::Members;
-
-/// What a subscriber is told who has missed publications that nothing brings back; how many, where that is known.
-pub(super) fn lost(channel: &ChannelName, publications: Option<u64>) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut message = Members::open(&mut out);
-    let mut lost = message.object("lost");
-    lost.text("channel", channel.name());
-    if let Some(publications) = publications {
-        lost.number("publications", publications);
-    }
-    lost.close();
-    message.close();
-    out
-}
 
 impl Shard {
     /// A publication from its owner.
@@ -74,7 +60,9 @@ impl Shard {
             return;
         };
         let Giving { run, mut written } = giving;
-        self.counters.deliveries += self.fan_out(id.slot, &mut written, true, |_| true);
+        // What may be left out is given one by one.
+        let single = <&[_; 1]>::try_from(&run[..]).ok().map(|[one]| &**one);
+        self.counters.deliveries += self.fan_out(id.slot, &mut written, single, |_| true);
         self.local.put_back(written);
         if self.local.has_polls(id) {
             self.answer_polls(id, &run);
@@ -109,7 +97,7 @@ impl Shard {
         let Some(mut written) = self.local.write(id, name.name(), &push, compression) else {
             return;
         };
-        self.fan_out(id.slot, &mut written, false, |subscriber| {
+        self.fan_out(id.slot, &mut written, None, |subscriber| {
             subscriber.join_leave
         });
         self.local.put_back(written);
@@ -191,7 +179,9 @@ impl Shard {
         };
         let missed = missed(before, position);
         if missed != Some(0) {
-            self.tell_lost(id, missed, false);
+            // Their number is known where both are of one life of the channel.
+            let loss = missed.map(|_| Loss::between(before.offset.0, position.offset.0));
+            self.tell_lost(id, loss, false);
         }
         for slot in self.local.slots(id, |_| true) {
             self.tell_insufficient(slot, id.slot);
@@ -207,11 +197,11 @@ impl Shard {
     }
 
     /// Subscribers are told that they have missed something: those to whom no recovery brings it back, or everybody.
-    fn tell_lost(&mut self, id: HubId, publications: Option<u64>, everybody: bool) {
+    fn tell_lost(&mut self, id: HubId, loss: Option<Loss>, everybody: bool) {
         let Some(channel) = self.local.hub().channel(id) else {
             return;
         };
-        let said = lost(&channel.name, publications);
+        let said = lost(&channel.name, loss);
         let connections = self.local.slots(id, |_| true);
         let push = Push::Message(&said);
         let Some(mut written) = self.local.write(id, "", &push, &mut self.compression) else {
@@ -225,7 +215,7 @@ impl Shard {
                 at.is_some_and(|at| everybody || !session.subscriptions[at].has(flag::POSITIONED))
             })
             .collect();
-        self.fan_out(id.slot, &mut written, false, |subscriber| {
+        self.fan_out(id.slot, &mut written, None, |subscriber| {
             plain.contains(&subscriber.conn)
         });
         self.local.put_back(written);

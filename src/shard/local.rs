@@ -9,7 +9,6 @@ use std::sync::Arc;
 
 use crate::broker::{Hub, HubChannel};
 use crate::config::ChannelRules;
-use crate::config::namespace::SlowConsumer;
 use crate::limits::FANOUT_PIECE_BYTES_MAX;
 use crate::mem::Key;
 use crate::mesh::durable::Span;
@@ -237,8 +236,8 @@ impl Local {
             self.runs.push(id);
         }
         self.run_bytes += channel.add_to_run(publication);
-        // What may be dropped is dropped one by one.
-        let single = channel.namespace.slow_consumer == SlowConsumer::DropOldest;
+        // What is looked at one by one while it waits is given so.
+        let single = channel.namespace.watches_outbox();
         let most = if channel.classes.len() > 1 {
             MIXED_RUN_BYTES
         } else {

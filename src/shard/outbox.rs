@@ -2,16 +2,43 @@
 //! who goes on because something was taken. The bytes themselves are in `connections`.
 
 use super::connection::Due;
-use super::connections::{NextSend, Shed};
+use super::connections::{Left, NextSend, Shed};
 use super::{Output, SendBatch, SendFailed, Shard};
 use crate::broker::hub::Subscriber;
+use crate::broker::{Hub, HubChannel};
+use crate::config::apart::Seen;
 use crate::config::namespace::SlowConsumer;
-use crate::limits::ECHO_MESSAGE_BYTES_MAX;
-use crate::mem::{Place, TimerWheel};
-use crate::model::ConnId;
+use crate::config::path_of;
+use crate::limits::{BACKLOG_EVICTED_FROM, BACKLOG_EVICTED_TO, ECHO_MESSAGE_BYTES_MAX};
+use crate::mem::{Origin, OriginKey, Place, TimerWheel};
+use crate::model::{ConnId, Publication};
 use crate::protocol::disconnect::Disconnect;
 use crate::speaker::Written;
 use crate::time::Now;
+
+/// What is known of a publication that waits.
+fn origin(hub: &Hub, channel: &HubChannel, publication: &Publication, now: Now) -> Origin {
+    let namespace = &channel.namespace;
+    let conflates = namespace.slow_consumer == SlowConsumer::Conflate;
+    let key = namespace.conflate_key.as_ref().filter(|_| conflates);
+    let key = key.and_then(|key| {
+        let bytes = key.of(Seen {
+            channel: channel.name.whole(),
+            user: publication.info.as_ref().map_or("", |info| &info.user),
+            tags: &publication.tags,
+            data: &publication.data,
+        });
+        (!bytes.is_empty()).then(|| OriginKey {
+            hash: hub.secret_hash(&bytes),
+            bytes: bytes.into(),
+        })
+    });
+    Origin {
+        offset: publication.offset.0,
+        since: TimerWheel::tick(now.at),
+        key,
+    }
+}
 
 impl Shard {
     /// Queues what a session says. Answers among it that its peer does not take make the next command wait.
@@ -34,23 +61,36 @@ impl Shard {
         }
     }
 
-    /// Queues what was written for every subscriber of a hub channel that `wanted` picks, each its class's piece. Returns how
-    /// many publications they got.
+    /// Queues what was written for every subscriber of a hub channel that `wanted` picks, each its class's piece: it is one
+    /// publication, or what its channel has no say in while it waits. Returns how many publications they got.
     pub(super) fn fan_out(
         &mut self,
         hub: u32,
         written: &mut Written,
-        droppable: bool,
+        publication: Option<&Publication>,
         wanted: impl Fn(&Subscriber) -> bool,
     ) -> u64 {
         let Some(channel) = self.local.hub().at(hub) else {
             return 0;
         };
-        let drop_oldest = droppable && channel.namespace.slow_consumer == SlowConsumer::DropOldest;
+        let watched = publication.filter(|_| channel.namespace.watches_outbox());
         let mut special: Vec<(u32, u16)> = Vec::new();
         let publications = (self.connections).fan_out(channel, written, wanted, &mut special);
+        if special.is_empty() {
+            return publications;
+        }
+        // Only what waits for somebody is looked at.
+        let origin = watched.map_or_else(Origin::default, |publication| {
+            origin(self.local.hub(), channel, publication, self.now)
+        });
+        let most = TimerWheel::ticks(channel.namespace.outbox_age_max);
+        let of = watched.map(|_| Place::new(hub));
         for (slot, class) in special {
-            self.fan_out_special(slot, hub, written, class, drop_oldest);
+            self.fan_out_special(slot, of, written, class, &origin);
+            if of.is_some() && most > 0 {
+                self.connections.expect_age(slot, origin.since, most);
+                self.after(slot);
+            }
         }
         written.let_go();
         publications
@@ -59,10 +99,10 @@ impl Shard {
     fn fan_out_special(
         &mut self,
         slot: u32,
-        hub: u32,
+        hub: Option<Place>,
         written: &mut Written,
         class: u16,
-        drop_oldest: bool,
+        origin: &Origin,
     ) {
         let connection = self.connections.of_mut(slot);
         if let Some(connecting) = &mut connection.session.connecting {
@@ -73,27 +113,85 @@ impl Shard {
             }
             return;
         }
-        let hub = drop_oldest.then(|| Place::new(hub));
-        self.connections.share(slot, written, class, hub);
-        self.check_backlog(slot);
+        self.connections.share(slot, written, class, hub, origin);
+        self.check_channel(slot, hub.map(Place::get));
     }
 
     /// A connection with too many unsent bytes is dealt with as its channels say.
     fn check_backlog(&mut self, slot: u32) {
+        self.check_channel(slot, None);
+    }
+
+    /// The same, when a publication of the channel in this hub slot has come.
+    fn check_channel(&mut self, slot: u32, hub: Option<u32>) {
         let limit = match self.mode {
             super::Mode::Proxy => self.config.client.queue_max_size,
             super::Mode::Echo => ECHO_MESSAGE_BYTES_MAX * 2,
         };
-        let name_of = |hub| self.local.hub().at(hub).map(|channel| &channel.name);
-        match self.connections.shed(slot, limit, name_of) {
+        let channel_at = |hub| self.local.hub().at(hub);
+        let shed = self.connections.shed(slot, hub, limit, channel_at);
+        self.left_out(slot, shed);
+    }
+
+    /// Something may have waited for too long for a connection.
+    pub(super) fn check_age(&mut self, slot: u32) {
+        let now = TimerWheel::tick(self.now.at);
+        let channel_at = |hub| self.local.hub().at(hub);
+        let shed = self.connections.age(slot, now, channel_at);
+        self.counters.aged += u64::from(shed != Shed::Nothing);
+        self.left_out(slot, shed);
+    }
+
+    /// All connections together have too many unsent bytes: the largest are dealt with as their channels say, until they have not.
+    pub(super) fn evict_largest(&mut self) {
+        if self.connections.backlog_bytes() <= BACKLOG_EVICTED_FROM {
+            return;
+        }
+        let mut largest = self.connections.largest();
+        while self.connections.backlog_bytes() > BACKLOG_EVICTED_TO
+            && let Some((before, slot)) = largest.pop()
+        {
+            let channel_at = |hub| self.local.hub().at(hub);
+            let shed = self.connections.evict(slot, channel_at);
+            self.counters.evicted += u64::from(shed != Shed::Nothing);
+            self.left_out(slot, shed);
+            // It may be the largest still; one that has ended goes without a word where that is not enough.
+            let ends = self.connections.of(slot).close.is_some();
+            let left = self.connections.of(slot).backlog_bytes();
+            if left > 0 && (left < before || ends) {
+                largest.push((left, slot));
+            }
+        }
+    }
+
+    /// Something of a connection was left out: its peer is told, or its session ends.
+    fn left_out(&mut self, slot: u32, shed: Shed) {
+        let mut count = |left: Left| {
+            self.counters.dropped_slow += left.dropped;
+            self.counters.conflated += left.conflated;
+        };
+        match shed {
             Shed::Nothing => {}
             Shed::Abort => self.abort(slot),
-            Shed::Slow(dropped) => {
-                self.counters.dropped_slow += dropped;
+            Shed::Slow(left) => {
+                count(left);
                 self.disconnect(slot, &Disconnect::Slow);
             }
-            Shed::Dropped(dropped, hubs) => {
-                self.counters.dropped_slow += dropped;
+            Shed::Degraded(left, hub, from) => {
+                count(left);
+                let channel = self.local.hub().of(hub);
+                let stands = channel.position;
+                let prefix = path_of(channel.name.tenant());
+                let disconnect = Disconnect::degraded(
+                    &format!("{prefix}{}", self.config.poll.handler_prefix),
+                    channel.name.name(),
+                    stands.epoch.as_str(),
+                    from.unwrap_or(stands.offset.0),
+                );
+                self.disconnect(slot, &disconnect);
+            }
+            Shed::Dropped(left, hubs) => {
+                count(left);
                 for hub in hubs {
                     self.tell_insufficient(slot, hub);
                 }
@@ -104,7 +202,10 @@ impl Shard {
 
     pub(super) fn poll_transmit(&mut self) -> Option<Output> {
         loop {
-            match (self.connections).poll(&mut self.compression, &mut self.counters) {
+            let channel_at = |hub| self.local.hub().at(hub);
+            let next =
+                (self.connections).poll(&mut self.compression, &mut self.counters, channel_at);
+            match next {
                 NextSend::Do(output) => return Some(output),
                 NextSend::Grown(slot) => self.check_backlog(slot),
                 NextSend::Nothing => return None,

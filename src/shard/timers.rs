@@ -42,11 +42,13 @@ impl Shard {
             match fired {
                 Fired::Stale => {}
                 Fired::Due(slot) => {
+                    self.check_age(slot);
                     self.session_timeout(slot);
                     self.after(slot);
                 }
                 Fired::Overdue(slot, state) => {
                     self.overdue(slot, state);
+                    self.check_age(slot);
                     self.session_timeout(slot);
                     self.after(slot);
                 }

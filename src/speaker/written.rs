@@ -8,7 +8,7 @@ use super::say::{bare_push, joined, message, pushed};
 use crate::broker::HubChannel;
 use crate::broker::hub::{Class, Delta};
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
-use crate::mem::{HeldBytes, RingRange, Shared};
+use crate::mem::{HeldBytes, Origin, RingRange, Shared};
 use crate::model::{Encoding, Framing, Publication};
 use crate::protocol::push::{PayloadShape, Push};
 
@@ -281,12 +281,12 @@ impl Written {
         &self.bytes[piece.from..piece.to]
     }
 
-    /// The piece of a class, to be shared by those who cannot be given it now.
-    pub fn shared(&mut self, class: u16, held: &HeldBytes) -> &Arc<Shared> {
+    /// The piece of a class, to be shared by those who cannot be given it now. All ask with the same `origin`.
+    pub fn shared(&mut self, class: u16, origin: &Origin, held: &HeldBytes) -> &Arc<Shared> {
         let class = self.pieces[usize::from(class)].same.unwrap_or(class);
         let found = self.shared.iter().position(|&(of, _)| of == class);
         let at = found.unwrap_or_else(|| {
-            let piece = Shared::new(self.bytes(class).to_vec(), held);
+            let piece = Shared::of(self.bytes(class).to_vec(), origin.clone(), held);
             self.shared.push((class, piece));
             self.shared.len() - 1
         });

@@ -1,5 +1,6 @@
 //! A client: says what chance tells it to, believes nothing.
 
+mod losses;
 mod says;
 pub mod wire;
 
@@ -16,6 +17,7 @@ use super::keys::Keys;
 use super::link::Link;
 use super::truth::{Truth, situation};
 use crate::transcode;
+use losses::Losses;
 use wire::{Event, Wire};
 
 /// A command without reply.
@@ -121,9 +123,8 @@ pub struct Client {
     heard_close: bool,
     /// Its connect command had others behind it in its frame.
     is_followed: bool,
-    /// Publications that it missed without being positioned, and of how many it was told, by channel.
-    missed: BTreeMap<String, u64>,
-    lost: BTreeMap<String, u64>,
+    /// What it missed of channels without being positioned, and was told of it.
+    losses: BTreeMap<String, Losses>,
 }
 
 /// What a client acts with.
@@ -158,8 +159,7 @@ impl Client {
             ignores_pings: false,
             heard_close: false,
             is_followed: false,
-            missed: BTreeMap::new(),
-            lost: BTreeMap::new(),
+            losses: BTreeMap::new(),
         }
     }
 
@@ -172,12 +172,8 @@ impl Client {
         if self.stage == Stage::Open {
             assert!(self.asked.is_empty(), "no reply to {:?}", self.asked);
             assert!(self.post.is_none(), "no answer to a request with commands");
-            for (channel, missed) in &self.missed {
-                let told = self.lost.get(channel).copied().unwrap_or(0);
-                assert!(
-                    told >= *missed,
-                    "{missed} publications of {channel} are missing, and it was told of {told}"
-                );
+            for (channel, losses) in &self.losses {
+                losses.check(channel, None, None, None);
             }
         }
         assert_ne!(self.stage, Stage::Upgrading, "no answer to the request");
@@ -195,8 +191,7 @@ impl Client {
         self.stage = Stage::Offline;
         self.id = None;
         self.asked.clear();
-        self.missed.clear();
-        self.lost.clear();
+        self.losses.clear();
         self.wire = Wire::default();
         self.session = None;
         self.outgoing.clear();
@@ -650,6 +645,10 @@ impl Client {
             sub.last_n = Some(n);
         }
         sub.next = tracked.then_some(next);
+        if !tracked {
+            let losses = self.losses.entry(channel.to_owned()).or_default();
+            losses.subscriptions += 1;
+        }
         assert!(
             self.subs.insert(channel.to_owned(), sub).is_none(),
             "subscribed twice to {channel}"
@@ -717,11 +716,19 @@ impl Client {
         if channel.starts_with("plain:") || channel.starts_with("pres:") {
             scene.truth.count("told of a loss that nothing kept");
         }
-        let told = self.lost.entry(channel.to_owned()).or_default();
-        *told = match lost["publications"].as_u64() {
-            Some(publications) => told.saturating_add(publications),
-            None => u64::MAX,
-        };
+        let losses = self.losses.entry(channel.to_owned()).or_default();
+        match lost["publications"].as_u64() {
+            Some(publications) => losses.told += publications,
+            None => losses.is_vague = true,
+        }
+        if let Some(conflated) = lost["conflated"].as_u64() {
+            scene.truth.count("told of conflation");
+            losses.told += conflated;
+            losses.conflated += conflated;
+        }
+        if let (Some(from), Some(to)) = (lost["from"].as_u64(), lost["to"].as_u64()) {
+            losses.ranges.push((from, to));
+        }
     }
 
     fn published(&mut self, channel: &str, publication: &Value, scene: &mut Scene<'_>) {
@@ -753,26 +760,24 @@ impl Client {
             "{channel}: {offset} after {}",
             sub.last_offset
         );
-        if sub.next.is_none() && sub.last_offset > 0 {
-            let missed = offset - sub.last_offset - 1;
-            *self.missed.entry(channel.to_owned()).or_default() += missed;
+        if sub.next.is_none() {
+            let losses = self.losses.entry(channel.to_owned()).or_default();
+            if sub.last_offset > 0 {
+                losses.missed.extend(sub.last_offset + 1..offset);
+            }
+            losses.got.push((offset, n));
         }
         sub.last_offset = offset;
     }
 
     /// Whoever is not positioned has everything of a channel that ends at `top`, or was told of as many as it has not.
-    pub fn check_told(&self, channel: &str, top: u64) {
+    pub fn check_told(&self, channel: &str, epoch: &str, top: u64, truth: &Truth) {
         let untracked = self.subs.get(channel).filter(|sub| sub.next.is_none());
-        let Some(sub) = untracked.filter(|sub| sub.last_offset > 0) else {
-            return;
-        };
-        let told = self.lost.get(channel).copied().unwrap_or(0);
-        let missed = self.missed.get(channel).copied().unwrap_or(0);
-        let missed = missed + top.saturating_sub(sub.last_offset);
-        assert!(
-            told >= missed,
-            "{missed} publications of {channel} are missing, and it was told of {told}"
-        );
+        if untracked.is_some_and(|sub| sub.last_offset > 0)
+            && let Some(losses) = self.losses.get(channel)
+        {
+            losses.check(channel, Some(epoch), Some(top), Some(truth));
+        }
     }
 
     /// The offset up to which a tracked subscription has everything.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringmain::config::apart::Key;
 use ringmain::config::namespace::{Delivery, DeltaType, SlowConsumer};
 use ringmain::config::{Config, Namespace, Secret};
 use ringmain::mem::Rng;
@@ -17,6 +18,9 @@ pub const CHANNELS: &[&str] = &[
     "asksafe:1",
     "chat:1",
     "chat:2",
+    "conf:1",
+    "conf:2",
+    "confplain:1",
     "drop:1",
     "drop:2",
     "dropplain:1",
@@ -25,6 +29,7 @@ pub const CHANNELS: &[&str] = &[
     "log:3",
     "plain:1",
     "plain:2",
+    "poor:1",
     "pres:1",
     "safe:1",
     "safe:2",
@@ -144,6 +149,14 @@ pub fn config(rng: &mut Rng) -> Config {
     ] {
         *enabled = true;
     }
+    // By a stream of its own: what slow subscribers may keep says nothing about the rest of a run.
+    let mut bounds = Rng::new(rng.below(u64::MAX));
+    let mut outbox = |one: Namespace| Namespace {
+        outbox_bytes_max: [0, 600, 4_000][bounds.below(3) as usize],
+        outbox_age_max: Duration::from_millis([0, 0, 300, 3_000][bounds.below(4) as usize]),
+        ..one
+    };
+    let by_k = || Key::parse("data:k").ok();
     let mut namespaces = vec![
         Namespace {
             presence: true,
@@ -171,20 +184,36 @@ pub fn config(rng: &mut Rng) -> Config {
             allow_recovery: true,
             ..kept("chat", 5 + rng.below(20), 60)
         },
-        Namespace {
+        outbox(Namespace {
+            allow_positioning: true,
+            slow_consumer: SlowConsumer::Conflate,
+            conflate_key: by_k(),
+            ..kept("conf", 50, 60)
+        }),
+        outbox(Namespace {
+            slow_consumer: SlowConsumer::Conflate,
+            conflate_key: by_k(),
+            ..open("confplain")
+        }),
+        outbox(Namespace {
             allow_positioning: true,
             slow_consumer: SlowConsumer::DropOldest,
             ..kept("drop", 50, 60)
-        },
-        Namespace {
+        }),
+        outbox(Namespace {
             slow_consumer: SlowConsumer::DropOldest,
             ..open("dropplain")
-        },
+        }),
         Namespace {
             force_recovery: true,
             ..kept("log", 3 + rng.below(10), 60)
         },
         open("plain"),
+        outbox(Namespace {
+            allow_recovery: true,
+            slow_consumer: SlowConsumer::Degrade,
+            ..kept("poor", 20, 60)
+        }),
         Namespace {
             presence: true,
             join_leave: true,

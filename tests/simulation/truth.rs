@@ -33,6 +33,11 @@ pub mod situation {
     pub const CATCH_UP_PUT_OFF: &str = "situation: catch-up found a full queue";
 }
 
+/// What tells a publication apart where they are conflated; some have nothing of the kind.
+pub fn key_of(n: u64) -> Option<u64> {
+    (!n.is_multiple_of(5)).then_some(n % 3)
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Truth {
@@ -73,7 +78,15 @@ impl Truth {
         let n = self.sent.len();
         self.sent
             .push(channels.iter().map(|&channel| channel.to_owned()).collect());
-        format!(r#"{{"n":{n},"p":"{}"}}"#, "x".repeat(padding))
+        let key = key_of(n as u64).map_or_else(String::new, |key| format!(r#""k":{key},"#));
+        // In the order in which a reader writes it again.
+        format!(r#"{{{key}"n":{n},"p":"{}"}}"#, "x".repeat(padding))
+    }
+
+    /// Which publication stands somewhere, if anybody has seen it.
+    pub fn at(&self, channel: &str, epoch: &str, offset: u64) -> Option<u64> {
+        let stream = self.streams.get(&(channel.to_owned(), epoch.to_owned()));
+        stream.and_then(|stream| stream.get(&offset).copied())
     }
 
     /// Checks one publication that somebody sees in a channel. Returns its offset and number.

@@ -604,7 +604,8 @@ impl World {
             self.truth
                 .check_top(owner.name.whole(), epoch.as_str(), owner.position.offset.0);
             for client in self.clients.iter().filter(|client| client.is_connected()) {
-                client.check_told(owner.name.whole(), owner.position.offset.0);
+                let (name, top) = (owner.name.whole(), owner.position.offset.0);
+                client.check_told(name, epoch.as_str(), top, &self.truth);
                 if let Some(position) = client.position(owner.name.whole()) {
                     assert_eq!(
                         position, owner.position.offset.0,

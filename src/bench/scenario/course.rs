@@ -13,9 +13,9 @@ use super::super::swarm::{Load, Plan, Stats, Swarm, histogram};
 use super::{Learned, Target};
 
 /// Time without any arrival after which what is missing counts as lost.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 /// Kernel memory is freed a little after the close.
-const SETTLE: Duration = Duration::from_millis(500);
+pub(super) const SETTLE: Duration = Duration::from_millis(500);
 /// A server is quiet when it uses less than this in one `QUIET_WINDOW`.
 const QUIET_NS: u64 = 1_000_000;
 const QUIET_WINDOW: Duration = Duration::from_millis(100);
@@ -23,17 +23,17 @@ const QUIET_WINDOW: Duration = Duration::from_millis(100);
 const QUIET_TRIES: u32 = 100;
 
 pub(super) struct Course<'a> {
-    shape: &'a Shape,
-    target: Target,
-    swarm: Swarm,
+    pub(super) shape: &'a Shape,
+    pub(super) target: Target,
+    pub(super) swarm: Swarm,
     own_cpu: Option<CpuSource>,
     label: String,
 }
 
 /// What was read around a measured time.
-struct Window {
-    stats: Stats,
-    seconds: f64,
+pub(super) struct Window {
+    pub(super) stats: Stats,
+    pub(super) seconds: f64,
     /// CPU time of the server; `None` where it is not known.
     server_ns: Option<f64>,
     generator_ns: f64,
@@ -67,13 +67,14 @@ impl<'a> Course<'a> {
             }
             Scenario::Idle => self.idle(),
             Scenario::Storm => self.storm(),
+            Scenario::Stalled => self.stalled(),
             Scenario::Durable | Scenario::Queue => Err(ELSEWHERE),
         }?;
         self.swarm.disconnect()?;
         Ok(result)
     }
 
-    fn connect(&mut self) -> Result<(), BenchError> {
+    pub(super) fn connect(&mut self) -> Result<(), BenchError> {
         let progress = self.progress("connects", u64::from(self.shape.connections));
         self.swarm.connect(&progress)
     }
@@ -82,7 +83,7 @@ impl<'a> Course<'a> {
         Progress::new(&format!("{}: {phase}", self.label), len)
     }
 
-    fn hold(&mut self, phase: &str, time: Duration) -> Result<(), BenchError> {
+    pub(super) fn hold(&mut self, phase: &str, time: Duration) -> Result<(), BenchError> {
         let progress = self.progress(phase, (time.as_millis() / 100) as u64);
         self.swarm.run(time, &progress)
     }
@@ -99,7 +100,7 @@ impl<'a> Course<'a> {
     }
 
     /// Counts from here to the end of `body`.
-    fn window(
+    pub(super) fn window(
         &mut self,
         body: impl FnOnce(&mut Self) -> Result<(), BenchError>,
     ) -> Result<Window, BenchError> {
@@ -118,7 +119,7 @@ impl<'a> Course<'a> {
         })
     }
 
-    fn finish(&self, latency: hdrhistogram::Histogram<u64>) -> Run {
+    pub(super) fn finish(&self, latency: hdrhistogram::Histogram<u64>) -> Run {
         Run {
             subject: self.target.subject(),
             figures: Vec::new(),
@@ -350,7 +351,7 @@ impl<'a> Course<'a> {
     }
 }
 
-fn latency_figures(run: &mut Run) {
+pub(super) fn latency_figures(run: &mut Run) {
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
         let value = run.latency.value_at_quantile(quantile) as f64;
         run.push(name, Unit::Time, value);

@@ -35,6 +35,8 @@ pub(super) struct Client {
     pub(super) sending: bool,
     /// A receive is armed.
     pub(super) receiving: bool,
+    /// It reads nothing.
+    pub(super) stalled: bool,
     /// In the list of clients with something to send.
     pub(super) dirty: bool,
     /// The swarm itself ends this connection.
@@ -54,6 +56,7 @@ impl Client {
             generation: 0,
             sending: false,
             receiving: false,
+            stalled: false,
             dirty: false,
             leaving: false,
             command: 1000,

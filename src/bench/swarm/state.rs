@@ -2,7 +2,7 @@
 
 use super::super::driver::{Answer, protobuf_answer};
 use super::super::ledger::{Arrival, Counts, Ledger};
-use super::super::payload::{Seen, Stamp, Stamps, Usual};
+use super::super::payload::{Seen, Stamp, Stamps, Usual, reported};
 use super::super::wire::{self, Kind};
 use super::super::{BenchError, frame};
 use super::client::{Client, Phase};
@@ -39,6 +39,8 @@ pub(super) struct State {
     /// When everybody was told to connect.
     pub(super) connect_started: u64,
     pub(super) ledger: Ledger,
+    /// How many publications each subscriber was told that it did not get.
+    reported: Vec<u64>,
     pub(super) load: Load,
     pub(super) schedule: Schedule,
     pub(super) next_channel: u32,
@@ -73,6 +75,7 @@ impl State {
             disconnected: 0,
             outstanding: 0,
             connect_started: 0,
+            reported: vec![0; plan.connections as usize],
             ledger: Ledger::new((plan.connections * plan.subscriptions) as usize),
             load: Load::None,
             schedule: Schedule::new(0, 1.0),
@@ -231,6 +234,9 @@ impl State {
             self.queue_text(index, &[0]);
             return;
         }
+        if let Some(told) = self.reported.get_mut(index as usize) {
+            *told += reported(text);
+        }
         let (mut is_plain, mut stamps, mut pings) = (true, 0, 0);
         for seen in Stamps::new(text) {
             match seen {
@@ -371,18 +377,42 @@ impl State {
 
     // --- the books ---
 
-    /// Every publication has reached every subscriber that is still there.
+    /// Every publication has reached every subscriber that is still there, or was said not to.
     pub(super) fn is_settled(&self) -> bool {
-        self.stats_missing() == 0
+        self.unexplained() == 0
     }
 
-    fn stats_missing(&self) -> u64 {
+    /// Subscribers that are still there.
+    fn ready(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..self.plan.connections).filter(|index| self.clients[*index as usize].is_ready())
+    }
+
+    /// Publications that subscribers miss and were not told of, and those that they have although they were told that they do not.
+    fn unexplained(&self) -> u64 {
         let per_client = self.plan.subscriptions;
-        let ready =
-            (0..self.plan.connections).filter(|index| self.clients[*index as usize].is_ready());
-        ready
-            .flat_map(|index| index * per_client..(index + 1) * per_client)
-            .map(|s| self.missing(s))
+        let of = |index: u32| {
+            let own = index * per_client..(index + 1) * per_client;
+            let missing: u64 = own.map(|s| self.missing(s)).sum();
+            missing.abs_diff(self.reported[index as usize])
+        };
+        self.ready().map(of).sum()
+    }
+
+    /// How many publications subscribers that are still there were told that they did not get.
+    pub(super) fn reported(&self) -> u64 {
+        self.ready()
+            .map(|index| self.reported[index as usize])
+            .sum()
+    }
+
+    /// Publications so far, each as often as it has subscribers that are still there.
+    pub(super) fn published_to_all(&self) -> u64 {
+        let per_client = self.plan.subscriptions;
+        let subscriptions = self
+            .ready()
+            .flat_map(|index| index * per_client..(index + 1) * per_client);
+        subscriptions
+            .map(|one| u64::from(self.published(one)))
             .sum()
     }
 
@@ -395,13 +425,11 @@ impl State {
         self.channels[(subscription % self.plan.channels) as usize].published
     }
 
-    /// The ledger as it stands, over the subscribers that are still there.
+    /// The ledger as it stands, over the subscribers that are still there: lost is what nobody was told of.
     pub(super) fn books(&self) -> Counts {
-        let per_client = self.plan.subscriptions;
-        let ready =
-            (0..self.plan.connections).filter(|index| self.clients[*index as usize].is_ready());
-        let subscriptions = ready.flat_map(|index| index * per_client..(index + 1) * per_client);
-        self.ledger
-            .close(subscriptions, |subscription| self.published(subscription))
+        Counts {
+            lost: self.unexplained(),
+            ..self.ledger.counts()
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod access;
 mod durable;
 mod hooks;
+mod outbox;
 mod reach;
 mod sources;
 mod tenants;
@@ -23,6 +24,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
     hooks::check(config, keys, errors);
     durable::check(config, keys, errors);
     sources::check(config, keys, errors);
+    outbox::check(config, keys, errors);
     tenants::check(config, keys, errors);
     for (path, rules) in all_rules(config) {
         namespace(

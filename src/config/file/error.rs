@@ -226,6 +226,16 @@ pub enum ConfigError {
         /// What is missing.
         needs: &'static str,
     },
+    /// What a namespace says about slow subscribers does not fit together.
+    #[error("{origin}: `{key}` needs {needs}")]
+    SlowConsumer {
+        /// Where.
+        origin: ValueOrigin,
+        /// The whole key.
+        key: String,
+        /// What is missing.
+        needs: &'static str,
+    },
     /// A name that means something already.
     #[error("{origin}: `{key}` is a name that has a meaning already; choose another")]
     ReservedName {
@@ -311,6 +321,7 @@ impl ConfigError {
             | Self::UnknownNamespace { origin, .. }
             | Self::UnknownTarget { origin, .. }
             | Self::Durable { origin, .. }
+            | Self::SlowConsumer { origin, .. }
             | Self::ReservedName { origin, .. }
             | Self::OneOfTwo { origin, .. }
             | Self::StatusOk { origin, .. }
@@ -343,6 +354,7 @@ impl ConfigError {
             | Self::UnknownNamespace { key, .. }
             | Self::UnknownTarget { key, .. }
             | Self::Durable { key, .. }
+            | Self::SlowConsumer { key, .. }
             | Self::ReservedName { key, .. }
             | Self::OneOfTwo { key, .. }
             | Self::StatusOk { key, .. }

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::super::access;
+use super::super::apart::Key;
 use super::super::durable::{is_key, join_key};
 use super::super::namespace::DeltaType;
 use super::super::{FileMode, Glob, ListenAddr, Pattern, PublicKey, Tenant, TrustedProxy};
@@ -361,6 +362,16 @@ pub(super) const TURN_KEY: Form<String> = Form {
     expected: "one of `channel`, `user`, `tag:NAME` and `data:PATH`, or \"\"",
     parse: |text| (text.is_empty() || is_key(text)).then(|| text.to_owned()),
     show: String::clone,
+    number: false,
+    why: unsaid,
+    is_url: false,
+};
+
+/// What unsent publications of a channel are told apart by.
+pub(super) const CONFLATE_KEY: Form<Option<Key>> = Form {
+    expected: "one of `channel`, `user`, `tag:NAME` and `data:PATH`, or \"\"",
+    parse: |text| optional(text, |text| Key::parse(text).ok()),
+    show: |key| key.as_ref().map_or_else(String::new, Key::to_string),
     number: false,
     why: unsaid,
     is_url: false,

@@ -14,16 +14,16 @@ use super::super::{
     UserLimitPolicy, WebSocket,
 };
 use super::form::{
-    ADMIN, API_METHOD, CLAIM, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, GROUP_OR_NONE, HEADER_OR_NONE,
-    HOST_NAME, HOUR_MS, KEY_NAME, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE, MODE,
-    NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT,
+    ADMIN, API_METHOD, CLAIM, CONFLATE_KEY, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, GROUP_OR_NONE,
+    HEADER_OR_NONE, HOST_NAME, HOUR_MS, KEY_NAME, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE,
+    MODE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT,
     TIME_OR_NONE, TRUSTED_PROXY, millis, or_off, seconds,
 };
 use super::hooks;
 use super::visit::Visit;
 use crate::limits::{
-    CHANNEL_NAME_BYTES_MAX, CHANNELS_OWNED_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX,
-    JSON_DEPTH_MAX, PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
+    BACKLOG_BYTES_MAX, CHANNEL_NAME_BYTES_MAX, CHANNELS_OWNED_MAX, CONNECTIONS_MAX,
+    ECHO_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX, PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
 };
 
 /// The whole file.
@@ -425,6 +425,8 @@ const DATA_FORMATS: &[(&str, DataFormat)] = &[
 const SLOW_CONSUMERS: &[(&str, SlowConsumer)] = &[
     ("disconnect", SlowConsumer::Disconnect),
     ("drop_oldest", SlowConsumer::DropOldest),
+    ("conflate", SlowConsumer::Conflate),
+    ("degrade", SlowConsumer::Degrade),
 ];
 
 /// The options that `namespace::OPTIONS` lists, in its order.
@@ -459,7 +461,7 @@ fn options<V: Visit>(v: &mut V, ns: &mut Namespace) {
         DATA_FORMATS,
         &mut ns.publication_data_format,
     );
-    v.choice("slow_consumer", SLOW_CONSUMERS, &mut ns.slow_consumer);
+    outbox(v, ns);
     v.integer(
         "size_max",
         0,
@@ -474,6 +476,22 @@ fn options<V: Visit>(v: &mut V, ns: &mut Namespace) {
     );
     recovery_and_delta(v, ns);
     hooks::of_namespace(v, ns);
+}
+
+fn outbox<V: Visit>(v: &mut V, ns: &mut Namespace) {
+    v.choice("slow_consumer", SLOW_CONSUMERS, &mut ns.slow_consumer);
+    v.text("conflate_key", &CONFLATE_KEY, &mut ns.conflate_key);
+    v.integer(
+        "outbox_bytes_max",
+        0,
+        BACKLOG_BYTES_MAX as u64,
+        &mut ns.outbox_bytes_max,
+    );
+    v.duration(
+        "outbox_age_max",
+        or_off(millis(100, HOUR_MS)),
+        &mut ns.outbox_age_max,
+    );
 }
 
 fn recovery_and_delta<V: Visit>(v: &mut V, ns: &mut Namespace) {

@@ -40,6 +40,7 @@ impl SharedPieces {
         out.length(self.all.len());
         for piece in &self.all {
             out.bytes(piece.bytes());
+            piece.origin().write(out);
         }
     }
 
@@ -51,7 +52,8 @@ impl SharedPieces {
         let mut pieces = Self::default();
         for _ in 0..from.length()? {
             let bytes = from.bytes()?.to_vec();
-            pieces.all.push(Shared::new(bytes, held));
+            let origin = Image::read(from)?;
+            pieces.all.push(Shared::of(bytes, origin, held));
         }
         Ok(pieces)
     }
@@ -72,6 +74,11 @@ impl Backlog {
             before_ping,
             has_taken,
             lost,
+            // Counted anew.
+            channels: _,
+            unconflated,
+            conflated,
+            age_by,
             held: _,
         } = self;
         out.length(pieces.len());
@@ -90,6 +97,9 @@ impl Backlog {
         before_ping.write(out);
         has_taken.write(out);
         lost.write(out);
+        unconflated.write(out);
+        conflated.write(out);
+        age_by.write(out);
     }
 
     pub(in crate::shard) fn read(
@@ -102,6 +112,7 @@ impl Backlog {
         };
         let mut backlog = Self::new(held);
         let mut pieces = VecDeque::new();
+        let mut of_channels = Vec::new();
         for _ in 0..from.length()? {
             let number = u32::read(from)?;
             let of = shared.all.get(number as usize).ok_or(WRONG)?;
@@ -111,7 +122,9 @@ impl Backlog {
                 hub: Image::read(from)?,
             };
             let left = of.bytes().len().checked_sub(piece.from as usize);
-            backlog.queued += left.ok_or(WRONG)?;
+            let left = left.ok_or(WRONG)?;
+            backlog.queued += left;
+            of_channels.extend(piece.hub.map(|hub| (hub, left)));
             pieces.push_back(piece);
         }
         let (tail, in_flight) = (from.bytes()?.to_vec(), usize::read(from)?);
@@ -121,6 +134,9 @@ impl Backlog {
         backlog.queued += tail.len();
         (backlog.pieces, backlog.tail, backlog.in_flight) = (pieces, tail, in_flight);
         held.add(backlog.own_memory());
+        for (hub, bytes) in of_channels {
+            backlog.count(hub, bytes);
+        }
         backlog.before = Image::read(from)?;
         backlog.answers = Image::read(from)?;
         backlog.large = Image::read(from)?;
@@ -128,6 +144,9 @@ impl Backlog {
         backlog.before_ping = Image::read(from)?;
         backlog.has_taken = Image::read(from)?;
         backlog.lost = Image::read(from)?;
+        backlog.unconflated = Image::read(from)?;
+        backlog.conflated = Image::read(from)?;
+        backlog.age_by = Image::read(from)?;
         Ok(backlog)
     }
 }

@@ -4,21 +4,20 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::leave_out::Leaving;
 use super::rings::{Heads, Rings};
 use super::{Connection, Connections, Due, State};
 use crate::broker::HubChannel;
 use crate::broker::hub::Subscriber;
 use crate::limits::{
-    BACKLOG_BYTES_MAX, BACKLOG_SHARE, BACKLOG_SHARE_MIN, FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES,
-    HTTP_BODY_BYTES_MAX, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
+    FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
 };
-use crate::mem::{HeldBytes, Place, RingRange, Tick};
+use crate::mem::{HeldBytes, Origin, Place, RingRange, Tick};
 use crate::metrics::Counters;
-use crate::model::{ChannelName, ConnId, Format};
+use crate::model::{ConnId, Format};
 use crate::protocol::push::Push;
-use crate::session::flag;
 use crate::shard::backlog::Backlog;
-use crate::shard::deliver::lost;
+use crate::shard::loss::lost;
 use crate::shard::{Close, Output, SendBatch};
 use crate::speaker::{self, Compression, Written};
 
@@ -154,8 +153,8 @@ fn tell_losses(
     compression: &mut Compression,
 ) {
     let losses = std::mem::take(&mut backlog.lost).into_iter();
-    for (channel, publications) in losses.filter(|_| listens) {
-        let said = lost(&channel, Some(publications));
+    for (channel, loss) in losses.filter(|_| listens) {
+        let said = lost(&channel, Some(loss));
         let mut message = Vec::new();
         speaker::push(&mut message, format, compression, "", &Push::Message(&said));
         backlog.push(&message);
@@ -179,19 +178,6 @@ pub(in crate::shard) struct Back {
     pub(in crate::shard) is_sent: bool,
     /// A ping that was among it is with the kernel.
     pub(in crate::shard) is_pinged: bool,
-}
-
-/// What became of a connection with too many unsent bytes.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::shard) enum Shed {
-    /// It has not too many.
-    Nothing,
-    /// It ends anyway and takes more than its end is worth.
-    Abort,
-    /// It lost so many publications, and its session has to end.
-    Slow(u64),
-    /// It lost so many publications, of channels with these hub slots.
-    Dropped(u64, Vec<u32>),
 }
 
 /// What is to be sent.
@@ -232,18 +218,19 @@ impl Connections {
         }
     }
 
-    /// Queues what was written for a class of subscribers behind what a connection owns, in one piece, which may be dropped where it has
-    /// a `hub`.
+    /// Queues what was written for a class of subscribers behind what a connection owns, in one piece. Where it has a `hub` the channel
+    /// there says what becomes of it while it waits; it is the publication of `origin` then.
     pub(in crate::shard) fn share(
         &mut self,
         slot: u32,
         written: &mut Written,
         class: u16,
         hub: Option<Place>,
+        origin: &Origin,
     ) {
         if let Some(connection) = self.slab.at_mut(slot) {
             let outbox = &mut self.outbox;
-            let piece = written.shared(class, &outbox.held);
+            let piece = written.shared(class, origin, &outbox.held);
             outbox.own(connection, slot, |backlog| backlog.share(piece, hub));
         }
     }
@@ -299,74 +286,16 @@ impl Connections {
         }
         publications
     }
-
-    /// Looks whether more than `limit` bytes wait for a connection; what may be dropped of them is. The name of the channel in a hub
-    /// slot says `name_of`.
-    pub(in crate::shard) fn shed<'n>(
-        &mut self,
-        slot: u32,
-        limit: usize,
-        name_of: impl Fn(u32) -> Option<&'n ChannelName>,
-    ) -> Shed {
-        let Some(connection) = self.slab.at_mut(slot) else {
-            return Shed::Nothing;
-        };
-        let Some(backlog) = &mut connection.backlog else {
-            return Shed::Nothing;
-        };
-        let held = self.outbox.held.get();
-        let too_many_bytes = held > BACKLOG_BYTES_MAX;
-        // The fuller the shard is, the less may wait for one: those with the most go first, and nobody who keeps up.
-        let room = BACKLOG_BYTES_MAX.saturating_sub(held);
-        let share = (room / BACKLOG_SHARE).max(BACKLOG_SHARE_MIN);
-        if backlog.waiting() <= limit.min(share) && !too_many_bytes {
-            return Shed::Nothing;
-        }
-        if matches!(
-            connection.state,
-            State::Finishing | State::Refused | State::Lingering | State::Gone
-        ) || !connection.is_session
-        {
-            // A session that ends adds nothing but its close frame, which its peer may still read in time. An HTTP answer
-            // may be larger than a client's queue; the peer asked for it.
-            let most = limit.max(HTTP_BODY_BYTES_MAX) * 16;
-            return if too_many_bytes || !connection.is_session && backlog.unsent() > most {
-                Shed::Abort
-            } else {
-                Shed::Nothing
-            };
-        }
-        let limit = limit.min(share);
-        let keep = limit.saturating_sub(backlog.in_flight()) / 2;
-        let lost = backlog.drop_oldest(keep, if too_many_bytes { 0 } else { limit });
-        let mut count = 0;
-        for &(hub, publications) in &lost {
-            count += publications;
-            let session = &connection.session;
-            let Some(at) = session.subscription_at(hub) else {
-                continue;
-            };
-            if session.subscriptions[at].has(flag::POSITIONED) {
-                count += backlog.purge(hub);
-            } else if let Some(name) = name_of(hub) {
-                backlog.lose(name, publications);
-            }
-        }
-        connection.due.add(Due::ROOM);
-        if backlog.waiting() > limit || too_many_bytes && lost.is_empty() {
-            return Shed::Slow(count);
-        }
-        Shed::Dropped(count, lost.into_iter().map(|(hub, _)| hub).collect())
-    }
 }
 
 /// What is done about it.
 impl Connections {
     /// What is to be done next.
-    pub(in crate::shard) fn poll(
+    pub(in crate::shard) fn poll<'n>(
         &mut self,
         compression: &mut Compression,
         counters: &mut Counters,
+        channel_at: impl Fn(u32) -> Option<&'n HubChannel>,
     ) -> NextSend {
         let outbox = &mut self.outbox;
         if let Some(order) = outbox.orders.pop_front() {
@@ -399,6 +328,12 @@ impl Connections {
                 let Some(backlog) = &mut connection.backlog else {
                     unreachable!("it was there just now");
                 };
+                if backlog.has_unconflated() && listens {
+                    // What is sent is the latest.
+                    let mut leaving = Leaving::out_of(backlog, &connection.session, &channel_at);
+                    leaving.conflate();
+                    counters.conflated += leaving.left.conflated;
+                }
                 if !backlog.lost.is_empty() {
                     tell_losses(backlog, format, listens, compression);
                 }
@@ -493,7 +428,8 @@ impl Connections {
         }
         backlog.batch_back(bytes, taken);
         back.is_pinged = had_ping && (!backlog.has_ping() || backlog.is_empty());
-        if !backlog.lost.is_empty() {
+        // Where something is left to be sent, it is told with that.
+        if !backlog.lost.is_empty() && backlog.is_empty() {
             let (format, state) = (connection.session.format, connection.state);
             let listens = state == State::Open;
             tell_losses(backlog, format, listens, compression);
@@ -648,7 +584,7 @@ impl Connections {
         self.outbox.held.get()
     }
 
-    /// The same, counted anew.
+    /// The same as `backlog_bytes`, counted anew.
     pub(in crate::shard) fn backlog_bytes_counted(&self) -> usize {
         let mut shared = std::collections::HashMap::new();
         let backlogs = (self.slab.iter()).filter_map(|(_, one)| one.backlog.as_ref());

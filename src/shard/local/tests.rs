@@ -194,7 +194,7 @@ fn bytes_of_runs_are_counted_until_they_are_given_or_their_channel_is_gone() {
 #[test]
 fn a_run_is_given_at_once_where_it_is_large_or_may_be_dropped() {
     let lossy = Namespace {
-        slow_consumer: SlowConsumer::DropOldest,
+        slow_consumer: crate::config::namespace::SlowConsumer::DropOldest,
         ..Namespace::default()
     };
     let mixed = [Speaker::Centrifuge, Speaker::Unidirectional];

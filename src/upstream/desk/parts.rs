@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::join::{Arrival, Part};
-use super::turns::Key;
+use super::turns::{Key, key_of};
 use super::{encode, unix_ms};
 use crate::config::durable::Join;
 use crate::limits::JOIN_PARTS_MAX;
@@ -81,7 +81,7 @@ impl Joining {
 /// What stands there; nothing where it is empty, or `null`.
 fn read<'a>(key: &Key, entry: &'a Entry) -> Result<Option<Cow<'a, [u8]>>, String> {
     let Key::Data(_, path) = key else {
-        let found = key.of(entry);
+        let found = key_of(key, entry);
         return Ok((!found.is_empty()).then_some(found));
     };
     let document = Document::new(&entry.record.data).map_err(|error| error.to_string())?;

@@ -7,106 +7,27 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
+pub use crate::config::apart::Key;
+use crate::config::apart::Seen;
 use crate::limits::{KEY_WEIGHT_MAX, KEY_WEIGHTS_MAX};
 use crate::model::Entry;
 use crate::upstream::log::LineId;
-use crate::wire::condition::{self, Step};
-use crate::wire::json::lookup::Document;
 
 /// Lanes of a group.
 pub const LANES: usize = 4;
 /// Turns of the lanes, the least urgent first, where nobody says others.
 pub const LANE_WEIGHTS: [u32; LANES] = [1, 2, 4, 8];
 
-/// What of an entry tells it apart from others.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Key {
-    /// Its channel.
-    Channel,
-    /// Who published it; nothing for a service.
-    User,
-    /// The value of a tag.
-    Tag(Box<str>),
-    /// The value at a path of its payload, as it is written and read.
-    Data(Box<str>, Vec<Step>),
-}
-
-/// A text that is no key.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of `channel`, `user`, `tag:NAME` and `data:PATH`")]
-pub struct KeyError(Box<str>);
-
-impl Key {
-    /// Reads a key.
-    ///
-    /// # Errors
-    /// It is none.
-    pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let wrong = || KeyError(text.chars().take(64).collect::<String>().into());
-        match text.split_once(':') {
-            None if text == "channel" => Ok(Self::Channel),
-            None if text == "user" => Ok(Self::User),
-            Some(("tag", name)) if !name.is_empty() => Ok(Self::Tag(name.into())),
-            Some(("data", path)) => {
-                let steps = condition::path(path).map_err(|_| wrong())?;
-                Ok(Self::Data(path.into(), steps))
-            }
-            _ => Err(wrong()),
-        }
-    }
-
-    /// The key of an entry; empty where it has none.
-    #[must_use]
-    pub fn of<'a>(&self, entry: &'a Entry) -> Cow<'a, [u8]> {
-        match self {
-            Self::Channel => entry.shown_at().0.whole().as_bytes().into(),
-            Self::User => {
-                let user = entry.record.publisher.as_ref().map(|info| &*info.user);
-                user.unwrap_or("").as_bytes().into()
-            }
-            Self::Tag(wanted) => {
-                let mut tags = entry.record.tags.iter();
-                let found = tags.find(|(name, _)| name == wanted);
-                found.map_or("", |(_, value)| &**value).as_bytes().into()
-            }
-            Self::Data(_, path) => {
-                // What nobody can read has no key.
-                let document = Document::new(&entry.record.data).ok();
-                let found = document.and_then(|document| document.at(path).ok().flatten());
-                found.map_or(Cow::Borrowed(b""), |value| {
-                    value
-                        .string()
-                        .unwrap_or_else(|| value.text().as_bytes().into())
-                })
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Channel => f.write_str("channel"),
-            Self::User => f.write_str("user"),
-            Self::Tag(name) => write!(f, "tag:{name}"),
-            Self::Data(path, _) => write!(f, "data:{path}"),
-        }
-    }
-}
-
-impl From<Key> for String {
-    fn from(key: Key) -> Self {
-        key.to_string()
-    }
-}
-
-impl TryFrom<String> for Key {
-    type Error = KeyError;
-
-    fn try_from(text: String) -> Result<Self, KeyError> {
-        Self::parse(&text)
-    }
+/// The key of an entry; empty where it has none.
+#[must_use]
+pub fn key_of<'a>(key: &Key, entry: &'a Entry) -> Cow<'a, [u8]> {
+    let publisher = entry.record.publisher.as_ref();
+    key.of(Seen {
+        channel: entry.shown_at().0.whole(),
+        user: publisher.map_or("", |info| &*info.user),
+        tags: &entry.record.tags,
+        data: &entry.record.data,
+    })
 }
 
 /// How urgent an entry is: its lane, 0 to 3.
@@ -173,15 +94,15 @@ impl Turns {
     #[must_use]
     pub fn place(&self, entry: &Entry, ordered: bool) -> Place {
         let lane = self.lanes.as_ref().map_or(0, |lanes| {
-            let text = lanes.by.of(entry);
+            let text = key_of(&lanes.by, entry);
             let number = str::from_utf8(&text)
                 .ok()
                 .and_then(|text| text.parse().ok());
             number.map_or(0, |number: u64| number.min(LANES as u64 - 1)) as usize
         });
         let key = match &self.key {
-            Some(key) => key.of(entry),
-            None if ordered => Key::Channel.of(entry),
+            Some(key) => key_of(key, entry),
+            None if ordered => key_of(&Key::Channel, entry),
             None => Cow::Borrowed(&b""[..]),
         };
         let weight = if self.weights.is_empty() {
@@ -257,7 +178,7 @@ mod tests {
             ("data:none", ""),
         ] {
             let parsed = Key::parse(key).expect(key);
-            assert_eq!(parsed.of(&entry), wanted.as_bytes(), "{key}");
+            assert_eq!(key_of(&parsed, &entry), wanted.as_bytes(), "{key}");
             assert_eq!(parsed.to_string(), key);
         }
         for key in ["", "Channel", "tag:", "data:", "data:a b", "other:x"] {

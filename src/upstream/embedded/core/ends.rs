@@ -6,6 +6,7 @@ use fjall::OwnedWriteBatch;
 
 use super::{Core, wall_ms};
 use crate::model::Entry;
+use crate::upstream::desk::turns::key_of;
 use crate::upstream::embedded::ends;
 
 /// What a batch has said so far.
@@ -35,7 +36,7 @@ impl Core {
         let Some((by, after)) = rule.and_then(|rule| rule.compacts.as_ref()) else {
             return;
         };
-        let key = by.of(entry);
+        let key = key_of(by, entry);
         if key.is_empty() {
             return;
         }
