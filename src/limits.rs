@@ -116,6 +116,12 @@ pub const CHANNELS_OWNED_MAX: usize = 1 << 20;
 pub const FANOUT_RING_BYTES: u32 = 1 << 20;
 /// Largest piece that goes through the fan-out ring; larger ones go to each connection's backlog.
 pub const FANOUT_PIECE_BYTES_MAX: u32 = FANOUT_RING_BYTES / 8;
+/// How long publications of a channel may wait for each other as the operator may configure it at most.
+pub const BATCH_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Publications of a channel that wait for each other, as the operator may configure it at most.
+pub const BATCH_PUBLICATIONS_MAX: u32 = 10_000;
+/// Bytes of publications that wait for others on one shard, as they will be written: beyond it nothing waits.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one shard's ring for what only one connection gets, a power of two.
 pub const OWN_RING_BYTES: u32 = 512 << 10;
 /// Largest piece that goes through that ring; larger ones go to the connection's backlog.

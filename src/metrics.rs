@@ -228,6 +228,10 @@ counters! {
     Counter encoded_protobuf,
     /// Publications queued to local subscribers.
     Counter deliveries,
+    /// Bytes of publications that wait for others of their channel (`batch_max_delay`), as they will be written.
+    Gauge batch_bytes,
+    /// Publications that local subscribers were not given because a later one that waited with them replaced them (`batch_flush_latest`).
+    Counter batch_left_out,
     /// Publications dropped from an outbox by `slow_consumer = "drop_oldest"`.
     Counter dropped_slow,
     /// Deliveries between shards dropped because a queue was full (read again from the owner).

@@ -21,6 +21,8 @@ mod admin;
 mod admission;
 #[path = "server/bad_input.rs"]
 mod bad_input;
+#[path = "server/batching.rs"]
+mod batching;
 #[path = "server/bodies.rs"]
 mod bodies;
 #[path = "server/bystander.rs"]

@@ -96,6 +96,12 @@ pub struct Namespace {
     pub allow_tags_filter: bool,
     /// Publications carry the time at which they were taken in.
     pub publication_time: bool,
+    /// How long a publication may wait on each shard so that it goes to subscribers together with those behind it; 0 is off.
+    pub batch_max_delay: Duration,
+    /// With so many of a channel nobody waits any longer; 0 leaves only the delay.
+    pub batch_max_size: u32,
+    /// Of those that waited together, subscribers get the latest only.
+    pub batch_flush_latest: bool,
     /// What a channel's name must match behind the namespace; `None`: ASCII.
     pub channel_regex: Option<Pattern>,
     /// A backend decides about subscriptions without a token.
@@ -211,6 +217,9 @@ impl Default for Namespace {
             delta_publish: false,
             allow_tags_filter: false,
             publication_time: false,
+            batch_max_delay: Duration::ZERO,
+            batch_max_size: 0,
+            batch_flush_latest: false,
             channel_regex: None,
             subscribe_proxy_enabled: false,
             subscribe_proxy_name: DEFAULT_NAME.to_owned(),
@@ -584,6 +593,9 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("delta_publish", "bool", "false", "Every publication may be told as a patch, not only those published with `delta`."),
     ("allow_tags_filter", "bool", "false", "A subscription may say by tags which publications it wants."),
     ("publication_time", "bool", "false", "Publications carry `time`, Unix milliseconds."),
+    ("batch_max_delay", "duration", "\"0s\"", "How long a publication waits at most for others of its channel, up to 10 s, so that they go to each subscriber as one write; 0 is off."),
+    ("batch_max_size", "int", "0", "With so many publications they go at once; 0 leaves only the delay. Needs `batch_max_delay`."),
+    ("batch_flush_latest", "bool", "false", "Of what waited together, subscribers get the latest only. Needs `batch_max_delay`."),
     ("channel_regex", "string", "\"\"", "What a channel's name must match behind the namespace, in any script; `\"\"`: any name in ASCII."),
     ("subscribe_proxy_enabled", "bool", "false", "A hook decides about subscriptions without a token."),
     ("subscribe_proxy_name", "string", "\"default\"", "Which: `default` is `channel.proxy.subscribe`, else the name of one of `proxies`."),

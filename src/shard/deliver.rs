@@ -51,7 +51,9 @@ impl Shard {
         if !publication.json {
             self.drop_json_subscribers(id);
         }
-        if self.local.take_in(id, publication) {
+        // Whoever is told to go soon gets what there is first.
+        let may_wait = self.drain.is_none();
+        if (self.local).take_in(id, publication, self.now.at, may_wait) {
             self.give_run(id);
         }
     }
@@ -68,18 +70,46 @@ impl Shard {
         }
     }
 
-    /// Gives a channel's run to its subscribers.
+    /// Gives a channel's run to its subscribers, also one that waits for others.
     pub(super) fn give_run(&mut self, id: HubId) {
+        while self.give_part_of_run(id) {}
+    }
+
+    fn give_part_of_run(&mut self, id: HubId) -> bool {
         let Some(giving) = self.local.begin_run(id, &mut self.compression) else {
-            return;
+            return false;
         };
-        let Giving { run, mut written } = giving;
+        let Giving {
+            run,
+            mut written,
+            replaced,
+        } = giving;
+        self.counters.batch_left_out += replaced as u64;
         self.counters.deliveries += self.fan_out(id.slot, &mut written, true, |_| true);
         self.local.put_back(written);
         if self.local.has_polls(id) {
-            self.answer_polls(id, &run);
+            let from = if replaced > 0 { run.len() - 1 } else { 0 };
+            self.answer_polls(id, &run[from..]);
         }
         self.local.end_run(id, run);
+        true
+    }
+
+    /// Gives the runs that have waited for others as long as they may, as far as there is room for them.
+    pub(super) fn give_waited(&mut self) {
+        while !self.is_full() && self.local.take_waited(self.now.at) {}
+    }
+
+    /// Gives a client what waits of the channels that it is subscribed to: a service has something else to say to it.
+    pub(super) fn give_waiting_to(&mut self, slot: u32) {
+        if !self.local.has_waiting() {
+            return;
+        }
+        let subscriptions = self.connections.of(slot).session.subscriptions.iter();
+        let hubs: Vec<u32> = subscriptions.map(|subscription| subscription.hub).collect();
+        for hub in hubs {
+            self.give_run(self.local.hub().id_at(hub));
+        }
     }
 
     /// Gives all runs of this turn.

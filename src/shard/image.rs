@@ -46,11 +46,11 @@ const SHARD: SectionKind = SectionKind { tag: 1, version: 1 };
 /// See `connections`.
 const CONNECTIONS: SectionKind = SectionKind { tag: 2, version: 1 };
 /// See `owned`.
-const OWNED: SectionKind = SectionKind { tag: 3, version: 1 };
+const OWNED: SectionKind = SectionKind { tag: 3, version: 2 };
 /// See `people`.
 const PEOPLE: SectionKind = SectionKind { tag: 4, version: 1 };
 /// See `local`.
-const LOCAL: SectionKind = SectionKind { tag: 5, version: 1 };
+const LOCAL: SectionKind = SectionKind { tag: 5, version: 2 };
 /// See `questions`.
 const QUESTIONS: SectionKind = SectionKind { tag: 6, version: 1 };
 /// See `keys`.

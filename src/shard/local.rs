@@ -4,6 +4,7 @@
 
 mod image;
 mod parts;
+mod windows;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::protocol::push::Push;
 use crate::speaker::{Compression, Written};
 use crate::time::Instant;
 use parts::Parts;
+use windows::Windows;
 
 /// Bytes of one run.
 const RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;
@@ -31,8 +33,10 @@ const RUN_PUBLICATIONS_KEPT: usize = 256;
 /// See the module.
 pub(super) struct Local {
     hub: Hub,
-    /// Channels with publications of this turn that no subscriber has been given yet.
+    /// Channels with publications that are to be given in this turn.
     runs: Vec<HubId>,
+    /// Those whose publications wait for others.
+    windows: Windows,
     /// Bytes of the fan-out ring that they will take, about.
     run_bytes: usize,
     /// What is given to the subscribers of one channel; kept for its capacity.
@@ -61,6 +65,8 @@ pub(super) enum Arrival {
 pub(super) struct Giving {
     pub(super) run: Vec<Arc<Publication>>,
     pub(super) written: Written,
+    /// Publications that a later one of them has replaced: subscribers get the latest only.
+    pub(super) replaced: usize,
 }
 
 impl Local {
@@ -69,6 +75,7 @@ impl Local {
         Self {
             hub: Hub::new(key),
             runs: Vec::new(),
+            windows: Windows::default(),
             run_bytes: 0,
             written: Written::default(),
             unasked: Vec::new(),
@@ -227,24 +234,84 @@ impl Local {
 
 /// What is given to them.
 impl Local {
-    /// Takes a publication in, behind the channel's others of this turn: all of them are given to the subscribers at once, written
-    /// once for each class as one contiguous piece of the fan-out ring. True if that is to be done now.
-    pub(super) fn take_in(&mut self, id: HubId, publication: &Arc<Publication>) -> bool {
+    /// Takes a publication in, behind the channel's others: all of them are given to the subscribers at once, written once for each
+    /// class as one contiguous piece of the fan-out ring. They wait for others where the namespace says so and `may_wait` allows it.
+    /// True if they are to be given now.
+    pub(super) fn take_in(
+        &mut self,
+        id: HubId,
+        publication: &Arc<Publication>,
+        now: Instant,
+        may_wait: bool,
+    ) -> bool {
         let Some(channel) = self.hub.channel_mut(id) else {
             return false;
         };
-        if channel.run.is_empty() {
-            self.runs.push(id);
-        }
-        self.run_bytes += channel.add_to_run(publication);
-        // What may be dropped is dropped one by one.
-        let single = channel.namespace.slow_consumer == SlowConsumer::DropOldest;
+        let before = channel.run_bytes;
+        channel.add_to_run(publication);
+        let (after, delay) = (channel.run_bytes, channel.namespace.batch_max_delay);
         let most = if channel.classes.len() > 1 {
             MIXED_RUN_BYTES
         } else {
             RUN_BYTES
         };
-        single || channel.run_bytes >= most
+        if channel.run_is_due {
+            self.run_bytes = self.run_bytes - before + after;
+        } else if may_wait
+            && !delay.is_zero()
+            && !channel.run_is_full()
+            && after < most
+            && self.windows.wait(id, channel, before, now)
+        {
+            return false;
+        } else {
+            self.windows.take_out(channel, before);
+            channel.run_is_due = true;
+            self.runs.push(id);
+            self.run_bytes += after;
+        }
+        // What may be dropped is given one by one, and at once.
+        channel.namespace.slow_consumer == SlowConsumer::DropOldest || after >= most
+    }
+
+    /// Of the runs that have waited long enough, one more is to be given in this turn. False if there is none.
+    pub(super) fn take_waited(&mut self, now: Instant) -> bool {
+        let Some(id) = self.windows.next_waited(now) else {
+            return false;
+        };
+        if let Some(channel) = self.hub.channel_mut(id) {
+            let waits = !channel.run.is_empty() && !channel.run_is_due;
+            if waits {
+                self.windows.take_out(channel, channel.run_bytes);
+            }
+            channel.window = None;
+            if waits {
+                channel.run_is_due = true;
+                self.runs.push(id);
+                self.run_bytes += channel.run_bytes;
+            }
+        }
+        true
+    }
+
+    /// Nothing waits any longer than until now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.windows.hurry(now);
+    }
+
+    /// When the next runs have waited long enough.
+    pub(super) fn next_waited_at(&self) -> Option<Instant> {
+        self.windows.next_at()
+    }
+
+    /// Publications of some channel may wait for others.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.windows.next_at().is_some()
+    }
+
+    /// Bytes of publications that wait for others, as they will be written, and of channels that took them with them.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.windows.bytes()
     }
 
     /// Publications of this turn wait to be given.
@@ -284,11 +351,28 @@ impl Local {
         if channel.run.is_empty() {
             return None;
         }
-        let run = std::mem::take(&mut channel.run);
-        self.run_bytes -= std::mem::take(&mut channel.run_bytes);
+        let bytes = std::mem::take(&mut channel.run_bytes);
+        if std::mem::take(&mut channel.run_is_due) {
+            self.run_bytes -= bytes;
+        } else {
+            self.windows.take_out(channel, bytes);
+        }
+        let mut run = std::mem::take(&mut channel.run);
+        if !channel.gives_latest() && channel.namespace.slow_consumer == SlowConsumer::DropOldest {
+            // What may be dropped is dropped one by one.
+            channel.run = run.split_off(1);
+        }
+        let mut replaced = std::mem::take(&mut channel.run_replaced);
         let mut written = std::mem::take(&mut self.written);
-        written.run(channel, &run, compression);
-        Some(Giving { run, written })
+        written.run(channel, &run, replaced > 0, compression);
+        if channel.gives_latest() {
+            replaced += run.len() - 1;
+        }
+        Some(Giving {
+            run,
+            written,
+            replaced,
+        })
     }
 
     /// What was written is with the connections, or copied.

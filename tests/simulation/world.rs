@@ -432,7 +432,7 @@ impl World {
             // Only time brings an end to what nobody answers.
             let waits = still > STILL_TURNS
                 && under_way().any(|one| one.questions + one.api_calls + one.waiting > 0);
-            let again = waits || under_way().any(|one| one.unopened > 0);
+            let again = waits || under_way().any(|one| one.unopened + one.run_bytes > 0);
             let us = match (waits, again) {
                 (true, _) => 100_000,
                 (false, true) => 20_000,

@@ -23,6 +23,9 @@ impl HubChannel {
             position,
             run,
             run_bytes,
+            run_replaced,
+            run_is_due,
+            window,
             catching_up,
             round,
             opener,
@@ -36,6 +39,9 @@ impl HubChannel {
         position.write(out);
         run.write(out);
         run_bytes.write(out);
+        run_replaced.write(out);
+        run_is_due.write(out);
+        window.write(out);
         catching_up.write(out);
         round.write(out);
         opener.write(out);
@@ -53,6 +59,9 @@ impl HubChannel {
             position: Image::read(from)?,
             run: Image::read(from)?,
             run_bytes: Image::read(from)?,
+            run_replaced: Image::read(from)?,
+            run_is_due: Image::read(from)?,
+            window: Image::read(from)?,
             catching_up: Image::read(from)?,
             round: Image::read(from)?,
             opener: Image::read(from)?,
