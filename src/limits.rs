@@ -60,6 +60,8 @@ pub const WAITING_BYTES_MAX: usize = 256 << 10;
 pub const WAITING_BYTES_SHARD_MAX: usize = 256 << 20;
 /// How long a shard waits for the answer of another one: longer than that one waits for the log, and than its turns ever take.
 pub const MESH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Members of a channel in one answer: who asks for more gets them page by page.
+pub const PRESENCE_ENTRIES_MAX: usize = 10_000;
 /// Subscriptions of one shard that wait for the owners of their channels; beyond it they get a temporary error.
 pub const INTERESTS_MAX: u32 = CONNECTIONS_MAX;
 /// Connect commands of one shard that wait for the registries of their users; likewise.

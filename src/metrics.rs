@@ -232,6 +232,8 @@ counters! {
     Gauge batch_bytes,
     /// Publications that local subscribers were not given because a later one that waited with them replaced them (`batch_flush_latest`).
     Counter batch_left_out,
+    /// Joins and leaves that local subscribers were not told one by one, but counted (`join_leave_rate`).
+    Counter joins_left_out,
     /// Publications dropped from an outbox by `slow_consumer = "drop_oldest"`.
     Counter dropped_slow,
     /// Deliveries between shards dropped because a queue was full (read again from the owner).

@@ -85,6 +85,8 @@ mod operator;
 mod order;
 #[path = "server/paging.rs"]
 mod paging;
+#[path = "server/presence.rs"]
+mod presence;
 #[path = "server/pushed.rs"]
 mod pushed;
 #[path = "server/queues.rs"]

@@ -24,6 +24,19 @@ pub struct Subscriber {
     pub join_leave: bool,
 }
 
+/// Joins and leaves of one second, where not all of them are told one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// The second is filed.
+    pub is_filed: bool,
+    /// Told one by one.
+    pub told: u32,
+    /// Joins that were not.
+    pub joined: u32,
+    /// Leaves that were not.
+    pub left: u32,
+}
+
 /// Subscribers that get the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
@@ -87,6 +100,10 @@ pub struct HubChannel {
     pub run_is_due: bool,
     /// Where the channel is listed, to be given its run when that has waited.
     pub window: Option<u32>,
+    /// Subscribers that get joins and leaves.
+    pub observers: u32,
+    /// Joins and leaves of this second, if they are counted.
+    pub news: News,
     /// Deliveries were lost and are being read again from the owner; later ones come with them.
     pub catching_up: bool,
     /// Number of the last question for lost deliveries: only its answer counts.
@@ -348,6 +365,8 @@ impl Hub {
                         run_replaced: 0,
                         run_is_due: false,
                         window: None,
+                        observers: 0,
+                        news: News::default(),
                         round: 0,
                         opener,
                     },
@@ -379,6 +398,7 @@ impl Hub {
             "a subscriber became active that never entered"
         );
         channel.pending -= 1;
+        channel.observers += u32::from(join_leave);
         let class = channel.join_class(class);
         channel.subscribers.push(Subscriber {
             conn,
@@ -407,6 +427,7 @@ impl Hub {
             Some(place) => {
                 let left = channel.subscribers.swap_remove(place.get() as usize);
                 channel.classes[usize::from(left.class)].count -= 1;
+                channel.observers -= u32::from(left.join_leave);
                 if channel.subscribers.capacity() > 64
                     && channel.subscribers.len() < channel.subscribers.capacity() / 4
                 {

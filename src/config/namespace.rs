@@ -36,6 +36,9 @@ pub struct Namespace {
     pub join_leave: bool,
     /// Deliver join and leave to every subscriber.
     pub force_push_join_leave: bool,
+    /// Joins and leaves of one channel that subscribers are told one by one in a second; 0 tells all. The others are counted, and told
+    /// together.
+    pub join_leave_rate: u32,
     /// Publications kept for recovery; 0 keeps none.
     pub history_size: u32,
     /// How long they are kept.
@@ -187,6 +190,7 @@ impl Default for Namespace {
             presence: false,
             join_leave: false,
             force_push_join_leave: false,
+            join_leave_rate: 0,
             history_size: 0,
             history_ttl: Duration::ZERO,
             history_meta_ttl: Duration::from_hours(720),
@@ -563,6 +567,7 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("presence", "bool", "false", "Keep who is subscribed; enables `presence` and `presence_stats`."),
     ("join_leave", "bool", "false", "Emit join and leave events."),
     ("force_push_join_leave", "bool", "false", "Deliver join and leave to every subscriber, not only to those that ask."),
+    ("join_leave_rate", "int", "0", "Joins and leaves of one channel that subscribers of a shard are told one by one in a second; the others are counted and told together. 0 tells all one by one."),
     ("history_size", "int", "0", "Publications kept in memory for history and recovery; set together with `history_ttl`."),
     ("history_ttl", "duration", "\"0s\"", "How long a publication is kept, whole seconds."),
     ("history_meta_ttl", "duration", "\"720h\"", "How long epoch and top offset outlive the last publication, whole seconds."),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Shard;
 use super::local::{Arrival, Giving, gap, missed};
+use crate::broker::hub::News;
 use crate::limits::MESH_TIMEOUT;
 use crate::mesh::Message;
 use crate::mesh::durable::Span;
@@ -24,6 +25,19 @@ pub(super) fn lost(channel: &ChannelName, publications: Option<u64>) -> Vec<u8> 
         lost.number("publications", publications);
     }
     lost.close();
+    message.close();
+    out
+}
+
+/// What a subscriber is told of joins and leaves that it was not told one by one.
+fn counted(channel: &ChannelName, news: News) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut message = Members::open(&mut out);
+    let mut counted = message.object("join_leave");
+    counted.text("channel", channel.as_str());
+    counted.number("joined", u64::from(news.joined));
+    counted.number("left", u64::from(news.left));
+    counted.close();
     message.close();
     out
 }
@@ -126,7 +140,7 @@ impl Shard {
         let Some(id) = self.local.hub().find(name) else {
             return;
         };
-        if !self.local.has_join_leave(id) {
+        if !self.local.is_told(id, joined, self.now.at) {
             return;
         }
         let push = if joined {
@@ -143,6 +157,28 @@ impl Shard {
             subscriber.join_leave
         });
         self.local.put_back(written);
+    }
+
+    /// Tells of the joins and leaves of a second that were not told one by one.
+    pub(super) fn give_news(&mut self) {
+        while !self.is_full()
+            && let Some((id, news)) = self.local.next_news(self.now.at)
+        {
+            let untold = u64::from(news.joined) + u64::from(news.left);
+            let Some(channel) = self.local.hub().channel(id).filter(|_| untold > 0) else {
+                continue;
+            };
+            self.counters.joins_left_out += untold;
+            let said = counted(&channel.name, news);
+            let push = Push::Message(&said);
+            let Some(mut written) = self.local.write(id, "", &push, &mut self.compression) else {
+                continue;
+            };
+            self.fan_out(id.slot, &mut written, false, |subscriber| {
+                subscriber.join_leave
+            });
+            self.local.put_back(written);
+        }
     }
 
     /// The owner says where a channel stands after deliveries to this shard were dropped.

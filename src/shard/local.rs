@@ -6,12 +6,15 @@ mod image;
 mod parts;
 mod windows;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::broker::hub::News;
 use crate::broker::{Hub, HubChannel};
 use crate::config::ChannelRules;
 use crate::config::namespace::SlowConsumer;
-use crate::limits::FANOUT_PIECE_BYTES_MAX;
+use crate::limits::{CHANNELS_OWNED_MAX, FANOUT_PIECE_BYTES_MAX};
 use crate::mem::Key;
 use crate::mesh::durable::Span;
 use crate::mesh::message::{Query, QueryKind};
@@ -27,6 +30,8 @@ const RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;
 /// Bytes of one run for all classes of a mixed audience. A second run of the turn would not stand behind the first in the ring
 /// and every subscriber would have to copy: it is put off as long as a class's piece still fits.
 const MIXED_RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize;
+/// Joins and leaves are counted for so long.
+const NEWS_INTERVAL: Duration = Duration::from_secs(1);
 /// A run's memory is kept for the next turn up to this many publications.
 const RUN_PUBLICATIONS_KEPT: usize = 256;
 
@@ -44,6 +49,8 @@ pub(super) struct Local {
     /// Questions for lost deliveries that found a queue full: hub channel and round.
     unasked: Vec<(HubId, u32)>,
     parts: Parts,
+    /// Channels that count their joins and leaves, and when their second is over.
+    news: VecDeque<(Instant, HubId)>,
     /// When the oldest publication that is not with the kernel yet was taken in.
     fan_out_since: Option<Instant>,
 }
@@ -80,6 +87,7 @@ impl Local {
             written: Written::default(),
             unasked: Vec::new(),
             parts: Parts::default(),
+            news: VecDeque::new(),
             fan_out_since: None,
         }
     }
@@ -458,10 +466,49 @@ impl Local {
 
 /// The channel, as far as its subscribers of one encoding or another are concerned.
 impl Local {
-    /// Somebody gets joins and leaves.
-    pub(super) fn has_join_leave(&self, id: HubId) -> bool {
-        let channel = self.hub.channel(id);
-        channel.is_some_and(|channel| channel.subscribers.iter().any(|one| one.join_leave))
+    /// Somebody joined or left, and is to be told by itself: somebody gets joins and leaves, and there were not too many of late.
+    pub(super) fn is_told(&mut self, id: HubId, joined: bool, now: Instant) -> bool {
+        let Some(channel) = self.hub.channel_mut(id) else {
+            return false;
+        };
+        let rate = channel.namespace.join_leave_rate;
+        if channel.observers == 0 || rate == 0 {
+            return channel.observers > 0;
+        }
+        let news = &mut channel.news;
+        if !news.is_filed {
+            if self.news.len() >= CHANNELS_OWNED_MAX {
+                return true;
+            }
+            *news = News {
+                is_filed: true,
+                ..News::default()
+            };
+            self.news.push_back((now + NEWS_INTERVAL, id));
+        }
+        if news.told < rate {
+            news.told += 1;
+            return true;
+        }
+        if joined {
+            news.joined += 1;
+        } else {
+            news.left += 1;
+        }
+        false
+    }
+
+    /// When the next second of joins and leaves is over.
+    pub(super) fn next_news_at(&self) -> Option<Instant> {
+        self.news.front().map(|&(at, _)| at)
+    }
+
+    /// The next one that is, and what was counted in it.
+    pub(super) fn next_news(&mut self, now: Instant) -> Option<(HubId, News)> {
+        let (_, id) = self.news.pop_front_if(|&mut (at, _)| at <= now)?;
+        let channel = self.hub.channel_mut(id);
+        let news = channel.map(|channel| std::mem::take(&mut channel.news));
+        Some((id, news.unwrap_or_default()))
     }
 
     /// Slots of the subscribers that `wanted` picks by their class.

@@ -662,6 +662,12 @@ impl Client {
             return;
         }
         if let Some(message) = push.get("message") {
+            let news = &message["data"]["join_leave"];
+            if news["channel"].is_string() {
+                scene.truth.count("joins and leaves counted");
+                assert!(news["joined"].as_u64() > Some(0) || news["left"].as_u64() > Some(0));
+                return;
+            }
             return self.lost(&message["data"]["lost"], scene);
         }
         let channel = push["channel"].as_str().expect("a push names its channel");

@@ -432,6 +432,7 @@ fn options<V: Visit>(v: &mut V, ns: &mut Namespace) {
     v.boolean("presence", &mut ns.presence);
     v.boolean("join_leave", &mut ns.join_leave);
     v.boolean("force_push_join_leave", &mut ns.force_push_join_leave);
+    v.integer("join_leave_rate", 0, 1_000_000, &mut ns.join_leave_rate);
     v.integer("history_size", 0, 1_000_000, &mut ns.history_size);
     v.duration(
         "history_ttl",

@@ -1078,7 +1078,11 @@ mod tests {
         let body = r#"{"channel":"a"}"#;
         assert_eq!(
             request("presence", body),
-            Ok(Request::Presence { channel: channel() })
+            Ok(Request::Presence {
+                channel: channel(),
+                limit: 0,
+                after: None
+            })
         );
         assert_eq!(
             request("presence_stats", body),

@@ -168,7 +168,11 @@ impl<'a> Planner<'a> {
                 };
                 self.ask_all(true, answer, || Asked::Revoke(revocation.clone()))
             }
-            Request::Presence { channel } => self.query(&channel, QueryKind::Presence),
+            Request::Presence {
+                channel,
+                limit,
+                after,
+            } => self.query(&channel, QueryKind::Presence { limit, after }),
             Request::PresenceStats { channel } => self.query(&channel, QueryKind::PresenceStats),
             Request::History(history) => {
                 let since = history
@@ -326,7 +330,7 @@ impl<'a> Planner<'a> {
 
     fn query(&mut self, channel: &str, what: QueryKind) -> Plan {
         let available = self.named(channel).map(|namespace| match what {
-            QueryKind::Presence | QueryKind::PresenceStats => namespace.presence,
+            QueryKind::Presence { .. } | QueryKind::PresenceStats => namespace.presence,
             QueryKind::History { .. } | QueryKind::HistoryRemove => namespace.history_size > 0,
         });
         match available {

@@ -16,6 +16,7 @@ impl Local {
             written,
             unasked,
             parts,
+            news,
             fan_out_since,
         } = self;
         hub.write(rules, out);
@@ -25,6 +26,7 @@ impl Local {
         written.write(out);
         unasked.write(out);
         parts.write(out);
+        news.write(out);
         fan_out_since.write(out);
     }
 
@@ -42,6 +44,7 @@ impl Local {
             written: Image::read(from)?,
             unasked: Image::read(from)?,
             parts: Image::read(from)?,
+            news: Image::read(from)?,
             fan_out_since: Image::read(from)?,
         };
         let is_listed =

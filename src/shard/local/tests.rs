@@ -238,7 +238,11 @@ fn subscribers_are_picked_by_what_they_get() {
     let polls = |class: &Class| class.format.speaker == Speaker::Poll;
     assert_eq!(local.slots(id, polls), [1]);
     assert_eq!(local.slots(id, |_| true), [0, 1, 2]);
-    assert!(local.has_polls(id) && local.has_json(id) && local.has_join_leave(id));
+    assert!(
+        local.has_polls(id)
+            && local.has_json(id)
+            && local.hub().channel(id).unwrap().observers == 1
+    );
 }
 
 #[test]
@@ -418,4 +422,31 @@ fn a_patch_of_what_was_left_out_is_told_whole() {
         PayloadShape::Patch,
         "it has the one before"
     );
+}
+
+#[test]
+fn joins_and_leaves_beyond_the_rate_are_counted_for_a_second() {
+    let namespace = Namespace {
+        join_leave_rate: 2,
+        ..Namespace::default()
+    };
+    let (mut local, id) = local(namespace, ONE, position(1, 0));
+    let told: Vec<bool> = [true, true, true, false, true]
+        .map(|joined| local.is_told(id, joined, Instant(5)))
+        .into();
+    assert_eq!(told, [true, true, false, false, false]);
+    let end = Instant(5) + NEWS_INTERVAL;
+    assert_eq!(local.next_news_at(), Some(end));
+    assert_eq!(local.next_news(Instant(5)), None);
+    let (of, news) = local.next_news(end).unwrap();
+    assert_eq!((of, news.joined, news.left, news.told), (id, 2, 1, 2));
+    assert!(local.is_told(id, true, end), "another second");
+    // Nobody is told, so nothing is counted.
+    local.hub.exit(id, Some(Place::new(0)));
+    assert!(!local.is_told(id, true, end));
+    assert_eq!(
+        local.next_news(end + NEWS_INTERVAL),
+        Some((id, News::default()))
+    );
+    assert_eq!((local.next_news_at(), local.next_news(end)), (None, None));
 }
