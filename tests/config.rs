@@ -398,24 +398,6 @@ fn all_errors_are_reported_in_the_order_of_lines() {
 }
 
 #[test]
-fn publications_wait_for_each_other_only_with_a_delay() {
-    for option in ["batch_max_size = 10", "batch_flush_latest = true"] {
-        let text = format!("[channel.without_namespace]\n{option}");
-        let wrong = error(&text);
-        assert!(
-            matches!(wrong, ConfigError::BatchWithoutDelay { .. }),
-            "{wrong}"
-        );
-        let delay = format!("{text}\nbatch_max_delay = \"10ms\"");
-        let config = load(&delay).expect("it waits");
-        let delay = config.channels.without_namespace.batch_max_delay;
-        assert_eq!(delay, std::time::Duration::from_millis(10));
-    }
-    let long = error("[channel.without_namespace]\nbatch_max_delay = \"11s\"");
-    assert!(long.to_string().contains("batch_max_delay"), "{long}");
-}
-
-#[test]
 fn history_needs_both_size_and_ttl() {
     let half = error("[channel.without_namespace]\nhistory_size = 5");
     assert!(

@@ -243,6 +243,14 @@ pub enum QueryKind {
     HistoryRemove,
 }
 
+impl QueryKind {
+    /// Who is there, all of them.
+    pub const EVERYBODY: Self = Self::Presence {
+        limit: 0,
+        after: None,
+    };
+}
+
 /// Answers to `QueryKind`.
 #[derive(Debug)]
 pub enum AnswerKind {

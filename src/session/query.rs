@@ -25,10 +25,7 @@ impl Session {
         let what = if stats {
             QueryKind::PresenceStats
         } else {
-            QueryKind::Presence {
-                limit: 0,
-                after: None,
-            }
+            QueryKind::EVERYBODY
         };
         let checked = self.may_presence_in(context, channel);
         self.ask(context, id, channel, checked.map(|()| what));

@@ -219,7 +219,10 @@ pub fn config(rng: &mut Rng) -> Config {
     for namespace in &mut namespaces {
         namespace.join_leave_rate = [0, 1, 5][rng.below(3) as usize];
         if rng.below(3) == 0 {
-            namespace.batch_max_delay = Duration::from_millis([1, 5, 50][rng.below(3) as usize]);
+            let ms = [1, 5, 50][rng.below(3) as usize];
+            if namespace.slow_consumer == SlowConsumer::Disconnect {
+                namespace.batch_max_delay = Duration::from_millis(ms);
+            }
             namespace.batch_max_size = [0, 3, 20][rng.below(3) as usize];
         }
     }

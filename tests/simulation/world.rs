@@ -649,7 +649,11 @@ impl World {
             polls.entry(client).or_default().insert(channel);
         }
         let polling: Vec<&str> = self.pollers.iter().filter_map(Poller::waits_for).collect();
-        assert_eq!(polls.len(), polling.len(), "only shards know: {polls:?}");
+        assert_eq!(
+            polls.len(),
+            polling.len(),
+            "only shards know: {polls:?}, only pollers: {polling:?}"
+        );
         for channel in polling {
             let waits = polls.values().any(|channels| channels.contains(channel));
             assert!(

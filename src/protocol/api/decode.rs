@@ -725,7 +725,8 @@ mod tests {
             "disconnect" => json!({
                 "user": "u", "client": "c", "session": "s", "whitelist": ["w"], "disconnect": { "code": 4001, "reason": "bye" },
             }),
-            "presence" | "presence_stats" | "history_remove" => json!({ "channel": "a" }),
+            "presence" => json!({ "channel": "a", "limit": 1, "cursor": "" }),
+            "presence_stats" | "history_remove" => json!({ "channel": "a" }),
             "history" => json!({
                 "channel": "a", "limit": 1, "since": { "offset": 3, "epoch": "e" }, "reverse": true,
             }),
