@@ -67,6 +67,9 @@ pub struct Args {
     /// Subscribers ask for Fossil patches; the channel keeps history then, and publications come over the API
     #[arg(long)]
     pub delta: bool,
+    /// Publications of a channel wait so long for others; each run is preceded by one in which they do not, and compared
+    #[arg(long, value_parser = duration, conflicts_with_all = ["address", "rate_of_saturation"])]
+    pub batch_delay: Option<Duration>,
     /// HMAC secret for tokens; with `--protocol pusher` the app's secret
     #[arg(long, default_value = "bench-secret")]
     pub token_secret: String,

@@ -60,6 +60,8 @@ pub const WAITING_BYTES_MAX: usize = 256 << 10;
 pub const WAITING_BYTES_SHARD_MAX: usize = 256 << 20;
 /// How long a shard waits for the answer of another one: longer than that one waits for the log, and than its turns ever take.
 pub const MESH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Members of a channel in one answer: who asks for more gets them page by page.
+pub const PRESENCE_ENTRIES_MAX: usize = 10_000;
 /// Subscriptions of one shard that wait for the owners of their channels; beyond it they get a temporary error.
 pub const INTERESTS_MAX: u32 = CONNECTIONS_MAX;
 /// Connect commands of one shard that wait for the registries of their users; likewise.
@@ -116,6 +118,12 @@ pub const CHANNELS_OWNED_MAX: usize = 1 << 20;
 pub const FANOUT_RING_BYTES: u32 = 1 << 20;
 /// Largest piece that goes through the fan-out ring; larger ones go to each connection's backlog.
 pub const FANOUT_PIECE_BYTES_MAX: u32 = FANOUT_RING_BYTES / 8;
+/// How long publications of a channel may wait for each other as the operator may configure it at most.
+pub const BATCH_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Publications of a channel that wait for each other, as the operator may configure it at most.
+pub const BATCH_PUBLICATIONS_MAX: u32 = 10_000;
+/// Bytes of publications that wait for others on one shard, as they will be written: beyond it nothing waits.
+pub const BATCH_BYTES_MAX: usize = 64 << 20;
 /// Bytes of one shard's ring for what only one connection gets, a power of two.
 pub const OWN_RING_BYTES: u32 = 512 << 10;
 /// Largest piece that goes through that ring; larger ones go to the connection's backlog.

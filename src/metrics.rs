@@ -228,6 +228,12 @@ counters! {
     Counter encoded_protobuf,
     /// Publications queued to local subscribers.
     Counter deliveries,
+    /// Bytes of publications that wait for others of their channel (`batch_max_delay`), as they will be written.
+    Gauge batch_bytes,
+    /// Publications that local subscribers were not given because a later one that waited with them replaced them (`batch_flush_latest`).
+    Counter batch_left_out,
+    /// Joins and leaves that local subscribers were not told one by one, but counted (`join_leave_rate`).
+    Counter joins_left_out,
     /// Publications dropped from an outbox as `slow_consumer` says.
     Counter dropped_slow,
     /// Publications that waited in an outbox and that a later one with their `conflate_key` replaced.

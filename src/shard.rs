@@ -508,6 +508,7 @@ impl Shard {
         counters.backlog_bytes = self.connections.backlog_bytes() as u64;
         counters.revocations = self.people.revocations().len() as u64;
         counters.key_waiting = self.key_waits.len() as u64;
+        counters.batch_bytes = self.local.waiting_bytes() as u64;
         counters.input_bytes = self.connections.input_bytes() as u64;
         counters.keys = self.people.tokens().fetched_keys() as u64;
         counters.log_appends = self.log.appends() as u64;

@@ -61,3 +61,20 @@ fn pattern_of_names_must_compile() {
         assert_eq!(error.key(), Some("channel.namespaces[0].channel_regex"));
     }
 }
+#[test]
+fn publications_wait_for_each_other_only_with_a_delay() {
+    for option in ["batch_max_size = 10", "batch_flush_latest = true"] {
+        let text = format!("[channel.without_namespace]\n{option}");
+        let wrong = error(&text);
+        assert!(
+            matches!(wrong, ConfigError::BatchWithoutDelay { .. }),
+            "{wrong}"
+        );
+        let delay = format!("{text}\nbatch_max_delay = \"10ms\"");
+        let config = load(&delay).expect("it waits");
+        let delay = config.channels.without_namespace.batch_max_delay;
+        assert_eq!(delay, std::time::Duration::from_millis(10));
+    }
+    let long = error("[channel.without_namespace]\nbatch_max_delay = \"11s\"");
+    assert!(long.to_string().contains("batch_max_delay"), "{long}");
+}

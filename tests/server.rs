@@ -21,6 +21,8 @@ mod admin;
 mod admission;
 #[path = "server/bad_input.rs"]
 mod bad_input;
+#[path = "server/batching.rs"]
+mod batching;
 #[path = "server/bodies.rs"]
 mod bodies;
 #[path = "server/bystander.rs"]
@@ -83,6 +85,8 @@ mod operator;
 mod order;
 #[path = "server/paging.rs"]
 mod paging;
+#[path = "server/presence.rs"]
+mod presence;
 #[path = "server/pushed.rs"]
 mod pushed;
 #[path = "server/queues.rs"]

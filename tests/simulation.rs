@@ -241,7 +241,7 @@ fn positions_of_the_ring_mean_something_until_no_connection_remembers_one() {
 
 #[test]
 fn a_client_that_ends_while_it_waits_for_admission_is_gone() {
-    shows(&[11, 6], situation::ENDS_BEFORE_GATE);
+    shows(&[6, 5], situation::ENDS_BEFORE_GATE);
 }
 
 #[test]

@@ -154,6 +154,9 @@ impl Server {
 }
 
 fn configuration(args: &Args, address: SocketAddr) -> String {
+    let batch = args.batch_delay.map_or_else(String::new, |delay| {
+        format!("batch_max_delay = \"{}ms\"", delay.as_millis())
+    });
     let cores = args
         .server_core
         .map_or_else(String::new, |core| core.to_string());
@@ -196,6 +199,7 @@ level = "warn"
 name = "{NAMESPACE}"
 allow_subscribe_for_client = true
 allow_publish_for_client = true
+{batch}
 
 [[channel.namespaces]]
 name = "{NAMESPACE_RECOVER}"

@@ -80,9 +80,17 @@ pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
         learned: Learned::default(),
         messages_per_send: None,
     };
+    let unbatched = Args {
+        batch_delay: None,
+        ..args.clone()
+    };
     let mut runs = Vec::new();
     for number in 1..=args.runs {
         if !is_limit {
+            let plain = match args.batch_delay {
+                Some(_) => Some(series.run_server(Server::obtain(&unbatched)?, number)?),
+                None => None,
+            };
             let server = Server::obtain(args)?;
             facts.link = if server.address.ip().is_loopback() {
                 "loopback"
@@ -92,6 +100,9 @@ pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
             let mut run = series.run_server(server, number)?;
             if let Some(saturation) = saturation {
                 run.push("saturation, publications", Unit::Rate, saturation);
+            }
+            if let Some(plain) = plain {
+                compare_with_unbatched(&mut run, plain);
             }
             runs.push(run);
         }
@@ -106,6 +117,27 @@ pub(super) fn run(args: &Args) -> Result<Report, BenchError> {
         facts,
         runs,
     })
+}
+
+/// With `--batch-delay`: what the same load costs where nobody waits. What was wrong there is wrong with the run.
+fn compare_with_unbatched(run: &mut Run, plain: Run) {
+    const CPU: &str = "server CPU per delivery";
+    let costs = run.figure(CPU).zip(plain.figure(CPU));
+    if let Some((batched, unbatched)) = costs.filter(|(_, unbatched)| *unbatched > 0.0) {
+        run.push("unbatched: server CPU per delivery", Unit::Time, unbatched);
+        let ratio = batched / unbatched;
+        run.push("CPU per delivery ÷ unbatched", Unit::Count, ratio);
+    }
+    for (name, of) in [("unbatched: p50", "p50"), ("unbatched: p99", "p99")] {
+        if let Some(value) = plain.figure(of) {
+            run.push(name, Unit::Time, value);
+        }
+    }
+    run.disconnected += plain.disconnected;
+    run.refused += plain.refused;
+    run.ledger.lost += plain.ledger.lost;
+    run.ledger.duplicated += plain.ledger.duplicated;
+    run.ledger.reordered += plain.ledger.reordered;
 }
 
 /// With `--rate-of-saturation`: a closed loop first, whose rate is then the measure of the open one.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::child::{NAMESPACE, NAMESPACE_DELTA, NAMESPACE_RECOVER, NAMESPACE_STALLED};
 use super::swarm::Load;
 use super::{Args, BenchError, Encoding, Protocol, Publish, Scenario, Transport, payload};
+use crate::limits::BATCH_DELAY_MAX;
 
 /// `bench::durable` has a shape of its own.
 pub(super) const ELSEWHERE: BenchError =
@@ -42,6 +43,8 @@ pub(crate) struct Shape {
     pub(crate) deflate: bool,
     /// Subscribers get patches.
     pub(crate) delta: bool,
+    /// Milliseconds that publications of a channel wait for others.
+    pub(crate) batch_delay_ms: Option<u128>,
     /// Measured seconds.
     pub(crate) seconds: f64,
     /// Connections that may be in their handshake at once.
@@ -101,6 +104,7 @@ impl Shape {
             transport: format!("{:?}", args.transport).to_lowercase(),
             deflate: args.deflate,
             delta: args.delta,
+            batch_delay_ms: args.batch_delay.map(|delay| delay.as_millis()),
             concurrency: args
                 .concurrency
                 .unwrap_or(if scenario == Storm { 2048 } else { 512 }),
@@ -195,6 +199,13 @@ impl Shape {
             "stalled starts a server of its own with bounds that it knows, and needs ten connections and a rate",
         )?;
         usage(
+            args.batch_delay
+                .is_some_and(|delay| delay.as_millis() == 0 || delay > BATCH_DELAY_MAX)
+                || args.batch_delay.is_some()
+                    && (args.delta || !matches!(scenario, Scenario::Fanout | Scenario::Chat)),
+            "--batch-delay is 1 ms up to 10 s, and measured with fanout and chat, without --delta",
+        )?;
+        usage(
             args.durable.is_set(),
             "--publishers, --outstanding, --subscribers, --workers, --credit, --ordered, --sync, --fill, --nats and --directory are for durable and queue",
         )?;
@@ -279,6 +290,8 @@ mod tests {
             "fanout --rate 0",
             "fanout --window 0",
             "fanout --publishers 2",
+            "echo --batch-delay 10ms",
+            "fanout --batch-delay 11s",
             "durable",
             "stalled --address 127.0.0.1:1",
             "stalled --connections 9",

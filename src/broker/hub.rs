@@ -24,6 +24,19 @@ pub struct Subscriber {
     pub join_leave: bool,
 }
 
+/// Joins and leaves of one second, where not all of them are told one by one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// The second is filed.
+    pub is_filed: bool,
+    /// Told one by one.
+    pub told: u32,
+    /// Joins that were not.
+    pub joined: u32,
+    /// Leaves that were not.
+    pub left: u32,
+}
+
 /// Subscribers that get the same bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
@@ -77,10 +90,20 @@ pub struct HubChannel {
     pub confirmed: bool,
     /// Where the local subscribers stand. Meaningless while there is none.
     pub position: StreamPosition,
-    /// This turn's publications that no subscriber has been given yet.
+    /// Publications that no subscriber has been given yet: of this turn, or that wait for others.
     pub run: Vec<Arc<Publication>>,
     /// Bytes of the fan-out ring that `run` will take, about.
     pub run_bytes: usize,
+    /// Publications before those of `run` that a later one of it has replaced.
+    pub run_replaced: usize,
+    /// The run is to be given in this turn.
+    pub run_is_due: bool,
+    /// Where the channel is listed, to be given its run when that has waited.
+    pub window: Option<u32>,
+    /// Subscribers that get joins and leaves.
+    pub observers: u32,
+    /// Joins and leaves of this second, if they are counted.
+    pub news: News,
     /// Deliveries were lost and are being read again from the owner; later ones come with them.
     pub catching_up: bool,
     /// Number of the last question for lost deliveries: only its answer counts.
@@ -110,15 +133,33 @@ impl HubChannel {
         at as u16
     }
 
-    /// Adds a publication to this turn's run. Returns how many bytes of the fan-out ring it will take, about.
-    pub fn add_to_run(&mut self, publication: &Arc<Publication>) -> usize {
+    /// Adds a publication to the run. Where subscribers get the latest only, and none has a filter that might keep back just that,
+    /// those before it are let go.
+    pub fn add_to_run(&mut self, publication: &Arc<Publication>) {
         /// Bytes of a push around channel name and payload, about.
         const AROUND: usize = 96;
         let each = publication.data.len() + self.name.whole().len() + AROUND;
-        let bytes = each * self.classes.iter().filter(|class| class.count > 0).count();
+        let in_use = || self.classes.iter().filter(|class| class.count > 0);
+        if self.gives_latest() && in_use().all(|class| class.filter.is_none()) {
+            self.run_replaced += self.run.len();
+            self.run.clear();
+            self.run_bytes = 0;
+        }
+        self.run_bytes += each * self.classes.iter().filter(|class| class.count > 0).count();
         self.run.push(Arc::clone(publication));
-        self.run_bytes += bytes;
-        bytes
+    }
+
+    /// Do subscribers get only the latest of a run?
+    #[must_use]
+    pub fn gives_latest(&self) -> bool {
+        self.namespace.batch_flush_latest && !self.namespace.batch_max_delay.is_zero()
+    }
+
+    /// As many publications wait as may.
+    #[must_use]
+    pub fn run_is_full(&self) -> bool {
+        let most = self.namespace.batch_max_size as usize;
+        most > 0 && self.run.len() + self.run_replaced >= most
     }
 
     /// Has a subscriber that is a long poll.
@@ -327,6 +368,11 @@ impl Hub {
                         classes: SmallVec::new(),
                         run: Vec::new(),
                         run_bytes: 0,
+                        run_replaced: 0,
+                        run_is_due: false,
+                        window: None,
+                        observers: 0,
+                        news: News::default(),
                         round: 0,
                         opener,
                     },
@@ -358,6 +404,7 @@ impl Hub {
             "a subscriber became active that never entered"
         );
         channel.pending -= 1;
+        channel.observers += u32::from(join_leave);
         let class = channel.join_class(class);
         channel.subscribers.push(Subscriber {
             conn,
@@ -386,6 +433,7 @@ impl Hub {
             Some(place) => {
                 let left = channel.subscribers.swap_remove(place.get() as usize);
                 channel.classes[usize::from(left.class)].count -= 1;
+                channel.observers -= u32::from(left.join_leave);
                 if channel.subscribers.capacity() > 64
                     && channel.subscribers.len() < channel.subscribers.capacity() / 4
                 {

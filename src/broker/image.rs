@@ -12,12 +12,12 @@ use crate::mesh::message::{Interest, InterestFor, Query, QueryFor, QueryKind, Re
 use crate::model::ChannelName;
 
 image!(tuple InterestFor(ask));
-image!(enum QueryFor { 0 => Client { conn, id }, 1 => CatchUp(ask) });
+image!(enum QueryFor { 0 => Client { conn, id }, 1 => CatchUp(ask), 2 => Rpc { conn, id } });
 image!(struct Interest { channel, hub, recover, presence, keep, join, delta });
 image!(struct Recover { epoch, offset, limit, cache });
 image!(struct Query { channel, what });
 image!(enum QueryKind {
-    0 => Presence,
+    0 => Presence { limit, after },
     1 => PresenceStats,
     2 => History { limit, since, reverse },
     3 => HistoryRemove,
@@ -36,7 +36,7 @@ image!(enum Expired { 0 => Drop, 1 => DeadLetter });
 image!(struct Kept { age, bytes, count, expired });
 image!(struct Join { by, count, expected, within });
 image!(struct Trigger { name, channels, condition, append, hook, delay, ttl, join });
-image!(struct Namespace { name, delivery, presence, join_leave, force_push_join_leave, history_size, history_ttl, history_meta_ttl, force_positioning, allow_positioning, force_recovery, allow_recovery, allow_subscribe_for_client, allow_subscribe_for_anonymous, allow_publish_for_client, allow_publish_for_subscriber, allow_publish_for_anonymous, allow_history_for_client, allow_history_for_subscriber, allow_history_for_anonymous, allow_presence_for_client, allow_presence_for_subscriber, allow_presence_for_anonymous, allow_user_limited_channels, publication_data_format, slow_consumer, conflate_key, outbox_bytes_max, outbox_age_max, size_max, rate, idempotency_ttl, force_recovery_mode, auto_cache_recover, allowed_delta_types, delta_publish, allow_tags_filter, publication_time, channel_regex, subscribe_proxy_enabled, subscribe_proxy_name, publish_proxy_enabled, publish_proxy_name, sub_refresh_proxy_enabled, sub_refresh_proxy_name, kept, compact_by, compact_after, schema, triggers });
+image!(struct Namespace { name, delivery, presence, join_leave, force_push_join_leave, join_leave_rate, history_size, history_ttl, history_meta_ttl, force_positioning, allow_positioning, force_recovery, allow_recovery, allow_subscribe_for_client, allow_subscribe_for_anonymous, allow_publish_for_client, allow_publish_for_subscriber, allow_publish_for_anonymous, allow_history_for_client, allow_history_for_subscriber, allow_history_for_anonymous, allow_presence_for_client, allow_presence_for_subscriber, allow_presence_for_anonymous, allow_user_limited_channels, publication_data_format, slow_consumer, conflate_key, outbox_bytes_max, outbox_age_max, size_max, rate, idempotency_ttl, force_recovery_mode, auto_cache_recover, allowed_delta_types, delta_publish, allow_tags_filter, publication_time, batch_max_delay, batch_max_size, batch_flush_latest, channel_regex, subscribe_proxy_enabled, subscribe_proxy_name, publish_proxy_enabled, publish_proxy_name, sub_refresh_proxy_enabled, sub_refresh_proxy_name, kept, compact_by, compact_after, schema, triggers });
 
 impl Image for Key {
     fn write(&self, out: &mut ImageWriter) {

@@ -11,6 +11,7 @@ use super::channel::Channel;
 use super::followed::{PartAsker, Tries};
 use super::idempotency::Idempotency;
 use super::makers::Maker;
+use super::presence::PresencePage;
 use super::recovery::{self, KeptHistory};
 use super::table::{ChannelTable, NoRecord};
 use crate::config::namespace::RecoveryMode;
@@ -487,8 +488,13 @@ impl Owner {
         channel.expire(now.at);
         let presence = channel.presence.as_ref();
         match query.what {
-            QueryKind::Presence => {
-                AnswerKind::Presence(presence.map_or_else(Vec::new, |presence| presence.list()))
+            QueryKind::Presence { limit, after } => {
+                let page = presence.map_or(Some(PresencePage::default()), |presence| {
+                    presence.page(limit, after)
+                });
+                page.map_or(AnswerKind::PresenceTooLarge, |(list, next)| {
+                    AnswerKind::Presence(list, next)
+                })
             }
             QueryKind::PresenceStats => {
                 let (clients, users) = presence.map_or((0, 0), |presence| presence.stats());
@@ -509,7 +515,7 @@ impl Owner {
     /// Answers a question about a channel that nothing is kept of.
     fn query_unknown(&self, hash: u64, query: &Query, rules: &ChannelRules) -> AnswerKind {
         match query.what {
-            QueryKind::Presence => AnswerKind::Presence(Vec::new()),
+            QueryKind::Presence { .. } => AnswerKind::Presence(Vec::new(), None),
             QueryKind::PresenceStats => AnswerKind::PresenceStats {
                 clients: 0,
                 users: 0,
@@ -680,7 +686,7 @@ fn history(kept: &KeptHistory, position: StreamPosition, what: QueryKind) -> Ans
             since,
             reverse,
         } => (limit, since, reverse),
-        QueryKind::Presence | QueryKind::PresenceStats | QueryKind::HistoryRemove => {
+        QueryKind::Presence { .. } | QueryKind::PresenceStats | QueryKind::HistoryRemove => {
             (0, None, false)
         }
     };

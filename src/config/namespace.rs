@@ -72,6 +72,9 @@ pub struct Namespace {
     pub join_leave: bool,
     /// Deliver join and leave to every subscriber.
     pub force_push_join_leave: bool,
+    /// Joins and leaves of one channel that subscribers are told one by one in a second; 0 tells all. The others are counted, and told
+    /// together.
+    pub join_leave_rate: u32,
     /// Publications kept for recovery; 0 keeps none.
     pub history_size: u32,
     /// How long they are kept.
@@ -138,6 +141,12 @@ pub struct Namespace {
     pub allow_tags_filter: bool,
     /// Publications carry the time at which they were taken in.
     pub publication_time: bool,
+    /// How long a publication may wait on each shard so that it goes to subscribers together with those behind it; 0 is off.
+    pub batch_max_delay: Duration,
+    /// With so many of a channel nobody waits any longer; 0 leaves only the delay.
+    pub batch_max_size: u32,
+    /// Of those that waited together, subscribers get the latest only.
+    pub batch_flush_latest: bool,
     /// What a channel's name must match behind the namespace; `None`: ASCII.
     pub channel_regex: Option<Pattern>,
     /// A backend decides about subscriptions without a token.
@@ -227,6 +236,7 @@ impl Default for Namespace {
             presence: false,
             join_leave: false,
             force_push_join_leave: false,
+            join_leave_rate: 0,
             history_size: 0,
             history_ttl: Duration::ZERO,
             history_meta_ttl: Duration::from_hours(720),
@@ -260,6 +270,9 @@ impl Default for Namespace {
             delta_publish: false,
             allow_tags_filter: false,
             publication_time: false,
+            batch_max_delay: Duration::ZERO,
+            batch_max_size: 0,
+            batch_flush_latest: false,
             channel_regex: None,
             subscribe_proxy_enabled: false,
             subscribe_proxy_name: DEFAULT_NAME.to_owned(),
@@ -635,6 +648,7 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("presence", "bool", "false", "Keep who is subscribed; enables `presence` and `presence_stats`."),
     ("join_leave", "bool", "false", "Emit join and leave events."),
     ("force_push_join_leave", "bool", "false", "Deliver join and leave to every subscriber, not only to those that ask."),
+    ("join_leave_rate", "int", "0", "Joins and leaves of one channel that subscribers of a shard are told one by one in a second; the others are counted and told together. 0 tells all one by one."),
     ("history_size", "int", "0", "Publications kept in memory for history and recovery; set together with `history_ttl`."),
     ("history_ttl", "duration", "\"0s\"", "How long a publication is kept, whole seconds."),
     ("history_meta_ttl", "duration", "\"720h\"", "How long epoch and top offset outlive the last publication, whole seconds."),
@@ -668,6 +682,9 @@ pub const OPTIONS: &[(&str, &str, &str, &str)] = &[
     ("delta_publish", "bool", "false", "Every publication may be told as a patch, not only those published with `delta`."),
     ("allow_tags_filter", "bool", "false", "A subscription may say by tags which publications it wants."),
     ("publication_time", "bool", "false", "Publications carry `time`, Unix milliseconds."),
+    ("batch_max_delay", "duration", "\"0s\"", "How long a publication waits at most for others of its channel, up to 10 s, so that they go to each subscriber as one write; 0 is off."),
+    ("batch_max_size", "int", "0", "With so many publications they go at once; 0 leaves only the delay. Needs `batch_max_delay`."),
+    ("batch_flush_latest", "bool", "false", "Of what waited together, subscribers get the latest only. Needs `batch_max_delay`."),
     ("channel_regex", "string", "\"\"", "What a channel's name must match behind the namespace, in any script; `\"\"`: any name in ASCII."),
     ("subscribe_proxy_enabled", "bool", "false", "A hook decides about subscriptions without a token."),
     ("subscribe_proxy_name", "string", "\"default\"", "Which: `default` is `channel.proxy.subscribe`, else the name of one of `proxies`."),

@@ -57,7 +57,7 @@ const PRO_KEYS: &[&str] = &[
     "channel.patterns", "channel.*.pattern", "channel.*.subscribe_cel", "channel.*.publish_cel", "channel.*.history_cel",
     "channel.*.presence_cel", "channel.*.state_proxy_enabled", "channel.*.state_proxy_name",
     "channel.*.cache_empty_proxy_enabled", "channel.*.cache_empty_proxy_name", "channel.*.engine", "channel.*.compaction",
-    "channel.*.batch_max_size", "channel.*.batch_max_delay", "channel.*.batch_flush_latest", "channel.*.shared_position_sync",
+    "channel.*.shared_position_sync",
     "channel.*.keep_latest_publication", "channel.*.state_events", "channel.*.broker_name", "channel.*.presence_manager_name",
     "channel.*.map_broker_name", "channel.*.map.broker_name", "channel.*.allow_channel_compaction", "channel.*.client_publication",
     "channel.*.server_tags_filter", "channel.*.delta_at_most_once",

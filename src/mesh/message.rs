@@ -127,6 +127,13 @@ pub enum QueryFor {
         /// Its command.
         id: u32,
     },
+    /// An RPC of a client, which waits in its session.
+    Rpc {
+        /// Its connection.
+        conn: ConnId,
+        /// Its command.
+        id: u32,
+    },
     /// A hub channel that catches up after lost deliveries.
     CatchUp(AskId),
 }
@@ -215,7 +222,12 @@ pub struct Query {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryKind {
     /// Who is there.
-    Presence,
+    Presence {
+        /// So many at most; 0: all of them, if one answer has room for all.
+        limit: u32,
+        /// Those behind this one, by client id.
+        after: Option<ClientId>,
+    },
     /// How many are there.
     PresenceStats,
     /// Publications kept.
@@ -231,11 +243,21 @@ pub enum QueryKind {
     HistoryRemove,
 }
 
+impl QueryKind {
+    /// Who is there, all of them.
+    pub const EVERYBODY: Self = Self::Presence {
+        limit: 0,
+        after: None,
+    };
+}
+
 /// Answers to `QueryKind`.
 #[derive(Debug)]
 pub enum AnswerKind {
-    /// Who is there.
-    Presence(Vec<Arc<ClientInfo>>),
+    /// Who is there, and behind whom the next page begins if there is one.
+    Presence(Vec<Arc<ClientInfo>>, Option<ClientId>),
+    /// More are there than one answer has room for, and no page was asked for.
+    PresenceTooLarge,
     /// How many are there.
     PresenceStats {
         /// Entries.

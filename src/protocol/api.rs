@@ -10,7 +10,7 @@ mod fields;
 mod openapi;
 mod request;
 
-pub use answer::{ApiAnswer, ApiForm, ApiPublished, NodeInfo, encode_answer};
+pub use answer::{ApiAnswer, ApiForm, ApiPublished, NodeInfo, encode_answer, presence_json};
 pub use decode::{LegacyCommand, MethodFields, decode, decode_legacy, is_method, methods};
 pub use error::{ApiDecodeError, ApiError, Closed};
 pub use openapi::OPENAPI;

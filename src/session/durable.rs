@@ -19,7 +19,7 @@ use crate::mem::{Asks, Full, Rng, SharedAsks, Whose};
 use crate::mesh::durable::{Appended, Ask, Caller, LogError, LogMethod, Read, RequestId, ToLog};
 use crate::mesh::message::PublishFor;
 use crate::model::{
-    AskId, ChannelName, ChosenError, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
+    AskId, ChannelName, ChosenError, ClientId, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
 };
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
@@ -365,6 +365,15 @@ struct RpcIn<'a> {
 }
 fields!(RpcIn<'de> { "channel" => channel });
 
+/// `ringmain.presence`
+#[derive(Default)]
+struct RpcPresence<'a> {
+    channel: Cow<'a, str>,
+    limit: u64,
+    cursor: Cow<'a, str>,
+}
+fields!(RpcPresence<'de> { "channel" => channel, "limit" => limit, "cursor" => cursor });
+
 impl<'a> RpcIn<'a> {
     fn read(data: &'a [u8]) -> Result<Self, RpcRefusal> {
         object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))
@@ -460,6 +469,9 @@ impl Session {
         if method == "ringmain.publish" {
             return self.rpc_publish(context, id, data);
         }
+        if method == "ringmain.presence" {
+            return self.rpc_presence(context, id, data);
+        }
         let method = LogMethod::of_rpc(method).ok_or(ClientError::MethodNotFound)?;
         if !context.config.is_durable() {
             return Err(ClientError::NotAvailable.into());
@@ -510,6 +522,28 @@ impl Session {
             .map_err(|error| ClientError::of_log(&error))?;
         self.rare.get_or_insert_default().is_worker |= takes;
         Ok(())
+    }
+
+    /// Who is in a channel, page by page.
+    fn rpc_presence(
+        &self,
+        context: &mut Context<'_>,
+        id: u32,
+        data: &[u8],
+    ) -> Result<(), RpcRefusal> {
+        let asked: RpcPresence<'_> =
+            object(data).map_err(|error| RpcRefusal::Said(error.to_string().into()))?;
+        if asked.channel.is_empty() {
+            return Err(RpcRefusal::Said("`channel` is missing".into()));
+        }
+        let after = match &*asked.cursor {
+            "" => None,
+            cursor => Some(ClientId::parse(cursor).ok_or_else(|| {
+                RpcRefusal::Said("cursor: expected that of the page before".into())
+            })?),
+        };
+        let limit = u32::try_from(asked.limit).unwrap_or(u32::MAX);
+        Ok(self.presence_page(context, id, &asked.channel, (limit, after))?)
     }
 
     /// Whoever may publish in a channel may take back what its user has published there and is not due yet. Whose it is, is

@@ -6,7 +6,7 @@ use super::{Context, Session, refused};
 use crate::auth::permission;
 use crate::mesh::Message;
 use crate::mesh::message::{Query, QueryFor, QueryKind};
-use crate::model::Since;
+use crate::model::{ClientId, Since};
 use crate::protocol::command::History;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
@@ -25,17 +25,38 @@ impl Session {
         let what = if stats {
             QueryKind::PresenceStats
         } else {
-            QueryKind::Presence
+            QueryKind::EVERYBODY
         };
-        let subscribed = self.find(context, channel).is_some();
-        let named = check_name(context, channel, subscribed);
-        let checked = match context.rules.resolve(channel) {
-            _ if named.is_err() => Err(ClientError::BadRequest),
-            Err(_) => Err(ClientError::UnknownChannel),
-            Ok(namespace) => permission::may_presence(namespace, &self.asker(context, subscribed))
-                .map_err(refused),
-        };
+        let checked = self.may_presence_in(context, channel);
         self.ask(context, id, channel, checked.map(|()| what));
+        Ok(())
+    }
+
+    /// May this client ask who is in a channel?
+    fn may_presence_in(&self, context: &Context<'_>, channel: &str) -> Result<(), ClientError> {
+        let subscribed = self.find(context, channel).is_some();
+        check_name(context, channel, subscribed)?;
+        let rules = context.rules;
+        let namespace = (rules.resolve(channel)).map_err(|_unknown| ClientError::UnknownChannel)?;
+        permission::may_presence(namespace, &self.asker(context, subscribed)).map_err(refused)
+    }
+
+    /// `ringmain.presence`: who is in a channel, a page of them.
+    pub(super) fn presence_page(
+        &self,
+        context: &mut Context<'_>,
+        id: u32,
+        channel: &str,
+        (limit, after): (u32, Option<ClientId>),
+    ) -> Result<(), ClientError> {
+        self.may_presence_in(context, channel)?;
+        let channel = self.channel(channel);
+        let owner = context.owner(&channel);
+        let conn = context.conn;
+        let what = QueryKind::Presence { limit, after };
+        let query = Box::new(Query { channel, what });
+        context.command(owner, Message::Query(QueryFor::Rpc { conn, id }, query))?;
+        context.await_mesh();
         Ok(())
     }
 

@@ -381,7 +381,8 @@ fn published(result: Result<StreamPosition, PublishError>) -> Result<ApiAnswer, 
 
 fn queried(answer: AnswerKind) -> Result<ApiAnswer, ApiError> {
     match answer {
-        AnswerKind::Presence(list) => Ok(ApiAnswer::Presence(list)),
+        AnswerKind::Presence(list, next) => Ok(ApiAnswer::Presence(list, next)),
+        AnswerKind::PresenceTooLarge => Err(ApiError::LimitExceeded),
         AnswerKind::PresenceStats { clients, users } => Ok(ApiAnswer::PresenceStats {
             num_clients: clients,
             num_users: users,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Shard;
 use super::local::{Arrival, Giving, gap, missed};
 use super::loss::{Loss, lost};
+use crate::broker::hub::News;
 use crate::limits::MESH_TIMEOUT;
 use crate::mesh::Message;
 use crate::mesh::durable::Span;
@@ -13,6 +14,20 @@ use crate::model::{ChannelName, ClientInfo, Encoding, HubId, Offset, Publication
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::flag;
+use crate::wire::json::write::Members;
+
+/// What a subscriber is told of joins and leaves that it was not told one by one.
+fn counted(channel: &ChannelName, news: News) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut message = Members::open(&mut out);
+    let mut counted = message.object("join_leave");
+    counted.text("channel", channel.name());
+    counted.number("joined", u64::from(news.joined));
+    counted.number("left", u64::from(news.left));
+    counted.close();
+    message.close();
+    out
+}
 
 impl Shard {
     /// A publication from its owner.
@@ -37,7 +52,9 @@ impl Shard {
         if !publication.json {
             self.drop_json_subscribers(id);
         }
-        if self.local.take_in(id, publication) {
+        // Whoever is told to go soon gets what there is first.
+        let may_wait = self.drain.is_none();
+        if (self.local).take_in(id, publication, self.now.at, may_wait) {
             self.give_run(id);
         }
     }
@@ -54,20 +71,48 @@ impl Shard {
         }
     }
 
-    /// Gives a channel's run to its subscribers.
+    /// Gives a channel's run to its subscribers, also one that waits for others.
     pub(super) fn give_run(&mut self, id: HubId) {
+        while self.give_part_of_run(id) {}
+    }
+
+    fn give_part_of_run(&mut self, id: HubId) -> bool {
         let Some(giving) = self.local.begin_run(id, &mut self.compression) else {
-            return;
+            return false;
         };
-        let Giving { run, mut written } = giving;
+        let Giving {
+            run,
+            mut written,
+            replaced,
+        } = giving;
+        self.counters.batch_left_out += replaced as u64;
         // What may be left out is given one by one.
         let single = <&[_; 1]>::try_from(&run[..]).ok().map(|[one]| &**one);
         self.counters.deliveries += self.fan_out(id.slot, &mut written, single, |_| true);
         self.local.put_back(written);
         if self.local.has_polls(id) {
-            self.answer_polls(id, &run);
+            let from = if replaced > 0 { run.len() - 1 } else { 0 };
+            self.answer_polls(id, &run[from..]);
         }
         self.local.end_run(id, run);
+        true
+    }
+
+    /// Gives the runs that have waited for others as long as they may, as far as there is room for them.
+    pub(super) fn give_waited(&mut self) {
+        while !self.is_full() && self.local.take_waited(self.now.at) {}
+    }
+
+    /// Gives a client what waits of the channels that it is subscribed to: a service has something else to say to it.
+    pub(super) fn give_waiting_to(&mut self, slot: u32) {
+        if !self.local.has_waiting() {
+            return;
+        }
+        let subscriptions = self.connections.of(slot).session.subscriptions.iter();
+        let hubs: Vec<u32> = subscriptions.map(|subscription| subscription.hub).collect();
+        for hub in hubs {
+            self.give_run(self.local.hub().id_at(hub));
+        }
     }
 
     /// Gives all runs of this turn.
@@ -84,7 +129,7 @@ impl Shard {
         let Some(id) = self.local.hub().find(name) else {
             return;
         };
-        if !self.local.has_join_leave(id) {
+        if !self.local.is_told(id, joined, self.now.at) {
             return;
         }
         let push = if joined {
@@ -101,6 +146,28 @@ impl Shard {
             subscriber.join_leave
         });
         self.local.put_back(written);
+    }
+
+    /// Tells of the joins and leaves of a second that were not told one by one.
+    pub(super) fn give_news(&mut self) {
+        while !self.is_full()
+            && let Some((id, news)) = self.local.next_news(self.now.at)
+        {
+            let untold = u64::from(news.joined) + u64::from(news.left);
+            let Some(channel) = self.local.hub().channel(id).filter(|_| untold > 0) else {
+                continue;
+            };
+            self.counters.joins_left_out += untold;
+            let said = counted(&channel.name, news);
+            let push = Push::Message(&said);
+            let Some(mut written) = self.local.write(id, "", &push, &mut self.compression) else {
+                continue;
+            };
+            self.fan_out(id.slot, &mut written, None, |subscriber| {
+                subscriber.join_leave
+            });
+            self.local.put_back(written);
+        }
     }
 
     /// The owner says where a channel stands after deliveries to this shard were dropped.

@@ -106,6 +106,7 @@ impl Shard {
             reported: false,
             unlistened: false,
         });
+        self.local.hurry(self.now.at);
         if self.config.is_durable() {
             self.log.hurry();
         }

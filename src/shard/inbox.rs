@@ -12,6 +12,7 @@ use crate::mesh::message::{
     QueryFor,
 };
 use crate::model::{ConnId, ShardId, StreamPosition};
+use crate::protocol::api::presence_json;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
 use crate::session::{Context, Session, published_json};
@@ -247,7 +248,8 @@ impl Shard {
         match asker {
             QueryFor::Client { conn, id } => {
                 let body = match &answer {
-                    AnswerKind::Presence(list) => ReplyBody::Presence(list),
+                    AnswerKind::Presence(list, _) => ReplyBody::Presence(list),
+                    AnswerKind::PresenceTooLarge => ReplyBody::Error(ClientError::LimitExceeded),
                     AnswerKind::PresenceStats { clients, users } => ReplyBody::PresenceStats {
                         num_clients: *clients,
                         num_users: *users,
@@ -264,6 +266,16 @@ impl Shard {
                 };
                 self.reply_awaited(conn, id, body);
             }
+            QueryFor::Rpc { conn, id } => match &answer {
+                AnswerKind::Presence(list, next) => {
+                    let json = presence_json(list, *next);
+                    self.reply_awaited(conn, id, ReplyBody::Rpc(&json));
+                }
+                AnswerKind::PresenceTooLarge => {
+                    self.reply_awaited(conn, id, ReplyBody::Error(ClientError::LimitExceeded));
+                }
+                _ => self.reply_awaited(conn, id, ReplyBody::Error(ClientError::Internal)),
+            },
             QueryFor::CatchUp(ask) => {
                 let Some((hub, round)) = self.questions.catch_ups.close(ask) else {
                     return;

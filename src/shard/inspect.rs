@@ -269,7 +269,7 @@ impl Shard {
             due: (self.connections.iter())
                 .filter(|(_, connection)| connection.due != Due::NOTHING)
                 .count(),
-            run_bytes: self.local.run_bytes(),
+            run_bytes: self.local.run_bytes() + self.local.waiting_bytes(),
             hook_calls: self.hooks.under_way(),
             parked: self.key_waits.len(),
             parked_bytes: self.key_waits.bytes(),

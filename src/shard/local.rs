@@ -4,12 +4,16 @@
 
 mod image;
 mod parts;
+mod windows;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::broker::hub::News;
 use crate::broker::{Hub, HubChannel};
 use crate::config::ChannelRules;
-use crate::limits::FANOUT_PIECE_BYTES_MAX;
+use crate::limits::{CHANNELS_OWNED_MAX, FANOUT_PIECE_BYTES_MAX};
 use crate::mem::Key;
 use crate::mesh::durable::Span;
 use crate::mesh::message::{Query, QueryKind};
@@ -18,20 +22,25 @@ use crate::protocol::push::Push;
 use crate::speaker::{Compression, Written};
 use crate::time::Instant;
 use parts::Parts;
+use windows::Windows;
 
 /// Bytes of one run.
 const RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;
 /// Bytes of one run for all classes of a mixed audience. A second run of the turn would not stand behind the first in the ring
 /// and every subscriber would have to copy: it is put off as long as a class's piece still fits.
 const MIXED_RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize;
+/// Joins and leaves are counted for so long.
+const NEWS_INTERVAL: Duration = Duration::from_secs(1);
 /// A run's memory is kept for the next turn up to this many publications.
 const RUN_PUBLICATIONS_KEPT: usize = 256;
 
 /// See the module.
 pub(super) struct Local {
     hub: Hub,
-    /// Channels with publications of this turn that no subscriber has been given yet.
+    /// Channels with publications that are to be given in this turn.
     runs: Vec<HubId>,
+    /// Those whose publications wait for others.
+    windows: Windows,
     /// Bytes of the fan-out ring that they will take, about.
     run_bytes: usize,
     /// What is given to the subscribers of one channel; kept for its capacity.
@@ -39,6 +48,8 @@ pub(super) struct Local {
     /// Questions for lost deliveries that found a queue full: hub channel and round.
     unasked: Vec<(HubId, u32)>,
     parts: Parts,
+    /// Channels that count their joins and leaves, and when their second is over.
+    news: VecDeque<(Instant, HubId)>,
     /// When the oldest publication that is not with the kernel yet was taken in.
     fan_out_since: Option<Instant>,
 }
@@ -60,6 +71,8 @@ pub(super) enum Arrival {
 pub(super) struct Giving {
     pub(super) run: Vec<Arc<Publication>>,
     pub(super) written: Written,
+    /// Publications that a later one of them has replaced: subscribers get the latest only.
+    pub(super) replaced: usize,
 }
 
 impl Local {
@@ -68,10 +81,12 @@ impl Local {
         Self {
             hub: Hub::new(key),
             runs: Vec::new(),
+            windows: Windows::default(),
             run_bytes: 0,
             written: Written::default(),
             unasked: Vec::new(),
             parts: Parts::default(),
+            news: VecDeque::new(),
             fan_out_since: None,
         }
     }
@@ -226,24 +241,84 @@ impl Local {
 
 /// What is given to them.
 impl Local {
-    /// Takes a publication in, behind the channel's others of this turn: all of them are given to the subscribers at once, written
-    /// once for each class as one contiguous piece of the fan-out ring. True if that is to be done now.
-    pub(super) fn take_in(&mut self, id: HubId, publication: &Arc<Publication>) -> bool {
+    /// Takes a publication in, behind the channel's others: all of them are given to the subscribers at once, written once for each
+    /// class as one contiguous piece of the fan-out ring. They wait for others where the namespace says so and `may_wait` allows it.
+    /// True if they are to be given now.
+    pub(super) fn take_in(
+        &mut self,
+        id: HubId,
+        publication: &Arc<Publication>,
+        now: Instant,
+        may_wait: bool,
+    ) -> bool {
         let Some(channel) = self.hub.channel_mut(id) else {
             return false;
         };
-        if channel.run.is_empty() {
-            self.runs.push(id);
-        }
-        self.run_bytes += channel.add_to_run(publication);
-        // What is looked at one by one while it waits is given so.
-        let single = channel.namespace.watches_outbox();
+        let before = channel.run_bytes;
+        channel.add_to_run(publication);
+        let (after, delay) = (channel.run_bytes, channel.namespace.batch_max_delay);
         let most = if channel.classes.len() > 1 {
             MIXED_RUN_BYTES
         } else {
             RUN_BYTES
         };
-        single || channel.run_bytes >= most
+        if channel.run_is_due {
+            self.run_bytes = self.run_bytes - before + after;
+        } else if may_wait
+            && !delay.is_zero()
+            && !channel.run_is_full()
+            && after < most
+            && self.windows.wait(id, channel, before, now)
+        {
+            return false;
+        } else {
+            self.windows.take_out(channel, before);
+            channel.run_is_due = true;
+            self.runs.push(id);
+            self.run_bytes += after;
+        }
+        // What may be dropped is given one by one, and at once.
+        channel.namespace.watches_outbox() || after >= most
+    }
+
+    /// Of the runs that have waited long enough, one more is to be given in this turn. False if there is none.
+    pub(super) fn take_waited(&mut self, now: Instant) -> bool {
+        let Some(id) = self.windows.next_waited(now) else {
+            return false;
+        };
+        if let Some(channel) = self.hub.channel_mut(id) {
+            let waits = !channel.run.is_empty() && !channel.run_is_due;
+            if waits {
+                self.windows.take_out(channel, channel.run_bytes);
+            }
+            channel.window = None;
+            if waits {
+                channel.run_is_due = true;
+                self.runs.push(id);
+                self.run_bytes += channel.run_bytes;
+            }
+        }
+        true
+    }
+
+    /// Nothing waits any longer than until now.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        self.windows.hurry(now);
+    }
+
+    /// When the next runs have waited long enough.
+    pub(super) fn next_waited_at(&self) -> Option<Instant> {
+        self.windows.next_at()
+    }
+
+    /// Publications of some channel may wait for others.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.windows.next_at().is_some()
+    }
+
+    /// Bytes of publications that wait for others, as they will be written, and of channels that took them with them.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.windows.bytes()
     }
 
     /// Publications of this turn wait to be given.
@@ -283,11 +358,28 @@ impl Local {
         if channel.run.is_empty() {
             return None;
         }
-        let run = std::mem::take(&mut channel.run);
-        self.run_bytes -= std::mem::take(&mut channel.run_bytes);
+        let bytes = std::mem::take(&mut channel.run_bytes);
+        if std::mem::take(&mut channel.run_is_due) {
+            self.run_bytes -= bytes;
+        } else {
+            self.windows.take_out(channel, bytes);
+        }
+        let mut run = std::mem::take(&mut channel.run);
+        if !channel.gives_latest() && channel.namespace.watches_outbox() {
+            // What may be dropped is dropped one by one.
+            channel.run = run.split_off(1);
+        }
+        let mut replaced = std::mem::take(&mut channel.run_replaced);
         let mut written = std::mem::take(&mut self.written);
-        written.run(channel, &run, compression);
-        Some(Giving { run, written })
+        written.run(channel, &run, replaced > 0, compression);
+        if channel.gives_latest() {
+            replaced += run.len() - 1;
+        }
+        Some(Giving {
+            run,
+            written,
+            replaced,
+        })
     }
 
     /// What was written is with the connections, or copied.
@@ -373,10 +465,49 @@ impl Local {
 
 /// The channel, as far as its subscribers of one encoding or another are concerned.
 impl Local {
-    /// Somebody gets joins and leaves.
-    pub(super) fn has_join_leave(&self, id: HubId) -> bool {
-        let channel = self.hub.channel(id);
-        channel.is_some_and(|channel| channel.subscribers.iter().any(|one| one.join_leave))
+    /// Somebody joined or left, and is to be told by itself: somebody gets joins and leaves, and there were not too many of late.
+    pub(super) fn is_told(&mut self, id: HubId, joined: bool, now: Instant) -> bool {
+        let Some(channel) = self.hub.channel_mut(id) else {
+            return false;
+        };
+        let rate = channel.namespace.join_leave_rate;
+        if channel.observers == 0 || rate == 0 {
+            return channel.observers > 0;
+        }
+        let news = &mut channel.news;
+        if !news.is_filed {
+            if self.news.len() >= CHANNELS_OWNED_MAX {
+                return true;
+            }
+            *news = News {
+                is_filed: true,
+                ..News::default()
+            };
+            self.news.push_back((now + NEWS_INTERVAL, id));
+        }
+        if news.told < rate {
+            news.told += 1;
+            return true;
+        }
+        if joined {
+            news.joined += 1;
+        } else {
+            news.left += 1;
+        }
+        false
+    }
+
+    /// When the next second of joins and leaves is over.
+    pub(super) fn next_news_at(&self) -> Option<Instant> {
+        self.news.front().map(|&(at, _)| at)
+    }
+
+    /// The next one that is, and what was counted in it.
+    pub(super) fn next_news(&mut self, now: Instant) -> Option<(HubId, News)> {
+        let (_, id) = self.news.pop_front_if(|&mut (at, _)| at <= now)?;
+        let channel = self.hub.channel_mut(id);
+        let news = channel.map(|channel| std::mem::take(&mut channel.news));
+        Some((id, news.unwrap_or_default()))
     }
 
     /// Slots of the subscribers that `wanted` picks by their class.

@@ -19,6 +19,8 @@ impl Shard {
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now;
         self.fire();
+        self.give_waited();
+        self.give_news();
         self.owned.sweep(now);
         self.keys_overdue();
         self.log_overdue();
@@ -63,6 +65,8 @@ impl Shard {
             at_once,
             self.connections.next_at(self.now.at),
             self.owned.next_sweep(),
+            self.local.next_waited_at(),
+            self.local.next_news_at(),
             retry,
             self.drain.as_ref().map(|drain| drain.next),
             self.key_waits.next_at(),

@@ -84,13 +84,16 @@ impl Piece {
 }
 
 impl Written {
-    /// Writes publications.
+    /// Writes publications. Where subscribers get the latest only, each class gets the latest of those that it gets any of;
+    /// `replaced`: there were others before these.
     pub fn run(
         &mut self,
         channel: &HubChannel,
         run: &[Arc<Publication>],
+        replaced: bool,
         compression: &mut Compression,
     ) {
+        let latest = channel.gives_latest();
         self.clear();
         self.pieces.resize(channel.classes.len(), Piece::default());
         for encoding in [Encoding::Json, Encoding::Protobuf] {
@@ -112,6 +115,9 @@ impl Written {
             self.selections.clear();
             for (at, class) in in_use() {
                 let start = self.select(class, run);
+                if latest {
+                    self.leave_latest(start, replaced);
+                }
                 match self.alike(channel, at, start) {
                     Some(same) => {
                         self.selections.truncate(start);
@@ -150,6 +156,22 @@ impl Written {
         start
     }
 
+    /// Of what was selected for a class, leaves the last. A client that does not get the one before cannot patch it.
+    fn leave_latest(&mut self, start: usize, replaced: bool) {
+        let mut selected = self.selections[start..].iter_mut().rev();
+        let Some(last) = selected.find_map(Option::as_mut) else {
+            return;
+        };
+        let mut is_first = !replaced;
+        for before in selected {
+            is_first = false;
+            *before = None;
+        }
+        if !is_first && *last == PayloadShape::Patch {
+            *last = PayloadShape::Whole;
+        }
+    }
+
     /// A class before this one that gets the same bytes because its filter lets the same publications through.
     fn alike(&self, channel: &HubChannel, at: usize, start: usize) -> Option<u16> {
         let class = &channel.classes[at];
@@ -177,6 +199,11 @@ impl Written {
         let encoded = &mut self.encoded[class.format.encoding as usize];
         if class.format.framing == Framing::Joined {
             // Made by the server: neither filter nor delta.
+            let run = if channel.gives_latest() {
+                &run[run.len().saturating_sub(1)..]
+            } else {
+                run
+            };
             *encoded += run.len() as u64;
             joined(&mut self.bytes, class.format, compression, name, run);
             return Piece {

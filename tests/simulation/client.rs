@@ -15,6 +15,7 @@ use tungstenite::protocol::frame::Frame;
 use super::frames::send;
 use super::keys::Keys;
 use super::link::Link;
+use super::setup::is_latest;
 use super::truth::{Truth, situation};
 use crate::transcode;
 use losses::Losses;
@@ -660,6 +661,9 @@ impl Client {
             return;
         }
         if let Some(message) = push.get("message") {
+            if message["data"]["join_leave"].is_object() {
+                return scene.truth.count("joins and leaves counted");
+            }
             return self.lost(&message["data"]["lost"], scene);
         }
         let channel = push["channel"].as_str().expect("a push names its channel");
@@ -749,6 +753,10 @@ impl Client {
             return;
         }
         if let Some(next) = &mut sub.next {
+            if is_latest(channel) && offset > *next {
+                scene.truth.count("left out for a later one");
+                *next = offset;
+            }
             assert_eq!(
                 offset, *next,
                 "{channel} has a gap or a repeat for a positioned subscriber"
@@ -762,7 +770,7 @@ impl Client {
         );
         if sub.next.is_none() {
             let losses = self.losses.entry(channel.to_owned()).or_default();
-            if sub.last_offset > 0 {
+            if sub.last_offset > 0 && !is_latest(channel) {
                 losses.missed.extend(sub.last_offset + 1..offset);
             }
             losses.got.push((offset, n));
@@ -773,7 +781,9 @@ impl Client {
     /// Whoever is not positioned has everything of a channel that ends at `top`, or was told of as many as it has not.
     pub fn check_told(&self, channel: &str, epoch: &str, top: u64, truth: &Truth) {
         let untracked = self.subs.get(channel).filter(|sub| sub.next.is_none());
-        if untracked.is_some_and(|sub| sub.last_offset > 0)
+        // Where only the latest comes, that is what it has.
+        if !is_latest(channel)
+            && untracked.is_some_and(|sub| sub.last_offset > 0)
             && let Some(losses) = self.losses.get(channel)
         {
             losses.check(channel, Some(epoch), Some(top), Some(truth));

@@ -24,6 +24,8 @@ pub const CHANNELS: &[&str] = &[
     "drop:1",
     "drop:2",
     "dropplain:1",
+    "last:1",
+    "last:2",
     "log:1",
     "log:2",
     "log:3",
@@ -47,6 +49,11 @@ pub const SERVER_CHANNELS: &[&str] = &["server:1", "server:2", "server:3"];
 /// Publications of the channel are in the log before their publisher hears of them.
 pub fn is_durable(channel: &str) -> bool {
     channel.starts_with("safe:") || channel.starts_with("asksafe:")
+}
+
+/// Of publications that waited together, subscribers get the latest only.
+pub fn is_latest(channel: &str) -> bool {
+    channel.starts_with("last:")
 }
 
 /// How one run differs from others.
@@ -238,6 +245,24 @@ pub fn config(rng: &mut Rng) -> Config {
             ..kept("ttl", 10, 2)
         },
     ];
+    for namespace in &mut namespaces {
+        namespace.join_leave_rate = [0, 1, 5][rng.below(3) as usize];
+        if rng.below(3) == 0 {
+            let ms = [1, 5, 50][rng.below(3) as usize];
+            if namespace.slow_consumer == SlowConsumer::Disconnect {
+                namespace.batch_max_delay = Duration::from_millis(ms);
+            }
+            namespace.batch_max_size = [0, 3, 20][rng.below(3) as usize];
+        }
+    }
+    namespaces.push(Namespace {
+        allow_positioning: true,
+        allow_recovery: true,
+        batch_max_delay: Duration::from_millis([1, 20, 200][rng.below(3) as usize]),
+        batch_max_size: [0, 3][rng.below(2) as usize],
+        batch_flush_latest: true,
+        ..kept("last", 20, 60)
+    });
     namespaces.sort_by(|a, b| a.name.cmp(&b.name));
     config.channels.namespaces = namespaces.into_iter().map(Arc::new).collect();
     config.channels.without_namespace = Arc::new(open(""));

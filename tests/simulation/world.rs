@@ -432,7 +432,7 @@ impl World {
             // Only time brings an end to what nobody answers.
             let waits = still > STILL_TURNS
                 && under_way().any(|one| one.questions + one.api_calls + one.waiting > 0);
-            let again = waits || under_way().any(|one| one.unopened > 0);
+            let again = waits || under_way().any(|one| one.unopened + one.run_bytes > 0);
             let us = match (waits, again) {
                 (true, _) => 100_000,
                 (false, true) => 20_000,
@@ -650,7 +650,11 @@ impl World {
             polls.entry(client).or_default().insert(channel);
         }
         let polling: Vec<&str> = self.pollers.iter().filter_map(Poller::waits_for).collect();
-        assert_eq!(polls.len(), polling.len(), "only shards know: {polls:?}");
+        assert_eq!(
+            polls.len(),
+            polling.len(),
+            "only shards know: {polls:?}, only pollers: {polling:?}"
+        );
         for channel in polling {
             let waits = polls.values().any(|channels| channels.contains(channel));
             assert!(

@@ -1,12 +1,13 @@
 //! Who listens, as bytes. Subscribers are named by the slots of their connections, and keep their places.
 
-use super::{Class, Delta, Hub, HubChannel, Subscriber};
+use super::{Class, Delta, Hub, HubChannel, News, Subscriber};
 use crate::broker::image::{read_namespace, write_namespace};
 use crate::config::ChannelRules;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::CHANNELS_OWNED_MAX;
 use crate::mem::{Key, Slab, SlotPool};
 
+image!(struct News { is_filed, told, joined, left });
 image!(struct Subscriber { conn, class, join_leave });
 image!(struct Class { format, filter, delta, count });
 image!(enum Delta { 0 => Off, 1 => Whole, 2 => Fresh, 3 => Based });
@@ -23,6 +24,12 @@ impl HubChannel {
             position,
             run,
             run_bytes,
+            run_replaced,
+            run_is_due,
+            window,
+            // Counted anew.
+            observers: _,
+            news,
             catching_up,
             round,
             opener,
@@ -36,6 +43,10 @@ impl HubChannel {
         position.write(out);
         run.write(out);
         run_bytes.write(out);
+        run_replaced.write(out);
+        run_is_due.write(out);
+        window.write(out);
+        news.write(out);
         catching_up.write(out);
         round.write(out);
         opener.write(out);
@@ -43,7 +54,7 @@ impl HubChannel {
 
     fn read(rules: &ChannelRules, from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         let name = Image::read(from)?;
-        let channel = Self {
+        let mut channel = Self {
             namespace: read_namespace(&name, rules, from)?,
             name,
             subscribers: Image::read(from)?,
@@ -53,6 +64,11 @@ impl HubChannel {
             position: Image::read(from)?,
             run: Image::read(from)?,
             run_bytes: Image::read(from)?,
+            run_replaced: Image::read(from)?,
+            run_is_due: Image::read(from)?,
+            window: Image::read(from)?,
+            observers: 0,
+            news: Image::read(from)?,
             catching_up: Image::read(from)?,
             round: Image::read(from)?,
             opener: Image::read(from)?,
@@ -65,6 +81,8 @@ impl HubChannel {
                 what: "a class of subscribers",
             })?;
         }
+        let observers = (channel.subscribers.iter()).filter(|subscriber| subscriber.join_leave);
+        channel.observers = observers.count() as u32;
         Ok(channel)
     }
 }

@@ -217,7 +217,7 @@ fn questions_about_unknown_channels_leave_nothing_behind() {
     let mut owner = owner();
     for channel in ["kept:a", "plain", "kept:b"] {
         for what in [
-            QueryKind::Presence,
+            QueryKind::EVERYBODY,
             QueryKind::PresenceStats,
             QueryKind::HistoryRemove,
             HISTORY,

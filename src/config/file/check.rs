@@ -326,6 +326,18 @@ fn name(
 
 fn namespace(path: &str, namespace: &Namespace, keys: &Keys, errors: &mut Vec<ConfigError>) {
     let key = |option: &str| format!("{path}.{option}");
+    if namespace.batch_max_delay.is_zero() && !refused(errors, &[&key("batch_max_delay")]) {
+        let set = [
+            ("batch_max_size", namespace.batch_max_size > 0),
+            ("batch_flush_latest", namespace.batch_flush_latest),
+        ];
+        for (option, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
+            errors.push(ConfigError::BatchWithoutDelay {
+                origin: keys.origin(&key(option)),
+                key: key(option),
+            });
+        }
+    }
     if refused(
         errors,
         &[

@@ -176,6 +176,16 @@ pub enum ConfigError {
         /// Key of `history_meta_ttl`.
         meta: String,
     },
+    /// Something about publications that wait for each other, which none does.
+    #[error(
+        "{origin}: `{key}` needs publications that wait: set `batch_max_delay` in the same namespace"
+    )]
+    BatchWithoutDelay {
+        /// Where.
+        origin: ValueOrigin,
+        /// What is set.
+        key: String,
+    },
     /// The answer to a ping would be due after the next ping.
     #[error(
         "{origin}: `{key}` must be smaller than `client.ping_interval`; set `ping_interval = \"0s\"` to turn pings off"
@@ -317,6 +327,7 @@ impl ConfigError {
             | Self::RecoveryWithoutHistory { origin, .. }
             | Self::CacheWithoutRecovery { origin, .. }
             | Self::HistoryOutlivesMeta { origin, .. }
+            | Self::BatchWithoutDelay { origin, .. }
             | Self::PongNotBelowPing { origin, .. }
             | Self::UnknownNamespace { origin, .. }
             | Self::UnknownTarget { origin, .. }
@@ -350,6 +361,7 @@ impl ConfigError {
             | Self::RecoveryWithoutHistory { key, .. }
             | Self::CacheWithoutRecovery { key, .. }
             | Self::HistoryOutlivesMeta { key, .. }
+            | Self::BatchWithoutDelay { key, .. }
             | Self::PongNotBelowPing { key, .. }
             | Self::UnknownNamespace { key, .. }
             | Self::UnknownTarget { key, .. }

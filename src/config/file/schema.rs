@@ -22,8 +22,9 @@ use super::form::{
 use super::hooks;
 use super::visit::Visit;
 use crate::limits::{
-    BACKLOG_BYTES_MAX, CHANNEL_NAME_BYTES_MAX, CHANNELS_OWNED_MAX, CONNECTIONS_MAX,
-    ECHO_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX, PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
+    BACKLOG_BYTES_MAX, BATCH_DELAY_MAX, BATCH_PUBLICATIONS_MAX, CHANNEL_NAME_BYTES_MAX,
+    CHANNELS_OWNED_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX,
+    PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
 };
 
 /// The whole file.
@@ -416,6 +417,7 @@ fn namespaces<V: Visit>(v: &mut V, rules: &mut ChannelRules) {
 /// Unix seconds, as TOML can write them.
 const LAST_SECOND: u64 = i64::MAX as u64;
 const HISTORY_META_TTL: Span = seconds(1, LONG_S);
+const BATCH_DELAY: Span = or_off(millis(1, BATCH_DELAY_MAX.as_millis() as u64));
 const DATA_FORMATS: &[(&str, DataFormat)] = &[
     ("", DataFormat::NotEmpty),
     ("json", DataFormat::Json),
@@ -440,6 +442,7 @@ fn options<V: Visit>(v: &mut V, ns: &mut Namespace) {
     v.boolean("presence", &mut ns.presence);
     v.boolean("join_leave", &mut ns.join_leave);
     v.boolean("force_push_join_leave", &mut ns.force_push_join_leave);
+    v.integer("join_leave_rate", 0, 1_000_000, &mut ns.join_leave_rate);
     v.integer("history_size", 0, 1_000_000, &mut ns.history_size);
     v.duration(
         "history_ttl",
@@ -509,6 +512,14 @@ fn recovery_and_delta<V: Visit>(v: &mut V, ns: &mut Namespace) {
     v.boolean("delta_publish", &mut ns.delta_publish);
     v.boolean("allow_tags_filter", &mut ns.allow_tags_filter);
     v.boolean("publication_time", &mut ns.publication_time);
+    v.duration("batch_max_delay", BATCH_DELAY, &mut ns.batch_max_delay);
+    v.integer(
+        "batch_max_size",
+        0,
+        u64::from(BATCH_PUBLICATIONS_MAX),
+        &mut ns.batch_max_size,
+    );
+    v.boolean("batch_flush_latest", &mut ns.batch_flush_latest);
     v.text("channel_regex", &PATTERN, &mut ns.channel_regex);
 }
 

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 
 use super::error::ApiError;
-use crate::model::{ChannelName, ClientInfo, EventId, Publication, StreamPosition};
+use crate::model::{ChannelName, ClientId, ClientInfo, EventId, Publication, StreamPosition};
 use crate::protocol::centrifuge::json::{client_info, tags};
 use crate::wire::json::is_json;
 use crate::wire::json::write::Members;
@@ -36,7 +36,7 @@ pub enum ApiAnswer {
     /// Done.
     UnblockUser,
     /// Who is there.
-    Presence(Vec<Arc<ClientInfo>>),
+    Presence(Vec<Arc<ClientInfo>>, Option<ClientId>),
     /// How many are there.
     PresenceStats {
         /// Entries.
@@ -108,6 +108,30 @@ pub enum ApiForm {
     Legacy(Option<u64>),
 }
 
+/// What a client is told who asks for a page of those who are in a channel.
+#[must_use]
+pub fn presence_json(infos: &[Arc<ClientInfo>], next: Option<ClientId>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64 + infos.len() * 128);
+    let mut members = Members::open(&mut out);
+    presence(&mut members, infos, next);
+    members.close();
+    out
+}
+
+fn presence(members: &mut Members<'_>, infos: &[Arc<ClientInfo>], next: Option<ClientId>) {
+    let mut clients = members.object("presence");
+    for info in infos {
+        client_info(
+            clients.name(str::from_utf8(&info.client.encode()).unwrap_or("")),
+            info,
+        );
+    }
+    clients.close();
+    if let Some(next) = next {
+        members.plain("cursor", &next.encode());
+    }
+}
+
 /// Appends one answer.
 pub fn encode_answer(out: &mut Vec<u8>, answer: &Result<ApiAnswer, ApiError>, shape: ApiForm) {
     if let (Err(error), ApiForm::Transport) = (answer, shape) {
@@ -151,7 +175,7 @@ impl ApiAnswer {
             Self::InvalidateUserTokens => "invalidate_user_tokens",
             Self::BlockUser => "block_user",
             Self::UnblockUser => "unblock_user",
-            Self::Presence(_) => "presence",
+            Self::Presence(..) => "presence",
             Self::PresenceStats { .. } => "presence_stats",
             Self::History { .. } => "history",
             Self::HistoryRemove => "history_remove",
@@ -196,15 +220,7 @@ fn result(mut members: Members<'_>, answer: &ApiAnswer) {
                 }
             })
         }
-        ApiAnswer::Presence(infos) => {
-            let mut clients = members.object("presence");
-            for info in infos {
-                client_info(
-                    clients.name(str::from_utf8(&info.client.encode()).unwrap_or("")),
-                    info,
-                );
-            }
-        }
+        ApiAnswer::Presence(infos, next) => self::presence(&mut members, infos, *next),
         ApiAnswer::PresenceStats {
             num_clients,
             num_users,
@@ -499,7 +515,7 @@ mod tests {
     #[test]
     fn fields_that_services_insist_on_are_there_when_empty() {
         assert_eq!(
-            single(ApiAnswer::Presence(Vec::new())),
+            single(ApiAnswer::Presence(Vec::new(), None)),
             r#"{"result":{"presence":{}}}"#
         );
         assert_eq!(
@@ -533,7 +549,7 @@ mod tests {
     #[test]
     fn presence_is_keyed_by_client() {
         assert_eq!(
-            single(ApiAnswer::Presence(vec![Arc::new(somebody())])),
+            single(ApiAnswer::Presence(vec![Arc::new(somebody())], None)),
             format!(
                 r#"{{"result":{{"presence":{{"{CLIENT}":{{"user":"u","client":"{CLIENT}","conn_info":{{}}}}}}}}}}"#
             )

@@ -725,7 +725,8 @@ mod tests {
             "disconnect" => json!({
                 "user": "u", "client": "c", "session": "s", "whitelist": ["w"], "disconnect": { "code": 4001, "reason": "bye" },
             }),
-            "presence" | "presence_stats" | "history_remove" => json!({ "channel": "a" }),
+            "presence" => json!({ "channel": "a", "limit": 1, "cursor": "" }),
+            "presence_stats" | "history_remove" => json!({ "channel": "a" }),
             "history" => json!({
                 "channel": "a", "limit": 1, "since": { "offset": 3, "epoch": "e" }, "reverse": true,
             }),
@@ -1078,7 +1079,11 @@ mod tests {
         let body = r#"{"channel":"a"}"#;
         assert_eq!(
             request("presence", body),
-            Ok(Request::Presence { channel: channel() })
+            Ok(Request::Presence {
+                channel: channel(),
+                limit: 0,
+                after: None
+            })
         );
         assert_eq!(
             request("presence_stats", body),

@@ -12,6 +12,7 @@ use super::request::{
 };
 use crate::limits::{CHANNEL_NAME_BYTES_MAX, TOKEN_ID_BYTES_MAX, USER_ID_BYTES_MAX};
 use crate::mesh::message::Revocation;
+use crate::model::ClientId;
 use crate::protocol::centrifuge::json::Position;
 use crate::protocol::disconnect::Disconnect;
 use crate::wire::json::{Object, compact, fields};
@@ -213,10 +214,34 @@ macro_rules! about_channel {
     };
 }
 about_channel!(
-    PresenceFields => Presence,
     PresenceStatsFields => PresenceStats,
     HistoryRemoveFields => HistoryRemove,
 );
+
+#[derive(Default)]
+pub(super) struct PresenceFields<'a> {
+    channel: Cow<'a, str>,
+    limit: u64,
+    cursor: Cow<'a, str>,
+}
+fields!(PresenceFields<'de> { "channel" => channel, "limit" => limit, "cursor" => cursor });
+
+impl<'de> Fields<'de> for PresenceFields<'de> {
+    fn request(self) -> DecodedCall<'de> {
+        let after = match &*self.cursor {
+            "" => None,
+            cursor => Some(
+                ClientId::parse(cursor)
+                    .ok_or_else(|| ApiError::wrong("cursor", "expected that of the page before"))?,
+            ),
+        };
+        Ok(Request::Presence {
+            channel: required("channel", self.channel)?,
+            limit: u32::try_from(self.limit).unwrap_or(u32::MAX),
+            after,
+        })
+    }
+}
 
 #[derive(Default)]
 pub(super) struct HistoryFields<'a> {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::error::ApiError;
 use crate::mesh::durable::LogMethod;
 use crate::mesh::message::Revocation;
-use crate::model::Overrides;
+use crate::model::{ClientId, Overrides};
 use crate::protocol::disconnect::Disconnect;
 
 /// A payload: one JSON value without raw line breaks, borrowed if it was sent so, or the bytes of `b64data`.
@@ -51,6 +51,10 @@ pub enum Request<'a> {
     Presence {
         /// Channel.
         channel: Cow<'a, str>,
+        /// So many at most; 0: all of them, if one answer has room for all.
+        limit: u32,
+        /// Those behind this one, by client id.
+        after: Option<ClientId>,
     },
     /// How many are in a channel.
     PresenceStats {

@@ -175,7 +175,11 @@ impl<'a> Planner<'a> {
                 let revocation = revocation.scoped(self.tenant);
                 self.ask_all(true, answer, || Asked::Revoke(revocation.clone()))
             }
-            Request::Presence { channel } => self.query(&channel, QueryKind::Presence),
+            Request::Presence {
+                channel,
+                limit,
+                after,
+            } => self.query(&channel, QueryKind::Presence { limit, after }),
             Request::PresenceStats { channel } => self.query(&channel, QueryKind::PresenceStats),
             Request::History(history) => {
                 let since = history
@@ -340,7 +344,7 @@ impl<'a> Planner<'a> {
         let found = self.named(channel);
         let is_durable = found.as_ref().is_ok_and(|namespace| namespace.is_durable());
         let available = found.map(|namespace| match what {
-            QueryKind::Presence | QueryKind::PresenceStats => namespace.presence,
+            QueryKind::Presence { .. } | QueryKind::PresenceStats => namespace.presence,
             QueryKind::History { .. } | QueryKind::HistoryRemove => namespace.history_size > 0,
         });
         match available {

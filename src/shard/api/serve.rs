@@ -110,10 +110,21 @@ impl Shard {
             let session = &connection.session;
             let is_client = command.client.is_none_or(|wanted| session.client == wanted);
             let is_session = command.session.is_empty() || session.is_named(&command.session);
-            if is_client && is_session {
+            if is_client && is_session && self.takes_waiting(slot, &command.action) {
                 self.user_action(slot, &command.action, wait);
             }
         }
+    }
+
+    /// Whoever is sent away gets first what was published before and waits. False if that has ended the session: it was a poll, or slow.
+    fn takes_waiting(&mut self, slot: u32, action: &UserAction) -> bool {
+        if matches!(
+            action,
+            UserAction::Unsubscribe(_) | UserAction::Disconnect { .. }
+        ) {
+            self.give_waiting_to(slot);
+        }
+        self.connections.of(slot).is_known
     }
 
     fn user_action(&mut self, slot: u32, action: &UserAction, wait: Option<AskId>) {

@@ -1,7 +1,7 @@
 //! Local subscribers, and what waits to be given to them, as bytes.
 
 use super::Local;
-use crate::broker::Hub;
+use crate::broker::{Hub, HubChannel};
 use crate::config::ChannelRules;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::mem::Key;
@@ -11,18 +11,22 @@ impl Local {
         let Self {
             hub,
             runs,
+            windows,
             run_bytes,
             written,
             unasked,
             parts,
+            news,
             fan_out_since,
         } = self;
         hub.write(rules, out);
         runs.write(out);
+        windows.write(out);
         run_bytes.write(out);
         written.write(out);
         unasked.write(out);
         parts.write(out);
+        news.write(out);
         fan_out_since.write(out);
     }
 
@@ -32,14 +36,24 @@ impl Local {
         rules: &ChannelRules,
         from: &mut ImageReader<'_>,
     ) -> Result<Self, ImageError> {
-        Ok(Self {
+        let local = Self {
             hub: Hub::read(key, rules, from)?,
             runs: Image::read(from)?,
+            windows: Image::read(from)?,
             run_bytes: Image::read(from)?,
             written: Image::read(from)?,
             unasked: Image::read(from)?,
             parts: Image::read(from)?,
+            news: Image::read(from)?,
             fan_out_since: Image::read(from)?,
-        })
+        };
+        let is_listed =
+            |channel: &HubChannel| channel.window.is_none_or(|at| local.windows.has(at));
+        if !local.hub.iter().all(is_listed) {
+            return Err(ImageError::Wrong {
+                what: "a window of publications that wait",
+            });
+        }
+        Ok(local)
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::broker::hub::{Class, Delta, Opener};
 use crate::config::Namespace;
@@ -166,7 +168,10 @@ fn bytes_of_runs_are_counted_until_they_are_given_or_their_channel_is_gone() {
     let mut compression = Compression::new(&crate::config::Config::built_in().websocket);
     let now = Instant(7);
     for offset in 1..=3 {
-        assert!(!local.take_in(id, &publication(1, offset)), "it fits");
+        assert!(
+            !local.take_in(id, &publication(1, offset), Instant(0), true),
+            "it fits"
+        );
     }
     assert!(local.has_runs() && local.run_bytes() > 300);
     let runs = local.take_runs(now);
@@ -183,7 +188,7 @@ fn bytes_of_runs_are_counted_until_they_are_given_or_their_channel_is_gone() {
     assert_eq!(local.take_fan_out_since(), Some(now));
     assert_eq!(local.take_fan_out_since(), None);
     // The last subscriber goes before its run is given.
-    local.take_in(id, &publication(1, 4));
+    local.take_in(id, &publication(1, 4), Instant(0), true);
     local.hub.exit(id, Some(Place::new(0)));
     let runs = local.take_runs(now);
     assert!(local.begin_run(id, &mut compression).is_none());
@@ -208,7 +213,7 @@ fn a_run_is_given_at_once_where_it_is_large_or_may_be_dropped() {
     for (row, (namespace, speakers, wanted)) in rows.into_iter().enumerate() {
         let (mut local, id) = local(namespace, speakers, position(1, 0));
         let one = publication(1, 1);
-        let taken = (1..).find(|_| local.take_in(id, &one));
+        let taken = (1..).find(|_| local.take_in(id, &one, Instant(0), true));
         assert_eq!(taken, Some(wanted), "row {row}");
     }
 }
@@ -217,9 +222,9 @@ fn a_run_is_given_at_once_where_it_is_large_or_may_be_dropped() {
 fn what_came_in_while_a_run_was_given_is_not_lost_with_it() {
     let (mut local, id) = local(Namespace::default(), ONE, position(1, 0));
     let mut compression = Compression::new(&crate::config::Config::built_in().websocket);
-    local.take_in(id, &publication(1, 1));
+    local.take_in(id, &publication(1, 1), Instant(0), true);
     let given = local.begin_run(id, &mut compression).unwrap();
-    local.take_in(id, &publication(1, 2));
+    local.take_in(id, &publication(1, 2), Instant(0), true);
     local.put_back(given.written);
     local.end_run(id, given.run);
     let next = local.begin_run(id, &mut compression).unwrap();
@@ -233,7 +238,11 @@ fn subscribers_are_picked_by_what_they_get() {
     let polls = |class: &Class| class.format.speaker == Speaker::Poll;
     assert_eq!(local.slots(id, polls), [1]);
     assert_eq!(local.slots(id, |_| true), [0, 1, 2]);
-    assert!(local.has_polls(id) && local.has_json(id) && local.has_join_leave(id));
+    assert!(
+        local.has_polls(id)
+            && local.has_json(id)
+            && local.hub().channel(id).unwrap().observers == 1
+    );
 }
 
 #[test]
@@ -258,4 +267,186 @@ fn parts_wait_for_their_connection_and_go_with_it() {
     local.wake_parts(3);
     assert_eq!(local.next_part(), Some((conn(2), hub)));
     assert_eq!((local.parts(), local.parts_ready()), (2, 1));
+}
+
+/// Publications of the channel wait for others.
+fn batched(size: u32, latest: bool) -> Namespace {
+    Namespace {
+        batch_max_delay: Duration::from_nanos(100),
+        batch_max_size: size,
+        batch_flush_latest: latest,
+        ..Namespace::default()
+    }
+}
+
+/// What subscribers are given now: offsets, and how many were replaced.
+fn give(local: &mut Local, id: HubId) -> (Vec<u64>, usize, u32) {
+    let mut compression = Compression::new(&crate::config::Config::built_in().websocket);
+    let given = local.begin_run(id, &mut compression).unwrap();
+    let offsets = given.run.iter().map(|one| one.offset.0).collect();
+    let written = given.written.pieces()[0].publications;
+    local.put_back(given.written);
+    local.end_run(id, given.run);
+    (offsets, given.replaced, written)
+}
+
+#[test]
+fn publications_wait_for_each_other_until_their_time_or_number_is_reached() {
+    let (mut local, id) = local(batched(3, false), ONE, position(1, 0));
+    for (at, offset) in [(7, 1), (90, 2)] {
+        assert!(!local.take_in(id, &publication(1, offset), Instant(at), true));
+    }
+    assert_eq!(
+        (local.has_runs(), local.run_bytes()),
+        (false, 0),
+        "no ring space"
+    );
+    assert!(local.waiting_bytes() > 200);
+    assert_eq!(local.next_waited_at(), Some(Instant(107)));
+    assert!(!local.take_waited(Instant(106)));
+    assert!(local.take_waited(Instant(107)) && !local.take_waited(Instant(107)));
+    assert!(local.has_runs() && local.run_bytes() > 200);
+    assert_eq!((local.waiting_bytes(), local.has_waiting()), (0, false));
+    let runs = local.take_runs(Instant(107));
+    assert_eq!(give(&mut local, id), (vec![1, 2], 0, 2));
+    local.runs_given(runs);
+    assert_eq!(local.run_bytes(), 0);
+    // With the third there are as many as may wait.
+    for offset in 3..=5 {
+        local.take_in(id, &publication(1, offset), Instant(200), true);
+    }
+    let runs = local.take_runs(Instant(200));
+    assert_eq!(give(&mut local, id), (vec![3, 4, 5], 0, 3));
+    local.runs_given(runs);
+    // It is listed still, and what comes now goes with the others of the window that it is listed in.
+    local.take_in(id, &publication(1, 6), Instant(290), true);
+    assert_eq!(local.next_waited_at(), Some(Instant(300)));
+    // Somebody subscribes: what waits is given before.
+    assert_eq!(give(&mut local, id).0, [6]);
+    assert_eq!(local.waiting_bytes(), 0);
+    assert!(local.take_waited(Instant(300)));
+    assert!(!local.has_runs() && !local.has_waiting());
+}
+
+#[test]
+fn nothing_waits_where_subscribers_are_told_to_go_or_too_much_does() {
+    let (mut local, id) = local(batched(0, false), ONE, position(1, 0));
+    local.take_in(id, &publication(1, 1), Instant(0), true);
+    local.hurry(Instant(1));
+    assert!(local.take_waited(Instant(1)) && local.has_runs());
+    local.take_in(id, &publication(1, 2), Instant(1), false);
+    let runs = local.take_runs(Instant(1));
+    assert_eq!(give(&mut local, id).0, [1, 2]);
+    local.runs_given(runs);
+    // A run that is as large as may be goes at once.
+    let mut taken =
+        (1..).map(|offset| local.take_in(id, &publication(1, offset), Instant(1), true));
+    assert_eq!(
+        taken.position(|goes| goes),
+        Some(RUN_BYTES.div_ceil(197) - 1)
+    );
+    // A channel that goes takes its bytes with it.
+    let bytes = local.run_bytes();
+    assert!(give(&mut local, id).0.len() > 100 && bytes > 0);
+    local.take_in(id, &publication(1, 9), Instant(1), true);
+    local.hub.exit(id, Some(Place::new(0)));
+    assert!(local.take_waited(Instant(200)) && !local.has_waiting());
+    assert_eq!((local.run_bytes(), local.waiting_bytes()), (0, 0));
+}
+
+#[test]
+fn of_what_waited_the_latest_is_given_and_the_others_are_let_go() {
+    let (mut local, id) = local(batched(3, true), ONE, position(1, 0));
+    local.take_in(id, &publication(1, 1), Instant(0), true);
+    let one = local.waiting_bytes();
+    local.take_in(id, &publication(1, 2), Instant(0), true);
+    assert_eq!(local.waiting_bytes(), one, "one is held");
+    local.take_in(id, &publication(1, 3), Instant(0), true);
+    assert!(local.has_runs(), "three came");
+    assert_eq!(give(&mut local, id), (vec![3], 2, 1));
+    // With filters each gets the latest that passes, so all are held.
+    let leaf = crate::model::FilterNode {
+        key: "kind".into(),
+        cmp: "nex".into(),
+        ..crate::model::FilterNode::default()
+    };
+    let class = Class {
+        format: Format::default(),
+        filter: Some(Arc::new(crate::broker::filter::Filter::new(&leaf).unwrap())),
+        delta: Delta::Off,
+        count: 0,
+    };
+    enter(&mut local, &Arc::default());
+    local.hub.activate(id, 1, false, class);
+    local.take_in(id, &publication(1, 4), Instant(0), true);
+    local.take_in(id, &publication(1, 5), Instant(0), true);
+    assert_eq!(give(&mut local, id), (vec![4, 5], 1, 1));
+}
+
+#[test]
+fn a_patch_of_what_was_left_out_is_told_whole() {
+    use crate::protocol::push::PayloadShape;
+    let patched = |offset| {
+        let mut one = Arc::unwrap_or_clone(publication(1, offset));
+        one.patch = Some(vec![b'p'; 3].into());
+        Arc::new(one)
+    };
+    let (mut local, id) = local(batched(0, true), &[], position(1, 0));
+    let class = Class {
+        format: Format::default(),
+        filter: None,
+        delta: Delta::Based,
+        count: 0,
+    };
+    local.hub.activate(id, 0, false, class);
+    let mut compression = Compression::new(&crate::config::Config::built_in().websocket);
+    let mut told = |local: &mut Local| {
+        let given = local.begin_run(id, &mut compression).unwrap();
+        let text = String::from_utf8_lossy(given.written.bytes(0)).into_owned();
+        local.put_back(given.written);
+        local.end_run(id, given.run);
+        match text.contains("ppp") {
+            true => PayloadShape::Patch,
+            false => PayloadShape::Whole,
+        }
+    };
+    local.take_in(id, &patched(1), Instant(0), true);
+    assert_eq!(told(&mut local), PayloadShape::Patch);
+    for offset in [2, 3] {
+        local.take_in(id, &patched(offset), Instant(0), true);
+    }
+    assert_eq!(told(&mut local), PayloadShape::Whole);
+    local.take_in(id, &patched(4), Instant(0), true);
+    assert_eq!(
+        told(&mut local),
+        PayloadShape::Patch,
+        "it has the one before"
+    );
+}
+
+#[test]
+fn joins_and_leaves_beyond_the_rate_are_counted_for_a_second() {
+    let namespace = Namespace {
+        join_leave_rate: 2,
+        ..Namespace::default()
+    };
+    let (mut local, id) = local(namespace, ONE, position(1, 0));
+    let told: Vec<bool> = [true, true, true, false, true]
+        .map(|joined| local.is_told(id, joined, Instant(5)))
+        .into();
+    assert_eq!(told, [true, true, false, false, false]);
+    let end = Instant(5) + NEWS_INTERVAL;
+    assert_eq!(local.next_news_at(), Some(end));
+    assert_eq!(local.next_news(Instant(5)), None);
+    let (of, news) = local.next_news(end).unwrap();
+    assert_eq!((of, news.joined, news.left, news.told), (id, 2, 1, 2));
+    assert!(local.is_told(id, true, end), "another second");
+    // Nobody is told, so nothing is counted.
+    local.hub.exit(id, Some(Place::new(0)));
+    assert!(!local.is_told(id, true, end));
+    assert_eq!(
+        local.next_news(end + NEWS_INTERVAL),
+        Some((id, News::default()))
+    );
+    assert_eq!((local.next_news_at(), local.next_news(end)), (None, None));
 }
