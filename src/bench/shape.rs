@@ -3,13 +3,13 @@
 use serde::Serialize;
 use std::time::Duration;
 
-use super::child::{NAMESPACE, NAMESPACE_DELTA, NAMESPACE_RECOVER};
+use super::child::{NAMESPACE, NAMESPACE_DELTA, NAMESPACE_DURABLE, NAMESPACE_RECOVER};
 use super::swarm::Load;
 use super::{Args, BenchError, Encoding, Protocol, Publish, Scenario, Transport, payload};
 
 /// `bench::durable` has a shape of its own.
 pub(super) const ELSEWHERE: BenchError =
-    BenchError::Usage("durable and queue are measured by clients of their own");
+    BenchError::Usage("durable, queue and churn are measured by clients of their own");
 
 /// Numbers of one invocation.
 #[derive(Clone, Debug, Serialize)]
@@ -28,6 +28,8 @@ pub(crate) struct Shape {
     pub(crate) window: Option<u32>,
     /// Publications missed while away (`storm`).
     pub(crate) missed: Option<u32>,
+    /// The server is started anew in between (`storm`).
+    pub(crate) restart: bool,
     /// Shards of the server, if it is started here.
     pub(crate) shards: Option<u16>,
     /// Protocol.
@@ -57,21 +59,25 @@ pub(crate) struct Shape {
 impl Shape {
     /// Applies the defaults of the scenario and checks the ranges.
     pub(crate) fn of(args: &Args) -> Result<Self, BenchError> {
-        use Scenario::{Chat, Echo, Fanout, Idle, Limit, Storm};
+        use Scenario::{Chat, Drain, Echo, Fanout, Idle, Limit, Storm};
         let scenario = args.scenario;
-        if matches!(scenario, Scenario::Durable | Scenario::Queue) {
+        if matches!(
+            scenario,
+            Scenario::Durable | Scenario::Queue | Scenario::Churn
+        ) {
             return Err(ELSEWHERE);
         }
         let connections = args.connections.unwrap_or(match scenario {
             Limit | Fanout | Chat => 1000,
-            Echo | Scenario::Durable | Scenario::Queue => 1,
-            Idle => 15_000,
+            Echo | Scenario::Durable | Scenario::Queue | Scenario::Churn => 1,
+            Idle | Drain => 15_000,
             Storm => 5000,
         });
         let channels = args.channels.unwrap_or(match scenario {
             Chat => 1000,
             Echo => connections,
-            Limit | Fanout | Idle | Storm | Scenario::Durable | Scenario::Queue => 1,
+            Limit | Fanout | Idle | Storm | Drain => 1,
+            Scenario::Durable | Scenario::Queue | Scenario::Churn => 1,
         });
         let subscriptions =
             args.subscriptions
@@ -90,6 +96,7 @@ impl Shape {
             rate,
             window: (publishes && args.saturate).then_some(args.window),
             missed: (scenario == Storm).then_some(args.missed),
+            restart: args.restart,
             shards: args.address.is_none().then_some(args.shards),
             protocol: format!("{:?}", args.protocol).to_lowercase(),
             publisher: format!("{:?}", args.publish).to_lowercase(),
@@ -161,6 +168,11 @@ impl Shape {
             foreign && args.publish == Publish::Api,
             "publishing over the API is for Centrifuge only",
         )?;
+        usage(args.restart && scenario != Storm, "--restart is for storm")?;
+        usage(
+            scenario == Scenario::Drain && (args.address.is_some() || args.with_limit),
+            "drain ends a server that it has started, and there is no limit of it",
+        )?;
         usage(
             foreign && scenario == Storm,
             "storm recovers, which only Centrifuge can",
@@ -208,13 +220,18 @@ impl Shape {
 
     /// One connection only publishes.
     pub(super) const fn has_publisher(&self) -> bool {
-        !matches!(self.scenario, Scenario::Echo | Scenario::Idle)
+        !matches!(
+            self.scenario,
+            Scenario::Echo | Scenario::Idle | Scenario::Drain
+        )
     }
 
     /// Namespace of the channels.
     pub(super) const fn namespace(&self) -> &'static str {
         if self.delta {
             NAMESPACE_DELTA
+        } else if self.restart {
+            NAMESPACE_DURABLE
         } else if matches!(self.scenario, Scenario::Storm) {
             NAMESPACE_RECOVER
         } else {
@@ -239,12 +256,12 @@ mod tests {
 
     #[test]
     fn every_scenario_has_defaults_that_hold() {
-        for line in ["limit", "fanout", "chat", "echo", "idle", "storm"] {
+        for line in ["limit", "fanout", "chat", "echo", "idle", "storm", "drain"] {
             let shape = Shape::of(&args(line)).unwrap();
             assert!(shape.connections > 0);
             assert_eq!(
                 shape.load() == Load::None,
-                ["idle", "storm"].contains(&line)
+                ["idle", "storm", "drain"].contains(&line)
             );
         }
         assert_eq!(
@@ -266,6 +283,8 @@ mod tests {
             "fanout --rate 0",
             "fanout --window 0",
             "fanout --publishers 2",
+            "fanout --restart",
+            "drain --address 127.0.0.1:1",
             "durable",
         ] {
             assert!(

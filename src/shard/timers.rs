@@ -27,6 +27,7 @@ impl Shard {
         self.calls_overdue();
         self.read_log();
         self.drain_step();
+        self.intake_timeout();
         self.settle();
     }
 
@@ -63,6 +64,7 @@ impl Shard {
             self.owned.next_sweep(),
             retry,
             self.drain.as_ref().map(|drain| drain.next),
+            self.intake.next_at(),
             self.key_waits.next_at(),
             self.log.next_at(),
             self.hooks.next_at(),
