@@ -5,6 +5,7 @@
 //! a ring set up like a shard's, with no proxy in it.
 
 mod child;
+mod churn;
 mod driver;
 mod durable;
 mod frame;
@@ -88,10 +89,10 @@ pub struct Args {
     /// With `--protocol raw`: text that publishes; `{channel}` and `{data}` are replaced. Default: the payload itself
     #[arg(long, default_value = "")]
     pub raw_publish: String,
-    /// Connections [default: fanout and limit 1000, chat 1000, echo 1, idle 15000, storm 5000, stalled 10000]
+    /// Connections [default: fanout and limit 1000, chat 1000, echo 1, idle and drain 15000, storm 5000, stalled 10000; churn 5000 a second]
     #[arg(long)]
     pub connections: Option<u32>,
-    /// Channels [default: chat 1000, durable and queue 64, echo one each, otherwise 1]
+    /// Channels [default: chat 1000, durable and queue 64, echo one each, churn 10000 a second, otherwise 1]
     #[arg(long)]
     pub channels: Option<u32>,
     /// Channels that each connection subscribes to [default: chat 5, otherwise 1]
@@ -136,6 +137,9 @@ pub struct Args {
     /// With `storm`: publications missed while away, to recover
     #[arg(long, default_value_t = 1)]
     pub missed: u32,
+    /// With `storm`: the server is killed under its clients and started anew; channels are durable
+    #[arg(long, conflicts_with_all = ["address", "with_limit"])]
+    pub restart: bool,
     /// What only `durable` and `queue` have
     #[command(flatten)]
     pub durable: DurableArgs,
@@ -161,6 +165,10 @@ pub enum Scenario {
     Storm,
     /// One in ten subscribers stops reading and comes back
     Stalled,
+    /// Connections that come and go, channels that are used once: what memory stays. --connections and --channels are rates
+    Churn,
+    /// The server drains over `--duration`: when everybody is told to come back elsewhere
+    Drain,
     /// Publications that a durable log acknowledges, beside a bare loop of write and fsync
     Durable,
     /// Deliveries that workers of a queue group acknowledge
@@ -177,6 +185,8 @@ impl Scenario {
             Self::Idle => "idle",
             Self::Storm => "storm",
             Self::Stalled => "stalled",
+            Self::Drain => "drain",
+            Self::Churn => "churn",
             Self::Durable => "durable",
             Self::Queue => "queue",
         }
@@ -279,13 +289,15 @@ pub enum BenchError {
 pub fn run(args: &Args) -> Result<u8, BenchError> {
     let report = match args.scenario {
         Scenario::Durable | Scenario::Queue => durable::run(args)?,
+        Scenario::Churn => churn::run(args)?,
         Scenario::Limit
         | Scenario::Fanout
         | Scenario::Chat
         | Scenario::Echo
         | Scenario::Idle
         | Scenario::Storm
-        | Scenario::Stalled => scenario::run(args)?,
+        | Scenario::Stalled
+        | Scenario::Drain => scenario::run(args)?,
     };
     print!("{}", report.table());
     if let Some(file) = &args.json {

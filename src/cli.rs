@@ -182,6 +182,8 @@ pub(crate) enum Command {
     Queue(ringmain::tools::QueueArgs),
     /// Ask the running proxy whether it runs, or whether it serves clients
     Health(ringmain::tools::HealthArgs),
+    /// Drain the running proxy: its clients are told to come back elsewhere, and it ends. Prints what came of it
+    Drain(ringmain::tools::DrainArgs),
     /// Generate load and measure
     Bench(Box<ringmain::bench::Args>),
     /// Plain WebSocket echo server on the same reactor, for conformance suites and benchmarks
@@ -261,6 +263,9 @@ pub(crate) struct ServeArgs {
     /// Where /health, /ready and /metrics are; an empty text turns them off
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<String>,
+    /// A drain takes no longer than this, such as 30s
+    #[arg(long, value_name = "TIME")]
+    pub(crate) drain_deadline: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
@@ -423,6 +428,11 @@ impl ServeArgs {
             self.admin
                 .as_ref()
                 .map(|text| setting("--admin", "admin.listen", text)),
+        );
+        settings.extend(
+            self.drain_deadline
+                .as_ref()
+                .map(|text| setting("--drain-deadline", "drain.deadline", text)),
         );
         settings
     }

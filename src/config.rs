@@ -218,6 +218,11 @@ pub struct Server {
     pub backlog: u32,
     /// Connections of one shard, default 1 048 576, cut to what the descriptor limit allows.
     pub connections_per_shard_max: u32,
+    /// Client connections that a shard takes out of its listeners' queues in a second, a tenth of them at once; 0 is off. Others wait there.
+    pub accept_rate: u32,
+    /// Client connections of a shard whose session is not connected and whose first request is not answered; 0 is off. Beyond it nobody is
+    /// taken out of the listeners' queues.
+    pub handshakes_max: u32,
     /// Time for a request head to arrive whole, and then for its body, default 10 s.
     pub handshake_timeout: Duration,
     /// An idle keep-alive HTTP connection is closed after this, default 60 s.
@@ -550,6 +555,8 @@ pub struct Drain {
     pub window: Duration,
     /// Connections left after window + grace are cut, default 5 s.
     pub grace: Duration,
+    /// The three together take no longer than this, default 0 s: they take what they take.
+    pub deadline: Duration,
 }
 
 /// `[log]`
@@ -618,6 +625,8 @@ impl Default for Server {
             cores: Vec::new(),
             backlog: 8192,
             connections_per_shard_max: CONNECTIONS_MAX,
+            accept_rate: 0,
+            handshakes_max: 0,
             handshake_timeout: Duration::from_secs(10),
             http_idle_timeout: Duration::from_secs(60),
             input_max_size: 256 << 20,
@@ -711,6 +720,7 @@ impl Default for Drain {
             notice: Duration::from_secs(5),
             window: Duration::from_secs(5),
             grace: Duration::from_secs(5),
+            deadline: Duration::ZERO,
         }
     }
 }

@@ -5,7 +5,7 @@
 
 pub mod admin;
 mod clock;
-
+mod drain;
 pub mod first_run;
 pub mod hooks;
 mod http_client;
@@ -18,6 +18,7 @@ pub mod process;
 pub mod prometheus;
 mod roster;
 mod service;
+mod stage;
 mod strain;
 pub mod token;
 
@@ -31,7 +32,7 @@ use crossbeam_queue::ArrayQueue;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::keys::{KeySet, KeySource};
 use crate::config::{Config, ReactorChoice, Server};
@@ -48,18 +49,18 @@ use crate::upstream::bridge::{
 use crate::uring::socket;
 
 use admin::{Addresses, Admin, Listening, Phase, Readiness};
+use drain::Begun;
 use hooks::Hooks;
 
 use observe::{Gather, Question};
 use process::Reload;
 use roster::Roster;
 use service::Service;
+use stage::{Stage, Wish};
 use strain::{Line, Strains};
 
 /// A shard that does not report its counters within this time is reported as silent.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Beyond `drain.window` + `drain.grace` a shard that does not report is given up.
-const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 /// Places of a shard's queue kept for what must arrive: `Drain` and `Stop`.
 const QUEUE_RESERVE: usize = 8;
 /// Keys and pages that found a shard's queue full are offered again after this.
@@ -274,20 +275,28 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
         }
     });
     let (pages_in, mut pages) = mpsc::unbounded_channel();
+    let (drains_in, mut drains) = mpsc::channel(SCRAPES_MAX);
     control.pages = Some(Pages {
         admin: Admin {
             config: control.parts.configs.subscribe(),
             readiness: control.readiness.subscribe(),
             questions: questions_in,
             hooks: asked_in,
+            drains: drains_in,
             log,
         },
         written: pages_in,
     });
+    let mut listens = None;
     if let Some(pages) = &control.pages {
         tokio::spawn(service::attend(control.service, pages.admin.clone()));
         if let Some(listener) = control.parts.admin.take() {
-            tokio::spawn(admin::serve(listener, pages.admin.clone()));
+            let closing = control.closing.subscribe();
+            listens = Some(tokio::spawn(admin::serve(
+                listener,
+                pages.admin.clone(),
+                closing,
+            )));
         }
     }
     if reload {
@@ -306,10 +315,19 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
             Some(question) = questions.recv() => control.ask(question),
             Some((source, set)) = fetched.recv() => control.spread(source, set),
             Some(page) = pages.recv() => control.deliver_page(page),
+            Some(wanted) = drains.recv() => control.drain_wanted(wanted),
             () = until(control.deadline()) => {}
         }
         control.collect()?;
         if let Some(ending) = control.expire(Instant::now()) {
+            // Nobody answers these any more.
+            drop(questions);
+            control.report_drain(ending).await;
+            // A second begins with one that came in time.
+            while let Ok(wanted) = drains.try_recv() {
+                control.drain_wanted(wanted);
+            }
+            control.close_admin(listens).await;
             return Ok(ending);
         }
     }
@@ -362,6 +380,12 @@ struct Control {
     notice_until: Option<Instant>,
     /// When shards that have not drained are given up; set while draining.
     drain_until: Option<Instant>,
+    /// The drain under way.
+    begun: Option<Begun>,
+    /// How far it is, for whoever waits for its end.
+    stage: watch::Sender<Stage>,
+    /// The admin listener ends: what is under way there is answered.
+    closing: watch::Sender<bool>,
     readiness: watch::Sender<Readiness>,
     /// Where public keys of tokens come from; `None` before the runtime runs.
     key_services: Option<jwks::Services>,
@@ -415,6 +439,9 @@ impl Control {
             gather: None,
             notice_until: None,
             drain_until: None,
+            begun: None,
+            stage: watch::Sender::default(),
+            closing: watch::Sender::new(false),
             readiness: watch::Sender::new(readiness),
             key_services: None,
             keys_undelivered: Vec::new(),
@@ -427,65 +454,11 @@ impl Control {
 
     fn obey(&mut self, word: Word) -> Option<Ending> {
         match word {
-            Word::Reload => self.reload(),
-            Word::End(signal) if self.is_ending() => {
-                warn!(signal, "second signal: ending at once");
-                return Some(Ending::Aborted);
+            Word::Reload => {
+                self.reload();
+                None
             }
-            Word::End(signal) => {
-                let drain = &self.parts.config.drain;
-                info!(signal, notice = ?drain.notice, window = ?drain.window, "draining");
-                // Nobody was told to come yet.
-                let notice = match self.roster.is_all_ready() {
-                    true => drain.notice,
-                    false => Duration::ZERO,
-                };
-                self.give_notice(notice);
-            }
-        }
-        None
-    }
-
-    const fn is_ending(&self) -> bool {
-        self.notice_until.is_some() || self.drain_until.is_some()
-    }
-
-    /// Everybody who asks is told that the process leaves.
-    fn leave(&self) {
-        let before = self.readiness.borrow().phase;
-        self.readiness
-            .send_modify(|readiness| readiness.phase = Phase::Draining);
-        if before != Phase::Draining {
-            self.service.stopping();
-        }
-    }
-
-    /// Readiness goes off first: while load balancers turn away, everybody who still comes is served.
-    fn give_notice(&mut self, notice: Duration) {
-        self.leave();
-        if notice.is_zero() {
-            self.drain();
-        } else {
-            self.notice_until = Some(Instant::now() + notice);
-        }
-    }
-
-    /// Nobody new, and everybody is told.
-    fn drain(&mut self) {
-        let drain = self.parts.config.drain.clone();
-        self.notice_until = None;
-        self.drain_until = Some(Instant::now() + drain.window + drain.grace + DRAIN_MARGIN);
-        self.leave();
-        for link in &self.parts.links {
-            let sent = send(
-                link,
-                ToShard::Drain {
-                    window: drain.window,
-                    grace: drain.grace,
-                },
-                0,
-            );
-            assert!(sent, "the reserve keeps a place for Drain");
+            Word::End(signal) => self.end_by(signal),
         }
     }
 
@@ -656,19 +629,14 @@ impl Control {
                     }
                 }
                 FromShard::Drained(shard, outcome) => {
-                    let DrainOutcome {
-                        clean,
-                        forced,
-                        unacked,
-                    } = outcome;
-                    info!(shard = shard.0, clean, forced, unacked, "shard drained");
+                    debug!(shard = shard.0, ?outcome, "shard drained");
                     self.ended(shard, Some(outcome));
                 }
                 FromShard::Failed(shard, reason) => {
                     error!(shard = shard.0, %reason, "shard failed");
                     self.ended(shard, None);
-                    if self.drain_until.is_none() {
-                        self.drain();
+                    if !self.is_ending() {
+                        self.begin_drain("the failure of a shard", Wish::default(), false);
                     }
                 }
             }
@@ -759,31 +727,7 @@ impl Control {
         {
             gather.answer();
         }
-        if self.notice_until.is_some_and(|at| at <= now) {
-            info!("closing the listeners");
-            self.drain();
-        }
-        let until = self.drain_until?;
-        if self.roster.is_all_ended() {
-            let ending = self
-                .roster
-                .outcome()
-                .map_or(Ending::Failed, Ending::Drained);
-            if let Ending::Drained(DrainOutcome {
-                clean,
-                forced,
-                unacked,
-            }) = ending
-            {
-                info!(clean, forced, unacked, "drained");
-            }
-            return Some(ending);
-        }
-        if now >= until {
-            error!(shards = ?self.roster.silent(), "shards did not drain in time");
-            return Some(Ending::Failed);
-        }
-        None
+        self.drain_expired(now)
     }
 }
 
@@ -928,9 +872,10 @@ mod tests {
                 FromShard::Drained(
                     ShardId(0),
                     DrainOutcome {
-                        clean: 1,
+                        told: 1,
                         forced: 2,
                         unacked,
+                        ..DrainOutcome::default()
                     },
                 ),
             );

@@ -358,6 +358,8 @@ pub const PUSH_CALLS_MAX: u32 = 256;
 pub const PUSH_BYTES_MAX: usize = 4 << 20;
 /// Bytes of the answer to one of its calls that are read.
 pub const PUSH_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// The longest time that a client which comes too fast is told to stay away, but for what chance adds.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 /// The longest time that a target's `Retry-After` may ask a push rule for.
 pub const PUSH_RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 /// Triggers that lead from one to the next; what would go on beyond it is a dead letter.

@@ -100,6 +100,7 @@ fn main() -> ExitCode {
             tool(config, address, |config| tools::queue(config, &args))
         }
         Command::Health(args) => tool(config, &args.address, |config| tools::health(config, &args)),
+        Command::Drain(args) => drain(config, &args),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::Running(anyhow!(error))),
     };
     let (status, error) = match status {
@@ -599,6 +600,16 @@ fn tool(
         .configuration(address)
         .map_err(Failure::Usage)?;
     run_tool(&config, run)
+}
+
+/// Drains a running proxy. The status tells how that ended.
+fn drain(path: Option<PathBuf>, args: &tools::DrainArgs) -> Result<u8, Failure> {
+    let mut status = 0;
+    tool(path, &args.address, |config| {
+        status = tools::drain(config, args)?;
+        Ok(())
+    })?;
+    Ok(status)
 }
 
 /// Runs a command that has to do with the durable log.

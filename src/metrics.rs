@@ -176,6 +176,14 @@ counters! {
     Counter users_refused,
     /// Sessions closed (3504) for a newer connection of their user.
     Counter users_displaced,
+    /// Client connections whose session is not connected and whose first request is not answered.
+    Gauge handshakes,
+    /// How often clients were left in the listeners' queues for want of room: `server.accept_rate`, `server.handshakes_max`.
+    Counter accept_holds,
+    /// Connections that a drain told to come back elsewhere.
+    Counter drain_told,
+    /// Connections that a drain under way has not told yet.
+    Gauge drain_untold,
     /// Sockets closed.
     Counter closed,
     /// Bytes received.

@@ -22,6 +22,7 @@ mod image;
 mod inbox;
 mod input;
 pub mod inspect;
+mod intake;
 mod kept;
 mod keys;
 mod local;
@@ -200,6 +201,7 @@ pub struct Shard {
     outgoing: outgoing::Outgoing,
     reports: VecDeque<FromShard>,
     drain: Option<drain::Draining>,
+    intake: intake::Intake,
     key_waits: keys::KeyWaits,
     /// See `Context::key_wanted`.
     key_wanted: Option<crate::session::KeyWanted>,
@@ -293,6 +295,7 @@ impl Shard {
             outgoing: outgoing::Outgoing::default(),
             reports: VecDeque::new(),
             drain: None,
+            intake: intake::Intake::default(),
             key_waits: keys::KeyWaits::default(),
             key_wanted: None,
             counters: Counters::default(),
@@ -384,13 +387,17 @@ impl Shard {
         }
         let connection = Connection {
             door: peer.door,
+            since: TimerWheel::tick(now.at),
             ..Connection::default()
         };
         let conn = self.connections.insert(slot, connection);
         self.counters.accepted += 1;
         self.came(slot, peer);
+        if peer.door == Door::Clients && self.mode == Mode::Proxy {
+            self.handshake_begins(slot);
+        }
         if let Some(drain) = &mut self.drain {
-            drain.came(now.at, slot);
+            drain.came(now.at, conn);
         }
         let by = TimerWheel::tick_after(now.at, self.config.server.handshake_timeout);
         self.connections.set_deadline(slot, by);
@@ -455,6 +462,7 @@ impl Shard {
         self.fetch_is_over(conn.slot);
         self.forget_input(conn.slot);
         self.leave_place(conn.slot);
+        self.handshake_over(conn.slot);
         let connection = self.connections.remove(conn.slot);
         self.local.forget_parts(conn.slot);
         self.counters.closed += 1;
@@ -516,6 +524,8 @@ impl Shard {
         counters.mesh_queued = self.mesh.queued() as u64;
         counters.stale_answers += self.questions.stale() + self.calls.stale() + self.waits.stale();
         counters.waiting_bytes = self.waiting_bytes as u64;
+        counters.handshakes = u64::from(self.intake.handshakes());
+        counters.drain_untold = self.drain.as_ref().map_or(0, drain::Draining::untold) as u64;
         counters
     }
 

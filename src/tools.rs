@@ -6,6 +6,7 @@
 pub mod bundle;
 mod client;
 mod dlq;
+mod drain;
 pub mod examination;
 mod health;
 mod interrupt;
@@ -30,6 +31,7 @@ use crate::upstream::copy::CopyError;
 use crate::upstream::embedded::{OpenError, RestoreError};
 use client::Client;
 
+pub use drain::{DrainArgs, drain};
 pub use log::{LogAction, LogArgs, log};
 pub use publish::{ImportArgs, PublishArgs};
 pub use subscribe::SubscribeArgs;

@@ -118,6 +118,8 @@ mod slow_consumer;
 mod start;
 #[path = "server/stopped.rs"]
 mod stopped;
+#[path = "server/storm.rs"]
+mod storm;
 #[path = "server/streams.rs"]
 mod streams;
 #[path = "server/tenants.rs"]

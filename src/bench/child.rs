@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ pub(crate) const NAMESPACE_DURABLE: &str = "durable";
 pub(crate) const NAMESPACE_STALLED: &str = "stalled";
 /// `client.queue_max_size` where subscribers stall.
 pub(crate) const QUEUE_BYTES_MAX: usize = 1 << 20;
+/// Namespace of channels that are used once.
+pub(crate) const NAMESPACE_ONCE: &str = "once";
 /// Namespace with history and recovery.
 pub(crate) const NAMESPACE_RECOVER: &str = "recover";
 
@@ -34,13 +36,49 @@ pub(crate) struct Server {
     /// Path of the WebSocket endpoint as given with the address, if any.
     pub(crate) path: Option<String>,
     pid: Option<u32>,
-    _child: Option<OwnChild>,
+    child: Option<OwnChild>,
 }
 
 /// Killed and cleaned up when dropped.
 struct OwnChild {
     process: Child,
     directory: PathBuf,
+    /// What it is started with.
+    arguments: Vec<String>,
+    core: Option<usize>,
+}
+
+impl OwnChild {
+    /// The process; it does not listen yet.
+    fn spawn(
+        directory: &Path,
+        arguments: &[String],
+        core: Option<usize>,
+    ) -> Result<Child, BenchError> {
+        let log = directory.join("server.log");
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).current_dir(directory);
+        command.stdin(Stdio::null()).stdout(File::create(&log)?);
+        command.stderr(File::options().append(true).open(&log)?);
+        // The child inherits the core, whatever it does itself.
+        Ok(process::on_core(core, || command.spawn())?)
+    }
+
+    /// Until it listens.
+    fn await_start(&mut self, address: SocketAddr) -> Result<(), BenchError> {
+        #[expect(clippy::disallowed_methods, reason = "waits for a process")]
+        let begun = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            if begun.elapsed() > START_TIMEOUT || self.process.try_wait()?.is_some() {
+                let log = self.directory.join("server.log");
+                return Err(BenchError::ServerStart(
+                    fs::read_to_string(&log).unwrap_or_default(),
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
 }
 
 impl Drop for OwnChild {
@@ -84,7 +122,7 @@ impl Server {
             host: host.to_owned(),
             path,
             pid,
-            _child: None,
+            child: None,
         })
     }
 
@@ -108,36 +146,61 @@ impl Server {
         } else {
             vec!["serve"]
         };
-        let log = directory.join("server.log");
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg("--config")
-            .arg(&file)
-            .args(subcommand)
-            .current_dir(&directory);
-        command.stdin(Stdio::null()).stdout(File::create(&log)?);
-        command.stderr(File::options().append(true).open(&log)?);
-        // The child inherits the core, whatever it does itself.
-        let process = process::on_core(args.server_core, || command.spawn())?;
+        let mut arguments = vec!["--config".to_owned(), file.display().to_string()];
+        arguments.extend(subcommand.into_iter().map(str::to_owned));
+        let process = OwnChild::spawn(&directory, &arguments, args.server_core)?;
         let pid = Some(process.id());
-        let mut child = OwnChild { process, directory };
-        #[expect(clippy::disallowed_methods, reason = "waits for a process")]
-        let begun = Instant::now();
-        while TcpStream::connect(address).is_err() {
-            if begun.elapsed() > START_TIMEOUT || child.process.try_wait()?.is_some() {
-                return Err(BenchError::ServerStart(
-                    fs::read_to_string(&log).unwrap_or_default(),
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut child = OwnChild {
+            process,
+            directory,
+            arguments,
+            core: args.server_core,
+        };
+        child.await_start(address)?;
         Ok(Self {
             address,
             host: address.to_string(),
             path: None,
             pid,
-            _child: Some(child),
+            child: Some(child),
         })
+    }
+
+    /// Kills the server that was started here.
+    pub(crate) fn kill(&mut self) -> Result<(), BenchError> {
+        if let Some(child) = &mut self.child {
+            child.process.kill()?;
+            child.process.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Starts it again, where it was and with what it has stored. Until it listens.
+    pub(crate) fn start_again(&mut self) -> Result<(), BenchError> {
+        if let Some(child) = &mut self.child {
+            child.process = OwnChild::spawn(&child.directory, &child.arguments, child.core)?;
+            self.pid = Some(child.process.id());
+            child.await_start(self.address)?;
+        }
+        Ok(())
+    }
+
+    /// Asks the server that was started here to leave.
+    pub(crate) fn terminate(&self) -> Result<(), BenchError> {
+        if let Some(child) = &self.child {
+            let kill = format!("kill -TERM {}", child.process.id());
+            Command::new("sh").args(["-c", &kill]).status()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the server that was started here has ended, and its status.
+    pub(crate) fn ended(&mut self) -> Result<Option<i32>, BenchError> {
+        let Some(child) = &mut self.child else {
+            return Ok(None);
+        };
+        let status = child.process.try_wait()?;
+        Ok(status.map(|status| status.code().unwrap_or(-1)))
     }
 
     /// Whose CPU time the figures count.
@@ -246,8 +309,36 @@ queue_max_size = {QUEUE_BYTES_MAX}
 "#
         ));
     }
-    if matches!(args.scenario, Scenario::Durable | Scenario::Queue) {
+    if matches!(args.scenario, Scenario::Durable | Scenario::Queue) || args.restart {
         text.push_str(&durable(args.durable.nats.as_deref()));
+    }
+    if args.restart {
+        text.push_str("force_recovery = true\n");
+    }
+    if args.scenario == Scenario::Churn {
+        // Clients make these channels, faster than anybody is allowed by default.
+        text.push_str(&format!(
+            r#"
+[[channel.namespaces]]
+name = "{NAMESPACE_ONCE}"
+allow_subscribe_for_client = true
+allow_publish_for_client = true
+allow_history_for_client = true
+history_size = 1
+history_ttl = "1s"
+
+[channel]
+new_rate_limit = 0
+new_rate_limit_per_user = 0
+new_rate_limit_per_prefix = 0
+"#
+        ));
+    }
+    if args.scenario == Scenario::Drain {
+        let window = args.duration.as_millis();
+        text.push_str(&format!(
+            "\n[drain]\nnotice = \"0s\"\nwindow = \"{window}ms\"\ngrace = \"5s\"\n"
+        ));
     }
     match args.transport {
         Transport::Websocket => {}

@@ -3,14 +3,16 @@
 use serde::Serialize;
 use std::time::Duration;
 
-use super::child::{NAMESPACE, NAMESPACE_DELTA, NAMESPACE_RECOVER, NAMESPACE_STALLED};
+use super::child::{
+    NAMESPACE, NAMESPACE_DELTA, NAMESPACE_DURABLE, NAMESPACE_RECOVER, NAMESPACE_STALLED,
+};
 use super::swarm::Load;
 use super::{Args, BenchError, Encoding, Protocol, Publish, Scenario, Transport, payload};
 use crate::limits::BATCH_DELAY_MAX;
 
 /// `bench::durable` has a shape of its own.
 pub(super) const ELSEWHERE: BenchError =
-    BenchError::Usage("durable and queue are measured by clients of their own");
+    BenchError::Usage("durable, queue and churn are measured by clients of their own");
 
 /// Numbers of one invocation.
 #[derive(Clone, Debug, Serialize)]
@@ -29,6 +31,8 @@ pub(crate) struct Shape {
     pub(crate) window: Option<u32>,
     /// Publications missed while away (`storm`).
     pub(crate) missed: Option<u32>,
+    /// The server is started anew in between (`storm`).
+    pub(crate) restart: bool,
     /// Shards of the server, if it is started here.
     pub(crate) shards: Option<u16>,
     /// Protocol.
@@ -60,22 +64,26 @@ pub(crate) struct Shape {
 impl Shape {
     /// Applies the defaults of the scenario and checks the ranges.
     pub(crate) fn of(args: &Args) -> Result<Self, BenchError> {
-        use Scenario::{Chat, Echo, Fanout, Idle, Limit, Stalled, Storm};
+        use Scenario::{Chat, Drain, Echo, Fanout, Idle, Limit, Stalled, Storm};
         let scenario = args.scenario;
-        if matches!(scenario, Scenario::Durable | Scenario::Queue) {
+        if matches!(
+            scenario,
+            Scenario::Durable | Scenario::Queue | Scenario::Churn
+        ) {
             return Err(ELSEWHERE);
         }
         let connections = args.connections.unwrap_or(match scenario {
             Limit | Fanout | Chat => 1000,
-            Echo | Scenario::Durable | Scenario::Queue => 1,
-            Idle => 15_000,
+            Echo | Scenario::Durable | Scenario::Queue | Scenario::Churn => 1,
+            Idle | Drain => 15_000,
             Storm => 5000,
             Stalled => 10_000,
         });
         let channels = args.channels.unwrap_or(match scenario {
             Chat => 1000,
             Echo => connections,
-            Limit | Fanout | Idle | Storm | Stalled | Scenario::Durable | Scenario::Queue => 1,
+            Limit | Fanout | Idle | Storm | Stalled | Drain => 1,
+            Scenario::Durable | Scenario::Queue | Scenario::Churn => 1,
         });
         let subscriptions =
             args.subscriptions
@@ -97,6 +105,7 @@ impl Shape {
             rate,
             window: (publishes && args.saturate).then_some(args.window),
             missed: (scenario == Storm).then_some(args.missed),
+            restart: args.restart,
             shards: args.address.is_none().then_some(args.shards),
             protocol: format!("{:?}", args.protocol).to_lowercase(),
             publisher: format!("{:?}", args.publish).to_lowercase(),
@@ -169,6 +178,11 @@ impl Shape {
             foreign && args.publish == Publish::Api,
             "publishing over the API is for Centrifuge only",
         )?;
+        usage(args.restart && scenario != Storm, "--restart is for storm")?;
+        usage(
+            scenario == Scenario::Drain && (args.address.is_some() || args.with_limit),
+            "drain ends a server that it has started, and there is no limit of it",
+        )?;
         usage(
             foreign && scenario == Storm,
             "storm recovers, which only Centrifuge can",
@@ -228,13 +242,18 @@ impl Shape {
 
     /// One connection only publishes.
     pub(super) const fn has_publisher(&self) -> bool {
-        !matches!(self.scenario, Scenario::Echo | Scenario::Idle)
+        !matches!(
+            self.scenario,
+            Scenario::Echo | Scenario::Idle | Scenario::Drain
+        )
     }
 
     /// Namespace of the channels.
     pub(super) const fn namespace(&self) -> &'static str {
         if self.delta {
             NAMESPACE_DELTA
+        } else if self.restart {
+            NAMESPACE_DURABLE
         } else if matches!(self.scenario, Scenario::Storm) {
             NAMESPACE_RECOVER
         } else if matches!(self.scenario, Scenario::Stalled) {
@@ -262,13 +281,13 @@ mod tests {
     #[test]
     fn every_scenario_has_defaults_that_hold() {
         for line in [
-            "limit", "fanout", "chat", "echo", "idle", "storm", "stalled",
+            "limit", "fanout", "chat", "echo", "idle", "storm", "stalled", "drain",
         ] {
             let shape = Shape::of(&args(line)).unwrap();
             assert!(shape.connections > 0);
             assert_eq!(
                 shape.load() == Load::None,
-                ["idle", "storm"].contains(&line)
+                ["idle", "storm", "drain"].contains(&line)
             );
         }
         assert_eq!(
@@ -292,6 +311,8 @@ mod tests {
             "fanout --publishers 2",
             "echo --batch-delay 10ms",
             "fanout --batch-delay 11s",
+            "fanout --restart",
+            "drain --address 127.0.0.1:1",
             "durable",
             "stalled --address 127.0.0.1:1",
             "stalled --connections 9",

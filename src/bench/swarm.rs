@@ -164,6 +164,33 @@ impl Swarm {
         Ok(())
     }
 
+    /// From now on the server may be gone.
+    pub(crate) fn expect_loss(&mut self) {
+        for client in &mut self.state.clients {
+            client.leaving = true;
+        }
+    }
+
+    /// Waits until nobody has a connection any more.
+    pub(crate) fn await_loss(&mut self) -> Result<(), BenchError> {
+        let deadline = self.clock() + LEAVE_TIMEOUT.as_nanos() as u64;
+        let is_there = |client: &client::Client| client.phase != Phase::Idle;
+        while self.state.clients.iter().any(is_there) && self.clock() < deadline {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Connects the one who publishes, and nobody else.
+    pub(crate) fn connect_publisher(&mut self) -> Result<(), BenchError> {
+        self.next = self.state.publisher();
+        let deadline = self.clock() + JOIN_STALL.as_nanos() as u64;
+        while !self.is_publisher_ready() && self.clock() < deadline {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
     /// Runs for `time` with the load that is set.
     pub(crate) fn run(&mut self, time: Duration, progress: &Progress) -> Result<(), BenchError> {
         let start = self.clock();

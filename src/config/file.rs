@@ -41,6 +41,8 @@ const FIXED_AT_START: &[&str] = &[
 
 /// Keys among them that a reload changes all the same.
 const FOLLOWED: &[&str] = &[
+    "server.accept_rate",
+    "server.handshakes_max",
     "durable.nats.user",
     "durable.nats.password",
     "durable.nats.token",

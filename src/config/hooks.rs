@@ -98,6 +98,8 @@ pub struct Target {
     pub concurrency_max: u32,
     /// Calls that wait for their turn, default 1024; more are refused with a temporary error.
     pub queue_max: u32,
+    /// Calls in a second, a tenth of them at once; 0 is off. More wait for their turn.
+    pub rate: u32,
     /// When calls are refused without asking.
     pub breaker: Breaker,
 }
@@ -241,6 +243,7 @@ impl Target {
             transforms: Vec::new(),
             concurrency_max: 64,
             queue_max: 1024,
+            rate: 0,
             breaker: Breaker::default(),
         }
     }

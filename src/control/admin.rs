@@ -6,6 +6,7 @@
 
 mod copy;
 mod crowd;
+mod drain;
 
 use std::io;
 use std::path::Path;
@@ -102,6 +103,7 @@ pub(super) struct Admin {
     pub(super) readiness: watch::Receiver<Readiness>,
     pub(super) questions: mpsc::Sender<Question>,
     pub(super) hooks: mpsc::Sender<hooks::Question>,
+    pub(super) drains: mpsc::Sender<super::stage::Wanted>,
     pub(super) log: Option<Log>,
 }
 
@@ -119,15 +121,16 @@ fn routes(admin: Admin, door: Door) -> Router {
         .route(copy::PATH, post(copy::stream))
         .route("/api/{*method}", post(ask_log))
         .route("/t/{tenant}/api/{*method}", post(ask_log_of))
+        .route(drain::PATH, post(drain::begin))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
         .layer(from_fn_with_state(guarded, guard))
         .with_state(admin)
 }
 
-/// Serves until the process ends.
-pub(super) async fn serve(listener: Listening, admin: Admin) {
+/// Serves until it is `closing`, and what is under way then to its end.
+pub(super) async fn serve(listener: Listening, admin: Admin, closing: watch::Receiver<bool>) {
     let routes = routes(admin, listener.door());
-    crowd::attend(listener, routes).await;
+    crowd::attend(listener, routes, closing).await;
 }
 
 #[derive(Clone)]
@@ -226,8 +229,10 @@ fn verdict<B>(
     if !is_allowed {
         return Err(Refusal::Stranger);
     }
-    let is_asked = path.starts_with("/api/") || path.starts_with("/t/");
-    if !is_asked || path == OPENAPI_PATH {
+    let is_guarded = ["/api/", "/t/", "/admin/"]
+        .iter()
+        .any(|start| path.starts_with(start));
+    if !is_guarded || path == OPENAPI_PATH {
         return Ok(());
     }
     if !config.has_admin_key() {
@@ -529,6 +534,7 @@ mod tests {
     struct Served {
         address: SocketAddr,
         readiness: watch::Sender<Readiness>,
+        closing: watch::Sender<bool>,
     }
 
     async fn served() -> Served {
@@ -554,15 +560,21 @@ mod tests {
             readiness: readiness.subscribe(),
             questions: questions_in,
             hooks: hooks_in,
+            drains: mpsc::channel(1).0,
             log: None,
         };
-        tokio::spawn(serve(Listening::Tcp(listener), admin));
+        let (closing_in, closing) = watch::channel(false);
+        tokio::spawn(serve(Listening::Tcp(listener), admin, closing));
         tokio::spawn(async move {
             while let Some(question) = questions.recv().await {
                 drop(question.send(vec![None]));
             }
         });
-        Served { address, readiness }
+        Served {
+            address,
+            readiness,
+            closing: closing_in,
+        }
     }
 
     fn client(address: SocketAddr) -> Client {
@@ -574,6 +586,26 @@ mod tests {
             .set_write_timeout(Some(Duration::from_secs(10)))
             .expect("a timeout");
         client
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_closes_ends_idle_connections_and_takes_nobody_any_more() {
+        let served = served().await;
+        let address = served.address;
+        let idle = spawn_blocking(move || {
+            let mut idle = client(address);
+            write!(idle, "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
+            let mut head = [0; 12];
+            idle.read_exact(&mut head).expect("an answer");
+            assert_eq!(&head, b"HTTP/1.1 200");
+            idle
+        });
+        let mut idle = idle.await.expect("asked");
+        served.closing.send_replace(true);
+        let rest = spawn_blocking(move || idle.read_to_end(&mut Vec::new()));
+        rest.await.expect("read").expect("its end");
+        let refused = spawn_blocking(move || Client::connect(address).is_err());
+        assert!(refused.await.expect("tried"));
     }
 
     async fn ask(address: SocketAddr, path: &'static str) -> String {

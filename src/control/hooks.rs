@@ -244,12 +244,7 @@ impl Hooks {
         if let Some(at) = self.find(pending.target_name()) {
             let now = Instant::now();
             self.targets[at].done(now, pass, &done);
-            while let Some(next) = self.targets[at].next(now) {
-                match next {
-                    Ok((pending, pass)) => self.start(at, pending, pass),
-                    Err(pending) => self.answer(pending, Verdict::Failed),
-                }
-            }
+            self.go_on(at, now);
         }
         match (pending, pushed) {
             // Whoever pushed may have stopped waiting.
@@ -264,8 +259,20 @@ impl Hooks {
         }
     }
 
+    /// Calls that waited go out, as far as there is room for them.
+    fn go_on(&mut self, at: usize, now: Instant) {
+        while let Some(next) = self.targets[at].next(now) {
+            match next {
+                Ok((pending, pass)) => self.start(at, pending, pass),
+                Err(pending) => self.answer(pending, Verdict::Failed),
+            }
+        }
+    }
+
     fn next_expiry(&self) -> Option<Instant> {
-        self.targets.iter().filter_map(Target::next_expiry).min()
+        let now = Instant::now();
+        let each = self.targets.iter();
+        each.filter_map(|target| target.next_expiry(now)).min()
     }
 
     fn expire(&mut self) {
@@ -274,6 +281,7 @@ impl Hooks {
             while let Some(pending) = self.targets[at].expired(now) {
                 self.answer(pending, Verdict::Failed);
             }
+            self.go_on(at, now);
         }
     }
 

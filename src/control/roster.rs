@@ -69,9 +69,18 @@ impl Roster {
             let Life::Ended(Some(outcome)) = life else {
                 return None;
             };
-            sum.clean += outcome.clean;
-            sum.forced += outcome.forced;
-            sum.unacked += outcome.unacked;
+            let DrainOutcome {
+                told,
+                left,
+                forced,
+                unanswered,
+                unacked,
+            } = outcome;
+            sum.told += told;
+            sum.left += left;
+            sum.forced += forced;
+            sum.unanswered += unanswered;
+            sum.unacked += unacked;
         }
         Some(sum)
     }
@@ -90,9 +99,10 @@ mod tests {
         roster.ended(
             ShardId(0),
             Some(DrainOutcome {
-                clean: 3,
+                told: 3,
                 forced: 1,
-                unacked: 0,
+                unanswered: 1,
+                ..DrainOutcome::default()
             }),
         );
         assert_eq!(roster.outcome(), None);
@@ -100,17 +110,20 @@ mod tests {
         roster.ended(
             ShardId(1),
             Some(DrainOutcome {
-                clean: 2,
-                forced: 0,
+                told: 2,
+                left: 7,
                 unacked: 4,
+                ..DrainOutcome::default()
             }),
         );
         assert!(roster.is_all_ended());
         assert_eq!(
             roster.outcome(),
             Some(DrainOutcome {
-                clean: 5,
+                told: 5,
+                left: 7,
                 forced: 1,
+                unanswered: 1,
                 unacked: 4
             })
         );

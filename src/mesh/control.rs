@@ -23,7 +23,7 @@ pub struct PageFor(pub AskId);
 pub enum ToShard {
     /// The configuration changed.
     Reload(Arc<Config>),
-    /// Stop listening, answer what waits, disconnect everybody within `window`, cut what is left after `grace` more.
+    /// Stop listening, answer what waits, tell everybody within `window` to come back elsewhere, cut what is left after `grace` more.
     Drain {
         /// Disconnects are spread over this time.
         window: Duration,
@@ -144,13 +144,17 @@ impl TableKind {
     }
 }
 
-/// How a drain ended.
+/// How a drain ended. The first three are all connections that were there or came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainOutcome {
-    /// Connections that ended with their peer's consent.
-    pub clean: u64,
+    /// Connections that were told to come back elsewhere, and left.
+    pub told: u64,
+    /// Connections that left by themselves before it was their turn.
+    pub left: u64,
     /// Connections cut at the deadline.
     pub forced: u64,
+    /// Of those that were cut: they waited for the answer to a request.
+    pub unanswered: u64,
     /// Durable publications accepted and not acknowledged.
     pub unacked: u64,
 }

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::mesh::control::Strain;
 use crate::metrics::Counters;
 use crate::shard::{Door, Shard};
-use crate::time::Instant;
+use crate::time::{Instant, Now};
 use crate::uring::{Accepted, Ring, Sqe, socket};
 
 /// Accepts armed at once, shared by the listeners. Also the most that one turn takes in.
@@ -39,6 +39,8 @@ pub(super) struct Accepts {
     watch: Watch,
     /// Accepts that the kernel holds.
     armed: u32,
+    /// The same by listener.
+    armed_of: Vec<u32>,
     /// Connections at which no further accept is armed: 95 % of the table, so that no accept finds it full, which
     /// would lose the connection.
     open_max: u32,
@@ -69,6 +71,7 @@ impl Accepts {
             retry_at: Instant::START,
             watch: Watch::default(),
             armed: 0,
+            armed_of: vec![0; listeners.len()],
             doors: listeners.iter().map(|listener| listener.door).collect(),
             last: None,
             listeners,
@@ -92,6 +95,7 @@ impl Accepts {
     pub(super) fn over(&mut self, now: Instant, accepted: &Accepted, counters: &mut Counters) {
         assert!(self.armed > 0, "an accept that was armed is over once");
         self.armed -= 1;
+        self.armed_of[accepted.listener as usize] -= 1;
         if self.listeners.is_empty() {
             return;
         }
@@ -112,32 +116,56 @@ impl Accepts {
         self.listeners.is_empty() && self.armed == 0
     }
 
+    /// Accepts for clients that the kernel holds.
+    fn armed_for_clients(&self) -> u32 {
+        let each = self.armed_of.iter().zip(&self.doors);
+        each.filter(|(_, door)| **door == Door::Clients)
+            .map(|(armed, _)| armed)
+            .sum()
+    }
+
     /// Arms what is due. When the shard stopped accepting, the listeners' queues are emptied and the listeners ended.
     pub(super) fn arm(
         &mut self,
         ring: &mut Ring,
-        now: Instant,
+        now: Now,
         open: u32,
         shard: &mut Shard,
     ) -> io::Result<()> {
         if !shard.is_accepting() {
-            let last = *self.last.get_or_insert(now + LAST_ACCEPTS);
+            let last = *self.last.get_or_insert(now.at + LAST_ACCEPTS);
             let somebody_waits =
                 |listener: &Listener| !listener.stays && socket::is_readable(&listener.socket);
-            if now >= last || !self.listeners.iter().any(somebody_waits) {
+            if now.at >= last || !self.listeners.iter().any(somebody_waits) {
                 return self.stop(ring);
             }
         }
-        if !self.failed.is_empty() && now >= self.retry_at {
+        if !self.failed.is_empty() && now.at >= self.retry_at {
             self.unarmed.append(&mut self.failed);
         }
-        let room = self.open_max.saturating_sub(open + self.armed) as usize;
-        let due = self.unarmed.len().min(room);
-        self.armed += due as u32;
-        for (index, listener) in self.unarmed.drain(..due) {
-            ring.push_accept(index, listener, listener)?;
+        let mut places = self.open_max.saturating_sub(open + self.armed);
+        let for_clients = shard.accept_room(now);
+        for (index, listener) in std::mem::take(&mut self.unarmed) {
+            let may_arm = places > 0
+                && match self.door(listener) {
+                    Door::Internal => true,
+                    // Where there is room for anybody, no listener is left without an accept.
+                    Door::Clients => {
+                        for_clients > self.armed_for_clients()
+                            || for_clients > 0 && self.armed_of[listener as usize] == 0
+                    }
+                };
+            if may_arm {
+                ring.push_accept(index, listener, listener)?;
+                self.armed += 1;
+                self.armed_of[listener as usize] += 1;
+                places -= 1;
+            } else {
+                self.unarmed.push((index, listener));
+            }
         }
-        let is_paused = self.armed == 0 && !self.listeners.is_empty();
+        let is_held = for_clients == 0 && places > 0;
+        let is_paused = self.armed == 0 && !is_held && !self.listeners.is_empty();
         self.watch.paused(is_paused, shard.counters_mut());
         Ok(())
     }

@@ -110,7 +110,7 @@ impl Hot {
         self.probe(now)?;
         let open = self.slots.open();
         self.accepts
-            .arm(&mut self.ring, now.at, open, &mut self.shard)?;
+            .arm(&mut self.ring, now, open, &mut self.shard)?;
         self.give_back_memory(now.at);
         if let Some(strain) = self.accepts.look(now.at, open, &mut self.shard) {
             self.reports.push(FromShard::Strained(self.id, strain));

@@ -28,7 +28,7 @@ use super::{Listener, ShardThread};
 use crate::mesh::bell::Doorbell as _;
 use crate::mesh::control::{FromShard, ToShard};
 use crate::model::{ConnId, ShardId};
-use crate::shard::{EndCause, Output, Peer, SendBatch, Shard};
+use crate::shard::{Door, EndCause, Output, Peer, SendBatch, Shard};
 use crate::time::{Instant, Now};
 use crate::uring::{EventFd, memory, socket};
 use connection::{Connection, Connections, outcome};
@@ -77,6 +77,8 @@ struct Core {
     queues: Vec<Weak<Listener>>,
     /// Accept tasks that wait for a descriptor.
     starved: usize,
+    /// Some wait until the shard has room for clients.
+    held: bool,
     watch: Watch,
     bell: Rc<LocalBell>,
 }
@@ -163,6 +165,7 @@ fn prepare(thread: ShardThread) -> (Shared, Rc<LocalBell>, Vec<Listener>) {
         listeners: Some(listeners.len()),
         queues: Vec::new(),
         starved: 0,
+        held: false,
         watch: Watch::default(),
         bell: Rc::clone(&bell),
     };
@@ -240,6 +243,10 @@ fn turn(core: &Shared) -> Next {
         this.shard.handle_timeout(now);
     }
     let more = this.flush(core, now);
+    if this.held && this.shard.accept_room(now) > 0 {
+        this.held = false;
+        this.accepting.iter().for_each(|held| held.ring());
+    }
     if !this.shard.is_accepting() {
         for stopped in this.accepting.drain(..) {
             stopped.ring();
@@ -433,22 +440,27 @@ impl Core {
 
 /// Accepts until the shard stops accepting.
 async fn accept(core: Shared, listener: Rc<Listener>, source: Source, stopped: Rc<LocalBell>) {
+    // Whoever stood in the queue when there was no room is told of no more.
+    let mut was_held = false;
     while core.borrow().shard.is_accepting() {
-        if !core.borrow().has_place() {
-            // Rung by the safety tick: places come back one by one, and waiting in the backlog costs a client little.
+        if !core.borrow_mut().may_take(listener.door) {
+            // Rung by the safety tick, or when the shard has room: places come back one by one, and waiting in the backlog costs a client little.
             poll_fn(|context| stopped.poll(context)).await;
+            was_held = true;
             continue;
         }
-        let mut readable = pin!(source.readable(false));
-        poll_fn(|context| {
-            let stopped = stopped.poll(context).is_ready();
-            if readable.as_mut().poll(context).is_ready() || stopped {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            }
-        })
-        .await;
+        if !std::mem::take(&mut was_held) {
+            let mut readable = pin!(source.readable(false));
+            poll_fn(|context| {
+                let stopped = stopped.poll(context).is_ready();
+                if readable.as_mut().poll(context).is_ready() || stopped {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            })
+            .await;
+        }
         if take_in(&core, &listener) == Taken::Short {
             core.borrow_mut().starved += 1;
             poll_fn(|context| stopped.poll(context)).await;
@@ -483,7 +495,7 @@ enum Taken {
 
 fn take_in(core: &Shared, listener: &Listener) -> Taken {
     for _ in 0..ACCEPTS {
-        if !core.borrow().has_place() {
+        if !core.borrow_mut().may_take(listener.door) {
             return Taken::All;
         }
         match listener.socket.accept() {
@@ -530,6 +542,14 @@ impl Core {
                 self.reports.push(FromShard::Strained(self.id, strain));
             }
         }
+    }
+
+    /// May somebody be taken in at this door?
+    fn may_take(&mut self, door: Door) -> bool {
+        let now = self.clock.now();
+        let is_held = door == Door::Clients && self.shard.accept_room(now) == 0;
+        self.held |= is_held;
+        self.has_place() && !is_held
     }
 
     fn has_place(&self) -> bool {

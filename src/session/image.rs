@@ -46,7 +46,7 @@ image!(struct RefreshVerdict { expired, expire_at, info, meta });
 image!(struct PublishVerdict { data, skip_history, tags, idempotency_key, delta, ttl_ms, version, version_epoch });
 image!(struct Target {
     name, endpoint, timeout, http_headers, emulated_headers, binary_encoding,
-    include_connection_meta, static_headers, signing, transforms, concurrency_max, queue_max, breaker
+    include_connection_meta, static_headers, signing, transforms, concurrency_max, queue_max, rate, breaker
 });
 image!(struct Signing { secret, previous });
 image!(struct Breaker { error_rate, latency, calls_min, window, open_for });

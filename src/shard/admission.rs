@@ -3,8 +3,9 @@
 //! which the others ask.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
-use super::answers::TEXT;
+use super::answers::{RETRY_AFTER, TEXT, retry_after};
 use super::connection::{Due, State};
 use super::connections::Connections;
 use super::people::LetIn;
@@ -15,6 +16,11 @@ use crate::mesh::message::{Admit, EnterFor, Prefix, TurnedAway};
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
 use crate::wire::http::RequestHead;
+
+/// A place may be free again after this time, as far as anybody can say.
+const FULL_FOR: Duration = Duration::from_secs(5);
+/// The same of a queue.
+const BUSY_FOR: Duration = Duration::from_secs(1);
 
 /// The shard that keeps the gate.
 const GATE: ShardId = ShardId(0);
@@ -151,15 +157,12 @@ impl Shard {
         };
         *counter += 1;
         let wait = match why {
-            TurnedAway::TooFast(wait) | TurnedAway::PrefixTooFast(wait) => Some(wait),
-            TurnedAway::Busy => Some(std::time::Duration::from_secs(1)),
-            TurnedAway::Full | TurnedAway::PrefixFull => None,
+            TurnedAway::TooFast(wait) | TurnedAway::PrefixTooFast(wait) => wait,
+            TurnedAway::Busy => BUSY_FOR,
+            TurnedAway::Full | TurnedAway::PrefixFull => FULL_FOR,
         };
-        let seconds = wait.map(|wait| wait.as_secs_f64().ceil().max(1.0).to_string());
-        let headers: Vec<(&str, &str)> = seconds
-            .iter()
-            .map(|seconds| ("Retry-After", seconds.as_str()))
-            .collect();
+        let after = retry_after(&mut self.rng, wait);
+        let headers = [(RETRY_AFTER, after.as_str())];
         // Its body may be still to come, and must not take the answer from it.
         self.write_answer(slot, 503, TEXT, &headers, b"too many connections\n");
         self.linger(slot);

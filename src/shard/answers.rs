@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::Shard;
-use super::connection::{Due, State};
+use super::connection::{Due, Leaving, State};
 use crate::limits::{ANSWERS_BYTES_MAX, LINGER_BYTES_MAX};
-use crate::mem::{Tick, TimerWheel};
+use crate::mem::{Rng, Tick, TimerWheel};
 use crate::wire::http::{
     Cors, HttpError, Response, encode_response, encode_response_head, encode_upgrade,
 };
@@ -15,11 +15,22 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 /// Header that every 401 needs.
 const CHALLENGE: &str = "WWW-Authenticate";
+/// Header that says when the same may be asked again.
+pub(super) const RETRY_AFTER: &str = "Retry-After";
+/// When, if nothing else says it.
+const RETRY: Duration = Duration::from_secs(1);
 /// A peer that was refused may send on for this long. It is read past, so that no reset takes the answer from it
 /// (RFC 9112 §9.6).
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same while the program waits for everybody to be gone.
 const LINGER_TIMEOUT_IN_DRAIN: Duration = Duration::from_millis(500);
+
+/// Whole seconds after which a peer may come back: this time at least, and up to half of it and a second more by chance, so that those who
+/// were refused together do not come back together.
+pub(super) fn retry_after(rng: &mut Rng, wait: Duration) -> String {
+    let least = (wait.as_secs_f64().ceil() as u64).max(1);
+    (least + rng.below(least / 2 + 2)).to_string()
+}
 
 impl Shard {
     pub(super) fn upgrade(
@@ -90,6 +101,7 @@ impl Shard {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> bool {
+        self.handshake_over(slot);
         let connection = self.connections.of_mut(slot);
         let keep_alive = connection.keep_alive && self.drain.is_none();
         if std::mem::replace(&mut connection.state, State::Head) == State::Waiting {
@@ -97,12 +109,18 @@ impl Shard {
         }
         let is_head = std::mem::take(&mut connection.is_head);
         let has = |name: &str| headers.iter().any(|(one, _)| *one == name);
-        let mut challenged: Vec<(&str, &str)>;
+        let comes_back = status == 503 || connection.leaving == Leaving::Told;
+        let after = (comes_back && !has(RETRY_AFTER)).then(|| retry_after(&mut self.rng, RETRY));
+        let mut more: Vec<(&str, &str)>;
         let headers = if status == 401 && !has(CHALLENGE) {
             // A token of a client is what is wanted.
-            challenged = headers.to_vec();
-            challenged.push((CHALLENGE, "Bearer realm=\"clients\""));
-            &challenged
+            more = headers.to_vec();
+            more.push((CHALLENGE, "Bearer realm=\"clients\""));
+            &more
+        } else if let Some(after) = &after {
+            more = headers.to_vec();
+            more.push((RETRY_AFTER, after));
+            &more
         } else {
             headers
         };

@@ -269,6 +269,7 @@ impl Shard {
         let connection = self.connections.of_mut(slot);
         debug_assert!(!connection.is_known, "once");
         connection.is_known = true;
+        self.handshake_over(slot);
         (self.people).connected(slot, user_of(&self.connections));
     }
 

@@ -29,6 +29,18 @@ pub(super) enum State {
     Gone,
 }
 
+/// What a drain has to do with the end of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Nothing: it is here, or has left by itself.
+    #[default]
+    Not,
+    /// It was told to come back elsewhere.
+    Told,
+    /// It was there still when the time was up.
+    Cut,
+}
+
 /// What is to be done since a connection has moved: see `shard/after`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Due(u8);
@@ -87,7 +99,10 @@ pub(super) struct Connection {
     pub(super) by: Tick,
     /// Tick under which the slot is filed in the wheel; 0 for none.
     pub(super) filed: Tick,
+    /// When it came.
+    pub(super) since: Tick,
     pub(super) state: State,
+    pub(super) leaving: Leaving,
     /// What is to be done about it.
     pub(super) due: Due,
     /// Where it came in.
@@ -96,6 +111,8 @@ pub(super) struct Connection {
     pub(super) is_session: bool,
     /// The session is connected and filed among the users.
     pub(super) is_known: bool,
+    /// A client whose handshake is not over.
+    pub(super) is_arriving: bool,
     /// A command waits for the key of its token; what arrives behind it is held, and time does not count.
     pub(super) is_parked: bool,
     /// An entry in the outbox's list of dirty connections.

@@ -99,11 +99,6 @@ impl Connections {
         self.slab.at(slot)
     }
 
-    /// The same, to change it.
-    pub(super) fn at_mut(&mut self, slot: u32) -> Option<&mut Connection> {
-        self.slab.at_mut(slot)
-    }
-
     /// The connection, unless it is gone.
     pub(super) fn current(&self, slot: u32, generation: u32) -> Option<&Connection> {
         self.slab.current(slot, generation)

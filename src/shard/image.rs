@@ -11,6 +11,7 @@ use super::connection::Connection;
 use super::connections::Connections;
 use super::drain::Draining;
 use super::inbox::PublishedTo;
+use super::intake::Intake;
 use super::keys::KeyWaits;
 use super::local::Local;
 use super::outgoing::Outgoing;
@@ -48,7 +49,7 @@ const CONNECTIONS: SectionKind = SectionKind { tag: 2, version: 2 };
 /// See `owned`.
 const OWNED: SectionKind = SectionKind { tag: 3, version: 2 };
 /// See `people`.
-const PEOPLE: SectionKind = SectionKind { tag: 4, version: 1 };
+const PEOPLE: SectionKind = SectionKind { tag: 4, version: 2 };
 /// See `local`.
 const LOCAL: SectionKind = SectionKind { tag: 5, version: 2 };
 /// See `questions`.
@@ -167,6 +168,7 @@ struct Common {
     counters: Counters,
     now: Now,
     drain: Option<Draining>,
+    intake: Intake,
     filling: Filling,
     has_messages: bool,
     inflated: usize,
@@ -191,6 +193,7 @@ impl Common {
             counters: Image::read(from)?,
             now: Image::read(from)?,
             drain: Image::read(from)?,
+            intake: Image::read(from)?,
             filling: Image::read(from)?,
             has_messages: Image::read(from)?,
             inflated: Image::read(from)?,
@@ -224,6 +227,7 @@ impl Shard {
             questions,
             key_waits,
             drain,
+            intake,
             counters,
             rng,
             now,
@@ -274,6 +278,7 @@ impl Shard {
             counters.write(out);
             now.write(out);
             drain.write(out);
+            intake.write(out);
             filling.write(out);
             has_messages.write(out);
             inflated.write(out);
@@ -329,6 +334,7 @@ impl Shard {
             counters,
             now,
             drain,
+            intake,
             filling,
             has_messages,
             inflated,
@@ -373,6 +379,7 @@ impl Shard {
             outgoing,
             reports,
             drain,
+            intake,
             key_waits: moved.key_waits,
             key_wanted: None,
             counters,

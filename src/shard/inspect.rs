@@ -1,7 +1,7 @@
 //! What the simulator's checkers look at. Nothing else calls it, and it changes nothing.
 
 use super::Shard;
-use super::connection::{Connection, Due};
+use super::connection::{Connection, Due, Leaving};
 pub use crate::broker::owner::ChannelOwned;
 use crate::model::{ChannelName, ClientId, ConnId, StreamPosition};
 use crate::session::flag;
@@ -34,6 +34,21 @@ pub struct Subscribed {
     pub present: bool,
     /// Gaps are told.
     pub positioned: bool,
+}
+
+/// A connection of a shard that drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Leaver {
+    /// Which.
+    pub conn: ConnId,
+    /// When it came, in ticks.
+    pub since: u32,
+    /// It was told to come back elsewhere.
+    pub is_told: bool,
+    /// It was there still when the time was up.
+    pub is_cut: bool,
+    /// It waits for its turn, and for nothing else.
+    pub waits: bool,
 }
 
 /// Amounts that are zero when nothing is under way.
@@ -237,6 +252,25 @@ impl Shard {
     #[must_use]
     pub fn let_in(&self) -> (u32, u32) {
         (self.people.inside(), self.people.here())
+    }
+
+    /// Who is there while the shard drains; nobody before.
+    #[must_use]
+    pub fn leavers(&self) -> Vec<Leaver> {
+        let Some(drain) = &self.drain else {
+            return Vec::new();
+        };
+        let of = |(slot, one): (u32, &Connection)| {
+            let conn = self.connections.id(slot);
+            Leaver {
+                conn,
+                since: one.since,
+                is_told: one.leaving == Leaving::Told,
+                is_cut: one.leaving == Leaving::Cut,
+                waits: drain.waits_for_its_turn(conn),
+            }
+        };
+        self.connections.iter().map(of).collect()
     }
 
     /// Amounts that are zero when nothing is under way.

@@ -29,6 +29,7 @@ impl Shard {
         self.calls_overdue();
         self.read_log();
         self.drain_step();
+        self.intake_timeout();
         self.settle();
     }
 
@@ -69,6 +70,7 @@ impl Shard {
             self.local.next_news_at(),
             retry,
             self.drain.as_ref().map(|drain| drain.next),
+            self.intake.next_at(),
             self.key_waits.next_at(),
             self.log.next_at(),
             self.hooks.next_at(),

@@ -36,6 +36,8 @@ const HEADERS_MAX: usize = 64;
 const KEY: &str = "x-api-key";
 /// Type of a body that is no JSON.
 const STREAM: &str = "application/octet-stream";
+/// Type of a body that is lines of JSON, one after the other.
+const LINES: &str = "application/x-ndjson";
 
 type Connection = http1::SendRequest<Full<Bytes>>;
 
@@ -150,20 +152,46 @@ impl Client {
         &mut self,
         path: &str,
         request: &Value,
-        mut each: impl FnMut(&[u8]) -> Result<bool, ToolError>,
+        each: impl FnMut(&[u8]) -> Result<bool, ToolError>,
     ) -> Result<(), ToolError> {
+        match self.take(&format!("/api/{path}"), STREAM, request, each)? {
+            None => Ok(()),
+            Some((status, body)) => {
+                let text = answered(path, status, body)?;
+                result::<Value>(path, &text).map(drop)
+            }
+        }
+    }
+
+    /// Asks for lines that come while something lasts, and gives them away likewise.
+    pub(super) fn follow(
+        &mut self,
+        path: &str,
+        request: &Value,
+        each: impl FnMut(&[u8]) -> Result<bool, ToolError>,
+    ) -> Result<(), ToolError> {
+        match self.take(path, LINES, request, each)? {
+            None => Ok(()),
+            Some((status, body)) => Err(unexpected(path.to_owned(), status, &body)),
+        }
+    }
+
+    /// Gives away the parts of an answer of this type; status and body of any other one.
+    fn take(
+        &mut self,
+        path: &str,
+        kind: &str,
+        request: &Value,
+        mut each: impl FnMut(&[u8]) -> Result<bool, ToolError>,
+    ) -> Result<Option<(u16, Vec<u8>)>, ToolError> {
         // What is left of an answer that nobody wants goes with its connection.
         let mut connection = self.connection.take();
         let outcome = self.runtime.block_on(async {
-            let request = self.request(
-                &Method::POST,
-                &format!("/api/{path}"),
-                &Bytes::from(request.to_string()),
-            )?;
+            let request = self.request(&Method::POST, path, &Bytes::from(request.to_string()))?;
             let response = send(&mut connection, &self.address, request).await?;
             let (parts, mut body) = response.into_parts();
-            let kind = parts.headers.get(CONTENT_TYPE);
-            let is_stream = kind.is_some_and(|kind| kind == STREAM) && parts.status == 200;
+            let of = parts.headers.get(CONTENT_TYPE);
+            let is_stream = of.is_some_and(|of| of == kind) && parts.status == 200;
             if !is_stream {
                 return Ok(Some((parts.status.as_u16(), whole(body).await?)));
             }
@@ -176,14 +204,7 @@ impl Client {
             }
             Ok(None)
         });
-        match outcome {
-            Ok(None) => Ok(()),
-            Ok(Some((status, body))) => {
-                let text = answered(path, status, body)?;
-                result::<Value>(path, &text).map(drop)
-            }
-            Err(broken) => Err(self.error(broken)),
-        }
+        outcome.map_err(|broken| self.error(broken))
     }
 
     /// The body of a page, which must be there within this time.

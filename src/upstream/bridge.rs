@@ -144,6 +144,8 @@ pub struct Report {
     pub letters: Census,
     /// Dead letters that were forgotten because of their age or their number.
     pub letters_expired: u64,
+    /// Deliveries whose workers have gone before they were done with them.
+    pub returned: u64,
     /// The sources.
     pub sources: Vec<SourceReport>,
     /// Batches appended.
@@ -673,6 +675,7 @@ async fn observe<L: Entries + Letters>(
             groups: desk.report(),
             letters,
             letters_expired,
+            returned: desk.returned(),
             sources: sources.report(),
             ..shared.counter.report()
         });

@@ -184,6 +184,8 @@ struct Inner<L, O> {
     joining: RefCell<HashMap<WorkerId, (u32, bool), FixedState>>,
     /// Shards that drain: nobody waits through them.
     hurried: RefCell<BTreeSet<ShardId>>,
+    /// Deliveries whose workers have gone.
+    returned: Cell<u64>,
     /// Whoever waits for replies.
     replies: Replies,
     /// Groups that were deleted of late.
@@ -279,6 +281,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
             fetches: RefCell::default(),
             joining: RefCell::default(),
             hurried: RefCell::default(),
+            returned: Cell::default(),
             replies: Replies::default(),
             deleted: RefCell::default(),
             config: RefCell::new(config.clone()),
@@ -417,6 +420,12 @@ impl<L, O: Outlet> Desk<L, O> {
         L: Letters,
     {
         (self.0.log.census(), self.0.expired_letters.get())
+    }
+
+    /// Deliveries that have gone to others since the start, because whoever had them was gone before it was done with them.
+    #[must_use]
+    pub fn returned(&self) -> u64 {
+        self.0.returned.get()
     }
 
     /// What an operator should know, a sentence each.

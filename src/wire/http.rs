@@ -177,11 +177,13 @@ impl HttpError {
             }
             Self::Forbidden => vec![("Vary", "Origin")],
             Self::MethodNotAllowed(allow) => vec![("Allow", allow.value())],
-            Self::Overloaded | Self::ShuttingDown => vec![("Retry-After", "1")],
             Self::UpgradeRequired => {
                 vec![("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
             }
-            Self::BadRequest
+            // When to come back is said where there is chance (`shard/answers`).
+            Self::Overloaded
+            | Self::ShuttingDown
+            | Self::BadRequest
             | Self::NotFound
             | Self::Timeout
             | Self::BodyTooLarge

@@ -11,6 +11,8 @@ use crate::tools::{program, run, schema, shipped, text};
 
 /// Seconds between the end of a drain and the moment in which the process is killed.
 const SPARE: u64 = 10;
+/// The same in a pod, where the command that drains has to start.
+const SPARE_OF_POD: u64 = 15;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -95,10 +97,15 @@ fn manifests_are_accepted_and_their_configuration_is_too() {
         let stop = pod["spec"]["terminationGracePeriodSeconds"]
             .as_u64()
             .expect("seconds");
-        let before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-            .as_u64()
-            .expect("seconds");
-        assert_eq!(stop, before + drain_seconds(&config) + SPARE, "{kind}");
+        assert_eq!(stop, drain_seconds(&config) + SPARE_OF_POD, "{kind}");
+        // Who asks for the drain inside of the pod finds a listener of this host, and a key in the environment.
+        let command = &container["lifecycle"]["preStop"]["exec"]["command"];
+        assert_eq!(command, &serde_json::json!(["ringmain", "drain"]), "{kind}");
+        let admin = config.admin.listen.as_ref().map(ToString::to_string);
+        assert!(admin.is_some_and(|listen| listen.starts_with("127.0.0.1:")));
+        let secrets = [("RINGMAIN__HTTP_API__KEY".to_owned(), "k".repeat(32))];
+        let with_key = configuration(file, &[&variables[..], &secrets[..]].concat());
+        assert!(with_key.own_admin_key(0).is_some(), "{kind}");
         // Probes ask pages that exist, at the listener that has them.
         for (probe, page) in [
             ("startupProbe", "/health"),

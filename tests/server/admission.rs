@@ -125,7 +125,8 @@ fn rate_of_new_connections_is_limited_and_says_when_to_come_again() {
         }
         let refused = refused.expect("thirty at once are more than three a second");
         assert!(let_in.len() >= 3, "{} were let in", let_in.len());
-        assert_eq!(refused.header("retry-after"), Some("1"));
+        let after = refused.header("retry-after").expect("when");
+        assert!(["1", "2"].contains(&after), "{after}");
         wait::until("another token", || {
             (knock(&server, 1, &[]).0 == 101).then_some(())
         });

@@ -207,7 +207,8 @@ fn unfinished_input_has_a_bound_and_the_largest_goes_first() {
     let mut second = half(&large[..1 << 20]);
     let refused = first.response().expect("an answer");
     assert_eq!(refused.status, 503, "the largest goes");
-    assert_eq!(refused.header("retry-after"), Some("1"));
+    let after = refused.header("retry-after").expect("when");
+    assert!(["1", "2"].contains(&after), "{after}");
     // A message of a WebSocket is input like any other.
     let mut socket = upgrade(server.listen, PATH, &[]);
     let frame = [&[0x81, 0xff][..], &(4_000_000_u64).to_be_bytes(), &[0; 4]].concat();

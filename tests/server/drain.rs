@@ -1,7 +1,9 @@
 //! SIGTERM ends the process in order: notice first, then no new connections, what waits is answered, clients are told to
 //! reconnect elsewhere, everything is flushed, and it ends as soon as nobody is left.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -352,4 +354,198 @@ allow_anonymous_connect_without_token = true
         started.elapsed()
     );
     drop(idle);
+}
+
+/// `ringmain drain` about this server.
+fn drain(server: &Server, more: &[&str]) -> std::process::Command {
+    let mut command = crate::support::process::binary(&server.directory());
+    command.args(["drain", "--address", &server.admin.to_string()]);
+    command.args(["--key", API_KEY]).args(more);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn shown(output: &std::process::Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[test]
+fn ringmain_drain_waits_for_the_end_and_prints_what_came_of_it() {
+    for (shards, json) in [(1, false), (3, true)] {
+        let mut server = drained_over("60s").shards(shards).run();
+        let clients: Vec<Client> = (0..20).map(|_| Client::anonymous(&server)).collect();
+        let more: &[&str] = if json { &["--json"] } else { &[] };
+        let child = drain(&server, more)
+            .args(["--window", "500ms"])
+            .spawn()
+            .expect("started");
+        ends(clients);
+        let output = child.wait_with_output().expect("its end");
+        let text = shown(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        if json {
+            let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+            assert_eq!(report["told"], 20, "{report}");
+            assert_eq!(report["forced"], 0, "{report}");
+            assert_eq!(report["status"], 0, "{report}");
+        } else {
+            assert!(text.contains("      20  told to come back"), "{text}");
+        }
+        assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+        let log = server.log();
+        let line = log
+            .lines()
+            .find(|line| line.contains("drained") && line.contains("told"));
+        assert!(line.is_some_and(|line| line.contains("20")), "{log}");
+    }
+}
+
+#[test]
+fn a_drain_that_cuts_somebody_says_so_by_its_status_and_its_deadline_bounds_all_of_it() {
+    let text = config(
+        "[client]\nallow_anonymous_connect_without_token = true\nqueue_max_size = 67108864\n\
+         [channel.without_namespace]\nallow_subscribe_for_client = true\nallow_subscribe_for_anonymous = true\n\
+         [drain]\nnotice = \"0s\"\nwindow = \"60s\"\n",
+    );
+    let mut server = Start::with_config(&text).run();
+    let mut silent = Client::anonymous(&server);
+    silent.subscribe("news");
+    // More than the kernel takes for somebody who does not read.
+    for _ in 0..20 {
+        let data = json!({ "channel": "news", "data": "x".repeat(1_000_000) });
+        server.api_result("publish", &data);
+    }
+    let started = now();
+    let output = drain(&server, &["--deadline", "1s"]).output().expect("run");
+    let text = shown(&output);
+    assert!(
+        started.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        started.elapsed()
+    );
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("       1  cut at the deadline"), "{text}");
+    assert_eq!(server.exit_status().code(), Some(0), "nothing is lost");
+    drop(silent);
+}
+
+#[test]
+fn whoever_joins_a_drain_gets_the_report_and_a_signal_after_it_joins_as_well() {
+    let mut server = drained_over("60s").run();
+    let clients: Vec<Client> = (0..4).map(|_| Client::anonymous(&server)).collect();
+    let start = |more: &[&str]| {
+        let mut command = drain(&server, more);
+        command.stderr(Stdio::null());
+        command.spawn().expect("started")
+    };
+    let first = start(&["--json", "--window", "3s"]);
+    refuses_connections(&server);
+    let second = start(&["--json"]);
+    server.signal("TERM");
+    assert!(
+        server.is_running(),
+        "the first signal ends no drain of an operator"
+    );
+    ends(clients);
+    for child in [first, second] {
+        let output = child.wait_with_output().expect("its end");
+        assert_eq!(output.status.code(), Some(0));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(report["told"], 4, "{report}");
+    }
+    assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn the_endpoint_of_a_drain_wants_the_key_and_times_that_it_understands() {
+    let mut server = drained_over("100ms").run();
+    let mut admin = Http::open(server.admin);
+    let kind = ("Content-Type", "application/json");
+    let key = ("X-API-Key", API_KEY);
+    let ask = |admin: &mut Http, headers: &[(&str, &str)], body: &str| {
+        admin.send(&encode("POST", "/admin/drain", headers, body.as_bytes()));
+        admin.response().expect("an answer")
+    };
+    assert_eq!(ask(&mut admin, &[kind], "{}").status, 401);
+    let refused = ask(&mut admin, &[kind, key], r#"{"window":"soon"}"#);
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("window"), "{}", refused.text());
+    assert_eq!(Http::open(server.admin).get("/ready", &[]).status, 200);
+    let mut stream = tcp(server.admin);
+    stream
+        .write_all(&encode("POST", "/admin/drain", &[kind, key], b""))
+        .expect("sent");
+    let mut lines = String::new();
+    stream.read_to_string(&mut lines).expect("to its end");
+    let last = lines.lines().find(|line| line.starts_with("{\"report\""));
+    let last: serde_json::Value = serde_json::from_str(last.expect("a report")).expect("JSON");
+    assert_eq!(last["report"]["status"], 0, "{lines}");
+    assert_eq!(server.exit_status().code(), Some(0));
+}
+
+#[test]
+fn those_who_came_last_are_told_last() {
+    let mut server = drained_over("1s").run();
+    let mut clients: Vec<Client> = Vec::new();
+    for _ in 0..2 {
+        clients.extend((0..10).map(|_| Client::anonymous(&server)));
+        let started = now();
+        // The age of a connection is known to a tenth of a second.
+        wait::until("time to pass", || {
+            (started.elapsed() > Duration::from_millis(250)).then_some(())
+        });
+    }
+    server.signal("TERM");
+    let ends = ends(clients);
+    let (old, new) = ends.split_at(10);
+    assert!(old.iter().max() < new.iter().min(), "{ends:?}");
+    assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn deliveries_of_workers_are_returned_and_counted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let more = "[drain]\nnotice = \"0s\"\nwindow = \"200ms\"\ngrace = \"5s\"\n";
+    let mut server = start(more, directory.path()).run();
+    let claims = json!({ "sub": "w", "exp": after(600), "consume": { "g*": ["orders:*"] } });
+    let mut worker = Client::with_token(&server, &sign(&claims));
+    let wish = json!({ "group": "g1", "channels": ["orders:*"], "credit": 5 });
+    worker.ok(
+        "rpc",
+        &json!({ "method": "ringmain.consume", "data": wish }),
+    );
+    for n in 0..3 {
+        server.api_result("publish", &json!({ "channel": "orders:1", "data": n }));
+    }
+    for _ in 0..3 {
+        assert!(worker.push()["message"]["data"]["delivery"].is_u64());
+    }
+    let child = drain(&server, &["--json"]).spawn().expect("started");
+    worker.ends_with(3001);
+    let output = child.wait_with_output().expect("its end");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(report["returned"], 3, "{report}");
+    assert_eq!(report["unacked"], 0, "{report}");
+    assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn a_configured_deadline_bounds_a_drain_by_a_signal() {
+    let text = config(
+        "[drain]\nnotice = \"20s\"\nwindow = \"20s\"\ngrace = \"20s\"\n[client]\nallow_anonymous_connect_without_token = true\n",
+    );
+    let mut server = Start::with_config(&text)
+        .env("RINGMAIN__DRAIN__DEADLINE", "1500ms")
+        .run();
+    let mut client = Client::anonymous(&server);
+    let started = now();
+    server.signal("TERM");
+    client.ends_with(3001);
+    assert_eq!(server.exit_status().code(), Some(0), "{}", server.log());
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        started.elapsed()
+    );
 }

@@ -57,12 +57,16 @@ pub struct Reactor {
     pub backlog: VecDeque<usize>,
     pub control: VecDeque<ToShard>,
     pub drained: Option<DrainOutcome>,
+    /// Connections that had closed when a drain began.
+    pub closed_before: u64,
     /// Outputs may be left from the turn before.
     output_left: bool,
     /// Connections that are gone: their completions come late.
     stale: Vec<ConnId>,
     /// Turns that are skipped.
     pub asleep: u64,
+    /// The shard has no room for those who wait to be accepted.
+    held: bool,
     /// The shard was told that no listener is left.
     unlistened: bool,
     /// Turns in which the time was up and still was afterwards.
@@ -81,9 +85,11 @@ impl Reactor {
             backlog: VecDeque::new(),
             control: VecDeque::new(),
             drained: None,
+            closed_before: 0,
             output_left: false,
             stale: Vec::new(),
             asleep: 0,
+            held: false,
             unlistened: false,
             due_turns: 0,
             rng,
@@ -108,7 +114,7 @@ impl Reactor {
         self.bell
             || told
             || self.output_left
-            || !self.backlog.is_empty()
+            || !self.backlog.is_empty() && !self.held
             || !self.control.is_empty()
             || self
                 .shard
@@ -159,6 +165,9 @@ impl Reactor {
             self.shard.handle_ended(outside.now, conn, EndCause::Reset);
         }
         while let Some(message) = self.control.pop_front() {
+            if matches!(message, ToShard::Drain { .. }) {
+                self.closed_before = self.shard.counters().closed;
+            }
             self.shard.handle_control(outside.now, message);
         }
         self.bell = false;
@@ -189,6 +198,10 @@ impl Reactor {
             self.check_timeout(outside.now);
         }
         self.output_left = self.flush(outside);
+        self.held = self.shard.accept_room(outside.now) == 0;
+        if self.held && !self.backlog.is_empty() {
+            outside.truth.count("left in the queue");
+        }
         true
     }
 
@@ -208,7 +221,9 @@ impl Reactor {
                 outside.links[link].down_reset = true;
             }
         }
-        while let Some(link) = self.backlog.pop_front() {
+        while self.shard.accept_room(outside.now) > 0
+            && let Some(link) = self.backlog.pop_front()
+        {
             let slot = self.free.pop().unwrap_or(self.sockets.len() as u32);
             let peer = Peer {
                 ip: None,

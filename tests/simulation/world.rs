@@ -47,9 +47,12 @@ const ROUNDS: u64 = 1;
 const USERS: u64 = 2;
 const HOOKS: u64 = 3;
 const KEYS: u64 = 4;
+const INTAKE: u64 = 5;
 
+mod leaving;
 mod runs;
 
+use leaving::Leaving;
 pub use runs::{run, run_unmoved, run_with_faulty_mesh};
 
 pub struct World {
@@ -85,6 +88,8 @@ pub struct World {
     hash: DefaultHasher,
     calm: bool,
     drained_by: Option<Instant>,
+    /// Shards on their way out.
+    leaving: Vec<Leaving>,
 }
 
 /// How often what happened.
@@ -104,6 +109,9 @@ impl World {
         if rng.below(3) > 0 {
             config.hooks = backend::hooks(&mut rng);
         }
+        let mut rng = stream(seed, Concern::Shape, INTAKE);
+        config.server.accept_rate = [0, 0, 20, 100][rng.below(4) as usize];
+        config.server.handshakes_max = [0, 0, 0, 6][rng.below(4) as usize];
         let keys = Keys::random(&mut stream(seed, Concern::Shape, KEYS));
         keys.configure(&mut config);
         let (endpoints, wires) = mesh::build_wired(shape.shards, shape.queue);
@@ -169,6 +177,7 @@ impl World {
             hash: DefaultHasher::new(),
             calm: false,
             drained_by: None,
+            leaving: Vec::new(),
         }
     }
 
@@ -374,6 +383,9 @@ impl World {
             });
             for ShardId(shard) in wakes {
                 self.shards[usize::from(shard)].bell = true;
+            }
+            if let Some(leaving) = self.leaving.get_mut(at) {
+                leaving.look(self.now.at, &self.shards[at].shard, &mut self.truth);
             }
             if self.moves && self.images.below(TURNS_UNMOVED) == 0 {
                 self.replace(at);
@@ -721,6 +733,9 @@ impl World {
         for shard in &mut self.shards {
             shard.asleep = 0;
             shard.control.push_back(ToShard::Drain { window, grace });
+            let mut leaving = Leaving::default();
+            leaving.begin(self.now.at, window);
+            self.leaving.push(leaving);
         }
         self.drained_by = Some(self.now.at + window + grace);
         let end = self.now.at + window + grace + Duration::from_millis(500);
@@ -741,10 +756,11 @@ impl World {
         self.rest();
         for (at, reactor) in self.shards.iter().enumerate() {
             assert_eq!(reactor.open(), 0, "sockets of shard {at} after its drain");
-            assert!(
-                reactor.drained.is_some(),
-                "shard {at} reports the end of its drain"
-            );
+            let Some(outcome) = reactor.drained else {
+                panic!("shard {at} reports the end of its drain");
+            };
+            let closed = reactor.shard.counters().closed - reactor.closed_before;
+            self.leaving[at].check(outcome, closed);
             assert!(!reactor.shard.is_accepting());
             assert!(
                 reactor.shard.counters().sessions == 0,

@@ -14,6 +14,10 @@ use super::{Learned, Target};
 
 /// Time without any arrival after which what is missing counts as lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
+/// What is counted of the pace of a drain.
+const BIN: Duration = Duration::from_millis(100);
+/// A server that drains has ended so long after its window, or does not.
+const DRAIN_MARGIN: Duration = Duration::from_secs(15);
 /// Kernel memory is freed a little after the close.
 pub(super) const SETTLE: Duration = Duration::from_millis(500);
 /// A server is quiet when it uses less than this in one `QUIET_WINDOW`.
@@ -68,7 +72,8 @@ impl<'a> Course<'a> {
             Scenario::Idle => self.idle(),
             Scenario::Storm => self.storm(),
             Scenario::Stalled => self.stalled(),
-            Scenario::Durable | Scenario::Queue => Err(ELSEWHERE),
+            Scenario::Drain => self.drain(),
+            Scenario::Durable | Scenario::Queue | Scenario::Churn => Err(ELSEWHERE),
         }?;
         self.swarm.disconnect()?;
         Ok(result)
@@ -259,8 +264,12 @@ impl<'a> Course<'a> {
 
     fn storm(&mut self) -> Result<(Run, Learned), BenchError> {
         self.connect()?;
-        self.swarm.disconnect()?;
-        self.quiet()?;
+        if self.shape.restart {
+            self.lose_server()?;
+        } else {
+            self.swarm.disconnect()?;
+            self.quiet()?;
+        }
         // The limit has no history: what a server recovers is in the bytes of its answer already.
         let missed = if self.target.subject() == Subject::Server {
             self.shape.missed.unwrap_or(0)
@@ -314,6 +323,73 @@ impl<'a> Course<'a> {
         ))
     }
 
+    /// The server is killed under its clients, and comes back without any of them.
+    fn lose_server(&mut self) -> Result<(), BenchError> {
+        self.swarm.publish_now(1);
+        self.swarm.settle(PATIENCE)?;
+        self.swarm.expect_loss();
+        let Target::Server(server) = &mut self.target else {
+            return Err(ELSEWHERE);
+        };
+        server.kill()?;
+        self.swarm.await_loss()?;
+        server.start_again()?;
+        // Whoever publishes while the others are away is the first to come back.
+        self.swarm.connect_publisher()
+    }
+
+    // --- drain ---
+
+    fn drain(&mut self) -> Result<(Run, Learned), BenchError> {
+        self.connect()?;
+        self.quiet()?;
+        self.swarm.measure()?;
+        let begun = self.swarm.clock();
+        let Target::Server(server) = &self.target else {
+            return Err(ELSEWHERE);
+        };
+        server.terminate()?;
+        let most = self.shape.duration + DRAIN_MARGIN;
+        let status = loop {
+            self.hold("drains", BIN)?;
+            let Target::Server(server) = &mut self.target else {
+                return Err(ELSEWHERE);
+            };
+            let ended = server.ended()?;
+            let waited = Duration::from_nanos(self.swarm.clock() - begun);
+            if ended.is_some() || waited > most {
+                break ended;
+            }
+        };
+        let took = self.swarm.clock() - begun;
+        let told = self.swarm.measure()?.told;
+        let mut run = self.finish(histogram()?);
+        run.push(
+            "connections",
+            Unit::Count,
+            f64::from(self.shape.connections),
+        );
+        run.push("told to reconnect (3001)", Unit::Count, told.len() as f64);
+        let bins = bins(begun, self.shape.duration, &told);
+        let all: u64 = bins.iter().sum();
+        let mean = all as f64 / bins.len().max(1) as f64;
+        let most = bins.iter().copied().max().unwrap_or(0) as f64;
+        run.push("told per 100 ms, mean", Unit::Count, mean);
+        run.push("told per 100 ms, max", Unit::Count, most);
+        run.push("max ÷ mean", Unit::Share, most / mean.max(1e-9));
+        if let (Some(first), Some(last)) = (told.iter().min(), told.iter().max()) {
+            run.push("first told after", Unit::Time, (first - begun) as f64);
+            run.push("last told after", Unit::Time, (last - begun) as f64);
+        }
+        run.push("process ended after", Unit::Time, took as f64);
+        run.push("exit status", Unit::Count, status.map_or(-1.0, f64::from));
+        if told.len() as u64 != u64::from(self.shape.connections) || status != Some(0) {
+            // Somebody was cut, or was not told.
+            run.refused += 1;
+        }
+        Ok((run, Learned::default()))
+    }
+
     /// Waits until the server has dealt with what was.
     fn quiet(&mut self) -> Result<(), BenchError> {
         for _ in 0..QUIET_TRIES {
@@ -351,6 +427,18 @@ impl<'a> Course<'a> {
     }
 }
 
+/// How many were told in each bin of the window. What comes after it counts in the last one.
+fn bins(begun: u64, window: Duration, told: &[u64]) -> Vec<u64> {
+    let length = BIN.as_nanos() as u64;
+    let count = (window.as_nanos() as u64).div_ceil(length).max(1) as usize;
+    let mut bins = vec![0; count];
+    for at in told {
+        let bin = (at.saturating_sub(begun) / length) as usize;
+        bins[bin.min(count - 1)] += 1;
+    }
+    bins
+}
+
 pub(super) fn latency_figures(run: &mut Run) {
     for (name, quantile) in [("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)] {
         let value = run.latency.value_at_quantile(quantile) as f64;
@@ -362,6 +450,14 @@ pub(super) fn latency_figures(run: &mut Run) {
 mod tests {
     use super::super::super::ledger::Counts;
     use super::*;
+
+    #[test]
+    fn everybody_who_is_told_is_in_a_bin() {
+        let ms = |ms: u64| 1_000 + ms * 1_000_000;
+        let told = [ms(10), ms(99), ms(150), ms(950), ms(1200)];
+        let bins = bins(1_000, Duration::from_secs(1), &told);
+        assert_eq!(bins, [2, 1, 0, 0, 0, 0, 0, 0, 0, 2]);
+    }
 
     #[test]
     fn nothing_measured_gives_figures_without_division_by_zero() {

@@ -11,6 +11,8 @@ use super::load::{Channel, Load, Schedule};
 use super::stats::Stats;
 use super::{Plan, api};
 
+/// A server that drains says this in its close frame (`spec/centrifuge.md` §5.2).
+const SHUTDOWN: u16 = 3001;
 /// Bytes of the protocol's ping: `{}`, or one length of zero.
 const PING_BYTES_MAX: usize = 2;
 
@@ -186,6 +188,10 @@ impl State {
                         }
                         frame::PING => self.queue_frame(index, frame::PONG, payload),
                         frame::CLOSE => {
+                            if payload.starts_with(&SHUTDOWN.to_be_bytes()) {
+                                self.stats.told.push(self.now);
+                                self.clients[index as usize].leaving = true;
+                            }
                             self.doomed.push(index);
                             self.ended(index);
                             return bytes.len();

@@ -25,6 +25,8 @@ pub(crate) struct Stats {
     pub(crate) upgrade_bytes: u64,
     /// Frames received by subscribers.
     pub(crate) frames: u64,
+    /// When subscribers were told to reconnect elsewhere.
+    pub(crate) told: Vec<u64>,
     /// Nanoseconds from the intended send time.
     pub(crate) latency: Histogram<u64>,
     /// Nanoseconds from `Swarm::connect` to the end of each join.
@@ -42,6 +44,7 @@ impl Stats {
             upgrade_sent: 0,
             upgrade_bytes: 0,
             frames: 0,
+            told: Vec::new(),
             latency: histogram()?,
             joins: histogram()?,
         })

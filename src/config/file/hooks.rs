@@ -120,6 +120,7 @@ fn target<V: Visit>(v: &mut V, target: &mut Target) {
     );
     v.integer("concurrency_max", 1, 65_536, &mut target.concurrency_max);
     v.integer("queue_max", 0, 1_000_000, &mut target.queue_max);
+    v.integer("rate", 0, 1_000_000, &mut target.rate);
     v.section("breaker", |v| breaker(v, &mut target.breaker));
     v.section("http", |v| {
         v.secrets(

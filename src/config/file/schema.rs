@@ -79,6 +79,13 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
         u64::from(CONNECTIONS_MAX),
         &mut server.connections_per_shard_max,
     );
+    v.integer("accept_rate", 0, 1_000_000, &mut server.accept_rate);
+    v.integer(
+        "handshakes_max",
+        0,
+        u64::from(CONNECTIONS_MAX),
+        &mut server.handshakes_max,
+    );
     v.duration(
         "handshake_timeout",
         millis(10, HOUR_MS),
@@ -572,6 +579,7 @@ fn drain<V: Visit>(v: &mut V, drain: &mut Drain) {
     v.duration("notice", millis(0, HOUR_MS), &mut drain.notice);
     v.duration("window", millis(0, HOUR_MS), &mut drain.window);
     v.duration("grace", millis(0, HOUR_MS), &mut drain.grace);
+    v.duration("deadline", millis(0, 3 * HOUR_MS), &mut drain.deadline);
 }
 
 fn log<V: Visit>(v: &mut V, log: &mut Log) {

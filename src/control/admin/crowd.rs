@@ -16,7 +16,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::task::AbortHandle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// From one byte of answer to the next: time for a whole request to arrive and for the client to read.
@@ -87,7 +88,7 @@ impl Listener {
 /// Somebody who is connected, as the one who lets in sees it.
 struct Guest {
     place: Arc<Place>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 /// How a connection does.
@@ -116,8 +117,12 @@ impl Place {
     }
 }
 
-/// Lets in whoever comes, for ever.
-pub(super) async fn attend(listening: Listening, routes: Router) {
+/// Lets in whoever comes until it is `closing`. Whoever waits for an answer then gets it.
+pub(super) async fn attend(
+    listening: Listening,
+    routes: Router,
+    mut closing: watch::Receiver<bool>,
+) {
     let listener = match listening.into_listener() {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin listener ended"),
@@ -125,7 +130,12 @@ pub(super) async fn attend(listening: Listening, routes: Router) {
     let born = Instant::now();
     let mut guests: Vec<Guest> = Vec::with_capacity(ADMIN_CONNECTIONS_MAX);
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = closed(&mut closing) => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
             Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => continue,
             Err(_) => {
@@ -143,10 +153,20 @@ pub(super) async fn attend(listening: Listening, routes: Router) {
             works: AtomicBool::new(false),
         });
         place.progress();
-        let task = tokio::spawn(serve(stream, Arc::clone(&place), routes.clone()));
-        let task = task.abort_handle();
+        let serves = serve(stream, Arc::clone(&place), routes.clone(), closing.clone());
+        let task = tokio::spawn(serves);
         guests.push(Guest { place, task });
     }
+    drop(listener);
+    for guest in guests {
+        // However it ended, its client knows.
+        let _ = guest.task.await;
+    }
+}
+
+/// The listener ends.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|is_closing| *is_closing).await;
 }
 
 /// Ends the connection that has been idle for longest; one that works only where all do.
@@ -163,7 +183,12 @@ fn show_out(guests: &mut Vec<Guest>) {
     }
 }
 
-async fn serve(stream: Stream, place: Arc<Place>, routes: Router) {
+async fn serve(
+    stream: Stream,
+    place: Arc<Place>,
+    routes: Router,
+    mut closing: watch::Receiver<bool>,
+) {
     let timed = Timed {
         stream,
         sleep: Box::pin(sleep(IDLE_TIMEOUT)),
@@ -185,8 +210,15 @@ async fn serve(stream: Stream, place: Arc<Place>, routes: Router) {
         .header_read_timeout(IDLE_TIMEOUT)
         .max_buf_size(ADMIN_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(timed), service);
+    let mut connection = std::pin::pin!(connection);
     // However it ended, its client knows.
-    let _ = connection.await;
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = closed(&mut closing) => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
 }
 
 enum Stream {

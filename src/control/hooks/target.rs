@@ -16,6 +16,8 @@ use crate::upstream::bridge::PushCall;
 
 /// Failures of one target are told at most this often; the others are counted, and their number comes with the next line.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// The pace allows so much of a second at once.
+const BURSTS_PER_SECOND: u32 = 10;
 
 /// A call, and who waits for it.
 pub(super) enum Pending {
@@ -45,6 +47,8 @@ pub(super) struct Target {
     pub(super) prepared: Arc<Prepared>,
     breaker: Breaker,
     in_flight: u32,
+    /// The pace is kept as the time at which all that it allows at once is there again.
+    full_at: Instant,
     waiting: VecDeque<Waiting>,
     counts: Counts,
     /// When a failure was told last, and how many have not been told since.
@@ -101,6 +105,7 @@ impl Target {
             prepared: Arc::new(Prepared::new(config, of_all)),
             breaker: Breaker::new(config.breaker, now),
             in_flight: 0,
+            full_at: now,
             waiting: VecDeque::new(),
             counts: Counts::default(),
             told: None,
@@ -128,7 +133,7 @@ impl Target {
 
     pub(super) fn admit(&mut self, now: Instant, pending: Pending) -> Admission {
         let config = &self.prepared.config;
-        let is_full = self.in_flight >= config.concurrency_max;
+        let is_full = self.in_flight >= config.concurrency_max || self.paced_until(now) > now;
         if is_full && self.waiting.len() >= config.queue_max as usize {
             self.counts.refused_full += 1;
             return Admission::Refused(pending);
@@ -146,7 +151,7 @@ impl Target {
         }
         match self.breaker.admit(now) {
             Some(pass) => {
-                self.in_flight += 1;
+                self.goes(now);
                 Admission::Go(pending, pass)
             }
             None => {
@@ -158,7 +163,7 @@ impl Target {
 
     /// The next call that waited, if there is room for it. `Err`: it is refused.
     pub(super) fn next(&mut self, now: Instant) -> Option<Result<(Pending, Pass), Pending>> {
-        if self.in_flight >= self.prepared.config.concurrency_max {
+        if self.in_flight >= self.prepared.config.concurrency_max || self.paced_until(now) > now {
             return None;
         }
         let Waiting { pending, until } = self.waiting.pop_front()?;
@@ -168,7 +173,7 @@ impl Target {
         }
         match self.breaker.admit(now) {
             Some(pass) => {
-                self.in_flight += 1;
+                self.goes(now);
                 Some(Ok((pending, pass)))
             }
             None => {
@@ -178,9 +183,36 @@ impl Target {
         }
     }
 
-    /// When the first call that waits has waited too long.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.waiting.front().map(|waiting| waiting.until)
+    /// A call goes out.
+    fn goes(&mut self, now: Instant) {
+        self.in_flight += 1;
+        let rate = self.prepared.config.rate;
+        if rate > 0 {
+            self.full_at = self.full_at.max(now) + Duration::from_secs(1) / rate;
+        }
+    }
+
+    /// When the pace lets the next call out.
+    fn paced_until(&self, now: Instant) -> Instant {
+        let rate = self.prepared.config.rate;
+        if rate == 0 {
+            return now;
+        }
+        let spare = (rate / BURSTS_PER_SECOND).max(1) - 1;
+        let earlier = Duration::from_secs(1) / rate * spare;
+        self.full_at.checked_sub(earlier).unwrap_or(now)
+    }
+
+    /// When something is to be done about a call that waits: it has waited too long, or it is its turn.
+    pub(super) fn next_expiry(&self, now: Instant) -> Option<Instant> {
+        let until = self.waiting.front()?.until;
+        let paced = self.paced_until(now);
+        // One that waits for a place goes when another one is over.
+        let has_place = self.in_flight < self.prepared.config.concurrency_max;
+        Some(match has_place {
+            true => until.min(paced),
+            false => until,
+        })
     }
 
     /// A call that has waited too long.

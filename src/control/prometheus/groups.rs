@@ -261,7 +261,13 @@ pub(super) fn letters(out: &mut String, report: &LogReport) {
         "Dead letters that were forgotten because of their age or because there were more than are kept.",
         report.letters_expired,
     );
-    for (name, kind, help, number) in [bytes, expired] {
+    let returned = (
+        "ringmain_deliveries_returned_total",
+        "counter",
+        "Deliveries that go to others because whoever had them is gone.",
+        report.returned,
+    );
+    for (name, kind, help, number) in [bytes, expired, returned] {
         head(out, name, kind, help);
         line(out, format_args!("{name} {number}"));
     }

@@ -35,7 +35,7 @@ fn shard(state: State, phase: Phase) -> Shard {
 }
 
 fn connection(shard: &mut Shard) -> &mut Connection {
-    shard.connections.at_mut(SLOT).unwrap()
+    shard.connections.of_mut(SLOT)
 }
 
 /// What is to be seen of a connection when nothing is due any more: its state, whether it is known and whether it stands in `ready`.

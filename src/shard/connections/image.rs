@@ -10,7 +10,7 @@ use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::CONNECTIONS_MAX;
 use crate::mem::{HeldBytes, Slab};
 use crate::shard::backlog::{Backlog, SharedPieces};
-use crate::shard::connection::{Connection, State};
+use crate::shard::connection::{Connection, Leaving, State};
 use crate::shard::{Close, Door};
 use crate::wire::websocket::Inflater;
 
@@ -24,6 +24,7 @@ image!(enum State {
     6 => Lingering,
     7 => Gone,
 });
+image!(enum Leaving { 0 => Not, 1 => Told, 2 => Cut });
 image!(enum Close { 0 => Finish, 1 => Abort });
 image!(enum Door { 0 => Clients, 1 => Internal });
 image!(enum ConnOrder {
@@ -117,11 +118,14 @@ impl Connection {
             held,
             by,
             filed,
+            since,
             state,
+            leaving,
             due,
             door,
             is_session,
             is_known,
+            is_arriving,
             is_parked,
             is_dirty,
             is_paused,
@@ -147,10 +151,13 @@ impl Connection {
         held.write(out);
         by.write(out);
         filed.write(out);
+        since.write(out);
         state.write(out);
+        leaving.write(out);
         door.write(out);
         is_session.write(out);
         is_known.write(out);
+        is_arriving.write(out);
         is_parked.write(out);
         is_dirty.write(out);
         is_paused.write(out);
@@ -181,11 +188,14 @@ impl Connection {
             held: Image::read(from)?,
             by: Image::read(from)?,
             filed: Image::read(from)?,
+            since: Image::read(from)?,
             state: Image::read(from)?,
+            leaving: Image::read(from)?,
             due: Due::NOTHING,
             door: Image::read(from)?,
             is_session: Image::read(from)?,
             is_known: Image::read(from)?,
+            is_arriving: Image::read(from)?,
             is_parked: Image::read(from)?,
             is_dirty: Image::read(from)?,
             is_paused: Image::read(from)?,

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 
 use crate::config::Client;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
-use crate::limits::PREFIXES_MAX;
+use crate::limits::{PREFIXES_MAX, RETRY_AFTER_MAX};
 use crate::mem::{Key, SecretHash};
 use crate::mesh::message::{Prefix, TurnedAway};
 use crate::time::Instant;
@@ -30,10 +30,13 @@ struct PrefixClients {
     rate: Bucket,
 }
 
-/// A token bucket that holds the tokens of one second, kept as the time at which it is full again.
+/// A token bucket that holds the tokens of one second, kept as the time at which it is full again. Those who find none are told to come
+/// back one after the other, as tokens come.
 #[derive(Clone, Copy, Default)]
 struct Bucket {
     full_at: Instant,
+    /// When the last one who found none was told to come back.
+    booked: Instant,
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -44,22 +47,24 @@ const OTHERS: Prefix = Prefix {
 };
 
 impl Bucket {
-    /// The bucket with one token fewer; how long to wait if it has none.
-    fn take(self, now: Instant, per_second: u32) -> Result<Self, Duration> {
+    /// Takes a token; how long to wait if there is none.
+    fn take(&mut self, now: Instant, per_second: u32) -> Result<(), Duration> {
         let token = SECOND_NS / u64::from(per_second.max(1));
         let full_at = self.full_at.0.max(now.0) + token;
         // A bucket that lacks more than its whole second would owe tokens.
         let limit = now.0 + token * u64::from(per_second.max(1));
         if full_at > limit {
-            return Err(Duration::from_nanos(full_at - limit));
+            let first = now.0 + full_at - limit;
+            let booked = first.max(self.booked.0 + token);
+            self.booked = Instant(booked).min(now + RETRY_AFTER_MAX);
+            return Err(self.booked.since(now));
         }
-        Ok(Self {
-            full_at: Instant(full_at),
-        })
+        self.full_at = Instant(full_at);
+        Ok(())
     }
 }
 
-image!(struct Bucket { full_at });
+image!(struct Bucket { full_at, booked });
 image!(struct PrefixClients { inside, rate });
 image!(struct Prefix { bits, is_v4 });
 
@@ -78,7 +83,7 @@ impl Gate {
         }
     }
 
-    /// Lets one more in, or says why not: under which prefix it is counted. A refused one leaves no trace.
+    /// Lets one more in, or says why not: under which prefix it is counted. A refused one takes no place and no token.
     pub(super) fn enter(
         &mut self,
         now: Instant,
@@ -89,10 +94,11 @@ impl Gate {
             return Err(TurnedAway::Full);
         }
         let mut rate = self.rate;
-        if client.connection_rate_limit > 0 {
-            rate = rate
-                .take(now, client.connection_rate_limit)
-                .map_err(TurnedAway::TooFast)?;
+        if client.connection_rate_limit > 0
+            && let Err(wait) = rate.take(now, client.connection_rate_limit)
+        {
+            self.rate = rate;
+            return Err(TurnedAway::TooFast(wait));
         }
         let counted = match prefix {
             Some(prefix) => {
@@ -128,8 +134,7 @@ impl Gate {
             return Err(TurnedAway::PrefixFull);
         }
         if client.connection_rate_limit_per_prefix > 0 {
-            group.rate = group
-                .rate
+            (group.rate)
                 .take(now, client.connection_rate_limit_per_prefix)
                 .map_err(TurnedAway::PrefixTooFast)?;
         }
@@ -266,6 +271,13 @@ mod tests {
             gate.enter(now, &client, None),
             Err(TurnedAway::TooFast(wait))
         );
+        for place in 2..5 {
+            assert_eq!(
+                gate.enter(now, &client, None),
+                Err(TurnedAway::TooFast(wait * place)),
+                "whoever is refused comes back behind those before it"
+            );
+        }
         assert_eq!(gate.enter(at(5100), &client, None), Ok(None));
         assert!(gate.enter(at(5100), &client, None).is_err());
         for _ in 0..10 {

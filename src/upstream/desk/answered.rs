@@ -106,10 +106,17 @@ impl<L, O: Outlet> Inner<L, O> {
             group.handle_abandoned(self.now(), asker);
         }
         let now = self.now();
+        let mut returned = 0;
         for delivery in given {
-            group.handle_returned(now, Holder::Service, delivery);
+            returned += usize::from(group.handle_returned(now, Holder::Service, delivery));
         }
+        self.count_returned(returned);
         place.wake.notify_one();
+    }
+
+    /// So many deliveries go to others, as whoever had them is gone.
+    pub(super) fn count_returned(&self, deliveries: usize) {
+        self.returned.set(self.returned.get() + deliveries as u64);
     }
 
     /// Its connection is gone, and so are its answers.

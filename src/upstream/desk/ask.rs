@@ -191,7 +191,8 @@ impl<L, O: Outlet> Inner<L, O> {
         for index in left.groups {
             let place = self.groups.borrow().get(index).cloned().flatten();
             if let Some(place) = place {
-                place.group.borrow_mut().handle_gone(now, worker, true);
+                let had = place.group.borrow_mut().handle_gone(now, worker, true);
+                self.count_returned(had);
                 place.wake.notify_one();
             }
         }

@@ -271,7 +271,7 @@ mod tests {
             (HttpError::UpgradeRequired, 426, Some("Upgrade")),
             (HttpError::HeadTooLarge, 431, None),
             (HttpError::TooManyHeaders, 431, None),
-            (HttpError::Overloaded, 503, Some("Retry-After")),
+            (HttpError::Overloaded, 503, None),
             (HttpError::MethodUnknown, 501, None),
             (HttpError::TransferEncodingUnsupported, 501, None),
             (HttpError::VersionUnsupported, 505, None),

@@ -30,8 +30,8 @@ impl Group {
     }
 
     /// A connection takes nothing any more: what it has, however it got it, goes to others, and this is no attempt. Where it
-    /// `has_ended`, what many connections have ended with is taken to be the reason for it.
-    pub fn handle_gone(&mut self, now: Now, worker: WorkerId, has_ended: bool) {
+    /// `has_ended`, what many connections have ended with is taken to be the reason for it. How many deliveries it had.
+    pub fn handle_gone(&mut self, now: Now, worker: WorkerId, has_ended: bool) -> usize {
         if let Some(&key) = self.takers.get(&Taker::Connection(worker)) {
             // What it has is found below, with what it has fetched.
             self.remove_member(now, key);
@@ -45,6 +45,7 @@ impl Group {
         let is_its = |held: &Held| matches!(held.state, State::Given { holder: Holder::Connection(has), .. } if has == worker);
         let mut its = self.cursors();
         its.retain(|cursor| self.held.get(cursor).is_some_and(is_its));
+        let had = its.len();
         for cursor in its {
             if has_ended {
                 self.lose(now, cursor);
@@ -52,6 +53,7 @@ impl Group {
                 self.give_back(now, cursor);
             }
         }
+        had
     }
 
     /// The service that asked is gone: it gets nothing. `false`: it does not wait.
