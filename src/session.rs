@@ -36,7 +36,7 @@ pub use order::Order;
 
 use crate::auth::revocation::Revocations;
 use crate::broker::Filter;
-use crate::mem::{Place, Tick, Whose};
+use crate::mem::{Bucket, Place, Tick, Whose};
 use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
@@ -102,8 +102,8 @@ pub struct Session {
 /// See `Session::rare`.
 #[derive(Debug, Default)]
 pub struct Rare {
-    /// Publishes of late, where a namespace limits their rate.
-    pub rate: publish::Rate,
+    /// What it may publish where a namespace limits the rate.
+    pub rate: Bucket,
     /// Secret of its `SessionKey`, where the client is told one.
     pub secret: Option<[u8; 16]>,
     /// The head of the response, while the outcome of the connect decides whether it is sent.

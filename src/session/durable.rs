@@ -523,7 +523,8 @@ impl Session {
     fn may_request(&mut self, context: &mut Context<'_>, data: &[u8]) -> Result<(), RpcRefusal> {
         let asked = RpcIn::read(data)?;
         let (namespace, _) = self.may_publish_in(context, &asked.channel, |_| true)?;
-        self.take_publication(context, namespace)
+        self.take_publication(context, namespace)?;
+        Ok(())
     }
 
     /// The namespace of a channel in which this client may publish by RPC, and where its subscription stands. What is asked for is
@@ -551,18 +552,6 @@ impl Session {
         let asker = self.asker(context, at.is_some());
         permission::may_publish(namespace, &asker).map_err(refused)?;
         Ok((namespace, at))
-    }
-
-    /// It counts against what this client may publish there in a second.
-    fn take_publication(
-        &mut self,
-        context: &Context<'_>,
-        namespace: &Namespace,
-    ) -> Result<(), RpcRefusal> {
-        if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
-            return Err(ClientError::TooManyRequests.into());
-        }
-        Ok(())
     }
 
     fn grants(&self) -> std::sync::Arc<[ConsumeGrant]> {

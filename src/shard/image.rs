@@ -44,11 +44,11 @@ struct SectionKind {
 /// Which shard it is, of how many, and what belongs to none of its rooms.
 const SHARD: SectionKind = SectionKind { tag: 1, version: 1 };
 /// See `connections`.
-const CONNECTIONS: SectionKind = SectionKind { tag: 2, version: 1 };
+const CONNECTIONS: SectionKind = SectionKind { tag: 2, version: 2 };
 /// See `owned`.
-const OWNED: SectionKind = SectionKind { tag: 3, version: 1 };
+const OWNED: SectionKind = SectionKind { tag: 3, version: 2 };
 /// See `people`.
-const PEOPLE: SectionKind = SectionKind { tag: 4, version: 1 };
+const PEOPLE: SectionKind = SectionKind { tag: 4, version: 2 };
 /// See `local`.
 const LOCAL: SectionKind = SectionKind { tag: 5, version: 1 };
 /// See `questions`.

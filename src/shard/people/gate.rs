@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use crate::config::Client;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::PREFIXES_MAX;
-use crate::mem::{Key, SecretHash};
+use crate::mem::{Bucket, Key, Pace, SecretHash};
 use crate::mesh::message::{Prefix, TurnedAway};
 use crate::time::Instant;
 
@@ -30,36 +30,12 @@ struct PrefixClients {
     rate: Bucket,
 }
 
-/// A token bucket that holds the tokens of one second, kept as the time at which it is full again.
-#[derive(Clone, Copy, Default)]
-struct Bucket {
-    full_at: Instant,
-}
-
-const SECOND_NS: u64 = 1_000_000_000;
 /// Stands for every prefix that came when the table was full: it is that of no address.
 const OTHERS: Prefix = Prefix {
     bits: u128::MAX,
     is_v4: true,
 };
 
-impl Bucket {
-    /// The bucket with one token fewer; how long to wait if it has none.
-    fn take(self, now: Instant, per_second: u32) -> Result<Self, Duration> {
-        let token = SECOND_NS / u64::from(per_second.max(1));
-        let full_at = self.full_at.0.max(now.0) + token;
-        // A bucket that lacks more than its whole second would owe tokens.
-        let limit = now.0 + token * u64::from(per_second.max(1));
-        if full_at > limit {
-            return Err(Duration::from_nanos(full_at - limit));
-        }
-        Ok(Self {
-            full_at: Instant(full_at),
-        })
-    }
-}
-
-image!(struct Bucket { full_at });
 image!(struct PrefixClients { inside, rate });
 image!(struct Prefix { bits, is_v4 });
 
@@ -90,8 +66,7 @@ impl Gate {
         }
         let mut rate = self.rate;
         if client.connection_rate_limit > 0 {
-            rate = rate
-                .take(now, client.connection_rate_limit)
+            rate.take(now, 1, Pace::per_second(client.connection_rate_limit))
                 .map_err(TurnedAway::TooFast)?;
         }
         let counted = match prefix {
@@ -128,10 +103,9 @@ impl Gate {
             return Err(TurnedAway::PrefixFull);
         }
         if client.connection_rate_limit_per_prefix > 0 {
-            group.rate = group
-                .rate
-                .take(now, client.connection_rate_limit_per_prefix)
-                .map_err(TurnedAway::PrefixTooFast)?;
+            let pace = Pace::per_second(client.connection_rate_limit_per_prefix);
+            let taken = group.rate.take(now, 1, pace);
+            taken.map_err(TurnedAway::PrefixTooFast)?;
         }
         group.inside += 1;
         Ok(())
@@ -144,7 +118,7 @@ impl Gate {
         }
         self.swept = now;
         self.prefixes
-            .retain(|_, group| group.inside > 0 || group.rate.full_at > now);
+            .retain(|_, group| group.inside > 0 || !group.rate.is_full(now));
     }
 
     /// One has left.
@@ -154,7 +128,7 @@ impl Gate {
             && let Some(group) = self.prefixes.get_mut(&prefix)
         {
             group.inside = group.inside.saturating_sub(1);
-            if group.inside == 0 && group.rate.full_at <= now {
+            if group.inside == 0 && group.rate.is_full(now) {
                 self.prefixes.remove(&prefix);
             }
         }
