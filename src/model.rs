@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use draft::{Draft, Terms, Way};
-pub use record::{ConsumeGrant, Entry, EventId, Origin, Record};
+pub use record::{ConsumeGrant, Entry, EventId, Origin, Record, key_of_client};
 
 /// One shard of the process: 0 .. `SHARDS_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

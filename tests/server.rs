@@ -91,6 +91,8 @@ mod queues;
 mod reading;
 #[path = "server/reload.rs"]
 mod reload;
+#[path = "server/repeats.rs"]
+mod repeats;
 #[path = "server/requests.rs"]
 mod requests;
 #[path = "server/revocation.rs"]

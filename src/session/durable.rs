@@ -20,6 +20,7 @@ use crate::mesh::durable::{Appended, Ask, Caller, LogError, LogMethod, Read, Req
 use crate::mesh::message::PublishFor;
 use crate::model::{
     AskId, ChannelName, ChosenError, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
+    key_of_client,
 };
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
@@ -587,6 +588,7 @@ impl Session {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         context.config.check_draft(namespace, &draft)?;
+        draft.record.key = key_of_client(&self.user, &draft.record.key);
         self.take_publication(context, namespace)?;
         let conn = context.conn;
         let by_rpc = true;
