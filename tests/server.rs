@@ -87,6 +87,8 @@ mod paging;
 mod pushed;
 #[path = "server/queues.rs"]
 mod queues;
+#[path = "server/rates.rs"]
+mod rates;
 #[path = "server/reading.rs"]
 mod reading;
 #[path = "server/reload.rs"]

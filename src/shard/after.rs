@@ -80,10 +80,9 @@ impl Shard {
         } else {
             0
         };
-        let nearest = match (connection.by, session) {
-            (0, at) | (at, 0) => at,
-            (by, session) => by.min(session),
-        };
+        let slowed = self.connections.slowed_until(slot);
+        let times = [connection.by, session, slowed].into_iter();
+        let nearest = times.filter(|&at| at != 0).min().unwrap_or(0);
         self.connections.file(slot, nearest);
     }
 

@@ -6,6 +6,7 @@
 mod image;
 mod input;
 mod outbox;
+pub(super) mod paces;
 mod rings;
 mod time;
 
@@ -19,6 +20,7 @@ use crate::wire::websocket::Inflater;
 pub(super) use input::Holds;
 use outbox::Outbox;
 pub(super) use outbox::{NextSend, Shed};
+use paces::Paces;
 pub(super) use time::Fired;
 
 /// See the module. A slot is the reactor's number for a socket, and is given again only after its connection was removed.
@@ -38,6 +40,8 @@ pub(super) struct Connections {
     owing: Vec<ConnId>,
     /// Those whose answers are sent and whose next request is to be taken.
     taken: VecDeque<ConnId>,
+    /// How fast each sends.
+    paces: Paces,
 }
 
 impl Connections {
@@ -53,6 +57,7 @@ impl Connections {
             input_told: None,
             owing: Vec::new(),
             taken: VecDeque::new(),
+            paces: Paces::default(),
         }
     }
 
@@ -152,6 +157,7 @@ impl Connections {
             unreachable!("a socket goes once");
         };
         debug_assert_eq!(connection.input_bytes(), 0, "its input was forgotten");
+        self.forget_pace(slot);
         connection
     }
 

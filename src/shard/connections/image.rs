@@ -48,6 +48,7 @@ impl Connections {
             input_told,
             owing,
             taken,
+            paces,
         } = self;
         let Outbox {
             rings,
@@ -72,6 +73,7 @@ impl Connections {
         input_told.write(out);
         owing.write(out);
         taken.write(out);
+        paces.write(out);
     }
 
     /// Reads what `write_image` of connections with rings of so many bytes has written.
@@ -104,6 +106,7 @@ impl Connections {
             input_told: Image::read(from)?,
             owing: Image::read(from)?,
             taken: Image::read(from)?,
+            paces: Image::read(from)?,
         })
     }
 }
@@ -127,6 +130,7 @@ impl Connection {
             is_paused,
             is_sending,
             keep_alive,
+            is_service,
             is_head,
             has_ended,
             read_past,
@@ -156,6 +160,7 @@ impl Connection {
         is_paused.write(out);
         is_sending.write(out);
         keep_alive.write(out);
+        is_service.write(out);
         is_head.write(out);
         has_ended.write(out);
         read_past.write(out);
@@ -191,6 +196,7 @@ impl Connection {
             is_paused: Image::read(from)?,
             is_sending: Image::read(from)?,
             keep_alive: Image::read(from)?,
+            is_service: Image::read(from)?,
             is_head: Image::read(from)?,
             has_ended: Image::read(from)?,
             read_past: Image::read(from)?,
