@@ -129,10 +129,6 @@ pub fn config(rng: &mut Rng) -> Config {
         None,
     ][rng.below(3) as usize];
     config.client.pong_timeout = Duration::from_secs(3);
-    if config.client.queue_max_size == 3_000 {
-        config.client.input_rate = 200_000;
-        config.client.input_burst = 20_000;
-    }
     config.client.channel_limit = 12;
     config.client.recovery_max_publication_limit = 25;
     config.durable.append_timeout = Duration::from_secs(3);
