@@ -324,6 +324,14 @@ pub struct Client {
     pub channel_limit: usize,
     /// Calls to backends (RPC) of one connection under way at the same time. Commands behind them wait, and replies keep their order.
     pub concurrency: u32,
+    /// Commands of one connection in a second; 0 is off.
+    pub command_rate: u32,
+    /// So many of them at once; 0 for those of a second.
+    pub command_burst: u32,
+    /// Bytes that are read from one connection of a client in a second; 0 is off.
+    pub input_rate: u32,
+    /// So many of them at once; 0 for those of a second.
+    pub input_burst: u32,
     /// Client connections of this node, those that have not sent their connect command included; 0 is off.
     pub connection_limit: u32,
     /// New client connections of this node in a second, as many at once; 0 is off.
@@ -676,6 +684,10 @@ impl Default for Client {
             invalid_token_rate_per_prefix: 0,
             channel_limit: 128,
             concurrency: 1,
+            command_rate: 0,
+            command_burst: 0,
+            input_rate: 0,
+            input_burst: 0,
             connection_limit: 0,
             connection_rate_limit: 0,
             connection_limit_per_prefix: 0,

@@ -262,6 +262,8 @@ pub const REGEX_COMPILED_BYTES_MAX: usize = 1 << 20;
 pub const PUBLICATION_LIMIT_MAX: u64 = 100_000;
 /// Events in a second as the operator may limit them at most.
 pub const RATE_LIMIT_MAX: u64 = 1_000_000;
+/// Bytes in a second as the operator may limit them at most.
+pub const INPUT_RATE_MAX: u64 = 1 << 30;
 /// Bytes of a condition; a longer one is refused.
 pub const CONDITION_BYTES_MAX: usize = 1024;
 /// Parts of a condition, joined by `and`.

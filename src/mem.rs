@@ -1,8 +1,9 @@
-//! Memory with a bound: slots, places, questions that wait, the fan-out ring, the timer wheel, bytes that several wait for, random numbers from a seed, secrets from a
+//! Memory with a bound: slots, places, token buckets, questions that wait, the fan-out ring, the timer wheel, bytes that several wait for, random numbers from a seed, secrets from a
 //! key.
 
 mod asks;
 mod fanout_ring;
+mod meter;
 mod place;
 mod rng;
 mod secret;
@@ -14,6 +15,7 @@ mod timer_wheel;
 
 pub use asks::{Asks, Full, SharedAsks};
 pub use fanout_ring::{FanoutRing, RingRange};
+pub use meter::{Bucket, Meter, Pace, Places};
 pub use place::Place;
 pub use rng::Rng;
 pub use secret::{Key, SecretHash, Secrets};

@@ -172,6 +172,10 @@ counters! {
     Counter turned_away_prefix_rate,
     /// Client connections answered 503: the queue to the shard that counts them was full.
     Counter turned_away_busy,
+    /// Commands refused (111): `client.command_rate` was reached.
+    Counter commands_too_fast,
+    /// Times that a connection was not read for a while: `client.input_rate` was reached.
+    Counter input_slowed,
     /// Sessions refused (3504) because their user has as many connections as it may.
     Counter users_refused,
     /// Sessions closed (3504) for a newer connection of their user.

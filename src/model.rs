@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use draft::{Draft, Terms, Way};
-pub use record::{ConsumeGrant, Entry, EventId, Origin, Record};
+pub use record::{ConsumeGrant, Entry, EventId, Origin, Record, key_of_client};
 pub use tenant::{TenantId, UserId};
 
 /// One shard of the process: 0 .. `SHARDS_MAX`.

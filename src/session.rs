@@ -23,6 +23,7 @@ mod subscribe;
 mod unsubscribe;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -36,10 +37,11 @@ pub use order::Order;
 
 use crate::auth::revocation::Revocations;
 use crate::broker::Filter;
-use crate::mem::{Place, Tick, Whose};
+use crate::mem::{Bucket, Place, Tick, Whose};
 use crate::model::{ChannelName, ClientId, ClientInfo, Format, Overrides, TenantId, UserId};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
+use crate::protocol::error::ClientError;
 use crate::time::{Instant, Now};
 use crate::wire::websocket::{Deflater, Inflater};
 use bytes::Bytes;
@@ -102,8 +104,8 @@ pub struct Session {
 /// See `Session::rare`.
 #[derive(Debug, Default)]
 pub struct Rare {
-    /// Publishes of late, where a namespace limits their rate.
-    pub rate: publish::Rate,
+    /// What it may publish where a namespace limits the rate.
+    pub rate: Bucket,
     /// Secret of its `SessionKey`, where the client is told one.
     pub secret: Option<[u8; 16]>,
     /// The head of the response, while the outcome of the connect decides whether it is sent.
@@ -307,9 +309,13 @@ impl Session {
         }
     }
 
-    /// A command whose token cannot be looked at now gets a temporary error.
-    pub fn cannot_be_decided(&mut self, context: &mut Context<'_>, id: u32, connects: bool) {
-        let error = crate::protocol::error::ClientError::Internal;
+    /// A command is not looked at: it gets a temporary error.
+    pub fn turn_away(
+        &mut self,
+        context: &mut Context<'_>,
+        (id, connects): (u32, bool),
+        error: ClientError,
+    ) {
         // The reply has its place behind those to earlier commands.
         context.is_command = true;
         if connects {
@@ -317,6 +323,16 @@ impl Session {
         } else {
             context.error(id, error);
         }
+    }
+
+    /// More commands came than may: this one is not carried out.
+    pub fn too_fast(&mut self, context: &mut Context<'_>, command: &Command<'_>, wait: Duration) {
+        context.counters.commands_too_fast += 1;
+        if matches!(self.phase, Phase::Refused | Phase::Ended) {
+            return;
+        }
+        let connects = self.phase == Phase::Fresh;
+        self.turn_away(context, (command.id, connects), ClientError::too_fast(wait));
     }
 
     /// Who it is to tables that clients share.

@@ -411,7 +411,9 @@ impl Shard {
             return;
         }
         self.counters.bytes_received += bytes.len() as u64;
+        let count = bytes.len();
         self.received(conn.slot, bytes);
+        self.pace_input(conn.slot, count);
         self.settle();
     }
 

@@ -12,6 +12,8 @@ mod support;
 
 #[path = "nats/appends.rs"]
 mod appends;
+#[path = "nats/breaker.rs"]
+mod breaker;
 #[path = "nats/faults.rs"]
 mod faults;
 #[path = "nats/groups.rs"]

@@ -91,10 +91,14 @@ mod presence;
 mod pushed;
 #[path = "server/queues.rs"]
 mod queues;
+#[path = "server/rates.rs"]
+mod rates;
 #[path = "server/reading.rs"]
 mod reading;
 #[path = "server/reload.rs"]
 mod reload;
+#[path = "server/repeats.rs"]
+mod repeats;
 #[path = "server/requests.rs"]
 mod requests;
 #[path = "server/revocation.rs"]

@@ -1,19 +1,17 @@
 //! What clients make that outlives them: how fast each may make more, and how much of each is kept.
 
-use std::time::Duration;
-
 use hashbrown::HashMap;
 
 use super::channel::{Channel, Made};
 use super::list::{Link, List};
 use crate::config::ChannelRules;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
-use crate::mem::{Key, SecretHash, Slab};
+use crate::mem::{Bucket, Key, Pace, SecretHash, Slab};
 use crate::model::Draft;
 use crate::time::Instant;
 
-/// What was not made in this time may be made at once.
-const BURST: Duration = Duration::from_secs(10);
+/// What was not made in so many seconds may be made at once.
+const BURST_SECONDS: u64 = 10;
 /// Buckets of the table of rates. Who shares both of its buckets with others shares their rate.
 const BUCKETS: usize = 1 << 13;
 /// Channels looked at for one that may go.
@@ -63,8 +61,8 @@ pub(super) struct Makers {
     hash: SecretHash,
     users: MadeChannels,
     prefixes: MadeChannels,
-    /// Two rows of token buckets, each kept as the time at which it is full again. There while somebody made something.
-    rates: Option<Box<[[Instant; BUCKETS]; 2]>>,
+    /// Two rows of token buckets. There while somebody made something.
+    rates: Option<Box<[[Bucket; BUCKETS]; 2]>>,
 }
 
 impl Maker {
@@ -226,10 +224,10 @@ impl Makers {
             if key == 0 || per_second == 0 {
                 continue;
             }
-            let token = Duration::from_secs(1) / per_second;
+            let pace = Pace::new(per_second.into(), BURST_SECONDS * u64::from(per_second));
             let rates = self.rates.get_or_insert_with(empty_rates);
-            let least = rates[0][cells[0]].min(rates[1][cells[1]]).max(now) + token;
-            if least > now + BURST {
+            let mut least = rates[0][cells[0]].min(rates[1][cells[1]]);
+            if least.take(now, 1, pace).is_err() {
                 return false;
             }
             full[at] = Some((cells, least));
@@ -246,7 +244,8 @@ impl Makers {
 
     /// Nobody has made anything of late: what counted them is given back.
     pub(super) fn rest(&mut self, now: Instant) {
-        let is_over = |rates: &[[Instant; BUCKETS]; 2]| rates.iter().flatten().all(|&at| at <= now);
+        let is_over =
+            |rates: &[[Bucket; BUCKETS]; 2]| rates.iter().flatten().all(|one| one.is_full(now));
         if self.rates.as_deref().is_some_and(is_over) {
             self.rates = None;
         }
@@ -318,7 +317,7 @@ impl Makers {
         );
         rates.is_some().write(out);
         for row in rates.iter().flat_map(|rows| rows.iter()) {
-            out.sparse(row, &Instant::START);
+            out.sparse(row, &Bucket::default());
         }
     }
 
@@ -340,8 +339,8 @@ impl Makers {
     }
 }
 
-fn empty_rates() -> Box<[[Instant; BUCKETS]; 2]> {
-    let cells = vec![[Instant::START; BUCKETS]; 2].into_boxed_slice();
+fn empty_rates() -> Box<[[Bucket; BUCKETS]; 2]> {
+    let cells = vec![[Bucket::default(); BUCKETS]; 2].into_boxed_slice();
     cells.try_into().expect("two rows")
 }
 
@@ -356,6 +355,8 @@ const fn cells(key: u64) -> [usize; 2] {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn maker(connection: u64, user: u64, prefix: u64) -> Maker {
@@ -435,7 +436,7 @@ mod tests {
         assert_eq!(taken(&mut makers, now, one, &rules(0, 0, 1)), 10);
         makers.rest(now);
         assert!(makers.rates.is_some());
-        makers.rest(now + BURST);
+        makers.rest(now + Duration::from_secs(BURST_SECONDS));
         assert!(
             makers.rates.is_none(),
             "nothing is held for those who are gone"

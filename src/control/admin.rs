@@ -340,6 +340,7 @@ fn log_details(report: &LogReport) -> serde_json::Value {
     serde_json::json!({
         "up": status.down.is_none(),
         "down": status.down,
+        "breaker": report.breaker,
         "warnings": status.warnings,
         "bytes": status.bytes,
         "entries": status.entries,

@@ -183,7 +183,7 @@ type LogNumber = (
     fn(&LogReport) -> u64,
 );
 
-const LOG: [LogNumber; 8] = [
+const LOG: [LogNumber; 11] = [
     (
         "durable_up",
         "gauge",
@@ -221,6 +221,24 @@ const LOG: [LogNumber; 8] = [
         |report| report.schema_refused,
     ),
     (
+        "durable_breaker_state",
+        "gauge",
+        "0 closed, 1 half-open: appends on trial, 2 open: the log does not answer, and appends are refused at once.",
+        |report| breaker_state(report.breaker),
+    ),
+    (
+        "durable_breaker_opened_total",
+        "counter",
+        "How often the breaker opened.",
+        |report| report.breaker_opened,
+    ),
+    (
+        "durable_breaker_refused_total",
+        "counter",
+        "Publications refused because the breaker was open.",
+        |report| report.breaker_refused,
+    ),
+    (
         "durable_scheduled",
         "gauge",
         "Publications that wait for their time.",
@@ -233,6 +251,15 @@ const LOG: [LogNumber; 8] = [
         |report| report.status.orphaned_leases,
     ),
 ];
+
+/// A breaker as a number.
+fn breaker_state(name: &str) -> u64 {
+    match name {
+        "open" => 2,
+        "half-open" => 1,
+        _ => 0,
+    }
+}
 
 fn log(out: &mut String, report: &LogReport) {
     for (name, kind, help, of) in LOG {
@@ -320,11 +347,7 @@ const HOOKS: [Number; 9] = [
         "hook_breaker_state",
         "gauge",
         "0 closed, 1 half-open: calls on trial, 2 open: calls are refused.",
-        |report| match report.breaker {
-            "closed" => 0,
-            "half-open" => 1,
-            _ => 2,
-        },
+        |report| breaker_state(report.breaker),
     ),
     (
         "hook_in_flight",

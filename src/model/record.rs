@@ -1,9 +1,10 @@
 //! What the durable log keeps of a publication.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use super::{ChannelName, ClientInfo, StreamPosition, parse_uuid, uuid_text};
 
@@ -46,6 +47,30 @@ impl fmt::Debug for EventId {
     }
 }
 
+/// An idempotency key as a client names it, as it is kept: it belongs to the client's user, and nobody else's repeats it. Anonymous
+/// clients have one user together, since nothing tells which of them comes again. Services name keys as they are kept, so theirs
+/// are apart from those of clients. Empty stays empty.
+#[must_use]
+pub fn key_of_client(user: &str, key: &str) -> Box<str> {
+    if key.is_empty() {
+        return Box::default();
+    }
+    // A user may be called anything, at any length.
+    let hash = Sha256::digest(user.as_bytes());
+    let mut out = String::with_capacity(KEY_OF_CLIENT_PREFIX + key.len());
+    out.push_str("$user:");
+    for byte in hash.iter().take(16) {
+        // Writing to a text does not fail.
+        let _ = write!(out, "{byte:02x}");
+    }
+    out.push('/');
+    out.push_str(key);
+    out.into()
+}
+
+/// Bytes before the key: mark, 32 digits, a slash.
+const KEY_OF_CLIENT_PREFIX: usize = 6 + 32 + 1;
+
 /// A durable publication before it has its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -53,7 +78,7 @@ pub struct Record {
     pub channel: ChannelName,
     /// See `EventId`.
     pub event: EventId,
-    /// Idempotency key; empty for none.
+    /// Idempotency key; empty for none. See `key_of_client`.
     pub key: Box<str>,
     /// Version of the payload's schema; 0 for none.
     pub schema: u32,
@@ -160,6 +185,23 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn key_of_a_client_is_that_of_its_user_alone() {
+        let key = key_of_client("alice", "1");
+        assert_eq!(key, key_of_client("alice", "1"));
+        assert_eq!(key.len(), KEY_OF_CLIENT_PREFIX + 1);
+        for (user, other) in [
+            ("bob", "1"),
+            ("alice", "2"),
+            ("", "1"),
+            ("alice/1", "1"),
+            ("alic", "e1"),
+        ] {
+            assert_ne!(key, key_of_client(user, other), "{user} {other}");
+        }
+        assert!(key_of_client("alice", "").is_empty());
+    }
 
     #[test]
     fn event_ids_sort_by_time_and_say_their_version() {

@@ -43,6 +43,9 @@ pub enum ClientError {
     /// 111, temporary
     #[error("too many requests")]
     TooManyRequests,
+    /// 111, temporary: more than a rate allows. When to try again, milliseconds.
+    #[error("too many requests")]
+    TooFast(u32),
     /// 112
     #[error("unrecoverable position")]
     UnrecoverablePosition,
@@ -73,7 +76,7 @@ impl ClientError {
             Self::NotAvailable => 108,
             Self::TokenExpired => 109,
             Self::Expired => 110,
-            Self::TooManyRequests | Self::LogBusy(_) => 111,
+            Self::TooManyRequests | Self::TooFast(_) | Self::LogBusy(_) => 111,
             Self::UnrecoverablePosition => 112,
             Self::NoReply => 113,
         }
@@ -94,7 +97,7 @@ impl ClientError {
             Self::NotAvailable => "not available",
             Self::TokenExpired => "token expired",
             Self::Expired => "expired",
-            Self::TooManyRequests => "too many requests",
+            Self::TooManyRequests | Self::TooFast(_) => "too many requests",
             Self::UnrecoverablePosition => "unrecoverable position",
             Self::NoReply => "no reply in time",
             Self::LogBusy(_) => "durable log is busy",
@@ -109,6 +112,7 @@ impl ClientError {
             self,
             Self::Internal
                 | Self::TooManyRequests
+                | Self::TooFast(_)
                 | Self::NoReply
                 | Self::LogBusy(_)
                 | Self::LogUnavailable(_)
@@ -119,9 +123,17 @@ impl ClientError {
     #[must_use]
     pub const fn retry_after_ms(self) -> Option<u32> {
         match self {
-            Self::LogBusy(ms) | Self::LogUnavailable(ms) => Some(ms),
+            Self::TooFast(ms) | Self::LogBusy(ms) | Self::LogUnavailable(ms) => Some(ms),
             _ => None,
         }
+    }
+
+    /// A rate says no for so long.
+    #[must_use]
+    pub fn too_fast(wait: Duration) -> Self {
+        // Who comes a part of a millisecond early is refused again.
+        let ms = wait.as_nanos().div_ceil(1_000_000);
+        Self::TooFast(u32::try_from(ms).unwrap_or(u32::MAX))
     }
 
     /// What the log's side says, as a client hears it; texts are lost.

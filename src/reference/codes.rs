@@ -32,6 +32,9 @@ const fn of_error(error: ClientError) -> &'static str {
         }
         ClientError::Expired => "What the backend or the token allowed is over.",
         ClientError::TooManyRequests => "A rate or a share of a table is used up. Try again later.",
+        ClientError::TooFast(_) => {
+            "More than a rate allows. `retry_after_ms` says when to try again."
+        }
         ClientError::UnrecoverablePosition => {
             "What lies behind this position is not kept any more. The client reads its state anew."
         }
@@ -47,7 +50,7 @@ const fn of_error(error: ClientError) -> &'static str {
     }
 }
 
-const ERRORS: [ClientError; 16] = [
+const ERRORS: [ClientError; 17] = [
     ClientError::Internal,
     ClientError::LogUnavailable(0),
     ClientError::Unauthorized,
@@ -61,6 +64,7 @@ const ERRORS: [ClientError; 16] = [
     ClientError::TokenExpired,
     ClientError::Expired,
     ClientError::TooManyRequests,
+    ClientError::TooFast(0),
     ClientError::LogBusy(0),
     ClientError::UnrecoverablePosition,
     ClientError::NoReply,

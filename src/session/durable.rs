@@ -19,7 +19,8 @@ use crate::mem::{Asks, Full, Rng, SharedAsks, Whose};
 use crate::mesh::durable::{Appended, Ask, Caller, LogError, LogMethod, Read, RequestId, ToLog};
 use crate::mesh::message::PublishFor;
 use crate::model::{
-    AskId, ChannelName, ChosenError, ClientId, ConnId, ConsumeGrant, Draft, EventId, StreamPosition,
+    AskId, ChannelName, ChosenError, ClientId, ConnId, ConsumeGrant, Draft, EventId,
+    StreamPosition, key_of_client,
 };
 use crate::protocol::error::ClientError;
 use crate::protocol::push::ReplyBody;
@@ -558,7 +559,8 @@ impl Session {
     fn may_request(&mut self, context: &mut Context<'_>, data: &[u8]) -> Result<(), RpcRefusal> {
         let asked = RpcIn::read(data)?;
         let (namespace, _) = self.may_publish_in(context, &asked.channel, |_| true)?;
-        self.take_publication(context, namespace)
+        self.take_publication(context, namespace)?;
+        Ok(())
     }
 
     /// The namespace of a channel in which this client may publish by RPC, and where its subscription stands. What is asked for is
@@ -585,18 +587,6 @@ impl Session {
         let asker = self.asker(context, at.is_some());
         permission::may_publish(namespace, &asker).map_err(refused)?;
         Ok((namespace, at))
-    }
-
-    /// It counts against what this client may publish there in a second.
-    fn take_publication(
-        &mut self,
-        context: &Context<'_>,
-        namespace: &Namespace,
-    ) -> Result<(), RpcRefusal> {
-        if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
-            return Err(ClientError::TooManyRequests.into());
-        }
-        Ok(())
     }
 
     fn grants(&self) -> std::sync::Arc<[ConsumeGrant]> {
@@ -632,6 +622,7 @@ impl Session {
             .map(|(name, value)| (name.into(), value.into()))
             .collect();
         context.config.check_draft(namespace, &draft)?;
+        draft.record.key = key_of_client(self.user.name(), &draft.record.key);
         self.take_publication(context, namespace)?;
         let conn = context.conn;
         let by_rpc = true;

@@ -19,6 +19,8 @@ use crate::wire::websocket::{Opcode, encode_frame_header};
 pub struct PeerState {
     /// Input came that is not read yet.
     pub is_held: bool,
+    /// It is not read for a while, as it sent too much: that has an end, and its pong may stand in its socket.
+    pub is_slowed: bool,
     /// It has not been sent the ping, and since the last look it has taken some of what is before it.
     pub comes_to_ping: bool,
 }
@@ -145,6 +147,7 @@ impl Session {
             // The pong may stand among what waits for its turn. A peer that is dead sends none there either.
             let may_be_there = peer.is_held || self.has_frames();
             if !peer.comes_to_ping
+                && !peer.is_slowed
                 && (!may_be_there || std::mem::replace(&mut self.is_pong_late, true))
             {
                 return Err(Disconnect::NoPong);
@@ -216,6 +219,13 @@ impl Session {
 
     /// The ping that waited behind what the peer took slowly is with the kernel: only now can it be answered.
     pub fn ping_went_out(&mut self, now: Now, config: &Config) {
+        if self.pong_by != 0 {
+            self.await_pong(now, config);
+        }
+    }
+
+    /// Its peer is read again that was not for a while: its pong may come only now.
+    pub fn heard_again(&mut self, now: Now, config: &Config) {
         if self.pong_by != 0 {
             self.await_pong(now, config);
         }

@@ -8,25 +8,15 @@ use bytes::Bytes;
 use super::order::Together;
 use super::{Context, Session, Waiting, refused};
 use crate::auth::permission;
-use crate::config::Unfit;
-use crate::image::image;
+use crate::config::{Namespace, Unfit};
 use crate::limits::USER_ID_BYTES_MAX;
-use crate::mem::Tick;
+use crate::mem::Pace;
 use crate::mesh::Message;
 use crate::mesh::message::PublishFor;
 use crate::model::{ChannelName, Draft, Encoding, Way};
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::wire::json::{compact, is_json};
-
-/// Publishes of one session within the current second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rate {
-    second: Tick,
-    count: u32,
-}
-
-image!(struct Rate { second, count });
 
 impl From<Unfit> for ClientError {
     fn from(unfit: Unfit) -> Self {
@@ -88,9 +78,7 @@ impl Session {
         };
         let draft = Box::new(Draft::new(namespace.terms(), name, data, json));
         config.check_draft(namespace, &draft)?;
-        if namespace.rate > 0 && !self.take_rate(context.now.at.secs(), namespace.rate) {
-            return Err(ClientError::TooManyRequests);
-        }
+        self.take_publication(context, namespace)?;
         if let Some(target) = target {
             self.ask_publish(context, id, draft, target)?;
             return Ok(Together::Decisions);
@@ -149,14 +137,19 @@ impl Session {
         }
     }
 
-    /// One publish more in this second; `false` when that is too many.
-    pub(super) fn take_rate(&mut self, second: u32, per_second: u32) -> bool {
-        let rate = &mut self.rare.get_or_insert_default().rate;
-        if rate.second != second {
-            *rate = Rate { second, count: 0 };
+    /// It counts against what this client may publish in a second: of that, each publication takes the part that its namespace says.
+    pub(super) fn take_publication(
+        &mut self,
+        context: &Context<'_>,
+        namespace: &Namespace,
+    ) -> Result<(), ClientError> {
+        if namespace.rate == 0 {
+            return Ok(());
         }
-        rate.count += 1;
-        rate.count <= per_second
+        let bucket = &mut self.rare.get_or_insert_default().rate;
+        bucket
+            .take(context.now.at, 1, Pace::per_second(namespace.rate))
+            .map_err(ClientError::too_fast)
     }
 }
 

@@ -81,9 +81,10 @@ impl Shard {
             0
         };
         let age = connection.backlog.as_ref().map_or(0, |one| one.age_by);
-        let due = [connection.by, session, age];
-        let nearest = due.into_iter().filter(|&at| at != 0).min();
-        self.connections.file(slot, nearest.unwrap_or(0));
+        let slowed = self.connections.slowed_until(slot);
+        let times = [connection.by, session, age, slowed].into_iter();
+        let nearest = times.filter(|&at| at != 0).min().unwrap_or(0);
+        self.connections.file(slot, nearest);
     }
 
     /// The end of what one event or message has set off: handles what the shard has said to itself, until it has nothing more to

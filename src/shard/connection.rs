@@ -123,6 +123,8 @@ pub(super) struct Connection {
     pub(super) is_sending: bool,
     /// The HTTP connection outlives its request.
     pub(super) keep_alive: bool,
+    /// Its last request was one of a service.
+    pub(super) is_service: bool,
     /// The answer to the request has no body.
     pub(super) is_head: bool,
     /// The peer has closed its side; what it has asked for is still answered.
@@ -153,6 +155,14 @@ impl Connection {
         matches!(self.state, State::Waiting | State::Owing)
             || self.is_parked
             || self.session.has_enough()
+    }
+
+    /// What it sends is looked at.
+    pub(super) const fn is_served(&self) -> bool {
+        match self.state {
+            State::Head | State::Waiting | State::Open | State::Owing => true,
+            State::Finishing | State::Refused | State::Lingering | State::Gone => false,
+        }
     }
 
     /// What its peer has asked for is not all under way: it is lost if the connection ends now.

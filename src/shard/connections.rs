@@ -7,6 +7,7 @@ mod image;
 mod input;
 mod leave_out;
 mod outbox;
+pub(super) mod paces;
 mod rings;
 mod time;
 
@@ -21,6 +22,7 @@ pub(super) use input::Holds;
 pub(super) use leave_out::{Left, Shed};
 pub(super) use outbox::NextSend;
 use outbox::Outbox;
+use paces::Paces;
 pub(super) use time::Fired;
 
 /// See the module. A slot is the reactor's number for a socket, and is given again only after its connection was removed.
@@ -40,6 +42,8 @@ pub(super) struct Connections {
     owing: Vec<ConnId>,
     /// Those whose answers are sent and whose next request is to be taken.
     taken: VecDeque<ConnId>,
+    /// How fast each sends.
+    paces: Paces,
 }
 
 impl Connections {
@@ -55,6 +59,7 @@ impl Connections {
             input_told: None,
             owing: Vec::new(),
             taken: VecDeque::new(),
+            paces: Paces::default(),
         }
     }
 
@@ -149,6 +154,7 @@ impl Connections {
             unreachable!("a socket goes once");
         };
         debug_assert_eq!(connection.input_bytes(), 0, "its input was forgotten");
+        self.forget_pace(slot);
         connection
     }
 

@@ -132,6 +132,7 @@ impl Shard {
         let connection = self.connections.of_mut(slot);
         connection.keep_alive = head.keep_alive && self.drain.is_none();
         connection.is_head = head.method == Method::Head;
+        connection.is_service = matches!(judged.asked.route, Route::Api { .. });
         Ok(Some(judged))
     }
 

@@ -304,6 +304,10 @@ impl Shard {
         self.counters
             .keep_keys(|name| config.http_api.has_key(name));
         self.config = config;
+        for slot in self.connections.pace_anew() {
+            let session = &mut self.connections.of_mut(slot).session;
+            session.heard_again(self.now, &self.config);
+        }
         self.end_what_is_gone();
         if limits_now {
             self.count_insiders();

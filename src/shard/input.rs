@@ -1,9 +1,9 @@
 //! Input that cannot be handled yet (`shard/held`). All of it is counted, and has a bound for the shard beside those of each connection.
 
 use super::connection::{Connection, State};
-use super::connections::Holds;
+use super::connections::{Holds, paces};
 use super::held::Held;
-use super::{Mode, Shard};
+use super::{Door, Mode, Shard};
 use crate::mesh::control::FromShard;
 use crate::protocol::disconnect::Disconnect;
 use crate::wire::http::HttpError;
@@ -72,6 +72,21 @@ impl Shard {
             | State::Gone => {}
         }
         self.connections.read_on(slot);
+    }
+
+    /// So much came of a client. It is read no further where that is more than it may send: what it sends waits in its socket.
+    pub(super) fn pace_input(&mut self, slot: u32, bytes: usize) {
+        let Some(pace) = paces::of_input(&self.config.client) else {
+            return;
+        };
+        let connection = self.connections.of(slot);
+        let counts = connection.is_served()
+            && !connection.is_service
+            && connection.door == Door::Clients
+            && self.mode == Mode::Proxy;
+        if counts && self.connections.take_input(slot, self.now.at, bytes, pace) {
+            self.counters.input_slowed += 1;
+        }
     }
 
     /// A peer that has closed its side gets what it asked for, and then the end.

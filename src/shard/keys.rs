@@ -14,6 +14,7 @@ use crate::mem::SharedAsks;
 use crate::mesh::control::FromShard;
 use crate::model::{AskId, ConnId};
 use crate::protocol::command::{Body, Command};
+use crate::protocol::error::ClientError;
 use crate::session::KeyWanted;
 use crate::time::Instant;
 
@@ -128,7 +129,7 @@ impl Shard {
         let parked = (self.key_waits.parked).open(until, Some(&whose), bytes, parked);
         let Ok(parked) = parked else {
             self.with_session(slot, |session, context| {
-                session.cannot_be_decided(context, id, connects);
+                session.turn_away(context, (id, connects), ClientError::Internal);
             });
             return;
         };

@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use super::connection::{Connection, State};
+use super::connections::paces;
 use super::{Handled, Shard};
 use crate::limits::WAITING_BYTES_SHARD_MAX;
-use crate::mem::{TimerWheel, Whose};
+use crate::mem::{Bucket, TimerWheel, Whose};
 use crate::model::{ConnId, Encoding};
 use crate::protocol::command::{Body, Command};
 use crate::protocol::disconnect::Disconnect;
@@ -160,12 +161,22 @@ impl Shard {
                 Err(Disconnect::TooManyRequests)
             }
             Ok(command) => {
+                let paced = self.take_command(slot, &command);
                 let result = self.with_session(slot, |session, context| {
                     if session.must_wait(context, &command) {
                         return None;
                     }
+                    if let Err(wait) = paced {
+                        session.too_fast(context, &command, wait);
+                        return Some(Ok(()));
+                    }
                     Some(session.command(context, &command))
                 });
+                // It is looked at again, and counts then.
+                let comes_again = result.is_none() || self.key_wanted.is_some();
+                if let (Ok(Some(before)), true) = (paced, comes_again) {
+                    self.connections.put_command(slot, before);
+                }
                 if let Some(wanted) = self.key_wanted.take() {
                     self.wait_for_key(slot, wanted, command);
                     return Handled::Done;
@@ -183,6 +194,25 @@ impl Shard {
         }
         self.answer_own();
         Handled::Done
+    }
+
+    /// Counts a command against `client.command_rate`. A pong answers what the server asked and counts for none, nor does the second
+    /// half of a long poll. Says what there was before; `None` without a limit.
+    fn take_command(
+        &mut self,
+        slot: u32,
+        command: &Command<'_>,
+    ) -> Result<Option<Bucket>, Duration> {
+        let Some(pace) = paces::of_commands(&self.config.client) else {
+            return Ok(None);
+        };
+        let connection = self.connections.of(slot);
+        let is_free = matches!(command.body, Body::Pong | Body::Send { .. })
+            || connection.is_poll() && connection.session.phase != Phase::Fresh;
+        if is_free {
+            return Ok(None);
+        }
+        (self.connections.take_command(slot, self.now.at, pace)).map(Some)
     }
 
     /// The token of this command is not looked at.

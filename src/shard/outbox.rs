@@ -312,7 +312,7 @@ impl Shard {
     pub fn shrink(&mut self) {
         /// Places that a queue keeps.
         const KEPT: usize = 1024;
-        self.connections.shrink(KEPT);
+        self.connections.shrink(self.now.at, KEPT);
         self.said.shrink_to(KEPT);
         self.local.shrink(KEPT);
         self.scratch.shrink_to(64 << 10);

@@ -9,6 +9,7 @@ mod keys;
 mod liveness;
 mod losses;
 mod order;
+mod paces;
 mod poll;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,7 @@ use crate::broker::owner::owner_of;
 use crate::config::hooks::Target;
 use crate::config::{Config, Namespace, Secret};
 use crate::mesh::Endpoint;
+use crate::mesh::control::ToShard;
 use crate::mesh::hook::{Call, HookAnswer, Verdict};
 use crate::model::{ChannelName, ConnId, ShardId};
 use crate::time::Now;

@@ -45,17 +45,27 @@ impl Shard {
             match fired {
                 Fired::Stale => {}
                 Fired::Due(slot) => {
+                    self.read_slowed(slot);
                     self.check_age(slot);
                     self.session_timeout(slot);
                     self.after(slot);
                 }
                 Fired::Overdue(slot, state) => {
+                    self.read_slowed(slot);
                     self.overdue(slot, state);
                     self.check_age(slot);
                     self.session_timeout(slot);
                     self.after(slot);
                 }
             }
+        }
+    }
+
+    /// Reads a connection again that was slowed down, if its time has come.
+    fn read_slowed(&mut self, slot: u32) {
+        if self.connections.read_slowed(slot, self.now.at) {
+            let session = &mut self.connections.of_mut(slot).session;
+            session.heard_again(self.now, &self.config);
         }
     }
 
@@ -114,6 +124,7 @@ impl Shard {
         let backlog = connection.backlog.as_ref();
         let peer = PeerState {
             is_held: connection.held.is_some(),
+            is_slowed: self.connections.slowed_until(slot) != 0,
             comes_to_ping: backlog.is_some_and(|backlog| backlog.comes_to_ping()),
         };
         let before = connection.session.pong_by;

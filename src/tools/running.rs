@@ -424,6 +424,15 @@ fn log(ready: &Value, findings: &mut Vec<Finding>) {
         "up",
         "durable publications are refused until it is up again",
     ));
+    if durable["breaker"] == "open" {
+        findings.push(finding(
+            State::Problem,
+            "breaker of the durable log",
+            "open",
+            "closed",
+            "the log does not answer, and appends are refused at once: look at the disk or NATS",
+        ));
+    }
     for warning in durable["warnings"].as_array().into_iter().flatten() {
         let text = warning.as_str().unwrap_or_default();
         let why = "see docs/durable.md and docs/troubleshooting.md";
@@ -548,7 +557,7 @@ mod tests {
             "phase": "draining", "reload_refused": true,
             "warnings": ["shard 0: 95 of 100 possible connections; raise it"], "filling": ["prefixes"],
             "hooks": { "auth": { "breaker": "open" } },
-            "durable": { "down": "disk full", "warnings": ["nearly full"], "bytes": 1, "entries": 1 },
+            "durable": { "down": "disk full", "breaker": "open", "warnings": ["nearly full"], "bytes": 1, "entries": 1 },
         });
         let groups = json!([
             { "group": "idle", "lag": 4, "workers": 0, "fetches": 0, "letters": 2 },
@@ -569,6 +578,7 @@ mod tests {
             ("backend auth", State::Problem),
             ("durable log", State::Problem),
             ("durable log", State::Advice),
+            ("breaker of the durable log", State::Problem),
             ("queue group idle", State::Problem),
             ("queue group idle", State::Advice),
             ("queue group late", State::Problem),

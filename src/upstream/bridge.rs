@@ -5,6 +5,8 @@
 //! log's tail, never from the append itself. Where a shard does not take what is for it, the bridge keeps it, stops
 //! reading the tail and takes no new requests until there is room.
 
+mod appends;
+mod breaker;
 mod outlet;
 mod thread;
 
@@ -33,6 +35,8 @@ use crate::mesh::durable::{
 };
 use crate::model::{ChannelName, Draft, Entry, Publication, Record, ShardId};
 
+use appends::{commit, watch_appends};
+use breaker::Breaker;
 use outlet::Counter;
 pub use thread::{StartError, start};
 
@@ -156,6 +160,12 @@ pub struct Report {
     pub append_ns: u64,
     /// Publications refused by a schema.
     pub schema_refused: u64,
+    /// Whether appends go to the log: `closed`, `half-open` or `open`; empty before the log was looked at.
+    pub breaker: &'static str,
+    /// How often the breaker opened.
+    pub breaker_opened: u64,
+    /// Appends that were refused because it was open.
+    pub breaker_refused: u64,
 }
 
 /// Whose append it is.
@@ -186,6 +196,9 @@ struct Shared {
     config: RefCell<Arc<Config>>,
     schemas: RefCell<Schemas>,
     counter: Counter,
+    breaker: RefCell<Breaker>,
+    /// A batch has gone to the log, or has come back.
+    appends_moved: Notify,
     reads: Rc<tokio::sync::Semaphore>,
     questions: RefCell<outlet::Questions>,
     hooks: mpsc::Sender<HookCall>,
@@ -407,6 +420,8 @@ async fn run<L: Log>(
         config: RefCell::new(Arc::clone(&config)),
         schemas: RefCell::new(schemas),
         counter: Counter::default(),
+        breaker: RefCell::default(),
+        appends_moved: Notify::new(),
         reads: Rc::new(tokio::sync::Semaphore::new(READS_AT_ONCE)),
         questions: RefCell::default(),
         hooks,
@@ -423,6 +438,7 @@ async fn run<L: Log>(
         Rc::clone(&shared),
         Rc::clone(&desk),
     ));
+    tokio::task::spawn_local(watch_appends(Rc::clone(&log), Rc::clone(&shared)));
     let observing = tokio::task::spawn_local(observe(
         Rc::clone(&log),
         Rc::clone(&desk),
@@ -522,7 +538,8 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
             };
             match request {
                 ToLog::Append(id, draft) => {
-                    if let Some(error) = shared.refused_of_others(&draft.record) {
+                    let refused = shared.refused_of_others(&draft.record);
+                    if let Some(error) = refused.or_else(|| shared.refused_for_now(1)) {
                         shared.send(shard, FromLog::Appended(vec![(id, Err(error))]));
                         continue;
                     }
@@ -560,29 +577,6 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
         shared.waits.notify_one();
     }
     more
-}
-
-/// Appends what waits, batch after batch.
-async fn commit<L: Entries>(log: Rc<L>, shared: Rc<Shared>) {
-    loop {
-        let (whose, batch) = shared.batch(L::APPENDS_PER_BATCH);
-        if batch.is_empty() {
-            shared.waits.notified().await;
-            continue;
-        }
-        if !shared.waiting.borrow().is_empty() {
-            // Another committer may go on with the rest.
-            shared.waits.notify_one();
-        }
-        let since = outlet::clock();
-        let results = log.append(batch).await;
-        shared.counter.appended(results.len(), since.elapsed());
-        debug_assert_eq!(whose.len(), results.len(), "each append has a result");
-        shared.tell(whose, results);
-        shared.flush();
-        // What came meanwhile is taken before the next batch is made.
-        tokio::task::yield_now().await;
-    }
 }
 
 /// Gives the owners of channels what is stored.
@@ -677,8 +671,11 @@ async fn observe<L: Entries + Letters>(
             letters_expired,
             returned: desk.returned(),
             sources: sources.report(),
-            ..shared.counter.report()
+            ..shared.counter.report(&shared.breaker.borrow())
         });
         tokio::time::sleep(REPORT_INTERVAL).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

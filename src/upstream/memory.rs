@@ -69,6 +69,8 @@ pub struct MemoryLog {
     tailed: Cell<usize>,
     /// Nothing can be stored.
     pub down: Cell<bool>,
+    /// Appends wait while this is true.
+    pub stands_still: Option<tokio::sync::watch::Receiver<bool>>,
     /// So many entries are done, and then nothing is settled any more.
     pub dones_left: Cell<Option<usize>>,
     /// Calls of `settle`.
@@ -212,6 +214,10 @@ impl Entries for MemoryLog {
     }
 
     async fn append(&self, batch: Vec<Draft>) -> Vec<Result<Appended, LogError>> {
+        if let Some(mut stands_still) = self.stands_still.clone() {
+            // Whoever made it stand still may be gone.
+            let _ = stands_still.wait_for(|stands| !stands).await;
+        }
         let mut results = Vec::new();
         for draft in batch {
             if let Err(error) = self.check() {

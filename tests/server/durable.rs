@@ -131,8 +131,13 @@ fn every_answer_to_a_durable_publish_says_where_it_stands_and_what_it_is_called(
     assert_eq!(first["event_id"].as_str().map(str::len), Some(36));
     let second = client.ok("rpc", &publish)["data"].clone();
     assert_eq!(second, first, "the same publication");
+    let mut other = Client::user(&server, "43");
+    let of_other = other.ok("rpc", &publish)["data"].clone();
+    assert_eq!(of_other["offset"], 2, "a key belongs to its user");
     let same = json!({ "channel": "orders:1", "data": { "n": 1 }, "idempotency_key": "a" });
-    assert_eq!(server.api_result("publish", &same), first, "over HTTP too");
+    let of_service = server.api_result("publish", &same);
+    assert_eq!(of_service["offset"], 3, "and not to services");
+    assert_eq!(server.api_result("publish", &same), of_service);
     let one = json!({ "channel": "orders:1", "data": { "n": 2 }, "idempotency_key": "b" });
     let batch = json!({ "commands": [{ "publish": one }, { "publish": one }] });
     let replies = server.api("batch", &batch)["replies"].clone();
@@ -151,7 +156,7 @@ fn every_answer_to_a_durable_publish_says_where_it_stands_and_what_it_is_called(
     let server = start(directory.path());
     assert_eq!(
         server.api_result("publish", &same),
-        first,
+        of_service,
         "and after a crash"
     );
     let mut client = Client::user(&server, "42");

@@ -361,6 +361,12 @@ fn a_client_takes_back_what_its_user_has_said_and_nothing_else() {
     let by_key = json!({ "channel": "orders:1", "key": "k" });
     assert_eq!(
         rpc(&mut bob, "ringmain.cancel", by_key.clone())["error"]["code"],
+        108,
+        "the keys of another user are others"
+    );
+    let of_alice = json!({ "channel": "orders:1", "event_id": told["event_id"] });
+    assert_eq!(
+        rpc(&mut bob, "ringmain.cancel", of_alice)["error"]["code"],
         103
     );
     let by_event = json!({ "channel": "orders:1", "event_id": of_service });

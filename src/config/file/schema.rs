@@ -23,7 +23,7 @@ use super::hooks;
 use super::visit::Visit;
 use crate::limits::{
     BACKLOG_BYTES_MAX, BATCH_DELAY_MAX, BATCH_PUBLICATIONS_MAX, CHANNEL_NAME_BYTES_MAX,
-    CHANNELS_OWNED_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX,
+    CHANNELS_OWNED_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, INPUT_RATE_MAX, JSON_DEPTH_MAX,
     PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
 };
 
@@ -185,6 +185,10 @@ fn client_limits<V: Visit>(v: &mut V, c: &mut Client) {
     v.integer("queue_max_size", 1024, 1 << 30, &mut c.queue_max_size);
     v.integer("channel_limit", 1, 65_535, &mut c.channel_limit);
     v.integer("concurrency", 1, 1024, &mut c.concurrency);
+    v.integer("command_rate", 0, RATE_LIMIT_MAX, &mut c.command_rate);
+    v.integer("command_burst", 0, RATE_LIMIT_MAX, &mut c.command_burst);
+    v.integer("input_rate", 0, INPUT_RATE_MAX, &mut c.input_rate);
+    v.integer("input_burst", 0, INPUT_RATE_MAX, &mut c.input_burst);
     let (limit, rate) = (
         &mut c.invalid_token_limit,
         &mut c.invalid_token_rate_per_prefix,

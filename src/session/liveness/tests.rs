@@ -12,6 +12,7 @@ const NOW: u32 = 1000;
 const fn peer(is_held: bool) -> PeerState {
     PeerState {
         is_held,
+        is_slowed: false,
         comes_to_ping: false,
     }
 }

@@ -49,6 +49,7 @@ impl Connections {
             input_told,
             owing,
             taken,
+            paces,
         } = self;
         let Outbox {
             rings,
@@ -73,6 +74,7 @@ impl Connections {
         input_told.write(out);
         owing.write(out);
         taken.write(out);
+        paces.write(out);
     }
 
     /// Reads what `write_image` of connections with rings of so many bytes has written.
@@ -105,6 +107,7 @@ impl Connections {
             input_told: Image::read(from)?,
             owing: Image::read(from)?,
             taken: Image::read(from)?,
+            paces: Image::read(from)?,
         })
     }
 }
@@ -131,6 +134,7 @@ impl Connection {
             is_paused,
             is_sending,
             keep_alive,
+            is_service,
             is_head,
             has_ended,
             read_past,
@@ -163,6 +167,7 @@ impl Connection {
         is_paused.write(out);
         is_sending.write(out);
         keep_alive.write(out);
+        is_service.write(out);
         is_head.write(out);
         has_ended.write(out);
         read_past.write(out);
@@ -201,6 +206,7 @@ impl Connection {
             is_paused: Image::read(from)?,
             is_sending: Image::read(from)?,
             keep_alive: Image::read(from)?,
+            is_service: Image::read(from)?,
             is_head: Image::read(from)?,
             has_ended: Image::read(from)?,
             read_past: Image::read(from)?,

@@ -20,6 +20,7 @@ use crate::shard::backlog::Backlog;
 use crate::shard::loss::lost;
 use crate::shard::{Close, Output, SendBatch};
 use crate::speaker::{self, Compression, Written};
+use crate::time::Instant;
 
 /// The shard's half of every outbox.
 pub(super) struct Outbox {
@@ -520,12 +521,15 @@ impl Connections {
         stops
     }
 
-    /// Reads again, unless much is held that still waits. What is held because the rest is missing waits for nothing else.
+    /// Reads again, unless much is held that still waits, or it was slowed down. What is held because the rest is missing waits for
+    /// nothing else.
     pub(in crate::shard) fn read_on(&mut self, slot: u32) {
         let conn = self.id(slot);
+        let is_slowed = self.slowed_until(slot) != 0;
         if let Some(connection) = self.slab.at_mut(slot)
             && connection.state != State::Gone
             && connection.is_paused
+            && !(is_slowed && connection.is_served())
             && !(connection.is_held_up()
                 && connection
                     .held
@@ -625,7 +629,8 @@ impl Connections {
     }
 
     /// Gives up the memory that only a rush needed: queues keep so many places.
-    pub(in crate::shard) fn shrink(&mut self, kept: usize) {
+    pub(in crate::shard) fn shrink(&mut self, now: Instant, kept: usize) {
+        self.shrink_paces(now);
         self.outbox.dirty.shrink_to(kept);
         self.outbox.closing.shrink_to(kept);
         self.outbox.orders.shrink_to(kept);

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use crate::config::Client;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::{PREFIXES_MAX, RETRY_AFTER_MAX};
-use crate::mem::{Key, SecretHash};
+use crate::mem::{Bucket, Key, Pace, SecretHash};
 use crate::mesh::message::{Prefix, TurnedAway};
 use crate::time::Instant;
 
@@ -18,7 +18,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// See the module.
 pub(super) struct Gate {
     inside: u32,
-    rate: Bucket,
+    rate: Turnstile,
     prefixes: HashMap<Prefix, PrefixClients, SecretHash>,
     swept: Instant,
 }
@@ -27,15 +27,14 @@ pub(super) struct Gate {
 #[derive(Default)]
 struct PrefixClients {
     inside: u32,
-    rate: Bucket,
+    rate: Turnstile,
 }
 
-/// A token bucket that holds the tokens of one second, kept as the time at which it is full again. Those who find none are told to come
-/// back one after the other, as tokens come.
+/// A bucket whose refused ones are told to come back one after the other, as tokens come.
 #[derive(Clone, Copy, Default)]
-struct Bucket {
-    full_at: Instant,
-    /// When the last one who found none was told to come back.
+struct Turnstile {
+    rate: Bucket,
+    /// When the last one who found no token was told to come back.
     booked: Instant,
 }
 
@@ -46,25 +45,25 @@ const OTHERS: Prefix = Prefix {
     is_v4: true,
 };
 
-impl Bucket {
+impl Turnstile {
     /// Takes a token; how long to wait if there is none.
     fn take(&mut self, now: Instant, per_second: u32) -> Result<(), Duration> {
+        let Err(wait) = self.rate.take(now, 1, Pace::per_second(per_second)) else {
+            return Ok(());
+        };
         let token = SECOND_NS / u64::from(per_second.max(1));
-        let full_at = self.full_at.0.max(now.0) + token;
-        // A bucket that lacks more than its whole second would owe tokens.
-        let limit = now.0 + token * u64::from(per_second.max(1));
-        if full_at > limit {
-            let first = now.0 + full_at - limit;
-            let booked = first.max(self.booked.0 + token);
-            self.booked = Instant(booked).min(now + RETRY_AFTER_MAX);
-            return Err(self.booked.since(now));
-        }
-        self.full_at = Instant(full_at);
-        Ok(())
+        let booked = (now + wait).0.max(self.booked.0 + token);
+        self.booked = Instant(booked).min(now + RETRY_AFTER_MAX);
+        Err(self.booked.since(now))
+    }
+
+    /// Nobody took of it of late.
+    const fn is_full(self, now: Instant) -> bool {
+        self.rate.is_full(now)
     }
 }
 
-image!(struct Bucket { full_at, booked });
+image!(struct Turnstile { rate, booked });
 image!(struct PrefixClients { inside, rate });
 image!(struct Prefix { bits, is_v4 });
 
@@ -77,7 +76,7 @@ impl Gate {
     pub(super) fn new(key: &Key) -> Self {
         Self {
             inside: 0,
-            rate: Bucket::default(),
+            rate: Turnstile::default(),
             prefixes: HashMap::with_hasher(SecretHash::new(key)),
             swept: Instant::START,
         }
@@ -149,7 +148,7 @@ impl Gate {
         }
         self.swept = now;
         self.prefixes
-            .retain(|_, group| group.inside > 0 || group.rate.full_at > now);
+            .retain(|_, group| group.inside > 0 || !group.rate.is_full(now));
     }
 
     /// One has left.
@@ -159,7 +158,7 @@ impl Gate {
             && let Some(group) = self.prefixes.get_mut(&prefix)
         {
             group.inside = group.inside.saturating_sub(1);
-            if group.inside == 0 && group.rate.full_at <= now {
+            if group.inside == 0 && group.rate.is_full(now) {
                 self.prefixes.remove(&prefix);
             }
         }

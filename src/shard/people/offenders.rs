@@ -1,17 +1,16 @@
 //! Address prefixes whose tokens were invalid of late: a signature costs its reader more than its writer.
 
-use std::time::Duration;
-
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
 use crate::limits::OFFENDERS_MAX;
+use crate::mem::{Bucket, Pace};
 use crate::time::Instant;
 
-/// For each prefix, when all its tokens are forgiven: a bucket that holds one second's worth.
+/// For each prefix, a bucket that holds one second's worth: when it is full, all its tokens are forgiven.
 pub(super) struct Offenders {
-    forgiven: HashMap<u32, Instant, FixedState>,
+    forgiven: HashMap<u32, Bucket, FixedState>,
 }
 
 impl Default for Offenders {
@@ -27,13 +26,13 @@ impl Offenders {
     /// One more.
     pub(super) fn add(&mut self, now: Instant, from: u32, per_second: u32) {
         if self.forgiven.len() >= OFFENDERS_MAX && !self.forgiven.contains_key(&from) {
-            self.forgiven.retain(|_, at| *at > now);
+            self.forgiven.retain(|_, bucket| !bucket.is_full(now));
             if self.forgiven.len() >= OFFENDERS_MAX {
                 return;
             }
         }
-        let at = self.forgiven.entry(from).or_insert(now);
-        *at = (*at).max(now) + Duration::from_secs(1) / per_second;
+        let bucket = self.forgiven.entry(from).or_default();
+        bucket.owe(now, 1, Pace::per_second(per_second));
     }
 
     /// No prefix has any.
@@ -43,9 +42,8 @@ impl Offenders {
 
     /// There were as many as there may be: one more does not fit into the second.
     pub(super) fn is_barred(&self, now: Instant, from: u32, per_second: u32) -> bool {
-        let second = Duration::from_secs(1);
-        let forgiven = self.forgiven.get(&from).copied().unwrap_or(now);
-        forgiven.max(now).since(now) + second / per_second > second
+        let mut bucket = self.forgiven.get(&from).copied().unwrap_or_default();
+        bucket.take(now, 1, Pace::per_second(per_second)).is_err()
     }
 }
 
@@ -57,13 +55,15 @@ impl Image for Offenders {
 
     fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
         let mut offenders = Self::default();
-        from.map(|prefix, at| offenders.forgiven.insert(prefix, at))?;
+        from.map(|prefix, bucket| offenders.forgiven.insert(prefix, bucket))?;
         Ok(offenders)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -6,9 +6,10 @@ use crate::mesh::build;
 use crate::shard::image::{Moved, Unmoved};
 
 /// A shard goes on as what its image says of it.
-fn replace(shard: &mut Shard, image: &[u8]) -> Result<(), ImageError> {
+pub(super) fn replace(shard: &mut Shard, image: &[u8]) -> Result<(), ImageError> {
     let (config, key) = (Arc::clone(&shard.config), *shard.key());
-    let unmoved = Unmoved::new(build(2).swap_remove(usize::from(shard.id.0)), &config);
+    let shards = shard.mesh.shards();
+    let unmoved = Unmoved::new(build(shards).swap_remove(usize::from(shard.id.0)), &config);
     let mut next = Shard::from_image(image, Arc::clone(&config), &key, unmoved)?;
     std::mem::swap(&mut next.mesh, &mut shard.mesh);
     *shard = next;

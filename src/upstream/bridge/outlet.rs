@@ -9,6 +9,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 
+use super::breaker::Breaker;
 use super::{HookCall, PushCall, Report, Shared, Whose};
 use crate::config::Config;
 use crate::limits::ADMIN_ASKS_MAX;
@@ -107,7 +108,8 @@ impl Outlet for Line {
             let mut queue = self.0.waiting.borrow_mut();
             for draft in drafts {
                 let (sender, receiver) = oneshot::channel();
-                match self.0.refused_of_desk(&draft.record) {
+                let refused = self.0.refused_of_desk(&draft.record);
+                match refused.or_else(|| self.0.refused_for_now(1)) {
                     // The receiver is here.
                     Some(error) => drop(sender.send(Err(error))),
                     None => queue.push_back((Whose::Desk(sender), draft)),
@@ -154,12 +156,15 @@ impl Counter {
             .set(self.append_ns.get().saturating_add(took));
     }
 
-    pub(super) fn report(&self) -> Report {
+    pub(super) fn report(&self, breaker: &Breaker) -> Report {
         Report {
             batches: self.batches.get(),
             appends: self.appends.get(),
             append_ns: self.append_ns.get(),
             schema_refused: self.schema_refused.get(),
+            breaker: breaker.name(),
+            breaker_opened: breaker.opened,
+            breaker_refused: breaker.refused,
             ..Report::default()
         }
     }

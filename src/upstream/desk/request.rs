@@ -28,7 +28,9 @@ use crate::limits::{
     FETCH_WAIT_MS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, PUBLISH_TTL_MAX, REPLY_BYTES_MAX,
 };
 use crate::mesh::durable::{Ask, Caller, LogError, Read};
-use crate::model::{ChannelName, ClientInfo, Draft, Entry, EventId, Record, TenantId, Terms};
+use crate::model::{
+    ChannelName, ClientInfo, Draft, Entry, EventId, Record, TenantId, Terms, key_of_client,
+};
 use crate::upstream::log::{Entries, Groups, Letters, Values};
 use crate::wire::json::write::Members;
 use crate::wire::json::{compact, fields, is_json};
@@ -159,6 +161,10 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         if asked.key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
             return Err(bad_request("key: expected at most 512 bytes"));
         }
+        let key = match &ask.caller {
+            Caller::Client { user, .. } => key_of_client(user, &asked.key),
+            Caller::Service => asked.key,
+        };
         let longest = u64::try_from(PUBLISH_TTL_MAX.as_millis()).unwrap_or(u64::MAX);
         let ttl_ms =
             within(asked.ttl_ms, 0, longest, "ttl_ms", "0 to 31536000000").map_err(wrong)?;
@@ -166,7 +172,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         let mut draft = Draft::new(Terms::log(key_ttl), channel, data, json);
         draft.record = Record {
             event: self.new_event(),
-            key: asked.key,
+            key,
             schema: asked.schema,
             trace: asked.trace,
             ttl_ms,

@@ -6,7 +6,7 @@ use super::{Scoped, asked, bad_request, encode, not_found, own, scope, unix_ms};
 use crate::config::due_ms;
 use crate::limits::{HISTORY_BYTES_MAX, SCHEDULED_PAGE_MAX};
 use crate::mesh::durable::{Ask, Caller, LogError};
-use crate::model::{ChannelName, ClientInfo, EventId, TenantId};
+use crate::model::{ChannelName, ClientInfo, EventId, TenantId, key_of_client};
 use crate::upstream::log::{Name, Page, Pending, Place, Scheduled, Which};
 use crate::wire::json::fields;
 use crate::wire::json::write::Members;
@@ -131,7 +131,11 @@ fn one(out: &mut Vec<u8>, pending: &Pending) {
 
 /// Forgets one. A client does so with what its user has published.
 pub(super) async fn cancel<L: Scheduled>(log: &L, ask: &Ask) -> Result<Bytes, LogError> {
-    let which = asked::<Named>(ask)?.which()?;
+    let mut named = asked::<Named>(ask)?;
+    if let Caller::Client { user, .. } = &ask.caller {
+        named.key = named.key.map(|key| key_of_client(user, &key));
+    }
+    let which = named.which()?;
     if let Caller::Client { client, user, .. } = &ask.caller {
         let pending = log.pending(&which).await?.ok_or_else(absent)?;
         let is_own = |publisher: &ClientInfo| match user.is_empty() {
