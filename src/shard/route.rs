@@ -608,13 +608,16 @@ fn api_route(
     }
 }
 
+/// A tenant, and what is open of it: everything without a grant.
+type Opened<'c> = (Option<&'c Arc<Tenant>>, Option<Arc<Grant>>);
+
 /// For which tenant a key opens what. A tenant's key is that tenant's, whichever way the request comes; any other is the operator's,
 /// and acts for the tenant of the host or path. One that is for some namespaces means those of `[channel]`.
 fn opened<'c>(
     (config, now_unix_s): (&'c Config, u64),
     tenant: Option<&'c Arc<Tenant>>,
     given: &[u8],
-) -> Result<(Option<&'c Arc<Tenant>>, Option<Arc<Grant>>), HttpError> {
+) -> Result<Opened<'c>, HttpError> {
     match config.http_api.judge(given, now_unix_s) {
         KeyVerdict::Unnamed => Ok((tenant, None)),
         KeyVerdict::Named(key) if key.grant().is_for_channels_only() && tenant.is_some() => {
