@@ -32,7 +32,7 @@ pub use calls::Calls;
 pub use context::{Context, KeyWanted, Tokens};
 pub use durable::{Requests, TIMEOUT_RETRY, Waiting, appended_json, published_json};
 pub use hooked::{Awaiting, ForHooks};
-pub use liveness::PeerState;
+pub use liveness::{PeerState, Pings};
 pub use order::Order;
 
 use crate::auth::revocation::Revocations;
@@ -97,8 +97,8 @@ pub struct Session {
     pub admitted: bool,
     /// WebSocket ping frames instead of pings of the protocol.
     pub frame_pings: bool,
-    /// The answer to the last ping has got more time once.
-    pub is_pong_late: bool,
+    /// Pings of the protocol that wait for their pongs.
+    pub pings: Pings,
 }
 
 /// See `Session::rare`.
@@ -282,7 +282,7 @@ impl Session {
             Body::SubRefresh { channel, token } => {
                 self.sub_refresh(context, command.id, channel, token)
             }
-            Body::Pong => self.pong(),
+            Body::Pong => self.pong(context),
         }
     }
 

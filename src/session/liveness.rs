@@ -74,6 +74,42 @@ fn grace_of(subscription: &Subscription, config: &Config) -> Duration {
     }
 }
 
+/// Pings of the protocol that wait for their pongs: more than one where a peer is not read for a while. A byte, as everybody has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pings {
+    /// How many, and `LATE`.
+    pub(super) bits: u8,
+}
+
+impl Pings {
+    /// The answer to the last ping has got more time once.
+    const LATE: u8 = 1 << 7;
+
+    fn one_more(&mut self) {
+        if self.bits & !Self::LATE < Self::LATE - 1 {
+            self.bits += 1;
+        }
+    }
+
+    /// One is answered: how many are left. `None` if nobody was asked.
+    fn answered(&mut self) -> Option<u8> {
+        let left = (self.bits & !Self::LATE).checked_sub(1)?;
+        self.bits -= 1;
+        Some(left)
+    }
+
+    /// It gets more time: has it before?
+    fn gets_late(&mut self) -> bool {
+        let was_late = self.bits & Self::LATE != 0;
+        self.bits |= Self::LATE;
+        was_late
+    }
+
+    fn in_time(&mut self) {
+        self.bits &= !Self::LATE;
+    }
+}
+
 impl Session {
     /// A socket is open: the connect command must come in time.
     pub fn open(&mut self, now: Now, config: &Config) {
@@ -146,10 +182,7 @@ impl Session {
         if self.pong_by != 0 && self.pong_by <= tick {
             // The pong may stand among what waits for its turn. A peer that is dead sends none there either.
             let may_be_there = peer.is_held || self.has_frames();
-            if !peer.comes_to_ping
-                && !peer.is_slowed
-                && (!may_be_there || std::mem::replace(&mut self.is_pong_late, true))
-            {
+            if !peer.comes_to_ping && !peer.is_slowed && (!may_be_there || self.pings.gets_late()) {
                 return Err(Disconnect::NoPong);
             }
             self.await_pong(context.now, context.config);
@@ -206,10 +239,13 @@ impl Session {
             // Nobody there could answer.
             return;
         }
+        if !self.frame_pings {
+            self.pings.one_more();
+        }
         // Who has not answered the one before has no more time because of this one.
         if self.pong_by == 0 {
             self.await_pong(context.now, context.config);
-            self.is_pong_late = false;
+            self.pings.in_time();
         }
     }
 
@@ -239,11 +275,13 @@ impl Session {
     }
 
     /// A pong of the protocol; it must have been asked for.
-    pub(super) fn pong(&mut self) -> Result<(), Disconnect> {
-        if self.pong_by == 0 || self.frame_pings {
-            return Err(Disconnect::BadRequest);
+    pub(super) fn pong(&mut self, context: &Context<'_>) -> Result<(), Disconnect> {
+        match self.pings.answered() {
+            None => return Err(Disconnect::BadRequest),
+            Some(0) => self.pong_by = 0,
+            // Who was not read for a while has got several.
+            Some(_) => self.await_pong(context.now, context.config),
         }
-        self.pong_by = 0;
         Ok(())
     }
 

@@ -252,6 +252,7 @@ fn a_pong_must_have_been_asked_for() {
         let mut rig = rig(Phase::Connected);
         rig.session.frame_pings = frames;
         rig.session.pong_by = if awaited { tick(NOW + 5) } else { 0 };
+        rig.session.pings.bits = u8::from(awaited && !frames);
         let (result, said) = rig.command("{}");
         assert_eq!((result.clone(), said.as_str()), (wanted, ""), "row {row}");
         assert_eq!(
@@ -260,6 +261,25 @@ fn a_pong_must_have_been_asked_for() {
             "row {row}"
         );
     }
+}
+
+/// A peer that is not read for a while is pinged again, and answers each ping once it is read.
+#[test]
+fn every_ping_may_have_its_pong() {
+    let mut rig = rig(Phase::Connected);
+    for _ in 0..2 {
+        rig.session.next = tick(NOW);
+        let slowed = PeerState {
+            is_slowed: true,
+            ..peer(false)
+        };
+        let (result, said) = rig.step(|session, context| session.timeout(context, slowed));
+        assert_eq!((result, &*said), (Ok(()), "{}"));
+    }
+    let mut pong = || rig.step(|session, context| session.pong(context)).0;
+    assert_eq!([pong(), pong()], [Ok(()), Ok(())]);
+    assert_eq!(pong(), Err(Disconnect::BadRequest));
+    assert_eq!(rig.session.pong_by, 0);
 }
 
 fn at(seconds: u64) -> Now {
