@@ -255,12 +255,12 @@ fn commands_in_one_frame_with_a_connect_that_waits_are_answered() {
 
 #[test]
 fn a_subscription_that_ends_while_it_is_pending_is_answered_first() {
-    shows(&[9, 16], situation::ENDS_WHILE_PENDING);
+    shows(&[6, 7], situation::ENDS_WHILE_PENDING);
 }
 
 #[test]
 fn a_place_granted_too_late_goes_back_to_its_users_registry() {
-    shows(&[36, 39, 17], situation::ENDS_BEFORE_REGISTRY);
+    shows(&[8, 16], situation::ENDS_BEFORE_REGISTRY);
 }
 
 #[test]
