@@ -148,6 +148,14 @@ impl Draining {
     }
 }
 
+/// It has its last answer already.
+const fn is_leaving(connection: &Connection) -> bool {
+    matches!(
+        connection.state,
+        State::Finishing | State::Refused | State::Lingering | State::Gone
+    )
+}
+
 impl Shard {
     pub(super) fn start_drain(&mut self, window: Duration, grace: Duration) {
         if self.drain.is_some() {
@@ -156,6 +164,7 @@ impl Shard {
         let mut waiting: Vec<(u32, ConnId)> = self
             .connections
             .iter()
+            .filter(|(_, connection)| !is_leaving(connection))
             .map(|(slot, connection)| (connection.since, self.connections.id(slot)))
             .collect();
         waiting.sort_by_key(|&(since, _)| since);
@@ -232,7 +241,8 @@ impl Shard {
         drain.line_up(now, &mut self.rng, |conn| {
             current(conn).is_some_and(|connection| connection.state == State::Head)
         });
-        let is_there = |conn| current(conn).is_some();
+        // Who leaves by itself has no share of the window.
+        let is_there = |conn| current(conn).is_some_and(|connection| !is_leaving(connection));
         let mut told = std::mem::take(&mut drain.awaited);
         for _ in 0..TOLD_PER_TURN {
             let Some(conn) = drain.take(now, &mut self.rng, is_there) else {
@@ -266,16 +276,10 @@ impl Shard {
     fn drain_connection(&mut self, conn: ConnId) {
         let ConnId { slot, generation } = conn;
         // It may have gone by itself, or be about to.
-        let Some(connection) = self.connections.current_mut(slot, generation) else {
+        let connection = self.connections.current_mut(slot, generation);
+        let Some(connection) = connection.filter(|connection| !is_leaving(connection)) else {
             return;
         };
-        let is_leaving = matches!(
-            connection.state,
-            State::Finishing | State::Refused | State::Lingering | State::Gone
-        );
-        if is_leaving {
-            return;
-        }
         connection.leaving = Leaving::Told;
         self.counters.drain_told += 1;
         match connection.state {

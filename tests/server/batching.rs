@@ -1,14 +1,14 @@
 //! Publications that wait for others of their channel: nobody sees a gap or a repeat, nobody waits longer than said, and what is
 //! left out is left out on purpose.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::client::{Client, Encoding};
 use crate::support::http::{Http, encode};
 use crate::support::process::{Server, Start, config};
-use crate::support::wait::until;
+use crate::support::wait::{now, until};
 
 const RULES: &str = r#"
 [client]
@@ -106,7 +106,7 @@ fn nothing_goes_before_its_number_or_its_time_and_all_of_it_then() {
     for client in &mut clients {
         assert_eq!(offsets(client, "slow:a", 3), [1, 2, 3]);
     }
-    let begun = Instant::now();
+    let begun = now();
     publish(&server, "soon:a", 1);
     for client in &mut clients {
         client.publication("soon:a");
@@ -241,7 +241,7 @@ fn of_what_waited_the_latest_comes_and_nobody_takes_that_for_a_gap() {
     let filter = json!({ "key": "even", "cmp": "eq", "val": "yes" });
     even.ok("subscribe", &json!({ "channel": "state:a", "tf": filter }));
     let tagged = |n: u64| {
-        let even = if n % 2 == 0 { "yes" } else { "no" };
+        let even = if n.is_multiple_of(2) { "yes" } else { "no" };
         let data = json!({ "n": n, "always": "the same, so that a patch is worth it" });
         let body = json!({ "channel": "state:a", "data": data, "tags": { "even": even } });
         server.api_result("publish", &body);

@@ -444,7 +444,12 @@ impl World {
             // Only time brings an end to what nobody answers.
             let waits = still > STILL_TURNS
                 && under_way().any(|one| one.questions + one.api_calls + one.waiting > 0);
-            let again = waits || under_way().any(|one| one.unopened + one.run_bytes > 0);
+            let stand_and_wait = self.shards.iter().any(|one| {
+                // Only time lets them in.
+                !one.backlog.is_empty() && one.shard.under_way().is_paced
+            });
+            let again =
+                waits || stand_and_wait || under_way().any(|one| one.unopened + one.run_bytes > 0);
             let us = match (waits, again) {
                 (true, _) => 100_000,
                 (false, true) => 20_000,
@@ -511,6 +516,7 @@ impl World {
                 unopened: 0,
                 due: 0,
                 run_bytes: 0,
+                is_paced: under_way.is_paced,
                 hook_calls: 0,
                 parked: 0,
                 parked_bytes: 0,
