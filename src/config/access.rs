@@ -72,7 +72,7 @@ pub const HASH_PREFIX: &str = "sha256:";
 pub(super) const HIDDEN: &str = "***";
 
 /// SHA-256 of a key.
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyDigest([u8; 32]);
 
 impl KeyDigest {

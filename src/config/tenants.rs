@@ -1,8 +1,7 @@
 //! Tenants: isolated customers of the proxy, each with keys, names and channels of its own (`[[tenants]]`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-
-use hashbrown::HashMap;
 
 use super::access::{self, AccessKey, KeyDigest, KeyVerdict};
 use super::namespace::ServerNameError;
@@ -52,11 +51,11 @@ pub struct ChannelSet {
 pub struct Tenants {
     /// Ascending by id.
     pub list: Vec<Arc<Tenant>>,
-    hosts: HashMap<Box<str>, u32>,
+    hosts: BTreeMap<Box<str>, u32>,
     /// `example.com` of `*.example.com`.
-    domains: HashMap<Box<str>, u32>,
-    issuers: HashMap<Box<str>, u32>,
-    keys: HashMap<KeyDigest, (u32, u32)>,
+    domains: BTreeMap<Box<str>, u32>,
+    issuers: BTreeMap<Box<str>, u32>,
+    keys: BTreeMap<KeyDigest, (u32, u32)>,
     /// Rules for those who are no tenant any more.
     pub(super) nobodys: ChannelRules,
 }
@@ -75,7 +74,7 @@ impl Tenants {
     pub(super) fn seal(&mut self, channels: &mut ChannelRules, sets: &[ChannelSet]) {
         channels.tenants = Arc::default();
         let common = Arc::new(channels.clone());
-        let rules: HashMap<&str, Arc<ChannelRules>> = sets
+        let rules: BTreeMap<&str, Arc<ChannelRules>> = sets
             .iter()
             .map(|set| (set.name.as_str(), Arc::new(set.rules.under(channels))))
             .collect();
@@ -87,7 +86,7 @@ impl Tenants {
         self.list.sort_by(|a, b| a.id.cmp(&b.id));
         let place = |at: usize| u32::try_from(at).expect("bounded by `limits::TENANTS_MAX`");
         (self.hosts, self.domains, self.issuers) = Default::default();
-        self.keys = HashMap::default();
+        self.keys = BTreeMap::default();
         for (at, tenant) in self.list.iter().enumerate() {
             for host in &tenant.hosts {
                 match host.strip_prefix("*.") {

@@ -1,5 +1,7 @@
 //! Keys of services and of operators: what one of them alone, and what all together cannot be.
 
+use std::collections::BTreeMap;
+
 use super::super::super::access::{AccessKey, CHANNEL_METHODS, HIDDEN, KeyDigest};
 use super::super::super::hooks::Signing;
 use super::super::super::{ChannelRules, Config, Secret};
@@ -8,7 +10,6 @@ use super::super::{ConfigError, ValueOrigin};
 use super::reach::{header_value, unworkable};
 use super::refused;
 use crate::limits::ACCESS_KEYS_MAX;
-use hashbrown::HashMap;
 
 /// Adds everything that does not fit together.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
@@ -39,7 +40,7 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
 
 /// A tenant's key opens what is that tenant's, so it is nobody else's.
 fn tenants(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
-    let mut seen: HashMap<&KeyDigest, String> = HashMap::new();
+    let mut seen: BTreeMap<&KeyDigest, String> = BTreeMap::new();
     let of_all = config.http_api.keys.iter().enumerate();
     seen.extend(
         of_all.filter_map(|(at, key)| Some((key.digest()?, format!("http_api.keys[{at}]")))),

@@ -1,6 +1,6 @@
 //! What one tenant, or one set of namespaces, cannot tell alone.
 
-use hashbrown::HashMap;
+use std::collections::BTreeMap;
 
 use super::super::super::{Config, Namespace, Tenant};
 use super::super::reader::Keys;
@@ -96,12 +96,12 @@ fn of_the_whole_node(namespace: &Namespace) -> Option<&'static str> {
 struct Seen {
     table: &'static str,
     member: &'static str,
-    first: HashMap<String, String>,
+    first: BTreeMap<String, String>,
 }
 
 impl Seen {
     fn new(table: &'static str, member: &'static str) -> Self {
-        let first = HashMap::new();
+        let first = BTreeMap::new();
         Self {
             table,
             member,
