@@ -40,7 +40,10 @@ struct Starting {
 impl Starting {
     fn new() -> Self {
         let directory = TempDir::new().expect("a directory");
-        let (listen, admin) = (free_port(), free_port());
+        let listen = free_port();
+        // The same one is free twice.
+        let admin = std::iter::repeat_with(free_port).find(|admin| *admin != listen);
+        let admin = admin.expect("another port");
         std::fs::write(directory.path().join("ringmain.toml"), config(DURABLE)).expect("a file");
         let child = binary(directory.path())
             .args([

@@ -473,11 +473,8 @@ impl World {
                 return;
             }
         }
-        let awake: Vec<_> = self
-            .shards
-            .iter()
-            .map(|shard| shard.shard.under_way())
-            .collect();
+        let shards = self.shards.iter();
+        let awake: Vec<_> = shards.map(|one| one.shard.under_way()).collect();
         panic!("the run does not come to rest: {awake:?}");
     }
 

@@ -548,7 +548,7 @@ fn is_absent(kind: ConsumerInfoErrorKind) -> bool {
 
 /// The channel of replays into a group.
 fn own_channel(group: &str) -> String {
-    format!("$queue:{group}")
+    crate::config::namespace::queue_of(group)
 }
 
 fn group_key(group: &str) -> String {
