@@ -90,7 +90,7 @@ pub struct UnderWay {
     pub due: usize,
     /// Bytes of publications that are not given to their subscribers.
     pub run_bytes: usize,
-    /// Who stands in a listener's queue is taken as time goes on.
+    /// Who stands in a listener's queue is taken as time goes on, or as handshakes end.
     pub is_paced: bool,
     /// Calls that backends have not answered.
     pub hook_calls: usize,
@@ -306,7 +306,7 @@ impl Shard {
                 .filter(|(_, connection)| connection.due != Due::NOTHING)
                 .count(),
             run_bytes: self.local.run_bytes() + self.local.waiting_bytes(),
-            is_paced: self.intake.next_at().is_some(),
+            is_paced: self.intake.is_held(),
             hook_calls: self.hooks.under_way(),
             parked: self.key_waits.len(),
             parked_bytes: self.key_waits.bytes(),

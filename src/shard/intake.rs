@@ -69,6 +69,11 @@ impl Intake {
         self.next
     }
 
+    /// Nobody else could be taken when that was asked for last.
+    pub(super) const fn is_held(&self) -> bool {
+        self.is_held
+    }
+
     /// Client connections whose handshake is not over.
     pub(super) const fn handshakes(&self) -> u32 {
         self.handshakes
