@@ -33,8 +33,7 @@ use simulation::truth::situation;
 use simulation::world::{Seen, run, run_unmoved, run_with_faulty_mesh};
 
 /// Runs in CI.
-/// Two of the first five hundred count what was left out of an outbox once too often (158) or without its successor (234): open.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 500;
 
 /// Runs with a faulty mesh.
 const FAULTY_SEEDS: u64 = 60;

@@ -747,6 +747,13 @@ impl Client {
             .seen(channel, sub.epoch.as_deref(), &publication);
         scene.truth.count("delivered");
         if offset == 0 {
+            if sub.next.is_none() {
+                self.losses
+                    .entry(channel.to_owned())
+                    .or_default()
+                    .bare
+                    .push(n);
+            }
             if let Some(last) = sub.last_n.replace(n) {
                 scene.truth.followed(channel, last, n);
             }

@@ -109,6 +109,17 @@ impl Truth {
         (offset, n)
     }
 
+    /// How many that were sent to a channel nobody has seen at an offset: those that have none, and those that were refused.
+    pub fn without_offset(&self, channel: &str) -> u64 {
+        let streams = self.streams.iter().filter(|((of, _), _)| of == channel);
+        let placed: BTreeSet<u64> = streams
+            .flat_map(|(_, stream)| stream.values().copied())
+            .collect();
+        let sent = (0u64..).zip(&self.sent);
+        sent.filter(|(n, to)| to.iter().any(|name| name == channel) && !placed.contains(n))
+            .count() as u64
+    }
+
     /// A publication stands at one place, and a place has one publication.
     pub fn stands(&mut self, channel: &str, epoch: &str, offset: u64, n: u64) {
         let stream = self
