@@ -4,6 +4,7 @@ mod draft;
 mod record;
 pub mod tenant;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -156,6 +157,12 @@ impl ChannelName {
     #[must_use]
     pub fn name(&self) -> &str {
         TenantId::split(&self.0).1
+    }
+
+    /// For people who may see every tenant's: `acme/chat`, and the name alone of what is nobody's.
+    #[must_use]
+    pub fn shown(&self) -> Cow<'_, str> {
+        tenant::shown(&self.0)
     }
 
     /// Whose channel it is.

@@ -61,6 +61,9 @@ pub struct TargetArgs {
         hide_env_values = true
     )]
     pub api_key: Option<String>,
+    /// Whose groups, channels and dead letters are meant [default: those of the tenant `default`]
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
 }
 
 /// Which server API is asked.
@@ -77,6 +80,9 @@ pub struct ApiArgs {
         hide_env_values = true
     )]
     pub api_key: Option<String>,
+    /// Whose channels are meant [default: those of the tenant `default`]
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
 }
 
 /// `ringmain dlq`
@@ -692,17 +698,18 @@ fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
     if let Some(address) = &args.address {
         let given = args.key.as_deref().or(args.api_key.as_deref());
         let own_key = own_key.filter(|_| is_this_host(address));
-        return Client::new(address, given.or(own_key));
+        return Client::new(address, given.or(own_key))?.of(args.tenant.as_deref());
     }
     if let (Some(admin), None) = (&config.admin.listen, &args.api_key) {
         let key = args.key.as_deref().or(own_key);
-        return Client::new(&reachable(admin), key);
+        return Client::new(&reachable(admin), key)?.of(args.tenant.as_deref());
     }
     api_client(
         config,
         &ApiArgs {
             address: None,
             api_key: args.api_key.clone(),
+            tenant: args.tenant.clone(),
         },
     )
 }
@@ -715,7 +722,8 @@ fn api_client(config: &Config, args: &ApiArgs) -> Result<Client, ToolError> {
         .map(|key| key.0.as_str());
     if let Some(address) = &args.address {
         let own_key = own_key.filter(|_| is_this_host(address));
-        return Client::new(address, args.api_key.as_deref().or(own_key));
+        let key = args.api_key.as_deref().or(own_key);
+        return Client::new(address, key)?.of(args.tenant.as_deref());
     }
     let server = &config.server;
     let address = tcp(&server.internal_listen)
@@ -725,7 +733,7 @@ fn api_client(config: &Config, args: &ApiArgs) -> Result<Client, ToolError> {
         let text = "the server API is asked, and the configuration has no key of it that is not hashed: name one with --api-key";
         return Err(ToolError::Usage(text.to_owned()));
     };
-    Client::new(&reachable(address), Some(key))
+    Client::new(&reachable(address), Some(key))?.of(args.tenant.as_deref())
 }
 
 fn tcp(listen: &[ListenAddr]) -> Option<&ListenAddr> {
@@ -795,8 +803,8 @@ mod tests {
         let asked = |address: Option<&str>, key: Option<&str>| {
             let args = TargetArgs {
                 address: address.map(str::to_owned),
-                key: None,
                 api_key: key.map(str::to_owned),
+                ..TargetArgs::default()
             };
             let client = client(&config, &args).unwrap();
             (client.address().to_owned(), client.key().map(str::to_owned))

@@ -263,22 +263,36 @@ fn main() -> ExitCode {
     // The short forms wait for timers, not for cores.
     let at_once = if wanted.is_long { 1 } else { AT_ONCE };
     let (tell, told) = channel();
+    let mut broken = Vec::new();
     let verdicts: Vec<Verdict> = std::thread::scope(|scope| {
         for _ in 0..at_once {
             let (tell, faults, next, wanted) = (tell.clone(), &faults, &next, &wanted);
             scope.spawn(move || {
                 while let Some(fault) = faults.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    tell.send(run(fault, wanted)).expect("somebody listens");
+                    let (verdict, text) = run(fault, wanted);
+                    tell.send((fault.name, verdict, text))
+                        .expect("somebody listens");
                 }
             });
         }
         drop(tell);
-        let lines = told.iter().map(|(verdict, text)| {
+        let lines = told.iter().map(|(name, verdict, text)| {
             println!("{text}");
+            if verdict == Verdict::Broken {
+                broken.push((name, text));
+            }
             verdict
         });
         lines.collect()
     });
+    // As other test programs name what failed, so that whoever looks for it finds it.
+    for (name, text) in &broken {
+        println!("\n---- {name} stdout ----\n{text}");
+    }
+    if !broken.is_empty() {
+        let names: Vec<&str> = broken.iter().map(|(name, _)| *name).collect();
+        println!("\nfailures:\n    {}\n", names.join("\n    "));
+    }
     let count = |wanted| verdicts.iter().filter(|one| **one == wanted).count();
     let (passed, failed) = (count(Verdict::Kept), count(Verdict::Broken));
     let verdict = if failed == 0 { "ok" } else { "FAILED" };

@@ -126,9 +126,11 @@ pub struct Grant {
     methods: Option<u64>,
     /// Namespaces of the channels that may be named, the empty name for channels without one; empty is all.
     namespaces: Vec<Box<str>>,
+    /// It is a tenant's, and its name is one of that tenant's keys.
+    is_tenants: bool,
 }
 
-image!(struct Grant { name, methods, namespaces });
+image!(struct Grant { name, methods, namespaces, is_tenants });
 const _: () = assert!(API_METHODS.len() <= 64, "each has its bit");
 
 impl Grant {
@@ -144,7 +146,14 @@ impl Grant {
             name: name.into(),
             methods: (!methods.is_empty()).then_some(bits),
             namespaces: namespaces.iter().map(|name| name.as_str().into()).collect(),
+            is_tenants: false,
         }
+    }
+
+    /// Is it that of an operator's key? Those are counted by name, as they are few.
+    #[must_use]
+    pub const fn is_operators(&self) -> bool {
+        !self.is_tenants
     }
 
     /// Does it open this method, one of `API_METHODS`?
@@ -205,6 +214,12 @@ impl AccessKey {
             (key, _) => Some(KeyDigest::of(key.as_bytes())),
         };
         self.grant = Arc::new(Grant::new(&self.name, &self.methods, &self.namespaces));
+    }
+
+    /// The same for a key of a tenant.
+    pub(super) fn seal_for_tenant(&mut self) {
+        self.seal();
+        Arc::make_mut(&mut self.grant).is_tenants = true;
     }
 
     /// What it is known by; `None` where what is written is none.

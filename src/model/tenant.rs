@@ -126,6 +126,16 @@ impl fmt::Debug for UserId {
     }
 }
 
+/// A whole name for people who may see every tenant's: `acme/chat`.
+#[must_use]
+pub fn shown(whole: &str) -> Cow<'_, str> {
+    let (tenant, name) = TenantId::split(whole);
+    match tenant.is_default() {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(format!("{tenant}/{name}")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,8 +97,10 @@ impl Shard {
     ) {
         self.counters.api_requests += 1;
         let (_, grant) = caller;
-        self.counters
-            .key_used(grant.map_or("", |grant| &grant.name));
+        if grant.is_none_or(Grant::is_operators) {
+            self.counters
+                .key_used(grant.map_or("", |grant| &grant.name));
+        }
         if let Err(error) = self.start_call(slot, method, body, transport_errors, caller) {
             self.counters.api_errors += 1;
             let text = format!("{error}\n");

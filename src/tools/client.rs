@@ -19,6 +19,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 use super::ToolError;
+use crate::config::{Tenant, path_of};
+use crate::model::TenantId;
 
 /// Time for a connection to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +52,8 @@ pub(super) struct Client {
     /// It runs while an answer is awaited.
     runtime: Runtime,
     connection: Option<Connection>,
+    /// What stands before the paths of the API: it says whose it is.
+    root: String,
 }
 
 #[derive(Deserialize)]
@@ -115,7 +119,21 @@ impl Client {
                 source,
             })?,
             connection: None,
+            root: String::new(),
         })
+    }
+
+    /// Asks about what this tenant has.
+    pub(super) fn of(mut self, tenant: Option<&str>) -> Result<Self, ToolError> {
+        match tenant {
+            None => {}
+            Some(id) if Tenant::is_id(id) => self.root = path_of(TenantId::new(id)),
+            Some(_) => {
+                let text = "--tenant: the id of a tenant is lower-case letters, digits and `-`";
+                return Err(ToolError::Usage(text.to_owned()));
+            }
+        }
+        Ok(self)
     }
 
     /// Whom it asks.
@@ -143,7 +161,7 @@ impl Client {
     /// The same of a request that is text already.
     pub(super) fn post_text(&mut self, path: &str, request: String) -> Result<Vec<u8>, ToolError> {
         let body = Bytes::from(request);
-        let (status, body) = self.ask(Method::POST, &format!("/api/{path}"), &body)?;
+        let (status, body) = self.ask(Method::POST, &format!("{}/api/{path}", self.root), &body)?;
         answered(path, status, body)
     }
 
@@ -154,7 +172,7 @@ impl Client {
         request: &Value,
         each: impl FnMut(&[u8]) -> Result<bool, ToolError>,
     ) -> Result<(), ToolError> {
-        match self.take(&format!("/api/{path}"), STREAM, request, each)? {
+        match self.take(&format!("{}/api/{path}", self.root), STREAM, request, each)? {
             None => Ok(()),
             Some((status, body)) => {
                 let text = answered(path, status, body)?;

@@ -49,7 +49,7 @@ pub fn drain(config: &Config, args: &DrainArgs) -> Result<u8, ToolError> {
     let target = TargetArgs {
         address: args.address.clone(),
         key: args.key.clone(),
-        api_key: None,
+        ..TargetArgs::default()
     };
     run(client(config, &target)?, args)
 }

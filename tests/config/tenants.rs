@@ -145,6 +145,10 @@ fn what_cannot_be_is_refused_with_its_place() {
             "`tenants[2].token.jwks_public_endpoint`",
         ),
         (
+            "[client.subscribe_to_user_personal_channel]\nenabled = true\npersonal_channel_namespace = \"mine\"\n[[channel.namespaces]]\nname = \"mine\"",
+            "no client of this tenant could connect",
+        ),
+        (
             "[[channel_sets]]\nname = \"rooms\"",
             "`channel_sets[1].name` repeats",
         ),

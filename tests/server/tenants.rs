@@ -1,6 +1,7 @@
 //! Tenants: what two of them call alike are two things, and nothing of one reaches another, whichever way it tries.
 
 use std::path::Path;
+use std::process::Command;
 
 use jsonwebtoken::Algorithm;
 use serde_json::{Value, json};
@@ -329,7 +330,61 @@ fn a_worker_over_a_connection_takes_from_its_tenants_groups() {
             "rpc",
             &json!({ "method": "ringmain.ack", "data": { "delivery": delivery } }),
         );
+        who.result(&server, "queue/delete", &json!({ "group": "w" }));
+        let told = worker.push();
+        let deleted = json!({ "group": "w", "deleted": true });
+        assert_eq!(told["message"]["data"], deleted);
+        let fetch = who.api(&server, "queue/fetch", &json!({ "group": "w" }));
+        let text = fetch["error"]["message"].as_str().expect("a text");
+        assert!(!text.contains('\u{1f}'), "{text}");
     }
+}
+
+#[test]
+fn operators_see_what_a_tenant_has_by_its_name_and_with_their_key() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = start(directory.path());
+    let fetch = json!({ "group": "g", "channels": ["orders:*"] });
+    Who::Acme.result(&server, "queue/fetch", &fetch);
+    let status = |path: &str, key: &str| {
+        let headers = [("X-API-Key", key), ("Content-Type", "application/json")];
+        Http::open(server.admin).post(path, &headers, b"{}").status
+    };
+    assert_eq!(status("/t/acme/api/queue/groups", API_KEY), 200);
+    assert_eq!(status("/t/nobody/api/queue/groups", API_KEY), 404);
+    for path in ["/t/acme/api/queue/groups", "/t/", "/elsewhere"] {
+        assert_eq!(
+            status(path, ACME_KEY),
+            401,
+            "{path}: a tenant's key is none here"
+        );
+        assert_eq!(status(path, ""), 401, "{path}");
+    }
+    let groups = |tenant: &[&str]| {
+        let address = server.admin.to_string();
+        let output = Command::new(env!("CARGO_BIN_EXE_ringmain"))
+            .args([
+                "queue",
+                "groups",
+                "--json",
+                "--key",
+                API_KEY,
+                "--address",
+                &address,
+            ])
+            .args(tenant)
+            .output()
+            .expect("the binary starts");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr)
+    };
+    let of_acme = groups(&["--tenant", "acme"]);
+    assert!(
+        of_acme.contains("\"g\"") && of_acme.contains("\"orders:*\""),
+        "{of_acme}"
+    );
+    assert!(!groups(&[]).contains("\"g\""));
+    assert!(groups(&["--tenant", "A C"]).contains("--tenant"));
 }
 
 #[test]

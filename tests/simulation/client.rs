@@ -785,18 +785,6 @@ impl Client {
         sub.last_offset = offset;
     }
 
-    /// Whoever is not positioned has everything of a channel that ends at `top`, or was told of as many as it has not.
-    pub fn check_told(&self, channel: &str, epoch: &str, top: u64, truth: &Truth) {
-        let untracked = self.subs.get(channel).filter(|sub| sub.next.is_none());
-        // Where only the latest comes, that is what it has.
-        if !is_latest(channel)
-            && untracked.is_some_and(|sub| sub.last_offset > 0)
-            && let Some(losses) = self.losses.get(channel)
-        {
-            losses.check(channel, Some(epoch), Some(top), Some(truth));
-        }
-    }
-
     /// The offset up to which a tracked subscription has everything.
     pub fn position(&self, channel: &str) -> Option<u64> {
         self.subs

@@ -119,7 +119,7 @@ impl Export {
     }
 
     fn write_scheduled(&mut self, draft: &Draft) -> Result<(), ToolError> {
-        if is_wanted(&self.wanted, draft.record.channel.whole()) {
+        if is_wanted(&self.wanted, draft.record.channel.name()) {
             self.written += 1;
             return self.output.write_scheduled(draft);
         }
@@ -127,7 +127,7 @@ impl Export {
     }
 
     fn write(&mut self, entry: &Entry) -> Result<(), ToolError> {
-        if is_wanted(&self.wanted, entry.record.channel.whole()) {
+        if is_wanted(&self.wanted, entry.record.channel.name()) {
             self.written += 1;
             return self.output.write(entry);
         }

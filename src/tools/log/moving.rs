@@ -173,8 +173,8 @@ impl<'a, L: Log> Target<'a, L> {
     /// A key is remembered for what is left of its time: a publisher that has had no answer asks again, and one that has used the
     /// key anew once its time was over means another publication.
     fn terms(&self, entry: &Entry) -> Terms {
-        let channel = entry.record.channel.whole();
-        let namespace = self.config.channels.resolve(channel);
+        let channel = &entry.record.channel;
+        let namespace = self.config.channels.resolve_of(channel);
         let ttl = namespace.map_or(Duration::ZERO, |namespace| namespace.terms().key_ttl);
         let age = when::unix_ms().saturating_sub(entry.record.unix_ms);
         Terms::log(ttl.saturating_sub(Duration::from_millis(age)))

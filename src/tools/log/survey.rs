@@ -9,6 +9,7 @@ use super::progress::Progress;
 use super::source::Source;
 use super::{LookArgs, ToolError};
 use crate::config::Config;
+use crate::model::tenant::shown;
 use crate::model::{ChannelName, Entry};
 use crate::tools::interrupt::Interrupt;
 use crate::tools::table::Table;
@@ -181,7 +182,7 @@ impl Survey {
             if offset <= before || before > forgotten {
                 self.problem(format!(
                     "{}: offset {offset} stands behind {before}",
-                    name.whole()
+                    name.shown()
                 ));
             }
         }
@@ -258,7 +259,7 @@ impl Survey {
             let mut table = Table::new(&["CHANNEL", "ENTRIES", "BYTES"]);
             for (name, entries, bytes) in self.largest() {
                 table.push(vec![
-                    name.whole().to_owned(),
+                    name.shown().into_owned(),
                     entries.to_string(),
                     bytes.to_string(),
                 ]);
@@ -269,8 +270,9 @@ impl Survey {
             let mut table = Table::new(&["GROUP", "CHANNELS", "DEAD LETTERS"]);
             for (name, channels) in &self.groups {
                 let letters = self.letters.get(name).copied().unwrap_or(0);
+                let channels: Vec<_> = channels.iter().map(|one| shown(one)).collect();
                 table.push(vec![
-                    name.to_string(),
+                    shown(name).into_owned(),
                     channels.join(" "),
                     letters.to_string(),
                 ]);
@@ -278,7 +280,7 @@ impl Survey {
             let is_gone = |name: &str| self.groups.iter().all(|(known, _)| **known != *name);
             for (name, letters) in self.letters.iter().filter(|(name, _)| is_gone(name)) {
                 table.push(vec![
-                    name.to_string(),
+                    shown(name).into_owned(),
                     "(deleted)".to_owned(),
                     letters.to_string(),
                 ]);
@@ -304,7 +306,7 @@ impl Survey {
             .largest()
             .into_iter()
             .map(|(name, entries, bytes)| {
-                json!({ "channel": name.whole(), "entries": entries, "bytes": bytes })
+                json!({ "channel": name.shown(), "entries": entries, "bytes": bytes })
             })
             .collect();
         let groups: Vec<_> = self

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::gather::kept_at;
 use super::triggers::TRIGGER_PREFIX;
-use super::{Inner, Outlet, Place, no_group};
+use super::{Inner, Outlet, Place, no_group, own};
 use crate::mesh::durable::LogError;
 use crate::upstream::log::{Groups, Values};
 use crate::wire::json::write::Members;
@@ -105,7 +105,7 @@ impl<L: Groups + Values, O: Outlet> Inner<L, O> {
 pub(super) fn message(group: &str) -> Bytes {
     let mut out = Vec::new();
     let mut members = Members::open(&mut out);
-    members.text("group", group);
+    members.text("group", own(group));
     members.boolean("deleted", true);
     members.close();
     Bytes::from(out)
@@ -113,5 +113,5 @@ pub(super) fn message(group: &str) -> Bytes {
 
 /// Why a fetch has no deliveries.
 pub(super) fn deleted(group: &str) -> LogError {
-    LogError::NotFound(format!("the group `{group}` was deleted").into())
+    LogError::NotFound(format!("the group `{}` was deleted", own(group)).into())
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::super::setup::is_latest;
 use super::super::truth::{Truth, key_of};
+use super::Client;
 
 /// What a client missed of a channel during one connection, and was told of it.
 #[derive(Debug, Default)]
@@ -77,6 +79,20 @@ impl Losses {
                     || self.conflated <= replaced + bare(),
                 "{channel}: nothing comes in the place of what was conflated: {self:?}"
             );
+        }
+    }
+}
+
+impl Client {
+    /// Whoever is not positioned has everything of a channel that ends at `top`, or was told of as many as it has not.
+    pub fn check_told(&self, channel: &str, epoch: &str, top: u64, truth: &Truth) {
+        let untracked = self.subs.get(channel).filter(|sub| sub.next.is_none());
+        // Where only the latest comes, that is what it has.
+        if !is_latest(channel)
+            && untracked.is_some_and(|sub| sub.last_offset > 0)
+            && let Some(losses) = self.losses.get(channel)
+        {
+            losses.check(channel, Some(epoch), Some(top), Some(truth));
         }
     }
 }

@@ -37,6 +37,17 @@ fn one(config: &Config, at: usize, tenant: &Tenant, keys: &Keys, errors: &mut Ve
         let why = "there is no table of `channel_sets` with this name".to_owned();
         unworkable(&path("channel_set"), why, keys, errors);
     }
+    let sets = &config.channel_sets;
+    let personal = config.client.user_personal_channel.as_deref();
+    if let Some(name) = personal.filter(|name| !name.is_empty())
+        && let Some(own) = sets.iter().find(|one| one.name == *set)
+        && own.rules.namespaces.iter().all(|one| one.name != name)
+    {
+        let why = format!(
+            "its set has no namespace {name:?}, where client.subscribe_to_user_personal_channel puts every user: no client of this tenant could connect"
+        );
+        unworkable(&path("channel_set"), why, keys, errors);
+    }
     for (index, host) in tenant.hosts.iter().enumerate() {
         if host.starts_with('*') && !host.starts_with("*.") {
             let why = "a star stands for whole parts of a name: write \"*.example.com\"".to_owned();

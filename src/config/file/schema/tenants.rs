@@ -28,7 +28,7 @@ pub(super) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenants) {
             access_key(v, key);
             v.list("methods", &API_METHOD, &mut key.methods);
             v.list("namespaces", &NAMESPACE_NAME_OR_NONE, &mut key.namespaces);
-            key.seal();
+            key.seal_for_tenant();
         });
     });
     tenants.list = list.into_iter().map(Arc::new).collect();
