@@ -35,7 +35,7 @@ pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
 pub use network::{Network, TrustedProxy};
 pub use pattern::Pattern;
-pub use tenants::{ChannelSet, Tenant, Tenants, path_of};
+pub use tenants::{ChannelSet, Tenant, TenantLimits, TenantRules, Tenants, WhenOverRate, path_of};
 pub use transports::{
     DisconnectCode, Downstream, Emulation, HttpAnswer, Init, Poll, Transforms, UniStream,
     UniWebSocket,

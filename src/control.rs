@@ -490,7 +490,9 @@ impl Control {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let next = Arc::new((self.parts.reread)(&self.parts.config)?);
+        let mut next = (self.parts.reread)(&self.parts.config)?;
+        next.channels.inherit_quotas(&self.parts.config.channels);
+        let next = Arc::new(next);
         // All shards or none: a shard that does not empty its queue must not keep the old rules alone.
         let full = self
             .parts

@@ -139,6 +139,8 @@ pub const KERNEL_UNSENT_BYTES: u32 = 128 << 10;
 pub const SLICE_BYTES: usize = 1 << 20;
 /// Bytes that one turn receives, about, before what comes of them goes out: with the answers they fit into a processor's cache.
 pub const RECEIVES_BYTES: usize = 128 << 10;
+/// Bytes of publications that wait for a rate of their tenant on one shard.
+pub const LATE_BYTES_MAX: usize = 64 << 20;
 /// Unsent bytes of all connections of one shard.
 pub const BACKLOG_BYTES_MAX: usize = 192 << 20;
 /// From this many on, the largest is dealt with first, as its channels say. What one event brings beyond it stays below the bound.

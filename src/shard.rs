@@ -25,6 +25,7 @@ pub mod inspect;
 mod intake;
 mod kept;
 mod keys;
+mod late;
 mod local;
 mod loss;
 mod order;
@@ -57,6 +58,7 @@ use crate::mesh::hook::Call;
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
+use crate::session::late::Late;
 use crate::session::order::{ReplyMark, Spares};
 use crate::session::{Calls, Context, Requests, Session};
 use crate::speaker::{Compression, Said};
@@ -197,6 +199,8 @@ pub struct Shard {
     hooks: Calls,
     /// What is asked of the log.
     log: Requests,
+    /// Publications that wait for a rate.
+    late: Late,
     /// What the log's side gives connections.
     outgoing: outgoing::Outgoing,
     reports: VecDeque<FromShard>,
@@ -286,6 +290,7 @@ impl Shard {
             ),
             local: Local::new(&tables),
             owned: Owned::new(&tables),
+            late: Late::default(),
             mesh: endpoint,
             calls: api::ApiCalls::default(),
             questions: questions::Questions::default(),
@@ -641,6 +646,7 @@ impl Shard {
             mesh: &mut self.mesh,
             hooks: &mut self.hooks,
             log: &mut self.log,
+            late: &mut self.late,
             asked: &mut self.questions.of_sessions,
             parts,
             counters: &mut self.counters,

@@ -126,6 +126,8 @@ mod stopped;
 mod storm;
 #[path = "server/streams.rs"]
 mod streams;
+#[path = "server/tenant_limits.rs"]
+mod tenant_limits;
 #[path = "server/tenants.rs"]
 mod tenants;
 #[path = "server/vanished_log.rs"]

@@ -1,12 +1,17 @@
 //! Tenants: isolated customers of the proxy, each with keys, names and channels of its own (`[[tenants]]`).
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::access::{self, AccessKey, KeyDigest, KeyVerdict};
 use super::namespace::ServerNameError;
 use super::{ChannelRules, Glob, Namespace, ResolveError, Secret, Token};
+use crate::mem::Quota;
 use crate::model::{ChannelName, TenantId, tenant};
+
+pub use limits::{TenantLimits, WhenOverRate};
 
 /// Stands before the id of a tenant in a path.
 const PATH_PREFIX: &str = "/t/";
@@ -35,6 +40,8 @@ pub struct Tenant {
     pub token: Token,
     /// Keys of the server API that act for it, and for nobody else.
     pub keys: Vec<AccessKey>,
+    /// What it may have, and how fast it may go.
+    pub limits: Arc<TenantLimits>,
 }
 
 /// One of `[[channel_sets]]`: namespaces that tenants have in place of those of `[channel]`.
@@ -45,6 +52,26 @@ pub struct ChannelSet {
     /// Its rules. Marks and limits are those of `[channel]`.
     pub rules: ChannelRules,
 }
+
+/// What a tenant may do, and what it has done.
+#[derive(Clone, Debug)]
+pub struct TenantRules {
+    /// Its namespaces.
+    pub rules: Arc<ChannelRules>,
+    /// What it may have.
+    pub limits: Arc<TenantLimits>,
+    /// What all shards have taken of that, the same over all configurations that have this tenant.
+    pub quota: Arc<Quota>,
+}
+
+/// What it has done says nothing of the configuration.
+impl PartialEq for TenantRules {
+    fn eq(&self, other: &Self) -> bool {
+        self.rules == other.rules && self.limits == other.limits
+    }
+}
+
+impl Eq for TenantRules {}
 
 /// All of them, and the ways to one.
 #[derive(Clone, Debug, Default)]
@@ -79,8 +106,13 @@ impl Tenants {
             .map(|set| (set.name.as_str(), Arc::new(set.rules.under(channels))))
             .collect();
         let of = |tenant: &Arc<Tenant>| {
-            let own = rules.get(tenant.channel_set.as_str()).unwrap_or(&common);
-            (tenant.id.as_str().into(), Arc::clone(own))
+            let rules = rules.get(tenant.channel_set.as_str()).unwrap_or(&common);
+            let own = TenantRules {
+                rules: Arc::clone(rules),
+                limits: Arc::clone(&tenant.limits),
+                quota: Arc::default(),
+            };
+            (tenant.id.as_str().into(), own)
         };
         channels.tenants = Arc::new(self.list.iter().map(of).collect());
         self.list.sort_by(|a, b| a.id.cmp(&b.id));
@@ -205,7 +237,26 @@ impl ChannelRules {
     pub fn of(&self, tenant: TenantId<'_>) -> Option<&Self> {
         match tenant.is_default() {
             true => Some(self),
-            false => self.tenants.get(tenant.as_str()).map(|rules| &**rules),
+            false => self.tenants.get(tenant.as_str()).map(|own| &*own.rules),
+        }
+    }
+
+    /// What a tenant may have, and what it has; `None` for `default`, and where there is no such tenant (any more).
+    #[must_use]
+    pub fn limits_of(&self, tenant: TenantId<'_>) -> Option<(&TenantLimits, &Arc<Quota>)> {
+        if tenant.is_default() {
+            return None;
+        }
+        let own = self.tenants.get(tenant.as_str())?;
+        Some((&own.limits, &own.quota))
+    }
+
+    /// Goes on counting what tenants of the configuration before have taken.
+    pub fn inherit_quotas(&mut self, before: &Self) {
+        for (id, own) in Arc::make_mut(&mut self.tenants) {
+            if let Some(known) = before.tenants.get(id) {
+                own.quota = Arc::clone(&known.quota);
+            }
         }
     }
 

@@ -480,7 +480,9 @@ impl Admin {
             reload,
             ..
         } = self.readiness.borrow().clone();
+        let config = Arc::clone(&self.config.borrow());
         let text = prometheus::render(&Snapshot {
+            tenants: &config.channels.tenants,
             shards: &shards,
             reactor,
             ready: phase == Phase::Serving,

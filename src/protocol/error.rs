@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::mesh::durable::LogError;
+use crate::mesh::message::PublishError;
 
 /// Answer and go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +47,9 @@ pub enum ClientError {
     /// 111, temporary: more than a rate allows. When to try again, milliseconds.
     #[error("too many requests")]
     TooFast(u32),
+    /// 106, temporary: every place of the tenant is taken. When to try again, milliseconds.
+    #[error("limit exceeded")]
+    Full(u32),
     /// 112
     #[error("unrecoverable position")]
     UnrecoverablePosition,
@@ -60,6 +64,18 @@ pub enum ClientError {
     LogUnavailable(u32),
 }
 
+impl From<PublishError> for ClientError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::UnknownChannel => Self::UnknownChannel,
+            PublishError::Overloaded => Self::Internal,
+            PublishError::TooManyNew => Self::TooManyRequests,
+            PublishError::TooFast(ms) => Self::TooFast(ms),
+            PublishError::TenantFull => Self::LimitExceeded,
+        }
+    }
+}
+
 impl ClientError {
     /// Code on the wire.
     #[must_use]
@@ -71,7 +87,7 @@ impl ClientError {
             Self::PermissionDenied => 103,
             Self::MethodNotFound => 104,
             Self::AlreadySubscribed => 105,
-            Self::LimitExceeded => 106,
+            Self::LimitExceeded | Self::Full(_) => 106,
             Self::BadRequest => 107,
             Self::NotAvailable => 108,
             Self::TokenExpired => 109,
@@ -92,7 +108,7 @@ impl ClientError {
             Self::PermissionDenied => "permission denied",
             Self::MethodNotFound => "method not found",
             Self::AlreadySubscribed => "already subscribed",
-            Self::LimitExceeded => "limit exceeded",
+            Self::LimitExceeded | Self::Full(_) => "limit exceeded",
             Self::BadRequest => "bad request",
             Self::NotAvailable => "not available",
             Self::TokenExpired => "token expired",
@@ -113,6 +129,7 @@ impl ClientError {
             Self::Internal
                 | Self::TooManyRequests
                 | Self::TooFast(_)
+                | Self::Full(_)
                 | Self::NoReply
                 | Self::LogBusy(_)
                 | Self::LogUnavailable(_)
@@ -123,7 +140,9 @@ impl ClientError {
     #[must_use]
     pub const fn retry_after_ms(self) -> Option<u32> {
         match self {
-            Self::TooFast(ms) | Self::LogBusy(ms) | Self::LogUnavailable(ms) => Some(ms),
+            Self::TooFast(ms) | Self::Full(ms) | Self::LogBusy(ms) | Self::LogUnavailable(ms) => {
+                Some(ms)
+            }
             _ => None,
         }
     }
@@ -134,6 +153,12 @@ impl ClientError {
         // Who comes a part of a millisecond early is refused again.
         let ms = wait.as_nanos().div_ceil(1_000_000);
         Self::TooFast(u32::try_from(ms).unwrap_or(u32::MAX))
+    }
+
+    /// Every place is taken, and it may be worth to try again after so long.
+    #[must_use]
+    pub fn full(retry_after: Duration) -> Self {
+        Self::Full(u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX))
     }
 
     /// What the log's side says, as a client hears it; texts are lost.

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::asked::{Admitting, SubscribedBy};
 use super::key::SessionKey;
 use super::liveness::ttl;
-use super::{Connecting, Context, Extra, Phase, Session, Subscription, flag, forced_flags};
+use super::{
+    Connecting, Context, Counted, Extra, Phase, Session, Subscription, flag, forced_flags,
+};
 use crate::auth::permission;
 use crate::auth::token::{ConnectionClaims, TokenError, issuer};
 use crate::broker::owner::user_registry;
@@ -210,8 +212,12 @@ impl Session {
         id: u32,
         list: Vec<ServerSubscription>,
     ) -> Result<(), Disconnect> {
-        if list.len() > context.config.client.channel_limit {
+        if list.len() > self.subscriptions_max(context) {
             return Err(Disconnect::ChannelLimit);
+        }
+        if let Err(error) = self.take_place(context) {
+            self.refuse(context, id, error);
+            return Ok(());
         }
         if let Some((limit, policy)) = context.config.client.user_limit()
             && !self.user.is_anonymous()
@@ -269,7 +275,7 @@ impl Session {
         if !granted {
             return Err(Disconnect::ConnectionLimit);
         }
-        self.admitted = true;
+        self.counted.add(Counted::BY_USER);
         let list = self
             .connecting
             .as_mut()
@@ -287,6 +293,7 @@ impl Session {
     /// Answers the connect command with an error, after which the client closes.
     pub(super) fn refuse_with(&mut self, context: &mut Context<'_>, id: u32, error: ReplyBody<'_>) {
         self.end_all(context);
+        self.give_place(context);
         context.counters.command_errors += 1;
         context.reply(id, error);
         self.phase = Phase::Refused;
@@ -632,7 +639,7 @@ impl Session {
             self.tell_subscribed(context, index, wanted);
             return Ok(false);
         }
-        if self.subscriptions.len() >= context.config.client.channel_limit {
+        if self.is_full(context, self.subscriptions.len()) {
             return Err(Disconnect::ChannelLimit);
         }
         let by = SubscribedBy::Service(wait);

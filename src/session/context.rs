@@ -20,6 +20,7 @@ use crate::speaker::{self, Compression, Said};
 use crate::time::Now;
 
 use super::asked::OpenQuestions;
+use super::late::Late;
 use super::order::{ReplyMark, Spares, Together};
 use super::{Calls, Requests};
 
@@ -161,6 +162,8 @@ pub struct Context<'a> {
     pub hooks: &'a mut Calls,
     /// What is asked of the log.
     pub log: &'a mut Requests,
+    /// Publications that wait for a rate.
+    pub late: &'a mut Late,
     /// What is asked of other shards.
     pub asked: &'a mut OpenQuestions,
     /// Subscriptions that get the next part of what they missed once their connection takes it.

@@ -176,7 +176,13 @@ impl Session {
             headers,
             event,
         };
-        let sent = context.hooks.push(context.now, Box::new(call));
+        let sent = self.take_call(context).and_then(|()| {
+            let pushed = context.hooks.push(context.now, Box::new(call));
+            if pushed.is_err() {
+                self.give_call(context);
+            }
+            pushed
+        });
         match sent {
             Ok(()) => context.counters.hooks += 1,
             Err(_) => context.counters.refused_hooks += 1,

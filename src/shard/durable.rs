@@ -133,7 +133,7 @@ impl Shard {
         self.tell_appended(waiting, result);
     }
 
-    fn tell_appended(&mut self, waiting: Waiting, result: Result<Appended, LogError>) {
+    pub(super) fn tell_appended(&mut self, waiting: Waiting, result: Result<Appended, LogError>) {
         match (waiting, result) {
             (Waiting::Publish { conn, id }, Ok(_)) => self.reply(conn, id, ReplyBody::Publish),
             (Waiting::RpcPublish { conn, id }, Ok(appended)) => {
