@@ -463,3 +463,20 @@ fn calls_to_backends_and_queue_groups_have_their_limits() {
     Who::Acme.result(&server, "queue/delete", &json!({ "group": "one" }));
     Who::Acme.result(&server, "queue/fetch", &fetch("three"));
 }
+
+#[test]
+fn a_rate_has_a_status_of_its_own_where_statuses_are_asked_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let server = start(directory.path(), "publish_rate = 1\npublish_burst = 1");
+    let headers = [
+        ("X-API-Key", Who::Acme.key()),
+        ("X-Centrifugo-Error-Mode", "transport"),
+    ];
+    let body = json!({ "channel": "a", "data": 1 }).to_string();
+    let ask = || Http::open(server.listen).post("/api/publish", &headers, body.as_bytes());
+    let refused = until("the rate", || {
+        Some(ask()).filter(|answer| answer.status != 200)
+    });
+    assert_eq!(refused.status, 429);
+    assert!(refused.json()["retry_after_ms"].as_u64() > Some(0));
+}
