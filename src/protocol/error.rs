@@ -59,6 +59,9 @@ pub enum ClientError {
     /// 111, temporary: too much is on its way to the durable log. When to try again, milliseconds.
     #[error("durable log is busy")]
     LogBusy(u32),
+    /// 111, temporary: a queue group of the channel has as much to do as it may have. When to try again, milliseconds.
+    #[error("a queue group of this channel is too far behind")]
+    GroupBehind(u32),
     /// 100, temporary: the durable log does not store. When to try again, milliseconds.
     #[error("durable log is not available")]
     LogUnavailable(u32),
@@ -92,7 +95,9 @@ impl ClientError {
             Self::NotAvailable => 108,
             Self::TokenExpired => 109,
             Self::Expired => 110,
-            Self::TooManyRequests | Self::TooFast(_) | Self::LogBusy(_) => 111,
+            Self::TooManyRequests | Self::TooFast(_) | Self::LogBusy(_) | Self::GroupBehind(_) => {
+                111
+            }
             Self::UnrecoverablePosition => 112,
             Self::NoReply => 113,
         }
@@ -117,6 +122,7 @@ impl ClientError {
             Self::UnrecoverablePosition => "unrecoverable position",
             Self::NoReply => "no reply in time",
             Self::LogBusy(_) => "durable log is busy",
+            Self::GroupBehind(_) => "a queue group of this channel is too far behind",
             Self::LogUnavailable(_) => "durable log is not available",
         }
     }
@@ -132,6 +138,7 @@ impl ClientError {
                 | Self::Full(_)
                 | Self::NoReply
                 | Self::LogBusy(_)
+                | Self::GroupBehind(_)
                 | Self::LogUnavailable(_)
         )
     }
@@ -140,9 +147,11 @@ impl ClientError {
     #[must_use]
     pub const fn retry_after_ms(self) -> Option<u32> {
         match self {
-            Self::TooFast(ms) | Self::Full(ms) | Self::LogBusy(ms) | Self::LogUnavailable(ms) => {
-                Some(ms)
-            }
+            Self::TooFast(ms)
+            | Self::Full(ms)
+            | Self::GroupBehind(ms)
+            | Self::LogBusy(ms)
+            | Self::LogUnavailable(ms) => Some(ms),
             _ => None,
         }
     }
@@ -168,6 +177,7 @@ impl ClientError {
         match error {
             LogError::Unavailable { retry_after, .. } => Self::LogUnavailable(ms(*retry_after)),
             LogError::Busy { retry_after } => Self::LogBusy(ms(*retry_after)),
+            LogError::Behind { retry_after } => Self::GroupBehind(ms(*retry_after)),
             LogError::Refused(_) | LogError::BadRequest(_) => Self::BadRequest,
             LogError::Forbidden(_) => Self::PermissionDenied,
             LogError::NotFound(_) => Self::NotAvailable,

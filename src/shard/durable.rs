@@ -160,7 +160,10 @@ impl Shard {
         self.counters.command_errors += 1;
         let plain = ClientError::of_log(error);
         match error {
-            LogError::Unavailable { .. } | LogError::Busy { .. } | LogError::NoReply => {
+            LogError::Unavailable { .. }
+            | LogError::Busy { .. }
+            | LogError::Behind { .. }
+            | LogError::NoReply => {
                 self.reply(conn, id, ReplyBody::Error(plain));
             }
             LogError::Refused(_)

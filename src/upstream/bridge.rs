@@ -539,7 +539,9 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
             match request {
                 ToLog::Append(id, draft) => {
                     let refused = shared.refused_of_others(&draft.record);
-                    if let Some(error) = refused.or_else(|| shared.refused_for_now(1)) {
+                    let held_back = || desk.hold_back(&draft.record);
+                    let refused = refused.or_else(|| shared.refused_for_now(1));
+                    if let Some(error) = refused.or_else(held_back) {
                         shared.send(shard, FromLog::Appended(vec![(id, Err(error))]));
                         continue;
                     }

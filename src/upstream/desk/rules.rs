@@ -187,6 +187,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 }
             }
             *place.trigger.borrow_mut() = trigger;
+            self.count_limited();
             place.wake.notify_one();
             tracing::info!(group = name, "the rules of a queue group are changed");
             return Ok(place);
@@ -226,6 +227,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             sought: std::cell::Cell::default(),
             pace: std::cell::Cell::default(),
             lag: std::cell::Cell::default(),
+            came: std::cell::Cell::default(),
+            refused: std::cell::Cell::default(),
             lost_told: std::cell::Cell::new(None),
             dead_told: std::cell::Cell::new((0, None)),
             copied_by: std::cell::RefCell::default(),
@@ -247,6 +250,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             groups[index] = Some(Rc::clone(&place));
         }
         self.by_name.borrow_mut().insert(name.into(), index);
+        drop(groups);
+        self.count_limited();
         tokio::task::spawn_local(Rc::clone(self).drive(Rc::clone(&place)));
         Ok(place)
     }
