@@ -524,7 +524,7 @@ mod tests {
             "group": "g", "channels": ["a"], "credit": 1, "limit": 2, "wait_ms": 3, "ack_wait_ms": 4000, "ordered": true,
             "max_attempts": 5, "backoff": { "base_ms": 1, "factor": 2.0, "cap_ms": 3, "jitter": 0.5 }, "from": "new", "update": true,
             "key": "channel", "key_concurrency": 1, "key_rate": 2.0, "key_weights": { "a": 2 },
-            "lanes": { "by": "tag:p", "weights": [1] }, "tags": { "a": "b" }, "where": "a = 1",
+            "lanes": { "by": "tag:p", "weights": [1] }, "tags": { "a": "b" }, "where": "a = 1", "lag_max": 6,
         });
         null::covers(&sample, &null::names::<Wish>());
         null::covers(&sample["backoff"], &null::names::<BackoffWish>());
