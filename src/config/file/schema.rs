@@ -14,10 +14,10 @@ use super::super::{
     UserLimitPolicy, WebSocket,
 };
 use super::form::{
-    ADMIN, API_METHOD, CLAIM, CONFLATE_KEY, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, GROUP_OR_NONE,
-    HEADER_OR_NONE, HOST_NAME, HOUR_MS, KEY_NAME, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE,
-    MODE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT,
-    TIME_OR_NONE, TRUSTED_PROXY, millis, or_off, seconds,
+    ADMIN, API_METHOD, CLAIM, CONFLATE_KEY, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, FILE_OR_NONE,
+    GROUP_OR_NONE, HEADER_OR_NONE, HOST_NAME, HOUR_MS, KEY_NAME, KEY_SET_URL, LISTEN, LONG_S, MARK,
+    MARK_OR_NONE, MODE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY,
+    Span, TEXT, TIME_OR_NONE, TRUSTED_PROXY, millis, or_off, seconds,
 };
 use super::hooks;
 use super::visit::Visit;
@@ -106,6 +106,11 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
         "trusted_proxies",
         &TRUSTED_PROXY,
         &mut server.trusted_proxies,
+    );
+    v.text(
+        "tenants_directory",
+        &FILE_OR_NONE,
+        &mut server.tenants_directory,
     );
 }
 
