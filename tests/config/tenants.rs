@@ -215,13 +215,26 @@ fn with_files(files: &[(&str, &str)], added: &[(&str, &str)]) -> Result<Config, 
 fn a_tenant_has_a_file_of_its_own_or_comes_from_the_api_and_counts_like_the_others() {
     let config = with_files(
         &[("t/c.toml", "id = \"c\"\nhosts = [\"c.example\"]")],
-        &[("d", r#"{"id":"d","channel_set":"rooms","token":{"issuer":"id.d"}}"#)],
+        &[(
+            "d",
+            r#"{"id":"d","channel_set":"rooms","token":{"issuer":"id.d"}}"#,
+        )],
     )
     .expect("a configuration");
     let ids: Vec<&str> = config.tenants.list.iter().map(|one| &*one.id).collect();
     assert_eq!(ids, ["a", "b", "c", "d"]);
-    assert!(config.tenants.of_host("c.example").is_some_and(|one| one.id == "c"));
-    assert!(config.tenants.of_issuer("id.d").is_some_and(|one| one.id == "d"));
+    assert!(
+        config
+            .tenants
+            .of_host("c.example")
+            .is_some_and(|one| one.id == "c")
+    );
+    assert!(
+        config
+            .tenants
+            .of_issuer("id.d")
+            .is_some_and(|one| one.id == "d")
+    );
     let room = TenantId::new("d").whole("room:1").into_owned();
     assert!(config.channels.resolve_whole(&room).is_ok());
 }
@@ -235,7 +248,10 @@ fn what_tenants_of_several_places_have_twice_is_refused_with_both_places() {
             "t/c.toml:2: `tenants[2].id` repeats what stands at ringmain.toml:8",
         ),
         (
-            &[("t/c.toml", "id = \"c\"\nhosts = [\"h\"]"), ("t/d.toml", "id = \"d\"\nhosts = [\"h\"]")],
+            &[
+                ("t/c.toml", "id = \"c\"\nhosts = [\"h\"]"),
+                ("t/d.toml", "id = \"d\"\nhosts = [\"h\"]"),
+            ],
             &[],
             "t/d.toml:2: `tenants[3].hosts[0]` repeats what stands at t/c.toml:2",
         ),
@@ -249,12 +265,32 @@ fn what_tenants_of_several_places_have_twice_is_refused_with_both_places() {
             &[("c", r#"{"id":"c","token":{"issuer":"id.b"}}"#)],
             "`tenants[2].token.issuer` repeats what stands at ringmain.toml:5",
         ),
-        (&[("t/c.toml", "id = c")], &[], "t/c.toml:1: this is not valid TOML"),
-        (&[("t/c.toml", "")], &[], "t/c.toml:1: `tenants[2].id` is missing"),
-        (&[("t/c.toml", "id = \"c\"\n[tokens]")], &[], "t/c.toml:2: unknown key `tenants[2].tokens`; did you mean `tenants[2].token`?"),
-        (&[], &[("c", r#"{"id":"c","host":["h"]}"#)], "unknown key `tenants[2].host`"),
-        (&[], &[("c", "[]")], must be a table),
-        (&[], &[("c", "{\"id\":\n\"c\"")], "tenant `c`, added at /admin/tenants: this is not valid JSON: line 2"),
+        (
+            &[("t/c.toml", "id = c")],
+            &[],
+            "t/c.toml:1: this is not valid TOML",
+        ),
+        (
+            &[("t/c.toml", "")],
+            &[],
+            "t/c.toml:1: `tenants[2].id` is missing",
+        ),
+        (
+            &[("t/c.toml", "id = \"c\"\n[tokens]")],
+            &[],
+            "t/c.toml:2: unknown key `tenants[2].tokens`; did you mean `tenants[2].token`?",
+        ),
+        (
+            &[],
+            &[("c", r#"{"id":"c","host":["h"]}"#)],
+            "unknown key `tenants[2].host`",
+        ),
+        (&[], &[("c", "[]")], "must be a table"),
+        (
+            &[],
+            &[("c", "{\"id\":\n\"c\"")],
+            "tenant `c`, added at /admin/tenants: this is not valid JSON: line 2",
+        ),
     ] {
         let text = with_files(files, added).expect_err(says);
         assert!(text.contains(says), "{text}");
