@@ -28,7 +28,8 @@ pub use file::{
     TextFile, ValueOrigin, Written,
 };
 pub use file::{
-    is_fixed_at_start, keys, parse_duration, show_duration, shown_url, unmatched_origin,
+    is_fixed_at_start, keys, parse_duration, show_duration, shown_tenants, shown_url,
+    unmatched_origin,
 };
 pub use fit::{Unfit, due_ms};
 pub use glob::{Glob, GlobError, glob_match};

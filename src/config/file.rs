@@ -22,7 +22,7 @@ mod written;
 pub use error::{ConfigError, ConfigErrors, ReloadRefused, ValueOrigin};
 pub use outline::{FileKey, KeyKind, keys, parse_duration, show_duration};
 pub use web_origin::unmatched_origin;
-pub use writer::shown_url;
+pub use writer::{shown_tenants, shown_url};
 pub use written::{AddedTenant, TextFile, Written};
 
 use super::{ChannelRules, Config};

@@ -70,6 +70,14 @@ impl PartialEq for Tenants {
 impl Eq for Tenants {}
 
 impl Tenants {
+    /// These, without the ways to them.
+    pub(super) fn plain(list: Vec<Arc<Tenant>>) -> Self {
+        Self {
+            list,
+            ..Self::default()
+        }
+    }
+
     /// Sorts them, gives each its channels, and makes the ways to them. Everything was checked.
     pub(super) fn seal(&mut self, channels: &mut ChannelRules, sets: &[ChannelSet]) {
         channels.tenants = Arc::default();

@@ -27,6 +27,8 @@ use crate::limits::{
     PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
 };
 
+pub(super) use tenants::tenants;
+
 /// The whole file.
 pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
     v.section("server", |v| server(v, &mut config.server));

@@ -16,7 +16,7 @@ pub(super) fn channel_sets<V: Visit>(v: &mut V, sets: &mut Vec<ChannelSet>) {
     });
 }
 
-pub(super) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenants) {
+pub(in crate::config::file) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenants) {
     let mut list: Vec<Tenant> = tenants.list.iter().map(|one| (**one).clone()).collect();
     v.sections("tenants", &Tenant::default(), &mut list, |v, one| {
         v.text("id", &TENANT_ID, &mut one.id);
