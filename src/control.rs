@@ -565,7 +565,7 @@ impl Control {
     fn spread(&mut self, source: KeySource, set: Option<Arc<KeySet>>) {
         self.keys_undelivered
             .retain(|(_, undelivered, _)| *undelivered != source);
-        let all = (0..self.parts.links.len()).map(|at| (at, source, set.clone()));
+        let all = (0..self.parts.links.len()).map(|at| (at, source.clone(), set.clone()));
         self.keys_undelivered.extend(all);
         self.deliver_keys();
     }
@@ -574,7 +574,7 @@ impl Control {
         let (links, roster) = (&self.parts.links, &self.roster);
         self.keys_undelivered.retain(|(at, source, set)| {
             let link = &links[*at];
-            let keys = ToShard::Keys(*source, set.clone());
+            let keys = ToShard::Keys(source.clone(), set.clone());
             !roster.has_ended(link.shard) && !send(link, keys, QUEUE_RESERVE)
         });
         self.retry_later();
@@ -649,7 +649,7 @@ impl Control {
             match report {
                 FromShard::KeysWanted(_, source) => {
                     if let Some(services) = &self.key_services {
-                        services.want(source);
+                        services.want(&source);
                     }
                 }
                 FromShard::InputFull(shard, bytes) => warn!(

@@ -489,7 +489,7 @@ impl Shard {
                 self.reports.push_back(observed);
             }
             ToShard::Page(ask, page) => self.page_answered(ask, &page),
-            ToShard::Keys(source, set) => self.keys_answered(source, set.as_ref()),
+            ToShard::Keys(source, set) => self.keys_answered(&source, set.as_ref()),
             ToShard::Stop => self.stop(),
         }
         self.settle();

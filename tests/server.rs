@@ -128,6 +128,8 @@ mod storm;
 mod streams;
 #[path = "server/tenants.rs"]
 mod tenants;
+#[path = "server/tenants_hooks.rs"]
+mod tenants_hooks;
 #[path = "server/tenants_managed.rs"]
 mod tenants_managed;
 #[path = "server/vanished_log.rs"]

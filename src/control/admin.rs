@@ -419,9 +419,15 @@ fn hook_details(reports: &[hooks::Report]) -> serde_json::Value {
             "in_flight": report.in_flight,
             "waiting": report.waiting,
         });
-        (report.name.clone(), details)
+        let name = match report.tenant.is_empty() {
+            true => report.name.clone(),
+            false => format!("{}/{}", report.tenant, report.name),
+        };
+        (name, details)
     };
-    serde_json::Value::Object(reports.iter().map(of).collect())
+    // There may be thousands of tenants: of theirs those are told that fail.
+    let is_told = |report: &&hooks::Report| report.tenant.is_empty() || report.breaker != "closed";
+    serde_json::Value::Object(reports.iter().filter(is_told).map(of).collect())
 }
 
 impl Admin {

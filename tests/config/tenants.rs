@@ -141,8 +141,24 @@ fn what_cannot_be_is_refused_with_its_place() {
             "`tenants[0].keys[0]` repeats",
         ),
         (
-            "[[tenants]]\nid = \"c\"\ntoken = { jwks_public_endpoint = \"http://h/k\" }",
-            "`tenants[2].token.jwks_public_endpoint`",
+            "[[tenants]]\nid = \"c\"\nproxies = [{ name = \"none\", endpoint = \"http://h/\" }]",
+            "`tenants[2].proxies[0].name`: it stands for a target of everybody",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nproxies = [{ name = \"rpc.proxy\" }]",
+            "`tenants[2].proxies[0].endpoint` is missing",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nproxies = [{ endpoint = \"http://h/\" }]",
+            "`tenants[2].proxies[0].name` is missing",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nproxies = [{ name = \"rpc.proxy\", endpoint = \"http://h/\" }, { name = \"rpc.proxy\", endpoint = \"http://h/\" }]",
+            "`tenants[2].proxies[1].name` repeats",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nproxies = [{ name = \"rpc.proxy\", endpoint = \"http://h/\", http = { signature_previous_secret = \"x\" } }]",
+            "`tenants[2].proxies[0].http.signature_previous_secret`",
         ),
         (
             "[client.subscribe_to_user_personal_channel]\nenabled = true\npersonal_channel_namespace = \"mine\"\n[[channel.namespaces]]\nname = \"mine\"",

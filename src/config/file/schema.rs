@@ -52,7 +52,7 @@ pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
     tenants::tenants(v, &mut config.tenants);
     v.section("hooks", |v| hooks::signing(v, &mut config.hooks.signing));
     v.section("rpc", |v| hooks::rpc(v, &mut config.hooks));
-    hooks::proxies(v, &mut config.hooks);
+    hooks::proxies(v, &mut config.hooks.named);
     v.section("durable", |v| durable::durable(v, &mut config.durable));
     v.section("queue", |v| durable::queue(v, &mut config.queue));
     sources::sources(v, &mut config.sources);

@@ -6,6 +6,7 @@ use super::super::super::{AccessKey, ChannelSet, Tenant, Tenants};
 use super::super::form::{
     API_METHOD, HOST_NAME, KEY_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, TENANT_ID, TEXT,
 };
+use super::super::hooks;
 use super::super::visit::Visit;
 use super::{access_key, namespaces, token};
 
@@ -30,6 +31,7 @@ pub(in crate::config::file) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenant
             v.list("namespaces", &NAMESPACE_NAME_OR_NONE, &mut key.namespaces);
             key.seal_for_tenant();
         });
+        hooks::proxies(v, &mut one.proxies);
     });
     tenants.list = list.into_iter().map(Arc::new).collect();
 }
