@@ -170,6 +170,10 @@ pub const FOSSIL_BYTES_MAX: usize = 1 << 20;
 pub const ACCESS_KEYS_MAX: usize = 64;
 /// Tenants of a node.
 pub const TENANTS_MAX: usize = 100_000;
+/// Bytes of a tenant that the API adds, JSON: all of it is one value of the durable log.
+pub const TENANT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the name that a request gives itself (`X-Request-Id`); a longer one gets another name.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Bytes of a tenant's id: it stands in each of its names.
 pub const TENANT_ID_BYTES_MAX: usize = 32;
 /// Names of namespaces that tenants may have in place of the common ones.

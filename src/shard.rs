@@ -483,14 +483,18 @@ impl Shard {
     pub fn handle_control(&mut self, now: Now, message: ToShard) {
         self.now = now;
         match message {
-            ToShard::Reload(config) => self.reload(config),
+            ToShard::Reload(config) => {
+                let taken = FromShard::Reloaded(self.id, Arc::clone(&config));
+                self.reload(config);
+                self.reports.push_back(taken);
+            }
             ToShard::Drain { window, grace } => self.start_drain(window, grace),
             ToShard::Observe => {
                 let observed = FromShard::Observed(self.id, Box::new(self.counters()));
                 self.reports.push_back(observed);
             }
             ToShard::Page(ask, page) => self.page_answered(ask, &page),
-            ToShard::Keys(source, set) => self.keys_answered(source, set.as_ref()),
+            ToShard::Keys(source, set) => self.keys_answered(&source, set.as_ref()),
             ToShard::Stop => self.stop(),
         }
         self.settle();

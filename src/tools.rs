@@ -21,6 +21,7 @@ mod scrape;
 mod subscribe;
 mod table;
 mod tail;
+mod tenants;
 mod when;
 
 use std::path::PathBuf;
@@ -36,6 +37,7 @@ pub use log::{LogAction, LogArgs, log};
 pub use publish::{ImportArgs, PublishArgs};
 pub use subscribe::SubscribeArgs;
 pub use tail::TailArgs;
+pub use tenants::{TenantsAction, TenantsArgs, tenants};
 pub use when::When;
 
 /// Which server is asked.
@@ -64,6 +66,22 @@ pub struct TargetArgs {
     /// Whose groups, channels and dead letters are meant [default: those of the tenant `default`]
     #[arg(long, value_name = "ID")]
     pub tenant: Option<String>,
+}
+
+/// Which admin listener is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct AdminArgs {
+    /// Admin listener to ask, HOST:PORT or unix:PATH [default: as configured]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub address: Option<String>,
+    /// Its key [default: as configured, if this host is asked]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "RINGMAIN_ADMIN_KEY",
+        hide_env_values = true
+    )]
+    pub key: Option<String>,
 }
 
 /// Which server API is asked.
@@ -712,6 +730,20 @@ fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
             tenant: args.tenant.clone(),
         },
     )
+}
+
+/// The admin listener: what the arguments name, else the configured one.
+fn admin_client(config: &Config, args: &AdminArgs) -> Result<Client, ToolError> {
+    if args.address.is_none() && config.admin.listen.is_none() {
+        let text = "the configuration has no admin.listen: name the listener with --address";
+        return Err(ToolError::Usage(text.to_owned()));
+    }
+    let target = TargetArgs {
+        address: args.address.clone(),
+        key: args.key.clone(),
+        ..TargetArgs::default()
+    };
+    client(config, &target)
 }
 
 /// The server API: what the arguments name, else the configured one. A configured key is shown to this host only.

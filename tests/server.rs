@@ -130,6 +130,10 @@ mod streams;
 mod tenant_limits;
 #[path = "server/tenants.rs"]
 mod tenants;
+#[path = "server/tenants_hooks.rs"]
+mod tenants_hooks;
+#[path = "server/tenants_managed.rs"]
+mod tenants_managed;
 #[path = "server/vanished_log.rs"]
 mod vanished_log;
 #[path = "server/violations.rs"]

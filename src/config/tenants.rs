@@ -2,10 +2,11 @@
 
 mod limits;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::access::{self, AccessKey, KeyDigest, KeyVerdict};
+use super::hooks::Target;
 use super::namespace::ServerNameError;
 use super::{ChannelRules, Glob, Namespace, ResolveError, Secret, Token};
 use crate::mem::Quota;
@@ -42,6 +43,8 @@ pub struct Tenant {
     pub keys: Vec<AccessKey>,
     /// What it may have, and how fast it may go.
     pub limits: Arc<TenantLimits>,
+    /// Who is asked about its clients in place of the target with the same name.
+    pub proxies: Vec<Arc<Target>>,
 }
 
 /// One of `[[channel_sets]]`: namespaces that tenants have in place of those of `[channel]`.
@@ -83,6 +86,10 @@ pub struct Tenants {
     domains: BTreeMap<Box<str>, u32>,
     issuers: BTreeMap<Box<str>, u32>,
     keys: BTreeMap<KeyDigest, (u32, u32)>,
+    /// Headers of requests that some target of a tenant wants.
+    pub(super) http_headers: BTreeSet<String>,
+    /// Headers of connect commands, likewise.
+    pub(super) emulated_headers: BTreeSet<String>,
     /// Rules for those who are no tenant any more.
     pub(super) nobodys: ChannelRules,
 }
@@ -97,6 +104,14 @@ impl PartialEq for Tenants {
 impl Eq for Tenants {}
 
 impl Tenants {
+    /// These, without the ways to them.
+    pub(super) fn plain(list: Vec<Arc<Tenant>>) -> Self {
+        Self {
+            list,
+            ..Self::default()
+        }
+    }
+
     /// Sorts them, gives each its channels, and makes the ways to them. Everything was checked.
     pub(super) fn seal(&mut self, channels: &mut ChannelRules, sets: &[ChannelSet]) {
         channels.tenants = Arc::default();
@@ -119,6 +134,10 @@ impl Tenants {
         let place = |at: usize| u32::try_from(at).expect("bounded by `limits::TENANTS_MAX`");
         (self.hosts, self.domains, self.issuers) = Default::default();
         self.keys = BTreeMap::default();
+        let proxies = || self.list.iter().flat_map(|tenant| &tenant.proxies);
+        let http = proxies().flat_map(|target| target.http_headers.clone());
+        let emulated = proxies().flat_map(|target| target.emulated_headers.clone());
+        (self.http_headers, self.emulated_headers) = (http.collect(), emulated.collect());
         for (at, tenant) in self.list.iter().enumerate() {
             for host in &tenant.hosts {
                 match host.strip_prefix("*.") {

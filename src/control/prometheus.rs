@@ -135,6 +135,7 @@ pub fn sample() -> String {
     let mut counters = Box::<Counters>::default();
     counters.key_used("NAME");
     let target = Report {
+        tenant: "".into(),
         name: "NAME".to_owned(),
         breaker: "closed",
         in_flight: 0,
@@ -418,10 +419,10 @@ fn hooks(out: &mut String, reports: &[Report]) {
     for (name, kind, help, of) in HOOKS {
         head(out, &format!("ringmain_{name}"), kind, help);
         for report in reports {
-            let target = &report.name;
+            let label = target_label(report);
             line(
                 out,
-                format_args!("ringmain_{name}{{target=\"{target}\"}} {}", of(report)),
+                format_args!("ringmain_{name}{{{label}}} {}", of(report)),
             );
         }
     }
@@ -433,8 +434,16 @@ fn hooks(out: &mut String, reports: &[Report]) {
         "Time that requests to the backend took.",
     );
     for report in reports {
-        let label = format!("target=\"{}\"", report.name);
+        let label = target_label(report);
         histogram(out, name, &label, &report.counts.latency);
+    }
+}
+
+fn target_label(report: &Report) -> String {
+    let Report { tenant, name, .. } = report;
+    match tenant.is_empty() {
+        true => format!("target=\"{name}\""),
+        false => format!("tenant=\"{tenant}\",target=\"{name}\""),
     }
 }
 

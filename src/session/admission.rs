@@ -158,7 +158,7 @@ impl Session {
         self.keep_emulated(context, connect);
         self.choose_tenant(context, &connect.token);
         if connect.token.is_empty()
-            && let Some(target) = context.config.hooks.of_connect()
+            && let Some(target) = context.config.connect_hook(self.tenant())
         {
             self.ask_connect(context, id, connect, target);
             return Ok(());
@@ -175,7 +175,7 @@ impl Session {
             }
             Err(ConnectRefusal::Disconnect(disconnect)) => return Err(disconnect),
             Err(ConnectRefusal::KeyWanted) => {
-                context.wait_for_key(KeySource::Connection, &connect.token);
+                context.wait_for_key(self.tenant(), KeySource::Connection, &connect.token);
                 return Ok(());
             }
         };
@@ -599,7 +599,7 @@ impl Session {
         };
         let result = ConnectResult {
             client: self.client,
-            ttl: if self.has_token && context.config.hooks.of_refresh().is_none() {
+            ttl: if self.has_token && context.config.refresh_hook(self.tenant()).is_none() {
                 ttl(context.now, self.expire_at)
             } else {
                 None

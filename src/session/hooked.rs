@@ -121,7 +121,7 @@ impl Session {
         for (name, value) in &connect.headers {
             let name = name.to_ascii_lowercase();
             let bytes = name.len() + value.len();
-            if bytes <= room && context.config.hooks.forwards_emulated(&name) {
+            if bytes <= room && context.config.forwards_emulated(&name) {
                 room -= bytes;
                 kept.push((name.into(), (**value).into()));
             }
@@ -143,6 +143,7 @@ impl Session {
         id: u32,
         event: HookEvent,
     ) -> Result<(), ClientError> {
+        let target = context.config.target_of(self.tenant(), target);
         let mut headers = Vec::new();
         let mut meta = Bytes::new();
         if let Some(Rare {

@@ -98,7 +98,11 @@ impl Session {
             }
             Err(SubscribeRefusal::Disconnect(disconnect)) => Err(disconnect),
             Err(SubscribeRefusal::KeyWanted) => {
-                context.wait_for_key(context.tokens.subscription_source, &asked.token);
+                context.wait_for_key(
+                    self.tenant(),
+                    context.tokens.subscription_source.clone(),
+                    &asked.token,
+                );
                 Ok(())
             }
         }
@@ -604,7 +608,11 @@ impl Session {
                 return Ok(());
             }
             Err(TokenError::KeyWanted) => {
-                context.wait_for_key(context.tokens.subscription_source, token);
+                context.wait_for_key(
+                    self.tenant(),
+                    context.tokens.subscription_source.clone(),
+                    token,
+                );
                 return Ok(());
             }
         };

@@ -56,7 +56,7 @@ const LOCAL: SectionKind = SectionKind { tag: 5, version: 2 };
 /// See `questions`.
 const QUESTIONS: SectionKind = SectionKind { tag: 6, version: 1 };
 /// See `keys`.
-const KEYS: SectionKind = SectionKind { tag: 7, version: 1 };
+const KEYS: SectionKind = SectionKind { tag: 7, version: 2 };
 
 impl SectionKind {
     fn write(&self, out: &mut ImageWriter, write: impl FnOnce(&mut ImageWriter)) {

@@ -28,11 +28,11 @@ pub(super) enum Pending {
 }
 
 impl Pending {
-    /// Name of its target.
-    pub(super) fn target_name(&self) -> &str {
+    /// Whose it is, and the name of its target. What is pushed is of everybody.
+    pub(super) fn target(&self) -> (&str, &str) {
         match self {
-            Self::Call { call, .. } => &call.target.name,
-            Self::Push(push) => &push.name,
+            Self::Call { call, .. } => (call.user.tenant().as_str(), &call.target.name),
+            Self::Push(push) => ("", &push.name),
         }
     }
 }
@@ -44,6 +44,8 @@ struct Waiting {
 
 /// See the module.
 pub(super) struct Target {
+    /// Whose calls it makes; empty for `default`.
+    tenant: Box<str>,
     pub(super) prepared: Arc<Prepared>,
     breaker: Breaker,
     in_flight: u32,
@@ -77,6 +79,8 @@ pub struct Counts {
 /// What an operator sees of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// Whose calls are meant; empty for `default`.
+    pub tenant: Box<str>,
     /// Its name in the configuration.
     pub name: String,
     /// `closed`, `half-open` or `open`.
@@ -100,8 +104,14 @@ pub(super) enum Admission {
 }
 
 impl Target {
-    pub(super) fn new(config: &Arc<hooks::Target>, of_all: &hooks::Signing, now: Instant) -> Self {
+    pub(super) fn new(
+        tenant: &str,
+        config: &Arc<hooks::Target>,
+        of_all: &hooks::Signing,
+        now: Instant,
+    ) -> Self {
         Self {
+            tenant: tenant.into(),
             prepared: Arc::new(Prepared::new(config, of_all)),
             breaker: Breaker::new(config.breaker, now),
             in_flight: 0,
@@ -110,6 +120,15 @@ impl Target {
             counts: Counts::default(),
             told: None,
         }
+    }
+
+    pub(super) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
+    /// Do calls wait?
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     pub(super) fn name(&self) -> &str {
@@ -248,12 +267,17 @@ impl Target {
                 self.counts.opened += 1;
                 let open_for: Duration = self.prepared.config.breaker.open_for;
                 warn!(
+                    tenant = self.tenant(),
                     target_name = self.name(),
                     ?open_for,
                     "too many hooks fail or are slow: calls are refused"
                 );
             }
-            Change::Closed => info!(target_name = self.name(), "hooks are answered again"),
+            Change::Closed => info!(
+                tenant = self.tenant(),
+                target_name = self.name(),
+                "hooks are answered again"
+            ),
             Change::None => {}
         }
     }
@@ -269,11 +293,12 @@ impl Target {
             None => 0,
         };
         self.told = Some((now, 0));
-        warn!(target_name = self.name(), %failure, untold, "a hook failed");
+        warn!(tenant = self.tenant(), target_name = self.name(), %failure, untold, "a hook failed");
     }
 
     pub(super) fn report(&self, now: Instant) -> Report {
         Report {
+            tenant: self.tenant.clone(),
             name: self.name().to_owned(),
             breaker: match self.breaker.state() {
                 State::Closed => "closed",

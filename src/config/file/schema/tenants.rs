@@ -6,6 +6,7 @@ use super::super::super::{AccessKey, ChannelSet, Tenant, TenantLimits, Tenants, 
 use super::super::form::{
     API_METHOD, HOST_NAME, KEY_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, TENANT_ID, TEXT, millis,
 };
+use super::super::hooks;
 use super::super::visit::Visit;
 use super::RATE_LIMIT_MAX;
 use super::{access_key, namespaces, token};
@@ -17,7 +18,7 @@ pub(super) fn channel_sets<V: Visit>(v: &mut V, sets: &mut Vec<ChannelSet>) {
     });
 }
 
-pub(super) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenants) {
+pub(in crate::config::file) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenants) {
     let mut list: Vec<Tenant> = tenants.list.iter().map(|one| (**one).clone()).collect();
     v.sections("tenants", &Tenant::default(), &mut list, |v, one| {
         v.text("id", &TENANT_ID, &mut one.id);
@@ -32,6 +33,7 @@ pub(super) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenants) {
             v.list("namespaces", &NAMESPACE_NAME_OR_NONE, &mut key.namespaces);
             key.seal_for_tenant();
         });
+        hooks::proxies(v, &mut one.proxies);
     });
     tenants.list = list.into_iter().map(Arc::new).collect();
 }
