@@ -3,6 +3,7 @@
 //!
 //! They speak HTTP to the admin listener of the configuration, or with a key to the server API of any server.
 
+mod admin;
 pub mod bundle;
 mod client;
 mod dlq;
@@ -30,8 +31,10 @@ use crate::config::{Config, ListenAddr};
 use crate::mesh::durable::LogError;
 use crate::upstream::copy::CopyError;
 use crate::upstream::embedded::{OpenError, RestoreError};
+use admin::admin_client;
 use client::Client;
 
+pub use admin::AdminArgs;
 pub use drain::{DrainArgs, drain};
 pub use log::{LogAction, LogArgs, log};
 pub use publish::{ImportArgs, PublishArgs};
@@ -66,22 +69,6 @@ pub struct TargetArgs {
     /// Whose groups, channels and dead letters are meant [default: those of the tenant `default`]
     #[arg(long, value_name = "ID")]
     pub tenant: Option<String>,
-}
-
-/// Which admin listener is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
-pub struct AdminArgs {
-    /// Admin listener to ask, HOST:PORT or unix:PATH [default: as configured]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub address: Option<String>,
-    /// Its key [default: as configured, if this host is asked]
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "RINGMAIN_ADMIN_KEY",
-        hide_env_values = true
-    )]
-    pub key: Option<String>,
 }
 
 /// Which server API is asked.
@@ -730,20 +717,6 @@ fn client(config: &Config, args: &TargetArgs) -> Result<Client, ToolError> {
             tenant: args.tenant.clone(),
         },
     )
-}
-
-/// The admin listener: what the arguments name, else the configured one.
-fn admin_client(config: &Config, args: &AdminArgs) -> Result<Client, ToolError> {
-    if args.address.is_none() && config.admin.listen.is_none() {
-        let text = "the configuration has no admin.listen: name the listener with --address";
-        return Err(ToolError::Usage(text.to_owned()));
-    }
-    let target = TargetArgs {
-        address: args.address.clone(),
-        key: args.key.clone(),
-        ..TargetArgs::default()
-    };
-    client(config, &target)
 }
 
 /// The server API: what the arguments name, else the configured one. A configured key is shown to this host only.
