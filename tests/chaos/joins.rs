@@ -310,6 +310,19 @@ impl Books {
         self.told.len() >= letters && found.announced.len() >= letters
     }
 
+    /// Something has become of every part that was acknowledged. One that was to come later may be with a process that is gone, and
+    /// comes when the log gives it to another one.
+    pub(crate) fn are_settled(&self, found: &Found) -> bool {
+        let parts = found
+            .joined
+            .iter()
+            .filter_map(|one| one["data"]["parts"].as_array());
+        let joined = parts.flatten().chain(&found.letters);
+        let settled: BTreeSet<&str> = joined.filter_map(|one| one["event_id"].as_str()).collect();
+        let mut events = self.runs.values().flat_map(|run| &run.events);
+        events.all(|event| settled.contains(event.as_str()))
+    }
+
     /// Closes the books: what is broken, and how many runs were joined and given up.
     pub(crate) fn close(&self, found: &Found, is_clock_false: bool) -> (Vec<String>, u64, u64) {
         let mut broken = Vec::new();

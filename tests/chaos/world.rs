@@ -384,6 +384,7 @@ impl World {
             letters.kept.values().all(|kept| kept.len() >= wanted)
                 && letters.announced.values().all(|all| all.len() >= wanted)
                 && ledger.told() >= wanted * GROUPS.len()
+                && ledger.joins.are_settled(&letters.joins)
                 && ledger.joins.are_told(&letters.joins)
         };
         while !is_there(&self.ledger, &letters) && now() < end {

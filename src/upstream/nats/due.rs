@@ -20,8 +20,10 @@ use crate::upstream::desk::unix_ms;
 
 /// Name of the consumer that all processes share.
 const CONSUMER: &str = "due";
-/// What a process holds that has ended is given to others after this.
-const ACK_WAIT: Duration = Duration::from_secs(30);
+/// What a process holds that has ended is given to others after this: it is so much late at most.
+const ACK_WAIT: Duration = Duration::from_secs(5);
+/// What is held longer, as the log does not take it, is spoken of this often.
+const KEEP: Duration = Duration::from_secs(2);
 /// Publications that are held here until their time.
 const HELD: usize = 2048;
 /// Of them, those that are appended at once.
@@ -85,7 +87,12 @@ async fn follow(link: &Link, opened: &Arc<Opened>, writer: &Writer) -> Result<()
     let mut messages = messages.await.map_err(|error| link.failed(&error))?;
     let mut held = Held::new();
     let mut not_before = Instant::now();
+    let mut kept = Instant::now();
     loop {
+        if kept.elapsed() >= KEEP {
+            keep(&held).await;
+            kept = Instant::now();
+        }
         while held.len() < HELD
             && let Some(message) = messages.next().now_or_never()
         {
@@ -113,6 +120,11 @@ async fn follow(link: &Link, opened: &Arc<Opened>, writer: &Writer) -> Result<()
             Duration::from_millis(due.saturating_sub(now_ms))
         });
         let until = (Instant::now() + wait.min(IDLE)).max(not_before);
+        let until = if held.is_empty() {
+            until
+        } else {
+            until.min(kept + KEEP)
+        };
         tokio::select! {
             message = messages.next(), if held.len() < HELD => {
                 let message = message.ok_or_else(|| link.failed(&"the consumer has ended"))?;
@@ -120,6 +132,13 @@ async fn follow(link: &Link, opened: &Arc<Opened>, writer: &Writer) -> Result<()
             }
             () = tokio::time::sleep_until(until) => {}
         }
+    }
+}
+
+/// Says of all that is held that it is: nobody else gets it meanwhile.
+async fn keep(held: &Held) {
+    for (_, message) in held.values() {
+        settle(message, AckKind::Progress).await;
     }
 }
 
