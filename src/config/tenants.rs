@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::access::{self, AccessKey, KeyDigest, KeyVerdict};
 use super::namespace::ServerNameError;
 use super::{ChannelRules, Glob, Namespace, ResolveError, Secret, Token};
-use crate::model::{ChannelName, TenantId, tenant};
+use crate::model::{ChannelName, TenantId, Weights, tenant};
 
 /// Stands before the id of a tenant in a path.
 const PATH_PREFIX: &str = "/t/";
@@ -21,7 +21,7 @@ pub fn path_of(tenant: TenantId<'_>) -> String {
 }
 
 /// One of `[[tenants]]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// Unique: lower-case letters, digits and `-`, up to `limits::TENANT_ID_BYTES_MAX`.
     pub id: String,
@@ -35,6 +35,22 @@ pub struct Tenant {
     pub token: Token,
     /// Keys of the server API that act for it, and for nobody else.
     pub keys: Vec<AccessKey>,
+    /// What it gets of that which tenants share, beside one with 1: 1 up to `limits::TENANT_WEIGHT_MAX`.
+    pub weight: u32,
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            hosts: Vec::new(),
+            channel_set: String::new(),
+            allowed_origins: Vec::new(),
+            token: Token::default(),
+            keys: Vec::new(),
+            weight: 1,
+        }
+    }
 }
 
 /// One of `[[channel_sets]]`: namespaces that tenants have in place of those of `[channel]`.
@@ -56,6 +72,8 @@ pub struct Tenants {
     domains: BTreeMap<Box<str>, u32>,
     issuers: BTreeMap<Box<str>, u32>,
     keys: BTreeMap<KeyDigest, (u32, u32)>,
+    /// What each gets of that which they share.
+    pub weights: Arc<Weights>,
     /// Rules for those who are no tenant any more.
     pub(super) nobodys: ChannelRules,
 }
@@ -85,6 +103,11 @@ impl Tenants {
         channels.tenants = Arc::new(self.list.iter().map(of).collect());
         self.list.sort_by(|a, b| a.id.cmp(&b.id));
         let place = |at: usize| u32::try_from(at).expect("bounded by `limits::TENANTS_MAX`");
+        let weights = self
+            .list
+            .iter()
+            .map(|one| (one.id.as_str().into(), one.weight));
+        self.weights = Arc::new(weights.collect());
         (self.hosts, self.domains, self.issuers) = Default::default();
         self.keys = BTreeMap::default();
         for (at, tenant) in self.list.iter().enumerate() {
@@ -112,6 +135,12 @@ impl Tenants {
         let by_id = |tenant: &Arc<Tenant>| tenant.id.as_str().cmp(id.as_str());
         let at = self.list.binary_search_by(by_id).ok()?;
         self.list.get(at)
+    }
+
+    /// Are there any beside `default`?
+    #[must_use]
+    pub fn are_configured(&self) -> bool {
+        !self.list.is_empty()
     }
 
     /// Whose a request to this host is; `None` where the host is nobody's own.

@@ -24,6 +24,7 @@ use crate::config::hooks::Signing;
 use crate::mesh::bell::Doorbell;
 use crate::mesh::control::ShardLink;
 use crate::mesh::hook::{Call, HookAnswer, Verdict};
+use crate::model::Weights;
 use crate::upstream::bell::Bell;
 use crate::upstream::bridge::PushCall;
 use crate::upstream::desk::Pushed;
@@ -66,6 +67,8 @@ pub(super) struct Hooks {
     levels: usize,
     /// Secrets for targets without their own.
     signing: Signing,
+    /// What tenants have of a target.
+    weights: Arc<Weights>,
 }
 
 /// Makes the calls of all shards until the process ends.
@@ -130,6 +133,7 @@ impl Hooks {
             under_way: JoinSet::new(),
             levels: 0,
             signing: Signing::default(),
+            weights: Arc::default(),
         };
         hooks.reload(config);
         hooks
@@ -155,14 +159,15 @@ impl Hooks {
         let now = Instant::now();
         self.levels = config.client.json_depth_max as usize;
         self.signing.clone_from(&config.hooks.signing);
+        self.weights = Arc::clone(&config.tenants.weights);
         let mut old = std::mem::take(&mut self.targets);
         for wanted in config.hooks.targets() {
             let at = old.iter().position(|target| target.name() == wanted.name);
             let mut target = match at {
                 Some(at) => old.swap_remove(at),
-                None => Target::new(wanted, &self.signing, now),
+                None => Target::new(wanted, &self.signing, &self.weights, now),
             };
-            target.reload(wanted, &self.signing, now);
+            target.reload(wanted, &self.signing, &self.weights, now);
             self.targets.push(target);
         }
         for mut gone in old {
@@ -197,7 +202,8 @@ impl Hooks {
         let at = match (self.find(pending.target_name()), &pending) {
             (Some(at), _) => at,
             (None, Pending::Call { call, .. }) => {
-                let target = Target::new(&call.target, &self.signing, Instant::now());
+                let now = Instant::now();
+                let target = Target::new(&call.target, &self.signing, &self.weights, now);
                 self.targets.push(target);
                 self.targets.len() - 1
             }
@@ -245,6 +251,7 @@ impl Hooks {
             let now = Instant::now();
             self.targets[at].done(now, pass, &done);
             self.go_on(at, now);
+            self.targets[at].shrink();
         }
         match (pending, pushed) {
             // Whoever pushed may have stopped waiting.

@@ -8,6 +8,7 @@ use super::super::form::{
 };
 use super::super::visit::Visit;
 use super::{access_key, namespaces, token};
+use crate::limits::TENANT_WEIGHT_MAX;
 
 pub(super) fn channel_sets<V: Visit>(v: &mut V, sets: &mut Vec<ChannelSet>) {
     v.sections("channel_sets", &ChannelSet::default(), sets, |v, set| {
@@ -22,6 +23,7 @@ pub(super) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenants) {
         v.text("id", &TENANT_ID, &mut one.id);
         v.list("hosts", &HOST_NAME, &mut one.hosts);
         v.text("channel_set", &TEXT, &mut one.channel_set);
+        v.integer("weight", 1, TENANT_WEIGHT_MAX.into(), &mut one.weight);
         v.list("allowed_origins", &ORIGIN, &mut one.allowed_origins);
         v.section("token", |v| token(v, &mut one.token));
         v.sections("keys", &AccessKey::default(), &mut one.keys, |v, key| {
