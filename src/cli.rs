@@ -180,6 +180,8 @@ pub(crate) enum Command {
     Log(Box<ringmain::tools::LogArgs>),
     /// Look at queue groups
     Queue(ringmain::tools::QueueArgs),
+    /// List, add and remove tenants of the running proxy
+    Tenants(ringmain::tools::TenantsArgs),
     /// Ask the running proxy whether it runs, or whether it serves clients
     Health(ringmain::tools::HealthArgs),
     /// Drain the running proxy: its clients are told to come back elsewhere, and it ends. Prints what came of it

@@ -24,10 +24,12 @@ use std::time::Duration;
 
 pub use access::{AccessKey, Grant, KeyVerdict};
 pub use file::{
-    ConfigError, ConfigErrors, FileKey, KeyKind, ReloadRefused, Setting, Source, ValueOrigin,
+    AddedTenant, ConfigError, ConfigErrors, FileKey, KeyKind, ReloadRefused, Setting, Source,
+    TextFile, ValueOrigin, Written,
 };
 pub use file::{
-    is_fixed_at_start, keys, parse_duration, show_duration, shown_url, unmatched_origin,
+    is_fixed_at_start, keys, parse_duration, show_duration, shown_tenants, shown_url,
+    unmatched_origin,
 };
 pub use fit::{Unfit, due_ms};
 pub use glob::{Glob, GlobError, glob_match};
@@ -35,7 +37,7 @@ pub use keys::{KeySet, PublicKey};
 pub use namespace::{ChannelRules, NameError, Namespace, ResolveError};
 pub use network::{Network, TrustedProxy};
 pub use pattern::Pattern;
-pub use tenants::{ChannelSet, Tenant, Tenants, path_of};
+pub use tenants::{ChannelSet, Tenant, TenantLimits, TenantRules, Tenants, WhenOverRate, path_of};
 pub use transports::{
     DisconnectCode, Downstream, Emulation, HttpAnswer, Init, Poll, Transforms, UniStream,
     UniWebSocket,
@@ -233,6 +235,8 @@ pub struct Server {
     /// Proxies whose `X-Forwarded-For` says where a client is: limits per prefix are for the last address in it that
     /// is not one of them. Networks such as `10.0.0.0/8`, and `unix` for whoever connects to a unix socket.
     pub trusted_proxies: Vec<TrustedProxy>,
+    /// Its `*.toml` are tenants, one each: the keys of one of `[[tenants]]`. Empty is none.
+    pub tenants_directory: PathBuf,
 }
 
 /// Address of a listener.
@@ -639,6 +643,7 @@ impl Default for Server {
             http_idle_timeout: Duration::from_secs(60),
             input_max_size: 256 << 20,
             trusted_proxies: Vec::new(),
+            tenants_directory: PathBuf::new(),
         }
     }
 }

@@ -20,6 +20,7 @@ mod roster;
 mod service;
 mod stage;
 mod strain;
+pub mod tenants;
 pub mod token;
 
 use std::future;
@@ -34,8 +35,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
+use crate::config::durable::Engine;
 use crate::config::keys::{KeySet, KeySource};
-use crate::config::{Config, ReactorChoice, Server};
+use crate::config::{Config, ReactorChoice, Server, Written};
 use crate::doctor;
 use crate::limits::{CONTROL_TO_SHARD_MAX, SCRAPES_MAX};
 use crate::mesh::control::{
@@ -44,7 +46,7 @@ use crate::mesh::control::{
 use crate::model::ShardId;
 use crate::upstream::bell::Bell;
 use crate::upstream::bridge::{
-    CopyWanted, HookCall, PushCall, Question as LogQuestion, Report as LogReport,
+    CopyWanted, HookCall, PushCall, Question as LogQuestion, Report as LogReport, ValueAsk,
 };
 use crate::uring::socket;
 
@@ -58,6 +60,7 @@ use roster::Roster;
 use service::Service;
 use stage::{Stage, Wish};
 use strain::{Line, Strains};
+use tenants::{Keeper, Tenancy};
 
 /// A shard that does not report its counters within this time is reported as silent.
 const OBSERVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,13 +74,17 @@ const _: () = assert!(
     "observations use the lower half of the queue, reloads all but the reserve"
 );
 
-/// Reads the configuration again, from the sources it first came from. The text of a failure names file, line and key.
-pub type Reread = Box<dyn Fn(&Config) -> Result<Config, String>>;
+/// Reads the texts of the configuration again, where they first came from. The text of a failure names the file.
+pub type Reread = Box<dyn Fn() -> Result<Written, String>>;
 
 /// What control is made of.
 pub struct Parts {
     /// The configuration the shards were started with.
     pub config: Arc<Config>,
+    /// What it was made of, but for the tenants that the log keeps.
+    pub written: Written,
+    /// Those.
+    pub tenancy: Tenancy,
     /// One line to each shard, in the order of their ids.
     pub links: Vec<ShardLink>,
     /// What the shards report.
@@ -96,7 +103,7 @@ pub struct Parts {
     pub ready_file: Option<PathBuf>,
     /// Printed to standard output once every shard is ready.
     pub announcement: Option<String>,
-    /// For SIGHUP; gets the configuration in force.
+    /// For SIGHUP.
     pub reread: Reread,
     /// What is in force, for those who follow it.
     pub configs: watch::Sender<Arc<Config>>,
@@ -130,6 +137,8 @@ pub struct Durable {
     pub questions: mpsc::Sender<LogQuestion>,
     /// Copies that the admin listener wants.
     pub copies: mpsc::Sender<CopyWanted>,
+    /// What control keeps there.
+    pub values: mpsc::Sender<ValueAsk>,
     /// Hooks that it wants called.
     pub hooks: mpsc::Receiver<HookCall>,
     /// Deliveries that it wants posted.
@@ -265,6 +274,19 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
         asked,
         pushes,
     ));
+    let (wanted_in, mut tenants_wanted) = mpsc::channel(1);
+    let tenancy = control.tenancy.subscribe();
+    let changes = durable.as_ref().map(|durable| {
+        let (changes, asked) = mpsc::channel(SCRAPES_MAX);
+        let keeper = Keeper {
+            values: durable.values.clone(),
+            wanted: wanted_in,
+            tenancy: tenancy.clone(),
+            is_shared: control.parts.config.durable.engine == Engine::Nats,
+        };
+        tokio::spawn(keeper.run(asked));
+        changes
+    });
     let log = durable.map(|durable| {
         let configs = control.parts.configs.subscribe();
         tokio::spawn(log_hooks::run(durable.hooks, configs));
@@ -284,6 +306,7 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
             hooks: asked_in,
             drains: drains_in,
             log,
+            tenants: admin::TenantsLine { tenancy, changes },
         },
         written: pages_in,
     });
@@ -316,6 +339,7 @@ async fn supervise(parts: Parts, mut signals: Signals, reload: bool) -> io::Resu
             Some((source, set)) = fetched.recv() => control.spread(source, set),
             Some(page) = pages.recv() => control.deliver_page(page),
             Some(wanted) = drains.recv() => control.drain_wanted(wanted),
+            Some(wanted) = tenants_wanted.recv() => control.tenants_wanted(wanted),
             () = until(control.deadline()) => {}
         }
         control.collect()?;
@@ -395,21 +419,28 @@ struct Control {
     /// Writes pages for those who ask at the shards; `None` before the runtime runs.
     pages: Option<Pages>,
     /// Pages for shards whose queue was full.
-    pages_undelivered: Vec<Written>,
+    pages_undelivered: Vec<WrittenPage>,
     service: Service,
+    /// Tenants that the log keeps.
+    tenancy: watch::Sender<Tenancy>,
+    /// The next configuration, if it was asked for.
+    checked: Option<tenants::Checked>,
+    /// Who waits for all shards.
+    awaited: Vec<tenants::Awaited>,
 }
 
 /// A page for a request at a shard.
-type Written = (ShardId, PageFor, ControlPage);
+type WrittenPage = (ShardId, PageFor, ControlPage);
 
 /// Who writes pages, and where they go. A shard awaits `PAGES_MAX` of them at most.
 struct Pages {
     admin: Admin,
-    written: mpsc::UnboundedSender<Written>,
+    written: mpsc::UnboundedSender<WrittenPage>,
 }
 
 impl Control {
-    fn new(parts: Parts) -> Self {
+    fn new(mut parts: Parts) -> Self {
+        let tenancy = watch::Sender::new(std::mem::take(&mut parts.tenancy));
         for (at, link) in parts.links.iter().enumerate() {
             assert_eq!(
                 usize::from(link.shard.0),
@@ -449,6 +480,9 @@ impl Control {
             pages: None,
             pages_undelivered: Vec::new(),
             service: Service::of_environment(),
+            tenancy,
+            checked: None,
+            awaited: Vec::new(),
         }
     }
 
@@ -490,7 +524,24 @@ impl Control {
     }
 
     fn try_reload(&mut self) -> Result<(), String> {
-        let next = Arc::new((self.parts.reread)(&self.parts.config)?);
+        let written = (self.parts.reread)()?;
+        let next = self.with_kept(&written)?;
+        self.parts.written = written;
+        (self.parts.set_level)(&next.log);
+        for ending in next.ending_keys(clock::unix_s()) {
+            warn!("{ending}");
+        }
+        Ok(())
+    }
+
+    /// A configuration with what is counted for the tenants of the one in force.
+    fn going_on(&self, mut next: Config) -> Config {
+        next.channels.inherit_quotas(&self.parts.config.channels);
+        next
+    }
+
+    /// Has everybody work with a configuration that was checked.
+    fn take(&mut self, next: Arc<Config>) -> Result<(), String> {
         // All shards or none: a shard that does not empty its queue must not keep the old rules alone.
         let full = self
             .parts
@@ -500,6 +551,8 @@ impl Control {
         if let Some(link) = full {
             return Err(format!("shard {} does not take messages", link.shard.0));
         }
+        // Whoever is asked by a shard that has it knows it, too.
+        self.parts.configs.send_replace(Arc::clone(&next));
         for link in &self.parts.links {
             let sent = send(link, ToShard::Reload(Arc::clone(&next)), QUEUE_RESERVE);
             assert!(
@@ -510,11 +563,6 @@ impl Control {
         if let Some(services) = &mut self.key_services {
             services.follow(&next);
         }
-        (self.parts.set_level)(&next.log);
-        for ending in next.ending_keys(clock::unix_s()) {
-            warn!("{ending}");
-        }
-        self.parts.configs.send_replace(Arc::clone(&next));
         self.parts.config = next;
         Ok(())
     }
@@ -523,7 +571,7 @@ impl Control {
     fn spread(&mut self, source: KeySource, set: Option<Arc<KeySet>>) {
         self.keys_undelivered
             .retain(|(_, undelivered, _)| *undelivered != source);
-        let all = (0..self.parts.links.len()).map(|at| (at, source, set.clone()));
+        let all = (0..self.parts.links.len()).map(|at| (at, source.clone(), set.clone()));
         self.keys_undelivered.extend(all);
         self.deliver_keys();
     }
@@ -532,7 +580,7 @@ impl Control {
         let (links, roster) = (&self.parts.links, &self.roster);
         self.keys_undelivered.retain(|(at, source, set)| {
             let link = &links[*at];
-            let keys = ToShard::Keys(*source, set.clone());
+            let keys = ToShard::Keys(source.clone(), set.clone());
             !roster.has_ended(link.shard) && !send(link, keys, QUEUE_RESERVE)
         });
         self.retry_later();
@@ -563,7 +611,7 @@ impl Control {
         });
     }
 
-    fn deliver_page(&mut self, page: Written) {
+    fn deliver_page(&mut self, page: WrittenPage) {
         self.pages_undelivered.push(page);
         self.deliver_pages();
     }
@@ -607,7 +655,7 @@ impl Control {
             match report {
                 FromShard::KeysWanted(_, source) => {
                     if let Some(services) = &self.key_services {
-                        services.want(source);
+                        services.want(&source);
                     }
                 }
                 FromShard::InputFull(shard, bytes) => warn!(
@@ -616,6 +664,7 @@ impl Control {
                     "unfinished input of clients has reached server.input_max_size: the largest is given up"
                 ),
                 FromShard::Ready(shard) => self.on_ready(shard)?,
+                FromShard::Reloaded(shard, config) => self.taken_by(shard, Some(&config)),
                 FromShard::Strained(shard, strain) => self.strained(shard, strain),
                 FromShard::PageWanted(shard, request, kind) => {
                     self.write_page(shard, request, kind);
@@ -698,6 +747,7 @@ impl Control {
 
     fn ended(&mut self, shard: ShardId, outcome: Option<DrainOutcome>) {
         self.roster.ended(shard, outcome);
+        self.taken_by(shard, None);
         if let Some(gather) = &mut self.gather {
             gather.give_up(shard);
         }
@@ -743,6 +793,8 @@ fn send(link: &ShardLink, message: ToShard, reserve: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cell::Cell;
+
     use crate::metrics::Counters;
     use crate::model::AskId;
 
@@ -766,6 +818,8 @@ mod tests {
             configs: watch::Sender::new(Arc::new(config.clone())),
             durable: None,
             config: Arc::new(config),
+            written: Written::default(),
+            tenancy: Tenancy::default(),
             links: (0..shards).map(link).collect(),
             reports: Arc::new(ArrayQueue::new(16)),
             bell: Arc::clone(&bell),
@@ -774,16 +828,18 @@ mod tests {
             addresses: Addresses::default(),
             ready_file: None,
             announcement: None,
-            reread: Box::new(|old| {
-                if old.client.channel_limit == 1 {
-                    Err("line 1".to_owned())
-                } else {
-                    Ok(Config {
-                        client: crate::config::Client {
-                            channel_limit: 1,
-                            ..old.client.clone()
-                        },
-                        ..old.clone()
+            reread: Box::new({
+                let reread = Cell::new(0);
+                move || {
+                    reread.set(reread.get() + 1);
+                    let limit = crate::config::Setting {
+                        origin: "test".to_owned(),
+                        key: "client.channel_limit".to_owned(),
+                        text: if reread.get() > 2 { "none" } else { "1" }.to_owned(),
+                    };
+                    Ok(Written {
+                        settings: vec![limit],
+                        ..Written::default()
                     })
                 }
             }),

@@ -139,6 +139,8 @@ pub const KERNEL_UNSENT_BYTES: u32 = 128 << 10;
 pub const SLICE_BYTES: usize = 1 << 20;
 /// Bytes that one turn receives, about, before what comes of them goes out: with the answers they fit into a processor's cache.
 pub const RECEIVES_BYTES: usize = 128 << 10;
+/// Bytes of publications that wait for a rate of their tenant on one shard.
+pub const LATE_BYTES_MAX: usize = 64 << 20;
 /// Unsent bytes of all connections of one shard.
 pub const BACKLOG_BYTES_MAX: usize = 192 << 20;
 /// From this many on, the largest is dealt with first, as its channels say. What one event brings beyond it stays below the bound.
@@ -168,6 +170,10 @@ pub const FOSSIL_BYTES_MAX: usize = 1 << 20;
 pub const ACCESS_KEYS_MAX: usize = 64;
 /// Tenants of a node.
 pub const TENANTS_MAX: usize = 100_000;
+/// Bytes of a tenant that the API adds, JSON: all of it is one value of the durable log.
+pub const TENANT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the name that a request gives itself (`X-Request-Id`); a longer one gets another name.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Bytes of a tenant's id: it stands in each of its names.
 pub const TENANT_ID_BYTES_MAX: usize = 32;
 /// What a tenant may have for each of those who have least, of that which all of them share.

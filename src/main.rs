@@ -12,9 +12,10 @@ use std::time::SystemTime;
 use anyhow::{Context as _, anyhow};
 use clap::Parser as _;
 use crossbeam_queue::ArrayQueue;
-use ringmain::config::{Config, ListenAddr};
+use ringmain::config::{Config, ListenAddr, Written};
 use ringmain::control::first_run;
 use ringmain::control::key;
+use ringmain::control::tenants::{self, Tenancy};
 use ringmain::control::token::{self, Checked, Claims};
 use ringmain::control::{self, Supervisor, logging};
 use ringmain::limits::SHARDS_TO_CONTROL_MAX;
@@ -99,6 +100,9 @@ fn main() -> ExitCode {
             let address = &args.target().address;
             tool(config, address, |config| tools::queue(config, &args))
         }
+        Command::Tenants(args) => tool(config, &args.target().address, |config| {
+            tools::tenants(config, &args)
+        }),
         Command::Health(args) => tool(config, &args.address, |config| tools::health(config, &args)),
         Command::Drain(args) => drain(config, &args),
         Command::Bench(args) => bench::run(&args).map_err(|error| Failure::Running(anyhow!(error))),
@@ -175,12 +179,12 @@ fn told(error: &anyhow::Error) -> String {
 fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
     let supervisor = Supervisor::new().context("control")?;
     let sources = Sources::new(path, args.settings());
-    let (config, secrets) = sources.read().map_err(Failure::Usage)?;
-    let reread = Box::new(move |old: &Config| {
-        let (new, _) = sources.read().map_err(|error| told(&error))?;
-        old.reload_from(&new)
-            .map_err(|refused| refused.to_string())?;
-        Ok(new)
+    let (written, secrets) = sources.written().map_err(Failure::Usage)?;
+    let config = written.load(&[]);
+    let config = config.map_err(|errors| Failure::Usage(anyhow!(errors)))?;
+    let reread = Box::new(move || {
+        let (written, _) = sources.written().map_err(|error| told(&error))?;
+        Ok(written)
     });
     let announce = |config: &Config, listen: &[String]| -> anyhow::Result<Option<String>> {
         let Some(secrets) = &secrets else {
@@ -203,6 +207,7 @@ fn serve(path: Option<PathBuf>, args: &ServeArgs) -> Result<u8, Failure> {
     run(
         supervisor,
         config,
+        written,
         Mode::Proxy,
         args.shards.ready_file.clone(),
         reread,
@@ -215,10 +220,11 @@ fn echo(args: &EchoArgs) -> Result<u8, Failure> {
     let mut settings = environment();
     settings.extend(args.settings());
     let config = Config::load(&[], &settings).map_err(|errors| Failure::Usage(anyhow!(errors)))?;
-    let reread = Box::new(|_: &Config| Err("`ringmain echo` has no configuration".to_owned()));
+    let reread = Box::new(|| Err("`ringmain echo` has no configuration".to_owned()));
     run(
         supervisor,
         config,
+        Written::default(),
         Mode::Echo,
         args.shards.ready_file.clone(),
         reread,
@@ -230,6 +236,7 @@ fn echo(args: &EchoArgs) -> Result<u8, Failure> {
 fn run(
     mut supervisor: Supervisor,
     config: Config,
+    written: Written,
     mode: Mode,
     ready_file: Option<PathBuf>,
     reread: control::Reread,
@@ -246,12 +253,15 @@ fn run(
     let config = Arc::new(config);
     let of_start = Arc::clone(&config);
     let start = supervisor
-        .prepare(move || Start::prepare(of_start, mode))
+        .prepare(move || Start::prepare(of_start, written, mode))
         .context("control")?;
     let Some(start) = start else {
         return Ok(0);
     };
     let Start {
+        config,
+        written,
+        tenancy,
         reactor,
         shards,
         admin,
@@ -281,6 +291,8 @@ fn run(
         configs,
         durable,
         config,
+        written,
+        tenancy,
         links,
         reports,
         bell,
@@ -307,6 +319,10 @@ fn run(
 
 /// What stands before anybody is accepted.
 struct Start {
+    /// With the tenants that the log keeps.
+    config: Arc<Config>,
+    written: Written,
+    tenancy: Tenancy,
     reactor: Chosen,
     shards: reactor::Prepared,
     admin: Option<Bound>,
@@ -319,7 +335,7 @@ struct Start {
 
 impl Start {
     /// Addresses are taken before the log is opened, and listened on after it: who finds either in use has disturbed nobody.
-    fn prepare(config: Arc<Config>, mode: Mode) -> Result<Self, Failure> {
+    fn prepare(config: Arc<Config>, written: Written, mode: Mode) -> Result<Self, Failure> {
         let (shards, cores) = shards_and_cores(&config)?;
         let (reactor, refusal) = reactor::choose(&config, shards).context("server.reactor")?;
         if let Some(refusal) = refusal {
@@ -370,7 +386,13 @@ impl Start {
         })?;
         let (configs, follow) = tokio::sync::watch::channel(Arc::clone(&config));
         let log = open_log(&config, &shards.links, log_bell, follow)?;
+        let values = log.as_ref().map(|(durable, _)| &durable.values);
+        let (config, tenancy) = tenants::at_start(&written, config, values, &shards.links);
+        configs.send_replace(Arc::clone(&config));
         Ok(Self {
+            config,
+            written,
+            tenancy,
             reactor,
             shards,
             admin,
@@ -403,6 +425,7 @@ fn open_log(
     }
     let (ask, questions) = tokio::sync::mpsc::channel(ASKS_QUEUED);
     let (copy, copies) = tokio::sync::mpsc::channel(1);
+    let (keep, values) = tokio::sync::mpsc::channel(1);
     let (call, hooks) = tokio::sync::mpsc::channel(ASKS_QUEUED);
     let (push, pushes) = tokio::sync::mpsc::channel(ASKS_QUEUED);
     let ends = links.iter().map(|link| bridge::ShardEnd {
@@ -417,6 +440,7 @@ fn open_log(
         configs,
         questions,
         copies,
+        values,
         hooks: call,
         pushes: push,
     })
@@ -429,6 +453,7 @@ fn open_log(
         report: bridge.report,
         questions: ask,
         copies: copy,
+        values: keep,
         hooks,
         pushes,
     };
@@ -605,7 +630,7 @@ fn tool(
 /// Drains a running proxy. The status tells how that ended.
 fn drain(path: Option<PathBuf>, args: &tools::DrainArgs) -> Result<u8, Failure> {
     let mut status = 0;
-    tool(path, &args.address, |config| {
+    tool(path, &args.target.address, |config| {
         status = tools::drain(config, args)?;
         Ok(())
     })?;

@@ -11,12 +11,14 @@ mod durable;
 mod hooked;
 mod image;
 pub mod key;
+pub mod late;
 mod liveness;
 pub mod order;
 mod parts;
 pub mod poll;
 mod publish;
 mod query;
+pub mod quota;
 #[cfg(test)]
 mod rig;
 mod subscribe;
@@ -62,6 +64,36 @@ pub enum Phase {
     Ended,
 }
 
+/// Who counts a client. A byte, as everybody has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    bits: u8,
+}
+
+impl Counted {
+    /// The registry of its user.
+    pub const BY_USER: u8 = 1;
+    /// The limits of its tenant.
+    pub const BY_TENANT: u8 = 1 << 1;
+
+    /// It is counted so.
+    #[must_use]
+    pub const fn has(self, by: u8) -> bool {
+        self.bits & by != 0
+    }
+
+    pub(crate) const fn add(&mut self, by: u8) {
+        self.bits |= by;
+    }
+
+    /// It is counted so no more: was it?
+    pub(crate) const fn take(&mut self, by: u8) -> bool {
+        let was = self.has(by);
+        self.bits &= !by;
+        was
+    }
+}
+
 /// State of one client.
 #[derive(Debug, Default)]
 pub struct Session {
@@ -93,8 +125,8 @@ pub struct Session {
     pub format: Format,
     /// Came with a token, or expires by a hook's word: the client refreshes with a token unless a hook does.
     pub has_token: bool,
-    /// Counted in its user's registry.
-    pub admitted: bool,
+    /// Who counts it.
+    pub counted: Counted,
     /// WebSocket ping frames instead of pings of the protocol.
     pub frame_pings: bool,
     /// Pings of the protocol that wait for their pongs.

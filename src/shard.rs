@@ -25,6 +25,7 @@ pub mod inspect;
 mod intake;
 mod kept;
 mod keys;
+mod late;
 mod local;
 mod loss;
 mod order;
@@ -57,6 +58,7 @@ use crate::mesh::hook::Call;
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
+use crate::session::late::Late;
 use crate::session::order::{ReplyMark, Spares};
 use crate::session::{Calls, Context, Requests, Session};
 use crate::speaker::{Compression, Said};
@@ -197,6 +199,8 @@ pub struct Shard {
     hooks: Calls,
     /// What is asked of the log.
     log: Requests,
+    /// Publications that wait for a rate.
+    late: Late,
     /// What the log's side gives connections.
     outgoing: outgoing::Outgoing,
     reports: VecDeque<FromShard>,
@@ -288,6 +292,7 @@ impl Shard {
             ),
             local: Local::new(&tables, &weights),
             owned: Owned::new(&tables),
+            late: Late::default(),
             mesh: endpoint,
             calls: api::ApiCalls::default(),
             questions: questions::Questions::default(),
@@ -480,14 +485,18 @@ impl Shard {
     pub fn handle_control(&mut self, now: Now, message: ToShard) {
         self.now = now;
         match message {
-            ToShard::Reload(config) => self.reload(config),
+            ToShard::Reload(config) => {
+                let taken = FromShard::Reloaded(self.id, Arc::clone(&config));
+                self.reload(config);
+                self.reports.push_back(taken);
+            }
             ToShard::Drain { window, grace } => self.start_drain(window, grace),
             ToShard::Observe => {
                 let observed = FromShard::Observed(self.id, Box::new(self.counters()));
                 self.reports.push_back(observed);
             }
             ToShard::Page(ask, page) => self.page_answered(ask, &page),
-            ToShard::Keys(source, set) => self.keys_answered(source, set.as_ref()),
+            ToShard::Keys(source, set) => self.keys_answered(&source, set.as_ref()),
             ToShard::Stop => self.stop(),
         }
         self.settle();
@@ -660,6 +669,7 @@ impl Shard {
             mesh: &mut self.mesh,
             hooks: &mut self.hooks,
             log: &mut self.log,
+            late: &mut self.late,
             asked: &mut self.questions.of_sessions,
             parts,
             counters: &mut self.counters,

@@ -3,6 +3,7 @@
 //!
 //! They speak HTTP to the admin listener of the configuration, or with a key to the server API of any server.
 
+mod admin;
 pub mod bundle;
 mod client;
 mod dlq;
@@ -21,6 +22,7 @@ mod scrape;
 mod subscribe;
 mod table;
 mod tail;
+mod tenants;
 mod when;
 
 use std::path::PathBuf;
@@ -29,13 +31,16 @@ use crate::config::{Config, ListenAddr};
 use crate::mesh::durable::LogError;
 use crate::upstream::copy::CopyError;
 use crate::upstream::embedded::{OpenError, RestoreError};
+use admin::admin_client;
 use client::Client;
 
+pub use admin::AdminArgs;
 pub use drain::{DrainArgs, drain};
 pub use log::{LogAction, LogArgs, log};
 pub use publish::{ImportArgs, PublishArgs};
 pub use subscribe::SubscribeArgs;
 pub use tail::TailArgs;
+pub use tenants::{TenantsAction, TenantsArgs, tenants};
 pub use when::When;
 
 /// Which server is asked.

@@ -48,3 +48,5 @@ mod secure;
 mod seeks;
 #[path = "nats/setup.rs"]
 mod setup;
+#[path = "nats/tenants.rs"]
+mod tenants;

@@ -126,8 +126,14 @@ mod stopped;
 mod storm;
 #[path = "server/streams.rs"]
 mod streams;
+#[path = "server/tenant_limits.rs"]
+mod tenant_limits;
 #[path = "server/tenants.rs"]
 mod tenants;
+#[path = "server/tenants_hooks.rs"]
+mod tenants_hooks;
+#[path = "server/tenants_managed.rs"]
+mod tenants_managed;
 #[path = "server/vanished_log.rs"]
 mod vanished_log;
 #[path = "server/violations.rs"]

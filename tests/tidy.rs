@@ -21,8 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["reference"],
 ];
 
-/// What state as bytes is made of, what the mesh carries between threads besides layer 0, what the configuration has checked of conditions, and what the tools of layer 6
-/// look at.
+/// What state as bytes is made of, what the mesh and the configuration carry besides layer 0, and what the tools of layer 6 look at.
 const SAME_LAYER: &[(&str, &str)] = &[
     ("image", "limits"),
     ("image", "model"),
@@ -30,6 +29,7 @@ const SAME_LAYER: &[(&str, &str)] = &[
     ("mesh", "config"),
     ("mesh", "metrics"),
     ("config", "wire"),
+    ("config", "mem"),
     ("bench", "uring"),
     ("doctor", "uring"),
     ("tools", "upstream"),

@@ -13,6 +13,7 @@ use super::list::Link;
 use super::presence::Presence;
 use super::recovery::KeptHistory;
 use crate::config::Namespace;
+use crate::mem::Quota;
 use crate::model::{ChannelName, Epoch, Offset, Publication, StreamPosition};
 use crate::time::Instant;
 use crate::wire::fossil;
@@ -49,8 +50,49 @@ pub struct Channel {
     pub(super) idle: Link,
     /// Which client had the first thing kept in it, if one had.
     pub(super) made: Option<Box<Made>>,
+    /// What it takes of what its tenant may have; `None` where that is nobody's.
+    pub(super) share: Option<Box<ChannelShare>>,
     /// When it is looked at again, in seconds since the start of the process; 0 for never.
     pub(super) filed: u32,
+}
+
+/// What a channel takes of its tenant's limits: a place, and the bytes of its history. All of it is given back with the channel.
+#[derive(Debug)]
+pub(super) struct ChannelShare {
+    quota: Arc<Quota>,
+    bytes: u64,
+}
+
+impl ChannelShare {
+    /// A place that was taken.
+    pub(super) fn new(quota: &Arc<Quota>) -> Box<Self> {
+        Box::new(Self {
+            quota: Arc::clone(quota),
+            bytes: 0,
+        })
+    }
+
+    /// A place that it has in any case.
+    fn adopt(quota: &Arc<Quota>) -> Box<Self> {
+        quota.channels.adopt();
+        Self::new(quota)
+    }
+
+    /// The history has so many bytes now.
+    fn keep(&mut self, bytes: u64) {
+        if bytes != self.bytes {
+            self.quota.history_bytes.add(bytes);
+            self.quota.history_bytes.sub(self.bytes);
+            self.bytes = bytes;
+        }
+    }
+}
+
+impl Drop for ChannelShare {
+    fn drop(&mut self) {
+        self.keep(0);
+        self.quota.channels.give_back();
+    }
 }
 
 /// What a channel that a client made remembers of that.
@@ -85,7 +127,20 @@ impl Channel {
             used: now,
             idle: Link::default(),
             made: None,
+            share: None,
             filed: 0,
+        }
+    }
+
+    /// Counts what its history takes of what its tenant may have.
+    pub(super) fn count_history(&mut self) {
+        let is_kept_here = !self.namespace.is_durable();
+        if let Some(share) = &mut self.share {
+            share.keep(if is_kept_here {
+                self.history.bytes()
+            } else {
+                0
+            });
         }
     }
 
@@ -119,6 +174,7 @@ impl Channel {
             self.history.pop_front();
             left -= 1;
         }
+        self.count_history();
         left
     }
 

@@ -222,6 +222,11 @@ impl Owner {
                 self.refused_rate += 1;
                 PublishError::TooManyNew
             }
+            NoRecord::TenantRate(wait) => {
+                let ms = wait.as_nanos().div_ceil(1_000_000);
+                PublishError::TooFast(u32::try_from(ms).unwrap_or(u32::MAX))
+            }
+            NoRecord::TenantFull => PublishError::TenantFull,
         }
     }
 
@@ -259,6 +264,10 @@ impl Owner {
                 position,
                 deliver: None,
             });
+        }
+        let keeps_data = terms.keeps && !draft.skip_history;
+        if keeps_data && !ChannelTable::has_history_left(name.tenant(), rules) {
+            return Err(PublishError::TenantFull);
         }
         let maker = if makes || key.is_some() {
             Maker::of(&draft, self.table.makers())
@@ -384,17 +393,20 @@ impl Owner {
             missed: Vec::new(),
             recovered: false,
             after: interest.recover.map_or(0, |recover| recover.offset),
-            overloaded: false,
+            refused: None,
             more: false,
             joined: None,
         };
         if tries == Tries::Gone {
-            answer.overloaded = true;
+            answer.refused = Some(PublishError::Overloaded);
             return Some(answer);
         }
-        let Ok(slot) = self.open(now, &interest.channel, rules) else {
-            answer.overloaded = true;
-            return Some(answer);
+        let slot = match self.open(now, &interest.channel, rules) {
+            Ok(slot) => slot,
+            Err(why) => {
+                answer.refused = Some(why);
+                return Some(answer);
+            }
         };
         let channel = self.table.of_mut(slot);
         channel.expire(now.at);
@@ -505,6 +517,7 @@ impl Owner {
                     channel.trimmed();
                 } else {
                     channel.history.clear();
+                    channel.count_history();
                 }
                 AnswerKind::Removed
             }

@@ -16,11 +16,19 @@ pub struct KeptHistory {
     publications: VecDeque<Arc<Publication>>,
     /// When each was taken in. The wall clock in a publication may be set; this one only runs.
     taken: VecDeque<Instant>,
+    /// Of their payloads.
+    bytes: u64,
+}
+
+fn bytes_of(publications: &VecDeque<Arc<Publication>>) -> u64 {
+    let bytes = |one: &Arc<Publication>| one.data.len() as u64;
+    publications.iter().map(bytes).sum()
 }
 
 impl KeptHistory {
     /// One more, the newest.
     pub fn push(&mut self, now: Instant, publication: Arc<Publication>) {
+        self.bytes += publication.data.len() as u64;
         self.publications.push_back(publication);
         self.taken.push_back(now);
     }
@@ -33,8 +41,16 @@ impl KeptHistory {
 
     /// Forgets the oldest.
     pub fn pop_front(&mut self) {
-        self.publications.pop_front();
+        if let Some(oldest) = self.publications.pop_front() {
+            self.bytes -= oldest.data.len() as u64;
+        }
         self.taken.pop_front();
+    }
+
+    /// Bytes of the payloads that are kept.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Forgets those at these offsets, ascending.
@@ -43,6 +59,7 @@ impl KeptHistory {
         let mut kept = self.publications.iter().map(is_kept);
         self.taken.retain(|_| kept.next().unwrap_or(true));
         self.publications.retain(is_kept);
+        self.bytes = bytes_of(&self.publications);
     }
 
     /// Forgets all.
@@ -63,6 +80,7 @@ impl Image for KeptHistory {
         let Self {
             publications,
             taken,
+            bytes: _,
         } = self;
         publications.write(out);
         for at in taken {
@@ -75,6 +93,7 @@ impl Image for KeptHistory {
         let taken = publications.iter().map(|_| Instant::read(from));
         let taken = taken.collect::<Result<_, _>>()?;
         Ok(Self {
+            bytes: bytes_of(&publications),
             publications,
             taken,
         })

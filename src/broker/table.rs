@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use hashbrown::HashTable;
 
-use super::channel::Channel;
+use super::channel::{Channel, ChannelShare};
 use super::epochs::Epochs;
 use super::list::List;
 use super::makers::{Maker, MakerFull, Makers, first_that_may_go};
 use crate::config::{ChannelRules, Namespace};
 use crate::limits::CHANNELS_OWNED_MAX;
-use crate::mem::{Key, SecretHash, Slab, SlotPool};
-use crate::model::{ChannelName, Epoch, Offset, ShardId};
+use crate::mem::{Key, Pace, QuotaLimit, SecretHash, Slab, SlotPool};
+use crate::model::{ChannelName, Epoch, Offset, ShardId, TenantId};
 use crate::time::Instant;
 
 /// Channels looked at in one sweep.
@@ -54,6 +54,10 @@ pub(super) enum NoRecord {
     Full,
     /// Its maker has as much as it may have, and nothing of that may go now.
     MakerFull,
+    /// Its tenant has made many of late: how long until it may make another.
+    TenantRate(Duration),
+    /// Its tenant has as many as it may have.
+    TenantFull,
 }
 
 impl ChannelTable {
@@ -70,6 +74,46 @@ impl ChannelTable {
             refile: 0,
             evicted: 0,
         }
+    }
+
+    /// May this tenant keep something more in a history? It is counted where it may not.
+    pub(super) fn has_history_left(tenant: TenantId<'_>, rules: &ChannelRules) -> bool {
+        let Some((limits, quota)) = rules.limits_of(tenant) else {
+            return true;
+        };
+        let most = limits.history_bytes_max;
+        let is_left = most == 0 || quota.history_bytes.get() < most;
+        if !is_left {
+            quota.refuse(QuotaLimit::HistoryBytes);
+        }
+        is_left
+    }
+
+    /// A place for one more channel of a tenant; `None` where nobody counts.
+    fn take_share(
+        now: Instant,
+        tenant: TenantId<'_>,
+        rules: &ChannelRules,
+    ) -> Result<Option<Box<ChannelShare>>, NoRecord> {
+        let Some((limits, quota)) = rules.limits_of(tenant) else {
+            return Ok(None);
+        };
+        let most = match limits.channels_max {
+            0 => u64::MAX,
+            most => u64::from(most),
+        };
+        if !quota.channels.take(most) {
+            quota.refuse(QuotaLimit::Channels);
+            return Err(NoRecord::TenantFull);
+        }
+        let share = ChannelShare::new(quota);
+        if let Some(pace) = Pace::configured(limits.channel_rate, limits.channel_burst)
+            && let Err(wait) = quota.new_channels.take(now, 1, pace)
+        {
+            quota.refuse(QuotaLimit::ChannelRate);
+            return Err(NoRecord::TenantRate(wait));
+        }
+        Ok(Some(share))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -156,10 +200,12 @@ impl ChannelTable {
             let first = first_that_may_go(&mut self.idle, &mut self.channels);
             self.evict(first.ok_or(NoRecord::Full)?);
         }
+        let share = Self::take_share(now, name.tenant(), rules)?;
         let slot = self.slots.take().ok_or(NoRecord::Full)?;
         let epoch = self.epochs.of(hash, name);
         let mut channel = Channel::new(name.clone(), Arc::clone(namespace), epoch, now);
         channel.made = maker.map(Maker::made);
+        channel.share = share;
         self.channels.insert_at(slot, channel);
         let (channels, names) = (&self.channels, &self.names);
         let rehash = |&slot: &u32| rehash(channels, names, slot);
@@ -266,6 +312,7 @@ impl ChannelTable {
 
     /// After a change: what nobody needs is forgotten, the rest is looked at again when something of it ends.
     pub(super) fn settle(&mut self, now: Instant, slot: u32) {
+        self.channels.of_mut(slot).count_history();
         if self.channels.of(slot).is_forgettable(now) {
             self.forget(slot);
         } else {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use ringmain::config::{Config, Setting, Source};
+use ringmain::config::{Config, Setting, TextFile, Written};
 use ringmain::control::first_run::{self, Secrets, SecretsError};
 
 /// Looked for when nobody names a file.
@@ -77,25 +77,32 @@ impl Sources {
     /// The configuration, and the generated secrets where neither a file nor the environment says anything: who sets a
     /// key has a configuration, and gets nothing but what it says.
     pub(crate) fn read(&self) -> anyhow::Result<(Config, Option<Secrets>)> {
+        let (written, secrets) = self.written()?;
+        Ok((written.load(&[])?, secrets))
+    }
+
+    /// The same as text.
+    pub(crate) fn written(&self) -> anyhow::Result<(Written, Option<Secrets>)> {
+        let (mut written, secrets) = self.without_tenants()?;
+        if let Some(directory) = written.tenants_directory()? {
+            let name = || format!("server.tenants_directory: {}", directory.display());
+            written.tenants = tenant_files(&directory).with_context(name)?;
+        }
+        Ok((written, secrets))
+    }
+
+    fn without_tenants(&self) -> anyhow::Result<(Written, Option<Secrets>)> {
         let mut settings = environment();
         let is_configured = !settings.is_empty();
         settings.extend(self.options.iter().cloned());
         if let Some(path) = &self.file {
             let name = path.display().to_string();
             let text = std::fs::read_to_string(path).with_context(|| name.clone())?;
-            return Ok((
-                Config::load(
-                    &[Source {
-                        name: &name,
-                        text: &text,
-                    }],
-                    &settings,
-                )?,
-                None,
-            ));
+            let files = vec![TextFile { name, text }];
+            return Ok((of(files, settings), None));
         }
         if is_configured {
-            return Ok((Config::load(&[], &settings)?, None));
+            return Ok((of(Vec::new(), settings), None));
         }
         let bare = Config::load(&[], &settings)?;
         if let Some(address) = first_run::exposed(&bare) {
@@ -105,13 +112,37 @@ impl Sources {
         // The page's own origins follow from where it will be served.
         let listen: Vec<String> = bare.server.listen.iter().map(ToString::to_string).collect();
         let text = first_run::configuration(&secrets, &listen);
-        let config = Config::load(
-            &[Source {
-                name: "development set-up",
-                text: &text,
-            }],
-            &settings,
-        )?;
-        Ok((config, Some(secrets)))
+        let name = "development set-up".to_owned();
+        let files = vec![TextFile { name, text }];
+        Ok((of(files, settings), Some(secrets)))
     }
+}
+
+fn of(files: Vec<TextFile>, settings: Vec<Setting>) -> Written {
+    Written {
+        files,
+        settings,
+        tenants: Vec::new(),
+    }
+}
+
+/// The files of tenants of a directory, by name. Hidden ones are not meant: editors keep what is half written in those.
+fn tenant_files(directory: &Path) -> anyhow::Result<Vec<TextFile>> {
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let path = entry?.path();
+        let is_hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !is_hidden && path.extension().is_some_and(|ending| ending == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort_unstable();
+    let read = |path: PathBuf| {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(&path).with_context(|| name.clone())?;
+        Ok(TextFile { name, text })
+    };
+    paths.into_iter().map(read).collect()
 }

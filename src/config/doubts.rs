@@ -2,6 +2,7 @@
 
 use super::Config;
 use super::durable::{Engine, Expired};
+use crate::model::TenantId;
 
 /// What is told of a key that ends within this time: a week.
 const SOON_S: u64 = 7 * 86_400;
@@ -32,8 +33,7 @@ impl Config {
             .collect();
         let stale = self.client.stale_close_delay;
         if self
-            .hooks
-            .of_connect()
+            .connect_hook(TenantId::NONE)
             .is_some_and(|connect| connect.timeout >= stale)
         {
             doubts.push(

@@ -17,11 +17,13 @@ mod tree;
 mod visit;
 mod web_origin;
 mod writer;
+mod written;
 
 pub use error::{ConfigError, ConfigErrors, ReloadRefused, ValueOrigin};
 pub use outline::{FileKey, KeyKind, keys, parse_duration, show_duration};
 pub use web_origin::unmatched_origin;
-pub use writer::shown_url;
+pub use writer::{shown_tenants, shown_url};
+pub use written::{AddedTenant, TextFile, Written};
 
 use super::{ChannelRules, Config};
 use tree::TreeTable;
@@ -43,6 +45,7 @@ const FIXED_AT_START: &[&str] = &[
 const FOLLOWED: &[&str] = &[
     "server.accept_rate",
     "server.handshakes_max",
+    "server.tenants_directory",
     "durable.nats.user",
     "durable.nats.password",
     "durable.nats.token",
@@ -104,24 +107,11 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the text, in the order of the lines.
     pub fn load(sources: &[Source<'_>], settings: &[Setting]) -> Result<Self, ConfigErrors> {
-        let mut errors = Vec::new();
-        let mut merged = TreeTable::default();
-        for source in sources {
-            match tree::parse(source) {
-                Ok(table) => tree::merge(&mut merged, table),
-                Err(error) => errors.push(error),
-            }
-        }
-        for setting in settings {
-            if let Err(error) = tree::set(&mut merged, setting) {
-                errors.push(error);
-            }
-        }
-        // A file that is not TOML would make every key of it look absent.
-        if !errors.is_empty() {
-            return Err(ConfigErrors(errors));
-        }
-        let (mut config, keys, mut errors) = reader::read(merged);
+        Self::of_tree(written::tree_of(sources, settings)?)
+    }
+
+    fn of_tree(tree: TreeTable) -> Result<Self, ConfigErrors> {
+        let (mut config, keys, mut errors) = reader::read(tree);
         check::check(&config, &keys, &mut errors);
         if errors.is_empty() {
             config

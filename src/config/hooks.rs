@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Secret;
+use super::{Config, Secret};
+use crate::model::TenantId;
 
 /// Name of a reference that means the definition of the event itself.
 pub const DEFAULT_NAME: &str = "default";
@@ -256,13 +257,13 @@ impl Target {
 }
 
 impl Hooks {
-    /// Who decides about connections without a token.
+    /// Who is asked about new clients of whoever has no target of its own, if anybody is.
     #[must_use]
     pub fn of_connect(&self) -> Option<&Arc<Target>> {
         Some(&self.connect).filter(|target| self.connect_enabled && target.is_set())
     }
 
-    /// Who prolongs connections.
+    /// Who is asked about connections that expire, likewise.
     #[must_use]
     pub fn of_refresh(&self) -> Option<&Arc<Target>> {
         Some(&self.refresh).filter(|target| self.refresh_enabled && target.is_set())
@@ -329,6 +330,12 @@ impl Hooks {
         target.map_or(HookRoute::NotAvailable, HookRoute::Target)
     }
 
+    /// The target with this name.
+    #[must_use]
+    pub fn target(&self, name: &str) -> Option<&Arc<Target>> {
+        self.targets().find(|target| target.name == name)
+    }
+
     /// Every target that leads anywhere.
     pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
         [
@@ -343,19 +350,66 @@ impl Hooks {
         .chain(&self.named)
         .filter(|target| target.is_set())
     }
+}
 
-    /// Does a target want this header (in lower case) of the client's transport request?
+/// Who is asked about clients of a tenant: its own targets, else those of everybody.
+impl Config {
+    /// In place of a target of everybody.
     #[must_use]
-    pub fn forwards_header(&self, name: &str) -> bool {
-        self.targets()
-            .any(|target| target.http_headers.iter().any(|one| one == name))
+    pub fn target_of<'c>(
+        &'c self,
+        tenant: TenantId<'_>,
+        target: &'c Arc<Target>,
+    ) -> &'c Arc<Target> {
+        self.own_target(tenant, &target.name).unwrap_or(target)
+    }
+
+    /// The target that a tenant calls so.
+    #[must_use]
+    pub fn find_target(&self, tenant: TenantId<'_>, name: &str) -> Option<&Arc<Target>> {
+        if !tenant.is_default() {
+            self.tenants.get(tenant)?;
+        }
+        let own = self.own_target(tenant, name);
+        own.or_else(|| self.hooks.target(name))
+    }
+
+    fn own_target(&self, tenant: TenantId<'_>, name: &str) -> Option<&Arc<Target>> {
+        if tenant.is_default() {
+            return None;
+        }
+        let own = &self.tenants.get(tenant)?.proxies;
+        own.iter().find(|target| target.name == name)
+    }
+
+    /// Who decides about connections without a token. A tenant with a target of its own for that needs no switch.
+    #[must_use]
+    pub fn connect_hook(&self, tenant: TenantId<'_>) -> Option<&Arc<Target>> {
+        let own = self.own_target(tenant, &self.hooks.connect.name);
+        own.or_else(|| self.hooks.of_connect())
+    }
+
+    /// Who prolongs connections. Likewise.
+    #[must_use]
+    pub fn refresh_hook(&self, tenant: TenantId<'_>) -> Option<&Arc<Target>> {
+        let own = self.own_target(tenant, &self.hooks.refresh.name);
+        own.or_else(|| self.hooks.of_refresh())
+    }
+
+    /// Headers (in lower case) of a client's transport request that some target wants.
+    pub fn forwarded_headers(&self) -> impl Iterator<Item = &String> {
+        let of_all = self.hooks.targets().flat_map(|target| &target.http_headers);
+        of_all.chain(&self.tenants.http_headers)
     }
 
     /// Does a target want this member (in lower case) of `ConnectRequest.headers`?
     #[must_use]
     pub fn forwards_emulated(&self, name: &str) -> bool {
-        self.targets()
-            .any(|target| target.emulated_headers.iter().any(|one| one == name))
+        let mut of_all = self
+            .hooks
+            .targets()
+            .flat_map(|target| &target.emulated_headers);
+        of_all.any(|one| one == name) || self.tenants.emulated_headers.contains(name)
     }
 }
 

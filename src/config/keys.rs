@@ -26,17 +26,14 @@ const P384: &[Algorithm] = &[Algorithm::ES384];
 const ED25519: &[Algorithm] = &[Algorithm::EdDSA];
 
 /// Which tokens a key set is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeySource {
     /// Connection tokens, and subscription tokens that share their service.
     Connection,
     /// Subscription tokens with a service of their own.
     Subscription,
-}
-
-impl KeySource {
-    /// In the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::Connection, Self::Subscription];
+    /// All tokens of the tenant with this id.
+    Tenant(Box<str>),
 }
 
 /// Shorter RSA keys are broken (RFC 7518 §3.3 forbids them), longer ones cost too much for each token.

@@ -381,7 +381,7 @@ pub struct ChannelRules {
     /// Of the channels with `DEAD_PREFIX`, where there is a durable log.
     pub letters: Arc<Namespace>,
     /// The rules of each tenant's channels, by its id. Empty in those.
-    pub tenants: Arc<BTreeMap<Box<str>, Arc<ChannelRules>>>,
+    pub tenants: Arc<BTreeMap<Box<str>, super::TenantRules>>,
     /// `channel.owned_limit`: channels that one shard keeps a record of. Over it, the one without subscribers that was used
     /// longest ago is forgotten.
     pub owned_limit: u32,

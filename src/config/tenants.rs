@@ -1,12 +1,18 @@
 //! Tenants: isolated customers of the proxy, each with keys, names and channels of its own (`[[tenants]]`).
 
-use std::collections::BTreeMap;
+mod limits;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::access::{self, AccessKey, KeyDigest, KeyVerdict};
+use super::hooks::Target;
 use super::namespace::ServerNameError;
 use super::{ChannelRules, Glob, Namespace, ResolveError, Secret, Token};
+use crate::mem::Quota;
 use crate::model::{ChannelName, TenantId, Weights, tenant};
+
+pub use limits::{TenantLimits, WhenOverRate};
 
 /// Stands before the id of a tenant in a path.
 const PATH_PREFIX: &str = "/t/";
@@ -37,6 +43,10 @@ pub struct Tenant {
     pub keys: Vec<AccessKey>,
     /// What it gets of that which tenants share, beside one with 1: 1 up to `limits::TENANT_WEIGHT_MAX`.
     pub weight: u32,
+    /// What it may have, and how fast it may go.
+    pub limits: Arc<TenantLimits>,
+    /// Who is asked about its clients in place of the target with the same name.
+    pub proxies: Vec<Arc<Target>>,
 }
 
 impl Default for Tenant {
@@ -49,6 +59,8 @@ impl Default for Tenant {
             token: Token::default(),
             keys: Vec::new(),
             weight: 1,
+            limits: Arc::default(),
+            proxies: Vec::new(),
         }
     }
 }
@@ -62,6 +74,26 @@ pub struct ChannelSet {
     pub rules: ChannelRules,
 }
 
+/// What a tenant may do, and what it has done.
+#[derive(Clone, Debug)]
+pub struct TenantRules {
+    /// Its namespaces.
+    pub rules: Arc<ChannelRules>,
+    /// What it may have.
+    pub limits: Arc<TenantLimits>,
+    /// What all shards have taken of that, the same over all configurations that have this tenant.
+    pub quota: Arc<Quota>,
+}
+
+/// What it has done says nothing of the configuration.
+impl PartialEq for TenantRules {
+    fn eq(&self, other: &Self) -> bool {
+        self.rules == other.rules && self.limits == other.limits
+    }
+}
+
+impl Eq for TenantRules {}
+
 /// All of them, and the ways to one.
 #[derive(Clone, Debug, Default)]
 pub struct Tenants {
@@ -74,6 +106,10 @@ pub struct Tenants {
     keys: BTreeMap<KeyDigest, (u32, u32)>,
     /// What each gets of that which they share.
     pub weights: Arc<Weights>,
+    /// Headers of requests that some target of a tenant wants.
+    pub(super) http_headers: BTreeSet<String>,
+    /// Headers of connect commands, likewise.
+    pub(super) emulated_headers: BTreeSet<String>,
     /// Rules for those who are no tenant any more.
     pub(super) nobodys: ChannelRules,
 }
@@ -88,6 +124,14 @@ impl PartialEq for Tenants {
 impl Eq for Tenants {}
 
 impl Tenants {
+    /// These, without the ways to them.
+    pub(super) fn plain(list: Vec<Arc<Tenant>>) -> Self {
+        Self {
+            list,
+            ..Self::default()
+        }
+    }
+
     /// Sorts them, gives each its channels, and makes the ways to them. Everything was checked.
     pub(super) fn seal(&mut self, channels: &mut ChannelRules, sets: &[ChannelSet]) {
         channels.tenants = Arc::default();
@@ -97,8 +141,13 @@ impl Tenants {
             .map(|set| (set.name.as_str(), Arc::new(set.rules.under(channels))))
             .collect();
         let of = |tenant: &Arc<Tenant>| {
-            let own = rules.get(tenant.channel_set.as_str()).unwrap_or(&common);
-            (tenant.id.as_str().into(), Arc::clone(own))
+            let rules = rules.get(tenant.channel_set.as_str()).unwrap_or(&common);
+            let own = TenantRules {
+                rules: Arc::clone(rules),
+                limits: Arc::clone(&tenant.limits),
+                quota: Arc::default(),
+            };
+            (tenant.id.as_str().into(), own)
         };
         channels.tenants = Arc::new(self.list.iter().map(of).collect());
         self.list.sort_by(|a, b| a.id.cmp(&b.id));
@@ -110,6 +159,10 @@ impl Tenants {
         self.weights = Arc::new(weights.collect());
         (self.hosts, self.domains, self.issuers) = Default::default();
         self.keys = BTreeMap::default();
+        let proxies = || self.list.iter().flat_map(|tenant| &tenant.proxies);
+        let http = proxies().flat_map(|target| target.http_headers.clone());
+        let emulated = proxies().flat_map(|target| target.emulated_headers.clone());
+        (self.http_headers, self.emulated_headers) = (http.collect(), emulated.collect());
         for (at, tenant) in self.list.iter().enumerate() {
             for host in &tenant.hosts {
                 match host.strip_prefix("*.") {
@@ -234,7 +287,26 @@ impl ChannelRules {
     pub fn of(&self, tenant: TenantId<'_>) -> Option<&Self> {
         match tenant.is_default() {
             true => Some(self),
-            false => self.tenants.get(tenant.as_str()).map(|rules| &**rules),
+            false => self.tenants.get(tenant.as_str()).map(|own| &*own.rules),
+        }
+    }
+
+    /// What a tenant may have, and what it has; `None` for `default`, and where there is no such tenant (any more).
+    #[must_use]
+    pub fn limits_of(&self, tenant: TenantId<'_>) -> Option<(&TenantLimits, &Arc<Quota>)> {
+        if tenant.is_default() {
+            return None;
+        }
+        let own = self.tenants.get(tenant.as_str())?;
+        Some((&own.limits, &own.quota))
+    }
+
+    /// Goes on counting what tenants of the configuration before have taken.
+    pub fn inherit_quotas(&mut self, before: &Self) {
+        for (id, own) in Arc::make_mut(&mut self.tenants) {
+            if let Some(known) = before.tenants.get(id) {
+                own.quota = Arc::clone(&known.quota);
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 mod copy;
 mod crowd;
 mod drain;
+mod tenants;
 
 use std::io;
 use std::path::Path;
@@ -18,7 +19,7 @@ use axum::extract::{DefaultBodyLimit, Path as PathOf, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::hooks;
@@ -36,6 +37,7 @@ use crate::uring::listen::Bound;
 use crate::wire::http::is_same_site;
 
 pub use crowd::{Door, Listening};
+pub(super) use tenants::Line as TenantsLine;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -105,6 +107,7 @@ pub(super) struct Admin {
     pub(super) hooks: mpsc::Sender<hooks::Question>,
     pub(super) drains: mpsc::Sender<super::stage::Wanted>,
     pub(super) log: Option<Log>,
+    pub(super) tenants: TenantsLine,
 }
 
 /// What everybody who is let in may ask, each by whom `guard` lets.
@@ -122,8 +125,11 @@ fn routes(admin: Admin, door: Door) -> Router {
         .route("/api/{*method}", post(ask_log))
         .route("/t/{tenant}/api/{*method}", post(ask_log_of))
         .route(drain::PATH, post(drain::begin))
+        .route(tenants::PATH, get(tenants::list).post(tenants::put))
+        .route(tenants::PATH_OF_ONE, delete(tenants::remove))
         .layer(DefaultBodyLimit::max(ADMIN_BODY_BYTES_MAX))
-        .layer(from_fn_with_state(guarded, guard))
+        // Paths that lead nowhere are nobody's.
+        .route_layer(from_fn_with_state(guarded, guard))
         .with_state(admin)
 }
 
@@ -414,9 +420,15 @@ fn hook_details(reports: &[hooks::Report]) -> serde_json::Value {
             "in_flight": report.in_flight,
             "waiting": report.waiting,
         });
-        (report.name.clone(), details)
+        let name = match report.tenant.is_empty() {
+            true => report.name.clone(),
+            false => format!("{}/{}", report.tenant, report.name),
+        };
+        (name, details)
     };
-    serde_json::Value::Object(reports.iter().map(of).collect())
+    // There may be thousands of tenants: of theirs those are told that fail.
+    let is_told = |report: &&hooks::Report| report.tenant.is_empty() || report.breaker != "closed";
+    serde_json::Value::Object(reports.iter().filter(is_told).map(of).collect())
 }
 
 impl Admin {
@@ -480,7 +492,9 @@ impl Admin {
             reload,
             ..
         } = self.readiness.borrow().clone();
+        let config = Arc::clone(&self.config.borrow());
         let text = prometheus::render(&Snapshot {
+            tenants: &config.channels.tenants,
             shards: &shards,
             reactor,
             ready: phase == Phase::Serving,
@@ -561,6 +575,10 @@ mod tests {
             hooks: hooks_in,
             drains: mpsc::channel(1).0,
             log: None,
+            tenants: TenantsLine {
+                tenancy: watch::channel(super::super::tenants::Tenancy::default()).1,
+                changes: None,
+            },
         };
         let (closing_in, closing) = watch::channel(false);
         tokio::spawn(serve(Listening::Tcp(listener), admin, closing));

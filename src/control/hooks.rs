@@ -1,7 +1,7 @@
 //! Hooks: calls of the shards to backends over HTTP (`spec/centrifuge.md` §9).
 //!
-//! One task owns all targets; each call under way is a task of its own. A target has its own bounds and its own breaker,
-//! so a slow one delays nobody else's calls.
+//! One task owns all targets; each call under way is a task of its own. A target has its own bounds and its own breaker for each
+//! tenant, so a slow one delays nobody else's calls.
 
 mod answer;
 mod breaker;
@@ -11,6 +11,7 @@ pub(super) mod request;
 pub(super) mod signature;
 mod target;
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crossbeam_queue::ArrayQueue;
@@ -24,7 +25,7 @@ use crate::config::hooks::Signing;
 use crate::mesh::bell::Doorbell;
 use crate::mesh::control::ShardLink;
 use crate::mesh::hook::{Call, HookAnswer, Verdict};
-use crate::model::Weights;
+use crate::model::TenantId;
 use crate::upstream::bell::Bell;
 use crate::upstream::bridge::PushCall;
 use crate::upstream::desk::Pushed;
@@ -62,13 +63,16 @@ pub(super) struct Hooks {
     lines: Vec<Line>,
     client: Client,
     targets: Vec<Target>,
+    /// Where each is, by tenant and name. A tenant has its own ones as soon as something of its clients is asked: bounds, pace and
+    /// breaker are its own, also where all ask the same backend.
+    places: HashMap<(Box<str>, Box<str>), usize>,
+    /// Those with calls that wait.
+    waited_for: BTreeSet<usize>,
     under_way: JoinSet<Finished>,
     /// Levels of nesting of what goes to clients.
     levels: usize,
     /// Secrets for targets without their own.
     signing: Signing,
-    /// What tenants have of a target.
-    weights: Arc<Weights>,
 }
 
 /// Makes the calls of all shards until the process ends.
@@ -130,10 +134,11 @@ impl Hooks {
             lines: links.iter().map(line).collect(),
             client: exchange::client(),
             targets: Vec::new(),
+            places: HashMap::new(),
+            waited_for: BTreeSet::new(),
             under_way: JoinSet::new(),
             levels: 0,
             signing: Signing::default(),
-            weights: Arc::default(),
         };
         hooks.reload(config);
         hooks
@@ -159,27 +164,40 @@ impl Hooks {
         let now = Instant::now();
         self.levels = config.client.json_depth_max as usize;
         self.signing.clone_from(&config.hooks.signing);
-        self.weights = Arc::clone(&config.tenants.weights);
-        let mut old = std::mem::take(&mut self.targets);
-        for wanted in config.hooks.targets() {
-            let at = old.iter().position(|target| target.name() == wanted.name);
-            let mut target = match at {
-                Some(at) => old.swap_remove(at),
-                None => Target::new(wanted, &self.signing, &self.weights, now),
-            };
-            target.reload(wanted, &self.signing, &self.weights, now);
-            self.targets.push(target);
-        }
-        for mut gone in old {
-            let pending: Vec<Pending> = gone.give_up().collect();
+        self.places.clear();
+        self.waited_for.clear();
+        for mut target in std::mem::take(&mut self.targets) {
+            let tenant = TenantId::new(target.tenant());
+            if let Some(wanted) = config.find_target(tenant, target.name()) {
+                target.reload(wanted, &self.signing, now);
+                self.add(target);
+                continue;
+            }
+            let pending: Vec<Pending> = target.give_up().collect();
             for pending in pending {
                 self.answer(pending, Verdict::Failed);
             }
         }
+        for wanted in config.hooks.targets() {
+            if self.find(("", &wanted.name)).is_none() {
+                self.add(Target::new("", wanted, &self.signing, now));
+            }
+        }
     }
 
-    fn find(&mut self, name: &str) -> Option<usize> {
-        self.targets.iter().position(|target| target.name() == name)
+    fn add(&mut self, target: Target) -> usize {
+        let at = self.targets.len();
+        if target.is_waited_for() {
+            self.waited_for.insert(at);
+        }
+        let place = (target.tenant().into(), target.name().into());
+        self.places.insert(place, at);
+        self.targets.push(target);
+        at
+    }
+
+    fn find(&self, (tenant, name): (&str, &str)) -> Option<usize> {
+        self.places.get(&(tenant.into(), name.into())).copied()
     }
 
     /// Takes what the shards have sent. Returns whether there is more.
@@ -199,19 +217,18 @@ impl Hooks {
 
     fn admit(&mut self, pending: Pending) {
         // A reload may have reached the shard first, and the target then comes with the call.
-        let at = match (self.find(pending.target_name()), &pending) {
+        let at = match (self.find(pending.target()), &pending) {
             (Some(at), _) => at,
             (None, Pending::Call { call, .. }) => {
-                let now = Instant::now();
-                let target = Target::new(&call.target, &self.signing, &self.weights, now);
-                self.targets.push(target);
-                self.targets.len() - 1
+                let (tenant, _) = pending.target();
+                let target = Target::new(tenant, &call.target, &self.signing, Instant::now());
+                self.add(target)
             }
             (None, Pending::Push(_)) => return self.answer(pending, Verdict::Failed),
         };
         match self.targets[at].admit(Instant::now(), pending) {
             Admission::Go(pending, pass) => self.start(at, pending, pass),
-            Admission::Waits => {}
+            Admission::Waits => drop(self.waited_for.insert(at)),
             Admission::Refused(pending) => self.answer(pending, Verdict::Failed),
         }
     }
@@ -247,11 +264,10 @@ impl Hooks {
             done,
             pushed,
         } = finished;
-        if let Some(at) = self.find(pending.target_name()) {
+        if let Some(at) = self.find(pending.target()) {
             let now = Instant::now();
             self.targets[at].done(now, pass, &done);
             self.go_on(at, now);
-            self.targets[at].shrink();
         }
         match (pending, pushed) {
             // Whoever pushed may have stopped waiting.
@@ -278,17 +294,21 @@ impl Hooks {
 
     fn next_expiry(&self) -> Option<Instant> {
         let now = Instant::now();
-        let each = self.targets.iter();
+        let each = self.waited_for.iter().map(|&at| &self.targets[at]);
         each.filter_map(|target| target.next_expiry(now)).min()
     }
 
     fn expire(&mut self) {
         let now = Instant::now();
-        for at in 0..self.targets.len() {
+        let waited_for: Vec<usize> = self.waited_for.iter().copied().collect();
+        for at in waited_for {
             while let Some(pending) = self.targets[at].expired(now) {
                 self.answer(pending, Verdict::Failed);
             }
             self.go_on(at, now);
+            if !self.targets[at].is_waited_for() {
+                self.waited_for.remove(&at);
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! Fetches the key sets that tokens are verified with (`spec/centrifuge.md` §6.1), one task for each service.
 //!
-//! A set is fetched at start, before it runs out, and when a shard meets a key id that is not in it. There is one fetch
-//! at a time and at most one a second, whoever asks and however often: key ids are the clients' to choose.
+//! A set is fetched at start (of a tenant: when the first of its tokens comes), before it runs out, and when a shard meets a
+//! key id that is not in it. There is one fetch at a time of each service and at most one a second, whoever asks and however
+//! often: key ids are the clients' to choose.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,33 +62,38 @@ struct Service {
 
 /// All services. Dropping it ends their tasks.
 pub(super) struct Services {
-    by_source: [Option<Service>; KeySource::ALL.len()],
+    by_source: BTreeMap<KeySource, Service>,
+    /// For all tenants: one of its own would cost each of them much.
+    of_tenants: Client,
     results: mpsc::Sender<Fetched>,
 }
 
 impl Services {
     /// Nobody is asked yet.
-    pub(super) const fn new(results: mpsc::Sender<Fetched>) -> Self {
+    pub(super) fn new(results: mpsc::Sender<Fetched>) -> Self {
         Self {
-            by_source: [None, None],
+            by_source: BTreeMap::new(),
+            of_tenants: http_client::client(1),
             results,
         }
     }
 
     /// Asks the services of a configuration and no others. One that stays the same is left alone.
     pub(super) fn follow(&mut self, config: &Config) {
-        for (source, endpoint) in KeySource::ALL.into_iter().zip(endpoints(config)) {
-            let service = &mut self.by_source[source as usize];
-            if service.as_ref().map(|service| service.endpoint.as_str()) == endpoint {
-                continue;
-            }
-            *service = endpoint.map(|endpoint| Service::start(source, endpoint, &self.results));
+        let wanted = endpoints(config);
+        let mut before = std::mem::take(&mut self.by_source);
+        for (source, endpoint) in wanted {
+            let service = before
+                .remove(&source)
+                .filter(|service| service.endpoint == endpoint)
+                .unwrap_or_else(|| self.start(source.clone(), endpoint));
+            self.by_source.insert(source, service);
         }
     }
 
     /// A shard has met an unknown key id.
-    pub(super) fn want(&self, source: KeySource) {
-        if let Some(service) = &self.by_source[source as usize] {
+    pub(super) fn want(&self, source: &KeySource) {
+        if let Some(service) = self.by_source.get(source) {
             // One that is asked already will not be asked twice.
             let _is_asked = service.wanted.try_send(());
         }
@@ -94,7 +101,7 @@ impl Services {
 }
 
 /// The services of a configuration, by source.
-fn endpoints(config: &Config) -> [Option<&str>; KeySource::ALL.len()] {
+fn endpoints(config: &Config) -> Vec<(KeySource, &str)> {
     let client = &config.client;
     let of =
         |endpoint: &'_ String| !endpoint.is_empty() && !client.insecure_skip_token_signature_verify;
@@ -102,25 +109,35 @@ fn endpoints(config: &Config) -> [Option<&str>; KeySource::ALL.len()] {
         &client.token.jwks_public_endpoint,
         &client.subscription_token.jwks_public_endpoint,
     );
-    [
-        of(connection).then_some(connection.as_str()),
-        (of(subscription) && subscription != connection).then_some(subscription.as_str()),
-    ]
+    let is_own = of(subscription) && subscription != connection;
+    let mut all = Vec::new();
+    all.extend(of(connection).then_some((KeySource::Connection, connection.as_str())));
+    all.extend(is_own.then_some((KeySource::Subscription, subscription.as_str())));
+    for tenant in &config.tenants.list {
+        let endpoint = &tenant.token.jwks_public_endpoint;
+        let source = || KeySource::Tenant(tenant.id.as_str().into());
+        all.extend(of(endpoint).then(|| (source(), endpoint.as_str())));
+    }
+    all
 }
 
-impl Service {
-    fn start(source: KeySource, endpoint: &str, results: &mpsc::Sender<Fetched>) -> Self {
+impl Services {
+    fn start(&self, source: KeySource, endpoint: &str) -> Service {
         let (wanted, asked) = mpsc::channel(1);
+        let client = match &source {
+            KeySource::Connection | KeySource::Subscription => http_client::client(1),
+            KeySource::Tenant(_) => self.of_tenants.clone(),
+        };
         let fetcher = Fetcher {
             source,
             endpoint: endpoint.to_owned(),
-            client: http_client::client(1),
+            client,
             failing: false,
         };
-        Self {
+        Service {
             endpoint: endpoint.to_owned(),
             wanted,
-            task: tokio::spawn(fetcher.run(asked, results.clone())),
+            task: tokio::spawn(fetcher.run(asked, self.results.clone())),
         }
     }
 }
@@ -141,6 +158,10 @@ struct Fetcher {
 
 impl Fetcher {
     async fn run(mut self, mut asked: mpsc::Receiver<()>, results: mpsc::Sender<Fetched>) {
+        // A start would ask for the keys of thousands of tenants at once, most of whom nobody comes to.
+        if matches!(self.source, KeySource::Tenant(_)) && asked.recv().await.is_none() {
+            return;
+        }
         loop {
             let began = Instant::now();
             let set = self.fetch().await;
@@ -150,7 +171,7 @@ impl Fetcher {
             };
             // Whoever asked meanwhile is answered by this.
             while asked.try_recv().is_ok() {}
-            if results.send((self.source, set)).await.is_err() {
+            if results.send((self.source.clone(), set)).await.is_err() {
                 return;
             }
             // Out of time and asked both mean the next fetch; nobody left to ask means the end.

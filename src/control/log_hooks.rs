@@ -29,8 +29,7 @@ pub(super) async fn run(
     while let Some(call) = calls.recv().await {
         let (target, of_all) = {
             let hooks = &configs.borrow().hooks;
-            let mut targets = hooks.targets();
-            let target = targets.find(|target| target.name == call.name).cloned();
+            let target = hooks.target(&call.name).cloned();
             (target, hooks.signing.clone())
         };
         let client = client.clone();

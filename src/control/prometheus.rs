@@ -1,10 +1,14 @@
 //! Counters as Prometheus text, format 0.0.4.
 
 mod groups;
+mod tenants;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use crate::config::TenantRules;
+use crate::mem::QuotaLimit;
 use crate::metrics::{BUCKETS_US, Counters, DESCRIPTIONS, Histogram, Kind};
 
 use crate::upstream::bridge::Report as LogReport;
@@ -38,6 +42,8 @@ pub struct Snapshot<'a> {
     pub hooks: &'a [Report],
     /// The durable log; `None` without one.
     pub durable: Option<LogReport>,
+    /// Tenants that are in use, and what they have taken.
+    pub tenants: &'a BTreeMap<Box<str>, TenantRules>,
 }
 
 /// A histogram of `Counters`: name, help, access.
@@ -92,6 +98,7 @@ pub fn render(snapshot: &Snapshot<'_>) -> String {
     }
     keys(&mut out, &answered);
     hooks(&mut out, snapshot.hooks);
+    tenants::tenants(&mut out, snapshot.tenants);
     if let Some(report) = &snapshot.durable {
         log(&mut out, report);
         groups(&mut out, &report.groups);
@@ -128,6 +135,7 @@ pub fn sample() -> String {
     let mut counters = Box::<Counters>::default();
     counters.key_used("NAME");
     let target = Report {
+        tenant: "".into(),
         name: "NAME".to_owned(),
         breaker: "closed",
         in_flight: 0,
@@ -154,6 +162,12 @@ pub fn sample() -> String {
         expiries: vec![expiries],
         ..Status::default()
     };
+    let tenant = TenantRules {
+        rules: Arc::default(),
+        limits: Arc::default(),
+        quota: Arc::default(),
+    };
+    tenant.quota.refuse(QuotaLimit::PublishRate);
     render(&Snapshot {
         shards: &[Some(counters)],
         reactor: "uring",
@@ -172,6 +186,7 @@ pub fn sample() -> String {
             sources: vec![source],
             ..LogReport::default()
         }),
+        tenants: &BTreeMap::from([("NAME".into(), tenant)]),
     })
 }
 
@@ -404,10 +419,10 @@ fn hooks(out: &mut String, reports: &[Report]) {
     for (name, kind, help, of) in HOOKS {
         head(out, &format!("ringmain_{name}"), kind, help);
         for report in reports {
-            let target = &report.name;
+            let label = target_label(report);
             line(
                 out,
-                format_args!("ringmain_{name}{{target=\"{target}\"}} {}", of(report)),
+                format_args!("ringmain_{name}{{{label}}} {}", of(report)),
             );
         }
     }
@@ -419,8 +434,16 @@ fn hooks(out: &mut String, reports: &[Report]) {
         "Time that requests to the backend took.",
     );
     for report in reports {
-        let label = format!("target=\"{}\"", report.name);
+        let label = target_label(report);
         histogram(out, name, &label, &report.counts.latency);
+    }
+}
+
+fn target_label(report: &Report) -> String {
+    let Report { tenant, name, .. } = report;
+    match tenant.is_empty() {
+        true => format!("target=\"{name}\""),
+        false => format!("tenant=\"{tenant}\",target=\"{name}\""),
     }
 }
 
@@ -614,6 +637,7 @@ mod tests {
             reload: &Reload::default(),
             hooks: &[],
             durable: None,
+            tenants: &BTreeMap::new(),
         })
     }
 

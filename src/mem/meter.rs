@@ -51,6 +51,16 @@ impl Pace {
         Self::new(rate as u64, rate as u64)
     }
 
+    /// A rate and its burst as they are configured: without a rate there is no limit, and without a burst it is that of a second.
+    #[must_use]
+    pub const fn configured(rate: u32, burst: u32) -> Option<Self> {
+        match (rate, burst) {
+            (0, _) => None,
+            (rate, 0) => Some(Self::per_second(rate)),
+            (rate, burst) => Some(Self::new(rate as u64, burst as u64)),
+        }
+    }
+
     /// Time in which so many tokens come, rounded up: nobody gets more than the rate.
     fn time_of(self, tokens: u64) -> u64 {
         let time = (u128::from(tokens) * u128::from(SECOND)).div_ceil(u128::from(self.rate));
@@ -151,6 +161,12 @@ impl Meter {
         pace.owed(full_at, now)
     }
 
+    /// Gives back what was taken just now and is not used.
+    pub fn give(&self, tokens: u64, pace: Pace) {
+        let time = pace.time_of(tokens);
+        let Ok(_) = self.change(|full_at| Ok::<_, Infallible>(full_at.saturating_sub(time)));
+    }
+
     /// Nothing was taken of late.
     #[must_use]
     pub fn is_full(&self, now: Instant) -> bool {
@@ -202,10 +218,12 @@ impl Places {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Gives one back.
+    /// Gives one back. Of those that were taken before the count began anew nothing is known.
     pub fn give_back(&self) {
-        let before = self.taken.fetch_sub(1, Ordering::Relaxed);
-        assert!(before > 0, "a place is given back by whoever has taken it");
+        let one_less = |taken: u64| taken.checked_sub(1);
+        let _ = self
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
     }
 
     /// So many are taken.

@@ -55,6 +55,8 @@ pub enum FromShard {
     Table(ShardId, TableKind, bool),
     /// The shard came near a limit of the system, or is no longer near it.
     Strained(ShardId, Strain),
+    /// The shard works with this configuration.
+    Reloaded(ShardId, Arc<Config>),
     /// Answer to `Observe`.
     Observed(ShardId, Box<Counters>),
     /// No connection, operation or message is left, or the deadline passed. The shard's thread ends after it.

@@ -299,6 +299,12 @@ pub enum LogError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A queue group of the channel has as much to do as it may have: try again.
+    #[error("a queue group of this channel is too far behind")]
+    Behind {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The publication breaks a rule of its namespace.
     #[error("refused: {0}")]
     Refused(Box<str>),
@@ -324,9 +330,9 @@ impl LogError {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Unavailable { retry_after, .. } | Self::Busy { retry_after } => {
-                Some(*retry_after)
-            }
+            Self::Unavailable { retry_after, .. }
+            | Self::Busy { retry_after }
+            | Self::Behind { retry_after } => Some(*retry_after),
             Self::Refused(_)
             | Self::BadRequest(_)
             | Self::Forbidden(_)

@@ -198,7 +198,7 @@ pub struct Leave {
     pub last: bool,
 }
 
-/// Why an owner refused a publication.
+/// Why an owner refused a publication, or a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishError {
     /// The namespace is gone.
@@ -207,6 +207,10 @@ pub enum PublishError {
     Overloaded,
     /// The client has made many channels or keys of late: try again.
     TooManyNew,
+    /// The tenant has made many channels of late: try again after so many milliseconds.
+    TooFast(u32),
+    /// The tenant has as many channels, or as many bytes of history, as it may.
+    TenantFull,
 }
 
 /// See `Message::Query`.
@@ -290,8 +294,8 @@ pub struct Interested {
     pub recovered: bool,
     /// The offset after which the subscriber recovers; 0 if it does not.
     pub after: u64,
-    /// The owner holds as many channels as it may: the subscriber gets a temporary error.
-    pub overloaded: bool,
+    /// The owner does not take the subscriber, which gets an error.
+    pub refused: Option<PublishError>,
     /// `missed` is the first part of what was missed: the subscriber comes again for the next.
     pub more: bool,
     /// Its join is told on the shard that asked.

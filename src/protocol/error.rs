@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::mesh::durable::LogError;
+use crate::mesh::message::PublishError;
 
 /// Answer and go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +47,9 @@ pub enum ClientError {
     /// 111, temporary: more than a rate allows. When to try again, milliseconds.
     #[error("too many requests")]
     TooFast(u32),
+    /// 106, temporary: every place of the tenant is taken. When to try again, milliseconds.
+    #[error("limit exceeded")]
+    Full(u32),
     /// 112
     #[error("unrecoverable position")]
     UnrecoverablePosition,
@@ -55,9 +59,24 @@ pub enum ClientError {
     /// 111, temporary: too much is on its way to the durable log. When to try again, milliseconds.
     #[error("durable log is busy")]
     LogBusy(u32),
+    /// 111, temporary: a queue group of the channel has as much to do as it may have. When to try again, milliseconds.
+    #[error("a queue group of this channel is too far behind")]
+    GroupBehind(u32),
     /// 100, temporary: the durable log does not store. When to try again, milliseconds.
     #[error("durable log is not available")]
     LogUnavailable(u32),
+}
+
+impl From<PublishError> for ClientError {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::UnknownChannel => Self::UnknownChannel,
+            PublishError::Overloaded => Self::Internal,
+            PublishError::TooManyNew => Self::TooManyRequests,
+            PublishError::TooFast(ms) => Self::TooFast(ms),
+            PublishError::TenantFull => Self::LimitExceeded,
+        }
+    }
 }
 
 impl ClientError {
@@ -71,12 +90,14 @@ impl ClientError {
             Self::PermissionDenied => 103,
             Self::MethodNotFound => 104,
             Self::AlreadySubscribed => 105,
-            Self::LimitExceeded => 106,
+            Self::LimitExceeded | Self::Full(_) => 106,
             Self::BadRequest => 107,
             Self::NotAvailable => 108,
             Self::TokenExpired => 109,
             Self::Expired => 110,
-            Self::TooManyRequests | Self::TooFast(_) | Self::LogBusy(_) => 111,
+            Self::TooManyRequests | Self::TooFast(_) | Self::LogBusy(_) | Self::GroupBehind(_) => {
+                111
+            }
             Self::UnrecoverablePosition => 112,
             Self::NoReply => 113,
         }
@@ -92,7 +113,7 @@ impl ClientError {
             Self::PermissionDenied => "permission denied",
             Self::MethodNotFound => "method not found",
             Self::AlreadySubscribed => "already subscribed",
-            Self::LimitExceeded => "limit exceeded",
+            Self::LimitExceeded | Self::Full(_) => "limit exceeded",
             Self::BadRequest => "bad request",
             Self::NotAvailable => "not available",
             Self::TokenExpired => "token expired",
@@ -101,6 +122,7 @@ impl ClientError {
             Self::UnrecoverablePosition => "unrecoverable position",
             Self::NoReply => "no reply in time",
             Self::LogBusy(_) => "durable log is busy",
+            Self::GroupBehind(_) => "a queue group of this channel is too far behind",
             Self::LogUnavailable(_) => "durable log is not available",
         }
     }
@@ -113,8 +135,10 @@ impl ClientError {
             Self::Internal
                 | Self::TooManyRequests
                 | Self::TooFast(_)
+                | Self::Full(_)
                 | Self::NoReply
                 | Self::LogBusy(_)
+                | Self::GroupBehind(_)
                 | Self::LogUnavailable(_)
         )
     }
@@ -123,7 +147,11 @@ impl ClientError {
     #[must_use]
     pub const fn retry_after_ms(self) -> Option<u32> {
         match self {
-            Self::TooFast(ms) | Self::LogBusy(ms) | Self::LogUnavailable(ms) => Some(ms),
+            Self::TooFast(ms)
+            | Self::Full(ms)
+            | Self::GroupBehind(ms)
+            | Self::LogBusy(ms)
+            | Self::LogUnavailable(ms) => Some(ms),
             _ => None,
         }
     }
@@ -136,6 +164,12 @@ impl ClientError {
         Self::TooFast(u32::try_from(ms).unwrap_or(u32::MAX))
     }
 
+    /// Every place is taken, and it may be worth to try again after so long.
+    #[must_use]
+    pub fn full(retry_after: Duration) -> Self {
+        Self::Full(u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX))
+    }
+
     /// What the log's side says, as a client hears it; texts are lost.
     #[must_use]
     pub fn of_log(error: &LogError) -> Self {
@@ -143,6 +177,7 @@ impl ClientError {
         match error {
             LogError::Unavailable { retry_after, .. } => Self::LogUnavailable(ms(*retry_after)),
             LogError::Busy { retry_after } => Self::LogBusy(ms(*retry_after)),
+            LogError::Behind { retry_after } => Self::GroupBehind(ms(*retry_after)),
             LogError::Refused(_) | LogError::BadRequest(_) => Self::BadRequest,
             LogError::Forbidden(_) => Self::PermissionDenied,
             LogError::NotFound(_) => Self::NotAvailable,

@@ -35,6 +35,12 @@ const fn of_error(error: ClientError) -> &'static str {
         ClientError::TooFast(_) => {
             "More than a rate allows. `retry_after_ms` says when to try again."
         }
+        ClientError::Full(_) => {
+            "Every place that the tenant may have is taken. `retry_after_ms` says when to try again."
+        }
+        ClientError::GroupBehind(_) => {
+            "The workers of a queue group do not keep up (`lag_max`). `retry_after_ms` says when to try again."
+        }
         ClientError::UnrecoverablePosition => {
             "What lies behind this position is not kept any more. The client reads its state anew."
         }

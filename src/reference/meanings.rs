@@ -19,6 +19,8 @@ const SAME: &[(&str, &str)] = &[
     ("channel_sets[].", "channel."),
     ("tenants[].token.", "client.token."),
     ("tenants[].keys[].", "http_api.keys[]."),
+    ("tenants[].proxies[].name", "tenants[].proxies[].name"),
+    ("tenants[].proxies[].", "client.proxy.connect."),
 ];
 
 /// What the example says.

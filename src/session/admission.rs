@@ -7,7 +7,9 @@ use bytes::Bytes;
 use super::asked::{Admitting, SubscribedBy};
 use super::key::SessionKey;
 use super::liveness::ttl;
-use super::{Connecting, Context, Extra, Phase, Session, Subscription, flag, forced_flags};
+use super::{
+    Connecting, Context, Counted, Extra, Phase, Session, Subscription, flag, forced_flags,
+};
 use crate::auth::permission;
 use crate::auth::token::{ConnectionClaims, TokenError, issuer};
 use crate::broker::owner::user_registry;
@@ -156,7 +158,7 @@ impl Session {
         self.keep_emulated(context, connect);
         self.choose_tenant(context, &connect.token);
         if connect.token.is_empty()
-            && let Some(target) = context.config.hooks.of_connect()
+            && let Some(target) = context.config.connect_hook(self.tenant())
         {
             self.ask_connect(context, id, connect, target);
             return Ok(());
@@ -173,7 +175,7 @@ impl Session {
             }
             Err(ConnectRefusal::Disconnect(disconnect)) => return Err(disconnect),
             Err(ConnectRefusal::KeyWanted) => {
-                context.wait_for_key(KeySource::Connection, &connect.token);
+                context.wait_for_key(self.tenant(), KeySource::Connection, &connect.token);
                 return Ok(());
             }
         };
@@ -210,8 +212,12 @@ impl Session {
         id: u32,
         list: Vec<ServerSubscription>,
     ) -> Result<(), Disconnect> {
-        if list.len() > context.config.client.channel_limit {
+        if list.len() > self.subscriptions_max(context) {
             return Err(Disconnect::ChannelLimit);
+        }
+        if let Err(error) = self.take_place(context) {
+            self.refuse(context, id, error);
+            return Ok(());
         }
         if let Some((limit, policy)) = context.config.client.user_limit()
             && !self.user.is_anonymous()
@@ -269,7 +275,7 @@ impl Session {
         if !granted {
             return Err(Disconnect::ConnectionLimit);
         }
-        self.admitted = true;
+        self.counted.add(Counted::BY_USER);
         let list = self
             .connecting
             .as_mut()
@@ -287,6 +293,7 @@ impl Session {
     /// Answers the connect command with an error, after which the client closes.
     pub(super) fn refuse_with(&mut self, context: &mut Context<'_>, id: u32, error: ReplyBody<'_>) {
         self.end_all(context);
+        self.give_place(context);
         context.counters.command_errors += 1;
         context.reply(id, error);
         self.phase = Phase::Refused;
@@ -592,7 +599,7 @@ impl Session {
         };
         let result = ConnectResult {
             client: self.client,
-            ttl: if self.has_token && context.config.hooks.of_refresh().is_none() {
+            ttl: if self.has_token && context.config.refresh_hook(self.tenant()).is_none() {
                 ttl(context.now, self.expire_at)
             } else {
                 None
@@ -632,7 +639,7 @@ impl Session {
             self.tell_subscribed(context, index, wanted);
             return Ok(false);
         }
-        if self.subscriptions.len() >= context.config.client.channel_limit {
+        if self.is_full(context, self.subscriptions.len()) {
             return Err(Disconnect::ChannelLimit);
         }
         let by = SubscribedBy::Service(wait);

@@ -1,6 +1,6 @@
 //! What a session works with besides itself.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::auth::revocation::Revocations;
@@ -8,7 +8,7 @@ use crate::auth::token::{Verifier, key_id};
 use crate::broker::Hub;
 use crate::broker::owner::owner_of;
 use crate::config::keys::{KeySet, KeySource};
-use crate::config::{ChannelRules, Config, Token};
+use crate::config::{ChannelRules, Config, Tenant, Token};
 use crate::limits::MESH_TIMEOUT;
 use crate::mem::{Place, Rng, Secrets, Tick, TimerWheel, Turns};
 use crate::mesh::{Endpoint, Message};
@@ -20,6 +20,7 @@ use crate::speaker::{self, Compression, Said};
 use crate::time::Now;
 
 use super::asked::OpenQuestions;
+use super::late::Late;
 use super::order::{ReplyMark, Spares, Together};
 use super::{Calls, Requests};
 
@@ -32,8 +33,10 @@ pub struct Tokens {
     pub subscription: Verifier,
     /// Whose key set subscription tokens use.
     pub subscription_source: KeySource,
-    /// Services that publish keys, by source.
-    endpoints: [String; KeySource::ALL.len()],
+    /// Services that publish keys, of connection tokens and of subscription tokens.
+    endpoints: [String; 2],
+    /// The same for each tenant that has a service of its own: a key of one's set is never looked for in another one's.
+    of_tenants: BTreeMap<Box<str>, Tokens>,
 }
 
 /// A key that has to be asked for.
@@ -53,7 +56,14 @@ impl Tokens {
         let depth = config.client.json_depth_max;
         let endpoints = [&config.client.token, &config.client.subscription_token]
             .map(|token| token.jwks_public_endpoint.clone());
+        let tenants = config.tenants.list.iter();
+        let own = tenants.filter(|tenant| !tenant.token.jwks_public_endpoint.is_empty());
+        let of = |tenant: &Arc<Tenant>| {
+            let tokens = Self::of_tenant(config, tenant.id());
+            (tenant.id.as_str().into(), tokens)
+        };
         Self {
+            of_tenants: own.map(of).collect(),
             subscription_source: if endpoints[0] == endpoints[1] {
                 KeySource::Connection
             } else {
@@ -77,26 +87,39 @@ impl Tokens {
         let verifier = || Verifier::new(token, skip).with_depth(depth);
         Self {
             subscription_source: KeySource::Connection,
-            endpoints: Default::default(),
+            endpoints: [
+                token.jwks_public_endpoint.clone(),
+                token.jwks_public_endpoint.clone(),
+            ],
+            of_tenants: BTreeMap::new(),
             connection: verifier(),
             subscription: verifier(),
         }
     }
 
     /// Verifiers that take their keys from a source.
-    fn of(&mut self, source: KeySource) -> impl Iterator<Item = &mut Verifier> {
-        let shared = self.subscription_source;
-        [
-            (KeySource::Connection, &mut self.connection),
-            (shared, &mut self.subscription),
-        ]
-        .into_iter()
-        .filter(move |(own, _)| *own == source)
-        .map(|(_, verifier)| verifier)
+    fn of(&mut self, source: &KeySource) -> impl Iterator<Item = &mut Verifier> {
+        let (connection, subscription) = match source {
+            KeySource::Connection => {
+                let is_shared = self.subscription_source == KeySource::Connection;
+                let subscription = is_shared.then_some(&mut self.subscription);
+                (Some(&mut self.connection), subscription)
+            }
+            KeySource::Subscription => {
+                let is_own = self.subscription_source == KeySource::Subscription;
+                (None, is_own.then_some(&mut self.subscription))
+            }
+            KeySource::Tenant(id) => match self.of_tenants.get_mut(id) {
+                Some(own) => (Some(&mut own.connection), Some(&mut own.subscription)),
+                // It has gone since.
+                None => (None, None),
+            },
+        };
+        connection.into_iter().chain(subscription)
     }
 
     /// A service with keys has answered, or does not (`None`).
-    pub fn answered(&mut self, source: KeySource, set: Option<&Arc<KeySet>>, now: Now) {
+    pub fn answered(&mut self, source: &KeySource, set: Option<&Arc<KeySet>>, now: Now) {
         for verifier in self.of(source) {
             match set {
                 Some(set) => verifier.fetched(set, now),
@@ -107,7 +130,7 @@ impl Tokens {
 
     /// A key was asked for and the answer came: unless it is there now, it is not asked for again for a while.
     pub fn refuse_if_unknown(&mut self, wanted: &KeyWanted, now: Now) {
-        for verifier in self.of(wanted.source) {
+        for verifier in self.of(&wanted.source) {
             verifier.refuse_if_unknown(&wanted.id, now);
         }
     }
@@ -120,16 +143,22 @@ impl Tokens {
         if self.endpoints[1] == before.endpoints[1] {
             self.subscription.inherit(before.subscription);
         }
+        for (id, own) in before.of_tenants {
+            if let Some(now) = self.of_tenants.get_mut(&id) {
+                now.inherit(own);
+            }
+        }
     }
 
     /// Fetched keys in use.
     #[must_use]
     pub fn fetched_keys(&self) -> usize {
         let own = match self.subscription_source {
-            KeySource::Connection => 0,
             KeySource::Subscription => self.subscription.fetched_keys(),
+            KeySource::Connection | KeySource::Tenant(_) => 0,
         };
-        self.connection.fetched_keys() + own
+        let tenants = self.of_tenants.values().map(Self::fetched_keys);
+        self.connection.fetched_keys() + own + tenants.sum::<usize>()
     }
 }
 
@@ -161,6 +190,8 @@ pub struct Context<'a> {
     pub hooks: &'a mut Calls,
     /// What is asked of the log.
     pub log: &'a mut Requests,
+    /// Publications that wait for a rate.
+    pub late: &'a mut Late,
     /// What is asked of other shards.
     pub asked: &'a mut OpenQuestions,
     /// Subscriptions that get the next part of what they missed once their connection takes it.
@@ -205,9 +236,9 @@ pub struct Context<'a> {
 
 /// What verifies the tokens of a client.
 pub enum TenantTokens<'a> {
-    /// Those of the whole node, with what was fetched.
-    Common(&'a Tokens),
-    /// Those of a tenant. They are made where they are needed: that takes less than what they verify, and there may be many tenants.
+    /// Those of the whole node, or of a tenant with a service for its keys: with what was fetched.
+    Kept(&'a Tokens),
+    /// Those of another tenant. They are made where they are needed: that takes less than what they verify, and there may be many tenants.
     Own(Box<Tokens>),
 }
 
@@ -216,7 +247,7 @@ impl std::ops::Deref for TenantTokens<'_> {
 
     fn deref(&self) -> &Tokens {
         match self {
-            Self::Common(tokens) => tokens,
+            Self::Kept(tokens) => tokens,
             Self::Own(tokens) => tokens,
         }
     }
@@ -226,16 +257,23 @@ impl<'a> Context<'a> {
     /// What verifies the tokens of a tenant's clients.
     #[must_use]
     pub fn tokens_of(&self, tenant: TenantId<'_>) -> TenantTokens<'a> {
-        match tenant.is_default() {
-            true => TenantTokens::Common(self.tokens),
-            false => TenantTokens::Own(Box::new(Tokens::of_tenant(self.config, tenant))),
+        if tenant.is_default() {
+            return TenantTokens::Kept(self.tokens);
+        }
+        match self.tokens.of_tenants.get(tenant.as_str()) {
+            Some(own) => TenantTokens::Kept(own),
+            None => TenantTokens::Own(Box::new(Tokens::of_tenant(self.config, tenant))),
         }
     }
 }
 
 impl Context<'_> {
-    /// The command that runs must wait for the key of its token, and has changed nothing.
-    pub fn wait_for_key(&mut self, source: KeySource, token: &str) {
+    /// The command that runs must wait for the key of its token, and has changed nothing. All tokens of a tenant have one source.
+    pub fn wait_for_key(&mut self, tenant: TenantId<'_>, source: KeySource, token: &str) {
+        let source = match tenant.is_default() {
+            true => source,
+            false => KeySource::Tenant(tenant.as_str().into()),
+        };
         let id = key_id(token).unwrap_or_default();
         *self.key_wanted = Some(KeyWanted { source, id });
     }

@@ -121,7 +121,7 @@ impl Session {
         for (name, value) in &connect.headers {
             let name = name.to_ascii_lowercase();
             let bytes = name.len() + value.len();
-            if bytes <= room && context.config.hooks.forwards_emulated(&name) {
+            if bytes <= room && context.config.forwards_emulated(&name) {
                 room -= bytes;
                 kept.push((name.into(), (**value).into()));
             }
@@ -143,6 +143,7 @@ impl Session {
         id: u32,
         event: HookEvent,
     ) -> Result<(), ClientError> {
+        let target = context.config.target_of(self.tenant(), target);
         let mut headers = Vec::new();
         let mut meta = Bytes::new();
         if let Some(Rare {
@@ -176,7 +177,13 @@ impl Session {
             headers,
             event,
         };
-        let sent = context.hooks.push(context.now, Box::new(call));
+        let sent = self.take_call(context).and_then(|()| {
+            let pushed = context.hooks.push(context.now, Box::new(call));
+            if pushed.is_err() {
+                self.give_call(context);
+            }
+            pushed
+        });
         match sent {
             Ok(()) => context.counters.hooks += 1,
             Err(_) => context.counters.refused_hooks += 1,

@@ -1,6 +1,6 @@
 //! A session as bytes, and what it keeps of what clients and backends said.
 
-use super::{Connecting, Extra, Phase, Pings, Rare, Session, Subscription};
+use super::{Connecting, Counted, Extra, Phase, Pings, Rare, Session, Subscription};
 use crate::config::Secret;
 use crate::config::hooks::{Breaker, Signing, Target, Transform};
 use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
@@ -12,9 +12,10 @@ use crate::protocol::push::Unsubscribe;
 
 image!(struct Session {
     client, user, info, subscriptions, connecting, order, rare, expire_at, issued_at, next, pong_by,
-    phase, format, has_token, admitted, frame_pings, pings
+    phase, format, has_token, counted, frame_pings, pings
 });
 image!(struct Pings { bits });
+image!(struct Counted { bits });
 image!(enum Phase { 0 => Fresh, 1 => Connecting, 2 => Connected, 3 => Refused, 4 => Ended });
 image!(struct Subscription { hub, place, expire_at, flags, extra });
 image!(struct Extra { info, data, filter, unsubscribe, next, ends });

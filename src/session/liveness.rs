@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::config::keys::KeySource;
 use crate::limits::TTL_TOLD_S_MAX;
 use crate::mem::{Tick, TimerWheel};
+use crate::model::TenantId;
 use crate::protocol::disconnect::Disconnect;
 use crate::protocol::error::ClientError;
 use crate::protocol::push::{ReplyBody, Unsubscribe};
@@ -58,8 +59,8 @@ fn expiry_tick(now: Now, expire_at: u32, grace: Duration) -> Tick {
 }
 
 /// Time after its expiry in which the client may refresh a connection. A hook is asked at once.
-fn grace_of_connection(config: &Config) -> Duration {
-    match config.hooks.of_refresh() {
+fn grace_of_connection(config: &Config, tenant: TenantId<'_>) -> Duration {
+    match config.refresh_hook(tenant) {
         Some(_) => Duration::ZERO,
         None => config.client.expired_close_delay,
     }
@@ -144,7 +145,7 @@ impl Session {
             by => nearest = nearest.min(by),
         }
         if self.expire_at != 0 && self.phase == Phase::Connected && !self.is_refreshing() {
-            let grace = grace_of_connection(config);
+            let grace = grace_of_connection(config, self.tenant());
             nearest = nearest.min(expiry_tick(now, self.expire_at, grace));
         }
         for subscription in &self.subscriptions {
@@ -190,8 +191,9 @@ impl Session {
         let config = context.config;
         let now = context.now.at;
         let over = |at: u32, grace: Duration| at != 0 && end_of(at) + grace <= now;
-        if over(self.expire_at, grace_of_connection(config)) && !self.is_refreshing() {
-            let Some(target) = config.hooks.of_refresh() else {
+        if over(self.expire_at, grace_of_connection(config, self.tenant())) && !self.is_refreshing()
+        {
+            let Some(target) = config.refresh_hook(self.tenant()) else {
                 return Err(Disconnect::Expired);
             };
             self.ask_refresh(context, target);
@@ -299,7 +301,7 @@ impl Session {
         token: &str,
     ) -> Result<(), Disconnect> {
         use crate::auth::token::TokenError;
-        if token.is_empty() || context.config.hooks.of_refresh().is_some() {
+        if token.is_empty() || context.config.refresh_hook(self.tenant()).is_some() {
             return Err(Disconnect::BadRequest);
         }
         let tokens = context.tokens_of(self.tenant());
@@ -314,7 +316,7 @@ impl Session {
                 return Ok(());
             }
             Err(TokenError::KeyWanted) => {
-                context.wait_for_key(KeySource::Connection, token);
+                context.wait_for_key(self.tenant(), KeySource::Connection, token);
                 return Ok(());
             }
         };

@@ -267,7 +267,7 @@ impl Session {
     /// Whether a subscribe is allowed depends on what becomes of those before it.
     fn may_fail(&mut self, context: &Context<'_>, asked: &Subscribe<'_>) -> bool {
         let here = self.subscriptions.len() + self.awaiting_count();
-        here >= context.config.client.channel_limit
+        here >= self.subscriptions_max(context)
             || self.find(context, &asked.channel).is_some()
             || self.awaiting(&asked.channel).is_some()
     }

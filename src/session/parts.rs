@@ -80,7 +80,7 @@ impl Session {
         }
         let filter = subscription.filter().cloned();
         let has_delta = subscription.has(flag::DELTA);
-        let is_lost = answer.overloaded || !answer.recovered;
+        let is_lost = answer.refused.is_some() || !answer.recovered;
         if is_lost {
             let is_server_side = subscription.has(flag::SERVER_SIDE);
             self.activate(context, index, answer);

@@ -112,6 +112,9 @@ impl Session {
         debug_assert!(self.user.name().len() <= USER_ID_BYTES_MAX);
         draft.record.publisher = Some(Arc::new(self.client_info(chan_info)));
         draft.prefix = context.prefix;
+        let Some(draft) = context.pass(publisher, draft)? else {
+            return Ok(());
+        };
         match draft.way() {
             Way::Owner => {
                 let owner = context.owner(&draft.record.channel);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::asked::OpenQuestions;
+use super::late::Late;
 use super::order::{ReplyMark, Spares};
 use super::{Calls, Context, KeyWanted, Phase, Requests, Session, Tokens};
 use crate::auth::revocation::Revocations;
@@ -37,6 +38,7 @@ pub(super) struct Rig {
     pub(super) asked: OpenQuestions,
     pub(super) said: VecDeque<(ConnId, Said)>,
     pub(super) key_wanted: Option<KeyWanted>,
+    late: Late,
     tokens: Tokens,
     mesh: Vec<Endpoint>,
     parts: Turns<(ConnId, HubId)>,
@@ -68,6 +70,7 @@ impl Rig {
             asked: OpenQuestions::default(),
             said: VecDeque::new(),
             key_wanted: None,
+            late: Late::default(),
             tokens: Tokens::new(&config),
             mesh: build(1),
             parts: Turns::new(1, &std::sync::Arc::default()),
@@ -108,6 +111,7 @@ impl Rig {
             counters: &mut self.counters,
             hooks: &mut self.hooks,
             log: &mut self.log,
+            late: &mut self.late,
             asked: &mut self.asked,
             parts: &mut self.parts,
             rng: &mut self.rng,

@@ -98,7 +98,11 @@ impl Session {
             }
             Err(SubscribeRefusal::Disconnect(disconnect)) => Err(disconnect),
             Err(SubscribeRefusal::KeyWanted) => {
-                context.wait_for_key(context.tokens.subscription_source, &asked.token);
+                context.wait_for_key(
+                    self.tenant(),
+                    context.tokens.subscription_source.clone(),
+                    &asked.token,
+                );
                 Ok(())
             }
         }
@@ -120,7 +124,7 @@ impl Session {
         if self.find(context, channel).is_some() || self.awaiting(channel).is_some() {
             return Err(ClientError::AlreadySubscribed.into());
         }
-        if self.subscriptions.len() + self.awaiting_count() >= config.client.channel_limit {
+        if self.is_full(context, self.subscriptions.len() + self.awaiting_count()) {
             return Err(ClientError::LimitExceeded.into());
         }
         if !asked.delta.is_empty() && asked.delta != "fossil" {
@@ -364,7 +368,7 @@ impl Session {
                 missed: Vec::new(),
                 recovered: false,
                 after: 0,
-                overloaded: false,
+                refused: None,
                 more: false,
                 joined: None,
             };
@@ -400,8 +404,10 @@ impl Session {
         let index = self.subscription_at(hub.slot).filter(|&index| {
             self.subscriptions[index].is_pending() && context.hub.channel(hub).is_some()
         })?;
-        if answer.overloaded && by != SubscribedBy::Part {
-            self.overloaded(context, by, index, &answer);
+        if let Some(why) = answer.refused
+            && by != SubscribedBy::Part
+        {
+            self.refused_by_owner(context, by, index, &answer, why.into());
             return None;
         }
         match by {
@@ -490,12 +496,13 @@ impl Session {
         }
     }
 
-    fn overloaded(
+    fn refused_by_owner(
         &mut self,
         context: &mut Context<'_>,
         by: SubscribedBy,
         index: usize,
         answer: &Interested,
+        error: ClientError,
     ) {
         let unsubscribe = self.take_unsubscribe(index);
         self.subscriptions.remove(index);
@@ -512,19 +519,24 @@ impl Session {
             let owner = context.owner(&answer.channel);
             context.mesh.keep(owner, Message::Leave(Box::new(leave)));
         }
-        self.tell_not_subscribed(context, by);
+        self.tell_not_subscribed(context, by, error);
         reply_unsubscribed(context, unsubscribe);
     }
 
-    fn tell_not_subscribed(&mut self, context: &mut Context<'_>, by: SubscribedBy) {
+    fn tell_not_subscribed(
+        &mut self,
+        context: &mut Context<'_>,
+        by: SubscribedBy,
+        error: ClientError,
+    ) {
         match by {
-            SubscribedBy::Command(id) => context.error(id, ClientError::Internal),
+            SubscribedBy::Command(id) => context.error(id, error),
             SubscribedBy::Connect => {
                 let id = self
                     .connecting
                     .as_ref()
                     .map_or(0, |connecting| connecting.id);
-                self.refuse(context, id, ClientError::Internal);
+                self.refuse(context, id, error);
             }
             // Nobody here waits for it; the next part of what was missed has its own way.
             SubscribedBy::Service(_) | SubscribedBy::Part => {}
@@ -553,7 +565,7 @@ impl Session {
             let push = Push::Unsubscribe(Unsubscribe::Insufficient);
             context.push(name.name(), &push);
         }
-        self.tell_not_subscribed(context, by);
+        self.tell_not_subscribed(context, by, ClientError::Internal);
         reply_unsubscribed(context, unsubscribe);
         None
     }
@@ -596,7 +608,11 @@ impl Session {
                 return Ok(());
             }
             Err(TokenError::KeyWanted) => {
-                context.wait_for_key(context.tokens.subscription_source, token);
+                context.wait_for_key(
+                    self.tenant(),
+                    context.tokens.subscription_source.clone(),
+                    token,
+                );
                 return Ok(());
             }
         };

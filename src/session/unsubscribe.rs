@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::order::Together;
-use super::{Context, ForHooks, Phase, Session, flag};
+use super::{Context, Counted, ForHooks, Phase, Session, flag};
 use crate::mesh::Message;
 use crate::mesh::message::Leave;
 use crate::model::HubId;
@@ -112,8 +112,8 @@ impl Session {
     /// The session is over: nothing of it is left on any shard.
     pub fn end(&mut self, context: &mut Context<'_>) {
         self.end_all(context);
-        if self.admitted {
-            self.admitted = false;
+        self.give_place(context);
+        if self.counted.take(Counted::BY_USER) {
             let registry =
                 crate::broker::owner::user_registry(self.user.whole(), context.mesh.shards());
             context.mesh.keep(

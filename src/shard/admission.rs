@@ -15,6 +15,7 @@ use crate::mesh::Message;
 use crate::mesh::message::{Admit, EnterFor, Prefix, TurnedAway};
 use crate::model::{ConnId, ShardId};
 use crate::protocol::disconnect::Disconnect;
+use crate::session::Counted;
 use crate::wire::http::RequestHead;
 
 /// A place may be free again after this time, as far as anybody can say.
@@ -203,7 +204,9 @@ impl Shard {
         let is_admitted = self
             .connections
             .current(conn.slot, conn.generation)
-            .is_some_and(|connection| connection.is_session && connection.session.admitted);
+            .is_some_and(|connection| {
+                connection.is_session && connection.session.counted.has(Counted::BY_USER)
+            });
         if is_admitted {
             self.counters.users_displaced += 1;
             self.disconnect(conn.slot, &Disconnect::ConnectionLimit);

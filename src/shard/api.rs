@@ -20,15 +20,17 @@ use crate::mem::Asks;
 use crate::mesh::Message;
 use crate::mesh::durable::{Appended, Ask as LogAsk, Caller, LogError, LogMethod, RequestId};
 use crate::mesh::message::{
-    AnswerKind, Answered, Answers, CommandsFor, Gathered, PublishError, UserCount,
+    AnswerKind, Answered, Answers, Asked, CommandsFor, Gathered, PublishError, UserCount,
 };
 use crate::metrics::{Counters, DESCRIPTIONS};
-use crate::model::{AskId, ChannelName, ConnId, ShardId, StreamPosition, TenantId};
+use crate::model::{AskId, ChannelName, ConnId, Draft, ShardId, StreamPosition, TenantId};
 use crate::protocol::api::{
     ApiAnswer, ApiDecodeError, ApiError, ApiForm, ApiPublished, NodeInfo, Request, decode,
     decode_legacy, encode_answer,
 };
 use crate::session::Waiting;
+use crate::session::late::Held;
+use crate::session::quota::{self, FULL_FOR, Wanted};
 use crate::time::Instant;
 
 const JSON: &str = "application/json";
@@ -74,6 +76,32 @@ struct ApiCall {
     asks: VecDeque<Round>,
     /// Shards that have not answered.
     left: u32,
+}
+
+impl ApiCall {
+    /// Leaves out publications that are refused: the refusal is their answer.
+    fn retain_drafts(&mut self, mut check: impl FnMut(&Draft) -> Result<(), ApiError>) {
+        let Self { leaves, asks, .. } = self;
+        let mut is_kept = |leaf: u32, draft: Option<&Draft>| match draft.map(&mut check) {
+            Some(Err(error)) => {
+                leaves[leaf as usize] = Err(error);
+                false
+            }
+            Some(Ok(())) | None => true,
+        };
+        for round in asks {
+            for items in &mut round.shards {
+                items.retain(|(leaf, asked)| match asked {
+                    Asked::Publish(draft) => is_kept(*leaf, Some(draft)),
+                    _ => is_kept(*leaf, None),
+                });
+            }
+            round.to_log.retain(|(leaf, asked)| match asked {
+                AskLog::Append(draft) => is_kept(*leaf, Some(draft)),
+                _ => is_kept(*leaf, None),
+            });
+        }
+    }
 }
 
 /// How the response is written.
@@ -148,11 +176,56 @@ impl Shard {
         let Ok(id) = self.calls.0.open(self.now.at + API_TIMEOUT, 0, call) else {
             unreachable!("there is room");
         };
+        let is_held = self.hold_call(id, tenant);
         let connection = self.connections.of_mut(slot);
         connection.state = State::Waiting;
         self.connections.set_deadline(slot, 0);
-        self.go_on(id);
+        if !is_held {
+            self.go_on(id);
+        }
         Ok(())
+    }
+
+    /// Takes what a call publishes of what its tenant may publish: what does not fit is answered at once. `true`: the rest waits for
+    /// its rate, and goes in time (`call_goes`).
+    fn hold_call(&mut self, id: AskId, tenant: TenantId<'_>) -> bool {
+        let Some((limits, quota)) = self.config.channels.limits_of(tenant) else {
+            return false;
+        };
+        let call = self.calls.0.of_mut(id);
+        let mut wanted = Wanted::default();
+        call.retain_drafts(|draft| {
+            quota::check_size(limits, quota, draft).map_err(|_over| ApiError::LimitExceeded)?;
+            wanted.add(draft);
+            Ok(())
+        });
+        if wanted.publications == 0 {
+            return false;
+        }
+        let held = match quota::take(self.now.at, limits, quota, wanted) {
+            Ok(wait) => match quota::due(self.now.at, limits, &self.late, wait) {
+                None => return false,
+                Some(at) => {
+                    let bytes = usize::try_from(wanted.bytes).unwrap_or(usize::MAX);
+                    let held = Held::Call { call: id, bytes };
+                    self.late.push(at, held).map_err(|_full| wait)
+                }
+            },
+            Err(over) => Err(over.retry_after.unwrap_or(FULL_FOR)),
+        };
+        let Err(wait) = held else {
+            return true;
+        };
+        let ms = u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
+        call.retain_drafts(|_| Err(ApiError::TooFast(ms)));
+        false
+    }
+
+    /// A call that waited for a rate goes, unless it was answered meanwhile.
+    pub(super) fn call_goes(&mut self, id: AskId) {
+        if self.calls.0.kept(id).is_some() {
+            self.go_on(id);
+        }
     }
 
     /// Asks what comes next while nothing is awaited; writes the response when nothing is left.
@@ -378,6 +451,8 @@ fn published(result: Result<StreamPosition, PublishError>) -> Result<ApiAnswer, 
         Err(PublishError::UnknownChannel) => Err(ApiError::UnknownChannel),
         // A service is not held back.
         Err(PublishError::Overloaded | PublishError::TooManyNew) => Err(ApiError::Internal),
+        Err(PublishError::TooFast(ms)) => Err(ApiError::TooFast(ms)),
+        Err(PublishError::TenantFull) => Err(ApiError::LimitExceeded),
     }
 }
 

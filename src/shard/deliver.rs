@@ -92,7 +92,10 @@ impl Shard {
         self.counters.batch_left_out += replaced as u64;
         // What may be left out is given one by one.
         let single = <&[_; 1]>::try_from(&run[..]).ok().map(|[one]| &**one);
-        self.counters.deliveries += self.fan_out(id.slot, &mut written, single, |_| true);
+        let name = self.local.hub().of(id.slot).name.clone();
+        let count = self.fan_out(id.slot, &mut written, single, |_| true);
+        self.counters.deliveries += count;
+        self.count_deliveries(name.tenant(), count);
         self.local.put_back(written);
         if self.local.has_polls(id) {
             let from = if replaced > 0 { run.len() - 1 } else { 0 };

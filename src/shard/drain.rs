@@ -308,10 +308,11 @@ impl Shard {
     pub(super) fn drained(&mut self) {
         let Some(drain) = &mut self.drain else { return };
         // What is on its way to the log is awaited, also where its publisher is gone: it may have been told to come back for the answer.
-        let awaits = self.log.appends() > 0 && self.now.at < drain.deadline;
+        let is_under_way = self.log.appends() > 0 || !self.late.is_empty();
+        let awaits = is_under_way && self.now.at < drain.deadline;
         if self.connections.is_empty() && drain.unlistened && !awaits && !drain.reported {
             drain.reported = true;
-            drain.outcome.unacked = self.log.appends() as u64;
+            drain.outcome.unacked = (self.log.appends() + self.late.len()) as u64;
             self.reports
                 .push_back(FromShard::Drained(self.id, drain.outcome));
         }

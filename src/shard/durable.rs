@@ -133,7 +133,7 @@ impl Shard {
         self.tell_appended(waiting, result);
     }
 
-    fn tell_appended(&mut self, waiting: Waiting, result: Result<Appended, LogError>) {
+    pub(super) fn tell_appended(&mut self, waiting: Waiting, result: Result<Appended, LogError>) {
         match (waiting, result) {
             (Waiting::Publish { conn, id }, Ok(_)) => self.reply(conn, id, ReplyBody::Publish),
             (Waiting::RpcPublish { conn, id }, Ok(appended)) => {
@@ -160,7 +160,10 @@ impl Shard {
         self.counters.command_errors += 1;
         let plain = ClientError::of_log(error);
         match error {
-            LogError::Unavailable { .. } | LogError::Busy { .. } | LogError::NoReply => {
+            LogError::Unavailable { .. }
+            | LogError::Busy { .. }
+            | LogError::Behind { .. }
+            | LogError::NoReply => {
                 self.reply(conn, id, ReplyBody::Error(plain));
             }
             LogError::Refused(_)

@@ -12,6 +12,7 @@ impl Shard {
     pub fn handle_answer(&mut self, now: Now, answer: HookAnswer) {
         self.now = now;
         let is_awaited = self.hooks.returned(&answer.call);
+        self.call_over(answer.call.user.tenant());
         self.counters.stale_answers += u64::from(!is_awaited);
         let conn = answer.call.conn;
         if is_awaited && self.may_be_told(conn) {

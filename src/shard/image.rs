@@ -30,6 +30,7 @@ use crate::mesh::control::FromShard;
 use crate::mesh::message::{PublishError, PublishFor};
 use crate::metrics::Counters;
 use crate::model::{ConnId, ShardId};
+use crate::session::late::Late;
 use crate::session::{Calls, Requests, Tokens};
 use crate::speaker::Compression;
 use crate::time::Now;
@@ -43,7 +44,7 @@ struct SectionKind {
 }
 
 /// Which shard it is, of how many, and what belongs to none of its rooms.
-const SHARD: SectionKind = SectionKind { tag: 1, version: 2 };
+const SHARD: SectionKind = SectionKind { tag: 1, version: 3 };
 /// See `connections`.
 const CONNECTIONS: SectionKind = SectionKind { tag: 2, version: 3 };
 /// See `owned`.
@@ -55,7 +56,7 @@ const LOCAL: SectionKind = SectionKind { tag: 5, version: 3 };
 /// See `questions`.
 const QUESTIONS: SectionKind = SectionKind { tag: 6, version: 1 };
 /// See `keys`.
-const KEYS: SectionKind = SectionKind { tag: 7, version: 1 };
+const KEYS: SectionKind = SectionKind { tag: 7, version: 2 };
 
 impl SectionKind {
     fn write(&self, out: &mut ImageWriter, write: impl FnOnce(&mut ImageWriter)) {
@@ -86,7 +87,7 @@ impl SectionKind {
 image!(enum Mode { 0 => Proxy, 1 => Echo });
 image!(struct Now { at, unix_ms });
 image!(struct PublishFor { conn, id, by_rpc });
-image!(enum PublishError { 0 => UnknownChannel, 1 => Overloaded, 2 => TooManyNew });
+image!(enum PublishError { 0 => UnknownChannel, 1 => Overloaded, 2 => TooManyNew, 3 => TooFast(ms), 4 => TenantFull });
 
 /// What a shard has no image of: ends of queues to others, and what others are asked and answer soon, which their askers wait for no
 /// longer than they would.
@@ -96,6 +97,7 @@ pub struct Unmoved {
     waits: Waits,
     hook_calls: Calls,
     log: Requests,
+    late: Late,
     outgoing: Outgoing,
     reports: VecDeque<FromShard>,
     tokens: Tokens,
@@ -111,6 +113,7 @@ impl Unmoved {
             waits: Waits::default(),
             hook_calls: Calls::default(),
             log: Requests::default(),
+            late: Late::default(),
             outgoing: Outgoing::default(),
             reports: VecDeque::new(),
             tokens: Tokens::new(config),
@@ -126,6 +129,7 @@ impl Unmoved {
             waits,
             hook_calls,
             log,
+            late,
             outgoing,
             reports,
             tokens: _,
@@ -135,6 +139,7 @@ impl Unmoved {
             && waits.len() == 0
             && hook_calls.under_way() == 0
             && log.is_idle()
+            && late.is_empty()
             && outgoing.is_empty()
             && reports.is_empty()
     }
@@ -247,6 +252,7 @@ impl Shard {
             waits: _,
             hooks: _,
             log: _,
+            late: _,
             outgoing: _,
             reports: _,
             // Everybody who reads the image has it.
@@ -301,12 +307,14 @@ impl Shard {
     /// What is left of it when it has been written: for whoever goes on with its image in the same process.
     #[must_use]
     pub fn into_unmoved(self) -> Unmoved {
+        self.give_places();
         Unmoved {
             mesh: self.mesh,
             api_calls: self.calls,
             waits: self.waits,
             hook_calls: self.hooks,
             log: self.log,
+            late: self.late,
             outgoing: self.outgoing,
             reports: self.reports,
             tokens: self.people.into_tokens(),
@@ -351,6 +359,7 @@ impl Shard {
             waits,
             hook_calls,
             log,
+            late,
             outgoing,
             reports,
             tokens,
@@ -362,7 +371,7 @@ impl Shard {
         }
         let mut people = moved.people;
         people.inherit(tokens);
-        Ok(Self {
+        let shard = Self {
             id,
             key: *key,
             mode,
@@ -370,6 +379,7 @@ impl Shard {
             connections: moved.connections,
             local: moved.local,
             owned: moved.owned,
+            late,
             mesh,
             calls: api_calls,
             questions: moved.questions,
@@ -405,7 +415,9 @@ impl Shard {
             ready,
             published,
             filling,
-        })
+        };
+        shard.adopt_places();
+        Ok(shard)
     }
 }
 

@@ -167,7 +167,7 @@ impl Shard {
         let hub = answer.hub;
         // Who comes now gets what comes after.
         self.give_run(hub);
-        if !answer.overloaded && self.local.confirmed(hub, answer.position) {
+        if answer.refused.is_none() && self.local.confirmed(hub, answer.position) {
             self.insufficient(hub, answer.position);
         }
         if let Some(asked) = self.questions.of_sessions.interests.close(ask.0) {
@@ -343,14 +343,6 @@ fn tell(session: &Session, context: &mut Context<'_>, (publisher, result): &Publ
             let json = published_json(*position, None);
             context.reply(id, ReplyBody::Rpc(&json));
         }
-        Err(PublishError::UnknownChannel) => {
-            context.reply(id, ReplyBody::Error(ClientError::UnknownChannel));
-        }
-        Err(PublishError::Overloaded) => {
-            context.reply(id, ReplyBody::Error(ClientError::Internal));
-        }
-        Err(PublishError::TooManyNew) => {
-            context.reply(id, ReplyBody::Error(ClientError::TooManyRequests));
-        }
+        Err(why) => context.reply(id, ReplyBody::Error((*why).into())),
     }
 }

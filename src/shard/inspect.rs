@@ -4,7 +4,7 @@ use super::Shard;
 use super::connection::{Connection, Due, Leaving};
 pub use crate::broker::owner::ChannelOwned;
 use crate::model::{ChannelName, ClientId, ConnId, StreamPosition};
-use crate::session::flag;
+use crate::session::{Counted, flag};
 
 /// A channel as a shard with subscribers sees it.
 #[derive(Debug)]
@@ -144,7 +144,11 @@ impl Shard {
         match &session.connecting {
             None => Wait::Nothing,
             Some(connecting) if connecting.awaited > 0 => Wait::Owners,
-            Some(_) if is_limited && !session.user.is_anonymous() && !session.admitted => {
+            Some(_)
+                if is_limited
+                    && !session.user.is_anonymous()
+                    && !session.counted.has(Counted::BY_USER) =>
+            {
                 Wait::Registry
             }
             Some(_) => Wait::Backend,
@@ -239,7 +243,7 @@ impl Shard {
             .iter()
             .map(|(_, connection)| &connection.session);
         sessions
-            .filter(|session| session.admitted)
+            .filter(|session| session.counted.has(Counted::BY_USER))
             .map(|session| session.user.whole().into())
             .collect()
     }

@@ -31,11 +31,7 @@ impl Kept {
             kept.user = UserId::new(tenant, user);
         }
         let mut room = HOOK_HEADERS_BYTES_MAX;
-        for name in config
-            .hooks
-            .targets()
-            .flat_map(|target| &target.http_headers)
-        {
+        for name in config.forwarded_headers() {
             if kept.headers.iter().any(|(one, _)| **one == **name) {
                 continue;
             }

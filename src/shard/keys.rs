@@ -26,7 +26,7 @@ pub(super) struct KeyWaits {
     /// Empty only while one is looked at.
     parked: SharedAsks<Option<Parked>>,
     /// Those that wait for control, by source: it was asked when the first one came.
-    waiting: [Vec<AskId>; KeySource::ALL.len()],
+    waiting: Vec<(KeySource, Vec<AskId>)>,
     /// Those that control has answered: they are handled again.
     answered: VecDeque<AskId>,
 }
@@ -35,7 +35,7 @@ impl Default for KeyWaits {
     fn default() -> Self {
         Self {
             parked: SharedAsks::new(KEY_WAITS_MAX as u32, KEY_WAITS_BYTES_MAX),
-            waiting: Default::default(),
+            waiting: Vec::new(),
             answered: VecDeque::new(),
         }
     }
@@ -78,8 +78,11 @@ impl KeyWaits {
     }
 
     /// Whoever waits for a source does so no more.
-    fn answered(&mut self, source: KeySource, is_fetched: bool) {
-        for id in self.waiting[source as usize].drain(..) {
+    fn answered(&mut self, source: &KeySource, is_fetched: bool) {
+        let Some(at) = self.waiting.iter().position(|(of, _)| of == source) else {
+            return;
+        };
+        for id in self.waiting.swap_remove(at).1 {
             let Some(Some(parked)) = self.parked.hold(id) else {
                 unreachable!("who waits is parked until it is handled again");
             };
@@ -118,11 +121,11 @@ impl Shard {
         let (id, connects) = (command.id, matches!(command.body, Body::Connect(_)));
         let bytes = command.weight();
         let whose = connection.session.whose(conn, prefix);
-        let source = wanted.source;
+        let source = wanted.source.clone();
         let parked = Some(Parked {
             conn,
             command: Box::new(command.into_owned()),
-            source,
+            source: source.clone(),
             wanted: Some(wanted),
         });
         let until = self.now.at + CONTROL_TIMEOUT;
@@ -136,16 +139,19 @@ impl Shard {
         connection.is_parked = true;
         self.counters.commands = self.counters.commands.saturating_sub(1);
         self.counters.key_waits += 1;
-        let waiting = &mut self.key_waits.waiting[source as usize];
-        waiting.push(parked);
-        if waiting.len() == 1 {
-            self.reports
-                .push_back(FromShard::KeysWanted(self.id, source));
+        let waiting = &mut self.key_waits.waiting;
+        match waiting.iter_mut().find(|(of, _)| *of == source) {
+            Some((_, waiting)) => waiting.push(parked),
+            None => {
+                waiting.push((source.clone(), vec![parked]));
+                self.reports
+                    .push_back(FromShard::KeysWanted(self.id, source));
+            }
         }
     }
 
     /// Control has fetched keys, or could not.
-    pub(super) fn keys_answered(&mut self, source: KeySource, set: Option<&Arc<KeySet>>) {
+    pub(super) fn keys_answered(&mut self, source: &KeySource, set: Option<&Arc<KeySet>>) {
         self.people.keys_answered(source, set, self.now);
         if set.is_some() {
             self.counters.key_sets += 1;
@@ -157,8 +163,9 @@ impl Shard {
 
     /// Other keys, or another service: everybody who waits is handled again.
     pub(super) fn keys_replaced(&mut self) {
-        for source in KeySource::ALL {
-            self.key_waits.answered(source, false);
+        while let Some((source, _)) = self.key_waits.waiting.first() {
+            let source = source.clone();
+            self.key_waits.answered(&source, false);
         }
     }
 
@@ -168,9 +175,9 @@ impl Shard {
             let Some(parked) = parked else {
                 unreachable!("nobody is looked at now");
             };
-            let source = parked.source;
+            let source = parked.source.clone();
             self.counters.asks_overdue += 1;
-            self.keys_answered(source, None);
+            self.keys_answered(&source, None);
         }
     }
 

@@ -192,7 +192,7 @@ impl Owning<'_> {
             };
             *counter += 1;
         }
-        let joins = joins.filter(|_| !answer.overloaded);
+        let joins = joins.filter(|_| answer.refused.is_none());
         // Where the subscriber is, the join follows its reply at once, whatever comes next.
         answer.joined = joins.as_ref().map(|(_, info)| Arc::clone(info));
         self.mesh
@@ -444,7 +444,7 @@ fn overloaded(interest: &Interest) -> Interested {
         missed: Vec::new(),
         recovered: false,
         after: interest.recover.map_or(0, |recover| recover.offset),
-        overloaded: true,
+        refused: Some(PublishError::Overloaded),
         more: false,
         joined: None,
     }

@@ -241,7 +241,12 @@ impl People {
     }
 
     /// A service with keys has answered, or does not (`None`).
-    pub(super) fn keys_answered(&mut self, source: KeySource, set: Option<&Arc<KeySet>>, now: Now) {
+    pub(super) fn keys_answered(
+        &mut self,
+        source: &KeySource,
+        set: Option<&Arc<KeySet>>,
+        now: Now,
+    ) {
         self.tokens.answered(source, set, now);
     }
 

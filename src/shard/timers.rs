@@ -30,6 +30,7 @@ impl Shard {
         self.read_log();
         self.drain_step();
         self.intake_timeout();
+        self.late_step();
         self.settle();
     }
 
@@ -81,6 +82,7 @@ impl Shard {
             retry,
             self.drain.as_ref().map(|drain| drain.next),
             self.intake.next_at(),
+            self.late.next_at(),
             self.key_waits.next_at(),
             self.log.next_at(),
             self.hooks.next_at(),

@@ -165,6 +165,36 @@ impl Client {
         answered(path, status, body)
     }
 
+    /// Asks the admin listener to do something: its answer, or what it says against it.
+    pub(super) fn manage(
+        &mut self,
+        method: &'static str,
+        path: &str,
+        request: &Value,
+    ) -> Result<Value, ToolError> {
+        let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
+        let body = match request {
+            Value::Null => Bytes::new(),
+            request => Bytes::from(request.to_string()),
+        };
+        let (status, body) = self.ask(method, path, &body)?;
+        if status == 200 {
+            return serde_json::from_slice(&body).map_err(|source| ToolError::Answer {
+                path: path.to_owned(),
+                source,
+            });
+        }
+        let told = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        match told["error"]["message"].as_str() {
+            Some(text) => Err(ToolError::Status {
+                path: path.to_owned(),
+                status,
+                text: text.to_owned(),
+            }),
+            None => Err(unexpected(path.to_owned(), status, &body)),
+        }
+    }
+
     /// Asks for something long, which is given away as it comes. `each` says whether more is wanted.
     pub(super) fn stream(
         &mut self,

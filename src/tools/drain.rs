@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{TargetArgs, ToolError, client};
+use super::{AdminArgs, ToolError, admin_client};
 use crate::config::Config;
 
 /// `ringmain drain`: begins a drain, or joins the one under way, and waits for its end.
@@ -24,17 +24,9 @@ pub struct DrainArgs {
     /// The report as one JSON object, and no progress
     #[arg(long)]
     pub json: bool,
-    /// Admin listener to ask, HOST:PORT or unix:PATH [default: as configured]
-    #[arg(long, value_name = "HOST:PORT")]
-    pub address: Option<String>,
-    /// Its key [default: as configured, if this host is asked]
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "RINGMAIN_ADMIN_KEY",
-        hide_env_values = true
-    )]
-    pub key: Option<String>,
+    /// Server
+    #[command(flatten)]
+    pub target: AdminArgs,
 }
 
 /// Drains a running proxy. The exit status.
@@ -42,16 +34,7 @@ pub struct DrainArgs {
 /// # Errors
 /// See `ToolError`.
 pub fn drain(config: &Config, args: &DrainArgs) -> Result<u8, ToolError> {
-    if args.address.is_none() && config.admin.listen.is_none() {
-        let text = "the configuration has no admin.listen: name the listener with --address";
-        return Err(ToolError::Usage(text.to_owned()));
-    }
-    let target = TargetArgs {
-        address: args.address.clone(),
-        key: args.key.clone(),
-        ..TargetArgs::default()
-    };
-    run(client(config, &target)?, args)
+    run(admin_client(config, &args.target)?, args)
 }
 
 /// Where it is asked for.

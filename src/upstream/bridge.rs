@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::bell::Bell;
 use super::desk::settings::is_own;
 use super::desk::{Desk, GroupReport, Pushed};
-use super::log::{Census, Copies, Entries, Forgotten, Letters, Log, Status, Values, Wanted};
+use super::log::{Census, Copies, Entries, Forgotten, Found, Letters, Log, Status, Values, Wanted};
 use super::schema::Schemas;
 use super::sources::{SourceReport, Sources};
 use crate::config::Config;
@@ -52,6 +52,8 @@ const OFFER_INTERVAL: Duration = Duration::from_millis(1);
 const COPY_PAUSE: Duration = Duration::from_secs(5);
 /// A log that connects in the background is not called down before it has had so long.
 const CONNECT_GRACE: Duration = Duration::from_secs(5);
+/// A log that could not be asked for values is asked again after this.
+const VALUES_AGAIN: Duration = Duration::from_millis(50);
 /// How the log does is told this often.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -79,10 +81,34 @@ pub struct Parts {
     pub questions: mpsc::Receiver<Question>,
     /// Copies of the whole log that the admin listener wants.
     pub copies: mpsc::Receiver<CopyWanted>,
+    /// What control keeps in the log, or looks up there.
+    pub values: mpsc::Receiver<ValueAsk>,
     /// Hooks that are to be called.
     pub hooks: mpsc::Sender<HookCall>,
     /// Deliveries that are to be posted.
     pub pushes: mpsc::Sender<PushCall>,
+}
+
+/// Small values that control keeps.
+pub enum ValueAsk {
+    /// Keep this under a key, or forget it.
+    Put {
+        /// Its key.
+        key: String,
+        /// What is kept; `None` forgets.
+        value: Option<Vec<u8>>,
+        /// Told when it is stored.
+        done: oneshot::Sender<Result<(), LogError>>,
+    },
+    /// All whose keys begin like this. A log that is not there yet is waited for.
+    All {
+        /// What the keys begin with.
+        prefix: String,
+        /// So long at most.
+        patience: Duration,
+        /// Keys and values, by key.
+        answer: oneshot::Sender<Result<Found, LogError>>,
+    },
 }
 
 /// A copy that the admin listener wants. One is made at a time.
@@ -399,6 +425,7 @@ async fn run<L: Log>(
         mut configs,
         mut questions,
         mut copies,
+        mut values,
         hooks,
         pushes,
     } = parts;
@@ -449,6 +476,16 @@ async fn run<L: Log>(
     let copying = Rc::new(Cell::new(false));
     let mut stop = std::pin::pin!(stop);
     loop {
+        // Whoever knows of a reload and asks then is answered by its rules.
+        if configs.has_changed().unwrap_or(false) {
+            let config = Arc::clone(&configs.borrow_and_update());
+            let schemas = compiled(&*log, &config).await;
+            shared.schemas.replace(schemas);
+            shared.config.replace(Arc::clone(&config));
+            desk.reload(&config);
+            sources.reload(&config);
+            log.reload(&config);
+        }
         if !shared.is_full() && take(&log, &desk, &shared) {
             // There may be more; the others get their turn first.
             bell_again(&bell);
@@ -474,15 +511,10 @@ async fn run<L: Log>(
                     tokio::task::spawn_local(copy(Rc::clone(&log), asked, Rc::clone(&copying)));
                 }
             }
-            Ok(()) = configs.changed() => {
-                let config = Arc::clone(&configs.borrow_and_update());
-                let schemas = compiled(&*log, &config).await;
-                shared.schemas.replace(schemas);
-                shared.config.replace(Arc::clone(&config));
-                desk.reload(&config);
-                sources.reload(&config);
-                log.reload(&config);
+            Some(asked) = values.recv() => {
+                tokio::task::spawn_local(keep(Rc::clone(&log), asked));
             }
+            Ok(()) = configs.changed() => configs.mark_changed(),
             () = tokio::time::sleep(OFFER_INTERVAL), if shared.keeps() || shared.is_full() => {}
         }
         // Tasks that were woken by what came run before the next look.
@@ -506,6 +538,32 @@ async fn copy(log: Rc<impl Copies>, asked: CopyWanted, copying: Rc<Cell<bool>>) 
     // Whoever reads to the end of the stream finds out how it ended.
     let _ = done.send(outcome);
     drop(is_over);
+}
+
+/// Keeps a value, or looks values up.
+async fn keep(log: Rc<impl Values>, asked: ValueAsk) {
+    match asked {
+        ValueAsk::Put { key, value, done } => {
+            // Whoever asked may have gone.
+            drop(done.send(log.put(&key, value.as_deref()).await));
+        }
+        ValueAsk::All {
+            prefix,
+            patience,
+            answer,
+        } => {
+            let began = outlet::clock();
+            let found = loop {
+                match log.all(&prefix).await {
+                    Err(_) if began.elapsed() < patience => {
+                        tokio::time::sleep(VALUES_AGAIN).await;
+                    }
+                    found => break found,
+                }
+            };
+            drop(answer.send(found));
+        }
+    }
 }
 
 fn bell_again(bell: &Bell) {
@@ -539,7 +597,9 @@ fn take<L: Log>(log: &Rc<L>, desk: &Rc<Desk<L, outlet::Line>>, shared: &Rc<Share
             match request {
                 ToLog::Append(id, draft) => {
                     let refused = shared.refused_of_others(&draft.record);
-                    if let Some(error) = refused.or_else(|| shared.refused_for_now(1)) {
+                    let held_back = || desk.hold_back(&draft.record);
+                    let refused = refused.or_else(|| shared.refused_for_now(1));
+                    if let Some(error) = refused.or_else(held_back) {
                         shared.send(shard, FromLog::Appended(vec![(id, Err(error))]));
                         continue;
                     }

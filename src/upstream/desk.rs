@@ -2,6 +2,7 @@
 
 mod answered;
 mod ask;
+mod behind;
 mod dead;
 mod deleted;
 mod drive;
@@ -41,7 +42,7 @@ use crate::config::Config;
 use crate::limits::{GROUP_NAME_BYTES_MAX, REPLAYS_MAX};
 use crate::mem::Rng;
 use crate::mesh::durable::{Appended, Ask, LogError, LogMethod, RequestId};
-use crate::model::{ConnId, Draft, Entry, ShardId, TenantId};
+use crate::model::{ConnId, Draft, Entry, Record, ShardId, TenantId};
 use crate::time::Lived;
 use crate::wire::json::{self, Object, Rules};
 
@@ -158,6 +159,8 @@ pub struct GroupReport {
     pub passed: u64,
     /// Entries that were taken from it before they were done, as far as the log remembers.
     pub lost: u64,
+    /// Publications that were refused since the start because it has as much to do as it may have.
+    pub held_back: u64,
     /// How long entries have waited for their first delivery.
     pub waits: Waits,
     /// What its trigger joins; `None` where it does not.
@@ -176,6 +179,8 @@ struct Inner<L, O> {
     outlet: Rc<O>,
     /// By the index that their deliveries begin with.
     groups: RefCell<Vec<Option<Rc<Place>>>>,
+    /// Those with a bound for what they have to do.
+    limited: Cell<usize>,
     by_name: RefCell<BTreeMap<Box<str>, usize>>,
     workers: RefCell<HashMap<WorkerId, Consumer, FixedState>>,
     /// Fetches that are not known to be over.
@@ -256,6 +261,10 @@ struct Place {
     sought: Cell<Option<(u64, std::time::Instant)>>,
     pace: Cell<Pace>,
     lag: Cell<Lag>,
+    /// What has come for it since that was looked at.
+    came: Cell<u64>,
+    /// Publications refused since the start because it is too far behind.
+    refused: Cell<u64>,
     /// What was told of its losses, and when.
     lost_told: Cell<Option<(u64, std::time::Instant)>>,
     /// Dead letters since one was told, and when that was.
@@ -276,6 +285,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
             log,
             outlet,
             groups: RefCell::default(),
+            limited: Cell::new(0),
             by_name: RefCell::default(),
             workers: RefCell::default(),
             fetches: RefCell::default(),
@@ -300,6 +310,7 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
         inner.log.announce_by(told::announcement);
         tokio::task::spawn_local(Rc::clone(&inner).load());
         tokio::task::spawn_local(Rc::clone(&inner).watch_lags());
+        tokio::task::spawn_local(Rc::clone(&inner).watch_limited());
         tokio::task::spawn_local(Rc::clone(&inner).look_at_clock());
         tokio::task::spawn_local(Rc::clone(&inner).watch_letters());
         Self(inner)
@@ -395,6 +406,12 @@ impl<L: Entries + Groups + Letters + Scheduled + Values, O: Outlet> Desk<L, O> {
 }
 
 impl<L, O: Outlet> Desk<L, O> {
+    /// Why something is not published: a group that would get it is as far behind as it may be (`lag_max`).
+    #[must_use]
+    pub fn hold_back(&self, record: &Record) -> Option<LogError> {
+        self.0.hold_back(record)
+    }
+
     /// The log's tail has yielded these.
     pub fn stored(&self, entries: &[Arc<Entry>]) {
         self.0.replies.look(entries);
@@ -462,14 +479,21 @@ impl<L, O: Outlet> Desk<L, O> {
 }
 
 impl Place {
+    /// What it has not done, as of the last look.
+    fn undone(&self) -> u64 {
+        let lag = self.lag.get();
+        let held = self.group.borrow().held() as u64;
+        // What is leased elsewhere counts as well.
+        lag.entries + lag.delayed + lag.leased.max(held)
+    }
+
     fn report(&self) -> GroupReport {
         let group = self.group.borrow();
         let counters = group.counters();
         let lag = self.lag.get();
         let delayed = lag.delayed + group.retries() as u64;
         let others = (group.in_flight() + group.retries()) as u64;
-        // What is leased elsewhere counts as well.
-        let undone = lag.entries + lag.delayed + lag.leased.max(group.held() as u64);
+        let undone = self.undone();
         let ready = undone.saturating_sub(lag.delayed + lag.leased.min(others).max(others));
         let pace = self.pace.get();
         GroupReport {
@@ -493,6 +517,7 @@ impl Place {
             dead: counters.dead + lag.buried,
             passed: counters.passed,
             lost: lag.lost,
+            held_back: self.refused.get(),
             waits: group.waits().clone(),
             joins: self.joining().map(|_| self.joins.borrow().counts()),
             rate: pace.rate(),

@@ -17,7 +17,7 @@ pub use groups::{
 };
 pub use letters::{Announce, Bounds, Cause, Census, DeadLetter, EXPIRED, Letters};
 pub use scheduled::{Name, Page, Pending, Place, Schedule, Scheduled, Which};
-pub use values::Values;
+pub use values::{Found, Values};
 
 /// A durable log: all parts of the seam, opened and closed as one.
 ///

@@ -751,6 +751,15 @@ impl Values for MemoryLog {
         self.check()?;
         Ok(self.values.borrow().get(key).cloned())
     }
+
+    async fn all(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        self.check()?;
+        let values = self.values.borrow();
+        let found = values.iter().filter(|(key, _)| key.starts_with(prefix));
+        let mut found: Vec<_> = found.map(|(k, v)| (k.clone(), v.clone())).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
 }
 
 impl Copies for MemoryLog {

@@ -1,6 +1,6 @@
 //! Tenants and sets of namespaces as they are written.
 
-use ringmain::config::{Config, Source};
+use ringmain::config::{AddedTenant, Config, Source, TextFile, Written};
 use ringmain::model::TenantId;
 
 fn load(text: &str) -> Result<Config, String> {
@@ -141,8 +141,24 @@ fn what_cannot_be_is_refused_with_its_place() {
             "`tenants[0].keys[0]` repeats",
         ),
         (
-            "[[tenants]]\nid = \"c\"\ntoken = { jwks_public_endpoint = \"http://h/k\" }",
-            "`tenants[2].token.jwks_public_endpoint`",
+            "[[tenants]]\nid = \"c\"\nproxies = [{ name = \"none\", endpoint = \"http://h/\" }]",
+            "`tenants[2].proxies[0].name`: it stands for a target of everybody",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nproxies = [{ name = \"rpc.proxy\" }]",
+            "`tenants[2].proxies[0].endpoint` is missing",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nproxies = [{ endpoint = \"http://h/\" }]",
+            "`tenants[2].proxies[0].name` is missing",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nproxies = [{ name = \"rpc.proxy\", endpoint = \"http://h/\" }, { name = \"rpc.proxy\", endpoint = \"http://h/\" }]",
+            "`tenants[2].proxies[1].name` repeats",
+        ),
+        (
+            "[[tenants]]\nid = \"c\"\nproxies = [{ name = \"rpc.proxy\", endpoint = \"http://h/\", http = { signature_previous_secret = \"x\" } }]",
+            "`tenants[2].proxies[0].http.signature_previous_secret`",
         ),
         (
             "[client.subscribe_to_user_personal_channel]\nenabled = true\npersonal_channel_namespace = \"mine\"\n[[channel.namespaces]]\nname = \"mine\"",
@@ -200,5 +216,111 @@ fn weights_are_one_up_to_a_thousand_and_one_where_nothing_is_said() {
     for wrong in [0, 1001] {
         let refused = refusal(&format!("[[tenants]]\nid = \"a\"\nweight = {wrong}"));
         assert!(refused.contains("`tenants[0].weight` must be"), "{refused}");
+    }
+}
+
+fn file(name: &str, text: &str) -> TextFile {
+    TextFile {
+        name: name.to_owned(),
+        text: text.to_owned(),
+    }
+}
+
+fn with_files(files: &[(&str, &str)], added: &[(&str, &str)]) -> Result<Config, String> {
+    let written = Written {
+        files: vec![file("ringmain.toml", TWO)],
+        settings: Vec::new(),
+        tenants: files.iter().map(|(name, text)| file(name, text)).collect(),
+    };
+    let added: Vec<AddedTenant<'_>> = added
+        .iter()
+        .map(|&(id, text)| AddedTenant { id, text })
+        .collect();
+    written.load(&added).map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn a_tenant_has_a_file_of_its_own_or_comes_from_the_api_and_counts_like_the_others() {
+    let config = with_files(
+        &[("t/c.toml", "id = \"c\"\nhosts = [\"c.example\"]")],
+        &[(
+            "d",
+            r#"{"id":"d","channel_set":"rooms","token":{"issuer":"id.d"}}"#,
+        )],
+    )
+    .expect("a configuration");
+    let ids: Vec<&str> = config.tenants.list.iter().map(|one| &*one.id).collect();
+    assert_eq!(ids, ["a", "b", "c", "d"]);
+    assert!(
+        config
+            .tenants
+            .of_host("c.example")
+            .is_some_and(|one| one.id == "c")
+    );
+    assert!(
+        config
+            .tenants
+            .of_issuer("id.d")
+            .is_some_and(|one| one.id == "d")
+    );
+    let room = TenantId::new("d").whole("room:1").into_owned();
+    assert!(config.channels.resolve_whole(&room).is_ok());
+}
+
+#[test]
+fn what_tenants_of_several_places_have_twice_is_refused_with_both_places() {
+    for (files, added, says) in [
+        (
+            &[("t/c.toml", "\nid = \"a\"")][..],
+            &[][..],
+            "t/c.toml:2: `tenants[2].id` repeats what stands at ringmain.toml:8",
+        ),
+        (
+            &[
+                ("t/c.toml", "id = \"c\"\nhosts = [\"h\"]"),
+                ("t/d.toml", "id = \"d\"\nhosts = [\"h\"]"),
+            ],
+            &[],
+            "t/d.toml:2: `tenants[3].hosts[0]` repeats what stands at t/c.toml:2",
+        ),
+        (
+            &[("t/c.toml", "id = \"c\"")],
+            &[("c", r#"{"id":"c"}"#)],
+            "tenant `c`, added at /admin/tenants: `tenants[3].id` repeats what stands at t/c.toml:1",
+        ),
+        (
+            &[],
+            &[("c", r#"{"id":"c","token":{"issuer":"id.b"}}"#)],
+            "`tenants[2].token.issuer` repeats what stands at ringmain.toml:5",
+        ),
+        (
+            &[("t/c.toml", "id = c")],
+            &[],
+            "t/c.toml:1: this is not valid TOML",
+        ),
+        (
+            &[("t/c.toml", "")],
+            &[],
+            "t/c.toml:1: `tenants[2].id` is missing",
+        ),
+        (
+            &[("t/c.toml", "id = \"c\"\n[tokens]")],
+            &[],
+            "t/c.toml:2: unknown key `tenants[2].tokens`; did you mean `tenants[2].token`?",
+        ),
+        (
+            &[],
+            &[("c", r#"{"id":"c","host":["h"]}"#)],
+            "unknown key `tenants[2].host`",
+        ),
+        (&[], &[("c", "[]")], "must be a table"),
+        (
+            &[],
+            &[("c", "{\"id\":\n\"c\"")],
+            "tenant `c`, added at /admin/tenants: this is not valid JSON: line 2",
+        ),
+    ] {
+        let text = with_files(files, added).expect_err(says);
+        assert!(text.contains(says), "{text}");
     }
 }

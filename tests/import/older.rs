@@ -111,7 +111,9 @@ fn flat_names_of_version_5_come_along() {
     );
     assert_eq!(without.history_meta_ttl, Duration::from_hours(48));
     assert!(config.uni_sse.enabled && config.websocket.compression && !config.websocket.disabled);
-    let connect = config.hooks.of_connect().expect("it is on");
+    let connect = config
+        .connect_hook(ringmain::model::TenantId::NONE)
+        .expect("it is on");
     assert_eq!(
         (
             connect.timeout,
@@ -188,7 +190,9 @@ fn hooks_by_name_come_along_in_granular_mode() {
     let imported = of(&value);
     assert_eq!(imported.version, Version::FourOrFive);
     let config = load(&imported.toml);
-    let connect = config.hooks.of_connect().expect("it is on");
+    let connect = config
+        .connect_hook(ringmain::model::TenantId::NONE)
+        .expect("it is on");
     assert_eq!(connect.endpoint, "http://127.0.0.1:1/login");
     assert_eq!(
         (connect.static_headers.len(), connect.timeout),

@@ -93,6 +93,11 @@ fn namespaces_keep_less_than_the_log_and_groups_say_what_they_lose_by_it() {
 }
 
 #[test]
+fn a_group_that_is_behind_holds_back_its_publishers() {
+    on_one_log(groups::a_group_that_is_behind_holds_back_its_publishers);
+}
+
+#[test]
 fn operators_pause_seek_copy_and_purge_groups() {
     on_one_log(groups::operators_move_groups);
 }

@@ -533,3 +533,82 @@ fn key_sets_change_over_while_clients_connect_and_nobody_is_refused() {
     let withdrawn = signed(3, &json!({ "sub": "42" }));
     assert_eq!(close_code(&server, &withdrawn), 3500);
 }
+
+/// Both publish a key by the same name, and each is another one.
+#[test]
+fn a_key_of_one_tenants_service_is_never_one_of_another_tenant() {
+    let of = |algorithm| Service::start(set(&[published("k", &key(algorithm), algorithm)]));
+    let (a, b) = (of(Algorithm::ES256), of(Algorithm::ES384));
+    let tenant = |id: &str, service: &Service| {
+        format!(
+            "[[tenants]]\nid = \"{id}\"\ntoken = {{ issuer = \"id.{id}\", jwks_public_endpoint = \"http://{}/keys.json\" }}\n",
+            service.address
+        )
+    };
+    let common = Service::start(set(&[published(
+        "k",
+        &key(Algorithm::EdDSA),
+        Algorithm::EdDSA,
+    )]));
+    let text = format!(
+        "{}{}{}",
+        config(common.address),
+        tenant("a", &a),
+        tenant("b", &b)
+    );
+    let server = Start::with_config(&text).shards(2).run();
+    let claims = |issuer: &str| json!({ "sub": "42", "iss": format!("id.{issuer}") });
+    let tokens = [
+        ("", token("k", Algorithm::EdDSA, &json!({ "sub": "42" }))),
+        ("a", token("k", Algorithm::ES256, &claims("a"))),
+        ("b", token("k", Algorithm::ES384, &claims("b"))),
+    ];
+    wait::until("the keys of everybody", || {
+        (common.requests() > 0).then_some(())
+    });
+    assert_eq!((a.requests(), b.requests()), (0, 0), "nobody came to them");
+    let open = |tenant: &str| match tenant {
+        "" => Client::open(&server),
+        id => Client::open_with(&server, &format!("/t/{id}{PATH}"), &[]),
+    };
+    for (whose, _) in &tokens {
+        for (signed, token) in &tokens {
+            let mut client = open(whose);
+            if whose == signed {
+                let reply = client.call("connect", &json!({ "token": token }));
+                assert!(reply.get("connect").is_some(), "{whose}: {reply}");
+                let channel = format!("of-{whose}");
+                let claims =
+                    json!({ "sub": "42", "channel": channel, "iss": format!("id.{whose}") });
+                let algorithm = match *whose {
+                    "a" => Algorithm::ES256,
+                    "b" => Algorithm::ES384,
+                    _ => Algorithm::EdDSA,
+                };
+                let token = self::token("k", algorithm, &claims);
+                client.ok("subscribe", &json!({ "channel": channel, "token": token }));
+            } else if !whose.is_empty() {
+                client.send("connect", &json!({ "token": token }));
+                assert_eq!(client.ended().code, 3500, "{signed} at {whose}");
+            }
+        }
+    }
+    // By its issuer alone a token leads to its tenant, and to the keys of that one.
+    let mut by_issuer = Client::open(&server).connect(&json!({ "token": tokens[1].1 }));
+    by_issuer.subscribe("chat");
+    // What is known of them outlasts a reload.
+    let before = (a.requests(), b.requests());
+    server.write_config(&text.replace("presence = true", "presence = false"));
+    server.signal("HUP");
+    wait::until("the reload", || {
+        server
+            .log()
+            .contains("configuration reloaded")
+            .then_some(())
+    });
+    b.behave(Behaviour::Hang);
+    for (whose, token) in &tokens[1..] {
+        open(whose).ok("connect", &json!({ "token": token }));
+    }
+    assert_eq!((a.requests(), b.requests()), before);
+}

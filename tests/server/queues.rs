@@ -95,6 +95,11 @@ fn operators_pause_seek_copy_and_purge_groups() {
 }
 
 #[test]
+fn a_group_that_is_behind_holds_back_its_publishers() {
+    on_one_log(groups::a_group_that_is_behind_holds_back_its_publishers);
+}
+
+#[test]
 fn worker_hears_that_its_group_is_paused_and_that_it_goes_on() {
     let directory = tempfile::tempdir().expect("a directory");
     let server = Start::with_config(&rules(directory.path())).run();

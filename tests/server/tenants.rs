@@ -352,13 +352,12 @@ fn operators_see_what_a_tenant_has_by_its_name_and_with_their_key() {
     };
     assert_eq!(status("/t/acme/api/queue/groups", API_KEY), 200);
     assert_eq!(status("/t/nobody/api/queue/groups", API_KEY), 404);
-    for path in ["/t/acme/api/queue/groups", "/t/", "/elsewhere"] {
+    for key in [ACME_KEY, ""] {
         assert_eq!(
-            status(path, ACME_KEY),
+            status("/t/acme/api/queue/groups", key),
             401,
-            "{path}: a tenant's key is none here"
+            "{key}: a tenant's key is none here"
         );
-        assert_eq!(status(path, ""), 401, "{path}");
     }
     let groups = |tenant: &[&str]| {
         let address = server.admin.to_string();

@@ -565,3 +565,83 @@ pub(crate) fn namespaces_keep_less(start: &dyn Fn() -> Server) {
         (all == [Some(7), Some(5), Some(0)]).then_some(())
     });
 }
+
+/// A group that has as much to do as it may have holds back whoever publishes for it, and nobody else, until it has caught up.
+pub(crate) fn a_group_that_is_behind_holds_back_its_publishers(start: &dyn Fn() -> Server) {
+    let mut server = start();
+    let rules =
+        json!({ "group": "b", "channels": ["orders:b*"], "lag_max": 10, "tags": { "do": "it" } });
+    fetch(&server, &rules);
+    let publish = |server: &Server, channel: &str, tags: Value| {
+        server.api(
+            "publish",
+            &json!({ "channel": channel, "data": 1, "tags": tags }),
+        )
+    };
+    let taken = json!({ "do": "it" });
+    let fill = |server: &Server| -> usize {
+        let mut published = 0;
+        loop {
+            let answer = publish(server, "orders:b1", taken.clone());
+            match answer.get("error") {
+                None => published += 1,
+                Some(error) => {
+                    assert_eq!(error["code"], 111, "{answer}");
+                    assert!(error["retry_after_ms"].as_u64() > Some(0), "{answer}");
+                    return published;
+                }
+            }
+        }
+    };
+    assert_eq!(fill(&server), 10);
+    for _ in 0..5 {
+        // Neither another channel nor what the group does not take.
+        assert!(
+            publish(&server, "orders:c1", taken.clone())
+                .get("error")
+                .is_none()
+        );
+        assert!(
+            publish(&server, "orders:b1", json!({}))
+                .get("error")
+                .is_none()
+        );
+    }
+    let own = until("what it shows", || {
+        Some(group(&server, "b")).filter(|own| own["held_back"] == 1)
+    });
+    assert_eq!(own["lag_max"], 10, "{own}");
+    until("its number", || {
+        (server.metric("ringmain_group_held_back_total") > 0.5).then_some(())
+    });
+
+    kill(server);
+    server = start();
+    let again = json!({ "group": "b", "limit": 4, "wait_ms": 5000 });
+    let mut given = Vec::new();
+    until("four of them", || {
+        given.extend(fetch(&server, &again));
+        (given.len() >= 4).then_some(())
+    });
+    until("what it has to do is known", || {
+        let answer = publish(&server, "orders:b1", taken.clone());
+        answer.get("error").map(|_| ())
+    });
+    for delivery in &given {
+        server.api_result("queue/ack", &json!({ "delivery": delivery["delivery"] }));
+    }
+    until("room", || {
+        let answer = publish(&server, "orders:b2", taken.clone());
+        answer.get("error").is_none().then_some(())
+    });
+    let more = json!({ "group": "b", "channels": ["orders:b*"], "lag_max": 0, "update": true });
+    fetch(&server, &more);
+    for _ in 0..20 {
+        assert!(
+            publish(&server, "orders:b1", taken.clone())
+                .get("error")
+                .is_none()
+        );
+    }
+    kill(server);
+}

@@ -1,10 +1,11 @@
 //! A channel as bytes.
 
-use super::Channel;
+use super::{Channel, ChannelShare};
 use crate::broker::image::{read_namespace, write_namespace};
 use crate::broker::list::Link;
 use crate::config::ChannelRules;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
+use crate::model::ChannelName;
 
 impl Channel {
     pub(in crate::broker) fn write(&self, rules: &ChannelRules, out: &mut ImageWriter) {
@@ -25,6 +26,8 @@ impl Channel {
             // Which place it has among those without subscribers, their list says.
             idle: _,
             made,
+            // Taken anew by whoever reads it.
+            share: _,
             filed,
         } = self;
         name.write(out);
@@ -49,8 +52,9 @@ impl Channel {
         rules: &ChannelRules,
         from: &mut ImageReader<'_>,
     ) -> Result<Self, ImageError> {
-        let name = Image::read(from)?;
-        Ok(Self {
+        let name: ChannelName = Image::read(from)?;
+        let counted = rules.limits_of(name.tenant());
+        let mut channel = Self {
             namespace: read_namespace(&name, rules, from)?,
             name,
             epoch: Image::read(from)?,
@@ -66,7 +70,10 @@ impl Channel {
             used: Image::read(from)?,
             idle: Link::default(),
             made: Image::read(from)?,
+            share: counted.map(|(_, quota)| ChannelShare::adopt(quota)),
             filed: Image::read(from)?,
-        })
+        };
+        channel.count_history();
+        Ok(channel)
     }
 }

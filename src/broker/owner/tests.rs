@@ -409,7 +409,7 @@ fn full_table_forgets_the_channel_without_subscribers_that_was_used_longest_ago(
         Tries::FIRST,
         &rules,
     );
-    assert!(!answer.unwrap().overloaded);
+    assert!(answer.unwrap().refused.is_none());
     assert_eq!(names(&owner), ["kept:a", "kept:d", "plain"]);
     let answer = owner.interest(
         at(7),
@@ -418,7 +418,7 @@ fn full_table_forgets_the_channel_without_subscribers_that_was_used_longest_ago(
         Tries::FIRST,
         &rules,
     );
-    assert!(!answer.unwrap().overloaded);
+    assert!(answer.unwrap().refused.is_none());
     let refused = put(&mut owner, 8, "kept:e").map(|outcome| outcome.position);
     assert_eq!(
         refused,

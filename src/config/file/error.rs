@@ -16,6 +16,8 @@ pub enum ValueOrigin {
     },
     /// An environment variable or a command-line option.
     Setting(String),
+    /// `POST /admin/tenants`, which has added the tenant with this id.
+    Added(String),
     /// Nowhere: the default.
     BuiltIn,
 }
@@ -25,6 +27,7 @@ impl fmt::Display for ValueOrigin {
         match self {
             Self::File { name, line } => write!(f, "{name}:{line}"),
             Self::Setting(name) => f.write_str(name),
+            Self::Added(id) => write!(f, "tenant `{id}`, added at /admin/tenants"),
             Self::BuiltIn => f.write_str("built-in defaults"),
         }
     }
@@ -40,6 +43,14 @@ pub enum ConfigError {
         /// Where.
         origin: ValueOrigin,
         /// What the TOML parser says.
+        message: String,
+    },
+    /// What the API was given is not JSON.
+    #[error("{origin}: this is not valid JSON: {message}")]
+    Json {
+        /// Where.
+        origin: ValueOrigin,
+        /// Where in it.
         message: String,
     },
     /// No such key.
@@ -314,6 +325,7 @@ impl ConfigError {
     pub const fn origin(&self) -> &ValueOrigin {
         match self {
             Self::Syntax { origin, .. }
+            | Self::Json { origin, .. }
             | Self::UnknownKey { origin, .. }
             | Self::WrongType { origin, .. }
             | Self::Malformed { origin, .. }
@@ -347,7 +359,7 @@ impl ConfigError {
     #[must_use]
     pub fn key(&self) -> Option<&str> {
         match self {
-            Self::Syntax { .. } => None,
+            Self::Syntax { .. } | Self::Json { .. } => None,
             Self::UnknownKey { key, .. }
             | Self::WrongType { key, .. }
             | Self::Malformed { key, .. }

@@ -73,14 +73,14 @@ fn method_namespace<V: Visit>(v: &mut V, namespace: &mut MethodNamespace) {
     v.text("proxy_name", &NAMESPACE_NAME, &mut namespace.proxy_name);
 }
 
-/// `proxies`
-pub(super) fn proxies<V: Visit>(v: &mut V, hooks: &mut Hooks) {
-    let mut named: Vec<Target> = hooks.named.iter().map(|one| (**one).clone()).collect();
+/// `proxies`, of everybody or of a tenant.
+pub(super) fn proxies<V: Visit>(v: &mut V, proxies: &mut Vec<Arc<Target>>) {
+    let mut named: Vec<Target> = proxies.iter().map(|one| (**one).clone()).collect();
     v.sections("proxies", &Target::named(""), &mut named, |v, one| {
         v.text("name", &NAMESPACE_NAME, &mut one.name);
         target(v, one);
     });
-    hooks.named = named.into_iter().map(Arc::new).collect();
+    *proxies = named.into_iter().map(Arc::new).collect();
 }
 
 /// Options of a namespace.

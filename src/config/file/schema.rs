@@ -14,10 +14,10 @@ use super::super::{
     UserLimitPolicy, WebSocket,
 };
 use super::form::{
-    ADMIN, API_METHOD, CLAIM, CONFLATE_KEY, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, GROUP_OR_NONE,
-    HEADER_OR_NONE, HOST_NAME, HOUR_MS, KEY_NAME, KEY_SET_URL, LISTEN, LONG_S, MARK, MARK_OR_NONE,
-    MODE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY, Span, TEXT,
-    TIME_OR_NONE, TRUSTED_PROXY, millis, or_off, seconds,
+    ADMIN, API_METHOD, CLAIM, CONFLATE_KEY, CORE, DAY_S, DELTA_TYPE, ECDSA_KEY, FILE_OR_NONE,
+    GROUP_OR_NONE, HEADER_OR_NONE, HOST_NAME, HOUR_MS, KEY_NAME, KEY_SET_URL, LISTEN, LONG_S, MARK,
+    MARK_OR_NONE, MODE, NAMESPACE_NAME, NAMESPACE_NAME_OR_NONE, ORIGIN, PATH, PATTERN, RSA_KEY,
+    Span, TEXT, TIME_OR_NONE, TRUSTED_PROXY, millis, or_off, seconds,
 };
 use super::hooks;
 use super::visit::Visit;
@@ -26,6 +26,8 @@ use crate::limits::{
     CHANNELS_OWNED_MAX, CONNECTIONS_MAX, ECHO_MESSAGE_BYTES_MAX, INPUT_RATE_MAX, JSON_DEPTH_MAX,
     PUBLICATION_LIMIT_MAX, RATE_LIMIT_MAX, SHARDS_MAX,
 };
+
+pub(super) use tenants::tenants;
 
 /// The whole file.
 pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
@@ -50,7 +52,7 @@ pub(super) fn config<V: Visit>(v: &mut V, config: &mut Config) {
     tenants::tenants(v, &mut config.tenants);
     v.section("hooks", |v| hooks::signing(v, &mut config.hooks.signing));
     v.section("rpc", |v| hooks::rpc(v, &mut config.hooks));
-    hooks::proxies(v, &mut config.hooks);
+    hooks::proxies(v, &mut config.hooks.named);
     v.section("durable", |v| durable::durable(v, &mut config.durable));
     v.section("queue", |v| durable::queue(v, &mut config.queue));
     sources::sources(v, &mut config.sources);
@@ -106,6 +108,11 @@ fn server<V: Visit>(v: &mut V, server: &mut Server) {
         "trusted_proxies",
         &TRUSTED_PROXY,
         &mut server.trusted_proxies,
+    );
+    v.text(
+        "tenants_directory",
+        &FILE_OR_NONE,
+        &mut server.tenants_directory,
     );
 }
 

@@ -115,6 +115,13 @@ pub(super) fn parse_bare(text: &str, origin: &ValueOrigin) -> Option<TreeValue> 
     Some(convert_json(value, origin))
 }
 
+/// Reads JSON. What is wrong with it is told without the text, which may hold a secret.
+pub(super) fn parse_json(text: &str, origin: &ValueOrigin) -> Result<TreeValue, String> {
+    let value: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| format!("line {}, column {}", error.line(), error.column()))?;
+    Ok(convert_json(value, origin))
+}
+
 fn convert_table(table: &DeTable<'_>, place: &Place<'_>) -> TreeTable {
     let entries = table.iter().map(|(key, value)| {
         let entry = TreeEntry {
@@ -192,6 +199,22 @@ pub(super) fn merge(under: &mut TreeTable, over: TreeTable) {
                 }
             }
         }
+    }
+}
+
+/// Adds a table to a list of tables. Where something else stands, the reader says what is wrong with that.
+pub(super) fn push(root: &mut TreeTable, list: &str, table: TreeEntry) {
+    let list = root.entry(list, || TreeEntry {
+        origin: table.origin.clone(),
+        value: TreeValue::Array(Vec::new()),
+    });
+    if let TreeValue::Bare(text) = &list.value
+        && let Some(value @ TreeValue::Array(_)) = parse_bare(text, &list.origin)
+    {
+        list.value = value;
+    }
+    if let TreeValue::Array(tables) = &mut list.value {
+        tables.push(table);
     }
 }
 

@@ -1,8 +1,10 @@
 //! The visitor that lists a configuration as keys and TOML values.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::{Config, Secret};
+use super::super::{AccessKey, Config, Secret, Tenant, Tenants};
 use super::duration;
 use super::form::{Form, Span};
 use super::schema;
@@ -48,6 +50,72 @@ pub(super) fn lines(config: &Config, secrets: SecretsWritten) -> Vec<Line> {
     };
     schema::config(&mut writer, &mut config.clone());
     writer.lines
+}
+
+/// All tenants as objects with their keys, but for those that are as they are by default. Secrets are hidden.
+#[must_use]
+pub fn shown_tenants(config: &Config) -> Vec<serde_json::Value> {
+    let lines = |tenants: &Tenants| {
+        let mut writer = TomlWriter {
+            secrets: SecretsWritten::Hidden,
+            lines: Vec::new(),
+            table: Vec::new(),
+            path: String::new(),
+            in_list: false,
+        };
+        schema::tenants(&mut writer, &mut tenants.clone());
+        writer.lines
+    };
+    let plain = Tenant {
+        keys: vec![AccessKey::default()],
+        ..Tenant::default()
+    };
+    let plain = lines(&Tenants::plain(vec![Arc::new(plain)]));
+    let plain: BTreeMap<String, String> = plain
+        .into_iter()
+        .map(|line| (without_numbers(&line.key), line.text))
+        .collect();
+    let mut shown = serde_json::json!({ "tenants": [] });
+    for line in lines(&config.tenants) {
+        if plain.get(&without_numbers(&line.key)) == Some(&line.text) {
+            continue;
+        }
+        let parsed = format!("v = {}", line.text).parse::<toml::Table>();
+        let value = parsed.ok().and_then(|mut table| table.remove("v"));
+        let mut place = &mut shown;
+        for part in line.key.split('.') {
+            let (name, index) = match part.split_once('[') {
+                Some((name, rest)) => (name, rest.trim_end_matches(']').parse::<usize>().ok()),
+                None => (part, None),
+            };
+            place = &mut place[name];
+            if let Some(index) = index {
+                if place.is_null() {
+                    *place = serde_json::json!([]);
+                }
+                if let serde_json::Value::Array(list) = place {
+                    list.resize(list.len().max(index + 1), serde_json::Value::Null);
+                }
+                place = &mut place[index];
+            }
+        }
+        *place = serde_json::to_value(value).unwrap_or_default();
+    }
+    match shown["tenants"].take() {
+        serde_json::Value::Array(tenants) => tenants,
+        _ => Vec::new(),
+    }
+}
+
+/// `tenants[7].keys[0].name` as `tenants[].keys[].name`.
+fn without_numbers(key: &str) -> String {
+    let mut is_inside = false;
+    let keep = |c: &char| {
+        let was_inside = is_inside;
+        is_inside = *c == '[' || is_inside && *c != ']';
+        !(was_inside && is_inside)
+    };
+    key.chars().filter(keep).collect()
 }
 
 /// The whole configuration as a file, secrets hidden.

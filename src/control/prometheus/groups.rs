@@ -14,7 +14,7 @@ type GroupNumber = (
     fn(&GroupReport) -> u64,
 );
 
-const GROUPS: [GroupNumber; 17] = [
+const GROUPS: [GroupNumber; 18] = [
     (
         "group_workers",
         "gauge",
@@ -113,6 +113,12 @@ const GROUPS: [GroupNumber; 17] = [
         "counter",
         "Publications that were forgotten before the group was done with them, by retention or by order; about as many.",
         |group| group.lost,
+    ),
+    (
+        "group_held_back_total",
+        "counter",
+        "Publications that were refused because the group has as much to do as its `lag_max` says.",
+        |group| group.held_back,
     ),
 ];
 

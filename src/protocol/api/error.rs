@@ -33,6 +33,9 @@ pub enum ApiError {
     /// 111
     #[error("too many requests")]
     TooManyRequests,
+    /// 111: more than a rate of the tenant allows. When to ask again, milliseconds.
+    #[error("too many requests")]
+    TooFast(u32),
     /// 112
     #[error("unrecoverable position")]
     UnrecoverablePosition,
@@ -93,10 +96,10 @@ impl ApiError {
             Self::LimitExceeded => 106,
             Self::BadRequest | Self::Member(_) => 107,
             Self::NotAvailable => 108,
-            Self::TooManyRequests => 111,
+            Self::TooManyRequests | Self::TooFast(_) => 111,
             Self::UnrecoverablePosition => 112,
             Self::Log(LogError::Unavailable { .. }) => 100,
-            Self::Log(LogError::Busy { .. }) => 111,
+            Self::Log(LogError::Busy { .. } | LogError::Behind { .. }) => 111,
             Self::Log(LogError::Refused(_) | LogError::BadRequest(_)) => 107,
             Self::Log(LogError::Forbidden(_)) => 103,
             Self::Log(LogError::NotFound(_)) => 104,
@@ -116,7 +119,7 @@ impl ApiError {
             Self::BadRequest => "bad request".into(),
             Self::PermissionDenied(_) | Self::Member(_) => self.to_string().into(),
             Self::NotAvailable => "not available".into(),
-            Self::TooManyRequests => "too many requests".into(),
+            Self::TooManyRequests | Self::TooFast(_) => "too many requests".into(),
             Self::UnrecoverablePosition => "unrecoverable position".into(),
             Self::Log(error) => error.to_string().into(),
         }
@@ -129,6 +132,7 @@ impl ApiError {
             Self::Log(error) => error
                 .retry_after()
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            Self::TooFast(ms) => Some(u64::from(*ms)),
             _ => None,
         }
     }
@@ -138,11 +142,14 @@ impl ApiError {
     pub const fn http_status(&self) -> u16 {
         match self {
             Self::Internal | Self::LimitExceeded | Self::TooManyRequests => 500,
+            Self::TooFast(_) => 429,
             Self::PermissionDenied(_) => 403,
             Self::UnknownChannel | Self::NotFound => 404,
             Self::BadRequest | Self::Member(_) | Self::NotAvailable => 400,
             Self::UnrecoverablePosition => 416,
-            Self::Log(LogError::Unavailable { .. } | LogError::Busy { .. }) => 503,
+            Self::Log(
+                LogError::Unavailable { .. } | LogError::Busy { .. } | LogError::Behind { .. },
+            ) => 503,
             Self::Log(LogError::Refused(_) | LogError::BadRequest(_)) => 400,
             Self::Log(LogError::Forbidden(_)) => 403,
             Self::Log(LogError::NotFound(_)) => 404,

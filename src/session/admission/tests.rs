@@ -1,5 +1,6 @@
 use super::*;
 use crate::config::Config;
+use crate::session::Counted;
 use crate::session::rig::Rig;
 
 const CONNECT: &str = r#"{"id":1,"connect":{}}"#;
@@ -118,7 +119,8 @@ fn a_user_with_a_limit_waits_for_its_registry() {
         let (result, said) = rig.step(|session, context| session.admitted(context, granted));
         assert_eq!(result, wanted);
         assert_eq!(said.is_empty(), !granted);
-        assert_eq!((rig.session.phase, rig.session.admitted), (phase, granted));
+        let is_counted = rig.session.counted.has(Counted::BY_USER);
+        assert_eq!((rig.session.phase, is_counted), (phase, granted));
         // What it counts as is given back, and nothing else is.
         rig.step(|session, context| session.end(context));
         let released =

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use super::*;
 use crate::config::{Config, Namespace};
 use crate::mesh::Message;
+use crate::mesh::message::PublishError;
 use crate::model::StreamPosition;
 use crate::session::Phase;
 use crate::session::rig::Rig;
@@ -42,7 +43,7 @@ fn answer(rig: &mut Rig) -> Interested {
         missed: Vec::new(),
         recovered: false,
         after: 0,
-        overloaded: false,
+        refused: None,
         more: false,
         joined: None,
     }
@@ -131,7 +132,7 @@ fn an_owner_without_room_makes_no_subscriber() {
     let mut rig = rig();
     assert_eq!(subscribe(&mut rig, r#""channel":"open:1""#).0, Ok(()));
     let answer = Interested {
-        overloaded: true,
+        refused: Some(PublishError::Overloaded),
         ..answer(&mut rig)
     };
     let (ends, said) =

@@ -28,20 +28,14 @@ impl Paced {
     }
 }
 
-/// A rate and its burst as they are configured; `None` without a limit.
-fn configured(rate: u32, burst: u32) -> Option<Pace> {
-    let burst = if burst == 0 { rate } else { burst };
-    (rate > 0).then(|| Pace::new(rate.into(), burst.into()))
-}
-
 /// How fast the commands of one connection may come; `None` without a limit.
 pub(in crate::shard) fn of_commands(client: &Client) -> Option<Pace> {
-    configured(client.command_rate, client.command_burst)
+    Pace::configured(client.command_rate, client.command_burst)
 }
 
 /// How fast bytes are read from one connection of a client; `None` without a limit.
 pub(in crate::shard) fn of_input(client: &Client) -> Option<Pace> {
-    configured(client.input_rate, client.input_burst)
+    Pace::configured(client.input_rate, client.input_burst)
 }
 
 /// By slot. The slots are the reactor's numbers, which no peer chooses.

@@ -9,7 +9,7 @@ use crate::session::KeyWanted;
 
 image!(struct Parked { conn, command, source, wanted });
 image!(struct KeyWanted { source, id });
-image!(enum KeySource { 0 => Connection, 1 => Subscription });
+image!(enum KeySource { 0 => Connection, 1 => Subscription, 2 => Tenant(id) });
 
 impl Image for KeyWaits {
     fn write(&self, out: &mut ImageWriter) {
@@ -29,7 +29,8 @@ impl Image for KeyWaits {
             waiting: Image::read(from)?,
             answered: Image::read(from)?,
         };
-        let mut all = waits.waiting.iter().flatten().chain(&waits.answered);
+        let waiting = waits.waiting.iter().flat_map(|(_, waiting)| waiting);
+        let mut all = waiting.chain(&waits.answered);
         let is_parked = all.all(|id| waits.parked.kept(*id).is_some_and(Option::is_some));
         is_parked.then_some(waits).ok_or(ImageError::Wrong {
             what: "a command that waits for a key",

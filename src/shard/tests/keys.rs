@@ -32,7 +32,7 @@ fn bytes_of_all_commands_that_wait_for_keys_have_one_bound() {
         (ids(&refused), &refused[0]["error"]["code"]),
         (vec![2], &json!(100))
     );
-    house.shards[0].keys_answered(KeySource::Subscription, None);
+    house.shards[0].keys_answered(&KeySource::Subscription, None);
     house.go();
     for client in &clients[..2] {
         let heard = house.heard(*client);
@@ -77,7 +77,7 @@ fn commands_that_waited_for_a_key_are_handled_again_some_in_each_turn() {
         house.say(*client, &[with_unknown_key(2, "a")]);
     }
     house.go();
-    house.shards[0].keys_answered(KeySource::Subscription, None);
+    house.shards[0].keys_answered(&KeySource::Subscription, None);
     for wanted in [RESUMED_PER_TURN, RESUMED_PER_TURN, 3] {
         assert!(house.shards[0].has_work(), "it says that it goes on");
         house.turn_of(0);

@@ -77,7 +77,7 @@ pub(super) async fn retried<T>(
     loop {
         match ask().await {
             Ok(value) => return Ok(value),
-            Err(LogError::Unavailable { .. } | LogError::Busy { .. })
+            Err(LogError::Unavailable { .. } | LogError::Busy { .. } | LogError::Behind { .. })
                 if began.elapsed() < PATIENCE =>
             {
                 tokio::time::sleep(PAUSE).await;

@@ -39,6 +39,7 @@ impl House {
         let (configs_in, configs) = watch::channel(Arc::clone(&config));
         let (questions_in, questions) = mpsc::channel(1);
         let (copies_in, copies) = mpsc::channel(1);
+        let (values_in, values) = mpsc::channel(1);
         let (hooks, hooks_out) = mpsc::channel(1);
         let (pushes, pushes_out) = mpsc::channel(1);
         let shard = ShardEnd {
@@ -53,6 +54,7 @@ impl House {
             configs,
             questions,
             copies,
+            values,
             hooks,
             pushes,
         };
@@ -64,7 +66,14 @@ impl House {
             stands_still,
             next: 0,
             _stop: stop,
-            _ends: Box::new((configs_in, questions_in, copies_in, hooks_out, pushes_out)),
+            _ends: Box::new((
+                configs_in,
+                questions_in,
+                copies_in,
+                values_in,
+                hooks_out,
+                pushes_out,
+            )),
         }
     }
 

@@ -21,14 +21,14 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use super::encode::Given;
-use super::picks::Picker;
+use super::picks::{Pick, Picker};
 use super::settings::Settings;
 use super::turns::Place;
 use super::{Asker, WorkerId};
 use crate::config::namespace::queue_of;
 use crate::limits::{FAILURE_REASON_BYTES_MAX, GROUP_HELD_MAX, GROUPS_AT_DESK_MAX};
 use crate::mem::Rng;
-use crate::model::{Entry, ShardId};
+use crate::model::{Entry, Record, ShardId};
 use crate::time::{Instant, Now};
 use crate::upstream::log::{DeadLetter, Failure, Lease, Settled};
 
@@ -281,6 +281,12 @@ pub struct WorkerCounts {
 }
 
 impl Group {
+    /// Does it take this of its channels, or make a dead letter of it because nobody can tell?
+    #[must_use]
+    pub fn takes(&self, record: &Record) -> bool {
+        self.picker.pick(record) != Pick::Passed
+    }
+
     /// Nothing is held. `index` is below `GROUPS_AT_DESK_MAX`; the seed makes numbers of deliveries that no earlier process gave.
     #[must_use]
     pub fn new(name: &str, index: usize, settings: Settings, seed: u64) -> Self {

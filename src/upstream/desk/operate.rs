@@ -149,6 +149,9 @@ impl<L, O: Outlet> Inner<L, O> {
                 rules["tags"] = json!(settings.picks.tags);
                 rules["where"] = (*settings.picks.condition).into();
             }
+            if settings.lag_max > 0 {
+                rules["lag_max"] = settings.lag_max.into();
+            }
             let mut shown = json!({
                 "group": own(&report.name), "channels": settings.channels.iter().map(|channel| own(channel)).collect::<Vec<_>>(), "paused": report.is_paused,
                 "workers": report.workers, "fetches": report.waiting, "lag": report.lag, "ready": report.ready,
@@ -158,7 +161,7 @@ impl<L, O: Outlet> Inner<L, O> {
                 "delivered": report.delivered, "redelivered": report.redelivered, "acked": report.acked,
                 "naked": report.naked, "timed_out": report.timed_out, "dead": report.dead, "passed": report.passed,
                 "letters": letters.get(&*report.name).copied().unwrap_or(0),
-                "lost": report.lost, "acked_per_second": (report.rate * 100.0).round() / 100.0,
+                "lost": report.lost, "held_back": report.held_back, "acked_per_second": (report.rate * 100.0).round() / 100.0,
                 "desired_workers": report.desired_workers,
                 "time_in_queue_ms": { "p50": report.waits.quantile(0.5), "p99": report.waits.quantile(0.99) },
             });

@@ -265,6 +265,7 @@ fn settings(rule: &Push, before: Option<&Settings>) -> Result<Settings, LogError
         },
         picks,
         gathers: false,
+        lag_max: before.lag_max,
         paused: before.paused,
     })
 }

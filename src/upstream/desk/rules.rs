@@ -13,6 +13,7 @@ use super::triggers::Rule;
 use super::{Inner, Outlet, Place, bad_request, closed, grant, own, wrong};
 use crate::limits::GROUPS_AT_DESK_MAX;
 use crate::mesh::durable::{Caller, LogError};
+use crate::model::TenantId;
 use crate::upstream::log::{Entries, Group as LogGroup, Groups, Letters, Values};
 
 /// What a wish makes of a group's rules: `None` leaves them as they are.
@@ -124,6 +125,30 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         }
     }
 
+    /// Is there room for one more group, or this one there already? Before anything of it is kept.
+    fn check_room(&self, name: &str) -> Result<(), LogError> {
+        let by_name = self.by_name.borrow();
+        if by_name.contains_key(name) {
+            return Ok(());
+        }
+        if by_name.len() >= GROUPS_AT_DESK_MAX {
+            return Err(bad_request("there are as many groups as there may be"));
+        }
+        let (tenant, _) = TenantId::split(name);
+        let config = self.config.borrow();
+        let limits = config.channels.limits_of(tenant);
+        let most = limits.map_or(0, |(limits, _)| limits.queue_groups_max as usize);
+        let own = by_name
+            .keys()
+            .filter(|name| TenantId::split(name).0 == tenant);
+        if most > 0 && own.count() >= most {
+            return Err(LogError::Full(
+                format!("there are {most} queue groups already, as many as there may be").into(),
+            ));
+        }
+        Ok(())
+    }
+
     /// Makes a group or changes it.
     pub(super) async fn make(
         self: &Rc<Self>,
@@ -132,6 +157,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
         from: From,
         trigger: Option<Rc<Rule>>,
     ) -> Result<Rc<Place>, LogError> {
+        self.check_room(name)?;
         let of_log = LogGroup {
             name: name.into(),
             channels: settings.channels.clone(),
@@ -161,6 +187,7 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
                 }
             }
             *place.trigger.borrow_mut() = trigger;
+            self.count_limited();
             place.wake.notify_one();
             tracing::info!(group = name, "the rules of a queue group are changed");
             return Ok(place);
@@ -200,6 +227,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             sought: std::cell::Cell::default(),
             pace: std::cell::Cell::default(),
             lag: std::cell::Cell::default(),
+            came: std::cell::Cell::default(),
+            refused: std::cell::Cell::default(),
             lost_told: std::cell::Cell::new(None),
             dead_told: std::cell::Cell::new((0, None)),
             copied_by: std::cell::RefCell::default(),
@@ -221,6 +250,8 @@ impl<L: Entries + Groups + Letters + Values, O: Outlet> Inner<L, O> {
             groups[index] = Some(Rc::clone(&place));
         }
         self.by_name.borrow_mut().insert(name.into(), index);
+        drop(groups);
+        self.count_limited();
         tokio::task::spawn_local(Rc::clone(self).drive(Rc::clone(&place)));
         Ok(place)
     }

@@ -48,6 +48,9 @@ pub struct Settings {
     /// One process has all that is not done, and what an earlier one had comes to it before anything new: a join has its parts together.
     #[serde(default, skip_serializing_if = "is_false")]
     pub gathers: bool,
+    /// Publications that are not done, from which on none is taken in for it; 0 for no bound.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lag_max: u64,
     /// Nothing is given until it goes on.
     #[serde(default, skip_serializing_if = "is_false")]
     pub paused: bool,
@@ -56,6 +59,11 @@ pub struct Settings {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_false(flag: &bool) -> bool {
     !flag
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Time between attempts: `base * factor ^ (attempt - 1)`, at most `cap`, more or less by up to `jitter` of it.
@@ -82,6 +90,7 @@ impl Default for Settings {
             turns: Turns::default(),
             picks: Picks::default(),
             gathers: false,
+            lag_max: 0,
             paused: false,
         }
     }
@@ -108,6 +117,7 @@ impl Settings {
             ("lanes", self.turns.lanes == other.turns.lanes),
             ("tags", self.picks.tags == other.picks.tags),
             ("where", self.picks.condition == other.picks.condition),
+            ("lag_max", self.lag_max == other.lag_max),
             ("paused", self.paused == other.paused),
         ]
         .into_iter()
@@ -197,6 +207,8 @@ pub struct Wish {
     pub tags: Option<BTreeMap<Box<str>, Box<str>>>,
     /// See `Picks::condition`; an empty text is none.
     pub condition: Option<Box<str>>,
+    /// See `Settings`.
+    pub lag_max: Option<u64>,
     /// Where a new group starts; the beginning if nothing is said.
     pub from: Option<Start>,
     /// Rules that differ from those of the group change it; else they are refused.
@@ -226,6 +238,7 @@ fields!(@Own Wish {
     "lanes" => lanes,
     "tags" => tags,
     "where" => condition,
+    "lag_max" => lag_max,
     "from" => from,
     "update" => update,
 });
@@ -371,6 +384,7 @@ impl Wish {
             settings.picks.condition.clone_from(condition);
         }
         settings.picks.check().map_err(WishError::Rule)?;
+        settings.lag_max = self.lag_max.unwrap_or(settings.lag_max);
         Ok(settings)
     }
 
@@ -510,7 +524,7 @@ mod tests {
             "group": "g", "channels": ["a"], "credit": 1, "limit": 2, "wait_ms": 3, "ack_wait_ms": 4000, "ordered": true,
             "max_attempts": 5, "backoff": { "base_ms": 1, "factor": 2.0, "cap_ms": 3, "jitter": 0.5 }, "from": "new", "update": true,
             "key": "channel", "key_concurrency": 1, "key_rate": 2.0, "key_weights": { "a": 2 },
-            "lanes": { "by": "tag:p", "weights": [1] }, "tags": { "a": "b" }, "where": "a = 1",
+            "lanes": { "by": "tag:p", "weights": [1] }, "tags": { "a": "b" }, "where": "a = 1", "lag_max": 6,
         });
         null::covers(&sample, &null::names::<Wish>());
         null::covers(&sample["backoff"], &null::names::<BackoffWish>());

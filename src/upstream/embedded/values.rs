@@ -27,8 +27,25 @@ impl Values for Embedded {
         self.reading(move |_, store| Ok(store.state.get(key)?.map(|value| value.to_vec())))
             .await
     }
+
+    async fn all(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        let prefix = value_key(prefix);
+        self.reading(move |_, store| {
+            let mut found = Vec::new();
+            for guard in store.state.prefix(prefix) {
+                let (key, value) = guard.into_inner()?;
+                let key = String::from_utf8_lossy(&key[VALUES.len()..]).into_owned();
+                found.push((key, value.to_vec()));
+            }
+            Ok(found)
+        })
+        .await
+    }
 }
 
+/// What stands before the keys.
+const VALUES: &[u8] = b"v/";
+
 fn value_key(key: &str) -> Vec<u8> {
-    [b"v/", key.as_bytes()].concat()
+    [VALUES, key.as_bytes()].concat()
 }

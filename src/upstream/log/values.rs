@@ -2,6 +2,9 @@
 
 use crate::mesh::durable::LogError;
 
+/// Keys and values, by key.
+pub type Found = Vec<(String, Vec<u8>)>;
+
 /// The small values of a log.
 #[allow(async_fn_in_trait, reason = "the bridge runs its log on one thread")]
 pub trait Values: 'static {
@@ -10,4 +13,7 @@ pub trait Values: 'static {
 
     /// What was put last; `None` if nothing was, or if it was forgotten.
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogError>;
+
+    /// All values whose keys begin like this, by key.
+    async fn all(&self, prefix: &str) -> Result<Found, LogError>;
 }

@@ -3,12 +3,15 @@
 use async_nats::jetstream::kv;
 use async_nats::jetstream::stream::{DirectGetErrorKind, RawMessageErrorKind};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::future::ready;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Jetstream, subject};
 use crate::mesh::durable::LogError;
 use crate::upstream::log::Values;
 
+/// Values that are asked for at a time.
+const READS_AT_ONCE: usize = 64;
 /// What JetStream calls what was done to a key.
 const OPERATION: &str = "KV-Operation";
 
@@ -34,6 +37,29 @@ impl Values for Jetstream {
         let value = newest(&opened.state, &value_key(key)).await;
         let value = value.map_err(|error| self.link.failed(&error))?;
         Ok(value.map(|value| value.to_vec()))
+    }
+
+    async fn all(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, LogError> {
+        let opened = self.link.opened()?;
+        let store = &opened.state;
+        let found = keys(store, "value.*").await;
+        let found = found.map_err(|error| self.link.failed(&error))?;
+        let wanted = found.into_iter().filter_map(|key| {
+            let name = subject::unname(key.strip_prefix("value.")?)?;
+            name.starts_with(prefix).then_some((key, name))
+        });
+        let read = stream::iter(wanted).map(async |(key, name)| {
+            let value = newest(store, &key).await?;
+            Ok(value.map(|value| (name, value.to_vec())))
+        });
+        let mut values: Vec<(String, Vec<u8>)> = read
+            .buffered(READS_AT_ONCE)
+            .try_filter_map(|value| ready(Ok(value)))
+            .try_collect()
+            .await
+            .map_err(|error: String| self.link.failed(&error))?;
+        values.sort_unstable();
+        Ok(values)
     }
 }
 

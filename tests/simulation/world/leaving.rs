@@ -26,10 +26,8 @@ pub struct Leaving {
     seen: BTreeMap<(u32, u32), (Tick, bool)>,
     /// Those who waited for their turn when the shard was looked at last.
     waited: Vec<(u32, u32)>,
-    /// Those who were told in their turn, by bins.
+    /// Those who were there when it began and were told in their turn, by bins.
     told: BTreeMap<u64, u64>,
-    /// All who were told, those too who got an answer first: each had a share of the window.
-    all: u64,
 }
 
 impl Leaving {
@@ -54,7 +52,6 @@ impl Leaving {
                 continue;
             }
             truth.count("told by a drain");
-            self.all += 1;
             if !self.waited.contains(&name(leaver.conn)) {
                 truth.count("told behind an answer");
                 continue;
@@ -71,9 +68,10 @@ impl Leaving {
                     truth.count("told before a younger one");
                 }
             }
-            // Whoever came since has a share of what is left, too.
-            let bin = now.since(began).as_millis() / BIN.as_millis();
-            *self.told.entry(bin as u64).or_default() += 1;
+            if was_there(leaver.since) {
+                let bin = now.since(began).as_millis() / BIN.as_millis();
+                *self.told.entry(bin as u64).or_default() += 1;
+            }
         }
         self.seen = leavers
             .iter()
@@ -98,7 +96,7 @@ impl Leaving {
             return;
         };
         let bins = (window.as_millis() / BIN.as_millis()).max(1) as u64;
-        let all = self.all;
+        let all: u64 = self.told.values().sum();
         let most = self.told.values().copied().max().unwrap_or(0);
         assert!(
             most <= 2 * all / bins + SLACK,

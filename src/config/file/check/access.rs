@@ -200,8 +200,17 @@ fn signing(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
     let fixed = fixed.map(|target| (format!("{}.http", target.name), &target.signing));
     let named = hooks.named.iter().enumerate();
     let named = named.map(|(at, target)| (format!("proxies[{at}].http"), &target.signing));
+    let of_tenants = config.tenants.list.iter().enumerate();
+    let of_tenants = of_tenants.flat_map(|(at, tenant)| {
+        let proxies = tenant.proxies.iter().enumerate();
+        proxies.map(move |(index, target)| {
+            let path = format!("tenants[{at}].proxies[{index}].http");
+            (path, &target.signing)
+        })
+    });
     let all = std::iter::once(("hooks".to_owned(), &hooks.signing));
-    for (path, Signing { secret, previous }) in all.chain(fixed).chain(named) {
+    let all = all.chain(fixed).chain(named).chain(of_tenants);
+    for (path, Signing { secret, previous }) in all {
         if secret.0.is_empty() && !previous.0.is_empty() {
             let key = format!("{path}.signature_previous_secret");
             errors.push(ConfigError::PreviousKeyAlone {

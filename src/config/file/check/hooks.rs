@@ -1,10 +1,11 @@
 //! References to hook targets, and what a target's own keys cannot tell alone.
 
-use super::super::super::Config;
 use super::super::super::hooks::{DEFAULT_NAME, FIXED_NAMES, Hooks, MethodNamespace, Target};
 use super::super::super::namespace::Namespace;
+use super::super::super::{Config, Tenant};
 use super::super::reader::Keys;
 use super::super::{ConfigError, ValueOrigin};
+use super::reach::unworkable;
 
 /// Adds everything that does not fit together.
 pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>) {
@@ -29,6 +30,15 @@ pub(super) fn check(config: &Config, keys: &Keys, errors: &mut Vec<ConfigError>)
         transforms(&target.name, target, keys, errors);
     }
     named(hooks, keys, errors);
+    for (at, tenant) in config.tenants.list.iter().enumerate() {
+        of_tenant(
+            &format!("tenants[{at}].proxies"),
+            tenant,
+            hooks,
+            keys,
+            errors,
+        );
+    }
     for (path, one) in super::all_namespaces(config) {
         namespace(&path, one, hooks, keys, errors);
     }
@@ -153,14 +163,45 @@ fn named(hooks: &Hooks, keys: &Keys, errors: &mut Vec<ConfigError>) {
                 key,
             });
         }
-        let key = format!("{path}.endpoint");
-        if !target.is_set() && keys.origin(&key) == ValueOrigin::BuiltIn {
-            errors.push(ConfigError::Missing {
-                origin: keys.origin(&path),
-                key,
-            });
-        }
+        has_endpoint(&path, target, keys, errors);
         transforms(&path, target, keys, errors);
+    }
+}
+
+/// A tenant's target stands for one of everybody.
+fn of_tenant(
+    list: &str,
+    tenant: &Tenant,
+    hooks: &Hooks,
+    keys: &Keys,
+    errors: &mut Vec<ConfigError>,
+) {
+    let names: Vec<&str> = tenant.proxies.iter().map(|one| &*one.name).collect();
+    distinct(list, &names, keys, errors);
+    for (index, target) in tenant.proxies.iter().enumerate() {
+        let path = format!("{list}[{index}]");
+        let name = target.name.as_str();
+        let is_known =
+            FIXED_NAMES.contains(&name) || hooks.named.iter().any(|one| one.name == name);
+        if !is_known && !name.is_empty() {
+            let why = format!(
+                "it stands for a target of everybody: one of [[proxies]], or {}",
+                FIXED_NAMES.join(", ")
+            );
+            unworkable(&format!("{path}.name"), why, keys, errors);
+        }
+        has_endpoint(&path, target, keys, errors);
+        transforms(&path, target, keys, errors);
+    }
+}
+
+fn has_endpoint(path: &str, target: &Target, keys: &Keys, errors: &mut Vec<ConfigError>) {
+    let key = format!("{path}.endpoint");
+    if !target.is_set() && keys.origin(&key) == ValueOrigin::BuiltIn {
+        errors.push(ConfigError::Missing {
+            origin: keys.origin(path),
+            key,
+        });
     }
 }
 
@@ -268,7 +309,9 @@ name = "off"
     #[test]
     fn every_key_of_a_target_is_read_and_its_secrets_do_not_show() {
         let config = load(EVERYTHING).expect("a valid configuration");
-        let connect = config.hooks.of_connect().expect("it is on");
+        let connect = config
+            .connect_hook(crate::model::TenantId::NONE)
+            .expect("it is on");
         assert_eq!(connect.http_headers, ["cookie", "x-real-ip"]);
         assert_eq!(connect.emulated_headers, ["authorization"]);
         assert_eq!(connect.static_headers.len(), 2);
@@ -281,7 +324,10 @@ name = "off"
         );
         assert_eq!(config.client.user_id_http_header, "x-user");
         assert_eq!(config.hooks.methods.ping.as_deref(), Some("ping"));
-        assert!(config.hooks.forwards_header("cookie") && connect.include_connection_meta);
+        assert!(
+            config.forwarded_headers().any(|name| name == "cookie")
+                && connect.include_connection_meta
+        );
         let effective = config.effective();
         assert!(effective.contains("\"x-secret\" = \"***\""), "{effective}");
         let again = load(&effective).unwrap_or_else(|errors| panic!("{errors}\n{effective}"));

@@ -54,12 +54,6 @@ fn one(config: &Config, at: usize, tenant: &Tenant, keys: &Keys, errors: &mut Ve
             unworkable(&path(&format!("hosts[{index}]")), why, keys, errors);
         }
     }
-    if !tenant.token.jwks_public_endpoint.is_empty() {
-        let why =
-            "key sets by URL are for the whole node: give the tenant a secret or a public key"
-                .to_owned();
-        unworkable(&path("token.jwks_public_endpoint"), why, keys, errors);
-    }
     if tenant.token.issuer_regex.is_some() {
         let why = "tokens lead to a tenant by their whole issuer: use `issuer`".to_owned();
         unworkable(&path("token.issuer_regex"), why, keys, errors);
