@@ -20,6 +20,7 @@ mod report;
 mod scenario;
 mod shape;
 mod swarm;
+mod tenants;
 mod token;
 mod wire;
 
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use durable::DurableArgs;
+pub use tenants::TenantArgs;
 
 /// `ringmain bench`
 #[derive(Clone, Debug, clap::Args)]
@@ -89,10 +91,11 @@ pub struct Args {
     /// With `--protocol raw`: text that publishes; `{channel}` and `{data}` are replaced. Default: the payload itself
     #[arg(long, default_value = "")]
     pub raw_publish: String,
-    /// Connections [default: fanout and limit 1000, chat 1000, echo 1, idle and drain 15000, storm 5000, stalled 10000; churn 5000 a second]
+    /// Connections [default: fanout and limit 1000, chat 1000, echo 1, idle and drain 15000, storm 5000, stalled 10000; tenants 50 of
+    /// each quiet one; churn 5000 a second]
     #[arg(long)]
     pub connections: Option<u32>,
-    /// Channels [default: chat 1000, durable and queue 64, echo one each, churn 10000 a second, otherwise 1]
+    /// Channels [default: chat 1000, durable and queue 64, echo one each, tenants 5 of each quiet one, churn 10000 a second, otherwise 1]
     #[arg(long)]
     pub channels: Option<u32>,
     /// Channels that each connection subscribes to [default: chat 5, otherwise 1]
@@ -101,7 +104,7 @@ pub struct Args {
     /// Payload bytes; with `durable` and `queue` 256 if nothing is said
     #[arg(long, visible_alias = "payload", default_value_t = 128, default_value_ifs = [("scenario", "durable", "256"), ("scenario", "queue", "256")])]
     pub size: usize,
-    /// Publications per second, all channels together [default: fanout and limit 100, chat 1000, stalled 20]
+    /// Publications per second, all channels together [default: fanout and limit 100, chat 1000, stalled 20, tenants 20 of each]
     #[arg(long)]
     pub rate: Option<f64>,
     /// Publish as fast as the slowest subscriber receives
@@ -143,6 +146,9 @@ pub struct Args {
     /// What only `durable` and `queue` have
     #[command(flatten)]
     pub durable: DurableArgs,
+    /// What only `tenants` has
+    #[command(flatten)]
+    pub tenants: TenantArgs,
     /// File for the raw results
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -167,6 +173,9 @@ pub enum Scenario {
     Stalled,
     /// Connections that come and go, channels that are used once: what memory stays. --connections and --channels are rates
     Churn,
+    /// Many tenants at equal load, of which one goes to 50 times what it may: what the others notice. --connections, --channels and
+    /// --rate are those of each quiet one
+    Tenants,
     /// The server drains over `--duration`: when everybody is told to come back elsewhere
     Drain,
     /// Publications that a durable log acknowledges, beside a bare loop of write and fsync
@@ -185,6 +194,7 @@ impl Scenario {
             Self::Idle => "idle",
             Self::Storm => "storm",
             Self::Stalled => "stalled",
+            Self::Tenants => "tenants",
             Self::Drain => "drain",
             Self::Churn => "churn",
             Self::Durable => "durable",
@@ -290,6 +300,7 @@ pub fn run(args: &Args) -> Result<u8, BenchError> {
     let report = match args.scenario {
         Scenario::Durable | Scenario::Queue => durable::run(args)?,
         Scenario::Churn => churn::run(args)?,
+        Scenario::Tenants => tenants::run(args)?,
         Scenario::Limit
         | Scenario::Fanout
         | Scenario::Chat

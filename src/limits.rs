@@ -176,6 +176,8 @@ pub const TENANT_BYTES_MAX: usize = 64 * 1024;
 pub const REQUEST_ID_BYTES_MAX: usize = 128;
 /// Bytes of a tenant's id: it stands in each of its names.
 pub const TENANT_ID_BYTES_MAX: usize = 32;
+/// What a tenant may have for each of those who have least, of that which all of them share.
+pub const TENANT_WEIGHT_MAX: u32 = 1000;
 /// Names of namespaces that tenants may have in place of the common ones.
 pub const CHANNEL_SETS_MAX: usize = 1024;
 /// Bytes of a key set that a service publishes.

@@ -1,4 +1,4 @@
-//! Memory with a bound: slots, places, token buckets, what tenants have of their limits, questions that wait, the fan-out ring, the timer wheel, bytes that several wait for, random numbers from a seed, secrets from a
+//! Memory with a bound: slots, places, token buckets, what tenants have of their limits, questions that wait, the fan-out ring, the timer wheel, turns of tenants, bytes that several wait for, random numbers from a seed, secrets from a
 //! key.
 
 mod asks;
@@ -13,6 +13,7 @@ mod shares;
 mod slab;
 mod slot_pool;
 mod timer_wheel;
+mod turns;
 
 pub use asks::{Asks, Full, SharedAsks};
 pub use fanout_ring::{FanoutRing, RingRange};
@@ -26,3 +27,4 @@ pub use shares::{Shares, Whose};
 pub use slab::Slab;
 pub use slot_pool::SlotPool;
 pub use timer_wheel::{Tick, TimerWheel};
+pub use turns::{LaneId, Turns};

@@ -198,6 +198,8 @@ counters! {
     Counter sends,
     /// Sends that the kernel took only in part.
     Counter sends_short,
+    /// Connections whose bytes were copied out of the ring because it had no room left for other tenants.
+    Counter sends_copied,
     /// Receives that found no buffer.
     Counter receives_starved,
     /// Times that a connection was read no further because too much of its input waits.

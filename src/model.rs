@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 pub use draft::{Draft, Terms, Way};
 pub use record::{ConsumeGrant, Entry, EventId, Origin, Record, key_of_client};
-pub use tenant::{TenantId, UserId};
+pub use tenant::{TenantId, UserId, Weights};
 
 /// One shard of the process: 0 .. `SHARDS_MAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -278,6 +278,7 @@ impl Shard {
         let tables = key_of_tables(&key, id);
         let compression = Compression::new(&config.websocket);
         let inflater = Inflater::shared(config.websocket.inflated_bytes_max());
+        let weights = Arc::clone(&config.tenants.weights);
         Self {
             id,
             mode,
@@ -287,8 +288,9 @@ impl Shard {
                 limits::FANOUT_RING_BYTES,
                 limits::OWN_RING_BYTES,
                 inflater,
+                &weights,
             ),
-            local: Local::new(&tables),
+            local: Local::new(&tables, &weights),
             owned: Owned::new(&tables),
             late: Late::default(),
             mesh: endpoint,
@@ -362,7 +364,7 @@ impl Shard {
             key: *key,
             secrets: Secrets::new(key, self.id.0),
             uid: format!("{:016x}", own(&mut Secrets::new(key, ALL_SHARDS))),
-            local: Local::new(&tables),
+            local: Local::new(&tables, &self.config.tenants.weights),
             owned: Owned::new(&tables),
             people: People::new(&tables, &Key::new(*key), &self.config),
             ..self
@@ -573,6 +575,12 @@ impl Shard {
             || self.outgoing.has_unseen()
     }
 
+    /// Several customers share it: whoever comes waits for no long slice of somebody else's.
+    #[must_use]
+    pub fn has_tenants(&self) -> bool {
+        self.config.tenants.are_configured()
+    }
+
     /// Bytes of a `SendBatch::Ring`, at the same address until `handle_flushed`.
     #[must_use]
     pub fn ring_bytes(&self, range: RingRange) -> &[u8] {
@@ -587,6 +595,17 @@ impl Shard {
 
     /// What is to be done; `None` when there is nothing.
     pub fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            let output = self.next_output();
+            // Runs that were left over follow behind what is on its way, or at once.
+            let is_left = self.has_tenants() && self.local.has_runs();
+            if output.is_some() || self.connections.has_unflushed() || !is_left {
+                return output;
+            }
+        }
+    }
+
+    fn next_output(&mut self) -> Option<Output> {
         // What comes of these goes to connections that may have a batch in this slice: one send for each.
         if !self.connections.has_unflushed() {
             if self.local.has_runs() {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::driver::Spread;
 use super::process::{self, CpuSource, Memory};
 use super::{Args, BenchError, Protocol, Scenario, Transport};
 
@@ -234,6 +235,10 @@ fn configuration(args: &Args, address: SocketAddr) -> String {
     } else {
         ""
     };
+    let rate = match args.scenario {
+        Scenario::Tenants => format!("rate = {}", args.tenants.limit()),
+        _ => String::new(),
+    };
     let message_max = 65_536.max(args.size * 2 + 4096);
     format!(
         r#"[server]
@@ -263,6 +268,7 @@ name = "{NAMESPACE}"
 allow_subscribe_for_client = true
 allow_publish_for_client = true
 {batch}
+{rate}
 
 [[channel.namespaces]]
 name = "{NAMESPACE_RECOVER}"
@@ -333,6 +339,14 @@ new_rate_limit_per_user = 0
 new_rate_limit_per_prefix = 0
 "#
         ));
+    }
+    if args.scenario == Scenario::Tenants {
+        for tenant in 1..=args.tenants.count() {
+            let (id, secret) = (Spread::id(tenant), &args.token_secret);
+            text.push_str(&format!(
+                "\n[[tenants]]\nid = \"{id}\"\n[tenants.token]\nhmac_secret_key = \"{secret}\"\n"
+            ));
+        }
     }
     if args.scenario == Scenario::Drain {
         let window = args.duration.as_millis();

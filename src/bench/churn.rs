@@ -1,7 +1,7 @@
 //! Connections that come and go, and channels that are used once: does the server keep anything of them? Threads that wait for each
 //! answer are enough for that, and hide nothing.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -42,11 +42,12 @@ struct Counted {
     ends: AtomicBool,
 }
 
-/// Whom the threads speak to, and as whom.
-struct Peer {
-    address: SocketAddr,
-    host: String,
-    token: String,
+/// Whom a line speaks to, and as whom.
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) token: String,
 }
 
 /// Runs it once.
@@ -93,6 +94,7 @@ fn once(args: &Args, server: &Server, rates: (u32, u32), number: u32) -> Result<
     let peer = Peer {
         address: server.address,
         host: server.host.clone(),
+        path: "/connection/websocket".to_owned(),
         token: signer.token("churn", &[])?,
     };
     let counted = Counted::default();
@@ -238,7 +240,7 @@ fn use_once(peer: &Peer, counted: &Counted, mut pace: Pace, thread: u32) {
 }
 
 /// A client that waits for its answers. Its end is a reset, which leaves no lingering port.
-struct Line {
+pub(super) struct Line {
     stream: TcpStream,
     mask: u32,
     unread: Vec<u8>,
@@ -246,7 +248,7 @@ struct Line {
 
 impl Line {
     /// Connected, with its session.
-    fn open(peer: &Peer, mask: u32) -> Result<Self, BenchError> {
+    pub(super) fn open(peer: &Peer, mask: u32) -> Result<Self, BenchError> {
         let stream = TcpStream::connect(peer.address)?;
         let socket = SockRef::from(&stream);
         socket.set_linger(Some(Duration::ZERO))?;
@@ -257,7 +259,7 @@ impl Line {
             mask,
             unread: Vec::new(),
         };
-        let request = frame::upgrade_request(&peer.host, "/connection/websocket", "");
+        let request = frame::upgrade_request(&peer.host, &peer.path, "");
         line.stream.write_all(&request)?;
         loop {
             match frame::upgrade_answer(&line.unread) {
@@ -293,7 +295,7 @@ impl Line {
     }
 
     /// Sends commands and waits for so many replies. How many were errors.
-    fn ask(&mut self, text: &str, replies: u32) -> Result<u64, BenchError> {
+    pub(super) fn ask(&mut self, text: &str, replies: u32) -> Result<u64, BenchError> {
         self.send(frame::TEXT, text.as_bytes())?;
         let (mut left, mut errors) = (replies, 0);
         while left > 0 {
@@ -328,5 +330,41 @@ impl Line {
             }
         }
         Ok(errors)
+    }
+
+    /// How many publications have come, without waiting for one.
+    pub(super) fn published(&mut self) -> Result<u64, BenchError> {
+        self.stream.set_nonblocking(true)?;
+        let mut bytes = [0; 64 * 1024];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) => return Err(BenchError::Refused("the connection".into())),
+                Ok(len) => self.unread.extend_from_slice(&bytes[..len]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.stream.set_nonblocking(false)?;
+        let (mut used_all, mut count, mut pings) = (0, 0, 0);
+        while let frame::Scan::Frame {
+            opcode,
+            payload,
+            used,
+        } = frame::scan(&self.unread[used_all..])
+        {
+            used_all += used;
+            if opcode == frame::CLOSE {
+                return Err(BenchError::Refused("the connection".into()));
+            }
+            for line in payload.split(|byte| *byte == b'\n') {
+                count += u64::from(line.starts_with(b"{\"push\":"));
+                pings += u32::from(line == b"{}");
+            }
+        }
+        self.unread.drain(..used_all);
+        for _ in 0..pings {
+            self.send(frame::TEXT, b"{}")?;
+        }
+        Ok(count)
     }
 }

@@ -24,6 +24,8 @@ pub(crate) enum Driver {
         recover: bool,
         /// What subscribers take turns in.
         wires: Vec<Wire>,
+        /// Whose the channels are; without it the tenant's that the path leads to.
+        tenants: Option<Spread>,
     },
     /// Pusher Channels v7. Publications are client events on private channels.
     Pusher {
@@ -57,6 +59,27 @@ pub(crate) struct Step {
     pub(crate) write: u32,
     /// Bytes that the server answers once it has received all of them.
     pub(crate) read: u32,
+}
+
+/// Channels of several tenants, who call theirs alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spread {
+    /// Number of the tenant that has the first ones.
+    pub(crate) first: u32,
+    /// Channels of each.
+    pub(crate) channels: u32,
+}
+
+impl Spread {
+    /// The id of a tenant.
+    pub(crate) fn id(tenant: u32) -> String {
+        format!("t{tenant}")
+    }
+
+    /// Stands before the path of an endpoint, for a client of the channel's tenant.
+    fn path(self, channel: u32) -> String {
+        format!("/t/{}", Self::id(self.first + channel / self.channels))
+    }
 }
 
 /// Where a subscription stands, for recovery.
@@ -119,7 +142,15 @@ impl Driver {
         is_publisher: bool,
     ) -> Result<Vec<u8>, BenchError> {
         match self {
-            Self::Centrifuge { path, signer, .. } => {
+            Self::Centrifuge {
+                path,
+                signer,
+                tenants,
+                ..
+            } => {
+                let first = member.channels.first().map_or(0, |&(channel, _)| channel);
+                let prefix = tenants.map(|of| of.path(first)).unwrap_or_default();
+                let path = &format!("{prefix}{path}");
                 let channels: Vec<String> = member
                     .channels
                     .iter()
@@ -146,7 +177,12 @@ impl Driver {
     /// The name of a channel on the wire.
     pub(crate) fn channel_name(&self, channel: u32) -> String {
         match self {
-            Self::Centrifuge { namespace, .. } => format!("{namespace}:{channel}"),
+            Self::Centrifuge {
+                namespace, tenants, ..
+            } => {
+                let own = tenants.map_or(channel, |of| channel % of.channels);
+                format!("{namespace}:{own}")
+            }
             Self::Pusher { .. } => format!("private-bench-{channel}"),
             Self::Raw { .. } | Self::Script { .. } => channel.to_string(),
         }
@@ -376,6 +412,7 @@ mod tests {
             namespace: "recover",
             recover: true,
             wires: vec![Wire::PLAIN],
+            tenants: None,
         }
     }
 

@@ -314,6 +314,7 @@ fn driver(args: &Args, shape: &Shape, path: Option<&str>) -> Driver {
             namespace: shape.namespace(),
             recover: args.scenario == Scenario::Storm,
             wires: Wire::of(args),
+            tenants: None,
         },
         Protocol::Pusher => Driver::Pusher {
             key: args.api_key.clone(),

@@ -12,7 +12,7 @@ use crate::limits::BATCH_DELAY_MAX;
 
 /// `bench::durable` has a shape of its own.
 pub(super) const ELSEWHERE: BenchError =
-    BenchError::Usage("durable, queue and churn are measured by clients of their own");
+    BenchError::Usage("durable, queue, churn and tenants are measured by clients of their own");
 
 /// Numbers of one invocation.
 #[derive(Clone, Debug, Serialize)]
@@ -68,13 +68,13 @@ impl Shape {
         let scenario = args.scenario;
         if matches!(
             scenario,
-            Scenario::Durable | Scenario::Queue | Scenario::Churn
+            Scenario::Durable | Scenario::Queue | Scenario::Churn | Scenario::Tenants
         ) {
             return Err(ELSEWHERE);
         }
         let connections = args.connections.unwrap_or(match scenario {
             Limit | Fanout | Chat => 1000,
-            Echo | Scenario::Durable | Scenario::Queue | Scenario::Churn => 1,
+            Echo | Scenario::Durable | Scenario::Queue | Scenario::Churn | Scenario::Tenants => 1,
             Idle | Drain => 15_000,
             Storm => 5000,
             Stalled => 10_000,
@@ -83,7 +83,7 @@ impl Shape {
             Chat => 1000,
             Echo => connections,
             Limit | Fanout | Idle | Storm | Stalled | Drain => 1,
-            Scenario::Durable | Scenario::Queue | Scenario::Churn => 1,
+            Scenario::Durable | Scenario::Queue | Scenario::Churn | Scenario::Tenants => 1,
         });
         let subscriptions =
             args.subscriptions
@@ -218,6 +218,10 @@ impl Shape {
                 || args.batch_delay.is_some()
                     && (args.delta || !matches!(scenario, Scenario::Fanout | Scenario::Chat)),
             "--batch-delay is 1 ms up to 10 s, and measured with fanout and chat, without --delta",
+        )?;
+        usage(
+            args.tenants.is_set(),
+            "--tenants, --noisy-connections, --noisy-channels and --limit are for tenants",
         )?;
         usage(
             args.durable.is_set(),

@@ -10,7 +10,7 @@ use super::hooks::Target;
 use super::namespace::ServerNameError;
 use super::{ChannelRules, Glob, Namespace, ResolveError, Secret, Token};
 use crate::mem::Quota;
-use crate::model::{ChannelName, TenantId, tenant};
+use crate::model::{ChannelName, TenantId, Weights, tenant};
 
 pub use limits::{TenantLimits, WhenOverRate};
 
@@ -27,7 +27,7 @@ pub fn path_of(tenant: TenantId<'_>) -> String {
 }
 
 /// One of `[[tenants]]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
     /// Unique: lower-case letters, digits and `-`, up to `limits::TENANT_ID_BYTES_MAX`.
     pub id: String,
@@ -41,10 +41,28 @@ pub struct Tenant {
     pub token: Token,
     /// Keys of the server API that act for it, and for nobody else.
     pub keys: Vec<AccessKey>,
+    /// What it gets of that which tenants share, beside one with 1: 1 up to `limits::TENANT_WEIGHT_MAX`.
+    pub weight: u32,
     /// What it may have, and how fast it may go.
     pub limits: Arc<TenantLimits>,
     /// Who is asked about its clients in place of the target with the same name.
     pub proxies: Vec<Arc<Target>>,
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            hosts: Vec::new(),
+            channel_set: String::new(),
+            allowed_origins: Vec::new(),
+            token: Token::default(),
+            keys: Vec::new(),
+            weight: 1,
+            limits: Arc::default(),
+            proxies: Vec::new(),
+        }
+    }
 }
 
 /// One of `[[channel_sets]]`: namespaces that tenants have in place of those of `[channel]`.
@@ -86,6 +104,8 @@ pub struct Tenants {
     domains: BTreeMap<Box<str>, u32>,
     issuers: BTreeMap<Box<str>, u32>,
     keys: BTreeMap<KeyDigest, (u32, u32)>,
+    /// What each gets of that which they share.
+    pub weights: Arc<Weights>,
     /// Headers of requests that some target of a tenant wants.
     pub(super) http_headers: BTreeSet<String>,
     /// Headers of connect commands, likewise.
@@ -132,6 +152,11 @@ impl Tenants {
         channels.tenants = Arc::new(self.list.iter().map(of).collect());
         self.list.sort_by(|a, b| a.id.cmp(&b.id));
         let place = |at: usize| u32::try_from(at).expect("bounded by `limits::TENANTS_MAX`");
+        let weights = self
+            .list
+            .iter()
+            .map(|one| (one.id.as_str().into(), one.weight));
+        self.weights = Arc::new(weights.collect());
         (self.hosts, self.domains, self.issuers) = Default::default();
         self.keys = BTreeMap::default();
         let proxies = || self.list.iter().flat_map(|tenant| &tenant.proxies);
@@ -163,6 +188,12 @@ impl Tenants {
         let by_id = |tenant: &Arc<Tenant>| tenant.id.as_str().cmp(id.as_str());
         let at = self.list.binary_search_by(by_id).ok()?;
         self.list.get(at)
+    }
+
+    /// Are there any beside `default`?
+    #[must_use]
+    pub fn are_configured(&self) -> bool {
+        !self.list.is_empty()
     }
 
     /// Whose a request to this host is; `None` where the host is nobody's own.

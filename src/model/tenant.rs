@@ -7,6 +7,7 @@
 //! tenant's, and no door has to look.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Stands before and behind the tenant in a whole name (U+001F, the unit separator of ASCII).
@@ -75,6 +76,26 @@ impl fmt::Display for TenantId<'_> {
 impl fmt::Debug for TenantId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// What tenants have of that which they share: of two that want more than there is, one with a weight of 2 gets twice as much as one
+/// with a weight of 1. Only those stand here that have another one than 1; `default` has 1.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Weights(BTreeMap<Box<str>, u32>);
+
+impl FromIterator<(Box<str>, u32)> for Weights {
+    fn from_iter<I: IntoIterator<Item = (Box<str>, u32)>>(weights: I) -> Self {
+        let others = weights.into_iter().filter(|&(_, weight)| weight > 1);
+        Self(others.collect())
+    }
+}
+
+impl Weights {
+    /// That of a tenant: 1 up to `limits::TENANT_WEIGHT_MAX`.
+    #[must_use]
+    pub fn of(&self, tenant: TenantId<'_>) -> u32 {
+        self.0.get(tenant.as_str()).copied().unwrap_or(1)
     }
 }
 

@@ -305,11 +305,12 @@ fn lie_down(core: &Shared) -> bool {
 impl Core {
     /// Takes outputs until the shard has none or a slice is full. Returns whether there may be more.
     fn flush(&mut self, shared: &Shared, now: Now) -> bool {
-        let mut slice = Slice::default();
+        let mut slice = Slice::new(self.shard.has_tenants());
         let mut first = true;
         loop {
             let mut taken = 0;
-            while !slice.is_full()
+            slice.begin_part();
+            while slice.has_room()
                 && let Some(output) = self.shard.poll_output()
             {
                 taken += 1;
@@ -323,7 +324,8 @@ impl Core {
             first = false;
             // Sending a slice takes its time; the fan-out is measured to its end.
             self.shard.handle_flushed(self.clock.now());
-            if slice.is_full() {
+            // Who has come meanwhile is read by tasks of their own, which have their turn behind this one.
+            if !slice.has_room() {
                 return true;
             }
         }

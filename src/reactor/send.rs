@@ -14,14 +14,30 @@ use crate::uring::{Completion, Kind, Sqe, socket};
 /// Sends of one slice. Each takes the thread for some microseconds in which nothing is received (§4).
 pub(super) const SLICE: usize = 256;
 
+/// Of a slice, a part is one in so many, where tenants share the shard: behind each it is looked whether somebody else has come, who
+/// then waits for a few sends only.
+const PARTS: usize = 32;
+
 /// What one slice has of sends so far. It ends by their number and by their bytes: the kernel copies both.
-#[derive(Default)]
 pub(super) struct Slice {
+    /// Tenants share the shard: it is sent in parts.
+    is_shared: bool,
     sends: usize,
     bytes: usize,
+    /// Both, when its last part began.
+    part: (usize, usize),
 }
 
 impl Slice {
+    pub(super) const fn new(is_shared: bool) -> Self {
+        Self {
+            is_shared,
+            sends: 0,
+            bytes: 0,
+            part: (0, 0),
+        }
+    }
+
     pub(super) fn add(&mut self, output: &Output) {
         if let Output::Transmit { batch, .. } = output {
             self.sends += 1;
@@ -35,16 +51,30 @@ impl Slice {
     pub(super) const fn is_full(&self) -> bool {
         self.sends >= SLICE || self.bytes >= SLICE_BYTES
     }
+
+    pub(super) const fn begin_part(&mut self) {
+        self.part = (self.sends, self.bytes);
+    }
+
+    /// It goes on: neither it nor its part is full.
+    pub(super) const fn has_room(&self) -> bool {
+        let (sends, bytes) = self.part;
+        let is_part_full =
+            self.sends - sends >= SLICE / PARTS || self.bytes - bytes >= SLICE_BYTES / PARTS;
+        !(self.is_full() || self.is_shared && is_part_full)
+    }
 }
 
 impl Hot {
-    /// Takes outputs until the shard has none or a slice is full. Returns whether there may be more.
+    /// Takes outputs until the shard has none or a slice is full. Where tenants share the shard, it ends with a part of a slice if
+    /// something has come meanwhile. Returns whether there may be more.
     pub(super) fn flush(&mut self, now: Now) -> io::Result<bool> {
-        let mut slice = Slice::default();
+        let mut slice = Slice::new(self.shard.has_tenants());
         let mut first = true;
         loop {
             let mut taken = 0;
-            while !slice.is_full()
+            slice.begin_part();
+            while slice.has_room()
                 && let Some(output) = self.shard.poll_output()
             {
                 taken += 1;
@@ -60,10 +90,15 @@ impl Hot {
             // Sending a slice takes its time; the fan-out is measured to its end.
             self.shard.handle_flushed(self.clock.now());
             self.start_closes(now)?;
-            if slice.is_full() {
+            if slice.is_full() || !slice.has_room() && self.has_arrived() {
                 return Ok(true);
             }
         }
+    }
+
+    /// Something has come that nobody has looked at.
+    fn has_arrived(&self) -> bool {
+        self.ring.needs_enter() || !self.pending.is_empty() || self.shard.has_work()
     }
 
     fn carry_out(&mut self, output: Output) -> io::Result<()> {
@@ -281,5 +316,40 @@ pub(super) fn outcome(result: i32) -> Result<usize, SendFailed> {
         0.. => Ok(result as usize),
         result if socket::is_passing(-result) => Ok(0),
         _ => Err(SendFailed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slice_and_its_parts_end_by_sends_and_by_bytes() {
+        let send = |bytes: usize| Output::Transmit {
+            conn: ConnId {
+                slot: 0,
+                generation: 0,
+            },
+            batch: SendBatch::Owned(vec![0; bytes]),
+        };
+        for (is_shared, bytes, wanted) in [
+            (true, 10, vec![SLICE / PARTS; PARTS]),
+            (true, SLICE_BYTES / 64, vec![64 / PARTS; PARTS]),
+            (false, 10, vec![SLICE]),
+            (false, SLICE_BYTES / 64, vec![64]),
+        ] {
+            let mut slice = Slice::new(is_shared);
+            let mut parts = Vec::new();
+            while !slice.is_full() {
+                slice.begin_part();
+                let mut sends = 0;
+                while slice.has_room() {
+                    slice.add(&send(bytes));
+                    sends += 1;
+                }
+                parts.push(sends);
+            }
+            assert_eq!(parts, wanted);
+        }
     }
 }

@@ -10,7 +10,7 @@ use crate::broker::owner::owner_of;
 use crate::config::keys::{KeySet, KeySource};
 use crate::config::{ChannelRules, Config, Tenant, Token};
 use crate::limits::MESH_TIMEOUT;
-use crate::mem::{Place, Rng, Secrets, Tick, TimerWheel};
+use crate::mem::{Place, Rng, Secrets, Tick, TimerWheel, Turns};
 use crate::mesh::{Endpoint, Message};
 use crate::metrics::Counters;
 use crate::model::{ChannelName, ClientId, ConnId, Encoding, Format, ShardId, TenantId};
@@ -195,7 +195,7 @@ pub struct Context<'a> {
     /// What is asked of other shards.
     pub asked: &'a mut OpenQuestions,
     /// Subscriptions that get the next part of what they missed once their connection takes it.
-    pub parts: &'a mut VecDeque<(ConnId, crate::model::HubId)>,
+    pub parts: &'a mut Turns<(ConnId, crate::model::HubId)>,
     /// Random numbers.
     pub rng: &'a mut Rng,
     /// What nobody can guess.

@@ -29,7 +29,7 @@ impl Session {
             limit: context.config.client.recovery_max_publication_limit,
             cache: false,
         });
-        context.parts.push_back((context.conn, answer.hub));
+        (context.parts).push(answer.channel.tenant(), (context.conn, answer.hub));
     }
 
     /// Asks for the next part of what was missed. `false`: later, the owner could not be asked.

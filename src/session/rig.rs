@@ -9,7 +9,7 @@ use super::{Calls, Context, KeyWanted, Phase, Requests, Session, Tokens};
 use crate::auth::revocation::Revocations;
 use crate::broker::Hub;
 use crate::config::Config;
-use crate::mem::{Key, Place, Rng, Secrets};
+use crate::mem::{Key, Place, Rng, Secrets, Turns};
 use crate::mesh::{Endpoint, Message, build};
 use crate::metrics::Counters;
 use crate::model::{ConnId, Format, HubId, ShardId};
@@ -41,7 +41,7 @@ pub(super) struct Rig {
     late: Late,
     tokens: Tokens,
     mesh: Vec<Endpoint>,
-    parts: VecDeque<(ConnId, HubId)>,
+    parts: Turns<(ConnId, HubId)>,
     rng: Rng,
     secrets: Secrets,
     compression: Compression,
@@ -73,7 +73,7 @@ impl Rig {
             late: Late::default(),
             tokens: Tokens::new(&config),
             mesh: build(1),
-            parts: VecDeque::new(),
+            parts: Turns::new(1, &std::sync::Arc::default()),
             rng: Rng::new(7),
             secrets: Secrets::new(&[7; 32], 0),
             compression: Compression::new(&config.websocket),

@@ -12,10 +12,11 @@ mod rings;
 mod time;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::connection::{Connection, Due, State};
 use crate::mem::{Slab, Tick, TimerWheel};
-use crate::model::ConnId;
+use crate::model::{ConnId, Weights};
 use crate::time::Instant;
 use crate::wire::websocket::Inflater;
 pub(super) use input::Holds;
@@ -48,10 +49,15 @@ pub(super) struct Connections {
 
 impl Connections {
     /// None yet. The rings have so many bytes: of what many get, and of what one gets.
-    pub(super) fn new(shared_bytes: u32, own_bytes: u32, inflater: Inflater) -> Self {
+    pub(super) fn new(
+        shared_bytes: u32,
+        own_bytes: u32,
+        inflater: Inflater,
+        weights: &Arc<Weights>,
+    ) -> Self {
         Self {
             slab: Slab::default(),
-            outbox: Outbox::new(shared_bytes, own_bytes),
+            outbox: Outbox::new(shared_bytes, own_bytes, weights),
             wheel: TimerWheel::default(),
             fired: (0, Vec::new()),
             inflater,
@@ -64,8 +70,9 @@ impl Connections {
     }
 
     /// A new configuration.
-    pub(super) fn reload(&mut self, inflater: Inflater) {
+    pub(super) fn reload(&mut self, inflater: Inflater, weights: &Arc<Weights>) {
         self.inflater = inflater;
+        self.outbox.dirty.reload(weights);
     }
 
     pub(super) const fn len(&self) -> usize {

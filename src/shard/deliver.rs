@@ -16,6 +16,10 @@ use crate::protocol::push::{Push, Unsubscribe};
 use crate::session::flag;
 use crate::wire::json::write::Members;
 
+/// Runs for so many subscribers are given in one slice where there are tenants, and the one that reaches it whole: about as much work
+/// as a few dozen sends.
+const SUBSCRIBERS_PER_SLICE: usize = 1024;
+
 /// What a subscriber is told of joins and leaves that it was not told one by one.
 fn counted(channel: &ChannelName, news: News) -> Vec<u8> {
     let mut out = Vec::new();
@@ -118,13 +122,25 @@ impl Shard {
         }
     }
 
-    /// Gives all runs of this turn.
+    /// Gives the runs of this turn. Where there are tenants no more of them than a part of a slice is work for: the others follow
+    /// behind that, and whoever comes meanwhile has its turn among them.
     pub(super) fn give_runs(&mut self) {
-        let runs = self.local.take_runs(self.now.at);
-        for &id in &runs {
+        let most = match self.has_tenants() {
+            true => SUBSCRIBERS_PER_SLICE,
+            false => usize::MAX,
+        };
+        let mut given = 0;
+        for _ in 0..self.local.runs() {
+            if given >= most {
+                break;
+            }
+            let Some((id, subscribers)) = self.local.next_run(self.now.at) else {
+                break;
+            };
+            given += subscribers;
             self.give_run(id);
         }
-        self.local.runs_given(runs);
+        self.local.runs_given();
     }
 
     /// Somebody joined or left a channel.

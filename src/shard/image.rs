@@ -52,7 +52,7 @@ const OWNED: SectionKind = SectionKind { tag: 3, version: 2 };
 /// See `people`.
 const PEOPLE: SectionKind = SectionKind { tag: 4, version: 2 };
 /// See `local`.
-const LOCAL: SectionKind = SectionKind { tag: 5, version: 2 };
+const LOCAL: SectionKind = SectionKind { tag: 5, version: 3 };
 /// See `questions`.
 const QUESTIONS: SectionKind = SectionKind { tag: 6, version: 1 };
 /// See `keys`.
@@ -441,7 +441,7 @@ impl Moved {
                     let rings = (limits::FANOUT_RING_BYTES, limits::OWN_RING_BYTES);
                     let inflater = Inflater::shared(config.websocket.inflated_bytes_max());
                     CONNECTIONS.read(section, &mut connections, |from| {
-                        Connections::read_image(rings, inflater, from)
+                        Connections::read_image(rings, inflater, &config.tenants.weights, from)
                     })?;
                 }
                 tag if tag == OWNED.tag => {
@@ -463,7 +463,7 @@ impl Moved {
                 tag if tag == LOCAL.tag => {
                     let tables = tables()?;
                     LOCAL.read(section, &mut local, |from| {
-                        Local::read_image(&tables, &config.channels, from)
+                        Local::read_image(&tables, &config.channels, &config.tenants.weights, from)
                     })?;
                 }
                 tag if tag == QUESTIONS.tag => {

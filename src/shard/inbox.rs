@@ -201,6 +201,20 @@ impl Shard {
     /// them is told about several stands together.
     pub(super) fn tell_published(&mut self) {
         let mut published = std::mem::take(&mut self.published);
+        if self.has_tenants() && self.local.has_runs() {
+            // Those of tenants who have not been given all of it wait for that.
+            published.retain(|told| {
+                let connection = self
+                    .connections
+                    .current(told.0.conn.slot, told.0.conn.generation);
+                let waits =
+                    connection.is_some_and(|one| self.local.has_runs_of(one.session.tenant()));
+                if waits {
+                    self.published.push(*told);
+                }
+                !waits
+            });
+        }
         let is_same = |(a, _): &PublishedTo, (b, _): &PublishedTo| a.conn == b.conn;
         for told in published.chunk_by(is_same) {
             for told in told.chunks(TOLD_TOGETHER) {
@@ -295,8 +309,8 @@ impl Shard {
         self.keys_replaced();
         self.compression = Compression::new(&config.websocket);
         let inflater = Inflater::shared(config.websocket.inflated_bytes_max());
-        self.connections.reload(inflater);
-        self.local.reload(&config.channels);
+        self.connections.reload(inflater, &config.tenants.weights);
+        self.local.reload(&config.channels, &config.tenants.weights);
         self.owned.reload(&config.channels);
         let limits_now =
             config.client.limits_connections() && !self.config.client.limits_connections();

@@ -14,10 +14,10 @@ use crate::broker::hub::News;
 use crate::broker::{Hub, HubChannel};
 use crate::config::ChannelRules;
 use crate::limits::{CHANNELS_OWNED_MAX, FANOUT_PIECE_BYTES_MAX};
-use crate::mem::Key;
+use crate::mem::{Key, Turns};
 use crate::mesh::durable::Span;
 use crate::mesh::message::{Query, QueryKind};
-use crate::model::{ConnId, HubId, Offset, Publication, Since, StreamPosition};
+use crate::model::{ConnId, HubId, Offset, Publication, Since, StreamPosition, TenantId, Weights};
 use crate::protocol::push::Push;
 use crate::speaker::{Compression, Written};
 use crate::time::Instant;
@@ -29,6 +29,8 @@ const RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize / 4;
 /// Bytes of one run for all classes of a mixed audience. A second run of the turn would not stand behind the first in the ring
 /// and every subscriber would have to copy: it is put off as long as a class's piece still fits.
 const MIXED_RUN_BYTES: usize = FANOUT_PIECE_BYTES_MAX as usize;
+/// Subscribers that a tenant with weight 1 is given runs for in its turn.
+const RUN_TURN: u32 = 256;
 /// Joins and leaves are counted for so long.
 const NEWS_INTERVAL: Duration = Duration::from_secs(1);
 /// A run's memory is kept for the next turn up to this many publications.
@@ -38,7 +40,7 @@ const RUN_PUBLICATIONS_KEPT: usize = 256;
 pub(super) struct Local {
     hub: Hub,
     /// Channels with publications that are to be given in this turn.
-    runs: Vec<HubId>,
+    runs: Turns<HubId>,
     /// Those whose publications wait for others.
     windows: Windows,
     /// Bytes of the fan-out ring that they will take, about.
@@ -77,23 +79,25 @@ pub(super) struct Giving {
 
 impl Local {
     /// Nobody listens yet. Where names are filed follows from `key`.
-    pub(super) fn new(key: &Key) -> Self {
+    pub(super) fn new(key: &Key, weights: &Arc<Weights>) -> Self {
         Self {
             hub: Hub::new(key),
-            runs: Vec::new(),
+            runs: Turns::new(RUN_TURN, weights),
             windows: Windows::default(),
             run_bytes: 0,
             written: Written::default(),
             unasked: Vec::new(),
-            parts: Parts::default(),
+            parts: Parts::new(weights),
             news: VecDeque::new(),
             fan_out_since: None,
         }
     }
 
     /// A new configuration: channels whose namespace still exists follow it.
-    pub(super) fn reload(&mut self, rules: &ChannelRules) {
+    pub(super) fn reload(&mut self, rules: &ChannelRules, weights: &Arc<Weights>) {
         self.hub.reload(rules);
+        self.runs.reload(weights);
+        self.parts.queue().reload(weights);
     }
 
     /// Who listens.
@@ -110,6 +114,7 @@ impl Local {
     /// Gives up the memory that only a rush needed: queues keep so many places.
     pub(super) fn shrink(&mut self, kept: usize) {
         self.parts.shrink(kept);
+        self.runs.shrink_to(kept);
     }
 
     /// Publications encoded so far, in JSON and in Protobuf.
@@ -274,7 +279,7 @@ impl Local {
         } else {
             self.windows.take_out(channel, before);
             channel.run_is_due = true;
-            self.runs.push(id);
+            self.runs.push(channel.name.tenant(), id);
             self.run_bytes += after;
         }
         // What may be dropped is given one by one, and at once.
@@ -294,7 +299,7 @@ impl Local {
             channel.window = None;
             if waits {
                 channel.run_is_due = true;
-                self.runs.push(id);
+                self.runs.push(channel.name.tenant(), id);
                 self.run_bytes += channel.run_bytes;
             }
         }
@@ -331,18 +336,29 @@ impl Local {
         self.run_bytes
     }
 
-    /// Takes the list of channels with a run, to give all of them.
-    pub(super) fn take_runs(&mut self, now: Instant) -> Vec<HubId> {
-        self.fan_out_since.get_or_insert(now);
-        std::mem::take(&mut self.runs)
+    /// How many channels have a run that is to be given.
+    pub(super) const fn runs(&self) -> usize {
+        self.runs.len()
     }
 
-    /// They are given. Bytes of runs that a channel which lost its subscribers took with it are not counted for ever.
-    pub(super) fn runs_given(&mut self, mut runs: Vec<HubId>) {
-        if self.runs.is_empty() {
-            runs.clear();
-            self.runs = runs;
-        }
+    /// Publications of this turn wait to be given to this tenant's subscribers.
+    pub(super) fn has_runs_of(&mut self, tenant: TenantId<'_>) -> bool {
+        let lane = self.runs.lane(tenant);
+        self.runs.queue_mut(lane).next().is_some()
+    }
+
+    /// The next channel with a run that is to be given, of the tenant whose turn it is, and how many subscribers it has.
+    pub(super) fn next_run(&mut self, now: Instant) -> Option<(HubId, usize)> {
+        self.fan_out_since.get_or_insert(now);
+        let id = self.runs.pop()?;
+        let channel = self.hub.channel(id);
+        let subscribers = channel.map_or(0, |channel| channel.subscribers.len());
+        self.runs.charge(subscribers as u32 + 1);
+        Some((id, subscribers))
+    }
+
+    /// Some are given. Bytes of runs that a channel which lost its subscribers took with it are not counted for ever.
+    pub(super) fn runs_given(&mut self) {
         let runs = self.runs.iter().filter_map(|&id| self.hub.channel(id));
         self.run_bytes = runs.map(|channel| channel.run_bytes).sum();
     }
@@ -434,12 +450,15 @@ impl Local {
 
     /// The next one to be asked for.
     pub(super) fn next_part(&mut self) -> Option<(ConnId, HubId)> {
-        self.parts.queue().pop_front()
+        let queue = self.parts.queue();
+        let next = queue.pop();
+        queue.charge(1);
+        next
     }
 
     /// It could not be asked for now.
     pub(super) fn part_again(&mut self, conn: ConnId, hub: HubId) {
-        self.parts.queue().push_back((conn, hub));
+        self.parts.again(&self.hub, conn, hub);
     }
 
     /// Its connection takes nothing now: nobody looks at it before `wake_parts`.
@@ -454,7 +473,7 @@ impl Local {
 
     /// The connection in a slot takes parts again, or is gone.
     pub(super) fn wake_parts(&mut self, slot: u32) {
-        self.parts.wake(slot);
+        self.parts.wake(&self.hub, slot);
     }
 
     /// The connection in a slot is gone.

@@ -142,14 +142,15 @@ impl Shard {
         self.left_out(slot, shed);
     }
 
-    /// All connections together have too many unsent bytes: the largest are dealt with as their channels say, until they have not.
+    /// All connections together have too many unsent bytes: of the tenant that has most of them for its weight the largest is dealt with
+    /// as its channels say, and so on until they have not.
     pub(super) fn evict_largest(&mut self) {
         if self.connections.backlog_bytes() <= BACKLOG_EVICTED_FROM {
             return;
         }
-        let mut largest = self.connections.largest();
+        let mut largest = self.connections.largest(&self.config.tenants.weights);
         while self.connections.backlog_bytes() > BACKLOG_EVICTED_TO
-            && let Some((before, slot)) = largest.pop()
+            && let Some((before, slot, of)) = largest.pop()
         {
             let channel_at = |hub| self.local.hub().at(hub);
             let shed = self.connections.evict(slot, channel_at);
@@ -159,7 +160,7 @@ impl Shard {
             let ends = self.connections.of(slot).close.is_some();
             let left = self.connections.of(slot).backlog_bytes();
             if left > 0 && (left < before || ends) {
-                largest.push((left, slot));
+                largest.push(left, slot, of);
             }
         }
     }
@@ -278,6 +279,12 @@ impl Shard {
         self.now = now;
         if self.connections.flushed() {
             self.outgoing.see_all();
+        }
+        if self.has_tenants() {
+            for slot in self.connections.make_room() {
+                self.counters.sends_copied += 1;
+                self.check_backlog(slot);
+            }
         }
         if self.connections.is_clean()
             && let Some(since) = self.local.take_fan_out_since()

@@ -2,6 +2,7 @@
 
 mod drain;
 mod ends;
+mod fair;
 mod image;
 mod inflating;
 mod input;
@@ -242,10 +243,19 @@ impl House {
     }
 
     fn take_slice(&mut self, at: usize) -> bool {
+        self.take_part(at, usize::MAX)
+    }
+
+    /// The same, with so many sends at most.
+    fn take_part(&mut self, at: usize, sends: usize) -> bool {
+        let mut left = sends;
         let (now, shard) = (self.now, &mut self.shards[at]);
         let (mut moves, mut short, mut closed) = (false, Vec::new(), Vec::new());
-        while let Some(output) = shard.poll_output() {
+        while left > 0
+            && let Some(output) = shard.poll_output()
+        {
             moves = true;
+            left -= usize::from(matches!(output, Output::Transmit { .. }));
             let conn = match &output {
                 Output::Transmit { conn, .. }
                 | Output::Close { conn, .. }

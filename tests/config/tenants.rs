@@ -207,6 +207,18 @@ fn what_is_written_is_read_again() {
     assert_eq!(again.channel_sets, config.channel_sets);
 }
 
+#[test]
+fn weights_are_one_up_to_a_thousand_and_one_where_nothing_is_said() {
+    let text = "[[tenants]]\nid = \"a\"\nweight = 3\n[[tenants]]\nid = \"b\"\n";
+    let weights = &load(text).expect("a configuration").tenants.weights;
+    let of = |id| weights.of(TenantId::new(id));
+    assert_eq!(["a", "b", "default", "nobody"].map(of), [3, 1, 1, 1]);
+    for wrong in [0, 1001] {
+        let refused = refusal(&format!("[[tenants]]\nid = \"a\"\nweight = {wrong}"));
+        assert!(refused.contains("`tenants[0].weight` must be"), "{refused}");
+    }
+}
+
 fn file(name: &str, text: &str) -> TextFile {
     TextFile {
         name: name.to_owned(),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Client, PATH, tcp, upgrade_over};
 use crate::support::http::Http;
-use crate::support::process::{API_KEY, Server, Start, config};
+use crate::support::process::{API_KEY, Server, Start, config, reactor_under_test};
 use crate::support::tenants::{
     ACME_KEY, ACME_SECRET, BOLT_KEY, Who, asked, groups_letters_and_replays, tables,
 };
@@ -431,4 +431,48 @@ allow_subscribe_for_client = true
     assert_eq!(acme.publication("chat")["data"], 1);
     let refused = upgrade_over(tcp(server.listen), &path, &[]);
     assert_eq!(refused.err(), Some(404));
+}
+
+#[test]
+fn a_crowd_of_one_tenant_gets_everything_in_order_and_nobody_else_waits_for_it() {
+    const CROWD: usize = 300;
+    const ROUNDS: u64 = 5;
+    let channels = ["c0", "c1", "c2", "c3"];
+    for reactor in [reactor_under_test().as_str(), "portable"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let start = Start::with_config(&rules(directory.path(), "")).shards(2);
+        let server = start.reactor(reactor).run();
+        let mut crowd: Vec<Client> = (0..CROWD)
+            .map(|at| Who::Acme.user(&server, &at.to_string()))
+            .collect();
+        for client in &mut crowd {
+            for channel in channels {
+                client.subscribe(channel);
+            }
+        }
+        let mut quiet = Who::Bolt.user(&server, "42");
+        quiet.subscribe("c0");
+        for round in 0..ROUNDS {
+            // More than is given at once.
+            let body = json!({ "channels": channels, "data": round });
+            Who::Acme.result(&server, "broadcast", &body);
+            quiet.publish("c0", &json!(round));
+            let own = quiet.push();
+            assert!(own.get("pub").is_some(), "{own}");
+            assert_eq!(own["pub"]["data"], round, "{reactor}");
+        }
+        for client in &mut crowd {
+            let mut next = [0; 4];
+            while next != [ROUNDS; 4] {
+                let push = client.push();
+                let Some(data) = push["pub"]["data"].as_u64() else {
+                    continue;
+                };
+                let of = channels.iter().position(|one| push["channel"] == **one);
+                let next = &mut next[of.expect("a channel of its own")];
+                assert_eq!(data, *next, "{reactor}: {push}");
+                *next += 1;
+            }
+        }
+    }
 }

@@ -73,7 +73,9 @@ impl<'a> Course<'a> {
             Scenario::Storm => self.storm(),
             Scenario::Stalled => self.stalled(),
             Scenario::Drain => self.drain(),
-            Scenario::Durable | Scenario::Queue | Scenario::Churn => Err(ELSEWHERE),
+            Scenario::Durable | Scenario::Queue | Scenario::Churn | Scenario::Tenants => {
+                Err(ELSEWHERE)
+            }
         }?;
         self.swarm.disconnect()?;
         Ok(result)

@@ -30,8 +30,8 @@ impl State {
 
     /// Queues what is due; nanoseconds at which the next is, if that is known.
     pub(super) fn publish_due(&mut self) -> Option<u64> {
-        let publisher = self.publisher();
         for _ in 0..PUBLICATIONS_PER_TURN {
+            let publisher = self.publisher_of(self.next_channel);
             if self.clients[publisher as usize].out.len() > UNSENT_MAX {
                 return None;
             }
@@ -54,6 +54,14 @@ impl State {
             self.publish(publisher, channel, intended);
         }
         Some(self.now)
+    }
+
+    /// Who publishes to a channel: the one who does nothing else, or a subscriber of it.
+    const fn publisher_of(&self, channel: u32) -> u32 {
+        match self.plan.has_publisher {
+            true => self.publisher(),
+            false => channel / self.plan.subscriptions,
+        }
     }
 
     /// Publishes `count` to every channel at once, outside any load.

@@ -260,7 +260,7 @@ impl State {
         if (stamps, pings) == (1, 0) {
             self.usual.learn(text);
         }
-        let talks = index == self.publisher() || self.load == Load::Echo;
+        let talks = index == self.publisher() || !self.plan.has_publisher;
         if is_plain || talks || self.clients[index as usize].phase != Phase::Ready {
             self.control(index, text);
         }

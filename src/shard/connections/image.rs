@@ -3,12 +3,15 @@
 //! Taken between two turns: everything that was polled is with the kernel. What a connection has in flight by itself stays there,
 //! and comes back to whoever has the connection then.
 
-use super::outbox::{ConnOrder, Outbox};
+use std::sync::Arc;
+
+use super::outbox::{ConnOrder, Outbox, TURN_BYTES};
 use super::rings::Rings;
 use super::{Connections, Due};
 use crate::image::{Image, ImageError, ImageReader, ImageWriter, image};
 use crate::limits::CONNECTIONS_MAX;
-use crate::mem::{HeldBytes, Slab};
+use crate::mem::{HeldBytes, Slab, Turns};
+use crate::model::Weights;
 use crate::shard::backlog::{Backlog, SharedPieces};
 use crate::shard::connection::{Connection, Leaving, State};
 use crate::shard::{Close, Door};
@@ -81,6 +84,7 @@ impl Connections {
     pub(in crate::shard) fn read_image(
         (shared_bytes, own_bytes): (u32, u32),
         inflater: Inflater,
+        weights: &Arc<Weights>,
         from: &mut ImageReader<'_>,
     ) -> Result<Self, ImageError> {
         let held = HeldBytes::default();
@@ -94,7 +98,7 @@ impl Connections {
             slab,
             outbox: Outbox {
                 rings,
-                dirty: Image::read(from)?,
+                dirty: Turns::read(TURN_BYTES, weights, from)?,
                 closing: Image::read(from)?,
                 orders: Image::read(from)?,
                 held,

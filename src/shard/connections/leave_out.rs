@@ -1,12 +1,13 @@
 //! Who has too much to be sent, or something that waits for too long, and what is left out of that as the channels say.
 
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::{Connection, Connections, Due, State};
 use crate::broker::HubChannel;
 use crate::config::namespace::SlowConsumer;
 use crate::limits::HTTP_BODY_BYTES_MAX;
 use crate::mem::{Origin, Tick, TimerWheel};
+use crate::model::{TenantId, Weights};
 use crate::session::{Session, flag};
 use crate::shard::backlog::Backlog;
 use crate::shard::loss::Losses;
@@ -36,6 +37,50 @@ pub(in crate::shard) struct Left {
     pub(in crate::shard) dropped: u64,
     /// Those in whose place a later one comes.
     pub(in crate::shard) conflated: u64,
+}
+
+/// Connections with something unsent: those of the tenant that has most for its weight first, and of these the largest.
+pub(in crate::shard) struct Largest {
+    tenants: Vec<OfTenant>,
+    /// What each has for its weight, and its place in the list.
+    order: BinaryHeap<(usize, usize)>,
+}
+
+/// What one tenant has.
+struct OfTenant {
+    weight: usize,
+    bytes: usize,
+    largest: BinaryHeap<(usize, u32)>,
+}
+
+impl OfTenant {
+    const fn share(&self) -> usize {
+        self.bytes / self.weight
+    }
+}
+
+impl Largest {
+    /// The next one: its bytes, its slot, and what `push` wants to know of it.
+    pub(in crate::shard) fn pop(&mut self) -> Option<(usize, u32, usize)> {
+        loop {
+            let (_, at) = self.order.pop()?;
+            let own = &mut self.tenants[at];
+            if let Some((bytes, slot)) = own.largest.pop() {
+                own.bytes -= bytes;
+                self.order.push((own.share(), at));
+                return Some((bytes, slot, at));
+            }
+        }
+    }
+
+    /// It has so much still.
+    pub(in crate::shard) fn push(&mut self, bytes: usize, slot: u32, at: usize) {
+        let own = &mut self.tenants[at];
+        own.bytes += bytes;
+        own.largest.push((bytes, slot));
+        self.order.retain(|&(_, other)| other != at);
+        self.order.push((own.share(), at));
+    }
 }
 
 /// What is left out of the unsent bytes of one connection.
@@ -302,13 +347,22 @@ impl Connections {
         shed
     }
 
-    /// Connections with something unsent, the largest first.
-    pub(in crate::shard) fn largest(&self) -> BinaryHeap<(usize, u32)> {
-        let unsent = self
-            .slab
-            .iter()
-            .map(|(slot, one)| (one.backlog_bytes(), slot));
-        unsent.filter(|&(bytes, _)| bytes > 0).collect()
+    /// Connections with something unsent.
+    pub(in crate::shard) fn largest(&self, weights: &Weights) -> Largest {
+        let mut by_tenant: BTreeMap<TenantId<'_>, BinaryHeap<(usize, u32)>> = BTreeMap::new();
+        for (slot, one) in self.slab.iter().filter(|(_, one)| one.backlog_bytes() > 0) {
+            let own = by_tenant.entry(one.session.tenant()).or_default();
+            own.push((one.backlog_bytes(), slot));
+        }
+        let of = |(tenant, largest): (TenantId<'_>, BinaryHeap<(usize, u32)>)| OfTenant {
+            weight: weights.of(tenant) as usize,
+            bytes: largest.iter().map(|&(bytes, _)| bytes).sum(),
+            largest,
+        };
+        let tenants: Vec<OfTenant> = by_tenant.into_iter().map(of).collect();
+        let order = tenants.iter().enumerate();
+        let order = order.map(|(at, one)| (one.share(), at)).collect();
+        Largest { tenants, order }
     }
 
     /// The shard holds too much, and this connection the most of it: half of that goes, or the connection.
@@ -339,5 +393,43 @@ impl Connections {
             return shed;
         }
         leaving.done()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn largest(tenants: &[(usize, &[usize])]) -> Largest {
+        let slots = &mut (0..);
+        let of = |&(weight, bytes): &(usize, &[usize])| OfTenant {
+            weight,
+            bytes: bytes.iter().sum(),
+            largest: bytes.iter().copied().zip(&mut *slots).collect(),
+        };
+        let tenants: Vec<OfTenant> = tenants.iter().map(of).collect();
+        let order = tenants.iter().enumerate();
+        let order = order.map(|(at, one)| (one.share(), at)).collect();
+        Largest { tenants, order }
+    }
+
+    fn order(mut largest: Largest) -> Vec<usize> {
+        std::iter::from_fn(|| largest.pop())
+            .map(|(bytes, ..)| bytes)
+            .collect()
+    }
+
+    #[test]
+    fn the_largest_of_whoever_has_most_for_its_weight_goes_first() {
+        assert_eq!(order(largest(&[(1, &[3, 9, 5])])), [9, 5, 3]);
+        // One with many small ones has more than one with a large one.
+        let rows = largest(&[(1, &[50]), (1, &[30, 31, 32, 33])]);
+        assert_eq!(order(rows), [33, 32, 31, 50, 30]);
+        let rows = largest(&[(1, &[50]), (4, &[30, 31, 32, 33])]);
+        assert_eq!(order(rows)[0], 50);
+        let mut rows = largest(&[(1, &[10]), (1, &[40, 8])]);
+        let (_, slot, of) = rows.pop().unwrap();
+        rows.push(20, slot, of);
+        assert_eq!(order(rows), [20, 10, 8]);
     }
 }

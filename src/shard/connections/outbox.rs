@@ -1,7 +1,9 @@
 //! What goes out. Frames are encoded once into the fan-out ring; a connection holds one range of it, and its turn comes in
-//! the order in which connections became dirty. A connection whose socket does not keep up owns a copy of its bytes.
+//! the order in which connections of its tenant became dirty, where tenants take turns by bytes. A connection whose socket does not
+//! keep up owns a copy of its bytes.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::leave_out::Leaving;
@@ -12,9 +14,9 @@ use crate::broker::hub::Subscriber;
 use crate::limits::{
     FANOUT_PIECE_BYTES_MAX, HELD_PAUSE_BYTES, OWN_PIECE_BYTES_MAX, PENDING_JOIN_BYTES_MAX,
 };
-use crate::mem::{HeldBytes, Origin, Place, RingRange, Tick};
+use crate::mem::{HeldBytes, LaneId, Origin, Place, RingRange, Shared, Slab, Tick, Turns};
 use crate::metrics::Counters;
-use crate::model::{ConnId, Format};
+use crate::model::{ConnId, Format, Weights};
 use crate::protocol::push::Push;
 use crate::shard::backlog::Backlog;
 use crate::shard::loss::lost;
@@ -22,12 +24,17 @@ use crate::shard::{Close, Output, SendBatch};
 use crate::speaker::{self, Compression, Written};
 use crate::time::Instant;
 
+/// Bytes that a tenant with weight 1 is sent in its turn: a few small messages.
+pub(super) const TURN_BYTES: u32 = 4 << 10;
+/// What a send costs beside its bytes: about as much as so many more.
+const SEND_BYTES: u32 = 1 << 10;
+
 /// The shard's half of every outbox.
 pub(super) struct Outbox {
     pub(super) rings: Rings,
-    /// Connections with something to send, and the ring's head when each became dirty: the oldest byte that any of them
+    /// Connections with something to send, and the rings' heads when each became dirty: the oldest byte that any of a tenant's
     /// needs is not before the first one's.
-    pub(super) dirty: VecDeque<(u32, Heads)>,
+    pub(super) dirty: Turns<(u32, Heads)>,
     /// Connections to close once the kernel has what they sent.
     pub(super) closing: Vec<u32>,
     /// What the reactor is to do with connections: closes, pauses and their ends, in order.
@@ -69,10 +76,10 @@ enum Marked {
 }
 
 impl Outbox {
-    pub(super) fn new(shared_bytes: u32, own_bytes: u32) -> Self {
+    pub(super) fn new(shared_bytes: u32, own_bytes: u32, weights: &Arc<Weights>) -> Self {
         Self {
             rings: Rings::new(shared_bytes, own_bytes),
-            dirty: VecDeque::new(),
+            dirty: Turns::new(TURN_BYTES, weights),
             closing: Vec::new(),
             orders: VecDeque::new(),
             held: HeldBytes::default(),
@@ -81,15 +88,60 @@ impl Outbox {
     }
 
     /// Frees the bytes that no dirty connection needs. Dirty connections remember positions, also those whose bytes are
-    /// their own: the rings start at the front only when there is none.
+    /// their own: the rings start at the front only when there is none. While there is room, nobody looks through many tenants.
     fn release(&mut self) {
-        match self.dirty.front() {
-            Some(&(_, heads)) => self.rings.release_to(heads),
+        if self.dirty.waiting() > 1 && !self.rings.are_half_full() {
+            return;
+        }
+        let fronts = self.dirty.fronts().map(|(_, &(_, heads))| heads);
+        match fronts.reduce(|a, b| self.rings.earlier(a, b)) {
+            Some(heads) => self.rings.release_to(heads),
             None => {
                 self.rings.release_to(self.rings.heads());
                 self.rings.rewind();
             }
         }
+    }
+
+    /// Whoever has waited while more than half of a ring was written takes its bytes along, so that what comes next has room. Returns
+    /// who owns more than before.
+    fn make_room(&mut self, slab: &mut Slab<Connection>) -> Vec<u32> {
+        let mut grown = Vec::new();
+        let is_back = |rings: &Rings, heads| rings.is_far_back(heads);
+        let fronts = self.dirty.fronts();
+        let lanes: Vec<LaneId> = fronts
+            .filter(|&(_, &(_, heads))| is_back(&self.rings, heads))
+            .map(|(lane, _)| lane)
+            .collect();
+        for lane in lanes {
+            let queue = self.dirty.queue_mut(lane);
+            let back = queue.take_while(|(_, heads)| is_back(&self.rings, *heads));
+            let count = back.map(|&mut (slot, _)| grown.push(slot)).count();
+            // Nobody of them needs what is before the next one's.
+            let next = self.dirty.queue_mut(lane).nth(count);
+            let heads = next.map_or(self.rings.heads(), |&mut (_, heads)| heads);
+            for (_, own) in self.dirty.queue_mut(lane).take(count) {
+                *own = heads;
+            }
+        }
+        // Neighbours have the same range: it is copied once for all of them.
+        let mut last: Option<(RingRange, Arc<Shared>)> = None;
+        grown.retain(|&slot| {
+            let Some(connection) = slab.at_mut(slot).filter(|one| one.pending.len > 0) else {
+                return false;
+            };
+            let range = std::mem::take(&mut connection.pending);
+            let (_, bytes) = match last.take_if(|(of, _)| *of == range) {
+                Some(same) => last.insert(same),
+                None => {
+                    let bytes = self.rings.bytes(range).to_vec();
+                    last.insert((range, Shared::new(bytes, &self.held)))
+                }
+            };
+            Self::backlog(connection, &self.held).share(bytes, None);
+            true
+        });
+        grown
     }
 
     /// Adds a range of the ring to what the connection sends next.
@@ -99,6 +151,7 @@ impl Outbox {
         slot: u32,
         range: RingRange,
         head: Heads,
+        lane: Option<LaneId>,
     ) -> Marked {
         if connection.pending.len == 0 {
             connection.pending = range;
@@ -113,14 +166,22 @@ impl Outbox {
                 None => return Marked::Copy,
             }
         }
-        self.make_dirty(connection, slot, head);
+        self.make_dirty(connection, slot, head, lane);
         Marked::Done
     }
 
-    fn make_dirty(&mut self, connection: &mut Connection, slot: u32, head: Heads) {
+    /// `lane` is that of its tenant, where it is known.
+    fn make_dirty(
+        &mut self,
+        connection: &mut Connection,
+        slot: u32,
+        head: Heads,
+        lane: Option<LaneId>,
+    ) {
         if !connection.is_dirty {
             connection.is_dirty = true;
-            self.dirty.push_back((slot, head));
+            let lane = lane.unwrap_or_else(|| self.dirty.lane(connection.session.tenant()));
+            self.dirty.push_to(lane, (slot, head));
         }
     }
 
@@ -129,7 +190,7 @@ impl Outbox {
         self.own_pending(connection);
         add(Self::backlog(connection, &self.held));
         let head = self.rings.heads();
-        self.make_dirty(connection, slot, head);
+        self.make_dirty(connection, slot, head, None);
     }
 
     /// What the connection owns.
@@ -201,7 +262,7 @@ impl Connections {
                 .is_none_or(|backlog| backlog.is_empty());
         if fits
             && let Some(range) = outbox.rings.append_own(pieces)
-            && outbox.mark(connection, slot, range, head) == Marked::Done
+            && outbox.mark(connection, slot, range, head, None) == Marked::Done
         {
             return false;
         }
@@ -249,6 +310,7 @@ impl Connections {
         special: &mut Vec<(u32, u16)>,
     ) -> u64 {
         let head = self.outbox.rings.heads();
+        let lane = Some(self.outbox.dirty.lane(channel.name.tenant()));
         let rings = &mut self.outbox.rings;
         written.place(|bytes| {
             if bytes.len() <= FANOUT_PIECE_BYTES_MAX as usize {
@@ -278,7 +340,9 @@ impl Connections {
                 connection.is_sending || connection.backlog.as_ref().is_some_and(|b| !b.is_empty());
             match piece.range {
                 Some(range) if !slow && !connection.is_corked() => {
-                    if self.outbox.mark(connection, subscriber.conn, range, head) == Marked::Copy {
+                    let outbox = &mut self.outbox;
+                    let marked = outbox.mark(connection, subscriber.conn, range, head, lane);
+                    if marked == Marked::Copy {
                         special.push((subscriber.conn, subscriber.class));
                     }
                 }
@@ -302,7 +366,7 @@ impl Connections {
         if let Some(order) = outbox.orders.pop_front() {
             return NextSend::Do(order.into());
         }
-        while let Some((slot, _)) = outbox.dirty.pop_front() {
+        while let Some((slot, _)) = outbox.dirty.pop() {
             let generation = self.slab.generation(slot);
             let Some(connection) = self.slab.at_mut(slot) else {
                 continue;
@@ -342,7 +406,9 @@ impl Connections {
                     continue;
                 }
                 connection.is_sending = true;
-                let batch = SendBatch::Owned(backlog.take_batch());
+                let bytes = backlog.take_batch();
+                outbox.dirty.charge(bytes.len() as u32 + SEND_BYTES);
+                let batch = SendBatch::Owned(bytes);
                 counters.sends += 1;
                 return NextSend::Do(Output::Transmit { conn, batch });
             }
@@ -350,6 +416,7 @@ impl Connections {
             if range.len > 0 {
                 counters.sends += 1;
                 counters.bytes_sent += u64::from(range.len);
+                outbox.dirty.charge(range.len + SEND_BYTES);
                 outbox.is_unflushed = true;
                 let batch = SendBatch::Ring(range);
                 return NextSend::Do(Output::Transmit { conn, batch });
@@ -394,7 +461,7 @@ impl Connections {
             backlog.pinged(rest.len as usize);
         }
         let head = outbox.rings.heads();
-        outbox.make_dirty(connection, slot, head);
+        outbox.make_dirty(connection, slot, head, None);
     }
 
     /// An owned batch came back: so much of it is with the kernel.
@@ -444,7 +511,7 @@ impl Connections {
             }
         } else {
             let head = outbox.rings.heads();
-            outbox.make_dirty(connection, slot, head);
+            outbox.make_dirty(connection, slot, head, None);
         }
         back
     }
@@ -472,6 +539,23 @@ impl Connections {
         let was_unflushed = std::mem::take(&mut self.outbox.is_unflushed);
         self.outbox.release();
         was_unflushed
+    }
+
+    /// Makes room in the rings where several tenants share them: whoever has waited for long while others were served, or has filled
+    /// them alone, so that nobody else's commands are taken in. Returns who owns more bytes than before: that has a bound.
+    pub(in crate::shard) fn make_room(&mut self) -> Vec<u32> {
+        let outbox = &mut self.outbox;
+        let is_wanted = if outbox.dirty.waiting() > 1 {
+            outbox.rings.are_half_full()
+        } else {
+            outbox.rings.is_full(0)
+        };
+        if !is_wanted {
+            return Vec::new();
+        }
+        let grown = outbox.make_room(&mut self.slab);
+        outbox.release();
+        grown
     }
 
     /// Closes the connections that wanted to be closed and have nothing left to send; of those whose peer may be sending still, our
@@ -558,7 +642,7 @@ impl Connections {
         connection.state = State::Finishing;
         connection.close = Some(Close::Finish);
         let head = self.outbox.rings.heads();
-        self.outbox.make_dirty(connection, slot, head);
+        self.outbox.make_dirty(connection, slot, head, None);
         self.set_deadline(slot, by);
     }
 

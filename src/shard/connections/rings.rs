@@ -16,6 +16,9 @@ pub(super) struct Heads {
 
 image!(struct Heads { shared, own });
 
+/// A ring of which more than this part is needed holds up what comes next, if that goes on.
+const HALF: u32 = 2;
+
 /// See the module.
 pub(super) struct Rings {
     shared: FanoutRing,
@@ -61,6 +64,32 @@ impl Rings {
             ring.used() as usize + more > ring.capacity() as usize / 4 * 3
         };
         nearly(&self.shared, waiting) || nearly(&self.own, 0)
+    }
+
+    /// More than half of either is needed.
+    pub(super) fn are_half_full(&self) -> bool {
+        [&self.shared, &self.own]
+            .iter()
+            .any(|ring| ring.used() > ring.capacity() / HALF)
+    }
+
+    /// Does more than half of a ring stand behind this?
+    pub(super) fn is_far_back(&self, heads: Heads) -> bool {
+        let is_far =
+            |ring: &FanoutRing, at: u32| ring.head().wrapping_sub(at) > ring.capacity() / HALF;
+        is_far(&self.shared, heads.shared) || is_far(&self.own, heads.own)
+    }
+
+    /// The earlier of both, in each ring.
+    pub(super) fn earlier(&self, a: Heads, b: Heads) -> Heads {
+        let of = |ring: &FanoutRing, a: u32, b: u32| {
+            let behind = |at: u32| ring.head().wrapping_sub(at);
+            if behind(a) >= behind(b) { a } else { b }
+        };
+        Heads {
+            shared: of(&self.shared, a.shared, b.shared),
+            own: of(&self.own, a.own, b.own),
+        }
     }
 
     /// For many connections.

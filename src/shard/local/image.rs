@@ -1,10 +1,14 @@
 //! Local subscribers, and what waits to be given to them, as bytes.
 
-use super::Local;
+use std::sync::Arc;
+
+use super::parts::Parts;
+use super::{Local, RUN_TURN};
 use crate::broker::{Hub, HubChannel};
 use crate::config::ChannelRules;
 use crate::image::{Image, ImageError, ImageReader, ImageWriter};
-use crate::mem::Key;
+use crate::mem::{Key, Turns};
+use crate::model::Weights;
 
 impl Local {
     pub(in crate::shard) fn write_image(&self, rules: &ChannelRules, out: &mut ImageWriter) {
@@ -34,16 +38,17 @@ impl Local {
     pub(in crate::shard) fn read_image(
         key: &Key,
         rules: &ChannelRules,
+        weights: &Arc<Weights>,
         from: &mut ImageReader<'_>,
     ) -> Result<Self, ImageError> {
         let local = Self {
             hub: Hub::read(key, rules, from)?,
-            runs: Image::read(from)?,
+            runs: Turns::read(RUN_TURN, weights, from)?,
             windows: Image::read(from)?,
             run_bytes: Image::read(from)?,
             written: Image::read(from)?,
             unasked: Image::read(from)?,
-            parts: Image::read(from)?,
+            parts: Parts::read(weights, from)?,
             news: Image::read(from)?,
             fan_out_since: Image::read(from)?,
         };

@@ -1,18 +1,22 @@
 //! Subscribers that get what they missed in parts.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::image::{Image, ImageError, ImageReader, ImageWriter};
-use crate::model::{ConnId, HubId};
+use crate::broker::Hub;
+use crate::image::{ImageError, ImageReader, ImageWriter};
+use crate::mem::Turns;
+use crate::model::{ConnId, HubId, TenantId, Weights};
 
 /// Subscribers whose next part can be asked for.
-pub(in crate::shard) type PartsQueue = VecDeque<(ConnId, HubId)>;
+pub(in crate::shard) type PartsQueue = Turns<(ConnId, HubId)>;
+
+/// Parts that a tenant with weight 1 may ask for in its turn.
+const TURN_PARTS: u32 = 1;
 
 /// See the module.
-#[derive(Default)]
 pub(super) struct Parts {
     queue: PartsQueue,
     /// Those whose connection takes nothing now, by slot.
@@ -20,12 +24,26 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    pub(super) fn new(weights: &Arc<Weights>) -> Self {
+        Self {
+            queue: Turns::new(TURN_PARTS, weights),
+            stalled: HashMap::default(),
+        }
+    }
+
     pub(super) const fn queue(&mut self) -> &mut PartsQueue {
         &mut self.queue
     }
 
-    pub(super) fn ready(&self) -> usize {
+    pub(super) const fn ready(&self) -> usize {
         self.queue.len()
+    }
+
+    /// One more.
+    pub(super) fn again(&mut self, hub: &Hub, conn: ConnId, id: HubId) {
+        let channel = hub.channel(id);
+        let tenant = channel.map_or(TenantId::NONE, |channel| channel.name.tenant());
+        self.queue.push(tenant, (conn, id));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -40,9 +58,9 @@ impl Parts {
         !self.stalled.is_empty()
     }
 
-    pub(super) fn wake(&mut self, slot: u32) {
-        if let Some(parts) = self.stalled.remove(&slot) {
-            self.queue.extend(parts);
+    pub(super) fn wake(&mut self, hub: &Hub, slot: u32) {
+        for (conn, id) in self.stalled.remove(&slot).into_iter().flatten() {
+            self.again(hub, conn, id);
         }
     }
 
@@ -55,17 +73,21 @@ impl Parts {
     }
 }
 
-impl Image for Parts {
-    fn write(&self, out: &mut ImageWriter) {
+impl Parts {
+    pub(super) fn write(&self, out: &mut ImageWriter) {
         let Self { queue, stalled } = self;
         queue.write(out);
         out.map(stalled.iter());
     }
 
-    fn read(from: &mut ImageReader<'_>) -> Result<Self, ImageError> {
+    /// Reads what `write` has written.
+    pub(super) fn read(
+        weights: &Arc<Weights>,
+        from: &mut ImageReader<'_>,
+    ) -> Result<Self, ImageError> {
         let mut parts = Self {
-            queue: Image::read(from)?,
-            ..Self::default()
+            queue: Turns::read(TURN_PARTS, weights, from)?,
+            stalled: HashMap::default(),
         };
         from.map(|slot, waiting| parts.stalled.insert(slot, waiting))?;
         Ok(parts)

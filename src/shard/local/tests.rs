@@ -9,7 +9,7 @@ use crate::model::{ChannelName, Epoch, Format, Speaker};
 
 /// A channel of this shard, with subscribers on connections 0, 1, 2 … of these speakers that stand at `position`.
 fn local(namespace: Namespace, speakers: &[Speaker], position: StreamPosition) -> (Local, HubId) {
-    let mut local = Local::new(&Key::new([1; 32]));
+    let mut local = Local::new(&Key::new([1; 32]), &Arc::default());
     let id = enter(&mut local, &Arc::new(namespace));
     assert!(!local.confirmed(id, position), "nobody was there");
     for (conn, &speaker) in speakers.iter().enumerate() {
@@ -174,14 +174,14 @@ fn bytes_of_runs_are_counted_until_they_are_given_or_their_channel_is_gone() {
         );
     }
     assert!(local.has_runs() && local.run_bytes() > 300);
-    let runs = local.take_runs(now);
+    let runs = take_runs(&mut local, now);
     assert_eq!(runs, [id], "one run for all");
     let given = local.begin_run(id, &mut compression).unwrap();
     assert_eq!(given.run.len(), 3);
     assert_eq!(given.written.pieces()[0].publications, 3);
     local.put_back(given.written);
     local.end_run(id, given.run);
-    local.runs_given(runs);
+    local.runs_given();
     assert_eq!((local.run_bytes(), local.has_runs()), (0, false));
     assert!(local.begin_run(id, &mut compression).is_none());
     assert_eq!(local.encoded(), [3, 0]);
@@ -190,9 +190,9 @@ fn bytes_of_runs_are_counted_until_they_are_given_or_their_channel_is_gone() {
     // The last subscriber goes before its run is given.
     local.take_in(id, &publication(1, 4), Instant(0), true);
     local.hub.exit(id, Some(Place::new(0)));
-    let runs = local.take_runs(now);
+    take_runs(&mut local, now);
     assert!(local.begin_run(id, &mut compression).is_none());
-    local.runs_given(runs);
+    local.runs_given();
     assert_eq!(local.run_bytes(), 0);
 }
 
@@ -247,7 +247,7 @@ fn subscribers_are_picked_by_what_they_get() {
 
 #[test]
 fn parts_wait_for_their_connection_and_go_with_it() {
-    let mut local = Local::new(&Key::new([1; 32]));
+    let mut local = Local::new(&Key::new([1; 32]), &Arc::default());
     let hub = enter(&mut local, &Arc::default());
     let conn = |slot| ConnId {
         slot,
@@ -267,6 +267,13 @@ fn parts_wait_for_their_connection_and_go_with_it() {
     local.wake_parts(3);
     assert_eq!(local.next_part(), Some((conn(2), hub)));
     assert_eq!((local.parts(), local.parts_ready()), (2, 1));
+}
+
+/// The channels with a run, in the order in which they are given.
+fn take_runs(local: &mut Local, now: Instant) -> Vec<HubId> {
+    std::iter::from_fn(|| local.next_run(now))
+        .map(|(id, _)| id)
+        .collect()
 }
 
 /// Publications of the channel wait for others.
@@ -307,17 +314,17 @@ fn publications_wait_for_each_other_until_their_time_or_number_is_reached() {
     assert!(local.take_waited(Instant(107)) && !local.take_waited(Instant(107)));
     assert!(local.has_runs() && local.run_bytes() > 200);
     assert_eq!((local.waiting_bytes(), local.has_waiting()), (0, false));
-    let runs = local.take_runs(Instant(107));
+    take_runs(&mut local, Instant(107));
     assert_eq!(give(&mut local, id), (vec![1, 2], 0, 2));
-    local.runs_given(runs);
+    local.runs_given();
     assert_eq!(local.run_bytes(), 0);
     // With the third there are as many as may wait.
     for offset in 3..=5 {
         local.take_in(id, &publication(1, offset), Instant(200), true);
     }
-    let runs = local.take_runs(Instant(200));
+    take_runs(&mut local, Instant(200));
     assert_eq!(give(&mut local, id), (vec![3, 4, 5], 0, 3));
-    local.runs_given(runs);
+    local.runs_given();
     // It is listed still, and what comes now goes with the others of the window that it is listed in.
     local.take_in(id, &publication(1, 6), Instant(290), true);
     assert_eq!(local.next_waited_at(), Some(Instant(300)));
@@ -335,9 +342,9 @@ fn nothing_waits_where_subscribers_are_told_to_go_or_too_much_does() {
     local.hurry(Instant(1));
     assert!(local.take_waited(Instant(1)) && local.has_runs());
     local.take_in(id, &publication(1, 2), Instant(1), false);
-    let runs = local.take_runs(Instant(1));
+    take_runs(&mut local, Instant(1));
     assert_eq!(give(&mut local, id).0, [1, 2]);
-    local.runs_given(runs);
+    local.runs_given();
     // A run that is as large as may be goes at once.
     let mut taken =
         (1..).map(|offset| local.take_in(id, &publication(1, offset), Instant(1), true));

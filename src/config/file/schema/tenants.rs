@@ -10,6 +10,7 @@ use super::super::hooks;
 use super::super::visit::Visit;
 use super::RATE_LIMIT_MAX;
 use super::{access_key, namespaces, token};
+use crate::limits::TENANT_WEIGHT_MAX;
 
 pub(super) fn channel_sets<V: Visit>(v: &mut V, sets: &mut Vec<ChannelSet>) {
     v.sections("channel_sets", &ChannelSet::default(), sets, |v, set| {
@@ -24,6 +25,7 @@ pub(in crate::config::file) fn tenants<V: Visit>(v: &mut V, tenants: &mut Tenant
         v.text("id", &TENANT_ID, &mut one.id);
         v.list("hosts", &HOST_NAME, &mut one.hosts);
         v.text("channel_set", &TEXT, &mut one.channel_set);
+        v.integer("weight", 1, TENANT_WEIGHT_MAX.into(), &mut one.weight);
         v.list("allowed_origins", &ORIGIN, &mut one.allowed_origins);
         v.section("token", |v| token(v, &mut one.token));
         v.section("limits", |v| limits(v, Arc::make_mut(&mut one.limits)));
