@@ -458,7 +458,8 @@ impl<'a> Carry<'a> {
 /// Keys that have a conversion of their own.
 const SETTLED: &[&str] = &["log.level"];
 
-fn is_tables(values: &[Value]) -> bool {
+/// A list of tables, each of whose keys stands for itself.
+pub(super) fn is_tables(values: &[Value]) -> bool {
     !values.is_empty() && values.iter().all(|value| matches!(value, Value::Table(_)))
 }
 

@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Fate;
+use super::carry::is_tables;
 use super::convert::{boolean, is_zero};
 use super::document::{Table, Value};
 use super::known::Known;
@@ -212,7 +213,7 @@ pub(super) fn modernise(
             }
             Entry::Occupied(taken) => {
                 let path = taken.key().clone();
-                modern.loose.push((path, value.kind(), Fate::Unknown(None)));
+                modern.lose(&path, &value, &Fate::Unknown(None));
             }
         }
     }
@@ -293,13 +294,31 @@ impl Modern {
     }
 
     fn put(&mut self, path: &str, from: &str, value: Value) {
-        let kind = value.kind();
-        if set(&mut self.root, path, value) {
+        if set(&mut self.root, path, value.clone()) {
             self.origins.insert(path.to_owned(), from.to_owned());
         } else {
             let why = "another key of the input says the same".to_owned();
-            self.loose
-                .push((from.to_owned(), kind, Fate::Needless(why)));
+            self.lose(from, &value, &Fate::Needless(why));
+        }
+    }
+
+    /// A key of the input goes nowhere, with all that stands below it.
+    fn lose(&mut self, path: &str, value: &Value, fate: &Fate) {
+        match value {
+            Value::Table(table) if !table.is_empty() => {
+                for (name, value) in table {
+                    self.lose(&join(path, name), value, fate);
+                }
+            }
+            Value::List(values) if is_tables(values) => {
+                for (at, value) in values.iter().enumerate() {
+                    self.lose(&format!("{path}[{at}]"), value, fate);
+                }
+            }
+            _ => {
+                let lost = (path.to_owned(), value.kind(), fate.clone());
+                self.loose.push(lost);
+            }
         }
     }
 

@@ -648,3 +648,15 @@ proptest! {
         prop_assert_eq!(paths(&entries), leaves(&tree));
     }
 }
+
+/// What such trees once showed.
+#[test]
+fn what_has_no_place_beside_old_keys_is_accounted_for_key_by_key() {
+    for tree in [
+        json!({ "http_server": [{}], "port": null }),
+        json!({ "http_server": [{ "a": 1 }, { "b": { "c": 2 } }], "port": 1 }),
+    ] {
+        let imported = of_json(&tree).expect("it is read");
+        assert_eq!(paths(&imported.entries), leaves(&tree), "{tree}");
+    }
+}
