@@ -335,6 +335,8 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::peer::Fault;
     use super::report::{Report, Subject};
     use super::*;
@@ -369,8 +371,12 @@ mod tests {
         assert!(Cli::try_parse_from(["bench", "fanout", "--saturate", "--rate", "5"]).is_err());
     }
 
+    /// Rings are locked memory, of which all processes of a user together have 8 MiB as a rule: one run has them at a time.
+    static RINGS: Mutex<()> = Mutex::new(());
+
     /// The report, or `None` where the kernel has no ring to give.
     fn report(line: &str) -> Option<Report> {
+        let _one = RINGS.lock().unwrap_or_else(PoisonError::into_inner);
         if Ring::new(&RingConfig::shard(8)).is_err() {
             println!("skipped: no io_uring here");
             return None;
