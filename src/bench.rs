@@ -334,6 +334,10 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_types,
+    reason = "tests take turns at what a process has once"
+)]
 mod tests {
     use std::sync::{Mutex, PoisonError};
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::convert::{self, is_zero};
-use super::document::{Table, Value};
+use super::document::{Table, Value, is_tables};
 use super::known::{self, Known, Shape};
 use super::legacy;
 use super::output::{Output, toml};
@@ -457,11 +457,6 @@ impl<'a> Carry<'a> {
 
 /// Keys that have a conversion of their own.
 const SETTLED: &[&str] = &["log.level"];
-
-/// A list of tables, each of whose keys stands for itself.
-pub(super) fn is_tables(values: &[Value]) -> bool {
-    !values.is_empty() && values.iter().all(|value| matches!(value, Value::Table(_)))
-}
 
 fn is_empty(value: &Value) -> bool {
     match value {

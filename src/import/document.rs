@@ -63,6 +63,11 @@ pub(super) enum Value {
     Table(Table),
 }
 
+/// A list of tables, each of whose keys stands for itself.
+pub(super) fn is_tables(values: &[Value]) -> bool {
+    !values.is_empty() && values.iter().all(|value| matches!(value, Value::Table(_)))
+}
+
 impl Value {
     /// Its kind, for the report. Values are never shown: they may be secrets.
     pub(super) const fn kind(&self) -> &'static str {

@@ -4,9 +4,8 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Fate;
-use super::carry::is_tables;
 use super::convert::{boolean, is_zero};
-use super::document::{Table, Value};
+use super::document::{Table, Value, is_tables};
 use super::known::Known;
 use super::reasons::of_pro;
 
