@@ -43,24 +43,18 @@ pub struct Late {
     bytes: usize,
 }
 
-/// So much waits already that nothing else may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LateFull;
-
 impl Late {
+    /// So much waits that nothing else may: to be asked before anything is taken for it.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.bytes >= LATE_BYTES_MAX
+    }
+
     /// Keeps it until then.
-    ///
-    /// # Errors
-    /// `LATE_BYTES_MAX` wait.
-    pub fn push(&mut self, at: Instant, held: Held) -> Result<(), LateFull> {
-        let bytes = held.bytes();
-        if self.bytes + bytes > LATE_BYTES_MAX {
-            return Err(LateFull);
-        }
-        self.bytes += bytes;
+    pub fn push(&mut self, at: Instant, held: Held) {
+        self.bytes += held.bytes();
         self.came += 1;
         self.by.insert((at, self.came), held);
-        Ok(())
     }
 
     /// What may go now, once.
@@ -114,16 +108,17 @@ mod tests {
     #[test]
     fn what_waits_goes_in_its_time_and_then_in_its_order_and_has_a_bound() {
         let mut late = Late::default();
-        late.push(Instant(20), call(0, 1)).unwrap();
-        late.push(Instant(10), call(1, 2)).unwrap();
-        late.push(Instant(10), call(2, 3)).unwrap();
+        late.push(Instant(20), call(0, 1));
+        late.push(Instant(10), call(1, 2));
+        late.push(Instant(10), call(2, 3));
         assert_eq!(late.next_at(), Some(Instant(10)));
         assert_eq!(bytes(late.pop(Instant(9))), None);
         assert_eq!(bytes(late.pop(Instant(30))), Some(2));
         assert_eq!(bytes(late.pop(Instant(30))), Some(3));
         let rest = LATE_BYTES_MAX - 1;
-        assert_eq!(late.push(Instant(1), call(3, rest + 1)), Err(LateFull));
-        late.push(Instant(1), call(4, rest)).unwrap();
+        assert!(!late.is_full());
+        late.push(Instant(1), call(4, rest));
+        assert!(late.is_full());
         assert_eq!(bytes(late.pop(Instant(30))), Some(rest));
         assert_eq!(bytes(late.pop(Instant(30))), Some(1));
         assert!(late.is_empty());

@@ -70,14 +70,21 @@ pub fn check_size(limits: &TenantLimits, quota: &Quota, draft: &Draft) -> Result
 /// Takes what publications need of the rates. After how long they may be published: at once, unless what is over a rate may wait.
 ///
 /// # Errors
-/// A rate has no room, and nothing is taken.
+/// A rate has no room, or what waits for one has none on this shard, and nothing is taken.
 pub fn take(
     now: Instant,
     limits: &TenantLimits,
     quota: &Quota,
     wanted: Wanted,
+    late: &Late,
 ) -> Result<Duration, OverQuota> {
     let l = limits;
+    if limits.when_over_rate == WhenOverRate::Queue && late.is_full() {
+        let limit = QuotaLimit::PublishRate;
+        quota.refuse(limit);
+        let retry_after = Some(limits.over_rate_wait_max);
+        return Err(OverQuota { limit, retry_after });
+    }
     let rates = [
         (
             &quota.publishes,
@@ -221,9 +228,10 @@ impl Session {
     pub(super) fn subscriptions_max(&self, context: &Context<'_>) -> usize {
         let all = context.config.client.channel_limit;
         let own = context.config.channels.limits_of(self.user.tenant());
-        own.map_or(0, |(own, _)| own.subscriptions_max as usize)
-            .checked_sub(1)
-            .map_or(all, |less| all.min(less + 1))
+        match own.map_or(0, |(own, _)| own.subscriptions_max as usize) {
+            0 => all,
+            own => all.min(own),
+        }
     }
 
     /// It has as many already. Counted where its tenant's limit says so.
@@ -257,15 +265,13 @@ impl Context<'_> {
         check_size(limits, quota, &draft)?;
         let mut wanted = Wanted::default();
         wanted.add(&draft);
-        let wait = take(self.now.at, limits, quota, wanted)?;
+        let wait = take(self.now.at, limits, quota, wanted, self.late)?;
         let Some(at) = due(self.now.at, limits, self.late, wait) else {
             return Ok(Some(draft));
         };
         let is_for_owner = draft.way() == Way::Owner;
         let held = Held::Publication { publisher, draft };
-        self.late
-            .push(at, held)
-            .map_err(|_full| ClientError::too_fast(wait))?;
+        self.late.push(at, held);
         if is_for_owner {
             self.answer_by = TimerWheel::tick_after(self.now.at, wait + MESH_TIMEOUT);
         }
@@ -300,9 +306,12 @@ mod tests {
                 ..TenantLimits::default()
             };
             let quota = Quota::default();
-            assert_eq!(take(at(0), &limits, &quota, of(1, 100)), Ok(Duration::ZERO));
+            assert_eq!(
+                take(at(0), &limits, &quota, of(1, 100), &Late::default()),
+                Ok(Duration::ZERO)
+            );
             for _ in 0..5 {
-                let over = take(at(0), &limits, &quota, of(1, 60)).unwrap_err();
+                let over = take(at(0), &limits, &quota, of(1, 60), &Late::default()).unwrap_err();
                 assert_eq!(over.limit, QuotaLimit::PublishBytesRate);
                 let wait = match when_over_rate {
                     WhenOverRate::Reject => 600,
@@ -312,7 +321,10 @@ mod tests {
                 assert!((wait - 1..=wait).contains(&told), "{told}");
             }
             for _ in 0..9 {
-                assert_eq!(take(at(0), &limits, &quota, of(1, 0)), Ok(Duration::ZERO));
+                assert_eq!(
+                    take(at(0), &limits, &quota, of(1, 0), &Late::default()),
+                    Ok(Duration::ZERO)
+                );
             }
             assert_eq!(quota.refused(QuotaLimit::PublishBytesRate), 5);
             assert_eq!(quota.publications.get(), 10);
@@ -329,7 +341,7 @@ mod tests {
         };
         let quota = Quota::default();
         let mut goes = Vec::new();
-        while let Ok(wait) = take(at(0), &limits, &quota, of(1, 0)) {
+        while let Ok(wait) = take(at(0), &limits, &quota, of(1, 0), &Late::default()) {
             goes.push(wait.as_millis());
         }
         let (at_once, late) = goes.split_at(10);
@@ -349,15 +361,39 @@ mod tests {
             ..TenantLimits::default()
         };
         let quota = Quota::default();
-        assert_eq!(take(at(0), &limits, &quota, of(1, 0)), Ok(Duration::ZERO));
-        let pace = Pace::configured(limits.deliver_rate, limits.deliver_burst).unwrap();
-        quota.delivers.owe(at(0), 5000, pace);
-        let over = take(at(0), &limits, &quota, of(1, 0)).unwrap_err();
-        assert_eq!(over.limit, QuotaLimit::DeliverRate);
-        assert!(take(at(3999), &limits, &quota, of(1, 0)).is_err());
         assert_eq!(
-            take(at(4001), &limits, &quota, of(1, 0)),
+            take(at(0), &limits, &quota, of(1, 0), &Late::default()),
             Ok(Duration::ZERO)
         );
+        let pace = Pace::configured(limits.deliver_rate, limits.deliver_burst).unwrap();
+        quota.delivers.owe(at(0), 5000, pace);
+        let over = take(at(0), &limits, &quota, of(1, 0), &Late::default()).unwrap_err();
+        assert_eq!(over.limit, QuotaLimit::DeliverRate);
+        assert!(take(at(3999), &limits, &quota, of(1, 0), &Late::default()).is_err());
+        assert_eq!(
+            take(at(4001), &limits, &quota, of(1, 0), &Late::default()),
+            Ok(Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn what_finds_no_room_to_wait_in_takes_nothing() {
+        let limits = TenantLimits {
+            publish_rate: 1,
+            when_over_rate: WhenOverRate::Queue,
+            ..TenantLimits::default()
+        };
+        let (quota, mut late) = (Quota::default(), Late::default());
+        let call = crate::model::AskId::default();
+        let bytes = crate::limits::LATE_BYTES_MAX;
+        late.push(at(9), Held::Call { call, bytes });
+        for _ in 0..5 {
+            let over = take(at(0), &limits, &quota, of(1, 0), &late).unwrap_err();
+            assert_eq!(over.retry_after, Some(limits.over_rate_wait_max));
+        }
+        assert_eq!(quota.publications.get(), 0);
+        late.pop(at(9));
+        let taken = take(at(0), &limits, &quota, of(1, 0), &late);
+        assert_eq!(taken, Ok(Duration::ZERO));
     }
 }

@@ -202,19 +202,16 @@ impl Shard {
         if wanted.publications == 0 {
             return false;
         }
-        let held = match quota::take(self.now.at, limits, quota, wanted) {
-            Ok(wait) => match quota::due(self.now.at, limits, &self.late, wait) {
-                None => return false,
-                Some(at) => {
+        let wait = match quota::take(self.now.at, limits, quota, wanted, &self.late) {
+            Ok(wait) => {
+                let due = quota::due(self.now.at, limits, &self.late, wait);
+                if let Some(at) = due {
                     let bytes = usize::try_from(wanted.bytes).unwrap_or(usize::MAX);
-                    let held = Held::Call { call: id, bytes };
-                    self.late.push(at, held).map_err(|_full| wait)
+                    self.late.push(at, Held::Call { call: id, bytes });
                 }
-            },
-            Err(over) => Err(over.retry_after.unwrap_or(FULL_FOR)),
-        };
-        let Err(wait) = held else {
-            return true;
+                return due.is_some();
+            }
+            Err(over) => over.retry_after.unwrap_or(FULL_FOR),
         };
         let ms = u32::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX);
         call.retain_drafts(|_| Err(ApiError::TooFast(ms)));

@@ -54,7 +54,8 @@ impl<L: Groups, O: Outlet> Inner<L, O> {
                 let came = place.came.get();
                 if let Ok(lag) = self.log.lag(&place.name).await {
                     place.lag.set(lag);
-                    // What comes while the log counts may be counted twice, and not at all less than once.
+                    // What comes while the log counts may be counted twice. What was let through and is not stored yet when it
+                    // counts is not counted until the next look: a group may get a little more than its bound.
                     place.came.set(place.came.get() - came);
                 }
             }
